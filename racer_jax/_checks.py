@@ -1,0 +1,72 @@
+"""Checks at the edge: shapes and dtypes always, values only where there are values to look at.
+
+Under `jit` and `vmap` an array has a shape and a dtype but no values, so the checks of range run for concrete arrays
+only, once, where the data enters.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_traced(*arrays: Any) -> bool:
+    """Whether any of the arrays has no concrete value yet."""
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def first_bad(bad: np.ndarray) -> str:
+    """The index of the first True of a boolean array, as `[i, j]`."""
+    return str([int(i) for i in np.argwhere(bad)[0]])
+
+
+def check_floating(name: str, array: jax.Array) -> None:
+    """Refuses arrays whose dtype is not floating."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got dtype {array.dtype}")
+
+
+def check_scores(scores: jax.Array) -> None:
+    """Router scores: floating, at least one model, finite and in [0, 1]."""
+    check_floating("scores", scores)
+    if scores.ndim < 1 or scores.shape[-1] < 1:
+        raise ValueError(f"scores must have shape [..., m] with at least one model, got {scores.shape}")
+    if is_traced(scores):
+        return
+    values = np.asarray(scores, dtype=np.float64)
+    if (bad := ~np.isfinite(values)).any():
+        raise ValueError(f"scores must be finite, got {values[bad][0]} at {first_bad(bad)}")
+    if (bad := (values < 0) | (values > 1)).any():
+        raise ValueError(f"scores must be in [0, 1], got {values[bad][0]} at {first_bad(bad)}")
+
+
+def check_no_nan(name: str, array: jax.Array) -> None:
+    """Floating, and without NaN; infinities are allowed, since the null modes use them."""
+    check_floating(name, array)
+    if is_traced(array):
+        return
+    if (bad := np.isnan(np.asarray(array, dtype=np.float64))).any():
+        raise ValueError(f"{name} must not be NaN, got NaN at {first_bad(bad)}")
+
+
+def as_binary(name: str, array: Any) -> jax.Array:
+    """`array` as booleans; anything but booleans and 0/1 numbers is refused."""
+    array = jnp.asarray(array)
+    if array.dtype == jnp.bool_:
+        return jnp.asarray(array)
+    if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
+    if not is_traced(array):
+        values = np.asarray(array, dtype=np.float64)
+        if (bad := (values != 0) & (values != 1)).any():
+            raise ValueError(f"{name} must be 0/1, got {values[bad][0]} at {first_bad(bad)}")
+    return jnp.asarray(array != 0)
+
+
+def check_tie_break(tie_break: jax.Array, shape: tuple[int, ...]) -> None:
+    """A tie-break is uint32 and has the shape of what it orders."""
+    if tie_break.dtype != jnp.uint32:
+        raise TypeError(f"tie_break must be uint32 (see racer_jax.tie_break), got dtype {tie_break.dtype}")
+    if tie_break.shape != shape:
+        raise ValueError(f"tie_break must have shape {shape}, got {tie_break.shape}")
