@@ -1,8 +1,8 @@
 r"""Hashed character n-grams: an encoder for any language that needs no download and no training.
 
 Every n-gram of code points is hashed (FNV-1a, then the finalizer of MurmurHash3, all in uint32). The hash picks a
-bucket and a sign, and a bucket holds the signed square root of its signed count. The vector is scaled to length 1, so an inner
-product is a cosine. The hash is arithmetic on code points: the same in every process, on every machine.
+bucket and a sign, and a bucket holds the signed square root of its signed count. The vector is scaled to length 1, so
+an inner product is a cosine. The hash is arithmetic on code points: the same in every process, on every machine.
 """
 
 import unicodedata

@@ -61,7 +61,8 @@ def _weights(similarities: jax.Array, k: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames="k")
 def _neighbor_weights(queries: jax.Array, train: jax.Array, k: int) -> jax.Array:
-    return _weights(_similarities(unit_rows(queries), unit_rows(train)), k) / k
+    weights: jax.Array = _weights(_similarities(unit_rows(queries), unit_rows(train)), k)
+    return weights / k
 
 
 def neighbor_weights(queries: ArrayLike, train: ArrayLike, k: int) -> jax.Array:
@@ -100,7 +101,8 @@ def _scores(queries: jax.Array, train: jax.Array, correct: jax.Array, k: int, bl
     n, d = queries.shape
     num_blocks = -(-n // block_size)
     padded = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
-    return lax.map(block, padded.reshape(num_blocks, block_size, d)).reshape(num_blocks * block_size, -1)[:n]
+    scores: jax.Array = lax.map(block, padded.reshape(num_blocks, block_size, d))
+    return scores.reshape(num_blocks * block_size, -1)[:n]
 
 
 def _check_k(k: int, n: int) -> None:
