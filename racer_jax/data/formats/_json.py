@@ -1,0 +1,85 @@
+"""JSON with nothing hidden: repeated keys, NaN, nesting bombs and broken encodings become errors that say where."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from racer_jax.data.errors import DataError
+
+
+class Repeated(dict[str, Any]):
+    """A JSON object that named a key twice; `key` is the key. Plain `json` would keep the last and say nothing."""
+
+    key: str = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) == len(pairs):
+        return result
+    repeated, seen = Repeated(result), set()
+    for key, _ in pairs:
+        if key in seen:
+            repeated.key = key
+        seen.add(key)
+    return repeated
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark; `DataError` where there is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"must be UTF-8, got byte 0x{data[error.start]:02x} at offset {error.start}", path=path, line=line
+        ) from None
+    if not text.strip():
+        raise DataError("must not be empty", path=path)
+    return text
+
+
+def parse(text: str, path: Path, *, row: int | None = None, line: int | None = None) -> Any:
+    """One JSON value; NaN and infinities pass as floats, for the caller to refuse with their field."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        where = error.lineno if line is None else line
+        raise DataError(f"must be JSON: {error.msg} at column {error.colno}", path=path, row=row, line=where) from None
+    except RecursionError:
+        raise DataError("must be JSON nested less deeply", path=path, row=row, line=line) from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise DataError(f"must be JSON with numbers of a sane length: {error}", path=path, row=row, line=line) from None
+
+
+def records(value: Any, path: Path) -> list[dict[str, Any]]:
+    """A parsed JSON list of objects, checked."""
+    if not isinstance(value, list):
+        raise DataError(f"must be a JSON list of objects, got {type(value).__name__}", path=path)
+    if not value:
+        raise DataError("must hold at least one record, got an empty list", path=path)
+    for row, record in enumerate(value, start=1):
+        check_object(record, path, row=row)
+    return value
+
+
+def check_object(record: Any, path: Path, *, row: int, line: int | None = None, field: str | None = None) -> None:
+    """Refuses what is not an object, and an object that names a key twice."""
+    if not isinstance(record, dict):
+        raise DataError(f"must be an object, got {shown(record)}", path=path, row=row, line=line, field=field)
+    if isinstance(record, Repeated):
+        name = record.key if field is None else f"{field}.{record.key}"
+        raise DataError("must be named once, got it twice", path=path, row=row, line=line, field=name)
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: JSON, cut short."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,187 @@
+"""RouterDC's JSON: a list of `{"question": ..., "scores": {model: number}}`, one file a benchmark and part.
+
+The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on GSM8K, MMLU, CMMLU
+and ARC-Challenge. For multiple choice the score is the probability a model gave its choice, or 0 where the choice is
+wrong, so it is right iff `score > 0`; for GSM8K it is the pass rate over ten attempts, right iff `score > 0.5` unless
+told otherwise.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._json import check_object, parse, read_text, records, shown
+from racer_jax.data.labels import LabelRule
+from racer_jax.data.table import RoutingTable
+
+Part = Literal["train", "test"]
+# How the scores of each benchmark were made (see the module's first lines) decides what "right" means by default.
+DEFAULT_RULES: Mapping[str, str] = {
+    "gsm8k": "score > 0.5",
+    "mmlu": "score > 0",
+    "cmmlu": "score > 0",
+    "arc_challenge": "score > 0",
+}
+_NAME = re.compile(r"(?P<group>.+)[-_](?P<part>train|test)")
+
+
+class TrainTest(NamedTuple):
+    """The two parts of a corpus.
+
+    Attributes:
+      train: Queries to train routers on.
+      test: Queries to calibrate, validate and test on.
+    """
+
+    train: RoutingTable
+    test: RoutingTable
+
+
+def read_routerdc(
+    path: str | Path,
+    *,
+    part: Part = "test",
+    label_rule: str | Mapping[str, str] | None = None,
+    group: str | None = None,
+    key: jax.Array | None = None,
+) -> RoutingTable:
+    """A file of RouterDC, or one part of a folder of them.
+
+    Args:
+      path: The JSON file, or a folder of files named `<benchmark>_train.json` and `<benchmark>_test.json`.
+      part: Which files of a folder to read.
+      label_rule: `score > X`, `score >= X` or `one attempt`, for all benchmarks or by benchmark; the defaults of
+        `DEFAULT_RULES` where None or not named.
+      group: The benchmark of a single file; from its name when None.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+
+    Returns:
+      The table, groups in the order of `DEFAULT_RULES`, then by name; `graded` holds the scores.
+
+    Raises:
+      DataError: If a file is not what it should be; it names file, row and field.
+      ValueError: If a benchmark has no default rule and none is given.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _read_files([path], label_rule, group, key)
+    if part not in ("train", "test"):
+        raise ValueError(f"part must be 'train' or 'test', got {part!r}")
+    if group is not None:
+        raise ValueError(f"group names the benchmark of a single file, got {group!r} with a folder")
+    found = {m["group"]: f for f in path.glob("*.json") if (m := _NAME.fullmatch(f.stem)) and m["part"] == part}
+    if not found:
+        raise DataError(f"must hold files named <benchmark>_{part}.json, got none", path=path)
+    known = list(DEFAULT_RULES)
+    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    return _read_files([found[name] for name in order], label_rule, None, key)
+
+
+def read_routerdc_parts(
+    folder: str | Path,
+    *,
+    label_rule: str | Mapping[str, str] | None = None,
+    key: jax.Array | None = None,
+) -> TrainTest:
+    """Both parts of a folder of RouterDC files, with one order of models.
+
+    Args:
+      folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.
+      label_rule: As in `read_routerdc`.
+      key: As in `read_routerdc`; split between the parts.
+
+    Returns:
+      The train and the test table.
+
+    Raises:
+      DataError: If a file is not what it should be, or the two parts hold different models.
+      ValueError: If a benchmark has no default rule and none is given.
+    """
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    train = read_routerdc(folder, part="train", label_rule=label_rule, key=keys[0])
+    test = read_routerdc(folder, part="test", label_rule=label_rule, key=keys[1])
+    if odd := set(train.models) ^ set(test.models):
+        raise DataError(f"train and test must hold the same models, got {sorted(odd)[0]!r} in one of them", path=folder)
+    return TrainTest(train.select(models=test.models), test)
+
+
+def _read_files(
+    paths: list[Path], label_rule: str | Mapping[str, str] | None, group: str | None, key: jax.Array | None
+) -> RoutingTable:
+    texts: list[str] = []
+    ids: list[str] = []
+    groups: list[str] = []
+    scores: list[np.ndarray] = []
+    correct: list[np.ndarray] = []
+    rules: dict[str, str] = {}
+    models: list[str] | None = None
+    for number, path in enumerate(paths):
+        match = _NAME.fullmatch(path.stem)
+        name = group or (match["group"] if match else path.stem)
+        rule = LabelRule.parse(_rule_for(name, label_rule, path))
+        questions, models, values = _read_file(path, models)
+        texts += questions
+        ids += [f"{path.stem}/{row}" for row in range(1, len(questions) + 1)]
+        groups += [name] * len(questions)
+        scores.append(values)
+        correct.append(rule.apply(values, None if key is None else jax.random.fold_in(key, number)))
+        rules[name] = rule.name
+    return RoutingTable(
+        ids=ids,
+        texts=texts,
+        models=models or [],
+        correct=np.concatenate(correct),
+        group=groups,
+        graded=np.concatenate(scores),
+        label_rule=rules,
+    )
+
+
+def _rule_for(group: str, label_rule: str | Mapping[str, str] | None, path: Path) -> str:
+    if isinstance(label_rule, str):
+        return label_rule
+    rules = {**DEFAULT_RULES, **(label_rule or {})}
+    if group not in rules:
+        raise ValueError(
+            f"{path}: no default label rule for benchmark {group!r}; pass label_rule, such as 'score > 0' or "
+            f"{{{group!r}: 'score > 0.5'}}"
+        )
+    return rules[group]
+
+
+def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
+    """Questions, models and scores of one file; `models`, where given, sets the order and must match."""
+    rows = records(parse(read_text(path), path), path)
+    origin = "the first file" if models else "row 1"
+    questions: list[str] = []
+    values: list[list[float]] = []
+    for row, record in enumerate(rows, start=1):
+        question, scores = record.get("question"), record.get("scores")
+        if not isinstance(question, str):
+            raise DataError(f"must be a string, got {shown(question)}", path=path, row=row, field="question")
+        check_object(scores, path, row=row, field="scores")
+        named: Mapping[str, Any] = record["scores"]
+        if models is None:
+            models = list(named)
+            if not models:
+                raise DataError("must name at least one model, got none", path=path, row=row, field="scores")
+        if len(named) != len(models) or any(model not in named for model in models):
+            odd = sorted(set(models) ^ set(named))[0]
+            verb = "lacks" if odd in models else "adds"
+            raise DataError(
+                f"must hold the {len(models)} models of {origin}, {verb} {odd!r}", path=path, row=row, field="scores"
+            )
+        questions.append(question)
+        values.append([_score(named[model], path, row, model) for model in models])
+    return questions, models or [], np.array(values, dtype=np.float64)
+
+
+def _score(value: Any, path: Path, row: int, model: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DataError(f"must be a number in [0, 1], got {shown(value)}", path=path, row=row, field=f"scores.{model}")
+    return float(value)

@@ -1,0 +1,219 @@
+r"""A simulated pool: seven models on four benchmarks that behave as the paper's do, made from a key, with no download.
+
+Each model m answers query i rightly where a latent ability exceeds a threshold:
+
+  t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im),   correct_im = t_im > -a_m
+
+z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all standard normal over the
+queries. The thresholds a and the correlation lambda^2 are not stated but solved for, so that every model's accuracy and
+the share of queries that no model answers are the published ones.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.special import ndtr
+
+from racer_jax.data.labels import generator
+from racer_jax.data.table import RoutingTable
+
+BENCHMARKS = ("gsm8k", "mmlu", "cmmlu", "arc_challenge")
+
+# Table 1 of the paper (Hao et al. 2026, arXiv 2603.06616), the rows of the single models: accuracy on GSM8K, MMLU,
+# C-MMLU, ARC-C. The order of the models is that of its Section 5.1.
+ACCURACIES: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
+    {
+        "Mistral-7B-v0.1": (0.375, 0.621, 0.446, 0.507),
+        "MetaMath-Mistral-7B": (0.751, 0.599, 0.444, 0.487),
+        "Zephyr-7b-beta": (0.340, 0.596, 0.435, 0.576),
+        "Chinese-Mistral-7B-v0.1": (0.427, 0.575, 0.491, 0.453),
+        "Dolphin-2.6-Mistral-7b": (0.547, 0.607, 0.442, 0.537),
+        "Meta-Llama-3-8B": (0.471, 0.646, 0.512, 0.505),
+        "Dolphin-2.9-Llama3-8b": (0.750, 0.596, 0.439, 0.498),
+    }
+)
+MODELS = tuple(ACCURACIES)
+
+# Share of test questions that no model of the pool answers: counted in RouterDC's own files for the same seven models
+# (datasets/split2_model7; score > 0, GSM8K score > 0.5).
+ALL_WRONG_RATES: Mapping[str, float] = MappingProxyType(
+    {"gsm8k": 0.162, "mmlu": 0.147, "cmmlu": 0.204, "arc_challenge": 0.276}
+)
+
+# Numbers of questions in RouterDC's test and train files.
+TEST_SIZES: Mapping[str, int] = MappingProxyType({"gsm8k": 1319, "mmlu": 4213, "cmmlu": 3475, "arc_challenge": 352})
+TRAIN_SIZES: Mapping[str, int] = MappingProxyType({"gsm8k": 1000, "mmlu": 2000, "cmmlu": 2000, "arc_challenge": 820})
+
+# How much of the latent ability a router sees: the correlation of what it sees with what decides.
+QUALITIES: Mapping[str, float] = MappingProxyType({"weak": 0.2, "fair": 0.4, "strong": 0.7})
+
+NUM_TOPICS = 12
+# Share of what is left of the ability once the easiness is taken out that the topic explains.
+TOPIC_SHARE = 0.3
+
+
+class SimulatedBenchmark(NamedTuple):
+    """One benchmark of the simulated pool.
+
+    Attributes:
+      train: Queries to train routers on.
+      test: Queries to calibrate and test on.
+      scores: Quality (`weak`, `fair`, `strong`) -> router scores of the test queries, float32 `[n, m]` in [0, 1].
+    """
+
+    train: RoutingTable
+    test: RoutingTable
+    scores: Mapping[str, np.ndarray]
+
+
+class Latent(NamedTuple):
+    """The solved law of one benchmark.
+
+    Attributes:
+      thresholds: a_m, `[m]`.
+      loading: lambda, in (0, 1).
+      affinity: A_cm, what each model makes of each topic, `[topics, m]`; mean 0 and variance 1 over the topics.
+    """
+
+    thresholds: np.ndarray
+    loading: float
+    affinity: np.ndarray
+
+
+def simulated_pool(
+    key: jax.Array,
+    *,
+    test_sizes: Mapping[str, int] = TEST_SIZES,
+    train_sizes: Mapping[str, int] = TRAIN_SIZES,
+    qualities: Mapping[str, float] = QUALITIES,
+) -> dict[str, SimulatedBenchmark]:
+    """The simulated pool, whole: tables and router scores of every benchmark.
+
+    Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both to within sampling
+    error. Scores are noisy posteriors: P(correct | what the router saw), where it saw the latent ability through noise
+    that is correlated across models, as the errors of one encoder are.
+
+    Args:
+      key: A typed PRNG key; it fixes everything.
+      test_sizes: Number of test queries of each benchmark wanted, at least 1.
+      train_sizes: Number of train queries, for the same benchmarks.
+      qualities: Name -> correlation in [0, 1) of what a router sees with the latent ability.
+
+    Returns:
+      Benchmark -> its tables and scores, in the order of `test_sizes`.
+
+    Raises:
+      TypeError: If `key` is not a typed key.
+      ValueError: If a benchmark is unknown, a size below 1 or a quality outside [0, 1).
+
+    >>> pool = simulated_pool(jax.random.key(0))
+    >>> len(pool["mmlu"].test), pool["mmlu"].scores["fair"].shape
+    (4213, (4213, 7))
+    """
+    for name in test_sizes:
+        if name not in BENCHMARKS:
+            raise ValueError(f"test_sizes must name benchmarks among {BENCHMARKS}, got {name!r}")
+        if name not in train_sizes:
+            raise ValueError(f"train_sizes must name the benchmarks of test_sizes, got no size for {name!r}")
+        if min(test_sizes[name], train_sizes[name]) < 1:
+            raise ValueError(f"sizes must be at least 1, got {min(test_sizes[name], train_sizes[name])} for {name!r}")
+    for quality, seen in qualities.items():
+        if not 0 <= seen < 1:
+            raise ValueError(f"qualities must be in [0, 1), got {seen} for {quality!r}")
+    rng = generator(key)
+    # One stream for each benchmark, whichever are asked for: the pool of one does not depend on the others.
+    streams = dict(zip(BENCHMARKS, rng.spawn(len(BENCHMARKS)), strict=True))
+    return {name: _benchmark(streams[name], name, n, train_sizes[name], qualities) for name, n in test_sizes.items()}
+
+
+def _benchmark(
+    rng: np.random.Generator, name: str, n_test: int, n_train: int, qualities: Mapping[str, float]
+) -> SimulatedBenchmark:
+    column = BENCHMARKS.index(name)
+    accuracies = np.array([row[column] for row in ACCURACIES.values()])
+    affinity = rng.standard_normal((NUM_TOPICS, len(MODELS)))
+    affinity = (affinity - affinity.mean(axis=0)) / affinity.std(axis=0)
+    law = solve(accuracies, ALL_WRONG_RATES[name], affinity)
+    n = n_train + n_test
+    topics = rng.integers(NUM_TOPICS, size=n)
+    ability = _factor(rng, n, law.loading, law.affinity[topics])
+    correct = ability > -law.thresholds
+    texts = [f"Question {i + 1} of {name}, on topic {topic}." for i, topic in enumerate(topics)]
+
+    def part(rows: slice, label: str) -> RoutingTable:
+        labels = correct[rows]
+        return RoutingTable(
+            ids=[f"{name}_{label}/{i + 1}" for i in range(len(labels))],
+            texts=texts[rows],
+            models=MODELS,
+            correct=labels,
+            group=[name] * len(labels),
+            label_rule="simulated",
+        )
+
+    scores = {quality: _posterior(rng, ability[n_train:], law, seen) for quality, seen in qualities.items()}
+    return SimulatedBenchmark(part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores)
+
+
+def _factor(rng: np.random.Generator, n: int, loading: float, topical: np.ndarray) -> np.ndarray:
+    """Draws of t, `[n, m]`, given each query's topic."""
+    easiness = rng.standard_normal((n, 1))
+    noise = rng.standard_normal(topical.shape)
+    own = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
+    return np.asarray(loading * easiness + np.sqrt(1 - loading**2) * own)
+
+
+def _posterior(rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float) -> np.ndarray:
+    """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; the noise has the correlation of t itself."""
+    easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
+    error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
+    signal = seen * ability + np.sqrt(1 - seen**2) * error
+    posterior = ndtr((law.thresholds + seen * signal) / np.sqrt(1 - seen**2))
+    return np.asarray(posterior, dtype=np.float32)
+
+
+def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -> Latent:
+    """The law with these accuracies and this share of queries that no model answers.
+
+    Given the loading, each threshold has a closed condition on its own accuracy, solved by bisection; the all-wrong
+    rate then grows with the loading, which an outer bisection finds.
+
+    Args:
+      accuracies: Accuracy of each model, in (0, 1), `[m]`.
+      all_wrong_rate: Share of queries that no model answers; between what independent models give and 1 - max accuracy.
+      affinity: A_cm, `[topics, m]`.
+
+    Returns:
+      The solved law.
+
+    Raises:
+      ValueError: If no loading gives this rate.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(63)
+    weights = weights / weights.sum()
+
+    def law(loading: float) -> tuple[np.ndarray, float]:
+        rest = np.sqrt(1 - loading**2)
+        shift, noise = rest * np.sqrt(TOPIC_SHARE) * affinity, rest * np.sqrt(1 - TOPIC_SHARE)
+        spread = np.sqrt(loading**2 + noise**2)
+        low, high = np.full(len(accuracies), -10.0), np.full(len(accuracies), 10.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            enough = ndtr((middle + shift) / spread).mean(axis=0) >= accuracies
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        wrong = ndtr(-(high + shift + loading * nodes[:, None, None]) / noise).prod(axis=-1).mean(axis=-1)
+        return high, float(weights @ wrong)
+
+    low, high = 0.0, 0.999
+    if not law(low)[1] < all_wrong_rate < law(high)[1]:
+        raise ValueError(
+            f"all_wrong_rate must be in ({law(low)[1]:.4f}, {law(high)[1]:.4f}) for these accuracies, "
+            f"got {all_wrong_rate}"
+        )
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if law(middle)[1] >= all_wrong_rate else (middle, high)
+    return Latent(law(high)[0], high, affinity)

@@ -1,0 +1,301 @@
+"""The routing table: who answered what rightly, at what cost, validated once and frozen."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from racer_jax.data.labels import GIVEN
+
+
+def _strings(name: str, values: Iterable[str], unique: bool = False, empty: bool = False) -> tuple[str, ...]:
+    """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
+    result = tuple(values)
+    for i, value in enumerate(result):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must hold strings, got {value!r} at [{i}]")
+        if not value and not empty:
+            raise ValueError(f"{name} must not hold empty strings, got one at [{i}]")
+    try:
+        "".join(result).encode()
+    except UnicodeEncodeError:
+        i = next(i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode())
+        raise ValueError(f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]") from None
+    if unique and len(set(result)) < len(result):
+        seen: dict[str, int] = {}
+        for i, value in enumerate(result):
+            if (first := seen.setdefault(value, i)) != i:
+                raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
+    return result
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array = np.array(array, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def _at(bad: np.ndarray) -> str:
+    return str([int(i) for i in np.argwhere(bad)[0]])
+
+
+def _bool(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if array.dtype.kind != "b" and (bad := (array != 0) & (array != 1)).any():
+        raise ValueError(f"{name} must be 0/1, got {array[bad][0]} at {_at(bad)}")
+    return _frozen(array.astype(bool))
+
+
+def _float(
+    name: str, array: Any, shape: tuple[int, ...], low: float = -np.inf, high: float = np.inf, unit: str = ""
+) -> np.ndarray:
+    """float64 with NaN for "not known", no infinity, within [low, high]."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    array = array.astype(np.float64)
+    if (bad := np.isinf(array)).any():
+        raise ValueError(f"{name} must be finite (NaN where not known), got {array[bad][0]} at {_at(bad)}")
+    if (bad := (array < low) | (array > high)).any():
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {_at(bad)}")
+    return _frozen(array)
+
+
+def normal_text(text: str) -> str:
+    """The text by which two questions are the same: Unicode NFC, runs of white space as one space."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RoutingTable:
+    """Queries x models: which model answered which query rightly, and what else is known of the answer.
+
+    Arrays are host NumPy, read-only. NaN in `graded`, `confidence`, `cost`, `tokens` means "not known"; None in
+    `answers` means the model gave no answer, which is not the same as a wrong one: it casts no vote.
+
+    Attributes:
+      ids: Name of each query, unique, `[n]`.
+      texts: Text of each query, `[n]`; empty where there is none.
+      models: Name of each model, unique, `[m]`.
+      correct: Whether each model answered each query rightly, bool `[n, m]`; False where `missing`.
+      group: Benchmark or subject of each query, `[n]`, or None.
+      graded: Graded score the labels were made from, float64 `[n, m]`, or None.
+      answers: Answer of each model in a normal form, object `[n, m]` of str or None, or None.
+      confidence: Scheme (`verbal`, `p_true`, ...) -> float64 `[n, m]` in [0, 1].
+      cost: Dollars for each answer, float64 `[n, m]`, or None.
+      tokens: Tokens of each answer, float64 `[n, m]` of whole numbers, or None.
+      price: Dollars per million tokens of each model, float64 `[m]`, or None.
+      label_rule: How `correct` was made: one name for the whole table, or one for each group.
+      missing: Pairs nobody evaluated, bool `[n, m]`, or None where there are none. See `complete`.
+      notes: What reading and combining did that a reader of the results should know, one sentence each.
+
+    Raises:
+      TypeError: If a field is of the wrong kind.
+      ValueError: If shapes do not fit, names repeat, or a value is out of range.
+
+    >>> table = RoutingTable(ids=["a", "b"], texts=["1 + 1?", "2 + 2?"], models=["x", "y"], correct=[[1, 0], [0, 0]])
+    >>> table
+    RoutingTable(2 queries x 2 models, label rule 'as given')
+    """
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    models: Sequence[str]
+    correct: np.ndarray
+    group: Sequence[str] | None = None
+    graded: np.ndarray | None = None
+    answers: np.ndarray | None = None
+    confidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cost: np.ndarray | None = None
+    tokens: np.ndarray | None = None
+    price: np.ndarray | None = None
+    label_rule: str | Mapping[str, str] = GIVEN
+    missing: np.ndarray | None = None
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("ids", _strings("ids", self.ids, unique=True))
+        put("models", _strings("models", self.models, unique=True))
+        put("texts", _strings("texts", self.texts, empty=True))
+        put("notes", _strings("notes", self.notes))
+        n, m = len(self.ids), len(self.models)
+        if m < 1:
+            raise ValueError("models must hold at least one model, got none")
+        if len(self.texts) != n:
+            raise ValueError(f"texts must hold one text for each of the {n} ids, got {len(self.texts)}")
+        put("correct", _bool("correct", self.correct, (n, m)))
+        if self.group is not None:
+            put("group", _strings("group", self.group))
+            if len(self.group) != n:
+                raise ValueError(f"group must hold one name for each of the {n} ids, got {len(self.group)}")
+        for name in ("graded", "cost", "tokens"):
+            if (value := getattr(self, name)) is not None:
+                put(name, _float(name, value, (n, m), low=-np.inf if name == "graded" else 0.0))
+        if self.tokens is not None and (bad := np.isfinite(self.tokens) & (self.tokens % 1 != 0)).any():
+            raise ValueError(f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {_at(bad)}")
+        if self.price is not None:
+            put("price", _float("price", self.price, (m,), low=0.0, unit=" dollars per million tokens"))
+        schemes = _strings("confidence schemes", self.confidence)
+        put("confidence", {s: _float(f"confidence[{s!r}]", self.confidence[s], (n, m), 0.0, 1.0) for s in schemes})
+        if self.answers is not None:
+            put("answers", _answers(self.answers, (n, m)))
+        if self.missing is not None:
+            missing = _bool("missing", self.missing, (n, m))
+            if (bad := missing & self.correct).any():
+                raise ValueError(f"correct must be 0 where missing, got 1 at {_at(bad)}")
+            put("missing", missing if missing.any() else None)
+        put("label_rule", self._checked_rule())
+
+    def _checked_rule(self) -> str | Mapping[str, str]:
+        rule = self.label_rule
+        if isinstance(rule, str):
+            return _strings("label_rule", [rule])[0]
+        if not isinstance(rule, Mapping):
+            raise TypeError(f"label_rule must be a name or a mapping of group to name, got {rule!r}")
+        if self.group is None:
+            raise ValueError("label_rule by group needs groups, got none")
+        present = list(dict.fromkeys(self.group))
+        if absent := [g for g in present if g not in rule]:
+            raise ValueError(f"label_rule must name a rule for every group, got none for {absent[0]!r}")
+        names = _strings("label_rule", [rule[g] for g in present])
+        return names[0] if len(set(names)) == 1 else dict(zip(present, names, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        rule = f"'{self.label_rule}'" if isinstance(self.label_rule, str) else str(dict(self.label_rule))
+        return f"RoutingTable({len(self.ids)} queries x {len(self.models)} models, label rule {rule})"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in order of first appearance; empty where the table has none."""
+        return tuple(dict.fromkeys(self.group or ()))
+
+    @cached_property
+    def question_ids(self) -> np.ndarray:
+        """Which rows are the same question: int32 `[n]`, equal where the normalised texts are equal.
+
+        Numbered by first appearance over the whole table. A query without text is a question of its own. Splits are
+        made over these numbers, so that no question stands on both sides.
+        """
+        seen: dict[str, int] = {}
+        numbers = np.empty(len(self.ids), np.int32)
+        # A query without text gets a key no normalised text can equal: those never begin with a space.
+        for i, (name, text) in enumerate(zip(self.ids, self.texts, strict=True)):
+            numbers[i] = seen.setdefault(normal_text(text) or f" {name}", len(seen))
+        return _frozen(numbers)
+
+    def select(
+        self,
+        rows: Any = None,
+        *,
+        models: Sequence[str] | None = None,
+        group: str | Sequence[str] | None = None,
+    ) -> "RoutingTable":
+        """Some of the rows, some of the models, or both.
+
+        Args:
+          rows: Row numbers, a boolean mask `[n]` or a slice; all rows when None.
+          models: Names of the models to keep, in the order given; all when None.
+          group: Name or names of the groups to keep; all when None.
+
+        Returns:
+          A table of these rows and models; the label rule and the notes stay with it.
+
+        Raises:
+          TypeError: If `rows` is neither integers, booleans nor a slice.
+          ValueError: If a row, model or group does not exist, or a row is named twice.
+        """
+        n = len(self.ids)
+        if rows is None:
+            index = np.arange(n)
+        elif isinstance(rows, slice):
+            index = np.arange(n)[rows]
+        else:
+            array = np.asarray(rows)
+            if array.dtype.kind == "b":
+                if array.shape != (n,):
+                    raise ValueError(f"rows must be a mask of shape ({n},), got {array.shape}")
+                index = np.flatnonzero(array)
+            elif array.dtype.kind in "iu" or array.size == 0:
+                index = array.astype(np.int64)
+            else:
+                raise TypeError(f"rows must be integers, booleans or a slice, got dtype {array.dtype}")
+            if index.ndim != 1:
+                raise ValueError(f"rows must have one dimension, got shape {index.shape}")
+        if ((index < 0) | (index >= n)).any():
+            raise ValueError(f"rows must be in [0, {n}), got {index[(index < 0) | (index >= n)][0]}")
+        if len(np.unique(index)) < len(index):
+            raise ValueError("rows must name each row once")
+        if group is not None:
+            wanted = [group] if isinstance(group, str) else list(group)
+            if absent := [g for g in wanted if g not in self.groups]:
+                raise ValueError(f"group must be one of {self.groups}, got {absent[0]!r}")
+            groups = np.array(self.group, dtype=object)[index]
+            index = index[np.isin(groups.astype(str), wanted)]
+        names = self.models if models is None else tuple(models)
+        if absent := [name for name in names if name not in self.models]:
+            raise ValueError(f"models must be among {tuple(self.models)}, got {absent[0]!r}")
+        columns = np.array([self.models.index(name) for name in names], dtype=np.int64)
+
+        rule = self.label_rule
+        if not (len(index) or isinstance(rule, str)):
+            rule = "; ".join(f"{name}: {r}" for name, r in rule.items())  # no group is left to hang a rule on
+
+        def cells(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[np.ix_(index, columns)]
+
+        numbers = index.tolist()
+        kept = None if self.group is None else [self.group[i] for i in numbers]
+        return replace(
+            self,
+            ids=[self.ids[i] for i in numbers],
+            texts=[self.texts[i] for i in numbers],
+            models=names,
+            group=kept,
+            correct=self.correct[np.ix_(index, columns)],
+            graded=cells(self.graded),
+            answers=cells(self.answers),
+            confidence={scheme: array[np.ix_(index, columns)] for scheme, array in self.confidence.items()},
+            cost=cells(self.cost),
+            tokens=cells(self.tokens),
+            price=None if self.price is None else self.price[columns],
+            label_rule=rule,
+            missing=cells(self.missing),
+        )
+
+    def complete(self) -> "RoutingTable":
+        """The table without the queries that lack a model's result; a note says how many were left out."""
+        if self.missing is None:
+            return self
+        whole = ~self.missing.any(axis=1)
+        note = f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
+        return replace(self.select(whole), notes=(*self.notes, note))
+
+
+def _answers(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.array(answers, dtype=object)
+    if array.shape != shape:
+        raise ValueError(f"answers must have shape {shape}, got {array.shape}")
+    for i, value in enumerate(array.reshape(-1)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}")
+        if value == "":
+            raise ValueError(f"answers must be None where there is no answer, got '' at {list(divmod(i, shape[1]))}")
+    _strings("answers", [value for value in array.reshape(-1) if value is not None])
+    return _frozen(array)

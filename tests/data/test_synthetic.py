@@ -1,0 +1,90 @@
+"""The simulated pool: published marginals to within sampling error, solved and not stated."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from racer_jax.data import simulated_pool
+from racer_jax.data.synthetic import ACCURACIES, ALL_WRONG_RATES, BENCHMARKS, MODELS, TOPIC_SHARE, solve
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return simulated_pool(jax.random.key(7))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_accuracies_and_all_wrong_rates_are_the_published_ones(pool, name):
+    labels = np.concatenate([pool[name].train.correct, pool[name].test.correct])
+    n = len(labels)
+    target = np.array([row[BENCHMARKS.index(name)] for row in ACCURACIES.values()])
+    assert (np.abs(labels.mean(axis=0) - target) < 5 * np.sqrt(target * (1 - target) / n)).all()
+    rate = ALL_WRONG_RATES[name]
+    assert abs((~labels.any(axis=1)).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_correctness_is_correlated_and_scores_are_informative_but_imperfect(pool, name):
+    table, scores = pool[name].test, pool[name].scores
+    pairs = np.corrcoef(table.correct.T.astype(float))[np.triu_indices(len(MODELS), 1)]
+    assert 0.2 < pairs.min() <= pairs.max() < 0.9
+    brier = {quality: float(((s - table.correct) ** 2).mean()) for quality, s in scores.items()}
+    constant = float((table.correct.mean(axis=0) * (1 - table.correct.mean(axis=0))).mean())
+    assert 0 < brier["strong"] < brier["fair"] < brier["weak"] < constant
+    for s in scores.values():
+        assert s.dtype == np.float32
+        assert s.shape == table.correct.shape
+        assert ((s >= 0) & (s <= 1)).all()
+
+
+def test_the_solved_law_fits_by_direct_integration():
+    accuracies = np.array([0.4, 0.7, 0.55])
+    affinity = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]) * np.array([1, 1, 0])
+    law = solve(accuracies, 0.2, affinity)
+    # An independent check: the integral over z by a plain Riemann sum, the product over models written out.
+    z, step = np.linspace(-8, 8, 4001, retstep=True)
+    rest = np.sqrt(1 - law.loading**2)
+    right, wrong = np.zeros(3), 0.0
+    for topic in range(2):
+        miss = np.ones_like(z)
+        for m in range(3):
+            shift = law.thresholds[m] + rest * np.sqrt(TOPIC_SHARE) * affinity[topic, m]
+            p = norm.cdf((shift + law.loading * z) / (rest * np.sqrt(1 - TOPIC_SHARE)))
+            right[m] += (p * norm.pdf(z)).sum() * step / 2
+            miss *= 1 - p
+        wrong += (miss * norm.pdf(z)).sum() * step / 2
+    np.testing.assert_allclose(right, accuracies, atol=1e-6)
+    assert wrong == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_key_fixes_the_pool_and_each_benchmark_is_its_own(pool):
+    again = simulated_pool(jax.random.key(7), test_sizes={"arc_challenge": 352})["arc_challenge"]
+    np.testing.assert_array_equal(again.test.correct, pool["arc_challenge"].test.correct)
+    np.testing.assert_array_equal(again.scores["fair"], pool["arc_challenge"].scores["fair"])
+    other = simulated_pool(jax.random.key(8), test_sizes={"arc_challenge": 352})["arc_challenge"]
+    assert (other.test.correct != again.test.correct).any()
+
+
+def test_a_rate_that_no_correlation_gives_is_refused():
+    with pytest.raises(ValueError, match="all_wrong_rate must be in"):
+        solve(np.array([0.5, 0.5]), 0.6, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_sizes": {"squad": 3}}, "test_sizes must name benchmarks among .* got 'squad'"),
+        ({"train_sizes": {}}, "got no size for 'gsm8k'"),
+        ({"test_sizes": {"mmlu": 0}}, "sizes must be at least 1, got 0 for 'mmlu'"),
+        ({"qualities": {"perfect": 1.0}}, r"qualities must be in \[0, 1\), got 1.0 for 'perfect'"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        simulated_pool(jax.random.key(0), **options)
+
+
+def test_the_key_must_be_typed():
+    with pytest.raises(TypeError, match="key must be one typed PRNG key"):
+        simulated_pool(np.array([0, 1], dtype=np.uint32))
