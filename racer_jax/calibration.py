@@ -206,8 +206,9 @@ def _ordered_bits(value: jax.Array) -> jax.Array:
     """Unsigned integers in the order of the floats (no NaN); -0 and 0 are one number."""
     bits = np.finfo(value.dtype).bits
     unsigned = jnp.dtype(f"uint{bits}")
-    raw = lax.bitcast_convert_type(jnp.where(value == 0, jnp.zeros((), value.dtype), value), unsigned)
     sign = jnp.array(1 << (bits - 1), unsigned)
+    raw = lax.bitcast_convert_type(value, unsigned)
+    raw = jnp.where(raw == sign, jnp.zeros((), unsigned), raw)  # on the bits: a float comparison may flush subnormals
     return jnp.where(raw & sign != 0, ~raw, raw | sign)
 
 

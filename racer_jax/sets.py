@@ -129,7 +129,7 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against those of `sets`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
 
     Returns:
       bool `[...]`.
@@ -156,7 +156,7 @@ def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against those of `sets`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
 
     Returns:
       bool `[...]`.
