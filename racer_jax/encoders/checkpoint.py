@@ -7,7 +7,6 @@ reversed, an `embedding` or a `scale` is a `weight`.
 import fnmatch
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from safetensors.numpy import save_file
 
 from racer_jax.encoders.bert import Bert
 from racer_jax.encoders.deberta import Deberta
+from racer_jax.encoders.files import write_atomically, write_json
 
 Model: TypeAlias = Bert | Deberta
 
@@ -255,19 +255,6 @@ def new_model(key: jax.Array, config: Any, **options: Any) -> Model:
     return kind(config, rngs=nnx.Rngs(key), **options)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` on a temporary file beside `path` and moves it into place, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _shards(tensors: Mapping[str, np.ndarray], max_bytes: int) -> list[dict[str, np.ndarray]]:
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0
@@ -310,10 +297,6 @@ def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: in
             "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
             "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
         }
-        write_atomically(folder / INDEX_FILE, lambda path: _write_json(path, index))
+        write_json(folder / INDEX_FILE, index)
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-    write_atomically(folder / CONFIG_FILE, lambda path: _write_json(path, model.config.to_dict()))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, model.config.to_dict())
