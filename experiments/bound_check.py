@@ -23,22 +23,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from matplotlib.figure import Figure
-from racer_jax.exact import SplitLaw, pool_law
-from racer_jax.steps import Pool, pool_steps
-from racer_jax.trials import split_masks, stream_trials
 from scipy.special import ndtri
 from tqdm import tqdm
 
 import racer_jax as racer
 from racer_jax import guarantees, plotting, reporting
 from racer_jax.calibration import exact_alphas
+from racer_jax.exact import SplitLaw, pool_law
 from racer_jax.nonconformity import NullMode
 from racer_jax.pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
+from racer_jax.steps import Pool, pool_steps
+from racer_jax.trials import split_masks, stream_trials
 
 SCORES = {"gap": racer.gap, "inverse_probability": racer.inverse_probability}
 LABELS = {"gap": "RACER-G", "inverse_probability": "RACER-P"}
 # The paper's risk levels are shown, and a few more; results.csv holds every level.
 SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
+MOST_FAILED = 10
 HISTOGRAM_ALPHA = "0.1"
 NUM_BROKEN_SPLITS = 100
 
@@ -352,7 +353,7 @@ def check_pool(
         sharp=guarantees.sharp_risk(alphas, num_calibration),
         exact=law.risk_mean,
         exact_std=law.risk_std,
-        z=np.divide(distance, error, out=np.sign(distance) * np.inf, where=error > 0) if distance.any() else distance,
+        z=standardised(distance, error),
         size=measured.mean["size"],
         exact_size=law.size_mean,
         abstention=measured.mean["abstention"],
@@ -365,6 +366,12 @@ def check_pool(
     return cell._replace(
         verdict=verdicts(cell, z_limit, config.null, lower_holds), histogram=histogram(alphas, measured, law)
     )
+
+
+def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Distance in standard errors; 0 where there is no distance, infinite where there is one and no error."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(distance == 0, 0.0, distance / error)
 
 
 def infeasible_note(alpha: str, num_calibration: int) -> str:
@@ -423,9 +430,13 @@ def scores_of(config: Config) -> list[str]:
 
 
 def table(result: Result, cell: Cell) -> str:
-    """One pool and score as text: the paper's risk levels, and every level that did not pass."""
+    """One pool and score as text: the paper's risk levels, and the worst of those that failed."""
     header = ["alpha", "risk", "± s.e.", "lower", "upper", "sharp law", "z", "size", "abstain", "avoidable", ""]
-    levels = [i for i, alpha in enumerate(result.alphas) if alpha in SHOWN or cell.verdict[i] == "FAIL"]
+    failed = [i for i, verdict in enumerate(cell.verdict) if verdict == "FAIL"]
+    shown = {i for i, alpha in enumerate(result.alphas) if alpha in SHOWN}
+    out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
+    levels = sorted(shown.union(worst, out_of_reach)) or list(range(len(result.alphas)))
+    hidden = len(set(failed) - set(levels))
     rows = [
         [
             result.alphas[i],
@@ -440,13 +451,14 @@ def table(result: Result, cell: Cell) -> str:
             f"{cell.avoidable_miss[i]:.4f}",
             "  ".join(filter(None, (cell.verdict[i], cell.note[i]))),
         ]
-        for i in (levels or range(len(result.alphas)))
+        for i in levels
     ]
     title = (
         f"{cell.pool}, {LABELS[cell.nonconformity]}: {cell.num_splits:,} splits, "
         f"{cell.num_calibration} calibration and {cell.num_test} test queries"
     )
-    return f"{title}\n{reporting.text_table(header, rows)}"
+    more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
+    return f"{title}\n{reporting.text_table(header, rows)}{more}"
 
 
 def csv_rows(result: Result) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ def routerdc_pools(folder: Path, *, label_rule: str | None = None, num_neighbors
       DataError: If a file is not what it should be.
       ValueError: If the label rule is unknown or k does not fit.
     """
+    if not folder.is_dir():
+        raise DataError("must be a folder of RouterDC's JSON files", path=folder)
     train, test = read_routerdc_parts(folder, label_rule=label_rule)
     encoder = HashedNgrams(dim=1024)
     router = KNNR.fit(encoder.encode(train.texts), train.correct, k=num_neighbors)
@@ -111,17 +113,18 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
     Raises:
       DataError: If the file is not such an archive, or its arrays do not fit or hold what they should not.
     """
+    arrays: dict[str, np.ndarray] | None = None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError("must be an .npz archive with the arrays scores and correct", path=path)
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as file:  # NumPy itself leaves a truncated archive open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                arrays = {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"must be an .npz archive of plain arrays: {error}", path=path) from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        arrays = None  # the error is ours to word: NumPy's speaks of pickles
+    if arrays is None:
+        raise DataError("must be an .npz archive of plain arrays, as np.savez writes it", path=path)
     if missing := [name for name in ("scores", "correct") if name not in arrays]:
         raise DataError(f"must be there, got only {sorted(arrays)}", path=path, field=missing[0])
     scores, correct = arrays["scores"], arrays["correct"]

@@ -9,12 +9,13 @@ import platform
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
+
+import racer_jax
 
 C = TypeVar("C")
 
@@ -137,7 +138,7 @@ def environment() -> dict[str, str]:
     """What a figure depends on besides the code: versions, machine and devices."""
     devices = jax.devices()
     return {
-        "racer_jax": version("racer-jax"),
+        "racer_jax": racer_jax.__version__,
         "jax": jax.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
