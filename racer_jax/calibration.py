@@ -73,7 +73,8 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
     return [exact_alpha(level) for level in levels], scalar
 
 
-def _check_count(name: str, n: int) -> None:
+def check_count(name: str, n: int) -> None:
+    """Refuses anything but an integer of at least 1."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {n!r} of type {type(n).__name__}")
     if n < 1:
@@ -101,7 +102,7 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     >>> miss_budget(0.29, 99)  # 0.29 * 100 is 28.999999999999996 in floating point
     28
     """
-    _check_count("n", n)
+    check_count("n", n)
     fractions, scalar = exact_alphas(alpha)
     budgets = [floor(fraction * (int(n) + 1)) - 1 for fraction in fractions]
     return budgets[0] if scalar else np.asarray(budgets, dtype=np.int64)
@@ -205,8 +206,9 @@ def _ordered_bits(value: jax.Array) -> jax.Array:
     """Unsigned integers in the order of the floats (no NaN); -0 and 0 are one number."""
     bits = np.finfo(value.dtype).bits
     unsigned = jnp.dtype(f"uint{bits}")
-    raw = lax.bitcast_convert_type(jnp.where(value == 0, jnp.zeros((), value.dtype), value), unsigned)
     sign = jnp.array(1 << (bits - 1), unsigned)
+    raw = lax.bitcast_convert_type(value, unsigned)
+    raw = jnp.where(raw == sign, jnp.zeros((), unsigned), raw)  # on the bits: a float comparison may flush subnormals
     return jnp.where(raw & sign != 0, ~raw, raw | sign)
 
 
@@ -273,6 +275,11 @@ def _sorted(
     return at[0], None if tie is None else at[1]
 
 
+def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
+    """Leading axes of length 1, so that scores shared by all masks stay one row."""
+    return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
+
+
 @jax.jit
 def threshold_at_rank(
     critical_scores: jax.Array, rank: jax.Array, mask: jax.Array | None = None, tie_break: jax.Array | None = None
@@ -291,8 +298,11 @@ def threshold_at_rank(
     """
     dtype = critical_scores.dtype
     value = critical_scores.astype(jnp.promote_types(dtype, jnp.float32))  # exact, and of a width that has integers
-    arrays = [array for array in (value, mask, tie_break) if array is not None]
-    shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
+    ndim = max(value.ndim, 0 if mask is None else mask.ndim)
+    value, rank = _with_ndim(value, ndim), _with_ndim(rank, ndim)
+    tie_break = None if tie_break is None else _with_ndim(tie_break, ndim)
+    mask = None if mask is None else _with_ndim(mask, ndim)
+    shape = value.shape if mask is None else jnp.broadcast_shapes(value.shape, mask.shape)
     num = jnp.int32(shape[-1]) if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)[..., None]
     inside = jnp.clip(rank, 1, jnp.maximum(num, 1))
     if rank.shape[-1] <= _MAX_BISECTED:
@@ -405,15 +415,9 @@ def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, b
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
         return _traced_rank(jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]), level.ndim == 0
     fractions, scalar = exact_alphas(alpha)
-    if isinstance(num, int):
-        return jnp.asarray([num - floor(f * (num + 1)) + 1 for f in fractions], jnp.int32), scalar
-    if not is_traced(num):
-        counts = np.asarray(num)
-        budgets = np.stack([_host_floor(f, counts + 1) for f in fractions], axis=-1)
-        return jnp.asarray(counts[..., None] - budgets + 1, jnp.int32), scalar
-    return jnp.stack([num - _floor_multiple(f, num + 1, limit + 1) + 1 for f in fractions], axis=-1), scalar
-
-
-def _host_floor(alpha: Fraction, t: np.ndarray) -> np.ndarray:
-    """floor(alpha t) on the host, exact."""
-    return (t.astype(object) * alpha.numerator // alpha.denominator).astype(np.int64)
+    if isinstance(num, jax.Array) and is_traced(num):
+        return jnp.stack([num - (_floor_multiple(f, num + 1, limit + 1) - 1) for f in fractions], axis=-1), scalar
+    # Python's own integers on the host: exact for any decimal and any n.
+    counts = np.asarray(num, dtype=object)
+    budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]
+    return jnp.asarray(np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)), scalar

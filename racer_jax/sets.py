@@ -47,18 +47,20 @@ def prediction_sets(
             "threshold and tie_break go together: a TieBroken threshold needs the tie_break of the queries, and a "
             "tie_break needs a threshold calibrated with one"
         )
-    axes = (-1,) if nonconformity.ndim == 1 else (-2, -1)
-    value, tie = threshold if isinstance(threshold, TieBroken) else (threshold, None)
-    value = jnp.asarray(value)
+    value, tie = threshold if isinstance(threshold, TieBroken) else (jnp.asarray(threshold), None)
     if jnp.issubdtype(value.dtype, jnp.integer):
         value = value.astype(nonconformity.dtype)
     check_no_nan("threshold", value)
-    bound = jnp.expand_dims(value, axes)
+    inner = tuple(range(-min(nonconformity.ndim, 2), 0))  # [n, m + 1], or [m + 1] alone
     if tie is None or tie_break is None:
-        inside = nonconformity <= bound
+        nonconformity, value = jnp.broadcast_arrays(nonconformity, jnp.expand_dims(value, inner))
+        inside = nonconformity <= value
     else:
         check_tie_break(tie_break, nonconformity.shape)
-        inside = (nonconformity < bound) | ((nonconformity == bound) & (tie_break <= jnp.expand_dims(tie, axes)))
+        nonconformity, tie_break, value, tie = jnp.broadcast_arrays(
+            nonconformity, tie_break, jnp.expand_dims(value, inner), jnp.expand_dims(tie, inner)
+        )
+        inside = (nonconformity < value) | ((nonconformity == value) & (tie_break <= tie))
         # The free null model is in every set, also where its tie-break says otherwise at threshold -inf.
         inside |= nonconformity == -jnp.inf
     return inside & (nonconformity < jnp.inf)
@@ -109,11 +111,15 @@ def abstains(sets: ArrayLike) -> jax.Array:
     return ~_check_sets(sets)[..., :-1].any(axis=-1)
 
 
-def _check_fit(sets: jax.Array, correct: jax.Array) -> None:
+def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Sets and the models that are right `[..., m]`, with their leading axes broadcast."""
+    sets, correct = _check_sets(sets), as_binary("correct", correct)
     if correct.ndim < 1 or correct.shape[-1] != sets.shape[-1] - 1:
         raise ValueError(
             f"correct must have shape [..., m] where sets has [..., m + 1], got {correct.shape} and {sets.shape}"
         )
+    batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
+    return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(correct, (*batch, correct.shape[-1]))
 
 
 def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
@@ -123,7 +129,7 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
 
     Returns:
       bool `[...]`.
@@ -138,8 +144,7 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     >>> misrouted(jnp.array([[True, False, True], [False, True, False]]), jnp.array([[0, 1], [0, 1]])).tolist()
     [True, False]
     """
-    sets, correct = _check_sets(sets), as_binary("correct", correct)
-    _check_fit(sets, correct)
+    sets, correct = _check_pair(sets, correct)
     return ~(sets & augmented_truth(correct)).any(axis=-1)
 
 
@@ -151,7 +156,7 @@ def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
 
     Returns:
       bool `[...]`.
@@ -160,6 +165,5 @@ def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
       TypeError: If an array is neither boolean nor numeric.
       ValueError: If the shapes do not fit, or an array holds anything but 0 and 1.
     """
-    sets, correct = _check_sets(sets), as_binary("correct", correct)
-    _check_fit(sets, correct)
+    sets, correct = _check_pair(sets, correct)
     return correct.any(axis=-1) & ~(sets[..., :-1] & correct).any(axis=-1)

@@ -1,0 +1,125 @@
+r"""Hashed character n-grams: an encoder for any language that needs no download and no training.
+
+Every n-gram of code points is hashed (FNV-1a, then the finalizer of MurmurHash3, all in uint32). The hash picks a
+bucket and a sign, and a bucket holds the signed square root of its signed count. The vector is scaled to length 1, so
+an inner product is a cosine. The hash is arithmetic on code points: the same in every process, on every machine.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from racer_jax.encoders.base import check_texts
+
+_FNV_OFFSET = np.uint32(0x811C9DC5)
+_FNV_PRIME = np.uint32(0x01000193)
+# Texts are hashed in groups of about this many characters, which bounds the memory of the temporary arrays.
+_GROUP_CHARS = 1 << 20
+
+
+def _normal_form(text: str) -> str:
+    """Compatibility form without case, single spaces, and a space at both ends that marks the edge of a word."""
+    return f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
+
+
+def _mix(h: np.ndarray) -> np.ndarray:
+    """The 32-bit finalizer of MurmurHash3: every input bit reaches every output bit."""
+    h = h ^ (h >> np.uint32(16))
+    h = h * np.uint32(0x85EBCA6B)
+    h = h ^ (h >> np.uint32(13))
+    h = h * np.uint32(0xC2B2AE35)
+    return np.asarray(h ^ (h >> np.uint32(16)), np.uint32)
+
+
+def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
+    """Hashes of all the n-grams of one size in a row of code points.
+
+    Args:
+      code_points: uint32 `[c]`.
+      size: Number of code points in an n-gram, at least 1.
+
+    Returns:
+      uint32 `[c - size + 1]`, empty where `c < size`.
+
+    >>> ngram_hashes(np.array([97, 98], np.uint32), 2).tolist()
+    [3617312787]
+    """
+    count = max(0, len(code_points) - size + 1)
+    # The size enters the hash, so that n-grams of different sizes never collide by construction.
+    h = np.full(count, _FNV_OFFSET ^ np.uint32(size), np.uint32)
+    for j in range(size):
+        h = (h ^ code_points[j : j + count]) * _FNV_PRIME
+    return _mix(h)
+
+
+@dataclass(frozen=True)
+class HashedNgrams:
+    """Encoder of hashed character n-grams.
+
+    Attributes:
+      dim: Length d of the vectors, a power of two.
+      sizes: The sizes of the n-grams, in code points.
+      max_chars: Only this many characters of a text are read, from its start.
+
+    Raises:
+      ValueError: If `dim` is not a power of two, a size is below 1, or `max_chars` below 1.
+
+    >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
+    >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
+    ((3, 256), True)
+    """
+
+    dim: int = 4096
+    sizes: tuple[int, ...] = (2, 3, 4)
+    max_chars: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.dim < 2 or self.dim & (self.dim - 1):
+            raise ValueError(f"dim must be a power of two, at least 2, got {self.dim}")
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes must hold at least one size, each at least 1, got {self.sizes}")
+        if self.max_chars < 1:
+            raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of length 1.
+
+        Args:
+          texts: At least one string, none empty.
+
+        Returns:
+          float32 `[n, dim]`.
+
+        Raises:
+          TypeError: If `texts` is a single string, or holds anything but strings.
+          ValueError: If it is empty, or a text is empty or only white space.
+        """
+        forms = [_normal_form(text[: self.max_chars]) for text in check_texts(texts)]
+        embeddings = np.empty((len(forms), self.dim), np.float32)
+        start, chars = 0, 0
+        for i, form in enumerate(forms):
+            chars += len(form)
+            if chars >= _GROUP_CHARS or i == len(forms) - 1:
+                embeddings[start : i + 1] = self._counts(forms[start : i + 1])
+                start, chars = i + 1, 0
+        embeddings = np.sign(embeddings) * np.sqrt(np.abs(embeddings))
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        # Signed counts can cancel to nothing only in very few buckets; such a text keeps the zero vector.
+        return np.asarray(embeddings / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+    def _counts(self, forms: list[str]) -> np.ndarray:
+        """Signed n-gram counts by bucket, `[len(forms), dim]`."""
+        code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
+        rows = np.repeat(np.arange(len(forms)), [len(form) for form in forms])
+        counts = np.zeros(len(forms) * self.dim)
+        for size in self.sizes:
+            h = ngram_hashes(code_points, size)
+            first = rows[: len(h)]
+            whole = first == rows[size - 1 :][: len(h)]  # an n-gram across two texts belongs to neither
+            h, first = h[whole], first[whole]
+            buckets = first * self.dim + (h & np.uint32(self.dim - 1)).astype(np.int64)
+            signs = 1.0 - 2.0 * (h >> np.uint32(31))
+            counts += np.bincount(buckets, signs, minlength=len(counts))
+        return counts.reshape(len(forms), self.dim)

@@ -1,0 +1,112 @@
+r"""The paper in plain NumPy, float64, one query and one split at a time: slow, literal, easy to check by eye.
+
+The oracle of the tests and the baseline of the benchmarks. It shares no code with the rest of the package and nothing
+is vectorised: each function is its formula. A tie-break pairs every nonconformity with a second number; Python compares
+the pairs as tuples.
+"""
+
+from bisect import bisect_right
+from fractions import Fraction
+from functools import cache
+from math import inf
+
+import numpy as np
+
+Pair = tuple[float, float]
+
+
+def null_score(scores: list[float]) -> float:
+    """g(x) = 1 - max_m s(x, m)."""
+    return 1 - max(scores)
+
+
+def gap(scores: list[float], null: str = "paper") -> list[float]:
+    """RACER-G of one query, null model last: max_m' s~(x, m') - s~(x, m)."""
+    if null == "paper":
+        augmented = [*scores, null_score(scores)]
+        return [max(augmented) - s for s in augmented]
+    return [max(scores) - s for s in scores] + [-inf if null == "free" else inf]
+
+
+def inverse_probability(scores: list[float], null: str = "paper") -> list[float]:
+    """RACER-P of one query, null model last: 1 - s~(x, m)."""
+    if null == "paper":
+        return [1 - s for s in [*scores, null_score(scores)]]
+    return [1 - s for s in scores] + [-inf if null == "free" else inf]
+
+
+def truth_set(correct: list[int]) -> list[int]:
+    """Eq. 2: indices of the models that are right; the null model's, len(correct), where none is."""
+    right = [m for m, y in enumerate(correct) if y]
+    return right if right else [len(correct)]
+
+
+def critical_score(nonconformity: list[float], correct: list[int], tie_break: list[int] | None = None) -> Pair:
+    """Min over the augmented truth set of (E, U)."""
+    ties = [0] * len(nonconformity) if tie_break is None else tie_break
+    return min((nonconformity[m], ties[m]) for m in truth_set(correct))
+
+
+@cache
+def miss_budget(alpha: str | float, n: int) -> int:
+    """The largest number of misses that Eq. 6 allows, by search over its inequality in rationals; -1 if none."""
+    level = Fraction(str(alpha))
+    misses = -1
+    while misses < n and Fraction(n, n + 1) * Fraction(misses + 1, n) + Fraction(1, n + 1) <= level:
+        misses += 1
+    return misses
+
+
+def threshold(critical: list[Pair], alpha: str | float) -> Pair:
+    """Eq. 6: the smallest lambda at which the calibration loss is within the budget; (inf, inf) if there is none."""
+    budget = miss_budget(alpha, len(critical))
+    ordered = sorted(critical)
+    for candidate in ordered:
+        if len(ordered) - bisect_right(ordered, candidate) <= budget:  # the number of scores above the candidate
+            return candidate
+    return (inf, inf)
+
+
+def prediction_set(nonconformity: list[float], threshold: Pair, tie_break: list[int] | None = None) -> list[bool]:
+    """Eq. 4: the models at or below the threshold; E = inf is in no set and E = -inf in every set."""
+    ties = [0] * len(nonconformity) if tie_break is None else tie_break
+    return [e == -inf or (e < inf and (e, u) <= threshold) for e, u in zip(nonconformity, ties, strict=True)]
+
+
+def split_metrics(
+    nonconformity: np.ndarray,
+    correct: np.ndarray,
+    calibration: np.ndarray,
+    alpha: str | float,
+    tie_break: np.ndarray | None = None,
+) -> dict[str, float]:
+    """One split at one alpha: calibrate on the rows of the mask, measure on the others.
+
+    Args:
+      nonconformity: float `[n, m + 1]`, null model last.
+      correct: 0/1 `[n, m]`.
+      calibration: bool `[n]`, which rows calibrate.
+      alpha: Risk level.
+      tie_break: Integers `[n, m + 1]`, or None.
+
+    Returns:
+      `threshold`, and the test means `risk`, `size`, `abstention`, `avoidable_miss`.
+    """
+    rows = nonconformity.astype(np.float64).tolist()
+    right = np.asarray(correct, dtype=int).tolist()
+    ties = [None] * len(rows) if tie_break is None else np.asarray(tie_break).tolist()
+    critical = [critical_score(rows[i], right[i], ties[i]) for i in np.flatnonzero(calibration)]
+    limit = threshold(critical, alpha)
+    if tie_break is None:
+        limit = (limit[0], inf)
+    totals = {"risk": 0, "size": 0, "abstention": 0, "avoidable_miss": 0}
+    test = np.flatnonzero(~np.asarray(calibration, dtype=bool))
+    for i in test:
+        members = prediction_set(rows[i], limit, ties[i])
+        called = [m for m, inside in enumerate(members[:-1]) if inside]
+        truth = truth_set(right[i])
+        totals["risk"] += not any(members[m] for m in truth)
+        totals["size"] += len(called)
+        totals["abstention"] += not called
+        totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in called)
+    return {"threshold": limit[0], **{name: total / len(test) for name, total in totals.items()}}

@@ -1,0 +1,54 @@
+"""What every router shares: the protocol, and the check of the arrays it is fitted on."""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax._checks import as_binary, check_floating, first_bad, is_traced
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Anything that scores every model of the pool for a query."""
+
+    def __call__(self, embeddings: ArrayLike) -> jax.Array:
+        """Scores s(x, m) in [0, 1], floating `[n, m]`, of embeddings `[n, d]`; higher is better."""
+        ...
+
+
+def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -> jax.Array:
+    """Embeddings: floating `[n, d]`, n and d at least 1, finite; d equal to `dim` where that is known.
+
+    Raises:
+      TypeError: If they are not floating.
+      ValueError: If the shape does not fit or a value is not finite.
+    """
+    embeddings = jnp.asarray(embeddings)
+    check_floating(name, embeddings)
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise ValueError(f"{name} must have shape [n, d] with n, d >= 1, got {embeddings.shape}")
+    if dim is not None and embeddings.shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} columns, as the router was fitted on, got {embeddings.shape[1]}")
+    if not is_traced(embeddings) and not bool(jnp.isfinite(embeddings).all()):
+        bad = ~np.isfinite(np.asarray(embeddings, dtype=np.float64))
+        raise ValueError(f"{name} must be finite, got {np.asarray(embeddings)[bad][0]} at {first_bad(bad)}")
+    return embeddings
+
+
+def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """The arrays a router is fitted on: embeddings `[n, d]`, and `correct` as booleans `[n, m]`.
+
+    Raises:
+      TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
+      ValueError: If the shapes do not fit, a value is not finite, or `correct` holds anything but 0 and 1.
+    """
+    embeddings, correct = check_embeddings("embeddings", embeddings), as_binary("correct", correct)
+    if correct.ndim != 2 or correct.shape[0] != embeddings.shape[0] or correct.shape[1] < 1:
+        raise ValueError(
+            f"correct must have shape [n, m] with m >= 1 where embeddings has [n, d], got {correct.shape} and "
+            f"{embeddings.shape}"
+        )
+    return embeddings, correct

@@ -1,0 +1,172 @@
+r"""KNNR: a model's score is the share of the k nearest training queries it got right.
+
+Distance is cosine. A query's k nearest rows are found without a sort: the k-th largest similarity is bracketed by
+bisection, each step one counting pass over the row, and the rows above it enter as weights of one matrix product with
+`correct`. The similarities exist for one block of queries at a time, never as an n x n matrix.
+
+Ties. Rows whose similarity equals the k-th one up to `TIE_TOLERANCE` (the rounding of a float32 inner product) share
+the remaining votes equally: the score is its mean over all ways to break the tie. So it depends neither on the order of
+the training rows nor on the size of the blocks, and duplicated training queries need no special care.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from racer_jax.routers.base import check_embeddings, check_training
+
+TIE_TOLERANCE = 1e-6
+# Halvings of [-1.25, 1.25]; the bracket ends narrower than the tolerance.
+_NUM_HALVINGS = 22
+
+
+def unit_rows(embeddings: jax.Array) -> jax.Array:
+    """The rows scaled to length 1, in float32; a zero row stays zero, at similarity 0 to everything."""
+    embeddings = embeddings.astype(jnp.float32)
+    # Scaling by the largest entry first keeps the squares of very large and very small rows finite.
+    largest = jnp.abs(embeddings).max(axis=-1, keepdims=True)
+    embeddings = embeddings / jnp.where(largest > 0, largest, 1)
+    norms = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / jnp.where(norms > 0, norms, 1)
+
+
+def _similarities(queries: jax.Array, train: jax.Array) -> jax.Array:
+    # HIGHEST: accelerators otherwise multiply in 10 bits of mantissa, which reorders neighbours.
+    return jnp.matmul(queries, train.T, precision=lax.Precision.HIGHEST)
+
+
+def _weights(similarities: jax.Array, k: int) -> jax.Array:
+    """Votes of each training row, `[b, n]`: 1 for the nearest, equal shares of what is left for ties, k in all."""
+
+    def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        enough = (similarities >= middle[:, None]).sum(axis=1, dtype=jnp.int32) >= k
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    # Invariant: at least k rows reach `low`, fewer than k reach `high`.
+    start = jnp.full(similarities.shape[0], 1.25, jnp.float32)
+    low, _ = lax.fori_loop(0, _NUM_HALVINGS, halve, (-start, start))
+    kth = jnp.where(similarities >= low[:, None], similarities, jnp.inf).min(axis=1)
+    above = similarities > kth[:, None] + TIE_TOLERANCE
+    tied = ~above & (similarities >= kth[:, None] - TIE_TOLERANCE)
+    num_above = above.sum(axis=1, dtype=jnp.int32)
+    share = (k - num_above) / tied.sum(axis=1, dtype=jnp.int32)
+    return above + tied * share.astype(jnp.float32)[:, None]
+
+
+@partial(jax.jit, static_argnames="k")
+def _neighbor_weights(queries: jax.Array, train: jax.Array, k: int) -> jax.Array:
+    weights: jax.Array = _weights(_similarities(unit_rows(queries), unit_rows(train)), k)
+    return weights / k
+
+
+def neighbor_weights(queries: ArrayLike, train: ArrayLike, k: int) -> jax.Array:
+    """Weights W(x) over the training rows: 1 / k on each of the k nearest, ties sharing equally.
+
+    For one block of queries; the result is as large as the similarities, so call it block by block.
+
+    Args:
+      queries: Embeddings, floating `[b, d]`.
+      train: Embeddings of the training queries, floating `[n, d]`.
+      k: Number of neighbours, between 1 and n.
+
+    Returns:
+      float32 `[b, n]`, non-negative, rows sum to 1.
+
+    Raises:
+      TypeError: If an array is not floating.
+      ValueError: If the shapes do not fit, or k is not between 1 and n.
+
+    >>> neighbor_weights(jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]), k=2).tolist()
+    [[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]
+    """
+    train = check_embeddings("train", train)
+    queries = check_embeddings("queries", queries, train.shape[1])
+    _check_k(k, train.shape[0])
+    weights: jax.Array = _neighbor_weights(queries, train, k)
+    return weights
+
+
+@partial(jax.jit, static_argnames=("k", "block_size"))
+def _scores(queries: jax.Array, train: jax.Array, correct: jax.Array, k: int, block_size: int) -> jax.Array:
+    def block(queries: jax.Array) -> jax.Array:
+        votes = jnp.matmul(_weights(_similarities(unit_rows(queries), train), k), correct, precision="highest")
+        return jnp.clip(votes / k, 0, 1)
+
+    n, d = queries.shape
+    num_blocks = -(-n // block_size)
+    padded = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
+    scores: jax.Array = lax.map(block, padded.reshape(num_blocks, block_size, d))
+    return scores.reshape(num_blocks * block_size, -1)[:n]
+
+
+def _check_k(k: int, n: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k must be an integer, got {k!r} of type {type(k).__name__}")
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the number of training rows, {n}, got {k}")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("train", "correct"), meta_fields=("k", "block_size"))
+@dataclass(frozen=True)
+class KNNR:
+    """The k-nearest-neighbour router.
+
+    Attributes:
+      train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.
+      correct: Whether each model got each training query right, 0 or 1, float32 `[n, m]`.
+      k: Number of neighbours.
+      block_size: Queries scored at once; the similarities take `block_size * n` floats.
+
+    >>> router = KNNR.fit(jnp.eye(3), jnp.array([[1, 0], [1, 1], [0, 1]]), k=2)
+    >>> router(jnp.array([[1.0, 0.5, 0.0]])).tolist()
+    [[1.0, 0.5]]
+    """
+
+    train: jax.Array
+    correct: jax.Array
+    k: int = 100
+    block_size: int = 512
+
+    @classmethod
+    def fit(cls, embeddings: ArrayLike, correct: ArrayLike, k: int = 100, block_size: int = 512) -> "KNNR":
+        """Keeps the training queries; there is nothing to learn.
+
+        Args:
+          embeddings: Floating `[n, d]`.
+          correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
+          k: Number of neighbours, between 1 and n.
+          block_size: Queries scored at once, at least 1.
+
+        Raises:
+          TypeError: If embeddings are not floating, `correct` neither boolean nor numeric, or k not an integer.
+          ValueError: If the shapes do not fit, a value is not finite or not 0/1, or k is not between 1 and n.
+        """
+        embeddings, correct = check_training(embeddings, correct)
+        _check_k(k, embeddings.shape[0])
+        if block_size < 1:
+            raise ValueError(f"block_size must be at least 1, got {block_size}")
+        return cls(unit_rows(embeddings), correct.astype(jnp.float32), k, block_size)
+
+    def __call__(self, embeddings: ArrayLike) -> jax.Array:
+        """Scores s(x, m), the share of the k nearest training queries model m got right.
+
+        Args:
+          embeddings: Floating `[n, d]`.
+
+        Returns:
+          float32 `[n, m]`, in [0, 1].
+
+        Raises:
+          TypeError: If embeddings are not floating.
+          ValueError: If the shape does not fit, or a value is not finite.
+        """
+        queries = check_embeddings("embeddings", embeddings, self.train.shape[1])
+        block_size = min(self.block_size, queries.shape[0])
+        scores: jax.Array = _scores(queries.astype(jnp.float32), self.train, self.correct, self.k, block_size)
+        return scores

@@ -1,0 +1,55 @@
+"""The layers of the package: lower never imports higher, and importing the core costs little more than `import jax`."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import racer_jax
+
+PACKAGE = Path(racer_jax.__file__).parent
+CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_module_names
+# What a module of each layer may import of the package: its own layer and those before it.
+LAYERS = [{"data", "routers", "encoders"}, {"racer", "pools", "plotting", "reporting"}, {"cli"}]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all that a file imports, function bodies included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(room: str) -> int:
+    return next((i + 1 for i, rooms in enumerate(LAYERS) if room in rooms), 0)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards_only(path):
+    own = layer(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "racer_jax" and len(parts) > 1:
+            assert layer(parts[1]) <= own, f"{path} imports {name} from a higher layer"
+        if own == 0:
+            assert parts[0] in CORE_LIBRARIES, f"the core module {path} imports {name}"
+
+
+def test_importing_the_core_stays_light():
+    heavy = {"flax", "optax", "transformers", "matplotlib", "scipy.stats", "pandas", "torch", "tqdm", "chex"}
+    code = f"import sys, racer_jax; print(*({heavy!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []
+
+
+def test_public_names_are_documented():
+    for name in racer_jax.__all__:
+        doc = getattr(racer_jax, name).__doc__
+        assert doc, f"{name} has no docstring"
+        assert "Args:" in doc, f"{name} does not describe its arguments"
