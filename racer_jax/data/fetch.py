@@ -163,8 +163,8 @@ def _offline(url: str, folder: Path, name: str, error: Exception) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return (
         f"could not be downloaded from {url} ({reason}). Run the command again when the network is back: it goes on "
-        f"where it stopped. On a machine without a network, download the file elsewhere and put it into {folder} as {name}; "
-        "or pass a mirror as base_url (--base-url)"
+        f"where it stopped. On a machine without a network, download the file elsewhere and put it into {folder} as "
+        f"{name}; or pass a mirror as base_url (--base-url)"
     )
 
 
