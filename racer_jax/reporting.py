@@ -9,6 +9,7 @@ import platform
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 import racer_jax
+from racer_jax.calibration import exact_alphas
 
 C = TypeVar("C")
 
@@ -55,6 +57,29 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
         return config(**vars(parser.parse_args(arguments)))
     except ValueError as error:
         parser.error(str(error))
+
+
+def parse_alphas(text: str) -> tuple[str, ...]:
+    """`0.05,0.1` or `first:last:step`, as exact decimals.
+
+    >>> parse_alphas("0.1:0.3:0.1")
+    ('0.1', '0.2', '0.3')
+    """
+    try:
+        if ":" in text:
+            first, last, step = (Decimal(part) for part in text.split(":"))
+            if not (step > 0 and first <= last):
+                raise ValueError
+            levels = [first + i * step for i in range(int((last - first) / step) + 1)]
+        else:
+            levels = [Decimal(part) for part in text.split(",")]
+    except (InvalidOperation, ValueError):
+        raise ValueError(f"alphas must be like 0.05,0.1 or 0.01:0.99:0.01, got {text!r}") from None
+    names = tuple(f"{level.normalize():f}" for level in levels)
+    exact_alphas(names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"alphas must differ from each other, got {text!r}")
+    return names
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
