@@ -7,8 +7,7 @@ import json
 import os
 import platform
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,6 +17,7 @@ import numpy as np
 
 import racer_jax
 from racer_jax.calibration import exact_alphas
+from racer_jax.data.files import written_whole
 
 C = TypeVar("C")
 
@@ -108,18 +108,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well and vanishes when it does not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _plain(value: Any) -> Any:
     """What JSON can hold: arrays as lists, infinities as strings, since JSON has none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -141,13 +129,13 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: str | Path, results: Any) -> None:
     """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects, infinities as strings."""
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one line for each row; the columns are the keys of the first."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -155,7 +143,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_figure(path: str | Path, figure: Any) -> None:
     """Writes a matplotlib figure as a PNG picture."""
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 
