@@ -152,7 +152,20 @@ def scores_of(config: Config) -> list[str]:
 
 def table(result: Result, cell: BoundCheck) -> str:
     """One pool and score as text: the paper's risk levels, and the worst of those that failed."""
-    header = ["alpha", "risk", "± s.e.", "lower", "upper", "sharp law", "z", "size", "abstain", "avoidable", ""]
+    header = [
+        "alpha",
+        "risk",
+        "± s.e.",
+        "lower",
+        "upper",
+        "sharp law",
+        "exact",
+        "z",
+        "size",
+        "abstain",
+        "avoidable",
+        "",
+    ]
     failed = [i for i, verdict in enumerate(cell.verdict) if verdict == "FAIL"]
     shown = {i for i, alpha in enumerate(result.alphas) if alpha in SHOWN}
     out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
@@ -165,9 +178,10 @@ def table(result: Result, cell: BoundCheck) -> str:
             result.alphas[i],
             f"{cell.risk[i]:.5f}",
             f"{cell.risk_error[i]:.5f}",
-            f"{cell.lower[i]:.5f}",
+            f"{cell.lower[i]:.5f}" if cell.lower_applies[i] else "-",
             f"{cell.upper[i]:.5f}",
             f"{cell.sharp[i]:.5f}",
+            f"{cell.exact[i]:.5f}",
             f"{cell.z[i]:+.2f}",
             f"{cell.size[i]:.3f}",
             f"{cell.abstention[i]:.4f}",
@@ -195,7 +209,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
             "num_test": cell.num_test,
             "num_splits": cell.num_splits,
             "alpha": alpha,
-            **{name: float(getattr(cell, name)[i]) for name in columns if name != "alpha"},
+            **{name: getattr(cell, name)[i].item() for name in columns if name != "alpha"},
             "verdict": cell.verdict[i],
             "note": cell.note[i],
         }

@@ -40,6 +40,7 @@ class BoundCheck(NamedTuple):
       risk_error: Standard error of `risk`.
       lower: The paper's lower bound (Theorem 4.5).
       upper: The paper's upper bound (Theorem 4.3).
+      lower_applies: Whether the lower bound is promised: no ties and no infinite critical scores move the law.
       sharp: The sharp law floor(alpha (n + 1)) / (n + 1).
       exact: Exact mean risk over all splits of this pool, with its ties and null mode.
       exact_std: Exact standard deviation of the test risk.
@@ -65,6 +66,7 @@ class BoundCheck(NamedTuple):
     risk_error: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    lower_applies: np.ndarray
     sharp: np.ndarray
     exact: np.ndarray
     exact_std: np.ndarray
@@ -162,16 +164,12 @@ def stale_splits(
     )
 
 
-def verdicts(check: BoundCheck, z_limit: float, null: str, lower_holds: bool) -> list[str]:
-    """PASS or FAIL by alpha: beyond `z_limit` standard errors above the upper bound, below the lower, or off the law.
-
-    `lower_holds`: the lower bound asks for critical scores without ties or infinite values.
-    """
+def verdicts(check: BoundCheck, z_limit: float, null: str) -> list[str]:
+    """PASS or FAIL by alpha: beyond `z_limit` standard errors above the upper bound, below the lower, or off the law."""
     margin = z_limit * check.risk_error + 1e-12
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
     failed = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
-    if lower_holds:
-        failed |= check.risk < check.lower - margin
+    failed |= check.lower_applies & (check.risk < check.lower - margin)
     return ["infeasible" if i else "FAIL" if f else "PASS" for i, f in zip(infeasible, failed, strict=True)]
 
 
@@ -236,6 +234,7 @@ def check_bounds(
     error = measured.risk_std / np.sqrt(measured.num_splits)
     distance = risk - law.risk_mean
     distance[np.abs(distance) < 1e-12] = 0.0
+    sharp = guarantees.sharp_risk(alphas, num_calibration)
     check = BoundCheck(
         pool=pool.name,
         nonconformity=nonconformity,
@@ -248,7 +247,8 @@ def check_bounds(
         risk_error=error,
         lower=bounds.lower,
         upper=bounds.upper,
-        sharp=guarantees.sharp_risk(alphas, num_calibration),
+        lower_applies=np.abs(law.risk_mean - sharp) < 1e-9,
+        sharp=sharp,
         exact=law.risk_mean,
         exact_std=law.risk_std,
         z=standardised(distance, error),

@@ -70,7 +70,7 @@ def test_a_shifted_mean_fails_on_either_side(pools):
     (cell,) = result.checks
     for shift in (-8, 8):
         moved = cell._replace(risk=cell.risk + shift * cell.risk_error)
-        moved_verdicts = verdicts(moved, result.z_limit, "paper", lower_holds=True)
+        moved_verdicts = verdicts(moved, result.z_limit, "paper")
         assert moved_verdicts[1:] == ["FAIL"] * 5  # the first alpha is infeasible: risk 0 without error
 
 
