@@ -165,7 +165,7 @@ def stale_splits(
 
 
 def verdicts(check: BoundCheck, z_limit: float, null: str) -> list[str]:
-    """PASS or FAIL by alpha: beyond `z_limit` standard errors above the upper bound, below the lower, or off the law."""
+    """By alpha; FAIL is `z_limit` errors above the upper bound, below the lower, or off the law."""
     margin = z_limit * check.risk_error + 1e-12
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
     failed = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
@@ -260,10 +260,7 @@ def check_bounds(
         note=[infeasible_note(a, num_calibration) for a in alphas],
         histogram=None,
     )
-    lower_holds = bool(np.allclose(check.exact, check.sharp, atol=1e-9))
-    return check._replace(
-        verdict=verdicts(check, z_limit, null, lower_holds), histogram=histogram(alphas, measured, law)
-    )
+    return check._replace(verdict=verdicts(check, z_limit, null), histogram=histogram(alphas, measured, law))
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
