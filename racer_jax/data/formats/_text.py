@@ -172,8 +172,7 @@ class CsvFile:
                 rows.extend(islice(self._reader, CHUNK_ROWS))
             except csv.Error as error:
                 row = first + len(rows)
-                hint = "; line ends must be LF or CRLF" if "new-line" in str(error) else ""
-                raise DataError(f"must be CSV: {error}{hint}", path=self.path, row=row) from None
+                raise DataError(f"must be CSV: {error}", path=self.path, row=row) from None
             if not rows:
                 break
             if set(map(len, rows)) != {width}:
