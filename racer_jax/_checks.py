@@ -52,8 +52,9 @@ def check_no_nan(name: str, array: jax.Array) -> None:
 
 def as_binary(name: str, array: Any) -> jax.Array:
     """`array` as booleans; anything but booleans and 0/1 numbers is refused."""
-    array = jnp.asarray(array)
-    if array.dtype == jnp.bool_:
+    if not isinstance(array, jax.Array):
+        array = np.asarray(array)
+    if array.dtype == np.bool_:
         return jnp.asarray(array)
     if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
         raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")

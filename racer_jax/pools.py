@@ -1,0 +1,123 @@
+"""Pools of labelled queries with a router's scores: simulated, from benchmark files, or from a saved matrix."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from racer_jax.data import DataError, RoutingTable, read_routerdc_parts, read_score_matrix, simulated_pool
+from racer_jax.data.table import normal_text
+from racer_jax.encoders import HashedNgrams
+from racer_jax.routers import KNNR
+
+
+class ScoredPool(NamedTuple):
+    """Labelled queries with the scores of a router.
+
+    Attributes:
+      name: Of the benchmark.
+      scores: Router scores, float32 `[n, m]` in [0, 1].
+      correct: Whether each model is right, bool `[n, m]`.
+      note: What a reader should know of how it was made; may be empty.
+    """
+
+    name: str
+    scores: np.ndarray
+    correct: np.ndarray
+    note: str = ""
+
+
+def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
+    """The embedded default: seven simulated models on four benchmarks, and a simulated router.
+
+    Args:
+      key: A typed PRNG key; it fixes everything.
+      quality: How much the router sees of what decides: `weak`, `fair` or `strong`.
+
+    Returns:
+      One pool for each benchmark.
+
+    Raises:
+      ValueError: If the quality is unknown.
+    """
+    pool = simulated_pool(key)
+    known = next(iter(pool.values())).scores
+    if quality not in known:
+        raise ValueError(f"quality must be one of {tuple(known)}, got {quality!r}")
+    return [ScoredPool(name, part.scores[quality], part.test.correct) for name, part in pool.items()]
+
+
+def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTable, str]:
+    """The test rows without repeats of a question and without questions of the training part.
+
+    So no question stands on both sides of a split, and the rows are exchangeable.
+
+    Args:
+      train: What the router was trained on.
+      test: What is to be calibrated and tested on.
+
+    Returns:
+      The rows left, and a sentence on what was left out; empty where nothing was.
+    """
+    trained = {normal_text(text) for text in train.texts}
+    _, first = np.unique(test.question_ids, return_index=True)
+    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in trained]
+    repeated, leaked = len(test) - len(first), len(first) - len(keep)
+    note = f"left out {repeated} repeated and {leaked} trained-on questions" if repeated or leaked else ""
+    return test.select(keep), note
+
+
+def routerdc_pools(folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100) -> list[ScoredPool]:
+    """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams of the union of the training files.
+
+    Args:
+      folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.
+      label_rule: When a score counts as right; by default that of each benchmark.
+      num_neighbors: k of the router.
+
+    Returns:
+      One pool for each benchmark.
+
+    Raises:
+      DataError: If a file is not what it should be.
+      ValueError: If the label rule is unknown or k does not fit.
+    """
+    if not folder.is_dir():
+        raise DataError("must be a folder of RouterDC's JSON files", path=folder)
+    train, test = read_routerdc_parts(folder, label_rule=label_rule)
+    encoder = HashedNgrams(dim=1024)
+    router = KNNR.fit(encoder.encode(train.texts), train.correct, k=num_neighbors)
+    pools = []
+    for name in test.groups:
+        rows, left_out = unseen_questions(train, test.select(group=name))
+        rule = rows.label_rule if isinstance(rows.label_rule, str) else rows.label_rule[name]
+        note = "; ".join(filter(None, (f"right iff {rule}", left_out)))
+        pools.append(ScoredPool(name, np.asarray(router(encoder.encode(rows.texts))), rows.correct, note))
+    return pools
+
+
+def matrix_pools(path: Path) -> list[ScoredPool]:
+    """A saved score matrix of any router.
+
+    Args:
+      path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`; where it has `group`,
+        strings `[n]`, each group is a pool, and where it has `texts`, repeats of a question are left out.
+
+    Returns:
+      One pool for each group, or a single pool named as the file.
+
+    Raises:
+      DataError: If the file is not such an archive, or its arrays do not fit or hold what they should not.
+    """
+    table, scores = read_score_matrix(path)
+    group = np.array(table.group if table.group is not None else [path.stem] * len(table))
+    _, first = np.unique(table.question_ids, return_index=True)
+    kept = np.isin(np.arange(len(table)), first)
+    pools = []
+    for name in dict.fromkeys(group.tolist()):
+        rows = kept & (group == name)
+        repeated = int((~kept & (group == name)).sum())
+        note = f"left out {repeated} repeated questions" if repeated else ""
+        pools.append(ScoredPool(name, scores[rows], table.correct[rows], note))
+    return pools
