@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"what is the a of two plus train fast how 2 + ? 火 车 速 度 多 少".split()]
+WORDS = "[PAD] [UNK] [CLS] [SEP] what is the a of two plus train fast how 2 + ? 火 车 速 度 多 少"
 TINY = {
     "vocab_size": 60,
     "hidden_size": 32,
@@ -24,7 +24,7 @@ def tokenizer():
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS.split())}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.post_processor = processors.TemplateProcessing(

@@ -82,7 +82,7 @@ def test_hidden_states_equal_torch(name, batch, tmp_path):
     assert np.isfinite(hidden).all()
 
 
-@pytest.mark.parametrize(("name", "remat"), [("bert", True), ("deberta-v3", False), ("v2-xlarge-convolution", True)])
+@pytest.mark.parametrize(("name", "remat"), [("bert", True), ("v2-xlarge-convolution", False)])
 def test_gradients_equal_torch(name, remat, batch, tmp_path):
     ids, mask, _ = batch
     theirs, ours = pair(tmp_path, *CONFIGS[name], remat=remat)
@@ -155,10 +155,6 @@ def test_minilm_equals_torch_with_sentence_transformers_pooling(minilm_path):
     pooled = (hidden * weight).sum(1) / weight.sum(1)
     expected = torch.nn.functional.normalize(pooled, dim=1).numpy()
 
-    embeddings, report = minilm(batch_tokens=512).encode_with_report(TEXTS)
+    embeddings, report = minilm(batch_tokens=8192).encode_with_report(TEXTS)
     assert np.abs(embeddings - expected).max() < 1e-4
     assert report.num_truncated == 1
-    hidden = load_model(minilm_path)(inputs["input_ids"].numpy()[:3, :40], inputs["attention_mask"].numpy()[:3, :40])
-    with torch.inference_mode():
-        short = model(**{name: value[:3, :40] for name, value in inputs.items()}).last_hidden_state.numpy()
-    assert np.abs(np.asarray(hidden) - short)[inputs["attention_mask"].numpy()[:3, :40] > 0].max() < 1e-4
