@@ -108,9 +108,9 @@ def finetune(
         return out.reshape(padded, -1)[: len(ids)]
 
     if clusters is None and settings.cluster_weight > 0:
-        groups = check_clusters(key, jax.jit(embed)(params, ids, mask), settings, None)
+        groups = check_clusters(jax.random.fold_in(key, 2), jax.jit(embed)(params, ids, mask), settings, None)
     else:
-        groups = check_clusters(key, ids, settings, clusters)
+        groups = check_clusters(jax.random.fold_in(key, 2), ids, settings, clusters)
     held = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, questions)
     held_ids, held_mask, held_scores = ids[held], mask[held], scores[held]
 

@@ -107,7 +107,7 @@ def _path(folder: Path, step: int) -> Path:
 def save_checkpoint(folder: Path, state: RunState, identity: str) -> Path:
     """Writes a checkpoint and removes those that are no longer needed; its path."""
     path = _path(folder, int(state.train.step))
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in _named(state).items()}
+    tensors = {name: np.asarray(leaf, order="C") for name, leaf in _named(state).items()}
     description = json.dumps({"identity": identity, "step": int(state.train.step)})
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
