@@ -204,7 +204,8 @@ def table(result: Result, cell: BoundCheck) -> str:
         for i in levels
     ]
     splits = f"{cell.num_splits:,} splits" if cell.num_splits else "all splits, exactly"
-    title = f"{cell.pool}, {LABELS[cell.nonconformity]}: {splits}, {cell.num_calibration} calibration and {cell.num_test} test queries"
+    parts = f"{cell.num_calibration} calibration and {cell.num_test} test queries"
+    title = f"{cell.pool}, {LABELS[cell.nonconformity]}: {splits}, {parts}"
     more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
     return f"{title}\n{reporting.text_table(header, rows)}{more}"
 
