@@ -322,26 +322,25 @@ def threshold_at_rank(
 
 @overload
 def calibrate(
-    critical_scores: ArrayLike, alpha: Alpha, *, mask: ArrayLike | None = None, tie_break: None = None
+    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
 ) -> jax.Array: ...
 
 
 @overload
 def calibrate(
-    critical_scores: TieBroken, alpha: Alpha, *, mask: ArrayLike | None = None, tie_break: None = None
+    critical_scores: TieBroken, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
 ) -> TieBroken: ...
 
 
 @overload
 def calibrate(
-    critical_scores: ArrayLike, alpha: Alpha, *, mask: ArrayLike | None = None, tie_break: jax.Array
+    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, *, tie_break: jax.Array
 ) -> TieBroken: ...
 
 
 def calibrate(
     critical_scores: ArrayLike | TieBroken,
     alpha: Alpha,
-    *,
     mask: ArrayLike | None = None,
     tie_break: jax.Array | None = None,
 ) -> jax.Array | TieBroken:

@@ -82,8 +82,10 @@ def _percent(axes: Axes, which: str = "both") -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
+    """One entry for each label, under the panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    entries = dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5))
 
 
 def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) -> Figure:
@@ -101,23 +103,16 @@ def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) ->
         for column, (name, curves) in enumerate(panels.items()):
             top, bottom = axes[:, column]
             band = next(iter(curves.values()))
-            top.fill_between(band.alpha, band.lower, band.upper, color="0.82", label="paper's bounds")
+            top.fill_between(band.alpha, band.lower, band.upper, color="0.82")
             bottom.fill_between(
                 band.alpha, band.lower - band.alpha, band.upper - band.alpha, color="0.85", label="paper's bounds"
             )
             for color, (score, curve) in zip(_COLORS, curves.items(), strict=False):
-                top.plot(curve.alpha, curve.mean, color=color, lw=1.4, label=score)
+                top.plot(curve.alpha, curve.mean, color=color, lw=1.4, ls="-" if color == _COLORS[0] else "--")
                 difference = curve.mean - curve.alpha
-                bottom.errorbar(
-                    curve.alpha,
-                    difference,
-                    curve.error,
-                    color=color,
-                    fmt="o",
-                    ms=2.2,
-                    lw=0.7,
-                    label=f"{score} (± 3 s.e.)",
-                )
+                low, high = difference - curve.error, difference + curve.error
+                bottom.vlines(curve.alpha, low, high, color=color, lw=0.8, alpha=0.35)
+                bottom.plot(curve.alpha, difference, "o", color=color, ms=2.2, label=f"{score} (bars: ± 3 s.e.)")
                 bottom.plot(curve.alpha, curve.law - curve.alpha, color="k", lw=0.8, label="exact law")
             top.set_title(name)
             bottom.set_xlabel("alpha, the risk allowed")
@@ -126,10 +121,8 @@ def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) ->
             _percent(bottom)
         axes[0, 0].set_ylabel("mean test risk")
         axes[1, 0].set_ylabel("mean test risk minus alpha")
-        figure.suptitle(f"Mean test risk stays within its bounds\n{subtitle}")
-        handles, labels = axes[1, 0].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=5)
+        figure.suptitle(f"Mean test risk stays inside the paper's bounds, on the exact law\n{subtitle}")
+        _legend(figure, axes[1, 0])
     return figure
 
 
