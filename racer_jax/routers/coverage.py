@@ -23,22 +23,36 @@ from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.knn import neighbor_weights, unit_rows
 
 
-def group_codes(groups: Sequence[str], known: Sequence[str], num: int) -> np.ndarray:
-    """The place of each group among the known ones, int32 `[n]`.
+def as_codes(groups: Sequence[str] | None, num: int) -> tuple[tuple[str, ...] | None, np.ndarray]:
+    """The names of the training groups in order of appearance, and the number of each row's; one group where None."""
+    known = None if groups is None else tuple(dict.fromkeys(groups))
+    return known, np.asarray(group_codes(groups, known, num))
+
+
+def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: int) -> jax.Array:
+    """The place of each query's group among the training groups, int32 `[n]`; zeros where there are none.
 
     Raises:
       TypeError: If `groups` is a single string.
-      ValueError: If there is not one for each query, or one is not known.
+      ValueError: If groups are given where there are none or the reverse, there is not one for each query, or one is
+        not known.
     """
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
+    if (groups is None) != (known is None):
+        raise ValueError(
+            "groups must be given where the training rows have them, and only there: got "
+            f"{'none' if groups is None else 'some'}, trained on {known or 'none'}"
+        )
+    if groups is None or known is None:
+        return jnp.zeros(num, jnp.int32)
     if len(groups) != num:
         raise ValueError(f"groups must name one group for each of the {num} queries, got {len(groups)}")
     place = {name: i for i, name in enumerate(known)}
     for i, name in enumerate(groups):
         if name not in place:
             raise ValueError(f"groups must be among those of the training rows, {tuple(known)}, got {name!r} at [{i}]")
-    return np.array([place[name] for name in groups], np.int32)
+    return jnp.array([place[name] for name in groups], jnp.int32)
 
 
 @partial(
@@ -103,8 +117,7 @@ class RacerJ:
             raise ValueError(f"k must be between 1 and the number of training rows, {num}, got {k}")
         if not 0 <= w <= 1:
             raise ValueError(f"w must be in [0, 1], got {w}")
-        known = None if groups is None else tuple(dict.fromkeys(groups))
-        codes = np.zeros(num, np.int32) if groups is None else group_codes(groups, known or (), num)
+        known, codes = as_codes(groups, num)
         patterns = distinct_patterns(right)
         counts = np.zeros((codes.max() + 1, len(patterns.correct)))
         np.add.at(counts, (codes, patterns.of_row), 1)
@@ -147,19 +160,12 @@ class RacerJ:
         check_null(null)
         queries = check_embeddings("embeddings", embeddings, self.train.shape[1])
         num, num_models = queries.shape[0], self.patterns.shape[1]
-        if (groups is None) != (self.groups is None):
-            raise ValueError(
-                "groups must be given where the training rows have them, and only there: got "
-                f"{'none' if groups is None else 'some'}, trained on {self.groups or 'none'}"
-            )
-        codes = np.zeros(num, np.int32)
-        if groups is not None:
-            codes = group_codes(groups, self.groups or (), num)
+        codes = group_codes(groups, self.groups, num)
         discount = discounts(cost, gamma, num_models)
         if discount.ndim > 2 or discount.shape[:-1] not in ((), (1,), (num,)):
             raise ValueError(f"cost must have shape [{num_models}] or [{num}, {num_models}], got {discount.shape}")
         discount = jnp.broadcast_to(discount, (num, num_models))
-        result: jax.Array = _nonconformity(self, queries, jnp.asarray(codes), discount, null)
+        result: jax.Array = _nonconformity(self, queries, codes, discount, null)
         return result
 
 
