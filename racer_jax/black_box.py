@@ -98,9 +98,9 @@ def _tilt(scores: jax.Array, patterns: jax.Array, log_base: jax.Array) -> jax.Ar
     def newton(_: int, t: jax.Array) -> jax.Array:
         law = jax.nn.softmax(log_base + patterns @ t)
         mean = law @ patterns
-        covariance = (patterns.T * law) @ patterns - jnp.outer(mean, mean)
+        covariance = (patterns.T * law[None]) @ patterns - jnp.outer(mean, mean)
         direction = jnp.linalg.solve(covariance + 1e-6 * eye, target - mean)
-        candidates = t + jnp.asarray(_STEPS)[:, None] * direction
+        candidates = t[None] + jnp.asarray(_STEPS)[:, None] * direction[None]
         best: jax.Array = candidates[jnp.argmin(jax.vmap(excess)(candidates))]
         return best
 
@@ -189,12 +189,12 @@ def _logits(scores: jax.Array, loadings: jax.Array) -> jax.Array:
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        below = weights @ jax.nn.sigmoid(middle + slope) < target
+        below = weights @ jax.nn.sigmoid(middle[None] + slope) < target
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
     wide = jnp.full(target.shape, 8 * _MAX_LOADING, target.dtype)
     low, high = lax.fori_loop(0, _NUM_HALVINGS, halve, (-wide, wide))
-    logits: jax.Array = 0.5 * (low + high) + slope
+    logits: jax.Array = 0.5 * (low + high)[None] + slope
     return logits
 
 
@@ -265,8 +265,8 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
         logits = logits + nodes[:, None] * (loadings - lax.stop_gradient(loadings))[None]
         chance = jax.nn.sigmoid(logits)
         slope = lax.stop_gradient(weights @ (chance * (1 - chance)))
-        logits = logits - (weights @ chance - lax.stop_gradient(weights @ chance)) / slope
-        each = jnp.where(right, jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(axis=-1)
+        logits = logits - ((weights @ chance - lax.stop_gradient(weights @ chance)) / slope)[None]
+        each = jnp.where(right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(axis=-1)
         return jax.nn.logsumexp(each, b=weights)
 
     return -jax.vmap(one)(scores, correct).mean()

@@ -5,7 +5,7 @@ short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,8 @@ def surface(text: str) -> list[float]:
     lengths = [len(option) for option in options] or [0]
     mean = sum(lengths) / len(lengths)
 
-    def share(kind: str) -> float:
-        return float(sum(getattr(c, kind)() for c in text) / len(text))
+    def share(kind: Callable[[str], bool]) -> float:
+        return sum(map(kind, text)) / len(text)
 
     return [
         np.log1p(len(text)),
@@ -35,16 +35,16 @@ def surface(text: str) -> list[float]:
         float(np.std(lengths)) / (1 + mean),
         len(options),
         sum(bool(option) and not any(c.isalpha() for c in option) for option in options) / len(lengths),
-        share("isdigit"),
-        share("isascii"),
-        share("isupper"),
-        share("isspace"),
-        sum(c in _SYMBOLS for c in text) / len(text),
+        share(str.isdigit),
+        share(str.isascii),
+        share(str.isupper),
+        share(str.isspace),
+        share(_SYMBOLS.__contains__),
         float("_" in text),
         float("\\" in text),
         np.log1p(sum(text.count(c) for c in "?？")),
         np.log1p(sum(text.count(c) for c in ".。!！;；")),
-        np.log1p(sum(c.isdigit() for c in question)),
+        np.log1p(sum(map(str.isdigit, question))),
         np.log1p(text.count("\n")),
         float(any(c in question for c in "(（")),
     ]
