@@ -78,6 +78,9 @@ def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     put(tmp_path, whole.replace('"notes": []', '"notes": 3'), "table.csv")
     with pytest.raises(DataError, match="line 1, field 'notes': must stand in the first line"):
         read_long_csv(path)
+    put(tmp_path, whole.replace('"price": null', '"price": ["x", 1]'), "table.csv")
+    with pytest.raises(DataError, match="line 1, field 'price': must be a list of numbers"):
+        read_long_csv(path)
     put(tmp_path, whole.replace('"as given"', '""'), "table.csv")
     with pytest.raises(DataError, match="must hold a valid table: label_rule must not hold empty strings"):
         read_long_csv(path)

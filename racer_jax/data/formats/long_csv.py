@@ -16,7 +16,16 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
-from racer_jax.data.formats._cells import Grid, Missing, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._cells import (
+    Grid,
+    Missing,
+    built,
+    check_missing,
+    grid,
+    object_matrix,
+    repeated,
+    settle_missing,
+)
 from racer_jax.data.formats._json import parse
 from racer_jax.data.formats._text import Codes, CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
@@ -78,24 +87,28 @@ def read_long_csv(
         place, fields = _matrices(file, results)
         if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
             raise DataError("must hold a row for every query and model, as it was exported", path=path)
-    if rule is not None:
-        score = fields["graded"]
-        known = np.isfinite(score)
-        correct, label = rule.apply(np.where(known, score, 0.0), key) & known, rule.name
-        absent = ~known
-    else:
+    if rule is None:
         labels = place.fill(results.columns["correct"], -1)
-        correct, absent, label = labels == 1, labels == -1, GIVEN
-    extra: dict[str, Any] = {"label_rule": label, "notes": results.notes}
+        fields |= {"correct": labels == 1, "missing": labels == -1, "label_rule": GIVEN}
+    else:
+        known = np.isfinite(fields["graded"])
+        drawn = rule.apply(np.where(known, fields["graded"], 0.0), key)
+        fields |= {"correct": drawn & known, "missing": ~known, "label_rule": rule.name}
+    fields["notes"] = results.notes
+    if about is not None:
+        fields |= {"notes": [*about["notes"], *results.notes], "price": _prices(about["price"], path)}
+        fields["label_rule"] = about["label_rule"] if rule is None else rule.name
+    return settle_missing(built(path, **fields), missing or ("error" if about is None else "keep"), path)
+
+
+def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
+    """The prices of the first line, null where not known."""
+    if listed is None:
+        return None
     try:
-        if about is not None:
-            extra = {"label_rule": label if rule else about["label_rule"], "notes": about["notes"]}
-            if about["price"] is not None:
-                extra["price"] = np.array([np.nan if price is None else price for price in about["price"]], dtype=float)
-        table = RoutingTable(correct=correct, missing=absent, **fields, **extra)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
-    return settle_missing(table, missing or ("error" if about is None else "keep"), path)
+        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
 
 def _about(file: CsvFile) -> dict[str, Any] | None:
