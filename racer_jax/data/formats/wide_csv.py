@@ -14,7 +14,7 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
-from racer_jax.data.formats._text import Chunk, CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.formats._text import Chunk, CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -95,7 +95,7 @@ def read_wide_csv(
         graded=graded,
         label_rule=GIVEN if rule is None else rule.name,
         missing=absent,
-        notes=[f"ignored columns {', '.join(map(repr, ignored))}"] if ignored else [],
+        notes=ignored_columns(ignored),
         **fields,
     )
     return settle_missing(table, missing, path)
