@@ -41,7 +41,7 @@ class Packed(NamedTuple):
     Attributes:
       byte: uint8 `[16, b, t]`, by byte of the block and block.
       running: Number of bits in the bytes of the same block up to this one, uint8 `[16, b, t]`.
-      before: Number of bits in the earlier blocks, int32 `[b, t]`.
+      before: Number of bits in the earlier blocks, up to one number for each lane, int32 `[b, t]`.
     """
 
     byte: jax.Array
@@ -107,8 +107,8 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (within + before[:, None]).reshape(-1, lanes)[:num], total
 
 
-def packed(byte: jax.Array, out: jax.Array) -> Packed:
-    """Counts of the bits up to each byte `[16, b, t]`; the running ones are written over `out`."""
+def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Number of bits in each block up to each byte `[16, b, t]`, written over `out`, and in all of it `[b, t]`."""
 
     def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
@@ -116,11 +116,11 @@ def packed(byte: jax.Array, out: jax.Array) -> Packed:
         return total, lax.dynamic_update_index_in_dim(out, total, s, 0)
 
     total, running = lax.fori_loop(0, _BYTES, place, (jnp.zeros_like(byte[0]), out))
-    return Packed(byte, running, exclusive_sums(total)[0])
+    return running, total
 
 
 def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
-    """Number of bits before each entry `[a, t]` of its lane: the sum over a prefix."""
+    """Number of bits before each entry `[a, t]` of its lane, up to the one number of `Packed.before`."""
     num_blocks, lanes = bits.before.shape
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
     block = entry >> 7

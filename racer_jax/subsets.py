@@ -137,7 +137,8 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
       uint32 `[w, l]`.
     """
     num_lanes, num_words = key[0].shape[0], draw.valid.shape[0]
-    draw = jax.tree.map(lambda x: jnp.repeat(x, num_lanes // x.shape[-1], axis=-1), draw)
+    if len(draw.num) > 1:
+        draw = jax.tree.map(lambda x: jnp.repeat(x, num_lanes // x.shape[-1], axis=-1), draw)
     words = _bernoulli(key, draw.digit, num_words) & draw.valid
     if within is not None:
         words = words & within

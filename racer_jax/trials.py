@@ -21,7 +21,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from racer_jax.calibration import Alpha
-from racer_jax.lanes import BLOCK, Order, as_bytes, count_before, exclusive_sums, gather_bytes, packed, packing_order
+from racer_jax.lanes import (
+    BLOCK,
+    Order,
+    Packed,
+    as_bytes,
+    count_before,
+    exclusive_sums,
+    gather_bytes,
+    packing_order,
+    running_counts,
+)
 from racer_jax.lanes import select as select_bit
 from racer_jax.nonconformity import TieBroken
 from racer_jax.splits import (
@@ -53,7 +63,7 @@ _PILOT = 512
 
 
 class Trials(NamedTuple):
-    """What each trial measured on its test part, for each alpha.
+    """What each trial measured on its test part, for each alpha; host arrays.
 
     Attributes:
       threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a tie-break.
@@ -65,13 +75,13 @@ class Trials(NamedTuple):
       validation: The same metrics on the validation part, by name, `[s, a]`; empty without one.
     """
 
-    threshold: jax.Array | TieBroken
-    risk: jax.Array
-    size: jax.Array
-    abstention: jax.Array
-    avoidable_miss: jax.Array
-    extra: dict[str, jax.Array]
-    validation: dict[str, jax.Array]
+    threshold: np.ndarray | TieBroken
+    risk: np.ndarray
+    size: np.ndarray
+    abstention: np.ndarray
+    avoidable_miss: np.ndarray
+    extra: dict[str, np.ndarray]
+    validation: dict[str, np.ndarray]
 
 
 class _Planes(NamedTuple):
@@ -110,6 +120,10 @@ class _Shape:
     num_queries: int
     width: int
     distinct: bool
+    means: bool
+
+
+_Scratch = tuple[tuple[jax.Array, jax.Array], ...]  # bytes and running counts of each part
 
 
 class _Plan(NamedTuple):
@@ -149,7 +163,7 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     return base, [plane for plane in planes if len(plane[1])]
 
 
-def _plan(pool: Pool, design: Design, alpha: Alpha) -> tuple[_Plan, _Shape]:
+def _plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[_Plan, _Shape]:
     """What is worked out once, on the host."""
     draw = draw_parts(design)
     ranks, width = rank_plan(design, alpha)
@@ -177,65 +191,77 @@ def _plan(pool: Pool, design: Design, alpha: Alpha) -> tuple[_Plan, _Shape]:
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )
-    return _Plan(draw, ranks, planes_, pool.threshold), _Shape(tuple(metrics), num, width, distinct)
+    return _Plan(draw, ranks, planes_, pool.threshold), _Shape(tuple(metrics), num, width, distinct, means)
 
 
-def _metric_totals(shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None) -> dict[str, Any]:
-    """Totals of each metric over a part `[a, t]`: int32 where it counts, float32 otherwise."""
-    totals = {}
+def _metric_values(shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None) -> dict[str, Any]:
+    """Each metric over a part `[a, t]`: totals, int32 where it counts and float32 otherwise; or means, float32."""
+    values = {}
     for metric in shape.metrics:
-        if metric.name == "risk" and uncovered is not None:
-            totals[metric.name] = uncovered
-            continue
         kind = jnp.int32 if metric.counts else jnp.float32
-        total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
-        for plane, weight in zip(metric.planes, metric.weights, strict=True):
-            total = total + counts[plane].astype(kind) * kind(weight)
-        totals[metric.name] = total
-    return totals
-
-
-_Scratch = tuple[jax.Array, jax.Array]
+        if metric.name == "risk" and uncovered is not None:
+            total = uncovered
+        else:
+            total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
+            for plane, weight in zip(metric.planes, metric.weights, strict=True):
+                total = total + counts[plane].astype(kind) * kind(weight)
+        values[metric.name] = total.astype(jnp.float32) / rows[None].astype(jnp.float32) if shape.means else total
+    return values
 
 
 def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tuple[_Scratch, dict[str, Any]]:
-    """One tile of trials: positions of the thresholds and totals of the metrics, all `[a, t]`.
+    """One tile of trials: positions of the thresholds (or thresholds) and values of the metrics, all `[a, t]`.
 
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
     """
-    lanes = scratch[0].shape[-1]
-    drawn = trial_parts(keys, plan.draw)
-    words = words_by_position(drawn[0], plan.draw, lanes)
-    before, num = exclusive_sums(lax.population_count(words))
+    lanes = keys.shape[-1] // plan.draw.calibration.num.shape[0]
+    drawn = [
+        part if part is None else words_by_position(part, plan.draw, lanes) for part in trial_parts(keys, plan.draw)
+    ]
+    words, validation = drawn
+    parts = {"test": ~words} if validation is None else {"test": ~(words | validation), "validation": validation}
+
+    # The words of the calibration part and the blocks of all the others, summed in one go.
+    bits, running, per_row = [], [], [lax.population_count(words).astype(jnp.int32)]
+    for part, (byte, count) in zip(parts.values(), scratch, strict=True):
+        bits.append(gather_bytes(as_bytes(part), plan.planes.order, byte))
+        counted, total = running_counts(bits[-1], count)
+        running.append(counted)
+        per_row.append(total.astype(jnp.int32))
+    before = exclusive_sums(jnp.concatenate(per_row))[0]
+    num_words, num_blocks = len(words), bits[0].shape[1]
+    num = before[num_words]
+
     # One column where the number of calibration rows is fixed, one a lane where it varies with the split.
     rows = num if plan.ranks.rank.shape[1] > 1 else jnp.full(1, plan.ranks.least)
     rank = plan.ranks.rank[:, rows - plan.ranks.least]
     position = select_bit(words, before, jnp.minimum(rank, rows[None]), plan.ranks.guess, shape.width)
     position = jnp.where(rank > rows[None], shape.num_queries, position)
 
-    if drawn[1] is None:
-        parts = {"test": (~words, shape.num_queries - num)}
-    else:
-        validation = words_by_position(drawn[1], plan.draw, lanes)
-        num_validation = lax.population_count(validation).astype(jnp.int32).sum(axis=0)
-        test = (~(words | validation), shape.num_queries - num - num_validation)
-        parts = {"test": test, "validation": (validation, num_validation)}
     result: dict[str, Any] = {"position": position}
-    for name, (part, num_part) in parts.items():
-        bits = packed(gather_bytes(as_bytes(part), plan.planes.order, scratch[0]), scratch[1])
-        scratch = (bits.byte, bits.running)
+    if shape.means:
+        result = {"threshold": jax.tree.map(lambda x: load(x, position), plan.threshold)}
+    left = shape.num_queries - num
+    if validation is not None:
+        num_validation = lax.population_count(validation).astype(jnp.int32).sum(axis=0)
+        sizes = {"test": left - num_validation, "validation": num_validation}
+    else:
+        sizes = {"test": left}
+    for i, name in enumerate(parts):
+        begin = num_words + i * num_blocks
+        packed = Packed(bits[i], running[i], before[begin : begin + num_blocks])
 
-        def count(_: None, plane: tuple[jax.Array, jax.Array], bits: Any = bits) -> tuple[None, jax.Array]:
+        def count(_: None, plane: tuple[jax.Array, jax.Array], packed: Packed = packed) -> tuple[None, jax.Array]:
             entry, begin = plane
-            start = bits.before[begin >> 7][None]  # planes begin with a block
-            return None, count_before(bits, load(entry, position)) - start
+            start = load(packed.before, begin >> 7)[None]  # planes begin with a block
+            return None, count_before(packed, load(entry, position)) - start
 
         counts = lax.scan(count, None, (plan.planes.entry, plan.planes.begin))[1]
-        uncovered = None
-        if shape.distinct:
-            uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank)
-        result[name] = _metric_totals(shape, counts, num_part, uncovered) | {"rows": num_part[None]}
-    return scratch, result
+        uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank) if shape.distinct else None
+        result[name] = _metric_values(shape, counts, sizes[name], uncovered)
+        if not shape.means:
+            result[name]["rows"] = sizes[name][None]
+    return tuple(zip(bits, running, strict=True)), result
 
 
 @partial(jax.jit, static_argnames=("shape", "tile", "num_tiles", "mesh", "gather"))
@@ -255,8 +281,9 @@ def _run(
         begin = first + (lax.axis_index("trials") * num_tiles * tile).astype(jnp.uint32)
         trials = begin + jnp.arange(num_tiles * tile, dtype=jnp.uint32).reshape(num_tiles, tile)
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
-        scratch = jnp.zeros((*plan.planes.order.row.shape[::2], tile), jnp.uint8)
-        one = jax.eval_shape(partial(_tile, plan, shape), (scratch, scratch), keys[0])[1]
+        blank = jnp.zeros((*plan.planes.order.row.shape[::2], tile), jnp.uint8)
+        scratch = ((blank, blank),) * (1 if plan.draw.outer is None else 2)
+        one = jax.eval_shape(partial(_tile, plan, shape), scratch, keys[0])[1]
         results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
         def step(i: jax.Array, state: tuple[_Scratch, dict[str, Any]]) -> tuple[_Scratch, dict[str, Any]]:
@@ -265,7 +292,7 @@ def _run(
             put = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
             return scratch, jax.tree.map(put, results, done)
 
-        all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, ((scratch, scratch), results))[1]
+        all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, (scratch, results))[1]
         return all_tiles
 
     spec = PartitionSpec(None, "trials")
@@ -281,9 +308,16 @@ class _Runner:
     """The plan of many trials of one pool, made once and run in chunks."""
 
     def __init__(
-        self, key: jax.Array, pool: Pool, design: Design, alpha: Alpha, devices: Sequence[jax.Device] | None
+        self,
+        key: jax.Array,
+        pool: Pool,
+        design: Design,
+        alpha: Alpha,
+        devices: Sequence[jax.Device] | None,
+        *,
+        means: bool,
     ) -> None:
-        self.plan, self.shape = _plan(pool, design, alpha)
+        self.plan, self.shape = _plan(pool, design, alpha, means)
         self.key = np.asarray(key_words(key))
         self.devices = list(jax.devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
@@ -305,23 +339,6 @@ def _check_trials(num_trials: int, first_trial: int) -> None:
         check_integer(name, value, least)
     if first_trial + num_trials > 1 << 32:
         raise ValueError(f"trials are numbered below 2**32, got first_trial {first_trial} and num_trials {num_trials}")
-
-
-@partial(jax.jit, static_argnames="num")
-def _means(threshold: np.ndarray | TieBroken, done: dict[str, Any], num: int) -> Trials:
-    """Totals `[a, s]` of the first `num` trials as means `[s, a]`."""
-    done = jax.tree.map(lambda x: x[:, :num].T, done)
-    means = {}
-    for part in ("test", "validation"):
-        totals = done.get(part, {})
-        rows = totals.pop("rows", jnp.ones(1)).astype(jnp.float32)
-        means[part] = {name: total.astype(jnp.float32) / rows for name, total in totals.items()}
-    return Trials(
-        threshold=jax.tree.map(lambda x: load(jnp.asarray(x), done["position"]), threshold),
-        **{name: means["test"].pop(name) for name in METRICS},
-        extra=means["test"],
-        validation=means["validation"],
-    )
 
 
 def split_trials(
@@ -368,9 +385,15 @@ def split_trials(
     """
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, num_calibration, num_validation, group, question)
-    runner = _Runner(key, pool, design, alpha, devices)
-    trials: Trials = _means(runner.plan.threshold, runner.chunk(first_trial, num_trials), num_trials)
-    return trials
+    runner = _Runner(key, pool, design, alpha, devices, means=True)
+    done = jax.tree.map(lambda x: np.asarray(x)[:, :num_trials].T, runner.chunk(first_trial, num_trials))
+    means = done["test"]
+    return Trials(
+        threshold=done["threshold"],
+        **{name: means.pop(name) for name in METRICS},
+        extra=means,
+        validation=done.get("validation", {}),
+    )
 
 
 def stream_trials(
@@ -424,7 +447,7 @@ def stream_trials(
     check_integer("chunk_size", chunk_size, 1)
     check_integer("bins", bins, 2)
     design = split_design(pool.order, num_calibration, num_validation, group, question)
-    runner = _Runner(key, pool, design, alpha, devices)
+    runner = _Runner(key, pool, design, alpha, devices, means=False)
     path = None if checkpoint is None else Path(checkpoint)
     sums: dict[str, Accumulator] = {}
     run = ""

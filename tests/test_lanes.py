@@ -7,12 +7,13 @@ import pytest
 
 from racer_jax.lanes import (
     BLOCK,
+    Packed,
     as_bytes,
     count_before,
     exclusive_sums,
     gather_bytes,
-    packed,
     packing_order,
+    running_counts,
     select,
 )
 
@@ -20,6 +21,11 @@ from racer_jax.lanes import (
 def bits_of(words):
     """Bits [32 w, t] of words [w, t], one at a time."""
     return np.array([[int(w) >> b & 1 for w in row] for row in np.asarray(words) for b in range(32)])
+
+
+def packed(byte, out):
+    running, total = running_counts(byte, out)
+    return Packed(byte, running, exclusive_sums(total)[0])
 
 
 def some_words(rng, num_words, lanes):
