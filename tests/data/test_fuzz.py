@@ -238,16 +238,19 @@ def test_a_repeated_row_is_found_or_harmless(tmp_path_factory, name, data):
 def slow_long_csv(data):
     """The labels of a long CSV, pair by pair, by the plainest means; None where the file is not plainly right."""
     try:
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
+        lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error):
         return None
+    head, *rows = lines
+    if any(len(row) != len(head) for row in rows):
+        return None
     labels = {}
-    for row in rows:
+    for row in (dict(zip(head, row, strict=True)) for row in rows):
         label = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}.get(
             (row.get("correct") or "").lower()
         )
         pair = (row["query_id"] if "query_id" in row else row.get("query"), row.get("model"))
-        if label is None or None in pair or "" in pair or pair in labels or None in row:
+        if label is None or None in pair or "" in pair or pair in labels:
             return None
         labels[pair] = label
     queries, models = dict.fromkeys(q for q, _ in labels), dict.fromkeys(m for _, m in labels)
