@@ -99,9 +99,9 @@ def test_the_risk_is_bounded_in_every_group_where_the_pooled_one_is_not():
     pooled = racer.calibrate(critical.reshape(num, -1), alpha)
     assert float((fresh > pooled[:, None]).mean(axis=0)[1]) > 1.5 * alpha
     names = ["easy"] * per_group + ["hard"] * per_group
-    own = np.stack([calibrate_by_group(row.reshape(-1), names, alpha).threshold for row in critical[:50]])
+    own = np.stack([calibrate_by_group(row.reshape(-1), names, alpha).threshold for row in critical[:10]])
     expected = jax.vmap(jax.vmap(lambda c: racer.calibrate(c, alpha)))(critical)
-    assert own.tolist() == expected[:50].tolist()
+    assert own.tolist() == expected[:10].tolist()
     risks = (fresh > expected).mean(axis=0)
     assert (np.abs(risks - alpha) < 5 * np.sqrt(alpha * (1 - alpha) / num)).all()
 
@@ -137,13 +137,14 @@ def test_equals_the_definition_in_rationals(pairs, own, percent):
 
 
 def test_equal_weights_are_the_plain_calibration():
+    percents = [i / 100 for i in range(1, 100)]
     for n in (1, 9, 74, 99, 149):
         critical = RNG.random(n).astype(np.float32)
-        for percent in range(1, 100):
-            plain = float(racer.calibrate(critical, percent / 100))
-            for weight in (1.0, 0.1, 3.7):
-                weighted = calibrate_weighted(critical, np.full(n, weight), percent / 100)
-                assert weighted.threshold([weight])[0] == plain
+        plain = racer.calibrate(critical, percents).tolist()
+        for weight in (1.0, 0.1, 3.7):
+            weights = np.full(n, weight)
+            found = [calibrate_weighted(critical, weights, alpha).threshold([weight])[0] for alpha in percents]
+            assert found == plain
 
 
 def shifted(rng, num, shift):
@@ -154,7 +155,7 @@ def shifted(rng, num, shift):
 
 def test_a_shift_breaks_the_plain_method_and_not_the_weighted_one():
     rng, alpha, risks = np.random.default_rng(3), 0.1, {"plain": [], "weighted": [], "estimated": []}
-    for _ in range(150):
+    for _ in range(60):
         x, critical = shifted(rng, 300, 0.0)
         fresh, fresh_critical = shifted(rng, 200, 0.7)
         ratio = np.exp(0.7 * x - 0.245)  # of N(.7, 1) to N(0, 1)
