@@ -1,8 +1,26 @@
-"""Data in: evaluation logs, benchmark files and spreadsheets as one validated `RoutingTable`."""
+"""Data in: evaluation logs, benchmark files and spreadsheets as one validated `RoutingTable`.
 
+`load(path)` reads any of the formats; see `docs/data` for a page on each.
+"""
+
+from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
+from racer_jax.data.export import write_predictions
+from racer_jax.data.fetch import fetch
+from racer_jax.data.formats.llmrouter import read_llmrouter
+from racer_jax.data.formats.lm_eval import read_lm_eval
+from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
+from racer_jax.data.formats.routellm import read_routellm
+from racer_jax.data.formats.routerbench import read_routerbench
 from racer_jax.data.formats.routerdc import TrainTest, read_routerdc, read_routerdc_parts
+from racer_jax.data.formats.routereval import read_routereval, read_routereval_embeddings
+from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
+from racer_jax.data.formats.table_npz import read_table, save_table
+from racer_jax.data.formats.wide_csv import read_wide_csv
 from racer_jax.data.labels import LabelRule
+from racer_jax.data.load import guess, load, save
+from racer_jax.data.splits import Split, paper_split, split
+from racer_jax.data.summary import Summary, summarize
 from racer_jax.data.synthetic import SimulatedBenchmark, simulated_pool
 from racer_jax.data.table import RoutingTable
 
@@ -10,9 +28,33 @@ __all__ = [
     "DataError",
     "LabelRule",
     "RoutingTable",
+    "ScoredTable",
     "SimulatedBenchmark",
+    "Split",
+    "Summary",
     "TrainTest",
+    "concat",
+    "fetch",
+    "guess",
+    "load",
+    "paper_split",
+    "read_llmrouter",
+    "read_lm_eval",
+    "read_long_csv",
+    "read_routellm",
+    "read_routerbench",
     "read_routerdc",
     "read_routerdc_parts",
+    "read_routereval",
+    "read_routereval_embeddings",
+    "read_score_matrix",
+    "read_table",
+    "read_wide_csv",
+    "save",
+    "save_table",
     "simulated_pool",
+    "split",
+    "summarize",
+    "write_long_csv",
+    "write_predictions",
 ]

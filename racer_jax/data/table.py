@@ -4,11 +4,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from racer_jax.data.labels import GIVEN
+
+if TYPE_CHECKING:
+    import jax
+
+    from racer_jax.data.splits import Fractions, Split
+    from racer_jax.data.summary import Summary
 
 
 def _strings(name: str, values: Iterable[str], unique: bool = False, empty: bool = False) -> tuple[str, ...]:
@@ -174,6 +180,14 @@ class RoutingTable:
         names = _strings("label_rule", [rule[g] for g in present])
         return names[0] if len(set(names)) == 1 else dict(zip(present, names, strict=True))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether every field is the same; NaN equals NaN."""
+        if not isinstance(other, RoutingTable):
+            return NotImplemented
+        return all(_same(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -185,6 +199,13 @@ class RoutingTable:
     def groups(self) -> tuple[str, ...]:
         """The groups in order of first appearance; empty where the table has none."""
         return tuple(dict.fromkeys(self.group or ()))
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The label rule of each group; under the name `all` where there are no groups or no rows."""
+        if isinstance(self.label_rule, str):
+            return dict.fromkeys(self.groups or ("all",), self.label_rule)
+        return dict(self.label_rule)
 
     @cached_property
     def question_ids(self) -> np.ndarray:
@@ -279,6 +300,23 @@ class RoutingTable:
             missing=cells(self.missing),
         )
 
+    def summary(self, confidence: float = 0.95) -> "Summary":
+        """The table in figures, to print; see `racer_jax.data.summary.summarize`."""
+        from racer_jax.data.summary import summarize
+
+        return summarize(self, confidence)
+
+    def split(
+        self,
+        key: "jax.Array",
+        fractions: "Fractions | Mapping[str, Fractions]" = (0.5, 0.1, 0.4),
+        by_group: bool = True,
+    ) -> "Split":
+        """Row numbers of a random split by question; see `racer_jax.data.splits.split`."""
+        from racer_jax.data.splits import split
+
+        return split(key, self, fractions, by_group)
+
     def complete(self) -> "RoutingTable":
         """The table without the queries that lack a model's result; a note says how many were left out."""
         if self.missing is None:
@@ -286,6 +324,14 @@ class RoutingTable:
         whole = ~self.missing.any(axis=1)
         note = f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
         return replace(self.select(whole), notes=(*self.notes, note))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[name], b[name]) for name in a)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return type(a) is type(b) and bool(a == b)
 
 
 def _answers(answers: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,10 +1,12 @@
 """JSON with nothing hidden: repeated keys, NaN, nesting bombs and broken encodings become errors that say where."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._text import read_text
 
 
 class Repeated(dict[str, Any]):
@@ -25,24 +27,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte-order mark; `DataError` where there is none."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"must be UTF-8, got byte 0x{data[error.start]:02x} at offset {error.start}", path=path, line=line
-        ) from None
-    if not text.strip():
-        raise DataError("must not be empty", path=path)
-    return text
-
-
 def parse(text: str, path: Path, *, row: int | None = None, line: int | None = None) -> Any:
     """One JSON value; NaN and infinities pass as floats, for the caller to refuse with their field."""
     try:
@@ -54,6 +38,24 @@ def parse(text: str, path: Path, *, row: int | None = None, line: int | None = N
         raise DataError("must be JSON nested less deeply", path=path, row=row, line=line) from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise DataError(f"must be JSON with numbers of a sane length: {error}", path=path, row=row, line=line) from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The objects of a JSON-lines file, or of one JSON list, with their row and line, each checked."""
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        for row, record in enumerate(records(parse(text, path), path), start=1):
+            yield row, 0, record
+        return
+    row = 0
+    # Not splitlines(): U+2028 and its like may stand unescaped inside a JSON string.
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        row += 1
+        record = parse(content, path, row=row, line=line)
+        check_object(record, path, row=row, line=line)
+        yield row, line, record
 
 
 def records(value: Any, path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._json import check_object, parse, read_text, records, shown
+from racer_jax.data.formats._json import check_object, parse, records, shown
+from racer_jax.data.formats._text import read_text
 from racer_jax.data.labels import LabelRule
 from racer_jax.data.table import RoutingTable
 

@@ -1,0 +1,61 @@
+"""Answers in a normal form, so that equal answers are equal strings; None where a response holds no answer."""
+
+import re
+
+_LETTER = re.compile(r"\s*\(?([A-Z])\s*[).:(]*\s*")
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
+
+
+def letter(response: str, last: str = "E") -> str | None:
+    r"""The choice of a response that is a lone letter, perhaps with a bracket, a colon or a full stop.
+
+    Args:
+      response: The response.
+      last: The last letter that is a choice.
+
+    Returns:
+      `A` to `last`; None for anything else, a refusal above all.
+
+    >>> letter("A)\n"), letter("I do"), letter("A hypothesis"), letter("G")
+    ('A', None, None, None)
+    """
+    match = _LETTER.fullmatch(response)
+    return match[1] if match and match[1] <= last else None
+
+
+def last_number(response: str) -> str | None:
+    """The last number of a response, without thousands separators, currency signs and trailing zeros.
+
+    Args:
+      response: The response.
+
+    Returns:
+      The number as the shortest decimal; None where there is none.
+
+    >>> last_number("She makes 9 * $2 = $1,018.50."), last_number("I cannot say.")
+    ('1018.5', None)
+    """
+    found = _NUMBER.findall(response)
+    if not found:
+        return None
+    digits = found[-1].replace(",", "").replace("$", "")
+    whole, _, fraction = digits.partition(".")
+    sign = "-" if whole.startswith("-") else ""
+    whole, fraction = whole.lstrip("-").lstrip("0") or "0", fraction.rstrip("0")
+    number = whole + ("." + fraction if fraction else "")
+    return number if number == "0" else sign + number
+
+
+def text(response: str) -> str | None:
+    r"""The response itself without white space around it.
+
+    Args:
+      response: The response.
+
+    Returns:
+      The text; None where nothing is left.
+
+    >>> text(" Paris\n"), text("  ")
+    ('Paris', None)
+    """
+    return response.strip() or None

@@ -1,0 +1,37 @@
+"""Files written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends without an error.
+
+    Args:
+      path: Where the file shall be; its folder must exist.
+
+    Yields:
+      The file to write to.
+
+    >>> with written_whole("/tmp/racer_jax_doctest.txt") as file:
+    ...     _ = file.write_text("whole")
+    >>> Path("/tmp/racer_jax_doctest.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        # mkstemp makes files for the owner alone; a result is as readable as any other new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)

@@ -1,0 +1,154 @@
+"""NumPy archives without pickle and without surprises: every array's size is known and bounded before it is read."""
+
+import ast
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._text import cannot_read
+
+# A few kilobytes can claim to unpack to terabytes.
+MAX_BYTES = 1 << 32
+_KINDS = "biufUS"
+
+
+class Archive:
+    """The arrays of an `.npz` file, read one by one.
+
+    Attributes:
+      path: The file.
+      names: The arrays it holds.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self._archive = path, archive
+        self.names = tuple(name.removesuffix(".npy") for name in archive.namelist())
+        if len(set(self.names)) < len(self.names):
+            raise DataError("must hold each array once, got one twice", path=path)
+        self._left = MAX_BYTES
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def array(self, name: str, kinds: str = _KINDS, ndim: int | None = None) -> np.ndarray:
+        """An array of the archive.
+
+        Args:
+          name: Its name.
+          kinds: The kinds of dtype allowed (NumPy's letters).
+          ndim: The number of dimensions it must have.
+
+        Returns:
+          The array.
+
+        Raises:
+          DataError: If it is absent, damaged, of another kind or shape, or larger than `MAX_BYTES`.
+        """
+        if name not in self:
+            raise DataError(f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name)
+        info = self._archive.getinfo(f"{name}.npy" if f"{name}.npy" in self._archive.namelist() else name)
+        self._left -= info.file_size
+        if self._left < 0:
+            raise DataError(f"must unpack to at most {MAX_BYTES >> 30} GiB", path=self.path, field=name)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError("must be stored or deflated, as NumPy writes it", path=self.path, field=name)
+        with self._archive.open(info) as file:
+            shape, fortran, dtype, header = _header(file)
+            if dtype.kind not in kinds or dtype.hasobject:
+                raise DataError(
+                    f"must hold {_kind_names(kinds)}, got dtype {dtype}"
+                    + ("; Python objects would have to be unpickled, which is never done" if dtype.hasobject else ""),
+                    path=self.path,
+                    field=name,
+                )
+            if ndim is not None and len(shape) != ndim:
+                raise DataError(f"must have {ndim} dimensions, got shape {shape}", path=self.path, field=name)
+            size = math.prod(shape) * dtype.itemsize
+            if size != (held := info.file_size - header):
+                raise DataError(
+                    f"must hold {size} bytes for shape {shape}, got {held}",
+                    path=self.path,
+                    field=name,
+                )
+            data = file.read()
+        array = np.frombuffer(data, dtype=dtype) if size else np.empty(math.prod(shape), dtype)
+        return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, order, dtype and length of an array's header; `ValueError` where it is not one."""
+    start = file.read(8)
+    if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\x01", b"\x02", b"\x03"):
+        raise ValueError("not an array of NumPy's format")
+    width = 2 if start[6:7] == b"\x01" else 4
+    length = int.from_bytes(file.read(width), "little")
+    if length > 1 << 16:
+        raise ValueError("the header is too long")
+    text = file.read(length).decode("latin1")
+    try:
+        fields = ast.literal_eval(text.strip())
+        shape, order, descr = fields["shape"], fields["fortran_order"], fields["descr"]
+        dtype = np.dtype(descr)
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
+        raise ValueError("the header is damaged") from None
+    whole = isinstance(shape, tuple) and all(type(size) is int and 0 <= size < 1 << 48 for size in shape)
+    if not (whole and isinstance(order, bool) and isinstance(descr, str)):
+        raise ValueError("the header is damaged")
+    return shape, order, dtype, 8 + width + length
+
+
+def _kind_names(kinds: str) -> str:
+    names = {"b": "booleans", "i": "integers", "u": "integers", "f": "floats", "U": "strings", "S": "strings"}
+    return " or ".join(dict.fromkeys(names[kind] for kind in kinds))
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Archive]:
+    """Opens an archive; whatever is wrong with it as a file becomes a `DataError`.
+
+    Args:
+      path: The file.
+
+    Yields:
+      The archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield Archive(path, archive)
+    except DataError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    # zlib.error and EOFError come from a damaged member, NotImplementedError and RuntimeError from exotic ones.
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"must be a whole .npz file: {error}", path=path) from None
+
+
+def packed_strings(values: list[str | None]) -> dict[str, np.ndarray]:
+    """Strings and Nones as two arrays: their UTF-8 bytes in a row, and where each ends; -1 - end for None."""
+    encoded = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([len(value) for value in encoded], dtype=np.int64) if values else np.zeros(0, np.int64)
+    absent = np.array([value is None for value in values], dtype=bool)
+    return {"bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), "ends": np.where(absent, -1 - ends, ends)}
+
+
+def unpacked_strings(archive: Archive, name: str) -> list[str | None]:
+    """The strings that `packed_strings` packed under `name.bytes` and `name.ends`."""
+    data, ends = archive.array(f"{name}.bytes", "u", 1).tobytes(), archive.array(f"{name}.ends", "i", 1)
+    absent = ends < 0
+    ends = np.where(absent, -1 - ends, ends)
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    if (ends < starts).any() or (len(ends) and ends[-1] != len(data)) or (not len(ends) and data):
+        raise DataError("must hold ends that fit the bytes", path=archive.path, field=f"{name}.ends")
+    try:
+        spans = zip(starts.tolist(), ends.tolist(), absent.tolist(), strict=True)
+        return [None if none else data[start:end].decode() for start, end, none in spans]
+    except UnicodeDecodeError:
+        raise DataError("must be UTF-8", path=archive.path, field=f"{name}.bytes") from None

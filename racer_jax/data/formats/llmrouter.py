@@ -1,0 +1,131 @@
+"""LLMRouter's routing data: JSON lines, one for each (query, model).
+
+Fields: `task_name, query, ground_truth, metric, model_name, response, performance, token_num` and others that are not
+read (github.com/ulab-uiuc/LLMRouter). A list of the same objects in one JSON file is read as well.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from racer_jax.data.answers import text
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._cells import Missing, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._json import json_lines, shown
+from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.table import RoutingTable
+
+
+def read_llmrouter(
+    path: str | Path,
+    *,
+    label_rule: str | None = None,
+    key: jax.Array | None = None,
+    answer: Callable[[str], str | None] = text,
+    missing: Missing = "error",
+) -> RoutingTable:
+    """Reads routing data of LLMRouter.
+
+    Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which tells two questions of
+    the same text apart.
+
+    Args:
+      path: The file.
+      label_rule: When given, makes the labels from graded performances; when None these must be 0 or 1.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      answer: Finds the answer in a response (see `racer_jax.data.answers`); by default the whole text.
+      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or `keep` them.
+
+    Returns:
+      The table; `group` is `task_name`, and a query's id is `<task>/<number in order of appearance>`.
+
+    Raises:
+      DataError: If the file is not what it should be; it names file, row and field.
+      ValueError: If an option is not one of those above.
+    """
+    check_missing(missing)
+    path = Path(path)
+    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    queries: dict[tuple[str, ...], int] = {}
+    models: dict[str, int] = {}
+    rows: list[tuple[int, int, float, float]] = []
+    lines: list[tuple[int, int]] = []
+    answers: list[str | None] = []
+    has_answers = has_tokens = False
+    for row, line, record in json_lines(path):
+        where: dict[str, Any] = {"path": path, "row": row, "line": line or None}
+        for field in ("task_name", "query", "model_name"):
+            if not isinstance(record.get(field), str) or not record[field]:
+                raise DataError(f"must be a text, got {shown(record.get(field))}", field=field, **where)
+        identity = (
+            record["task_name"],
+            record["query"],
+            shown_whole(record.get("ground_truth")),
+            shown_whole(record.get("embedding_id")),
+        )
+        performance = _number(record.get("performance"), "performance", where)
+        if rule is None and performance not in (0, 1):
+            problem = f"must be 0 or 1, got {performance:g}; for graded scores pass label_rule, such as 'score > 0.5'"
+            raise DataError(problem, field="performance", **where)
+        tokens = math.nan
+        if record.get("token_num") is not None:
+            tokens, has_tokens = _number(record["token_num"], "token_num", where), True
+            if tokens < 0 or tokens % 1:
+                raise DataError(f"must be a whole number of at least 0, got {tokens:g}", field="token_num", **where)
+        response = record.get("response")
+        if response is not None and not isinstance(response, str):
+            raise DataError(f"must be a text or null, got {shown(response)}", field="response", **where)
+        has_answers |= response is not None
+        answers.append(answer(response) or None if response is not None else None)
+        number = queries.setdefault(identity, len(queries))
+        rows.append((number, models.setdefault(record["model_name"], len(models)), performance, tokens))
+        lines.append((row, line))
+    if not rows:
+        raise DataError("must hold at least one record", path=path)
+    results = np.array(rows)
+    query, model = results[:, 0].astype(np.int64), results[:, 1].astype(np.int64)
+    names = list(models)
+    if (twice := repeated(query * len(names) + model)) is not None:
+        (first, _), (row, line) = lines[twice[0]], lines[twice[1]]
+        problem = f"must be given once for model {names[model[twice[1]]]!r}, got it in row {first} already"
+        raise DataError(problem, path=path, row=row, line=line or None, field="query")
+    place = grid(query, model, (len(queries), len(names)), path)
+    scores = place.fill(results[:, 2], np.nan)
+    absent = np.isnan(scores)
+    correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    try:
+        table = RoutingTable(
+            ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],
+            texts=[identity[1] for identity in queries],
+            models=names,
+            correct=correct,
+            group=[identity[0] for identity in queries],
+            graded=None if rule is None else scores,
+            answers=object_matrix(place, answers) if has_answers else None,
+            tokens=place.fill(results[:, 3], np.nan) if has_tokens else None,
+            label_rule=GIVEN if rule is None else rule.name,
+            missing=absent,
+        )
+    except (ValueError, TypeError) as error:
+        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return settle_missing(table, missing, path)
+
+
+def shown_whole(value: Any) -> str:
+    """A JSON value as a key: equal values give equal texts."""
+    return f"{type(value).__name__}:{value}"
+
+
+def _number(value: Any, field: str, where: dict[str, Any]) -> float:
+    """A finite number of a record; booleans count as 0 and 1."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"must be a number, got {shown(value)}", field=field, **where)
+    return number

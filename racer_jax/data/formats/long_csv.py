@@ -1,0 +1,260 @@
+"""A long CSV, one row for each (query, model): the format for your own data, and the one tables are exported to.
+
+Columns: `model`; `query_id`, `query` (the text) or both; `correct` (0/1, True/False) or `score` with a label rule; and,
+as far as they are known, `group`, `score`, `answer`, `cost` (dollars), `tokens`, `confidence_<scheme>`. Their order is
+free. An empty field means "not known"; an empty `answer` means that the model gave none.
+"""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.files import written_whole
+from racer_jax.data.formats._cells import Grid, Missing, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._json import parse
+from racer_jax.data.formats._text import Codes, CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.table import RoutingTable
+
+VERSION = 1
+# The first line of a file that this package wrote: what a table holds beside its rows, as JSON.
+MARK = "#racer_jax_table "
+_CONFIDENCE = "confidence_"
+_NUMBERS = {"score": (-np.inf, np.inf), "cost": (0.0, np.inf), "tokens": (0.0, np.inf)}
+
+
+def read_long_csv(
+    path: str | Path,
+    *,
+    label_rule: str | None = None,
+    key: jax.Array | None = None,
+    missing: Missing = "error",
+    delimiter: str = ",",
+) -> RoutingTable:
+    """Reads a long CSV.
+
+    Args:
+      path: The file, UTF-8, with a header.
+      label_rule: Makes the labels from the column `score`: `score > X`, `score >= X` or `one attempt`. When None they
+        are the column `correct`.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      missing: What to do with pairs that have no row, or an empty label: refuse them (`error`), leave out their
+        queries with a note (`drop`) or keep them marked (`keep`).
+      delimiter: What separates the fields.
+
+    Returns:
+      The table; queries and models in order of first appearance.
+
+    Raises:
+      DataError: If the file is not what it should be; it names file, row and field.
+      ValueError: If an option is not one of those above.
+    """
+    check_missing(missing)
+    path = Path(path)
+    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    with open_csv(path, delimiter, MARK) as file:
+        about = _about(file)
+        if rule is None and "correct" not in file.header and "score" in file.header:
+            raise DataError(
+                "must be a column, or pass label_rule to make labels from the scores, such as 'score > 0.5'",
+                path=path,
+                field="correct",
+            )
+        file.require("model", "correct" if rule is None else "score")
+        if "query_id" not in file.header and "query" not in file.header:
+            raise DataError("must be a column, or 'query' must", path=path, field="query_id")
+        file.check_end(safe=["correct"])
+        results = _results(file, use_labels=rule is None)
+        if about is not None and about["rows"] != len(results.query):
+            problem = f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
+            raise DataError(problem, path=path)
+        place, fields = _matrices(file, results)
+    if rule is not None:
+        score = fields["graded"]
+        known = np.isfinite(score)
+        correct, label = rule.apply(np.where(known, score, 0.0), key) & known, rule.name
+        absent = ~known
+    else:
+        labels = place.fill(results.columns["correct"], -1)
+        correct, absent, label = labels == 1, labels == -1, GIVEN
+    extra: dict[str, Any] = {"label_rule": label, "notes": results.notes}
+    try:
+        if about is not None:
+            extra = {"label_rule": label if rule else about["label_rule"], "notes": about["notes"]}
+            if about["price"] is not None:
+                extra["price"] = np.array([np.nan if price is None else price for price in about["price"]], dtype=float)
+        table = RoutingTable(correct=correct, missing=absent, **fields, **extra)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return settle_missing(table, missing, path)
+
+
+def _about(file: CsvFile) -> dict[str, Any] | None:
+    """What the first line of an exported table says, checked."""
+    if file.preamble is None:
+        return None
+    about = parse(file.preamble, file.path, line=1)
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        found = about.get("version") if isinstance(about, dict) else about
+        raise DataError(f"must be of format version {VERSION}, got {found!r}; update racer_jax", path=file.path, line=1)
+    kinds = {"rows": int, "notes": list, "label_rule": str | dict, "price": list | None}
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name), kind):
+            raise DataError("must stand in the first line of an exported table", path=file.path, line=1, field=name)
+    return about
+
+
+class _Results:
+    """The rows of the file, by column: codes of query and model, numbers, strings."""
+
+    def __init__(
+        self, query: np.ndarray, columns: dict[str, Any], codes: Mapping[str, Codes], notes: list[str]
+    ) -> None:
+        self.query, self.columns, self.codes, self.notes = query, columns, codes, notes
+
+
+def _results(file: CsvFile, use_labels: bool) -> _Results:
+    schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
+    known = {"query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens", *schemes}
+    ignored = [name for name in file.header if name not in known]
+    notes = [f"ignored columns {', '.join(map(repr, ignored))}"] if ignored else []
+    identity = "query_id" if "query_id" in file.header else "query"
+    coded = [identity, "model", *(name for name in ("query", "group") if name in file.header and name != identity)]
+    codes = {name: Codes() for name in coded}
+    parts: dict[str, list[Any]] = {}
+    for chunk in file.chunks():
+        for name in coded:
+            parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
+        for name in _NUMBERS:
+            if name in file.header:
+                parts.setdefault(name, []).append(column_of_floats(file, chunk, name, *_NUMBERS[name]))
+        for name in schemes:
+            parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
+        if use_labels:
+            parts.setdefault("correct", []).append(column_of_labels(file, chunk, "correct"))
+        if "answer" in file.header:
+            parts.setdefault("answer", []).extend(text or None for text in chunk.columns["answer"])
+    columns: dict[str, Any] = {name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()}
+    _check_names(file, identity, codes, columns)
+    return _Results(columns[identity], columns, codes, notes)
+
+
+def _check_names(file: CsvFile, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]) -> None:
+    """Refuses empty names, a pair named twice, and a query whose text or group changes from row to row."""
+    for name in (identity, "model", "group"):
+        if name in codes and "" in (values := codes[name].values):
+            row = int(np.flatnonzero(columns[name] == values.index(""))[0]) + 1
+            raise file.error("must not be empty", row, name)
+    query, model = columns[identity], columns["model"]
+    if (twice := repeated(query * len(codes["model"]) + model)) is not None:
+        first, again = twice
+        raise file.error(
+            f"must be given once for query {codes[identity].values[query[again]]!r} and model "
+            f"{codes['model'].values[model[again]]!r}, got it in row {first + 1} already",
+            again + 1,
+            "model",
+        )
+    if (tokens := columns.get("tokens")) is not None and (bad := np.isfinite(tokens) & (tokens % 1 != 0)).any():
+        row = int(np.flatnonzero(bad)[0])
+        raise file.error(f"must be a whole number, got {tokens[row]:g}", row + 1, "tokens")
+    firsts = np.unique(query, return_index=True)[1]
+    for name in ("query", "group"):
+        if name not in codes or name == identity:
+            continue
+        differs = columns[name] != columns[name][firsts][query]
+        if differs.any():
+            row = int(np.flatnonzero(differs)[0])
+            raise file.error(
+                f"must be the same in every row of query {codes[identity].values[query[row]]!r}, "
+                f"got another than in row {int(firsts[query[row]]) + 1}",
+                row + 1,
+                name,
+            )
+
+
+def _matrices(file: CsvFile, results: _Results) -> tuple[Grid, dict[str, Any]]:
+    """The places of the rows in the table, and all fields of the table but the labels."""
+    columns, codes = results.columns, results.codes
+    ids = next(iter(codes.values())).values
+    models = codes["model"].values
+    place = grid(results.query, columns["model"], (len(ids), len(models)), file.path)
+    firsts = np.unique(results.query, return_index=True)[1]
+
+    def per_query(name: str) -> list[str]:
+        values = codes[name].values
+        return [values[code] for code in columns[name][firsts].tolist()]
+
+    fields: dict[str, Any] = {
+        "ids": ids,
+        "models": models,
+        "texts": per_query("query") if "query" in codes else [""] * len(ids),
+        "group": per_query("group") if "group" in codes else None,
+        "answers": object_matrix(place, columns["answer"]) if "answer" in columns else None,
+    }
+    for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
+        if name in columns:
+            fields[field] = place.fill(columns[name], np.nan)
+    fields["confidence"] = {
+        name.removeprefix(_CONFIDENCE): place.fill(column, np.nan)
+        for name, column in columns.items()
+        if name.startswith(_CONFIDENCE)
+    }
+    return place, fields
+
+
+def write_long_csv(table: RoutingTable, path: str | Path) -> None:
+    """Writes a table as a long CSV; `read_long_csv(path, missing="keep")` reads it back equal.
+
+    The first line begins with `#` and holds, as JSON, what the rows cannot: the format's version, label rule, notes and
+    prices. `pandas.read_csv(path, skiprows=1)` reads the rest.
+
+    Args:
+      table: The table, of at least one query.
+      path: Where to. Written whole or not at all.
+
+    Raises:
+      ValueError: If the table has no query.
+    """
+    if not len(table):
+        raise ValueError("table must hold at least one query to be written as CSV, got none")
+    rule = table.label_rule if isinstance(table.label_rule, str) else dict(table.label_rule)
+    about = {
+        "version": VERSION,
+        "rows": table.correct.size,
+        "label_rule": rule,
+        "price": None
+        if table.price is None
+        else [None if np.isnan(price) else price for price in table.price.tolist()],
+        "notes": list(table.notes),
+    }
+    labels = np.where(table.correct, "1", "0").astype(object)
+    if table.missing is not None:
+        labels[table.missing] = ""
+    matrices: dict[str, np.ndarray] = {"correct": labels}
+    for name, matrix in (("score", table.graded), ("cost", table.cost), ("tokens", table.tokens)):
+        if matrix is not None:
+            matrices[name] = _written(matrix)
+    matrices |= {_CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()}
+    if table.answers is not None:
+        matrices["answer"] = np.where(table.answers == None, "", table.answers)  # noqa: E711 - elementwise
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(MARK + json.dumps(about) + "\n")
+        writer = csv.writer(file, lineterminator="\n")
+        per_query = ["query_id", "query"] + ([] if table.group is None else ["group"])
+        writer.writerow([*per_query, "model", *matrices])
+        for i, name in enumerate(table.ids):
+            query = [name, table.texts[i]] + ([] if table.group is None else [table.group[i]])
+            cells = zip(*(matrix[i] for matrix in matrices.values()), strict=True)
+            writer.writerows([*query, model, *cell] for model, cell in zip(table.models, cells, strict=True))
+
+
+def _written(matrix: np.ndarray) -> np.ndarray:
+    """Numbers as the shortest decimals that read back equal, empty where not known."""
+    texts = ["" if value != value else repr(value) for value in matrix.reshape(-1).tolist()]
+    return np.array(texts, dtype=object).reshape(matrix.shape)

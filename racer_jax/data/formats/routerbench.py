@@ -1,0 +1,238 @@
+"""RouterBench's wide CSV: a score, an answer and a cost in dollars for each model, one row for each question.
+
+Columns: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (score), `<model>|model_response`,
+`<model>|total_cost`. The files of `datasets/routerbench_zs/` of github.com/shuhao02/RouterDC are such. As in life, some
+questions stand twice, with complementary scores: the rows are joined, across files too.
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from racer_jax.data.answers import letter, text
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
+from racer_jax.data.formats._text import CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.table import RoutingTable
+
+_RESPONSE, _COST = "|model_response", "|total_cost"
+# Benchmarks whose answers are letters; those of others are kept as they are.
+MULTIPLE_CHOICE = ("arc-challenge*", "mmlu*", "hellaswag*", "winogrande*")
+# A worked example: its answer on one line, then an empty line.
+_SHOT = re.compile(r"Answer:[ \t]*\n?[^\n]*\n\n")
+
+
+class _Row(NamedTuple):
+    """One line of a file, read and checked."""
+
+    path: Path
+    row: int
+    name: str
+    group: str
+    question: str
+    copies: int
+    scores: np.ndarray
+    costs: np.ndarray
+    answers: list[str | None]
+
+
+def read_routerbench(
+    path: str | Path,
+    *,
+    label_rule: str | None = None,
+    key: jax.Array | None = None,
+    last_question: bool = True,
+    multiple_choice: Sequence[str] = MULTIPLE_CHOICE,
+    missing: Missing = "error",
+) -> RoutingTable:
+    """Reads a CSV of RouterBench, or a folder of them.
+
+    Rows of one `sample_id` are joined: of each model the score that is there is kept, with the answer beside it. Two
+    different scores for one model are an error. The cost is that of the row whose prompt was sent fewest times, since
+    the other rows hold the price of sending it twice.
+
+    Args:
+      path: The file, or a folder of files with the same models.
+      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or 1.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      last_question: Whether the text of a query is the last question of its prompt, without the worked examples that
+        all prompts share.
+      multiple_choice: Patterns of the `eval_name` whose answers are letters; a response that is not a lone letter A to
+        E is then a refusal, and no answer. Other responses are kept without the white space around them.
+      missing: What to do with scores that no row holds: `error`, `drop` their queries with a note, or `keep` them.
+
+    Returns:
+      The table; `group` is `eval_name`.
+
+    Raises:
+      DataError: If a file is not what it should be; it names file, row and field.
+      ValueError: If an option is not one of those above.
+    """
+    check_missing(missing)
+    path = Path(path)
+    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise DataError("must hold .csv files, got none", path=path)
+    models: list[str] = []
+    rows: dict[str, list[_Row]] = {}
+    for file_path in files:
+        with open_csv(file_path) as file:
+            models = _models(file, models)
+            for row in _rows(file, models, rule is None, last_question, multiple_choice):
+                rows.setdefault(row.name, []).append(row)
+    joined = [_joined(several, models) for several in rows.values()]
+    scores = np.stack([row.scores for row in joined])
+    absent = np.isnan(scores)
+    correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    answers = np.empty(scores.shape, dtype=object)
+    for i, row in enumerate(joined):
+        answers[i] = row.answers
+    costs = np.stack([row.costs for row in joined])
+    try:
+        table = RoutingTable(
+            ids=list(rows),
+            texts=[row.question for row in joined],
+            models=models,
+            correct=correct,
+            group=[row.group for row in joined],
+            graded=None if rule is None else scores,
+            answers=answers,
+            cost=None if np.isnan(costs).all() else costs,
+            label_rule=GIVEN if rule is None else rule.name,
+            missing=absent,
+            notes=_notes(rows, correct, answers),
+        )
+    except (ValueError, TypeError) as error:
+        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return settle_missing(table, missing, path)
+
+
+def _models(file: CsvFile, expected: list[str]) -> list[str]:
+    """The models of a file, which must be those of the files before it."""
+    file.require("sample_id", "prompt", "eval_name")
+    beside = [name for name in file.header if name.endswith((_RESPONSE, _COST))]
+    named = list(dict.fromkeys(name.removesuffix(_RESPONSE).removesuffix(_COST) for name in beside))
+    if not named:
+        raise DataError(f"must hold columns <model>{_RESPONSE} or <model>{_COST}, got none", path=file.path)
+    file.require(*named)
+    models = expected or [name for name in file.header if name in named]
+    if odd := sorted(set(models) ^ set(named)):
+        verb = "lacks" if odd[0] in models else "adds"
+        raise DataError(f"must hold the models of the first file, {verb} {odd[0]!r}", path=file.path, field=odd[0])
+    return models
+
+
+def _rows(
+    file: CsvFile, models: list[str], labels: bool, last_question: bool, multiple_choice: Sequence[str]
+) -> list[_Row]:
+    file.check_end(safe=["oracle_model_to_route_to", ""])  # columns that are not read
+    rows: list[_Row] = []
+    for chunk in file.chunks():
+        columns, n = chunk.columns, len(chunk.columns["sample_id"])
+        scores = np.full((n, len(models)), np.nan)
+        costs = np.full((n, len(models)), np.nan)
+        for j, model in enumerate(models):
+            if labels:
+                column = column_of_labels(file, chunk, model)
+                scores[:, j] = np.where(column >= 0, column, np.nan)
+            else:
+                scores[:, j] = column_of_floats(file, chunk, model)
+            if model + _COST in columns:
+                costs[:, j] = column_of_floats(file, chunk, model + _COST, low=0.0)
+        for i in range(n):
+            number = chunk.first_row + i
+            for field in ("sample_id", "eval_name"):
+                if not columns[field][i]:
+                    raise file.error("must not be empty", number, field)
+            group = columns["eval_name"][i]
+            lettered = any(fnmatchcase(group, pattern) for pattern in multiple_choice)
+            answers = [
+                _answer(columns[m + _RESPONSE][i], lettered) if m + _RESPONSE in columns else None for m in models
+            ]
+            question, copies = _question(file, number, columns["prompt"][i], last_question)
+            name = columns["sample_id"][i]
+            rows.append(_Row(file.path, number, name, group, question, copies, scores[i], costs[i], answers))
+    return rows
+
+
+def _question(file: CsvFile, row: int, prompt: str, last_question: bool) -> tuple[str, int]:
+    """The question of a prompt, and how many times the prompt was sent."""
+    texts, copies = [prompt], 1
+    if prompt.startswith("["):
+        items = _listed(prompt)
+        if items is None or not items:
+            raise file.error(f"must be a text or a Python list of texts, got {prompt[:60]!r}", row, "prompt")
+        texts = list(dict.fromkeys(items))
+        copies = len(items) // len(texts)
+    question = "\n\n".join(texts)
+    if last_question:
+        question = _SHOT.split(question)[-1]
+    return question, copies
+
+
+def _listed(value: str) -> list[str] | None:
+    """A Python list of strings, as `str` writes it; None where the text is something else."""
+    try:
+        items = ast.literal_eval(value)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+
+
+def _answer(response: str, lettered: bool) -> str | None:
+    """The answer in a response such as `['A)']`."""
+    items = _listed(response) if response.startswith("[") else None
+    plain = "\n".join(items) if items is not None else response
+    return letter(plain) if lettered else text(plain)
+
+
+def _joined(rows: list[_Row], models: list[str]) -> _Row:
+    """The rows of one question as one."""
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    scores, answers = first.scores.copy(), list(first.answers)
+    for row in rows[1:]:
+        for field, a, b in (("eval_name", first.group, row.group), ("prompt", first.question, row.question)):
+            if a != b:
+                raise DataError(
+                    f"must be the same in all rows of {row.name!r}, unlike in row {first.row} of {first.path.name}",
+                    path=row.path,
+                    row=row.row,
+                    field=field,
+                )
+        for j, model in enumerate(models):
+            if np.isnan(row.scores[j]):
+                continue
+            if not np.isnan(scores[j]) and scores[j] != row.scores[j]:
+                raise DataError(
+                    f"must not contradict the other rows of {row.name!r}, got {row.scores[j]:g} after {scores[j]:g}",
+                    path=row.path,
+                    row=row.row,
+                    field=model,
+                )
+            if np.isnan(scores[j]) or answers[j] is None:
+                answers[j] = row.answers[j]
+            scores[j] = row.scores[j]
+    costs = np.full(len(models), np.nan)
+    for row in sorted(rows, key=lambda row: -row.copies):
+        costs = np.where(np.isnan(row.costs), costs, row.costs)
+    return first._replace(scores=scores, costs=costs, answers=answers)
+
+
+def _notes(rows: dict[str, list[_Row]], correct: np.ndarray, answers: np.ndarray) -> list[str]:
+    notes = []
+    if again := sum(len(several) - 1 for several in rows.values()):
+        total = sum(len(several) for several in rows.values())
+        notes.append(f"joined {again} repeated rows: {total} rows are {len(rows)} questions")
+    if odd := int((correct & (answers == None)).sum()):  # noqa: E711 - elementwise
+        notes.append(f"{odd} responses are scored right though no answer could be read from them; they cast no vote")
+    return notes
