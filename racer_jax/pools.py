@@ -1,18 +1,14 @@
 """Pools of labelled queries with a router's scores: simulated, from benchmark files, or from a saved matrix."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from racer_jax._checks import as_binary
-from racer_jax.data import DataError, RoutingTable, read_routerdc_parts, simulated_pool
+from racer_jax.data import DataError, RoutingTable, read_routerdc_parts, read_score_matrix, simulated_pool
 from racer_jax.data.table import normal_text
 from racer_jax.encoders import HashedNgrams
-from racer_jax.nonconformity import augment
 from racer_jax.routers import KNNR
 
 
@@ -105,34 +101,23 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
     """A saved score matrix of any router.
 
     Args:
-      path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`.
+      path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`; where it has `group`,
+        strings `[n]`, each group is a pool, and where it has `texts`, repeats of a question are left out.
 
     Returns:
-      A single pool, named as the file.
+      One pool for each group, or a single pool named as the file.
 
     Raises:
       DataError: If the file is not such an archive, or its arrays do not fit or hold what they should not.
     """
-    arrays: dict[str, np.ndarray] | None = None
-    try:
-        with path.open("rb") as file:  # NumPy itself leaves a truncated archive open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                arrays = {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        arrays = None  # the error is ours to word: NumPy's speaks of pickles
-    if arrays is None:
-        raise DataError("must be an .npz archive of plain arrays, as np.savez writes it", path=path)
-    if missing := [name for name in ("scores", "correct") if name not in arrays]:
-        raise DataError(f"must be there, got only {sorted(arrays)}", path=path, field=missing[0])
-    scores, correct = arrays["scores"], arrays["correct"]
-    if scores.ndim != 2 or scores.shape != correct.shape or 0 in scores.shape:
-        raise DataError(f"scores and correct must both be [n, m], got {scores.shape} and {correct.shape}", path=path)
-    try:
-        augment(scores)
-        as_binary("correct", correct)
-    except (TypeError, ValueError) as error:
-        raise DataError(str(error), path=path) from None
-    return [ScoredPool(path.stem, scores.astype(np.float32), correct.astype(bool))]
+    table, scores = read_score_matrix(path)
+    group = np.array(table.group if table.group is not None else [path.stem] * len(table))
+    _, first = np.unique(table.question_ids, return_index=True)
+    kept = np.isin(np.arange(len(table)), first)
+    pools = []
+    for name in dict.fromkeys(group.tolist()):
+        rows = kept & (group == name)
+        repeated = int((~kept & (group == name)).sum())
+        note = f"left out {repeated} repeated questions" if repeated else ""
+        pools.append(ScoredPool(name, scores[rows], table.correct[rows], note))
+    return pools

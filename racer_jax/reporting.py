@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 import racer_jax
+from racer_jax.calibration import exact_alphas
+from racer_jax.data.files import written_whole
 
 C = TypeVar("C")
 
@@ -57,6 +59,29 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
         parser.error(str(error))
 
 
+def parse_alphas(text: str) -> tuple[str, ...]:
+    """`0.05,0.1` or `first:last:step`, as exact decimals.
+
+    >>> parse_alphas("0.1:0.3:0.1")
+    ('0.1', '0.2', '0.3')
+    """
+    try:
+        if ":" in text:
+            first, last, step = (Decimal(part) for part in text.split(":"))
+            if not (step > 0 and first <= last):
+                raise ValueError
+            levels = [first + i * step for i in range(int((last - first) / step) + 1)]
+        else:
+            levels = [Decimal(part) for part in text.split(",")]
+    except (InvalidOperation, ValueError):
+        raise ValueError(f"alphas must be like 0.05,0.1 or 0.01:0.99:0.01, got {text!r}") from None
+    names = tuple(f"{level.normalize():f}" for level in levels)
+    exact_alphas(names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"alphas must differ from each other, got {text!r}")
+    return names
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Right-aligned columns under a header and a rule.
 
@@ -83,18 +108,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well and vanishes when it does not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _plain(value: Any) -> Any:
     """What JSON can hold: arrays as lists, infinities as strings, since JSON has none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -116,13 +129,13 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: str | Path, results: Any) -> None:
     """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects, infinities as strings."""
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one line for each row; the columns are the keys of the first."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -130,7 +143,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_figure(path: str | Path, figure: Any) -> None:
     """Writes a matplotlib figure as a PNG picture."""
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 

@@ -42,18 +42,23 @@ def test_a_saved_matrix_is_one_pool(tmp_path):
     np.testing.assert_array_equal(pool.correct, CORRECT)
 
 
+def test_groups_are_pools_and_repeated_questions_are_left_out(tmp_path):
+    texts = [f"question {i % 18}" for i in range(20)]
+    group = ["one"] * 10 + ["two"] * 10
+    np.savez(tmp_path / "mine.npz", scores=SCORES, correct=CORRECT, texts=texts, group=group)
+    one, two = matrix_pools(tmp_path / "mine.npz")
+    assert (one.name, two.name) == ("one", "two")
+    np.testing.assert_array_equal(two.correct, CORRECT[10:18])
+    assert (one.note, two.note) == ("", "left out 2 repeated questions")
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"scores": SCORES}, "field 'correct': must be there, got only ['scores']"),
-        ({"scores": SCORES, "correct": CORRECT[:3]}, "must both be [n, m], got (20, 3) and (3, 3)"),
-        ({"scores": SCORES[:0], "correct": CORRECT[:0]}, "must both be [n, m], got (0, 3) and (0, 3)"),
-        ({"scores": SCORES + 1, "correct": CORRECT}, "scores must be in [0, 1]"),
-        ({"scores": SCORES * np.nan, "correct": CORRECT}, "scores must be finite, got nan at [0, 0]"),
-        ({"scores": CORRECT, "correct": CORRECT}, "scores must be floating, got dtype int"),
-        ({"scores": SCORES, "correct": CORRECT + 1}, "correct must be 0/1, got 2.0"),
-        ({"scores": SCORES, "correct": np.full((20, 3), "x")}, "correct"),
-        ({"scores": np.array([[None]]), "correct": CORRECT}, "must be an .npz archive of plain arrays"),
+        ({"scores": SCORES}, "field 'correct'"),
+        ({"scores": SCORES, "correct": CORRECT[:3]}, "field 'scores': must have the shape of correct, (3, 3)"),
+        ({"scores": SCORES + 1, "correct": CORRECT}, "row 1, field 'scores': must be in [0, 1]"),
+        ({"scores": SCORES, "correct": CORRECT + 1}, "field 'correct': must be 0 or 1, got 2"),
     ],
 )
 def test_a_malformed_matrix_is_named(arrays, message, tmp_path):
@@ -63,15 +68,6 @@ def test_a_malformed_matrix_is_named(arrays, message, tmp_path):
     assert str(tmp_path / "bad.npz") in str(caught.value)
 
 
-def test_files_that_are_no_archive_are_named(tmp_path):
-    np.save(tmp_path / "array.npy", SCORES)
-    (tmp_path / "text.npz").write_text("scores")
-    np.savez(tmp_path / "whole.npz", scores=SCORES, correct=CORRECT)
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
-    for name in ("array.npy", "text.npz", "cut.npz"):
-        with pytest.raises(DataError, match=r"must be an \.npz archive of plain arrays"):
-            matrix_pools(tmp_path / name)
-    with pytest.raises(DataError, match="cannot be read: No such file"):
-        matrix_pools(tmp_path / "none.npz")
+def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="must be a folder of RouterDC's JSON files"):
         routerdc_pools(tmp_path / "none")

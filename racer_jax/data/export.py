@@ -49,7 +49,7 @@ def write_predictions(
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             return
         fields = ["query_id", "models", "num_models", "abstained"] + ([] if answers is None else ["answer"])
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer = csv.DictWriter(file, fields)
         writer.writeheader()
         for row in rows:
             flat = {"models": json.dumps(row["models"], ensure_ascii=False), "abstained": int(row["abstained"])}

@@ -160,11 +160,14 @@ def fetch(
 
 
 def _offline(url: str, folder: Path, name: str, error: Exception) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    # "HTTP Error 404: Not Found" says more than its reason; "<urlopen error ...>" says less.
+    reason: object = error
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        reason = error.reason
     return (
         f"could not be downloaded from {url} ({reason}). Run the command again when the network is back: it goes on "
-        f"where it stopped. On a machine without a network, download the file elsewhere and put it into {folder} as {name}; "
-        "or pass a mirror as base_url (--base-url)"
+        f"where it stopped. On a machine without a network, download the file elsewhere and put it into {folder} as "
+        f"{name}; or pass a mirror as base_url (--base-url)"
     )
 
 

@@ -62,7 +62,8 @@ class LabelRule:
             threshold = math.nan
         if match is None or not math.isfinite(threshold):
             raise ValueError(f"label rule must be 'score > X', 'score >= X' or '{ONE_ATTEMPT}', got {name!r}")
-        return cls(f"score {match.group(1)} {threshold:g}", threshold, match.group(1) == ">=")
+        number = repr(threshold).removesuffix(".0")  # the shortest text that reads back equal
+        return cls(f"score {match.group(1)} {number}", threshold, match.group(1) == ">=")
 
     def apply(self, graded: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
         """Labels of graded scores.

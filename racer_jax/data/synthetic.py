@@ -4,9 +4,10 @@ Each model m answers query i rightly where a latent ability exceeds a threshold:
 
   t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im),   correct_im = t_im > -a_m
 
-z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all standard normal over the
-queries. The thresholds a and the correlation lambda^2 are not stated but solved for, so that every model's accuracy and
-the share of queries that no model answers are the published ones.
+z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all of mean 0 and variance 1
+over the queries. Topic and, in part, easiness show in the query's text, made up in the manner of the benchmark. The
+thresholds a and the correlation lambda^2 are not stated but solved for, so that every model's accuracy and the share of
+queries that no model answers are the published ones.
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from scipy import optimize
 from scipy.special import ndtr
 
 from racer_jax.data.labels import generator
+from racer_jax.data.synthetic_texts import NUM_LEVELS, NUM_TOPICS, Question, questions
 from racer_jax.data.table import RoutingTable
 
 BENCHMARKS = ("gsm8k", "mmlu", "cmmlu", "arc_challenge")
@@ -50,9 +53,14 @@ TRAIN_SIZES: Mapping[str, int] = MappingProxyType({"gsm8k": 1000, "mmlu": 2000, 
 # How much of the latent ability a router sees: the correlation of what it sees with what decides.
 QUALITIES: Mapping[str, float] = MappingProxyType({"weak": 0.2, "fair": 0.4, "strong": 0.7})
 
-NUM_TOPICS = 12
 # Share of what is left of the ability once the easiness is taken out that the topic explains.
 TOPIC_SHARE = 0.3
+# Share of the easiness that shows in how a question is put.
+SHOWN_SHARE = 0.4
+# Of the answers that are not right: none at all; of the rest, the most tempting wrong one.
+_NO_ANSWER_RATE, _TEMPTED_RATE = 0.03, 0.5
+# What the evaluator whose confidence is recorded sees of the ability, as `QUALITIES` does for routers.
+_EVALUATOR_SEES = 0.6
 
 
 class SimulatedBenchmark(NamedTuple):
@@ -90,11 +98,12 @@ def simulated_pool(
     train_sizes: Mapping[str, int] = TRAIN_SIZES,
     qualities: Mapping[str, float] = QUALITIES,
 ) -> dict[str, SimulatedBenchmark]:
-    """The simulated pool, whole: tables and router scores of every benchmark.
+    """The simulated pool, whole: tables with texts and answers, and router scores, of every benchmark.
 
     Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both to within sampling
     error. Scores are noisy posteriors: P(correct | what the router saw), where it saw the latent ability through noise
-    that is correlated across models, as the errors of one encoder are.
+    that is correlated across models, as the errors of one encoder are. Models that are wrong often agree on the answer;
+    some give none. The confidences `p_true` and `verbal` are those of an evaluator that sees more than the routers.
 
     Args:
       key: A typed PRNG key; it fixes everything.
@@ -139,18 +148,26 @@ def _benchmark(
     law = solve(accuracies, ALL_WRONG_RATES[name], affinity)
     n = n_train + n_test
     topics = rng.integers(NUM_TOPICS, size=n)
-    ability = _factor(rng, n, law.loading, law.affinity[topics])
+    shown = rng.standard_normal(n)
+    easiness = np.sqrt(SHOWN_SHARE) * shown + np.sqrt(1 - SHOWN_SHARE) * rng.standard_normal(n)
+    ability = _ability(rng, law.loading, easiness, law.affinity[topics])
+    levels = NUM_LEVELS - 1 - (NUM_LEVELS * ndtr(shown)).astype(int).clip(0, NUM_LEVELS - 1)
+    asked = questions(rng, name, topics, levels)
     correct = ability > -law.thresholds
-    texts = [f"Question {i + 1} of {name}, on topic {topic}." for i, topic in enumerate(topics)]
+    answers = _answers(rng, asked, correct)
+    p_true = np.where(answers == None, np.nan, _posterior(rng, ability, law, _EVALUATOR_SEES))  # noqa: E711
+    verbal = np.where(np.isnan(p_true), np.nan, p_true > 0.5)
 
     def part(rows: slice, label: str) -> RoutingTable:
-        labels = correct[rows]
+        texts = [question.text for question in asked[rows]]
         return RoutingTable(
-            ids=[f"{name}_{label}/{i + 1}" for i in range(len(labels))],
-            texts=texts[rows],
+            ids=[f"{name}_{label}/{i + 1}" for i in range(len(texts))],
+            texts=texts,
             models=MODELS,
-            correct=labels,
-            group=[name] * len(labels),
+            correct=correct[rows],
+            group=[name] * len(texts),
+            answers=answers[rows],
+            confidence={"p_true": p_true[rows], "verbal": verbal[rows]},
             label_rule="simulated",
         )
 
@@ -158,12 +175,25 @@ def _benchmark(
     return SimulatedBenchmark(part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores)
 
 
-def _factor(rng: np.random.Generator, n: int, loading: float, topical: np.ndarray) -> np.ndarray:
-    """Draws of t, `[n, m]`, given each query's topic."""
-    easiness = rng.standard_normal((n, 1))
+def _ability(rng: np.random.Generator, loading: float, easiness: np.ndarray, topical: np.ndarray) -> np.ndarray:
+    """Draws of t, `[n, m]`, given each query's easiness and topic."""
     noise = rng.standard_normal(topical.shape)
     own = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
-    return np.asarray(loading * easiness + np.sqrt(1 - loading**2) * own)
+    return np.asarray(loading * easiness[:, None] + np.sqrt(1 - loading**2) * own)
+
+
+def _answers(rng: np.random.Generator, asked: list[Question], correct: np.ndarray) -> np.ndarray:
+    """What each model answers, object `[n, m]`."""
+    silent = rng.random(correct.shape) < _NO_ANSWER_RATE
+    tempted = rng.random(correct.shape) < _TEMPTED_RATE
+    other = rng.integers(1 << 30, size=correct.shape)
+    answers = np.empty(correct.shape, dtype=object)
+    for i, question in enumerate(asked):
+        wrong = question.wrong
+        answers[i] = [wrong[0] if tempted[i, m] else wrong[other[i, m] % len(wrong)] for m in range(correct.shape[1])]
+    answers[~correct & silent] = None
+    right = np.array([question.right for question in asked], dtype=object)
+    return np.where(correct, right[:, None], answers)
 
 
 def _posterior(rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float) -> np.ndarray:
@@ -179,7 +209,7 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
     """The law with these accuracies and this share of queries that no model answers.
 
     Given the loading, each threshold has a closed condition on its own accuracy, solved by bisection; the all-wrong
-    rate then grows with the loading, which an outer bisection finds.
+    rate then grows with the loading, which a root finder finds.
 
     Args:
       accuracies: Accuracy of each model, in (0, 1), `[m]`.
@@ -207,13 +237,10 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
         wrong = ndtr(-(high + shift + loading * nodes[:, None, None]) / noise).prod(axis=-1).mean(axis=-1)
         return high, float(weights @ wrong)
 
-    low, high = 0.0, 0.999
-    if not law(low)[1] < all_wrong_rate < law(high)[1]:
+    least, most = law(0.0)[1], law(0.999)[1]
+    if not least < all_wrong_rate < most:
         raise ValueError(
-            f"all_wrong_rate must be in ({law(low)[1]:.4f}, {law(high)[1]:.4f}) for these accuracies, "
-            f"got {all_wrong_rate}"
+            f"all_wrong_rate must be in ({least:.4f}, {most:.4f}) for these accuracies, got {all_wrong_rate}"
         )
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if law(middle)[1] >= all_wrong_rate else (middle, high)
-    return Latent(law(high)[0], high, affinity)
+    loading = float(optimize.brentq(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999))
+    return Latent(law(loading)[0], loading, affinity)

@@ -22,11 +22,13 @@ def _strings(name: str, values: Iterable[str], unique: bool = False, empty: bool
     if isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
     result = tuple(values)
-    for i, value in enumerate(result):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must hold strings, got {value!r} at [{i}]")
-        if not value and not empty:
-            raise ValueError(f"{name} must not hold empty strings, got one at [{i}]")
+    if not set(map(type, result)) <= {str}:
+        for i, value in enumerate(result):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must hold strings, got {value!r} at [{i}]")
+        result = tuple(map(str, result))  # NumPy's strings become plain ones
+    if not empty and not all(result):
+        raise ValueError(f"{name} must not hold empty strings, got one at [{result.index('')}]")
     try:
         "".join(result).encode()
     except UnicodeEncodeError:

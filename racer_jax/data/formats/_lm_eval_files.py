@@ -1,6 +1,8 @@
 """Which files of an lm-evaluation-harness output folder to read, of which model and task."""
 
 import re
+import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,8 @@ from racer_jax.data.formats._text import read_text
 _STAMP = r"\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}(?:\.\d+)?"
 _SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<stamp>{_STAMP})\.jsonl?")
 _RESULTS = re.compile(rf"results_(?P<stamp>{_STAMP})\.json")
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?\.?")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MODEL_ARGS = re.compile(r"(?:^|,)(?:peft|delta|pretrained|model|path|engine)=([^,]+)")
 
 
@@ -138,6 +142,35 @@ def filters_in_order(log: Log, metric: str) -> list[str]:
     """The filters of a task in the order in which its rows were written, as the report names them."""
     names = _section(_section(log.results, "results"), log.task)
     return [name.removeprefix(f"{metric},") for name in names if name.startswith(f"{metric},")]
+
+
+def normaliser(log: Log, metric: str) -> Callable[[str], str]:
+    """What the metric does to an answer before it compares, as the report tells; so equal answers are equal strings.
+
+    Where there is no report: numbers lose thousands separators, currency signs and a full stop at their end.
+    """
+    config = _section(_section(log.results, "configs"), log.task)
+    listed = config.get("metric_list")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    rule = next((entry for entry in entries if entry.get("metric") == metric), None)
+    if rule is None:
+        return lambda text: re.sub(r"[$,]|\.$", "", text) if _NUMBER.fullmatch(text) else text
+    regexes = rule.get("regexes_to_ignore")
+    patterns: list[re.Pattern[str]] = []
+    for regex in regexes if isinstance(regexes, list) else []:
+        try:
+            patterns.append(re.compile(regex))
+        except (re.error, TypeError, RecursionError, OverflowError):
+            continue
+
+    def normal(text: str) -> str:
+        for pattern in patterns:
+            text = pattern.sub("", text)
+        if rule.get("ignore_case") is True:
+            text = text.lower()
+        return text.translate(_NO_PUNCTUATION) if rule.get("ignore_punctuation") is True else text
+
+    return normal
 
 
 def delimiter(log: Log) -> str:

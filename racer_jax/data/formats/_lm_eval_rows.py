@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._json import json_lines, shown
-from racer_jax.data.formats._lm_eval_files import Log, delimiter
+from racer_jax.data.formats._lm_eval_files import Log, delimiter, normaliser
 
 _QUESTION_FIELDS = ("question", "Question", "query", "problem", "prompt", "ctx", "input")
 _INVALID = "[invalid]"
@@ -81,7 +81,7 @@ def answer_of(log: Log, sample: Sample, metric: str, value: float) -> tuple[str 
     if not isinstance(responses, str):
         return None, False
     text = responses.strip()
-    return (None if text in ("", _INVALID) else text), True
+    return (None if text == _INVALID else normaliser(log, metric)(text).strip() or None), True
 
 
 def _most_likely(

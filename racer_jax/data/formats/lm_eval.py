@@ -55,7 +55,7 @@ def read_lm_eval(
 
     The answer to a multiple-choice question is the letter of the most likely choice (A for the first, whatever its
     label in the document); with the metric `acc_norm`, of the most likely per character. The answer to an open question
-    is what the filter found; `[invalid]` is no answer.
+    is what the filter found, without what the metric ignores (`87.` is `87`); `[invalid]` is no answer.
 
     Args:
       path: The output folder of several models, of one, or one file of samples.
@@ -73,7 +73,7 @@ def read_lm_eval(
       missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or `keep` them.
 
     Returns:
-      The table; a query's id is `<task>/<doc_id>`.
+      The table, models in order of their names; a query's id is `<task>/<doc_id>`.
 
     Raises:
       DataError: If a file is not what it should be; it names file, row and field.

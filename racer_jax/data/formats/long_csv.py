@@ -244,8 +244,8 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
     if table.answers is not None:
         matrices["answer"] = np.where(table.answers == None, "", table.answers)  # noqa: E711 - elementwise
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(MARK + json.dumps(about) + "\n")
-        writer = csv.writer(file, lineterminator="\n")
+        file.write(MARK + json.dumps(about) + "\r\n")
+        writer = csv.writer(file)  # ends lines with CRLF, as RFC 4180 says, and so quotes both characters
         per_query = ["query_id", "query"] + ([] if table.group is None else ["group"])
         writer.writerow([*per_query, "model", *matrices])
         for i, name in enumerate(table.ids):

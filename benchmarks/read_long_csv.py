@@ -1,0 +1,135 @@
+"""Reading a long CSV: this package against `pandas.read_csv` and a pivot.
+
+The file holds one row for each (query, model): id, text, model, label. Both readers end with a matrix of labels; ours
+also checks every field, joins text to query and refuses repeated and missing pairs. Run it with
+
+    python benchmarks/read_long_csv.py [--rows 1000000] [--repeats 5] [--output results.json]
+
+It prints a table and writes JSON. Peak memory is that of a process that reads the file once and does nothing else.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from racer_jax.data import read_long_csv
+
+NUM_MODELS = 7
+LIMIT_RATIO, LIMIT_BYTES = 3.0, 2_000_000_000
+
+
+def write_file(path: Path, rows: int, seed: int = 0) -> int:
+    """Writes the file; returns how many rows it holds."""
+    rng = np.random.default_rng(seed)
+    words = np.array([f"word{i}" for i in range(1000)])
+    models = [f"org/model-{j}-7b" for j in range(NUM_MODELS)]
+    queries = -(-rows // NUM_MODELS)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("query_id,query,model,correct\n")
+        for i in range(queries):
+            text = " ".join(words[rng.integers(len(words), size=16)])
+            labels = rng.integers(2, size=NUM_MODELS)
+            file.writelines(f'q{i},"{text}, {i}?",{m},{c}\n' for m, c in zip(models, labels, strict=True))
+    return queries * NUM_MODELS
+
+
+def ours(path: Path) -> np.ndarray:
+    """The labels by this package."""
+    return read_long_csv(path).correct
+
+
+def by_pandas(path: Path) -> np.ndarray:
+    """The labels by pandas, queries and models in order of appearance."""
+    frame = pd.read_csv(path)
+    matrix = frame.pivot(index="query_id", columns="model", values="correct")
+    return matrix.loc[frame["query_id"].unique(), frame["model"].unique()].to_numpy(dtype=bool)
+
+
+READERS = {"racer_jax": ours, "pandas": by_pandas}
+
+
+def peak_bytes() -> int:
+    """Peak memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the parent that this process was forked from
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peaks(name: str, path: Path) -> tuple[int, int]:
+    """Peak memory of a fresh process, before it reads and after."""
+    command = [sys.executable, __file__, "--only", name, "--file", str(path)]
+    before, after = subprocess.run(command, capture_output=True, check=True).stdout.split()
+    return int(before), int(after)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--only", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        before = peak_bytes()
+        READERS[options.only](options.file)
+        print(before, peak_bytes())
+        return
+    wall: dict[str, list[float]] = {name: [] for name in READERS}
+    cpu: dict[str, list[float]] = {name: [] for name in READERS}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.csv"
+        rows = write_file(path, options.rows)
+        size = path.stat().st_size
+        if not np.array_equal(ours(path), by_pandas(path)):
+            raise SystemExit("the two readers disagree")
+        for _ in range(options.repeats):
+            for name, reader in READERS.items():
+                start, started = time.perf_counter(), time.process_time()
+                reader(path)
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - started)
+        memory = {name: peaks(name, path) for name in READERS}
+    seconds = {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in READERS}
+    ratio = seconds["racer_jax"][0] / seconds["pandas"][0]
+    held = ratio <= LIMIT_RATIO and memory["racer_jax"][1] < LIMIT_BYTES
+    print(f"{rows:,} rows, {size / 1e6:.0f} MB, median of {options.repeats}")
+    print(f"{'reader':<12}{'wall s':>9}{'cpu s':>9}{'peak MB':>10}{'imports MB':>12}")
+    for name, (before, after) in memory.items():
+        print(f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}{after / 1e6:>10.0f}{before / 1e6:>12.0f}")
+    print(
+        f"{ratio:.2f} times pandas (at most {LIMIT_RATIO:g}), under {LIMIT_BYTES / 1e9:g} GB: {'yes' if held else 'NO'}"
+    )
+    if options.output:
+        result: dict[str, Any] = {
+            "rows": rows,
+            "file_bytes": size,
+            "repeats": options.repeats,
+            "wall_ratio": ratio,
+            "readers": {
+                name: {"wall_s": seconds[name][0], "cpu_s": seconds[name][1], "peak_bytes": memory[name][1]}
+                for name in READERS
+            },
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__},
+            "cores": os.cpu_count(),
+        }
+        options.output.write_text(json.dumps(result, indent=2) + "\n")
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()
