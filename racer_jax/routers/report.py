@@ -1,0 +1,186 @@
+"""Training over seeds, and what a run says about itself: where it stopped, what it reached on rows it never saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from racer_jax.routers.training import Fitted
+
+# Scores that vary less than this over the held-out queries carry nothing about the query.
+CONSTANT_SPREAD = 0.005
+
+
+class TrainingDivergedError(ValueError):
+    """Loss or gradient stopped being finite.
+
+    Attributes:
+      step: The first step at which that was so.
+      checkpoint: Path of the last good checkpoint, or None where none was written.
+    """
+
+    def __init__(self, step: int, checkpoint: str | None = None) -> None:
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written"
+        super().__init__(f"training stopped: loss or gradient not finite at step {step}; {kept}")
+        self.step = step
+        self.checkpoint = checkpoint
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How a training run went.
+
+    Attributes:
+      num_steps: Steps taken.
+      best_round: The round (epoch) whose parameters were kept.
+      losses: Loss of each step taken, float32.
+      evaluations: Held-out loss after each round.
+      accuracy: Held-out share of queries whose best-scored model is right.
+      best_single: The same for the model that is right most often there.
+      spread: Largest standard deviation, over the models, of a model's held-out scores.
+      problems: What is wrong with the router, one sentence each; empty where nothing is.
+    """
+
+    num_steps: int
+    best_round: int
+    losses: np.ndarray
+    evaluations: np.ndarray
+    accuracy: float
+    best_single: float
+    spread: float
+    problems: tuple[str, ...]
+
+
+def holdout(key: jax.Array, num_rows: int, share: float, questions: ArrayLike | None = None) -> np.ndarray:
+    """Which rows are held out, bool `[n]`; rows of the same question always together.
+
+    Args:
+      key: A typed PRNG key.
+      num_rows: Rows in all, at least 2.
+      share: Share of the questions, in (0, 1).
+      questions: Integers `[n]`, equal for rows of the same question; None where every row is its own.
+
+    Raises:
+      ValueError: If there are fewer than two questions, or `questions` has another length.
+    """
+    numbers = np.arange(num_rows) if questions is None else np.asarray(questions)
+    if numbers.shape != (num_rows,):
+        raise ValueError(f"questions must have shape ({num_rows},), got {numbers.shape}")
+    _, numbers = np.unique(numbers, return_inverse=True)
+    num_questions = int(numbers.max(initial=-1)) + 1
+    if num_questions < 2:
+        raise ValueError(f"holding out needs at least two different questions, got {num_questions}")
+    num_held = min(num_questions - 1, max(1, round(share * num_questions)))
+    chosen = np.zeros(num_questions, bool)
+    chosen[np.asarray(jax.random.permutation(key, num_questions))[:num_held]] = True
+    return np.asarray(chosen[numbers])
+
+
+def routing_accuracy(scores: ArrayLike, correct: ArrayLike) -> float:
+    """Share of queries whose best-scored model is right; the first of equal scores counts.
+
+    Args:
+      scores: `[n, m]`.
+      correct: bool or 0/1 `[n, m]`.
+
+    >>> routing_accuracy([[0.9, 0.1], [0.2, 0.3]], [[1, 0], [1, 0]])
+    0.5
+    """
+    scores, correct = np.asarray(scores), np.asarray(correct)
+    return float(np.take_along_axis(correct, scores.argmax(axis=1)[:, None], axis=1).mean())
+
+
+def report_training(fitted: Fitted, held_scores: np.ndarray, held_correct: np.ndarray) -> TrainingReport:
+    """The report of one run, from what it gave back and its scores on the held-out rows.
+
+    Raises:
+      TrainingDivergedError: If loss or gradient stopped being finite.
+    """
+    if (failed_at := int(fitted.failed_at)) >= 0:
+        raise TrainingDivergedError(failed_at)
+    losses = np.asarray(fitted.losses).reshape(-1)
+    evaluations = np.asarray(fitted.evaluations)
+    accuracy = routing_accuracy(held_scores, held_correct)
+    best_single = float(held_correct.mean(axis=0).max())
+    spread = float(held_scores.std(axis=0).max())
+    problems = []
+    if spread < CONSTANT_SPREAD:
+        problems.append(
+            f"constant router: held-out scores vary by {spread:.2g} at most, so every query gets the same answer"
+        )
+    if held_correct.shape[1] > 1 and accuracy < best_single:
+        problems.append(
+            f"worse than a constant: held-out accuracy {accuracy:.3f}, that of the best single model {best_single:.3f}"
+        )
+    return TrainingReport(
+        num_steps=int(np.isfinite(losses).sum()),
+        best_round=int(fitted.best_round),
+        losses=losses[np.isfinite(losses)],
+        evaluations=evaluations[np.isfinite(evaluations)],
+        accuracy=accuracy,
+        best_single=best_single,
+        spread=spread,
+        problems=tuple(problems),
+    )
+
+
+def split_rows(
+    key: jax.Array, arrays: tuple[jax.Array, ...], share: float, batch_size: int, questions: ArrayLike | None = None
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """The rows to train on and the rows held out, of every array.
+
+    Raises:
+      ValueError: If there are too few rows to hold some out, or to fill a batch with the rest.
+    """
+    held = holdout(jax.random.fold_in(key, 0), len(arrays[0]), share, questions)
+    if not 1 <= batch_size <= (left := int((~held).sum())):
+        raise ValueError(f"batch_size must be at most the {left} rows left to train on, got {batch_size}")
+    return tuple(array[~held] for array in arrays), tuple(array[held] for array in arrays)
+
+
+@partial(jax.jit, static_argnames=("fit", "config"))
+def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:
+    if len(keys) > 1:
+        return jax.vmap(lambda key: fit(key, arrays, config))(keys)
+    # Not under vmap, where a run that stopped early would go on computing.
+    one: tuple[Any, Fitted] = jax.tree.map(lambda a: a[None], fit(keys[0], arrays, config))
+    return one
+
+
+def fit_over_keys(
+    keys: jax.Array,
+    arrays: Any,
+    fit: Callable[..., tuple[Any, Fitted]],
+    config: Any,
+    abstract: Any,
+    held: tuple[jax.Array, jax.Array],
+) -> tuple[list[Any], list[TrainingReport]]:
+    """Trains one router for each key, all at once, and reports on each.
+
+    Args:
+      keys: Typed PRNG keys `[s]`.
+      arrays: What is trained on.
+      fit: `fit(key, arrays, config)`, pure: the state of a router, and the result of its run without the parameters.
+      config: Hashable.
+      abstract: A router whose structure is that of the result.
+      held: Embeddings and 0/1 correctness of the held-out rows.
+
+    Raises:
+      TrainingDivergedError: If loss or gradient stopped being finite.
+    """
+    # Key 0 of each drew the held-out rows.
+    states, fits = _over_keys(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), arrays, fit, config)
+    graph = nnx.graphdef(abstract)
+    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], states)) for i in range(len(keys))]
+    reports = [
+        report_training(
+            jax.tree.map(lambda a, i=i: np.asarray(a[i]), fits), np.asarray(router(held[0])), np.asarray(held[1])
+        )
+        for i, router in enumerate(routers)
+    ]
+    return routers, reports

@@ -1,0 +1,245 @@
+"""Training: one jitted scan where the data fits, the same steps in checkpointed rounds where it does not.
+
+A step is a function of the state, a batch and a key, and step i uses `fold_in(key, i)` alone. So a run that was killed
+and resumed from its last checkpoint is the same run, bit for bit. A loss or gradient that is not finite changes
+nothing: the parameters stay those of the last good step, whose number is kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+Schedule = Literal["constant", "linear", "cosine"]
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
+
+Params = Any
+Batch = Any
+Loss = Callable[[Params, Batch, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a schedule and clipping.
+
+    Attributes:
+      learning_rate: The peak.
+      weight_decay: Decoupled, as in AdamW.
+      schedule: What follows the warm-up: `"constant"`, or `"linear"` or `"cosine"` down to zero.
+      warmup: Share of the steps over which the rate rises from zero.
+      clip_norm: Gradients with a larger global norm are scaled down to it; None for no clipping.
+
+    Raises:
+      ValueError: If a value is out of range.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: Schedule = "constant"
+    warmup: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be a share of the steps in [0, 1), got {self.warmup}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm}")
+
+    def transformation(self, num_steps: int) -> optax.GradientTransformation:
+        """The Optax transformation for a run of so many steps."""
+        num_warmup = round(self.warmup * num_steps)
+        rest = max(1, num_steps - num_warmup)
+        after = {
+            "constant": optax.constant_schedule(self.learning_rate),
+            "linear": optax.linear_schedule(self.learning_rate, 0.0, rest),
+            "cosine": optax.cosine_decay_schedule(self.learning_rate, rest),
+        }[self.schedule]
+        rate = after
+        if num_warmup:
+            rise = optax.linear_schedule(0.0, self.learning_rate, num_warmup)
+            rate = optax.join_schedules([rise, after], [num_warmup])
+        clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
+        return optax.chain(*clip, optax.adamw(rate, weight_decay=self.weight_decay))
+
+
+class TrainState(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+      step: Number of steps taken, int32.
+      params: Parameters, a pytree.
+      opt_state: State of the optimizer.
+      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was none.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    failed_at: jax.Array
+
+
+def start(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.int32(-1))
+
+
+def update(
+    key: jax.Array, state: TrainState, batch: Batch, loss: Loss, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, jax.Array]:
+    """One step.
+
+    Args:
+      key: Key of the whole run; the step draws from `fold_in(key, step)`.
+      state: Where the run stands.
+      batch: What `loss` takes.
+      loss: `loss(params, batch, key)`, a scalar.
+      optimizer: An Optax transformation.
+
+    Returns:
+      The new state and the loss, float32. Where loss or gradient are not finite, or once were, only `step` moves on.
+    """
+    value, grads = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, state.step))
+    finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(grads))
+    good = finite & (state.failed_at < 0)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), (params, opt_state), (state.params, state.opt_state)
+    )
+    failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
+    return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
+
+
+def batch_indices(key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array, num_steps: int) -> jax.Array:
+    """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
+
+    Args:
+      key: A typed PRNG key; epoch e is drawn from `fold_in(key, e)`.
+      num_rows: Rows of the data.
+      batch_size: Rows of a batch, at most `num_rows`.
+      first_step: Number of the first step, int32, may be traced.
+      num_steps: How many steps.
+
+    Returns:
+      int32 `[num_steps, batch_size]`; the same for a step whichever call asks for it.
+
+    Raises:
+      ValueError: If a batch is larger than the data.
+    """
+    if not 1 <= batch_size <= num_rows:
+        raise ValueError(f"batch_size must be between 1 and the number of rows, {num_rows}, got {batch_size}")
+    needed = num_steps * batch_size
+    first_row = jnp.asarray(first_step, jnp.int32) * batch_size
+    first_epoch = first_row // num_rows
+    epochs = first_epoch + jnp.arange(-(-needed // num_rows) + 1, dtype=jnp.int32)
+
+    def epoch(e: jax.Array) -> jax.Array:
+        return jax.random.permutation(jax.random.fold_in(key, e), jnp.arange(num_rows, dtype=jnp.int32))
+
+    rows = jax.vmap(epoch)(epochs).reshape(-1)
+    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (needed,)).reshape(num_steps, batch_size)
+
+
+def take(data: Any, indices: jax.Array) -> Any:
+    """The rows of every array of a pytree."""
+    return jax.tree.map(lambda array: jnp.take(array, indices, axis=0), data)
+
+
+class Fitted(NamedTuple):
+    """What a training run gives back.
+
+    Attributes:
+      params: The parameters of the best evaluation; without evaluation, the last ones.
+      losses: Loss of each step, float32 `[num_rounds, steps_per_round]`; NaN where training had stopped.
+      evaluations: Held-out loss after each round, float32 `[num_rounds]`; NaN where training had stopped.
+      best_round: The round whose parameters were kept, int32.
+      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was none.
+    """
+
+    params: Params
+    losses: jax.Array
+    evaluations: jax.Array
+    best_round: jax.Array
+    failed_at: jax.Array
+
+
+def fit_in_memory(
+    key: jax.Array,
+    params: Params,
+    data: Any,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_size: int,
+    steps_per_round: int,
+    num_rounds: int,
+    evaluate: Callable[[Params], jax.Array] | None = None,
+    patience: int | None = None,
+) -> Fitted:
+    """Trains in one `lax.scan` over rounds of steps; pure, to be jitted and vmapped by the caller.
+
+    Args:
+      key: A typed PRNG key.
+      params: Parameters to start from.
+      data: Pytree of arrays `[n, ...]`; a batch is the same pytree with `batch_size` rows.
+      loss: `loss(params, batch, key)`, a scalar.
+      optimizer: An Optax transformation.
+      batch_size: Rows of a batch.
+      steps_per_round: Steps between two evaluations.
+      num_rounds: Rounds at most.
+      evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
+      patience: Rounds without improvement after which training stops; None to use all rounds.
+
+    Returns:
+      The result of the run.
+    """
+    batch_key, step_key = jax.random.split(key)
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+
+    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, jax.Array]:
+        return update(step_key, state, take(data, indices), loss, optimizer)
+
+    class Best(NamedTuple):
+        value: jax.Array
+        round: jax.Array
+        params: Params
+
+    def run(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+        state, best = carry
+        indices = batch_indices(batch_key, num_rows, batch_size, state.step, steps_per_round)
+        state, losses = lax.scan(step, state, indices)
+        if evaluate is None:
+            return (state, Best(best.value, number, state.params)), (losses, jnp.float32(jnp.nan))
+        value = evaluate(state.params).astype(jnp.float32)
+        # A NaN compares false, so it is never an improvement.
+        better = value < best.value
+        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, best.params)
+        best = Best(jnp.where(better, value, best.value), jnp.where(better, number, best.round), kept)
+        return (state, best), (losses, value)
+
+    def skip(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+        return carry, (jnp.full(steps_per_round, jnp.nan, jnp.float32), jnp.float32(jnp.nan))
+
+    def round_(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+        state, best = carry
+        stop = state.failed_at >= 0
+        if evaluate is not None and patience is not None:
+            stop |= number - best.round > patience
+        out: tuple[tuple[TrainState, Best], Any] = lax.cond(stop, skip, run, carry, number)
+        return out
+
+    first = Best(jnp.float32(jnp.inf), jnp.int32(0), params)
+    (state, best), (losses, evaluations) = lax.scan(
+        round_, (start(params, optimizer), first), jnp.arange(num_rounds, dtype=jnp.int32)
+    )
+    return Fitted(best.params, losses, evaluations, best.round, state.failed_at)
