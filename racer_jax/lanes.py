@@ -63,7 +63,8 @@ def packing_order(element: np.ndarray, num_words: int, num_kinds: int = 1, kind:
     def by_place(x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, _BYTES, 8).transpose(1, 2, 0)
 
-    return Order(by_place(row).astype(np.int32), by_place(1 << (padded & 7)).astype(np.uint8))
+    mask = (1 << (padded & 7)) * (np.arange(num) < len(element))  # what pads is no bit
+    return Order(by_place(row).astype(np.int32), by_place(mask).astype(np.uint8))
 
 
 def as_bytes(words: jax.Array) -> jax.Array:

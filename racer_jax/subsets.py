@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 Words = tuple[jax.Array, jax.Array]
 Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
@@ -24,9 +25,9 @@ _ROUND = 64
 _DIGIT_COST = 0.35
 
 
-def load(array: jax.Array, index: jax.Array) -> jax.Array:
+def load(array: ArrayLike, index: jax.Array) -> jax.Array:
     """`array[index]` along the first axis for indices known to be in bounds: no clamping, no wrapping."""
-    return array.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return jnp.asarray(array).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:

@@ -433,6 +433,8 @@ def stream_trials(
         if path.exists():
             sums = load_sums(path, run)
     done = next(iter(sums.values())).num if sums else 0
+    if done > num_trials:
+        raise ValueError(f"checkpoint {path} holds {done} trials, more than the {num_trials} asked for")
     if progress is not None and done:
         progress(min(done, num_trials))
     pilot = min(max(chunk_size, _PILOT), num_trials)

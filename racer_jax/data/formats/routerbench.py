@@ -17,7 +17,7 @@ import numpy as np
 
 from racer_jax.data.answers import letter, text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
+from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
 from racer_jax.data.formats._text import CsvFile, column_of_floats, column_of_labels, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
@@ -96,22 +96,20 @@ def read_routerbench(
     for i, row in enumerate(joined):
         answers[i] = row.answers
     costs = np.stack([row.costs for row in joined])
-    try:
-        table = RoutingTable(
-            ids=list(rows),
-            texts=[row.question for row in joined],
-            models=models,
-            correct=correct,
-            group=[row.group for row in joined],
-            graded=None if rule is None else scores,
-            answers=answers,
-            cost=None if np.isnan(costs).all() else costs,
-            label_rule=GIVEN if rule is None else rule.name,
-            missing=absent,
-            notes=_notes(rows, correct, answers),
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=list(rows),
+        texts=[row.question for row in joined],
+        models=models,
+        correct=correct,
+        group=[row.group for row in joined],
+        graded=None if rule is None else scores,
+        answers=answers,
+        cost=None if np.isnan(costs).all() else costs,
+        label_rule=GIVEN if rule is None else rule.name,
+        missing=absent,
+        notes=_notes(rows, correct, answers),
+    )
     return settle_missing(table, missing, path)
 
 
