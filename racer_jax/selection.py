@@ -25,9 +25,7 @@ from jax.typing import ArrayLike
 from racer_jax._checks import check_floating, is_traced
 from racer_jax.aggregation import log_odds, model_order, prefix_answers, voted_right
 from racer_jax.calibration import Alpha, miss_budget
-from racer_jax.splits import Counts, check_integer
 from racer_jax.steps import Pool
-from racer_jax.trials import split_parts
 
 MAJORITY = "majority"
 # Log-spaced, as in the paper's tuning: from the heaviest voter alone to almost a majority.
@@ -231,70 +229,65 @@ def _choices(
     return choices
 
 
-def select_trials(
-    key: jax.Array,
-    pool: Pool,
-    right: ArrayLike,
-    *,
-    num_calibration: Counts,
-    num_validation: Counts,
-    alpha: Alpha,
-    num_trials: int,
-    first_trial: int = 0,
-    tolerance: float = 1.0,
-) -> Selections:
-    """Random splits: each chooses alpha and aggregation on its own validation part.
+def _indices(part: np.ndarray, code: int) -> np.ndarray:
+    """The queries of one part, `[s, v]`; every split must have as many."""
+    inside = part == code
+    counts = inside.sum(axis=1)
+    if (counts != counts[0]).any() or not counts[0]:
+        raise ValueError(
+            f"part must hold as many queries of part {code} in every split, at least one, got {counts.min()} to "
+            f"{counts.max()}"
+        )
+    return np.asarray(np.nonzero(inside)[1].reshape(len(part), -1))
+
+
+def select(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha, tolerance: float = 1.0) -> Selections:
+    """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
 
     The full ensemble chooses its aggregation on the same validation part: most right answers, of several the first.
 
     Args:
-      key: A typed PRNG key. Trial i depends on `fold_in(key, i)` alone; `split_parts` replays its parts.
+      part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`, from `split_parts`.
       pool: From `pool_steps`, of the nonconformity and tie-break that `right` was made with.
       right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`; `VoteTables.right`.
-      num_calibration: Calibration queries of a split.
-      num_validation: Validation queries of a split, at least 1.
       alpha: Risk levels in (0, 1) to choose from, one or several.
-      num_trials: S.
-      first_trial: Index of the first.
       tolerance: How many standard errors behind the best still count as good; 0 insists on the best.
 
     Returns:
       The `Selections`.
 
     Raises:
-      TypeError: If a count is not an integer, or `right` not boolean.
-      ValueError: If a count or an alpha is out of range, the shapes do not fit, or the tolerance is negative.
+      TypeError: If `part` does not hold integers, or `right` is not boolean.
+      ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size of a part, or the
+        tolerance is negative.
     """
-    if is_traced(right):
-        raise TypeError("select_trials runs on the host and cannot be traced; call it outside jit")
-    tables = np.asarray(right)
+    if is_traced(part, right):
+        raise TypeError("select runs on the host and cannot be traced; call it outside jit")
+    parts, tables, num = np.asarray(part), np.asarray(right), pool.num_queries
+    if parts.dtype.kind not in "iu":
+        raise TypeError(f"part must hold integers, got dtype {parts.dtype}")
     if tables.dtype != np.bool_:
         raise TypeError(f"right must be boolean, got dtype {tables.dtype}")
-    num = pool.num_queries
+    if parts.ndim != 2 or parts.shape[1] != num or not len(parts):
+        raise ValueError(f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got {parts.shape}")
     if tables.ndim != 3 or tables.shape[1] != num or tables.shape[2] < 2:
         raise ValueError(f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got {tables.shape}")
-    check_integer("num_trials", num_trials, 1)
-    check_integer("num_validation", num_validation, 1)
     if not 0 <= tolerance < inf:
         raise ValueError(f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}")
-    trials = np.arange(first_trial, first_trial + num_trials)
-    part = split_parts(key, trials, pool, num_calibration=num_calibration, num_validation=num_validation)
-    positions = np.nonzero(part[:, pool.order] == 0)[1].reshape(num_trials, -1)
+    positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
     rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
-    infinite = np.full((num_trials, 1), num)  # rank n + 1 is the threshold +inf
+    infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
     at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
-    validation = np.nonzero(part == 1)[1].reshape(num_trials, -1)
-    entries = _entries(pool, tables.shape[2] - 1)
     choices = _choices(
         jnp.asarray(at, jnp.int32),
         jnp.asarray(validation, jnp.int32),
-        jnp.asarray(entries),
+        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
         jnp.asarray(np.moveaxis(tables, 0, -1)),
         jnp.float32(tolerance),
         _BATCH,
     )
     return Selections(
-        part=part,
+        part=parts,
         alpha=np.asarray(choices.alpha),
         aggregation=np.asarray(choices.aggregation),
         full_aggregation=np.asarray(choices.full_aggregation),

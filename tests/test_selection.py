@@ -7,7 +7,7 @@ import pytest
 
 import racer_jax as racer
 from racer_jax import reference, reference_votes
-from racer_jax.selection import TEMPERATURES, select_trials, vote_tables
+from racer_jax.selection import TEMPERATURES, select, vote_tables
 from racer_jax.steps import pool_steps
 from racer_jax.trials import split_parts, split_trials
 
@@ -51,6 +51,10 @@ def test_tables_hold_the_vote_of_every_set(study):
             assert tables.right[k, i].tolist() == expected
 
 
+def parts_of(study, num_splits):
+    return split_parts(jax.random.key(9), jnp.arange(num_splits), study[-1], **SPLIT)
+
+
 def chosen_plainly(study, part, tolerance):
     """One split in plain Python: alpha, aggregation, the full ensemble's aggregation, models called."""
     _, correct, _, nonconformity, ties, _, tables, _ = study
@@ -83,9 +87,8 @@ def chosen_plainly(study, part, tolerance):
 @pytest.mark.parametrize("tolerance", [0, 1, 2.5])
 def test_every_split_chooses_as_plain_python_does(study, tolerance):
     pool, tables, key = study[-1], study[-2], jax.random.key(6)
-    picked = select_trials(key, pool, tables.right, **SPLIT, alpha=ALPHAS, num_trials=15, tolerance=tolerance)
     parts = split_parts(key, jnp.arange(15), pool, **SPLIT)
-    assert picked.part.tolist() == parts.tolist()
+    picked = select(parts, pool, tables.right, alpha=ALPHAS, tolerance=tolerance)
     for s in range(15):
         alpha, aggregation, full, called = chosen_plainly(study, parts[s], tolerance)
         assert (int(picked.alpha[s]), int(picked.aggregation[s])) == (alpha, aggregation)
@@ -104,7 +107,7 @@ def test_a_single_choice_agrees_with_the_engine_of_trials(study):
     pool = pool_steps(nonconformity, correct, ties, metrics={"accuracy": tables.right[1]})
     key = jax.random.key(7)
     trials = split_trials(key, pool, **SPLIT, alpha="0.2", num_trials=20)
-    picked = select_trials(key, pool, tables.right[1:2], **SPLIT, alpha="0.2", num_trials=20)
+    picked = select(split_parts(key, jnp.arange(20), pool, **SPLIT), pool, tables.right[1:2], alpha="0.2")
     np.testing.assert_allclose(picked.accuracy(tables.right[1:2]), trials.extra["accuracy"][:, 0], rtol=1e-6)
     np.testing.assert_allclose(picked.mean(picked.num_called), trials.size[:, 0], rtol=1e-6)
     np.testing.assert_allclose(picked.mean(picked.num_called, 1), trials.validation["size"][:, 0], rtol=1e-6)
@@ -113,23 +116,14 @@ def test_a_single_choice_agrees_with_the_engine_of_trials(study):
     assert picked.mean(correct[:, 0])[3] == pytest.approx(correct[picked.part[3] == 2, 0].mean())
 
 
-def test_a_trial_can_be_replayed(study):
-    pool, right = study[-1], study[-2].right
-    whole = select_trials(jax.random.key(8), pool, right, **SPLIT, alpha=ALPHAS, num_trials=6)
-    late = select_trials(jax.random.key(8), pool, right, **SPLIT, alpha=ALPHAS, num_trials=2, first_trial=4)
-    for a, b in zip(whole, late, strict=True):
-        assert a[4:].tolist() == b.tolist()
-
-
 def test_an_infeasible_alpha_calls_every_model(study):
-    picked = select_trials(jax.random.key(9), study[-1], study[-2].right, **SPLIT, alpha=0.01, num_trials=3)
+    picked = select(parts_of(study, 3), study[-1], study[-2].right, alpha=0.01)
     assert (picked.num_called == MODELS).all()
 
 
 def test_more_tolerance_never_calls_more_models_on_validation(study):
     def calls(tolerance):
-        options = {"alpha": ALPHAS, "num_trials": 40, "tolerance": tolerance}
-        picked = select_trials(jax.random.key(10), study[-1], study[-2].right, **SPLIT, **options)
+        picked = select(parts_of(study, 40), study[-1], study[-2].right, alpha=ALPHAS, tolerance=tolerance)
         return picked.mean(picked.num_called, 1)
 
     best, near, far = calls(0.0), calls(1.0), calls(3.0)
@@ -147,24 +141,29 @@ def test_temperatures_span_what_the_paper_tunes():
 ONES = np.ones((2, NUM, MODELS + 1), bool)
 
 
+PARTS = np.repeat([[0, 1, 2]], 2, 0).repeat([40, 11, 10], 1)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"right": ONES.astype(float)}, TypeError, "right must be boolean"),
         ({"right": ONES[:, 1:]}, ValueError, r"right must have shape \[k, n, m \+ 1\] with the n = 61"),
-        ({"num_trials": 0}, ValueError, "num_trials must be at least 1"),
-        ({"num_trials": 1.5}, TypeError, "num_trials must be an integer"),
-        ({"num_validation": 0}, ValueError, "num_validation must be at least 1"),
-        ({"num_calibration": 50}, ValueError, "must leave at least one"),
+        ({"part": PARTS.astype(float)}, TypeError, "part must hold integers"),
+        ({"part": PARTS[:, 1:]}, ValueError, r"part must have shape \[s, n\] with s >= 1 and the n = 61"),
+        ({"part": PARTS[:0]}, ValueError, "with s >= 1"),
+        ({"part": np.where(PARTS == 1, 2, PARTS)}, ValueError, "queries of part 1 in every split, at least one, got 0"),
+        ({"part": np.where(PARTS == 2, 0, PARTS)}, ValueError, "queries of part 2 in every split, at least one, got 0"),
+        ({"part": np.concatenate([PARTS, 2 - PARTS])}, ValueError, "part 0 in every split, at least one, got 10 to 40"),
         ({"tolerance": -1}, ValueError, "tolerance must be a finite number"),
         ({"tolerance": float("nan")}, ValueError, "tolerance must be a finite number"),
         ({"alpha": 1.5}, ValueError, "alpha must be in"),
     ],
 )
 def test_errors_of_selection(study, change, error, message):
-    arguments = {"right": study[-2].right, **SPLIT, "alpha": ALPHAS, "num_trials": 2} | change
+    arguments = {"part": PARTS, "right": study[-2].right, "alpha": ALPHAS} | change
     with pytest.raises(error, match=message):
-        select_trials(jax.random.key(0), study[-1], **arguments)
+        select(pool=study[-1], **arguments)
 
 
 def test_errors_of_tables_and_lookups(study):
@@ -176,10 +175,8 @@ def test_errors_of_tables_and_lookups(study):
     with pytest.raises(ValueError, match=r"scores must have shape \[n, m\]"):
         vote_tables(nonconformity, answers, scores[0], correct, ties)
     with pytest.raises(TypeError, match="cannot be traced"):
-        jax.jit(lambda r: select_trials(jax.random.key(0), pool, r, **SPLIT, alpha=0.1, num_trials=1).alpha)(
-            jnp.asarray(tables.right)
-        )
-    picked = select_trials(jax.random.key(0), pool, tables.right, **SPLIT, alpha=0.1, num_trials=2)
+        jax.jit(lambda right: select(PARTS, pool, right, alpha=0.1).alpha)(jnp.asarray(tables.right))
+    picked = select(PARTS, pool, tables.right, alpha=0.1)
     with pytest.raises(ValueError, match=r"values must have shape \[n\] or \[s, n\] = \(2, 61\)"):
         picked.mean(np.ones(3))
     with pytest.raises(ValueError, match=r"table must have shape \[n, m \+ 1\] with n = 61"):
