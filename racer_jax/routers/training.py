@@ -120,7 +120,9 @@ def update(
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
 
 
-def batch_indices(key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array, num_steps: int) -> jax.Array:
+def batch_indices(
+    key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array | int, num_steps: int
+) -> jax.Array:
     """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
 
     Args:

@@ -1,6 +1,5 @@
 """Checkpoints: written, read back bit for bit, and refused with a list of what does not fit."""
 
-import json
 import shutil
 
 import jax
@@ -19,7 +18,6 @@ from racer_jax.encoders.checkpoint import (
     resolve,
     save_model,
 )
-from racer_jax.encoders.files import write_atomically, write_json
 from tests.encoders.conftest import TINY
 
 
@@ -208,17 +206,3 @@ def test_remat_and_dropout_change_no_shapes(tiny_bert):
 def test_bad_inputs(tiny_bert, ids, mask, error, message):
     with pytest.raises(error, match=message):
         load_model(tiny_bert)(jnp.asarray(ids), jnp.asarray(mask))
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"b": 1})
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        write_atomically(path, fail)
-    assert json.loads(path.read_text()) == {"b": 1}
-    assert list(tmp_path.iterdir()) == [path]
