@@ -215,11 +215,12 @@ def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tup
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
     """
     lanes = keys.shape[-1] // plan.draw.calibration.num.shape[0]
-    drawn = [
-        part if part is None else words_by_position(part, plan.draw, lanes) for part in trial_parts(keys, plan.draw)
-    ]
-    words, validation = drawn
-    parts = {"test": ~words} if validation is None else {"test": ~(words | validation), "validation": validation}
+    drawn, validation = trial_parts(keys, plan.draw)
+    words = words_by_position(drawn, plan.draw, lanes)
+    parts = {"test": ~words}
+    if validation is not None:
+        validation = words_by_position(validation, plan.draw, lanes)
+        parts = {"test": ~(words | validation), "validation": validation}
 
     # The words of the calibration part and the blocks of all the others, summed in one go.
     bits, running, per_row = [], [], [lax.population_count(words).astype(jnp.int32)]
@@ -251,12 +252,12 @@ def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tup
         begin = num_words + i * num_blocks
         packed = Packed(bits[i], running[i], before[begin : begin + num_blocks])
 
-        def count(_: None, plane: tuple[jax.Array, jax.Array], packed: Packed = packed) -> tuple[None, jax.Array]:
+        def prefix(_: None, plane: tuple[jax.Array, jax.Array], packed: Packed = packed) -> tuple[None, jax.Array]:
             entry, begin = plane
             start = load(packed.before, begin >> 7)[None]  # planes begin with a block
             return None, count_before(packed, load(entry, position)) - start
 
-        counts = lax.scan(count, None, (plan.planes.entry, plan.planes.begin))[1]
+        counts: jax.Array = lax.scan(prefix, None, (plan.planes.entry, plan.planes.begin))[1]
         uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank) if shape.distinct else None
         result[name] = _metric_values(shape, counts, sizes[name], uncovered)
         if not shape.means:
