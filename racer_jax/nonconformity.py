@@ -37,7 +37,8 @@ class TieBroken(NamedTuple):
     tie: jax.Array
 
 
-def _check_null(null: str) -> None:
+def check_null(null: str) -> None:
+    """Refuses what is not a null mode."""
     if null not in NULL_MODES:
         raise ValueError(f"null must be one of {NULL_MODES}, got {null!r}")
 
@@ -83,7 +84,7 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     >>> augment(jnp.array([0.25, 0.75])).tolist()
     [0.25, 0.75, 0.25]
     """
-    _check_null(null)
+    check_null(null)
     scores = jnp.asarray(scores)
     check_scores(scores)
     if null == "paper":

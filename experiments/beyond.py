@@ -1,0 +1,455 @@
+"""Sizes at the same risk: RACER-P and RACER-G, the static order, and orders by marginal coverage gain (RACER-J).
+
+    python experiments/beyond.py                                  # the embedded simulated pool
+    python experiments/beyond.py --data FOLDER                    # RouterDC's files, hashed n-grams
+    python experiments/beyond.py --data FOLDER --encoder both     # and MiniLM beside them
+
+Routers, orders and laws learn from the training files alone. Each benchmark's test file is calibrated and measured over
+all its calibration/test splits at once, by the exact law. Differences to the static order are paired, with bootstrap
+errors over queries. Sizes are compared within one null mode, and across modes at equal avoidable-miss rate.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import racer_jax as racer
+from racer_jax import plotting, reporting
+from racer_jax.black_box import factor, fit_loadings, pattern_law, tilt
+from racer_jax.comparing import at_equal_service, bootstrap_sizes
+from racer_jax.data import RoutingTable, read_routerdc_parts, simulated_pool
+from racer_jax.data.combine import concat
+from racer_jax.encoders.base import Encoder
+from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
+from racer_jax.encoders.hashing import HashedNgrams
+from racer_jax.encoders.surface import SurfaceEncoder
+from racer_jax.exact import SplitLaw, pool_law
+from racer_jax.nonconformity import NullMode
+from racer_jax.pools import unseen_questions
+from racer_jax.routers import KNNR
+from racer_jax.routers.coverage import RacerJ
+from racer_jax.routers.gains import LearnedGains
+from racer_jax.routers.mlp import MLPConfig, fit_mlps
+from racer_jax.steps import Pool, pool_steps
+
+STATIC, ORACLE = "static", "oracle"
+# Drawn in the figure; the tables hold every score.
+DRAWN = ("P, MLP", "P, KNN", STATIC, "J blend", "J tilt, MLP", "J learned")
+# Avoidable-miss rates at which sizes are compared across null modes, and the risk levels that find them.
+SERVICE = (0.05, 0.1, 0.2)
+SERVICE_ALPHAS = tuple(f"{i / 100:g}" for i in range(1, 60))
+NUM_FOLDS = 5
+
+Nonconformity = Callable[[NullMode], jax.Array]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the comparison."""
+
+    data: Annotated[Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"] = None
+    encoder: Annotated[Literal["hashed", "both"], "hashed n-grams, or MiniLM beside them"] = "hashed"
+    alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
+    null: Annotated[NullMode, "null mode of the tables"] = "free"
+    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
+    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
+    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
+    ridge: Annotated[float, "penalty of the learned gains"] = 8.0
+    networks: Annotated[int, "MLP routers averaged"] = 2
+    epochs: Annotated[int, "epochs of training an MLP router, at most"] = 20
+    resamples: Annotated[int, "bootstrap resamples of the queries"] = 200
+    queries: Annotated[int, "queries of each file at most; 0 for all"] = 0
+    seed: Annotated[int, "seed of everything"] = 0
+    output: Annotated[Path, "folder of the results"] = Path("results/beyond")
+    cache: Annotated[Path | None, "folder that keeps embeddings between runs (--encoder both)"] = None
+
+    def __post_init__(self) -> None:
+        reporting.parse_alphas(self.alphas)
+        if not 0 < self.calibration < 1:
+            raise ValueError(f"calibration must be in (0, 1), got {self.calibration}")
+        for name, least in (("networks", 1), ("resamples", 2), ("queries", 0), ("neighbors", 1), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class Cell(NamedTuple):
+    """One score on one benchmark, arrays by alpha `[a]`.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      risk: Exact mean test risk over all splits.
+      size: Exact mean number of models called.
+      avoidable_miss: Share that some model could answer while none that can was called.
+      abstention: Share of queries without a model called.
+      change: Size relative to the static order's, minus 1.
+      change_error: Its bootstrap standard error over queries, paired.
+      against_p: Size relative to RACER-P's on the MLP router, minus 1.
+      against_p_error: Its bootstrap standard error, paired.
+    """
+
+    benchmark: str
+    score: str
+    risk: np.ndarray
+    size: np.ndarray
+    avoidable_miss: np.ndarray
+    abstention: np.ndarray
+    change: np.ndarray
+    change_error: np.ndarray
+    against_p: np.ndarray
+    against_p_error: np.ndarray
+
+
+class Service(NamedTuple):
+    """Sizes of one score at equal avoidable-miss rate.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      null: Null mode.
+      size: Mean number of models called at each rate of `SERVICE`; NaN where the mode does not reach it.
+    """
+
+    benchmark: str
+    score: str
+    null: str
+    size: np.ndarray
+
+
+class Result(NamedTuple):
+    """The whole comparison.
+
+    Attributes:
+      alphas: Risk levels as written.
+      null: Null mode of the cells.
+      cells: One for each benchmark and score.
+      service: Sizes at equal avoidable-miss rate, null modes `paper` and `free`.
+      notes: By benchmark, what was left out.
+    """
+
+    alphas: tuple[str, ...]
+    null: str
+    cells: list[Cell]
+    service: list[Service]
+    notes: dict[str, str]
+
+
+# --- what is compared ------------------------------------------------------------------------------------------------
+
+
+def load_tables(config: Config, key: jax.Array) -> tuple[RoutingTable, RoutingTable, dict[str, str]]:
+    """Training rows, test rows without repeats or trained-on questions, and what was left out of each benchmark."""
+    if config.data is None:
+        parts = simulated_pool(key)
+        train, test = (concat([getattr(part, which) for part in parts.values()]) for which in ("train", "test"))
+        notes = {}
+    else:
+        train, whole = read_routerdc_parts(config.data)
+        kept = {name: unseen_questions(train, whole.select(group=name)) for name in whole.groups}
+        test, notes = concat([rows for rows, _ in kept.values()]), {name: note for name, (_, note) in kept.items()}
+    if config.queries:
+        train, test = (first_of_each_group(table, config.queries) for table in (train, test))
+    return train, test, notes
+
+
+def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
+    """At most so many rows of each group."""
+    groups = np.array(table.group)
+    return table.select(np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups])))
+
+
+def embed(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> tuple[np.ndarray, ...]:
+    """Embeddings of training and test rows, and the same with the texts' surface beside them."""
+    hashed: Encoder = ReducedEncoder.fit(key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3)))
+    if config.encoder == "both":
+        from racer_jax.encoders.text import minilm
+
+        hashed = JoinedEncoder((minilm(cache=config.cache), hashed))
+    surface = SurfaceEncoder.fit(train.texts)
+    x, z = hashed.encode(train.texts), hashed.encode(test.texts)
+    return x, z, np.hstack([x, surface.encode(train.texts)]), np.hstack([z, surface.encode(test.texts)])
+
+
+def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Scores a k-NN router gives to training rows it does not hold, float32 `[n, m]`."""
+    fold = np.asarray(jax.random.randint(key, len(x), 0, NUM_FOLDS))
+    scores = np.zeros(correct.shape, np.float32)
+    for i in range(NUM_FOLDS):
+        inside = fold != i
+        scores[~inside] = KNNR.fit(x[inside], correct[inside], k=min(100, int(inside.sum())))(x[~inside])
+    return scores
+
+
+def nonconformities(
+    config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
+) -> dict[str, Nonconformity]:
+    """Every score: null mode -> nonconformity of all test rows. Learned from training rows alone."""
+    encoder_key, network_key, fold_key = jax.random.split(key, 3)
+    x, z, x_wide, z_wide = embed(config, encoder_key, train, test)
+    correct, groups = train.correct, train.group
+    k = min(100, len(x))
+    knn = KNNR.fit(x, correct, k=k)(z)
+    networks, _ = fit_mlps(
+        jax.random.split(network_key, config.networks), x, correct, MLPConfig(max_epochs=config.epochs)
+    )
+    mlp = jnp.mean(jnp.stack([network(z) for network in networks]), axis=0)
+    law = pattern_law(correct)
+    loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)
+    blend = RacerJ.fit(x, correct, groups=groups, k=min(config.neighbors, len(x)), w=config.blend)
+    static = RacerJ.fit(x, correct, groups=groups, k=1, w=0.0)
+    learned = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
+    return {
+        "P, KNN": lambda null: racer.inverse_probability(knn, null),
+        "P, MLP": lambda null: racer.inverse_probability(mlp, null),
+        "G, KNN": lambda null: racer.gap(knn, null),
+        "G, MLP": lambda null: racer.gap(mlp, null),
+        STATIC: lambda null: static(z, test.group, null),
+        "J blend": lambda null: blend(z, test.group, null),
+        "J tilt, KNN": lambda null: tilt(knn, law, null),
+        "J tilt, MLP": lambda null: tilt(mlp, law, null),
+        "J factor, KNN": lambda null: factor(knn, loadings, null),
+        "J learned": lambda null: learned(z_wide, test.group, null),
+    }
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+def pools_of(
+    key: jax.Array, test: RoutingTable, name: str, scores: dict[str, Nonconformity], null: NullMode
+) -> dict[str, Pool]:
+    """Score -> the benchmark's queries in rank space; all scores break ties by the same keys."""
+    rows = np.array(test.group) == name
+    ties = racer.tie_break(key, (int(rows.sum()), test.correct.shape[1] + 1))
+    return {score: pool_steps(call(null)[rows], test.correct[rows], ties) for score, call in scores.items()}
+
+
+def relative(size: np.ndarray, base: np.ndarray, sampled: np.ndarray, base_sampled: np.ndarray) -> tuple[Any, Any]:
+    """Size over base minus 1, and its paired bootstrap error."""
+    return size / base - 1, (sampled / base_sampled).std(axis=0, ddof=1)
+
+
+def cells_of(
+    key: jax.Array, config: Config, alphas: tuple[str, ...], name: str, pools: dict[str, Pool], nobody: float
+) -> list[Cell]:
+    """The cells of one benchmark, the trivial oracle last."""
+    num = next(iter(pools.values())).num_queries
+    laws = {
+        score: pool_law(pool, num_calibration=calibration_size(config, num), alpha=alphas)
+        for score, pool in pools.items()
+    }
+    sampled = bootstrap_sizes(key, pools, alphas, config.resamples)
+    cells = []
+    for score, law in laws.items():
+        versus_static = relative(law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC])
+        versus_p = relative(law.size_mean, laws["P, MLP"].size_mean, sampled[score], sampled["P, MLP"])
+        cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
+    return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
+
+
+def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
+    """Risk, size, avoidable miss and abstention."""
+    return law.risk_mean, law.size_mean, law.avoidable_miss_mean, law.abstention_mean
+
+
+def calibration_size(config: Config, num: int) -> int:
+    """Number of calibration queries of a split, at least one on either side."""
+    return min(max(1, round(num * config.calibration)), num - 1)
+
+
+def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
+    """Who knows every answer calls one right model, or none: max(0, 1 - share nobody answers - alpha)."""
+    size = np.maximum(0, 1 - nobody - alpha)
+    base = {cell.score: cell.size for cell in cells}
+    none = np.zeros_like(size)
+    return Cell(
+        name,
+        ORACLE,
+        1 - nobody - size,
+        size,
+        1 - nobody - size,
+        1 - size,
+        size / base[STATIC] - 1,
+        none,
+        size / base["P, MLP"] - 1,
+        none,
+    )
+
+
+def service_of(config: Config, name: str, null: NullMode, pools: dict[str, Pool]) -> list[Service]:
+    """Sizes at equal avoidable-miss rate."""
+    rows = []
+    for score, pool in pools.items():
+        law = pool_law(pool, num_calibration=calibration_size(config, pool.num_queries), alpha=SERVICE_ALPHAS)
+        rows.append(Service(name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)))
+    return rows
+
+
+def run(
+    config: Config,
+    key: jax.Array,
+    train: RoutingTable,
+    test: RoutingTable,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Result:
+    """Compares every score on every benchmark; reads and writes nothing.
+
+    Args:
+      config: The options.
+      key: A typed PRNG key.
+      train: Training rows, with groups.
+      test: Rows that calibrate and test, with the same models and groups.
+      progress: Called with 1 after each benchmark.
+
+    Returns:
+      The `Result`; its notes are empty.
+    """
+    fit_key, tie_key, bootstrap_key = jax.random.split(key, 3)
+    alphas = reporting.parse_alphas(config.alphas)
+    scores = nonconformities(config, fit_key, train, test)
+    cells: list[Cell] = []
+    service: list[Service] = []
+    for i, name in enumerate(test.groups):
+        nobody = float((~test.select(group=name).correct.any(axis=1)).mean())
+        pools = {
+            null: pools_of(jax.random.fold_in(tie_key, i), test, name, scores, null)
+            for null in {config.null, "free", "paper"}
+        }
+        cells += cells_of(jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody)
+        for null in ("paper", "free"):
+            service += service_of(config, name, null, pools[null])
+        progress(1)
+    return Result(alphas, config.null, cells, service, {})
+
+
+# --- what a reader sees ----------------------------------------------------------------------------------------------
+
+
+def tables(result: Result) -> str:
+    """Sizes and paired changes of every benchmark, then sizes at equal service."""
+    parts = []
+    for name in dict.fromkeys(cell.benchmark for cell in result.cells):
+        own = [cell for cell in result.cells if cell.benchmark == name]
+        parts.append(f"{name}: models called at each alpha, null mode '{result.null}'")
+        parts.append(
+            reporting.text_table(["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own])
+        )
+        parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
+        shown = [cell for cell in own if cell.score not in (STATIC, ORACLE)]
+        parts.append(
+            reporting.text_table(
+                ["", *result.alphas],
+                [
+                    [
+                        c.score,
+                        *(f"{100 * d:+.0f} ± {100 * e:.0f}%" for d, e in zip(c.change, c.change_error, strict=True)),
+                    ]
+                    for c in shown
+                ],
+            )
+        )
+    parts.append(
+        "Sizes at equal avoidable-miss rate (the share that some model could answer while none that can was called)"
+    )
+    rows = [[row.benchmark, row.score, row.null, *(f"{size:.2f}" for size in row.size)] for row in result.service]
+    parts.append(reporting.text_table(["benchmark", "score", "null", *(f"{rate:g}" for rate in SERVICE)], rows))
+    return "\n\n".join(parts)
+
+
+def verdicts(result: Result) -> str:
+    """How RACER-J stands against RACER-P and against the static order, in a line for each benchmark."""
+    lines = []
+    for name in dict.fromkeys(cell.benchmark for cell in result.cells):
+        own = {cell.score: cell for cell in result.cells if cell.benchmark == name}
+        if "0.1" in result.alphas:
+            at = result.alphas.index("0.1")
+            each = ", ".join(
+                f"{score} {100 * own[score].against_p[at]:+.0f} ± {100 * own[score].against_p_error[at]:.0f}%"
+                for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
+            )
+            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {each}")
+        for score in ("J blend", "J learned"):
+            change, error = own[score].change, own[score].change_error
+            worst, best = int(np.argmax(change)), int(np.argmin(change))
+            lines.append(
+                f"{name}, {score} against static: from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% (alpha "
+                f"{result.alphas[best]}) to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% (alpha "
+                f"{result.alphas[worst]}); smaller at {int((change < 0).sum())} of {len(change)} alphas"
+            )
+    return "\n".join(lines)
+
+
+def csv_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each benchmark, score and alpha."""
+    return [
+        {
+            "benchmark": cell.benchmark,
+            "score": cell.score,
+            "null": result.null,
+            "alpha": alpha,
+            **{name: float(value[i]) for name, value in cell._asdict().items() if isinstance(value, np.ndarray)},
+        }
+        for cell in result.cells
+        for i, alpha in enumerate(result.alphas)
+    ]
+
+
+def figure(config: Config, result: Result, num_models: int) -> Figure:
+    """Size against alpha, a panel for each benchmark."""
+    alpha = np.array([float(a) for a in result.alphas])
+    panels = {
+        name: {
+            cell.score: plotting.SizeCurve(alpha, cell.size)
+            for score in DRAWN
+            for cell in result.cells
+            if cell.benchmark == name and cell.score == score
+        }
+        for name in dict.fromkeys(cell.benchmark for cell in result.cells)
+    }
+    return plotting.size_figure(panels, num_models, f"all calibration/test splits, null mode '{result.null}'")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the options, compares, prints and writes what it found; returns the exit status."""
+    config = reporting.parse_config(Config, "Compares the sizes of calibrated sets at the same risk.", arguments)
+    pool_key, run_key = jax.random.split(jax.random.key(config.seed))
+    try:
+        train, test, notes = load_tables(config, pool_key)
+        with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
+            result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(tables(result), end="\n\n")
+    print(verdicts(result))
+    for name, note in result.notes.items():
+        if note:
+            print(f"{name}: {note}")
+
+    def write(folder: Path) -> None:
+        reporting.write_json(
+            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+        )
+        reporting.write_csv(folder / "results.csv", csv_rows(result))
+        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
+        reporting.write_figure(folder / "size.png", figure(config, result, len(test.models)))
+
+    folder = reporting.finish(write, config.output)
+    print(f"In all {time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
