@@ -1,0 +1,140 @@
+"""How fast is MLPR trained, against PyTorch and scikit-learn on the same epochs?
+
+    python benchmarks/train_mlp.py
+
+The size of RouterDC's training files with the encoder "both". PyTorch runs the same network, batch size, dropout,
+optimizer (its fused AdamW) and evaluation of the held-out rows after every epoch; scikit-learn's MLPClassifier runs the
+same network, batch size and epochs without dropout and without evaluation. The held-out losses agree before anything is
+timed. A second line trains several seeds: under `vmap` here, one after another there. Needs `parity` and `clusters`.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import sklearn
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from timing import interleaved
+
+from racer_jax import reporting
+from racer_jax.routers.mlp import MLPConfig, fit_mlps
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rows: Annotated[int, "training queries, an eighth of which is held out"] = 5820
+    dim: Annotated[int, "columns of the embeddings"] = 640
+    models: Annotated[int, "number of models"] = 7
+    hidden: Annotated[int, "width of the hidden layer"] = 256
+    epochs: Annotated[int, "epochs"] = 10
+    seeds: Annotated[int, "seeds of the second line"] = 4
+    rounds: Annotated[int, "interleaved rounds"] = 3
+    output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/train_mlp")
+
+
+def problem(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings, and correctness that depends on them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(config.rows, config.dim)).astype(np.float32)
+    logits = x @ rng.normal(size=(config.dim, config.models)) / config.dim**0.5
+    return x, rng.random((config.rows, config.models)) < 1 / (1 + np.exp(-2 * logits))
+
+
+def fit_torch(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, seed: int) -> float:
+    """The same training in PyTorch; the held-out loss of the best epoch."""
+    torch.manual_seed(seed)
+    held = len(x) // 8
+    mean, scale = x[held:].mean(0), ours.input_scale / x[held:].std(0)
+    x_all, y_all = torch.from_numpy((x - mean) * scale), torch.from_numpy(y.astype(np.float32))
+    train_x, train_y, held_x, held_y = x_all[held:], y_all[held:], x_all[:held], y_all[:held]
+    network = torch.nn.Sequential(
+        torch.nn.Linear(config.dim, config.hidden),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(ours.dropout),
+        torch.nn.Linear(config.hidden, config.models),
+    )
+    optimizer = torch.optim.AdamW(
+        network.parameters(), ours.optimizer.learning_rate, weight_decay=ours.optimizer.weight_decay, fused=True
+    )
+    loss = torch.nn.BCEWithLogitsLoss()
+    best = float("inf")
+    for _ in range(config.epochs):
+        network.train()
+        for rows in torch.randperm(len(train_x)).split(ours.batch_size):
+            optimizer.zero_grad()
+            loss(network(train_x[rows]), train_y[rows]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.inference_mode():
+            best = min(best, float(loss(network(held_x), held_y)))
+    return best
+
+
+def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig) -> None:
+    """The same network and epochs in scikit-learn."""
+    held = len(x) // 8
+    model = MLPClassifier(
+        (config.hidden,),
+        alpha=0.1,
+        batch_size=ours.batch_size,
+        learning_rate_init=ours.optimizer.learning_rate,
+        max_iter=config.epochs,
+        n_iter_no_change=config.epochs,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x[held:], y[held:])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark, prints the table and writes the results."""
+    config = reporting.parse_config(Config, "MLP training against PyTorch and scikit-learn.", arguments)
+    x, y = problem(config)
+    ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
+
+    def fit_ours(num: int) -> list[float]:
+        _, reports = fit_mlps(jax.random.split(jax.random.key(0), num), x, y, ours)
+        return [float(report.evaluations.min()) for report in reports]
+
+    losses = {"ours": fit_ours(1)[0], "PyTorch": fit_torch(x, y, config, ours, 0)}
+    if abs(losses["ours"] - losses["PyTorch"]) > 0.02:
+        raise ValueError(f"the held-out losses differ: {losses}")
+    one: dict[str, Callable[[], object]] = {
+        "ours": lambda: fit_ours(1),
+        "PyTorch": lambda: fit_torch(x, y, config, ours, 0),
+        "scikit-learn": lambda: fit_sklearn(x, y, config, ours),
+    }
+    several: dict[str, Callable[[], object]] = {
+        "ours": lambda: fit_ours(config.seeds),
+        "PyTorch": lambda: [fit_torch(x, y, config, ours, seed) for seed in range(config.seeds)],
+    }
+    times = {"1 seed": interleaved(one, config.rounds), f"{config.seeds} seeds": interleaved(several, config.rounds)}
+    print(f"{config.epochs} epochs of {config.rows * 7 // 8} rows; held-out loss {losses}")
+    print(
+        reporting.text_table(
+            ["", "trainer", "seconds", "first call (s)", "ours is faster by"],
+            [
+                [label, name, f"{timing.warm:.3f}", f"{timing.first:.1f}", f"{timing.warm / group['ours'].warm:.2f}x"]
+                for label, group in times.items()
+                for name, timing in group.items()
+            ],
+        )
+    )
+    versions = {"torch": torch.__version__, "sklearn": sklearn.__version__, "threads": torch.get_num_threads()}
+    details = {"config": config, "environment": reporting.environment() | versions, "losses": losses, "times": times}
+    reporting.finish(lambda folder: reporting.write_json(folder / "results.json", details), config.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

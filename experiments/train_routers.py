@@ -1,0 +1,324 @@
+"""Trains the three base routers of the paper and compares the single model they choose with the baselines.
+
+    python experiments/train_routers.py                        # the embedded simulated pool
+    python experiments/train_routers.py --data FOLDER          # RouterDC's files
+
+Every seed fits an encoder on the union of the training files and trains a k-NN router (KNNR), a multilayer perceptron
+(MLPR) and a RouterDC head on its embeddings. Each router then sends every test query to the model it scores highest;
+the table gives the share answered rightly. The exit status is 1 where a router does not beat the best global single
+model, or on RouterDC's files misses the accuracy that is expected of it.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from tqdm import tqdm
+
+from racer_jax import reporting
+from racer_jax.data import RoutingTable, concat, read_routerdc_parts, simulated_pool
+from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
+from racer_jax.encoders.base import check_texts
+from racer_jax.routers.fit import RouterConfig, fit
+from racer_jax.routers.knn import KNNConfig
+from racer_jax.routers.mlp import MLPConfig
+from racer_jax.routers.report import routing_accuracy
+from racer_jax.routers.routerdc import RouterDCConfig
+
+# Mean accuracy over RouterDC's four test files that is expected with the encoder "both".
+EXPECTED = {"KNNR": 0.585, "MLPR": 0.585, "RouterDC": 0.580}
+ROUTERS = tuple(EXPECTED)
+BASELINES = ("random", "best global single", "best single per benchmark", "oracle")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the comparison."""
+
+    data: Annotated[Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"] = None
+    encoder: Annotated[
+        Literal["hashed", "minilm", "both"], "hashed n-grams with SVD, all-MiniLM-L6-v2 (extra minilm), or both joined"
+    ] = "both"
+    dim: Annotated[int, "columns kept by the SVD of the hashed n-grams"] = 256
+    neighbors: Annotated[int, "neighbours of KNNR"] = 100
+    epochs: Annotated[int, "epochs of MLPR at most; it stops early"] = 40
+    rounds: Annotated[int, "rounds of 100 steps of RouterDC"] = 10
+    seeds: Annotated[int, "number of seeds"] = 3
+    seed: Annotated[int, "the first seed"] = 0
+    cache: Annotated[Path | None, "folder that keeps the embeddings of all-MiniLM-L6-v2 between runs"] = None
+    output: Annotated[Path, "folder of the results"] = Path("results/train_routers")
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "neighbors", "epochs", "rounds", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Cell(NamedTuple):
+    """One router and seed.
+
+    Attributes:
+      router: Its name.
+      seed: The seed.
+      accuracy: Benchmark -> share of the test queries whose chosen model is right.
+      seconds: Time to fit it, embeddings aside, compilation included.
+      num_steps: Training steps taken.
+      problems: What the training report names as wrong.
+    """
+
+    router: str
+    seed: int
+    accuracy: dict[str, float]
+    seconds: float
+    num_steps: int
+    problems: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the benchmarks."""
+        return float(np.mean(list(self.accuracy.values())))
+
+
+class Result(NamedTuple):
+    """The whole comparison.
+
+    Attributes:
+      benchmarks: Their names.
+      cells: One for each router and seed.
+      baselines: Name -> benchmark -> accuracy.
+      best_single: The model that is right most often in training.
+      sizes: Number of training and of test queries.
+      failures: What a router missed, one sentence each.
+    """
+
+    benchmarks: tuple[str, ...]
+    cells: list[Cell]
+    baselines: dict[str, dict[str, float]]
+    best_single: str
+    sizes: tuple[int, int]
+    failures: tuple[str, ...]
+
+    def of(self, router: str) -> list[Cell]:
+        """The cells of one router."""
+        return [cell for cell in self.cells if cell.router == router]
+
+
+class Remembering:
+    """An encoder that encodes every text once: the seeds share what does not depend on them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, np.ndarray] = {}
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of the texts, float32 `[n, d]`."""
+        texts = check_texts(texts)
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._known.update(zip(new, self._encoder.encode(new), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
+def load_tables(config: Config) -> tuple[RoutingTable, RoutingTable]:
+    """The training and the test queries that the options ask for."""
+    if config.data is not None:
+        return read_routerdc_parts(config.data)
+    pool = simulated_pool(jax.random.key(config.seed))
+    return concat([part.train for part in pool.values()]), concat([part.test for part in pool.values()])
+
+
+def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[str, float]], str]:
+    """Accuracy of the baselines by benchmark, and the best global single model; chosen on the training queries."""
+    best = int(train.correct.mean(axis=0).argmax())
+    rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
+    for group in test.groups:
+        correct = test.select(group=group).correct
+        own = int(train.select(group=group).correct.mean(axis=0).argmax())
+        shares = (correct.mean(), correct[:, best].mean(), correct[:, own].mean(), correct.any(axis=1).mean())
+        for name, share in zip(BASELINES, shares, strict=True):
+            rows[name][group] = float(share)
+    return rows, train.models[best]
+
+
+def run(
+    config: Config,
+    train: RoutingTable,
+    test: RoutingTable,
+    minilm: Encoder | None = None,
+    progress: Any = lambda _: None,
+) -> Result:
+    """Fits every router under every seed and measures it; reads and writes nothing.
+
+    Args:
+      config: The options.
+      train: Training queries.
+      test: Test queries, with groups.
+      minilm: The encoder all-MiniLM-L6-v2, where the options ask for it.
+      progress: Called with the number of fits done since the last call.
+
+    Returns:
+      The `Result`.
+    """
+    hashed = Remembering(HashedNgrams())
+    fixed = Remembering(minilm) if minilm is not None else None
+    configs: dict[str, RouterConfig] = {
+        "KNNR": KNNConfig(config.neighbors),
+        "MLPR": MLPConfig(max_epochs=config.epochs),
+        "RouterDC": RouterDCConfig(num_rounds=config.rounds),
+    }
+    groups = {group: test.select(group=group) for group in test.groups}
+    cells = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        encoder_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(configs))
+        parts = [] if config.encoder == "minilm" else [ReducedEncoder.fit(encoder_key, train.texts, config.dim, hashed)]
+        encoder = Remembering(JoinedEncoder((*parts, *([fixed] if fixed is not None else []))))
+        encoder.encode(train.texts)
+        for key, (name, settings) in zip(keys, configs.items(), strict=True):
+            start = time.perf_counter()
+            router, report = fit(key, train, settings, encoder)
+            seconds = time.perf_counter() - start
+            accuracy = {group: routing_accuracy(router(part.texts), part.correct) for group, part in groups.items()}
+            num_steps, problems = (0, ()) if report is None else (report.num_steps, report.problems)
+            cells.append(Cell(name, seed, accuracy, seconds, num_steps, problems))
+            progress(1)
+    rows, best_single = baselines(train, test)
+    result = Result(test.groups, cells, rows, best_single, (len(train), len(test)), ())
+    return result._replace(failures=tuple(failures(config, result)))
+
+
+def failures(config: Config, result: Result) -> list[str]:
+    """What each router missed: the best global single model, and what is expected on RouterDC's files."""
+    found = []
+    bar = float(np.mean(list(result.baselines["best global single"].values())))
+    expected = config.data is not None and config.encoder == "both"
+    for router in ROUTERS:
+        mean = float(np.mean([cell.mean for cell in result.of(router)]))
+        if mean <= bar:
+            found.append(f"{router} {mean:.1%} does not beat the best global single model, {bar:.1%}")
+        if expected and mean < EXPECTED[router]:
+            found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
+    return found
+
+
+# --- what a reader sees ----------------------------------------------------------------------------------------------
+
+
+def table(result: Result) -> str:
+    """Accuracy in percent: routers as mean ± standard deviation over the seeds, baselines below them."""
+    rows = []
+    for router in ROUTERS:
+        cells = result.of(router)
+        values = np.array([[*cell.accuracy.values(), cell.mean] for cell in cells]) * 100
+        seconds = float(np.median([cell.seconds for cell in cells]))
+        spread = values.std(axis=0, ddof=1) if len(cells) > 1 else np.zeros(values.shape[1])
+        rows.append(
+            [
+                router,
+                *(f"{m:.1f} ± {s:.1f}" for m, s in zip(values.mean(axis=0), spread, strict=True)),
+                f"{seconds:.1f}",
+            ]
+        )
+    for name, by_group in result.baselines.items():
+        values = np.array([*by_group.values(), np.mean(list(by_group.values()))]) * 100
+        rows.append([name, *(f"{value:.1f}" for value in values), ""])
+    return reporting.text_table(["", *result.benchmarks, "mean", "fit (s)"], rows)
+
+
+def csv_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each router, seed and benchmark, and for each baseline and benchmark."""
+    rows: list[dict[str, Any]] = [
+        {"name": cell.router, "seed": cell.seed, "benchmark": group, "accuracy": value}
+        for cell in result.cells
+        for group, value in cell.accuracy.items()
+    ]
+    rows += [
+        {"name": name, "seed": "", "benchmark": group, "accuracy": value}
+        for name, by_group in result.baselines.items()
+        for group, value in by_group.items()
+    ]
+    return rows
+
+
+def figure(result: Result) -> Figure:
+    """A panel for each benchmark and one for their mean: a dot for each seed, a line for each baseline."""
+    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
+    colors = ("#0072B2", "#D55E00", "#009E73")
+    lines = dict(zip(BASELINES, (("0.6", ":"), ("0.2", "-"), ("0.2", "--"), ("0.6", "-.")), strict=True))
+    names = [*result.benchmarks, "mean"]
+    with mpl.rc_context(style):
+        picture = Figure(figsize=(2.2 * len(names), 3.8), layout="constrained")
+        panels = picture.subplots(1, len(names), squeeze=False)[0]
+        for panel, name in zip(panels, names, strict=True):
+            for x, (router, color) in enumerate(zip(ROUTERS, colors, strict=True)):
+                values = [cell.mean if name == "mean" else cell.accuracy[name] for cell in result.of(router)]
+                panel.plot([x] * len(values), values, "o", color=color, ms=5, alpha=0.7)
+                panel.plot([x - 0.3, x + 0.3], [np.mean(values)] * 2, color=color, lw=2)
+            for baseline, (gray, dashes) in lines.items():
+                by_group = result.baselines[baseline]
+                value = float(np.mean(list(by_group.values()))) if name == "mean" else by_group[name]
+                panel.axhline(value, color=gray, ls=dashes, lw=1, label=baseline)
+            panel.set_title(name)
+            panel.set_xticks(range(len(ROUTERS)), ROUTERS, rotation=30)
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        panels[0].set_ylabel("test queries answered rightly")
+        handles, labels = panels[0].get_legend_handles_labels()
+        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        picture.suptitle(
+            "Accuracy of the one model that each router chooses: a dot for each seed, a bar for their mean"
+        )
+    return picture
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the options, trains, prints and writes what it found; returns the exit status."""
+    config = reporting.parse_config(Config, "Trains the base routers and compares them with the baselines.", arguments)
+    start = time.perf_counter()
+    try:
+        train, test = load_tables(config)
+        minilm = None
+        if config.encoder != "hashed":
+            from racer_jax.encoders.text import minilm as load_minilm
+
+            minilm = load_minilm(cache=config.cache)
+        # None: off where there is no terminal.
+        with tqdm(total=config.seeds * len(ROUTERS), unit="fit", disable=None) as bar:
+            result = run(config, train, test, minilm, bar.update)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    num_train, num_test = result.sizes
+    print(
+        f"Accuracy in percent of the chosen model; encoder '{config.encoder}', {num_train} training and {num_test} "
+        f"test queries, {config.seeds} seeds (mean ± standard deviation)\n\n{table(result)}\n"
+    )
+    print(
+        f"The best global single model is {result.best_single}; both kinds of best are chosen on the training queries."
+    )
+    for cell in result.cells:
+        for problem in cell.problems:
+            print(f"{cell.router}, seed {cell.seed}: {problem}")
+    for failure in result.failures:
+        print(f"FAIL: {failure}")
+    if not result.failures:
+        print("PASS: every router beats the best global single model and is as good as expected of it.")
+
+    def write(folder: Path) -> None:
+        details = {"config": config, "environment": reporting.environment(), "result": result}
+        reporting.write_json(folder / "results.json", details)
+        reporting.write_csv(folder / "results.csv", csv_rows(result))
+        reporting.write_figure(folder / "accuracy.png", figure(result))
+
+    folder = reporting.finish(write, config.output)
+    print(f"Wrote results.json, results.csv and accuracy.png to {folder}; in all {time.perf_counter() - start:.0f} s.")
+    return 1 if result.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
