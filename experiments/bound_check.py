@@ -73,12 +73,12 @@ class Config:
             raise ValueError("exact laws are of exchangeable splits in two parts; got broken or validation as well")
         if self.processes < 0:
             raise ValueError(f"processes must be at least 0, got {self.processes}")
-        if not 0 <= self.validation < 1 - self.calibration:
-            parts = f"{self.calibration} + {self.validation}"
-            raise ValueError(f"calibration + validation must leave a test part, got {parts}")
         for name in ("calibration", "significance"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if not 0 <= self.validation < 1 - self.calibration:
+            parts = f"{self.calibration} + {self.validation}"
+            raise ValueError(f"calibration + validation must leave a test part, got {parts}")
 
 
 class Result(NamedTuple):
