@@ -1,9 +1,15 @@
-"""What every encoder shares: the protocol, and the check of the texts that enter."""
+"""What every encoder shares: the protocol, the check of the texts that enter, and word of those cut."""
 
+import logging
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
+
+Side = Literal["left", "right"]
+SIDES: tuple[str, ...] = get_args(Side)
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -45,3 +51,19 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         if not text or text.isspace():
             raise ValueError(f"texts must not be empty or only white space, got {text!r} at [{i}]")
     return texts
+
+
+def check_side(side: str) -> None:
+    """Refuses an unknown end of a text.
+
+    Raises:
+      ValueError: If it is neither `"left"` nor `"right"`.
+    """
+    if side not in SIDES:
+        raise ValueError(f"truncation_side must be one of {SIDES}, got {side!r}")
+
+
+def report_truncated(num_truncated: int, num_texts: int, limit: str, side: str) -> None:
+    """Counts in the log the texts of which only a part was read; silent where there are none."""
+    if num_truncated:
+        _LOGGER.warning("%d of %d texts were longer than %s and cut on the %s", num_truncated, num_texts, limit, side)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from racer_jax.encoders.base import check_texts
+from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 
 _FNV_OFFSET = np.uint32(0x811C9DC5)
 _FNV_PRIME = np.uint32(0x01000193)
@@ -61,10 +61,11 @@ class HashedNgrams:
     Attributes:
       dim: Length d of the vectors, a power of two.
       sizes: The sizes of the n-grams, in code points.
-      max_chars: Only this many characters of a text are read, from its start.
+      max_chars: Only this many characters of a text are read.
+      truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
 
     Raises:
-      ValueError: If `dim` is not a power of two, a size is below 1, or `max_chars` below 1.
+      ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the side unknown.
 
     >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
     >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
@@ -74,6 +75,7 @@ class HashedNgrams:
     dim: int = 4096
     sizes: tuple[int, ...] = (2, 3, 4)
     max_chars: int = 20_000
+    truncation_side: Side = "right"
 
     def __post_init__(self) -> None:
         if self.dim < 2 or self.dim & (self.dim - 1):
@@ -82,9 +84,10 @@ class HashedNgrams:
             raise ValueError(f"sizes must hold at least one size, each at least 1, got {self.sizes}")
         if self.max_chars < 1:
             raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
+        check_side(self.truncation_side)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of length 1.
+        """Embeddings of length 1; texts cut to `max_chars` are counted in the log.
 
         Args:
           texts: At least one string, none empty.
@@ -96,7 +99,11 @@ class HashedNgrams:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        forms = [_normal_form(text[: self.max_chars]) for text in check_texts(texts)]
+        texts = check_texts(texts)
+        num_truncated = sum(len(text) > self.max_chars for text in texts)
+        report_truncated(num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side)
+        read = slice(self.max_chars) if self.truncation_side == "right" else slice(-self.max_chars, None)
+        forms = [_normal_form(text[read]) for text in texts]
         embeddings = np.empty((len(forms), self.dim), np.float32)
         start, chars = 0, 0
         for i, form in enumerate(forms):

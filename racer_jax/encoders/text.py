@@ -7,7 +7,6 @@ padding.
 import copy
 import hashlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,17 +20,14 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from racer_jax.encoders.base import check_texts
+from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
-Side = Literal["left", "right"]
-SIDES: tuple[str, ...] = get_args(Side)
 
-_LOGGER = logging.getLogger(__name__)
 # Embeddings are written to the cache after about this many texts, so that an interrupted run keeps what it did.
 _STORE_EVERY = 2048
 
@@ -145,8 +141,7 @@ class TextEncoder:
         check_tokenizer(tokenizer, model.config)
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
-        if truncation_side not in SIDES:
-            raise ValueError(f"truncation_side must be one of {SIDES}, got {truncation_side!r}")
+        check_side(truncation_side)
         limit = int(model.config.max_position_embeddings)
         if max_length is None:
             max_length = min(limit, int(tokenizer.model_max_length))
@@ -243,14 +238,7 @@ class TextEncoder:
           ValueError: If it is empty, or a text is empty or only white space.
         """
         embeddings, report = self.encode_with_report(texts)
-        if report.num_truncated:
-            _LOGGER.warning(
-                "%d of %d texts were longer than %d tokens and cut on the %s",
-                report.num_truncated,
-                report.num_texts,
-                self.max_length,
-                self.truncation_side,
-            )
+        report_truncated(report.num_truncated, report.num_texts, f"{self.max_length} tokens", self.truncation_side)
         return embeddings
 
     def encode_with_report(self, texts: Sequence[str]) -> tuple[np.ndarray, EncodingReport]:

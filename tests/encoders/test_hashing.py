@@ -82,9 +82,13 @@ def test_the_same_in_another_process():
     assert out == HashedNgrams(dim=64).encode(["2 + 2", "火车"]).tobytes().hex()
 
 
-def test_long_text_is_read_from_its_start():
-    a, b = HashedNgrams(max_chars=10).encode(["0123456789" + "x" * 100_000, "0123456789"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_long_text_is_cut_on_the_chosen_side_and_counted(side, caplog):
+    rest = "x" * 100_000
+    long = f"0123456789{rest}" if side == "right" else f"{rest}0123456789"
+    a, b = HashedNgrams(max_chars=10, truncation_side=side).encode([long, "0123456789"])
     np.testing.assert_array_equal(a, b)
+    assert caplog.messages == [f"1 of 2 texts were longer than 10 characters and cut on the {side}"]
 
 
 def test_signed_counts_that_cancel_give_the_zero_vector():
@@ -120,6 +124,7 @@ def test_bad_texts(texts, error, message):
         ({"sizes": ()}, r"sizes must hold at least one size, each at least 1, got \(\)"),
         ({"sizes": (0, 2)}, "each at least 1"),
         ({"max_chars": 0}, "max_chars must be at least 1, got 0"),
+        ({"truncation_side": "middle"}, r"truncation_side must be one of \('left', 'right'\), got 'middle'"),
     ],
 )
 def test_bad_settings(settings_, message):
