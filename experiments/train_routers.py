@@ -36,7 +36,7 @@ from racer_jax.routers.routerdc import RouterDCConfig
 # Mean accuracy over RouterDC's four test files that is expected with the encoder "both".
 EXPECTED = {"KNNR": 0.585, "MLPR": 0.585, "RouterDC": 0.580}
 ROUTERS = tuple(EXPECTED)
-BASELINES = ("random", "best global single", "best single per benchmark", "oracle")
+BASELINES = ("random", "best global single", "best single in hindsight", "best single per benchmark", "oracle")
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,19 @@ def load_tables(config: Config) -> tuple[RoutingTable, RoutingTable]:
 
 
 def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[str, float]], str]:
-    """Accuracy of the baselines by benchmark, and the best global single model; chosen on the training queries."""
+    """Accuracy of the baselines by benchmark, and the best global single model.
+
+    Single models are chosen on the training queries, but for the one in hindsight: of all models, it has the highest
+    mean over the test benchmarks.
+    """
     best = int(train.correct.mean(axis=0).argmax())
+    means = np.mean([test.select(group=group).correct.mean(axis=0) for group in test.groups], axis=0)
     rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for group in test.groups:
         correct = test.select(group=group).correct
         own = int(train.select(group=group).correct.mean(axis=0).argmax())
-        shares = (correct.mean(), correct[:, best].mean(), correct[:, own].mean(), correct.any(axis=1).mean())
-        for name, share in zip(BASELINES, shares, strict=True):
+        single = (correct[:, model].mean() for model in (best, int(means.argmax()), own))
+        for name, share in zip(BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True):
             rows[name][group] = float(share)
     return rows, train.models[best]
 
@@ -194,14 +199,14 @@ def run(
 
 
 def failures(config: Config, result: Result) -> list[str]:
-    """What each router missed: the best global single model, and what is expected on RouterDC's files."""
+    """What each router missed: the best global single model, even in hindsight, and what RouterDC's files allow."""
     found = []
-    bar = float(np.mean(list(result.baselines["best global single"].values())))
+    bar = float(np.mean(list(result.baselines["best single in hindsight"].values())))
     expected = config.data is not None and config.encoder == "both"
     for router in ROUTERS:
         mean = float(np.mean([cell.mean for cell in result.of(router)]))
         if mean <= bar:
-            found.append(f"{router} {mean:.1%} does not beat the best global single model, {bar:.1%}")
+            found.append(f"{router} {mean:.1%} does not beat the best global single model in hindsight, {bar:.1%}")
         if expected and mean < EXPECTED[router]:
             found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
     return found
@@ -250,7 +255,8 @@ def figure(result: Result) -> Figure:
     """A panel for each benchmark and one for their mean: a dot for each seed, a line for each baseline."""
     style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
     colors = ("#0072B2", "#D55E00", "#009E73")
-    lines = dict(zip(BASELINES, (("0.6", ":"), ("0.2", "-"), ("0.2", "--"), ("0.6", "-.")), strict=True))
+    dashes = (("0.6", ":"), ("0.2", "-"), ("0.5", "-"), ("0.2", "--"), ("0.6", "-."))
+    lines = dict(zip(BASELINES, dashes, strict=True))
     names = [*result.benchmarks, "mean"]
     with mpl.rc_context(style):
         picture = Figure(figsize=(2.2 * len(names), 3.8), layout="constrained")
@@ -260,10 +266,10 @@ def figure(result: Result) -> Figure:
                 values = [cell.mean if name == "mean" else cell.accuracy[name] for cell in result.of(router)]
                 panel.plot([x] * len(values), values, "o", color=color, ms=5, alpha=0.7)
                 panel.plot([x - 0.3, x + 0.3], [np.mean(values)] * 2, color=color, lw=2)
-            for baseline, (gray, dashes) in lines.items():
+            for baseline, (gray, dash) in lines.items():
                 by_group = result.baselines[baseline]
                 value = float(np.mean(list(by_group.values()))) if name == "mean" else by_group[name]
-                panel.axhline(value, color=gray, ls=dashes, lw=1, label=baseline)
+                panel.axhline(value, color=gray, ls=dash, lw=1, label=baseline)
             panel.set_title(name)
             panel.set_xticks(range(len(ROUTERS)), ROUTERS, rotation=30)
             panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -299,7 +305,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"test queries, {config.seeds} seeds (mean ± standard deviation)\n\n{table(result)}\n"
     )
     print(
-        f"The best global single model is {result.best_single}; both kinds of best are chosen on the training queries."
+        f"The best global single model is {result.best_single}; single models are chosen on the training queries, "
+        "but for the one in hindsight."
     )
     for cell in result.cells:
         for problem in cell.problems:
