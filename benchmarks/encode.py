@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from racer_jax import reporting
 from racer_jax.data import read_routerdc, simulated_pool
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.checkpoint import load_model
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import pool
 
 
@@ -112,7 +114,11 @@ def random_deberta(folder: Path) -> Path:
 def ours(folder: Path, batches: list[Batch], dtype: Any) -> Callable[[], list[np.ndarray]]:
     """This package, over all batches."""
     graph, state = nnx.split(load_model(folder, dtype=dtype, param_dtype=dtype))
-    embed = jax.jit(lambda state, ids, mask: pool(nnx.merge(graph, state)(ids, mask), mask))
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    def embed(state: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
+        return pool(nnx.merge(graph, state)(ids, mask), mask)
+
     return lambda: [np.asarray(embed(state, batch.input_ids, batch.attention_mask)) for batch in batches]
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ from timing import interleaved
 
 from racer_jax import reporting
 from racer_jax.encoders.checkpoint import load_model
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.contrastive import (
     Contrast,
     Neighbors,
@@ -46,8 +48,8 @@ class Config:
     model: Annotated[Literal["minilm", "deberta"], "shape of the encoder"] = "minilm"
     batch: Annotated[int, "rows of a batch"] = 16
     length: Annotated[int, "tokens of a row"] = 64
-    steps: Annotated[int, "steps in a call"] = 2
-    rounds: Annotated[int, "interleaved rounds"] = 5
+    steps: Annotated[int, "steps in a call"] = 8
+    rounds: Annotated[int, "interleaved rounds"] = 3
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/train_routerdc")
 
 
@@ -100,7 +102,7 @@ def ours(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], np.
         logits = cosines(hidden, params[1])
         return sample_llm_loss(logits, batch.pairs) + sample_sample_loss(hidden, batch.neighbors)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def steps(params: Any, batches: Batches) -> tuple[Any, jax.Array]:
         step = lambda state, batch: update(jax.random.key(0), state, batch, loss, optimizer)  # noqa: E731
         return lax.scan(step, start(params, optimizer), batches)

@@ -4,6 +4,7 @@ Parameters may be stored in one dtype and computed in another. Products accumula
 are computed in float32, whatever the compute dtype.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from jax.typing import DTypeLike
 
 # In the place of -inf for masked logits: a row that is all padding then gives a mean and not NaN.
 _MASKED = float(np.finfo(np.float32).min)
+
+# Below this the logits of a batch stay in the cache of a CPU.
+_CACHE_BYTES = 1 << 25
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     # jax.nn.gelu takes the complementary error function, which costs three times as much.
@@ -39,9 +43,62 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return ACTIVATIONS[name]
 
 
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """What `jax.jit` is given where it compiles an encoder: `compiler_options=compiler_options()`.
+
+    On a CPU, XLA hands chains of matrix products to a library (YNN) that multiplies them a quarter slower than XLA's
+    own way. An XLA that does not know the option gets none.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
 def matmul_precision(dtype: DTypeLike) -> lax.Precision | None:
     """float32 means float32: accelerators otherwise multiply with 10 bits of mantissa."""
     return lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
+@jax.custom_vjp
+def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`[..., d]` times `[d, f]`, accumulated and returned in float32.
+
+    Its derivative is written out for the order of the factors alone. A CPU turns the left factor of the product that
+    makes the kernel's gradient before it multiplies, and all that XLA fuses into that loop walks memory across the
+    grain: so the narrower factor goes left.
+    """
+    return _contract(x, kernel, (x.ndim - 1,), (0,))
+
+
+def _contract(a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]) -> jax.Array:
+    return lax.dot_general(
+        a, b, ((a_axes, b_axes), ((), ())), precision=matmul_precision(a.dtype), preferred_element_type=jnp.float32
+    )
+
+
+def _dense_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return dense(x, kernel), (x, kernel)
+
+
+def _dense_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    cotangent = cotangent.astype(x.dtype)
+    rows = tuple(range(x.ndim - 1))
+    to_x = _contract(cotangent, kernel, (x.ndim - 1,), (1,))
+    if kernel.shape[0] <= kernel.shape[1]:
+        to_kernel = _contract(x, cotangent, rows, rows)
+    else:
+        to_kernel = _contract(cotangent, x, rows, rows).T
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
+
+
+dense.defvjp(_dense_forward, _dense_backward)
 
 
 class Linear(nnx.Linear):
@@ -55,8 +112,7 @@ class Linear(nnx.Linear):
             out_features,
             dtype=dtype,
             param_dtype=param_dtype,
-            precision=matmul_precision(dtype),
-            preferred_element_type=jnp.float32,
+            dot_general=lambda x, kernel, *_, **__: dense(x, kernel),
             kernel_init=nnx.initializers.normal(0.02),
             **kwargs,
         )
@@ -120,16 +176,19 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=matmul_precision(a.dtype), preferred_element_type=jnp.float32)
 
 
-def over_batch(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
+def over_batch(function: Callable[..., jax.Array], *args: Any, bytes_each: int) -> jax.Array:
     """Maps a function of one example over the leading axis.
 
-    A CPU goes example by example, since the logits of one fit into its cache and those of a batch do not; anything else
-    takes the batch at once.
+    A CPU goes example by example where what the function holds for all of them, `bytes_each` a piece, does not fit into
+    its cache; anything else takes the batch at once.
     """
+    at_once = jax.vmap(function)
+    if args[0].shape[0] * bytes_each <= _CACHE_BYTES:
+        return at_once(*args)
     mapped: jax.Array = lax.platform_dependent(
         *args,
         cpu=lambda *args: lax.map(lambda example: function(*example), args),
-        default=jax.vmap(function),
+        default=at_once,
     )
     return mapped
 
@@ -173,7 +232,9 @@ def attend(
 
     batch = query.shape[0]
     split = () if key is None or rate == 0 else (jax.random.split(key, batch),)
-    context = over_batch(example, query, keys, values, mask, *split)
+    length, num_heads = query.shape[1:3]
+    logits_bytes = 4 * num_heads * length**2
+    context = over_batch(example, query, keys, values, mask, *split, bytes_each=logits_bytes)
     return context.reshape(*context.shape[:2], -1)
 
 

@@ -24,6 +24,7 @@ from racer_jax.encoders.base import Side, check_side, check_texts, report_trunca
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
+from racer_jax.encoders.layers import compiler_options
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -186,10 +187,11 @@ class TextEncoder:
             return pool(hidden, attention_mask, self.pooling, self.normalize)
 
         if self.mesh is None:
-            return jax.jit(embed)
+            return jax.jit(embed, compiler_options=compiler_options())
         rows = jax.sharding.PartitionSpec(self.mesh.axis_names[0])
         whole = jax.sharding.PartitionSpec()
-        return jax.jit(jax.shard_map(embed, mesh=self.mesh, in_specs=(whole, rows, rows), out_specs=rows))
+        spread = jax.shard_map(embed, mesh=self.mesh, in_specs=(whole, rows, rows), out_specs=rows)
+        return jax.jit(spread, compiler_options=compiler_options())
 
     def fingerprint(self) -> str:
         """A hash of the weights, the tokenizer and the settings: equal where embeddings are equal."""

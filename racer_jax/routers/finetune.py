@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from racer_jax._checks import as_binary
 from racer_jax.encoders.checkpoint import Model
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import Pooling, pool
 from racer_jax.routers.contrastive import contrast, sample_llm_loss
 from racer_jax.routers.report import holdout
@@ -108,7 +109,8 @@ def finetune(
         return out.reshape(padded, -1)[: len(ids)]
 
     if clusters is None and settings.cluster_weight > 0:
-        groups = check_clusters(jax.random.fold_in(key, 2), jax.jit(embed)(params, ids, mask), settings, None)
+        embeddings = jax.jit(embed, compiler_options=compiler_options())(params, ids, mask)
+        groups = check_clusters(jax.random.fold_in(key, 2), embeddings, settings, None)
     else:
         groups = check_clusters(jax.random.fold_in(key, 2), ids, settings, clusters)
     held = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, questions)

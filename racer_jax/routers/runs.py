@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from racer_jax.data.files import written_whole
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.report import TrainingDivergedError
 from racer_jax.routers.training import Loss, Params, TrainState, batch_indices, start, take, update
 
@@ -254,4 +255,4 @@ def _round(
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), train.params, state.best_params)
         return RunState(train, jnp.where(better, value, state.best_value), best, all_losses)
 
-    return jax.jit(round_)
+    return jax.jit(round_, compiler_options=compiler_options())
