@@ -48,6 +48,8 @@ class Mixture(NamedTuple):
 class SplitLaw(NamedTuple):
     """Exact laws over all splits; arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha).
 
+    What a pool narrowed by `Pool.only` leaves out is None.
+
     Attributes:
       risk_mean: Mean over splits of the test risk.
       risk_std: Its standard deviation over splits.
@@ -323,14 +325,8 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         misses[~feasible], probability[~feasible] = _pad(lost, width, "edge"), _pad(chance, width, 0.0)
     extra = [name for name in pool.metrics if name not in METRICS]
     return SplitLaw(
-        risk_mean=mean["risk"],
-        risk_std=std["risk"],
-        size_mean=mean["size"],
-        size_std=std["size"],
-        abstention_mean=mean["abstention"],
-        abstention_std=std["abstention"],
-        avoidable_miss_mean=mean["avoidable_miss"],
-        avoidable_miss_std=std["avoidable_miss"],
+        **{f"{name}_mean": mean.get(name) for name in METRICS},
+        **{f"{name}_std": std.get(name) for name in METRICS},
         extra_mean={name: mean[name] for name in extra},
         extra_std={name: std[name] for name in extra},
         risk_support=misses / num_test,

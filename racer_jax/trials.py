@@ -63,7 +63,7 @@ _PILOT = 512
 
 
 class Trials(NamedTuple):
-    """What each trial measured on its test part, for each alpha; host arrays.
+    """What each trial measured on its test part, for each alpha; host arrays, None for what the pool leaves out.
 
     Attributes:
       threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a tie-break.
@@ -136,13 +136,16 @@ class _Plan(NamedTuple):
 
 
 def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
-    """The common start of a metric, and its steps as planes (weight, query, first) of equal steps."""
-    values, number = np.unique(steps.start, return_counts=True)
+    """The common value of a metric at position 0, and its steps as planes (weight, query, first) of equal steps."""
+    # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score, the first model's.
+    now = np.searchsorted(steps.first, 1)
+    value = steps.start + np.bincount(steps.query[:now], steps.delta[:now], len(steps.start))
+    values, number = np.unique(value, return_counts=True)
     base = float(values[number.argmax()])
-    other = np.flatnonzero(steps.start != base)  # these begin with a step at position 0
-    query = np.concatenate([other, steps.query])
-    first = np.concatenate([np.zeros(len(other), np.int64), steps.first])
-    delta = np.concatenate([steps.start[other] - base, steps.delta])
+    other = np.flatnonzero(value != base)  # these begin with a step of their own
+    query = np.concatenate([other, steps.query[now:]])
+    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[now:]])
+    delta = np.concatenate([value[other] - base, steps.delta[now:]])
     if len(delta) == 0:
         return base, []
     sizes = np.unique(delta)
@@ -391,7 +394,7 @@ def split_trials(
     means = done["test"]
     return Trials(
         threshold=done["threshold"],
-        **{name: means.pop(name) for name in METRICS},
+        **{name: means.pop(name, None) for name in METRICS},
         extra=means,
         validation=done.get("validation", {}),
     )
