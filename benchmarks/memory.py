@@ -55,7 +55,6 @@ def main() -> None:
             "10,000 splits": (10_000, 0, ""),
             "10,000 splits, compiled code from the cache": (10_000, 0, cache),
             "100,000 splits": (100_000, 0, ""),
-            "10,000 splits in chunks of 256": (10_000, 256, ""),
             "10,000 splits in chunks of 4,096": (10_000, 4096, ""),
         }
         fresh(CODE, pool, "10000", "0", cache)  # fills the cache

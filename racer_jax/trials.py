@@ -412,7 +412,7 @@ def stream_trials(
     group: ArrayLike | None = None,
     question: ArrayLike | None = None,
     devices: Sequence[jax.Device] | None = None,
-    chunk_size: int = 4096,
+    chunk_size: int | None = None,
     bins: int = 200,
     progress: Callable[[int], object] | None = None,
     checkpoint: Path | str | None = None,
@@ -431,7 +431,8 @@ def stream_trials(
       group: As in `split_trials`.
       question: As in `split_trials`.
       devices: As in `split_trials`.
-      chunk_size: Trials in memory at once, at least 1. Metrics that count have the same summary whatever it is.
+      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that count have the same
+        summary whatever it is.
       bins: Bins of each histogram, at least 2. They cover eight standard deviations on either side, as estimated from
         the first 512 trials.
       progress: Called with the number of trials done since the last call, for example `bar.update` of tqdm.
@@ -448,10 +449,13 @@ def stream_trials(
       ValueError: If a count or an alpha is out of range, labels do not fit, or the checkpoint is of another run.
     """
     _check_trials(num_trials, first_trial)
-    check_integer("chunk_size", chunk_size, 1)
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size, 1)
     check_integer("bins", bins, 2)
     design = split_design(pool.order, num_calibration, num_validation, group, question)
     runner = _Runner(key, pool, design, alpha, devices, means=False)
+    if chunk_size is None:
+        chunk_size = runner.tile * len(runner.devices)
     path = None if checkpoint is None else Path(checkpoint)
     sums: dict[str, Accumulator] = {}
     run = ""
