@@ -84,6 +84,8 @@ def mapie(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> Sp
         def predict(self, rows: np.ndarray) -> np.ndarray:
             return self.predict_proba(rows).argmax(axis=1)
 
+    # It wants rows that sum to 1: the order is kept, and a ninth label, in every set and never right, takes the rest.
+    probability = np.column_stack([probability / 16, 1 - probability.sum(axis=1) / 16])
     estimator = Given().fit(np.zeros((1, 1)), np.zeros(1))
     levels = [1 - alpha for alpha in alphas]
 
@@ -92,7 +94,7 @@ def mapie(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> Sp
         conformal.conformalize(calibration[:, None], label[calibration])
         _, sets = conformal.predict_set(test[:, None])
         inside = sets[np.arange(len(test)), label[test]]
-        return np.stack([1 - inside.mean(axis=0), sets.sum(axis=1).mean(axis=0)])
+        return np.stack([1 - inside.mean(axis=0), sets[:, :-1].sum(axis=1).mean(axis=0)])
 
     return split
 

@@ -179,8 +179,9 @@ def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
 def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> jax.Array:
     """floor(alpha t) `[..., a]` for traced integers 0 <= t <= limit `[...]`, exact in int32."""
     fractions = [_farey_floor(alpha, limit) for alpha in alphas]
-    p = np.array([fraction.numerator for fraction in fractions], np.int32)
-    q = np.array([fraction.denominator for fraction in fractions], np.int32)
+    axes = (*(1,) * t.ndim, -1)
+    p = np.array([fraction.numerator for fraction in fractions], np.int32).reshape(axes)
+    q = np.array([fraction.denominator for fraction in fractions], np.int32).reshape(axes)
     t = t[..., None]
     if int(p.max()) * limit < 2**31:
         return lax.div(*jnp.broadcast_arrays(p * t, q))  # of numbers that are not negative
