@@ -23,7 +23,7 @@ import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, workload
 from harness import interleaved, report, seconds
 
-from racer_jax import reporting, runtime
+from racer_jax import miss_budget, reporting, runtime
 from racer_jax.steps import pool_steps
 from racer_jax.trials import split_trials
 
@@ -104,13 +104,14 @@ def crepes(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> S
     from crepes import ConformalClassifier
 
     nonconformity = 1 - probability
-    levels = np.array(alphas)
 
     def split(calibration: np.ndarray, test: np.ndarray) -> np.ndarray:
         conformal = ConformalClassifier().fit(nonconformity[calibration, label[calibration]])
         p = conformal.predict_p(nonconformity[test], smoothing=False)
-        # A p-value is a multiple of 1 / (n + 1): half of that is room for the rounding of alpha.
-        sets = p[..., None] > levels - 0.5 / (len(calibration) + 1)
+        # A p-value is a multiple of 1 / (n + 1): it is above alpha from the next one on, whatever alpha's rounding.
+        num = len(calibration)
+        levels = (miss_budget(alphas, num) + 1.5) / (num + 1)
+        sets = p[..., None] > levels
         inside = sets[np.arange(len(test)), label[test]]
         return np.stack([1 - inside.mean(axis=0), sets.sum(axis=1).mean(axis=0)])
 
