@@ -20,13 +20,14 @@ from jax.typing import ArrayLike
 
 from racer_jax._checks import as_binary, check_no_nan, check_tie_break, is_traced
 from racer_jax.nonconformity import TieBroken, augmented_truth
+from racer_jax.order_statistics import select, select_sorted
 
 Level: TypeAlias = float | str | Decimal | Fraction
 Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
 
 _TOP = np.uint32(0xFFFFFFFF)
-# Up to this many alphas, selecting each by bisection on the bits is faster than one sort (benchmarks/calibrate.py).
-_MAX_BISECTED = 8
+# Up to this many alphas, selecting each by counting is faster than one sort (benchmarks/calibrate.py).
+_MAX_SELECTED = 8
 
 
 def exact_alpha(alpha: Level) -> Fraction:
@@ -175,12 +176,15 @@ def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
     return Fraction((p * y - 1) // q, y)
 
 
-def _floor_multiple(alpha: Fraction, t: jax.Array, limit: int) -> jax.Array:
-    """floor(alpha t) for traced integers 0 <= t <= limit, exact in int32."""
-    alpha = _farey_floor(alpha, limit)
-    p, q = alpha.numerator, alpha.denominator
-    if p * limit < 2**31:
-        return (p * t) // q
+def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> jax.Array:
+    """floor(alpha t) `[..., a]` for traced integers 0 <= t <= limit `[...]`, exact in int32."""
+    fractions = [_farey_floor(alpha, limit) for alpha in alphas]
+    axes = (*(1,) * t.ndim, -1)
+    p = np.array([fraction.numerator for fraction in fractions], np.int32).reshape(axes)
+    q = np.array([fraction.denominator for fraction in fractions], np.int32).reshape(axes)
+    t = t[..., None]
+    if int(p.max()) * limit < 2**31:
+        return lax.div(*jnp.broadcast_arrays(p * t, q))  # of numbers that are not negative
     # Horner's scheme over the bits of t: the remainder stays below 3 q, which int32 holds for any q <= 7e8.
     shifts = jnp.arange(limit.bit_length() - 1, -1, -1, dtype=jnp.int32)
 
@@ -189,7 +193,7 @@ def _floor_multiple(alpha: Fraction, t: jax.Array, limit: int) -> jax.Array:
         remainder = 2 * remainder + ((t >> shift) & 1) * p
         return (2 * quotient + remainder // q, remainder % q), None
 
-    zero = jnp.zeros_like(t)
+    zero = jnp.zeros((*t.shape[:-1], len(fractions)), jnp.int32)
     return lax.scan(bit, (zero, zero), shifts)[0][0]
 
 
@@ -200,79 +204,6 @@ def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
     budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1
     # A traced NaN compares false with everything; it must not become a licence to miss.
     return n - jnp.where(alpha > 0, budget, -1)
-
-
-def _ordered_bits(value: jax.Array) -> jax.Array:
-    """Unsigned integers in the order of the floats (no NaN); -0 and 0 are one number."""
-    bits = np.finfo(value.dtype).bits
-    unsigned = jnp.dtype(f"uint{bits}")
-    sign = jnp.array(1 << (bits - 1), unsigned)
-    raw = lax.bitcast_convert_type(value, unsigned)
-    raw = jnp.where(raw == sign, jnp.zeros((), unsigned), raw)  # on the bits: a float comparison may flush subnormals
-    return jnp.where(raw & sign != 0, ~raw, raw | sign)
-
-
-def _from_ordered_bits(ordered: jax.Array, dtype: Any) -> jax.Array:
-    bits = np.finfo(dtype).bits
-    sign = jnp.array(1 << (bits - 1), ordered.dtype)
-    return lax.bitcast_convert_type(jnp.where(ordered & sign != 0, ordered ^ sign, ~ordered), dtype)
-
-
-def _select(ordered: jax.Array, mask: jax.Array | None, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The `rank`-th smallest of each row, and the number of entries below it, by bisection on the bits.
-
-    One counting pass a bit: exact, with no sort and nothing as large as the row kept in memory.
-
-    Args:
-      ordered: Unsigned integers `[..., n]`.
-      mask: bool `[..., n]`, which entries take part; None for all.
-      rank: 1-based, `[...]`, between 1 and the number of entries that take part.
-    """
-    width = np.iinfo(ordered.dtype).bits
-    one = jnp.array(1, ordered.dtype)
-
-    def count_below(bound: jax.Array) -> jax.Array:
-        below = ordered < bound[..., None]
-        return jnp.sum(below if mask is None else below & mask, axis=-1, dtype=jnp.int32)
-
-    def fix_bit(i: jax.Array, found: jax.Array) -> jax.Array:
-        candidate = found | (one << (width - 1 - i).astype(ordered.dtype))
-        return jnp.where(count_below(candidate) < rank, candidate, found)
-
-    found = lax.fori_loop(0, width, fix_bit, jnp.zeros(rank.shape, ordered.dtype))
-    return found, count_below(found)
-
-
-def _bisected(
-    value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """Value and tie at one rank `[...]` of rows `[..., n]`."""
-    ordered = _ordered_bits(value)
-    found, below = _select(ordered, mask, rank)
-    at = _from_ordered_bits(found, value.dtype)
-    if tie is None:
-        return at, None
-    tied = ordered == found[..., None]
-    return at, _select(tie, tied if mask is None else tied & mask, rank - below)[0]
-
-
-def _sorted(
-    value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """Value and tie at ranks `[..., a]` of rows `[..., n]`, by one sort of the row.
-
-    The sort reads nothing of the mask, so under a vmap over masks the pool is sorted once for all of them.
-    """
-    place = jnp.broadcast_to(jnp.arange(value.shape[-1], dtype=jnp.int32), value.shape)
-    keys = [value] if tie is None else [value, tie]
-    *keys, order = lax.sort((*keys, place), dimension=-1, num_keys=len(keys))
-    if mask is None:
-        index = rank - 1
-    else:
-        taken = jnp.cumsum(jnp.take_along_axis(mask, order, axis=-1), axis=-1, dtype=jnp.int32)
-        index = jnp.sum(taken[..., None, :] < rank[..., :, None], axis=-1, dtype=jnp.int32)
-    at = [jnp.take_along_axis(key, index, axis=-1, mode="clip") for key in keys]
-    return at[0], None if tie is None else at[1]
 
 
 def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
@@ -305,14 +236,14 @@ def threshold_at_rank(
     shape = value.shape if mask is None else jnp.broadcast_shapes(value.shape, mask.shape)
     num = jnp.int32(shape[-1]) if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)[..., None]
     inside = jnp.clip(rank, 1, jnp.maximum(num, 1))
-    if rank.shape[-1] <= _MAX_BISECTED:
+    if rank.shape[-1] <= _MAX_SELECTED:
         batch = jnp.broadcast_shapes(shape[:-1], inside.shape[:-1])
         inside = jnp.broadcast_to(inside, (*batch, rank.shape[-1]))
         # The loop over alphas is a map, not one more axis: each pass stays a reduction of one row.
-        at, tie = lax.map(lambda k: _bisected(value, tie_break, mask, k), jnp.moveaxis(inside, -1, 0))
+        at, tie = lax.map(lambda k: select(value, tie_break, mask, k), jnp.moveaxis(inside, -1, 0))
         at, tie = jnp.moveaxis(at, 0, -1), None if tie is None else jnp.moveaxis(tie, 0, -1)
     else:
-        at, tie = _sorted(value, tie_break, mask, inside)
+        at, tie = select_sorted(value, tie_break, mask, inside)
     above, below = rank > num, rank < 1
     at = jnp.where(above, jnp.inf, jnp.where(below, -jnp.inf, at)).astype(dtype)
     if tie is None:
@@ -415,7 +346,7 @@ def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, b
         return _traced_rank(jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]), level.ndim == 0
     fractions, scalar = exact_alphas(alpha)
     if isinstance(num, jax.Array) and is_traced(num):
-        return jnp.stack([num - (_floor_multiple(f, num + 1, limit + 1) - 1) for f in fractions], axis=-1), scalar
+        return num[..., None] - (_floor_multiples(fractions, num + 1, limit + 1) - 1), scalar
     # Python's own integers on the host: exact for any decimal and any n.
     counts = np.asarray(num, dtype=object)
     budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]

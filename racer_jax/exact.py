@@ -7,7 +7,7 @@ replacement, from prefix sums of the metric and of its square. Host, NumPy, floa
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,6 +47,8 @@ class Mixture(NamedTuple):
 
 class SplitLaw(NamedTuple):
     """Exact laws over all splits; arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha).
+
+    What a pool narrowed by `Pool.only` leaves out is None.
 
     Attributes:
       risk_mean: Mean over splits of the test risk.
@@ -322,15 +324,10 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         misses, probability = _pad(misses, width, "edge"), _pad(probability, width, 0.0)
         misses[~feasible], probability[~feasible] = _pad(lost, width, "edge"), _pad(chance, width, 0.0)
     extra = [name for name in pool.metrics if name not in METRICS]
+    moments: dict[str, Any] = {f"{name}_mean": mean.get(name) for name in METRICS}
+    moments |= {f"{name}_std": std.get(name) for name in METRICS}
     return SplitLaw(
-        risk_mean=mean["risk"],
-        risk_std=std["risk"],
-        size_mean=mean["size"],
-        size_std=std["size"],
-        abstention_mean=mean["abstention"],
-        abstention_std=std["abstention"],
-        avoidable_miss_mean=mean["avoidable_miss"],
-        avoidable_miss_std=std["avoidable_miss"],
+        **moments,
         extra_mean={name: mean[name] for name in extra},
         extra_std={name: std[name] for name in extra},
         risk_support=misses / num_test,

@@ -20,7 +20,7 @@ BLOCK = 128
 _BYTES = BLOCK // 8
 
 
-_Walk = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # row, its word, rank within it, whether any lane moved
+_Walk = tuple[jax.Array, jax.Array, jax.Array]  # row, place of the bit if it is there, whether any lane moves on
 
 
 class Order(NamedTuple):
@@ -130,6 +130,18 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
 
 
+def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
+    """Place of the rank-th bit of each word, from 0: is it in the lower half, and so on, five times."""
+    place = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):
+        low = lax.population_count(word & np.uint32((1 << half) - 1)).astype(jnp.int32)
+        above = low < rank
+        rank = rank - jnp.where(above, low, 0)
+        place = place + jnp.where(above, half, 0)
+        word = jnp.where(above, word >> half, word)
+    return place
+
+
 def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int) -> jax.Array:
     """Position of the rank-th bit of each lane.
 
@@ -151,7 +163,7 @@ def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Arra
     def count(i: jax.Array, number: jax.Array) -> jax.Array:
         return number + (load(before, guess + i) < rank)
 
-    number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32))
+    number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=min(width, 8))
     row = jnp.maximum(guess[:, None] + number - 1, 0)
 
     # Lanes whose bracket missed walk: 32 bits fit in a row, so these steps never go too far. Mostly there is none.
@@ -161,19 +173,8 @@ def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Arra
         word, rest = load(words.reshape(-1), index), rank - load(before.reshape(-1), index)
         over = rest - lax.population_count(word).astype(jnp.int32)
         step = jnp.where(over > 0, (over + 31) >> 5, jnp.where(rest <= 0, -1 - ((-rest) >> 5), 0))
-        return jnp.clip(row + step, 0, num_words - 1), word, rest, (step != 0).any()
+        return jnp.clip(row + step, 0, num_words - 1), row * 32 + bit_in_word(word, rest), (step != 0).any()
 
-    start = (row, jnp.zeros(shape, jnp.uint32), jnp.zeros(shape, jnp.int32), jnp.array(True))
-    row, word, rest, _ = lax.while_loop(lambda state: state[3], walk, start)
-
-    # Halve the word five times: is the bit we look for in the lower half?
-    def halve(i: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        place, rest, word = state
-        half = 16 >> i
-        low = lax.population_count(word & ((jnp.uint32(1) << half.astype(jnp.uint32)) - 1)).astype(jnp.int32)
-        above = low < rest
-        word = jnp.where(above, word >> half.astype(jnp.uint32), word)
-        return place + jnp.where(above, half, 0), rest - jnp.where(above, low, 0), word
-
-    place: jax.Array = lax.fori_loop(0, 5, halve, (row * 32, rest, word))[0]
+    start = (row, row, jnp.array(True))
+    place: jax.Array = lax.while_loop(lambda state: state[2], walk, start)[1]
     return place

@@ -67,6 +67,19 @@ class Pool(NamedTuple):
         """Whether a threshold at position j covers exactly j + 1 queries: no ties and no infinite critical score."""
         return bool((self.covered[:-1] == np.arange(1, len(self.covered))).all())
 
+    def only(self, *names: str) -> "Pool":
+        """The same pool with some of its metrics: trials and laws of it cost less, and leave the others out.
+
+        Args:
+          *names: Metrics to keep, at least one.
+
+        Raises:
+          ValueError: If the pool has no such metric, or none is named.
+        """
+        if not names or set(names) - set(self.metrics):
+            raise ValueError(f"names must be some of the pool's metrics {tuple(self.metrics)}, got {names}")
+        return self._replace(metrics={name: self.metrics[name] for name in self.metrics if name in names})
+
 
 def _keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     """Unsigned integers in the lexicographic order of (value, tie)."""

@@ -63,7 +63,7 @@ _PILOT = 512
 
 
 class Trials(NamedTuple):
-    """What each trial measured on its test part, for each alpha; host arrays.
+    """What each trial measured on its test part, for each alpha; host arrays, None for what the pool leaves out.
 
     Attributes:
       threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a tie-break.
@@ -136,13 +136,16 @@ class _Plan(NamedTuple):
 
 
 def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
-    """The common start of a metric, and its steps as planes (weight, query, first) of equal steps."""
-    values, number = np.unique(steps.start, return_counts=True)
+    """The common value of a metric at position 0, and its steps as planes (weight, query, first) of equal steps."""
+    # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score, the first model's.
+    now = np.searchsorted(steps.first, 1)
+    value = steps.start + np.bincount(steps.query[:now], steps.delta[:now], len(steps.start))
+    values, number = np.unique(value, return_counts=True)
     base = float(values[number.argmax()])
-    other = np.flatnonzero(steps.start != base)  # these begin with a step at position 0
-    query = np.concatenate([other, steps.query])
-    first = np.concatenate([np.zeros(len(other), np.int64), steps.first])
-    delta = np.concatenate([steps.start[other] - base, steps.delta])
+    other = np.flatnonzero(value != base)  # these begin with a step of their own
+    query = np.concatenate([other, steps.query[now:]])
+    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[now:]])
+    delta = np.concatenate([value[other] - base, steps.delta[now:]])
     if len(delta) == 0:
         return base, []
     sizes = np.unique(delta)
@@ -391,7 +394,7 @@ def split_trials(
     means = done["test"]
     return Trials(
         threshold=done["threshold"],
-        **{name: means.pop(name) for name in METRICS},
+        **{name: means.pop(name, None) for name in METRICS},
         extra=means,
         validation=done.get("validation", {}),
     )
@@ -409,7 +412,7 @@ def stream_trials(
     group: ArrayLike | None = None,
     question: ArrayLike | None = None,
     devices: Sequence[jax.Device] | None = None,
-    chunk_size: int = 4096,
+    chunk_size: int | None = None,
     bins: int = 200,
     progress: Callable[[int], object] | None = None,
     checkpoint: Path | str | None = None,
@@ -428,7 +431,8 @@ def stream_trials(
       group: As in `split_trials`.
       question: As in `split_trials`.
       devices: As in `split_trials`.
-      chunk_size: Trials in memory at once, at least 1. Metrics that count have the same summary whatever it is.
+      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that count have the same
+        summary whatever it is.
       bins: Bins of each histogram, at least 2. They cover eight standard deviations on either side, as estimated from
         the first 512 trials.
       progress: Called with the number of trials done since the last call, for example `bar.update` of tqdm.
@@ -445,10 +449,13 @@ def stream_trials(
       ValueError: If a count or an alpha is out of range, labels do not fit, or the checkpoint is of another run.
     """
     _check_trials(num_trials, first_trial)
-    check_integer("chunk_size", chunk_size, 1)
+    if chunk_size is not None:
+        check_integer("chunk_size", chunk_size, 1)
     check_integer("bins", bins, 2)
     design = split_design(pool.order, num_calibration, num_validation, group, question)
     runner = _Runner(key, pool, design, alpha, devices, means=False)
+    if chunk_size is None:
+        chunk_size = runner.tile * len(runner.devices)
     path = None if checkpoint is None else Path(checkpoint)
     sums: dict[str, Accumulator] = {}
     run = ""

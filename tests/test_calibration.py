@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from racer_jax import calibrate, critical_scores, gap, inverse_probability, miss_budget, reference, tie_break
-from racer_jax.calibration import _floor_multiple, exact_alpha, threshold_at_rank
+from racer_jax.calibration import _floor_multiples, exact_alpha, threshold_at_rank
 from racer_jax.nonconformity import TieBroken
 from tests.strategies import ALPHAS, NULLS, problems
 
@@ -85,7 +85,8 @@ def test_alpha_arrays_keep_the_precision_they_were_written_in():
 @settings(deadline=None, max_examples=30)
 def test_traced_counts_keep_the_budget_exact_in_int32(alpha, limit, shares):
     counts = [0, 1, limit - 1, limit, *(int(share * limit) for share in shares)]
-    assert _floor_multiple(alpha, jnp.asarray(counts, jnp.int32), limit).tolist() == [floor(alpha * t) for t in counts]
+    both = _floor_multiples([alpha, alpha / 3], jnp.asarray(counts, jnp.int32), limit)
+    assert both.tolist() == [[floor(alpha * t), floor(alpha / 3 * t)] for t in counts]
 
 
 def test_a_traced_alpha_is_never_one_miss_too_many():

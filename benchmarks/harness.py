@@ -1,0 +1,119 @@
+"""What the benchmarks of the engine share: interleaved timing, fresh processes, and how figures are shown."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from baselines import workload
+
+from racer_jax import reporting
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("results/benchmarks")
+
+
+class Timing(NamedTuple):
+    """Seconds of one variant.
+
+    Attributes:
+      first: Wall time of the first call: compilation, if any, and the run.
+      wall: Median wall time of the later ones.
+      cpu: Median CPU time of the process, over all threads.
+      best: Smallest wall time: what an undisturbed machine does.
+    """
+
+    first: float
+    wall: float
+    cpu: float
+    best: float
+
+    def times(self, factor: float) -> "Timing":
+        """Extrapolated."""
+        return Timing(*(value * factor for value in self))
+
+
+def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """Times variants in turn, so that what disturbs the machine disturbs them all alike."""
+    first = {}
+    wall: dict[str, list[float]] = {name: [] for name in variants}
+    cpu: dict[str, list[float]] = {name: [] for name in variants}
+    for name, run in variants.items():
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        first[name] = time.perf_counter() - start
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            jax.block_until_ready(run())
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - start_cpu)
+    median = statistics.median
+    return {name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name])) for name in variants}
+
+
+def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
+    """Runs Python code in a fresh process, which prints one line of JSON last."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def saved_workload(name: str, folder: str | Path) -> str:
+    """A file with the pool of a workload, for a fresh process that should not spend time or memory on making it."""
+    task = workload(name)
+    path = Path(folder) / f"{name}.npz"
+    np.savez(path, nonconformity=task.nonconformity, correct=task.correct, alphas=np.array(task.alphas))
+    return str(path)
+
+
+def seconds(value: float) -> str:
+    """Three digits, whatever the size.
+
+    >>> seconds(0.0123), seconds(3.14159), seconds(78626)
+    ('12.3 ms', '3.14 s', '78,626 s')
+    """
+    if value < 1e-3:
+        return f"{value * 1e6:.3g} us"
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def report(
+    name: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    results: Mapping[str, Any],
+    figures: Mapping[str, Any] | None = None,
+) -> str:
+    """Prints the table, writes it with the figures as JSON and Markdown, and returns its Markdown."""
+    environment = reporting.environment()
+    title = f"{title} {environment['machine']}, {environment['devices']}, jax {environment['jax']}."
+    print(f"{title}\n{reporting.text_table(header, rows)}")
+    markdown = f"{title}\n\n{reporting.markdown_table(header, rows)}\n"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    record = {"command": " ".join(sys.argv), "environment": environment, "load": load, **results}
+
+    def write(folder: Path) -> None:
+        reporting.write_json(folder / "results.json", record)
+        (folder / "table.md").write_text(markdown, encoding="utf-8")
+        for file, figure in (figures or {}).items():
+            reporting.write_figure(folder / file, figure)
+
+    folder = reporting.finish(write, RESULTS / name)
+    print(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
+    return markdown
