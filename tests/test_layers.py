@@ -12,7 +12,7 @@ import racer_jax
 PACKAGE = Path(racer_jax.__file__).parent
 CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_module_names
 # What a module of each layer may import of the package: its own layer and those before it.
-LAYERS = [{"data", "routers", "encoders"}, {"racer", "pools", "checking", "plotting", "reporting"}, {"cli"}]
+LAYERS = [{"data", "routers", "encoders"}, {"racer", "pools", "checking", "monitor", "plotting", "reporting"}, {"cli"}]
 
 
 def imports(path: Path) -> set[str]:
