@@ -96,7 +96,7 @@ def test_surface_features():
     [
         (lambda: RacerJ.fit(X, Y, k=91), ValueError, "k must be between 1 and the number of training rows, 90, got 91"),
         (lambda: RacerJ.fit(X, Y, k=1.5), TypeError, "k must be an integer, got 1.5"),
-        (lambda: RacerJ.fit(X, Y, w=1.5), ValueError, "w must be in [0, 1], got 1.5"),
+        (lambda: RacerJ.fit(X, Y, k=5, w=1.5), ValueError, "w must be in [0, 1], got 1.5"),
         (lambda: RacerJ.fit(X, Y, groups=["a"], k=1), ValueError, "one group for each of the 90 queries, got 1"),
         (lambda: RacerJ.fit(X, Y, k=1)(Z, ZG), ValueError, "groups must be given where the training rows have them"),
         (lambda: RacerJ.fit(X, Y, groups=GROUPS, k=1)(Z), ValueError, "got none, trained on ('"),
