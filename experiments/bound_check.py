@@ -9,11 +9,13 @@ part. The mean test risk must lie within the paper's bounds and on the exact law
 status is 1 where it does not.
 """
 
+import os
 import sys
 import time
 
 START = time.perf_counter()  # before the imports, which are part of what a user waits for
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,7 +26,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from tqdm import tqdm
 
-from racer_jax import plotting, reporting
+from racer_jax import plotting, reporting, runtime
 from racer_jax.checking import HISTOGRAM_ALPHA, SCORES, BoundCheck, Progress, check_bounds
 from racer_jax.nonconformity import NullMode
 from racer_jax.pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
@@ -46,6 +48,7 @@ class Config:
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.01:0.99:0.01"
     splits: Annotated[int, "number of random splits"] = 10_000
     calibration: Annotated[float, "share of each pool that calibrates"] = 0.5
+    validation: Annotated[float, "share set aside in each split, for choices that must not see the test part"] = 0.0
     seed: Annotated[int, "seed of the simulated pool, the tie-break and the splits"] = 0
     nonconformity: Annotated[Literal["both", "gap", "inverse_probability"], "nonconformity score"] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
@@ -55,8 +58,10 @@ class Config:
     neighbors: Annotated[int, "neighbours of the k-NN router (--data)"] = 100
     significance: Annotated[float, "chance of a false alarm in the whole run, all cells together"] = 0.001
     broken: Annotated[bool, "break exchangeability (test scores from a stale router): it must FAIL"] = False
+    exact: Annotated[bool, "the exact laws alone, without random splits"] = False
+    processes: Annotated[int, "processes on this machine; 0: those of the cluster (Slurm, Cloud TPU)"] = 1
     output: Annotated[Path, "folder of the results"] = Path("results/bound_check")
-    cache: Annotated[Path | None, "folder that keeps compiled code between runs"] = None
+    cache: Annotated[Path | None, "folder that keeps compiled code from run to run; by default the user's cache"] = None
 
     def __post_init__(self) -> None:
         reporting.parse_alphas(self.alphas)
@@ -64,9 +69,16 @@ class Config:
             raise ValueError("data and scores exclude each other; got both")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
+        if self.exact and (self.broken or self.validation):
+            raise ValueError("exact laws are of exchangeable splits in two parts; got broken or validation as well")
+        if self.processes < 0:
+            raise ValueError(f"processes must be at least 0, got {self.processes}")
         for name in ("calibration", "significance"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if not 0 <= self.validation < 1 - self.calibration:
+            parts = f"{self.calibration} + {self.validation}"
+            raise ValueError(f"calibration + validation must leave a test part, got {parts}")
 
 
 class Result(NamedTuple):
@@ -118,27 +130,38 @@ def run(config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progr
     # Upper bound, lower bound and the law (from either side): four comparisons a cell share the significance.
     num_tests = 4 * len(pools) * len(names) * len(alphas)
     z_limit = float(-ndtri(config.significance / num_tests))
-    checks = [
-        check_bounds(
-            jax.random.fold_in(key, i),
-            pool,
-            name,
-            num_calibration=round(len(pool.correct) * config.calibration),
-            alphas=alphas,
-            num_splits=splits_of(config),
-            z_limit=z_limit,
-            null=config.null,
-            tie_break=config.tie_break,
-            stale=config.broken,
-            progress=progress,
-        )
-        for i, (pool, name) in enumerate((pool, name) for pool in pools for name in names)
-    ]
+
+    def check_pool(number: int) -> list[BoundCheck]:
+        pool, pool_key = pools[number], jax.random.fold_in(key, number)
+        return [
+            check_bounds(
+                jax.random.fold_in(pool_key, i),
+                pool,
+                name,
+                num_calibration=round(len(pool.correct) * config.calibration),
+                alphas=alphas,
+                num_splits=splits_of(config),
+                num_validation=round(len(pool.correct) * config.validation),
+                z_limit=z_limit,
+                null=config.null,
+                tie_break=config.tie_break,
+                stale=config.broken,
+                progress=progress,
+            )
+            for i, name in enumerate(names)
+        ]
+
+    # Each size of pool compiles anew, on one core: side by side they use all. Processes must keep one order of calls.
+    workers = (os.cpu_count() or 1) if jax.process_count() == 1 else 1
+    with ThreadPoolExecutor(workers) as side_by_side:
+        checks = [check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks]
     return Result(alphas, checks, {pool.name: pool.note for pool in pools}, z_limit, num_tests)
 
 
 def splits_of(config: Config) -> int:
-    """The number of splits of each pool and score."""
+    """The number of splits of each pool and score; 0 for the exact laws alone."""
+    if config.exact:
+        return 0
     return min(config.splits, MOST_BROKEN_SPLITS) if config.broken else config.splits
 
 
@@ -190,10 +213,9 @@ def table(result: Result, cell: BoundCheck) -> str:
         ]
         for i in levels
     ]
-    title = (
-        f"{cell.pool}, {LABELS[cell.nonconformity]}: {cell.num_splits:,} splits, "
-        f"{cell.num_calibration} calibration and {cell.num_test} test queries"
-    )
+    splits = f"{cell.num_splits:,} splits" if cell.num_splits else "all splits, exactly"
+    parts = f"{cell.num_calibration} calibration and {cell.num_test} test queries"
+    title = f"{cell.pool}, {LABELS[cell.nonconformity]}: {splits}, {parts}"
     more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
     return f"{title}\n{reporting.text_table(header, rows)}{more}"
 
@@ -225,7 +247,8 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
     for cell in result.checks:
         by_pool.setdefault(cell.pool, {})[LABELS[cell.nonconformity]] = cell
     first = result.checks[0]
-    subtitle = f"{first.num_splits:,} random splits, {len(alpha)} risk levels, null mode '{config.null}'"
+    splits = f"{first.num_splits:,} random splits" if first.num_splits else "all splits, exactly"
+    subtitle = f"{splits}, {len(alpha)} risk levels, null mode '{config.null}'"
     risk = {
         pool: {
             label: plotting.RiskCurve(alpha, cell.risk, 3 * cell.risk_error, cell.lower, cell.upper, cell.exact)
@@ -257,37 +280,51 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
     failed, skipped = verdicts.count("FAIL"), verdicts.count("infeasible")
     worst = max(float(np.abs(cell.z).max()) for cell in result.checks)
     splits = sum(cell.num_splits for cell in result.checks)
-    lines = [
+    verdict = (
         f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} cells within the bounds "
-        f"and on the law, {failed} beyond" + (f", {skipped} infeasible" if skipped else ""),
+        f"and on the law, {failed} beyond" + (f", {skipped} infeasible" if skipped else "")
+    )
+    overall_line = f"In all {overall:.1f} s, from the import to the last file."
+    if config.exact:
+        return f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. {overall_line}"
+    return (
+        f"{verdict}\n"
         f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of {config.significance:g} for one false "
-        f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.",
+        f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.\n"
         f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, compilation included: "
-        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. In all {overall:.1f} s, from the import "
-        f"to the last file.",
-    ]
-    return "\n".join(lines)
+        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. {overall_line}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, runs the check, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(
-        Config, "Checks RACER's risk bounds over random calibration/test splits.", arguments
-    )
-    if config.cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(config.cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    config = reporting.parse_config(Config, "Checks RACER's risk bounds over random splits.", arguments)
+    if config.processes > 1 and not runtime.launched():
+        return runtime.launch(__file__, arguments, config.processes)
+    runtime.use_compilation_cache(config.cache)
+    if config.processes == 1:
+        runtime.use_all_cores()
+    runtime.join(cluster=config.processes == 0)
     pool_key, check_key = jax.random.split(jax.random.key(config.seed))
     try:
         pools = load_pools(config, pool_key)
         checking = time.perf_counter()
         total = splits_of(config) * len(pools) * len(scores_of(config))
-        with tqdm(total=total, unit="split", unit_scale=True, disable=None) as bar:
+        quiet = None if runtime.speaks() and total else True  # None: off where there is no terminal
+        with tqdm(total=total, unit="split", unit_scale=True, disable=quiet) as bar:
             result = run(config, pools, check_key, bar.update)
         checking = time.perf_counter() - checking
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if runtime.speaks():
+        report(config, result, pools[0].correct.shape[1], checking)
+    return 0 if result.passed else 1
+
+
+def report(config: Config, result: Result, num_models: int, checking: float) -> None:
+    """Prints the tables and the verdict; writes the files and the pictures."""
     for cell in result.checks:
         print(table(result, cell), end="\n\n")
     for name, note in result.notes.items():
@@ -299,13 +336,12 @@ def main(arguments: list[str] | None = None) -> int:
             folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
         )
         reporting.write_csv(folder / "results.csv", csv_rows(result))
-        for name, figure in figures(config, result, pools[0].correct.shape[1]).items():
+        for name, figure in figures(config, result, num_models).items():
             reporting.write_figure(folder / name, figure)
 
     folder = reporting.finish(write, config.output)
     print(summary(config, result, checking, time.perf_counter() - START))
     print(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
-    return 0 if result.passed else 1
 
 
 if __name__ == "__main__":

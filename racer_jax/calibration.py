@@ -24,7 +24,7 @@ from racer_jax.nonconformity import TieBroken, augmented_truth
 Level: TypeAlias = float | str | Decimal | Fraction
 Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
 
-_TOP = jnp.uint32(0xFFFFFFFF)
+_TOP = np.uint32(0xFFFFFFFF)
 # Up to this many alphas, selecting each by bisection on the bits is faster than one sort (benchmarks/calibrate.py).
 _MAX_BISECTED = 8
 

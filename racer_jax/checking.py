@@ -43,7 +43,7 @@ class BoundCheck(NamedTuple):
       lower_applies: Whether the lower bound is promised: no ties and no infinite critical scores move the law.
       sharp: The sharp law floor(alpha (n + 1)) / (n + 1).
       exact: Exact mean risk over all splits of this pool, with its ties and null mode.
-      exact_std: Exact standard deviation of the test risk.
+      exact_std: Exact standard deviation of the test risk; NaN where it is not known (ties and a validation part).
       z: (risk - exact) / risk_error.
       size: Mean number of models called.
       exact_size: Its exact mean over all splits.
@@ -99,15 +99,41 @@ class Measured(NamedTuple):
 
 
 def fresh_splits(
-    key: jax.Array, pool: Pool, num_calibration: int, alphas: tuple[str, ...], num_splits: int, progress: Progress
+    key: jax.Array,
+    pool: Pool,
+    num_calibration: int,
+    num_validation: int,
+    alphas: tuple[str, ...],
+    num_splits: int,
+    progress: Progress,
 ) -> Measured:
     """Exchangeable splits, as the guarantee asks for."""
     summaries = stream_trials(
-        key, pool, num_calibration=num_calibration, alpha=alphas, num_trials=num_splits, bins=64, progress=progress
+        key,
+        pool,
+        num_calibration=num_calibration,
+        num_validation=num_validation,
+        alpha=alphas,
+        num_trials=num_splits,
+        bins=64,
+        progress=progress,
     )
     risk = summaries["risk"]
     means = {name: summary.mean for name, summary in summaries.items()}
     return Measured(num_splits, means, risk.std, risk.edges, risk.histogram / num_splits)
+
+
+def exact_splits(law: SplitLaw, num_test: int) -> Measured:
+    """All splits at once: the exact law in the place of what a sample of splits would give."""
+    means = {
+        "risk": law.risk_mean,
+        "size": law.size_mean,
+        "abstention": law.abstention_mean,
+        "avoidable_miss": law.avoidable_miss_mean,
+    }
+    half = 0.5 / num_test  # the test risk takes whole multiples of 1 / n_test: each is a bin
+    edges = np.concatenate([law.risk_support - half, law.risk_support[:, -1:] + half], axis=1)
+    return Measured(0, means, law.risk_std, edges, law.risk_probability)
 
 
 @partial(jax.jit, static_argnames="alphas")
@@ -182,6 +208,7 @@ def check_bounds(
     alphas: Sequence[str],
     num_splits: int,
     z_limit: float,
+    num_validation: int = 0,
     null: NullMode = "paper",
     tie_break: bool = True,
     stale: bool = False,
@@ -193,10 +220,11 @@ def check_bounds(
       key: A typed PRNG key.
       pool: Labelled queries with scores.
       nonconformity: `gap` or `inverse_probability`.
-      num_calibration: n, the calibration queries of a split; the others test.
+      num_calibration: n, the calibration queries of a split.
       alphas: Risk levels, as decimals.
-      num_splits: Number of splits.
+      num_splits: Number of splits; 0 takes the exact laws in their place.
       z_limit: Number of standard errors beyond which a mean counts as off.
+      num_validation: Queries of a split that neither calibrate nor test.
       null: The null mode.
       tie_break: Whether ties are broken exactly; the lower bound and the sharp law need it.
       stale: Break exchangeability: the test queries are routed by the scores of other queries.
@@ -211,7 +239,7 @@ def check_bounds(
     References:
       Theorems 4.3 and 4.5 of the paper; `racer_jax.exact` for the law.
     """
-    num_test = len(pool.correct) - num_calibration
+    num_test = len(pool.correct) - num_calibration - num_validation
     if num_calibration < 1 or num_test < 1:
         raise ValueError(
             f"pool {pool.name!r} of {len(pool.correct)} queries is too small: {num_calibration} would calibrate and "
@@ -223,18 +251,26 @@ def check_bounds(
     ties = racer.tie_break(tie_key, matrix.shape) if tie_break else None
     steps = pool_steps(matrix, pool.correct, ties)
     law = pool_law(steps, num_calibration=num_calibration, alpha=alphas)
-    if stale:
+    if num_splits == 0:
+        measured = exact_splits(law, num_test)
+    elif stale:
         measured = stale_splits(split_key, matrix, pool.correct, ties, num_calibration, alphas, num_splits)
         progress(num_splits)
     else:
-        measured = fresh_splits(split_key, steps, num_calibration, alphas, num_splits, progress)
+        measured = fresh_splits(split_key, steps, num_calibration, num_validation, alphas, num_splits, progress)
 
     bounds = guarantees.risk_bounds(alphas, num_calibration)
     risk = measured.mean["risk"]
-    error = measured.risk_std / np.sqrt(measured.num_splits)
+    error = measured.risk_std / np.sqrt(measured.num_splits) if measured.num_splits else np.zeros_like(risk)
     distance = risk - law.risk_mean
     distance[np.abs(distance) < 1e-12] = 0.0
     sharp = guarantees.sharp_risk(alphas, num_calibration)
+    lower_applies = np.abs(law.risk_mean - sharp) < 1e-9
+    exact_std, support, probability = law.risk_std, list(law.risk_support), list(law.risk_probability)
+    if num_validation:  # a smaller test part has the same mean; without ties its law depends on the sizes alone
+        laws = [guarantees.split_risk_law(alpha, num_calibration, num_test) for alpha in alphas]
+        exact_std = np.where(lower_applies, [law.std for law in laws], np.nan)
+        support, probability = [law.risk for law in laws], [law.probability for law in laws]
     check = BoundCheck(
         pool=pool.name,
         nonconformity=nonconformity,
@@ -247,10 +283,10 @@ def check_bounds(
         risk_error=error,
         lower=bounds.lower,
         upper=bounds.upper,
-        lower_applies=np.abs(law.risk_mean - sharp) < 1e-9,
+        lower_applies=lower_applies,
         sharp=sharp,
         exact=law.risk_mean,
-        exact_std=law.risk_std,
+        exact_std=exact_std,
         z=standardised(distance, error),
         size=measured.mean["size"],
         exact_size=law.size_mean,
@@ -260,7 +296,14 @@ def check_bounds(
         note=[infeasible_note(a, num_calibration) for a in alphas],
         histogram=None,
     )
-    return check._replace(verdict=verdicts(check, z_limit, null), histogram=histogram(alphas, measured, law))
+    check = check._replace(verdict=verdicts(check, z_limit, null))
+    if HISTOGRAM_ALPHA not in alphas:
+        return check
+    row = alphas.index(HISTOGRAM_ALPHA)
+    known = lower_applies[row] or not num_validation
+    return check._replace(
+        histogram=histogram(measured, row, support[row] if known else None, probability[row] if known else None)
+    )
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -275,15 +318,16 @@ def infeasible_note(alpha: str, num_calibration: int) -> str:
     return f"threshold +inf: needs n >= {needed}" if needed > num_calibration else ""
 
 
-def histogram(alphas: Sequence[str], measured: Measured, law: SplitLaw) -> RiskHistogram | None:
-    """Test risk over splits at alpha = .10 and the exact law in the same bins, trimmed to where either is."""
-    if HISTOGRAM_ALPHA not in alphas:
-        return None
-    row = alphas.index(HISTOGRAM_ALPHA)
+def histogram(
+    measured: Measured, row: int, support: np.ndarray | None, probability: np.ndarray | None
+) -> RiskHistogram:
+    """Test risk over splits at one alpha and its exact law in the same bins, trimmed to where either is."""
     edges, share = measured.edges[row], measured.share[row]
-    # A value on an edge belongs to the bin below it, in the law as in the histogram of the splits.
-    bins = np.clip(np.searchsorted(edges, law.risk_support[row] - 1e-12) - 1, 0, len(share) - 1)
-    expected = np.bincount(bins, law.risk_probability[row], len(share))
+    expected = np.zeros(len(share))
+    if support is not None and probability is not None:
+        # A value on an edge belongs to the bin below it, in the law as in the histogram of the splits.
+        bins = np.clip(np.searchsorted(edges, support - 1e-12) - 1, 0, len(share) - 1)
+        expected += np.bincount(bins, probability, len(share))
     used = np.flatnonzero((share > 0) | (expected > 1e-6))
     kept = slice(used[0], used[-1] + 1)
     return RiskHistogram(

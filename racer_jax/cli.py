@@ -65,11 +65,12 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="metric of lm_eval logs, such as acc_norm")
     parser.add_argument("--filter", help="filter of lm_eval logs, such as strict-match")
     parser.add_argument("--tasks", nargs="+", help="patterns of the lm_eval tasks to read")
+    parser.add_argument("--delimiter", help="what separates the fields of a CSV of your own")
     parser.add_argument("--seed", type=int, help="key of the label rule 'one attempt'")
 
 
 def _load(parsed: argparse.Namespace) -> RoutingTable:
-    names = ("label_rule", "missing", "part", "metric", "filter", "tasks")
+    names = ("label_rule", "missing", "part", "metric", "filter", "tasks", "delimiter")
     options = {name: value for name in names if (value := getattr(parsed, name)) is not None}
     if parsed.seed is not None:
         options["key"] = jax.random.key(parsed.seed)

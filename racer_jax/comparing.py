@@ -50,8 +50,8 @@ def _sizes(pool: Pool, count: np.ndarray, needed: np.ndarray) -> np.ndarray:
     finite = int(np.asarray(pool.covered)[-1])  # queries from here on have a critical score of +inf
     position = np.where(position < finite, position, num)
     steps = pool.metrics["size"]
-    entered = np.concatenate([[0], np.cumsum(weight[np.asarray(steps.query)])])
-    return np.asarray(entered[np.asarray(steps.upto)[position]] / num)
+    entered = np.concatenate([[0], np.cumsum(weight[steps.query])])
+    return np.asarray(entered[np.searchsorted(steps.first, position, side="right")] / num)
 
 
 def at_equal_service(avoidable_miss: Sequence[float], size: Sequence[float], targets: Sequence[float]) -> np.ndarray:

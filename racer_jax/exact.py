@@ -12,12 +12,37 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from scipy.special import ndtr
 
 from racer_jax.calibration import Alpha, miss_budget
 from racer_jax.steps import METRICS, Pool, Steps, pool_steps
 
 # Positions less likely than exp(-_NEGLIGIBLE) in sum are left out of the law of J.
 _NEGLIGIBLE = 48.0
+
+
+class Mixture(NamedTuple):
+    """The law of a metric over all splits as a mixture over the position of the threshold.
+
+    Each component is the mean of two samples without replacement; its mean and standard deviation are exact, and for
+    large parts it is close to normal.
+
+    Attributes:
+      probability: Probability of each position, float64 `[a, w]`.
+      mean: Mean of the metric given the position, `[a, w]`.
+      std: Its standard deviation given the position, `[a, w]`.
+    """
+
+    probability: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    def cdf(self, value: ArrayLike) -> np.ndarray:
+        """P(metric <= value) with normal components, for values `[a]` or one for all; `[a]`."""
+        distance = np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
+        with np.errstate(divide="ignore", invalid="ignore"):
+            below = np.where(self.std > 0, ndtr(distance / self.std), distance >= 0)
+        return np.asarray((self.probability * below).sum(axis=1))
 
 
 class SplitLaw(NamedTuple):
@@ -37,6 +62,7 @@ class SplitLaw(NamedTuple):
       extra_std: Its standard deviation over splits.
       risk_support: Values of the test risk, ascending, `[a, w]`.
       risk_probability: Their probabilities, `[a, w]`; each row sums to 1.
+      mixture: The law of each metric as a `Mixture`, by name.
     """
 
     risk_mean: np.ndarray
@@ -51,13 +77,10 @@ class SplitLaw(NamedTuple):
     extra_std: dict[str, np.ndarray]
     risk_support: np.ndarray
     risk_probability: np.ndarray
+    mixture: dict[str, Mixture]
 
 
-class _Curves(NamedTuple):
-    """Sums of a metric at each threshold position: over queries at lower and at higher positions; `[N + 1]`."""
-
-    below: np.ndarray
-    above: np.ndarray
+# --- the law of the threshold's position ----------------------------------------------------------------------------
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -69,78 +92,95 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [low, high) outside which J falls with a chance below exp(-_NEGLIGIBLE), by Hoeffding's bound."""
-    centre = rank / num * size
+    """Positions [low, high) outside which J falls with a chance below exp(-_NEGLIGIBLE), by Hoeffding's bound.
+
+    J >= x says that fewer than k of the first x queries calibrate, and J < x that at least k do; the number is
+    hypergeometric, whose tails are below exp(-n divergence(share, x / N)). Bisection for x.
+    """
     edges = []
     for share, limit in ((rank / num, 0.0), ((rank - 1) / num, float(size))):
-        inner, outer = np.clip(share * size, 0, size), np.full(len(rank), limit)
+        inner, outer = share * size, np.full(len(rank), limit)
         for _ in range(int(np.log2(size)) + 3):
             middle = (inner + outer) / 2
             far = num * _divergence(share, middle / size) > _NEGLIGIBLE
             inner, outer = np.where(far, inner, middle), np.where(far, middle, outer)
         edges.append(outer)
-    low = np.maximum(np.minimum(np.floor(edges[0]), np.floor(centre)).astype(np.int64) - 1, rank - 1)
-    high = np.minimum(np.maximum(np.ceil(edges[1]), np.ceil(centre)).astype(np.int64) + 1, size - num + rank)
+    low = np.maximum(np.floor(edges[0]).astype(np.int64) - 1, rank - 1)
+    high = np.minimum(np.ceil(edges[1]).astype(np.int64) + 1, size - num + rank)
     return low, high
 
 
 def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and P(J = position), `[a, w]`; ranks at most n. Ratios of neighbours, so no digit is lost to logs."""
+    """First position and P(J = first + i), `[a]` and `[a, w]`, for 1 <= rank <= num.
+
+    P(J = j) = C(j, k - 1) C(N - 1 - j, n - k) / C(N, n), from ratios of neighbours: no digit is lost to logarithms.
+    """
     low, high = _window(rank, num, size)
-    position = low[:, None] + np.arange((high - low).max())
+    width = int((high - low).max())
+    own, low = low, np.minimum(low, size - width)  # one width for all, within the pool
+    position = low[:, None] + np.arange(width, dtype=np.float64)
     k, budget = rank[:, None], (num - rank)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (position + 1) * (size - 1 - position - budget) / ((position + 2 - k) * (size - 1.0 - position))
-    ratio = np.where(position + 1 < high[:, None], ratio, 0.0)
-    law = np.cumprod(np.concatenate([np.ones((len(rank), 1)), ratio[:, :-1]], axis=1), axis=1)
-    return np.minimum(position, size - 1), law / law.sum(axis=1, keepdims=True)
+        ratio = (position + 1) * (size - 1 - budget - position) / ((position + 2 - k) * (size - 1 - position))
+    start = (own - low)[:, None]
+    place = np.arange(width)
+    ratio = np.where((place >= start) & (position < size - 1 - budget), ratio, 0.0)
+    law = np.ones((len(rank), width))
+    # Below its own window the law of a row is 0, or as good as 0.
+    law[:, 1:] = np.where(place[None, :-1] < start, 1.0, ratio[:, :-1])
+    np.cumprod(law, axis=1, out=law)
+    law *= place >= start
+    law /= law.sum(axis=1, keepdims=True)
+    return low, law
 
 
-def _value(limbs: np.ndarray, metric: Steps) -> np.ndarray:
-    """Limbs `[l, ...]` as float64."""
-    weight = metric.scale * 2.0 ** (-metric.limb_bits * np.arange(len(limbs)))
-    return np.tensordot(weight, np.asarray(limbs, np.float64), 1)
+# --- metrics given the position -------------------------------------------------------------------------------------
 
 
-def _curves(metric: Steps) -> tuple[_Curves, _Curves]:
-    """The sums of a metric and of its square."""
-    start = _value(np.asarray(metric.start), metric)
-    query, upto = np.asarray(metric.query), np.asarray(metric.upto)
-    size = len(start)
-    delta = np.full(len(query), float(metric.unit))
-    if metric.delta is not None:
-        delta = _value(np.asarray(metric.delta), metric)
-    first = np.repeat(np.arange(size + 1), np.diff(upto, prepend=0))
+class _Sums(NamedTuple):
+    """Sums of numbers, and of their squares, over the queries below and above each threshold position; `[N + 1]`."""
 
-    # Steps of the square: (value after)^2 - (value before)^2, along each query's own steps.
-    by_query = np.argsort(query, kind="stable")
-    along = np.cumsum(delta[by_query])
-    num_steps = np.bincount(query, minlength=size)
-    before_query = np.concatenate([[0.0], along])[np.cumsum(num_steps) - num_steps]
-    after = np.empty(len(query))
-    after[by_query] = along - np.repeat(before_query, num_steps)
-    after += start[query]
-    square = after * after - (after - delta) ** 2
-
-    def sums(start: np.ndarray, delta: np.ndarray) -> _Curves:
-        place = np.maximum(first, query + 1)  # from here on the step counts among the queries below the threshold
-        below = np.cumsum(np.bincount(place, delta, minlength=size + 1))[: size + 1]
-        below = below + np.concatenate([[0.0], np.cumsum(start)])
-        place = np.where(query > first, query, size + 1)  # ... and up to here among those above it
-        entered = np.bincount(first, np.where(query > first, delta, 0.0), minlength=size + 2)
-        above = np.cumsum(entered - np.bincount(place, delta, minlength=size + 2))[: size + 1]
-        above = above + np.append(start.sum() - np.cumsum(start), 0.0)
-        return _Curves(below, above)
-
-    return sums(start, delta), sums(start * start, square)
+    below: np.ndarray
+    above: np.ndarray
+    below_square: np.ndarray
+    above_square: np.ndarray
 
 
-def _sampled(total: np.ndarray, square: np.ndarray, drawn: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Mean and variance of the total of a uniform subset of `drawn` of `size` numbers with these sums."""
-    size = np.maximum(size, 1)
-    mean = drawn * (total / size)
-    spread = np.maximum(square - total * (total / size), 0.0) / size
-    return mean, drawn * (size - drawn) / np.maximum(size - 1, 1) * spread
+def _sums(steps: Steps) -> _Sums:
+    """Sums of a metric at each threshold position, over queries at lower and at higher positions."""
+    size = len(steps.start)
+    first, query = steps.first, steps.query
+    early = query > first  # the query is above the threshold while it acts, until it is passed
+    passed = np.maximum(first, query + 1)  # from here on it acts below the threshold
+
+    def split(start: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        change = np.bincount(passed, delta, minlength=size + 2).astype(np.float64)[: size + 1]
+        change[1:] += start
+        below = np.cumsum(change)
+        change = np.bincount(first[early], delta[early], minlength=size + 2).astype(np.float64)
+        change -= np.bincount(query[early], delta[early], minlength=size + 2)
+        change = change[: size + 1]
+        change[:-1] -= start
+        return below, start.sum() + np.cumsum(change)
+
+    below, above = split(steps.start, steps.delta)
+    square = steps.value**2 - (steps.value - steps.delta) ** 2
+    below_square, above_square = split(steps.start**2, square)
+    return _Sums(below, above, below_square, above_square)
+
+
+def _moments(total: np.ndarray, square: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of `size` numbers with these sums, and their variance over size - 1: what sampling needs."""
+    mean = total / np.maximum(size, 1)
+    return mean, np.maximum(square - total * mean, 0.0) / np.maximum(size, 1) / np.maximum(size - 1, 1)
+
+
+def _windows(values: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
+    """`values[low : low + width]` for each low: `[a, w]`."""
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(values, width)[low])
+
+
+# --- the law of the risk where scores tie ---------------------------------------------------------------------------
 
 
 def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
@@ -156,21 +196,21 @@ def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
     return log_choose
 
 
-def _tied_misses(pool: Pool, rank: np.ndarray, num: int, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of test misses and its probability, one entry a position, `[a, w]`, where critical scores tie.
+def _tied_misses(pool: Pool, rank: np.ndarray, num: int, low: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number of test misses and its probability, one entry a position, `[a, v]`, where critical scores tie.
 
     A threshold in the block [s, e) of equal scores covers e queries, of which C(e) = c are calibration queries:
     P(C(e) = c, C(s) < k) for c = k, k + 1, ...: as many terms as the block has positions.
     """
     size = pool.num_queries
-    covered = np.asarray(pool.covered).astype(np.int64)
+    covered = pool.covered.astype(np.int64)
     log_choose = _log_chooser(size)
     finite = int(covered[-1])  # queries from here on have a critical score of +inf: never covered
-    low, high = position.min(axis=1), position.max(axis=1)
     block_start = np.searchsorted(covered[:-1], covered[:-1])
     block_start[finite:] = finite
+    last = low + width - 1
     low = block_start[low]
-    high = np.where(high >= finite, size, covered[high])
+    high = np.where(last >= finite, size, covered[last])
     at = low[:, None] + np.arange((high - low).max())
     inside = at < high[:, None]
     at = np.minimum(at, size - 1)
@@ -182,11 +222,43 @@ def _tied_misses(pool: Pool, rank: np.ndarray, num: int, position: np.ndarray) -
     with np.errstate(invalid="ignore"):
         crossing = np.exp(log_choose(s, k - 1) + log_choose(e - s, c - k) - log_choose(e, c - 1))
     crossing = np.where(never | (c > e), 0.0, crossing * np.maximum(s - k + 1, 0) / np.maximum(e - c + 1, 1))
-    crossed = np.cumsum(np.where(inside, crossing, 0.0), axis=1)
-    start = np.maximum(s - low[:, None], 0)
-    crossed -= np.take_along_axis(crossed, start, axis=1) - np.take_along_axis(crossing, start, axis=1)
+    crossing = np.where(inside, crossing, 0.0)
+    before = np.cumsum(crossing, axis=1) - crossing
+    crossed = before + crossing - np.take_along_axis(before, np.maximum(s - low[:, None], 0), axis=1)
     law = np.where(inside, law * np.clip(1 - crossed, 0.0, 1.0), 0.0)
     return (size - e) - (num - c), law.astype(np.float64)
+
+
+def _by_value(misses: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities by number of misses, ascending, `[a, w]`, from entries in any order."""
+    positive = chance > 0
+    low = np.where(positive, misses, misses.max()).min(axis=1)
+    high = np.where(positive, misses, 0).max(axis=1)
+    width = int((high - low).max()) + 1
+    index = np.clip(misses - low[:, None], 0, width - 1) + np.arange(len(low))[:, None] * width
+    probability = np.bincount(index.ravel(), chance.ravel(), minlength=len(low) * width).reshape(-1, width)
+    return low[:, None] + np.arange(width), probability
+
+
+def _infeasible_misses(pool: Pool, num_test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Law of the test misses at threshold +inf: those that no threshold covers, a hypergeometric number."""
+    size = pool.num_queries
+    lost = size - int(pool.covered[-1])
+    log_choose = _log_chooser(size)
+    misses = np.arange(max(0, lost - (size - num_test)), min(lost, num_test) + 1)
+    chance = np.exp(log_choose(lost, misses) + log_choose(size - lost, num_test - misses) - log_choose(size, num_test))
+    return misses, chance.astype(np.float64)
+
+
+def _pad(array: np.ndarray, width: int, fill: str | float) -> np.ndarray:
+    """Rows widened to `width`, by their last value or by a number."""
+    extra = [(0, 0)] * (array.ndim - 1) + [(0, width - array.shape[-1])]
+    if isinstance(fill, str):
+        return np.pad(array, extra, mode="edge")
+    return np.pad(array, extra, constant_values=fill)
+
+
+# --- all together ---------------------------------------------------------------------------------------------------
 
 
 def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
@@ -209,43 +281,46 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
     if num >= size:
         raise ValueError(f"num_calibration must leave at least one of the {size} queries for the test, got {num}")
     num_test = size - num
-    rank = num - budget
-    feasible = rank <= num
-    position, law = _position_law(np.minimum(rank, num), num, size)
+    feasible = budget >= 0
+    rank = num - np.maximum(budget, 0)
+    low, law = _position_law(rank, num, size)
+    width = law.shape[1]
 
-    mean, std = {}, {}
-    k = np.minimum(rank, num)[:, None]
-    for name, metric in pool.metrics.items():
-        values, squares = _curves(metric)
-        lower = _sampled(values.below[position], squares.below[position], position - k + 1, position)
-        drawn = size - 1 - position - (num - k)
-        upper = _sampled(values.above[position], squares.above[position], drawn, size - 1 - position)
-        given, variance = lower[0] + upper[0], lower[1] + upper[1]
-        mean[name] = (law * given).sum(axis=1)
-        total = (law * (variance + (given - mean[name][:, None]) ** 2)).sum(axis=1)
+    # Given J: t test queries below it of as many as its position, and the others above it.
+    position = low[:, None] + np.arange(width)
+    k = rank[:, None]
+    below = (position - (k - 1)).astype(np.float64)
+    above = num_test - below
+    # Drawn times left; no less than 0 where the position is not one that J can take.
+    below_spread, above_spread = np.maximum(below, 0) * (k - 1), np.maximum(above, 0) * (num - k)
+    number = np.arange(size + 1)
+    mean, std, mixture = {}, {}, {}
+    for name, steps in pool.metrics.items():
+        sums = _sums(steps)
+        lower = _moments(sums.below, sums.below_square, number)
+        upper = _moments(sums.above, sums.above_square, size - 1 - number)
         # An infeasible alpha has one threshold, +inf, and the whole pool to draw the test part from.
-        everywhere = _sampled(values.below[-1:], squares.below[-1:], np.array([num_test]), np.array([size]))
-        mean[name] = np.where(feasible, mean[name], everywhere[0]) / num_test
-        std[name] = np.sqrt(np.where(feasible, total, everywhere[1])) / num_test
+        whole = _moments(sums.below[-1:], sums.below_square[-1:], np.array([size]))
+        given = below * _windows(lower[0], low, width) + above * _windows(upper[0], low, width)
+        spread = below_spread * _windows(lower[1], low, width) + above_spread * _windows(upper[1], low, width)
+        given = np.where(feasible[:, None], given, num_test * whole[0])
+        spread = np.where(feasible[:, None], spread, num_test * num * whole[1])
+        total = np.einsum("aw,aw->a", law, given)
+        variance = np.einsum("aw,aw->a", law, spread + (given - total[:, None]) ** 2)
+        mean[name], std[name] = total / num_test, np.sqrt(variance) / num_test
+        mixture[name] = Mixture(law, given / num_test, np.sqrt(spread) / num_test)
 
     if pool.distinct:
-        misses, chance = size - 1 - position - (num - k), law
+        # Misses fall one by one as the position rises.
+        misses = (size - 1 - (num - rank) - (low + width - 1))[:, None] + np.arange(width)
+        probability = law[:, ::-1]
     else:
-        misses, chance = _tied_misses(pool, k[:, 0], num, position)
-    misses = np.where(chance > 0, misses, num_test)
-    support, probability = _gathered(misses, chance)
+        misses, probability = _by_value(*_tied_misses(pool, rank, num, low, width))
     if not feasible.all():
-        lost = size - int(pool.covered[-1])
-        log_choose = _log_chooser(size)
-        m = np.arange(max(0, lost - num), min(lost, num_test) + 1)
-        pmf = np.exp(log_choose(lost, m) + log_choose(size - lost, num_test - m) - log_choose(size, num_test)).astype(
-            float
-        )
-        width = max(support.shape[1], len(m))
-        grow = ((0, 0), (0, width - support.shape[1]))
-        support, probability = np.pad(support, grow, mode="edge"), np.pad(probability, grow)
-        support[~feasible] = np.pad(m, (0, width - len(m)), mode="edge")
-        probability[~feasible] = np.pad(pmf, (0, width - len(m)))
+        lost, chance = _infeasible_misses(pool, num_test)
+        width = max(misses.shape[1], len(lost))
+        misses, probability = _pad(misses, width, "edge"), _pad(probability, width, 0.0)
+        misses[~feasible], probability[~feasible] = _pad(lost, width, "edge"), _pad(chance, width, 0.0)
     extra = [name for name in pool.metrics if name not in METRICS]
     return SplitLaw(
         risk_mean=mean["risk"],
@@ -258,20 +333,10 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         avoidable_miss_std=std["avoidable_miss"],
         extra_mean={name: mean[name] for name in extra},
         extra_std={name: std[name] for name in extra},
-        risk_support=support / num_test,
-        risk_probability=probability,
+        risk_support=misses / num_test,
+        risk_probability=np.ascontiguousarray(probability),
+        mixture=mixture,
     )
-
-
-def _gathered(misses: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities by number of misses, ascending, `[a, w]`."""
-    positive = chance > 0
-    low = np.where(positive, misses, misses.max()).min(axis=1)
-    high = np.where(positive, misses, low[:, None]).max(axis=1)
-    width = int((high - low).max()) + 1
-    index = np.clip(misses - low[:, None], 0, width - 1) + np.arange(len(low))[:, None] * width
-    probability = np.bincount(index.ravel(), chance.ravel(), minlength=len(low) * width).reshape(-1, width)
-    return low[:, None] + np.arange(width), probability
 
 
 def split_law(

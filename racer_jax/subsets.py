@@ -1,98 +1,193 @@
-r"""Exactly uniform random n-subsets, many at once, as packed bits.
+r"""Exactly uniform random subsets, many at once, as packed bits.
 
 Bernoulli bits give a subset that is uniform given its size; removing (or adding) uniformly drawn elements until the
-size is n keeps it so. That needs no sort and about sqrt(N) draws.
+size is right keeps it so. That needs no sort and some sqrt(N) draws. An order of repair shared by several subsets would
+be cheaper and wrong: each subset draws its own.
 
-Layout: a subset is a LANE. Words are `[ceil(N / 32), t]`: bit b of word w tells whether element 32 w + b is in, and
-neighbouring lanes are neighbours in memory.
+Layout: every subset is a LANE, and neighbouring lanes are neighbours in memory. Words are uint32 `[w, l]`: bit b of
+word i tells whether element 32 i + b is in.
 """
+
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-# A Bernoulli probability is rounded to this many binary digits; the repair makes up for the rounding.
-_MAX_DIGITS = 10
+Words = tuple[jax.Array, jax.Array]
+Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
+
+# Draws of one round of repair.
+_ROUND = 64
+# What one more binary digit of the Bernoulli probability costs for each word, in draws.
+_DIGIT_COST = 0.35
 
 
-def _rotate(x: jax.Array, distance: int) -> jax.Array:
-    return (x << distance) | (x >> (32 - distance))
+def load(array: ArrayLike, index: jax.Array) -> jax.Array:
+    """`array[index]` along the first axis for indices known to be in bounds: no clamping, no wrapping."""
+    return jnp.asarray(array).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def threefry(key: tuple[jax.Array, jax.Array], x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 with 20 rounds, written out: the same bits as JAX's, several times as fast on a CPU."""
+def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:
+    """Threefry-2x32 with 20 rounds written out: the bits of JAX's own generator, several times as fast on a CPU."""
     k0, k1 = key
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     x0, x1 = x0 + k0, x1 + k1
     for i in range(5):
         for distance in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
             x0 = x0 + x1
-            x1 = _rotate(x1, distance) ^ x0
+            x1 = ((x1 << distance) | (x1 >> (32 - distance))) ^ x0
         x0 = x0 + keys[(i + 1) % 3]
         x1 = x1 + keys[(i + 2) % 3] + np.uint32(i + 1)
     return x0, x1
 
 
-def _bernoulli_digits(num: int, size: int) -> tuple[int, int]:
-    """(k, d) with k / 2**d near num / size: fewest digits d that cost the repair no more than chance does."""
-    chance = np.sqrt(num * (size - num) / size)
-    for digits in range(1, _MAX_DIGITS + 1):
-        k = round(num / size * 2**digits)
-        if abs(k / 2**digits * size - num) <= chance / 4 and 0 < k < 2**digits:
-            return k, digits
-    return k, digits
+def key_words(key: jax.Array) -> jax.Array:
+    """Two uint32 words `[2]` that stand for a typed key of any kind; those of a Threefry key are its own."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a typed PRNG key (see jax.random.key), got dtype {key.dtype}")
+    if key.ndim:
+        raise ValueError(f"key must be a single key, got shape {key.shape}")
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return jax.random.key_data(key)
+    return jax.random.bits(key, (2,))
 
 
-def uniform_subsets(keys: tuple[jax.Array, jax.Array], num: int, size: int) -> jax.Array:
-    """An exactly uniform `num`-subset of `size` elements for each lane.
+def folded(key: Words, data: jax.Array) -> Words:
+    """`jax.random.fold_in` of a Threefry key, elementwise."""
+    return threefry(key, jnp.zeros_like(data), data)
+
+
+class Draw(NamedTuple):
+    """How to draw: one kind of subset for each of `g` lanes, that every trial repeats.
+
+    Attributes:
+      num: Elements in the subset, int32 `[g]`.
+      size: Elements to choose from, int32 `[g]`.
+      digit: Binary digits of the Bernoulli probability, last one first, bool `[d, g]`.
+      valid: Which bits are elements, uint32 `[w, g]`.
+      shift: 32 less the bits of a position, uint32 `[g]`.
+    """
+
+    num: Leaf
+    size: Leaf
+    digit: Leaf
+    valid: Leaf
+    shift: Leaf
+
+
+def _digits(num: int, size: int) -> tuple[int, int]:
+    """(k, d): the Bernoulli probability k / 2**d near num / size that makes digits and draws together cheapest."""
+    share, words = num / size, -(-size // 32)
+    best = (np.inf, 0, 1)
+    for d in range(1, 17):
+        k = round(share * 2**d)
+        bias = abs(k / 2**d - share) * size
+        best = min(best, (d * words * _DIGIT_COST + 2 * bias / min(share, 1 - share), k, d))
+    return best[1], best[2]
+
+
+def draw_plan(num: np.ndarray, size: np.ndarray) -> Draw:
+    """The `Draw` of subsets of `num` `[g]` of `size` `[g]` elements, 0 <= num <= size, on the host."""
+    num, size = np.asarray(num), np.asarray(size)
+    words = -(-int(size.max()) // 32)
+    pairs = [_digits(int(n), int(s)) if 0 < n < s else (int(n == s), 0) for n, s in zip(num, size, strict=True)]
+    depth = max(1, *(d for _, d in pairs))
+    digit = [[(k << (depth - d)) >> i & 1 for k, d in pairs] for i in range(depth)]
+    # A probability of 1 has no digits after the point: the repair adds every element of such a lane.
+    rest = np.clip(size[None] - 32 * np.arange(words)[:, None], 0, 32).astype(np.uint64)
+    bits = np.maximum(1, np.ceil(np.log2(np.maximum(size, 2)))).astype(np.uint32)
+    return Draw(
+        num=num.astype(np.int32),
+        size=size.astype(np.int32),
+        digit=np.array(digit, bool),
+        valid=((np.uint64(1) << rest) - np.uint64(1)).astype(np.uint32),
+        shift=(32 - bits).astype(np.uint32),
+    )
+
+
+def _bernoulli(key: Words, digit: jax.Array, num_words: int) -> jax.Array:
+    """Words of independent bits, each 1 with the probability whose binary digits are given `[d, l]`."""
+    place = jnp.arange(num_words, dtype=jnp.uint32)[:, None]
+    row_key = (key[0][None], key[1][None])
+
+    def refine(i: jax.Array, words: jax.Array) -> jax.Array:
+        # Reading the digits from the last to the first: P(1) becomes (digit + P(1)) / 2.
+        # One word of the two, as the compiler would make both anew for the other.
+        uniform = threefry(row_key, place, jnp.broadcast_to(i.astype(jnp.uint32), place.shape))[0]
+        return jnp.where(load(digit, i)[None], words | uniform, words & uniform)
+
+    zero = jnp.zeros((num_words, key[0].shape[0]), jnp.uint32)
+    words: jax.Array = lax.fori_loop(0, digit.shape[0], refine, zero)
+    return words
+
+
+def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> jax.Array:
+    """An exactly uniform subset for each lane.
 
     Args:
-      keys: Key data of each lane, two uint32 `[t]`.
-      num: n, the size of the subsets.
-      size: N, the number of elements, less than 2**31.
+      key: Two uint32 `[l]`, a Threefry key for each lane; used for nothing else.
+      draw: What to draw; its `g` divides `l`, and lane i draws the kind i // (l / g).
+      within: Words `[w, l]` of the elements to choose from; all by default. `draw` then says how many elements there
+        are in all, while its digits are those of the share of `within`.
 
     Returns:
-      uint32 `[ceil(N / 32), t]`.
+      uint32 `[w, l]`.
     """
-    num_words = -(-size // 32)
-    lanes = keys[0].shape[0]
-    row_keys = (keys[0][None], keys[1][None])  # [1, t] against the words' [w, 1]
-    k, digits = _bernoulli_digits(num, size)
-    place = jnp.arange(-(-num_words // 2), dtype=jnp.uint32)[:, None]
-    words = jnp.zeros((2 * place.shape[0], lanes), jnp.uint32)
-    for digit in range(digits):  # Bernoulli(k / 2**digits), 32 at a time: read the digits of k from the last one up
-        uniform = jnp.concatenate(threefry(row_keys, place, jnp.full_like(place, digit)))
-        words = words | uniform if k >> digit & 1 else words & uniform
-    words = words[:num_words]
-    if size % 32:
-        words = words.at[-1].set(words[-1] & np.uint32((1 << size % 32) - 1))
-    surplus = lax.population_count(words).astype(jnp.int32).sum(axis=0) - num
+    num_lanes, num_words = key[0].shape[0], draw.valid.shape[0]
+    if len(draw.num) > 1:
+        draw = jax.tree.map(lambda x: jnp.repeat(x, num_lanes // x.shape[-1], axis=-1), draw)
+    words = _bernoulli(key, draw.digit, num_words) & draw.valid
+    if within is not None:
+        words = words & within
+    lane = jnp.arange(num_lanes, dtype=jnp.int32)
+    row_key = (key[0][None], key[1][None])
+    halves = num_words <= 2048  # positions of at most 16 bits: a word gives two
 
-    # Draw positions, uniform on a power of two; one that is outside, or on the short side, is no draw.
-    shift = 32 - max(1, (size - 1).bit_length())
-    lane = jnp.arange(lanes)
+    def draws(number: jax.Array) -> jax.Array:
+        """Words of draws, `[r, l]`."""
+        num = _ROUND // 2 if halves else _ROUND
+        place = number * num + jnp.arange(num, dtype=jnp.uint32)[:, None]
+        return threefry(row_key, place, jnp.full_like(place, 1 << 16))[0]
 
-    def unfinished(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return (state[1] != 0).any()
+    def repair(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        words, number, _ = state
+        surplus = lax.population_count(words).astype(jnp.int32).sum(axis=0) - draw.num
+        uniform = draws(number)
 
-    def draw(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        words, surplus, counter = state
-        for uniform in threefry(keys, counter, jnp.full_like(counter, _MAX_DIGITS)):
-            position = (uniform >> shift).astype(jnp.int32)
-            row = jnp.minimum(position >> 5, num_words - 1)
-            bit = jnp.uint32(1) << (position & 31).astype(jnp.uint32)
-            word = words[row, lane]
-            flip = (surplus != 0) & (position < size) & ((word & bit != 0) == (surplus > 0))
-            words = words.at[row, lane].set(jnp.where(flip, word ^ bit, word))
-            surplus = surplus - jnp.where(flip, jnp.sign(surplus), 0)
-        return words, surplus, counter + 1
+        def flip(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            # The top bits of a word are uniform on a power of two. A position outside, or on the side that has too few,
+            # is no draw: what is left is uniform.
+            flat, surplus = state
+            word = load(uniform, i >> 1) << ((i & 1) << 4).astype(jnp.uint32) if halves else load(uniform, i)
+            position = (word >> draw.shift).astype(jnp.int32)
+            at = jnp.minimum(position, draw.size - 1)
+            index = (at >> 5) * num_lanes + lane
+            bit = jnp.uint32(1) << (at & 31).astype(jnp.uint32)
+            word = load(flat, index)
+            drawn = (position < draw.size) & (((word & bit) != 0) == (surplus > 0)) & (surplus != 0)
+            if within is not None:
+                drawn &= (load(within.reshape(-1), index) & bit) != 0
+            flat = flat.at[index].set(
+                jnp.where(drawn, word ^ bit, word),
+                mode="promise_in_bounds",
+                unique_indices=True,
+                wrap_negative_indices=False,
+            )
+            return flat, surplus - jnp.where(drawn, jnp.sign(surplus), 0)
 
-    return lax.while_loop(unfinished, draw, (words, surplus, jnp.zeros(lanes, jnp.uint32)))[0]
+        flat, surplus = lax.fori_loop(0, _ROUND, flip, (words.reshape(-1), surplus))
+        return flat.reshape(num_words, num_lanes), number + 1, (surplus != 0).any()
+
+    start = (words, jnp.uint32(0), jnp.array(True))
+    repaired: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
+    return repaired
 
 
 def unpack(words: jax.Array, size: int) -> jax.Array:
-    """Bits `[..., w, t]` as bool `[..., N, t]`."""
-    place = lax.broadcasted_iota(jnp.uint32, (*words.shape[:-1], 32, words.shape[-1]), words.ndim - 1)
-    bits = (words[..., :, None, :] >> place) & 1
-    return (bits != 0).reshape(*words.shape[:-2], -1, words.shape[-1])[..., :size, :]
+    """Words `[w, l]` as bool `[size, l]`."""
+    place = lax.broadcasted_iota(jnp.uint32, (words.shape[0], 32, words.shape[1]), 1)
+    bits = (words[:, None, :] >> place) & 1
+    return (bits != 0).reshape(-1, words.shape[1])[:size]

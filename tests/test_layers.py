@@ -12,7 +12,11 @@ import racer_jax
 PACKAGE = Path(racer_jax.__file__).parent
 CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_module_names
 # What a module of each layer may import of the package: its own layer and those before it.
-LAYERS = [{"data", "routers", "encoders"}, {"racer", "pools", "checking", "monitor", "plotting", "reporting"}, {"cli"}]
+LAYERS = [
+    {"data", "routers", "encoders"},
+    {"racer", "confidence", "pools", "checking", "monitor", "plotting", "reporting", "runtime"},
+    {"cli"},
+]
 
 
 def imports(path: Path) -> set[str]:
@@ -46,6 +50,13 @@ def test_importing_the_core_stays_light():
     code = f"import sys, racer_jax; print(*({heavy!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == []
+
+
+def test_importing_leaves_the_devices_alone():
+    # jax.distributed and the number of devices are set up after the import, and before the first computation.
+    code = "import racer_jax.runtime, racer_jax.checking; from jax._src import xla_bridge; print(xla_bridge._backends)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{}"
 
 
 def test_public_names_are_documented():

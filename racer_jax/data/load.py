@@ -62,7 +62,8 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Routing
       ValueError: If the format is unknown or its reader does not have an option.
     """
     path = Path(path)
-    name = guess(path) if format is None else format
+    delimiter = options.get("delimiter", ",")
+    name = guess(path, delimiter) if format is None else format
     if name not in READERS:
         raise ValueError(f"format must be one of {tuple(READERS)}, got {format!r}")
     reader = READERS[name]
@@ -71,7 +72,7 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Routing
         if option not in known:
             raise ValueError(f"options of format {name!r} are {known}, got {option!r}")
     table = reader(path, **options)
-    if format is not None or name == "table" or (name == "long_csv" and _is_exported(path)):
+    if format is not None or name == "table" or (name == "long_csv" and _is_exported(path, delimiter)):
         return table
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
 
@@ -92,11 +93,12 @@ def save(table: RoutingTable, path: str | Path) -> None:
     (save_table if suffix == ".npz" else write_long_csv)(table, path)
 
 
-def guess(path: str | Path) -> str:
+def guess(path: str | Path, delimiter: str = ",") -> str:
     """The format of a file or folder, told from its content.
 
     Args:
       path: The file or folder.
+      delimiter: What separates the fields if it is a CSV.
 
     Returns:
       One of `READERS`.
@@ -106,26 +108,26 @@ def guess(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        return _guess_folder(path)
+        return _guess_folder(path, delimiter)
     if path.suffix in (".npz", ".npy"):
         return _guess_archive(path)
     refuse_binary(path)
     if path.suffix in (".json", ".jsonl") or read_text(path).lstrip()[:1] in ("[", "{"):
         return _guess_json(path)
-    return _guess_csv(path)
+    return _guess_csv(path, delimiter)
 
 
 def _unknown(path: Path, found: str) -> DataError:
     return DataError(f"must be in a known format, got {found}; pass format=, one of {', '.join(READERS)}", path=path)
 
 
-def _guess_folder(path: Path) -> str:
+def _guess_folder(path: Path, delimiter: str) -> str:
     if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
         return "lm_eval"
     if any(path.glob("*test.json")) or any(path.glob("*train.json")):
         return "routerdc"
     if tables := sorted(path.glob("*.csv")):
-        name = _guess_csv(tables[0])
+        name = _guess_csv(tables[0], delimiter)
         if name in ("routerbench", "routellm"):
             return name
         raise DataError(f"must be one file of format {name}, got a folder; read the files and concat them", path=path)
@@ -160,8 +162,8 @@ def _guess_json(path: Path) -> str:
     raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}")
 
 
-def _guess_csv(path: Path) -> str:
-    with open_csv(path, marker=long_csv.MARK) as file:
+def _guess_csv(path: Path, delimiter: str) -> str:
+    with open_csv(path, delimiter, marker=long_csv.MARK) as file:
         header = set(file.header)
         exported = file.preamble is not None
     if exported or ("model" in header and header & {"correct", "score"} and header & {"query_id", "query"}):
@@ -175,6 +177,6 @@ def _guess_csv(path: Path) -> str:
     raise _unknown(path, f"CSV with columns {sorted(header)[:12]}")
 
 
-def _is_exported(path: Path) -> bool:
-    with open_csv(path, marker=long_csv.MARK) as file:
+def _is_exported(path: Path, delimiter: str) -> bool:
+    with open_csv(path, delimiter, marker=long_csv.MARK) as file:
         return file.preamble is not None

@@ -13,7 +13,7 @@ from racer_jax.data.table import RoutingTable
 
 Fractions = Sequence[float]
 
-# Section 8 of the specification and Appendix B of the paper: calibration 50%, validation 10%, test 40%; for
+# Appendix B of the paper: calibration 50%, validation 10%, test 40%; for
 # ARC-Challenge, the smallest benchmark, 40 / 20 / 40.
 PAPER: Fractions = (0.5, 0.1, 0.4)
 PAPER_ARC: Fractions = (0.4, 0.2, 0.4)

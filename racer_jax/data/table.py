@@ -269,8 +269,8 @@ class RoutingTable:
             wanted = [group] if isinstance(group, str) else list(group)
             if absent := [g for g in wanted if g not in self.groups]:
                 raise ValueError(f"group must be one of {self.groups}, got {absent[0]!r}")
-            groups = np.array(self.group, dtype=object)[index]
-            index = index[np.isin(groups.astype(str), wanted)]
+            of_row = self.group or ()
+            index = np.array([i for i in index.tolist() if of_row[i] in wanted], dtype=np.int64)
         names = self.models if models is None else tuple(models)
         if absent := [name for name in names if name not in self.models]:
             raise ValueError(f"models must be among {tuple(self.models)}, got {absent[0]!r}")

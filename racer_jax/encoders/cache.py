@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from racer_jax.encoders.files import write_atomically
+from racer_jax.data.files import written_whole
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class EmbeddingCache:
         """Adds embeddings `[n, d]`, one for each key."""
         tensors = {"keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), "embeddings": embeddings}
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:32] + ".safetensors"
-        write_atomically(self._folder / name, lambda path: save_file(tensors, path))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(self._folder / name) as path:
+            save_file(tensors, path)
         self._read.add(name)
         self._found.update(zip(keys, embeddings, strict=True))

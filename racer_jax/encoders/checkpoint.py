@@ -7,7 +7,7 @@ reversed, an `embedding` or a `scale` is a `weight`.
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,9 +19,9 @@ from jax.typing import DTypeLike
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from racer_jax.data.files import written_whole
 from racer_jax.encoders.bert import Bert
 from racer_jax.encoders.deberta import Deberta
-from racer_jax.encoders.files import write_atomically, write_json
 
 Model: TypeAlias = Bert | Deberta
 
@@ -276,6 +276,7 @@ def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: in
       max_shard_bytes: Larger models are cut into shards of at most this size, with an index.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         _weight_name(path): np.ascontiguousarray(_to_file_axes(path, np.asarray(variable.get_value())))
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
@@ -283,20 +284,24 @@ def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: in
     shards = _shards(dict(sorted(tensors.items())), max_shard_bytes)
     metadata = {"format": "pt"}  # transformers refuses files without it
 
-    def save(shard: dict[str, np.ndarray]) -> Callable[[Path], None]:
-        return lambda path: save_file(shard, path, metadata)
-
     if len(shards) == 1:
-        write_atomically(folder / WEIGHTS_FILE, save(shards[0]))
+        with written_whole(folder / WEIGHTS_FILE) as path:
+            save_file(shards[0], path, metadata)
         (folder / INDEX_FILE).unlink(missing_ok=True)
     else:
         names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
         for name, shard in zip(names, shards, strict=True):
-            write_atomically(folder / name, save(shard))
+            with written_whole(folder / name) as path:
+                save_file(shard, path, metadata)
         index = {
             "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
             "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
         }
-        write_json(folder / INDEX_FILE, index)
+        _write_json(folder / INDEX_FILE, index)
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-    write_json(folder / CONFIG_FILE, model.config.to_dict())
+    _write_json(folder / CONFIG_FILE, model.config.to_dict())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with written_whole(path) as file:
+        file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from racer_jax.encoders.hashing import HashedNgrams
 
 # The range of the matrix is found from this many more random directions than are kept, over this many passes.
 _OVERSAMPLING = 32
-_NUM_PASSES = 4
+_NUM_PASSES = 2
 
 
 @partial(jax.jit, static_argnames="dim")
@@ -37,8 +37,10 @@ def right_singular_vectors(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
     for _ in range(_NUM_PASSES):
         basis = jnp.linalg.qr(product(x.T, basis))[0]
         basis = jnp.linalg.qr(product(x, basis))[0]
-    _, _, vt = jnp.linalg.svd(product(basis.T, x), full_matrices=False)
-    return vt[:dim].T
+    # The SVD of a tall matrix by that of its small triangular factor.
+    tall, triangle = jnp.linalg.qr(product(x.T, basis))
+    vectors = product(tall, jnp.linalg.svd(triangle)[0])
+    return vectors[:, :dim]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Texts to embeddings with a pretrained transformer: tokens, length buckets, pooling, cache.
 
-Texts are sorted by length and cut into batches of one shape for each bucket of lengths, so that there are few
-compilations and little padding. What does not fill a batch joins the next bucket; only the very last batch is smaller.
+Texts are cut into batches of one shape for each bucket of lengths, so that there are few compilations and little
+padding.
 """
 
 import copy
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from racer_jax.encoders.base import check_texts
+from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
 
@@ -31,7 +32,6 @@ Side = Literal["left", "right"]
 SIDES: tuple[str, ...] = get_args(Side)
 
 _LOGGER = logging.getLogger(__name__)
-_BUCKETS = (16, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 # Embeddings are written to the cache after about this many texts, so that an interrupted run keeps what it did.
 _STORE_EVERY = 2048
 
@@ -67,20 +67,6 @@ def pool(hidden: jax.Array, attention_mask: jax.Array, pooling: Pooling = "mean"
     return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
 
 
-class Batch(NamedTuple):
-    """Rows of one shape.
-
-    Attributes:
-      rows: Which texts, int `[at most b]`.
-      input_ids: int32 `[b, t]`.
-      attention_mask: bool `[b, t]`.
-    """
-
-    rows: np.ndarray
-    input_ids: np.ndarray
-    attention_mask: np.ndarray
-
-
 @dataclass(frozen=True)
 class EncodingReport:
     """What one call of `encode` did.
@@ -100,58 +86,6 @@ class EncodingReport:
     num_batches: int
     num_shapes: int
     padding: float
-
-
-def pad_rows(rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids int32 `[num_rows, length]` and mask bool of the same shape."""
-    ids = np.full((num_rows, length), pad_id, np.int32)
-    mask = np.zeros((num_rows, length), bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = True
-    # A row of nothing but padding still attends to something.
-    mask[len(rows) :, 0] = True
-    return ids, mask
-
-
-def bucket_batches(
-    tokens: Sequence[Sequence[int]], max_length: int, batch_tokens: int, pad_id: int, multiple: int = 1
-) -> Iterator[Batch]:
-    """Cuts texts into batches of few shapes.
-
-    Args:
-      tokens: Token ids of each text, none longer than `max_length`.
-      max_length: Length of the last bucket.
-      batch_tokens: About this many tokens, padding included, in a batch.
-      pad_id: Token id of the padding.
-      multiple: Batches hold a multiple of this many rows, as sharding needs.
-
-    Yields:
-      Batches, shortest texts first.
-    """
-    lengths = [bucket for bucket in _BUCKETS if bucket < max_length] + [max_length]
-    order = np.argsort([len(row) for row in tokens], kind="stable")
-    start = 0
-
-    def batch(rows: np.ndarray, num_rows: int, length: int) -> Batch:
-        return Batch(rows, *pad_rows([tokens[i] for i in rows], num_rows, length, pad_id))
-
-    for length in lengths:
-        size = max(1, batch_tokens // length // multiple) * multiple
-        end = start
-        while end < len(order) and len(tokens[order[end]]) <= length:
-            end += 1
-        last = end == len(order)
-        while end - start >= size:
-            yield batch(order[start : start + size], size, length)
-            start += size
-        if last:
-            if start < end:
-                smaller = size
-                while smaller // 2 >= end - start and smaller % (2 * multiple) == 0:
-                    smaller //= 2
-                yield batch(order[start:end], smaller, length)
-            return
 
 
 def check_tokenizer(tokenizer: Any, config: Any) -> None:

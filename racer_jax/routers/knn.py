@@ -112,6 +112,19 @@ def _check_k(k: int, n: int) -> None:
         raise ValueError(f"k must be between 1 and the number of training rows, {n}, got {k}")
 
 
+@dataclass(frozen=True)
+class KNNConfig:
+    """How a KNNR is built.
+
+    Attributes:
+      k: Number of neighbours.
+      block_size: Queries scored at once.
+    """
+
+    k: int = 100
+    block_size: int = 512
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=("train", "correct"), meta_fields=("k", "block_size"))
 @dataclass(frozen=True)
 class KNNR:

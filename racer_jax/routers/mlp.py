@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from racer_jax.routers.base import check_embeddings, check_training
-from racer_jax.routers.report import TrainingReport, fit_over_keys, split_rows
+from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
 
@@ -189,6 +189,6 @@ def fit_mlps(
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)
     x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
-    train, held = split_rows(keys[0], (x, y), config.holdout, config.batch_size, questions)
+    train, held = split_rows(first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions)
     abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], y.shape[1], config))
     return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))

@@ -129,6 +129,16 @@ def report_training(fitted: Fitted, held_scores: np.ndarray, held_correct: np.nd
     )
 
 
+def _fold_in(keys: jax.Array, number: int) -> jax.Array:
+    folded: jax.Array = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+    return folded
+
+
+def first_of(keys: jax.Array, number: int) -> jax.Array:
+    """A key for what all seeds share: the first key, folded with a number."""
+    return _fold_in(keys, number)[0]
+
+
 def split_rows(
     key: jax.Array, arrays: tuple[jax.Array, ...], share: float, batch_size: int, questions: ArrayLike | None = None
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
@@ -137,7 +147,7 @@ def split_rows(
     Raises:
       ValueError: If there are too few rows to hold some out, or to fill a batch with the rest.
     """
-    held = holdout(jax.random.fold_in(key, 0), len(arrays[0]), share, questions)
+    held = holdout(key, len(arrays[0]), share, questions)
     if not 1 <= batch_size <= (left := int((~held).sum())):
         raise ValueError(f"batch_size must be at most the {left} rows left to train on, got {batch_size}")
     return tuple(array[~held] for array in arrays), tuple(array[held] for array in arrays)
@@ -173,8 +183,8 @@ def fit_over_keys(
     Raises:
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
-    # Key 0 of each drew the held-out rows.
-    states, fits = _over_keys(jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), arrays, fit, config)
+    # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
+    states, fits = _over_keys(_fold_in(keys, 1), arrays, fit, config)
     graph = nnx.graphdef(abstract)
     routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], states)) for i in range(len(keys))]
     reports = [

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from racer_jax._checks import check_scores
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.contrastive import contrast, cosines, draw_neighbors, sample_llm_loss, sample_sample_loss
-from racer_jax.routers.report import TrainingReport, fit_over_keys, split_rows
+from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
 Probability = Literal["sigmoid", "softmax"]
@@ -282,9 +282,9 @@ def fit_routerdcs(
     config = config or RouterDCConfig()
     x, right = check_training(embeddings, correct)
     scores = check_targets(right, graded)
-    groups = check_clusters(keys[0], x, config, clusters)
+    groups = check_clusters(first_of(keys, 2), x, config, clusters)
     arrays = (x.astype(jnp.float32), scores, groups, right)
-    train, held = split_rows(keys[0], arrays, config.holdout, config.batch_size, questions)
+    train, held = split_rows(first_of(keys, 0), arrays, config.holdout, config.batch_size, questions)
     abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], scores.shape[1], config))
     return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[3]))
 
@@ -319,7 +319,7 @@ def check_clusters(
     if clusters is None:
         if config.cluster_weight == 0:
             return jnp.zeros(n, jnp.int32)
-        return jnp.asarray(cluster_queries(jax.random.fold_in(key, 2), embeddings, config.num_clusters))
+        return jnp.asarray(cluster_queries(key, embeddings, config.num_clusters))
     clusters = np.asarray(clusters)
     if clusters.dtype.kind not in "iu":
         raise TypeError(f"clusters must be integers, got dtype {clusters.dtype}")

@@ -109,7 +109,7 @@ def update(
       The new state and the loss, float32. Where loss or gradient are not finite, or once were, only `step` moves on.
     """
     value, grads = jax.value_and_grad(loss)(state.params, batch, jax.random.fold_in(key, state.step))
-    finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(grads))
+    finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
     good = finite & (state.failed_at < 0)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -120,7 +120,9 @@ def update(
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
 
 
-def batch_indices(key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array, num_steps: int) -> jax.Array:
+def batch_indices(
+    key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array | int, num_steps: int
+) -> jax.Array:
     """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
 
     Args:
@@ -203,11 +205,17 @@ def fit_in_memory(
     Returns:
       The result of the run.
     """
-    batch_key, step_key = jax.random.split(key)
+    # The keys go into the scan as numbers: under vmap the `cond` below selects among what its branches read, which
+    # JAX's check of key reuse counts as a use.
+    numbers = jax.random.key_data(jax.random.split(key))
     num_rows = jax.tree.leaves(data)[0].shape[0]
 
+    def wrapped(number: jax.Array) -> jax.Array:
+        typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
+        return typed
+
     def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, jax.Array]:
-        return update(step_key, state, take(data, indices), loss, optimizer)
+        return update(wrapped(numbers[1]), state, take(data, indices), loss, optimizer)
 
     class Best(NamedTuple):
         value: jax.Array
@@ -216,7 +224,7 @@ def fit_in_memory(
 
     def run(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
         state, best = carry
-        indices = batch_indices(batch_key, num_rows, batch_size, state.step, steps_per_round)
+        indices = batch_indices(wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round)
         state, losses = lax.scan(step, state, indices)
         if evaluate is None:
             return (state, Best(best.value, number, state.params)), (losses, jnp.float32(jnp.nan))

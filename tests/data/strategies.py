@@ -47,5 +47,5 @@ def tables(draw, min_queries=1):
         price=maybe(hnp.arrays(np.float64, m, elements=st.floats(0, 1e300) | st.just(np.nan))),
         label_rule=rule,
         missing=missing,
-        notes=draw(st.lists(NAME, max_size=2)),
+        notes=draw(st.lists(NAME, max_size=2, unique=True)),
     )

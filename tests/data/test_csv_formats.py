@@ -48,7 +48,7 @@ def test_long(tmp_path):
 def test_a_table_comes_back_from_a_long_csv_bit_for_bit(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("long") / "table.csv"
     write_long_csv(table, path)
-    assert read_long_csv(path, missing="keep") == table
+    assert read_long_csv(path) == table
 
 
 def test_an_exported_file_is_plain_csv_after_its_first_line(tmp_path):
@@ -69,11 +69,17 @@ def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     put(tmp_path, whole[: whole.rindex("q3")], "table.csv")
     with pytest.raises(DataError, match="must hold the 8 rows its first line speaks of, got 7"):
         read_long_csv(path)
+    put(tmp_path, whole.replace("q3", "q4", 1), "table.csv")
+    with pytest.raises(DataError, match="must hold a row for every query and model, as it was exported"):
+        read_long_csv(path)
     put(tmp_path, whole.replace('"version": 1', '"version": 2'), "table.csv")
     with pytest.raises(DataError, match="line 1: must be of format version 1, got 2; update racer_jax"):
         read_long_csv(path)
     put(tmp_path, whole.replace('"notes": []', '"notes": 3'), "table.csv")
     with pytest.raises(DataError, match="line 1, field 'notes': must stand in the first line"):
+        read_long_csv(path)
+    put(tmp_path, whole.replace('"price": null', '"price": ["x", 1]'), "table.csv")
+    with pytest.raises(DataError, match="line 1, field 'price': must be a list of numbers"):
         read_long_csv(path)
     put(tmp_path, whole.replace('"as given"', '""'), "table.csv")
     with pytest.raises(DataError, match="must hold a valid table: label_rule must not hold empty strings"):
@@ -427,6 +433,13 @@ def test_routerbench_rows_that_are_wrong(tmp_path, rows, message):
 def test_routerbench_headers_that_are_wrong(tmp_path, header, message):
     with pytest.raises(DataError, match=message):
         read_routerbench(put(tmp_path, header + "\n"))
+
+
+def test_a_model_without_answers_and_costs_is_not_taken_for_one_and_named(tmp_path):
+    rows = "sample_id,prompt,eval_name,m,new,m|total_cost,o\na,1?,g,1,1,0,\n"
+    table = read_routerbench(put(tmp_path, rows.replace(",o\n", ",oracle_model_to_route_to\n")))
+    assert table.models == ("m",)
+    assert table.notes[-1] == "ignored columns 'new'"
 
 
 def test_routerbench_graded_scores_and_other_folders(tmp_path):

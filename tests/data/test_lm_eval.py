@@ -251,6 +251,8 @@ def test_cmmlu_documents(tmp_path):
         ("arc", {"doc_id": 0}, "row 2 .*field 'doc_id': must be given once for each filter, got 0 in row 1"),
         ("arc", {"doc_hash": 3}, "row 2 .*field 'doc_hash': must be a text, got 3"),
         ("arc", {"filter": 3}, "row 2 .*field 'filter': must be a text, got 3"),
+        ("arc", {"doc": {"question": "\ud800"}, "doc_hash": "x"}, "row 2 .*field 'doc': must be text that UTF-8 can"),
+        ("arc", {"filtered_resps": ["\udc00"]}, "row 2 .*field 'filtered_resps': must be text that UTF-8 can"),
         ("arc", {"acc": 2}, "row 2 .*field 'acc': must be 0 or 1 .*, got 2"),
         ("arc", {"acc": "1"}, "row 2 .*field 'acc': must be 0 or 1 .*, got \"1\""),
         ("arc", {"acc": 10**400}, "row 2 .*field 'acc': must be 0 or 1"),

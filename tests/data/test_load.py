@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from racer_jax.cli import main
 from racer_jax.data import DataError, guess, load, read_long_csv, save, save_table
 from tests.data import samples
 
@@ -93,6 +94,16 @@ def test_an_archive_that_is_none_of_ours(tmp_path):
         guess(tmp_path / "a.npz")
     save_table(read_long_csv(samples.long_csv(tmp_path)), tmp_path / "b.npz")
     assert guess(tmp_path / "b.npz") == "table"
+
+
+def test_spreadsheets_of_other_countries(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("query_id;model;correct\na;x;1\n")
+    with pytest.raises(DataError, match="pass delimiter=';'"):
+        load(path)
+    assert load(path, delimiter=";").correct.tolist() == [[True]]
+    assert main(["data", "summary", str(path), "--delimiter", ";"]) == 0
+    assert "1.0000" in capsys.readouterr().out
 
 
 def test_options_are_those_of_the_reader(tmp_path):

@@ -95,9 +95,10 @@ def test_llmrouter_graded_and_bare(tmp_path):
         ({"performance": float("nan")}, "field 'performance': must be a number, got NaN"),
         ({"token_num": -1}, "field 'token_num': must be a whole number of at least 0, got -1"),
         ({"token_num": 1.5}, "field 'token_num': must be a whole number of at least 0, got 1.5"),
-        ({"response": 3}, "field 'response': must be a text or null, got 3"),
+        ({"response": 3}, "field 'response': must be a text, got 3"),
         ({"model_name": "other"}, "are missing .*first for query 'nq/1' and model 'org/weak-7b'"),
-        ({"query": "\ud800"}, "must hold a valid table: texts must be text that UTF-8 can write"),
+        ({"query": "a\ud800"}, r"row 1 \(line 1\), field 'query': must be text that UTF-8 can write, .* character 2"),
+        ({"response": "\ud800"}, "field 'response': must be text that UTF-8 can write"),
     ],
 )
 def test_llmrouter_rows_that_are_wrong(tmp_path, change, message):

@@ -64,7 +64,7 @@ def test_one_attempt_is_drawn_with_the_key(data_dir):
         ("{}", "must be a JSON list of objects, got dict"),
         ("[]", "at least one record"),
         ([RECORD, 3], "row 2: must be an object, got 3"),
-        ([RECORD, {"question": 3, "scores": {}}], "row 2, field 'question': must be a string, got 3"),
+        ([RECORD, {"question": 3, "scores": {}}], "row 2, field 'question': must be a text, got 3"),
         ([RECORD, {"question": "x"}], "row 2, field 'scores': must be an object, got null"),
         ([RECORD, {"question": "x", "scores": {"a": 1}}], "row 2, field 'scores': .* lacks 'b'"),
         ([RECORD, {"question": "x", "scores": {"a": 1, "b": 1, "c": 1}}], "row 2, field 'scores': .* adds 'c'"),
@@ -75,6 +75,8 @@ def test_one_attempt_is_drawn_with_the_key(data_dir):
         ([RECORD, {"question": "x", "scores": {"a": 1, "b": 10**400}}], "row 2, field 'scores.b'"),
         ('[{"question": "x", "scores": {"a": 1, "a": 0}}]', "row 1, field 'scores.a': must be named once"),
         ('[{"question": "x", "question": "y", "scores": {}}]', "row 1, field 'question': must be named once"),
+        ([{"question": "\ud800", "scores": {"a": 1}}], "row 1, field 'question': must be text that UTF-8 can write"),
+        ([{"question": "x", "scores": {"\ud800": 1}}], "must hold a valid table: models must be text that UTF-8 can"),
         ([{"question": "x", "scores": {}}], "row 1, field 'scores': must name at least one model"),
     ],
 )

@@ -1,5 +1,7 @@
 """The simulated pool: published marginals to within sampling error, solved and not stated."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,10 @@ from scipy.stats import norm
 
 from racer_jax.data import simulated_pool
 from racer_jax.data.synthetic import ACCURACIES, ALL_WRONG_RATES, BENCHMARKS, MODELS, TOPIC_SHARE, solve
+from racer_jax.data.synthetic_texts import questions
+from racer_jax.data.table import normal_text
+from racer_jax.encoders import HashedNgrams
+from racer_jax.routers import KNNR
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,57 @@ def test_correctness_is_correlated_and_scores_are_informative_but_imperfect(pool
         assert s.dtype == np.float32
         assert s.shape == table.correct.shape
         assert ((s >= 0) & (s <= 1)).all()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_texts_are_in_the_benchmark_s_manner_and_all_different(pool, name):
+    tables = (pool[name].train, pool[name].test)
+    texts = [text for table in tables for text in table.texts]
+    assert len({normal_text(text) for text in texts}) == len(texts)
+    pattern = {
+        "gsm8k": r"\w+ \w+ \d+ .*How many .*\?",
+        "mmlu": r".*\?\nA\. .*\nB\. .*\nC\. .*\nD\. .*",
+        "cmmlu": r"[\u4e00-\u9fff《].*\nA\. .*\nB\. .*\nC\. .*\nD\. .*\n答案：",
+        "arc_challenge": r"Question:.*\?\nAnswer:",
+    }[name]
+    assert all(re.fullmatch(pattern, text) for text in texts)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_equal_answers_are_equally_right(pool, name):
+    table = pool[name].test
+    for labels, answers in zip(table.correct, table.answers, strict=True):
+        right = {a for a, c in zip(answers, labels, strict=True) if c}
+        assert len(right) <= 1
+        assert None not in right
+        assert not right & {a for a, c in zip(answers, labels, strict=True) if not c}
+    assert 0 < (table.answers == None).mean() < 0.05  # noqa: E711 - elementwise
+
+
+def test_confidences_tell_right_from_wrong(pool):
+    table = pool["mmlu"].test
+    p_true, verbal = table.confidence["p_true"], table.confidence["verbal"]
+    silent = table.answers == None  # noqa: E711 - elementwise
+    np.testing.assert_array_equal(np.isnan(p_true), silent)
+    np.testing.assert_array_equal(verbal[~silent], p_true[~silent] > 0.5)
+    assert p_true[table.correct].mean() > p_true[~table.correct & ~silent].mean() + 0.1
+
+
+def test_a_router_learns_from_the_texts(pool):
+    part, encoder = pool["mmlu"], HashedNgrams(dim=1024)
+    router = KNNR.fit(encoder.encode(part.train.texts), part.train.correct, k=100)
+    scores = np.asarray(router(encoder.encode(part.test.texts)))
+    constant = part.train.correct.mean(axis=0)
+    assert ((scores - part.test.correct) ** 2).mean() < 0.95 * ((constant - part.test.correct) ** 2).mean()
+    best = part.test.correct[:, constant.argmax()].mean()
+    assert part.test.correct[np.arange(len(scores)), scores.argmax(axis=1)].mean() > best
+
+
+def test_more_questions_than_there_are_get_numbers():
+    rng = np.random.default_rng(0)
+    made = questions(rng, "arc_challenge", np.zeros(4000, int), np.zeros(4000, int))
+    assert len({question.text for question in made}) == 4000
+    assert sum(question.text.startswith("(") for question in made) > 0
 
 
 def test_the_solved_law_fits_by_direct_integration():

@@ -127,6 +127,10 @@ def test_selection_by_mask_slice_and_group():
     assert len(grouped.select([])) == 0
 
 
+def test_groups_are_compared_whole():
+    assert table(group=["g", "g\x00"]).select(group="g").ids == ("a",)
+
+
 def test_an_empty_selection_keeps_the_rules_by_name():
     empty = table(group=["g", "h"], label_rule={"g": "r", "h": "s"}).select([])
     assert empty.label_rule == "g: r; h: s"

@@ -1,12 +1,19 @@
 import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import bound_check
 from experiments.bound_check import Config, main, run
+from racer_jax import gap
 from racer_jax.checking import verdicts
+from racer_jax.exact import split_law
 from racer_jax.pools import ScoredPool
 from racer_jax.reporting import parse_alphas
 
@@ -64,6 +71,46 @@ def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
         assert cell.risk[1] == pytest.approx((~pools[0].correct.any(1)).mean(), abs=0.02)
 
 
+def test_the_exact_laws_alone_equal_the_splits(pools):
+    sampled = run(Config(alphas=ALPHAS, splits=3000, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
+    exact = run(Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
+    assert exact.num_splits == 0
+    assert set(exact.verdict) == {"PASS"}
+    np.testing.assert_array_equal(exact.risk, sampled.exact)
+    assert exact.histogram.share.sum() == pytest.approx(1, abs=1e-4)
+    error = sampled.risk_error + 1e-12
+    assert (np.abs(sampled.risk - exact.risk) < 5 * error).all()
+    np.testing.assert_allclose(sampled.risk_std, exact.risk_std, rtol=0.1)
+    law = split_law(gap(pools[0].scores), pools[0].correct, num_calibration=80, alpha=ALPHAS.split(","))
+    assert (np.abs(sampled.size - exact.size) < 5 * law.size_std / np.sqrt(3000) + 1e-12).all()
+
+
+def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
+    config = Config(alphas=ALPHAS, splits=3000, nonconformity="gap", validation=0.3)
+    check = run(config, pools, jax.random.key(0)).checks[0]
+    assert (check.num_calibration, check.num_test) == (80, 32)
+    assert set(check.verdict) == {"PASS"}
+    np.testing.assert_allclose(check.risk_std[1:], check.exact_std[1:], rtol=0.1)
+    np.testing.assert_allclose(check.histogram.share, check.histogram.law, atol=0.03)
+    whole = run(Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
+    assert (check.exact_std[1:] > whole.exact_std[1:]).all()
+
+
+def test_two_processes_find_what_one_does(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", scores=rng.random((60, 2)), correct=rng.random((60, 2)) < 0.5)
+    command = [sys.executable, bound_check.__file__, "--scores", "mine.npz", "--splits", "64", "--alphas", "0.1,0.3"]
+    environment = os.environ | {"PYTHONPATH": str(Path(bound_check.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
+    found = []
+    for num in ("1", "2"):
+        options = ["--processes", num, "--output", num, "--cache", "cache"]
+        done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("PASS: 4 of 4 cells") == 1
+        found.append(json.loads((tmp_path / num / "results.json").read_text())["checks"])
+    assert found[0] == found[1]
+
+
 def test_a_shifted_mean_fails_on_either_side(pools):
     config = Config(alphas=ALPHAS, splits=400, nonconformity="gap")
     result = run(config, pools, jax.random.key(0))
@@ -95,6 +142,9 @@ def test_alphas_are_exact_decimals():
         (["--alphas", "0.5:0.1:0.1"], "alphas must be like"),
         (["--splits", "1"], "splits must be at least 2, got 1"),
         (["--calibration", "1"], "calibration must be in (0, 1), got 1.0"),
+        (["--validation", "0.5"], "calibration + validation must leave a test part, got 0.5 + 0.5"),
+        (["--exact", "--broken"], "exact laws are of exchangeable splits in two parts"),
+        (["--processes", "-1"], "processes must be at least 0, got -1"),
         (["--data", "x", "--scores", "y"], "data and scores exclude each other"),
     ],
 )

@@ -74,6 +74,14 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
     return Grid(queries * shape[1] + models, shape)
 
 
+def built(path: Path, **fields: Any) -> RoutingTable:
+    """A table of what a file says; what is wrong with it as a table is wrong with the file."""
+    try:
+        return RoutingTable(**fields)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"must hold a valid table: {error}", path=path) from None
+
+
 def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> RoutingTable:
     """The table under a policy for pairs that nobody evaluated.
 

@@ -78,6 +78,17 @@ def check_object(record: Any, path: Path, *, row: int, line: int | None = None, 
         raise DataError("must be named once, got it twice", path=path, row=row, line=line, field=name)
 
 
+def check_text(value: Any, field: str, *, path: Path, row: int, line: int | None = None, empty: bool = True) -> None:
+    """Refuses what is not a string, or one that UTF-8 cannot write: JSON can escape half of a character."""
+    if not isinstance(value, str) or not (value or empty):
+        raise DataError(f"must be a text, got {shown(value)}", path=path, row=row, line=line, field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        problem = f"must be text that UTF-8 can write, got a lone surrogate at character {error.start + 1}"
+        raise DataError(problem, path=path, row=row, line=line, field=field) from None
+
+
 def shown(value: Any) -> str:
     """A value as an error shows it: JSON, cut short."""
     try:

@@ -282,6 +282,12 @@ def _numeric(low: float, high: float, text: str) -> str:
     return f"must be a number{bounds}, or empty where not known, got {text[:60]!r}"
 
 
+def ignored_columns(names: Iterable[str]) -> list[str]:
+    """A note on the columns that were not read; none where there are none."""
+    listed = ", ".join(map(repr, names))
+    return [f"ignored columns {listed}"] if listed else []
+
+
 def is_number(text: str) -> bool:
     """Whether `float` reads the text."""
     try:

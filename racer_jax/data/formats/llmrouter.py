@@ -14,8 +14,8 @@ import numpy as np
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, grid, object_matrix, repeated, settle_missing
-from racer_jax.data.formats._json import json_lines, shown
+from racer_jax.data.formats._cells import Missing, built, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._json import check_text, json_lines, shown
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -59,8 +59,7 @@ def read_llmrouter(
     for row, line, record in json_lines(path):
         where: dict[str, Any] = {"path": path, "row": row, "line": line or None}
         for field in ("task_name", "query", "model_name"):
-            if not isinstance(record.get(field), str) or not record[field]:
-                raise DataError(f"must be a text, got {shown(record.get(field))}", field=field, **where)
+            check_text(record.get(field), field, empty=False, **where)
         identity = (
             record["task_name"],
             record["query"],
@@ -77,8 +76,8 @@ def read_llmrouter(
             if tokens < 0 or tokens % 1:
                 raise DataError(f"must be a whole number of at least 0, got {tokens:g}", field="token_num", **where)
         response = record.get("response")
-        if response is not None and not isinstance(response, str):
-            raise DataError(f"must be a text or null, got {shown(response)}", field="response", **where)
+        if response is not None:
+            check_text(response, "response", **where)
         has_answers |= response is not None
         answers.append(answer(response) or None if response is not None else None)
         number = queries.setdefault(identity, len(queries))
@@ -97,21 +96,19 @@ def read_llmrouter(
     scores = place.fill(results[:, 2], np.nan)
     absent = np.isnan(scores)
     correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
-    try:
-        table = RoutingTable(
-            ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],
-            texts=[identity[1] for identity in queries],
-            models=names,
-            correct=correct,
-            group=[identity[0] for identity in queries],
-            graded=None if rule is None else scores,
-            answers=object_matrix(place, answers) if has_answers else None,
-            tokens=place.fill(results[:, 3], np.nan) if has_tokens else None,
-            label_rule=GIVEN if rule is None else rule.name,
-            missing=absent,
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],
+        texts=[identity[1] for identity in queries],
+        models=names,
+        correct=correct,
+        group=[identity[0] for identity in queries],
+        graded=None if rule is None else scores,
+        answers=object_matrix(place, answers) if has_answers else None,
+        tokens=place.fill(results[:, 3], np.nan) if has_tokens else None,
+        label_rule=GIVEN if rule is None else rule.name,
+        missing=absent,
+    )
     return settle_missing(table, missing, path)
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, grid, object_matrix, settle_missing
+from racer_jax.data.formats._cells import Missing, built, check_missing, grid, object_matrix, settle_missing
+from racer_jax.data.formats._json import check_text
 from racer_jax.data.formats._lm_eval_files import Log, filters_in_order, find_logs, reported
 from racer_jax.data.formats._lm_eval_rows import Query, Sample, answer_of, metric_value, read_samples, text_of
 from racer_jax.data.labels import LabelRule
@@ -106,7 +107,12 @@ def read_lm_eval(
             answer, read = answer_of(log, sample, choice.metric, value) if answers else (None, False)
             if answers and not read:
                 unread.add(log.task)
-            texts.setdefault(sample.query, text_of(sample.record))
+            where: dict[str, Any] = {"path": log.path, "row": sample.row, "line": sample.line or None}
+            if sample.query not in texts:
+                check_text(text := text_of(sample.record), "doc", **where)
+                texts[sample.query] = text
+            if answer is not None:
+                check_text(answer, "filtered_resps", **where)
             results.append((sample.query, models.index(log.model), value))
             given.append(answer)
             values.append(value)
@@ -123,21 +129,19 @@ def read_lm_eval(
     if unread:
         notes.append(f"answers were left out: those of {', '.join(sorted(unread))} could not be read")
     names = [_group(query.task, groups) for query in order]
-    try:
-        table = RoutingTable(
-            ids=_ids(order),
-            texts=[texts[query] for query in order],
-            models=models,
-            correct=correct,
-            group=names,
-            graded=None if rule is None else scores,
-            answers=object_matrix(place, given) if answers and not unread else None,
-            label_rule=_rules(order, names, choices, rule, path),
-            missing=absent,
-            notes=[*notes, *_changed(order)],
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=_ids(order),
+        texts=[texts[query] for query in order],
+        models=models,
+        correct=correct,
+        group=names,
+        graded=None if rule is None else scores,
+        answers=object_matrix(place, given) if answers and not unread else None,
+        label_rule=_rules(order, names, choices, rule, path),
+        missing=absent,
+        notes=[*notes, *_changed(order)],
+    )
     return settle_missing(table, missing, path)
 
 

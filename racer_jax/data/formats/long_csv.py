@@ -16,9 +16,18 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
-from racer_jax.data.formats._cells import Grid, Missing, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._cells import (
+    Grid,
+    Missing,
+    built,
+    check_missing,
+    grid,
+    object_matrix,
+    repeated,
+    settle_missing,
+)
 from racer_jax.data.formats._json import parse
-from racer_jax.data.formats._text import Codes, CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.formats._text import Codes, CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -34,7 +43,7 @@ def read_long_csv(
     *,
     label_rule: str | None = None,
     key: jax.Array | None = None,
-    missing: Missing = "error",
+    missing: Missing | None = None,
     delimiter: str = ",",
 ) -> RoutingTable:
     """Reads a long CSV.
@@ -45,7 +54,8 @@ def read_long_csv(
         are the column `correct`.
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with pairs that have no row, or an empty label: refuse them (`error`), leave out their
-        queries with a note (`drop`) or keep them marked (`keep`).
+        queries with a note (`drop`) or keep them marked (`keep`). When None they are refused, but empty labels are kept
+        in a file that this package exported.
       delimiter: What separates the fields.
 
     Returns:
@@ -55,7 +65,7 @@ def read_long_csv(
       DataError: If the file is not what it should be; it names file, row and field.
       ValueError: If an option is not one of those above.
     """
-    check_missing(missing)
+    check_missing(missing or "error")
     path = Path(path)
     rule = None if label_rule is None else LabelRule.parse(label_rule)
     with open_csv(path, delimiter, MARK) as file:
@@ -75,24 +85,30 @@ def read_long_csv(
             problem = f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
             raise DataError(problem, path=path)
         place, fields = _matrices(file, results)
-    if rule is not None:
-        score = fields["graded"]
-        known = np.isfinite(score)
-        correct, label = rule.apply(np.where(known, score, 0.0), key) & known, rule.name
-        absent = ~known
-    else:
+        if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
+            raise DataError("must hold a row for every query and model, as it was exported", path=path)
+    if rule is None:
         labels = place.fill(results.columns["correct"], -1)
-        correct, absent, label = labels == 1, labels == -1, GIVEN
-    extra: dict[str, Any] = {"label_rule": label, "notes": results.notes}
+        fields |= {"correct": labels == 1, "missing": labels == -1, "label_rule": GIVEN}
+    else:
+        known = np.isfinite(fields["graded"])
+        drawn = rule.apply(np.where(known, fields["graded"], 0.0), key)
+        fields |= {"correct": drawn & known, "missing": ~known, "label_rule": rule.name}
+    fields["notes"] = results.notes
+    if about is not None:
+        fields |= {"notes": [*about["notes"], *results.notes], "price": _prices(about["price"], path)}
+        fields["label_rule"] = about["label_rule"] if rule is None else rule.name
+    return settle_missing(built(path, **fields), missing or ("error" if about is None else "keep"), path)
+
+
+def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
+    """The prices of the first line, null where not known."""
+    if listed is None:
+        return None
     try:
-        if about is not None:
-            extra = {"label_rule": label if rule else about["label_rule"], "notes": about["notes"]}
-            if about["price"] is not None:
-                extra["price"] = np.array([np.nan if price is None else price for price in about["price"]], dtype=float)
-        table = RoutingTable(correct=correct, missing=absent, **fields, **extra)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
-    return settle_missing(table, missing, path)
+        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
 
 def _about(file: CsvFile) -> dict[str, Any] | None:
@@ -122,8 +138,7 @@ class _Results:
 def _results(file: CsvFile, use_labels: bool) -> _Results:
     schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
     known = {"query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens", *schemes}
-    ignored = [name for name in file.header if name not in known]
-    notes = [f"ignored columns {', '.join(map(repr, ignored))}"] if ignored else []
+    notes = ignored_columns(name for name in file.header if name not in known)
     identity = "query_id" if "query_id" in file.header else "query"
     coded = [identity, "model", *(name for name in ("query", "group") if name in file.header and name != identity)]
     codes = {name: Codes() for name in coded}
@@ -209,7 +224,7 @@ def _matrices(file: CsvFile, results: _Results) -> tuple[Grid, dict[str, Any]]:
 
 
 def write_long_csv(table: RoutingTable, path: str | Path) -> None:
-    """Writes a table as a long CSV; `read_long_csv(path, missing="keep")` reads it back equal.
+    """Writes a table as a long CSV; `read_long_csv` reads it back equal.
 
     The first line begins with `#` and holds, as JSON, what the rows cannot: the format's version, label rule, notes and
     prices. `pandas.read_csv(path, skiprows=1)` reads the rest.

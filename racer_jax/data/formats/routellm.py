@@ -12,7 +12,7 @@ import numpy as np
 
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
+from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
 from racer_jax.data.formats._text import column_of_labels, open_csv
 from racer_jax.data.table import RoutingTable
 
@@ -81,15 +81,13 @@ def _read_file(path: Path, group: str | None, answer: Callable[[str], str | None
                 answers.extend([answer(text) or None for text in row] for row in zip(*responses, strict=True))
     values = np.concatenate(labels)
     name = group or path.stem.removesuffix("_responses")
-    try:
-        return RoutingTable(
-            ids=[f"{path.stem}/{row}" for row in range(1, len(prompts) + 1)],
-            texts=prompts,
-            models=models,
-            correct=values == 1,
-            group=[name] * len(prompts),
-            answers=np.array(answers, dtype=object) if stem and answer is not None else None,
-            missing=values == -1,
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return built(
+        path,
+        ids=[f"{path.stem}/{row}" for row in range(1, len(prompts) + 1)],
+        texts=prompts,
+        models=models,
+        correct=values == 1,
+        group=[name] * len(prompts),
+        answers=np.array(answers, dtype=object) if stem and answer is not None else None,
+        missing=values == -1,
+    )

@@ -17,12 +17,13 @@ import numpy as np
 
 from racer_jax.data.answers import letter, text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
-from racer_jax.data.formats._text import CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
+from racer_jax.data.formats._text import CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
 _RESPONSE, _COST = "|model_response", "|total_cost"
+_PLAIN = ("", "sample_id", "prompt", "eval_name", "oracle_model_to_route_to")
 # Benchmarks whose answers are letters; those of others are kept as they are.
 MULTIPLE_CHOICE = ("arc-challenge*", "mmlu*", "hellaswag*", "winogrande*")
 # A worked example: its answer on one line, then an empty line.
@@ -83,9 +84,12 @@ def read_routerbench(
         raise DataError("must hold .csv files, got none", path=path)
     models: list[str] = []
     rows: dict[str, list[_Row]] = {}
+    ignored: dict[str, None] = {}
     for file_path in files:
         with open_csv(file_path) as file:
             models = _models(file, models)
+            read = {*_PLAIN, *(model + part for model in models for part in ("", _RESPONSE, _COST))}
+            ignored |= dict.fromkeys(name for name in file.header if name not in read)
             for row in _rows(file, models, rule is None, last_question, multiple_choice):
                 rows.setdefault(row.name, []).append(row)
     joined = [_joined(several, models) for several in rows.values()]
@@ -96,22 +100,20 @@ def read_routerbench(
     for i, row in enumerate(joined):
         answers[i] = row.answers
     costs = np.stack([row.costs for row in joined])
-    try:
-        table = RoutingTable(
-            ids=list(rows),
-            texts=[row.question for row in joined],
-            models=models,
-            correct=correct,
-            group=[row.group for row in joined],
-            graded=None if rule is None else scores,
-            answers=answers,
-            cost=None if np.isnan(costs).all() else costs,
-            label_rule=GIVEN if rule is None else rule.name,
-            missing=absent,
-            notes=_notes(rows, correct, answers),
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=list(rows),
+        texts=[row.question for row in joined],
+        models=models,
+        correct=correct,
+        group=[row.group for row in joined],
+        graded=None if rule is None else scores,
+        answers=answers,
+        cost=None if np.isnan(costs).all() else costs,
+        label_rule=GIVEN if rule is None else rule.name,
+        missing=absent,
+        notes=[*_notes(rows, correct, answers), *ignored_columns(ignored)],
+    )
     return settle_missing(table, missing, path)
 
 

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._json import check_object, parse, records, shown
+from racer_jax.data.formats._cells import built
+from racer_jax.data.formats._json import check_object, check_text, parse, records, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.labels import LabelRule
 from racer_jax.data.table import RoutingTable
@@ -132,7 +133,8 @@ def _read_files(
         scores.append(values)
         correct.append(rule.apply(values, None if key is None else jax.random.fold_in(key, number)))
         rules[name] = rule.name
-    return RoutingTable(
+    return built(
+        paths[0].parent if len(paths) > 1 else paths[0],
         ids=ids,
         texts=texts,
         models=models or [],
@@ -163,8 +165,7 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
     values: list[list[float]] = []
     for row, record in enumerate(rows, start=1):
         question, scores = record.get("question"), record.get("scores")
-        if not isinstance(question, str):
-            raise DataError(f"must be a string, got {shown(question)}", path=path, row=row, field="question")
+        check_text(question, "question", path=path, row=row)
         check_object(scores, path, row=row, field="scores")
         named: Mapping[str, Any] = record["scores"]
         if models is None:
@@ -177,7 +178,7 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
             raise DataError(
                 f"must hold the {len(models)} models of {origin}, {verb} {odd!r}", path=path, row=row, field="scores"
             )
-        questions.append(question)
+        questions.append(str(question))
         values.append([_score(named[model], path, row, model) for model in models])
     return questions, models or [], np.array(values, dtype=np.float64)
 

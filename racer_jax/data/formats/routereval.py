@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._cells import built
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
@@ -63,18 +64,16 @@ def read_routereval(
         raise DataError(f"must {hint}, got {scores[i, j]:g} in column {j + 1}", path=path, row=i + 1, field=field)
     if models is not None and len(models) != m:
         raise ValueError(f"models must name the {m} columns of {field}, got {len(models)} names")
-    try:
-        return RoutingTable(
-            ids=[f"{part}/{row}" for row in range(1, n + 1)],
-            texts=prompts,
-            models=[f"model_{j}" for j in range(1, m + 1)] if models is None else models,
-            correct=scores == 1 if rule is None else rule.apply(scores, key),
-            graded=None if rule is None else scores,
-            label_rule=GIVEN if rule is None else rule.name,
-            notes=[] if models is not None else ["the file names no models; they are numbered"],
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return built(
+        path,
+        ids=[f"{part}/{row}" for row in range(1, n + 1)],
+        texts=prompts,
+        models=[f"model_{j}" for j in range(1, m + 1)] if models is None else models,
+        correct=scores == 1 if rule is None else rule.apply(scores, key),
+        graded=None if rule is None else scores,
+        label_rule=GIVEN if rule is None else rule.name,
+        notes=[] if models is not None else ["the file names no models; they are numbered"],
+    )
 
 
 def read_routereval_embeddings(path: str | Path, part: Part = "test") -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._cells import built
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.table import RoutingTable
 
@@ -60,14 +61,12 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
         if not allowed.all():
             i, j = (int(k) for k in np.argwhere(~allowed)[0])
             raise DataError(f"must be {rule}, got {array[i, j]} in column {j + 1}", path=path, row=i + 1, field=field)
-    try:
-        table = RoutingTable(
-            ids=names["ids"] or [str(row) for row in range(1, n + 1)],
-            texts=names["texts"] or [""] * n,
-            models=names["models"] or [f"model_{j}" for j in range(1, m + 1)],
-            correct=correct,
-            group=names["group"],
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=names["ids"] or [str(row) for row in range(1, n + 1)],
+        texts=names["texts"] or [""] * n,
+        models=names["models"] or [f"model_{j}" for j in range(1, m + 1)],
+        correct=correct,
+        group=names["group"],
+    )
     return ScoredTable(table, scores.astype(np.float32))

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
-from racer_jax.data.formats._text import Chunk, CsvFile, column_of_floats, column_of_labels, open_csv
+from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
+from racer_jax.data.formats._text import Chunk, CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -85,21 +85,19 @@ def read_wide_csv(
                 if f"{name}|{part}" in columns:
                     matrix[:, j] = columns[f"{name}|{part}"]
             fields["answers" if part == "answer" else part] = matrix
-    try:
-        table = RoutingTable(
-            ids=ids,
-            texts=texts or [""] * n,
-            models=names,
-            correct=correct,
-            group=columns.get("group"),
-            graded=graded,
-            label_rule=GIVEN if rule is None else rule.name,
-            missing=absent,
-            notes=[f"ignored columns {', '.join(map(repr, ignored))}"] if ignored else [],
-            **fields,
-        )
-    except (ValueError, TypeError) as error:
-        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    table = built(
+        path,
+        ids=ids,
+        texts=texts or [""] * n,
+        models=names,
+        correct=correct,
+        group=columns.get("group"),
+        graded=graded,
+        label_rule=GIVEN if rule is None else rule.name,
+        missing=absent,
+        notes=ignored_columns(ignored),
+        **fields,
+    )
     return settle_missing(table, missing, path)
 
 

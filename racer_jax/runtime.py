@@ -1,0 +1,89 @@
+"""What a command sets up before its first computation: devices, processes, and a cache of compiled code."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+_RANK, _COUNT, _ADDRESS = "RACER_JAX_PROCESS", "RACER_JAX_PROCESSES", "RACER_JAX_COORDINATOR"
+
+
+def cache_folder() -> Path:
+    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder."""
+    home = os.environ.get("RACER_JAX_CACHE")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "racer_jax"
+    return base / "compiled"
+
+
+def use_compilation_cache(folder: str | Path | None) -> None:
+    """Keeps compiled code from run to run; for one run of an experiment, compiling is most of the time.
+
+    Args:
+      folder: Where; `cache_folder()` when None. JAX makes it, and goes without where it cannot.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder if folder is not None else cache_folder()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def use_all_cores() -> None:
+    """Makes every core a device, so that trials spread over them; without effect once JAX has found its devices."""
+    try:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    except RuntimeError:
+        return
+
+
+def launch(script: str, arguments: Sequence[str], num_processes: int) -> int:
+    """Runs a script in several processes on this machine, as one JAX program.
+
+    Args:
+      script: The script, which calls `join` before its first computation.
+      arguments: Its command line.
+      num_processes: How many.
+
+    Returns:
+      The first exit status that is not 0, else 0; when a process fails, the others are ended.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    children = []
+    for rank in range(num_processes):
+        environment = os.environ | {_RANK: str(rank), _COUNT: str(num_processes), _ADDRESS: address}
+        quiet = None if rank == 0 else subprocess.DEVNULL
+        command = [sys.executable, script, *arguments]
+        children.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
+    try:
+        statuses = [child.wait() for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return next((status for status in statuses if status), 0)
+
+
+def launched() -> bool:
+    """Whether `launch` started this process."""
+    return _RANK in os.environ
+
+
+def join(cluster: bool = False) -> None:
+    """Joins the other processes of a `launch`, or those of a cluster (Slurm, Cloud TPU: what JAX detects).
+
+    Args:
+      cluster: Whether to ask the cluster's environment.
+    """
+    if launched():
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_RANK]))
+    elif cluster:
+        jax.distributed.initialize()
+
+
+def speaks() -> bool:
+    """Whether this process prints and writes for all."""
+    return jax.process_index() == 0

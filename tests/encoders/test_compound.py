@@ -1,0 +1,46 @@
+"""The truncated SVD against NumPy's, and encoders side by side."""
+
+import jax
+import numpy as np
+import pytest
+
+from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
+from racer_jax.encoders.compound import right_singular_vectors
+
+TEXTS = [f"{noun} number {i} 火车" for i, noun in enumerate(["train", "car", "ship", "plane"] * 5)]
+
+
+def test_right_singular_vectors_equal_numpy():
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 30)))[0] for n in (90, 70))
+    x = ((left * 0.7 ** np.arange(30)) @ right.T).astype(np.float32)
+    vectors = np.asarray(right_singular_vectors(jax.random.key(0), x, 5))
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(5), atol=1e-5)
+    # Each singular vector is unique up to its sign.
+    np.testing.assert_allclose(np.abs((vectors * right[:, :5]).sum(axis=0)), 1, atol=1e-4)
+
+
+def test_reduced_encoder_keeps_the_cosines():
+    encoder = HashedNgrams(dim=512)
+    reduced = ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=64, encoder=encoder)
+    embeddings = reduced.encode(TEXTS)
+    assert embeddings.shape == (20, 20)  # no more columns than texts
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    weighted = encoder.encode(TEXTS) * reduced.weights
+    weighted /= np.linalg.norm(weighted, axis=1, keepdims=True)
+    np.testing.assert_allclose(embeddings @ embeddings.T, weighted @ weighted.T, atol=1e-4)
+    np.testing.assert_array_equal(ReducedEncoder.fit(jax.random.key(0), TEXTS, 64, encoder).encode(TEXTS), embeddings)
+    assert isinstance(reduced, Encoder)
+
+
+def test_joined_encoder():
+    a, b = HashedNgrams(dim=64), HashedNgrams(dim=32, sizes=(1,))
+    np.testing.assert_array_equal(JoinedEncoder((a, b)).encode(TEXTS), np.hstack([a.encode(TEXTS), b.encode(TEXTS)]))
+    with pytest.raises(ValueError, match="encoders must hold at least one encoder, got none"):
+        JoinedEncoder(())
+
+
+def test_bad_dim():
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=0)
