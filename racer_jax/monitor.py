@@ -10,8 +10,9 @@ over the whole future, however often one looks, and the wealth at any time is ev
 Both are small, frozen, and can be saved and taken up again; an update returns a new monitor.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -54,6 +55,11 @@ def wager(wealth: Any, released: Any, factor: Any) -> Any:
     return (wealth + released / len(RISK_RATIOS)) * factor
 
 
+def _digest(state: Mapping[str, Any]) -> str:
+    """A checksum of what a state file holds: a changed digit is no error of JSON."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class _Saved:
     """A monitor that can be written to a JSON file and read back."""
@@ -62,8 +68,9 @@ class _Saved:
 
     def save(self, path: str | Path) -> None:
         """Writes the state as JSON, whole or not at all."""
+        state = json.loads(json.dumps({"format": _FORMAT, "kind": self.kind, **asdict(self)}))
         with written_whole(path) as temporary:
-            text = json.dumps({"format": _FORMAT, "kind": self.kind, **asdict(self)}, indent=1)
+            text = json.dumps({**state, "checksum": _digest(state)}, indent=1)
             Path(temporary).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -71,7 +78,7 @@ class _Saved:
         """Reads a saved state; the monitor goes on as if it had never stopped.
 
         Raises:
-          DataError: If the file cannot be read, is not such a state, or is of a newer format.
+          DataError: If the file cannot be read, is not such a state, is of a newer format, or was damaged.
         """
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -79,14 +86,23 @@ class _Saved:
             raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
         except ValueError:
             raise DataError("must be JSON in UTF-8", path=path) from None
-        if not isinstance(state, dict) or state.pop("kind", None) != cls.kind:
+        if not isinstance(state, dict) or state.get("kind") != cls.kind:
             raise DataError(f"must be the saved state of a monitor of kind {cls.kind!r}", path=path)
-        if state.pop("format", None) != _FORMAT:
+        if state.get("format") != _FORMAT:
             raise DataError(f"must be of format {_FORMAT}, written by this version or an older one", path=path)
+        checksum = state.pop("checksum", None)
+        fields = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in state.items()
+            if name not in ("kind", "format")
+        }
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in state.items()})
+            monitor = cls(**fields)
         except (TypeError, ValueError) as error:
             raise DataError(str(error), path=path) from None
+        if checksum != _digest(state):
+            raise DataError("must carry the checksum of its content: it was damaged, or changed by hand", path=path)
+        return monitor
 
 
 def _check_level(level: float) -> None:
@@ -99,6 +115,20 @@ def _check_level(level: float) -> None:
 def _check_numbers(name: str, values: tuple[float, ...], num: int) -> None:
     if len(values) != num or not all(isinstance(v, int | float) and isfinite(v) and v >= 0 for v in values):
         raise ValueError(f"{name} must hold {num} finite numbers, none negative, got {values!r}")
+
+
+def _check_whole(name: str, value: Any, least: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_alarm(alarm: Any, num: int) -> None:
+    if alarm is not None:
+        _check_whole("alarm", alarm, 1)
+        if alarm > num:
+            raise ValueError(f"alarm must be None or at most num = {num}, got {alarm}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +144,7 @@ class RiskMonitor(_Saved):
       alarm: Number of the query at which the wealth first reached 1 / level; None so far.
 
     Raises:
-      TypeError: If alpha or level is not a number.
+      TypeError: If alpha or level is not a number, or a count not an integer.
       ValueError: If alpha or level is outside (0, 1), or the state does not fit.
 
     >>> monitor = RiskMonitor(alpha=0.1).update(([False] * 9 + [True]) * 10)
@@ -135,7 +165,10 @@ class RiskMonitor(_Saved):
         exact_alpha(self.alpha)
         _check_level(self.level)
         _check_numbers("wealth", self.wealth, len(RISK_RATIOS))
-        if not 0 <= self.misses <= self.num:
+        _check_whole("num", self.num)
+        _check_whole("misses", self.misses)
+        _check_alarm(self.alarm, self.num)
+        if self.misses > self.num:
             raise ValueError(f"misses must be between 0 and num = {self.num}, got {self.misses}")
 
     @property
@@ -186,7 +219,7 @@ class ExchangeabilityMonitor(_Saved):
       alarm: Number of the query at which the capital first reached 1 / level; None so far.
 
     Raises:
-      TypeError: If the level is not a number.
+      TypeError: If the level is not a number, or a count not an integer.
       ValueError: If the edges do not increase, the level is outside (0, 1), or the state does not fit.
     """
 
@@ -205,10 +238,15 @@ class ExchangeabilityMonitor(_Saved):
         if not self.edges or not all(isfinite(e) for e in self.edges) or (np.diff(self.edges) <= 0).any():
             raise ValueError(f"edges must be finite and increase, got {self.edges!r}")
         _check_numbers("capital", self.capital, 3)
+        _check_whole("seed", self.seed)
+        _check_whole("num", self.num)
+        _check_alarm(self.alarm, self.num)
         counts = self.counts or (0,) * (len(self.edges) + 1)
-        if len(counts) != len(self.edges) + 1 or sum(counts) != self.num or min(counts) < 0:
+        for count in counts:
+            _check_whole("counts", count)
+        if len(counts) != len(self.edges) + 1 or sum(counts) != self.num:
             raise ValueError(f"counts must hold {len(self.edges) + 1} numbers with sum {self.num}, got {counts!r}")
-        object.__setattr__(self, "counts", tuple(int(c) for c in counts))
+        object.__setattr__(self, "counts", tuple(counts))
 
     @classmethod
     def over(

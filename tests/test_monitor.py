@@ -64,7 +64,8 @@ def test_the_simulation_is_the_monitor():
 
     key = tuple(jax.random.key_data(words))
     stream = jax.numpy.arange(3, dtype=jax.numpy.uint32)
-    bits = np.stack([np.asarray(threefry(key, stream, stream * 0 + np.uint32(t))[0]) for t in range(400)])
+    time, stream = jax.numpy.arange(1200, dtype=jax.numpy.uint32) // 3, jax.numpy.tile(stream, 400)
+    bits = np.asarray(threefry(key, stream, time)[0]).reshape(400, 3)
     missed = (bits >> 8) * 2.0**-24 < np.where(np.arange(400) < 50, 0.1, 0.3)[:, None]
     for i in range(3):
         assert RiskMonitor(0.1).update(missed[:, i]).alarm == alarms[i]
@@ -118,6 +119,11 @@ def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(start, stream, tmp_p
         ('{"kind": "risk", "format": 1, "beta": 2.0}', "unexpected keyword"),
         ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1]}', "wealth must hold 5 finite numbers"),
         ('{"kind": "risk", "format": 1, "alpha": 0.1, "misses": 3}', "misses must be between 0 and num = 0, got 3"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": "7"}', "num must be an integer, got '7' of type str"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": -1}', "num must be at least 0, got -1"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "alarm": 2}', "alarm must be None or at most num = 0, got 2"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1, 1, 1, 1, NaN]}', "wealth must hold 5 finite"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1}', "must carry the checksum of its content"),
     ],
 )
 def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):
@@ -125,6 +131,24 @@ def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=re.escape(message)):
         RiskMonitor.load(path)
+
+
+@pytest.mark.parametrize(
+    "monitor", [RiskMonitor(0.1).update([0, 1, 0]), ExchangeabilityMonitor.over(RNG.random(50), 8).update([0.5, 0.2])]
+)
+def test_a_damaged_state_is_refused_wherever_the_damage_is(monitor, tmp_path):
+    path = tmp_path / "state.json"
+    monitor.save(path)
+    text = path.read_text()
+    assert type(monitor).load(path) == monitor
+    for at in range(0, len(text) - 2, 3):
+        for damaged in (text[:at], text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :]):
+            path.write_text(damaged)
+            try:
+                assert type(monitor).load(path) == monitor  # a blank that changed says nothing
+            except DataError:
+                continue
+            assert text[at].isspace()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +160,8 @@ def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):
         (lambda: RiskMonitor(0.1).update([0, 2]), ValueError, "missed must be 0 or 1, got 2 at [1]"),
         (lambda: ExchangeabilityMonitor((1.0, 1.0)), ValueError, "edges must be finite and increase"),
         (lambda: ExchangeabilityMonitor((1.0,), counts=(1, 0)), ValueError, "counts must hold 2 numbers with sum 0"),
+        (lambda: ExchangeabilityMonitor((1.0,), counts=(0.5, -0.5)), TypeError, "counts must be an integer, got 0.5"),
+        (lambda: ExchangeabilityMonitor((1.0,), seed=-1), ValueError, "seed must be at least 0, got -1"),
         (lambda: ExchangeabilityMonitor((1.0,)).update([np.nan]), ValueError, "numbers must be finite, got nan at [0]"),
         (lambda: ExchangeabilityMonitor.over([1.0, 1.0]), ValueError, "at least two different finite numbers"),
         (lambda: ExchangeabilityMonitor.over([1.0, 2.0], 1), ValueError, "num_bins must be at least 2, got 1"),
