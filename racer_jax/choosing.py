@@ -307,7 +307,7 @@ def calibrate_budget(
       Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with the sign reversed.
 
     >>> nonconformity = jnp.tile(jnp.array([[0.1, 0.2, -jnp.inf], [0.3, 0.2, -jnp.inf]]), (50, 1))
-    >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.0).threshold  # at .3 every query costs 3
+    >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
     0.20000000298023224
     """
     check_no_nan("nonconformity", jnp.asarray(nonconformity))

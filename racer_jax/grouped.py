@@ -248,10 +248,10 @@ def calibrate_table(
       ValueError: If shapes do not fit, a value is NaN or not 0/1, alpha or delta is outside (0, 1), or an option is
         unknown.
 
-    >>> nonconformity = jnp.linspace(0, 1, 40).reshape(20, 2)
+    >>> nonconformity = jnp.arange(40.0).reshape(20, 2)
     >>> found = calibrate_table(nonconformity, jnp.ones((20, 1)), 0.1, ["a", "b"] * 10)
-    >>> found.of(["b", "a"]).round(3).tolist()
-    [0.9739999771118164, 0.9229999780654907]
+    >>> found.of(["b", "a"]).tolist()
+    [38.0, 36.0]
     """
     critical = (
         critical_scores(nonconformity, correct, tie_break)
