@@ -304,7 +304,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 def figure(result: Result) -> Figure:
     """Dollars against alpha, a panel for each benchmark."""
     colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    drawing = Figure(figsize=(3.6 * len(result.full) + 1, 3.6), layout="constrained")
+    drawing = Figure(figsize=(max(3.6 * len(result.full), 4.6) + 1, 3.8), layout="constrained")
     alpha = [float(a) for a in result.alphas]
     for panel, (name, full) in zip(
         drawing.subplots(1, len(result.full), squeeze=False)[0], result.full.items(), strict=True
@@ -316,7 +316,7 @@ def figure(result: Result) -> Figure:
         panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")
     drawing.axes[0].set_ylabel(f"dollars for {UNIT:,} queries")
     drawing.axes[0].legend(frameon=False, fontsize=7)
-    drawing.suptitle(f"Alpha against dollars, null mode '{result.null}', all calibration/test splits")
+    drawing.suptitle(f"Alpha against dollars\nnull mode '{result.null}', all calibration/test splits")
     return drawing
 
 
