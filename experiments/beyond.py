@@ -178,7 +178,10 @@ def nonconformities(
     k = min(100, len(x))
     knn = KNNR.fit(x, correct, k=k)(z)
     networks, _ = fit_mlps(
-        jax.random.split(network_key, config.networks), x, correct, MLPConfig(max_epochs=config.epochs)
+        jax.random.split(network_key, config.networks),
+        x,
+        correct,
+        MLPConfig(max_epochs=config.epochs, batch_size=min(MLPConfig().batch_size, max(1, len(x) // 2))),
     )
     mlp = jnp.mean(jnp.stack([network(z) for network in networks]), axis=0)
     loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)

@@ -87,6 +87,7 @@ def test_the_exact_law_on_real_data_for_every_score_null_mode_and_benchmark(data
                 )
 
 
+@pytest.mark.slow
 def test_any_table_can_be_compared(tmp_path, capsys):
     path = tmp_path / "table.npz"
     texts = [f"how much is {i} and {i % 7}?" for i in range(120)]

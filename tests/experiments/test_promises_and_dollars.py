@@ -49,7 +49,7 @@ def test_a_budget_has_a_level(num):
         assert miss_budget(exact_alpha(promises.level_of(budget, num)), num) == budget
 
 
-@pytest.mark.parametrize("null", ["paper", "never"])
+@pytest.mark.parametrize("null", [pytest.param("paper", marks=pytest.mark.slow), "never"])
 def test_the_other_null_modes_run(null, tmp_path, capsys):
     assert promises.main([*FEW, "--null", null, "--alphas", "0.3", "--output", str(tmp_path)]) == 0
     assert f"null mode '{null}'" in capsys.readouterr().out
