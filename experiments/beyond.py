@@ -27,39 +27,36 @@ from tqdm import tqdm
 
 import racer_jax as racer
 from racer_jax import plotting, reporting
-from racer_jax.black_box import factor, fit_loadings, pattern_law, tilt
+from racer_jax.black_box import MAX_TILTED, factor, fit_loadings, pattern_law, tilt
 from racer_jax.comparing import at_equal_service, bootstrap_sizes
-from racer_jax.data import RoutingTable, read_routerdc_parts, simulated_pool
-from racer_jax.data.combine import concat
+from racer_jax.data import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
 from racer_jax.exact import SplitLaw, pool_law
 from racer_jax.nonconformity import NullMode
-from racer_jax.pools import unseen_questions
+from racer_jax.parts import Nonconformity, calibration_size, for_pool, read_parts
 from racer_jax.routers import KNNR
 from racer_jax.routers.coverage import RacerJ
 from racer_jax.routers.gains import LearnedGains
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 from racer_jax.steps import Pool, pool_steps
 
-STATIC, ORACLE = "static", "oracle"
+STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
-DRAWN = ("P, MLP", "P, KNN", STATIC, "J blend", "J tilt, MLP", "J learned")
+DRAWN = (P_MLP, "P, KNN", STATIC, "J blend", "J tilt, MLP", "J learned")
 # Avoidable-miss rates at which sizes are compared across null modes, and the risk levels that find them.
 SERVICE = (0.05, 0.1, 0.2)
 SERVICE_ALPHAS = tuple(f"{i / 100:g}" for i in range(1, 60))
 NUM_FOLDS = 5
-
-Nonconformity = Callable[[NullMode], jax.Array]
 
 
 @dataclass(frozen=True)
 class Config:
     """Options of the comparison."""
 
-    data: Annotated[Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"] = None
+    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
     encoder: Annotated[Literal["hashed", "both"], "hashed n-grams, or MiniLM beside them"] = "hashed"
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
     null: Annotated[NullMode, "null mode of the tables"] = "free"
@@ -149,27 +146,6 @@ class Result(NamedTuple):
 # --- what is compared ------------------------------------------------------------------------------------------------
 
 
-def load_tables(config: Config, key: jax.Array) -> tuple[RoutingTable, RoutingTable, dict[str, str]]:
-    """Training rows, test rows without repeats or trained-on questions, and what was left out of each benchmark."""
-    if config.data is None:
-        parts = simulated_pool(key)
-        train, test = (concat([getattr(part, which) for part in parts.values()]) for which in ("train", "test"))
-        notes = {}
-    else:
-        train, whole = read_routerdc_parts(config.data)
-        kept = {name: unseen_questions(train, whole.select(group=name)) for name in whole.groups}
-        test, notes = concat([rows for rows, _ in kept.values()]), {name: note for name, (_, note) in kept.items()}
-    if config.queries:
-        train, test = (first_of_each_group(table, config.queries) for table in (train, test))
-    return train, test, notes
-
-
-def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group."""
-    groups = np.array(table.group)
-    return table.select(np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups])))
-
-
 def embed(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> tuple[np.ndarray, ...]:
     """Embeddings of training and test rows, and the same with the texts' surface beside them."""
     hashed: Encoder = ReducedEncoder.fit(key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3)))
@@ -202,26 +178,31 @@ def nonconformities(
     k = min(100, len(x))
     knn = KNNR.fit(x, correct, k=k)(z)
     networks, _ = fit_mlps(
-        jax.random.split(network_key, config.networks), x, correct, MLPConfig(max_epochs=config.epochs)
+        jax.random.split(network_key, config.networks),
+        x,
+        correct,
+        MLPConfig(max_epochs=config.epochs, batch_size=min(MLPConfig().batch_size, max(1, len(x) // 2))),
     )
     mlp = jnp.mean(jnp.stack([network(z) for network in networks]), axis=0)
-    law = pattern_law(correct)
     loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)
     blend = RacerJ.fit(x, correct, groups=groups, k=min(config.neighbors, len(x)), w=config.blend)
     static = RacerJ.fit(x, correct, groups=groups, k=1, w=0.0)
     learned = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
-    return {
+    scores: dict[str, Nonconformity] = {
         "P, KNN": lambda null: racer.inverse_probability(knn, null),
-        "P, MLP": lambda null: racer.inverse_probability(mlp, null),
+        P_MLP: lambda null: racer.inverse_probability(mlp, null),
         "G, KNN": lambda null: racer.gap(knn, null),
         "G, MLP": lambda null: racer.gap(mlp, null),
         STATIC: lambda null: static(z, test.group, null),
         "J blend": lambda null: blend(z, test.group, null),
-        "J tilt, KNN": lambda null: tilt(knn, law, null),
-        "J tilt, MLP": lambda null: tilt(mlp, law, null),
         "J factor, KNN": lambda null: factor(knn, loadings, null),
         "J learned": lambda null: learned(z_wide, test.group, null),
     }
+    if correct.shape[1] <= MAX_TILTED:
+        law = pattern_law(correct)
+        scores["J tilt, KNN"] = lambda null: tilt(knn, law, null)
+        scores["J tilt, MLP"] = lambda null: tilt(mlp, law, null)
+    return scores
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
@@ -247,14 +228,14 @@ def cells_of(
     """The cells of one benchmark, the trivial oracle last."""
     num = next(iter(pools.values())).num_queries
     laws = {
-        score: pool_law(pool, num_calibration=calibration_size(config, num), alpha=alphas)
+        score: pool_law(pool, num_calibration=calibration_size(config.calibration, num), alpha=alphas)
         for score, pool in pools.items()
     }
     sampled = bootstrap_sizes(key, pools, alphas, config.resamples)
     cells = []
     for score, law in laws.items():
         versus_static = relative(law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC])
-        versus_p = relative(law.size_mean, laws["P, MLP"].size_mean, sampled[score], sampled["P, MLP"])
+        versus_p = relative(law.size_mean, laws[P_MLP].size_mean, sampled[score], sampled[P_MLP])
         cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
     return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
 
@@ -262,11 +243,6 @@ def cells_of(
 def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
     """Risk, size, avoidable miss and abstention."""
     return law.risk_mean, law.size_mean, law.avoidable_miss_mean, law.abstention_mean
-
-
-def calibration_size(config: Config, num: int) -> int:
-    """Number of calibration queries of a split, at least one on either side."""
-    return min(max(1, round(num * config.calibration)), num - 1)
 
 
 def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
@@ -283,18 +259,20 @@ def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Ce
         1 - size,
         size / base[STATIC] - 1,
         none,
-        size / base["P, MLP"] - 1,
+        size / base[P_MLP] - 1,
         none,
     )
 
 
-def service_of(config: Config, name: str, null: NullMode, pools: dict[str, Pool]) -> list[Service]:
-    """Sizes at equal avoidable-miss rate."""
+def service_of(config: Config, name: str, null: NullMode, pools: dict[str, Pool], nobody: float) -> list[Service]:
+    """Sizes at equal avoidable-miss rate, the trivial oracle last."""
     rows = []
     for score, pool in pools.items():
-        law = pool_law(pool, num_calibration=calibration_size(config, pool.num_queries), alpha=SERVICE_ALPHAS)
+        law = pool_law(
+            pool, num_calibration=calibration_size(config.calibration, pool.num_queries), alpha=SERVICE_ALPHAS
+        )
         rows.append(Service(name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)))
-    return rows
+    return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
 
 
 def run(
@@ -310,12 +288,16 @@ def run(
       config: The options.
       key: A typed PRNG key.
       train: Training rows, with groups.
-      test: Rows that calibrate and test, with the same models and groups.
+      test: Rows that calibrate and test; models and groups are those of the training rows, or some of them.
       progress: Called with 1 after each benchmark.
 
     Returns:
       The `Result`; its notes are empty.
+
+    Raises:
+      ValueError: If a model or a group of the test rows is not among those of the training rows.
     """
+    train = for_pool(train, test.models)
     fit_key, tie_key, bootstrap_key = jax.random.split(key, 3)
     alphas = reporting.parse_alphas(config.alphas)
     scores = nonconformities(config, fit_key, train, test)
@@ -329,7 +311,7 @@ def run(
         }
         cells += cells_of(jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody)
         for null in ("paper", "free"):
-            service += service_of(config, name, null, pools[null])
+            service += service_of(config, name, null, pools[null], nobody)
         progress(1)
     return Result(alphas, config.null, cells, service, {})
 
@@ -347,7 +329,6 @@ def tables(result: Result) -> str:
             reporting.text_table(["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own])
         )
         parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
-        shown = [cell for cell in own if cell.score not in (STATIC, ORACLE)]
         parts.append(
             reporting.text_table(
                 ["", *result.alphas],
@@ -356,7 +337,7 @@ def tables(result: Result) -> str:
                         c.score,
                         *(f"{100 * d:+.0f} ± {100 * e:.0f}%" for d, e in zip(c.change, c.change_error, strict=True)),
                     ]
-                    for c in shown
+                    for c in own
                 ],
             )
         )
@@ -378,6 +359,7 @@ def verdicts(result: Result) -> str:
             each = ", ".join(
                 f"{score} {100 * own[score].against_p[at]:+.0f} ± {100 * own[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
+                if score in own
             )
             lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {each}")
         for score in ("J blend", "J learned"):
@@ -426,7 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(Config, "Compares the sizes of calibrated sets at the same risk.", arguments)
     pool_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
-        train, test, notes = load_tables(config, pool_key)
+        train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
         with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
             result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
     except ValueError as error:

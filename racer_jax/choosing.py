@@ -266,60 +266,102 @@ class BudgetThreshold(NamedTuple):
     Attributes:
       threshold: It; -inf where not even the cheapest non-empty sets are within the budget.
       mean_cost: Mean cost of a calibration query at it, dollars.
+      bound: What a query can cost at most, dollars: what the promise rests on.
     """
 
     threshold: float
     mean_cost: float
+    bound: float
 
 
-def calibrate_budget(nonconformity: ArrayLike, cost: ArrayLike, budget: float) -> BudgetThreshold:
+def calibrate_budget(
+    nonconformity: ArrayLike, cost: ArrayLike, budget: float, *, most: ArrayLike | None = None
+) -> BudgetThreshold:
     r"""The largest threshold whose expected cost of a query is at most the budget.
 
-    Cost grows with the threshold and is at most c_max, the cost of calling every model of the dearest query. The
-    threshold is the largest with (sum of the n calibration costs + c_max) / (n + 1) <= budget, so that for
-    exchangeable queries E[cost of a new query] <= budget. What risk it has is then measured (`attainable_alpha` of its
-    misses), not promised beforehand.
+    Cost grows with the threshold and is at most B, the cost of calling every model of any query there may be. The
+    threshold is the largest with (sum of the n calibration costs + B) / (n + 1) <= budget, so that for exchangeable
+    queries E[cost of a new query] <= budget. What risk it has is then measured (`attainable_alpha` of its misses), not
+    promised beforehand.
+
+    B must be known before the queries are seen: with one price a model it is their sum; where costs vary from query to
+    query it is for the caller to declare (longest prompt times price, say). The dearest calibration query is no such
+    bound, since a dearer one may come.
 
     Args:
       nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
       cost: Dollars of calling each model, `[m]`, or for each query `[n, m]`; known, not negative.
       budget: Dollars a query, above 0.
+      most: What calling a model can cost at most, dollars: of each model `[m]`, or of all of them together, a number.
+        Implied by one price a model, needed where costs are `[n, m]`.
 
     Returns:
       The `BudgetThreshold`.
 
     Raises:
       TypeError: If `nonconformity` is not floating or costs are not numeric.
-      ValueError: If shapes do not fit, a cost is missing or negative, or the budget is not positive.
+      ValueError: If shapes do not fit, a cost is missing or negative, costs vary and `most` is not given, a cost is
+        above it, or the budget is not positive.
 
     References:
       Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with the sign reversed.
+
+    >>> nonconformity = jnp.tile(jnp.array([[0.1, 0.2, -jnp.inf], [0.3, 0.2, -jnp.inf]]), (50, 1))
+    >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
+    0.20000000298023224
     """
     check_no_nan("nonconformity", jnp.asarray(nonconformity))
     value = np.asarray(nonconformity)
     if value.ndim != 2 or value.shape[1] < 2 or not len(value):
         raise ValueError(f"nonconformity must have shape [n, m + 1] with n, m >= 1, got {value.shape}")
-    costs = np.asarray(cost)
-    if costs.dtype.kind not in "iuf":
-        raise TypeError(f"cost must be numeric, got dtype {costs.dtype}")
     num, num_models = len(value), value.shape[1] - 1
-    if costs.shape not in ((num_models,), (num, num_models)):
-        raise ValueError(f"cost must have shape [{num_models}] or [{num}, {num_models}], got {costs.shape}")
-    if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
-        raise ValueError(f"cost must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}")
+    costs = _dollars("cost", cost, ((num_models,), (num, num_models)))
     if not 0 < budget < float("inf"):
         raise ValueError(f"budget must be positive and finite, got {budget}")
-    costs = np.broadcast_to(costs.astype(np.float64), (num, num_models))
+    bound = _cost_bound(costs, most)
+    costs = np.broadcast_to(costs, (num, num_models))
     entries, paid = value[:, :-1].ravel(), costs.ravel()
     order = np.argsort(entries, kind="stable")
     entries, total = entries[order], np.cumsum(paid[order])
     last = np.searchsorted(entries, entries, side="right") - 1  # models that tie enter together
-    within = (total[last] + costs.sum(axis=1).max()) / (num + 1) <= budget
+    # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on paper.
+    within = (total[last] + bound) / (num + 1) <= budget * (1 + 1e-12)
     within &= entries < np.inf
     if not within.any():
-        return BudgetThreshold(-float("inf"), 0.0)
+        return BudgetThreshold(-float("inf"), 0.0, bound)
     best = int(np.flatnonzero(within)[-1])
-    return BudgetThreshold(float(entries[best]), float(total[last][best] / num))
+    return BudgetThreshold(float(entries[best]), float(total[last][best] / num), bound)
+
+
+def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Costs of one of the shapes: numeric, known, not negative; float64."""
+    costs = np.asarray(cost)
+    if costs.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numeric, got dtype {costs.dtype}")
+    if costs.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, got {list(costs.shape)}")
+    if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
+        raise ValueError(f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}")
+    return costs.astype(np.float64)
+
+
+def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
+    """The largest cost of calling every model, declared or implied by fixed prices; costs `[m]` or `[n, m]`."""
+    if most is None:
+        if costs.ndim > 1:
+            raise ValueError(
+                "most must be given where costs vary from query to query: what calling a model can cost at most, [m], "
+                "or all of them together; the dearest calibration query is no bound for the queries to come"
+            )
+        return float(costs.sum())
+    limit = _dollars("most", most, ((), costs.shape[-1:]))
+    paid = costs if limit.ndim else costs.sum(axis=-1)
+    if (bad := paid > limit * (1 + 1e-12)).any():
+        where = f" at {first_bad(bad)}" if bad.ndim else ""
+        kind = "a model's cost" if limit.ndim else "the cost of all models"
+        raise ValueError(f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared {most!r}")
+    return float(limit.sum())
 
 
 # --- selective risk --------------------------------------------------------------------------------------------------

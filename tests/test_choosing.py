@@ -89,9 +89,27 @@ def test_the_budget_is_kept_on_average_and_used():
         spent.append((cost * (nonconformity[n, :3] <= found.threshold)).sum())
     assert np.mean(spent) < budget + 5 * np.std(spent) / 20
     assert np.mean(spent) > budget - 0.2 - 5 * np.std(spent) / 20
-    rows = choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget)
+    rows = choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost)
     assert rows == choosing.calibrate_budget(nonconformity, cost, budget)
+    assert rows == choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost.sum())
     assert choosing.calibrate_budget(nonconformity, cost, 1e-6).threshold == -np.inf
+
+
+@pytest.mark.parametrize(("n", "num"), [(4, 1500), (60, 500)])
+def test_the_budget_is_kept_where_rare_queries_are_dear(n, num):
+    # One query in 20 costs 30 times as much: the dearest of 4 calibration queries is seldom one of them.
+    rng, budget, spent = np.random.default_rng(5), 1.0, {"declared": [], "seen": []}
+    for _ in range(num):
+        nonconformity = rng.random((n + 1, 3)).astype(np.float32)
+        cost = np.where(rng.random((n + 1, 1)) < 1 / 20, 30.0, 1.0) * np.array([0.4, 0.6])
+        for name, most in (("declared", [12.0, 18.0]), ("seen", cost[:n].sum(axis=1).max())):
+            limit = choosing.calibrate_budget(nonconformity[:n], cost[:n], budget, most=most).threshold
+            spent[name].append((cost[n] * (nonconformity[n, :2] <= limit)).sum())
+    mean = {name: np.mean(values) for name, values in spent.items()}
+    error = {name: np.std(values) / np.sqrt(num) for name, values in spent.items()}
+    assert mean["declared"] <= budget + 4 * error["declared"]
+    assert mean["declared"] > 0 or n == 4
+    assert mean["seen"] > budget + 4 * error["seen"] or n == 60
 
 
 def test_selective_risk_is_certified_no_more_often_than_promised():
@@ -137,7 +155,27 @@ def test_selective_risk_is_certified_no_more_often_than_promised():
         (
             lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0], 1),
             ValueError,
-            "cost must have shape [2]",
+            "cost must have shape [2] or [2, 2], got [1]",
+        ),
+        (
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), np.ones((2, 2)), 1),
+            ValueError,
+            "most must be given where costs vary from query to query",
+        ),
+        (
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=[2.0, 2.0]),
+            ValueError,
+            "a model's cost must be at most what was declared, got 3 at [1, 1], declared [2.0, 2.0]",
+        ),
+        (
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=3.0),
+            ValueError,
+            "the cost of all models must be at most what was declared, got 4 at [1], declared 3.0",
+        ),
+        (
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0, 1.0], 1, most=[1.0, np.nan]),
+            ValueError,
+            "most must be known and not negative, got nan at [1]",
         ),
         (lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0, 1.0], 0), ValueError, "budget must be positive"),
         (lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), ["a", "b"], 1), TypeError, "cost must be numeric"),

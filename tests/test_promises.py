@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import racer_jax as racer
-from racer_jax.grouped import calibrate_by_group
+from racer_jax.grouped import calibrate_by_group, calibrate_table, smallest_size
 from racer_jax.high_probability import calibrate_with_probability, high_probability_budget
 from racer_jax.nonconformity import TieBroken
 from racer_jax.weighted import calibrate_weighted, estimate_density_ratio
@@ -108,6 +108,44 @@ def test_the_risk_is_bounded_in_every_group_where_the_pooled_one_is_not():
 
 def test_no_warning_where_every_group_is_large_enough():
     assert calibrate_by_group(jnp.arange(20.0), ["a", "b"] * 10, 0.1).warning() == ""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("delta", [None, 0.2])
+def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
+    nonconformity = jnp.asarray(RNG.integers(0, 5, (90, 4)) / 4, jnp.float32)
+    correct, groups = RNG.random((90, 3)) < 0.5, RNG.permutation(["a"] * 60 + ["b"] * 30)
+    ties = racer.tie_break(jax.random.key(3), (90, 4)) if broken else None
+    found = calibrate_table(nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, delta=delta, unseen="pooled")
+    per_query = found.of([*"ab", "new"])
+    plain = racer.calibrate if delta is None else lambda c, alpha: calibrate_with_probability(c, alpha, delta)
+    for i, rows in enumerate([groups == "a", groups == "b", np.ones(90, bool)]):
+        own = racer.critical_scores(nonconformity[rows], correct[rows], None if ties is None else ties[rows])
+        expected = plain(own, 0.2)
+        assert jax.tree.map(lambda x, i=i: float(x[i]), per_query) == jax.tree.map(float, expected)
+    whole = calibrate_table(nonconformity, correct, 0.2, tie_break=ties, delta=delta)
+    assert jax.tree.map(float, whole.of(None)) == jax.tree.map(float, found.pooled)
+    assert (whole.groups, whole.num_rows, whole.warning()) == (None, (90,), "")
+    everything = calibrate_table(nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, unseen="all").of(["new"])
+    sets = racer.prediction_sets(nonconformity[:1], everything, None if ties is None else ties[:1])
+    assert bool(sets.all())
+
+
+@pytest.mark.parametrize("delta", [None, 0.01, 0.05, 0.5, 0.97])
+@pytest.mark.parametrize("alpha", [0.01, 0.1, 0.29, 0.5, 0.9])
+def test_the_smallest_size_is_where_a_finite_threshold_begins(alpha, delta):
+    sizes = range(1, 700)
+    budgets = [
+        racer.miss_budget(alpha, n) if delta is None else high_probability_budget(alpha, n, delta) for n in sizes
+    ]
+    assert smallest_size(alpha, delta) == next(n for n, b in zip(sizes, budgets, strict=True) if b >= 0)
+
+
+def test_the_warning_says_what_a_promise_with_high_probability_takes():
+    grouped = calibrate_by_group(jnp.arange(49.0), ["a"] * 29 + ["b"] * 20, 0.1, delta=0.05)
+    assert grouped.warning() == (
+        "groups too small for alpha = 0.1 and delta = 0.05, which takes n >= 29: 'b' (n = 20); they get every model"
+    )
 
 
 # --- weighted --------------------------------------------------------------------------------------------------------
@@ -208,11 +246,17 @@ C = np.arange(5, dtype=np.float32)
             ValueError,
             "fallback must be one of ('pooled', 'all')",
         ),
+        (lambda: calibrate_by_group(C, ["a"] * 5, 0.1, unseen="x"), ValueError, "unseen must be one of ('error',"),
+        (lambda: calibrate_by_group(C, ["a"] * 5, 0.1, delta=2), ValueError, "delta must be in (0, 1), got 2"),
+        (lambda: calibrate_by_group(C * np.nan, ["a"] * 5, 0.1), ValueError, "critical_scores must not be NaN"),
         (
             lambda: calibrate_by_group(C[None], ["a"], 0.1),
             ValueError,
-            "critical_scores must have shape [n], got (1, 5)",
+            "critical_scores must have shape [n] with n >= 1, got (1, 5)",
         ),
+        (lambda: calibrate_by_group(C, None, 0.5).of(["a"]), ValueError, "got some, calibrated on none"),
+        (lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of(None), ValueError, "got none, calibrated on ('a',)"),
+        (lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of("a"), TypeError, "groups must be a sequence of names"),
         (
             lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of(["a", "new"]),
             ValueError,

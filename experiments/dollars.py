@@ -1,0 +1,357 @@
+"""What alpha costs in dollars, and what a budget in dollars buys, on a table that knows the cost of every answer.
+
+    python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench, eleven models
+    python experiments/dollars.py                                                     # simulated prices
+
+Orders are learned from training rows, the cost-aware ones from the training rows' mean cost of each model; what is
+reported is what the answers of the test rows did cost. Alphas: exact, over all calibration/test splits. Budgets: each
+split calibrates the largest threshold that keeps the expected cost within the budget; mean over random splits.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import racer_jax as racer
+from racer_jax import reporting
+from racer_jax.choosing import calibrate_budget
+from racer_jax.data import RoutingTable
+from racer_jax.exact import pool_law
+from racer_jax.nonconformity import NullMode
+from racer_jax.parts import Nonconformity, calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.routers.coverage import RacerJ
+from racer_jax.steps import pool_steps
+
+# Dollars are shown for so many queries.
+UNIT = 1_000
+# What a call may cost at most, declared as this multiple of the dearest training call of the model.
+MARGIN = 3.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the comparison."""
+
+    data: Annotated[Path | None, "a table with costs; the simulated pool with made-up prices when not given"] = None
+    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
+    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
+    alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3"
+    budgets: Annotated[str, "dollars a query, as shares of what calling every model costs"] = "0.05,0.1,0.2,0.4"
+    gamma: Annotated[float, "how much cost matters to the cost-aware orders: gain / cost^gamma"] = 0.5
+    null: Annotated[NullMode, "null mode"] = "free"
+    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
+    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
+    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
+    splits: Annotated[int, "random splits that measure the budgets"] = 200
+    queries: Annotated[int, "queries of each group at most; 0 for all"] = 0
+    seed: Annotated[int, "seed of everything"] = 0
+    output: Annotated[Path, "folder of the results"] = Path("results/dollars")
+
+    def __post_init__(self) -> None:
+        reporting.parse_alphas(self.alphas)
+        reporting.parse_alphas(self.budgets)
+        for name in ("calibration", "share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if self.splits < 2:
+            raise ValueError(f"splits must be at least 2, got {self.splits}")
+
+
+class AlphaCost(NamedTuple):
+    """One score on one benchmark, arrays by alpha `[a]`.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      risk: Exact mean test risk.
+      size: Exact mean number of models called.
+      dollars: Exact mean dollars a query.
+    """
+
+    benchmark: str
+    score: str
+    risk: np.ndarray
+    size: np.ndarray
+    dollars: np.ndarray
+
+
+class BudgetCost(NamedTuple):
+    """One score on one benchmark at one budget, means over splits.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      budget: Dollars a query, as promised in expectation.
+      dollars: Dollars a test query.
+      error: Standard error of `dollars` over splits.
+      risk: Test risk.
+      size: Models called for a test query.
+    """
+
+    benchmark: str
+    score: str
+    budget: float
+    dollars: float
+    error: float
+    risk: float
+    size: float
+
+
+class Result(NamedTuple):
+    """All that was measured.
+
+    Attributes:
+      alphas: Risk levels as written.
+      null: Null mode.
+      by_alpha: Alpha against dollars.
+      by_budget: Budgets against what they buy.
+      full: Dollars a query of calling every model, by benchmark.
+      cheapest: Dollars a query of an oracle that calls the cheapest right model, or none, by benchmark.
+      notes: By benchmark, what was left out.
+    """
+
+    alphas: tuple[str, ...]
+    null: str
+    by_alpha: list[AlphaCost]
+    by_budget: list[BudgetCost]
+    full: dict[str, float]
+    cheapest: dict[str, float]
+    notes: dict[str, str]
+
+
+def made_up_prices(table: RoutingTable) -> np.ndarray:
+    """Prices for a pool that has none, `[m]`: from 1 to 64 hundredths of a cent a call, the better the dearer."""
+    place = np.argsort(table.correct.mean(axis=0)).argsort()
+    return np.asarray(1e-4 * 2.0 ** np.linspace(0, 6, len(place))[place])
+
+
+def with_costs(table: RoutingTable, price: np.ndarray, key: jax.Array) -> RoutingTable:
+    """The table with costs: the prices times a log-normal length of each query."""
+    length = np.exp(0.3 * np.asarray(jax.random.normal(key, (len(table), 1))))
+    return replace(table, cost=length * price)
+
+
+def known_costs(table: RoutingTable) -> np.ndarray:
+    """Dollars of every answer, `[n, m]`.
+
+    Raises:
+      ValueError: If the table has no costs, or one is not known.
+    """
+    if table.cost is None:
+        raise ValueError("the table must know the cost of every answer, it has no costs")
+    if (bad := np.isnan(table.cost)).any():
+        i, j = np.argwhere(bad)[0]
+        raise ValueError(
+            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the first for query "
+            f"{table.ids[i]!r} and model {table.models[j]!r}"
+        )
+    return np.asarray(table.cost)
+
+
+def cumulative(nonconformity: np.ndarray, ties: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Dollars after each number of models of each query's order, `[n, m + 1]`."""
+    order = np.lexsort((ties[:, :-1], nonconformity[:, :-1]), axis=-1)
+    paid = np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)
+    return np.concatenate([np.zeros((len(paid), 1)), paid], axis=1)
+
+
+def bought(
+    config: Config,
+    key: jax.Array,
+    nonconformity: np.ndarray,
+    correct: np.ndarray,
+    cost: np.ndarray,
+    most: np.ndarray,
+    budget: float,
+) -> np.ndarray:
+    """Mean dollars, their standard error, mean risk and mean size on the test parts of random splits."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    num = calibration_size(config.calibration, len(cost))
+    truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
+    critical = np.where(truth, nonconformity, np.inf).min(axis=1)
+    seen = []
+    for _ in range(config.splits):
+        rows = rng.permutation(len(cost))
+        calibration, test = rows[:num], rows[num:]
+        limit = calibrate_budget(nonconformity[calibration], cost[calibration], budget, most=most).threshold
+        called = nonconformity[test, :-1] <= limit
+        seen.append(
+            [(cost[test] * called).sum(axis=1).mean(), (critical[test] > limit).mean(), called.sum(axis=1).mean()]
+        )
+    dollars, risk, size = np.mean(seen, axis=0)
+    return np.array([dollars, np.std([d for d, *_ in seen], ddof=1) / np.sqrt(config.splits), risk, size])
+
+
+def all_orders(
+    config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable, price: np.ndarray
+) -> dict[str, Nonconformity]:
+    """The plain orders, and the cost-aware ones."""
+    x, z = hashed_embeddings(key, train, test)
+    found = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
+    static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
+    blend = RacerJ.fit(x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend)
+    found["static, cost-aware"] = lambda null: static(z, test.group, null, cost=price, gamma=config.gamma)
+    found["J blend, cost-aware"] = lambda null: blend(z, test.group, null, cost=price, gamma=config.gamma)
+    return found
+
+
+def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> Result:
+    """Measures everything; reads and writes nothing.
+
+    Args:
+      config: The options.
+      key: A typed PRNG key.
+      train: Training rows, with groups and costs.
+      test: Rows that calibrate and test, with costs; models and groups are those of training, or some of them.
+
+    Returns:
+      The `Result`; its notes are empty.
+
+    Raises:
+      ValueError: If a model of the test rows is not among those of the training rows, or a cost is not known.
+    """
+    train = for_pool(train, test.models)
+    train_cost, cost = known_costs(train), known_costs(test)
+    price, most = train_cost.mean(axis=0), MARGIN * train_cost.max(axis=0)
+    encoder_key, tie_key, split_key = jax.random.split(key, 3)
+    alphas = reporting.parse_alphas(config.alphas)
+    ties = racer.tie_break(tie_key, (len(test), len(test.models) + 1))
+    result = Result(alphas, config.null, [], [], {}, {}, {})
+    groups = np.array(test.group)
+    for name in test.groups:
+        rows = groups == name
+        result.full[name] = float(cost[rows].sum(axis=1).mean())
+        right = np.where(test.correct[rows], cost[rows], np.inf).min(axis=1)
+        result.cheapest[name] = float(np.where(np.isfinite(right), right, 0).mean())
+    for score, call in all_orders(config, encoder_key, train, test, price).items():
+        nonconformity = np.asarray(call(config.null))
+        for i, name in enumerate(test.groups):
+            rows = groups == name
+            own, own_ties, right, paid = nonconformity[rows], ties[rows], test.correct[rows], cost[rows]
+            spent = cumulative(own, np.asarray(own_ties), paid)
+            pool = pool_steps(own, right, own_ties, metrics={"dollars": spent})
+            law = pool_law(pool, num_calibration=calibration_size(config.calibration, len(own)), alpha=alphas)
+            result.by_alpha.append(AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"]))
+            for share in reporting.parse_alphas(config.budgets):
+                budget = float(share) * float(train_cost.sum(axis=1).mean())
+                split = bought(config, jax.random.fold_in(split_key, i), own, right, paid, most, budget)
+                result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
+    return result
+
+
+# --- what a reader sees ----------------------------------------------------------------------------------------------
+
+
+def tables(result: Result) -> str:
+    """Alpha against dollars, and budgets against what they buy."""
+    parts = []
+    for name, full in result.full.items():
+        own = [row for row in result.by_alpha if row.benchmark == name]
+        parts.append(
+            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode '{result.null}'; every "
+            f"model {UNIT * full:.2f}, an oracle {UNIT * result.cheapest[name]:.3f}"
+        )
+        lines = [[r.score, *(f"{UNIT * d:.2f} ({s:.2f})" for d, s in zip(r.dollars, r.size, strict=True))] for r in own]
+        parts.append(reporting.text_table(["", *result.alphas], lines))
+        parts.append(f"{name}: what a budget of so many dollars for {UNIT:,} queries buys, in expectation")
+        lines = [
+            [
+                b.score,
+                f"{UNIT * b.budget:.2f}",
+                f"{UNIT * b.dollars:.2f} ± {UNIT * b.error:.2f}",
+                f"{100 * b.risk:.1f}%",
+                f"{b.size:.2f}",
+            ]
+            for b in result.by_budget
+            if b.benchmark == name
+        ]
+        parts.append(reporting.text_table(["", "budget", "spent", "risk", "models called"], lines))
+    return "\n\n".join(parts)
+
+
+def kept(result: Result) -> bool:
+    """Whether no budget was overspent on average, beyond the error of the simulation."""
+    return all(row.dollars <= row.budget + 4 * row.error for row in result.by_budget)
+
+
+def csv_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each benchmark, score and alpha or budget."""
+    rows = [
+        {"benchmark": r.benchmark, "score": r.score, "alpha": a, "budget": "", "risk": k, "size": s, "dollars": d}
+        for r in result.by_alpha
+        for a, k, s, d in zip(result.alphas, r.risk, r.size, r.dollars, strict=True)
+    ]
+    return rows + [
+        {
+            **{"benchmark": b.benchmark, "score": b.score, "alpha": "", "budget": b.budget},
+            "risk": b.risk,
+            "size": b.size,
+        }
+        | {"dollars": b.dollars}
+        for b in result.by_budget
+    ]
+
+
+def figure(result: Result) -> Figure:
+    """Dollars against alpha, a panel for each benchmark."""
+    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    drawing = Figure(figsize=(max(3.6 * len(result.full), 4.6) + 1, 3.8), layout="constrained")
+    alpha = [float(a) for a in result.alphas]
+    for panel, (name, full) in zip(
+        drawing.subplots(1, len(result.full), squeeze=False)[0], result.full.items(), strict=True
+    ):
+        own = [row for row in result.by_alpha if row.benchmark == name]
+        for color, row in zip(colors, own, strict=False):
+            panel.plot(alpha, UNIT * row.dollars, "o-", ms=3, color=color, label=row.score)
+        panel.axhline(UNIT * full, color="0.4", ls=":", lw=1, label="every model")
+        panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")
+    drawing.axes[0].set_ylabel(f"dollars for {UNIT:,} queries")
+    drawing.axes[0].legend(frameon=False, fontsize=7)
+    drawing.suptitle(f"Alpha against dollars\nnull mode '{result.null}', all calibration/test splits")
+    return drawing
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the options, measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
+    config = reporting.parse_config(Config, "What alpha costs in dollars, and what a budget buys.", arguments)
+    data_key, train_key, test_key, run_key = jax.random.split(jax.random.key(config.seed), 4)
+    try:
+        train, test, notes = read_parts(
+            config.data, data_key, share=config.share, missing=config.missing, queries=config.queries
+        )
+        if config.data is None:
+            price = made_up_prices(train)
+            train, test = with_costs(train, price, train_key), with_costs(test, price, test_key)
+        result = run(config, run_key, train, test)._replace(notes=notes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(tables(result))
+
+    def write(folder: Path) -> None:
+        reporting.write_json(
+            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+        )
+        reporting.write_csv(folder / "results.csv", csv_rows(result))
+        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
+        reporting.write_figure(folder / "dollars.png", figure(result))
+
+    folder = reporting.finish(write, config.output)
+    print(
+        f"{'PASS' if kept(result) else 'FAIL'}: budgets against what was spent, {config.splits} splits. In all "
+        f"{time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    )
+    return 0 if kept(result) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,439 @@
+"""What sharper promises cost: with high probability, for all alphas at once, in every group, under a cap on the models.
+
+    python experiments/promises.py                                    # the embedded simulated pool
+    python experiments/promises.py --data FOLDER                      # RouterDC's files
+    python experiments/promises.py --data TABLE --missing drop        # any table that racer_jax.data reads
+
+Orders are learned from training rows alone. Risks and sizes are exact: the mean over all calibration/test splits of
+each benchmark, nothing sampled. What alpha costs in dollars is in experiments/dollars.py.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import beta
+
+import racer_jax as racer
+from racer_jax import reporting
+from racer_jax.calibration import Level
+from racer_jax.choosing import cap_models, uniform_budget
+from racer_jax.data import RoutingTable
+from racer_jax.exact import pool_law
+from racer_jax.high_probability import high_probability_budget
+from racer_jax.nonconformity import NullMode
+from racer_jax.parts import calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.steps import Pool, Steps, pool_steps
+
+ON_AVERAGE = "on average"
+# Drawn in the figure; the tables hold every score.
+DRAWN = "J blend"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the comparison."""
+
+    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
+    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
+    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
+    alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.05,0.1,0.2,0.3"
+    deltas: Annotated[str, "chances of failure of the promises with high probability"] = "0.2,0.1,0.05,0.01"
+    uniform: Annotated[float, "chance of failure of the promise for all alphas at once"] = 0.1
+    null: Annotated[NullMode, "null mode"] = "free"
+    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
+    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
+    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
+    queries: Annotated[int, "queries of each group at most; 0 for all"] = 0
+    seed: Annotated[int, "seed of everything"] = 0
+    output: Annotated[Path, "folder of the results"] = Path("results/promises")
+
+    def __post_init__(self) -> None:
+        reporting.parse_alphas(self.alphas)
+        for delta in self.delta_list:
+            high_probability_budget(0.5, 1, delta)
+        uniform_budget(0.5, 1, self.uniform)
+        for name in ("calibration", "share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+
+    @property
+    def delta_list(self) -> list[float]:
+        """The chances of failure as numbers."""
+        try:
+            return [float(delta) for delta in self.deltas.split(",")]
+        except ValueError:
+            raise ValueError(f"deltas must be numbers like 0.1,0.05, got {self.deltas!r}") from None
+
+
+class Promised(NamedTuple):
+    """One promise kept by one score on one benchmark at one alpha.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      promise: What is promised of the risk.
+      alpha: Risk level.
+      budget: Calibration queries that may be missed; -1 where every model is called.
+      risk: Exact mean test risk.
+      size: Exact mean number of models called.
+      chance_above: Chance that calibration gives a threshold whose risk is above alpha, Beta(b + 1, n - b).
+    """
+
+    benchmark: str
+    score: str
+    promise: str
+    alpha: str
+    budget: int
+    risk: float
+    size: float
+    chance_above: float
+
+
+class Grouped(NamedTuple):
+    """One score on one group, calibrated with all the others or by itself.
+
+    Attributes:
+      score: Name of the score.
+      calibration: `pooled` or `by group`.
+      alpha: Risk level.
+      benchmark: Name of the group; `all` for the mean over queries.
+      risk: Mean test risk of its queries.
+      size: Mean number of models called for them.
+    """
+
+    score: str
+    calibration: str
+    alpha: str
+    benchmark: str
+    risk: float
+    size: float
+
+
+class Capped(NamedTuple):
+    """One score on one benchmark under a cap on the number of models.
+
+    Attributes:
+      benchmark: Name of the benchmark.
+      score: Name of the score.
+      most: The cap.
+      attainable: The smallest alpha that can be attained, mean over splits.
+      size: Mean number of models called at each alpha `[a]`; NaN where alpha is not attainable.
+      risk: Mean test risk at each alpha; NaN likewise.
+    """
+
+    benchmark: str
+    score: str
+    most: int
+    attainable: float
+    size: np.ndarray
+    risk: np.ndarray
+
+
+class Result(NamedTuple):
+    """All the comparisons.
+
+    Attributes:
+      alphas: Risk levels as written.
+      null: Null mode.
+      promised: High probability and all alphas at once.
+      grouped: Pooled against by group; empty where there is one group.
+      capped: Caps on the number of models.
+      notes: By benchmark, what was left out.
+    """
+
+    alphas: tuple[str, ...]
+    null: str
+    promised: list[Promised]
+    grouped: list[Grouped]
+    capped: list[Capped]
+    notes: dict[str, str]
+
+
+# --- what is compared ------------------------------------------------------------------------------------------------
+
+
+def level_of(budget: int, num: int) -> Level:
+    """An alpha whose miss budget is this one: the exact laws take levels, the promises give budgets."""
+    return Fraction(2 * budget + 3, 2 * (num + 1))
+
+
+def promised(config: Config, benchmark: str, score: str, pool: Pool, alphas: tuple[str, ...]) -> list[Promised]:
+    """Every promise at every alpha, from the exact law."""
+    num = calibration_size(config.calibration, pool.num_queries)
+    budgets = {ON_AVERAGE: racer.miss_budget(alphas, num)}
+    for delta in config.delta_list:
+        budgets[f"surely, delta = {delta:g}"] = high_probability_budget(alphas, num, delta)
+    budgets[f"all alphas, delta = {config.uniform:g}"] = uniform_budget(alphas, num, config.uniform)
+    rows = []
+    for promise, each in budgets.items():
+        law = pool_law(pool, num_calibration=num, alpha=[level_of(int(b), num) for b in each])
+        above = [float(beta.sf(float(a), b + 1, num - b)) if b >= 0 else 0.0 for a, b in zip(alphas, each, strict=True)]
+        rows += [
+            Promised(benchmark, score, promise, alpha, int(each[i]), law.risk_mean[i], law.size_mean[i], above[i])
+            for i, alpha in enumerate(alphas)
+        ]
+    return rows
+
+
+def of_rows(steps: Steps, rows: np.ndarray) -> Steps:
+    """The steps of some of the queries; rows bool `[N]` by position."""
+    kept = rows[steps.query]
+    start = np.where(rows, steps.start, 0.0)
+    return Steps(start, steps.query[kept], steps.first[kept], steps.delta[kept], steps.value[kept])
+
+
+def grouped(
+    config: Config, score: str, nonconformity: np.ndarray, test: RoutingTable, ties: jax.Array, alphas: tuple[str, ...]
+) -> list[Grouped]:
+    """Risk and size of each group, calibrated pooled and by group."""
+    own = {name: np.array(test.group) == name for name in test.groups}
+    pool = pool_steps(nonconformity, test.correct, ties)
+    parts = {
+        f"{metric} {name}": of_rows(pool.metrics[metric], rows[pool.order])
+        for metric in ("risk", "size")
+        for name, rows in own.items()
+    }
+    pool = pool._replace(metrics={**pool.metrics, **parts})
+    law = pool_law(pool, num_calibration=calibration_size(config.calibration, len(test)), alpha=alphas)
+    found = []
+    for i, alpha in enumerate(alphas):
+        for name, rows in own.items():
+            part = [float(law.extra_mean[f"{metric} {name}"][i] / rows.mean()) for metric in ("risk", "size")]
+            found.append(Grouped(score, "pooled", alpha, name, *part))
+        found.append(Grouped(score, "pooled", alpha, "all", float(law.risk_mean[i]), float(law.size_mean[i])))
+    by_group = {}
+    for name, rows in own.items():
+        pool = pool_steps(nonconformity[rows], test.correct[rows], ties[rows])
+        num = calibration_size(config.calibration, pool.num_queries)
+        by_group[name] = pool_law(pool, num_calibration=num, alpha=alphas)
+    for i, alpha in enumerate(alphas):
+        each = np.array([(law.risk_mean[i], law.size_mean[i]) for law in by_group.values()])
+        found += [
+            Grouped(score, "by group", alpha, name, *map(float, cell)) for name, cell in zip(own, each, strict=True)
+        ]
+        mean = np.average(each, axis=0, weights=[rows.sum() for rows in own.values()])
+        found.append(Grouped(score, "by group", alpha, "all", *map(float, mean)))
+    return found
+
+
+def capped(
+    config: Config,
+    benchmark: str,
+    score: str,
+    nonconformity: np.ndarray,
+    correct: np.ndarray,
+    ties: jax.Array,
+    alphas: tuple[str, ...],
+) -> list[Capped]:
+    """Every cap: the smallest attainable alpha, and sizes where alpha is attainable."""
+    rows = []
+    for most in range(1, correct.shape[1] + 1):
+        pool = pool_steps(cap_models(nonconformity, most, ties), correct, ties)
+        num = calibration_size(config.calibration, pool.num_queries)
+        lost = 1 - int(pool.covered[-1]) / pool.num_queries
+        attainable = (num * lost + 1) / (num + 1)
+        law = pool_law(pool, num_calibration=num, alpha=alphas)
+        within = np.array([float(alpha) >= attainable for alpha in alphas])
+        size, risk = (np.where(within, values, np.nan) for values in (law.size_mean, law.risk_mean))
+        rows.append(Capped(benchmark, score, most, attainable, size, risk))
+    return rows
+
+
+def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> Result:
+    """All comparisons; reads and writes nothing.
+
+    Args:
+      config: The options.
+      key: A typed PRNG key.
+      train: Training rows, with groups.
+      test: Rows that calibrate and test; models and groups are those of the training rows, or some of them.
+
+    Returns:
+      The `Result`; its notes are empty.
+
+    Raises:
+      ValueError: If a model of the test rows is not among those of the training rows.
+    """
+    train = for_pool(train, test.models)
+    encoder_key, tie_key = jax.random.split(key)
+    alphas = reporting.parse_alphas(config.alphas)
+    x, z = hashed_embeddings(encoder_key, train, test)
+    ties = racer.tie_break(tie_key, (len(test), test.correct.shape[1] + 1))
+    result = Result(alphas, config.null, [], [], [], {})
+    for score, call in orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend).items():
+        nonconformity = np.asarray(call(config.null))
+        for name in test.groups:
+            rows = np.array(test.group) == name
+            pool = pool_steps(nonconformity[rows], test.correct[rows], ties[rows])
+            result.promised.extend(promised(config, name, score, pool, alphas))
+            result.capped.extend(
+                capped(config, name, score, nonconformity[rows], test.correct[rows], ties[rows], alphas)
+            )
+        if len(test.groups) > 1:
+            result.grouped.extend(grouped(config, score, nonconformity, test, ties, alphas))
+    return result
+
+
+# --- what a reader sees ----------------------------------------------------------------------------------------------
+
+
+def tables(result: Result) -> str:
+    """A table for each benchmark and promise, one for groups, one for caps."""
+    alphas = result.alphas
+    parts = []
+    for name in dict.fromkeys(row.benchmark for row in result.promised):
+        cells: dict[tuple[str, str], list[Promised]] = {}
+        for row in result.promised:
+            if row.benchmark == name:
+                cells.setdefault((row.score, row.promise), []).append(row)
+        parts.append(
+            f"{name}: models called at each alpha (chance that the calibrated risk is above alpha), "
+            f"null mode '{result.null}'"
+        )
+        lines = [
+            [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in each)] for head, each in cells.items()
+        ]
+        parts.append(reporting.text_table(["score", "promise", *alphas], lines))
+    if result.grouped:
+        names = list(dict.fromkeys(row.benchmark for row in result.grouped))
+        table: dict[tuple[str, str, str], list[str]] = {}
+        for g in result.grouped:
+            table.setdefault((g.score, g.calibration, g.alpha), []).append(f"{100 * g.risk:.1f}% / {g.size:.2f}")
+        parts.append("One threshold for all benchmarks or one for each: risk / models called")
+        lines = [[*head, *each] for head, each in sorted(table.items(), key=lambda item: (item[0][0], item[0][2]))]
+        parts.append(reporting.text_table(["score", "calibration", "alpha", *names], lines))
+    parts.append(
+        "A cap on the number of models: the smallest alpha that can be attained, and models called at each alpha"
+    )
+    lines = [
+        [
+            c.benchmark,
+            c.score,
+            str(c.most),
+            f"{c.attainable:.3f}",
+            *("-" if np.isnan(s) else f"{s:.2f}" for s in c.size),
+        ]
+        for c in result.capped
+    ]
+    parts.append(reporting.text_table(["benchmark", "score", "most", "attainable", *alphas], lines))
+    return "\n\n".join(parts)
+
+
+def verdicts(result: Result) -> str:
+    """What each promise adds to the size of RACER-J, and what pooling does to the groups."""
+    lines = []
+    for alpha in result.alphas:
+        base: dict[str, float] = {}
+        more: dict[str, list[float]] = {}
+        for row in result.promised:
+            if row.score == DRAWN and row.alpha == alpha:
+                base.setdefault(row.benchmark, row.size)  # the promise on average comes first
+                if row.promise != ON_AVERAGE:
+                    more.setdefault(row.promise, []).append(row.size / base[row.benchmark] - 1)
+        each = "; ".join(f"{p} {100 * min(m):+.0f} to {100 * max(m):+.0f}%" for p, m in more.items())
+        lines.append(f"{DRAWN}, alpha {alpha}, size against a promise on average: {each}")
+        own = {(g.calibration, g.benchmark): g for g in result.grouped if g.score == DRAWN and g.alpha == alpha}
+        if own:
+            pooled = [100 * g.risk for (kind, name), g in own.items() if kind == "pooled" and name != "all"]
+            change = own["by group", "all"].size / own["pooled", "all"].size - 1
+            lines.append(
+                f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from {min(pooled):.1f} to "
+                f"{max(pooled):.1f}%; by group it is at most {alpha} in each, with sets {100 * change:+.1f}% in size"
+            )
+    return "\n".join(lines)
+
+
+def kept(result: Result) -> bool:
+    """Whether no mean risk is above its alpha (not asked under the null mode `never`, where some are out of reach)."""
+    rows = [(r.risk, r.alpha) for r in result.promised]
+    rows += [(g.risk, g.alpha) for g in result.grouped if g.calibration == "by group" or g.benchmark == "all"]
+    return result.null == "never" or all(risk <= float(alpha) + 1e-9 for risk, alpha in rows)
+
+
+def csv_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each promise, score, benchmark and alpha."""
+    rows = [row._asdict() for row in result.promised]
+    blank = dict.fromkeys(rows[0], "")
+    rows += [{**blank, "promise": g.calibration, **g._asdict()} for g in result.grouped]
+    for c in result.capped:
+        for alpha, size, risk in zip(result.alphas, c.size, c.risk, strict=True):
+            promise = f"at most {c.most} models, attainable from {c.attainable:.4f}"
+            cell = {"benchmark": c.benchmark, "score": c.score, "promise": promise, "alpha": alpha}
+            rows.append({**blank, **cell, "risk": risk, "size": size})
+    return [{name: row[name] for name in blank} for row in rows]
+
+
+def figure(result: Result) -> Figure:
+    """Size by promise, risk by group, and the smallest attainable alpha by cap, for one score."""
+    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    names = list(dict.fromkeys(row.benchmark for row in result.promised))
+    drawing = Figure(figsize=(11, 3.6), layout="constrained")
+    promise_panel, group_panel, cap_panel = drawing.subplots(1, 3)
+    alpha = "0.1" if "0.1" in result.alphas else result.alphas[0]
+    promises = list(dict.fromkeys(row.promise for row in result.promised))
+    for color, name in zip(colors, names, strict=False):
+        sizes = [r.size for r in result.promised if (r.benchmark, r.score, r.alpha) == (name, DRAWN, alpha)]
+        promise_panel.plot(range(len(promises)), sizes, "o-", color=color, ms=4, label=name)
+        caps = [c for c in result.capped if (c.benchmark, c.score) == (name, DRAWN)]
+        cap_panel.plot([c.most for c in caps], [c.attainable for c in caps], "o-", color=color, ms=4, label=name)
+    promise_panel.set_xticks(range(len(promises)), [p.replace(", ", ",\n") for p in promises], fontsize=6.5)
+    promise_panel.set(title=f"models called at alpha = {alpha}", ylim=(0, None))
+    promise_panel.legend(frameon=False, fontsize=7)
+    cap_panel.set(title="smallest alpha under a cap", xlabel="most models called", ylim=(0, None))
+    for shift, kind, color in ((-0.2, "pooled", colors[1]), (0.2, "by group", colors[0])):
+        risks = [
+            next((g.risk for g in result.grouped if (g.score, g.calibration, g.alpha, g.benchmark) == cell), np.nan)
+            for cell in ((DRAWN, kind, alpha, name) for name in names)
+        ]
+        group_panel.bar(np.arange(len(names)) + shift, risks, 0.38, color=color, label=kind)
+    group_panel.axhline(float(alpha), color="0.3", ls="--", lw=0.9, label=f"alpha = {alpha}")
+    group_panel.set_xticks(range(len(names)), names, fontsize=7)
+    group_panel.set(title="risk of each benchmark")
+    group_panel.legend(frameon=False, fontsize=7)
+    drawing.suptitle(f"What sharper promises cost: {DRAWN}, null mode '{result.null}', all calibration/test splits")
+    return drawing
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the options, compares, prints and writes; status 1 where a promise is broken, 2 where data is bad."""
+    config = reporting.parse_config(Config, "What sharper promises cost in size.", arguments)
+    data_key, run_key = jax.random.split(jax.random.key(config.seed))
+    try:
+        train, test, notes = read_parts(
+            config.data, data_key, share=config.share, missing=config.missing, queries=config.queries
+        )
+        result = run(config, run_key, train, test)._replace(notes=notes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(tables(result), end="\n\n")
+    print(verdicts(result))
+
+    def write(folder: Path) -> None:
+        reporting.write_json(
+            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+        )
+        reporting.write_csv(folder / "results.csv", csv_rows(result))
+        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
+        reporting.write_figure(folder / "promises.png", figure(result))
+
+    folder = reporting.finish(write, config.output)
+    print(
+        f"{'PASS' if kept(result) else 'FAIL'}: mean risks against their alphas. In all "
+        f"{time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    )
+    return 0 if kept(result) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
