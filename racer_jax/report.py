@@ -86,12 +86,8 @@ def report_html(data: Mapping[str, Any]) -> str:
     Raises:
       ModuleNotFoundError: If Plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a report needs plotly: pip install 'racer-jax[report]'") from error
+    plotly = _plotly()
     templates = files("racer_jax") / "templates"
-    plotly = get_plotlyjs()
     script = (templates / "report.js").read_text(encoding="utf-8")
     return Template((templates / "report.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(data["title"]),
@@ -137,6 +133,7 @@ def write_report(
       TypeError: If an argument is of the wrong kind.
       ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of range.
     """
+    _plotly()  # what is missing is said before the work is done
     evaluation = racer.evaluate(table, alphas, scores=scores, temperatures=temperatures)
     page = report_html(report_data(racer, evaluation, title))
     with written_whole(Path(path)) as temporary:
@@ -152,6 +149,15 @@ def embedded_json(value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plotly() -> str:
+    """The source of Plotly."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a report needs plotly: pip install 'racer-jax[report]'") from error
+    return str(get_plotlyjs())
 
 
 def _hash(script: str) -> str:
