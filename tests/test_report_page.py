@@ -255,14 +255,23 @@ def test_everything_can_be_read(report, visit, scheme, width):
         assert (high + 0.05) / (low + 0.05) >= 4.5, it
 
 
+def until(page, holds):
+    """Waits for it; Playwright's own waiting evaluates strings, which the page forbids."""
+    for _ in range(250):
+        if holds():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("waited in vain")
+
+
 def test_a_change_of_colours_redraws_the_charts(report, visit):
     page = visit(report, color_scheme="light")
     ink = "document.getElementById('chart-risk').layout.font.color"
     before = page.evaluate(ink)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{ink} !== '{before}'")
+    until(page, lambda: page.evaluate(ink) != before)
     page.emulate_media(media="print")
-    page.wait_for_function(f"{ink} === '{before}'")
+    until(page, lambda: page.evaluate(ink) == before)
     assert not page.locator("#alpha").is_visible()
 
 
@@ -306,7 +315,7 @@ def test_whatever_a_table_lacks_the_page_stands(name, queries, options, folder, 
     if name == "hostile":
         shown = page.locator("#table-called tbody th").all_text_contents()
         assert shown == list(HOSTILE)
-        assert "</script><b>bold</" in page.locator("#chart-called").text_content().replace("b>bold…", "b>bold</")
+        assert "</script><b>bold" in page.locator("#chart-called").text_content()
     if name == "infeasible":
         assert "every model is called" in page.locator("#warnings").inner_text()
         assert page.locator("#v-size").inner_text() == "3.00"

@@ -8,7 +8,9 @@
   const own = ev.alphas.indexOf(ev.alpha);
   const JUDGE = "a judge picks", MAJORITY = "majority";
   const MAX_BARS = 30, MAX_FIXED = 16;
-  const state = { row: own, group: 0, aggregation: null, axis: "size" };
+  // Charts keep the width of the screen when printed, unless told; this fits A4 and Letter.
+  const PAPER_WIDTH = 630;
+  const state = { row: own, group: 0, aggregation: null, axis: "size", paper: false };
   const $ = (id) => document.getElementById(id);
 
   // --- words and numbers ---
@@ -19,7 +21,8 @@
     const value = known(x);
     if (value === null) return "–";
     const percent = 100 * value;
-    return `${percent.toFixed(percent !== 0 && Math.abs(percent) < 1 ? 2 : 1)}%`;
+    if (Math.abs(percent) < 0.005) return "0.0%";
+    return `${percent.toFixed(Math.abs(percent) < 1 ? 2 : 1)}%`;
   };
   const points = (x) => (known(x) === null ? "–" : `${x < 0 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
   const two = (x) => (known(x) === null ? "–" : x.toFixed(2));
@@ -55,15 +58,18 @@
     if (text !== undefined) made.textContent = text;
     return made;
   };
-  function fill(id, head, rows, marked = -1) {
+  // Columns from `minor` on, but those in `kept`, are left out on paper.
+  function fill(id, head, rows, marked = -1, minor = Infinity, kept = []) {
     const table = $(id);
     table.querySelectorAll("thead, tbody").forEach((part) => part.remove());
     const top = element("tr");
-    for (const name of head) {
+    const less = (cell, j) => cell.classList.toggle("minor", j >= minor && !kept.includes(j));
+    head.forEach((name, j) => {
       const cell = element("th", name);
       cell.scope = "col";
+      less(cell, j);
       top.append(cell);
-    }
+    });
     const thead = element("thead"), tbody = element("tbody");
     thead.append(top);
     rows.forEach((row, i) => {
@@ -72,6 +78,7 @@
         const cell = element(j ? "td" : "th", text);
         if (j) cell.dataset.label = head[j];
         else cell.scope = "row";
+        less(cell, j);
         line.append(cell);
       });
       if (i === marked) {
@@ -107,7 +114,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour.ink },
       legend: legend(),
       hoverlabel: { bgcolor: colour.card, bordercolor: colour.rule, font: { color: colour.ink, size: 13 } },
-      dragmode: false, hovermode: "x unified", showlegend: true, ...layout,
+      dragmode: false, hovermode: "x unified", showlegend: true, ...layout, ...(state.paper ? { width: PAPER_WIDTH } : {}),
     };
     Plotly.react(box, traces, made, { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false });
     box.setAttribute("aria-label", summary);
@@ -184,9 +191,9 @@
     fill("table-accuracy", ["Answer chosen by", "This router", "All models", "Points"], rows, names.indexOf(chosen));
   }
 
-  // Names without what stands before the last slash, as long as they stay different.
-  const bare = ev.models.map((name) => name.split("/").at(-1));
-  const shortNames = bare.every((name) => name) && new Set(bare).size === numModels ? bare : ev.models;
+  // Names like org/model without the organisation, as long as they stay different.
+  const bare = ev.models.map((name) => (/^[\w.-]+(\/[\w.-]+)+$/.test(name) ? name.split("/").at(-1) : name));
+  const shortNames = new Set(bare).size === numModels ? bare : ev.models;
 
   function drawCalled(group, row) {
     const width = narrow() ? 18 : 26;
@@ -317,10 +324,10 @@
     const head = ["α", "Misrouted", "At most", "Above", "Expected", "sd", "Models called", "Calls saved", ...(cost ? ["$ for 1,000", "Cost saved"] : []),
       "Abstains", "Avoidable misses", ...names.map((name) => `Right, by ${way(name)}`)];
     fill("table-levels", head, levels.map((level, i) => [
-      level.name, pct(group.risk[i]), pct(group.upper[i]), pct(group.lower[i]), pct(group.expected[i]), pct(group.std[i]), two(group.size[i]),
+      level.name, pct(group.risk[i]), pct(group.upper[i]), group.lower[i] > 0 ? pct(group.lower[i]) : "–", pct(group.expected[i]), pct(group.std[i]), two(group.size[i]),
       pct(group.calls_saved[i]), ...(cost ? [dollars(group.cost[i]), pct(group.cost_saved?.[i])] : []), pct(group.abstention[i]),
       pct(group.avoidable_miss[i]), ...names.map((name) => pct(group.accuracy[name][i])),
-    ]), row);
+    ]), row, head.length - names.length, [head.length - 1, head.length - names.length + names.indexOf(state.aggregation)]);
     put("levels-summary", `${groupName(group, state.group)} at every α`);
   }
 
@@ -391,7 +398,7 @@
     const whole = ev.groups[0], calibration = data.calibration;
     const kind = { inverse_probability: "RACER-P (inverse probability)", gap: "RACER-G (gap)" }[ev.nonconformity] ?? ev.nonconformity;
     put("facts", [plural(numModels, "model"), `${queries(whole.num_queries)} evaluated`,
-      `calibrated on ${queries(calibration.num_queries)}, ${calibration.date.slice(0, 10)}`, kind, `null mode “${ev.null}”`, `right where: ${ev.label_rule}`].join(" · "));
+      `calibrated on ${queries(calibration.num_queries)}, ${calibration.date.slice(0, 10)}`, kind, `null mode “${ev.null}”`, `label rule: ${ev.label_rule}`].join(" · "));
     const slider = $("alpha");
     slider.max = String(levels.length - 1);
     slider.value = String(own);
@@ -437,7 +444,12 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
     matchMedia("(max-width: 620px)").addEventListener("change", repaint);
     matchMedia("print").addEventListener("change", repaint);
-    addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+    addEventListener("beforeprint", () => {
+      document.querySelectorAll("details").forEach((part) => { part.open = true; });
+      state.paper = true;
+      repaint();
+    });
+    addEventListener("afterprint", () => { state.paper = false; repaint(); });
     repaint();
   }
   start();
