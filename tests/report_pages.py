@@ -1,4 +1,7 @@
-"""A small racer and labelled queries to report on, for the tests of the report and of its page."""
+"""A small racer and labelled queries to report on, for the tests of the report and of its page.
+
+Sizes are few, since each one compiles.
+"""
 
 import numpy as np
 
@@ -10,7 +13,7 @@ ALPHAS = ("0.005", "0.05", "0.1", "0.2", "0.35", "0.5")
 HOSTILE = ("</script><b>bold</b>", '<img src=x onerror="alert(1)">', "a&lt;b %{x} 'q' \u2028 \\")
 
 
-def labelled(num, models=MODELS, *, start=0, groups=("maths", "law"), answers=True, cost=True):
+def labelled(num=40, models=MODELS, *, start=0, groups=("maths", "law"), answers=True, cost=True):
     """Questions of which the scores tell something, and the scores."""
     rng = np.random.default_rng(start)
     scores = rng.random((num, len(models))).astype(np.float32)
@@ -28,7 +31,7 @@ def labelled(num, models=MODELS, *, start=0, groups=("maths", "law"), answers=Tr
     return table, scores
 
 
-def calibrated(num=120, models=MODELS, alpha="0.2", *, null="paper", by_group=True, fallback="all", **how):
+def calibrated(num=60, models=MODELS, alpha="0.2", *, null="paper", by_group=True, fallback="all", **how):
     """A racer of any scores, calibrated."""
     table, scores = labelled(num, models, **how)
     racer = Racer.from_scores(models, null=null)

@@ -52,7 +52,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     racer = calibrated()
-    table, scores = labelled(90, start=1000)
+    table, scores = labelled(start=1000)
     path = tmp_path_factory.mktemp("report") / "report.html"
     evaluation = write_report(racer, table, path, ALPHAS, scores=scores, title="Maths & law <2026>")
     return racer, table, scores, evaluation, path.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def test_the_json_is_what_evaluate_gives(written):
     for alpha, level in zip(again.alphas, data["levels"], strict=True):
         assert level["guarantee"] == racer.at(alpha).guarantee()
         assert level["warnings"] == list(racer.at(alpha).warnings())
-    assert data["calibration"]["num_queries"] == 120
+    assert data["calibration"]["num_queries"] == 60
     assert data["calibration"]["groups"] == ["maths", "law"]
 
 
@@ -110,8 +110,8 @@ def test_the_policy_allows_the_two_scripts_and_no_more(written):
 
 def test_hostile_names_stay_data(tmp_path):
     groups = ("</script><i>", "<!--<script>")
-    racer = calibrated(40, HOSTILE, groups=groups)
-    table, scores = labelled(30, HOSTILE, start=500, groups=groups)
+    racer = calibrated(models=HOSTILE, groups=groups)
+    table, scores = labelled(models=HOSTILE, start=500, groups=groups)
     evaluation = write_report(
         racer, table, tmp_path / "r.html", ["0.3"], scores=scores, title="</title><script>x</script>"
     )
@@ -137,8 +137,8 @@ def test_embedded_json_is_json_and_takes_no_nan():
     "how", [{"groups": None}, {"cost": False}, {"answers": False}, {"groups": None, "cost": False, "answers": False}]
 )
 def test_what_a_table_lacks_is_absent_from_the_data(how):
-    racer = calibrated(60, **how)
-    table, scores = labelled(30, start=300, **how)
+    racer = calibrated(**how)
+    table, scores = labelled(start=300, **how)
     data = report_data(racer, racer.evaluate(table, ["0.1"], scores=scores))["evaluation"]
     whole = data["groups"][0]
     assert len(data["groups"]) == (1 if "groups" in how else 3)
@@ -147,8 +147,8 @@ def test_what_a_table_lacks_is_absent_from_the_data(how):
 
 
 def test_an_infeasible_alpha_is_said_so():
-    racer = calibrated(10, alpha="0.05")
-    table, scores = labelled(20, start=300)
+    racer = calibrated(30, alpha="0.05")
+    table, scores = labelled(start=300)
     data = report_data(racer, racer.evaluate(table, ["0.3"], scores=scores))
     few, enough = data["levels"]
     assert any("takes at least 19 calibration queries" in warning for warning in few["warnings"])
@@ -157,7 +157,7 @@ def test_an_infeasible_alpha_is_said_so():
 
 
 def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
-    racer, (table, scores) = calibrated(30), labelled(20, start=300)
+    racer, (table, scores) = calibrated(), labelled(start=300)
     path = tmp_path / "report.html"
     path.write_text("old")
     monkeypatch.setattr("racer_jax.data.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -174,19 +174,19 @@ def test_without_plotly_the_error_names_the_extra(monkeypatch):
 
 
 def test_a_racer_without_calibration_has_no_report(tmp_path):
-    table, scores = labelled(5)
+    table, scores = labelled()
     racer = Racer.from_scores(MODELS)
     with pytest.raises(NotCalibratedError, match="evaluate needs a threshold"):
         write_report(racer, table, tmp_path / "r.html", scores=scores)
-    evaluation = calibrated(30).evaluate(table, ["0.3"], scores=scores)
+    evaluation = calibrated().evaluate(table, ["0.3"], scores=scores)
     with pytest.raises(NotCalibratedError, match="a report needs a threshold"):
         report_data(racer, evaluation)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_json_has_no_nan_where_nothing_is_promised():
-    racer = calibrated(60, by_group=False)
-    table, scores = labelled(30, start=300)
+    racer = calibrated(by_group=False)
+    table, scores = labelled(start=300)
     data = report_data(racer, racer.evaluate(table, ["0.3"], scores=scores))
     assert set(data["evaluation"]["groups"][1]["upper"]) == {"nan"}
     assert np.isfinite(data["evaluation"]["groups"][0]["upper"]).all()

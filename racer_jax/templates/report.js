@@ -188,7 +188,7 @@
     const rows = names.map((name) => [
       capital(way(name)), pct(group.accuracy[name][row]), pct(full.accuracy[name]), points(group.accuracy[name][row] - full.accuracy[name]),
     ]);
-    fill("table-accuracy", ["Answer chosen by", "This router", "All models", "Points"], rows, names.indexOf(chosen));
+    fill("table-accuracy", ["Answer chosen by", "This router", "All models", "Points gained"], rows, names.indexOf(chosen));
   }
 
   // Names like org/model without the organisation, as long as they stay different.
@@ -290,7 +290,7 @@
   }
 
   function drawGroups(row) {
-    if (ev.groups.length < 2) return;
+    if (ev.groups.length < 3) return;
     const parts = ev.groups.slice(1, 1 + MAX_BARS), spot = parts.map((_, i) => i);
     const cost = ev.groups[0].cost !== null;
     const any = ev.groups.slice(1).some((group) => group.promised);
@@ -369,7 +369,7 @@
     put("v-miss", pct(group.avoidable_miss[row]));
     put("n-miss", "some model is right, none that is called");
     const saves = `saving ${pct(group.calls_saved[row])} of the calls${group.cost_saved ? ` and ${pct(group.cost_saved[row])} of the cost` : ""}`;
-    put("sentence", `At α = ${level.name} the router calls ${two(group.size[row])} of ${plural(numModels, "model")} for a query, ${saves} of asking all of them. `
+    put("sentence", `At α = ${level.name} the router calls ${two(group.size[row])} of ${plural(numModels, "model")} for a query, ${saves} against asking all of them. `
       + `Answers chosen by ${way(chosen)} are right for ${pct(group.accuracy[chosen][row])} of ${queries(group.num_queries)}; ${pct(group.risk[row])} are misrouted`
       + `${upper === null ? "" : `, where at most ${pct(upper)} is promised`}.`);
     put("guarantee", level.guarantee);
@@ -408,8 +408,9 @@
     put("own", `back to ${ev.alpha}`);
     const options = (id, texts) => $(id).replaceChildren(...texts.map(([value, text]) => new Option(text, value)));
     options("group", ev.groups.map((group, i) => [String(i), `${groupName(group, i)} (${count(group.num_queries)})`]));
-    show("group-control", ev.groups.length > 1);
-    show("groups", ev.groups.length > 1);
+    // A single group is all queries once more.
+    show("group-control", ev.groups.length > 2);
+    show("groups", ev.groups.length > 2);
     const names = Object.keys(whole.accuracy);
     state.aggregation = names.includes(MAJORITY) ? MAJORITY : names[0];
     options("aggregation", names.map((name) => [name, capital(way(name))]));
