@@ -261,7 +261,7 @@
 
     const same = atSize(points, group.size[row]), mine = group.accuracy[chosen][row], gain = mine - same;
     const judged = other === chosen ? "" : `, by ${way(other)}`;
-    put("beta", `No model answers ${pct(group.beta)} of these queries rightly (95% interval ${pct(group.beta_low)} to ${pct(group.beta_high)}), so nothing that picks among these models can be right for more than ${pct(group.oracle)}.`);
+    put("beta", `For ${pct(group.beta)} of these queries no model is right (95% interval ${pct(group.beta_low)} to ${pct(group.beta_high)}), so nothing that picks among these models can be right for more than ${pct(group.oracle)}.`);
     put("fixed-note", `At α = ${levels[row].name}, ${way(chosen)} over the router's ${two(group.size[row])} models a query is right for ${pct(mine)}. `
       + `The same number of calls spent on a fixed order${judged} would give ${pct(same)}: the router is `
       + (Math.abs(gain) < 0.0005 ? "level with it." : `${(100 * Math.abs(gain)).toFixed(1)} points ${gain > 0 ? "better" : "worse"}.`));
