@@ -236,25 +236,6 @@ def luminance(colour):
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1200])
-def test_everything_can_be_read(report, visit, scheme, width):
-    page = visit(report, width, color_scheme=scheme)
-    page.locator("details").evaluate_all("e => e.forEach(d => { d.open = true; })")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    if width == 400:
-        wide = "e => e.filter(x => x.scrollWidth > x.clientWidth + 1).map(x => x.className)"
-        assert page.locator(".scroll, .card, .tile, table").evaluate_all(wide) == []
-    seen = page.evaluate(SEEN_TEXT)
-    assert len(seen) > 100
-    assert min(it["size"] for it in seen) >= 12
-    back = luminance(seen[0]["behind"])
-    assert (back < 0.05) if scheme == "dark" else (back > 0.8)
-    for it in seen:
-        low, high = sorted([luminance(it["colour"]), luminance(it["behind"])])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, it
-
-
 def until(page, holds):
     """Waits for it; Playwright's own waiting evaluates strings, which the page forbids."""
     for _ in range(250):
@@ -264,15 +245,40 @@ def until(page, holds):
     raise AssertionError("waited in vain")
 
 
-def test_a_change_of_colours_redraws_the_charts(report, visit):
-    page = visit(report, color_scheme="light")
-    ink = "document.getElementById('chart-risk').layout.font.color"
+@pytest.mark.parametrize("width", [400, 1200])
+def test_everything_can_be_read_in_light_and_in_dark(report, visit, width):
+    page = visit(report, width, color_scheme="light")
+    page.locator("details").evaluate_all("e => e.forEach(d => { d.open = true; })")
+    ink = "document.getElementById('chart-groups').layout.font.color"
+    light = page.evaluate(ink)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        until(page, lambda: (page.evaluate(ink) == light) == (scheme == "light"))  # noqa: B023
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if width == 400:
+            wide = "e => e.filter(x => x.scrollWidth > x.clientWidth + 1).map(x => x.className)"
+            assert page.locator(".scroll, .card, .tile, table").evaluate_all(wide) == []
+        seen = page.evaluate(SEEN_TEXT)
+        assert len(seen) > 100
+        assert min(it["size"] for it in seen) >= 12
+        back = luminance(seen[0]["behind"])
+        assert (back < 0.05) if scheme == "dark" else (back > 0.8)
+        for it in seen:
+            low, high = sorted([luminance(it["colour"]), luminance(it["behind"])])
+            assert (high + 0.05) / (low + 0.05) >= 4.5, it
+
+
+def test_paper_is_light(report, visit):
+    page = visit(report, color_scheme="dark")
+    ink = "document.getElementById('chart-groups').layout.font.color"
     before = page.evaluate(ink)
-    page.emulate_media(color_scheme="dark")
-    until(page, lambda: page.evaluate(ink) != before)
     page.emulate_media(media="print")
-    until(page, lambda: page.evaluate(ink) == before)
+    until(page, lambda: page.evaluate(ink) != before)
     assert not page.locator("#alpha").is_visible()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    widths = "document.querySelectorAll('.chart .main-svg')"
+    assert page.evaluate(f"Math.max(...[...{widths}].map(x => x.getBoundingClientRect().width))") <= 640
 
 
 BARE = {"groups": None, "cost": False, "answers": False}
