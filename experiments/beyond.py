@@ -36,7 +36,7 @@ from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
 from racer_jax.exact import SplitLaw, pool_law
 from racer_jax.nonconformity import NullMode
-from racer_jax.parts import Nonconformity, calibration_size, for_pool, read_parts
+from racer_jax.preparation import Nonconformity, calibration_size, for_pool, read_parts
 from racer_jax.routers import KNNR
 from racer_jax.routers.coverage import RacerJ
 from racer_jax.routers.gains import LearnedGains

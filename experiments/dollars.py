@@ -27,7 +27,7 @@ from racer_jax.choosing import calibrate_budget
 from racer_jax.data import RoutingTable
 from racer_jax.exact import pool_law
 from racer_jax.nonconformity import NullMode
-from racer_jax.parts import Nonconformity, calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.preparation import Nonconformity, calibration_size, for_pool, hashed_embeddings, orders, read_parts
 from racer_jax.routers.coverage import RacerJ
 from racer_jax.steps import pool_steps
 

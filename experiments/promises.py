@@ -31,7 +31,7 @@ from racer_jax.data import RoutingTable
 from racer_jax.exact import pool_law
 from racer_jax.high_probability import high_probability_budget
 from racer_jax.nonconformity import NullMode
-from racer_jax.parts import calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.preparation import calibration_size, for_pool, hashed_embeddings, orders, read_parts
 from racer_jax.steps import Pool, Steps, pool_steps
 
 ON_AVERAGE = "on average"

@@ -1,152 +1,242 @@
-"""Training rows, test rows, and the orders learned from training: what a study of sizes starts from."""
+"""Routers and encoders in pieces: a description in JSON and arrays by name, and back. No pickle.
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
+Hashing encoders are written whole. A pretrained one is too large for that and is named by the fingerprint of its
+weights; it comes from the caller, or from the package of MiniLM's weights, and is refused where it is another one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-import racer_jax as racer
-from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
-from racer_jax.data.combine import concat
-from racer_jax.data.load import guess
-from racer_jax.encoders.compound import ReducedEncoder
+from racer_jax.encoders.base import Encoder
+from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
-from racer_jax.nonconformity import NullMode
-from racer_jax.pools import unseen_questions
-from racer_jax.routers import KNNR
-from racer_jax.routers.coverage import RacerJ
+from racer_jax.encoders.surface import SurfaceEncoder
+from racer_jax.routers.base import Router
+from racer_jax.routers.knn import KNNR
+from racer_jax.routers.platt import Platt, PlattScaled
 
-Nonconformity = Callable[[NullMode], jax.Array]
-
-
-class Parts(NamedTuple):
-    """Rows to learn from and rows to calibrate and test on, both with groups.
-
-    Attributes:
-      train: Training rows.
-      test: Rows without repeats of a question and without questions of the training rows.
-      notes: By group, what was left out; empty where nothing was.
-    """
-
-    train: RoutingTable
-    test: RoutingTable
-    notes: dict[str, str]
+Arrays = dict[str, np.ndarray]
 
 
-def read_parts(
-    data: Path | None, key: jax.Array, *, share: float = 0.4, missing: str = "error", queries: int = 0
-) -> Parts:
-    """The parts of RouterDC's files, of any other table split at random by question, or of the simulated pool.
-
-    Args:
-      data: A folder of RouterDC's JSON files, anything else that `racer_jax.data.load` reads, or None for simulation.
-      key: A typed PRNG key, of the simulation or the split.
-      share: Share of the questions that train, where the data brings no training part of its own.
-      missing: What becomes of queries without a result for every model, in formats that have such: `error` or `drop`.
-      queries: At most so many rows of each group in either part; 0 for all.
-
-    Returns:
-      The parts; a table without groups is one group, named after its file.
-
-    Raises:
-      DataError: If the data is not what it should be.
-      ValueError: If an option does not fit it.
-    """
-    if data is None:
-        simulated = simulated_pool(key)
-        train, test = (concat([getattr(part, which) for part in simulated.values()]) for which in ("train", "test"))
-        notes = dict.fromkeys(test.groups, "")
-    else:
-        if data.is_dir() and guess(data) == "routerdc":
-            train, whole = read_routerdc_parts(data)
-        else:
-            table = load(data, **({} if missing == "error" else {"missing": missing}))
-            table = table if table.group is not None else replace(table, group=[data.stem] * len(table))
-            rows = table.split(key, (share, 0, round(1 - share, 9)))
-            train, whole = table.select(rows.calibration), table.select(rows.test)
-        kept = {name: unseen_questions(train, whole.select(group=name)) for name in whole.groups}
-        test = concat([rows for rows, _ in kept.values()])
-        notes = {name: note for name, (_, note) in kept.items()}
-    if queries:
-        train, test = (first_of_each_group(table, queries) for table in (train, test))
-    return Parts(train, test, notes)
+class PartsError(ValueError):
+    """A description or its arrays that do not make a router or an encoder."""
 
 
-def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group, in the order they came; the table must have groups."""
-    groups = np.array(table.group)
-    return table.select(np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups])))
+class OtherEncoderError(ValueError):
+    """An encoder with other weights than those the router was trained on."""
 
 
-def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
-    """Training rows with the models of a pool, in the pool's order.
+def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> str:
+    """32 hexadecimal digits that stand for a description and its arrays."""
+    found = hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=False).encode())
+    for name, array in sorted((arrays or {}).items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()[:32]
 
-    Args:
-      train: The training table; models that are not in the pool are left out.
-      models: Names of the pool's models.
 
-    Returns:
-      The table.
+def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in arrays:
+        raise PartsError(f"the array {name!r} is missing")
+    return np.asarray(arrays[name])
+
+
+# --- encoders --------------------------------------------------------------------------------------------------------
+
+
+def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> tuple[dict[str, Any], Arrays]:
+    """The description and the arrays of an encoder.
 
     Raises:
-      ValueError: If a model of the pool is not in the training table: an order cannot be learned for it.
-
-    >>> table = RoutingTable(ids=["a"], texts=["?"], models=["x", "y"], correct=[[1, 0]])
-    >>> for_pool(table, ["y"]).models
-    ('y',)
+      PartsError: If it is an encoder of the caller's that has no `fingerprint()`.
     """
-    if absent := [name for name in models if name not in train.models]:
-        raise ValueError(
-            f"the training table must hold every model of the pool, {', '.join(map(repr, absent))} "
-            f"{'is' if len(absent) == 1 else 'are'} not among {tuple(train.models)}"
+    if isinstance(encoder, HashedNgrams):
+        sizes = [int(size) for size in encoder.sizes]
+        return {"kind": "hashed_ngrams", "dim": encoder.dim, "sizes": sizes, "max_chars": encoder.max_chars}, {}
+    if isinstance(encoder, ReducedEncoder):
+        inner, arrays = encoder_parts(encoder.encoder, f"{prefix}.inner")
+        own = {f"{prefix}.weights": encoder.weights, f"{prefix}.projection": encoder.projection}
+        return {"kind": "reduced", "encoder": inner}, {**arrays, **own}
+    if isinstance(encoder, SurfaceEncoder):
+        own = {f"{prefix}.mean": encoder.mean, f"{prefix}.deviation": encoder.deviation}
+        return {"kind": "surface", "scale": encoder.scale}, own
+    if isinstance(encoder, JoinedEncoder):
+        inners, joined = [], {}
+        for i, part in enumerate(encoder.encoders):
+            inner, arrays = encoder_parts(part, f"{prefix}.{i}")
+            inners.append(inner)
+            joined.update(arrays)
+        return {"kind": "joined", "encoders": inners}, joined
+    name = getattr(encoder, "fingerprint", None)
+    if not callable(name):
+        raise PartsError(
+            f"an encoder of kind {type(encoder).__name__} cannot be saved: give it a method fingerprint() that names "
+            f"its weights, or score the queries yourself (Racer.from_scores)"
         )
-    return train if tuple(train.models) == tuple(models) else train.select(models=models)
+    return {"kind": "external", "class": type(encoder).__name__, "fingerprint": str(name())}, {}
 
 
-def hashed_embeddings(key: jax.Array, train: RoutingTable, test: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
-    """Hashed character n-grams of both parts, reduced to 256 numbers by what the training texts show.
-
-    Args:
-      key: A typed PRNG key.
-      train: Training rows.
-      test: Test rows.
-
-    Returns:
-      Embeddings of each, float32 `[n, 256]`.
-    """
-    encoder = ReducedEncoder.fit(key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3)))
-    return encoder.encode(train.texts), encoder.encode(test.texts)
-
-
-def orders(
-    x: np.ndarray, train: RoutingTable, z: np.ndarray, test: RoutingTable, *, neighbors: int, blend: float
-) -> dict[str, Nonconformity]:
-    """RACER-P on k nearest neighbours, the static order and RACER-J blend, learned from training rows alone.
+def encoder_from(
+    description: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    given: Encoder | None = None,
+    prefix: str = "encoder",
+) -> Encoder:
+    """The encoder of a description.
 
     Args:
-      x: Embeddings of the training rows, `[n, d]`.
-      train: Training rows, with groups.
-      z: Embeddings of the test rows, `[t, d]`.
-      test: Test rows, of the same groups.
-      neighbors: Neighbours of the blend; of RACER-P 100, or all rows where there are fewer.
-      blend: Weight of the neighbours.
+      description: From `encoder_parts`.
+      arrays: Its arrays.
+      given: The pretrained encoder, where the description names one; MiniLM's from its package where None.
+      prefix: Of the names of the arrays.
 
-    Returns:
-      By name, a function from the null mode to nonconformity of the test rows, `[t, m + 1]`.
+    Raises:
+      PartsError: If the description is not of an encoder.
+      OtherEncoderError: If the weights are not those the description names, or there are none.
     """
-    knn = KNNR.fit(x, train.correct, k=min(100, len(x)))(z)
-    static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
-    blended = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
-    return {
-        "P, KNN": lambda null: racer.inverse_probability(knn, null),
-        "static": lambda null: static(z, test.group, null),
-        "J blend": lambda null: blended(z, test.group, null),
+    kind = description.get("kind")
+    if kind == "hashed_ngrams":
+        return HashedNgrams(int(description["dim"]), tuple(description["sizes"]), int(description["max_chars"]))
+    if kind == "reduced":
+        inner = encoder_from(description["encoder"], arrays, given, f"{prefix}.inner")
+        return ReducedEncoder(inner, _array(arrays, f"{prefix}.weights"), _array(arrays, f"{prefix}.projection"))
+    if kind == "surface":
+        mean, deviation = _array(arrays, f"{prefix}.mean"), _array(arrays, f"{prefix}.deviation")
+        return SurfaceEncoder(mean, deviation, float(description["scale"]))
+    if kind == "joined":
+        inners = description["encoders"]
+        return JoinedEncoder(tuple(encoder_from(d, arrays, given, f"{prefix}.{i}") for i, d in enumerate(inners)))
+    if kind == "external":
+        return _pretrained(description, given)
+    raise PartsError(f"an encoder of kind {kind!r} is not known")
+
+
+def _pretrained(description: Mapping[str, Any], given: Encoder | None) -> Encoder:
+    wanted = description["fingerprint"]
+    if given is None:
+        from racer_jax.encoders.text import minilm  # takes seconds to import
+
+        try:
+            given = minilm()
+        except ModuleNotFoundError:
+            raise OtherEncoderError(
+                f"the router was trained on a {description['class']} with fingerprint {wanted}, which the artefact "
+                f"does not hold: pass it as encoder=, or install 'racer-jax[minilm]' if it was MiniLM"
+            ) from None
+    found = given.fingerprint() if callable(getattr(given, "fingerprint", None)) else "none"  # type: ignore[attr-defined]
+    if found != wanted:
+        raise OtherEncoderError(
+            f"the router was trained on an encoder with fingerprint {wanted}, got one with {found}: other weights or "
+            f"settings make its scores meaningless"
+        )
+    return given
+
+
+# --- routers ---------------------------------------------------------------------------------------------------------
+
+
+def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any], Arrays]:
+    """The description and the arrays of a router.
+
+    Raises:
+      PartsError: If it is not one of this package's.
+    """
+    if isinstance(router, KNNR):
+        # Labels are 0 or 1: a byte each.
+        own = {f"{prefix}.train": np.asarray(router.train), f"{prefix}.correct": np.asarray(router.correct, np.uint8)}
+        return {"kind": "knn", "k": router.k, "block_size": router.block_size}, own
+    if isinstance(router, PlattScaled):
+        inner, arrays = router_parts(router.router, f"{prefix}.inner")
+        own = {
+            f"{prefix}.slope": np.asarray(router.platt.slope),
+            f"{prefix}.intercept": np.asarray(router.platt.intercept),
+        }
+        return {"kind": "platt", "router": inner}, {**arrays, **own}
+    from flax import nnx
+
+    from racer_jax.routers.mlp import MLPR
+    from racer_jax.routers.routerdc import RouterDC
+
+    if not isinstance(router, MLPR | RouterDC):
+        raise PartsError(
+            f"a router of kind {type(router).__name__} cannot be saved; score the queries yourself (Racer.from_scores)"
+        )
+    arrays = {
+        ".".join([prefix, *map(str, path)]): np.asarray(variable.get_value())
+        for path, variable in nnx.to_flat_state(nnx.state(router))
     }
+    if isinstance(router, MLPR):
+        layers = list(router.layers)
+        hidden = [int(layer.kernel[...].shape[1]) for layer in layers[:-1]]
+        dims = {"dim": int(router.mean[...].shape[0]), "num_models": int(layers[-1].kernel[...].shape[1])}
+        return {"kind": "mlp", **dims, "hidden": hidden, "dropout": router.dropout}, arrays
+    num_models, width = router.models[...].shape
+    description = {
+        "kind": "routerdc",
+        "dim": router.dim,
+        "num_models": int(num_models),
+        "width": None if router.projection is None else int(width),
+        "probability": router.probability,
+        "temperature": router.temperature,
+    }
+    return description, arrays
 
 
-def calibration_size(share: float, num: int) -> int:
-    """Number of calibration queries of a split of so many, at least one on either side."""
-    return min(max(1, round(num * share)), num - 1)
+def router_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "router") -> Router:
+    """The router of a description.
+
+    Raises:
+      PartsError: If the description is not of a router, or the arrays do not fit it.
+    """
+    kind = description.get("kind")
+    if kind == "knn":
+        train, correct = _array(arrays, f"{prefix}.train"), _array(arrays, f"{prefix}.correct")
+        labels = jnp.asarray(correct, jnp.float32)
+        return KNNR(jnp.asarray(train), labels, int(description["k"]), int(description["block_size"]))
+    if kind == "platt":
+        slope, intercept = _array(arrays, f"{prefix}.slope"), _array(arrays, f"{prefix}.intercept")
+        inner = router_from(description["router"], arrays, f"{prefix}.inner")
+        return PlattScaled(inner, Platt(jnp.asarray(slope), jnp.asarray(intercept)))
+    if kind not in ("mlp", "routerdc"):
+        raise PartsError(f"a router of kind {kind!r} is not known")
+    from flax import nnx
+
+    abstract = nnx.eval_shape(lambda: _new_module(description))
+    graph, state = nnx.split(abstract)
+    flat = []
+    for path, variable in nnx.to_flat_state(state):
+        array = _array(arrays, ".".join([prefix, *map(str, path)]))
+        if array.shape != variable.get_value().shape:
+            raise PartsError(
+                f"the array {'.'.join(map(str, path))!r} must have shape {variable.get_value().shape}, got "
+                f"{array.shape}"
+            )
+        flat.append((path, variable.replace(jnp.asarray(array))))
+    router: Router = nnx.merge(graph, nnx.from_flat_state(flat))
+    return router
+
+
+def _new_module(description: Mapping[str, Any]) -> Any:
+    from flax import nnx
+
+    from racer_jax.routers.mlp import MLPR
+    from racer_jax.routers.routerdc import RouterDC, RouterDCConfig
+
+    dim, num_models, rngs = int(description["dim"]), int(description["num_models"]), nnx.Rngs(jax.random.key(0))
+    if description["kind"] == "mlp":
+        return MLPR(dim, num_models, tuple(description["hidden"]), float(description["dropout"]), rngs=rngs)
+    config = RouterDCConfig(
+        dim=description["width"], probability=description["probability"], temperature=float(description["temperature"])
+    )
+    return RouterDC(dim, num_models, config, rngs=rngs)
+
+
+def named(models: Sequence[str]) -> str:
+    """The fingerprint of a pool: its models in their order."""
+    return digest(list(models))

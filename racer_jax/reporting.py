@@ -108,20 +108,20 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """What JSON can hold: arrays as lists, infinities as strings, since JSON has none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
+        return as_plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return as_plain(value._asdict())
     if isinstance(value, np.ndarray | jax.Array):
-        return _plain(np.asarray(value).tolist())
+        return as_plain(np.asarray(value).tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return str(value) if isinstance(value, Path) else value
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
 def write_json(path: str | Path, results: Any) -> None:
     """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects, infinities as strings."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(as_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

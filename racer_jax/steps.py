@@ -81,7 +81,7 @@ class Pool(NamedTuple):
         return self._replace(metrics={name: self.metrics[name] for name in self.metrics if name in names})
 
 
-def _keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
+def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     """Unsigned integers in the lexicographic order of (value, tie)."""
     ordered: np.ndarray
     if value.dtype.itemsize <= 4:
@@ -179,7 +179,7 @@ def pool_steps(
     num, num_models = right.shape
     truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
 
-    keys = _keys(value, None if tie_break is None else np.asarray(tie_break))
+    keys = ordered_keys(value, None if tie_break is None else np.asarray(tie_break))
     rows = np.arange(num)
     critical = np.where(truth, keys, np.iinfo(keys.dtype).max).argmin(axis=1)
     order = np.argsort(keys[rows, critical], kind="stable")

@@ -14,8 +14,9 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 # What a module of each layer may import of the package: its own layer and those before it.
 LAYERS = [
     {"data", "routers", "encoders"},
-    {"racer", "confidence", "pools", "checking", "monitor", "parts", "plotting", "reporting", "runtime"},
-    {"cli"},
+    {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
+    | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"},
+    {"streaming", "commands", "cli"},
 ]
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from racer_jax.data import RoutingTable, save
-from racer_jax.parts import calibration_size, first_of_each_group, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.preparation import calibration_size, first_of_each_group, for_pool, hashed_embeddings, orders, read_parts
 
 
 def table(group=None, num=60):

@@ -1,0 +1,65 @@
+"""Questions by fingerprint: who was trained on, who calibrates, and the second keys that break a question's ties.
+
+A fingerprint is 64 bits of a hash of the normalised text, the same in every process. Two tables are compared by them,
+so an artefact need not hold the texts. The tie-break of a question is a function of its fingerprint and a seed: equal
+questions get equal decisions, a query is decided alone as it is in a batch, and calibration and routing draw alike.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+
+from racer_jax.data.table import RoutingTable, normal_text
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def fingerprint(text: str) -> int:
+    """64 bits that stand for a question, whatever its white space and Unicode form.
+
+    >>> fingerprint("What is  2 + 2?") == fingerprint("What is 2 + 2? ")
+    True
+    """
+    normal = normal_text(text).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(normal, digest_size=8).digest(), "little")
+
+
+def fingerprints(texts: Iterable[str]) -> np.ndarray:
+    """The fingerprint of each text, uint64 `[n]`."""
+    return np.fromiter(map(fingerprint, texts), np.uint64)
+
+
+def question_fingerprints(table: RoutingTable) -> np.ndarray:
+    """The fingerprint of each row's question, uint64 `[n]`; that of its id where a row has no text."""
+    return fingerprints(text or name for text, name in zip(table.texts, table.ids, strict=True))
+
+
+def row_fingerprints(rows: np.ndarray) -> np.ndarray:
+    """Fingerprints of rows of numbers `[n, m]` where there is nothing else to tell queries apart by, uint64 `[n]`."""
+    return np.fromiter(
+        (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows), np.uint64
+    )
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64: every input bit reaches every output bit."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
+
+
+def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
+    """Second keys of questions, as independent and uniform as a hash makes them.
+
+    Args:
+      questions: Fingerprints, uint64 `[n]`.
+      seed: Of the artefact, below 2**64.
+      num: Keys of each question: the models and the null model.
+
+    Returns:
+      uint32 `[n, num]`.
+    """
+    stream = _mix(questions ^ _mix(np.array([seed], np.uint64) + _GOLDEN))
+    steps = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
+    return (_mix(stream[:, None] + steps[None, :]) >> np.uint64(32)).astype(np.uint32)

@@ -1,0 +1,162 @@
+"""Texts to scores and nonconformity in one compiled call, for one query or a million.
+
+What is Python (the hashing of text) stays on the host; everything after it, the encoder's projection, the router and
+the nonconformity, is one jitted function. Batches are padded to powers of two, so that few shapes are ever compiled.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from racer_jax._checks import first_bad
+from racer_jax.encoders.base import Encoder, check_texts
+from racer_jax.encoders.compound import ReducedEncoder
+from racer_jax.encoders.hashing import HashedNgrams
+from racer_jax.nonconformity import gap, inverse_probability
+from racer_jax.routers.base import Router
+from racer_jax.routers.knn import KNNR
+from racer_jax.routers.platt import PlattScaled
+
+NONCONFORMITIES = {"gap": gap, "inverse_probability": inverse_probability}
+# Rows of the largest batch that is compiled; more are cut into batches of it.
+LARGEST = 1024
+
+Pure = Callable[[Any, jax.Array], jax.Array]
+
+
+class Measured(NamedTuple):
+    """Queries as calibration and routing see them.
+
+    Attributes:
+      scores: s(x, m), float32 `[n, m]`.
+      nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+    """
+
+    scores: np.ndarray
+    nonconformity: np.ndarray
+
+
+def pure_router(router: Router) -> tuple[Pure, Any] | None:
+    """A router as a pure function of its arrays and embeddings; None where it is not one of ours."""
+    if isinstance(router, KNNR):
+        return lambda arrays, x: arrays(x), router
+    if isinstance(router, PlattScaled):
+        if (inner := pure_router(router.router)) is None:
+            return None
+        function, arrays = inner
+        return lambda both, x: both[1](function(both[0], x)), (arrays, router.platt)
+    from flax import nnx  # takes a second to import; a k-NN router does without
+
+    if not isinstance(router, nnx.Module):
+        return None
+    graph, state = nnx.split(router)
+    return lambda state, x: nnx.merge(graph, state)(x), state
+
+
+def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array, counts: bool) -> jax.Array:
+    """What `ReducedEncoder.encode` does after its first encoder, or after the counts of hashed n-grams."""
+
+    def unit(x: jax.Array) -> jax.Array:
+        norms = jnp.linalg.norm(x, axis=1, keepdims=True)
+        return x / jnp.where(norms > 0, norms, 1)
+
+    if counts:
+        x = jnp.sign(x) * jnp.sqrt(jnp.abs(x))  # the length that hashing scales to 1 here is scaled to 1 below
+    weights, projection = arrays
+    return unit(jnp.matmul(unit(x * weights[None]), projection, precision="highest"))
+
+
+@partial(jax.jit, static_argnames=("nonconformity", "null"))
+def _measure(scores: jax.Array, nonconformity: str, null: str) -> jax.Array:
+    return NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+
+
+def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of rows padded to a power of two by repeating the first, and how many rows of each are real."""
+    for start in range(0, len(x), LARGEST):
+        batch = x[start : start + LARGEST]
+        size = 1 << (len(batch) - 1).bit_length()
+        if size > len(batch):
+            batch = np.concatenate([batch, np.broadcast_to(batch[:1], (size - len(batch), *batch.shape[1:]))])
+        yield batch, min(LARGEST, len(x) - start)
+
+
+def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores") -> np.ndarray:
+    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1]."""
+    values = np.asarray(scores)
+    if values.dtype.kind != "f":
+        raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
+    if values.ndim != 2 or values.shape[1] != num_models:
+        raise ValueError(f"{who} must have shape [n, {num_models}], one column for each model, got {values.shape}")
+    if (bad := ~((values >= 0) & (values <= 1))).any():
+        raise ValueError(f"{who} must be finite and in [0, 1], got {values[bad][0]} at {first_bad(bad)}")
+    return values.astype(np.float32)
+
+
+def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
+    """Nonconformity of scores float32 `[n, m]` that came from outside."""
+    parts = [np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)]
+    return Measured(scores, np.concatenate(parts))
+
+
+class Scorer:
+    """An encoder and a router, compiled together.
+
+    Args:
+      encoder: Texts to embeddings.
+      router: Embeddings to scores.
+      num_models: m.
+    """
+
+    def __init__(self, encoder: Encoder, router: Router, num_models: int) -> None:
+        self.encoder, self.router, self.num_models = encoder, router, num_models
+        first = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
+        reduced, counts = first is not encoder, first is not encoder and isinstance(first, HashedNgrams)
+        self._front = first.counts if counts and isinstance(first, HashedNgrams) else first.encode
+        pure = pure_router(router)
+        self._compiled = pure is not None
+        if pure is None:
+            return
+        function, arrays = pure
+        projection = (encoder.weights, encoder.projection) if isinstance(encoder, ReducedEncoder) else ()
+        leaves, tree = jax.tree.flatten((projection, arrays))
+        # Leaves in a flat list: a call flattens no modules.
+        self._leaves = [jax.device_put(leaf) for leaf in leaves]
+
+        @partial(jax.jit, static_argnames=("nonconformity", "null"))
+        def forward(
+            leaves: list[jax.Array], x: jax.Array, nonconformity: str, null: str
+        ) -> tuple[jax.Array, jax.Array]:
+            projection, arrays = jax.tree.unflatten(tree, leaves)
+            scores = function(arrays, _reduced(projection, x, counts) if reduced else x)
+            return scores, NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+
+        self._forward = forward
+
+    def __call__(self, texts: Sequence[str], nonconformity: str, null: str) -> Measured:
+        """Scores and nonconformity of texts; a text gets the same alone as among others, up to rounding.
+
+        Raises:
+          TypeError: If `texts` is a single string, or holds anything but strings.
+          ValueError: If it is empty, a text is empty or only white space, or the router gives no scores.
+        """
+        texts = check_texts(texts)
+        parts: list[Measured] = []
+        for start in range(0, len(texts), LARGEST):
+            chunk = texts[start : start + LARGEST]
+            if not self._compiled:
+                given = np.asarray(self.router(self.encoder.encode(chunk)))
+                given = check_given_scores(given, self.num_models, "the router's scores")
+                parts.append(measure_scores(given, nonconformity, null))
+                continue
+            for batch, num in _padded(self._front(chunk)):
+                scores, matrix = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
+                parts.append(Measured(np.asarray(scores)[:num], np.asarray(matrix)[:num]))
+        result = parts[0] if len(parts) == 1 else Measured(*map(np.concatenate, zip(*parts, strict=True)))
+        if not np.isfinite(result.scores).all():
+            raise ValueError("the router's scores must be finite, got NaN or infinity: its parameters are broken")
+        return result

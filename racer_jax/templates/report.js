@@ -1,0 +1,457 @@
+"use strict";
+// Shows the JSON of the page. Names come from users: they go to the page as text, and escaped to Plotly.
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const ev = data.evaluation;
+  const levels = data.levels.map((level, i) => ({ ...level, name: ev.alphas[i] }));
+  const numModels = ev.models.length;
+  const own = ev.alphas.indexOf(ev.alpha);
+  const JUDGE = "a judge picks", MAJORITY = "majority";
+  const MAX_BARS = 30, MAX_FIXED = 16;
+  // Charts keep the width of the screen when printed, unless told; this fits A4 and Letter.
+  const PAPER_WIDTH = 630;
+  const state = { row: own, group: 0, aggregation: null, axis: "size", paper: false };
+  const $ = (id) => document.getElementById(id);
+
+  // --- words and numbers ---
+
+  // NaN and infinities are strings in the JSON.
+  const known = (x) => (typeof x === "number" ? x : null);
+  const pct = (x) => {
+    const value = known(x);
+    if (value === null) return "–";
+    const percent = 100 * value;
+    if (Math.abs(percent) < 0.005) return "0.0%";
+    return `${percent.toFixed(Math.abs(percent) < 1 ? 2 : 1)}%`;
+  };
+  const points = (x) => (known(x) === null ? "–" : `${x < 0 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
+  const two = (x) => (known(x) === null ? "–" : x.toFixed(2));
+  const count = (x) => x.toLocaleString("en-US");
+  const dollars = (perQuery) => {
+    if (known(perQuery) === null) return "–";
+    const x = 1000 * perQuery;
+    if (x === 0) return "$0";
+    if (x >= 1000) return `$${x.toLocaleString("en-US", { maximumFractionDigits: 0 })}`;
+    return x >= 1 ? `$${x.toFixed(2)}` : `$${x.toPrecision(3)}`;
+  };
+  const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+  const queries = (n) => `${count(n)} ${n === 1 ? "query" : "queries"}`;
+  const shorten = (text, width) => (text.length <= width ? text : `${text.slice(0, width - 1)}…`);
+  // Plotly reads a little markup in labels.
+  const label = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
+  const way = (name) => {
+    if (name === MAJORITY) return "majority vote";
+    if (name === JUDGE) return "a perfect judge";
+    const [weighting, temperature] = name.split(", T = ");
+    const word = { score: "router score", log_odds: "log odds of the router" }[weighting] ?? weighting.replaceAll("_", " ");
+    return temperature === undefined ? name : `vote weighted by ${word} (T = ${temperature})`;
+  };
+  const groupName = (group, i) => (i === 0 ? "All queries" : group.group);
+  const put = (id, text) => { $(id).textContent = text; };
+  const show = (id, wanted) => { $(id).hidden = !wanted; };
+
+  // --- tables ---
+
+  const element = (tag, text) => {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  // Columns from `minor` on, but those in `kept`, are left out on paper.
+  function fill(id, head, rows, marked = -1, minor = Infinity, kept = []) {
+    const table = $(id);
+    table.querySelectorAll("thead, tbody").forEach((part) => part.remove());
+    const top = element("tr");
+    const less = (cell, j) => cell.classList.toggle("minor", j >= minor && !kept.includes(j));
+    head.forEach((name, j) => {
+      const cell = element("th", name);
+      cell.scope = "col";
+      less(cell, j);
+      top.append(cell);
+    });
+    const thead = element("thead"), tbody = element("tbody");
+    thead.append(top);
+    rows.forEach((row, i) => {
+      const line = element("tr");
+      row.forEach((text, j) => {
+        const cell = element(j ? "td" : "th", text);
+        if (j) cell.dataset.label = head[j];
+        else cell.scope = "row";
+        less(cell, j);
+        line.append(cell);
+      });
+      if (i === marked) {
+        line.className = "now";
+        line.setAttribute("aria-current", "true");
+      }
+      tbody.append(line);
+    });
+    table.append(thead, tbody);
+  }
+  const items = (id, texts) => $(id).replaceChildren(...texts.map((text) => element("li", text)));
+
+  // --- charts ---
+
+  let colour = {};
+  const readColours = () => {
+    const style = getComputedStyle(document.documentElement);
+    const names = ["ink", "muted", "card", "rule", "grid", "accent", "band", "fixed", "promise", "other", "good"];
+    colour = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  };
+  const axis = (title, more = {}) => ({
+    title: { text: title, standoff: 8 }, gridcolor: colour.grid, linecolor: colour.rule, zeroline: false,
+    fixedrange: true, automargin: true, ...more,
+  });
+  const share = (title, more = {}) => axis(title, { tickformat: ".0%", rangemode: "tozero", hoverformat: ".1%", ...more });
+  const narrow = () => window.innerWidth < 620;
+  const legend = () => ({ orientation: "h", x: 0, y: narrow() ? -0.34 : -0.25, yanchor: "top", font: { size: 12.5 } });
+  function draw(id, traces, layout, summary) {
+    const box = $(id);
+    if (layout.height) box.style.height = `${layout.height}px`;
+    const made = {
+      margin: { l: 46, r: 12, t: 10, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour.ink },
+      legend: legend(),
+      hoverlabel: { bgcolor: colour.card, bordercolor: colour.rule, font: { color: colour.ink, size: 13 } },
+      dragmode: false, hovermode: "x unified", showlegend: true, ...layout, ...(state.paper ? { width: PAPER_WIDTH } : {}),
+    };
+    Plotly.react(box, traces, made, { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false });
+    box.setAttribute("aria-label", summary);
+  }
+  const line = (name, x, y, more = {}) => ({
+    type: "scatter", mode: "lines", name: label(name), x, y: y.map(known), line: { color: colour.accent, width: 2.5 }, ...more,
+  });
+  const dash = (name, x, y, color, style = "dash") => line(name, x, y, { line: { color, width: 2, dash: style } });
+  const here = (x, y, text, color = colour.accent) => ({
+    type: "scatter", mode: "markers", x: [x], y: [known(y)], hoverinfo: "skip", showlegend: false,
+    marker: { size: 12, color, line: { color: colour.card, width: 2 } }, name: text,
+  });
+  const upright = (x, color = colour.muted) => ({
+    type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color, width: 1, dash: "dot" }, layer: "below",
+  });
+  const alphas = levels.map((level) => level.value);
+  const alphaAxis = () => axis("risk level α", { hoverformat: ".3~f", range: spread(alphas) });
+  function spread(values) {
+    const low = Math.min(...values), high = Math.max(...values), room = 0.02 * (high - low) || 0.01;
+    return [low - room, high + room];
+  }
+
+  function drawRisk(group, row) {
+    const above = group.expected.map((x, i) => (known(x) === null ? null : x + 2 * group.std[i]));
+    const below = group.expected.map((x, i) => (known(x) === null ? null : Math.max(0, x - 2 * group.std[i])));
+    const traces = [];
+    if (group.upper.some((x) => known(x) !== null)) {
+      traces.push(
+        line("", alphas, below, { line: { width: 0 }, showlegend: false, hoverinfo: "skip" }),
+        line("chance: expected ± 2 sd", alphas, above, { line: { width: 0 }, fill: "tonexty", fillcolor: colour.band, hoverinfo: "skip" }),
+        dash("promise: at most", alphas, group.upper, colour.promise),
+        dash("promise: above", alphas, group.lower.map((x) => (known(x) === null ? null : Math.max(0, x))), colour.promise, "dot"),
+      );
+    }
+    traces.push(line("seen here", alphas, group.risk), here(alphas[row], group.risk[row], "now"));
+    draw("chart-risk", traces, { xaxis: alphaAxis(), yaxis: share("misrouted"), shapes: [upright(alphas[row])] },
+      `Risk against alpha; at alpha ${levels[row].name} it is ${pct(group.risk[row])}.`);
+  }
+
+  function drawSaved(group, row) {
+    const traces = [line("calls saved", alphas, group.calls_saved), here(alphas[row], group.calls_saved[row], "now")];
+    if (group.cost_saved) {
+      traces.push(line("cost saved", alphas, group.cost_saved, { line: { color: colour.good, width: 2.5 } }),
+        here(alphas[row], group.cost_saved[row], "now", colour.good));
+    }
+    traces.push(dash("abstains", alphas, group.abstention, colour.fixed), here(alphas[row], group.abstention[row], "now", colour.fixed));
+    draw("chart-saved", traces, { xaxis: alphaAxis(), yaxis: share(""), shapes: [upright(alphas[row])] },
+      `Share of calls${group.cost_saved ? " and cost" : ""} saved, and abstentions, against alpha.`);
+  }
+
+  function drawAccuracy(group, row) {
+    const names = Object.keys(group.accuracy), chosen = state.aggregation;
+    const full = ensemble(group), traces = [];
+    let first = true;
+    for (const name of names.filter((other) => other !== chosen && other !== JUDGE)) {
+      traces.push(line(way(name), alphas, group.accuracy[name], {
+        line: { color: colour.other, width: 1 }, legendgroup: "others", showlegend: false, hoverinfo: "skip",
+      }));
+      if (first) Object.assign(traces.at(-1), { name: "other votes", showlegend: true });
+      first = false;
+    }
+    if (chosen !== JUDGE) traces.push(dash("perfect judge", alphas, group.accuracy[JUDGE], colour.muted, "dot"));
+    traces.push(
+      dash("all models", alphas, alphas.map(() => full.accuracy[chosen] ?? null), colour.promise),
+      dash("best single", alphas, alphas.map(() => single(group)), colour.fixed, "dashdot"),
+      line(way(chosen), alphas, group.accuracy[chosen]), here(alphas[row], group.accuracy[chosen][row], "now"),
+    );
+    draw("chart-accuracy", traces,
+      { xaxis: alphaAxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes: [upright(alphas[row])], legend: { ...legend(), traceorder: "reversed" } },
+      `Accuracy against alpha; at alpha ${levels[row].name}, ${way(chosen)} is right for ${pct(group.accuracy[chosen][row])}.`);
+    const rows = names.map((name) => [
+      capital(way(name)), pct(group.accuracy[name][row]), pct(full.accuracy[name]), points(group.accuracy[name][row] - full.accuracy[name]),
+    ]);
+    fill("table-accuracy", ["Answer chosen by", "This router", "All models", "Points gained"], rows, names.indexOf(chosen));
+  }
+
+  // Names like org/model without the organisation, as long as they stay different.
+  const bare = ev.models.map((name) => (/^[\w.-]+(\/[\w.-]+)+$/.test(name) ? name.split("/").at(-1) : name));
+  const shortNames = new Set(bare).size === numModels ? bare : ev.models;
+
+  function drawCalled(group, row) {
+    const width = narrow() ? 18 : 26;
+    const places = ev.models.map((_, j) => j)
+      .sort((a, b) => group.called[ev.models[b]][own] - group.called[ev.models[a]][own]).slice(0, MAX_BARS);
+    const values = places.map((j) => group.called[ev.models[j]][row]);
+    const spot = places.map((_, i) => i);
+    put("called-note", `Share of the queries for which each is called, ${places.length < numModels
+      ? `the ${MAX_BARS} most called of ${count(numModels)}, ` : ""}in the order at α = ${ev.alpha}.`);
+    draw("chart-called", [{
+      type: "bar", orientation: "h", x: values, y: spot, text: values.map(pct), textposition: "outside", cliponaxis: false,
+      marker: { color: colour.accent }, width: 0.68, customdata: places.map((j) => label(ev.models[j])),
+      hovertemplate: "%{customdata}: %{text}<extra></extra>",
+    }], {
+      xaxis: share("", { range: [0, 1.16], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0%", "25%", "50%", "75%", "100%"] }), showlegend: false, hovermode: "closest",
+      yaxis: axis("", { tickvals: spot, ticktext: places.map((j) => label(shorten(shortNames[j], width))), autorange: "reversed", showgrid: false, ticks: "" }),
+      height: Math.max(150, 60 + 30 * places.length), margin: { l: 12, r: 12, t: 4, b: 30 },
+    }, `Models called: ${places.slice(0, 5).map((j, i) => `${ev.models[j]} ${pct(values[i])}`).join(", ")}.`);
+  }
+
+  const ensemble = (group) => group.baselines.at(-1);
+  const single = (group) => group.baselines[0].accuracy[JUDGE];
+  // A fixed order of models is judged by the chosen way where that is known of it, else by the majority.
+  const fixedWay = (group) => (group.baselines[0].accuracy[state.aggregation] === undefined ? MAJORITY : state.aggregation);
+  const ordered = (group) => group.baselines.filter((it, i, all) => it.name.startsWith("static order") || i === all.length - 1);
+
+  function atSize(points, size) {
+    const next = points.findIndex((point) => point.size >= size);
+    if (next < 0) return points.at(-1).accuracy;
+    const before = next ? points[next - 1] : { size: 0, accuracy: 0 };
+    const after = points[next], part = (size - before.size) / (after.size - before.size);
+    return before.accuracy + part * (after.accuracy - before.accuracy);
+  }
+
+  function drawFixed(group, row) {
+    const byCost = state.axis === "cost" && group.cost !== null;
+    const chosen = state.aggregation, other = fixedWay(group), full = ensemble(group);
+    const x = byCost ? group.cost.map((c) => 1000 * c) : group.size;
+    const at = (it) => (byCost ? 1000 * it.cost : it.size);
+    const points = ordered(group).map((it) => ({ size: it.size, accuracy: it.accuracy[other], x: at(it), it }));
+    const best = group.baselines[0], mean = byCost ? (1000 * full.cost) / numModels : 1;
+    const mark = (name, px, y, symbol, color) => ({
+      type: "scatter", mode: "markers", name, x: [px], y: [known(y)], marker: { symbol, size: 11, color, line: { color: colour.card, width: 1.5 } },
+      hovertemplate: `${name}: %{y:.1%}<extra></extra>`,
+    });
+    const far = Math.max(...x, ...points.map((p) => p.x));
+    const traces = [
+      dash("oracle: some model is right", [0, far], [group.oracle, group.oracle], colour.muted, "dot"),
+      line("fixed order", points.map((p) => p.x), points.map((p) => p.accuracy), {
+        mode: "lines+markers", line: { color: colour.fixed, width: 2 }, marker: { size: 6, color: colour.fixed },
+        customdata: points.map((p) => plural(p.size, "model")), hovertemplate: "fixed order, %{customdata}: %{y:.1%}<extra></extra>",
+      }),
+      line("this router, every α", x, group.accuracy[chosen], {
+        customdata: ev.alphas.map(label), hovertemplate: "this router, α = %{customdata}: %{y:.1%}<extra></extra>",
+      }),
+      mark("best single", at(best), single(group), "diamond", colour.fixed),
+      mark("all models", at(full), full.accuracy[chosen] ?? null, "square", colour.promise),
+      mark("random model", mean, group.random, "x", colour.other),
+      here(x[row], group.accuracy[chosen][row], "now"),
+    ];
+    draw("chart-fixed", traces, {
+      xaxis: axis(byCost ? "dollars for 1,000 queries" : "models called, on average", { rangemode: "tozero" }),
+      yaxis: share("answered rightly", { rangemode: "normal" }), hovermode: "closest", height: narrow() ? 380 : 400,
+    }, `Accuracy against ${byCost ? "cost" : "models called"}, of this router and of fixed choices; the table has the figures.`);
+
+    const same = atSize(points, group.size[row]), mine = group.accuracy[chosen][row], gain = mine - same;
+    const judged = other === chosen ? "" : `, by ${way(other)}`;
+    put("beta", `For ${pct(group.beta)} of these queries no model is right (95% interval ${pct(group.beta_low)} to ${pct(group.beta_high)}), so nothing that picks among these models can be right for more than ${pct(group.oracle)}.`);
+    put("fixed-note", `At α = ${levels[row].name}, ${way(chosen)} over the router's ${two(group.size[row])} models a query is right for ${pct(mine)}. `
+      + `The same number of calls spent on a fixed order${judged} would give ${pct(same)}: the router is `
+      + (Math.abs(gain) < 0.0005 ? "level with it." : `${(100 * Math.abs(gain)).toFixed(1)} points ${gain > 0 ? "better" : "worse"}.`));
+
+    const shown = group.baselines.filter((it, i, all) => i < MAX_FIXED || i === all.length - 1);
+    show("fixed-cut", shown.length < group.baselines.length);
+    put("fixed-cut", `The JSON has all ${count(group.baselines.length)} fixed choices.`);
+    const money = group.cost === null ? () => [] : (value) => [dollars(value)];
+    const line2 = (it, i) => {
+      const last = i === shown.length - 1;
+      const name = i === 0 ? `Best single: ${it.models[0]}` : last ? (numModels === 1 ? "All models (one)" : `All ${count(numModels)} models`)
+        : i === 1 ? `Fixed order: ${it.models[0]}` : `Fixed order, then ${it.models.at(-1)}`;
+      const vote = it.accuracy[chosen] ?? it.accuracy[other];
+      return [name, two(it.size), pct(it.avoidable_miss), ...money(it.cost), ...(chosen === JUDGE ? [] : [pct(vote)]), pct(it.accuracy[JUDGE])];
+    };
+    const judge = chosen === JUDGE ? [] : [`Right, by ${way(other)}`];
+    const rows = [
+      [`This router, α = ${levels[row].name}`, two(group.size[row]), pct(group.avoidable_miss[row]), ...money(group.cost?.[row]),
+        ...(chosen === JUDGE ? [] : [pct(group.accuracy[other][row])]), pct(group.accuracy[JUDGE][row])],
+      ...shown.map(line2),
+      ["Random model", "1.00", pct(group.oracle - group.random), ...money(full.cost === null ? null : full.cost / numModels),
+        ...(chosen === JUDGE ? [] : [pct(group.random)]), pct(group.random)],
+      ["Oracle: some model is right", "1.00", "0.0%", ...money(null), ...(chosen === JUDGE ? [] : [pct(group.oracle)]), pct(group.oracle)],
+    ];
+    fill("table-fixed", ["", "Models called", "Avoidable misses", ...(group.cost === null ? [] : ["$ for 1,000"]), ...judge, "Perfect judge"], rows, 0);
+  }
+
+  function drawGroups(row) {
+    if (ev.groups.length < 3) return;
+    const parts = ev.groups.slice(1, 1 + MAX_BARS), spot = parts.map((_, i) => i);
+    const cost = ev.groups[0].cost !== null;
+    const any = ev.groups.slice(1).some((group) => group.promised);
+    put("groups-note", (any ? "Each group has a threshold of its own, so the promise holds in each."
+      : "One threshold serves all groups: the promise is for all queries together, and a group may fare better or worse.")
+      + (ev.groups.length - 1 > MAX_BARS ? ` The chart shows the first ${MAX_BARS} of ${count(ev.groups.length - 1)} groups.` : ""));
+    draw("chart-groups", [{
+      type: "scatter", mode: "markers", name: "seen here", x: parts.map((group) => group.risk[row]), y: spot,
+      marker: { size: 12, color: colour.accent }, customdata: parts.map((group) => [label(group.group), pct(group.risk[row])]),
+      hovertemplate: "%{customdata[0]}: %{customdata[1]}<extra></extra>",
+    }, {
+      type: "scatter", mode: "markers", name: "expected ± 2 sd", x: parts.map((group) => known(group.expected[row])), y: spot, hoverinfo: "skip",
+      marker: { size: 14, color: colour.muted, symbol: "line-ns", line: { color: colour.muted, width: 2 } },
+      error_x: { type: "data", array: parts.map((group) => 2 * (known(group.std[row]) ?? 0)), color: colour.muted, thickness: 1.5, width: 5 },
+      visible: parts.some((group) => known(group.expected[row]) !== null),
+    }, dash("α", [null], [null], colour.promise)], {
+      xaxis: share("misrouted"), hovermode: "closest", shapes: [{ ...upright(alphas[row], colour.promise), line: { color: colour.promise, width: 2, dash: "dash" } }],
+      yaxis: axis("", { tickvals: spot, ticktext: parts.map((group) => label(shorten(group.group, narrow() ? 14 : 26))), range: [parts.length - 0.4, -0.6], ticks: "" }),
+      height: 120 + 36 * parts.length, margin: { l: 12, r: 12, t: 10, b: 40 },
+      legend: { orientation: "h", x: 0, y: -64 / (36 * parts.length), yanchor: "top" },
+    }, `Risk of each group at alpha ${levels[row].name}; the table has the figures.`);
+    const head = ["Group", "Queries", "Misrouted", "At most", "Expected", "Models called", "Calls saved", ...(cost ? ["$ for 1,000"] : []), "Abstains", "Answered rightly"];
+    fill("table-groups", head, ev.groups.map((group, i) => [
+      groupName(group, i), count(group.num_queries), pct(group.risk[row]), pct(group.upper[row]), pct(group.expected[row]), two(group.size[row]),
+      pct(group.calls_saved[row]), ...(cost ? [dollars(group.cost[row])] : []), pct(group.abstention[row]), pct(group.accuracy[state.aggregation][row]),
+    ]), state.group);
+  }
+
+  function fillLevels(group, row) {
+    const names = Object.keys(group.accuracy), cost = group.cost !== null;
+    const head = ["α", "Misrouted", "At most", "Above", "Expected", "sd", "Models called", "Calls saved", ...(cost ? ["$ for 1,000", "Cost saved"] : []),
+      "Abstains", "Avoidable misses", ...names.map((name) => `Right, by ${way(name)}`)];
+    fill("table-levels", head, levels.map((level, i) => [
+      level.name, pct(group.risk[i]), pct(group.upper[i]), group.lower[i] > 0 ? pct(group.lower[i]) : "–", pct(group.expected[i]), pct(group.std[i]), two(group.size[i]),
+      pct(group.calls_saved[i]), ...(cost ? [dollars(group.cost[i]), pct(group.cost_saved?.[i])] : []), pct(group.abstention[i]),
+      pct(group.avoidable_miss[i]), ...names.map((name) => pct(group.accuracy[name][i])),
+    ]), row, head.length - names.length, [head.length - 1, head.length - names.length + names.indexOf(state.aggregation)]);
+    put("levels-summary", `${groupName(group, state.group)} at every α`);
+  }
+
+  // --- the numbers at the top ---
+
+  function verdict(group, row) {
+    const risk = group.risk[row], upper = known(group.upper[row]), expected = known(group.expected[row]), sd = known(group.std[row]);
+    if (upper === null) return ["nothing promised", ""];
+    if (risk <= upper) return ["at most α here", "good"];
+    if (risk <= expected + 2 * sd) return ["above α, within chance", "warn"];
+    return ["higher than chance explains", "bad"];
+  }
+
+  function numbers(group, row) {
+    const level = levels[row], chosen = state.aggregation, full = ensemble(group);
+    const upper = known(group.upper[row]), lower = known(group.lower[row]);
+    put("alpha-text", level.name);
+    $("alpha").setAttribute("aria-valuetext", `alpha ${level.name}`);
+    $("own").disabled = row === own;
+    put("v-risk", pct(group.risk[row]));
+    const [words, kind] = verdict(group, row);
+    put("verdict", words);
+    $("verdict").className = `pill ${kind}`;
+    put("n-risk", upper === null ? "No promise is made for just these queries at this level."
+      : `Promise: at most ${pct(upper)}${lower > 0 ? ` and above ${pct(lower)}` : ""}. Expected on this sample: ${pct(group.expected[row])} ± ${pct(2 * group.std[row])} (2 sd).`);
+    put("v-size", two(group.size[row]));
+    put("n-size", `of ${count(numModels)}, on average`);
+    put("v-saved", pct(group.calls_saved[row]));
+    put("n-saved", numModels === 1 ? "against always calling it" : `against calling all ${count(numModels)}`);
+    show("tile-cost", group.cost !== null);
+    if (group.cost !== null) {
+      put("v-cost", dollars(group.cost[row]));
+      put("n-cost", group.cost_saved === null ? `all models: ${dollars(full.cost)}` : `saves ${pct(group.cost_saved[row])} of ${dollars(full.cost)} for all models`);
+    }
+    put("v-accuracy", pct(group.accuracy[chosen][row]));
+    put("n-accuracy", `${way(chosen)}; all models ${pct(full.accuracy[chosen])}, best single ${pct(single(group))}`);
+    put("v-abstention", pct(group.abstention[row]));
+    put("n-abstention", "no model is plausible enough");
+    put("v-miss", pct(group.avoidable_miss[row]));
+    put("n-miss", "some model is right, none that is called");
+    const saves = `saving ${pct(group.calls_saved[row])} of the calls${group.cost_saved ? ` and ${pct(group.cost_saved[row])} of the cost` : ""}`;
+    put("sentence", `At α = ${level.name} the router calls ${two(group.size[row])} of ${plural(numModels, "model")} for a query, ${saves} against asking all of them. `
+      + `Answers chosen by ${way(chosen)} are right for ${pct(group.accuracy[chosen][row])} of ${queries(group.num_queries)}; ${pct(group.risk[row])} are misrouted`
+      + `${upper === null ? "" : `, where at most ${pct(upper)} is promised`}.`);
+    put("guarantee", level.guarantee);
+    items("warnings", level.warnings);
+    put("deployed", row === own ? `The racer as it was saved is at α = ${ev.alpha}.`
+      : `The racer as it was saved is at α = ${ev.alpha}; this is what it would promise at ${level.name}. An α chosen by these figures keeps its promise, for they did not set the thresholds; but the best of many looks a little better here than it is.`);
+    put("risk-note", upper === null ? "Nothing is promised for just these queries; see the notes." : `Calibrated on ${queries(group.num_calibration)}, seen on ${queries(group.num_queries)}.`);
+  }
+
+  function update() {
+    const group = ev.groups[state.group], row = state.row;
+    numbers(group, row);
+    drawRisk(group, row);
+    drawSaved(group, row);
+    drawAccuracy(group, row);
+    drawCalled(group, row);
+    drawFixed(group, row);
+    drawGroups(row);
+    fillLevels(group, row);
+    fill("table-called", ["Model", "Called for"], ev.models.map((model) => [model, pct(group.called[model][row])]));
+  }
+
+  // --- once ---
+
+  function start() {
+    const whole = ev.groups[0], calibration = data.calibration;
+    const kind = { inverse_probability: "RACER-P (inverse probability)", gap: "RACER-G (gap)" }[ev.nonconformity] ?? ev.nonconformity;
+    put("facts", [plural(numModels, "model"), `${queries(whole.num_queries)} evaluated`,
+      `calibrated on ${queries(calibration.num_queries)}, ${calibration.date.slice(0, 10)}`, kind, `null mode “${ev.null}”`, `label rule: ${ev.label_rule}`].join(" · "));
+    const slider = $("alpha");
+    slider.max = String(levels.length - 1);
+    slider.value = String(own);
+    slider.disabled = levels.length === 1;
+    put("alpha-first", levels[0].name);
+    put("alpha-last", levels.at(-1).name);
+    put("own", `back to ${ev.alpha}`);
+    const options = (id, texts) => $(id).replaceChildren(...texts.map(([value, text]) => new Option(text, value)));
+    options("group", ev.groups.map((group, i) => [String(i), `${groupName(group, i)} (${count(group.num_queries)})`]));
+    // A single group is all queries once more.
+    show("group-control", ev.groups.length > 2);
+    show("groups", ev.groups.length > 2);
+    const names = Object.keys(whole.accuracy);
+    state.aggregation = names.includes(MAJORITY) ? MAJORITY : names[0];
+    options("aggregation", names.map((name) => [name, capital(way(name))]));
+    $("aggregation").value = state.aggregation;
+    show("axis-control", whole.cost !== null);
+    if (ev.num_seen > 0) {
+      const alert = element("p", `${queries(ev.num_seen)} of these ${count(whole.num_queries)} were trained or calibrated on: the figures are too good to be true.`);
+      alert.className = "alert";
+      alert.setAttribute("role", "note");
+      $("alerts").append(alert);
+    }
+    items("notes", ev.notes.filter((note) => !levels[own].warnings.includes(note)));
+    const made = data.environment;
+    put("made", `Made by racer_jax ${made.racer_jax} with jax ${made.jax}. Everything above is in the JSON; nothing was fetched.`);
+
+    const moveTo = (row) => { state.row = row; slider.value = String(row); update(); };
+    slider.addEventListener("input", () => moveTo(Number(slider.value)));
+    $("own").addEventListener("click", () => { moveTo(own); slider.focus(); });
+    $("group").addEventListener("change", (event) => { state.group = Number(event.target.value); update(); });
+    $("aggregation").addEventListener("change", (event) => { state.aggregation = event.target.value; update(); });
+    document.querySelectorAll("input[name=axis]").forEach((radio) =>
+      radio.addEventListener("change", () => { state.axis = radio.value; update(); }));
+    $("download").addEventListener("click", () => {
+      const link = element("a");
+      link.href = URL.createObjectURL(new Blob([JSON.stringify(data, null, 1)], { type: "application/json" }));
+      link.download = "racer-report.json";
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    });
+
+    const repaint = () => { readColours(); update(); };
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    matchMedia("(max-width: 620px)").addEventListener("change", repaint);
+    matchMedia("print").addEventListener("change", repaint);
+    addEventListener("beforeprint", () => {
+      document.querySelectorAll("details").forEach((part) => { part.open = true; });
+      state.paper = true;
+      repaint();
+    });
+    addEventListener("afterprint", () => { state.paper = false; repaint(); });
+    repaint();
+  }
+  start();
+})();
