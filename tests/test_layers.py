@@ -15,7 +15,7 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 LAYERS = [
     {"data", "routers", "encoders"},
     {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
-    | {"confidence", "pools", "checking", "plotting", "reporting", "runtime"},
+    | {"confidence", "pools", "checking", "monitor", "plotting", "reporting", "runtime"},
     {"cli"},
 ]
 

@@ -32,12 +32,15 @@ _MAX_ITERATIONS = 200
 def _loss(
     weights: jax.Array, x: jax.Array, position: jax.Array, log_prior: jax.Array, ridge: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Penalised mean negative log-likelihood of the positions, and its gradient; weights `[d, m + 1]`."""
+    """Penalised mean negative log-likelihood of the positions, and its gradient; weights `[d + 1, m + 1]`.
+
+    The last row belongs to a column of ones and is free of the penalty.
+    """
 
     def loss(weights: jax.Array) -> jax.Array:
         log_law = jax.nn.log_softmax(log_prior[None] + jnp.matmul(x, weights, precision="highest"))
         likelihood = jnp.take_along_axis(log_law, position[:, None], axis=1).mean()
-        return 0.5 * ridge / len(x) * jnp.square(weights).sum() - likelihood
+        return 0.5 * ridge / len(x) * jnp.square(weights[:-1]).sum() - likelihood
 
     return jax.value_and_grad(loss)(weights)
 
@@ -56,7 +59,8 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
     share = np.bincount(position, minlength=num_models + 1) + 0.5  # no class without a chance
     log_prior = np.log(share / share.sum())
     mean = x.mean(axis=0)
-    centred, shape = jnp.asarray(x - mean), (x.shape[1], num_models + 1)
+    centred = jnp.asarray(np.hstack([x - mean, np.ones((len(x), 1), np.float32)]))
+    shape = (x.shape[1] + 1, num_models + 1)
     arguments = (centred, jnp.asarray(position), jnp.asarray(log_prior, jnp.float32), jnp.float32(ridge))
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -66,8 +70,8 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
     found = minimize(
         objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _MAX_ITERATIONS}
     )
-    weights = found.x.reshape(shape)
-    return order, weights, log_prior - mean @ weights
+    weights, intercept = np.split(found.x.reshape(shape), [-1])
+    return order, weights, log_prior + intercept[0] - mean @ weights
 
 
 @partial(

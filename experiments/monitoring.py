@@ -1,0 +1,252 @@
+"""How often the risk monitor cries wolf, and how soon it sees the wolf, beside a fixed-window test.
+
+    python experiments/monitoring.py
+
+Streams of labelled feedback are simulated at a risk of exactly alpha (any alarm is false), and at a risk of 1.5 alpha
+from the start or from some query on. The monitor bets; the fixed-window test compares the misses of the last w queries
+with the binomial quantile, at every query, as a dashboard would.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from matplotlib.figure import Figure
+from scipy.stats import binom
+
+from racer_jax import reporting
+from racer_jax.monitor import RISK_RATIOS, RiskMonitor, bets, reserve, wager
+from racer_jax.subsets import threefry
+
+NEVER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the simulation."""
+
+    alpha: Annotated[float, "the risk that was promised"] = 0.1
+    level: Annotated[float, "chance of a false alarm, ever"] = 0.05
+    streams: Annotated[int, "number of streams"] = 10_000
+    length: Annotated[int, "queries in each"] = 10_000
+    window: Annotated[int, "queries of the fixed window"] = 500
+    change: Annotated[int, "query from which the risk is higher, in the third scenario"] = 2_000
+    ratio: Annotated[float, "the higher risk, in alphas"] = 1.5
+    seed: Annotated[int, "seed of the streams"] = 0
+    output: Annotated[Path, "folder of the results"] = Path("results/monitoring")
+
+    def __post_init__(self) -> None:
+        RiskMonitor(self.alpha, self.level)
+        for name in ("streams", "length", "window", "change"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 1 <= self.ratio < 1 / self.alpha:
+            raise ValueError(f"ratio must be at least 1 and leave a risk below 1, got {self.ratio}")
+
+
+class Scenario(NamedTuple):
+    """Alarms of one scenario.
+
+    Attributes:
+      name: What happens.
+      risk_before: Chance of a miss until the change.
+      risk_after: Chance of a miss from then on.
+      change: Queries before the change.
+      monitor: First alarm of the monitor in each stream, `NEVER` where there is none, int32 `[s]`.
+      window: First alarm of the fixed-window test, int32 `[s]`.
+    """
+
+    name: str
+    risk_before: float
+    risk_after: float
+    change: int
+    monitor: np.ndarray
+    window: np.ndarray
+
+
+# Streams simulated at once: what a scan keeps of them stays in the cache.
+TILE = 1_000
+
+
+def first_alarms(key: jax.Array, *case: Any, num_streams: int, **sizes: int) -> tuple[np.ndarray, np.ndarray]:
+    """First alarms of the monitor and of the fixed window, int32 `[s]` each, a tile of streams at a time."""
+    words = tuple(jax.random.key_data(key))
+    tiles = [
+        _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
+        for first in range(0, num_streams, TILE)
+    ]
+    monitor, window = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*tiles, strict=True))
+    return monitor[:num_streams], window[:num_streams]
+
+
+@partial(jax.jit, static_argnames=("num_streams", "length", "window"))
+def _tile_alarms(
+    key: tuple[jax.Array, jax.Array],
+    first: jax.Array,
+    risk_before: float,
+    risk_after: float,
+    change: int,
+    alpha_bets: tuple[jax.Array, jax.Array],
+    threshold: float,
+    window_limit: int,
+    *,
+    num_streams: int,
+    length: int,
+    window: int,
+) -> tuple[jax.Array, jax.Array]:
+    """First alarms of a tile of streams; one scan over the queries."""
+    stream = first + jnp.arange(num_streams, dtype=jnp.uint32)
+    left = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
+    paid_miss, paid_hit = (jnp.asarray(paid, jnp.float32)[None] for paid in alpha_bets)
+
+    def query(carry: tuple[jax.Array, ...], now: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
+        wealth, recent, in_window, alarm, window_alarm = carry
+        bits = threefry(key, stream, jnp.full_like(stream, now.astype(jnp.uint32)))[0]
+        miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(now < change, risk_before, risk_after)
+        wealth = wager(wealth, left[now] - left[now + 1], jnp.where(miss[:, None], paid_miss, paid_hit))
+        wealth = jnp.minimum(wealth, 1e30)
+        rich = wealth.sum(axis=1) + left[now + 1] >= threshold
+        oldest = recent[now % window]
+        in_window = in_window + miss - oldest
+        many = (in_window > window_limit) & (now + 1 >= window)
+        alarm = jnp.where(rich, jnp.minimum(alarm, now + 1), alarm)
+        window_alarm = jnp.where(many, jnp.minimum(window_alarm, now + 1), window_alarm)
+        return (wealth, recent.at[now % window].set(miss), in_window, alarm, window_alarm), None
+
+    never = jnp.full(num_streams, NEVER, jnp.int32)
+    start = jnp.full((num_streams, len(RISK_RATIOS)), RiskMonitor(0.5).wealth[0], jnp.float32)
+    carry = (start, jnp.zeros((window, num_streams), bool), jnp.zeros(num_streams, jnp.int32), never, never)
+    carry, _ = lax.scan(query, carry, jnp.arange(length, dtype=jnp.int32))
+    return carry[3], carry[4]
+
+
+def run(config: Config, key: jax.Array) -> list[Scenario]:
+    """Simulates every scenario; reads and writes nothing."""
+    high = config.ratio * config.alpha
+    limit = int(binom.isf(config.level, config.window, config.alpha))
+    cases = [
+        ("risk = alpha", config.alpha, config.alpha, 0),
+        (f"{config.ratio:g} alpha from the start", high, high, 0),
+        (f"{config.ratio:g} alpha from query {config.change:,}", config.alpha, high, config.change),
+    ]
+    return [
+        Scenario(
+            *case,
+            *first_alarms(
+                jax.random.fold_in(key, i),
+                *case[1:],
+                bets(config.alpha),
+                1 / config.level,
+                limit,
+                num_streams=config.streams,
+                length=config.length,
+                window=config.window,
+            ),
+        )
+        for i, case in enumerate(cases)
+    ]
+
+
+def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
+    """A row for each scenario and test: alarms before the change, and the delay after it."""
+    found = []
+    for scenario in scenarios:
+        false_only = scenario.risk_after == config.alpha
+        for test, alarms in (("betting monitor", scenario.monitor), (f"window of {config.window}", scenario.window)):
+            early = alarms <= (config.length if false_only else scenario.change)
+            delay = alarms[~early] - scenario.change
+            quantiles = np.quantile(delay, [0.5, 0.9], method="inverted_cdf") if len(delay) and not false_only else ()
+            found.append(
+                {
+                    "scenario": scenario.name,
+                    "test": test,
+                    "false_alarms": float(early.mean()),
+                    "false_alarms_error": float(np.sqrt(early.mean() * (1 - early.mean()) / len(alarms))),
+                    "detected": float("nan")
+                    if false_only
+                    else float((alarms[~early] < NEVER).mean())
+                    if len(delay)
+                    else float("nan"),
+                    "median_delay": float(quantiles[0]) if len(quantiles) else float("nan"),
+                    "delay_90_percent": float(quantiles[1]) if len(quantiles) else float("nan"),
+                }
+            )
+    return found
+
+
+def table(found: list[dict[str, Any]], length: int) -> str:
+    """The rows as text."""
+
+    def number(value: float) -> str:
+        return "-" if np.isnan(value) else "never" if value > length else f"{value:,.0f}"
+
+    lines = [
+        [
+            row["scenario"],
+            row["test"],
+            f"{100 * row['false_alarms']:.2f} ± {100 * row['false_alarms_error']:.2f}%",
+            "-" if np.isnan(row["detected"]) else f"{100 * row['detected']:.1f}%",
+            number(row["median_delay"]),
+            number(row["delay_90_percent"]),
+        ]
+        for row in found
+    ]
+    return reporting.text_table(["scenario", "test", "false alarms", "detected", "median delay", "90% within"], lines)
+
+
+def figure(config: Config, scenarios: list[Scenario]) -> Figure:
+    """Share of the streams with an alarm, against the number of queries."""
+    drawing = Figure(figsize=(10.5, 3.4), layout="constrained")
+    for panel, scenario in zip(drawing.subplots(1, len(scenarios), sharey=True), scenarios, strict=True):
+        for name, alarms, color in (
+            ("betting monitor", scenario.monitor, "#0072B2"),
+            (f"window of {config.window}", scenario.window, "#D55E00"),
+        ):
+            at = np.sort(alarms[alarms < NEVER])
+            steps, shares = np.append(at, config.length), np.append(np.arange(1, len(at) + 1), len(at)) / len(alarms)
+            panel.step(steps, shares, where="post", color=color, label=name)
+        panel.axhline(config.level, color="0.4", ls="--", lw=0.8, label=f"level {config.level:g}")
+        if scenario.change:
+            panel.axvline(scenario.change, color="0.4", ls=":", lw=0.8, label="the risk rises")
+        panel.set(title=scenario.name, xlabel="queries", xlim=(0, config.length), ylim=(0, 1.02))
+    drawing.axes[0].set_ylabel("share of streams with an alarm")
+    drawing.axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    return drawing
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads the options, simulates, prints and writes; status 1 where false alarms are more frequent than promised."""
+    start = time.perf_counter()
+    config = reporting.parse_config(Config, "Simulates the risk monitor: false alarms and detection delay.", arguments)
+    scenarios = run(config, jax.random.key(config.seed))
+    found = rows(config, scenarios)
+    print(table(found, config.length))
+    false, error = found[0]["false_alarms"], found[0]["false_alarms_error"]
+    kept = false <= config.level + 4 * error
+
+    def write(folder: Path) -> None:
+        reporting.write_json(
+            folder / "results.json", {"config": config, "environment": reporting.environment(), "rows": found}
+        )
+        reporting.write_csv(folder / "results.csv", found)
+        (folder / "table.txt").write_text(table(found, config.length) + "\n", encoding="utf-8")
+        reporting.write_figure(folder / "alarms.png", figure(config, scenarios))
+
+    folder = reporting.finish(write, config.output)
+    print(
+        f"{'PASS' if kept else 'FAIL'}: the monitor raised {100 * false:.2f}% false alarms in {config.streams:,} "
+        f"streams of {config.length:,}, level {100 * config.level:g}%. In all {time.perf_counter() - start:.1f} s.\n"
+        f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}"
+    )
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
