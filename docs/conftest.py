@@ -2,6 +2,9 @@
 
 import pytest
 
+# Run with its commands by tests/docs/test_pages.py.
+collect_ignore = ["tutorial.md"]
+
 
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
