@@ -62,6 +62,18 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def check_place(path: Path) -> None:
+    """Refuses what is no place for an artefact: a file, or a folder that holds something else.
+
+    Raises:
+      ArtefactError: If it is one.
+    """
+    if path.exists() and not path.is_dir():
+        raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
+    if path.is_dir() and not (path / DESCRIPTION).exists() and any(path.iterdir()):
+        raise ArtefactError("must be an artefact or an empty folder, got a folder with other files", path=path)
+
+
 def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an artefact, whole or not at all.
 
@@ -75,10 +87,7 @@ def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: 
       OSError: If the disk refuses.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
-    if path.is_dir() and not (path / DESCRIPTION).exists() and any(path.iterdir()):
-        raise ArtefactError("must be an artefact or an empty folder, got a folder with other files", path=path)
+    check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     checksum = hashlib.sha256(content).hexdigest()
     full = {

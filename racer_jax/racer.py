@@ -553,6 +553,20 @@ class Racer:
             notes=tuple(notes),
         )
 
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+        """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
+
+        Args:
+          table: Queries of the pool.
+          scores: Their scores, with, and only with, a racer made by `from_scores`.
+
+        Raises:
+          TypeError: If scores are not floating.
+          ValueError: If the table is of another pool or lacks results or rows, or scores do not fit.
+        """
+        self._check_table(table)
+        return self._measured(table, scores)
+
     def unseen(self, table: RoutingTable) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on."""
         questions = question_fingerprints(table)

@@ -15,8 +15,8 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 LAYERS = [
     {"data", "routers", "encoders"},
     {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
-    | {"confidence", "pools", "checking", "monitor", "plotting", "reporting", "runtime"},
-    {"cli"},
+    | {"monitor", "confidence", "pools", "checking", "plotting", "reporting", "runtime"},
+    {"streaming", "commands", "cli"},
 ]
 
 
