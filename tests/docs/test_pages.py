@@ -35,7 +35,9 @@ def test_every_page_is_a_doctest_or_has_no_example():
         if page.parent.name == "data":
             continue  # tests/data/test_docs.py runs these
         for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-            assert block.startswith(">>> "), f"{page.name}: a Python block without prompt is run by nobody: {block[:60]!r}"
+            assert block.startswith(">>> "), (
+                f"{page.name}: a Python block without prompt is run by nobody: {block[:60]!r}"
+            )
 
 
 def test_every_page_is_in_the_contents():
