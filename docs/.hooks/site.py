@@ -36,7 +36,7 @@ def modules() -> list[str]:
 
 
 def _at_home(source: str, text: str) -> str:
-    """The links of a page that moves to the top of the site: relative to there, or as text where the site lacks them."""
+    """The links of a page that moves to the top of the site: relative to there, or as text where it lacks them."""
 
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
