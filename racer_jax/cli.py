@@ -40,18 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status; `racer-jax --help` lists them.
     """
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    parsed = _parsed(arguments)
     try:
         status: int | None = parsed.run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader has gone; Python would complain once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()
         return CLOSED
     except OSError as error:
+        _give_up_output()
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"{place}{error.strerror or error}", WRONG)
     except (ValueError, ImportError) as error:
@@ -59,6 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _say("out of memory", WRONG)
     return OK if status is None else status
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; what argparse leaves over because an option stood before it is put in its place."""
+    parser = build_parser()
+    parsed, left = parser.parse_known_args(arguments)
+    if left and not any(word.startswith("-") for word in left):
+        if getattr(parsed, "text", None) == []:
+            parsed.text, left = left, []
+        elif getattr(parsed, "path", "") is None and len(left) == 1:
+            parsed.path, left = Path(left[0]), []
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return parsed
+
+
+def _give_up_output() -> None:
+    """Where the output takes no more, Python would complain once more when it closes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _say(problem: str, status: int) -> int:
@@ -221,7 +242,8 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
     _add_reading(calibrate)
     for action in calibrate._actions:
         if action.dest == "path":
-            action.nargs, action.help = "?", "labelled queries; without them only alpha is changed"
+            action.nargs, action.required = "?", False
+            action.help = "labelled queries; without them only alpha is changed"
     calibrate.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
     calibrate.add_argument("-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)")
     calibrate.add_argument("--no-groups", action="store_true", help="one threshold for all groups")

@@ -7,7 +7,7 @@ calibration, one for each group and alpha: nothing is chosen on the queries eval
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from racer_jax.scoring import Measured
 from racer_jax.selection import MAJORITY, vote_tables
 
 ALL = "all"
+# The aggregation of a judge who knows: right where one of the called models is.
+JUDGE = "a judge picks"
 # The temperatures at which weighted votes are reported: close to the heaviest voter, and close to a majority.
 TEMPERATURES = (0.1, 1.0)
 
@@ -59,10 +61,9 @@ class GroupEvaluation:
       beta_low: Lower end of its 95% Clopper-Pearson interval.
       beta_high: Upper end.
       risk: Share of the queries that are misrouted.
-      lower: What the expected risk is above (Theorem 4.5 as far as each group has a threshold of its own); NaN where
-        nothing is promised.
-      upper: What it is at most: alpha.
-      expected: The exact law's expected risk, without ties; NaN where nothing is promised.
+      lower: What the expected risk is above, by the exact law; NaN where ties are not broken or nothing is promised.
+      upper: What it is at most: alpha; NaN where nothing is promised.
+      expected: The expected risk by the exact law; NaN likewise.
       std: Standard deviation of `risk` around it, over calibration and evaluated queries alike.
       size: Mean number of models called.
       calls_saved: 1 - size / m, against the full ensemble.
@@ -143,9 +144,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         own = self.row
-        aggregation = next(
-            (name for group in self.groups for name in group.accuracy if name == MAJORITY), "a judge picks"
-        )
+        aggregation = next((name for group in self.groups for name in group.accuracy if name == MAJORITY), JUDGE)
         head = [
             "group",
             "queries",
@@ -168,7 +167,7 @@ class Evaluation:
         fixed = []
         for line in self.groups[0].baselines:
             cost = "-" if line.cost is None else f"${line.cost:.3g}"
-            accuracy = f"{line.accuracy.get(aggregation, line.accuracy['a judge picks']):.1%}"
+            accuracy = f"{line.accuracy.get(aggregation, line.accuracy[JUDGE]):.1%}"
             fixed.append([line.name, str(line.size), f"{line.avoidable_miss:.3f}", cost, accuracy])
         avoidable = f"avoidable misses at alpha = {self.alpha}: {self.groups[0].avoidable_miss[own]:.3f}"
         whole = self.groups[0]
@@ -217,7 +216,7 @@ def _tables(
         "size": counts,
         "abstention": (counts == 0).astype(np.float64),
         "avoidable_miss": correct.any(axis=1, keepdims=True) - answered,
-        "a judge picks": answered,
+        JUDGE: answered,
         **{f"accuracy {name}": table.astype(np.float64) for name, table in right.items()},
     }
     if cost is not None:
@@ -272,19 +271,49 @@ def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -
 # --- the laws --------------------------------------------------------------------------------------------------------
 
 
-def _laws(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Expected risk, its lower bound and the variance of the observed share of misses, each `[g, a]`.
+class _Law(NamedTuple):
+    """What is promised to each group at each alpha, `[g, a]`; NaN where it is not."""
 
-    Given the calibration set the risk is Beta(b + 1, n - b), so the misses of `counts` queries are beta-binomial.
-    """
+    upper: np.ndarray
+    lower: np.ndarray
+    expected: np.ndarray
+    variance: np.ndarray
+
+
+def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) -> _Law:
+    """Given the calibration set the risk is Beta(b + 1, n - b), so the misses of `counts` queries are beta-binomial."""
     budgets, n = calibration.budgets(alphas), calibration.num_queries[:, None].astype(np.float64)
+    value, infeasible = calibration.thresholds(alphas)[0], budgets < 0
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
     expected = a / (n + 1)
     variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
-    return expected, expected - 1 / (n + 1), variance
+    # Too small a group under the pooled threshold; null mode `never` where no threshold reaches alpha.
+    lost = (infeasible & (calibration.fallback == "pooled")) | (~infeasible & (value == np.inf))
+    # The exact law needs ties that are broken and a threshold that is a number.
+    loose = lost | (value == -np.inf) | (calibration.tie is None)
+    upper = np.broadcast_to(np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape)
+    return _Law(
+        np.where(lost, np.nan, upper),
+        np.where(loose, np.nan, expected - 1 / (n + 1)),
+        np.where(loose, np.nan, expected),
+        np.where(loose, np.nan, variance),
+    )
 
 
 # --- all together ----------------------------------------------------------------------------------------------------
+
+
+class _Study(NamedTuple):
+    """All that one group's figures are read from; rows are those of the table."""
+
+    table: RoutingTable
+    calibration: Calibration
+    law: _Law
+    code: np.ndarray
+    tables: Mapping[str, np.ndarray]
+    cost: np.ndarray | None
+    fixed: np.ndarray | None
+    static_order: Sequence[int]
 
 
 def evaluate(
@@ -310,120 +339,95 @@ def evaluate(
       mean_cost: Mean dollars of each model, float64 `[m]`, in the place of costs the table lacks.
       temperatures: Of the weighted votes.
     """
-    num, num_models = table.correct.shape
+    num = len(table)
     keys = entry_keys(measured.nonconformity, ties)
     order = np.argsort(keys[:, :-1], axis=1, kind="stable")
     entries = np.take_along_axis(keys[:, :-1], order, axis=1)
-    cost = _filled_cost(table, mean_cost)
-    tables = _tables(table.correct, order, cost, votes(table, measured, ties, temperatures))
     truth = np.concatenate([table.correct, ~table.correct.any(axis=1, keepdims=True)], axis=1)
     critical = np.where(truth, keys, NEVER).min(axis=1)
-
-    thresholds = calibration.threshold_keys(alphas)
-    group_of_row = np.array(table.group if table.group is not None else [ALL] * num)
-    code = calibration.codes(table.group, num)
-    cells: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-    sizes: dict[tuple[str, int], int] = {}
-    miss = np.broadcast_to(np.array([1.0, 0.0]), (num, 2))
-    for name in dict.fromkeys(group_of_row.tolist()):
-        for place in np.unique(code[group_of_row == name]).tolist():
-            rows = np.flatnonzero((group_of_row == name) & (code == place))
-            at = thresholds[place]
-            totals = {metric: step_totals(entries[rows], values[rows], at) for metric, values in tables.items()}
-            totals["risk"] = step_totals(critical[rows, None], miss[rows], at)
-            for j, model in enumerate(table.models):
-                totals[f"called {model}"] = step_totals(keys[rows, j : j + 1], 1 - miss[rows], at)
-            cells[name, place], sizes[name, place] = totals, len(rows)
-
-    laws = _laws(calibration, alphas, np.bincount(code, minlength=len(thresholds))[:-1])
-    fixed = fixed_votes(table, static_order, measured.scores)
-    best = calibration.accuracy
-    infeasible = calibration.budgets(alphas) < 0
-    broken = ~np.isfinite(calibration.thresholds(alphas)[0]) & ~infeasible  # null mode `never`, out of reach
-    summary = {group.group: group for group in summarize(table).groups}
-
-    def one(name: str, parts: Sequence[tuple[str, int]], rows: np.ndarray) -> GroupEvaluation:
-        count = len(rows)
-        mean = {metric: sum(cells[part][metric] for part in parts) / count for metric in cells[parts[0]]}
-        places = [place for _, place in parts]
-        whole = name == ALL or calibration.groups is not None
-        known = all(place < len(calibration.num_queries) for place in places)
-        promised = whole and known and not calibration.num_overlap
-        nothing = np.full(len(alphas), np.nan)
-        lower, upper, expected, variance = (nothing.copy() for _ in range(4))
-        if promised:
-            share = np.bincount(code[rows], minlength=len(calibration.num_queries)) / count
-            weight = share[:, None]
-            pooled = infeasible & (calibration.fallback == "pooled")
-            held = ~((pooled | broken) & (weight > 0)).any(axis=0)
-            expected = np.where(held, (weight * laws[0]).sum(axis=0), np.nan)
-            lower = np.where(held, (weight * laws[1]).sum(axis=0), np.nan)
-            variance = np.where(held, (weight**2 * laws[2]).sum(axis=0), np.nan)
-            upper = np.where(held, np.array([float(exact_alpha(alpha)) for alpha in alphas]), np.nan)
-        figures = summary[name] if name in summary else summary[ALL]
-        right = table.correct[rows]
-        chosen = best[places[0]] if len(set(places)) == 1 and places[0] < len(best) else best.mean(axis=0)
-        spent = None if cost is None else cost[rows]
-        lines = _baselines(table, rows, static_order, int(np.argmax(chosen)), fixed, spent, _full_votes(tables, rows))
-        full_cost = None if spent is None else float(spent.sum(axis=1).mean())
-        picks = {"a judge picks": mean["a judge picks"]}
-        accuracy = {m.removeprefix("accuracy "): v for m, v in mean.items() if m.startswith("accuracy ")}
-        return GroupEvaluation(
-            group=name,
-            num_queries=count,
-            num_calibration=int(
-                sum(calibration.num_queries[p] for p in set(places) if p < len(calibration.num_queries))
-            ),
-            promised=bool(promised),
-            beta=figures.all_wrong,
-            beta_low=figures.all_wrong_low,
-            beta_high=figures.all_wrong_high,
-            risk=mean["risk"],
-            lower=lower,
-            upper=upper,
-            expected=expected,
-            std=np.sqrt(variance),
-            size=mean["size"],
-            calls_saved=1 - mean["size"] / num_models,
-            cost=mean.get("cost"),
-            cost_saved=None if not full_cost else 1 - mean["cost"] / full_cost,
-            abstention=mean["abstention"],
-            avoidable_miss=mean["avoidable_miss"],
-            accuracy={**accuracy, **picks},
-            called={model: mean[f"called {model}"] for model in table.models},
-            baselines=lines,
-            oracle=float(right.any(axis=1).mean()),
-            random=float(right.mean()),
-        )
-
-    names = list(dict.fromkeys(group_of_row.tolist()))
-    result = [one(ALL, list(cells), np.arange(num))]
+    cost = _filled_cost(table, mean_cost)
+    tables = _tables(table.correct, order, cost, votes(table, measured, ties, temperatures))
+    code, thresholds = calibration.codes(table.group, num), calibration.threshold_keys(alphas)
+    counts = np.bincount(code, minlength=len(thresholds))[:-1]
+    study = _Study(
+        table,
+        calibration,
+        _law(calibration, alphas, counts),
+        code,
+        tables,
+        cost,
+        fixed_votes(table, static_order, measured.scores),
+        static_order,
+    )
+    inside = np.broadcast_to(np.array([0.0, 1.0]), (num, 2))
+    totals, rows_of = [], []
+    for name in table.groups or (ALL,):
+        rows = np.flatnonzero([group == name for group in table.group]) if table.group else np.arange(num)
+        at = thresholds[code[rows[0]]]  # a group has one threshold
+        total = {metric: step_totals(entries[rows], values[rows], at) for metric, values in tables.items()}
+        total["risk"] = step_totals(critical[rows, None], 1 - inside[rows], at)
+        for j, model in enumerate(table.models):
+            total[f"called {model}"] = step_totals(keys[rows, j : j + 1], inside[rows], at)
+        totals.append(total)
+        rows_of.append(rows)
+    whole = {metric: np.sum([total[metric] for total in totals], axis=0) for metric in totals[0]}
+    result = [_group(study, ALL, np.arange(num), whole)]
     if table.group is not None:
-        result += [
-            one(name, [part for part in cells if part[0] == name], np.flatnonzero(group_of_row == name))
-            for name in names
-        ]
+        result += [_group(study, *part) for part in zip(table.groups, rows_of, totals, strict=True)]
     return tuple(result)
 
 
-def _full_votes(tables: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
-    """Accuracy of each aggregation of the full ensemble."""
-    return {
-        name.removeprefix("accuracy "): float(table[rows, -1].mean())
-        for name, table in tables.items()
-        if name.startswith("accuracy ")
-    }
+def _group(study: _Study, name: str, rows: np.ndarray, totals: Mapping[str, np.ndarray]) -> GroupEvaluation:
+    """The figures of some rows."""
+    table, calibration, count = study.table, study.calibration, len(rows)
+    mean = {metric: total / count for metric, total in totals.items()}
+    num = calibration.num_queries
+    share = np.bincount(study.code[rows], minlength=len(num) + 1) / count
+    there = share[:-1] > 0
+    # One threshold for all promises nothing to a group alone, and nobody to a group that is unknown.
+    own = calibration.groups is not None or name == ALL
+    promised = bool(own and share[-1] == 0 and not calibration.num_overlap)
+    weight = share[:-1][there][:, None] if promised else np.full((1, 1), np.nan)
+    law = _Law(*(field[there] if promised else np.ones((1, field.shape[1])) for field in study.law))
+    figures = summarize(table.select(rows)).groups[-1]
+    right = table.correct[rows]
+    known = np.where(there, num, 0) if there.any() else num
+    best = int(np.argmax(known @ calibration.accuracy))
+    cost = None if study.cost is None else study.cost[rows]
+    full_cost = None if cost is None else float(cost.sum(axis=1).mean())
+    return GroupEvaluation(
+        group=name,
+        num_queries=count,
+        num_calibration=int(num[there].sum()),
+        promised=promised,
+        beta=figures.all_wrong,
+        beta_low=figures.all_wrong_low,
+        beta_high=figures.all_wrong_high,
+        risk=mean["risk"],
+        lower=(weight * law.lower).sum(axis=0),
+        upper=(weight * law.upper).sum(axis=0),
+        expected=(weight * law.expected).sum(axis=0),
+        std=np.sqrt((weight**2 * law.variance).sum(axis=0)),
+        size=mean["size"],
+        calls_saved=1 - mean["size"] / len(table.models),
+        cost=mean.get("cost"),
+        cost_saved=None if not full_cost else 1 - mean["cost"] / full_cost,
+        abstention=mean["abstention"],
+        avoidable_miss=mean["avoidable_miss"],
+        accuracy={
+            **{metric.removeprefix("accuracy "): v for metric, v in mean.items() if metric.startswith("accuracy ")},
+            JUDGE: mean[JUDGE],
+        },
+        called={model: mean[f"called {model}"] for model in table.models},
+        baselines=_baselines(study, rows, best),
+        oracle=float(right.any(axis=1).mean()),
+        random=float(right.mean()),
+    )
 
 
-def _baselines(
-    table: RoutingTable,
-    rows: np.ndarray,
-    static_order: Sequence[int],
-    best: int,
-    fixed: np.ndarray | None,
-    cost: np.ndarray | None,
-    full: Mapping[str, float],
-) -> tuple[Baseline, ...]:
+def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ...]:
+    """The fixed choices on some rows: the best single model of calibration, prefixes of the static order, all."""
+    table, order, fixed = study.table, list(study.static_order), study.fixed
     right = table.correct[rows]
     some = right.any(axis=1)
 
@@ -434,14 +438,17 @@ def _baselines(
             models=tuple(table.models[j] for j in columns),
             size=len(columns),
             avoidable_miss=float((some & ~covered).mean()),
-            accuracy={**accuracy, "a judge picks": float(covered.mean())},
-            cost=None if cost is None else float(cost[:, list(columns)].sum(axis=1).mean()),
+            accuracy={**accuracy, JUDGE: float(covered.mean())},
+            cost=None if study.cost is None else float(study.cost[rows][:, list(columns)].sum(axis=1).mean()),
         )
 
-    single = float(right[:, best].mean())
-    lines = [line("best single", [best], {MAJORITY: single} if fixed is not None else {})]
-    for k in range(1, len(static_order)):
+    lines = [line("best single", [best], {} if fixed is None else {MAJORITY: float(right[:, best].mean())})]
+    for k in range(1, len(order)):
         voted = {} if fixed is None else {MAJORITY: float(fixed[rows, k].mean())}
-        lines.append(line(f"static order, {k} model{'s' * (k > 1)}", list(static_order[:k]), voted))
-    lines.append(line("full ensemble", range(len(static_order)), full))
-    return tuple(lines)
+        lines.append(line(f"static order, {k} model{'s' * (k > 1)}", order[:k], voted))
+    full = {
+        metric.removeprefix("accuracy "): float(values[rows, -1].mean())
+        for metric, values in study.tables.items()
+        if metric.startswith("accuracy ")
+    }
+    return (*lines, line("full ensemble", range(len(order)), full))

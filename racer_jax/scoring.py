@@ -15,6 +15,7 @@ import numpy as np
 from racer_jax._checks import first_bad
 from racer_jax.encoders.base import Encoder, check_texts
 from racer_jax.encoders.compound import ReducedEncoder
+from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.nonconformity import gap, inverse_probability
 from racer_jax.routers.base import Router
 from racer_jax.routers.knn import KNNR
@@ -56,13 +57,15 @@ def pure_router(router: Router) -> tuple[Pure, Any] | None:
     return lambda state, x: nnx.merge(graph, state)(x), state
 
 
-def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    """What `ReducedEncoder.encode` does after its first encoder."""
+def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array, counts: bool) -> jax.Array:
+    """What `ReducedEncoder.encode` does after its first encoder, or after the counts of hashed n-grams."""
 
     def unit(x: jax.Array) -> jax.Array:
         norms = jnp.linalg.norm(x, axis=1, keepdims=True)
         return x / jnp.where(norms > 0, norms, 1)
 
+    if counts:
+        x = jnp.sign(x) * jnp.sqrt(jnp.abs(x))  # the length that hashing scales to 1 here is scaled to 1 below
     weights, projection = arrays
     return unit(jnp.matmul(unit(x * weights[None]), projection, precision="highest"))
 
@@ -111,8 +114,9 @@ class Scorer:
 
     def __init__(self, encoder: Encoder, router: Router, num_models: int) -> None:
         self.encoder, self.router, self.num_models = encoder, router, num_models
-        reduced = isinstance(encoder, ReducedEncoder)
-        self._front: Encoder = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
+        first = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
+        reduced, counts = first is not encoder, first is not encoder and isinstance(first, HashedNgrams)
+        self._front = first.counts if counts and isinstance(first, HashedNgrams) else first.encode
         pure = pure_router(router)
         self._compiled = pure is not None
         if pure is None:
@@ -128,7 +132,7 @@ class Scorer:
             leaves: list[jax.Array], x: jax.Array, nonconformity: str, null: str
         ) -> tuple[jax.Array, jax.Array]:
             projection, arrays = jax.tree.unflatten(tree, leaves)
-            scores = function(arrays, _reduced(projection, x) if reduced else x)
+            scores = function(arrays, _reduced(projection, x, counts) if reduced else x)
             return scores, NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
 
         self._forward = forward
@@ -149,7 +153,7 @@ class Scorer:
                 given = check_given_scores(given, self.num_models, "the router's scores")
                 parts.append(measure_scores(given, nonconformity, null))
                 continue
-            for batch, num in _padded(self._front.encode(chunk)):
+            for batch, num in _padded(self._front(chunk)):
                 scores, matrix = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
                 parts.append(Measured(np.asarray(scores)[:num], np.asarray(matrix)[:num]))
         result = parts[0] if len(parts) == 1 else Measured(*map(np.concatenate, zip(*parts, strict=True)))

@@ -15,7 +15,9 @@ from racer_jax.encoders.base import check_texts
 
 _FNV_OFFSET = np.uint32(0x811C9DC5)
 _FNV_PRIME = np.uint32(0x01000193)
-# Texts are hashed in groups of about this many characters, which bounds the memory of the temporary arrays.
+# Texts are hashed in groups: of so few that the counts stay in the processor's cache, and of no more than about this
+# many characters, which bounds the memory of the temporary arrays.
+_GROUP_TEXTS = 32
 _GROUP_CHARS = 1 << 20
 
 
@@ -96,30 +98,47 @@ class HashedNgrams:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        forms = [_normal_form(text[: self.max_chars]) for text in check_texts(texts)]
-        embeddings = np.empty((len(forms), self.dim), np.float32)
-        start, chars = 0, 0
-        for i, form in enumerate(forms):
-            chars += len(form)
-            if chars >= _GROUP_CHARS or i == len(forms) - 1:
-                embeddings[start : i + 1] = self._counts(forms[start : i + 1])
-                start, chars = i + 1, 0
-        embeddings = np.sign(embeddings) * np.sqrt(np.abs(embeddings))
+        counts = self.counts(texts)
+        embeddings = np.sqrt(np.abs(counts))
+        np.copysign(embeddings, counts, out=embeddings)
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         # Signed counts can cancel to nothing only in very few buckets; such a text keeps the zero vector.
         return np.asarray(embeddings / np.where(norms > 0, norms, 1), dtype=np.float32)
 
+    def counts(self, texts: Sequence[str]) -> np.ndarray:
+        """Signed n-gram counts by bucket, of which `encode` makes the vectors; whole numbers.
+
+        Args:
+          texts: At least one string, none empty.
+
+        Returns:
+          float32 `[n, dim]`.
+
+        Raises:
+          TypeError: If `texts` is a single string, or holds anything but strings.
+          ValueError: If it is empty, or a text is empty or only white space.
+        """
+        forms = [_normal_form(text[: self.max_chars]) for text in check_texts(texts)]
+        found = np.empty((len(forms), self.dim), np.float32)
+        start, chars = 0, 0
+        for i, form in enumerate(forms):
+            chars += len(form)
+            if chars >= _GROUP_CHARS or i - start == _GROUP_TEXTS - 1 or i == len(forms) - 1:
+                found[start : i + 1] = self._counts(forms[start : i + 1])
+                start, chars = i + 1, 0
+        return found
+
     def _counts(self, forms: list[str]) -> np.ndarray:
         """Signed n-gram counts by bucket, `[len(forms), dim]`."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
-        rows = np.repeat(np.arange(len(forms)), [len(form) for form in forms])
-        counts = np.zeros(len(forms) * self.dim)
+        # Each text has two rows of buckets, of n-grams that count up and down; one count serves all sizes.
+        rows = np.repeat(np.arange(len(forms)) * (2 * self.dim), [len(form) for form in forms])
+        places = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
-            whole = first == rows[size - 1 :][: len(h)]  # an n-gram across two texts belongs to neither
-            h, first = h[whole], first[whole]
-            buckets = first * self.dim + (h & np.uint32(self.dim - 1)).astype(np.int64)
-            signs = 1.0 - 2.0 * (h >> np.uint32(31))
-            counts += np.bincount(buckets, signs, minlength=len(counts))
-        return counts.reshape(len(forms), self.dim)
+            place = first + (h & np.uint32(self.dim - 1)) + (h >> np.uint32(31)) * np.uint32(self.dim)
+            places.append(place[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
+        counts = np.bincount(np.concatenate(places), minlength=len(forms) * 2 * self.dim)
+        counts = counts.reshape(len(forms), 2, self.dim)
+        return np.asarray(counts[:, 0] - counts[:, 1])
