@@ -58,7 +58,8 @@ def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> tuple[dict[str, 
     """
     if isinstance(encoder, HashedNgrams):
         sizes = [int(size) for size in encoder.sizes]
-        return {"kind": "hashed_ngrams", "dim": encoder.dim, "sizes": sizes, "max_chars": encoder.max_chars}, {}
+        read = {"max_chars": encoder.max_chars, "truncation_side": encoder.truncation_side}
+        return {"kind": "hashed_ngrams", "dim": encoder.dim, "sizes": sizes, **read}, {}
     if isinstance(encoder, ReducedEncoder):
         inner, arrays = encoder_parts(encoder.encoder, f"{prefix}.inner")
         own = {f"{prefix}.weights": encoder.weights, f"{prefix}.projection": encoder.projection}
@@ -102,7 +103,8 @@ def encoder_from(
     """
     kind = description.get("kind")
     if kind == "hashed_ngrams":
-        return HashedNgrams(int(description["dim"]), tuple(description["sizes"]), int(description["max_chars"]))
+        side = description.get("truncation_side", "right")  # the only side there was, in the first artefacts
+        return HashedNgrams(int(description["dim"]), tuple(description["sizes"]), int(description["max_chars"]), side)
     if kind == "reduced":
         inner = encoder_from(description["encoder"], arrays, given, f"{prefix}.inner")
         return ReducedEncoder(inner, _array(arrays, f"{prefix}.weights"), _array(arrays, f"{prefix}.projection"))

@@ -1,0 +1,89 @@
+"""What the site needs beyond its Markdown: pages of the repository's root, the API reference, formulas as MathML.
+
+Formulas become MathML while the site is built, so that a page needs no script and no network to show them.
+"""
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+# Files outside docs/ that are pages of the site; those that do not exist are left out.
+COPIED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "experiments/README.md": "experiments.md",
+}
+_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def modules() -> list[str]:
+    """Names of the public modules of the package."""
+    names = []
+    for path in sorted((ROOT / "racer_jax").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        if not any(part.startswith("_") for part in parts):
+            names.append(".".join(parts))
+    return names
+
+
+def _at_home(source: str, text: str) -> str:
+    """The links of a page that moves to the top of the site: relative to there, or as text where it lacks them."""
+
+    def moved(match: re.Match[str]) -> str:
+        path, _, anchor = match[1].partition("#")
+        target = (ROOT / source).parent.joinpath(path).resolve().relative_to(ROOT).as_posix()
+        home = COPIED.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
+        if home is None:
+            return f"] (`{target}`)"
+        if (ROOT / target).is_dir():
+            home += "/README.md"
+        return f"]({home}{'#' + anchor if anchor else ''})"
+
+    return _LINK.sub(moved, text)
+
+
+def on_config(config: Any) -> Any:
+    """Appends the API reference to the contents: the package, then its rooms."""
+    rooms: dict[str, list[Any]] = {}
+    for name in modules():
+        parts = name.split(".")
+        page = {name.removeprefix("racer_jax."): f"api/{name}.md"}
+        rooms.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
+    alone = rooms.pop("", [])
+    groups = []
+    for room, pages in rooms.items():
+        own = [page for page in alone if room in page]
+        alone = [page for page in alone if room not in page]
+        groups.append({room: own + pages})
+    config.nav.append({"API reference": alone + groups})
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that do not stand in docs/."""
+    for source, page in COPIED.items():
+        if (ROOT / source).exists():
+            text = _at_home(source, (ROOT / source).read_text(encoding="utf-8"))
+            files.append(File.generated(config, page, content=text))
+    for name in modules():
+        files.append(File.generated(config, f"api/{name}.md", content=f"# `{name}`\n\n::: {name}\n"))
+    return files
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turns formulas into MathML."""
+
+    def formula(match: re.Match[str]) -> str:
+        display = "block" if match[1] == "div" else "inline"
+        return str(convert(html.unescape(match[2]), display=display))
+
+    return _FORMULA.sub(formula, content)
