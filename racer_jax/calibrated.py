@@ -146,8 +146,8 @@ class Calibration:
             return np.full(num, len(self.groups))
         if len(groups) != num:
             raise ValueError(f"groups must name one group for each of the {num} queries, got {len(groups)}")
-        place = {name: i for i, name in enumerate(self.groups)}
-        return np.array([place.get(name, len(place)) for name in groups], np.int64)  # type: ignore[call-overload]
+        place: dict[str | None, int] = {name: i for i, name in enumerate(self.groups)}
+        return np.array([place.get(name, len(place)) for name in groups], np.int64)
 
     def feasible(self) -> np.ndarray:
         """Whether each group has a finite threshold at alpha, bool `[g]`."""
