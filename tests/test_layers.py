@@ -14,7 +14,19 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 # What a module of each layer may import of the package: its own layer and those before it.
 LAYERS = [
     {"data", "routers", "encoders"},
-    {"racer", "confidence", "pools", "checking", "plotting", "reporting", "runtime"},
+    {
+        "racer",
+        "confidence",
+        "pools",
+        "studies",
+        "voting",
+        "checking",
+        "plotting",
+        "study_plots",
+        "reporting",
+        "experiment",
+        "runtime",
+    },
     {"cli"},
 ]
 
