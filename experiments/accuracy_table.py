@@ -153,12 +153,12 @@ def tabulate(key: jax.Array, studies: list[Votes], benchmarks: list[Benchmark], 
 def order_of(votes: Votes) -> list[str]:
     """The ways as a reader looks for them: single models, each router's own, what bounds them."""
     singles = sorted((single_name(m) for m in votes.models), key=lambda name: -votes.ways[name].mean)
-    of_router = [
-        name
-        for router in votes.routers
-        for name, way in votes.ways.items()
-        if way.kind != "fixed alpha" and (name == router or name.startswith((f"{router} ", f"{router}:")))
-    ]
+    of_router = []
+    for router in votes.routers:
+        own = [name for name in votes.ways if name == router or name.startswith((f"{router} ", f"{router}:"))]
+        own = [name for name in own if votes.ways[name].kind != "fixed alpha"]
+        # The router and its fixed numbers of models first, then RACER.
+        of_router += sorted(own, key=lambda name: " + " in name)
     static = [STATIC_TOP] if STATIC_TOP in votes.ways else []
     return [*singles, PICKED_SINGLE, *static, *of_router, ORACLE]
 

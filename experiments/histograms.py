@@ -18,8 +18,8 @@ import numpy as np
 
 from racer_jax import reporting, study_plots
 from racer_jax.calibration import exact_alpha
-from racer_jax.exact import pool_law
-from racer_jax.experiment import Progress, Report, run_experiment
+from racer_jax.exact import SplitLaw, pool_law
+from racer_jax.experiment import Progress, Report, cells, num_cells, run_experiment, side_by_side
 from racer_jax.nonconformity import NullMode, tie_break
 from racer_jax.steps import pool_steps
 from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig
@@ -86,55 +86,55 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def num_cells(config: Config, benchmarks: list[Benchmark]) -> int:
-    return len(benchmarks) * len(config.router_names) * len(SCORES)
-
-
 def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
     """Splits every benchmark under every router and score; reads and writes nothing.
 
     The part that the other studies validate on is tested on here, so that the law of all splits is the law of these.
     """
-    rows, notes, number = [], {}, 0
-    for benchmark in benchmarks:
+
+    def cell(item: tuple[int, Benchmark, str, str]) -> list[Row]:
+        number, benchmark, router, score = item
+        tie_key, trial_key = jax.random.split(jax.random.fold_in(key, number))
         correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
-        notes[benchmark.name] = benchmark.notes
-        for router, scores in benchmark.scores.items():
-            for score, nonconformity_of in SCORES.items():
-                tie_key, trial_key = jax.random.split(jax.random.fold_in(key, number))
-                number += 1
-                nonconformity = nonconformity_of(scores, config.null)
-                pool = pool_steps(nonconformity, correct, tie_break(tie_key, nonconformity.shape))
-                how = {"num_calibration": num_calibration, "alpha": config.alpha}
-                trials = split_trials(trial_key, pool, num_trials=config.splits, **how)
-                law = pool_law(pool, **how)
-                for metric in METRICS:
-                    values = np.asarray(getattr(trials, metric)[:, 0], np.float64)
-                    unit = len(correct) - num_calibration
-                    edges = bin_edges(values, unit, config.bins)
-                    share = np.histogram(values, edges)[0] / len(values)
-                    if metric == "risk":
-                        weights = law.risk_probability[0]
-                        expected = np.histogram(law.risk_support[0], edges, weights=weights)[0]
-                    else:
-                        expected = np.diff([law.mixture["size"].cdf(edge)[0] for edge in edges])
-                    gap = np.abs(np.cumsum(share) - np.cumsum(expected)).max()
-                    rows.append(
-                        Row(
-                            benchmark=benchmark.name,
-                            router=ROUTERS[router],
-                            score=score,
-                            metric=metric,
-                            mean=float(values.mean()),
-                            std=float(values.std(ddof=1)),
-                            law_mean=float(getattr(law, f"{metric}_mean")[0]),
-                            law_std=float(getattr(law, f"{metric}_std")[0]),
-                            distance=float(gap),
-                            spread=study_plots.Spread(edges, share, expected, float(values.mean())),
-                        )
-                    )
-                progress(1)
-    return Result(rows, notes)
+        nonconformity = SCORES[score](benchmark.scores[router], config.null)
+        pool = pool_steps(nonconformity, correct, tie_break(tie_key, nonconformity.shape))
+        trials = split_trials(
+            trial_key, pool, num_calibration=num_calibration, alpha=config.alpha, num_trials=config.splits
+        )
+        law = pool_law(pool, num_calibration=num_calibration, alpha=config.alpha)
+        rows = []
+        for metric in METRICS:
+            values = np.asarray(getattr(trials, metric)[:, 0], np.float64)
+            spread = spread_of(metric, values, law, len(correct) - num_calibration, config.bins)
+            rows.append(
+                Row(
+                    benchmark=benchmark.name,
+                    router=ROUTERS[router],
+                    score=score,
+                    metric=metric,
+                    mean=spread.mean,
+                    std=float(values.std(ddof=1)),
+                    law_mean=float(getattr(law, f"{metric}_mean")[0]),
+                    law_std=float(getattr(law, f"{metric}_std")[0]),
+                    distance=float(np.abs(np.cumsum(spread.share) - np.cumsum(spread.law)).max()),
+                    spread=spread,
+                )
+            )
+        progress(1)
+        return rows
+
+    rows = [row for rows in side_by_side(cell, cells(benchmarks)) for row in rows]
+    return Result(rows, {benchmark.name: benchmark.notes for benchmark in benchmarks})
+
+
+def spread_of(metric: str, values: np.ndarray, law: SplitLaw, num_test: int, bins: int) -> study_plots.Spread:
+    """Shares of the splits in bins, and what the law gives them."""
+    edges = bin_edges(values, num_test, bins)
+    if metric == "risk":
+        expected = np.histogram(law.risk_support[0], edges, weights=law.risk_probability[0])[0]
+    else:
+        expected = np.diff([law.mixture[metric].cdf(edge)[0] for edge in edges])
+    return study_plots.Spread(edges, np.histogram(values, edges)[0] / len(values), expected, float(values.mean()))
 
 
 def bin_edges(values: np.ndarray, unit: int, bins: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from scipy.special import ndtri
 
 from racer_jax import guarantees, reporting, study_plots
 from racer_jax.exact import pool_law
-from racer_jax.experiment import Progress, Report, left_table, run_experiment
+from racer_jax.experiment import Progress, Report, cells, left_table, num_cells, run_experiment, side_by_side
 from racer_jax.nonconformity import NullMode, tie_break
 from racer_jax.steps import pool_steps
 from racer_jax.studies import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
@@ -91,55 +91,47 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def num_cells(config: Config, benchmarks: list[Benchmark]) -> int:
-    return len(benchmarks) * len(config.router_names) * len(SCORES)
-
-
 def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
     """Splits every benchmark under every router and score; reads and writes nothing."""
     alphas = reporting.parse_alphas(config.alphas)
-    rows, notes, number = [], {}, 0
-    for benchmark in benchmarks:
+
+    def cell(item: tuple[int, Benchmark, str, str]) -> Row:
+        number, benchmark, router, score = item
+        tie_key, trial_key = jax.random.split(jax.random.fold_in(key, number))
         num_calibration, num_validation = benchmark.part_sizes
         correct = benchmark.test.correct
-        notes[benchmark.name] = benchmark.notes
-        for router, scores in benchmark.scores.items():
-            for score, nonconformity_of in SCORES.items():
-                tie_key, trial_key = jax.random.split(jax.random.fold_in(key, number))
-                number += 1
-                nonconformity = nonconformity_of(scores, config.null)
-                pool = pool_steps(nonconformity, correct, tie_break(tie_key, nonconformity.shape))
-                trials = stream_trials(
-                    trial_key,
-                    pool,
-                    num_calibration=num_calibration,
-                    num_validation=num_validation,
-                    alpha=alphas,
-                    num_trials=config.splits,
-                )
-                law = pool_law(pool, num_calibration=num_calibration, alpha=alphas).risk_mean
-                risk = trials["risk"].mean
-                error = trials["risk"].std / np.sqrt(config.splits)
-                distance = np.where(np.abs(risk - law) < 1e-12, 0.0, risk - law)
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    z = np.where(distance == 0, 0.0, distance / error)
-                rows.append(
-                    Row(
-                        benchmark=benchmark.name,
-                        label=f"{ROUTERS[router]} + {score}",
-                        num_calibration=num_calibration,
-                        num_test=len(correct) - num_calibration - num_validation,
-                        risk=risk,
-                        error=error,
-                        law=law,
-                        sharp=guarantees.sharp_risk(alphas, num_calibration),
-                        z=z,
-                        size=trials["size"].mean,
-                        avoidable_miss=trials["avoidable_miss"].mean,
-                    )
-                )
-                progress(1)
-    return Result(alphas, rows, notes)
+        nonconformity = SCORES[score](benchmark.scores[router], config.null)
+        pool = pool_steps(nonconformity, correct, tie_break(tie_key, nonconformity.shape))
+        trials = stream_trials(
+            trial_key,
+            pool,
+            num_calibration=num_calibration,
+            num_validation=num_validation,
+            alpha=alphas,
+            num_trials=config.splits,
+        )
+        law = pool_law(pool, num_calibration=num_calibration, alpha=alphas).risk_mean
+        error = trials["risk"].std / np.sqrt(config.splits)
+        distance = np.where(np.abs(trials["risk"].mean - law) < 1e-12, 0.0, trials["risk"].mean - law)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(distance == 0, 0.0, distance / error)
+        progress(1)
+        return Row(
+            benchmark=benchmark.name,
+            label=f"{ROUTERS[router]} + {score}",
+            num_calibration=num_calibration,
+            num_test=len(correct) - num_calibration - num_validation,
+            risk=trials["risk"].mean,
+            error=error,
+            law=law,
+            sharp=guarantees.sharp_risk(alphas, num_calibration),
+            z=z,
+            size=trials["size"].mean,
+            avoidable_miss=trials["avoidable_miss"].mean,
+        )
+
+    rows = side_by_side(cell, cells(benchmarks))
+    return Result(alphas, rows, {benchmark.name: benchmark.notes for benchmark in benchmarks})
 
 
 def report(config: Config, result: Result) -> Report:

@@ -1,8 +1,10 @@
 """The shell around every study: options in, tables, pictures and files out; the study itself is free of all that."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,10 +13,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from racer_jax import reporting, runtime
-from racer_jax.studies import Benchmark, StudyConfig, run_key, study
+from racer_jax.studies import SCORES, Benchmark, StudyConfig, run_key, study
 
 C = TypeVar("C", bound=StudyConfig)
 R = TypeVar("R")
+Item = TypeVar("Item")
 Progress = Callable[[int], object]
 
 
@@ -46,6 +49,23 @@ def left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     width = max(len(row[0]) for row in [header, *rows])
     lines = [[row[0].ljust(width), *row[1:]] for row in rows]
     return reporting.text_table([header[0].ljust(width), *header[1:]], lines)
+
+
+def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:
+    """Results in the order of the items; each pool compiles anew, on one core, so that several use all cores."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        return list(threads.map(function, items))
+
+
+def cells(benchmarks: Sequence[Benchmark]) -> list[tuple[int, Benchmark, str, str]]:
+    """Number, benchmark, router and score of every cell of a table."""
+    found = [(benchmark, router, score) for benchmark in benchmarks for router in benchmark.scores for score in SCORES]
+    return [(number, *cell) for number, cell in enumerate(found)]
+
+
+def num_cells(config: StudyConfig, benchmarks: Sequence[Benchmark]) -> int:
+    """How many `cells` there are."""
+    return len(benchmarks) * len(config.router_names) * len(SCORES)
 
 
 def publish(config: StudyConfig, result: Any, report: Report, seconds: float) -> None:

@@ -6,15 +6,26 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from racer_jax.plotting import _COLORS, _STYLE, _grid, _legend, _percent
+from racer_jax.plotting import _COLORS, _STYLE, _grid, _percent
 
 # A router keeps its colour, a score its line: RACER-G solid, RACER-P dashed.
 _LINES = {"RACER-G": "-", "RACER-P": "--"}
 _MARKS = {"RACER-G": "o", "RACER-P": "s"}
 _GREY = "0.35"
+# Marks of the fixed numbers of models.
+_FIXED = {"top-2": "<", "top-3": "^", "top-5": ">"}
+# Colour and name of each kind of way of answering.
+_KINDS = {
+    "single": ("0.6", "single model"),
+    "router": (_COLORS[0], "router alone"),
+    "racer": (_COLORS[1], "RACER"),
+    "ensemble": (_COLORS[2], "fixed number of models"),
+    "bound": (_COLORS[3], "bound: oracle or chance"),
+}
 
 
 class RiskLine(NamedTuple):
@@ -111,6 +122,16 @@ class Trade(NamedTuple):
     error: float
 
 
+def _legend(figure: Figure, *panels: Axes, columns: int = 8) -> None:
+    """One entry for each label of the panels, below them all."""
+    entries: dict[str, Artist] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    ncols = min(len(entries), columns)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=ncols, fontsize=8)
+
+
 def split_label(label: str) -> tuple[str, str]:
     """Router and score of a label such as `KNNR + RACER-G`."""
     router, _, score = label.partition(" + ")
@@ -141,7 +162,7 @@ def risk_law_figure(alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLin
             for i, (label, line) in enumerate(lines.items()):
                 router, score = split_label(label)
                 top.plot(alpha, line.mean, _MARKS[score], color=colors[router], ms=4, mfc="none")
-                place = np.arange(len(alpha)) + (i - len(lines) / 2) * 0.1
+                place = np.arange(len(alpha)) + (i - (len(lines) - 1) / 2) * 0.12
                 with np.errstate(divide="ignore", invalid="ignore"):
                     z = np.where(line.mean == line.law, 0.0, (line.mean - line.law) / line.error)
                 bottom.plot(place, z, _MARKS[score], color=colors[router], ms=4, label=label)
@@ -184,9 +205,10 @@ def spread_figure(
                 for offset, metric in enumerate(("risk", "size")):
                     panel = axes[2 * row + offset, column]
                     for score, spread in by_router[router][metric].items():
+                        width = np.diff(spread.edges)  # densities: the bins of two scores differ in width
                         style = {"color": colors[score], "alpha": 0.5}
-                        panel.stairs(spread.share, spread.edges, fill=True, label=score, **style)
-                        panel.stairs(spread.law, spread.edges, color="k", lw=0.9, label="exact law")
+                        panel.stairs(spread.share / width, spread.edges, fill=True, label=score, **style)
+                        panel.stairs(spread.law / width, spread.edges, color="k", lw=0.9, label="exact law")
                     panel.set_xlabel("test risk of a split" if metric == "risk" else "models called per query")
                     panel.set_yticks([])
                     if metric == "risk":
@@ -252,21 +274,25 @@ def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> F
     Returns:
       One panel for each benchmark, ways from top to bottom.
     """
-    kinds = dict(zip(("single", "router", "racer", "ensemble", "bound"), ("0.6", *_COLORS[:4]), strict=True))
     longest = max(len(bars) for bars in panels.values())
     with mpl.rc_context(_STYLE):
-        figure, axes = _grid(1, len(panels), 0.2 * longest + 1.6)
-        figure.set_size_inches(5.6 * len(panels) + 0.4, 0.2 * longest + 1.6)
+        figure, axes = _grid(1, len(panels), 0.19 * longest + 1.8)
+        figure.set_size_inches(5.8 * len(panels) + 0.4, 0.19 * longest + 1.8)
         for panel, (name, bars) in zip(axes[0], panels.items(), strict=True):
             place = -np.arange(len(bars))
-            for y, bar in zip(place, bars.values(), strict=True):
-                panel.errorbar(bar.mean, y, xerr=bar.std, fmt="o", ms=4, color=kinds[bar.kind], lw=1)
+            for kind, (color, label) in _KINDS.items():
+                rows = [(y, bar) for y, bar in zip(place, bars.values(), strict=True) if bar.kind == kind]
+                if rows:
+                    mean, std = [bar.mean for _, bar in rows], [bar.std for _, bar in rows]
+                    panel.errorbar(mean, [y for y, _ in rows], xerr=std, fmt="o", ms=4, color=color, lw=1, label=label)
+            panel.axvline(max(bar.mean for bar in bars.values() if bar.kind == "single"), color="0.6", ls=":", lw=1)
             panel.set_yticks(place, list(bars), fontsize=7)
             panel.set_ylim(-len(bars) + 0.4, 0.6)
-            panel.set_title(name)
-            panel.set_xlabel("test accuracy (bar: standard deviation over splits)")
+            panel.set_title(name.replace(", ", "\n"))
+            panel.set_xlabel("test accuracy ± sd over splits")
             _percent(panel, "x")
-        figure.suptitle(f"Accuracy of every way of answering\n{subtitle}")
+        figure.suptitle(f"Accuracy of every way of answering (dotted: the best single model)\n{subtitle}")
+        _legend(figure, axes[0, 0])
     return figure
 
 
@@ -288,7 +314,7 @@ def tradeoff_figure(
       Two rows, a column for each benchmark.
     """
     with mpl.rc_context(_STYLE):
-        figure, axes = _grid(2, len(trades), 6.6)
+        figure, axes = _grid(2, len(trades), 7.4)
         for column, name in enumerate(trades):
             top, bottom = axes[:, column]
             colors = _router_colors([label for label in trades[name] if " + " in label])
@@ -296,16 +322,23 @@ def tradeoff_figure(
                 router, score = split_label(label)
                 saved, gain = [p.saved for p in points], [p.gain for p in points]
                 top.plot(saved, gain, _LINES[score], color=colors[router], lw=0.9, alpha=0.6)
-            others = [label for label in trades[name] if " + " not in label]
             for label, trade in trades[name].items():
-                if " + " in label:
-                    router, score = split_label(label)
-                    style = {"fmt": _MARKS[score], "color": colors[router], "ms": 6}
+                router, score = split_label(label)
+                own, _, rest = label.partition(": ")
+                if score:
+                    style = {"fmt": _MARKS[score], "color": colors[router], "ms": 7}
+                elif rest:
+                    style = {
+                        "fmt": _FIXED.get(rest.partition(",")[0], "x"),
+                        "color": colors[own],
+                        "ms": 5,
+                        "mfc": "none",
+                    }
                 else:
-                    style = {"fmt": "^v<>Dp*"[others.index(label) % 7], "color": _GREY, "ms": 5}
+                    style = {"fmt": "*" if "single" in label else "D", "color": "k", "ms": 7}
                 top.errorbar(trade.saved, trade.gain, yerr=trade.error, lw=0.8, label=label, **style)
             top.axhline(0, color="0.4", lw=0.8)
-            top.set_title(name)
+            top.set_title(name.replace(", ", "\n"))
             top.set_xlabel("model calls saved")
             shown = [p.gain for p in trades[name].values()]
             top.set_ylim(min(shown) - 0.02, max(shown) + 0.02)
@@ -318,14 +351,11 @@ def tradeoff_figure(
             low, high = pairs.min(), pairs.max()
             bottom.set_ylim(low - 0.02, high + 0.01)
             _percent(bottom, "y")
-        axes[0, 0].set_ylabel("accuracy gained over all models, tuned")
+        axes[0, 0].set_ylabel("accuracy over all models, tuned")
         axes[1, 0].set_ylabel("test accuracy")
-        entries: dict[str, Artist] = {}
-        for panel in (axes[0, 0], axes[1, 0]):
-            handles, labels = panel.get_legend_handles_labels()
-            entries |= dict(zip(labels, handles, strict=True))
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize=7)
-        figure.suptitle(f"What fewer calls cost or bring (lines: one alpha each)\n{subtitle}")
+        _legend(figure, axes[0, 0], axes[1, 0], columns=4)
+        note = "lines: fixed alphas; filled marks: chosen on validation; bars: standard error over questions"
+        figure.suptitle(f"What fewer calls cost or bring ({note})\n{subtitle}")
     return figure
 
 
@@ -375,10 +405,10 @@ def heatmap_figure(alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choi
     labels = list(next(iter(panels.values())))
     num_votes = max(len(choices.weightings) for by_label in panels.values() for choices in by_label.values())
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
-        figure, axes = _grid(len(labels), len(panels), (0.32 * num_votes + 0.75) * len(labels) + 1.0)
+        figure, axes = _grid(len(labels), len(panels), (0.26 * num_votes + 0.4) * len(labels) + 1.6)
         image = None
         for column, (name, by_label) in enumerate(panels.items()):
-            axes[0, column].set_title(name)
+            axes[0, column].set_title(name.replace(", ", "\n"))
             for row, label in enumerate(labels):
                 panel, (weightings, share) = axes[row, column], by_label[label]
                 image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=1)
