@@ -17,9 +17,12 @@ from racer_jax.aggregation import answer_codes, model_order, prefix_answers, vot
 from racer_jax.nonconformity import NullMode, tie_break
 from racer_jax.selection import TEMPERATURES, Selections, VoteTables, select, vote_tables
 from racer_jax.steps import Pool, pool_steps
-from racer_jax.studies import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig, model_pools, subpool
+from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig, model_pools, subpool
 from racer_jax.trials import split_parts
 
+# The paper's risk levels, and more of the small ones: pools of strong models are seldom all wrong, so that between .01
+# and .05 their sets shrink from nearly all models to one.
+VOTE_ALPHAS = "0.01,0.02,0.03,0.04,0.05,0.07,0.1,0.15,0.2,0.3,0.4,0.5"
 TOP_K = (2, 3, 5)
 NUM_RANDOM_ORDERS = 16
 # Names of the ways of answering that do not depend on a router.
@@ -33,7 +36,7 @@ ORACLE = "oracle: any model right"
 class VoteConfig(StudyConfig):
     """What every study of votes asks for."""
 
-    alphas: Annotated[str, "risk levels to choose from, listed or first:last:step"] = PAPER_ALPHAS
+    alphas: Annotated[str, "risk levels to choose from, listed or first:last:step"] = VOTE_ALPHAS
     splits: Annotated[int, "random splits of each training of the routers"] = 200
     repeats: Annotated[int, "trainings of the routers, on other questions each time where the data is in one part"] = 5
     tolerance: Annotated[float, "standard errors within which the smallest set is chosen; 0: the best"] = 1.0
@@ -231,11 +234,12 @@ class _Repeat:
         self._add_singles()
 
     def _parts(self, pool: Pool) -> np.ndarray:
-        """The part of each query in each split; by query, so that one pool's splits are those of all."""
+        """The part of each query in each split, the same whatever the pool of models and the score."""
         if self.part is None:
             num_calibration, num_validation = self.benchmark.part_sizes
             counts = {"num_calibration": num_calibration, "num_validation": num_validation}
-            self.part = split_parts(self.split_key, jnp.arange(self.config.splits), pool, **counts)
+            by_query = pool._replace(order=np.arange(self.num, dtype=np.int32))  # not in the order of one score
+            self.part = split_parts(self.split_key, jnp.arange(self.config.splits), by_query, **counts)
             self.test = (self.part == 2).astype(np.float32)
         return self.part
 

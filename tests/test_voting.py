@@ -54,7 +54,8 @@ def parts_and_keys(made, repeat):
     nonconformity = gap(benchmark.scores["knn"], config.null)
     pool = pool_steps(nonconformity, benchmark.test.correct, ties)
     calibration, validation = benchmark.part_sizes
-    part = split_parts(split_key, jnp.arange(SPLITS), pool, num_calibration=calibration, num_validation=validation)
+    by_query = pool._replace(order=np.arange(len(benchmark.test), dtype=np.int32))
+    part = split_parts(split_key, jnp.arange(SPLITS), by_query, num_calibration=calibration, num_validation=validation)
     return part, ties, nonconformity, pool
 
 
