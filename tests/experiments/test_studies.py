@@ -55,7 +55,11 @@ def read_rows(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("module", PICTURES, ids=lambda module: module.__name__.split(".")[1])
+# The run of the whole paper goes through all six; each command by itself compiles anew.
+ALONE = [module if module is set_size else pytest.param(module, marks=pytest.mark.slow) for module in PICTURES]
+
+
+@pytest.mark.parametrize("module", ALONE, ids=lambda module: module.__name__.split(".")[1])
 def test_each_runs_on_any_table(module, tmp_path, capsys):
     save(table(120, groups=("maths",)), tmp_path / "logs.npz")
     arguments = ["--data", str(tmp_path / "logs.npz"), "--routers", "knn", "--neighbors", "10"]
