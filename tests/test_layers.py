@@ -15,7 +15,8 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 LAYERS = [
     {"data", "routers", "encoders"},
     {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
-    | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"},
+    | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"}
+    | {"studies", "voting", "study_plots", "experiment"},
     {"streaming", "commands", "cli"},
 ]
 

@@ -1,0 +1,107 @@
+"""The whole paper in one run: every table and figure, the routers of each corpus trained once for all of them.
+
+    python -m experiments.paper                     # the embedded simulated pool throughout
+    python -m experiments.paper --data FOLDER       # FOLDER/routerdc (correctness) and FOLDER/routerbench (answers)
+
+Table 2 and Figures 2, 5 and 8 need correctness alone and are made from RouterDC's files, the paper's own pool. Table 1
+and Figures 3, 6 and 7 need answers and are made from RouterBench. Each is also a command of its own.
+"""
+
+import sys
+import time
+
+START = time.perf_counter()  # before the imports, which are part of what a user waits for
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import jax
+from tqdm import tqdm
+
+from experiments import accuracy_table, ensemble_tradeoff, histograms, risk_table, selection_heatmap, set_size
+from racer_jax import reporting
+from racer_jax.experiment import Report, publish, set_up
+from racer_jax.studies import EncoderName, StudyConfig, run_key, study
+from racer_jax.voting import vote_study
+
+# What each corpus is for; in one folder, or the simulated pool for both.
+CORRECTNESS, ANSWERS = "routerdc", "routerbench"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the run."""
+
+    data: Annotated[Path | None, "folder with routerdc/ and routerbench/; the simulated pool when not given"] = None
+    encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = "hashed"
+    routers: Annotated[str, "routers, listed: knn, mlp, routerdc"] = "knn,mlp,routerdc"
+    queries: Annotated[int, "queries of each benchmark and part at most; 0 for all"] = 0
+    risk_splits: Annotated[int, "random splits of Table 2 and of the histograms"] = 10_000
+    splits: Annotated[int, "random splits of each training of the routers, for votes"] = 200
+    repeats: Annotated[int, "trainings of the routers, for votes"] = 5
+    seed: Annotated[int, "seed of everything"] = 0
+    cache: Annotated[Path | None, "folder that keeps router scores, embeddings and compiled code between runs"] = None
+    output: Annotated[Path, "folder of the results, with a folder for each table or figure"] = Path("results/paper")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Reads the options, makes everything, prints and writes it; returns the exit status."""
+    begin = START if arguments is None else time.perf_counter()
+    config = reporting.parse_config(Config, "Every table and figure of the paper.", arguments)
+    shared = {name: getattr(config, name) for name in ("encoder", "routers", "queries", "seed", "cache")}
+    correctness, answers = (None if config.data is None else config.data / part for part in (CORRECTNESS, ANSWERS))
+
+    def configured(module: ModuleType, data: Path | None, **options: Any) -> Any:
+        return module.Config(data=data, output=config.output / module.__name__.split(".")[-1], **shared, **options)
+
+    try:
+        set_up(StudyConfig(**shared))
+        risks = (
+            (risk_table, {"splits": config.risk_splits}),
+            (histograms, {"splits": config.risk_splits}),
+            (set_size, {}),
+        )
+        passed = True
+        with tqdm(total=8, unit="part", disable=None) as bar:
+
+            def done(module: ModuleType, own: Any, result: Any, since: float) -> bool:
+                found: Report = module.report(own, result)
+                title = (module.__doc__ or "").partition("\n")[0]
+                print(f"\n=== {title}\n")
+                publish(own, result, found, time.perf_counter() - since)
+                bar.update(1)
+                return found.passed
+
+            benchmarks = study(StudyConfig(data=correctness, **shared))
+            bar.update(1)
+            for module, options in risks:
+                since, own = time.perf_counter(), configured(module, correctness, **options)
+                passed &= done(module, own, module.run(run_key(own), benchmarks, own), since)
+
+            since = time.perf_counter()
+            voting = {"splits": config.splits, "repeats": config.repeats}
+            own = configured(accuracy_table, answers, **voting)
+            answered = study(own)
+            vote_key, tie_key = jax.random.split(run_key(own))
+            votes = vote_study(vote_key, answered, own, lambda _: None)
+            bar.update(1)
+            silent = [benchmark for benchmark in benchmarks if benchmark.test.answers is None]
+            done(accuracy_table, own, accuracy_table.tabulate(tie_key, votes, [*answered, *silent], own), since)
+            for module, result in (
+                (ensemble_tradeoff, ensemble_tradeoff.trades(votes)),
+                (selection_heatmap, selection_heatmap.choices(votes)),
+            ):
+                done(module, configured(module, answers, **voting), result, time.perf_counter())
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    wall, cpu = time.perf_counter() - begin, time.process_time()
+    print(f"\nIn all {wall:.1f} s ({cpu:.1f} s of CPU time), from the import to the last file.")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
