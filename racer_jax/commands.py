@@ -258,7 +258,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
 def report(parsed: argparse.Namespace) -> None:
     """`report`."""
     try:
-        from racer_jax.report import write_report
+        write_report = importlib.import_module("racer_jax.report").write_report
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"the report cannot be made: {error}") from None
     _regular(parsed.output)
@@ -393,7 +393,7 @@ def doctor(parsed: argparse.Namespace) -> None:
     start = time.perf_counter()
     jax.block_until_ready(jax.jit(lambda x: x * 2)(np.ones(4, np.float32)))
     compiled = time.perf_counter() - start
-    cache = jax.config.jax_compilation_cache_dir
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     found = {
         **environment(),
         "packages": versions,
