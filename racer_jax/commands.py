@@ -390,7 +390,7 @@ def doctor(parsed: argparse.Namespace) -> None:
     start = time.perf_counter()
     jax.block_until_ready(jax.jit(lambda x: x * 2)(np.ones(4, np.float32)))
     compiled = time.perf_counter() - start
-    cache = jax.config.jax_compilation_cache_dir
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     found = {
         **environment(),
         "packages": versions,

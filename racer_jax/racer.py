@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
+from pathlib import Path
 from typing import Any, overload
 
 import jax
@@ -355,7 +356,7 @@ class Racer:
     # --- routing -----------------------------------------------------------------------------------------------------
 
     @overload
-    def route(self, texts: str, groups: Groups = None) -> Decision: ...
+    def route(self, texts: str, groups: Groups = None) -> Decision: ...  # type: ignore[overload-overlap]
 
     @overload
     def route(self, texts: Sequence[str], groups: Groups = None) -> Decisions: ...
@@ -607,10 +608,10 @@ class Racer:
         try:
             return cls._from_parts(description, arrays, encoder)
         except parts.OtherEncoderError as error:
-            raise artefact.OtherWeightsError(str(error), path=path) from None
+            raise artefact.OtherWeightsError(str(error), path=Path(path)) from None
         except (KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise artefact.CorruptError(f"is not an artefact of this format: {problem}", path=path) from None
+            raise artefact.CorruptError(f"is not an artefact of this format: {problem}", path=Path(path)) from None
 
     def _to_parts(self) -> tuple[dict[str, Any], parts.Arrays]:
         arrays: parts.Arrays = {"trained_on": self.trained_on}
