@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, naive_jax, naive_numpy, workload
-from harness import ROOT, interleaved, report, seconds
+from harness import ROOT, report, seconds
 from reference_c import Reference, build
+from timing import interleaved
 
 from racer_jax import reference, reporting, runtime
 from racer_jax.exact import SplitLaw, pool_law

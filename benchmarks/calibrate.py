@@ -13,7 +13,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import interleaved, report, seconds
+from harness import report, seconds
+from timing import interleaved
 
 from racer_jax import calibrate, miss_budget, reporting
 

@@ -171,7 +171,7 @@ def compare(name: str, folder: Path, tokens: list[list[int]], config: Config) ->
     if error > (1e-4 if config.dtype == "float32" else 0.05):
         raise ValueError(f"{name}: the two sides differ by {error:.2g}")
     times = interleaved(variants, config.rounds)
-    warm = times["ours"].warm, times["torch"].warm
+    warm = times["ours"].wall, times["torch"].wall
     share = flops(folder, batches) / warm[0] / (config.peak_tflops * 1e12) if config.peak_tflops else float("nan")
     return Row(
         name,

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 from baselines import BestNumpy, problem
-from harness import Timing, interleaved, report, seconds
+from harness import report, seconds
 from matplotlib.figure import Figure
+from timing import Timing, interleaved
 
 from racer_jax import reporting, runtime
 from racer_jax.steps import pool_steps

@@ -1,16 +1,13 @@
-"""What the benchmarks of the engine share: interleaved timing, fresh processes, and how figures are shown."""
+"""What the benchmarks of the engine share: fresh processes, and how figures are shown."""
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from baselines import workload
 
@@ -18,45 +15,6 @@ from racer_jax import reporting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/benchmarks")
-
-
-class Timing(NamedTuple):
-    """Seconds of one variant.
-
-    Attributes:
-      first: Wall time of the first call: compilation, if any, and the run.
-      wall: Median wall time of the later ones.
-      cpu: Median CPU time of the process, over all threads.
-      best: Smallest wall time: what an undisturbed machine does.
-    """
-
-    first: float
-    wall: float
-    cpu: float
-    best: float
-
-    def times(self, factor: float) -> "Timing":
-        """Extrapolated."""
-        return Timing(*(value * factor for value in self))
-
-
-def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
-    """Times variants in turn, so that what disturbs the machine disturbs them all alike."""
-    first = {}
-    wall: dict[str, list[float]] = {name: [] for name in variants}
-    cpu: dict[str, list[float]] = {name: [] for name in variants}
-    for name, run in variants.items():
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        first[name] = time.perf_counter() - start
-    for _ in range(rounds):
-        for name, run in variants.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(run())
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - start_cpu)
-    median = statistics.median
-    return {name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name])) for name in variants}
 
 
 def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:

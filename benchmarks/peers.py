@@ -21,7 +21,8 @@ from typing import Annotated
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, workload
-from harness import interleaved, report, seconds
+from harness import report, seconds
+from timing import interleaved
 
 from racer_jax import miss_budget, reporting, runtime
 from racer_jax.steps import pool_steps

@@ -1,41 +1,47 @@
-"""Interleaved timing, shared by the benchmarks of encoders and routers."""
+"""Interleaved timing, shared by all benchmarks: compile time apart, CPU time beside wall time."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
 
 
 class Timing(NamedTuple):
     """Seconds of one variant.
 
     Attributes:
-      first: The first call, compilation included.
-      warm: Median of the rounds after it.
-      rounds: Each of them.
+      first: Wall time of the first call: compilation, if any, and the run.
+      wall: Median wall time of the later ones.
+      cpu: Median CPU time of the process, over all threads.
+      best: Smallest wall time: what an undisturbed machine does.
     """
 
     first: float
-    warm: float
-    rounds: list[float]
+    wall: float
+    cpu: float
+    best: float
+
+    def times(self, factor: float) -> "Timing":
+        """Extrapolated."""
+        return Timing(*(value * factor for value in self))
 
 
-def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Times variants in turn, so that what else the machine does falls on all of them.
-
-    Args:
-      variants: Name -> function that returns when its work is done.
-      rounds: How often each runs after its first call.
-    """
-
-    def seconds(function: Callable[[], object]) -> float:
+def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """Times variants in turn, so that what disturbs the machine disturbs them all alike."""
+    first = {}
+    wall: dict[str, list[float]] = {name: [] for name in variants}
+    cpu: dict[str, list[float]] = {name: [] for name in variants}
+    for name, run in variants.items():
         start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-
-    first = {name: seconds(function) for name, function in variants.items()}
-    times: dict[str, list[float]] = {name: [] for name in variants}
+        jax.block_until_ready(run())
+        first[name] = time.perf_counter() - start
     for _ in range(rounds):
-        for name, function in variants.items():
-            times[name].append(seconds(function))
-    return {name: Timing(first[name], median(times[name]), times[name]) for name in variants}
+        for name, run in variants.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            jax.block_until_ready(run())
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - start_cpu)
+    median = statistics.median
+    return {name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name])) for name in variants}

@@ -178,9 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
             [
                 [
                     name,
-                    f"{1e3 * timing.warm / config.steps:.0f}",
+                    f"{1e3 * timing.wall / config.steps:.0f}",
                     f"{timing.first:.1f}",
-                    f"{timing.warm / times['ours'].warm:.2f}x",
+                    f"{timing.wall / times['ours'].wall:.2f}x",
                 ]
                 for name, timing in times.items()
             ],
