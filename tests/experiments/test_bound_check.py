@@ -96,6 +96,7 @@ def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
     assert (check.exact_std[1:] > whole.exact_std[1:]).all()
 
 
+@pytest.mark.slow  # two processes are in every run in test_trials.py
 def test_two_processes_find_what_one_does(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", scores=rng.random((60, 2)), correct=rng.random((60, 2)) < 0.5)

@@ -87,6 +87,7 @@ def test_other_data_is_another_run(trained):
         run(graded=graded, folder=trained[3])
 
 
+@pytest.mark.slow  # in every run for a small model, in test_runs.py
 def test_four_devices_equal_one(tmp_path):
     config = replace(CONFIG, dropout=False, router=replace(CONFIG.router, steps_per_round=6, num_rounds=1))
     code = f"""
