@@ -193,7 +193,6 @@ def table(result: Result, cell: BoundCheck) -> str:
     shown = {i for i, alpha in enumerate(result.alphas) if alpha in SHOWN}
     out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
     worst = sorted(failed, key=lambda i: -abs(cell.z[i]))[:MOST_FAILED]
-    out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
     levels = sorted(shown.union(worst, out_of_reach)) or list(range(len(result.alphas)))
     hidden = len(set(failed) - set(levels))
     rows = [
