@@ -49,7 +49,7 @@ class Pool(NamedTuple):
       threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that shape.
       order: The query at each position, int32 `[N]`.
       covered: How many queries a threshold at each position covers, int32 `[N + 1]`; they are the first ones.
-      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`, and what was asked for.
+      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`, and those asked for.
     """
 
     threshold: np.ndarray | TieBroken
