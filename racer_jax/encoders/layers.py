@@ -154,11 +154,20 @@ def embedding(num: int, features: int, *, dtype: DTypeLike, param_dtype: DTypeLi
 
 
 def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
-    """Zeroes entries with probability `rate` and scales up the rest; without a key it does nothing."""
+    """Zeroes entries with probability `rate` and scales up the rest; without a key it does nothing.
+
+    An entry takes as many random bits as its rate has binary digits, one where the rate is a half and 16 at most, to
+    which the rate is rounded; a float for each would cost as much as a layer. What is left is scaled by the rounded
+    rate, so that its mean is exact.
+    """
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+    bits = next(bits for bits in (1, 2, 4, 8, 16) if bits == 16 or (rate * 2**bits).is_integer())
+    num_zeroed = min(round(rate * 2**bits), 2**bits - 1)
+    words = jax.random.bits(key, (1, -(-x.size * bits // 32)), jnp.uint32)
+    drawn = (words >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]) & np.uint32(2**bits - 1)
+    keep = (drawn >= num_zeroed).reshape(-1)[: x.size].reshape(x.shape)
+    return jnp.where(keep, x / (1 - num_zeroed / 2**bits), jnp.zeros((), x.dtype))
 
 
 def split_key(key: jax.Array | None, num: int) -> list[jax.Array | None]:

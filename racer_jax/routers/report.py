@@ -1,15 +1,17 @@
 """Training over seeds, and what a run says about itself: where it stopped, what it reached on rows it never saw."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted
 
 # Scores that vary less than this over the held-out queries carry nothing about the query.
@@ -153,13 +155,18 @@ def split_rows(
     return tuple(array[~held] for array in arrays), tuple(array[held] for array in arrays)
 
 
-@partial(jax.jit, static_argnames=("fit", "config"))
 def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:
-    if len(keys) > 1:
-        return jax.vmap(lambda key: fit(key, arrays, config))(keys)
-    # Not under vmap, where a run that stopped early would go on computing.
-    one: tuple[Any, Fitted] = jax.tree.map(lambda a: a[None], fit(keys[0], arrays, config))
-    return one
+    one = lambda key: fit(key, arrays, config)  # noqa: E731
+    # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
+    if len(keys) == 1 or jax.default_backend() == "cpu":
+        return lax.map(one, keys)
+    return jax.vmap(one)(keys)
+
+
+@functools.cache
+def _compiled() -> Callable[..., tuple[Any, Fitted]]:
+    # Once it is called: the options need a device.
+    return jax.jit(_over_keys, static_argnames=("fit", "config"), compiler_options=compiler_options())
 
 
 def fit_over_keys(
@@ -184,7 +191,7 @@ def fit_over_keys(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
-    states, fits = _over_keys(_fold_in(keys, 1), arrays, fit, config)
+    states, fits = _compiled()(_fold_in(keys, 1), arrays, fit, config)
     graph = nnx.graphdef(abstract)
     routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], states)) for i in range(len(keys))]
     reports = [
