@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from racer_jax.encoders.layers import compiler_options
@@ -164,9 +166,15 @@ def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitte
 
 
 @functools.cache
-def _compiled() -> Callable[..., tuple[Any, Fitted]]:
-    # Once it is called: the options need a device.
-    return jax.jit(_over_keys, static_argnames=("fit", "config"), compiler_options=compiler_options())
+def _compiled(mesh: Mesh) -> Callable[..., tuple[Any, Fitted]]:
+    """`_over_keys` with the seeds spread over devices."""
+
+    def spread(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> Any:
+        part = lambda keys, arrays: _over_keys(keys, arrays, fit, config)  # noqa: E731
+        own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+        return jax.shard_map(part, mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False)(keys, arrays)
+
+    return jax.jit(spread, static_argnames=("fit", "config"), compiler_options=compiler_options())
 
 
 def fit_over_keys(
@@ -177,7 +185,7 @@ def fit_over_keys(
     abstract: Any,
     held: tuple[jax.Array, jax.Array],
 ) -> tuple[list[Any], list[TrainingReport]]:
-    """Trains one router for each key, all at once, and reports on each.
+    """Trains one router for each key, the seeds spread over the local devices, and reports on each.
 
     Args:
       keys: Typed PRNG keys `[s]`.
@@ -191,13 +199,17 @@ def fit_over_keys(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
-    states, fits = _compiled()(_fold_in(keys, 1), arrays, fit, config)
+    keys = _fold_in(keys, 1)
+    # As many devices as there are seeds to keep busy; the last seed fills up where they do not come out even.
+    devices = jax.local_devices()[: len(keys)]
+    mesh = Mesh(np.array(devices), ("seeds",))
+    filled = keys[np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)]
+    filled, arrays = jax.device_put((filled, arrays), NamedSharding(mesh, PartitionSpec()))
+    states, fits = jax.tree.map(np.asarray, _compiled(mesh)(filled, arrays, fit, config))
     graph = nnx.graphdef(abstract)
-    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], states)) for i in range(len(keys))]
+    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states)) for i in range(len(keys))]
     reports = [
-        report_training(
-            jax.tree.map(lambda a, i=i: np.asarray(a[i]), fits), np.asarray(router(held[0])), np.asarray(held[1])
-        )
+        report_training(jax.tree.map(lambda a, i=i: a[i], fits), np.asarray(router(held[0])), np.asarray(held[1]))
         for i, router in enumerate(routers)
     ]
     return routers, reports
