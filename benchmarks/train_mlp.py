@@ -5,13 +5,15 @@
 The size of RouterDC's training files with the encoder "both". PyTorch runs the same network, batch size, dropout,
 optimizer (its fused AdamW) and evaluation of the held-out rows after every epoch; scikit-learn's MLPClassifier runs the
 same network, batch size and epochs without dropout and without evaluation. The held-out losses agree before anything is
-timed. A second line trains several seeds: under `vmap` here, one after another there. Needs `parity` and `clusters`.
+timed. A second line trains several seeds: one on each core here, one after another on all cores there. A third states
+what one seed's matrix products alone take in each library: no trainer can be faster. Needs `parity` and `clusters`.
 """
 
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +21,13 @@ import jax
 import numpy as np
 import sklearn
 import torch
+from jax import lax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from timing import interleaved
 
-from racer_jax import reporting
+from racer_jax import reporting, runtime
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 
 
@@ -96,8 +100,32 @@ def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig) -
         model.fit(x[held:], y[held:])
 
 
+def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]:
+    """The two large products of a step, forward and the gradient of the kernel, as often as one seed takes them."""
+    batch, steps = ours.batch_size, config.epochs * -(-(config.rows - config.rows // 8) // ours.batch_size)
+    rng = np.random.default_rng(0)
+    shapes = ((batch, config.dim), (config.dim, config.hidden), (batch, config.hidden))
+    x, kernel, cotangent = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    def in_jax(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+        def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            x, kernel, cotangent = lax.optimization_barrier(carry)
+            return x, x.T @ cotangent, x @ kernel
+
+        return lax.fori_loop(0, steps, step, (x, kernel, cotangent))[1]
+
+    def in_torch() -> None:
+        a, b, c = (torch.from_numpy(array) for array in (x, kernel, cotangent))
+        for _ in range(steps):
+            a.T @ c, a @ b
+
+    return {"ours": lambda: in_jax(1e-2 * x, kernel, cotangent), "PyTorch": in_torch}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
+    runtime.use_all_cores()
     config = reporting.parse_config(Config, "MLP training against PyTorch and scikit-learn.", arguments)
     x, y = problem(config)
     ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
@@ -118,7 +146,11 @@ def main(arguments: list[str] | None = None) -> int:
         "ours": lambda: fit_ours(config.seeds),
         "PyTorch": lambda: [fit_torch(x, y, config, ours, seed) for seed in range(config.seeds)],
     }
-    times = {"1 seed": interleaved(one, config.rounds), f"{config.seeds} seeds": interleaved(several, config.rounds)}
+    times = {
+        "1 seed": interleaved(one, config.rounds),
+        f"{config.seeds} seeds": interleaved(several, config.rounds),
+        "products of 1 seed": interleaved(products(config, ours), config.rounds),
+    }
     print(f"{config.epochs} epochs of {config.rows * 7 // 8} rows; held-out loss {losses}")
     print(
         reporting.text_table(

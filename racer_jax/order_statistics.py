@@ -49,21 +49,25 @@ def _without_sign_of_zero(value: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.where(bits == np.iinfo(bits.dtype).min, 0, bits), value.dtype)
 
 
+def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
+    """Number of set entries of each mask over some axes, int32, in one pass; quick on a CPU from three masks on."""
+
+    def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(x + y for x, y in zip(left, right, strict=True))
+
+    # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times as slowly.
+    terms = tuple(mask.astype(jnp.int32) for mask in found)
+    sums: tuple[jax.Array, ...] = lax.reduce(terms, (np.int32(0),) * len(terms), add, tuple(axes))
+    return sums
+
+
 def _count_below(value: jax.Array, mask: jax.Array | None, bounds: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     """Entries of each row `[..., n]` whose key is below each bound `[...]`, in one pass over the row."""
     # The keys are made anew in each pass: were they known not to change, the compiler would keep a copy of the row.
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
     keys = _keys(value)
     below = [keys < bound[..., None] for bound in bounds]
-    terms = tuple((found if mask is None else found & mask).astype(jnp.int32) for found in below)
-
-    def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(x + y for x, y in zip(left, right, strict=True))
-
-    # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times as slowly.
-    zeros = (np.int32(0),) * len(terms)
-    counts: tuple[jax.Array, ...] = lax.reduce(terms, zeros, add, (terms[0].ndim - 1,))
-    return counts
+    return counts([found if mask is None else found & mask for found in below], (value.ndim - 1,))
 
 
 def _narrow(value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
@@ -79,8 +83,8 @@ def _narrow(value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.
         def at(offset: jax.Array) -> jax.Array:
             return (low.astype(unsigned) + jnp.minimum(offset, width)).astype(low.dtype)
 
-        counts = _count_below(value, mask, [at(step * j) for j in range(1, parts)])
-        part = sum((count < rank).astype(unsigned) for count in counts)
+        below = _count_below(value, mask, [at(step * j) for j in range(1, parts)])
+        part = sum((count < rank).astype(unsigned) for count in below)
         return at(step * part), at(step * (part + 1) - 1)
 
     return lax.while_loop(lambda state: (state[0] != state[1]).any(), narrow, (low, high))[0]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax.order_statistics import counts
 from racer_jax.routers.base import check_embeddings, check_training
 
 TIE_TOLERANCE = 1e-6
@@ -39,12 +40,12 @@ def _similarities(queries: jax.Array, train: jax.Array) -> jax.Array:
 def _weights(similarities: jax.Array, k: int) -> jax.Array:
     """Votes of each training row, `[b, n]`: 1 for the nearest, equal shares of what is left for ties, k in all."""
     # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row, 90 times slower.
-    kth = lax.top_k(similarities, k)[0].min(axis=1)
-    above = similarities > kth[:, None] + TIE_TOLERANCE
-    tied = ~above & (similarities >= kth[:, None] - TIE_TOLERANCE)
-    num_above = above.sum(axis=1, dtype=jnp.int32)
-    share = (k - num_above) / tied.sum(axis=1, dtype=jnp.int32)
-    return above + tied * share.astype(jnp.float32)[:, None]
+    kth = lax.top_k(similarities, k)[0].min(axis=1, keepdims=True)
+    above, reached = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
+    # What is tied follows from two counts; as a third it makes them quick.
+    num_above, _, num_tied = counts([above, reached, reached & ~above], (1,))
+    share = (k - num_above).astype(jnp.float32) / num_tied.astype(jnp.float32)
+    return jnp.where(above, 1, jnp.where(reached, share[:, None], 0))
 
 
 @partial(jax.jit, static_argnames="k")

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.layers import dropout, split_key
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
@@ -82,14 +83,18 @@ class MLPR(nnx.Module):
 
     def logits(self, embeddings: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Logits `[n, m]` of embeddings `[n, d]`; with a key, under dropout."""
-        x = (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
-        keys = [None] * len(self.layers) if key is None else list(jax.random.split(key, len(self.layers)))
-        for layer, layer_key in zip(list(self.layers)[:-1], keys, strict=False):
-            x = jax.nn.relu(layer(x))
-            if layer_key is not None and self.dropout > 0:
-                keep = jax.random.bernoulli(layer_key, 1 - self.dropout, x.shape)
-                x = jnp.where(keep, x / (1 - self.dropout), 0)
-        return self.layers[-1](x)
+        return self.logits_of_standardized(self.standardized(embeddings), key)
+
+    def standardized(self, embeddings: jax.Array) -> jax.Array:
+        """Inputs of the first layer, float32 `[n, d]`."""
+        return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
+
+    def logits_of_standardized(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The layers by themselves: training standardises all rows once."""
+        *hidden, last = self.layers
+        for layer, layer_key in zip(hidden, split_key(key, len(hidden)), strict=True):
+            x = dropout(layer_key, jax.nn.relu(layer(x)), self.dropout)
+        return last(x)
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
         """Scores s(x, m), the probability that model m is right.
@@ -123,11 +128,12 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
     init_key, train_key = jax.random.split(key)
     router = _new(init_key, x.shape[1], y.shape[1], config)
     router.mean[...], router.scale[...] = _standardizer(x, config.input_scale)
+    x, held_x = router.standardized(x), router.standardized(held_x)
     graph, params, *rest = nnx.split(router, nnx.Param, ...)
 
     def cross_entropy(params: Any, batch: Any, key: jax.Array | None) -> jax.Array:
         x, y = batch
-        logits = nnx.merge(graph, params, *rest).logits(x, key)
+        logits = nnx.merge(graph, params, *rest).logits_of_standardized(x, key)
         loss: jax.Array = optax.sigmoid_binary_cross_entropy(logits, y).mean()
         return loss
 
@@ -182,7 +188,7 @@ def fit_mlps(
     config: MLPConfig | None = None,
     questions: ArrayLike | None = None,
 ) -> tuple[list[MLPR], list[TrainingReport]]:
-    """Trains one MLPR for each key, all at once under `vmap`; otherwise as `fit_mlp`.
+    """Trains one MLPR for each key, all in one call; otherwise as `fit_mlp`.
 
     All of them hold out the same rows, drawn from the first key.
     """

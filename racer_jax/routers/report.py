@@ -1,15 +1,19 @@
 """Training over seeds, and what a run says about itself: where it stopped, what it reached on rows it never saw."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted
 
 # Scores that vary less than this over the held-out queries carry nothing about the query.
@@ -153,13 +157,24 @@ def split_rows(
     return tuple(array[~held] for array in arrays), tuple(array[held] for array in arrays)
 
 
-@partial(jax.jit, static_argnames=("fit", "config"))
 def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:
-    if len(keys) > 1:
-        return jax.vmap(lambda key: fit(key, arrays, config))(keys)
-    # Not under vmap, where a run that stopped early would go on computing.
-    one: tuple[Any, Fitted] = jax.tree.map(lambda a: a[None], fit(keys[0], arrays, config))
-    return one
+    one = lambda key: fit(key, arrays, config)  # noqa: E731
+    # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
+    if len(keys) == 1 or jax.default_backend() == "cpu":
+        return lax.map(one, keys)
+    return jax.vmap(one)(keys)
+
+
+@functools.cache
+def _compiled(mesh: Mesh) -> Callable[..., tuple[Any, Fitted]]:
+    """`_over_keys` with the seeds spread over devices."""
+
+    def spread(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> Any:
+        part = lambda keys, arrays: _over_keys(keys, arrays, fit, config)  # noqa: E731
+        own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+        return jax.shard_map(part, mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False)(keys, arrays)
+
+    return jax.jit(spread, static_argnames=("fit", "config"), compiler_options=compiler_options())
 
 
 def fit_over_keys(
@@ -170,7 +185,7 @@ def fit_over_keys(
     abstract: Any,
     held: tuple[jax.Array, jax.Array],
 ) -> tuple[list[Any], list[TrainingReport]]:
-    """Trains one router for each key, all at once, and reports on each.
+    """Trains one router for each key, the seeds spread over the local devices, and reports on each.
 
     Args:
       keys: Typed PRNG keys `[s]`.
@@ -184,13 +199,17 @@ def fit_over_keys(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
-    states, fits = _over_keys(_fold_in(keys, 1), arrays, fit, config)
+    keys = _fold_in(keys, 1)
+    # As many devices as there are seeds to keep busy; the last seed fills up where they do not come out even.
+    devices = jax.local_devices()[: len(keys)]
+    mesh = Mesh(np.array(devices), ("seeds",))
+    filled = keys[np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)]
+    filled, arrays = jax.device_put((filled, arrays), NamedSharding(mesh, PartitionSpec()))
+    states, fits = jax.tree.map(np.asarray, _compiled(mesh)(filled, arrays, fit, config))
     graph = nnx.graphdef(abstract)
-    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], states)) for i in range(len(keys))]
+    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states)) for i in range(len(keys))]
     reports = [
-        report_training(
-            jax.tree.map(lambda a, i=i: np.asarray(a[i]), fits), np.asarray(router(held[0])), np.asarray(held[1])
-        )
+        report_training(jax.tree.map(lambda a, i=i: a[i], fits), np.asarray(router(held[0])), np.asarray(held[1]))
         for i, router in enumerate(routers)
     ]
     return routers, reports

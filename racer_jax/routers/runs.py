@@ -196,6 +196,8 @@ def train(
     if folder is not None and (found := load_checkpoint(Path(folder), state, identity)) is not None:
         state, checkpoint = found
         resumed_at = int(state.train.step)
+    # A round takes its state over, so that two of them are never in memory; the caller's parameters are not among it.
+    state = jax.tree.map(jnp.copy, state)
     rows = None if mesh is None else NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     if mesh is not None:
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
@@ -255,4 +257,4 @@ def _round(
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), train.params, state.best_params)
         return RunState(train, jnp.where(better, value, state.best_value), best, all_losses)
 
-    return jax.jit(round_, compiler_options=compiler_options())
+    return jax.jit(round_, donate_argnums=0, compiler_options=compiler_options())

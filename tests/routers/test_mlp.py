@@ -1,5 +1,8 @@
 """MLPR: learns, is deterministic, stops early, vmaps over seeds, names its failures."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from racer_jax.routers import Router
-from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
+from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
 
@@ -56,13 +59,44 @@ def test_deterministic_for_a_key_and_different_for_another(problem, fitted):
     assert float(jnp.abs(other(problem[0]) - again(problem[0])).max()) > 0.01
 
 
-def test_seeds_under_vmap_equal_one_after_another(problem, fitted):
+def test_several_seeds_equal_each_by_itself(problem, fitted):
     keys = jax.vmap(jax.random.key)(jnp.array([0, 7]))
     routers, reports = fit_mlps(keys, *problem, CONFIG)
     assert len(routers) == len(reports) == 2
     np.testing.assert_allclose(routers[0](problem[0]), fitted[0](problem[0]), atol=1e-4)
     assert reports[0].best_round == fitted[1].best_round
     assert float(jnp.abs(routers[1](problem[0]) - routers[0](problem[0])).max()) > 0.01
+
+
+def test_a_run_vmaps_over_seeds(problem):
+    x, y = jnp.asarray(problem[0], jnp.float32), jnp.asarray(problem[1], jnp.float32)
+    arrays, config = ((x[80:], y[80:]), (x[:80], y[:80])), replace(CONFIG, max_epochs=3)
+    keys = jax.random.split(jax.random.key(5), 2)
+    states, runs = jax.jit(jax.vmap(lambda key: _fit(key, arrays, config)))(keys)
+    for i in range(2):
+        state, run = jax.jit(lambda key: _fit(key, arrays, config))(keys[i])
+        np.testing.assert_allclose(runs.losses[i], run.losses, atol=1e-5)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-4), states, state)
+
+
+@pytest.mark.slow  # compiles in a process of its own
+def test_seeds_spread_over_devices_change_nothing(problem, tmp_path):
+    np.savez(tmp_path / "problem.npz", x=problem[0], correct=problem[1])
+    code = f"""
+import sys
+import numpy as np
+sys.path.insert(0, ".")
+from tests.routers.test_mlp import *
+assert jax.local_device_count() == 4
+problem = np.load({str(tmp_path / "problem.npz")!r})
+routers, _ = fit_mlps(jax.random.split(jax.random.key(2), 5), problem["x"], problem["correct"], CONFIG)
+np.save({str(tmp_path / "out.npy")!r}, np.stack([router(problem["x"]) for router in routers]))
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    routers, _ = fit_mlps(jax.random.split(jax.random.key(2), 5), *problem, CONFIG)
+    expected = np.stack([router(problem[0]) for router in routers])
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-4)
 
 
 def test_scores_are_the_plain_network(problem, fitted):

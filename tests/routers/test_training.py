@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from racer_jax.routers.report import holdout, routing_accuracy
-from racer_jax.routers.training import OptimizerConfig, batch_indices, fit_in_memory, start, update
+from racer_jax.routers.training import OptimizerConfig, all_finite, batch_indices, fit_in_memory, start, update
 
 
 def test_batches_are_permutations_one_after_another():
@@ -76,6 +76,14 @@ def test_a_step_that_fails_changes_nothing_and_is_remembered():
         state, _ = step(state, jnp.float32(batch))
         np.testing.assert_array_equal(state.params, good)
     assert (int(state.step), int(state.failed_at)) == (4, 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_entry_that_is_not_finite_is_found(bad):
+    tree = {"a": jnp.zeros((3, 5)), "b": (jnp.float32(1), jnp.full(7, 3e38))}
+    assert bool(all_finite(tree))
+    assert not bool(all_finite(tree | {"a": tree["a"].at[2, 4].set(bad)}))
+    assert not bool(jax.jit(all_finite)(tree | {"b": jnp.float32(bad)}))
 
 
 def test_fit_in_memory_equals_a_plain_loop():
