@@ -47,7 +47,9 @@ from racer_jax.voting import (
 
 # The alphas at which the coverage of sets is shown; results.csv has all.
 SHOWN = ("0.05", "0.1", "0.2", "0.3", "0.4")
-GAINS = tuple(f"{gain}{what}" for gain in ("gain", "gain_full") for what in ("", "_error", "_split_error"))
+GAINS = tuple(
+    f"{gain}{what}" for gain in ("gain", "gain_picked", "gain_full") for what in ("", "_error", "_split_error")
+)
 COLUMNS = (
     *("benchmark", "way", "kind", "alpha", "accuracy", "std"),
     *GAINS,
@@ -71,7 +73,8 @@ class Row(NamedTuple):
       kind: What it is.
       accuracy: Mean test accuracy over splits.
       std: Its standard deviation over splits.
-      gain: Accuracy over the best single model, paired.
+      gain: Accuracy over the best single model, known with hindsight, paired.
+      gain_picked: Accuracy over the single model that is best on each split's validation part, which a user can have.
       gain_full: Accuracy over the full ensemble with a vote tuned on the same validation parts, of the same router.
       calls: Mean number of models called.
       calls_saved: Share of the calls of the full ensemble that are saved.
@@ -85,6 +88,7 @@ class Row(NamedTuple):
     accuracy: float
     std: float
     gain: Difference
+    gain_picked: Difference
     gain_full: Difference
     calls: float
     calls_saved: float
@@ -165,7 +169,7 @@ def order_of(votes: Votes) -> list[str]:
 
 def rows_of(votes: Votes) -> list[Row]:
     """A row for each way of answering."""
-    rows, best = [], votes.ways[BEST_SINGLE]
+    rows, best, picked = [], votes.ways[BEST_SINGLE], votes.ways[PICKED_SINGLE]
     for name in order_of(votes):
         way = votes.ways[name]
         own = next((router for router in votes.routers if name.startswith(router)), votes.routers[0])
@@ -179,6 +183,7 @@ def rows_of(votes: Votes) -> list[Row]:
                 way.mean,
                 float(way.accuracy.std(ddof=1)),
                 difference(way, best),
+                difference(way, picked),
                 difference(way, full),
                 float(way.calls.mean()),
                 saved(way, full),
@@ -196,7 +201,7 @@ def coverage_of(key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], c
     order = static_order(benchmark.train.correct, config.null)
     scored = {
         f"{ROUTERS[router]} + {score}": nonconformity_of(benchmark.scores[router], config.null)
-        for router in config.router_names
+        for router in benchmark.scores
         for score, nonconformity_of in SCORES.items()
     }
     scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
@@ -216,7 +221,7 @@ def coverage_of(key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], c
 def vote_table(rows: list[Row]) -> str:
     """One pool as text."""
     priced = any(row.dollars is not None for row in rows)
-    header = ["accuracy %", "sd", "over best single", "over all, tuned", "calls", "saved"]
+    header = ["accuracy %", "sd", "over best single", "over single picked", "over all, tuned", "calls", "saved"]
     header += ["$/1000", "$ saved"] if priced else []
     lines = []
     for row in rows:
@@ -225,6 +230,7 @@ def vote_table(rows: list[Row]) -> str:
             f"{100 * row.accuracy:.1f}",
             f"{100 * row.std:.1f}",
             points(row.gain),
+            points(row.gain_picked),
             points(row.gain_full),
             "" if row.way == ORACLE else f"{row.calls:.2f}",
             "" if row.way == ORACLE else f"{100 * row.calls_saved:.0f}%",
@@ -263,7 +269,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}{notes}\n{vote_table([row for row in result.rows if row.benchmark == name])}")
     if names:
         parts.append(
-            "±: standard error over questions of the paired difference. sd: over splits. RACER chooses alpha and vote "
+            "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
+            "picked: on validation, as a user would. RACER chooses alpha and vote "
             f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best."
         )
     for name in result.bounds:
@@ -310,7 +317,7 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
     blank = dict.fromkeys(COLUMNS)
     for row in result.rows:
         flat = {name: value for name, value in row._asdict().items() if not isinstance(value, Difference)}
-        for name, value in (("gain", row.gain), ("gain_full", row.gain_full)):
+        for name, value in (("gain", row.gain), ("gain_picked", row.gain_picked), ("gain_full", row.gain_full)):
             flat |= {name: value.mean, f"{name}_error": value.error, f"{name}_split_error": value.split_error}
         found.append(blank | flat)
     for cell in result.coverage:

@@ -37,7 +37,7 @@ class Config:
 
     data: Annotated[Path | None, "folder with routerdc/ and routerbench/; the simulated pool when not given"] = None
     encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = "hashed"
-    routers: Annotated[str, "routers, listed: knn, mlp, routerdc"] = "knn,mlp,routerdc"
+    routers: Annotated[str, "routers, listed: knn, mlp, routerdc; prior joins them for votes"] = "knn,mlp,routerdc"
     queries: Annotated[int, "queries of each benchmark and part at most; 0 for all"] = 0
     risk_splits: Annotated[int, "random splits of Table 2 and of the histograms"] = 10_000
     splits: Annotated[int, "random splits of each training of the routers, for votes"] = 200
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     correctness, answers = (None if config.data is None else config.data / part for part in (CORRECTNESS, ANSWERS))
 
     def configured(module: ModuleType, data: Path | None, **options: Any) -> Any:
-        return module.Config(data=data, output=config.output / module.__name__.split(".")[-1], **shared, **options)
+        return module.Config(data=data, output=config.output / module.__name__.split(".")[-1], **{**shared, **options})
 
     try:
         set_up(StudyConfig(**shared))
@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 passed &= done(module, own, module.run(run_key(own), benchmarks, own), since)
 
             since = time.perf_counter()
-            voting = {"splits": config.splits, "repeats": config.repeats}
+            listed = ",".join(dict.fromkeys([*config.routers.replace(" ", "").split(","), "prior"]))
+            voting = {"splits": config.splits, "repeats": config.repeats, "routers": listed}
             own = configured(accuracy_table, answers, **voting)
             answered = study(own)
             vote_key, tie_key = jax.random.split(run_key(own))

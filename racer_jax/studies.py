@@ -26,21 +26,24 @@ from racer_jax.data.load import guess
 from racer_jax.data.splits import PAPER, PAPER_ARC, split
 from racer_jax.encoders import Encoder, JoinedEncoder, ReducedEncoder
 from racer_jax.pools import unseen_questions
-from racer_jax.routers import KNNR, Router
+from racer_jax.routers import KNNR, Router, choose_neighbors
 
 EncoderName = Literal["hashed", "minilm", "both"]
-ROUTERS: Mapping[str, str] = {"knn": "KNNR", "mlp": "MLPR", "routerdc": "RouterDC"}
+ROUTERS: Mapping[str, str] = {"knn": "KNNR", "mlp": "MLPR", "routerdc": "RouterDC", "prior": "Prior"}
 SCORES: Mapping[str, Callable[..., jax.Array]] = {
     "RACER-G": racer_jax.gap,
     "RACER-P": racer_jax.inverse_probability,
 }
 # The risk levels of the paper.
 PAPER_ALPHAS = "0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
-# Pools of RouterBench's eleven models: what is strong enough to answer alone is left out step by step.
+# Pools of RouterBench's eleven models, by what is left out: the model that needs no help; the four that are right most
+# often over all questions, which leaves the seven least accurate; the three that are right nine times of ten and
+# claude-v2, which refuses to answer more than a third of the questions.
 GPT_4 = "gpt-4-1106-preview"
 ROUTERBENCH_POOLS: Mapping[str, tuple[str, ...]] = {
     "without gpt-4": (GPT_4,),
-    "7 weak and similar models": (GPT_4, "claude-v1", "claude-v2", "zero-one-ai/Yi-34B-Chat"),
+    "7 least accurate": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "mistralai/mixtral-8x7b-chat"),
+    "7 weak, all answering": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "claude-v2"),
 }
 
 
@@ -54,8 +57,8 @@ class StudyConfig:
     label_rule: Annotated[str | None, "when a graded score counts as right, e.g. 'score > 0.5'"] = None
     train: Annotated[float, "share of the questions that trains the routers, where the data is in one part"] = 0.4
     encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = "hashed"
-    routers: Annotated[str, "routers, listed: knn, mlp, routerdc"] = "knn,mlp,routerdc"
-    neighbors: Annotated[int, "neighbours of the k-NN router"] = 100
+    routers: Annotated[str, "routers, listed: knn, mlp, routerdc, prior (the training accuracy)"] = "knn,mlp,routerdc"
+    neighbors: Annotated[int, "neighbours of the k-NN router; 0: chosen on the training questions"] = 100
     queries: Annotated[int, "queries of each benchmark and part at most; 0 for all"] = 0
     seed: Annotated[int, "seed of everything"] = 0
     cache: Annotated[Path | None, "folder that keeps router scores and embeddings between runs"] = None
@@ -70,7 +73,7 @@ class StudyConfig:
             raise ValueError(f"routers must differ from each other, got {self.routers!r}")
         if not 0 < self.train < 1:
             raise ValueError(f"train must be in (0, 1), got {self.train}")
-        for name, least in (("neighbors", 1), ("queries", 0), ("seed", 0), ("repeats", 1)):
+        for name, least in (("neighbors", 0), ("queries", 0), ("seed", 0), ("repeats", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -169,7 +172,10 @@ def _encoder(key: jax.Array, texts: Sequence[str], config: StudyConfig) -> Encod
 
 def _fitted(key: jax.Array, name: str, embeddings: np.ndarray, train: RoutingTable, config: StudyConfig) -> Router:
     if name == "knn":
-        return KNNR.fit(embeddings, train.correct, min(config.neighbors, len(train)))
+        neighbors = config.neighbors or choose_neighbors(embeddings, train.correct)
+        return KNNR.fit(embeddings, train.correct, min(neighbors, len(train)))
+    if name == "prior":  # every training question is a neighbour: how often each model is right, whatever is asked
+        return KNNR.fit(embeddings, train.correct, len(train))
     if name == "mlp":
         from racer_jax.routers.mlp import fit_mlp
 

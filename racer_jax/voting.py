@@ -20,9 +20,9 @@ from racer_jax.steps import Pool, pool_steps
 from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig, model_pools, subpool
 from racer_jax.trials import split_parts
 
-# The paper's risk levels, and more of the small ones: pools of strong models are seldom all wrong, so that between .01
-# and .05 their sets shrink from nearly all models to one.
-VOTE_ALPHAS = "0.01,0.02,0.03,0.04,0.05,0.07,0.1,0.15,0.2,0.3,0.4,0.5"
+# Every percent to 10, and the paper's larger risk levels: sets of strong models shrink from all models to one within a
+# few percent, about the share of the questions that no model can answer.
+VOTE_ALPHAS = "0.01,0.02,0.03,0.04,0.05,0.06,0.07,0.08,0.09,0.1,0.15,0.2,0.3,0.4,0.5"
 TOP_K = (2, 3, 5)
 NUM_RANDOM_ORDERS = 16
 # Names of the ways of answering that do not depend on a router.
@@ -37,6 +37,10 @@ class VoteConfig(StudyConfig):
     """What every study of votes asks for."""
 
     alphas: Annotated[str, "risk levels to choose from, listed or first:last:step"] = VOTE_ALPHAS
+    routers: Annotated[str, "routers, listed: knn, mlp, routerdc, prior (the training accuracy)"] = (
+        "knn,mlp,routerdc,prior"
+    )
+    neighbors: Annotated[int, "neighbours of the k-NN router; 0: chosen on the training questions"] = 0
     splits: Annotated[int, "random splits of each training of the routers"] = 200
     repeats: Annotated[int, "trainings of the routers, on other questions each time where the data is in one part"] = 5
     tolerance: Annotated[float, "standard errors within which the smallest set is chosen; 0: the best"] = 1.0

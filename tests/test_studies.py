@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from racer_jax.data import RoutingTable, save
+from racer_jax.data import RoutingTable, load, save
 from racer_jax.pools import unseen_questions
 from racer_jax.studies import ROUTERBENCH_POOLS, StudyConfig, model_pools, run_key, study, subpool
 
@@ -101,11 +101,40 @@ def test_pools_of_models():
         "no d": ("a", "b", "c"),
         "pair": ("a", "b"),
     }
-    eleven = [*("mixtral", "mistral"), *ROUTERBENCH_POOLS["7 weak and similar models"]]
+    eleven = list(dict.fromkeys(["mistral", *(m for out in ROUTERBENCH_POOLS.values() for m in out)]))
     pools = model_pools(eleven, None)
     assert set(pools) == {"all", *ROUTERBENCH_POOLS}
-    assert pools["7 weak and similar models"] == ("mixtral", "mistral")
+    assert set(pools["7 least accurate"]) == {"mistral", "claude-v2"}
+    assert set(pools["7 weak, all answering"]) == {"mistral", "mistralai/mixtral-8x7b-chat"}
     assert "gpt-4-1106-preview" not in pools["without gpt-4"]
+
+
+def test_the_pools_of_routerbench_are_what_their_names_say(data_dir):
+    table = load(data_dir / "routerbench").complete()
+    pools = model_pools(table.models, None)
+    accuracy = dict(zip(table.models, table.correct.mean(axis=0), strict=True))
+    silent = dict(zip(table.models, np.equal(table.answers, None).mean(axis=0), strict=True))
+    assert pools["7 least accurate"] == tuple(m for m in table.models if m in sorted(accuracy, key=accuracy.get)[:7])
+    weak = pools["7 weak, all answering"]
+    assert weak == tuple(m for m in table.models if accuracy[m] < 0.9 and silent[m] < 0.01)
+    assert silent["claude-v2"] > 1 / 3
+
+
+def test_neighbours_are_chosen_on_the_training_questions(path):
+    chosen = study(StudyConfig(data=path, routers="knn", neighbors=0))[0]
+    train = chosen.train.texts
+    fixed = study(StudyConfig(data=path, routers="knn", neighbors=25))[0]
+    assert fixed.train.texts == train
+    # 25 is the one candidate among the training questions of so small a table.
+    np.testing.assert_array_equal(chosen.scores["knn"], fixed.scores["knn"])
+
+
+def test_the_prior_is_the_accuracy_on_the_training_questions_of_all_benchmarks(path):
+    benchmarks = study(StudyConfig(data=path, routers="prior"))
+    expected = np.concatenate([b.train.correct for b in benchmarks]).mean(axis=0)
+    for benchmark in benchmarks:
+        np.testing.assert_allclose(benchmark.scores["prior"], np.broadcast_to(expected, benchmark.test.correct.shape))
+        assert len(np.unique(benchmark.scores["prior"], axis=0)) == 1
 
 
 def test_a_pool_keeps_the_columns_of_its_models(path):
@@ -123,7 +152,7 @@ def test_a_pool_keeps_the_columns_of_its_models(path):
         (lambda: StudyConfig(routers="knn,svm"), "routers must be among .* got 'svm'"),
         (lambda: StudyConfig(routers="knn,knn"), "routers must differ"),
         (lambda: StudyConfig(train=1.0), "train must be in"),
-        (lambda: StudyConfig(neighbors=0), "neighbors must be at least 1"),
+        (lambda: StudyConfig(neighbors=-1), "neighbors must be at least 0"),
         (lambda: StudyConfig(queries=-1), "queries must be at least 0"),
         (lambda: model_pools(MODELS, "pair"), "pools must be like"),
         (lambda: model_pools(MODELS, "pair=a,z"), "'pair' must hold models among .* got 'z'"),

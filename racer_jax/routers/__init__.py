@@ -5,8 +5,8 @@ What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `r
 """
 
 from racer_jax.routers.base import Router
-from racer_jax.routers.knn import KNNR, KNNConfig, neighbor_weights
+from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
 from racer_jax.routers.platt import Platt, PlattScaled
 from racer_jax.routers.scores import Scores
 
-__all__ = ["KNNR", "KNNConfig", "Platt", "PlattScaled", "Router", "Scores", "neighbor_weights"]
+__all__ = ["KNNR", "KNNConfig", "Platt", "PlattScaled", "Router", "Scores", "choose_neighbors", "neighbor_weights"]

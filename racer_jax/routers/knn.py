@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -99,6 +100,63 @@ def _check_k(k: int, n: int) -> None:
         raise TypeError(f"k must be an integer, got {k!r} of type {type(k).__name__}")
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and the number of training rows, {n}, got {k}")
+
+
+@partial(jax.jit, static_argnames="k")
+def _held_out_losses(
+    queries: jax.Array, rows: jax.Array, train: jax.Array, correct: jax.Array, targets: jax.Array, k: int
+) -> jax.Array:
+    """Log-loss of each query, itself left out of its neighbours, `[b]`; `rows` are the places of the queries."""
+    near = _similarities(queries, train)
+    near = jnp.where(rows[:, None] == jnp.arange(train.shape[0])[None, :], -jnp.inf, near)
+    right = jnp.matmul(_weights(near, k), correct, precision="highest")
+    p = (right + 0.5) / (k + 1)  # no score of 0 or 1, which a single surprise would make infinitely wrong
+    return -(targets * jnp.log(p) + (1 - targets) * jnp.log1p(-p)).mean(axis=1)
+
+
+def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: int = 512) -> int:
+    """How many neighbours to ask, from the training queries alone, by leave-one-out and the one-standard-error rule.
+
+    Of 25, 50, 100, ... below the number of training queries, the largest k whose leave-one-out log-loss is within one
+    standard error of the best, that of the paired differences, query by query. Scores of few neighbours are noisy and
+    the noise reorders the models, which a vote pays for; so the smoothest router that the data do not speak against.
+
+    Args:
+      embeddings: Of the training queries, one row a question, floating `[n, d]`.
+      correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
+      block_size: Queries held out at once, at least 1.
+
+    Returns:
+      k; all the others, n - 1, where there are 25 queries or fewer.
+
+    Raises:
+      TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
+      ValueError: If the shapes do not fit, there are fewer than two queries, a value is not finite or not 0/1, or
+        `block_size` is less than 1.
+
+    >>> import numpy as np
+    >>> angle = np.repeat(np.arange(4), 30) * np.pi / 2  # four topics of 30 queries, one model for each
+    >>> choose_neighbors(np.stack([np.cos(angle), np.sin(angle)], 1), np.eye(4)[np.repeat(np.arange(4), 30)])
+    25
+    """
+    embeddings, correct = check_training(embeddings, correct)
+    num = embeddings.shape[0]
+    if num < 2:
+        raise ValueError(f"embeddings must hold at least two queries to leave one out, got {num}")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    candidates = [k for k in (25 * 2**i for i in range(num.bit_length())) if k < num]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else num - 1
+    train, labels = unit_rows(embeddings), correct.astype(jnp.float32)
+    blocks = [np.arange(start, min(start + block_size, num)) for start in range(0, num, block_size)]
+    losses = [
+        np.concatenate([_held_out_losses(train[rows], rows, train, labels, labels[rows], k) for rows in blocks])
+        for k in candidates
+    ]
+    behind = np.array(losses) - min(losses, key=np.mean)
+    error = behind.std(axis=1, ddof=1) / np.sqrt(num)
+    return int(candidates[np.flatnonzero(behind.mean(axis=1) <= error)[-1]])
 
 
 @dataclass(frozen=True)

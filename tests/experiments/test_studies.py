@@ -87,7 +87,7 @@ def test_the_whole_paper_in_one_run(folder, tmp_path, capsys):
     for module, picture in PICTURES.items():
         assert (tmp_path / "out" / module.__name__.split(".")[1] / picture).exists()
     # Each command by itself prints the same, for the splits are the same.
-    alone = ["--data", str(folder / "routerbench"), "--routers", "knn", "--splits", "10", "--repeats", "2"]
+    alone = ["--data", str(folder / "routerbench"), "--routers", "knn,prior", "--splits", "10", "--repeats", "2"]
     assert ensemble_tradeoff.main([*alone, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "one")]) == 0
     one = (tmp_path / "one" / "tables.txt").read_text()
     assert one == (tmp_path / "out" / "ensemble_tradeoff" / "tables.txt").read_text()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racer_jax.routers import KNNR, Router, neighbor_weights
+from racer_jax.routers import KNNR, Router, choose_neighbors, neighbor_weights
 
 
 def plain_scores(queries, train, correct, k):
@@ -131,3 +131,44 @@ def test_bad_queries():
     router = KNNR.fit(np.eye(3, dtype=np.float32), np.eye(3), k=1)
     with pytest.raises(ValueError, match="embeddings must have 3 columns, as the router was fitted on, got 2"):
         router(np.ones((1, 2), np.float32))
+
+
+# --- the number of neighbours ---
+
+
+def plain_choice(train, correct):
+    """The rule in plain loops: each query left out in its turn."""
+    train, losses = train / np.linalg.norm(train, axis=1, keepdims=True), {}
+    for k in [k for k in (25, 50, 100, 200, 400) if k < len(train)]:
+        losses[k] = []
+        for i in range(len(train)):
+            rest = np.delete(np.arange(len(train)), i)
+            near = rest[np.argsort(-(train[rest] @ train[i]), kind="stable")[:k]]
+            p = (correct[near].sum(axis=0) + 0.5) / (k + 1)
+            losses[k].append(-np.log(np.where(correct[i], p, 1 - p)).mean())
+    best = min(losses, key=lambda k: np.mean(losses[k]))
+    behind = {k: np.array(loss) - losses[best] for k, loss in losses.items()}
+    return max(k for k, d in behind.items() if d.mean() <= d.std(ddof=1) / np.sqrt(len(train)))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0, 4.0])
+def test_the_largest_number_of_neighbours_that_is_as_good(problem, strength):
+    _, train, _ = problem
+    rng = np.random.default_rng(3)
+    correct = rng.random((300, 5)) < 1 / (1 + np.exp(-strength * train[:, :5]))
+    expected = plain_choice(train, correct)
+    assert choose_neighbors(train, correct) == choose_neighbors(train, correct, block_size=77) == expected
+    assert strength or expected == 200  # nothing to be learned from the query: the smoothest
+
+
+def test_few_training_queries_are_all_neighbours(problem):
+    _, train, correct = problem
+    assert [choose_neighbors(train[:n], correct[:n]) for n in (2, 25, 26, 50)] == [1, 24, 25, 25]
+
+
+def test_what_cannot_choose_is_named(problem):
+    _, train, correct = problem
+    with pytest.raises(ValueError, match="at least two queries to leave one out, got 1"):
+        choose_neighbors(train[:1], correct[:1])
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        choose_neighbors(train, correct, block_size=0)
