@@ -40,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status; `racer-jax --help` lists them.
     """
-    parsed = _parsed(arguments)
     try:
+        parsed = _parsed(arguments)
         status: int | None = parsed.run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
+        _give_up_output()
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _give_up_output()
@@ -385,7 +386,3 @@ def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
     )
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     completion.set_defaults(run=lambda parsed: commands.completion(build_parser(), parsed.shell))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,10 +3,7 @@
 import io
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -496,31 +493,3 @@ def test_memory_that_is_not_there(folder, capsys, monkeypatch):
 def test_the_report_says_what_it_lacks(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     assert "pip install 'racer-jax[report]'" in refused(folder, capsys, ["report", "my.racer", "--data", "test.npz"])
-
-
-def started(*words, **options):
-    command = [sys.executable, "-m", "racer_jax.cli", *words]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, **options
-    )
-
-
-def test_ctrl_c_in_a_real_process(made):
-    process = started("route", str(made.folder / "my.racer"), "--input", "-", "--batch", "1")
-    process.stdin.write(b'{"text": "first?", "group": "a"}\n')
-    process.stdin.flush()
-    assert json.loads(process.stdout.readline())["group"] == "a"  # it streams
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert told == b"racer-jax: interrupted\n"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_an_output_that_is_full_in_a_real_process(made):
-    with open("/dev/full", "wb") as full:
-        process = started("data", "summary", str(made.folder / "test.npz"), stdout=full)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert told.startswith(b"racer-jax: No space left on device\n")
