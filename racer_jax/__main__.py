@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType, SimpleNamespace
 
 INTERRUPTED = 130
@@ -59,15 +60,22 @@ def main() -> int:
     sys.unraisablehook = _unraisable
     try:
         signal.signal(signal.SIGINT, _raise)
-        return run()
+        status = run()
     except BaseException:
         if not _state.interrupted:
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.write(2, _LINE)
-        return INTERRUPTED
+        status = INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; what is left is Python's own end
+    if _state.interrupted:
+        # What was half written is gone. XLA, interrupted while it compiles, does not survive an orderly end.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":
