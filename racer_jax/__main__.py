@@ -5,28 +5,39 @@ that what is half written is taken away, and said once that is done. Nothing her
 imported itself by then.
 """
 
+# `signal` takes ten milliseconds to import, for its enumerations; this is what it wraps.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import time
-from contextlib import suppress
-from types import FrameType, SimpleNamespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 INTERRUPTED = 130
 # One Ctrl-C may come more than once, by an impatient finger; what it has started may be finished first.
 _SAME_SECONDS = 1.0
 _LINE = b"racer-jax: interrupted\n"
 
-_state = SimpleNamespace(interrupted=False, last=-_SAME_SECONDS)
+
+class _State:
+    """Whether and when the command was interrupted."""
+
+    interrupted = False
+    last = -_SAME_SECONDS
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
+_state = _State()
+
+
+def _leave(_signal: int, _frame: "FrameType | None") -> None:
     """While modules are imported: an exception in the middle of that may be swallowed or become another."""
     os.write(2, _LINE)
     os._exit(INTERRUPTED)
 
 
-def _raise(_signal: int, _frame: FrameType | None) -> None:
+def _raise(_signal: int, _frame: "FrameType | None") -> None:
     """While a command runs."""
     if time.monotonic() - _state.last < _SAME_SECONDS:
         return
@@ -72,8 +83,10 @@ def main() -> int:
     if _state.interrupted:
         # What was half written is gone. XLA, interrupted while it compiles, does not survive an orderly end.
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            try:
                 stream.flush()
+            except (OSError, ValueError):
+                continue
         os._exit(status)
     return status
 

@@ -132,7 +132,7 @@ def handlers(monkeypatch):
     """The entry in this process; the handlers are put back."""
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(entry, "_state", type(entry._state)(interrupted=False, last=-10.0))
+    monkeypatch.setattr(entry, "_state", entry._State())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
