@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=1500, help="single queries timed")
     parser.add_argument("--batch", type=int, default=8192, help="queries routed at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("route.json"))
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/route.json"))
     given = parser.parse_args()
     found = run(given.train, given.single, given.batch, given.rounds)
     print(

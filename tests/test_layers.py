@@ -14,10 +14,10 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 # What a module of each layer may import of the package: its own layer and those before it.
 LAYERS = [
     {"data", "routers", "encoders"},
-    {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
+    {"racer", "artefact", "orders", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
     | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"}
     | {"studies", "voting", "study_plots", "experiment"},
-    {"streaming", "commands", "cli", "__main__"},
+    {"streaming", "watching", "commands", "cli", "__main__"},
 ]
 
 
