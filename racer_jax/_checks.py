@@ -21,7 +21,7 @@ def first_bad(bad: np.ndarray) -> str:
     return str([int(i) for i in np.argwhere(bad)[0]])
 
 
-def check_floating(name: str, array: jax.Array) -> None:
+def check_floating(name: str, array: jax.Array | np.ndarray) -> None:
     """Refuses arrays whose dtype is not floating."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating, got dtype {array.dtype}")
@@ -41,7 +41,7 @@ def check_scores(scores: jax.Array) -> None:
         raise ValueError(f"scores must be in [0, 1], got {values[bad][0]} at {first_bad(bad)}")
 
 
-def check_no_nan(name: str, array: jax.Array) -> None:
+def check_no_nan(name: str, array: jax.Array | np.ndarray) -> None:
     """Floating, and without NaN; infinities are allowed, since the null modes use them."""
     check_floating(name, array)
     if is_traced(array):

@@ -49,7 +49,7 @@ class Pool(NamedTuple):
       threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that shape.
       order: The query at each position, int32 `[N]`.
       covered: How many queries a threshold at each position covers, int32 `[N + 1]`; they are the first ones.
-      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss` and the caller's own.
+      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`, and those asked for.
     """
 
     threshold: np.ndarray | TieBroken
@@ -132,6 +132,7 @@ def pool_steps(
     correct: ArrayLike,
     tie_break: jax.Array | None = None,
     *,
+    strict_risk: bool = False,
     metrics: Mapping[str, ArrayLike] | None = None,
 ) -> Pool:
     r"""Sorts a pool of labelled queries once into rank space, with the steps of every metric.
@@ -143,6 +144,8 @@ def pool_steps(
       correct: Whether each real model is right, bool or 0/1, `[N, m]`.
       tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`; pairs (E, U) are then compared
         lexicographically. Without them all entries equal to the threshold are inside.
+      strict_risk: Whether to measure `strict_risk` too: no model that is called is right, whether or not any model of
+        the pool is. It is the risk without the null model's excuse: the avoidable misses and all unanswerable queries.
       metrics: Further metrics by name, each a table `[N, m + 1]` of a query's value by the number of real models
         called, from none to all, in order of nonconformity; models that tie enter together.
 
@@ -159,23 +162,25 @@ def pool_steps(
     """
     if is_traced(nonconformity, correct, tie_break):
         raise TypeError("pool_steps sorts on the host and cannot be traced; call it outside jit")
-    nonconformity = jnp.asarray(nonconformity)
-    check_no_nan("nonconformity", nonconformity)
+    # Sorted on the host, so it never goes to a device; rounded as it would be there.
+    value = np.asarray(nonconformity)
+    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+    check_no_nan("nonconformity", value)
     correct = as_binary("correct", correct)
-    if nonconformity.ndim != 2 or correct.ndim != 2 or nonconformity.shape[1] != correct.shape[1] + 1:
+    if value.ndim != 2 or correct.ndim != 2 or value.shape[1] != correct.shape[1] + 1:
         raise ValueError(
-            f"nonconformity must have shape [N, m + 1] where correct has [N, m]: got {nonconformity.shape} and "
+            f"nonconformity must have shape [N, m + 1] where correct has [N, m]: got {value.shape} and "
             f"{correct.shape}; the null model is the last column"
         )
-    if nonconformity.shape[0] != correct.shape[0] or nonconformity.shape[0] < 1 or correct.shape[1] < 1:
+    if value.shape[0] != correct.shape[0] or value.shape[0] < 1 or correct.shape[1] < 1:
         raise ValueError(
             f"nonconformity and correct must be of the same N >= 1 queries, with at least one model, got "
-            f"{nonconformity.shape} and {correct.shape}"
+            f"{value.shape} and {correct.shape}"
         )
     if tie_break is not None:
         tie_break = jnp.asarray(tie_break)
-        check_tie_break(tie_break, nonconformity.shape)
-    value, right = np.asarray(nonconformity), np.asarray(correct)
+        check_tie_break(tie_break, value.shape)
+    right = np.asarray(correct)
     num, num_models = right.shape
     truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
 
@@ -192,9 +197,9 @@ def pool_steps(
     first[value == -np.inf] = 0  # always inside, whatever the tie
     first[value == np.inf] = never  # never inside, whatever the threshold
 
-    def until(group: np.ndarray, which: np.ndarray) -> Steps:
-        """1 until the first model of a group is in the set, then 0; 0 where the group is empty."""
-        start = np.asarray(group.any(axis=1, keepdims=True))
+    def until(group: np.ndarray, which: np.ndarray, empty: bool = False) -> Steps:
+        """1 until the first model of a group is in the set, then 0; `empty` throughout where the group is."""
+        start = np.asarray(group.any(axis=1, keepdims=True) | empty)
         enters = np.where(group, which, never).min(axis=1, keepdims=True)
         return _sorted_steps(np.concatenate([start, np.zeros_like(start)], axis=1).astype(np.float64), enters)
 
@@ -205,8 +210,10 @@ def pool_steps(
         "abstention": until(np.ones_like(right), real),
         "avoidable_miss": until(right, first[:, :-1]),
     }
+    if strict_risk:
+        steps["strict_risk"] = until(right, first[:, :-1], empty=True)
     for name, table in (metrics or {}).items():
-        if name in (*METRICS, "threshold"):
+        if name in (*steps, "threshold"):
             raise ValueError(f"metrics: the name {name!r} is taken")
         steps[name] = _table_steps(name, table, real, order)
     at = np.append(value[rows, critical[order]], np.inf).astype(value.dtype)

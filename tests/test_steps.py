@@ -18,6 +18,7 @@ from racer_jax import (
 from racer_jax.exact import pool_law
 from racer_jax.nonconformity import TieBroken
 from racer_jax.steps import METRICS, pool_steps
+from racer_jax.trials import split_parts, split_trials
 
 SIZE, MODELS = 40, 3
 
@@ -46,10 +47,10 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
     rng = np.random.default_rng(1)
     tables = {
         "cost": rng.normal(size=(SIZE, MODELS + 1)) * 1e-3,  # dollars of the first models called
-        "strict risk": np.cumprod(rng.random((SIZE, MODELS + 1)) < 0.7, axis=1).astype(float),
+        "verified": np.cumprod(rng.random((SIZE, MODELS + 1)) < 0.7, axis=1).astype(float),
         "vote": rng.integers(0, 2, (SIZE, MODELS + 1)),  # an answer that turns right and wrong again: +1, 0, -1
     }
-    pool = pool_steps(nonconformity, correct, tie, metrics=tables)
+    pool = pool_steps(nonconformity, correct, tie, strict_risk=True, metrics=tables)
     order, rows = pool.order, np.arange(SIZE)
     answers = jnp.asarray(correct)[order]
     critical = critical_scores(nonconformity, correct, tie)
@@ -62,6 +63,7 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
             "size": size,
             "abstention": abstains(sets),
             "avoidable_miss": avoidably_missed(sets, answers),
+            "strict_risk": ~(np.asarray(sets)[:, :-1] & np.asarray(answers)).any(axis=1),
             **{name: table[order][rows, size] for name, table in tables.items()},
         }
         for name, value in expected.items():
@@ -79,6 +81,19 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
         after = [values_at(steps, position)[query] for query, position in zip(steps.query, steps.first, strict=True)]
         last = np.append(np.diff(steps.first) > 0, True)  # of several steps of a query at one position, the last
         np.testing.assert_allclose(steps.value[last], np.array(after)[last], atol=1e-12)
+
+
+def test_strict_risk_is_one_less_the_share_answered():
+    """In trials and in the law alike: avoidable misses and the queries that no model answers."""
+    nonconformity, correct, tie = example(4, "paper", True)
+    pool = pool_steps(nonconformity, correct, tie, strict_risk=True)
+    design = {"num_calibration": 25, "alpha": [0.1, 0.4]}
+    trials, law = split_trials(jax.random.key(1), pool, num_trials=40, **design), pool_law(pool, **design)
+    parts = split_parts(jax.random.key(1), np.arange(40), pool, num_calibration=25)
+    none_right = np.stack([~correct[part == 2].any(axis=1) for part in parts]).mean(axis=1)
+    np.testing.assert_allclose(trials.extra["strict_risk"], trials.avoidable_miss + none_right[:, None], atol=1e-6)
+    expected = law.avoidable_miss_mean + (~correct.any(axis=1)).mean()
+    np.testing.assert_allclose(law.extra_mean["strict_risk"], expected, rtol=1e-12)
 
 
 def test_dollars_are_added_in_double_precision():
@@ -116,6 +131,12 @@ def test_bad_input():
         ((nonconformity, correct * 2), {}, ValueError, "correct must be 0/1"),
         ((nonconformity, correct, tie[:3]), {}, ValueError, "tie_break must have shape"),
         ((nonconformity, correct), {"metrics": {"risk": correct}}, ValueError, "the name 'risk' is taken"),
+        (
+            (nonconformity, correct),
+            {"strict_risk": True, "metrics": {"strict_risk": correct}},
+            ValueError,
+            "the name 'strict_risk' is taken",
+        ),
         ((nonconformity, correct), {"metrics": {"cost": correct}}, ValueError, r"must have shape \[N, m \+ 1\]"),
         (
             (nonconformity, correct),

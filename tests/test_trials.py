@@ -134,9 +134,9 @@ def test_another_alpha_does_not_compile_again():
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     run = partial(split_trials, pool=pool, num_calibration=29, num_trials=7)
     run(jax.random.key(0), alpha=[0.1, 0.2])
-    before = trials._run._cache_size()
+    before = trials._compiled("cpu")._cache_size()
     run(jax.random.key(1), alpha=[0.3, 0.9])
-    assert trials._run._cache_size() == before
+    assert trials._compiled("cpu")._cache_size() == before
 
 
 def test_stream_equals_trials():
