@@ -85,13 +85,12 @@ def sparse_ngrams(encoder: ReducedEncoder, ngrams: HashedNgrams) -> Callable[[Se
     projection = np.ascontiguousarray(np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        counts = ngrams.counts(texts)
-        flat = np.flatnonzero(counts != 0)  # of booleans: three times as fast
-        signed = counts.ravel()[flat]
-        starts = np.searchsorted(flat, np.arange(len(counts) + 1) * ngrams.dim)
+        places, counts = ngrams.sparse_counts(texts)
+        shape = (len(texts), ngrams.dim)
+        starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
         # Lengths along the way do not matter: the last step scales to length 1.
-        values = np.copysign(np.sqrt(np.abs(signed)), signed)
-        rows = csr_array((values, (flat % ngrams.dim).astype(np.int32), starts.astype(np.int32)), shape=counts.shape)
+        values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
+        rows = csr_array((values, (places % places.dtype.type(ngrams.dim)).astype(np.int32), starts), shape=shape)
         reduced = np.asarray(rows @ projection)
         norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
         return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
