@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=1500, help="single queries timed")
     parser.add_argument("--batch", type=int, default=8192, help="queries routed at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("route.json"))
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/route"), help="folder")
     given = parser.parse_args()
     found = run(given.train, given.single, given.batch, given.rounds)
     print(
@@ -172,8 +172,11 @@ def main() -> None:
         ]
         for name, v in found["variants"].items()
     ]
-    print(reporting.markdown_table(["variant", "one query, median", "99%", "queries a second", "a CPU second"], rows))
-    reporting.write_json(given.output, {"environment": reporting.environment(), **found})
+    table = reporting.markdown_table(["variant", "one query, median", "99%", "queries a second", "a CPU second"], rows)
+    print(table)
+    given.output.mkdir(parents=True, exist_ok=True)
+    reporting.write_json(given.output / "results.json", {"environment": reporting.environment(), **found})
+    (given.output / "table.md").write_text(table + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import written_whole
+from racer_jax.data.files import blaming, written_whole
 from racer_jax.parts import named
 
-FORMAT = 1
+# 2 adds orders learned from training rows; what has none is still written as 1, for older versions to read.
+FORMAT = 2
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
 
@@ -91,23 +92,29 @@ def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: 
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     checksum = hashlib.sha256(content).hexdigest()
     full = {
-        "format": FORMAT,
+        "format": FORMAT if "order" in description else 1,
         **description,
         "pool_fingerprint": named(description["models"]),
         "arrays": {"file": f"{_PREFIX}{checksum[:16]}{_SUFFIX}", "sha256": checksum},
     }
     full["checksum"] = _checksum(full)
     text = (json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    if path.is_dir():
-        _fill(path, full["arrays"]["file"], content, text)
-        return
+    with blaming(path):
+        if path.is_dir():
+            _fill(path, full["arrays"]["file"], content, text)
+        else:
+            _fill_new(path, full["arrays"]["file"], content, text)
+
+
+def _fill_new(path: Path, name: str, content: bytes, text: bytes) -> None:
+    """A folder that is filled beside its place and moved there whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         mask = os.umask(0)
         os.umask(mask)
         beside.chmod(0o777 & ~mask)
-        _fill(beside, full["arrays"]["file"], content, text)
+        _fill(beside, name, content, text)
         os.rename(beside, path)
     finally:
         with suppress(FileNotFoundError):

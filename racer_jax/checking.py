@@ -212,6 +212,7 @@ def check_bounds(
     null: NullMode = "paper",
     tie_break: bool = True,
     stale: bool = False,
+    matrix: np.ndarray | None = None,
     progress: Progress = lambda _: None,
 ) -> BoundCheck:
     r"""Splits a pool at random again and again and compares the mean test risk with what is promised.
@@ -219,7 +220,7 @@ def check_bounds(
     Args:
       key: A typed PRNG key.
       pool: Labelled queries with scores.
-      nonconformity: `gap` or `inverse_probability`.
+      nonconformity: `gap` or `inverse_probability`, or the name of what `matrix` holds.
       num_calibration: n, the calibration queries of a split.
       alphas: Risk levels, as decimals.
       num_splits: Number of splits; 0 takes the exact laws in their place.
@@ -228,6 +229,7 @@ def check_bounds(
       null: The null mode.
       tie_break: Whether ties are broken exactly; the lower bound and the sharp law need it.
       stale: Break exchangeability: the test queries are routed by the scores of other queries.
+      matrix: Nonconformity `[n, m + 1]`, null model last, that is not to be made from the scores.
       progress: Called with the number of splits done since the last call.
 
     Returns:
@@ -247,14 +249,14 @@ def check_bounds(
         )
     alphas = tuple(alphas)
     tie_key, split_key = jax.random.split(key)
-    matrix = SCORES[nonconformity](pool.scores, null)
-    ties = racer.tie_break(tie_key, matrix.shape) if tie_break else None
-    steps = pool_steps(matrix, pool.correct, ties)
+    made = SCORES[nonconformity](pool.scores, null) if matrix is None else jnp.asarray(matrix)
+    ties = racer.tie_break(tie_key, made.shape) if tie_break else None
+    steps = pool_steps(made, pool.correct, ties)
     law = pool_law(steps, num_calibration=num_calibration, alpha=alphas)
     if num_splits == 0:
         measured = exact_splits(law, num_test)
     elif stale:
-        measured = stale_splits(split_key, matrix, pool.correct, ties, num_calibration, alphas, num_splits)
+        measured = stale_splits(split_key, made, pool.correct, ties, num_calibration, alphas, num_splits)
         progress(num_splits)
     else:
         measured = fresh_splits(split_key, steps, num_calibration, num_validation, alphas, num_splits, progress)

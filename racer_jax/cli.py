@@ -40,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status; `racer-jax --help` lists them.
     """
-    parsed = _parsed(arguments)
     try:
+        parsed = _parsed(arguments)
         status: int | None = parsed.run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
+        _give_up_output()
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _give_up_output()
@@ -186,12 +187,22 @@ def _add_data(rooms: Rooms) -> None:  # type: ignore[valid-type]
     fetch.set_defaults(run=commands.fetch_corpus)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser) -> None:
+_NONCONFORMITIES = {
+    "inverse_probability": "1 - score (RACER-P)",
+    "gap": "the gap to the best score (RACER-G)",
+    "static": "what each model adds to those before it on the training questions, the same for every question",
+    "J": "the same, near this question (RACER-J)",
+    "J_learned": "the same, learned from this question",
+}
+
+
+def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    told = "; ".join(f"{name}: {_NONCONFORMITIES[name]}" for name in names)
     parser.add_argument(
         "--nonconformity",
-        choices=("inverse_probability", "gap"),
+        choices=names,
         default="inverse_probability",
-        help="what orders the models of a query: 1 - score (RACER-P), or the gap to the best score (RACER-G)",
+        help=f"what orders the models of a question (default: %(default)s). {told}",
     )
     parser.add_argument(
         "--null",
@@ -210,7 +221,8 @@ def _add_train(rooms: Rooms) -> None:  # type: ignore[valid-type]
         "Train a router on labelled questions. Writes an artefact that wants to be calibrated, on OTHER questions.",
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
-racer-jax train train.csv -o my.racer --router knn --encoder both""",
+racer-jax train train.csv -o my.racer --router knn --encoder both
+racer-jax train train.csv -o my.racer --nonconformity J --null free    the smallest sets, for a judge, not a vote""",
     )
     _add_reading(train)
     train.add_argument("-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write")
@@ -221,7 +233,7 @@ racer-jax train train.csv -o my.racer --router knn --encoder both""",
         default="hashed",
         help="hashed n-grams need no download; the others need the extra 'minilm' (default: %(default)s)",
     )
-    _add_racer_options(train)
+    _add_racer_options(train, tuple(_NONCONFORMITIES))
     _add_choosing(train)
     _add_json(train)
     train.set_defaults(run=commands.train)
@@ -256,7 +268,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
     calibrate.add_argument("--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average")
     calibrate.add_argument("--allow-overlap", action="store_true", help="calibrate on training questions; no promise")
     calibrate.add_argument("--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)")
-    _add_racer_options(calibrate)
+    _add_racer_options(calibrate, ("inverse_probability", "gap"))
     _add_unseen(calibrate)
     _add_choosing(calibrate)
     _add_json(calibrate)
@@ -347,17 +359,30 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
     monitor = _command(
         rooms,
         "monitor",
-        "Is the risk still at most alpha? Feedback is lines of JSON with 'missed' (0 or 1), in the order it came. The "
-        "chance of a false alarm, EVER, is at most --level. The state is kept in a file. Exit status 3 on an alarm.",
+        "Watch what was deployed. Is the risk still at most alpha (kind 'risk')? Feedback is lines of JSON with "
+        "'missed' (0 or 1), in the order it came. Have the queries changed (kind 'exchangeability')? That takes no "
+        "labels: lines are decisions as 'route' writes them, whose best score counts, or objects with a 'number' of "
+        "yours. The chance of a false alarm, EVER, is at most --level. The state is kept in a file. Exit status 3 once "
+        "there is an alarm.",
         """
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
-tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -""",
+tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
+racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input decisions.jsonl""",
     )
     monitor.add_argument("state", type=Path, metavar="STATE", help="file of the state; made if absent")
-    monitor.add_argument("--input", default="-", metavar="FILE", help="feedback to read; - for the standard input")
-    monitor.add_argument("--artefact", type=Path, metavar="ARTEFACT", help="whose alpha was promised")
-    monitor.add_argument("--alpha", help="the risk that was promised, where there is no artefact")
-    monitor.add_argument("--level", type=float, default=0.05, help="chance of a false alarm (default: %(default)s)")
+    monitor.add_argument("--input", default="-", metavar="FILE", help="lines to read; - for the standard input")
+    monitor.add_argument("--kind", choices=("risk", "exchangeability"), help="default: that of the state, else risk")
+    monitor.add_argument("--artefact", type=Path, metavar="ARTEFACT", help="risk: whose alpha was promised")
+    monitor.add_argument("--alpha", help="risk: what was promised, where there is no artefact")
+    monitor.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="exchangeability: lines like those to come, not among them, such as decisions on training questions; "
+        "they say how finely numbers are told apart, not what is normal: for that, feed calibration queries first",
+    )
+    monitor.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
+    monitor.add_argument("--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)")
     _add_json(monitor)
     monitor.set_defaults(run=commands.monitor)
 
@@ -370,7 +395,8 @@ def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
     demo = _command(
         rooms,
         "demo",
-        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, a report and the commands.",
+        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the commands and, with the "
+        "extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
     demo.add_argument("--output", type=Path, default=Path("racer-demo"), help="folder to fill (default: %(default)s)")
@@ -385,7 +411,3 @@ def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
     )
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     completion.set_defaults(run=lambda parsed: commands.completion(build_parser(), parsed.shell))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

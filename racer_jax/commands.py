@@ -30,6 +30,7 @@ from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.data.load import load, save
 from racer_jax.data.splits import split
 from racer_jax.data.table import RoutingTable
+from racer_jax.monitor import RiskMonitor
 from racer_jax.racer import NotCalibratedError, Racer
 from racer_jax.report import write_report
 from racer_jax.reporting import as_plain, environment, parse_alphas, text_table, write_json
@@ -161,6 +162,8 @@ def calibrate(parsed: argparse.Namespace) -> None:
     else:
         racer = Racer.load(parsed.artefact)
     if parsed.path is None:
+        if racer.calibration is None:
+            raise DataError("has no calibration to change alpha of: give labelled queries", path=parsed.artefact)
         calibrated = racer.at(parsed.alpha)
     else:
         table, scores = _labelled(parsed, racer)
@@ -225,6 +228,8 @@ def _regular(path: Path) -> None:
     """A file is written beside its place and moved there, which a device or a folder does not allow."""
     if path.exists() and not path.is_file():
         raise DataError("must be a file to write to", path=path)
+    if not path.absolute().parent.is_dir():
+        raise DataError("must be in a folder that exists", path=path)
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:
@@ -301,6 +306,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
                     z_limit=parsed.z,
                     null=racer.null,
                     tie_break=racer.seed is not None,
+                    matrix=measured.nonconformity[rows],
                     progress=bar.update,
                 )
             )
@@ -326,47 +332,36 @@ def bound_check(parsed: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _feedback(file: IO[bytes], path: str) -> Iterator[bool]:
-    for line, raw in enumerate(file, start=1):
-        if not raw.strip():
-            continue
-        try:
-            record = json.loads(raw)
-        except ValueError:
-            raise DataError("must be a JSON object", path=path, line=line) from None
-        missed = record.get("missed") if isinstance(record, dict) else record
-        if missed not in (0, 1):
-            raise DataError(f"must be 0 or 1, got {missed!r}", path=path, line=line, field="missed")
-        yield bool(missed)
-
-
 def monitor(parsed: argparse.Namespace) -> int:
     """`monitor`."""
-    from racer_jax.calibration import exact_alpha
-    from racer_jax.monitor import RiskMonitor
+    from racer_jax.watching import Asked, open_monitor, read_for
 
-    if parsed.state.exists():
-        watch = RiskMonitor.load(parsed.state)
-    else:
-        if (parsed.alpha is None) == (parsed.artefact is None):
-            raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
-        alpha = parsed.alpha if parsed.alpha is not None else Racer.load(parsed.artefact).alpha
-        watch = RiskMonitor(alpha=float(exact_alpha(alpha)), level=parsed.level)
+    names = ("kind", "level", "alpha", "artefact", "reference", "seed")
     _regular(parsed.state)
-    if not parsed.state.absolute().parent.is_dir():
-        raise DataError("must be in a folder that exists", path=parsed.state)
+    watch = open_monitor(parsed.state, Asked(**{name: getattr(parsed, name) for name in names}))
     with _input(parsed.input) as file:
-        watch = watch.update(_feedback(file, parsed.input))
+        watch = watch.update(read_for(watch, file, parsed.input))
     watch.save(parsed.state)
     if parsed.json:
-        names = ("alpha", "level", "num", "misses", "alarm", "evidence")
-        _print_json({name: getattr(watch, name) for name in names})
+        told = (
+            "kind",
+            "level",
+            "num",
+            "alarm",
+            "evidence",
+            *(("alpha", "misses") if isinstance(watch, RiskMonitor) else ()),
+        )
+        _print_json({name: getattr(watch, name) for name in told})
     else:
-        share = f" ({watch.misses / watch.num:.3f})" if watch.num else ""
-        state = "no alarm" if watch.alarm is None else f"ALARM since query {watch.alarm}"
+        alarm = "no alarm" if watch.alarm is None else f"ALARM since query {watch.alarm}"
+        if isinstance(watch, RiskMonitor):
+            seen = f"{watch.misses} missed ({watch.misses / watch.num:.3f}), alpha = {watch.alpha}"
+            against = "risk <= alpha"
+        else:
+            seen, against = "their numbers ranked", "exchangeable queries"
         _print(
-            f"{watch.num} queries, {watch.misses} missed{share}, alpha = {watch.alpha}: {state}; evidence "
-            f"{watch.evidence:.3g} against risk <= alpha, an alarm from {1 / watch.level:g}"
+            f"{watch.num} queries, {seen}: {alarm}; evidence {watch.evidence:.3g} against {against}, an alarm from "
+            f"{1 / watch.level:g}"
         )
     return FAILED if watch.alarm is not None else 0
 
@@ -450,10 +445,10 @@ def demo(parsed: argparse.Namespace) -> int:
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],
         ["bound-check", artefact, table, "--splits", "0"],
     ]
-    if importlib.util.find_spec("plotly") is None:
-        _print("no report will be written: it needs plotly (pip install 'racer-jax[report]')")
-    else:
-        commands.append(["report", artefact, "--data", table, "--output", str(folder / "report.html")])
+    report = ["report", artefact, "--data", table, "--output", str(folder / "report.html")]
+    lacking = importlib.util.find_spec("plotly") is None
+    if not lacking:
+        commands.append(report)
     typed = [shlex.join(["racer-jax", *command]) for command in commands]
     with written_whole(folder / "commands.sh") as temporary:
         temporary.write_text("\n".join(["#!/bin/sh", "set -e", *typed]) + "\n", encoding="utf-8")
@@ -464,4 +459,9 @@ def demo(parsed: argparse.Namespace) -> int:
             return status
     left = ", ".join(sorted(path.name for path in folder.iterdir()))
     _print(f"\n{folder}: {left}")
+    if lacking:
+        _print(
+            f"no report was written, for its charts need plotly: pip install 'racer-jax[report]', then\n"
+            f"  {shlex.join(['racer-jax', *report])}"
+        )
     return 0

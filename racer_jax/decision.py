@@ -71,7 +71,7 @@ class Decision:
                 f"alpha = {self.alpha}{of_group}."
             )
         told = []
-        for model, score in sorted(self.scores.items(), key=lambda item: -item[1]):
+        for model, score in sorted(self.scores.items(), key=lambda item: (-self.margins[item[0]], -item[1])):
             margin = self.margins[model]
             side = "called" if model in self.models else "left out"
             by = f" by {abs(margin):.3f}" if isfinite(margin) else ""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -303,3 +303,19 @@ class ExchangeabilityMonitor(_Saved):
             if alarm is None and capital.sum() >= 1 / self.level:
                 alarm = num
         return replace(self, num=num, counts=tuple(counts.tolist()), capital=tuple(capital.tolist()), alarm=alarm)
+
+
+Monitor: TypeAlias = RiskMonitor | ExchangeabilityMonitor
+
+
+def load_monitor(path: str | Path) -> Monitor:
+    """Reads a saved monitor of either kind.
+
+    Raises:
+      DataError: If the file cannot be read, is not such a state, is of a newer format, or was damaged.
+    """
+    try:
+        kind = json.loads(Path(path).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None  # what is wrong is said below
+    return (ExchangeabilityMonitor if kind == ExchangeabilityMonitor.kind else RiskMonitor).load(path)

@@ -1,4 +1,4 @@
-"""Routers and encoders in pieces: a description in JSON and arrays by name, and back. No pickle.
+"""Routers, encoders and orders in pieces: a description in JSON and arrays by name, and back. No pickle.
 
 Hashing encoders are written whole. A pretrained one is too large for that and is named by the fingerprint of its
 weights; it comes from the caller, or from the package of MiniLM's weights, and is refused where it is another one.
@@ -17,7 +17,10 @@ from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
+from racer_jax.orders import Order, StaticOrder
 from racer_jax.routers.base import Router
+from racer_jax.routers.coverage import RacerJ
+from racer_jax.routers.gains import LearnedGains
 from racer_jax.routers.knn import KNNR
 from racer_jax.routers.platt import Platt, PlattScaled
 
@@ -237,6 +240,51 @@ def _new_module(description: Mapping[str, Any]) -> Any:
         dim=description["width"], probability=description["probability"], temperature=float(description["temperature"])
     )
     return RouterDC(dim, num_models, config, rngs=rngs)
+
+
+# --- orders ----------------------------------------------------------------------------------------------------------
+
+
+def order_parts(order: Order, prefix: str = "order") -> tuple[dict[str, Any], Arrays]:
+    """The description and the arrays of an order."""
+    model = order.model
+    description: dict[str, Any] = {"kind": order.kind, "groups": None if model.groups is None else list(model.groups)}
+    if isinstance(model, StaticOrder):
+        return description, {f"{prefix}.real": model.real}
+    if isinstance(model, LearnedGains):
+        names: tuple[str, ...] = ("order", "weights", "bias")
+        description["ridge"] = model.ridge
+    else:
+        names = ("train", "of_row", "prior", "patterns")
+        description |= {"k": model.k, "w": model.w}
+    arrays = {f"{prefix}.{name}": np.asarray(getattr(model, name)) for name in names}
+    if isinstance(model, RacerJ):
+        arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)  # 0 or 1: a byte each
+    return description, arrays
+
+
+def order_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "order") -> Order:
+    """The order of a description.
+
+    Raises:
+      PartsError: If the description is not of an order, or an array is missing.
+    """
+    kind = description.get("kind")
+    groups = None if description["groups"] is None else tuple(description["groups"])
+
+    def array(name: str) -> jax.Array:
+        return jnp.asarray(_array(arrays, f"{prefix}.{name}"))
+
+    if kind == "static":
+        return Order(kind, StaticOrder(_array(arrays, f"{prefix}.real"), groups))
+    if kind == "J":
+        patterns = array("patterns").astype(jnp.float32)
+        k, w = int(description["k"]), float(description["w"])
+        return Order(kind, RacerJ(array("train"), array("of_row"), patterns, array("prior"), groups, k, w))
+    if kind == "J_learned":
+        ridge = float(description["ridge"])
+        return Order(kind, LearnedGains(array("order"), array("weights"), array("bias"), groups, ridge))
+    raise PartsError(f"an order of kind {kind!r} is not known")
 
 
 def named(models: Sequence[str]) -> str:

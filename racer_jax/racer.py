@@ -32,6 +32,7 @@ from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.evaluation import TEMPERATURES, Evaluation, evaluate
 from racer_jax.grouped import Fallback
 from racer_jax.nonconformity import NullMode, check_null
+from racer_jax.orders import ORDERS, fit_order
 from racer_jax.questions import fingerprints, question_fingerprints, question_ties, row_fingerprints
 from racer_jax.reporting import parse_alphas
 from racer_jax.routers.base import Router
@@ -66,7 +67,8 @@ class Racer:
 
     Attributes:
       models: The pool, in the order of the scores' columns.
-      nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
+      nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned from the training rows:
+        `"static"`, `"J"` (RACER-J) or `"J_learned"`, see `racer_jax.orders`.
       null: The null mode, see `racer_jax.nonconformity`.
       seed: Of the exact tie-break; None where ties are not broken.
       scorer: Texts to scores; None where scores come from outside.
@@ -99,8 +101,13 @@ class Racer:
 
     def __post_init__(self) -> None:
         check_null(self.null)
-        if self.nonconformity not in NONCONFORMITIES:
-            raise ValueError(f"nonconformity must be one of {tuple(NONCONFORMITIES)}, got {self.nonconformity!r}")
+        _check_nonconformity(self.nonconformity)
+        order = None if self.scorer is None else self.scorer.order
+        if (self.nonconformity in ORDERS or order is not None) and getattr(order, "kind", "") != self.nonconformity:
+            raise ValueError(
+                f"nonconformity {self.nonconformity!r} must be that of the order learned from training rows, "
+                f"{'of which there is none' if order is None else repr(order.kind)}: use Racer.fit(nonconformity=...)"
+            )
         object.__setattr__(self, "models", tuple(self.models))
         if not self.models or len(set(self.models)) != len(self.models):
             raise ValueError(f"models must hold at least one name, each once, got {self.models}")
@@ -133,7 +140,9 @@ class Racer:
           table: Training questions with texts, every model's result.
           router: `"mlp"`, `"knn"`, `"routerdc"`, or a configuration of one.
           encoder: `"hashed"` (n-grams, no download), `"minilm"`, `"both"`, or an encoder.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions alone: `"static"`,
+            `"J"` or `"J_learned"`. Such an order is by group where the table has groups; `calibrate`, `route` and
+            `evaluate` then want groups too.
           null: The null mode.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
 
@@ -147,17 +156,23 @@ class Racer:
         """
         from racer_jax.routers.fit import fit
 
-        new = cls(models=tuple(table.models), nonconformity=nonconformity, null=null)
+        new = cls(models=tuple(table.models), null=null)
+        _check_nonconformity(nonconformity)
         if not len(table):
             raise ValueError("table must hold training questions, got none")
         encoder_key, router_key, tie_key = jax.random.split(key, 3)
         chosen = _encoder(encoder_key, encoder, table)
-        fitted = fit(router_key, table, _config(router, len(table)), chosen)
+        once = _EncodedOnce(chosen)
+        fitted = fit(router_key, table, _config(router, len(table)), once)
+        order = None
+        if nonconformity in ORDERS:
+            order = fit_order(nonconformity, once.encode(table.texts), table.correct, table.group)
         seed = int(jax.random.bits(tie_key)) if tie_break else None
         return replace(
             new,
+            nonconformity=nonconformity,
             seed=seed,
-            scorer=Scorer(fitted.router.encoder, fitted.router.router, len(new.models)),
+            scorer=Scorer(chosen, fitted.router.router, len(new.models), order),
             trained_on=np.unique(question_fingerprints(table)),
             label_rule=_rule(table),
             **_learned(table),
@@ -382,7 +397,10 @@ class Racer:
         batch: list[str] = [texts] if isinstance(texts, str) else list(texts)
         if self.scorer is None:
             raise ValueError("this racer has no router of its own: give scores to route_scores")
-        measured = self.scorer(batch, self.nonconformity, self.null)
+        named = [groups] * len(batch) if isinstance(groups, str) else groups
+        if named is not None and len(named) != len(batch):
+            raise ValueError(f"groups must name one group for each of the {len(batch)} queries, got {len(named)}")
+        measured = self.scorer(batch, self.nonconformity, self.null, named)
         questions = fingerprints(batch) if self.seed is not None else None
         decisions = self._decide(calibration, measured, questions, groups)
         return decisions[0] if single else decisions
@@ -421,6 +439,9 @@ class Racer:
         if named is not None and len(named) != num:
             raise ValueError(f"groups must name one group for each of the {num} queries, got {len(named)}")
         code = calibration.codes(named, num)
+        if self._order_by_group:  # whoever does not say its group is as unknown as one nobody calibrated on
+            absent = np.ones(num, bool) if named is None else np.array([name is None for name in named])
+            code = np.where(absent, len(calibration.threshold), code)
         ties = (
             None
             if questions is None or self.seed is None
@@ -624,6 +645,10 @@ class Racer:
                 "router": {**router, "fingerprint": parts.digest(router, router_arrays)},
                 "encoder": {"fingerprint": parts.digest(encoder, encoder_arrays), **encoder},
             }
+            if self.scorer.order is not None:
+                order, order_arrays = parts.order_parts(self.scorer.order)
+                arrays |= order_arrays
+                routing["order"] = {**order, "fingerprint": parts.digest(order, order_arrays)}
         if self.cost is not None:
             arrays["cost"] = self.cost
         calibrated, calibration_arrays = _calibration_parts(self.calibration)
@@ -652,7 +677,8 @@ class Racer:
         scorer = None
         if description["router"] is not None:
             encoder = parts.encoder_from(description["encoder"], arrays, given)
-            scorer = Scorer(encoder, parts.router_from(description["router"], arrays), len(models))
+            learned = parts.order_from(description["order"], arrays) if "order" in description else None
+            scorer = Scorer(encoder, parts.router_from(description["router"], arrays), len(models), learned)
         order = description["static_order"]
         return cls(
             models=models,
@@ -668,6 +694,10 @@ class Racer:
         )
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _order_by_group(self) -> bool:
+        return self.scorer is not None and self.scorer.order is not None and self.scorer.order.by_group
 
     def _calibrated(self, step: str) -> Calibration:
         if self.calibration is None:
@@ -704,10 +734,33 @@ class Racer:
             return measure_scores(values, self.nonconformity, self.null)
         if scores is not None:
             raise ValueError("this racer has a router of its own; scores= is for one made by Racer.from_scores")
-        return self.scorer(table.texts, self.nonconformity, self.null)
+        if self._order_by_group and table.group is None:
+            raise ValueError(
+                f"table must have groups: the order {self.nonconformity!r} was learned by group, and a query has to "
+                f"say which it is of"
+            )
+        return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
     def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
         return None if self.seed is None else question_ties(questions, self.seed, measured.nonconformity.shape[1])
+
+
+class _EncodedOnce:
+    """An encoder that remembers the texts it encoded last: training texts are wanted twice."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._last: tuple[tuple[str, ...], np.ndarray] | None = None
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if self._last is None or self._last[0] != tuple(texts):
+            self._last = tuple(texts), self._encoder.encode(texts)
+        return self._last[1]
+
+
+def _check_nonconformity(name: str) -> None:
+    if name not in (known := (*NONCONFORMITIES, *ORDERS)):
+        raise ValueError(f"nonconformity must be one of {known}, got {name!r}")
 
 
 def _names(ids: Sequence[str] | None, scores: np.ndarray) -> np.ndarray:

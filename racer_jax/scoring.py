@@ -1,7 +1,8 @@
 """Texts to scores and nonconformity in one compiled call, for one query or a million.
 
-What is Python (the hashing of text) stays on the host; everything after it, the encoder's projection, the router and
-the nonconformity, is one jitted function. Batches are padded to powers of two, so that few shapes are ever compiled.
+What is Python (the hashing of text, and the projection of the few buckets that a text has) stays on the host;
+everything after it, the router and the nonconformity, is one jitted function. Batches are padded to powers of two, so
+that few shapes are ever compiled.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,8 @@ from racer_jax._checks import first_bad
 from racer_jax.encoders.base import Encoder, check_texts
 from racer_jax.encoders.compound import ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
-from racer_jax.nonconformity import gap, inverse_probability
+from racer_jax.nonconformity import NullMode, gap, inverse_probability
+from racer_jax.orders import Order
 from racer_jax.routers.base import Router
 from racer_jax.routers.knn import KNNR
 from racer_jax.routers.platt import PlattScaled
@@ -57,17 +59,43 @@ def pure_router(router: Router) -> tuple[Pure, Any] | None:
     return lambda state, x: nnx.merge(graph, state)(x), state
 
 
-def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array, counts: bool) -> jax.Array:
-    """What `ReducedEncoder.encode` does after its first encoder, or after the counts of hashed n-grams."""
+def _unit(x: jax.Array) -> jax.Array:
+    norms = jnp.linalg.norm(x, axis=1, keepdims=True)
+    return x / jnp.where(norms > 0, norms, 1)
 
-    def unit(x: jax.Array) -> jax.Array:
-        norms = jnp.linalg.norm(x, axis=1, keepdims=True)
-        return x / jnp.where(norms > 0, norms, 1)
 
-    if counts:
-        x = jnp.sign(x) * jnp.sqrt(jnp.abs(x))  # the length that hashing scales to 1 here is scaled to 1 below
+def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """What `ReducedEncoder.encode` does after its first encoder."""
     weights, projection = arrays
-    return unit(jnp.matmul(unit(x * weights[None]), projection, precision="highest"))
+    return _unit(jnp.matmul(_unit(x * weights[None]), projection, precision="highest"))
+
+
+def sparse_ngrams(encoder: ReducedEncoder, ngrams: HashedNgrams) -> Callable[[Sequence[str]], np.ndarray]:
+    """`encoder.encode`, up to rounding, for hashed n-grams: a text has some hundred of the thousands of buckets.
+
+    Args:
+      encoder: A reduced encoder of hashed n-grams.
+      ngrams: Its first encoder.
+
+    Returns:
+      A function of texts, as checked by `check_texts`.
+    """
+    from scipy.sparse import csr_array
+
+    projection = np.ascontiguousarray(np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        places, counts = ngrams.sparse_counts(texts)
+        shape = (len(texts), ngrams.dim)
+        starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
+        # Lengths along the way do not matter: the last step scales to length 1.
+        values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
+        rows = csr_array((values, (places % places.dtype.type(ngrams.dim)).astype(np.int32), starts), shape=shape)
+        reduced = np.asarray(rows @ projection)
+        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
+        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
+
+    return encode
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -75,11 +103,15 @@ def _measure(scores: jax.Array, nonconformity: str, null: str) -> jax.Array:
     return NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
 
 
+def _padded_size(num: int) -> int:
+    return 1 << (num - 1).bit_length()
+
+
 def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     """Batches of rows padded to a power of two by repeating the first, and how many rows of each are real."""
     for start in range(0, len(x), LARGEST):
         batch = x[start : start + LARGEST]
-        size = 1 << (len(batch) - 1).bit_length()
+        size = _padded_size(len(batch))
         if size > len(batch):
             batch = np.concatenate([batch, np.broadcast_to(batch[:1], (size - len(batch), *batch.shape[1:]))])
         yield batch, min(LARGEST, len(x) - start)
@@ -110,19 +142,22 @@ class Scorer:
       encoder: Texts to embeddings.
       router: Embeddings to scores.
       num_models: m.
+      order: The order of the models, where the nonconformity is one that is learned.
     """
 
-    def __init__(self, encoder: Encoder, router: Router, num_models: int) -> None:
-        self.encoder, self.router, self.num_models = encoder, router, num_models
+    def __init__(self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None) -> None:
+        self.encoder, self.router, self.num_models, self.order = encoder, router, num_models, order
         first = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
-        reduced, counts = first is not encoder, first is not encoder and isinstance(first, HashedNgrams)
-        self._front = first.counts if counts and isinstance(first, HashedNgrams) else first.encode
+        reduced = first is not encoder
+        self._front: Callable[[Sequence[str]], np.ndarray] = first.encode
+        if isinstance(encoder, ReducedEncoder) and isinstance(first, HashedNgrams):
+            self._front, reduced = sparse_ngrams(encoder, first), False
         pure = pure_router(router)
         self._compiled = pure is not None
         if pure is None:
             return
         function, arrays = pure
-        projection = (encoder.weights, encoder.projection) if isinstance(encoder, ReducedEncoder) else ()
+        projection = (encoder.weights, encoder.projection) if reduced and isinstance(encoder, ReducedEncoder) else ()
         leaves, tree = jax.tree.flatten((projection, arrays))
         # Leaves in a flat list: a call flattens no modules.
         self._leaves = [jax.device_put(leaf) for leaf in leaves]
@@ -132,13 +167,24 @@ class Scorer:
             leaves: list[jax.Array], x: jax.Array, nonconformity: str, null: str
         ) -> tuple[jax.Array, jax.Array]:
             projection, arrays = jax.tree.unflatten(tree, leaves)
-            scores = function(arrays, _reduced(projection, x, counts) if reduced else x)
+            embeddings = _reduced(projection, x) if reduced else x
+            scores = function(arrays, embeddings)
+            if order is not None:  # what it needs in the place of scores
+                return scores, embeddings
             return scores, NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
 
         self._forward = forward
 
-    def __call__(self, texts: Sequence[str], nonconformity: str, null: str) -> Measured:
+    def __call__(
+        self, texts: Sequence[str], nonconformity: str, null: NullMode, groups: Sequence[str | None] | None = None
+    ) -> Measured:
         """Scores and nonconformity of texts; a text gets the same alone as among others, up to rounding.
+
+        Args:
+          texts: `[n]`.
+          nonconformity: Its name.
+          null: The null mode.
+          groups: The group of each text, for an order that goes by group.
 
         Raises:
           TypeError: If `texts` is a single string, or holds anything but strings.
@@ -147,16 +193,29 @@ class Scorer:
         texts = check_texts(texts)
         parts: list[Measured] = []
         for start in range(0, len(texts), LARGEST):
-            chunk = texts[start : start + LARGEST]
-            if not self._compiled:
-                given = np.asarray(self.router(self.encoder.encode(chunk)))
-                given = check_given_scores(given, self.num_models, "the router's scores")
-                parts.append(measure_scores(given, nonconformity, null))
-                continue
-            for batch, num in _padded(self._front(chunk)):
-                scores, matrix = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
-                parts.append(Measured(np.asarray(scores)[:num], np.asarray(matrix)[:num]))
+            rows = slice(start, start + LARGEST)
+            parts.append(self._measured(texts[rows], nonconformity, null, None if groups is None else groups[rows]))
         result = parts[0] if len(parts) == 1 else Measured(*map(np.concatenate, zip(*parts, strict=True)))
         if not np.isfinite(result.scores).all():
             raise ValueError("the router's scores must be finite, got NaN or infinity: its parameters are broken")
         return result
+
+    def _measured(
+        self, texts: Sequence[str], nonconformity: str, null: NullMode, groups: Sequence[str | None] | None
+    ) -> Measured:
+        """One batch."""
+        num = len(texts)
+        if self._compiled:
+            batch, _ = next(_padded(self._front(texts)))
+            scores, second = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
+            if self.order is None:
+                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
+            given = np.asarray(scores)[:num]
+        else:
+            embeddings = self.encoder.encode(texts)
+            given = check_given_scores(np.asarray(self.router(embeddings)), self.num_models, "the router's scores")
+            if self.order is None:
+                return measure_scores(given, nonconformity, null)
+            second = next(_padded(np.asarray(embeddings)))[0]
+        names = None if groups is None else [*groups, *[None] * (len(second) - num)]
+        return Measured(given, self.order(second, names, null)[:num])

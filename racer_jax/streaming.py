@@ -64,12 +64,13 @@ def read_queries(file: IO[bytes], path: str, racer: Racer) -> Iterator[Query]:
       One query for each line that is not blank.
 
     Raises:
-      DataError: If a line is not such an object; it names line and field.
+      DataError: If a line is not such an object, named by line and field, or there is none.
     """
+    none = True
     for line in range(1, 1 << 62):
         raw = file.readline(_LONGEST)
         if not raw:
-            return
+            break
         if len(raw) >= _LONGEST:
             raise DataError(f"must be lines of JSON, got one of more than {_LONGEST >> 20} MiB", path=path, line=line)
         if not raw.strip():
@@ -86,7 +87,10 @@ def read_queries(file: IO[bytes], path: str, racer: Racer) -> Iterator[Query]:
         elif text is None or not text.strip():
             raise DataError(f"must be the text of a question, got {text!r}", path=path, line=line, field="text")
         group = _string(record, "group", path, line)
+        none = False
         yield Query(line, text, scores, group, _string(record, "id", path, line))
+    if none:
+        raise DataError("holds no question: there must be at least one line", path=path)
 
 
 def route_lines(racer: Racer, queries: Iterator[Query], batch: int) -> Iterator[str]:

@@ -21,7 +21,7 @@ from racer_jax.routers.mlp import MLPConfig
 from racer_jax.routers.routerdc import RouterDCConfig
 from tests.test_racer import MODELS, table_of
 
-GOLDEN = Path(__file__).parent / "golden" / "format_1"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,8 @@ def test_damage_has_its_own_error(saved, tmp_path):
 
 
 def test_a_newer_format_is_refused(saved):
-    edited(saved, format=2)
-    with pytest.raises(artefact.NewerFormatError, match=r"is of format 2, this version reads up to 1: install a newer"):
+    edited(saved, format=3)
+    with pytest.raises(artefact.NewerFormatError, match=r"is of format 3, this version reads up to 2: install a newer"):
         Racer.load(saved)
 
 
@@ -347,9 +347,12 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path):
 # --- the first format ------------------------------------------------------------------------------------------------
 
 
-def test_the_golden_artefact_stays_loadable(tmp_path):
-    racer = Racer.load(GOLDEN / "golden.racer")
-    wanted = json.loads((GOLDEN / "decisions.json").read_text())
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_golden_artefacts_stay_loadable(tmp_path, number):
+    golden = GOLDEN / f"format_{number}"
+    assert json.loads((golden / "golden.racer" / "racer.json").read_text())["format"] == number
+    racer = Racer.load(golden / "golden.racer")
+    wanted = json.loads((golden / "decisions.json").read_text())
     assert (racer.alpha, racer.calibration.num_queries.tolist()) == ("0.2", [20, 40])
     for record in wanted["decisions"]:
         decision = racer.route(record["text"], record["group"])
@@ -357,6 +360,9 @@ def test_the_golden_artefact_stays_loadable(tmp_path):
         assert str(decision.reason) == record["reason"]
         assert decision.threshold == pytest.approx(record["threshold"], abs=0)
         assert decision.scores == pytest.approx(record["scores"], abs=1e-5)
-    shutil.copytree(GOLDEN / "golden.racer", tmp_path / "copy")
+        margins = {model: float(margin) for model, margin in record.get("margins", decision.margins).items()}
+        assert decision.margins == pytest.approx(margins, abs=1e-5)
+    shutil.copytree(golden / "golden.racer", tmp_path / "copy")
     racer.save(tmp_path / "copy")
     assert Racer.load(tmp_path / "copy").guarantee() == racer.guarantee()
+    assert json.loads((tmp_path / "copy" / "racer.json").read_text())["format"] == number

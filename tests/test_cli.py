@@ -65,5 +65,5 @@ def test_a_wrong_command_is_refused(capsys):
 
 
 def test_the_module_runs():
-    command = [sys.executable, "-m", "racer_jax.cli", "data", "--help"]
+    command = [sys.executable, "-m", "racer_jax", "data", "--help"]
     assert "summary" in subprocess.run(command, capture_output=True, check=True, text=True).stdout

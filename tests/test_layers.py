@@ -14,10 +14,10 @@ CORE_LIBRARIES = {"jax", "numpy", "scipy", "chex", "racer_jax"} | sys.stdlib_mod
 # What a module of each layer may import of the package: its own layer and those before it.
 LAYERS = [
     {"data", "routers", "encoders"},
-    {"racer", "artefact", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
+    {"racer", "artefact", "orders", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
     | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"}
     | {"studies", "voting", "study_plots", "experiment"},
-    {"streaming", "commands", "cli"},
+    {"streaming", "watching", "commands", "cli", "__main__"},
 ]
 
 
@@ -49,9 +49,21 @@ def test_imports_go_downwards_only(path):
 
 def test_importing_the_core_stays_light():
     heavy = {"flax", "optax", "transformers", "matplotlib", "scipy.stats", "pandas", "torch", "tqdm", "chex"}
-    code = f"import sys, racer_jax; print(*({heavy!r} & set(sys.modules)))"
+    code = f"import sys, racer_jax; racer_jax.calibrate; print(*({heavy!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == []
+
+
+def test_the_package_waits_to_be_asked():
+    """The command is ready for Ctrl-C before JAX is imported; what is public is there all the same."""
+    code = (
+        "import sys, racer_jax.__main__; print('jax' in sys.modules, 'numpy' in sys.modules); import racer_jax as r; "
+        "print(set(r.__all__) <= set(dir(r)), r.calibration.calibrate is r.calibrate)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == "False False\nTrue True\n"
+    with pytest.raises(AttributeError, match="has no attribute 'calibrat'"):
+        racer_jax.calibrat  # noqa: B018
 
 
 def test_importing_leaves_the_devices_alone():

@@ -3,6 +3,7 @@
 A download that broke off goes on where it stopped. Needs the extra `fetch` (pooch).
 """
 
+import errno
 import http.client
 import sys
 import time
@@ -22,6 +23,8 @@ BASE_URL = "https://raw.githubusercontent.com/shuhao02/RouterDC"
 _ATTEMPTS = 4
 _TIMEOUT_SECONDS = 30
 _BLOCK = 1 << 16
+# Faults of the folder, which waiting for the network does not mend.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
 
 
 class RemoteFile(NamedTuple):
@@ -155,6 +158,8 @@ def fetch(
                 path=folder / name,
             ) from None
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise DataError(f"cannot be written: {error.strerror}", path=folder / name) from None
             raise DataError(_offline(url, folder, name, error), path=folder / name) from None
     return folder
 
@@ -188,8 +193,8 @@ class _Download:
                     part.unlink()
                     continue
                 raise
-            except (OSError, http.client.HTTPException):
-                if attempt == _ATTEMPTS - 1:
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == _ATTEMPTS - 1 or (isinstance(error, OSError) and error.errno in _DISK):
                     raise
                 whole = False
             if whole:

@@ -8,6 +8,18 @@ from pathlib import Path
 
 
 @contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Errors of the disk name the file that was to be written, not the temporary one, and not nothing."""
+    try:
+        yield
+    except OSError as error:
+        temporary = error.filename is None or f".{path.name}." in str(error.filename)
+        if error.errno is None or not temporary:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends without an error.
 
@@ -23,15 +35,16 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        # mkstemp makes files for the owner alone; a result is as readable as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+    with blaming(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        try:
+            # mkstemp makes files for the owner alone; a result is as readable as any other new file.
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(name).chmod(0o666 & ~mask)
+            yield Path(name)
+            os.replace(name, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)

@@ -123,31 +123,54 @@ class HashedNgrams:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        texts = check_texts(texts)
-        num_truncated = sum(len(text) > self.max_chars for text in texts)
-        report_truncated(num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side)
-        read = slice(self.max_chars) if self.truncation_side == "right" else slice(-self.max_chars, None)
-        forms = [_normal_form(text[read]) for text in texts]
+        forms = self._forms(texts)
         found = np.empty((len(forms), self.dim), np.float32)
         start, chars = 0, 0
         for i, form in enumerate(forms):
             chars += len(form)
             if chars >= _GROUP_CHARS or i - start == _GROUP_TEXTS - 1 or i == len(forms) - 1:
-                found[start : i + 1] = self._counts(forms[start : i + 1])
+                places, counts = self._sparse(forms[start : i + 1])
+                found[start : i + 1] = 0
+                found[start : i + 1].reshape(-1)[places] = counts
                 start, chars = i + 1, 0
         return found
 
-    def _counts(self, forms: list[str]) -> np.ndarray:
-        """Signed n-gram counts by bucket, `[len(forms), dim]`."""
+    def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`counts` at the places where there are n-grams: some hundred of a text's thousands of buckets.
+
+        Args:
+          texts: A batch of strings, as in `counts`.
+
+        Returns:
+          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64 `[b]`, some of them 0.
+        """
+        return self._sparse(self._forms(texts))
+
+    def _forms(self, texts: Sequence[str]) -> list[str]:
+        """What is read of each text; those that are cut are counted in the log."""
+        texts = check_texts(texts)
+        num_truncated = sum(len(text) > self.max_chars for text in texts)
+        report_truncated(num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side)
+        read = slice(self.max_chars) if self.truncation_side == "right" else slice(-self.max_chars, None)
+        return [_normal_form(text[read]) for text in texts]
+
+    def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
-        # Each text has two rows of buckets, of n-grams that count up and down; one count serves all sizes.
-        rows = np.repeat(np.arange(len(forms)) * (2 * self.dim), [len(form) for form in forms])
-        places = []
+        # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a bucket lie together.
+        kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim <= 1 << 32 else np.uint64).type
+        rows = np.repeat(np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms])
+        found = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
-            place = first + (h & np.uint32(self.dim - 1)) + (h >> np.uint32(31)) * np.uint32(self.dim)
-            places.append(place[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
-        counts = np.bincount(np.concatenate(places), minlength=len(forms) * 2 * self.dim)
-        counts = counts.reshape(len(forms), 2, self.dim)
-        return np.asarray(counts[:, 0] - counts[:, 1])
+            key = first + ((h & np.uint32(self.dim - 1)) << np.uint32(1) | h >> np.uint32(31))
+            found.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
+        keys = np.concatenate(found)
+        keys.sort()
+        places = keys >> kind(1)
+        start = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(keys)])
+        if not len(start):
+            return places, start
+        down = np.add.reduceat((keys & kind(1)).astype(np.int64), start)
+        return places[start], np.diff(start, append=len(keys)) - 2 * down

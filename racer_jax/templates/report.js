@@ -396,7 +396,7 @@
 
   function start() {
     const whole = ev.groups[0], calibration = data.calibration;
-    const kind = { inverse_probability: "RACER-P (inverse probability)", gap: "RACER-G (gap)" }[ev.nonconformity] ?? ev.nonconformity;
+    const kind = { inverse_probability: "RACER-P (inverse probability)", gap: "RACER-G (gap)", static: "the static order", J: "RACER-J (coverage gain)", J_learned: "RACER-J (learned gains)" }[ev.nonconformity] ?? ev.nonconformity;
     put("facts", [plural(numModels, "model"), `${queries(whole.num_queries)} evaluated`,
       `calibrated on ${queries(calibration.num_queries)}, ${calibration.date.slice(0, 10)}`, kind, `null mode “${ev.null}”`, `label rule: ${ev.label_rule}`].join(" · "));
     const slider = $("alpha");

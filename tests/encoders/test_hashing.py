@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racer_jax.encoders import Encoder, HashedNgrams
+from racer_jax.encoders import Encoder, HashedNgrams, hashing
 from racer_jax.encoders.hashing import ngram_hashes
 
 TEXTS = ["What is 2 + 2?", "如果一列火车两小时行驶一百公里,速度是多少?", "ＡＢＣ naïve Straße", "a", "🙂 emoji " * 40]
@@ -51,6 +51,25 @@ def test_encode_equals_the_plain_loop(dim, sizes):
     embeddings = HashedNgrams(dim=dim, sizes=sizes).encode(TEXTS)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, [plain_encode(t, dim, sizes) for t in TEXTS], atol=1e-6)
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=9), st.sampled_from([2, 64, 1 << 31]))
+@settings(deadline=None, max_examples=60)
+def test_sparse_counts_equal_a_plain_count(texts, dim):
+    encoder = HashedNgrams(dim=dim, sizes=(2, 3))
+    places, counts = encoder.sparse_counts(texts)
+    wanted = {}
+    for i, text in enumerate(texts):
+        form = np.array([ord(c) for c in hashing._normal_form(text)], np.uint32)
+        for h in np.concatenate([ngram_hashes(form, size) for size in encoder.sizes]).tolist():
+            place = i * dim + h % dim
+            wanted[place] = wanted.get(place, 0) + (-1 if h >> 31 else 1)
+    assert dict(zip(places.tolist(), counts.tolist(), strict=True)) == wanted
+    assert places.tolist() == sorted(wanted)
+    if dim == 64:
+        dense = np.zeros(len(texts) * dim)
+        dense[places] = counts
+        assert dense.tolist() == encoder.counts(texts).ravel().tolist()
 
 
 def test_a_text_does_not_depend_on_its_batch(monkeypatch):

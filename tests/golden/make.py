@@ -1,6 +1,6 @@
 """Wrote the golden artefact of a format, once; a format that was released is never written again.
 
-python tests/golden/make.py 1
+python tests/golden/make.py 2
 """
 
 import json
@@ -23,7 +23,9 @@ def main() -> None:
     train, calibration = table_of(rng, 60).table, table_of(rng, 60, start=100, cost=True).table
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64, sizes=(2, 3)))
     config = MLPConfig(hidden=(6,), max_epochs=5, batch_size=8)
-    racer = Racer.fit(jax.random.key(1), train, config, encoder).calibrate(calibration, 0.2)
+    nonconformity = {"1": "inverse_probability", "2": "J"}[sys.argv[1]]
+    fitted = Racer.fit(jax.random.key(1), train, config, encoder, nonconformity=nonconformity)
+    racer = fitted.calibrate(calibration, 0.2)
     racer.save(folder / "golden.racer")
     questions = [
         ("What is a prime?", "a"),
@@ -34,7 +36,7 @@ def main() -> None:
     decisions = []
     for text, group in questions:
         plain = racer.route(text, group).to_dict()
-        names = ("models", "reason", "threshold", "scores")
+        names = ("models", "reason", "threshold", "scores", "margins")
         threshold = {"threshold": float(plain["threshold"])}
         decisions.append({"text": text, "group": group, **{n: plain[n] for n in names}, **threshold})
     record = {"guarantee": racer.guarantee(), "decisions": decisions}

@@ -1,0 +1,95 @@
+"""The `racer-jax` command, and `python -m racer_jax`: ready for Ctrl-C before anything heavy is imported.
+
+While modules are imported nothing is being written, so an interrupt says its line and is gone. Later it is raised, so
+that what is half written is taken away, and said once that is done. Nothing here is imported but what Python has
+imported itself by then.
+"""
+
+# `signal` takes ten milliseconds to import, for its enumerations; this is what it wraps.
+import _signal as signal  # type: ignore[import-not-found]
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+INTERRUPTED = 130
+# One Ctrl-C may come more than once, by an impatient finger; what it has started may be finished first.
+_SAME_SECONDS = 1.0
+_LINE = b"racer-jax: interrupted\n"
+
+
+class _State:
+    """Whether and when the command was interrupted."""
+
+    interrupted = False
+    last = -_SAME_SECONDS
+
+
+_state = _State()
+
+
+def _leave(_signal: int, _frame: "FrameType | None") -> None:
+    """While modules are imported: an exception in the middle of that may be swallowed or become another."""
+    os.write(2, _LINE)
+    os._exit(INTERRUPTED)
+
+
+def _raise(_signal: int, _frame: "FrameType | None") -> None:
+    """While a command runs."""
+    if time.monotonic() - _state.last < _SAME_SECONDS:
+        return
+    _state.interrupted, _state.last = True, time.monotonic()
+    raise KeyboardInterrupt
+
+
+def _unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came inside a callback, which cannot pass it on, comes again a moment later."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(found)
+        return
+    import _thread
+    import threading
+
+    _state.last = -_SAME_SECONDS
+    again = threading.Timer(0.02, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
+
+
+def main() -> int:
+    """Runs the command of this process; returns its exit status."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `nohup racer-jax ... &`: so it stays
+        from racer_jax.cli import main as run
+
+        return run()
+    signal.signal(signal.SIGINT, _leave)
+    from racer_jax.cli import main as run
+
+    sys.unraisablehook = _unraisable
+    try:
+        signal.signal(signal.SIGINT, _raise)
+        status = run()
+    except BaseException:
+        if not _state.interrupted:
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.write(2, _LINE)
+        status = INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; what is left is Python's own end
+    if _state.interrupted:
+        # What was half written is gone. XLA, interrupted while it compiles, does not survive an orderly end.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
