@@ -158,11 +158,15 @@ def split_rows(
 
 
 def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:
-    one = lambda key: fit(key, arrays, config)  # noqa: E731
+    def one(key: jax.Array) -> tuple[Any, Fitted]:
+        return fit(key, arrays, config)
+
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
     if len(keys) == 1 or jax.default_backend() == "cpu":
-        return lax.map(one, keys)
-    return jax.vmap(one)(keys)
+        mapped: tuple[Any, Fitted] = lax.map(one, keys)
+    else:
+        mapped = jax.vmap(one)(keys)
+    return mapped
 
 
 @functools.cache
@@ -170,7 +174,9 @@ def _compiled(mesh: Mesh) -> Callable[..., tuple[Any, Fitted]]:
     """`_over_keys` with the seeds spread over devices."""
 
     def spread(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> Any:
-        part = lambda keys, arrays: _over_keys(keys, arrays, fit, config)  # noqa: E731
+        def part(keys: jax.Array, arrays: Any) -> tuple[Any, Fitted]:
+            return _over_keys(keys, arrays, fit, config)
+
         own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
         return jax.shard_map(part, mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False)(keys, arrays)
 
