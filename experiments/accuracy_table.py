@@ -20,29 +20,27 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from racer_jax import reporting, study_plots
+from racer_jax import reporting, vote_plots
 from racer_jax.coverage import static_order
 from racer_jax.exact import pool_law
 from racer_jax.experiment import Progress, Report, left_table, run_experiment
 from racer_jax.nonconformity import tie_break
 from racer_jax.steps import pool_steps
 from racer_jax.studies import ROUTERS, SCORES, Benchmark
-from racer_jax.voting import (
+from racer_jax.voting import VoteConfig, num_repeats, vote_study
+from racer_jax.ways import (
     BEST_SINGLE,
     ORACLE,
     PICKED_SINGLE,
     STATIC_TOP,
     Difference,
-    VoteConfig,
     Votes,
     difference,
     dollars,
     full_name,
-    num_repeats,
     points,
     saved,
     single_name,
-    vote_study,
 )
 
 # The alphas at which the coverage of sets is shown; results.csv has all.
@@ -284,14 +282,14 @@ def report(config: Config, result: Result) -> Report:
     if names:
         panels = {
             name: {
-                row.way: study_plots.Bar(row.accuracy, row.std, row.kind)
+                row.way: vote_plots.Bar(row.accuracy, row.std, row.kind)
                 for row in result.rows
-                if row.benchmark == name
+                if row.benchmark == name and (row.kind != "bound" or row.way == ORACLE)
             }
-            for name in names
+            for name in names  # bounds of each router's sets are in the table alone
         }
         subtitle = f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}'"
-        figures["accuracy.png"] = study_plots.accuracy_figure(panels, subtitle)
+        figures["accuracy.png"] = vote_plots.accuracy_figure(panels, subtitle)
     if result.bounds:
         figures["coverage.png"] = coverage_figure(config, result)
     return Report("\n\n".join(parts), csv_rows(result), figures)
@@ -301,14 +299,14 @@ def coverage_figure(config: Config, result: Result) -> Figure:
     """Coverage against calls, one line a score."""
     panels = {
         name: {
-            cell.label: study_plots.CoverageLine(cell.size, cell.covered)
+            cell.label: vote_plots.CoverageLine(cell.size, cell.covered)
             for cell in result.coverage
             if cell.benchmark == name
         }
         for name in result.bounds
     }
     singles = {name: max(v for m, v in bound.items() if m != ORACLE) for name, bound in result.bounds.items()}
-    return study_plots.coverage_figure(panels, singles, f"exact means over all splits, encoder '{config.encoder}'")
+    return vote_plots.coverage_figure(panels, singles, f"exact means over all splits, encoder '{config.encoder}'")
 
 
 def csv_rows(result: Result) -> list[dict[str, object]]:

@@ -16,24 +16,21 @@ from typing import Annotated, NamedTuple
 import jax
 from matplotlib.figure import Figure
 
-from racer_jax import study_plots
+from racer_jax import vote_plots
 from racer_jax.experiment import Progress, Report, left_table, run_experiment
 from racer_jax.studies import Benchmark
-from racer_jax.voting import (
+from racer_jax.voting import TOP_K, VoteConfig, counted_votes, num_repeats
+from racer_jax.ways import (
     BEST_SINGLE,
     STATIC_TOP,
-    TOP_K,
     Difference,
-    VoteConfig,
     Votes,
     difference,
     full_name,
-    num_repeats,
     points,
     racer_name,
     saved,
     top_name,
-    vote_study,
 )
 
 
@@ -84,14 +81,11 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
     Raises:
       ValueError: If no benchmark has answers.
     """
-    vote_key, _ = jax.random.split(key)  # the splits of the accuracy table
-    return trades(vote_study(vote_key, benchmarks, config, progress))
+    return trades(counted_votes(key, benchmarks, config, progress))
 
 
 def trades(studies: list[Votes]) -> Result:
     """Every way of the votes that were counted against its full ensemble."""
-    if not studies:
-        raise ValueError("the data must have answers to vote on, got none; accuracy_table shows what can be said")
     rows = []
     for votes in studies:
 
@@ -143,11 +137,11 @@ def report(config: Config, result: Result) -> Report:
 
 def figure(config: Config, result: Result) -> Figure:
     """Gain against savings, a line for the fixed alphas of each score; accuracies beside those of the full ensemble."""
-    points_: dict[str, dict[str, study_plots.Trade]] = {}
-    curves: dict[str, dict[str, list[study_plots.Trade]]] = {}
+    points_: dict[str, dict[str, vote_plots.Trade]] = {}
+    curves: dict[str, dict[str, list[vote_plots.Trade]]] = {}
     accuracies: dict[str, dict[str, tuple[float, float]]] = {}
     for row in result.rows:
-        point = study_plots.Trade(row.calls_saved, row.gain.mean, row.gain.error)
+        point = vote_plots.Trade(row.calls_saved, row.gain.mean, row.gain.error)
         if row.alpha not in ("", "chosen"):
             curves.setdefault(row.benchmark, {}).setdefault(row.way, []).append(point)
             continue
@@ -155,7 +149,7 @@ def figure(config: Config, result: Result) -> Figure:
         if row.alpha == "chosen":
             accuracies.setdefault(row.benchmark, {})[row.way] = row.accuracy, row.full_accuracy
     subtitle = f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}'"
-    return study_plots.tradeoff_figure(points_, curves, accuracies, subtitle)
+    return vote_plots.tradeoff_figure(points_, curves, accuracies, subtitle)
 
 
 def csv_rows(result: Result) -> list[dict[str, object]]:

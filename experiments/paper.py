@@ -25,7 +25,7 @@ from experiments import accuracy_table, ensemble_tradeoff, histograms, risk_tabl
 from racer_jax import reporting
 from racer_jax.experiment import Report, publish, set_up
 from racer_jax.studies import EncoderName, StudyConfig, run_key, study
-from racer_jax.voting import vote_study
+from racer_jax.voting import counted_votes
 
 # What each corpus is for; in one folder, or the simulated pool for both.
 CORRECTNESS, ANSWERS = "routerdc", "routerbench"
@@ -86,11 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             voting = {"splits": config.splits, "repeats": config.repeats, "routers": listed}
             own = configured(accuracy_table, answers, **voting)
             answered = study(own)
-            vote_key, tie_key = jax.random.split(run_key(own))
-            votes = vote_study(vote_key, answered, own, lambda _: None)
+            votes = counted_votes(run_key(own), answered, own, lambda _: None)
             bar.update(1)
             silent = [benchmark for benchmark in benchmarks if benchmark.test.answers is None]
-            done(accuracy_table, own, accuracy_table.tabulate(tie_key, votes, [*answered, *silent], own), since)
+            done(
+                accuracy_table,
+                own,
+                accuracy_table.tabulate(jax.random.split(run_key(own))[1], votes, [*answered, *silent], own),
+                since,
+            )
             for module, result in (
                 (ensemble_tradeoff, ensemble_tradeoff.trades(votes)),
                 (selection_heatmap, selection_heatmap.choices(votes)),

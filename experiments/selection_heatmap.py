@@ -17,10 +17,11 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 
-from racer_jax import study_plots
+from racer_jax import vote_plots
 from racer_jax.experiment import Progress, Report, left_table, run_experiment
 from racer_jax.studies import Benchmark
-from racer_jax.voting import VoteConfig, Votes, num_repeats, vote_study
+from racer_jax.voting import VoteConfig, counted_votes, num_repeats
+from racer_jax.ways import Votes
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,11 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
     Raises:
       ValueError: If no benchmark has answers.
     """
-    vote_key, _ = jax.random.split(key)  # the splits of the accuracy table
-    return choices(vote_study(vote_key, benchmarks, config, progress))
+    return choices(counted_votes(key, benchmarks, config, progress))
 
 
 def choices(studies: list[Votes]) -> Result:
     """What the splits chose in votes that were counted."""
-    if not studies:
-        raise ValueError("the data must have answers to vote on, got none; accuracy_table shows what can be said")
     rows = [Row(votes.name, label, share) for votes in studies for label, share in votes.choices.items()]
     weightings = {votes.name: votes.weightings for votes in studies}
     return Result(studies[0].alphas, weightings, rows, {votes.name: votes.notes for votes in studies})
@@ -91,7 +89,7 @@ def report(config: Config, result: Result) -> Report:
         header = ["% of splits that chose", *(f"a {alpha}" for alpha in result.alphas), *weightings]
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
-        panels[name] = {row.label: study_plots.Choices(weightings, row.share) for row in rows}
+        panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
     subtitle = (
         f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest set within "
         f"{config.tolerance:g} standard errors of the best"
@@ -102,7 +100,7 @@ def report(config: Config, result: Result) -> Report:
         for alpha, shares in zip(result.alphas, row.share.tolist(), strict=True)
         for weighting, share in zip(result.weightings[row.benchmark], shares, strict=True)
     ]
-    figure = study_plots.heatmap_figure(result.alphas, panels, subtitle)
+    figure = vote_plots.heatmap_figure(result.alphas, panels, subtitle)
     return Report("\n\n".join(parts), csv_rows, {"heatmap.png": figure})
 
 

@@ -43,7 +43,7 @@ GPT_4 = "gpt-4-1106-preview"
 ROUTERBENCH_POOLS: Mapping[str, tuple[str, ...]] = {
     "without gpt-4": (GPT_4,),
     "7 least accurate": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "mistralai/mixtral-8x7b-chat"),
-    "7 weak, all answering": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "claude-v2"),
+    "7 weak that answer": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "claude-v2"),
 }
 
 

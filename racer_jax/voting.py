@@ -6,7 +6,7 @@ kept what it got right, query by query, so that any two can be compared in pairs
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,25 @@ from racer_jax.selection import TEMPERATURES, Selections, VoteTables, select, vo
 from racer_jax.steps import Pool, pool_steps
 from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig, model_pools, subpool
 from racer_jax.trials import split_parts
+from racer_jax.ways import (
+    BEST_SINGLE,
+    ORACLE,
+    PICKED_SINGLE,
+    STATIC_TOP,
+    Measured,
+    Votes,
+    Way,
+    full_name,
+    racer_name,
+    single_name,
+    top_name,
+)
 
 # Every percent to 10, and the paper's larger risk levels: sets of strong models shrink from all models to one within a
 # few percent, about the share of the questions that no model can answer.
 VOTE_ALPHAS = "0.01,0.02,0.03,0.04,0.05,0.06,0.07,0.08,0.09,0.1,0.15,0.2,0.3,0.4,0.5"
 TOP_K = (2, 3, 5)
 NUM_RANDOM_ORDERS = 16
-# Names of the ways of answering that do not depend on a router.
-BEST_SINGLE = "best single model, with hindsight"
-PICKED_SINGLE = "best single model on validation"
-STATIC_TOP = "top-3 by training accuracy, majority"
-ORACLE = "oracle: any model right"
 
 
 @dataclass(frozen=True)
@@ -56,119 +64,6 @@ class VoteConfig(StudyConfig):
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must be at least 0, got {self.tolerance}")
-
-
-class Way(NamedTuple):
-    """One way of answering the queries of a benchmark.
-
-    Attributes:
-      kind: What it is: `single`, `router`, `racer`, `ensemble` or `bound`.
-      right: Whether each query is answered rightly (a share, where chance decides), `[n]` or by split `[s, n]`.
-      calls: Models called for each query, the same shapes.
-      cost: Dollars for each query, the same shapes; None where costs are not known.
-    """
-
-    kind: str
-    right: np.ndarray
-    calls: np.ndarray
-    cost: np.ndarray | None
-
-
-class Measured(NamedTuple):
-    """One way of answering on the test parts of all splits.
-
-    Attributes:
-      kind: As in `Way`.
-      accuracy: Test accuracy of each split, `[s]`.
-      calls: Mean models called, `[s]`.
-      cost: Mean dollars a query, `[s]`; None where not known.
-      by_query: Share of its test appearances that each query was answered rightly, `[n]`; NaN where it had none.
-    """
-
-    kind: str
-    accuracy: np.ndarray
-    calls: np.ndarray
-    cost: np.ndarray | None
-    by_query: np.ndarray
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over splits."""
-        return float(self.accuracy.mean())
-
-
-class Votes(NamedTuple):
-    """All ways of answering with one pool of models on one benchmark.
-
-    Attributes:
-      name: Of the benchmark and the pool.
-      models: Names of the models, `[m]`.
-      num_queries: Queries that were in a test part.
-      alphas: Risk levels to choose from, `[a]`.
-      weightings: Names of the aggregations, temperatures of one weighting together, `[w]`.
-      ways: Name -> what it did. The router's way of a RACER variant is named by `racer_name`.
-      choices: Router and score -> share of the splits that chose each alpha and weighting, `[a, w]`.
-      notes: What a reader should know, one sentence each.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    num_queries: int
-    alphas: tuple[str, ...]
-    weightings: tuple[str, ...]
-    ways: dict[str, Measured]
-    choices: dict[str, np.ndarray]
-    notes: tuple[str, ...]
-
-    @property
-    def routers(self) -> list[str]:
-        """The routers, by name."""
-        return list(dict.fromkeys(label.partition(" + ")[0] for label in self.choices))
-
-
-class Difference(NamedTuple):
-    """A paired difference of accuracies.
-
-    Attributes:
-      mean: Mean over splits.
-      error: Its standard error over QUESTIONS: how much other questions of this kind would move it.
-      split_error: Its standard error over splits alone: how much more splits of these questions would.
-    """
-
-    mean: float
-    error: float
-    split_error: float
-
-
-def difference(one: Measured, other: Measured) -> Difference:
-    """How much more accurate one way is than another, on the same test parts."""
-    by_split, by_query = one.accuracy - other.accuracy, one.by_query - other.by_query
-    by_query = by_query[~np.isnan(by_query)]
-
-    def error(values: np.ndarray) -> float:
-        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-
-    return Difference(float(by_split.mean()), error(by_query), error(by_split))
-
-
-def racer_name(router: str, score: str, alpha: str | None = None) -> str:
-    """Name of a RACER variant: alpha chosen on validation, or fixed."""
-    return f"{router} + {score}" + ("" if alpha is None else f", alpha {alpha}")
-
-
-def full_name(router: str, weighted: bool = True) -> str:
-    """Name of the full ensemble: it too breaks ties, and may weigh, by the router's scores."""
-    return f"{router}: all models, {'tuned vote' if weighted else 'majority'}"
-
-
-def top_name(router: str, k: int) -> str:
-    """Name of the fixed top-k by router score under majority."""
-    return f"{router}: top-{k}, majority"
-
-
-def single_name(model: str) -> str:
-    """Name of the way of always asking one model."""
-    return f"single: {model}"
 
 
 def vote_study(
@@ -200,6 +95,29 @@ def vote_study(
                 done.append(_Repeat(jax.random.fold_in(key, number), subpool(benchmark, models), config))
                 progress(1)
             studies.append(_joined(name if pool == "all" else f"{name}, {pool}", done, config))
+    return studies
+
+
+def counted_votes(
+    key: jax.Array, benchmarks: Sequence[Benchmark], config: VoteConfig, progress: Callable[[int], object]
+) -> list[Votes]:
+    """`vote_study` on the splits of the accuracy table, where there must be votes to count.
+
+    Args:
+      key: The key of the experiment.
+      benchmarks: As of `vote_study`.
+      config: The options.
+      progress: As of `vote_study`.
+
+    Returns:
+      At least one study.
+
+    Raises:
+      ValueError: If no benchmark has answers, and as `vote_study`.
+    """
+    studies = vote_study(jax.random.split(key)[0], benchmarks, config, progress)
+    if not studies:
+        raise ValueError("the data must have answers to vote on, got none; accuracy_table shows what can be said")
     return studies
 
 
@@ -409,22 +327,3 @@ def _joined(name: str, repeats: Sequence[_Repeat], config: VoteConfig) -> Votes:
         {label: np.mean([repeat.choices[label] for repeat in repeats], axis=0) for label in first.choices},
         (run, f"best single model: {best.removeprefix('single: ')}", *first.benchmark.notes),
     )
-
-
-def saved(way: Measured, full: Measured) -> float:
-    """Share of the model calls of the full ensemble that a way saves."""
-    return 1 - float(way.calls.mean() / full.calls.mean())
-
-
-def dollars(way: Measured) -> float | None:
-    """Mean dollars for a thousand queries; None where not known."""
-    return None if way.cost is None else 1000 * float(way.cost.mean())
-
-
-def points(found: Difference) -> str:
-    """A paired difference in points of accuracy, with its standard error over questions.
-
-    >>> points(Difference(0.0184, 0.006, 0.0004))
-    '+1.8 ± 0.6'
-    """
-    return f"{100 * found.mean:+.1f} ± {100 * found.error:.1f}"

@@ -16,7 +16,7 @@ LAYERS = [
     {"data", "routers", "encoders"},
     {"racer", "artefact", "orders", "calibrated", "decision", "evaluation", "parts", "questions", "scoring"}
     | {"monitor", "preparation", "confidence", "pools", "checking", "plotting", "report", "reporting", "runtime"}
-    | {"studies", "voting", "study_plots", "experiment"},
+    | {"studies", "voting", "ways", "study_plots", "vote_plots", "experiment"},
     {"streaming", "watching", "commands", "cli", "__main__"},
 ]
 

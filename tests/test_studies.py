@@ -105,7 +105,7 @@ def test_pools_of_models():
     pools = model_pools(eleven, None)
     assert set(pools) == {"all", *ROUTERBENCH_POOLS}
     assert set(pools["7 least accurate"]) == {"mistral", "claude-v2"}
-    assert set(pools["7 weak, all answering"]) == {"mistral", "mistralai/mixtral-8x7b-chat"}
+    assert set(pools["7 weak that answer"]) == {"mistral", "mistralai/mixtral-8x7b-chat"}
     assert "gpt-4-1106-preview" not in pools["without gpt-4"]
 
 
@@ -115,7 +115,7 @@ def test_the_pools_of_routerbench_are_what_their_names_say(data_dir):
     accuracy = dict(zip(table.models, table.correct.mean(axis=0), strict=True))
     silent = dict(zip(table.models, np.equal(table.answers, None).mean(axis=0), strict=True))
     assert pools["7 least accurate"] == tuple(m for m in table.models if m in sorted(accuracy, key=accuracy.get)[:7])
-    weak = pools["7 weak, all answering"]
+    weak = pools["7 weak that answer"]
     assert weak == tuple(m for m in table.models if accuracy[m] < 0.9 and silent[m] < 0.01)
     assert silent["claude-v2"] > 1 / 3
 

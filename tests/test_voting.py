@@ -10,22 +10,20 @@ from racer_jax.selection import select, vote_tables
 from racer_jax.steps import pool_steps
 from racer_jax.studies import study
 from racer_jax.trials import split_parts
-from racer_jax.voting import (
+from racer_jax.voting import VoteConfig, num_repeats, vote_study
+from racer_jax.ways import (
     BEST_SINGLE,
     ORACLE,
     PICKED_SINGLE,
     STATIC_TOP,
     Measured,
-    VoteConfig,
     difference,
     dollars,
     full_name,
-    num_repeats,
     racer_name,
     saved,
     single_name,
     top_name,
-    vote_study,
 )
 from tests.test_studies import MODELS, table
 

@@ -1,0 +1,143 @@
+"""Ways of answering, what each got right, and how two of them compare: what `voting` counts and experiments show."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Names of the ways of answering that do not depend on a router.
+BEST_SINGLE = "best single model, with hindsight"
+PICKED_SINGLE = "best single model on validation"
+STATIC_TOP = "top-3 by training accuracy, majority"
+ORACLE = "oracle: any model right"
+
+
+class Way(NamedTuple):
+    """One way of answering the queries of a benchmark.
+
+    Attributes:
+      kind: What it is: `single`, `router`, `racer`, `ensemble` or `bound`.
+      right: Whether each query is answered rightly (a share, where chance decides), `[n]` or by split `[s, n]`.
+      calls: Models called for each query, the same shapes.
+      cost: Dollars for each query, the same shapes; None where costs are not known.
+    """
+
+    kind: str
+    right: np.ndarray
+    calls: np.ndarray
+    cost: np.ndarray | None
+
+
+class Measured(NamedTuple):
+    """One way of answering on the test parts of all splits.
+
+    Attributes:
+      kind: As in `Way`.
+      accuracy: Test accuracy of each split, `[s]`.
+      calls: Mean models called, `[s]`.
+      cost: Mean dollars a query, `[s]`; None where not known.
+      by_query: Share of its test appearances that each query was answered rightly, `[n]`; NaN where it had none.
+    """
+
+    kind: str
+    accuracy: np.ndarray
+    calls: np.ndarray
+    cost: np.ndarray | None
+    by_query: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over splits."""
+        return float(self.accuracy.mean())
+
+
+class Votes(NamedTuple):
+    """All ways of answering with one pool of models on one benchmark.
+
+    Attributes:
+      name: Of the benchmark and the pool.
+      models: Names of the models, `[m]`.
+      num_queries: Queries that were in a test part.
+      alphas: Risk levels to choose from, `[a]`.
+      weightings: Names of the aggregations, temperatures of one weighting together, `[w]`.
+      ways: Name -> what it did. The router's way of a RACER variant is named by `racer_name`.
+      choices: Router and score -> share of the splits that chose each alpha and weighting, `[a, w]`.
+      notes: What a reader should know, one sentence each.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    num_queries: int
+    alphas: tuple[str, ...]
+    weightings: tuple[str, ...]
+    ways: dict[str, Measured]
+    choices: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+
+    @property
+    def routers(self) -> list[str]:
+        """The routers, by name."""
+        return list(dict.fromkeys(label.partition(" + ")[0] for label in self.choices))
+
+
+class Difference(NamedTuple):
+    """A paired difference of accuracies.
+
+    Attributes:
+      mean: Mean over splits.
+      error: Its standard error over QUESTIONS: how much other questions of this kind would move it.
+      split_error: Its standard error over splits alone: how much more splits of these questions would.
+    """
+
+    mean: float
+    error: float
+    split_error: float
+
+
+def difference(one: Measured, other: Measured) -> Difference:
+    """How much more accurate one way is than another, on the same test parts."""
+    by_split, by_query = one.accuracy - other.accuracy, one.by_query - other.by_query
+    by_query = by_query[~np.isnan(by_query)]
+
+    def error(values: np.ndarray) -> float:
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+    return Difference(float(by_split.mean()), error(by_query), error(by_split))
+
+
+def racer_name(router: str, score: str, alpha: str | None = None) -> str:
+    """Name of a RACER variant: alpha chosen on validation, or fixed."""
+    return f"{router} + {score}" + ("" if alpha is None else f", alpha {alpha}")
+
+
+def full_name(router: str, weighted: bool = True) -> str:
+    """Name of the full ensemble: it too breaks ties, and may weigh, by the router's scores."""
+    return f"{router}: all models, {'tuned vote' if weighted else 'majority'}"
+
+
+def top_name(router: str, k: int) -> str:
+    """Name of the fixed top-k by router score under majority."""
+    return f"{router}: top-{k}, majority"
+
+
+def single_name(model: str) -> str:
+    """Name of the way of always asking one model."""
+    return f"single: {model}"
+
+
+def saved(way: Measured, full: Measured) -> float:
+    """Share of the model calls of the full ensemble that a way saves."""
+    return 1 - float(way.calls.mean() / full.calls.mean())
+
+
+def dollars(way: Measured) -> float | None:
+    """Mean dollars for a thousand queries; None where not known."""
+    return None if way.cost is None else 1000 * float(way.cost.mean())
+
+
+def points(found: Difference) -> str:
+    """A paired difference in points of accuracy, with its standard error over questions.
+
+    >>> points(Difference(0.0184, 0.006, 0.0004))
+    '+1.8 ± 0.6'
+    """
+    return f"{100 * found.mean:+.1f} ± {100 * found.error:.1f}"
