@@ -26,6 +26,8 @@ from racer_jax.routers.platt import PlattScaled
 NONCONFORMITIES = {"gap": gap, "inverse_probability": inverse_probability}
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
+# Batches that are sent off before the first is waited for.
+_AHEAD = 2
 
 Pure = Callable[[Any, jax.Array], jax.Array]
 
@@ -191,31 +193,38 @@ class Scorer:
           ValueError: If it is empty, a text is empty or only white space, or the router gives no scores.
         """
         texts = check_texts(texts)
+        waiting: list[Callable[[], Measured]] = []
         parts: list[Measured] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
-            parts.append(self._measured(texts[rows], nonconformity, null, None if groups is None else groups[rows]))
+            waiting.append(self._started(texts[rows], nonconformity, null, None if groups is None else groups[rows]))
+            if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
+                parts.append(waiting.pop(0)())
+        parts += [finish() for finish in waiting]
         result = parts[0] if len(parts) == 1 else Measured(*map(np.concatenate, zip(*parts, strict=True)))
         if not np.isfinite(result.scores).all():
             raise ValueError("the router's scores must be finite, got NaN or infinity: its parameters are broken")
         return result
 
-    def _measured(
+    def _started(
         self, texts: Sequence[str], nonconformity: str, null: NullMode, groups: Sequence[str | None] | None
-    ) -> Measured:
-        """One batch."""
-        num = len(texts)
-        if self._compiled:
-            batch, _ = next(_padded(self._front(texts)))
-            scores, second = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
-            if self.order is None:
-                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
-            given = np.asarray(scores)[:num]
-        else:
+    ) -> Callable[[], Measured]:
+        """Sends one batch to the device; returns what waits for it."""
+        num, order = len(texts), self.order
+        if not self._compiled:
             embeddings = self.encoder.encode(texts)
             given = check_given_scores(np.asarray(self.router(embeddings)), self.num_models, "the router's scores")
-            if self.order is None:
-                return measure_scores(given, nonconformity, null)
-            second = next(_padded(np.asarray(embeddings)))[0]
-        names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-        return Measured(given, self.order(second, names, null)[:num])
+            if order is None:
+                return partial(measure_scores, given, nonconformity, null)
+            scores, second = jnp.asarray(given), next(_padded(np.asarray(embeddings)))[0]
+        else:
+            batch, _ = next(_padded(self._front(texts)))
+            scores, second = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
+
+        def finish() -> Measured:
+            if order is None:
+                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
+            names = None if groups is None else [*groups, *[None] * (len(second) - num)]
+            return Measured(np.asarray(scores)[:num], order(second, names, null)[:num])
+
+        return finish

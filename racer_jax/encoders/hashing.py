@@ -142,7 +142,7 @@ class HashedNgrams:
           texts: A batch of strings, as in `counts`.
 
         Returns:
-          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64 `[b]`, some of them 0.
+          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64 `[b]`, some 0.
         """
         return self._sparse(self._forms(texts))
 
@@ -158,13 +158,14 @@ class HashedNgrams:
         """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
         # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a bucket lie together.
-        kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim <= 1 << 32 else np.uint64).type
+        kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim < 1 << 32 else np.uint64).type
         rows = np.repeat(np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms])
         found = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
-            key = first + ((h & np.uint32(self.dim - 1)) << np.uint32(1) | h >> np.uint32(31))
+            bucket = (h & np.uint32(self.dim - 1)).astype(kind)
+            key = first + ((bucket << kind(1)) | (h >> np.uint32(31)))
             found.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
         keys = np.concatenate(found)
         keys.sort()
