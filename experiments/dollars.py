@@ -15,7 +15,7 @@ START = time.perf_counter()
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,8 +26,15 @@ from racer_jax import reporting
 from racer_jax.choosing import calibrate_budget
 from racer_jax.data import RoutingTable
 from racer_jax.exact import pool_law
-from racer_jax.nonconformity import NullMode
-from racer_jax.preparation import Nonconformity, calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.preparation import (
+    Nonconformity,
+    OrdersConfig,
+    calibration_size,
+    for_pool,
+    hashed_embeddings,
+    orders,
+    read_parts,
+)
 from racer_jax.routers.coverage import RacerJ
 from racer_jax.steps import pool_steps
 
@@ -38,30 +45,20 @@ MARGIN = 3.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(OrdersConfig):
     """Options of the comparison."""
 
     data: Annotated[Path | None, "a table with costs; the simulated pool with made-up prices when not given"] = None
-    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
-    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3"
     budgets: Annotated[str, "dollars a query, as shares of what calling every model costs"] = "0.05,0.1,0.2,0.4"
     gamma: Annotated[float, "how much cost matters to the cost-aware orders: gain / cost^gamma"] = 0.5
-    null: Annotated[NullMode, "null mode"] = "free"
-    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
-    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
-    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
     splits: Annotated[int, "random splits that measure the budgets"] = 200
-    queries: Annotated[int, "queries of each group at most; 0 for all"] = 0
-    seed: Annotated[int, "seed of everything"] = 0
     output: Annotated[Path, "folder of the results"] = Path("results/dollars")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         reporting.parse_alphas(self.alphas)
         reporting.parse_alphas(self.budgets)
-        for name in ("calibration", "share"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
 

@@ -16,7 +16,7 @@ START = time.perf_counter()
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,8 +30,7 @@ from racer_jax.choosing import cap_models, uniform_budget
 from racer_jax.data import RoutingTable
 from racer_jax.exact import pool_law
 from racer_jax.high_probability import high_probability_budget
-from racer_jax.nonconformity import NullMode
-from racer_jax.preparation import calibration_size, for_pool, hashed_embeddings, orders, read_parts
+from racer_jax.preparation import OrdersConfig, calibration_size, for_pool, hashed_embeddings, orders, read_parts
 from racer_jax.steps import Pool, Steps, pool_steps
 
 ON_AVERAGE = "on average"
@@ -40,31 +39,20 @@ DRAWN = "J blend"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(OrdersConfig):
     """Options of the comparison."""
 
-    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
-    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
-    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.05,0.1,0.2,0.3"
     deltas: Annotated[str, "chances of failure of the promises with high probability"] = "0.2,0.1,0.05,0.01"
     uniform: Annotated[float, "chance of failure of the promise for all alphas at once"] = 0.1
-    null: Annotated[NullMode, "null mode"] = "free"
-    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
-    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
-    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
-    queries: Annotated[int, "queries of each group at most; 0 for all"] = 0
-    seed: Annotated[int, "seed of everything"] = 0
     output: Annotated[Path, "folder of the results"] = Path("results/promises")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         reporting.parse_alphas(self.alphas)
         for delta in self.delta_list:
             high_probability_budget(0.5, 1, delta)
         uniform_budget(0.5, 1, self.uniform)
-        for name in ("calibration", "share"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
 
     @property
     def delta_list(self) -> list[float]:

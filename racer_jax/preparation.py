@@ -1,9 +1,9 @@
 """Training rows, test rows, and the orders learned from training: what a study of sizes starts from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,26 @@ from racer_jax.routers import KNNR
 from racer_jax.routers.coverage import RacerJ
 
 Nonconformity = Callable[[NullMode], jax.Array]
+
+
+@dataclass(frozen=True)
+class OrdersConfig:
+    """What every study of the orders of models asks for."""
+
+    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
+    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
+    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
+    null: Annotated[NullMode, "null mode"] = "free"
+    calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
+    neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
+    blend: Annotated[float, "weight of the neighbours in RACER-J blend"] = 0.3
+    queries: Annotated[int, "queries of each group at most; 0 for all"] = 0
+    seed: Annotated[int, "seed of everything"] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("calibration", "share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
 
 
 class Parts(NamedTuple):
