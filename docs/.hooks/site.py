@@ -83,7 +83,7 @@ def on_page_content(content: str, **_: Any) -> str:
     """Turns formulas into MathML."""
 
     def formula(match: re.Match[str]) -> str:
-        display = "block" if match[1] == "div" else "inline"
-        return str(convert(html.unescape(match[2]), display=display))
+        made = convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline")
+        return f'<div class="formula">{made}</div>' if match[1] == "div" else str(made)
 
     return _FORMULA.sub(formula, content)

@@ -13,7 +13,16 @@ ROOT = Path(__file__).parents[2]
 def test_the_installed_wheel_passes_the_tests():
     for module in ("build", "twine"):
         pytest.importorskip(module, reason="extra dev")
-    tests = ["tests", "--ignore=tests/experiments", "--ignore=tests/docs", "--ignore=tests/packaging"]
+    tests = [
+        "tests",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--ignore=tests/experiments",
+        "--ignore=tests/docs",
+        "--ignore=tests/packaging",
+    ]
     # What reads files beside the tests (documents, scripts) or compares with PyTorch is about the repository.
     command = [str(ROOT / ".ci" / "wheel"), sys.executable, *tests, "--ignore=tests/encoders/test_parity.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
