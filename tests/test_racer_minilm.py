@@ -52,6 +52,7 @@ def test_the_weights_are_named_and_not_kept(made):
         assert own.fingerprint() in json.dumps(described)
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_same_sets(made):
     texts = list(made.calibration.texts[:12])
     command = [sys.executable, "-c", LOAD, json.dumps(texts), *(str(made.folder / name) for name in made.racers)]
