@@ -25,7 +25,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax._checks import as_binary, check_floating, first_bad, is_traced
-from racer_jax.nonconformity import NullMode, check_null
+from racer_jax.nonconformity import NullMode, check_null, null_nonconformity
 
 # Uncovered weight `[s]`, models used `[m]`, the last gain's nonconformity, nonconformity so far `[m]`.
 _Carry: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -154,7 +154,7 @@ def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: st
     start = (weights, jnp.zeros(column.shape, bool), zero, jnp.zeros(column.shape, weights.dtype))
     nonconformity = lax.scan(step, start, length=len(column))[0][3]
     # g = 1 - max_m s(x, m), hence E(x, m0) = max_m s(x, m).
-    own = gain(weights).max() if null == "paper" else jnp.array(-jnp.inf if null == "free" else jnp.inf, weights.dtype)
+    own = null_nonconformity(gain(weights).max(), null)
     return jnp.append(nonconformity, own)
 
 

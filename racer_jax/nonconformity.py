@@ -67,6 +67,19 @@ def null_score(scores: ArrayLike) -> jax.Array:
     return 1 - scores.max(axis=-1)
 
 
+def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
+    """E of the null model where the real models are ordered already: 1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
+
+    Args:
+      largest: max_m s(x, m), floating, any shape.
+      null: The null mode.
+
+    Returns:
+      Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none) under `never`.
+    """
+    return largest if null == "paper" else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
+
+
 def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Augmented scores s~(x, .): the router's, and the null model's as the last column (Eq. 3).
 

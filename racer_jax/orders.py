@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.coverage import static_order
-from racer_jax.nonconformity import NullMode, check_null
+from racer_jax.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.routers.coverage import RacerJ
 from racer_jax.routers.gains import LearnedGains
 
@@ -33,7 +33,7 @@ NEIGHBORS, WEIGHT = 200, 0.3
 
 @dataclass(frozen=True, eq=False)
 class StaticOrder:
-    """The static order of each group.
+    """The static order of each group, by which every query of it goes: E(x, m) = 1 - the share m adds (`static_order`).
 
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
@@ -56,9 +56,9 @@ class StaticOrder:
         place = {name: i for i, name in enumerate(self.groups or ())}
         codes = [0] * len(np.asarray(embeddings)) if groups is None else [place[name] for name in groups]
         real = self.real[codes]
-        # g = 1 - max s, and the largest s is the first gain.
-        own = {"paper": 1 - real.min(axis=1), "free": np.full(len(real), -np.inf)}.get(null, np.full(len(real), np.inf))
-        return np.concatenate([real, own[:, None]], axis=1).astype(np.float32)
+        # E = 1 - gain, so the largest score is the first gain.
+        own = np.asarray(null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null))
+        return np.concatenate([real, own], axis=1).astype(np.float32)
 
 
 Model: TypeAlias = StaticOrder | RacerJ | LearnedGains

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from racer_jax import augment, gap, inverse_probability, null_score, reference, tie_break
-from racer_jax.nonconformity import NULL_MODES, augmented_truth, smooth
+from racer_jax.nonconformity import NULL_MODES, augmented_truth, null_nonconformity, smooth
 from tests.strategies import NULLS, problems
 
 SCORES = np.random.default_rng(0).random((50, 7)).astype(np.float32)
@@ -124,3 +124,11 @@ def test_smoothing_adds_uniform_noise_and_leaves_ties_in_float32():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("null", NULL_MODES)
+def test_the_null_model_beside_models_in_order(null):
+    """Where 1 - s orders the real models, its E is the null column of `inverse_probability`."""
+    scores = jax.random.uniform(jax.random.key(5), (20, 4))
+    own = null_nonconformity(scores.max(axis=1), null)
+    np.testing.assert_allclose(own, inverse_probability(scores, null)[:, -1], atol=1e-7)

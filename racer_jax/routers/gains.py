@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
 from racer_jax.coverage import static_order
-from racer_jax.nonconformity import NullMode, check_null
+from racer_jax.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.coverage import as_codes, group_codes
 
@@ -193,7 +193,4 @@ def _nonconformity(model: LearnedGains, queries: jax.Array, codes: jax.Array, nu
     along = jax.lax.cummax(1 - gains, axis=1)
     place = jnp.argsort(model.order, axis=1)[codes]  # of each model in the order
     real = jnp.take_along_axis(along, place, axis=1)
-    own = {"paper": gains[:, :1], "free": jnp.full_like(gains[:, :1], -jnp.inf)}.get(
-        null, jnp.full_like(gains[:, :1], jnp.inf)
-    )
-    return jnp.concatenate([real, own], axis=1)
+    return jnp.concatenate([real, null_nonconformity(gains[:, :1], null)], axis=1)
