@@ -105,7 +105,7 @@ def ours(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], np.
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def steps(state: TrainState, batches: Batches) -> tuple[TrainState, jax.Array]:
-        step = lambda state, batch: update(jax.random.key(0), state, batch, loss, optimizer)  # noqa: E731
+        step = lambda state, batch: update(None, state, batch, loss, optimizer)  # noqa: E731
         return lax.scan(step, state, batches)
 
     state = start((encoder, jnp.asarray(models)), optimizer)

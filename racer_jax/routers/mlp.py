@@ -1,5 +1,6 @@
 r"""MLPR: a multilayer perceptron with one sigmoid for each model, trained by binary cross-entropy."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,7 +12,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from racer_jax.encoders.layers import dropout, split_key
+from racer_jax.encoders.layers import Linear, drop, dropout_words
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
@@ -78,22 +79,29 @@ class MLPR(nnx.Module):
         initial = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         self.mean = Standardizer(jnp.zeros(dim))
         self.scale = Standardizer(jnp.ones(dim))
-        self.layers = nnx.List([nnx.Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)])
+        self.layers = nnx.List([Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)])
         self.dropout = dropout
 
-    def logits(self, embeddings: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Logits `[n, m]` of embeddings `[n, d]`; with a key, under dropout."""
-        return self.logits_of_standardized(self.standardized(embeddings), key)
+    def logits(self, embeddings: jax.Array) -> jax.Array:
+        """Logits `[n, m]` of embeddings `[n, d]`."""
+        return self.logits_of_standardized(self.standardized(embeddings))
 
     def standardized(self, embeddings: jax.Array) -> jax.Array:
         """Inputs of the first layer, float32 `[n, d]`."""
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
-    def logits_of_standardized(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The layers by themselves: training standardises all rows once."""
+    def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
+        """What each hidden layer drops with, for a batch of so many rows."""
+        *hidden, _ = self.layers
+        keys = jax.random.split(key, len(hidden))
+        return [dropout_words(k, num_rows * a.out_features, self.dropout) for k, a in zip(keys, hidden, strict=True)]
+
+    def logits_of_standardized(self, x: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
+        """The layers by themselves, under dropout where there is noise: training standardises all rows once."""
         *hidden, last = self.layers
-        for layer, layer_key in zip(hidden, split_key(key, len(hidden)), strict=True):
-            x = dropout(layer_key, jax.nn.relu(layer(x)), self.dropout)
+        for i, layer in enumerate(hidden):
+            x = jax.nn.relu(layer(x))
+            x = x if noise is None else drop(noise[i], x, self.dropout)
         return last(x)
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
@@ -116,6 +124,13 @@ def _new(key: jax.Array, dim: int, num_models: int, config: MLPConfig) -> MLPR:
     return MLPR(dim, num_models, config.hidden, config.dropout, rngs=nnx.Rngs(key))
 
 
+@functools.cache
+def _abstract(dim: int, num_models: int, config: MLPConfig) -> MLPR:
+    """The structure of a router; tracing it takes a tenth of a short training."""
+    router: MLPR = nnx.eval_shape(lambda: _new(jax.random.key(0), dim, num_models, config))
+    return router
+
+
 def _standardizer(x: jax.Array, scale: float) -> tuple[jax.Array, jax.Array]:
     """Mean of each column, and the factor that brings it to the wanted deviation; constant columns become zero."""
     mean = x.mean(axis=0)
@@ -131,9 +146,9 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
     x, held_x = router.standardized(x), router.standardized(held_x)
     graph, params, *rest = nnx.split(router, nnx.Param, ...)
 
-    def cross_entropy(params: Any, batch: Any, key: jax.Array | None) -> jax.Array:
+    def cross_entropy(params: Any, batch: Any, noise: Any) -> jax.Array:
         x, y = batch
-        logits = nnx.merge(graph, params, *rest).logits_of_standardized(x, key)
+        logits = nnx.merge(graph, params, *rest).logits_of_standardized(x, noise)
         loss: jax.Array = optax.sigmoid_binary_cross_entropy(logits, y).mean()
         return loss
 
@@ -149,6 +164,7 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
         num_rounds=config.max_epochs,
         evaluate=lambda params: cross_entropy(params, (held_x, held_y), None),
         patience=config.patience,
+        draw=lambda key: router.noise(key, config.batch_size),
     )
     return nnx.merge_state(fitted.params, *rest), fitted._replace(params=None)
 
@@ -196,5 +212,5 @@ def fit_mlps(
     x, correct = check_training(embeddings, correct)
     x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
     train, held = split_rows(first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions)
-    abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], y.shape[1], config))
+    abstract = _abstract(x.shape[1], y.shape[1], config)
     return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from racer_jax.encoders.layers import compiler_options
-from racer_jax.routers.training import Fitted
+from racer_jax.routers.training import Fitted, take
 
 # Scores that vary less than this over the held-out queries carry nothing about the query.
 CONSTANT_SPREAD = 0.005
@@ -154,7 +154,7 @@ def split_rows(
     held = holdout(key, len(arrays[0]), share, questions)
     if not 1 <= batch_size <= (left := int((~held).sum())):
         raise ValueError(f"batch_size must be at most the {left} rows left to train on, got {batch_size}")
-    return tuple(array[~held] for array in arrays), tuple(array[held] for array in arrays)
+    return take(arrays, np.flatnonzero(~held)), take(arrays, np.flatnonzero(held))
 
 
 def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:

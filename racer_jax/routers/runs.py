@@ -246,7 +246,7 @@ def _round(
             batch = take(data, given) if resident else given
             if rows is not None:
                 batch = lax.with_sharding_constraint(batch, rows)
-            return update(key, train, batch, loss, optimizer)
+            return update(jax.random.fold_in(key, train.step), train, batch, loss, optimizer)
 
         train, losses = lax.scan(step, state.train, inputs)
         all_losses = lax.dynamic_update_slice(state.losses, losses, (state.train.step,))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.encoders.layers import add_row, dropout, times_row
+from racer_jax.encoders.layers import add_row, dense, drop, dropout, dropout_words, times_row
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -52,3 +52,22 @@ def test_dropout_is_the_key_s_and_nothing_without_one():
     assert (dropout(jax.random.key(1), x, 0.5) != dropout(jax.random.key(2), x, 0.5)).any()
     np.testing.assert_array_equal(dropout(None, x, 0.5), x)
     np.testing.assert_array_equal(dropout(jax.random.key(1), x, 0.0), x)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_words_drawn_before_drop_the_same_entries(rate):
+    x = jnp.ones((5, 13))
+    words = dropout_words(jax.random.key(6), x.size, rate)
+    np.testing.assert_array_equal(drop(words, x, rate), dropout(jax.random.key(6), x, rate))
+    assert words.size == {0.0: 0, 0.1: 33, 0.5: 3}[rate]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (40, 7), (40, 33), (1, 1)])
+def test_gradients_of_a_product_are_those_of_a_plain_one(shape):
+    rng = np.random.default_rng(0)
+    x, kernel = jnp.asarray(rng.normal(size=(2, 6, shape[0]))), jnp.asarray(rng.normal(size=shape))
+    grads = [
+        jax.jit(jax.grad(lambda x, kernel, f=f: jnp.sin(f(x, kernel)).sum(), argnums=(0, 1)))(x, kernel)
+        for f in (dense, lambda x, kernel: jnp.einsum("abd,df->abf", x, kernel, precision="highest"))
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *grads)

@@ -7,7 +7,15 @@ import optax
 import pytest
 
 from racer_jax.routers.report import holdout, routing_accuracy
-from racer_jax.routers.training import OptimizerConfig, all_finite, batch_indices, fit_in_memory, start, update
+from racer_jax.routers.training import (
+    OptimizerConfig,
+    all_finite,
+    batch_indices,
+    fit_in_memory,
+    permutation,
+    start,
+    update,
+)
 
 
 def test_batches_are_permutations_one_after_another():
@@ -19,6 +27,27 @@ def test_batches_are_permutations_one_after_another():
     np.testing.assert_array_equal(later, indices[7:12])
     with pytest.raises(ValueError, match="batch_size must be between 1 and the number of rows, 10, got 11"):
         batch_indices(jax.random.key(0), 10, 11, 0, 1)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 64, 65, 5093, 2**20])
+def test_permutation_holds_every_number_once(num):
+    order = np.asarray(permutation(jax.random.key(num), num))
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(num))
+    if num > 100:
+        # A third of the length is what two independent positions lie apart in the mean.
+        apart = np.abs(order - np.arange(num)).mean() / num
+        assert abs(apart - 1 / 3) < 4 / np.sqrt(num)
+
+
+def test_every_permutation_is_as_likely():
+    num_draws = 24_000
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    orders = np.asarray(jax.jit(jax.vmap(lambda key: permutation(key, 4)))(keys))
+    _, found = np.unique(orders, axis=0, return_counts=True)
+    assert len(found) == 24
+    # Chi-squared with 23 degrees of freedom; 49.7 is its 99.9th percentile.
+    assert ((found - 1000) ** 2 / 1000).sum() < 49.7
 
 
 @pytest.mark.parametrize(
@@ -68,7 +97,7 @@ def test_a_step_that_fails_changes_nothing_and_is_remembered():
     optimizer = optax.adam(0.1)
     state = start(jnp.array([1.0]), optimizer)
     loss = lambda params, batch, key: (params * batch).sum()  # noqa: E731
-    step = jax.jit(lambda state, batch: update(jax.random.key(0), state, batch, loss, optimizer))
+    step = jax.jit(lambda state, batch: update(None, state, batch, loss, optimizer))
     state, value = step(state, jnp.float32(2))
     assert float(value) == 2
     good = state.params
@@ -101,6 +130,20 @@ def test_fit_in_memory_equals_a_plain_loop():
     np.testing.assert_allclose(fitted.params, w, atol=1e-5)
     np.testing.assert_allclose(fitted.losses.reshape(-1), losses, atol=1e-5)
     assert int(fitted.failed_at) == -1
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_noise_drawn_for_a_round_is_that_of_each_step(vmapped):
+    optimizer = optax.sgd(0.5)
+    data = jnp.arange(6.0)
+    loss = lambda w, batch, noise: (w * noise).sum()  # noqa: E731
+    sizes = {"batch_size": 2, "steps_per_round": 3, "num_rounds": 2}
+    draw = lambda key: jax.random.normal(key, (4,))  # noqa: E731
+    fit = lambda key: fit_in_memory(key, jnp.zeros(4), data, loss, optimizer, draw=draw, **sizes).params  # noqa: E731
+    params = jax.vmap(fit)(jax.random.key(8)[None])[0] if vmapped else fit(jax.random.key(8))
+    step_key = jax.random.split(jax.random.key(8))[1]
+    total = sum(np.asarray(draw(jax.random.fold_in(step_key, step)), np.float64) for step in range(6))
+    np.testing.assert_allclose(params, -0.5 * total, atol=1e-5)
 
 
 def test_holdout_keeps_questions_together():
