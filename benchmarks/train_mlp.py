@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -108,19 +108,21 @@ def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]
     x, kernel, cotangent = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
 
     @partial(jax.jit, compiler_options=compiler_options())
-    def in_jax(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
-        def step(_: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            x, kernel, cotangent = lax.optimization_barrier(carry)
-            return x, x.T @ cotangent, x @ kernel
+    def in_jax(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
+        # The barrier ties the products to the loop, or they would be taken once.
+        def step(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            x, kernel, cotangent = given = lax.optimization_barrier(carry[0])
+            return given, (x @ kernel, x.T @ cotangent)
 
-        return lax.fori_loop(0, steps, step, (x, kernel, cotangent))[1]
+        given = (x, kernel, cotangent)
+        return lax.fori_loop(0, steps, step, (given, (cotangent, kernel)))[1]
 
     def in_torch() -> None:
         a, b, c = (torch.from_numpy(array) for array in (x, kernel, cotangent))
         for _ in range(steps):
             a.T @ c, a @ b
 
-    return {"ours": lambda: in_jax(1e-2 * x, kernel, cotangent), "PyTorch": in_torch}
+    return {"ours": lambda: in_jax(x, kernel, cotangent), "PyTorch": in_torch}
 
 
 def main(arguments: list[str] | None = None) -> int:
