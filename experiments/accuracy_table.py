@@ -269,7 +269,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(
             "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
             "picked: on validation, as a user would. RACER chooses alpha and vote "
-            f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best."
+            f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best. "
+            "Pooled vote: the calibration part helped to choose the vote, which no threshold depends on."
         )
     for name in result.bounds:
         notes = "".join(f"\n  {note}" for note in result.notes[name])

@@ -9,6 +9,10 @@ Rule. Let the best be the pair of alpha and aggregation with the most right answ
 with the fewest calls). A pair is as good if it is within `tolerance` standard errors of the best, where the error is
 that of the PAIRED difference, query by query. Chosen is, of those as good, the one with the fewest calls; of these the
 one with the most right answers; of these the first.
+
+Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part may help to choose
+that: the aggregation of each alpha is then the one with the most right answers on calibration and validation together
+(of several, the first), and the rule above chooses among the alphas, on validation alone.
 """
 
 from collections.abc import Mapping
@@ -191,12 +195,30 @@ class _Choice(NamedTuple):
 
 
 def _choose(
-    position: jax.Array, validation: jax.Array, entries: jax.Array, table: jax.Array, tolerance: jax.Array
+    position: jax.Array,
+    validation: jax.Array,
+    voters: jax.Array,
+    entries: jax.Array,
+    table: jax.Array,
+    tolerance: jax.Array,
 ) -> _Choice:
-    """Chooses for one split: positions of the thresholds `[a]`, validation queries `[v]`, table `[n, m + 1, k]`."""
+    """Chooses for one split, from a table `[n, m + 1, k]`.
+
+    Args:
+      position: Positions of the thresholds, `[a]`.
+      validation: Validation queries, `[v]`.
+      voters: Queries that help to choose the aggregation, `[c]`; where there are any, each alpha has its own.
+      entries: From `_entries`.
+      table: Whether each aggregation is right.
+      tolerance: Standard errors.
+    """
     num = validation.shape[0]
-    called = (entries[validation][None] <= position[:, None, None]).sum(axis=-1, dtype=jnp.int32)
-    rows = table[validation[None], called]
+
+    def looked_up(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+        called = (entries[queries][None] <= position[:, None, None]).sum(axis=-1, dtype=jnp.int32)
+        return called, table[queries[None], called]
+
+    called, rows = looked_up(validation)
     right = rows.sum(axis=1, dtype=jnp.int32)
     calls = called.sum(axis=1, dtype=jnp.int32)[:, None]
 
@@ -206,26 +228,31 @@ def _choose(
             allowed = allowed & (key == jnp.where(allowed, key, _LEAST).max())
         return jnp.argmax(allowed.reshape(-1))
 
-    everything = jnp.ones(right.shape, bool)
+    allowed = jnp.ones(right.shape, bool)
+    if voters.shape[0]:
+        pooled = right + looked_up(voters)[1].sum(axis=1, dtype=jnp.int32)
+        allowed = jnp.arange(right.shape[1])[None] == jnp.argmax(pooled, axis=1)[:, None]
     fewest = jnp.broadcast_to(-calls, right.shape)
-    best = jnp.unravel_index(best_of(everything, right, fewest), right.shape)
+    best = jnp.unravel_index(best_of(allowed, right, fewest), right.shape)
     # d <= tolerance * sqrt((q / n - d^2) / n), d the mean difference and q the number of queries that differ.
     behind = (right[best] - right).astype(jnp.float32)
     differ = (rows != rows[best[0], :, best[1]][None, :, None]).sum(axis=1, dtype=jnp.int32).astype(jnp.float32)
     as_good = behind**2 * (1 + tolerance**2 / num) <= tolerance**2 * differ
-    chosen = jnp.unravel_index(best_of(as_good, fewest, right), right.shape)
-    full = jnp.argmax(table[validation, -1].sum(axis=0, dtype=jnp.int32))
+    chosen = jnp.unravel_index(best_of(as_good & allowed, fewest, right), right.shape)
+    full = jnp.argmax(table[jnp.concatenate([validation, voters]), -1].sum(axis=0, dtype=jnp.int32))
     num_called = (entries <= position[chosen[0]]).sum(axis=-1, dtype=jnp.int32)
     return _Choice(chosen[0], chosen[1], full, right[chosen], num_called)
 
 
 @partial(jax.jit, static_argnames="batch")
 def _choices(
-    position: jax.Array, validation: jax.Array, entries: jax.Array, table: jax.Array, tolerance: jax.Array, batch: int
+    splits: tuple[jax.Array, jax.Array, jax.Array],
+    entries: jax.Array,
+    table: jax.Array,
+    tolerance: jax.Array,
+    batch: int,
 ) -> _Choice:
-    choices: _Choice = lax.map(
-        lambda split: _choose(split[0], split[1], entries, table, tolerance), (position, validation), batch_size=batch
-    )
+    choices: _Choice = lax.map(lambda split: _choose(*split, entries, table, tolerance), splits, batch_size=batch)
     return choices
 
 
@@ -241,7 +268,15 @@ def _indices(part: np.ndarray, code: int) -> np.ndarray:
     return np.asarray(np.nonzero(inside)[1].reshape(len(part), -1))
 
 
-def select(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha, tolerance: float = 1.0) -> Selections:
+def select(
+    part: ArrayLike,
+    pool: Pool,
+    right: ArrayLike,
+    *,
+    alpha: Alpha,
+    tolerance: float = 1.0,
+    pooled_vote: bool = False,
+) -> Selections:
     """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
 
     The full ensemble chooses its aggregation on the same validation part: most right answers, of several the first.
@@ -252,6 +287,7 @@ def select(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha, toler
       right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`; `VoteTables.right`.
       alpha: Risk levels in (0, 1) to choose from, one or several.
       tolerance: How many standard errors behind the best still count as good; 0 insists on the best.
+      pooled_vote: Whether the calibration part helps to choose the aggregation, the full ensemble's too.
 
     Returns:
       The `Selections`.
@@ -275,12 +311,12 @@ def select(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha, toler
     if not 0 <= tolerance < inf:
         raise ValueError(f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}")
     positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
+    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
     rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
     infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
     at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
     choices = _choices(
-        jnp.asarray(at, jnp.int32),
-        jnp.asarray(validation, jnp.int32),
+        (jnp.asarray(at, jnp.int32), jnp.asarray(validation, jnp.int32), jnp.asarray(voters, jnp.int32)),
         jnp.asarray(_entries(pool, tables.shape[2] - 1)),
         jnp.asarray(np.moveaxis(tables, 0, -1)),
         jnp.float32(tolerance),

@@ -28,6 +28,7 @@ from racer_jax.ways import (
     Votes,
     Way,
     full_name,
+    pooled_name,
     racer_name,
     single_name,
     top_name,
@@ -215,8 +216,8 @@ class _Repeat:
             cost = None if costs is None or not with_cost else choice.called_value(costs)
             self._add(name, Way(kind, right, choice.num_called, cost))
 
-        def chosen(alphas: Sequence[str], tolerance: float) -> tuple[Selections, np.ndarray]:
-            choice = select(part, pool, table.right, alpha=list(alphas), tolerance=tolerance)
+        def chosen(alphas: Sequence[str], tolerance: float, pooled: bool = False) -> tuple[Selections, np.ndarray]:
+            choice = select(part, pool, table.right, alpha=list(alphas), tolerance=tolerance, pooled_vote=pooled)
             return choice, table.right[choice.aggregation[:, None], np.arange(self.num), choice.num_called]
 
         choice, right = chosen(self.alphas, config.tolerance)
@@ -224,6 +225,8 @@ class _Repeat:
         self._count_choices(label, choice, table)
         best, best_right = chosen(self.alphas, 0.0)
         add(f"{label}, best on validation", "racer", best, best_right)
+        pooled, pooled_right = chosen(self.alphas, 0.0, pooled=True)
+        add(f"{label}, best on validation, pooled vote", "racer", pooled, pooled_right)
         for alpha in self.alphas:
             add(racer_name(ROUTERS[router], score, alpha), "fixed alpha", *chosen([alpha], 0.0))
         covers = np.logical_or.accumulate(np.take_along_axis(self.correct, order, axis=1), axis=1)
@@ -234,7 +237,7 @@ class _Repeat:
         add(chance, "bound", choice, choice.called_value(self.by_chance[router]), with_cost=False)
         add(f"{label}: oracle within the set", "bound", choice, choice.called_value(covers))
         if score == next(iter(SCORES)):  # what depends on the router alone
-            self._add_router(ROUTERS[router], choice, table, covers, costs)
+            self._add_router(ROUTERS[router], (choice, pooled), table, covers, costs)
 
     def _count_choices(self, label: str, choice: Selections, table: VoteTables) -> None:
         """Share of the splits that chose each alpha and weighting."""
@@ -245,7 +248,12 @@ class _Repeat:
         self.choices[label] = counts
 
     def _add_router(
-        self, router: str, choice: Selections, table: VoteTables, covers: np.ndarray, costs: np.ndarray | None
+        self,
+        router: str,
+        choices: tuple[Selections, Selections],
+        table: VoteTables,
+        covers: np.ndarray,
+        costs: np.ndarray | None,
     ) -> None:
         """Routing, fixed numbers of models and the full ensemble."""
 
@@ -258,8 +266,9 @@ class _Repeat:
                 self._fixed(top_name(router, k), "ensemble", table.right[0, :, k], k, dollars(k))
         everything = float(self.num_models)
         self._fixed(full_name(router, False), "ensemble", table.right[0, :, -1], everything, dollars(-1))
-        tuned = table.right[choice.full_aggregation, :, -1]
-        self._fixed(full_name(router), "ensemble", tuned, everything, dollars(-1))
+        for name, choice in zip((full_name(router), pooled_name(router)), choices, strict=True):
+            tuned = table.right[choice.full_aggregation, :, -1]
+            self._fixed(name, "ensemble", tuned, everything, dollars(-1))
 
     def _add_singles(self) -> None:
         """Single models, and what needs no router."""

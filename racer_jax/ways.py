@@ -114,6 +114,11 @@ def full_name(router: str, weighted: bool = True) -> str:
     return f"{router}: all models, {'tuned vote' if weighted else 'majority'}"
 
 
+def pooled_name(router: str) -> str:
+    """Name of the full ensemble whose vote the calibration part helped to choose."""
+    return f"{router}: all models, pooled vote"
+
+
 def top_name(router: str, k: int) -> str:
     """Name of the fixed top-k by router score under majority."""
     return f"{router}: top-{k}, majority"

@@ -55,7 +55,7 @@ def parts_of(study, num_splits):
     return split_parts(jax.random.key(9), jnp.arange(num_splits), study[-1], **SPLIT)
 
 
-def chosen_plainly(study, part, tolerance):
+def chosen_plainly(study, part, tolerance, pooled=False):
     """One split in plain Python: alpha, aggregation, the full ensemble's aggregation, models called."""
     _, correct, _, nonconformity, ties, _, tables, _ = study
     rows = np.asarray(nonconformity, np.float64).tolist()
@@ -69,6 +69,11 @@ def chosen_plainly(study, part, tolerance):
         called.append([sum(reference.prediction_set(rows[i], limit, second[i])[:-1]) for i in range(NUM)])
         for k in range(len(tables.right)):
             right[a, k] = [bool(tables.right[k, i, called[a][i]]) for i in validation]
+    labelled = np.flatnonzero(part <= 1) if pooled else validation
+    if pooled:
+        for a in range(len(ALPHAS)):
+            total = [sum(table[i, called[a][i]] for i in labelled) for table in tables.right]
+            right = {pair: value for pair, value in right.items() if pair[0] != a or pair[1] == total.index(max(total))}
     calls = [sum(called[a][i] for i in validation) for a in range(len(ALPHAS))]
     best = max(right, key=lambda pair: (sum(right[pair]), -calls[pair[0]], -pair[0], -pair[1]))
 
@@ -80,17 +85,18 @@ def chosen_plainly(study, part, tolerance):
 
     good = [pair for pair in right if as_good(pair)]
     chosen = min(good, key=lambda pair: (calls[pair[0]], -sum(right[pair]), pair))
-    full = max(range(len(tables.right)), key=lambda k: (sum(tables.right[k, i, -1] for i in validation), -k))
+    full = max(range(len(tables.right)), key=lambda k: (sum(tables.right[k, i, -1] for i in labelled), -k))
     return (*chosen, full, called[chosen[0]])
 
 
+@pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("tolerance", [0, 1, 2.5])
-def test_every_split_chooses_as_plain_python_does(study, tolerance):
+def test_every_split_chooses_as_plain_python_does(study, tolerance, pooled):
     pool, tables, key = study[-1], study[-2], jax.random.key(6)
     parts = split_parts(key, jnp.arange(15), pool, **SPLIT)
-    picked = select(parts, pool, tables.right, alpha=ALPHAS, tolerance=tolerance)
+    picked = select(parts, pool, tables.right, alpha=ALPHAS, tolerance=tolerance, pooled_vote=pooled)
     for s in range(15):
-        alpha, aggregation, full, called = chosen_plainly(study, parts[s], tolerance)
+        alpha, aggregation, full, called = chosen_plainly(study, parts[s], tolerance, pooled)
         assert (int(picked.alpha[s]), int(picked.aggregation[s])) == (alpha, aggregation)
         assert int(picked.full_aggregation[s]) == full
         assert picked.num_called[s].tolist() == called

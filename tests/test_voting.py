@@ -20,6 +20,7 @@ from racer_jax.ways import (
     difference,
     dollars,
     full_name,
+    pooled_name,
     racer_name,
     saved,
     single_name,
@@ -96,6 +97,11 @@ def test_racer_is_what_each_split_selects(made):
         np.testing.assert_allclose(way.calls[rows], choice.mean(choice.num_called), rtol=1e-6)
         full = votes.ways[full_name("KNNR")]
         np.testing.assert_allclose(full.accuracy[rows], choice.full_accuracy(own.right), rtol=1e-6)
+        pooled = select(part, pool, own.right, alpha=config.alphas.split(","), tolerance=0, pooled_vote=True)
+        way = votes.ways["KNNR + RACER-G, best on validation, pooled vote"]
+        np.testing.assert_allclose(way.accuracy[rows], pooled.accuracy(own.right), rtol=1e-6)
+        full = votes.ways[pooled_name("KNNR")]
+        np.testing.assert_allclose(full.accuracy[rows], pooled.full_accuracy(own.right), rtol=1e-6)
         order = np.asarray(model_order(nonconformity, ties))
         spent = np.take_along_axis(benchmark.test.cost, order, axis=1)
         test = np.flatnonzero(part[0] == 2)
