@@ -252,7 +252,11 @@ def _choices(
     tolerance: jax.Array,
     batch: int,
 ) -> _Choice:
-    choices: _Choice = lax.map(lambda split: _choose(*split, entries, table, tolerance), splits, batch_size=batch)
+    def choose(split: tuple[jax.Array, jax.Array, jax.Array]) -> _Choice:
+        position, validation, voters = split
+        return _choose(position, validation, voters, entries, table, tolerance)
+
+    choices: _Choice = lax.map(choose, splits, batch_size=batch)
     return choices
 
 
