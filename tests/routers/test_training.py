@@ -38,6 +38,9 @@ def test_permutation_holds_every_number_once(num):
         # A third of the length is what two independent positions lie apart in the mean.
         apart = np.abs(order - np.arange(num)).mean() / num
         assert abs(apart - 1 / 3) < 4 / np.sqrt(num)
+        # As often up as down from one to the next. With a million numbers a word has twelve random bits: after a single
+        # round, or rounds that forget the one before, nearly all of those with equal bits would stand in order.
+        assert abs((np.diff(order) > 0).mean() - 1 / 2) < 5 / np.sqrt(12 * num)
 
 
 def test_every_permutation_is_as_likely():
