@@ -272,6 +272,68 @@ def _indices(part: np.ndarray, code: int) -> np.ndarray:
     return np.asarray(np.nonzero(inside)[1].reshape(len(part), -1))
 
 
+class _Prepared(NamedTuple):
+    """What the choices of all alphas share.
+
+    Attributes:
+      part: As given, `[s, n]`.
+      at: Positions of the thresholds, int32 `[s, a]`.
+      validation: Validation queries, int32 `[s, v]`.
+      voters: Further queries that help to choose the aggregation, int32 `[s, c]`.
+      entries: From `_entries`.
+      table: Whether each aggregation is right, `[n, m + 1, k]`.
+    """
+
+    part: np.ndarray
+    at: jax.Array
+    validation: jax.Array
+    voters: jax.Array
+    entries: jax.Array
+    table: jax.Array
+
+
+def _prepared(part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, pooled_vote: bool) -> _Prepared:
+    """Checks what `select` was given and calibrates."""
+    if is_traced(part, right):
+        raise TypeError("select runs on the host and cannot be traced; call it outside jit")
+    parts, tables, num = np.asarray(part), np.asarray(right), pool.num_queries
+    if parts.dtype.kind not in "iu":
+        raise TypeError(f"part must hold integers, got dtype {parts.dtype}")
+    if tables.dtype != np.bool_:
+        raise TypeError(f"right must be boolean, got dtype {tables.dtype}")
+    if parts.ndim != 2 or parts.shape[1] != num or not len(parts):
+        raise ValueError(f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got {parts.shape}")
+    if tables.ndim != 3 or tables.shape[1] != num or tables.shape[2] < 2:
+        raise ValueError(f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got {tables.shape}")
+    positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
+    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
+    rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
+    infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
+    at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
+    return _Prepared(
+        parts,
+        jnp.asarray(at, jnp.int32),
+        jnp.asarray(validation, jnp.int32),
+        jnp.asarray(voters, jnp.int32),
+        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
+        jnp.asarray(np.moveaxis(tables, 0, -1)),
+    )
+
+
+def _selections(ready: _Prepared, alphas: slice, tolerance: float) -> Selections:
+    """The choice among some of the alphas."""
+    splits = (ready.at[:, alphas], ready.validation, ready.voters)
+    choices = _choices(splits, ready.entries, ready.table, jnp.float32(tolerance), _BATCH)
+    return Selections(
+        part=ready.part,
+        alpha=np.asarray(choices.alpha),
+        aggregation=np.asarray(choices.aggregation),
+        full_aggregation=np.asarray(choices.full_aggregation),
+        num_called=np.asarray(choices.num_called),
+        validation_right=np.asarray(choices.num_right) / ready.validation.shape[1],
+    )
+
+
 def select(
     part: ArrayLike,
     pool: Pool,
@@ -301,36 +363,30 @@ def select(
       ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size of a part, or the
         tolerance is negative.
     """
-    if is_traced(part, right):
-        raise TypeError("select runs on the host and cannot be traced; call it outside jit")
-    parts, tables, num = np.asarray(part), np.asarray(right), pool.num_queries
-    if parts.dtype.kind not in "iu":
-        raise TypeError(f"part must hold integers, got dtype {parts.dtype}")
-    if tables.dtype != np.bool_:
-        raise TypeError(f"right must be boolean, got dtype {tables.dtype}")
-    if parts.ndim != 2 or parts.shape[1] != num or not len(parts):
-        raise ValueError(f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got {parts.shape}")
-    if tables.ndim != 3 or tables.shape[1] != num or tables.shape[2] < 2:
-        raise ValueError(f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got {tables.shape}")
     if not 0 <= tolerance < inf:
         raise ValueError(f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}")
-    positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
-    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
-    rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
-    infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
-    at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
-    choices = _choices(
-        (jnp.asarray(at, jnp.int32), jnp.asarray(validation, jnp.int32), jnp.asarray(voters, jnp.int32)),
-        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
-        jnp.asarray(np.moveaxis(tables, 0, -1)),
-        jnp.float32(tolerance),
-        _BATCH,
-    )
-    return Selections(
-        part=parts,
-        alpha=np.asarray(choices.alpha),
-        aggregation=np.asarray(choices.aggregation),
-        full_aggregation=np.asarray(choices.full_aggregation),
-        num_called=np.asarray(choices.num_called),
-        validation_right=np.asarray(choices.num_right) / validation.shape[1],
-    )
+    ready = _prepared(part, pool, right, alpha, pooled_vote)
+    return _selections(ready, slice(None), tolerance)
+
+
+def select_each(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha) -> list[Selections]:
+    """Calibrates each split for every alpha and chooses the aggregation of each on its own validation part.
+
+    What `select` gives for one alpha after another, with tolerance 0; what they share is prepared once.
+
+    Args:
+      part: As for `select`.
+      pool: As for `select`.
+      right: As for `select`.
+      alpha: Risk levels in (0, 1), one or several.
+
+    Returns:
+      The `Selections` of each alpha, whose `alpha` is its place among them.
+
+    Raises:
+      TypeError: As `select`.
+      ValueError: As `select`.
+    """
+    ready = _prepared(part, pool, right, alpha, False)
+    chosen = (_selections(ready, slice(a, a + 1), 0.0) for a in range(ready.at.shape[1]))
+    return [choice._replace(alpha=choice.alpha + a) for a, choice in enumerate(chosen)]

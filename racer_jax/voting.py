@@ -15,7 +15,7 @@ import numpy as np
 from racer_jax import reporting
 from racer_jax.aggregation import answer_codes, model_order, prefix_answers, voted_right
 from racer_jax.nonconformity import NullMode, tie_break
-from racer_jax.selection import TEMPERATURES, Selections, VoteTables, select, vote_tables
+from racer_jax.selection import TEMPERATURES, Selections, VoteTables, select, select_each, vote_tables
 from racer_jax.steps import Pool, pool_steps
 from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig, model_pools, subpool
 from racer_jax.trials import split_parts
@@ -216,19 +216,24 @@ class _Repeat:
             cost = None if costs is None or not with_cost else choice.called_value(costs)
             self._add(name, Way(kind, right, choice.num_called, cost))
 
-        def chosen(alphas: Sequence[str], tolerance: float, pooled: bool = False) -> tuple[Selections, np.ndarray]:
-            choice = select(part, pool, table.right, alpha=list(alphas), tolerance=tolerance, pooled_vote=pooled)
-            return choice, table.right[choice.aggregation[:, None], np.arange(self.num), choice.num_called]
+        def right_of(choice: Selections) -> np.ndarray:
+            return np.asarray(table.right[choice.aggregation[:, None], np.arange(self.num), choice.num_called])
 
-        choice, right = chosen(self.alphas, config.tolerance)
+        def chosen(tolerance: float, pooled: bool = False) -> tuple[Selections, np.ndarray]:
+            alphas = list(self.alphas)
+            choice = select(part, pool, table.right, alpha=alphas, tolerance=tolerance, pooled_vote=pooled)
+            return choice, right_of(choice)
+
+        choice, right = chosen(config.tolerance)
         add(label, "racer", choice, right)
         self._count_choices(label, choice, table)
-        best, best_right = chosen(self.alphas, 0.0)
+        best, best_right = chosen(0.0)
         add(f"{label}, best on validation", "racer", best, best_right)
-        pooled, pooled_right = chosen(self.alphas, 0.0, pooled=True)
+        pooled, pooled_right = chosen(0.0, pooled=True)
         add(f"{label}, best on validation, pooled vote", "racer", pooled, pooled_right)
-        for alpha in self.alphas:
-            add(racer_name(ROUTERS[router], score, alpha), "fixed alpha", *chosen([alpha], 0.0))
+        each = select_each(part, pool, table.right, alpha=list(self.alphas))
+        for alpha, choice_of in zip(self.alphas, each, strict=True):
+            add(racer_name(ROUTERS[router], score, alpha), "fixed alpha", choice_of, right_of(choice_of))
         covers = np.logical_or.accumulate(np.take_along_axis(self.correct, order, axis=1), axis=1)
         covers = np.pad(covers, ((0, 0), (1, 0)))
         if router not in self.by_chance:

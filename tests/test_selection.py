@@ -7,7 +7,7 @@ import pytest
 
 import racer_jax as racer
 from racer_jax import reference, reference_votes
-from racer_jax.selection import TEMPERATURES, select, vote_tables
+from racer_jax.selection import TEMPERATURES, select, select_each, vote_tables
 from racer_jax.steps import pool_steps
 from racer_jax.trials import split_parts, split_trials
 
@@ -120,6 +120,19 @@ def test_a_single_choice_agrees_with_the_engine_of_trials(study):
     table = np.arange(MODELS + 1.0) ** 2 + np.zeros((NUM, 1))
     assert picked.called_value(table).tolist() == (picked.num_called**2).tolist()
     assert picked.mean(correct[:, 0])[3] == pytest.approx(correct[picked.part[3] == 2, 0].mean())
+
+
+def test_each_alpha_is_what_it_would_be_alone(study):
+    parts, pool, right = parts_of(study, 6), study[-1], study[-2].right
+    for a, choice in enumerate(select_each(parts, pool, right, alpha=ALPHAS)):
+        alone = select(parts, pool, right, alpha=ALPHAS[a], tolerance=0)
+        assert choice.alpha.tolist() == [a] * 6
+        for mine, other in zip(choice[2:], alone[2:], strict=True):
+            np.testing.assert_array_equal(mine, other)
+    (single,) = select_each(parts, pool, right, alpha="0.2")
+    assert single.alpha.tolist() == [0] * 6
+    with pytest.raises(ValueError, match="alpha"):
+        select_each(parts, pool, right, alpha=["0.2", "1.5"])
 
 
 def test_an_infeasible_alpha_calls_every_model(study):
