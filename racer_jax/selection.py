@@ -12,7 +12,9 @@ one with the most right answers; of these the first.
 
 Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part may help to choose
 that: the aggregation of each alpha is then the one with the most right answers on calibration and validation together
-(of several, the first), and the rule above chooses among the alphas, on validation alone.
+(of several, the first), and the rule above chooses among the alphas by what is right on validation. Each alpha keeps
+its promise. That of the alpha chosen, which the calibration part now sways through the votes too, is not whole; where
+it must be, calibrate afresh.
 """
 
 from collections.abc import Mapping
@@ -54,7 +56,7 @@ class VoteTables(NamedTuple):
 
 
 class Selections(NamedTuple):
-    """What each split chose on its validation part, and what it takes to look up anything on its test part.
+    """What each split chose, and what it takes to look up anything on its test part.
 
     Attributes:
       part: Part of each query: 0 calibration, 1 validation, 2 test; int8 `[s, n]`.
@@ -346,6 +348,7 @@ def select(
     """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
 
     The full ensemble chooses its aggregation on the same validation part: most right answers, of several the first.
+    With `pooled_vote` the aggregations are chosen on calibration and validation together, by most right answers too.
 
     Args:
       part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`, from `split_parts`.

@@ -27,6 +27,7 @@ from racer_jax.data.splits import PAPER, PAPER_ARC, split
 from racer_jax.encoders import Encoder, JoinedEncoder, ReducedEncoder
 from racer_jax.pools import unseen_questions
 from racer_jax.routers import KNNR, Router, choose_neighbors
+from racer_jax.routers.base import DRAWS
 
 EncoderName = Literal["hashed", "minilm", "both"]
 ROUTERS: Mapping[str, str] = {"knn": "KNNR", "mlp": "MLPR", "routerdc": "RouterDC", "prior": "Prior"}
@@ -188,7 +189,7 @@ def _fitted(key: jax.Array, name: str, embeddings: np.ndarray, train: RoutingTab
 def _fingerprint(key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    said = json.dumps([racer_jax.__version__, options, train.texts, list(texts), train.models])
+    said = json.dumps([racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models])
     digest = hashlib.sha256(said.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())

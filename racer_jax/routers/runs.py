@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from racer_jax.data.files import written_whole
 from racer_jax.encoders.layers import compiler_options
+from racer_jax.routers.base import DRAWS
 from racer_jax.routers.report import TrainingDivergedError
 from racer_jax.routers.training import Loss, Params, TrainState, batch_indices, start, take, update
 
@@ -97,7 +98,7 @@ def _named(state: RunState) -> dict[str, Any]:
 def _identity(key: jax.Array, state: RunState, settings: dict[str, Any]) -> str:
     """A hash of what must be equal for a checkpoint to belong to a run."""
     shapes = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in _named(state).items()}
-    text = json.dumps([shapes, settings, jax.random.key_data(key).tolist()], sort_keys=True, default=str)
+    text = json.dumps([DRAWS, shapes, settings, jax.random.key_data(key).tolist()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -131,7 +131,8 @@ def update(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    # Not a selection: with one, XLA makes the optimizer's new state twice, and copies the old one.
+    # Not a selection: with one, XLA on a CPU makes the optimizer's new state twice and copies the old one. (vmap makes
+    # it one all the same.)
     params, opt_state = lax.cond(good, taken, lambda *old: old, state.params, state.opt_state)
     failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
@@ -238,8 +239,8 @@ def fit_in_memory(
       num_rounds: Rounds at most.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
       patience: Rounds without improvement after which training stops; None to use all rounds.
-      draw: The noise of a step from its key, an array or a pytree of them; drawn for a whole round at once, which
-        takes a CPU a tenth of the time. The key itself where not given.
+      draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a whole round at once,
+        which takes a CPU a tenth of the time. The key itself where not given.
 
     Returns:
       The result of the run.
