@@ -232,8 +232,8 @@ class _Repeat:
         pooled, pooled_right = chosen(0.0, pooled=True)
         add(f"{label}, best on validation, pooled vote", "racer", pooled, pooled_right)
         each = select_each(part, pool, table.right, alpha=list(self.alphas))
-        for alpha, choice_of in zip(self.alphas, each, strict=True):
-            add(racer_name(ROUTERS[router], score, alpha), "fixed alpha", choice_of, right_of(choice_of))
+        for alpha, fixed in zip(self.alphas, each, strict=True):
+            add(racer_name(ROUTERS[router], score, alpha), "fixed alpha", fixed, right_of(fixed))
         covers = np.logical_or.accumulate(np.take_along_axis(self.correct, order, axis=1), axis=1)
         covers = np.pad(covers, ((0, 0), (1, 0)))
         if router not in self.by_chance:

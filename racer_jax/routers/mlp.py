@@ -91,7 +91,7 @@ class MLPR(nnx.Module):
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
     def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
-        """What each hidden layer drops with, for a batch of so many rows."""
+        """What each hidden layer drops with, for a batch of so many rows: uint32 `[w]` each, empty without dropout."""
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
         return [dropout_words(k, num_rows * a.out_features, self.dropout) for k, a in zip(keys, hidden, strict=True)]
