@@ -133,6 +133,7 @@ def report_training(fitted: Fitted, held_scores: np.ndarray, held_correct: np.nd
     )
 
 
+@jax.jit
 def _fold_in(keys: jax.Array, number: int) -> jax.Array:
     folded: jax.Array = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
     return folded
@@ -140,7 +141,8 @@ def _fold_in(keys: jax.Array, number: int) -> jax.Array:
 
 def first_of(keys: jax.Array, number: int) -> jax.Array:
     """A key for what all seeds share: the first key, folded with a number."""
-    return _fold_in(keys, number)[0]
+    key: jax.Array = _fold_in(keys, number)[0]
+    return key
 
 
 def split_rows(

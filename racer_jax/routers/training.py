@@ -5,8 +5,9 @@ and resumed from its last checkpoint is the same run, bit for bit. A loss or gra
 nothing: the parameters stay those of the last good step, whose number is kept.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,10 +17,11 @@ import numpy as np
 import optax
 from jax import lax
 
-from racer_jax.order_statistics import counts
-
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+
+# Parts of an array whose largest entries are sought side by side.
+_PARTS = 3
 
 Params = Any
 Batch = Any
@@ -98,14 +100,29 @@ def start(params: Params, optimizer: optax.GradientTransformation) -> TrainState
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether every entry of every array is finite, a bool scalar."""
+    """Whether every entry of every array, floating all, is finite, a bool scalar."""
 
-    def num_bad(array: jax.Array) -> jax.Array:
-        infinite, negative, undefined = array == jnp.inf, array == -jnp.inf, jnp.isnan(array)
-        # Each kind by itself: a CPU counts three masks in a tenth of the time that a sum or a norm of the array takes.
-        return sum(counts([infinite, negative, undefined], range(array.ndim)), jnp.int32(0))
+    def larger(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> list[jax.Array]:
+        return [jnp.maximum(a, b) for a, b in zip(left, right, strict=True)]
 
-    return jnp.equal(sum(jax.tree.leaves(jax.tree.map(num_bad, tree)), jnp.int32(0)), 0)
+    def finite(array: jax.Array) -> jax.Array:
+        kind = np.dtype(f"int{8 * array.dtype.itemsize}")
+        infinity = np.asarray(np.inf, array.dtype).view(kind)
+        # Without its sign bit a float orders as the integer of the same bits, and what is not finite comes last.
+        magnitudes = lax.bitcast_convert_type(jnp.atleast_1d(array), kind) & kind.type(np.iinfo(kind).max)
+        # Parts side by side in one reduction run on vectors; a CPU takes five times as long over a single one. They may
+        # overlap.
+        axis = int(np.argmax(magnitudes.shape))
+        num = magnitudes.shape[axis]
+        size = -(-num // _PARTS)
+        starts = [min(part * size, num - size) for part in range(_PARTS)]
+        parts = [lax.slice_in_dim(magnitudes, start, start + size, axis=axis) for start in starts]
+        largest = lax.reduce(parts, [kind.type(0)] * _PARTS, larger, tuple(range(magnitudes.ndim)))
+        found: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
+        return found
+
+    found: jax.Array = functools.reduce(jnp.logical_and, map(finite, jax.tree.leaves(tree)), jnp.bool_(True))
+    return found
 
 
 def update(
