@@ -3,16 +3,18 @@
     python benchmarks/train_mlp.py
 
 The size of RouterDC's training files with the encoder "both". PyTorch runs the same network, batch size, dropout,
-optimizer (its fused AdamW) and evaluation of the held-out rows after every epoch; scikit-learn's MLPClassifier runs the
-same network, batch size and epochs without dropout and without evaluation. The held-out losses agree before anything is
-timed. A second line trains several seeds: one on each core here, one after another on all cores there. A third states
-what one seed's matrix products alone take in each library: no trainer can be faster. Needs `parity` and `clusters`.
+optimizer and evaluation of the held-out rows after every epoch, once with the AdamW that it takes by default and once
+with its fused one; the held-out losses agree before anything is timed. scikit-learn's MLPClassifier has no dropout, so
+it is compared with ours without: first with its early stopping, which evaluates an eighth of the rows after every epoch
+as ours does, then without any evaluation. Several seeds: one on each core here, one after another on all cores there.
+The last lines state what one seed's matrix products alone take in each library: no trainer can be faster. Needs
+`parity` and `clusters`.
 """
 
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +43,7 @@ class Config:
     hidden: Annotated[int, "width of the hidden layer"] = 256
     epochs: Annotated[int, "epochs"] = 10
     seeds: Annotated[int, "seeds of the second line"] = 4
-    rounds: Annotated[int, "interleaved rounds"] = 3
+    rounds: Annotated[int, "interleaved rounds"] = 7
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/train_mlp")
 
 
@@ -53,8 +55,10 @@ def problem(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.random((config.rows, config.models)) < 1 / (1 + np.exp(-2 * logits))
 
 
-def fit_torch(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, seed: int) -> float:
-    """The same training in PyTorch; the held-out loss of the best epoch."""
+def fit_torch(
+    x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, seed: int, fused: bool | None = None
+) -> float:
+    """The same training in PyTorch, with its fused AdamW or the one it takes; the held-out loss of the best epoch."""
     torch.manual_seed(seed)
     held = len(x) // 8
     mean, scale = x[held:].mean(0), ours.input_scale / x[held:].std(0)
@@ -67,7 +71,7 @@ def fit_torch(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, see
         torch.nn.Linear(config.hidden, config.models),
     )
     optimizer = torch.optim.AdamW(
-        network.parameters(), ours.optimizer.learning_rate, weight_decay=ours.optimizer.weight_decay, fused=True
+        network.parameters(), ours.optimizer.learning_rate, weight_decay=ours.optimizer.weight_decay, fused=fused
     )
     loss = torch.nn.BCEWithLogitsLoss()
     best = float("inf")
@@ -83,8 +87,8 @@ def fit_torch(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, see
     return best
 
 
-def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig) -> None:
-    """The same network and epochs in scikit-learn."""
+def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool) -> None:
+    """The same network and epochs in scikit-learn, on the rows that are not held out."""
     held = len(x) // 8
     model = MLPClassifier(
         (config.hidden,),
@@ -94,10 +98,13 @@ def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig) -
         max_iter=config.epochs,
         n_iter_no_change=config.epochs,
         random_state=0,
+        early_stopping=evaluate,
+        validation_fraction=held / len(x),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x[held:], y[held:])
+        # With early stopping it holds out rows of its own.
+        model.fit(*((x, y) if evaluate else (x[held:], y[held:])))
 
 
 def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]:
@@ -132,7 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
     x, y = problem(config)
     ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
 
-    def fit_ours(num: int) -> list[float]:
+    without_dropout = replace(ours, dropout=0.0)
+
+    def fit_ours(num: int, ours: MLPConfig = ours) -> list[float]:
         _, reports = fit_mlps(jax.random.split(jax.random.key(0), num), x, y, ours)
         return [float(report.evaluations.min()) for report in reports]
 
@@ -142,14 +151,22 @@ def main(arguments: list[str] | None = None) -> int:
     one: dict[str, Callable[[], object]] = {
         "ours": lambda: fit_ours(1),
         "PyTorch": lambda: fit_torch(x, y, config, ours, 0),
-        "scikit-learn": lambda: fit_sklearn(x, y, config, ours),
+        "PyTorch, fused AdamW": lambda: fit_torch(x, y, config, ours, 0, fused=True),
+    }
+    plain: dict[str, Callable[[], object]] = {
+        "ours": lambda: fit_ours(1, without_dropout),
+        "scikit-learn": lambda: fit_sklearn(x, y, config, ours, evaluate=True),
+        "scikit-learn, no evaluation": lambda: fit_sklearn(x, y, config, ours, evaluate=False),
     }
     several: dict[str, Callable[[], object]] = {
         "ours": lambda: fit_ours(config.seeds),
-        "PyTorch": lambda: [fit_torch(x, y, config, ours, seed) for seed in range(config.seeds)],
+        "PyTorch, fused AdamW": lambda: [
+            fit_torch(x, y, config, ours, seed, fused=True) for seed in range(config.seeds)
+        ],
     }
     times = {
         "1 seed": interleaved(one, config.rounds),
+        "1 seed, no dropout": interleaved(plain, config.rounds),
         f"{config.seeds} seeds": interleaved(several, config.rounds),
         "products of 1 seed": interleaved(products(config, ours), config.rounds),
     }
