@@ -159,30 +159,46 @@ def split_rows(
     return take(arrays, np.flatnonzero(~held)), take(arrays, np.flatnonzero(held))
 
 
-def _over_keys(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> tuple[Any, Fitted]:
-    def one(key: jax.Array) -> tuple[Any, Fitted]:
-        return fit(key, arrays, config)
+# A router's state, the result of its run without the parameters, and its scores of the held-out rows.
+_Trained = tuple[Any, Fitted, jax.Array]
 
+
+def _over_keys(keys: jax.Array, train: Callable[[jax.Array], _Trained]) -> _Trained:
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
     if len(keys) == 1 or jax.default_backend() == "cpu":
-        mapped: tuple[Any, Fitted] = lax.map(one, keys)
+        trained: _Trained = lax.map(train, keys)
     else:
-        mapped = jax.vmap(one)(keys)
-    return mapped
+        trained = jax.vmap(train)(keys)
+    return trained
 
 
 @functools.cache
-def _compiled(mesh: Mesh) -> Callable[..., tuple[Any, Fitted]]:
-    """`_over_keys` with the seeds spread over devices."""
+def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
+    """Training with the seeds spread over devices."""
 
-    def spread(keys: jax.Array, arrays: Any, fit: Callable[..., tuple[Any, Fitted]], config: Any) -> Any:
-        def part(keys: jax.Array, arrays: Any) -> tuple[Any, Fitted]:
-            return _over_keys(keys, arrays, fit, config)
+    def spread(
+        keys: jax.Array,
+        arrays: Any,
+        held: jax.Array,
+        fit: Callable[..., tuple[Any, Fitted]],
+        config: Any,
+        graph: nnx.GraphDef[Any],
+    ) -> _Trained:
+        def part(keys: jax.Array, arrays: Any, held: jax.Array) -> _Trained:
+            def train(key: jax.Array) -> _Trained:
+                state, fitted = fit(key, arrays, config)
+                return state, fitted, nnx.merge(graph, state)(held)
+
+            return _over_keys(keys, train)
 
         own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-        return jax.shard_map(part, mesh=mesh, in_specs=(own, all_of_it), out_specs=own, check_vma=False)(keys, arrays)
+        spec = (own, all_of_it, all_of_it)
+        trained: _Trained = jax.shard_map(part, mesh=mesh, in_specs=spec, out_specs=own, check_vma=False)(
+            keys, arrays, held
+        )
+        return trained
 
-    return jax.jit(spread, static_argnames=("fit", "config"), compiler_options=compiler_options())
+    return jax.jit(spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options())
 
 
 def fit_over_keys(
@@ -212,12 +228,12 @@ def fit_over_keys(
     devices = jax.local_devices()[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
     filled = keys[np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)]
-    filled, arrays = jax.device_put((filled, arrays), NamedSharding(mesh, PartitionSpec()))
-    states, fits = jax.tree.map(np.asarray, _compiled(mesh)(filled, arrays, fit, config))
     graph = nnx.graphdef(abstract)
+    given = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
+    states, fits, scores = jax.tree.map(np.asarray, _compiled(mesh)(*given, fit, config, graph))
     routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states)) for i in range(len(keys))]
     reports = [
-        report_training(jax.tree.map(lambda a, i=i: a[i], fits), np.asarray(router(held[0])), np.asarray(held[1]))
-        for i, router in enumerate(routers)
+        report_training(jax.tree.map(lambda a, i=i: a[i], fits), scores[i], np.asarray(held[1]))
+        for i in range(len(keys))
     ]
     return routers, reports

@@ -174,7 +174,12 @@ def permutation(key: jax.Array, num: int) -> jax.Array:
 
 
 def batch_indices(
-    key: jax.Array, num_rows: int, batch_size: int, first_step: jax.Array | int, num_steps: int
+    key: jax.Array,
+    num_rows: int,
+    batch_size: int,
+    first_step: jax.Array | int,
+    num_steps: int,
+    num_epochs: int | None = None,
 ) -> jax.Array:
     """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
 
@@ -184,6 +189,7 @@ def batch_indices(
       batch_size: Rows of a batch, at most `num_rows`.
       first_step: Number of the first step, int32, may be traced.
       num_steps: How many steps.
+      num_epochs: How many epochs these steps touch at most, where the caller knows; as many as they can where None.
 
     Returns:
       int32 `[num_steps, batch_size]`; the same for a step whichever call asks for it.
@@ -196,7 +202,8 @@ def batch_indices(
     needed = num_steps * batch_size
     first_row = jnp.asarray(first_step, jnp.int32) * batch_size
     first_epoch = first_row // num_rows
-    epochs = first_epoch + jnp.arange(-(-needed // num_rows) + 1, dtype=jnp.int32)
+    num_epochs = (needed - 1 + num_rows - 1) // num_rows + 1 if num_epochs is None else num_epochs
+    epochs = first_epoch + jnp.arange(num_epochs, dtype=jnp.int32)
 
     def epoch(e: jax.Array) -> jax.Array:
         return permutation(jax.random.fold_in(key, e), num_rows)
@@ -266,6 +273,9 @@ def fit_in_memory(
     # JAX's check of key reuse counts as a use.
     numbers = jax.random.key_data(jax.random.split(key))
     num_rows = jax.tree.leaves(data)[0].shape[0]
+    needed = steps_per_round * batch_size
+    # The first row of a round in its epoch is known here, the round only later.
+    num_epochs = max(-(-(number * needed % num_rows + needed) // num_rows) for number in range(num_rounds))
 
     def wrapped(number: jax.Array) -> jax.Array:
         typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
@@ -285,7 +295,7 @@ def fit_in_memory(
 
     def run(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
         state, best = carry
-        indices = batch_indices(wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round)
+        indices = batch_indices(wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round, num_epochs)
         noise = jax.vmap(noise_of)(state.step + jnp.arange(steps_per_round, dtype=jnp.int32))
         state, losses = lax.scan(step, state, (indices, noise))
         if evaluate is None:

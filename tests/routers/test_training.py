@@ -110,6 +110,26 @@ def test_a_step_that_fails_changes_nothing_and_is_remembered():
     assert (int(state.step), int(state.failed_at)) == (4, 1)
 
 
+@pytest.mark.parametrize(("num", "batch", "steps"), [(10, 4, 3), (10, 10, 1), (7, 3, 5), (4, 3, 8), (12, 4, 3)])
+def test_every_round_takes_the_rows_that_its_steps_name(num, batch, steps):
+    # The sum of distinct powers of two names its terms.
+    powers = 2.0 ** jnp.arange(num)
+    loss = lambda params, batch, noise: 0 * params + batch.sum()  # noqa: E731
+    fitted = fit_in_memory(
+        jax.random.key(5),
+        jnp.float32(0),
+        powers,
+        loss,
+        optax.sgd(1.0),
+        batch_size=batch,
+        steps_per_round=steps,
+        num_rounds=7,
+    )
+    first_key = jax.random.split(jax.random.key(5))[0]
+    rows = np.asarray(batch_indices(first_key, num, batch, 0, 7 * steps))
+    np.testing.assert_array_equal(fitted.losses.reshape(-1), np.asarray(powers)[rows].sum(axis=1))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (7,), (3, 5), (1, 4), (5, 1, 2), (0, 3)])
 def test_one_entry_that_is_not_finite_is_found_wherever_it_is(shape, dtype):
