@@ -43,7 +43,7 @@ class Config:
     hidden: Annotated[int, "width of the hidden layer"] = 256
     epochs: Annotated[int, "epochs"] = 10
     seeds: Annotated[int, "seeds of the second line"] = 4
-    rounds: Annotated[int, "interleaved rounds"] = 7
+    rounds: Annotated[int, "interleaved rounds"] = 5
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/train_mlp")
 
 
@@ -158,16 +158,21 @@ def main(arguments: list[str] | None = None) -> int:
         "scikit-learn": lambda: fit_sklearn(x, y, config, ours, evaluate=True),
         "scikit-learn, no evaluation": lambda: fit_sklearn(x, y, config, ours, evaluate=False),
     }
+    seeds = range(config.seeds)
     several: dict[str, Callable[[], object]] = {
         "ours": lambda: fit_ours(config.seeds),
-        "PyTorch, fused AdamW": lambda: [
-            fit_torch(x, y, config, ours, seed, fused=True) for seed in range(config.seeds)
-        ],
+        "PyTorch": lambda: [fit_torch(x, y, config, ours, seed) for seed in seeds],
+        "PyTorch, fused AdamW": lambda: [fit_torch(x, y, config, ours, seed, fused=True) for seed in seeds],
+    }
+    several_plain: dict[str, Callable[[], object]] = {
+        "ours": lambda: fit_ours(config.seeds, without_dropout),
+        "scikit-learn": lambda: [fit_sklearn(x, y, config, ours, evaluate=True) for _ in seeds],
     }
     times = {
         "1 seed": interleaved(one, config.rounds),
         "1 seed, no dropout": interleaved(plain, config.rounds),
         f"{config.seeds} seeds": interleaved(several, config.rounds),
+        f"{config.seeds} seeds, no dropout": interleaved(several_plain, config.rounds),
         "products of 1 seed": interleaved(products(config, ours), config.rounds),
     }
     print(f"{config.epochs} epochs of {config.rows * 7 // 8} rows; held-out loss {losses}")
