@@ -42,7 +42,7 @@ class Config:
     models: Annotated[int, "number of models"] = 7
     hidden: Annotated[int, "width of the hidden layer"] = 256
     epochs: Annotated[int, "epochs"] = 10
-    seeds: Annotated[int, "seeds of the second line"] = 4
+    seeds: Annotated[int, "seeds of the lines with several"] = 4
     rounds: Annotated[int, "interleaved rounds"] = 5
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/train_mlp")
 
@@ -88,7 +88,7 @@ def fit_torch(
 
 
 def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool) -> None:
-    """The same network and epochs in scikit-learn, on the rows that are not held out."""
+    """The same network and epochs in scikit-learn, with a held-out eighth evaluated after each, or left out."""
     held = len(x) // 8
     model = MLPClassifier(
         (config.hidden,),
@@ -138,11 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(Config, "MLP training against PyTorch and scikit-learn.", arguments)
     x, y = problem(config)
     ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
-
     without_dropout = replace(ours, dropout=0.0)
 
-    def fit_ours(num: int, ours: MLPConfig = ours) -> list[float]:
-        _, reports = fit_mlps(jax.random.split(jax.random.key(0), num), x, y, ours)
+    def fit_ours(num: int, mlp: MLPConfig = ours) -> list[float]:
+        _, reports = fit_mlps(jax.random.split(jax.random.key(0), num), x, y, mlp)
         return [float(report.evaluations.min()) for report in reports]
 
     losses = {"ours": fit_ours(1)[0], "PyTorch": fit_torch(x, y, config, ours, 0)}

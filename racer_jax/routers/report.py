@@ -163,40 +163,38 @@ def split_rows(
 _Trained = tuple[Any, Fitted, jax.Array]
 
 
-def _over_keys(keys: jax.Array, train: Callable[[jax.Array], _Trained]) -> _Trained:
+def _train(
+    keys: jax.Array,
+    arrays: Any,
+    held: jax.Array,
+    fit: Callable[..., tuple[Any, Fitted]],
+    config: Any,
+    graph: nnx.GraphDef[Any],
+) -> _Trained:
+    """One run for each key `[s]`, on one device."""
+
+    def one(key: jax.Array) -> _Trained:
+        state, fitted = fit(key, arrays, config)
+        return state, fitted, nnx.merge(graph, state)(held)
+
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
     if len(keys) == 1 or jax.default_backend() == "cpu":
-        trained: _Trained = lax.map(train, keys)
+        trained: _Trained = lax.map(one, keys)
     else:
-        trained = jax.vmap(train)(keys)
+        trained = jax.vmap(one)(keys)
     return trained
 
 
 @functools.cache
 def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
-    """Training with the seeds spread over devices."""
+    """`_train` with the seeds spread over devices."""
 
-    def spread(
-        keys: jax.Array,
-        arrays: Any,
-        held: jax.Array,
-        fit: Callable[..., tuple[Any, Fitted]],
-        config: Any,
-        graph: nnx.GraphDef[Any],
-    ) -> _Trained:
-        def part(keys: jax.Array, arrays: Any, held: jax.Array) -> _Trained:
-            def train(key: jax.Array) -> _Trained:
-                state, fitted = fit(key, arrays, config)
-                return state, fitted, nnx.merge(graph, state)(held)
-
-            return _over_keys(keys, train)
-
+    def spread(keys: jax.Array, arrays: Any, held: jax.Array, **static: Any) -> _Trained:
         own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-        spec = (own, all_of_it, all_of_it)
-        trained: _Trained = jax.shard_map(part, mesh=mesh, in_specs=spec, out_specs=own, check_vma=False)(
-            keys, arrays, held
-        )
-        return trained
+        train: Callable[..., _Trained] = functools.partial(_train, **static)
+        specs = (own, all_of_it, all_of_it)
+        part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
+        return part(keys, arrays, held)
 
     return jax.jit(spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options())
 
@@ -230,7 +228,7 @@ def fit_over_keys(
     filled = keys[np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)]
     graph = nnx.graphdef(abstract)
     given = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
-    states, fits, scores = jax.tree.map(np.asarray, _compiled(mesh)(*given, fit, config, graph))
+    states, fits, scores = jax.tree.map(np.asarray, _compiled(mesh)(*given, fit=fit, config=config, graph=graph))
     routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states)) for i in range(len(keys))]
     reports = [
         report_training(jax.tree.map(lambda a, i=i: a[i], fits), scores[i], np.asarray(held[1]))

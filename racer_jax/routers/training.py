@@ -202,7 +202,8 @@ def batch_indices(
     needed = num_steps * batch_size
     first_row = jnp.asarray(first_step, jnp.int32) * batch_size
     first_epoch = first_row // num_rows
-    num_epochs = (needed - 1 + num_rows - 1) // num_rows + 1 if num_epochs is None else num_epochs
+    if num_epochs is None:
+        num_epochs = -(-(num_rows - 1 + needed) // num_rows)
     epochs = first_epoch + jnp.arange(num_epochs, dtype=jnp.int32)
 
     def epoch(e: jax.Array) -> jax.Array:
