@@ -78,7 +78,9 @@ def _narrow(value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.
     def narrow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = state
         width = high.astype(unsigned) - low.astype(unsigned)
-        step = (width - 1) // parts + 1
+        # The bracket holds width + 1 keys, and `parts` steps must reach all of them: the last one is `high` itself.
+        # step * parts is at most width + parts, and a power of two divides 2**32, so step * parts - 1 never wraps.
+        step = width // parts + 1
 
         def at(offset: jax.Array) -> jax.Array:
             return (low.astype(unsigned) + jnp.minimum(offset, width)).astype(low.dtype)
