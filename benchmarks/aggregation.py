@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import racer_jax as racer
-from racer_jax import reference, reference_votes, reporting, runtime
-from racer_jax.aggregation import answer_codes, log_odds
-from racer_jax.selection import TEMPERATURES, vote_tables
-from racer_jax.steps import pool_steps
-from racer_jax.studies import PAPER_ALPHAS, StudyConfig, study
-from racer_jax.trials import split_parts, split_trials
+from racer_jax import reference, reference_votes
+from racer_jax.core.aggregation import answer_codes, log_odds
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_parts, split_trials
+from racer_jax.montecarlo.tuning import TEMPERATURES, vote_tables
+from racer_jax.reporting import files as reporting
+from racer_jax.studies import runtime
+from racer_jax.studies.benchmarks import PAPER_ALPHAS, StudyConfig, study
 
 ALPHAS = reporting.parse_alphas(PAPER_ALPHAS)
 WEIGHTINGS = ("score", "log_odds", "verbal", "p_true")

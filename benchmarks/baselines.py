@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 import racer_jax as racer
-from racer_jax.steps import Pool
+from racer_jax.montecarlo.step_functions import Pool
 
 
 class Problem(NamedTuple):

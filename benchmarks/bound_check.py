@@ -22,15 +22,17 @@ from harness import ROOT, report, seconds
 from reference_c import Reference, build
 from timing import interleaved
 
-from racer_jax import reference, reporting, runtime
-from racer_jax.exact import SplitLaw, pool_law
-from racer_jax.steps import Pool, pool_steps
-from racer_jax.trials import Trials, split_masks, split_trials
+from racer_jax import reference
+from racer_jax.montecarlo.exact import SplitLaw, pool_law
+from racer_jax.montecarlo.step_functions import Pool, pool_steps
+from racer_jax.montecarlo.trials import Trials, split_masks, split_trials
+from racer_jax.reporting import files as reporting
+from racer_jax.studies import runtime
 
 METRICS = ("risk", "size", "abstention")
 README = Path(ROOT) / "README.md"
 MARKS = ("<!-- bound_check benchmark -->", "<!-- end of benchmark -->")
-OURS = "`racer_jax.trials.split_trials`"
+OURS = "`racer_jax.montecarlo.trials.split_trials`"
 BEST = "best NumPy"
 
 
@@ -122,12 +124,12 @@ def variants(name: str, task: Problem, pool: Pool, best: BestNumpy, c: Reference
     found[OURS] = Variant(
         lambda: trials(task, pool, num_splits), 1, f"pool sorted before; all splits, {devices} devices"
     )
-    found["`racer_jax.exact.pool_law`"] = Variant(
+    found["`racer_jax.montecarlo.exact.pool_law`"] = Variant(
         lambda: pool_law(pool, num_calibration=task.num_calibration, alpha=task.alphas),
         1,
         "exact law: no splits at all",
     )
-    found["`racer_jax.steps.pool_steps`"] = Variant(
+    found["`racer_jax.montecarlo.step_functions.pool_steps`"] = Variant(
         lambda: pool_steps(task.nonconformity, task.correct), 1, "sorting the pool, once"
     )
     if c is not None:

@@ -16,7 +16,7 @@ from typing import Annotated
 from baselines import SPLITS
 from harness import fresh, report, saved_workload, seconds
 
-from racer_jax import reporting
+from racer_jax.reporting import files as reporting
 
 CODE = """
 import sys, time
@@ -25,8 +25,8 @@ import json
 import jax
 import numpy as np
 from racer_jax import runtime
-from racer_jax.steps import pool_steps
-from racer_jax.trials import split_trials
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials
 runtime.use_all_cores()
 if sys.argv[3]:
     runtime.use_compilation_cache(sys.argv[3])

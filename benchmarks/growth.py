@@ -17,9 +17,10 @@ from harness import report, seconds
 from matplotlib.figure import Figure
 from timing import Timing, interleaved
 
-from racer_jax import reporting, runtime
-from racer_jax.steps import pool_steps
-from racer_jax.trials import split_masks, split_trials
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_masks, split_trials
+from racer_jax.reporting import files as reporting
+from racer_jax.studies import runtime
 
 BASE = {"queries N": 4_000, "models M": 8, "splits S": 4_096, "alphas A": 32}
 SERIES = {

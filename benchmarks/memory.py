@@ -12,15 +12,15 @@ from typing import Annotated
 
 from harness import fresh, report, saved_workload
 
-from racer_jax import reporting
+from racer_jax.reporting import files as reporting
 
 CODE = """
 import json, resource, sys
 import jax
 import numpy as np
 from racer_jax import runtime
-from racer_jax.steps import pool_steps
-from racer_jax.trials import stream_trials
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import stream_trials
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
 runtime.use_all_cores()

@@ -24,9 +24,11 @@ from baselines import SPLITS, BestNumpy, Problem, workload
 from harness import report, seconds
 from timing import interleaved
 
-from racer_jax import miss_budget, reporting, runtime
-from racer_jax.steps import pool_steps
-from racer_jax.trials import split_trials
+from racer_jax import miss_budget
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials
+from racer_jax.reporting import files as reporting
+from racer_jax.studies import runtime
 
 Split = Callable[[np.ndarray, np.ndarray], np.ndarray]  # calibration and test rows -> miss rate and set size [2, a]
 
@@ -165,7 +167,7 @@ def main() -> None:
     timings = interleaved(runs, config.rounds)
     timings |= {name: timings[name].times(SPLITS["W1"]) for name in splits}
     wall = timings["racer_jax"].wall
-    names = {"racer_jax": "`racer_jax.trials.split_trials`"}
+    names = {"racer_jax": "`racer_jax.montecarlo.trials.split_trials`"}
     rows = [
         [
             f"{name} {version(name.lower())}" if name in splits else names[name],

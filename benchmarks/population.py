@@ -11,7 +11,7 @@ from typing import Annotated
 
 from harness import fresh, report, seconds
 
-from racer_jax import reporting
+from racer_jax.reporting import files as reporting
 
 CODE = """
 import json, resource, sys, time
@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from baselines import problem
 from racer_jax import runtime
-from racer_jax.exact import pool_law
-from racer_jax.steps import pool_steps
-from racer_jax.trials import split_trials
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
 runtime.use_all_cores()

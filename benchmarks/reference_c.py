@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from baselines import Problem
 
-from racer_jax.steps import Pool
+from racer_jax.montecarlo.step_functions import Pool
 
 SOURCE = r"""
 #include <stdint.h>

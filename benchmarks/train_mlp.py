@@ -28,9 +28,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from timing import interleaved
 
-from racer_jax import reporting, runtime
 from racer_jax.encoders.layers import compiler_options
+from racer_jax.reporting import files as reporting
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
+from racer_jax.studies import runtime
 
 
 @dataclass(frozen=True)

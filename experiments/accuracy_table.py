@@ -20,15 +20,15 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from racer_jax import reporting, vote_plots
-from racer_jax.coverage import static_order
-from racer_jax.exact import pool_law
-from racer_jax.experiment import Progress, Report, left_table, run_experiment
-from racer_jax.nonconformity import tie_break
-from racer_jax.steps import pool_steps
-from racer_jax.studies import ROUTERS, SCORES, Benchmark
-from racer_jax.voting import VoteConfig, num_repeats, vote_study
-from racer_jax.ways import (
+from racer_jax.core.nonconformity import tie_break
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.orders.coverage_gain import static_order
+from racer_jax.plotting import votes as vote_plots
+from racer_jax.reporting import files as reporting
+from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
+from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
     PICKED_SINGLE,
@@ -42,6 +42,7 @@ from racer_jax.ways import (
     saved,
     single_name,
 )
+from racer_jax.studies.vote_study import VoteConfig, num_repeats, vote_study
 
 # The alphas at which the coverage of sets is shown; results.csv has all.
 SHOWN = ("0.05", "0.1", "0.2", "0.3", "0.4")

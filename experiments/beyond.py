@@ -26,22 +26,23 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import racer_jax as racer
-from racer_jax import plotting, reporting
-from racer_jax.black_box import MAX_TILTED, factor, fit_loadings, pattern_law, tilt
-from racer_jax.comparing import at_equal_service, bootstrap_sizes
+from racer_jax.core.nonconformity import NullMode
 from racer_jax.data import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
-from racer_jax.exact import SplitLaw, pool_law
-from racer_jax.nonconformity import NullMode
-from racer_jax.preparation import Nonconformity, calibration_size, for_pool, read_parts
+from racer_jax.montecarlo.bootstrap import at_equal_service, bootstrap_sizes
+from racer_jax.montecarlo.exact import SplitLaw, pool_law
+from racer_jax.montecarlo.step_functions import Pool, pool_steps
+from racer_jax.orders.joint_laws import MAX_TILTED, factor, fit_loadings, pattern_law, tilt
+from racer_jax.orders.learned_gains import LearnedGains
+from racer_jax.orders.racer_j import RacerJ
+from racer_jax.plotting import risk as plotting
+from racer_jax.reporting import files as reporting
 from racer_jax.routers import KNNR
-from racer_jax.routers.coverage import RacerJ
-from racer_jax.routers.gains import LearnedGains
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
-from racer_jax.steps import Pool, pool_steps
+from racer_jax.studies.order_studies import Nonconformity, calibration_size, for_pool, read_parts
 
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.

@@ -26,10 +26,12 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from tqdm import tqdm
 
-from racer_jax import plotting, reporting, runtime
-from racer_jax.checking import HISTOGRAM_ALPHA, SCORES, BoundCheck, Progress, check_bounds
-from racer_jax.nonconformity import NullMode
-from racer_jax.pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
+from racer_jax.core.nonconformity import NullMode
+from racer_jax.montecarlo.bound_check import HISTOGRAM_ALPHA, SCORES, BoundCheck, Progress, check_bounds
+from racer_jax.plotting import risk as plotting
+from racer_jax.reporting import files as reporting
+from racer_jax.studies import runtime
+from racer_jax.studies.scored_pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
 
 LABELS = {"gap": "RACER-G", "inverse_probability": "RACER-P"}
 # The paper's risk levels are shown, and a few more; results.csv holds every level.

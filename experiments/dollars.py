@@ -22,11 +22,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import racer_jax as racer
-from racer_jax import reporting
-from racer_jax.choosing import calibrate_budget
 from racer_jax.data import RoutingTable
-from racer_jax.exact import pool_law
-from racer_jax.preparation import (
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.orders.racer_j import RacerJ
+from racer_jax.reporting import files as reporting
+from racer_jax.risk_control.alpha_choice import calibrate_budget
+from racer_jax.studies.order_studies import (
     Nonconformity,
     OrdersConfig,
     calibration_size,
@@ -35,8 +37,6 @@ from racer_jax.preparation import (
     orders,
     read_parts,
 )
-from racer_jax.routers.coverage import RacerJ
-from racer_jax.steps import pool_steps
 
 # Dollars are shown for so many queries.
 UNIT = 1_000

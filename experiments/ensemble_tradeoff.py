@@ -16,11 +16,10 @@ from typing import Annotated, NamedTuple
 import jax
 from matplotlib.figure import Figure
 
-from racer_jax import vote_plots
-from racer_jax.experiment import Progress, Report, left_table, run_experiment
-from racer_jax.studies import Benchmark
-from racer_jax.voting import TOP_K, VoteConfig, counted_votes, num_repeats
-from racer_jax.ways import (
+from racer_jax.plotting import votes as vote_plots
+from racer_jax.studies.benchmarks import Benchmark
+from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,
     Difference,
@@ -32,6 +31,7 @@ from racer_jax.ways import (
     saved,
     top_name,
 )
+from racer_jax.studies.vote_study import TOP_K, VoteConfig, counted_votes, num_repeats
 
 
 @dataclass(frozen=True)

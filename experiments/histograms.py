@@ -16,14 +16,15 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 
-from racer_jax import reporting, study_plots
-from racer_jax.calibration import exact_alpha
-from racer_jax.exact import SplitLaw, pool_law
-from racer_jax.experiment import Progress, Report, cells, num_cells, run_experiment, side_by_side
-from racer_jax.nonconformity import NullMode, tie_break
-from racer_jax.steps import pool_steps
-from racer_jax.studies import ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.trials import split_trials
+from racer_jax.core.calibration import exact_alpha
+from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.montecarlo.exact import SplitLaw, pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials
+from racer_jax.plotting import studies as study_plots
+from racer_jax.reporting import files as reporting
+from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark, StudyConfig
+from racer_jax.studies.runner import Progress, Report, cells, num_cells, run_experiment, side_by_side
 
 METRICS = ("risk", "size")
 

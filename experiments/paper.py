@@ -22,10 +22,10 @@ import jax
 from tqdm import tqdm
 
 from experiments import accuracy_table, ensemble_tradeoff, histograms, risk_table, selection_heatmap, set_size
-from racer_jax import reporting
-from racer_jax.experiment import Report, publish, set_up
-from racer_jax.studies import EncoderName, StudyConfig, run_key, study
-from racer_jax.voting import counted_votes
+from racer_jax.reporting import files as reporting
+from racer_jax.studies.benchmarks import EncoderName, StudyConfig, run_key, study
+from racer_jax.studies.runner import Report, publish, set_up
+from racer_jax.studies.vote_study import counted_votes
 
 # What each corpus is for; in one folder, or the simulated pool for both.
 CORRECTNESS, ANSWERS = "routerdc", "routerbench"

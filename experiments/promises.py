@@ -24,14 +24,21 @@ from matplotlib.figure import Figure
 from scipy.stats import beta
 
 import racer_jax as racer
-from racer_jax import reporting
-from racer_jax.calibration import Level
-from racer_jax.choosing import cap_models, uniform_budget
+from racer_jax.core.calibration import Level
 from racer_jax.data import RoutingTable
-from racer_jax.exact import pool_law
-from racer_jax.high_probability import high_probability_budget
-from racer_jax.preparation import OrdersConfig, calibration_size, for_pool, hashed_embeddings, orders, read_parts
-from racer_jax.steps import Pool, Steps, pool_steps
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
+from racer_jax.reporting import files as reporting
+from racer_jax.risk_control.alpha_choice import cap_models, uniform_budget
+from racer_jax.risk_control.high_probability import high_probability_budget
+from racer_jax.studies.order_studies import (
+    OrdersConfig,
+    calibration_size,
+    for_pool,
+    hashed_embeddings,
+    orders,
+    read_parts,
+)
 
 ON_AVERAGE = "on average"
 # Drawn in the figure; the tables hold every score.

@@ -19,13 +19,15 @@ import jax
 import numpy as np
 from scipy.special import ndtri
 
-from racer_jax import guarantees, reporting, study_plots
-from racer_jax.exact import pool_law
-from racer_jax.experiment import Progress, Report, cells, left_table, num_cells, run_experiment, side_by_side
-from racer_jax.nonconformity import NullMode, tie_break
-from racer_jax.steps import pool_steps
-from racer_jax.studies import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.trials import stream_trials
+from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import stream_trials
+from racer_jax.plotting import studies as study_plots
+from racer_jax.reporting import files as reporting
+from racer_jax.risk_control import bounds as guarantees
+from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
+from racer_jax.studies.runner import Progress, Report, cells, left_table, num_cells, run_experiment, side_by_side
 
 
 @dataclass(frozen=True)

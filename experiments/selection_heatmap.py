@@ -17,11 +17,11 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 
-from racer_jax import vote_plots
-from racer_jax.experiment import Progress, Report, left_table, run_experiment
-from racer_jax.studies import Benchmark
-from racer_jax.voting import VoteConfig, counted_votes, num_repeats
-from racer_jax.ways import Votes
+from racer_jax.plotting import votes as vote_plots
+from racer_jax.studies.benchmarks import Benchmark
+from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.strategies import Votes
+from racer_jax.studies.vote_study import VoteConfig, counted_votes, num_repeats
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from racer_jax import reporting, study_plots
-from racer_jax.coverage import static_order
-from racer_jax.exact import pool_law
-from racer_jax.experiment import Progress, Report, left_table, run_experiment
-from racer_jax.nonconformity import NullMode, tie_break
-from racer_jax.steps import pool_steps
-from racer_jax.studies import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
+from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.orders.coverage_gain import static_order
+from racer_jax.plotting import studies as study_plots
+from racer_jax.reporting import files as reporting
+from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
+from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
 
 STATIC, ORACLE = "static order", "oracle"
 

@@ -2,9 +2,9 @@
 
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
-    from racer_jax.calibration import calibrate, critical_scores, miss_budget
-    from racer_jax.nonconformity import augment, gap, inverse_probability, null_score, tie_break
-    from racer_jax.sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+    from racer_jax.core.calibration import calibrate, critical_scores, miss_budget
+    from racer_jax.core.nonconformity import augment, gap, inverse_probability, null_score, tie_break
+    from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
 
 __version__ = "0.1.0"
 

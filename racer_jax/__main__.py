@@ -62,11 +62,11 @@ def _unraisable(found: "sys.UnraisableHookArgs") -> None:
 def main() -> int:
     """Runs the command of this process; returns its exit status."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `nohup racer-jax ... &`: so it stays
-        from racer_jax.cli import main as run
+        from racer_jax.cli.main import main as run
 
         return run()
     signal.signal(signal.SIGINT, _leave)
-    from racer_jax.cli import main as run
+    from racer_jax.cli.main import main as run
 
     sys.unraisablehook = _unraisable
     try:

@@ -68,7 +68,7 @@ def test_the_package_waits_to_be_asked():
 
 def test_importing_leaves_the_devices_alone():
     # jax.distributed and the number of devices are set up after the import, and before the first computation.
-    code = "import racer_jax.runtime, racer_jax.checking; from jax._src import xla_bridge; print(xla_bridge._backends)"
+    code = "import racer_jax.studies.runtime, racer_jax.montecarlo.bound_check; from jax._src import xla_bridge; print(xla_bridge._backends)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{}"
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._checks import as_binary, check_floating, first_bad, is_traced
+from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
 
 # To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from before (scores,
 # checkpoints) is taken for what this code would make.

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from racer_jax._checks import as_binary
+from racer_jax.core.checks import as_binary
 from racer_jax.encoders.checkpoint import Model
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import Pooling, pool

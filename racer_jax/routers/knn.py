@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.order_statistics import counts
+from racer_jax.core.order_statistics import counts
 from racer_jax.routers.base import check_embeddings, check_training
 
 TIE_TOLERANCE = 1e-6

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax._checks import as_binary, check_scores
+from racer_jax.core.checks import as_binary, check_scores
 from racer_jax.routers.base import Router
 
 # Scores of exactly 0 or 1, which a k-NN router gives, have no logit; they are read as this far inside.

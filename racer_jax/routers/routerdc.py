@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from racer_jax._checks import check_scores
+from racer_jax.core.checks import check_scores
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.contrastive import contrast, cosines, draw_neighbors, sample_llm_loss, sample_sample_loss
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._checks import check_scores
+from racer_jax.core.checks import check_scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from racer_jax.cli import main
+from racer_jax.cli.main import main
 from racer_jax.data import DataError, guess, load, read_long_csv, save, save_table
 from tests.data import samples
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from racer_jax.artefact import read
 from racer_jax.data import concat, save, simulated_pool
+from racer_jax.racer.artefact import read
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -8,8 +8,8 @@ from scipy import stats
 import racer_jax as racer
 from experiments.beyond import Config, main, nonconformities, pools_of
 from racer_jax.data import RoutingTable, save
-from racer_jax.exact import pool_law
-from racer_jax.preparation import read_parts
+from racer_jax.montecarlo.exact import pool_law
+from racer_jax.studies.order_studies import read_parts
 
 OPTIONS = ["--queries", "120", "--networks", "1", "--epochs", "2", "--resamples", "5", "--neighbors", "20"]
 

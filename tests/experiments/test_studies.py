@@ -8,7 +8,7 @@ import pytest
 
 from experiments import accuracy_table, ensemble_tradeoff, histograms, paper, risk_table, selection_heatmap, set_size
 from racer_jax.data import save
-from tests.test_studies import MODELS, table
+from tests.studies.test_benchmarks import MODELS, table
 
 VOTES = (accuracy_table, ensemble_tradeoff, selection_heatmap)
 PICTURES = {

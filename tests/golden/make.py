@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
-from racer_jax.racer import Racer
+from racer_jax.racer.racer import Racer
 from racer_jax.routers.mlp import MLPConfig
-from tests.test_racer import table_of
+from tests.racer.test_racer import table_of
 
 
 def main() -> None:

@@ -1,0 +1,353 @@
+r"""Calibration of the threshold: the miss budget, the critical scores and Eq. 6 of the paper.
+
+The calibrated threshold of Eq. 6 is an order statistic. With n calibration queries, the loss may be 1 on at most
+b = floor(alpha (n + 1)) - 1 of them (the miss budget), so lambda_hat is the (n - b)-th smallest critical score. The
+budget is integer arithmetic on the decimal the user wrote; the graph sees integers only, so another alpha never
+recompiles.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from math import floor
+from typing import Any, TypeAlias, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, is_traced
+from racer_jax.core.nonconformity import TieBroken, augmented_truth
+from racer_jax.core.order_statistics import select, select_sorted
+
+Level: TypeAlias = float | str | Decimal | Fraction
+Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
+
+_TOP = np.uint32(0xFFFFFFFF)
+# Up to this many alphas, selecting each by counting is faster than one sort (benchmarks/calibrate.py).
+_MAX_SELECTED = 8
+
+
+def exact_alpha(alpha: Level) -> Fraction:
+    """The rational the user wrote: `0.29` is 29/100, whatever its binary rounding.
+
+    Args:
+      alpha: A risk level in (0, 1); a float is read as the shortest decimal that prints as it.
+
+    Returns:
+      The exact fraction.
+
+    Raises:
+      TypeError: If `alpha` is not a number or a numeral.
+      ValueError: If it is not in (0, 1) or not finite.
+
+    >>> exact_alpha(0.29)
+    Fraction(29, 100)
+    """
+    if isinstance(alpha, bool | np.bool_) or not isinstance(alpha, int | float | str | Decimal | Fraction | np.number):
+        raise TypeError(f"alpha must be a number in (0, 1), got {alpha!r} of type {type(alpha).__name__}")
+    try:
+        # str() of a NumPy float32 prints the shortest decimal of ITS precision, so np.float32(0.29) is 29/100 too.
+        fraction = alpha if isinstance(alpha, Fraction) else Fraction(str(alpha))
+    except ValueError:
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}") from None
+    if not 0 < fraction < 1:
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+    return fraction
+
+
+def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
+    """Each alpha as an exact fraction, and whether a single one was given."""
+    if isinstance(alpha, np.ndarray | jax.Array):
+        array = np.asarray(alpha)
+        if array.ndim > 1:
+            raise ValueError(f"alpha must be a scalar or have shape [a], got shape {array.shape}")
+        levels, scalar = list(array.reshape(-1)), array.ndim == 0  # NumPy scalars: they print in their own precision
+    elif isinstance(alpha, Sequence) and not isinstance(alpha, str):
+        levels, scalar = list(alpha), False
+    else:
+        levels, scalar = [alpha], True
+    if not levels:
+        raise ValueError("alpha must hold at least one risk level, got none")
+    return [exact_alpha(level) for level in levels], scalar
+
+
+def check_count(name: str, n: int) -> None:
+    """Refuses anything but an integer of at least 1."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {n!r} of type {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, got {n}")
+
+
+def miss_budget(alpha: Alpha, n: int) -> Any:
+    r"""Number of calibration queries the threshold may miss: b = floor(alpha (n + 1)) - 1, exactly.
+
+    Args:
+      alpha: One risk level in (0, 1) or several; floats are read as the decimal they print as, numerals, `Decimal` and
+        `Fraction` as they are.
+      n: Number of calibration queries, at least 1.
+
+    Returns:
+      An int for one alpha, an int64 NumPy array `[a]` for several. -1 where no threshold is safe, alpha < 1 / (n + 1).
+
+    Raises:
+      TypeError: If `alpha` is not numeric or `n` not an integer.
+      ValueError: If an alpha is outside (0, 1) or `n` below 1.
+
+    References:
+      Eq. 6 of the paper, solved for the number of misses.
+
+    >>> miss_budget(0.29, 99)  # 0.29 * 100 is 28.999999999999996 in floating point
+    28
+    """
+    check_count("n", n)
+    fractions, scalar = exact_alphas(alpha)
+    budgets = [floor(fraction * (int(n) + 1)) - 1 for fraction in fractions]
+    return budgets[0] if scalar else np.asarray(budgets, dtype=np.int64)
+
+
+@overload
+def critical_scores(nonconformity: ArrayLike, correct: ArrayLike, tie_break: None = None) -> jax.Array: ...
+
+
+@overload
+def critical_scores(nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array) -> TieBroken: ...
+
+
+def critical_scores(
+    nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | None = None
+) -> jax.Array | TieBroken:
+    r"""Critical scores c(x) = min over m in Y~(x) of E(x, m): the threshold from which the set is no longer a miss.
+
+    The loss of Eq. 5 is 1{c(x) > lambda}.
+
+    Args:
+      nonconformity: E(x, m) of the augmented pool, floating, `[..., m + 1]`, null model last.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`.
+      tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`. Pairs (E, U) are then compared
+        lexicographically.
+
+    Returns:
+      `[...]`; with a tie-break a `TieBroken` pair of `[...]`.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break` not uint32.
+      ValueError: If the shapes do not fit, nonconformity is NaN, or `correct` is not 0/1.
+
+    >>> from racer_jax import gap
+    >>> nonconformity = gap(jnp.array([[0.25, 0.75], [0.5, 0.125]]))
+    >>> critical_scores(nonconformity, jnp.array([[1, 0], [0, 0]])).tolist()
+    [0.5, 0.0]
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_no_nan("nonconformity", nonconformity)
+    truth = augmented_truth(correct)
+    if nonconformity.shape != truth.shape:
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] where correct has [..., m]: got {nonconformity.shape} and "
+            f"{(*truth.shape[:-1], truth.shape[-1] - 1)}; the null model is the last column"
+        )
+    value = jnp.where(truth, nonconformity, jnp.inf).min(axis=-1)
+    if tie_break is None:
+        return value
+    check_tie_break(tie_break, nonconformity.shape)
+    critical = truth & (nonconformity == value[..., None])
+    return TieBroken(value, jnp.where(critical, tie_break, _TOP).min(axis=-1))
+
+
+def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
+    """The largest fraction <= alpha whose denominator is at most `limit`.
+
+    floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <= alpha, and s / t has
+    denominator at most `limit`. So any decimal fits in int32 arithmetic without losing a single budget.
+    """
+    if alpha.denominator <= limit:
+        return alpha
+    near = alpha.limit_denominator(limit)
+    if near <= alpha:
+        return near
+    # `near` = p/q is the neighbour above; the one below it of order `limit` solves p y - q x = 1, y as large as may be.
+    p, q = near.numerator, near.denominator
+    y = pow(p, -1, q) if q > 1 else 1
+    y += (limit - y) // q * q
+    return Fraction((p * y - 1) // q, y)
+
+
+def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> jax.Array:
+    """floor(alpha t) `[..., a]` for traced integers 0 <= t <= limit `[...]`, exact in int32."""
+    fractions = [_farey_floor(alpha, limit) for alpha in alphas]
+    axes = (*(1,) * t.ndim, -1)
+    p = np.array([fraction.numerator for fraction in fractions], np.int32).reshape(axes)
+    q = np.array([fraction.denominator for fraction in fractions], np.int32).reshape(axes)
+    t = t[..., None]
+    if int(p.max()) * limit < 2**31:
+        return lax.div(*jnp.broadcast_arrays(p * t, q))  # of numbers that are not negative
+    # Horner's scheme over the bits of t: the remainder stays below 3 q, which int32 holds for any q <= 7e8.
+    shifts = jnp.arange(limit.bit_length() - 1, -1, -1, dtype=jnp.int32)
+
+    def bit(carry: tuple[jax.Array, jax.Array], shift: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        quotient, remainder = carry
+        remainder = 2 * remainder + ((t >> shift) & 1) * p
+        return (2 * quotient + remainder // q, remainder % q), None
+
+    zero = jnp.zeros((*t.shape[:-1], len(fractions)), jnp.int32)
+    return lax.scan(bit, (zero, zero), shifts)[0][0]
+
+
+def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
+    """Rank n - b for a traced alpha; `n` [..., 1]. Rounds down the budget wherever the decimal is in doubt."""
+    # Reading alpha, converting n and the product each round by 2**-24 at most; 2**-22 covers them.
+    slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
+    budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1
+    # A traced NaN compares false with everything; it must not become a licence to miss.
+    return n - jnp.where(alpha > 0, budget, -1)
+
+
+def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
+    """Leading axes of length 1, so that scores shared by all masks stay one row."""
+    return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
+
+
+@jax.jit
+def threshold_at_rank(
+    critical_scores: jax.Array, rank: jax.Array, mask: jax.Array | None = None, tie_break: jax.Array | None = None
+) -> jax.Array | TieBroken:
+    r"""The order statistic at each rank: the jitted kernel of `calibrate`, with integer ranks as data.
+
+    Args:
+      critical_scores: c(x), floating, `[..., n]`.
+      rank: 1-based ranks k = n - b, int32 `[..., a]`. Above the number of calibration rows the threshold is +inf (every
+        model is called), below 1 it is -inf.
+      mask: Which rows are calibration rows, bool `[..., n]`; None for all.
+      tie_break: Second keys of the critical scores, uint32 `[..., n]`.
+
+    Returns:
+      Thresholds `[..., a]`; with a tie-break a `TieBroken` pair of them.
+    """
+    dtype = critical_scores.dtype
+    value = critical_scores.astype(jnp.promote_types(dtype, jnp.float32))  # exact, and of a width that has integers
+    ndim = max(value.ndim, 0 if mask is None else mask.ndim)
+    value, rank = _with_ndim(value, ndim), _with_ndim(rank, ndim)
+    tie_break = None if tie_break is None else _with_ndim(tie_break, ndim)
+    mask = None if mask is None else _with_ndim(mask, ndim)
+    shape = value.shape if mask is None else jnp.broadcast_shapes(value.shape, mask.shape)
+    num = jnp.int32(shape[-1]) if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)[..., None]
+    inside = jnp.clip(rank, 1, jnp.maximum(num, 1))
+    if rank.shape[-1] <= _MAX_SELECTED:
+        batch = jnp.broadcast_shapes(shape[:-1], inside.shape[:-1])
+        inside = jnp.broadcast_to(inside, (*batch, rank.shape[-1]))
+        # The loop over alphas is a map, not one more axis: each pass stays a reduction of one row.
+        at, tie = lax.map(lambda k: select(value, tie_break, mask, k), jnp.moveaxis(inside, -1, 0))
+        at, tie = jnp.moveaxis(at, 0, -1), None if tie is None else jnp.moveaxis(tie, 0, -1)
+    else:
+        at, tie = select_sorted(value, tie_break, mask, inside)
+    above, below = rank > num, rank < 1
+    at = jnp.where(above, jnp.inf, jnp.where(below, -jnp.inf, at)).astype(dtype)
+    if tie is None:
+        return at
+    return TieBroken(at, jnp.where(above, _TOP, jnp.where(below, jnp.uint32(0), tie)))
+
+
+@overload
+def calibrate(
+    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
+) -> jax.Array: ...
+
+
+@overload
+def calibrate(
+    critical_scores: TieBroken, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
+) -> TieBroken: ...
+
+
+@overload
+def calibrate(
+    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, *, tie_break: jax.Array
+) -> TieBroken: ...
+
+
+def calibrate(
+    critical_scores: ArrayLike | TieBroken,
+    alpha: Alpha,
+    mask: ArrayLike | None = None,
+    tie_break: jax.Array | None = None,
+) -> jax.Array | TieBroken:
+    r"""Calibrated threshold: lambda_hat = inf{lambda : n/(n+1) Rhat_n(lambda) + 1/(n+1) <= alpha}.
+
+    If the calibration queries and a new one are exchangeable, the chance that the set {m : E(x, m) <= lambda_hat} of
+    the new query holds no model of its augmented truth set is at most alpha. With the tie-break it is exactly
+    floor(alpha (n + 1)) / (n + 1).
+
+    Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not recompile if it is
+    given as an array. Prefer a Python number where it is known: its budget is exact, while that of a traced alpha is
+    rounded to the safe side (never one miss too many, at times one too few).
+
+    Args:
+      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken` pair of
+        `critical_scores`. Infinite values are allowed, NaN is not.
+      alpha: One risk level in (0, 1), or several `[a]`.
+      mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default. The form that vmaps over splits.
+      tie_break: Second keys of the critical scores, uint32 `[..., n]`, if not given as a pair.
+
+    Returns:
+      The threshold `[...]` for one alpha, `[..., a]` for several; with a tie-break a `TieBroken` pair of thresholds,
+      which `prediction_sets` compares as calibration did. +inf where alpha < 1/(n + 1): no threshold is safe, and every
+      model is called.
+
+    Raises:
+      TypeError: If the scores are not floating, `alpha` not numeric, `mask` not 0/1, or `tie_break` not uint32.
+      ValueError: If shapes do not fit, there is no calibration row, scores are NaN, or alpha is outside (0, 1).
+
+    References:
+      Eq. 6 and Theorem 4.3 of the paper.
+
+    >>> critical = jnp.arange(1.0, 100.0) / 100  # n = 99
+    >>> calibrate(critical, [0.1, 0.001]).tolist()
+    [0.8999999761581421, inf]
+    """
+    if isinstance(critical_scores, TieBroken):
+        if tie_break is not None:
+            raise ValueError("critical_scores is a TieBroken pair already; got a tie_break as well")
+        critical_scores, tie_break = critical_scores
+    value = jnp.asarray(critical_scores)
+    check_no_nan("critical_scores", value)
+    if value.ndim < 1 or value.shape[-1] < 1:
+        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
+    size = value.shape[-1]
+    if tie_break is not None:
+        tie_break = jnp.asarray(tie_break)
+        check_tie_break(tie_break, value.shape)
+    num: int | jax.Array = size
+    if mask is not None:
+        mask = as_binary("mask", mask)
+        if mask.ndim < 1 or mask.shape[-1] != size:
+            raise ValueError(f"mask must have shape [..., {size}] like critical_scores {value.shape}, got {mask.shape}")
+        num = jnp.sum(mask, axis=-1, dtype=jnp.int32)
+        if not is_traced(mask) and bool((num == 0).any()):
+            raise ValueError("mask must select at least one calibration row, got none")
+    rank, scalar = _ranks(alpha, num, size)
+    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    if not scalar:
+        return threshold
+    if isinstance(threshold, TieBroken):
+        return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
+    return threshold[..., 0]
+
+
+def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, bool]:
+    """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit; whether alpha is a scalar."""
+    if is_traced(alpha):
+        level = jnp.asarray(alpha)
+        if level.ndim > 1:
+            raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
+        return _traced_rank(jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]), level.ndim == 0
+    fractions, scalar = exact_alphas(alpha)
+    if isinstance(num, jax.Array) and is_traced(num):
+        return num[..., None] - (_floor_multiples(fractions, num + 1, limit + 1) - 1), scalar
+    # Python's own integers on the host: exact for any decimal and any n.
+    counts = np.asarray(num, dtype=object)
+    budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]
+    return jnp.asarray(np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)), scalar

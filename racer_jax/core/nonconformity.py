@@ -1,0 +1,223 @@
+r"""The augmented pool and its nonconformity scores (Eqs. 2-3 and Appendix B of the paper).
+
+A router gives scores s(x, m) in [0, 1], one for each of M models. A null model m0, right exactly when no real model is,
+joins the pool as the LAST column. Nonconformity E(x, m) is low where a model is plausible; a set is
+{m : E(x, m) <= lambda}.
+
+Null modes, an explicit choice since sizes are only comparable within one mode:
+
+- `"paper"`: the null model scores g(x) = 1 - max_m s(x, m) and competes with the others (Eq. 3).
+- `"free"`: the null model is in every set (E = -inf). A query that no model can answer is never a miss, so the risk is
+  "some model could answer, and none that can was called".
+- `"never"`: the null model is in no set (E = +inf). A query that no model can answer is always a miss, so no threshold
+  reaches a risk below the share of such queries.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import as_binary, check_no_nan, check_scores
+
+NullMode = Literal["paper", "free", "never"]
+NULL_MODES: tuple[str, ...] = get_args(NullMode)
+
+
+class TieBroken(NamedTuple):
+    """Numbers whose ties are broken exactly: compared by `value`, and by `tie` where the values are equal.
+
+    Attributes:
+      value: Nonconformity, critical scores or thresholds; floating, any shape.
+      tie: The second key, uint32, same shape.
+    """
+
+    value: jax.Array
+    tie: jax.Array
+
+
+def check_null(null: str) -> None:
+    """Refuses what is not a null mode."""
+    if null not in NULL_MODES:
+        raise ValueError(f"null must be one of {NULL_MODES}, got {null!r}")
+
+
+def null_score(scores: ArrayLike) -> jax.Array:
+    r"""Score of the null model, g(x) = 1 - max_m s(x, m).
+
+    Args:
+      scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
+
+    Returns:
+      `[...]`, the dtype of `scores`.
+
+    Raises:
+      TypeError: If `scores` is not floating.
+      ValueError: If there is no model, or a score is not finite or outside [0, 1].
+
+    References:
+      Section 5.1 of the paper, the max-based choice of g.
+
+    >>> float(null_score(jnp.array([0.25, 0.75])))
+    0.25
+    """
+    scores = jnp.asarray(scores)
+    check_scores(scores)
+    return 1 - scores.max(axis=-1)
+
+
+def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
+    """E of the null model where the real models are ordered already: 1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
+
+    Args:
+      largest: max_m s(x, m), floating, any shape.
+      null: The null mode.
+
+    Returns:
+      Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none) under `never`.
+    """
+    return largest if null == "paper" else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
+
+
+def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
+    r"""Augmented scores s~(x, .): the router's, and the null model's as the last column (Eq. 3).
+
+    Args:
+      scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
+      null: The null mode. `"free"` scores the null model +inf (above every model), `"never"` -inf (below every model).
+
+    Returns:
+      `[..., m + 1]`, the dtype of `scores`.
+
+    Raises:
+      TypeError: If `scores` is not floating.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+
+    >>> augment(jnp.array([0.25, 0.75])).tolist()
+    [0.25, 0.75, 0.25]
+    """
+    check_null(null)
+    scores = jnp.asarray(scores)
+    check_scores(scores)
+    if null == "paper":
+        g = 1 - scores.max(axis=-1, keepdims=True)
+    else:
+        g = jnp.full((*scores.shape[:-1], 1), jnp.inf if null == "free" else -jnp.inf, scores.dtype)
+    return jnp.concatenate([scores, g], axis=-1)
+
+
+def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
+    r"""Router score gap, the nonconformity of RACER-G: E(x, m) = max_m' s~(x, m') - s~(x, m).
+
+    Under the null modes `"free"` and `"never"` the maximum is over the real models, since the null model then has a
+    place in the order rather than a score.
+
+    Args:
+      scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
+      null: The null mode.
+
+    Returns:
+      Nonconformity `[..., m + 1]`, null model last; the dtype of `scores`.
+
+    Raises:
+      TypeError: If `scores` is not floating.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+
+    References:
+      Appendix B of the paper, "Router Score-Gap".
+
+    >>> gap(jnp.array([0.25, 0.75])).tolist()
+    [0.5, 0.0, 0.5]
+    """
+    augmented = augment(scores, null)
+    competing = augmented if null == "paper" else augmented[..., :-1]
+    return competing.max(axis=-1, keepdims=True) - augmented
+
+
+def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
+    r"""Inverse probability, the nonconformity of RACER-P: E(x, m) = 1 - s~(x, m).
+
+    Args:
+      scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
+      null: The null mode.
+
+    Returns:
+      Nonconformity `[..., m + 1]`, null model last; the dtype of `scores`.
+
+    Raises:
+      TypeError: If `scores` is not floating.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+
+    References:
+      Appendix B of the paper, "Inverse Probability".
+
+    >>> inverse_probability(jnp.array([0.25, 0.75])).tolist()
+    [0.75, 0.25, 0.75]
+    """
+    return 1 - augment(scores, null)
+
+
+def augmented_truth(correct: ArrayLike) -> jax.Array:
+    r"""The augmented truth set Y~(x): the models that are right, or the null model where none is (Eq. 2).
+
+    Args:
+      correct: Whether each model is right, bool or 0/1, `[..., m]`.
+
+    Returns:
+      bool `[..., m + 1]`, null model last; every row holds at least one True.
+
+    Raises:
+      TypeError: If `correct` is neither boolean nor numeric.
+      ValueError: If it holds anything but 0 and 1, or there is no model.
+
+    >>> augmented_truth(jnp.array([[1, 0], [0, 0]])).astype(int).tolist()
+    [[1, 0, 0], [0, 0, 1]]
+    """
+    correct = as_binary("correct", correct)
+    if correct.ndim < 1 or correct.shape[-1] < 1:
+        raise ValueError(f"correct must have shape [..., m] with at least one model, got {correct.shape}")
+    return jnp.concatenate([correct, ~correct.any(axis=-1, keepdims=True)], axis=-1)
+
+
+def tie_break(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random second keys that break ties exactly: pairs (E, U) are compared lexicographically.
+
+    Adding a small float to E does not break ties in float32: near 1 its spacing is 6e-8, so eps = 1e-6 leaves some 16
+    levels. A second key keeps every bit of E. Draw it once for the whole pool, before any split.
+
+    Args:
+      key: A typed PRNG key.
+      shape: That of the nonconformity, `[..., m + 1]`.
+
+    Returns:
+      uint32 of that shape, independent and uniform over all 2**32 values.
+    """
+    return jax.random.bits(key, shape, jnp.uint32)
+
+
+def smooth(key: jax.Array, nonconformity: ArrayLike, eps: float = 1e-6) -> jax.Array:
+    """The paper's randomized smoothing, E + eps * U with U ~ Uniform(0, 1).
+
+    Kept for comparison: in float32 it leaves most ties in place. Prefer `tie_break`.
+
+    Args:
+      key: A typed PRNG key.
+      nonconformity: E(x, m), floating, `[..., m + 1]`.
+      eps: Scale of the noise, positive and finite.
+
+    Returns:
+      Smoothed nonconformity, same shape and dtype.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating.
+      ValueError: If `eps` is not positive and finite.
+
+    References:
+      Appendix B of the paper, "Non-conformity scores".
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_no_nan("nonconformity", nonconformity)
+    if not 0 < eps < float("inf"):
+        raise ValueError(f"eps must be positive and finite, got {eps}")
+    return nonconformity + eps * jax.random.uniform(key, nonconformity.shape, nonconformity.dtype)

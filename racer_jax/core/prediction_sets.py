@@ -1,0 +1,169 @@
+r"""The sets a threshold makes, and what is measured on them (Eq. 4 of the paper).
+
+Every set is a prefix of the query's models in order of nonconformity: nested, growing with the threshold.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break
+from racer_jax.core.nonconformity import TieBroken, augmented_truth
+
+
+def prediction_sets(
+    nonconformity: ArrayLike, threshold: ArrayLike | TieBroken, tie_break: jax.Array | None = None
+) -> jax.Array:
+    r"""The sets C(x) = {m in the augmented pool : E(x, m) <= lambda}.
+
+    A model with E = +inf is in no set, not even at threshold +inf: so the null mode `"never"` keeps its word.
+
+    Args:
+      nonconformity: E(x, m), floating, `[..., n, m + 1]`, or `[m + 1]` for a single query; null model last.
+      threshold: lambda, floating, any shape `[...]` that broadcasts against the axes before `n`: `[a]` thresholds on
+        `[n, m + 1]` give `[a, n, m + 1]`. With a tie-break the `TieBroken` pair that `calibrate` returned.
+      tie_break: Second keys, uint32, the shape of `nonconformity`; required with, and only with, a `TieBroken`
+        threshold. Pairs (E, U) are then compared lexicographically, as they were in calibration.
+
+    Returns:
+      bool `[..., n, m + 1]`, null model last.
+
+    Raises:
+      TypeError: If an array is not floating, or `tie_break` not uint32.
+      ValueError: If shapes do not fit, a value is NaN, or only one of the two is tie-broken.
+
+    References:
+      Eq. 4 of the paper.
+
+    >>> prediction_sets(jnp.array([[0.0, 0.5, 0.25]]), 0.25).tolist()
+    [[True, False, True]]
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_no_nan("nonconformity", nonconformity)
+    if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
+        raise ValueError(f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}")
+    if isinstance(threshold, TieBroken) != (tie_break is not None):
+        raise ValueError(
+            "threshold and tie_break go together: a TieBroken threshold needs the tie_break of the queries, and a "
+            "tie_break needs a threshold calibrated with one"
+        )
+    value, tie = threshold if isinstance(threshold, TieBroken) else (jnp.asarray(threshold), None)
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        value = value.astype(nonconformity.dtype)
+    check_no_nan("threshold", value)
+    inner = tuple(range(-min(nonconformity.ndim, 2), 0))  # [n, m + 1], or [m + 1] alone
+    if tie is None or tie_break is None:
+        nonconformity, value = jnp.broadcast_arrays(nonconformity, jnp.expand_dims(value, inner))
+        inside = nonconformity <= value
+    else:
+        check_tie_break(tie_break, nonconformity.shape)
+        nonconformity, tie_break, value, tie = jnp.broadcast_arrays(
+            nonconformity, tie_break, jnp.expand_dims(value, inner), jnp.expand_dims(tie, inner)
+        )
+        inside = (nonconformity < value) | ((nonconformity == value) & (tie_break <= tie))
+        # The free null model is in every set, also where its tie-break says otherwise at threshold -inf.
+        inside |= nonconformity == -jnp.inf
+    return inside & (nonconformity < jnp.inf)
+
+
+def _check_sets(sets: ArrayLike) -> jax.Array:
+    sets = as_binary("sets", sets)
+    if sets.ndim < 1 or sets.shape[-1] < 2:
+        raise ValueError(f"sets must have shape [..., m + 1] with m >= 1, null model last, got {sets.shape}")
+    return sets
+
+
+def set_size(sets: ArrayLike) -> jax.Array:
+    """Number of models called, |C(x) minus m0|; the null model is never counted.
+
+    Args:
+      sets: bool or 0/1, `[..., m + 1]`, null model last.
+
+    Returns:
+      int32 `[...]`.
+
+    Raises:
+      TypeError: If `sets` is neither boolean nor numeric.
+      ValueError: If it holds anything but 0 and 1, or has no real model.
+
+    >>> set_size(jnp.array([[True, True, True], [False, False, True]])).tolist()
+    [2, 0]
+    """
+    return _check_sets(sets)[..., :-1].sum(axis=-1, dtype=jnp.int32)
+
+
+def abstains(sets: ArrayLike) -> jax.Array:
+    """Whether no real model is called: the set is empty or holds the null model alone.
+
+    Args:
+      sets: bool or 0/1, `[..., m + 1]`, null model last.
+
+    Returns:
+      bool `[...]`.
+
+    Raises:
+      TypeError: If `sets` is neither boolean nor numeric.
+      ValueError: If it holds anything but 0 and 1, or has no real model.
+
+    >>> abstains(jnp.array([[True, True, True], [False, False, True]])).tolist()
+    [False, True]
+    """
+    return ~_check_sets(sets)[..., :-1].any(axis=-1)
+
+
+def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Sets and the models that are right `[..., m]`, with their leading axes broadcast."""
+    sets, correct = _check_sets(sets), as_binary("correct", correct)
+    if correct.ndim < 1 or correct.shape[-1] != sets.shape[-1] - 1:
+        raise ValueError(
+            f"correct must have shape [..., m] where sets has [..., m + 1], got {correct.shape} and {sets.shape}"
+        )
+    batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
+    return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(correct, (*batch, correct.shape[-1]))
+
+
+def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
+    r"""Misrouting loss: whether C(x) holds no model of the augmented truth set.
+
+    Its expectation is the risk that `calibrate` bounds by alpha.
+
+    Args:
+      sets: bool or 0/1, `[..., m + 1]`, null model last.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
+
+    Returns:
+      bool `[...]`.
+
+    Raises:
+      TypeError: If an array is neither boolean nor numeric.
+      ValueError: If the shapes do not fit, or an array holds anything but 0 and 1.
+
+    References:
+      Eq. 5 of the paper.
+
+    >>> misrouted(jnp.array([[True, False, True], [False, True, False]]), jnp.array([[0, 1], [0, 1]])).tolist()
+    [True, False]
+    """
+    sets, correct = _check_pair(sets, correct)
+    return ~(sets & augmented_truth(correct)).any(axis=-1)
+
+
+def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
+    """Whether some model could answer and none that can was called.
+
+    The share of such queries is the avoidable-miss rate: unlike the risk, it gives nothing for a null model that covers
+    a query nobody can answer, so it compares sets across null modes.
+
+    Args:
+      sets: bool or 0/1, `[..., m + 1]`, null model last.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
+
+    Returns:
+      bool `[...]`.
+
+    Raises:
+      TypeError: If an array is neither boolean nor numeric.
+      ValueError: If the shapes do not fit, or an array holds anything but 0 and 1.
+    """
+    sets, correct = _check_pair(sets, correct)
+    return correct.any(axis=-1) & ~(sets[..., :-1] & correct).any(axis=-1)

@@ -1,0 +1,180 @@
+r"""Counting and searching in packed bits, many lanes at once.
+
+A lane is one trial; lanes are the minor axis of every array, so that a row is contiguous memory and one instruction
+serves many trials. Bits are packed along the major axis: 8 entries in a byte, 16 bytes (128 entries) in a block.
+
+A value that has two users may be computed twice by the compiler, which here means gathering everything twice; loops
+stand where a value has to exist once.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from racer_jax.montecarlo.subsets import Leaf, load
+
+BLOCK = 128
+_BYTES = BLOCK // 8
+
+
+_Walk = tuple[jax.Array, jax.Array, jax.Array]  # row, place of the bit if it is there, whether any lane moves on
+
+
+class Order(NamedTuple):
+    """Where to find the bit of each entry of a list, for packing: entry 128 j + 8 s + i is bit i of byte s of block j.
+
+    Attributes:
+      row: Row of its byte among the bytes of `as_bytes`, int32 `[16, 8, b]` by s, i and j.
+      mask: The bit itself, uint8 `[16, 8, b]`.
+    """
+
+    row: Leaf
+    mask: Leaf
+
+
+class Packed(NamedTuple):
+    """Bits in a new order, with what is needed to count those before any entry.
+
+    Attributes:
+      byte: uint8 `[16, b, t]`, by byte of the block and block.
+      running: Number of bits in the bytes of the same block up to this one, uint8 `[16, b, t]`.
+      before: Number of bits in the earlier blocks, up to one number for each lane, int32 `[b, t]`.
+    """
+
+    byte: jax.Array
+    running: jax.Array
+    before: jax.Array
+
+
+def packing_order(element: np.ndarray, num_words: int, num_kinds: int = 1, kind: np.ndarray | int = 0) -> Order:
+    """The `Order` in which entry i is the bit of `element[i]`, on the host; padded to whole blocks.
+
+    Lanes may hold several kinds of subsets side by side: then words `[w, k t]` are read as rows (byte, word, kind).
+    """
+    num = -(-len(element) // BLOCK) * BLOCK
+    padded, kinds = np.zeros((2, num), np.int64)
+    padded[: len(element)] = element
+    kinds[: len(element)] = kind
+    row = (((padded >> 3) & 3) * num_words + (padded >> 5)) * num_kinds + kinds
+
+    def by_place(x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, _BYTES, 8).transpose(1, 2, 0)
+
+    mask = (1 << (padded & 7)) * (np.arange(num) < len(element))  # what pads is no bit
+    return Order(by_place(row).astype(np.int32), by_place(mask).astype(np.uint8))
+
+
+def as_bytes(words: jax.Array) -> jax.Array:
+    """Words `[w, t]` as bytes `[4 w, t]`: row j * w + i is byte j of word i."""
+    return jnp.concatenate([(words >> (8 * j)).astype(jnp.uint8) for j in range(4)])
+
+
+def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
+    """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`: eight row loads a byte."""
+
+    def place(s: jax.Array, out: jax.Array) -> jax.Array:
+        row, mask = load(order.row, s), load(order.mask, s)
+        byte = jnp.zeros(out.shape[1:], jnp.uint8)
+        for i in range(7, -1, -1):  # Horner's scheme: shift, then add the next bit
+            byte = byte + byte + ((load(source, row[i]) & mask[i][:, None]) != 0).astype(jnp.uint8)
+        out = lax.dynamic_update_index_in_dim(out, byte, s, 0)
+        return out
+
+    filled: jax.Array = lax.fori_loop(0, _BYTES, place, out)
+    return filled
+
+
+def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sums of the rows before each row `[r, t]`, and of all `[t]`; int32.
+
+    Segments of the rows advance side by side, so that it takes sqrt(r) steps of wide rows.
+    """
+    num, lanes = rows.shape
+    segments = 1 << (num.bit_length() // 2)
+    rows = jnp.pad(rows.astype(jnp.int32), ((0, -num % segments), (0, 0))).reshape(segments, -1, lanes)
+
+    def running(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total, out = state
+        out = lax.dynamic_update_index_in_dim(out, total, i, 1)
+        return total + lax.dynamic_index_in_dim(rows, i, 1, keepdims=False), out
+
+    zero = jnp.zeros((segments, lanes), jnp.int32)
+    totals, within = lax.fori_loop(0, rows.shape[1], running, (zero, rows))
+    total, before = lax.scan(lambda total, row: (total + row, total), zero[0], totals)
+    return (within + before[:, None]).reshape(-1, lanes)[:num], total
+
+
+def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Number of bits in each block up to each byte `[16, b, t]`, written over `out`, and in all of it `[b, t]`."""
+
+    def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total, out = state
+        total = total + lax.population_count(load(byte, s))
+        return total, lax.dynamic_update_index_in_dim(out, total, s, 0)
+
+    total, running = lax.fori_loop(0, _BYTES, place, (jnp.zeros_like(byte[0]), out))
+    return running, total
+
+
+def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
+    """Number of bits before each entry `[a, t]` of its lane, up to the one number of `Packed.before`."""
+    num_blocks, lanes = bits.before.shape
+    lane = jnp.arange(lanes, dtype=jnp.int32)[None]
+    block = entry >> 7
+    index = (((entry >> 3) & 15) * num_blocks + block) * lanes + lane  # flat: one address, not one for each axis
+    not_before = load(bits.byte.reshape(-1), index) >> (entry & 7).astype(jnp.uint8)
+    within = load(bits.running.reshape(-1), index) - lax.population_count(not_before)
+    return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
+
+
+def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
+    """Place of the rank-th bit of each word, from 0: is it in the lower half, and so on, five times."""
+    place = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):
+        low = lax.population_count(word & np.uint32((1 << half) - 1)).astype(jnp.int32)
+        above = low < rank
+        rank = rank - jnp.where(above, low, 0)
+        place = place + jnp.where(above, half, 0)
+        word = jnp.where(above, word >> half, word)
+    return place
+
+
+def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int) -> jax.Array:
+    """Position of the rank-th bit of each lane.
+
+    Args:
+      words: uint32 `[w, t]`.
+      before: Number of bits in the words before each word, int32 `[w, t]`.
+      rank: 1-based, at most the number of bits of the lane, int32 `[a, t]` or `[a, 1]`.
+      guess: First row of the bracket of each, int32 `[a]`; at most w - width.
+      width: Rows of the bracket.
+
+    Returns:
+      int32 `[a, t]`.
+    """
+    num_words, lanes = words.shape
+    lane = jnp.arange(lanes, dtype=jnp.int32)[None]
+    shape = (guess.shape[0], lanes)
+
+    # In a bracket around the expected row, count the rows that begin below the rank: whole rows, no search.
+    def count(i: jax.Array, number: jax.Array) -> jax.Array:
+        return number + (load(before, guess + i) < rank)
+
+    number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=min(width, 8))
+    row = jnp.maximum(guess[:, None] + number - 1, 0)
+
+    # Lanes whose bracket missed walk: 32 bits fit in a row, so these steps never go too far. Mostly there is none.
+    def walk(state: _Walk) -> _Walk:
+        row = state[0]
+        index = row * lanes + lane
+        word, rest = load(words.reshape(-1), index), rank - load(before.reshape(-1), index)
+        over = rest - lax.population_count(word).astype(jnp.int32)
+        step = jnp.where(over > 0, (over + 31) >> 5, jnp.where(rest <= 0, -1 - ((-rest) >> 5), 0))
+        return jnp.clip(row + step, 0, num_words - 1), row * 32 + bit_in_word(word, rest), (step != 0).any()
+
+    start = (row, row, jnp.array(True))
+    place: jax.Array = lax.while_loop(lambda state: state[2], walk, start)[1]
+    return place

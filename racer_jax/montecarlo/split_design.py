@@ -1,0 +1,232 @@
+r"""How a pool is split: which rows move together, in how many parts, and how each alpha reads the calibration part.
+
+Rows that share a question are one UNIT and move together. Units belong to groups (one by default), and each part of a
+split takes a fixed number of units from each group, every such choice equally likely.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.calibration import Alpha, miss_budget
+from racer_jax.montecarlo.packed_bits import Order, as_bytes, gather_bytes, packing_order
+from racer_jax.montecarlo.subsets import Draw, Leaf, Words, draw_plan, folded, uniform_subsets
+
+Counts = int | np.integer | ArrayLike
+
+
+class Design(NamedTuple):
+    """A way to split a pool, by position of its queries; host arrays.
+
+    Attributes:
+      calibration: Units of each group that calibrate, int64 `[g]`.
+      validation: Units of each group that validate, int64 `[g]`.
+      group_size: Units of each group, int64 `[g]`.
+      group: Group of the query at each position, int64 `[N]`.
+      place: Its unit's number within the group, int64 `[N]`.
+      least: The fewest rows that calibration can take.
+      most: The most.
+    """
+
+    calibration: np.ndarray
+    validation: np.ndarray
+    group_size: np.ndarray
+    group: np.ndarray
+    place: np.ndarray
+    least: int
+    most: int
+
+    @property
+    def num_queries(self) -> int:
+        """N."""
+        return len(self.group)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each query is a unit and there is one group, so that units are positions."""
+        return len(self.group_size) == 1 and bool((self.place == np.arange(len(self.place))).all())
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is a validation part."""
+        return bool(self.validation.any())
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Refuses what is not an integer, or is below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _labels(name: str, labels: ArrayLike, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct labels and the number of each query's label."""
+    labels = np.asarray(labels)
+    if labels.shape != (num,):
+        raise ValueError(f"{name} must have shape [N] = {(num,)}, one label a query, got {labels.shape}")
+    which, number = np.unique(labels, return_inverse=True)
+    return which, number
+
+
+def _shares(name: str, num: Counts, size: np.ndarray, least: int) -> np.ndarray:
+    """Units to take of each group: a number for each, or one in all, shared in proportion (largest remainder)."""
+    given = np.asarray(num)
+    if given.ndim:
+        if given.shape != size.shape or given.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be an integer or one integer for each of the {len(size)} groups, got {num}")
+        if (given < 0).any() or given.sum() < least:
+            raise ValueError(f"{name} must be 0 or more for each group and {least} or more in all, got {num}")
+        return given.astype(np.int64)
+    check_integer(name, num, least)
+    exact = int(given) * size / size.sum()
+    share = np.floor(exact).astype(np.int64)
+    largest = np.argsort(-(exact - share), kind="stable")[: int(given) - int(share.sum())]
+    share[largest] += 1
+    return np.asarray(share)
+
+
+def split_design(
+    order: np.ndarray,
+    num_calibration: Counts,
+    num_validation: Counts = 0,
+    group: ArrayLike | None = None,
+    question: ArrayLike | None = None,
+) -> Design:
+    """Checks and lays out a way to split; arguments as in `split_trials`, `order` that of the `Pool`."""
+    num = len(order)
+    which, inverse = _labels("group", np.zeros(num) if group is None else np.asarray(group), num)
+    unit = np.arange(num)
+    if question is not None:
+        unit = _labels("question", question, num)[1]
+    group_of_unit = np.full(unit.max() + 1, -1)
+    group_of_unit[unit] = inverse
+    if (group_of_unit[unit] != inverse).any():
+        row = int(np.flatnonzero(group_of_unit[unit] != inverse)[0])
+        raise ValueError(f"rows of one question must be of one group, but the question of row {row} is in several")
+    group_size = np.bincount(group_of_unit, minlength=len(which))
+    # Units in order of position, numbered within their group.
+    first_seen = np.unique(unit[order], return_index=True)[1]
+    by_position = np.argsort(first_seen)
+    place = np.empty(len(group_of_unit), np.int64)
+    for g in range(len(which)):
+        members = by_position[group_of_unit[by_position] == g]
+        place[members] = np.arange(len(members))
+
+    calibration = _shares("num_calibration", num_calibration, group_size, 1)
+    validation = _shares("num_validation", num_validation, group_size, 0)
+    left = group_size - calibration - validation
+    if (left < 0).any() or not left.any():
+        raise ValueError(
+            f"num_calibration (and num_validation) must leave at least one of the {group_size.sum()} queries or "
+            f"questions for the test and fit in each group: got {calibration.tolist()} and {validation.tolist()} of "
+            f"{group_size.tolist()}"
+        )
+    rows_of_unit = np.bincount(unit)
+    least = most = 0
+    for g in range(len(which)):
+        rows = np.sort(rows_of_unit[group_of_unit == g])
+        least += int(rows[: calibration[g]].sum())
+        most += int(rows[len(rows) - calibration[g] :].sum())
+    return Design(calibration, validation, group_size, inverse[order], place[unit[order]], least, most)
+
+
+class DrawPlan(NamedTuple):
+    """What it takes to draw the parts of a split; data of a jitted call.
+
+    Attributes:
+      outer: Draw of calibration and validation together; None with two parts.
+      calibration: Draw of the calibration part, among those.
+      order: Where the unit of each position stands among the drawn ones; None if units are positions.
+    """
+
+    outer: Draw | None
+    calibration: Draw
+    order: Order | None
+
+
+def draw_parts(design: Design) -> DrawPlan:
+    """The plan of a design, on the host."""
+    calibration = draw_plan(design.calibration, design.group_size)
+    outer = None
+    if design.validates:
+        both = design.calibration + design.validation
+        outer = draw_plan(both, design.group_size)
+        # The second draw is among those of the first: its digits are of that share, its positions still of the group.
+        calibration = calibration._replace(digit=draw_plan(design.calibration, np.maximum(both, 1)).digit)
+    order = None
+    if not design.plain:
+        num_words = len(calibration.valid)
+        order = packing_order(design.place, num_words, len(design.group_size), design.group)
+    return DrawPlan(outer, calibration, order)
+
+
+def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
+    """Keys of the draws of each trial, uint32 `[..., 2 (draw), 2 (word), g t]` for trials `[..., t]`.
+
+    Made apart from their use: a key that the compiler makes anew for every word costs as much as the word.
+    """
+    num_groups = plan.calibration.num.shape[0]
+    trial = folded(key, trials)
+    draw = jnp.arange(2 * num_groups, dtype=jnp.uint32).reshape(2, num_groups, 1)
+    draw = draw.reshape(*(1,) * (trials.ndim - 1), 2, num_groups, 1)
+    both = folded((trial[0][..., None, None, :], trial[1][..., None, None, :]), jnp.broadcast_to(draw, draw.shape))
+    keys = jnp.stack(both, axis=-3)
+    return keys.reshape(*keys.shape[:-2], -1)
+
+
+def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array | None]:
+    """Calibration and validation words `[w, g t]` of a tile of trials, groups one after the other."""
+    inner, outer = ((keys[i, 0], keys[i, 1]) for i in range(2))
+    if plan.outer is None:
+        return uniform_subsets(inner, plan.calibration), None
+    both = uniform_subsets(outer, plan.outer)
+    calibration = uniform_subsets(inner, plan.calibration, both)
+    return calibration, both & ~calibration
+
+
+def words_by_position(words: jax.Array, plan: DrawPlan, num_trials: int) -> jax.Array:
+    """Words by unit `[w, g t]` as words by position `[v, t]`."""
+    if plan.order is None:
+        return words
+    source = as_bytes(words).reshape(-1, num_trials)
+    out = jnp.zeros((*plan.order.row.shape[::2], num_trials), jnp.uint8)
+    byte = gather_bytes(source, plan.order, out).reshape(4, 4, -1, num_trials)
+
+    # Word v of a block has its bytes 4 v to 4 v + 3.
+    def add(j: jax.Array, words: jax.Array) -> jax.Array:
+        return words | (byte[:, j].astype(jnp.uint32) << (8 * j).astype(jnp.uint32))
+
+    words = jax.lax.fori_loop(0, 4, add, jnp.zeros((4, *byte.shape[2:]), jnp.uint32))
+    return words.transpose(1, 0, 2).reshape(-1, num_trials)
+
+
+class Ranks(NamedTuple):
+    """Which calibration query is the threshold; data of a jitted call.
+
+    Attributes:
+      rank: Rank k = n - b by alpha and by number n of calibration rows above the least, int32 `[a, r]`.
+      least: The least n.
+      guess: First word of the bracket in which to look for it, int32 `[a]`.
+    """
+
+    rank: Leaf
+    least: Leaf
+    guess: Leaf
+
+
+def rank_plan(design: Design, alpha: Alpha) -> tuple[Ranks, int]:
+    """Ranks for every alpha and number of calibration rows, and the width of the bracket in words."""
+    numbers = np.arange(design.least, design.most + 1)
+    rank = np.stack([n - np.atleast_1d(miss_budget(alpha, int(n))) for n in numbers], axis=1)
+    size, middle = design.num_queries, (design.least + design.most) / 2
+    num_words = -(-size // 32)
+    # The position of the k-th of n is near k (N + 1) / (n + 1); its spread is widest in the middle.
+    spread = np.sqrt((size + 1) * max(size - middle, 1) / (4 * (middle + 2))) + (design.most - design.least) / 4
+    width = min(int(np.ceil(12 * spread / 32)) + 2, num_words)
+    centre = rank.mean(axis=1) * (size + 1) / (middle + 1) / 32
+    guess = np.clip(np.round(centre - width / 2).astype(np.int64), 0, num_words - width)
+    return Ranks(rank.astype(np.int32), np.int32(design.least), guess.astype(np.int32)), width

@@ -1,0 +1,225 @@
+r"""A pool's metrics as step functions of the threshold's rank: built once, read by `trials` and `exact`.
+
+Every set is a prefix of its query's models in order of nonconformity, so a metric of a set (a miss, its size, an
+abstention, a cost) is a step function of the threshold. Only thresholds at a critical score matter, so the threshold
+is a POSITION j in the queries sorted by critical score, and each step of each query takes effect from one position on.
+The total of a metric over any subset of queries, at any threshold, is then a sum over a prefix of the steps.
+
+Positions run from 0 to N - 1; position N is the threshold +inf that no critical score gives (an infeasible alpha).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, first_bad, is_traced
+from racer_jax.core.nonconformity import TieBroken
+
+METRICS = ("risk", "size", "abstention", "avoidable_miss")
+
+
+class Steps(NamedTuple):
+    """One metric of every query as a step function of the threshold's position; host arrays.
+
+    At position j the value of a query is its `start` plus its steps whose `first` is at most j.
+
+    Attributes:
+      start: The value of an empty set, queries by position, float64 `[N]`.
+      query: The position of the query whose step this is, int32 `[K]`.
+      first: The position from which it takes effect, ascending, int32 `[K]`.
+      delta: By how much the value changes, float64 `[K]`.
+      value: The value of the query after it, float64 `[K]`.
+    """
+
+    start: np.ndarray
+    query: np.ndarray
+    first: np.ndarray
+    delta: np.ndarray
+    value: np.ndarray
+
+
+class Pool(NamedTuple):
+    """Labelled queries in rank space: sorted once by critical score, with the steps of every metric; host arrays.
+
+    Attributes:
+      threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that shape.
+      order: The query at each position, int32 `[N]`.
+      covered: How many queries a threshold at each position covers, int32 `[N + 1]`; they are the first ones.
+      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`, and those asked for.
+    """
+
+    threshold: np.ndarray | TieBroken
+    order: np.ndarray
+    covered: np.ndarray
+    metrics: dict[str, Steps]
+
+    @property
+    def num_queries(self) -> int:
+        """N."""
+        return len(self.order)
+
+    @property
+    def distinct(self) -> bool:
+        """Whether a threshold at position j covers exactly j + 1 queries: no ties and no infinite critical score."""
+        return bool((self.covered[:-1] == np.arange(1, len(self.covered))).all())
+
+    def only(self, *names: str) -> "Pool":
+        """The same pool with some of its metrics: trials and laws of it cost less, and leave the others out.
+
+        Args:
+          *names: Metrics to keep, at least one.
+
+        Raises:
+          ValueError: If the pool has no such metric, or none is named.
+        """
+        if not names or set(names) - set(self.metrics):
+            raise ValueError(f"names must be some of the pool's metrics {tuple(self.metrics)}, got {names}")
+        return self._replace(metrics={name: self.metrics[name] for name in self.metrics if name in names})
+
+
+def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
+    """Unsigned integers in the lexicographic order of (value, tie)."""
+    ordered: np.ndarray
+    if value.dtype.itemsize <= 4:
+        bits = np.where(value == 0, np.float32(0), value).astype(np.float32).view(np.uint32)
+        ordered = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
+    else:  # float64: 64 bits of value leave no room for a tie, so its rank stands for it
+        ordered = np.unique(value, return_inverse=True)[1].reshape(value.shape).astype(np.uint32)
+    if tie is None:
+        return ordered
+    return (ordered.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
+
+
+def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
+    """Steps in the order they act, of values `[N, s + 1]` before and after steps that act from `first` `[N, s]` on.
+
+    Steps that act nowhere (`first` above N) or do nothing are left out; those of a query are in ascending order.
+    """
+    num, num_steps = first.shape
+    delta = np.diff(values, axis=1)
+    acting = np.flatnonzero((first <= num) & (delta != 0))
+    acting = acting[np.argsort(first.ravel()[acting], kind="stable")]
+    return Steps(
+        values[:, 0].astype(np.float64),
+        (acting // num_steps).astype(np.int32),
+        first.ravel()[acting].astype(np.int32),
+        delta.ravel()[acting].astype(np.float64),
+        values[:, 1:].ravel()[acting].astype(np.float64),
+    )
+
+
+def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarray) -> Steps:
+    """The steps of a caller's metric by number of models called, which enter at `first` `[N, m]` in ascending order."""
+    values = np.asarray(table, np.float64)
+    num, num_models = first.shape
+    if values.shape != (num, num_models + 1):
+        raise ValueError(
+            f"metrics[{name!r}] must have shape [N, m + 1] = {(num, num_models + 1)}, a value for each number of "
+            f"models called from none to all, got {values.shape}"
+        )
+    if (bad := ~np.isfinite(values)).any():
+        raise ValueError(f"metrics[{name!r}] must be finite, got {values[bad][0]} at {first_bad(bad)}")
+    # Models that enter at one position enter together: their steps add up to the one that counts.
+    return _sorted_steps(values[order], first)
+
+
+def pool_steps(
+    nonconformity: ArrayLike,
+    correct: ArrayLike,
+    tie_break: jax.Array | None = None,
+    *,
+    strict_risk: bool = False,
+    metrics: Mapping[str, ArrayLike] | None = None,
+) -> Pool:
+    r"""Sorts a pool of labelled queries once into rank space, with the steps of every metric.
+
+    Runs on the host, once; `split_trials` and `pool_law` read its result and nothing else.
+
+    Args:
+      nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
+      correct: Whether each real model is right, bool or 0/1, `[N, m]`.
+      tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`; pairs (E, U) are then compared
+        lexicographically. Without them all entries equal to the threshold are inside.
+      strict_risk: Whether to measure `strict_risk` too: no model that is called is right, whether or not any model of
+        the pool is. It is the risk without the null model's excuse: the avoidable misses and all unanswerable queries.
+      metrics: Further metrics by name, each a table `[N, m + 1]` of a query's value by the number of real models
+        called, from none to all, in order of nonconformity; models that tie enter together.
+
+    Returns:
+      The `Pool`.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break` not uint32.
+      ValueError: If shapes do not fit, a value is NaN, there is no query, or the name of a metric is taken.
+
+    >>> pool = pool_steps(jnp.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]]), jnp.array([[1, 0], [1, 0]]))
+    >>> pool.threshold.tolist(), pool.metrics["size"].first.tolist()
+    ([0.0, 0.5, inf], [0, 0, 1, 1])
+    """
+    if is_traced(nonconformity, correct, tie_break):
+        raise TypeError("pool_steps sorts on the host and cannot be traced; call it outside jit")
+    # Sorted on the host, so it never goes to a device; rounded as it would be there.
+    value = np.asarray(nonconformity)
+    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+    check_no_nan("nonconformity", value)
+    correct = as_binary("correct", correct)
+    if value.ndim != 2 or correct.ndim != 2 or value.shape[1] != correct.shape[1] + 1:
+        raise ValueError(
+            f"nonconformity must have shape [N, m + 1] where correct has [N, m]: got {value.shape} and "
+            f"{correct.shape}; the null model is the last column"
+        )
+    if value.shape[0] != correct.shape[0] or value.shape[0] < 1 or correct.shape[1] < 1:
+        raise ValueError(
+            f"nonconformity and correct must be of the same N >= 1 queries, with at least one model, got "
+            f"{value.shape} and {correct.shape}"
+        )
+    if tie_break is not None:
+        tie_break = jnp.asarray(tie_break)
+        check_tie_break(tie_break, value.shape)
+    right = np.asarray(correct)
+    num, num_models = right.shape
+    truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
+
+    keys = ordered_keys(value, None if tie_break is None else np.asarray(tie_break))
+    rows = np.arange(num)
+    critical = np.where(truth, keys, np.iinfo(keys.dtype).max).argmin(axis=1)
+    order = np.argsort(keys[rows, critical], kind="stable")
+    sorted_keys = keys[rows, critical][order]
+
+    # A model is in the set from the first position whose critical key is not below its own.
+    first = np.searchsorted(sorted_keys, keys[order].ravel()).reshape(num, num_models + 1)
+    value, right, truth = value[order], right[order], truth[order]
+    never = num + 1
+    first[value == -np.inf] = 0  # always inside, whatever the tie
+    first[value == np.inf] = never  # never inside, whatever the threshold
+
+    def until(group: np.ndarray, which: np.ndarray, empty: bool = False) -> Steps:
+        """1 until the first model of a group is in the set, then 0; `empty` throughout where the group is."""
+        start = np.asarray(group.any(axis=1, keepdims=True) | empty)
+        enters = np.where(group, which, never).min(axis=1, keepdims=True)
+        return _sorted_steps(np.concatenate([start, np.zeros_like(start)], axis=1).astype(np.float64), enters)
+
+    real = np.sort(first[:, :-1], axis=1)
+    steps = {
+        "risk": until(truth, first),
+        "size": _sorted_steps(np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1)), real),
+        "abstention": until(np.ones_like(right), real),
+        "avoidable_miss": until(right, first[:, :-1]),
+    }
+    if strict_risk:
+        steps["strict_risk"] = until(right, first[:, :-1], empty=True)
+    for name, table in (metrics or {}).items():
+        if name in (*steps, "threshold"):
+            raise ValueError(f"metrics: the name {name!r} is taken")
+        steps[name] = _table_steps(name, table, real, order)
+    at = np.append(value[rows, critical[order]], np.inf).astype(value.dtype)
+    threshold: np.ndarray | TieBroken = at
+    if tie_break is not None:
+        tie = np.append(np.asarray(tie_break)[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)
+        threshold = TieBroken(at, tie)  # type: ignore[arg-type]
+    covered = np.searchsorted(steps["risk"].first, np.arange(num + 1), side="right")
+    return Pool(threshold, order.astype(np.int32), covered.astype(np.int32), steps)

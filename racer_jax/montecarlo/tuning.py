@@ -1,0 +1,395 @@
+r"""Choosing alpha and the aggregation on validation, over thousands of splits at once.
+
+The set of a query is a prefix of its models, so whether an aggregate is right is a table by the number of models called
+(`vote_tables`, made once). For each split the threshold of each alpha is an order statistic of its calibration part;
+the tables at those thresholds, over the validation part, say what each alpha and aggregation would have got right; the
+best is used unchanged on the test part. A Monte Carlo over splits is then nothing but lookups.
+
+Rule. Let the best be the pair of alpha and aggregation with the most right answers on validation (of several, the one
+with the fewest calls). A pair is as good if it is within `tolerance` standard errors of the best, where the error is
+that of the PAIRED difference, query by query. Chosen is, of those as good, the one with the fewest calls; of these the
+one with the most right answers; of these the first.
+
+Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part may help to choose
+that: the aggregation of each alpha is then the one with the most right answers on calibration and validation together
+(of several, the first), and the rule above chooses among the alphas by what is right on validation. Each alpha keeps
+its promise. That of the alpha chosen, which the calibration part now sways through the votes too, is not whole; where
+it must be, calibrate afresh.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from math import inf
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from racer_jax.core.aggregation import log_odds, model_order, prefix_answers, voted_right
+from racer_jax.core.calibration import Alpha, miss_budget
+from racer_jax.core.checks import check_floating, is_traced
+from racer_jax.montecarlo.step_functions import Pool
+
+MAJORITY = "majority"
+# Log-spaced, as in the paper's tuning: from the heaviest voter alone to almost a majority.
+TEMPERATURES: tuple[float, ...] = tuple(np.geomspace(0.01, 10.0, 12).round(4).tolist())
+_LEAST = -(2**31)
+# Splits that are looked up at once.
+_BATCH = 16
+
+
+class VoteTables(NamedTuple):
+    """What every aggregation makes of every set, for all queries of a pool; aggregation 0 is the majority vote.
+
+    Attributes:
+      weighting: Name of the weighting of each aggregation, `[k]`.
+      temperature: Its temperature, inf for the majority vote, `[k]`.
+      right: Whether the aggregate is right, by the number of models called, bool `[k, n, m + 1]`.
+    """
+
+    weighting: tuple[str, ...]
+    temperature: tuple[float, ...]
+    right: np.ndarray
+
+
+class Selections(NamedTuple):
+    """What each split chose, and what it takes to look up anything on its test part.
+
+    Attributes:
+      part: Part of each query: 0 calibration, 1 validation, 2 test; int8 `[s, n]`.
+      alpha: Which alpha was chosen, int `[s]`.
+      aggregation: Which aggregation, int `[s]`.
+      full_aggregation: Which one the full ensemble chose, int `[s]`.
+      num_called: Models called for each query at the chosen alpha, int `[s, n]`.
+      validation_right: Share of the validation part that is right under the choice, `[s]`.
+    """
+
+    part: np.ndarray
+    alpha: np.ndarray
+    aggregation: np.ndarray
+    full_aggregation: np.ndarray
+    num_called: np.ndarray
+    validation_right: np.ndarray
+
+    def called_value(self, table: ArrayLike) -> np.ndarray:
+        """Any metric of the chosen sets, from its table by number of models called.
+
+        Args:
+          table: `[n, m + 1]`, for no model called up to all, in the order the sets grow.
+
+        Returns:
+          `[s, n]`.
+
+        Raises:
+          ValueError: If the table is not of these queries.
+        """
+        values, num = np.asarray(table), self.part.shape[1]
+        if values.ndim != 2 or len(values) != num or values.shape[1] <= self.num_called.max():
+            raise ValueError(f"table must have shape [n, m + 1] with n = {num}, got {values.shape}")
+        return np.asarray(values[np.arange(num), self.num_called])
+
+    def mean(self, values: ArrayLike, part: int = 2) -> np.ndarray:
+        """Mean over the test part, or another, of each split.
+
+        Args:
+          values: By query `[n]`, or by split and query `[s, n]`.
+          part: 0 calibration, 1 validation, 2 test.
+
+        Returns:
+          float64 `[s]`.
+
+        Raises:
+          ValueError: If the shape is neither of these.
+        """
+        values, inside = np.asarray(values, np.float64), self.part == part
+        if values.shape not in (inside.shape, inside.shape[1:]):
+            raise ValueError(f"values must have shape [n] or [s, n] = {inside.shape}, got {values.shape}")
+        total = inside @ values if values.ndim == 1 else (values * inside).sum(axis=1)
+        return np.asarray(total / inside.sum(axis=1))
+
+    def accuracy(self, right: np.ndarray) -> np.ndarray:
+        """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`."""
+        return self.mean(right[self.aggregation[:, None], np.arange(self.part.shape[1]), self.num_called])
+
+    def full_accuracy(self, right: np.ndarray) -> np.ndarray:
+        """Test accuracy of the full ensemble under the aggregation it chose, `[s]`."""
+        return self.mean(right[self.full_aggregation, :, -1])
+
+
+def vote_tables(
+    nonconformity: ArrayLike,
+    answers: ArrayLike,
+    scores: ArrayLike,
+    correct: ArrayLike,
+    tie_break: jax.Array | None = None,
+    *,
+    confidence: Mapping[str, ArrayLike] | None = None,
+    temperatures: tuple[float, ...] = TEMPERATURES,
+) -> VoteTables:
+    """The answer of every set under every weighting and temperature, right or wrong: made once for a pool.
+
+    The weightings are the router's scores, their log-odds and every confidence given.
+
+    Args:
+      nonconformity: E(x, m) of the augmented pool, floating `[n, m + 1]`, null model last.
+      answers: Answer codes, int `[n, m]`; -1 where a model gave none. See `answer_codes`.
+      scores: Router scores in [0, 1], floating `[n, m]`.
+      correct: Whether each model is right, bool or 0/1 `[n, m]`.
+      tie_break: The second keys given to `pool_steps`, uint32 `[n, m + 1]`.
+      confidence: Further weightings by name (`verbal`, `p_true`), finite, `[n, m]`.
+      temperatures: T of each weighting, positive.
+
+    Returns:
+      The tables of 1 + (2 + number of confidences) * number of temperatures aggregations.
+
+    Raises:
+      TypeError: If an array has the wrong kind.
+      ValueError: If shapes do not fit, or a value is out of range.
+    """
+    scores = jnp.asarray(scores)
+    check_floating("scores", scores)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must have shape [n, m], got {scores.shape}")
+    weightings = {"score": scores, "log_odds": log_odds(scores)}
+    for name, value in (confidence or {}).items():
+        if name in (MAJORITY, *weightings):
+            raise ValueError(f"confidence: the name {name!r} is taken")
+        value = jnp.asarray(value)
+        if value.shape != scores.shape:
+            raise ValueError(f"confidence[{name!r}] must have the shape of scores, {scores.shape}, got {value.shape}")
+        weightings[name] = value.astype(scores.dtype)
+    order = model_order(nonconformity, tie_break)
+    stacked = jnp.stack(list(weightings.values()))[:, None]
+    weighted = prefix_answers(order, answers, scores, stacked, jnp.asarray(temperatures, jnp.float32)[:, None])
+    majority = prefix_answers(order, answers, scores)
+    voted = jnp.concatenate([majority[None], weighted.reshape(-1, *majority.shape)])
+    right = voted_right(voted, jnp.asarray(answers)[:, None], jnp.asarray(correct)[:, None])
+    return VoteTables(
+        (MAJORITY, *(name for name in weightings for _ in temperatures)),
+        (inf, *(float(t) for _ in weightings for t in temperatures)),
+        np.asarray(right),
+    )
+
+
+def _entries(pool: Pool, num_models: int) -> np.ndarray:
+    """Position from which the k-th model of each query is called, ascending, `[n, m]`; N + 1 where it never is."""
+    size, num = pool.metrics["size"], pool.num_queries
+    by_query = np.argsort(size.query, kind="stable")
+    query, first = size.query[by_query], size.first[by_query]
+    count = np.bincount(query, minlength=num)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+    entries = np.full((num, num_models), num + 1, np.int32)
+    entries[pool.order[query], place] = first
+    return entries
+
+
+class _Choice(NamedTuple):
+    """The choice of one split, scalars; see `Selections`."""
+
+    alpha: jax.Array
+    aggregation: jax.Array
+    full_aggregation: jax.Array
+    num_right: jax.Array
+    num_called: jax.Array
+
+
+def _choose(
+    position: jax.Array,
+    validation: jax.Array,
+    voters: jax.Array,
+    entries: jax.Array,
+    table: jax.Array,
+    tolerance: jax.Array,
+) -> _Choice:
+    """Chooses for one split, from a table `[n, m + 1, k]`.
+
+    Args:
+      position: Positions of the thresholds, `[a]`.
+      validation: Validation queries, `[v]`.
+      voters: Queries that help to choose the aggregation, `[c]`; where there are any, each alpha has its own.
+      entries: From `_entries`.
+      table: Whether each aggregation is right.
+      tolerance: Standard errors.
+    """
+    num = validation.shape[0]
+
+    def looked_up(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+        called = (entries[queries][None] <= position[:, None, None]).sum(axis=-1, dtype=jnp.int32)
+        return called, table[queries[None], called]
+
+    called, rows = looked_up(validation)
+    right = rows.sum(axis=1, dtype=jnp.int32)
+    calls = called.sum(axis=1, dtype=jnp.int32)[:, None]
+
+    def best_of(allowed: jax.Array, *keys: jax.Array) -> jax.Array:
+        """Flat index of the pair with the largest first key, of those with the largest second, and so on."""
+        for key in keys:
+            allowed = allowed & (key == jnp.where(allowed, key, _LEAST).max())
+        return jnp.argmax(allowed.reshape(-1))
+
+    allowed = jnp.ones(right.shape, bool)
+    if voters.shape[0]:
+        pooled = right + looked_up(voters)[1].sum(axis=1, dtype=jnp.int32)
+        allowed = jnp.arange(right.shape[1])[None] == jnp.argmax(pooled, axis=1)[:, None]
+    fewest = jnp.broadcast_to(-calls, right.shape)
+    best = jnp.unravel_index(best_of(allowed, right, fewest), right.shape)
+    # d <= tolerance * sqrt((q / n - d^2) / n), d the mean difference and q the number of queries that differ.
+    behind = (right[best] - right).astype(jnp.float32)
+    differ = (rows != rows[best[0], :, best[1]][None, :, None]).sum(axis=1, dtype=jnp.int32).astype(jnp.float32)
+    as_good = behind**2 * (1 + tolerance**2 / num) <= tolerance**2 * differ
+    chosen = jnp.unravel_index(best_of(as_good & allowed, fewest, right), right.shape)
+    full = jnp.argmax(table[jnp.concatenate([validation, voters]), -1].sum(axis=0, dtype=jnp.int32))
+    num_called = (entries <= position[chosen[0]]).sum(axis=-1, dtype=jnp.int32)
+    return _Choice(chosen[0], chosen[1], full, right[chosen], num_called)
+
+
+@partial(jax.jit, static_argnames="batch")
+def _choices(
+    splits: tuple[jax.Array, jax.Array, jax.Array],
+    entries: jax.Array,
+    table: jax.Array,
+    tolerance: jax.Array,
+    batch: int,
+) -> _Choice:
+    def choose(split: tuple[jax.Array, jax.Array, jax.Array]) -> _Choice:
+        position, validation, voters = split
+        return _choose(position, validation, voters, entries, table, tolerance)
+
+    choices: _Choice = lax.map(choose, splits, batch_size=batch)
+    return choices
+
+
+def _indices(part: np.ndarray, code: int) -> np.ndarray:
+    """The queries of one part, `[s, v]`; every split must have as many."""
+    inside = part == code
+    counts = inside.sum(axis=1)
+    if (counts != counts[0]).any() or not counts[0]:
+        raise ValueError(
+            f"part must hold as many queries of part {code} in every split, at least one, got {counts.min()} to "
+            f"{counts.max()}"
+        )
+    return np.asarray(np.nonzero(inside)[1].reshape(len(part), -1))
+
+
+class _Prepared(NamedTuple):
+    """What the choices of all alphas share.
+
+    Attributes:
+      part: As given, `[s, n]`.
+      at: Positions of the thresholds, int32 `[s, a]`.
+      validation: Validation queries, int32 `[s, v]`.
+      voters: Further queries that help to choose the aggregation, int32 `[s, c]`.
+      entries: From `_entries`.
+      table: Whether each aggregation is right, `[n, m + 1, k]`.
+    """
+
+    part: np.ndarray
+    at: jax.Array
+    validation: jax.Array
+    voters: jax.Array
+    entries: jax.Array
+    table: jax.Array
+
+
+def _prepared(part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, pooled_vote: bool) -> _Prepared:
+    """Checks what `select` was given and calibrates."""
+    if is_traced(part, right):
+        raise TypeError("select runs on the host and cannot be traced; call it outside jit")
+    parts, tables, num = np.asarray(part), np.asarray(right), pool.num_queries
+    if parts.dtype.kind not in "iu":
+        raise TypeError(f"part must hold integers, got dtype {parts.dtype}")
+    if tables.dtype != np.bool_:
+        raise TypeError(f"right must be boolean, got dtype {tables.dtype}")
+    if parts.ndim != 2 or parts.shape[1] != num or not len(parts):
+        raise ValueError(f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got {parts.shape}")
+    if tables.ndim != 3 or tables.shape[1] != num or tables.shape[2] < 2:
+        raise ValueError(f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got {tables.shape}")
+    positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
+    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
+    rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
+    infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
+    at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
+    return _Prepared(
+        parts,
+        jnp.asarray(at, jnp.int32),
+        jnp.asarray(validation, jnp.int32),
+        jnp.asarray(voters, jnp.int32),
+        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
+        jnp.asarray(np.moveaxis(tables, 0, -1)),
+    )
+
+
+def _selections(ready: _Prepared, alphas: slice, tolerance: float) -> Selections:
+    """The choice among some of the alphas."""
+    splits = (ready.at[:, alphas], ready.validation, ready.voters)
+    choices = _choices(splits, ready.entries, ready.table, jnp.float32(tolerance), _BATCH)
+    return Selections(
+        part=ready.part,
+        alpha=np.asarray(choices.alpha),
+        aggregation=np.asarray(choices.aggregation),
+        full_aggregation=np.asarray(choices.full_aggregation),
+        num_called=np.asarray(choices.num_called),
+        validation_right=np.asarray(choices.num_right) / ready.validation.shape[1],
+    )
+
+
+def select(
+    part: ArrayLike,
+    pool: Pool,
+    right: ArrayLike,
+    *,
+    alpha: Alpha,
+    tolerance: float = 1.0,
+    pooled_vote: bool = False,
+) -> Selections:
+    """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
+
+    The full ensemble chooses its aggregation on the same validation part: most right answers, of several the first.
+    With `pooled_vote` the aggregations are chosen on calibration and validation together, by most right answers too.
+
+    Args:
+      part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`, from `split_parts`.
+      pool: From `pool_steps`, of the nonconformity and tie-break that `right` was made with.
+      right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`; `VoteTables.right`.
+      alpha: Risk levels in (0, 1) to choose from, one or several.
+      tolerance: How many standard errors behind the best still count as good; 0 insists on the best.
+      pooled_vote: Whether the calibration part helps to choose the aggregation, the full ensemble's too.
+
+    Returns:
+      The `Selections`.
+
+    Raises:
+      TypeError: If `part` does not hold integers, or `right` is not boolean.
+      ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size of a part, or the
+        tolerance is negative.
+    """
+    if not 0 <= tolerance < inf:
+        raise ValueError(f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}")
+    ready = _prepared(part, pool, right, alpha, pooled_vote)
+    return _selections(ready, slice(None), tolerance)
+
+
+def select_each(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha) -> list[Selections]:
+    """Calibrates each split for every alpha and chooses the aggregation of each on its own validation part.
+
+    What `select` gives for one alpha after another, with tolerance 0; what they share is prepared once.
+
+    Args:
+      part: As for `select`.
+      pool: As for `select`.
+      right: As for `select`.
+      alpha: Risk levels in (0, 1), one or several.
+
+    Returns:
+      The `Selections` of each alpha, whose `alpha` is its place among them.
+
+    Raises:
+      TypeError: As `select`.
+      ValueError: As `select`.
+    """
+    ready = _prepared(part, pool, right, alpha, False)
+    chosen = (_selections(ready, slice(a, a + 1), 0.0) for a in range(ready.at.shape[1]))
+    return [choice._replace(alpha=choice.alpha + a) for a, choice in enumerate(chosen)]

@@ -1,0 +1,454 @@
+"""What a calibrated racer does on labelled queries, for its own alpha and for many, from the same step functions.
+
+Every metric of a query is a step function of the threshold: it changes where a model enters its set. The steps of all
+queries of a group are sorted once; a threshold then reads each metric off a prefix sum. The thresholds are those of the
+calibration, one for each group and alpha: nothing is chosen on the queries evaluated here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from racer_jax.core.aggregation import answer_codes, prefix_answers, voted_right
+from racer_jax.core.calibration import exact_alpha
+from racer_jax.data.summary import summarize
+from racer_jax.data.table import RoutingTable
+from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
+from racer_jax.racer.calibration import NEVER, Calibration, entry_keys
+from racer_jax.racer.scoring import Measured
+from racer_jax.reporting.files import as_plain, text_table
+
+ALL = "all"
+# The aggregation of a judge who knows: right where one of the called models is.
+JUDGE = "a judge picks"
+# The temperatures at which weighted votes are reported: close to the heaviest voter, and close to a majority.
+TEMPERATURES = (0.1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A fixed choice of models, the same for every query.
+
+    Attributes:
+      name: `best single`, `full ensemble`, or `static order, k models`.
+      models: The models called.
+      size: How many.
+      avoidable_miss: Share of the queries some model answers and none of these does.
+      accuracy: Aggregation -> share answered rightly; `a judge picks` counts a query as right when one of them is.
+      cost: Mean dollars a query, None where costs are not known.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    size: int
+    avoidable_miss: float
+    accuracy: Mapping[str, float]
+    cost: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEvaluation:
+    """One group, or all queries together; arrays are float64 `[a]`, one entry for each alpha of the `Evaluation`.
+
+    Attributes:
+      group: Its name; `all` for the whole table.
+      num_queries: Queries evaluated.
+      num_calibration: Queries its thresholds were calibrated on.
+      promised: Whether the calibration promises a risk of at most alpha for just these queries.
+      beta: Share of the queries that no model answers.
+      beta_low: Lower end of its 95% Clopper-Pearson interval.
+      beta_high: Upper end.
+      risk: Share of the queries that are misrouted.
+      lower: What the expected risk is above, by the exact law; NaN where ties are not broken or nothing is promised.
+      upper: What it is at most: alpha; NaN where nothing is promised.
+      expected: The expected risk by the exact law; NaN likewise.
+      std: Standard deviation of `risk` around it, over calibration and evaluated queries alike.
+      size: Mean number of models called.
+      calls_saved: 1 - size / m, against the full ensemble.
+      cost: Mean dollars a query, None where costs are not known.
+      cost_saved: Share of the full ensemble's dollars saved, None likewise.
+      abstention: Share of the queries for which no model is called.
+      avoidable_miss: Share that some model answers while none that does is called.
+      accuracy: Aggregation -> share of the queries answered rightly, by the called models' vote; `a judge picks` counts
+        a query as right when one of the called models is.
+      called: Model -> share of the queries it is called for.
+      baselines: The fixed choices to compare with; the last is the full ensemble.
+      oracle: 1 - beta, what a perfect choice of one model reaches.
+      random: Mean accuracy of the models, what a random choice of one reaches.
+    """
+
+    group: str
+    num_queries: int
+    num_calibration: int
+    promised: bool
+    beta: float
+    beta_low: float
+    beta_high: float
+    risk: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    expected: np.ndarray
+    std: np.ndarray
+    size: np.ndarray
+    calls_saved: np.ndarray
+    cost: np.ndarray | None
+    cost_saved: np.ndarray | None
+    abstention: np.ndarray
+    avoidable_miss: np.ndarray
+    accuracy: Mapping[str, np.ndarray]
+    called: Mapping[str, np.ndarray]
+    baselines: tuple[Baseline, ...]
+    oracle: float
+    random: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a racer does on a table.
+
+    Attributes:
+      alpha: The racer's own risk level.
+      alphas: All levels evaluated, ascending, its own among them.
+      models: The pool.
+      nonconformity: Name of the nonconformity score.
+      null: The null mode.
+      label_rule: How right and wrong were told apart in the table.
+      guarantee: What is promised, in words, with its assumption.
+      num_seen: Rows whose question the racer was trained or calibrated on: what they show is too good.
+      groups: All queries first, then each group of the table.
+      notes: What a reader of the figures must know, one sentence each.
+    """
+
+    alpha: str
+    alphas: tuple[str, ...]
+    models: tuple[str, ...]
+    nonconformity: str
+    null: str
+    label_rule: str
+    guarantee: str
+    num_seen: int
+    groups: tuple[GroupEvaluation, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def row(self) -> int:
+        """The place of the racer's own alpha among `alphas`."""
+        return self.alphas.index(self.alpha)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain lists, dictionaries, numbers and strings; NaN and infinities as strings."""
+        plain: dict[str, Any] = as_plain(self)
+        return plain
+
+    def __str__(self) -> str:
+        own = self.row
+        aggregation = next((name for group in self.groups for name in group.accuracy if name == MAJORITY), JUDGE)
+        head = [
+            "group",
+            "queries",
+            "risk",
+            "at most",
+            "expected",
+            "size",
+            "calls saved",
+            "abstains",
+            "cost",
+            aggregation,
+        ]
+        rows = []
+        for group in self.groups:
+            promised = [f"{group.upper[own]:.3f}", f"{group.expected[own]:.3f}"] if group.promised else ["-", "-"]
+            cost = "-" if group.cost is None else f"${group.cost[own]:.3g}"
+            figures = [f"{group.size[own]:.2f}", f"{group.calls_saved[own]:.1%}", f"{group.abstention[own]:.1%}", cost]
+            accuracy = f"{group.accuracy[aggregation][own]:.1%}"
+            rows.append([group.group, str(group.num_queries), f"{group.risk[own]:.3f}", *promised, *figures, accuracy])
+        fixed = []
+        for line in self.groups[0].baselines:
+            cost = "-" if line.cost is None else f"${line.cost:.3g}"
+            accuracy = f"{line.accuracy.get(aggregation, line.accuracy[JUDGE]):.1%}"
+            fixed.append([line.name, str(line.size), f"{line.avoidable_miss:.3f}", cost, accuracy])
+        avoidable = f"avoidable misses at alpha = {self.alpha}: {self.groups[0].avoidable_miss[own]:.3f}"
+        whole = self.groups[0]
+        beta = f"no model answers {whole.beta:.1%} of the queries (95%: {whole.beta_low:.1%} to {whole.beta_high:.1%})"
+        parts = [
+            f"alpha = {self.alpha}, nonconformity {self.nonconformity}, null mode {self.null!r}",
+            text_table(head, rows),
+            f"{beta}; {avoidable}",
+            text_table(["fixed choice", "size", "avoidable misses", "cost", aggregation], fixed),
+            self.guarantee,
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n\n".join(parts[:4]) + "\n\n" + "\n".join(parts[4:])
+
+
+# --- step functions --------------------------------------------------------------------------------------------------
+
+
+def step_totals(keys: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Total over queries of a metric that changes at each of a query's keys.
+
+    Args:
+      keys: Where each step of each query acts, ascending, uint64 `[n, s]`.
+      table: The metric before and after each step, float64 `[n, s + 1]`.
+      thresholds: uint64 `[a]`.
+
+    Returns:
+      float64 `[a]`.
+    """
+    flat = keys.ravel()
+    order = np.argsort(flat, kind="stable")
+    sums = np.concatenate([[0.0], np.cumsum(np.diff(table, axis=1).ravel()[order])])
+    return np.asarray(table[:, 0].sum() + sums[np.searchsorted(flat[order], thresholds, side="right")])
+
+
+def _tables(
+    correct: np.ndarray, order: np.ndarray, cost: np.ndarray | None, right: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Each metric of a query by the number of models called, float64 `[n, m + 1]`."""
+    num, num_models = correct.shape
+    in_order = np.take_along_axis(correct, order, axis=1)
+    start = np.zeros((num, 1))
+    answered = np.concatenate([start, np.maximum.accumulate(in_order, axis=1)], axis=1)
+    counts = np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1))
+    tables = {
+        "size": counts,
+        "abstention": (counts == 0).astype(np.float64),
+        "avoidable_miss": correct.any(axis=1, keepdims=True) - answered,
+        JUDGE: answered,
+        **{f"accuracy {name}": table.astype(np.float64) for name, table in right.items()},
+    }
+    if cost is not None:
+        tables["cost"] = np.concatenate([start, np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)], axis=1)
+    return tables
+
+
+def _filled_cost(table: RoutingTable, mean: np.ndarray | None) -> np.ndarray | None:
+    """Dollars of each answer; where one is not known the model's mean, None where that is not known either."""
+    if table.cost is None and mean is None:
+        return None
+    known = np.full(table.correct.shape, np.nan) if table.cost is None else table.cost
+    if table.cost is not None and np.isfinite(known).any(axis=0).all():
+        mean = np.nanmean(known, axis=0)
+    if mean is None or not np.isfinite(mean).all():
+        return None
+    return np.where(np.isfinite(known), known, mean[None])
+
+
+def votes(
+    table: RoutingTable, measured: Measured, ties: np.ndarray | None, temperatures: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """Whether each aggregation is right by the number of models called, bool `[n, m + 1]`; none without answers."""
+    if table.answers is None:
+        return {}
+    whole = {name: value for name, value in table.confidence.items() if np.isfinite(value).all()}
+    made = vote_tables(
+        measured.nonconformity,
+        answer_codes(table.answers),
+        measured.scores,
+        table.correct,
+        ties,  # type: ignore[arg-type]
+        confidence={name: value.astype(np.float32) for name, value in whole.items()},
+        temperatures=tuple(temperatures),
+    )
+    names = [
+        weighting if weighting == MAJORITY else f"{weighting}, T = {temperature:g}"
+        for weighting, temperature in zip(made.weighting, made.temperature, strict=True)
+    ]
+    return dict(zip(names, made.right, strict=True))
+
+
+def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -> np.ndarray | None:
+    """Whether the majority of the first k models of a fixed order is right, bool `[n, m + 1]`; None without answers."""
+    if table.answers is None:
+        return None
+    codes = answer_codes(table.answers)
+    voted = prefix_answers(np.broadcast_to(np.array(order), codes.shape), codes, scores)
+    return np.asarray(voted_right(voted, codes[:, None], table.correct[:, None]))
+
+
+# --- the laws --------------------------------------------------------------------------------------------------------
+
+
+class _Law(NamedTuple):
+    """What is promised to each group at each alpha, `[g, a]`; NaN where it is not."""
+
+    upper: np.ndarray
+    lower: np.ndarray
+    expected: np.ndarray
+    variance: np.ndarray
+
+
+def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) -> _Law:
+    """Given the calibration set the risk is Beta(b + 1, n - b), so the misses of `counts` queries are beta-binomial."""
+    budgets, n = calibration.budgets(alphas), calibration.num_queries[:, None].astype(np.float64)
+    value, infeasible = calibration.thresholds(alphas)[0], budgets < 0
+    a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
+    expected = a / (n + 1)
+    variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
+    # Too small a group under the pooled threshold; null mode `never` where no threshold reaches alpha.
+    lost = (infeasible & (calibration.fallback == "pooled")) | (~infeasible & (value == np.inf))
+    # The exact law needs ties that are broken and a threshold that is a number.
+    loose = lost | (value == -np.inf) | (calibration.tie is None)
+    upper = np.broadcast_to(np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape)
+    return _Law(
+        np.where(lost, np.nan, upper),
+        np.where(loose, np.nan, expected - 1 / (n + 1)),
+        np.where(loose, np.nan, expected),
+        np.where(loose, np.nan, variance),
+    )
+
+
+# --- all together ----------------------------------------------------------------------------------------------------
+
+
+class _Study(NamedTuple):
+    """All that one group's figures are read from; rows are those of the table."""
+
+    table: RoutingTable
+    calibration: Calibration
+    law: _Law
+    code: np.ndarray
+    tables: Mapping[str, np.ndarray]
+    cost: np.ndarray | None
+    fixed: np.ndarray | None
+    static_order: Sequence[int]
+
+
+def evaluate(
+    table: RoutingTable,
+    measured: Measured,
+    ties: np.ndarray | None,
+    calibration: Calibration,
+    alphas: Sequence[str],
+    *,
+    static_order: Sequence[int],
+    mean_cost: np.ndarray | None,
+    temperatures: Sequence[float] = TEMPERATURES,
+) -> tuple[GroupEvaluation, ...]:
+    """All queries first, then each group of the table; see `Evaluation`.
+
+    Args:
+      table: Labelled queries of the calibration's pool, complete.
+      measured: Their scores and nonconformity.
+      ties: Their second keys, uint32 `[n, m + 1]`, where the calibration has them.
+      calibration: Whose thresholds are evaluated.
+      alphas: Risk levels.
+      static_order: The models in the order of the baseline.
+      mean_cost: Mean dollars of each model, float64 `[m]`, in the place of costs the table lacks.
+      temperatures: Of the weighted votes.
+    """
+    num = len(table)
+    keys = entry_keys(measured.nonconformity, ties)
+    order = np.argsort(keys[:, :-1], axis=1, kind="stable")
+    entries = np.take_along_axis(keys[:, :-1], order, axis=1)
+    truth = np.concatenate([table.correct, ~table.correct.any(axis=1, keepdims=True)], axis=1)
+    critical = np.where(truth, keys, NEVER).min(axis=1)
+    cost = _filled_cost(table, mean_cost)
+    tables = _tables(table.correct, order, cost, votes(table, measured, ties, temperatures))
+    code, thresholds = calibration.codes(table.group, num), calibration.threshold_keys(alphas)
+    counts = np.bincount(code, minlength=len(thresholds))[:-1]
+    study = _Study(
+        table,
+        calibration,
+        _law(calibration, alphas, counts),
+        code,
+        tables,
+        cost,
+        fixed_votes(table, static_order, measured.scores),
+        static_order,
+    )
+    inside = np.broadcast_to(np.array([0.0, 1.0]), (num, 2))
+    totals, rows_of = [], []
+    for name in table.groups or (ALL,):
+        rows = np.flatnonzero([group == name for group in table.group]) if table.group else np.arange(num)
+        at = thresholds[code[rows[0]]]  # a group has one threshold
+        total = {metric: step_totals(entries[rows], values[rows], at) for metric, values in tables.items()}
+        total["risk"] = step_totals(critical[rows, None], 1 - inside[rows], at)
+        for j, model in enumerate(table.models):
+            total[f"called {model}"] = step_totals(keys[rows, j : j + 1], inside[rows], at)
+        totals.append(total)
+        rows_of.append(rows)
+    whole = {metric: np.sum([total[metric] for total in totals], axis=0) for metric in totals[0]}
+    result = [_group(study, ALL, np.arange(num), whole)]
+    if table.group is not None:
+        result += [_group(study, *part) for part in zip(table.groups, rows_of, totals, strict=True)]
+    return tuple(result)
+
+
+def _group(study: _Study, name: str, rows: np.ndarray, totals: Mapping[str, np.ndarray]) -> GroupEvaluation:
+    """The figures of some rows."""
+    table, calibration, count = study.table, study.calibration, len(rows)
+    mean = {metric: total / count for metric, total in totals.items()}
+    num = calibration.num_queries
+    share = np.bincount(study.code[rows], minlength=len(num) + 1) / count
+    there = share[:-1] > 0
+    # One threshold for all promises nothing to a group alone, and nobody to a group that is unknown.
+    own = calibration.groups is not None or name == ALL
+    promised = bool(own and share[-1] == 0 and not calibration.num_overlap)
+    weight = share[:-1][there][:, None] if promised else np.full((1, 1), np.nan)
+    law = _Law(*(field[there] if promised else np.ones((1, field.shape[1])) for field in study.law))
+    figures = summarize(table.select(rows)).groups[-1]
+    right = table.correct[rows]
+    known = np.where(there, num, 0) if there.any() else num
+    best = int(np.argmax(known @ calibration.accuracy))
+    cost = None if study.cost is None else study.cost[rows]
+    full_cost = None if cost is None else float(cost.sum(axis=1).mean())
+    return GroupEvaluation(
+        group=name,
+        num_queries=count,
+        num_calibration=int(num[there].sum()),
+        promised=promised,
+        beta=figures.all_wrong,
+        beta_low=figures.all_wrong_low,
+        beta_high=figures.all_wrong_high,
+        risk=mean["risk"],
+        lower=(weight * law.lower).sum(axis=0),
+        upper=(weight * law.upper).sum(axis=0),
+        expected=(weight * law.expected).sum(axis=0),
+        std=np.sqrt((weight**2 * law.variance).sum(axis=0)),
+        size=mean["size"],
+        calls_saved=1 - mean["size"] / len(table.models),
+        cost=mean.get("cost"),
+        cost_saved=None if not full_cost else 1 - mean["cost"] / full_cost,
+        abstention=mean["abstention"],
+        avoidable_miss=mean["avoidable_miss"],
+        accuracy={
+            **{metric.removeprefix("accuracy "): v for metric, v in mean.items() if metric.startswith("accuracy ")},
+            JUDGE: mean[JUDGE],
+        },
+        called={model: mean[f"called {model}"] for model in table.models},
+        baselines=_baselines(study, rows, best),
+        oracle=float(right.any(axis=1).mean()),
+        random=float(right.mean()),
+    )
+
+
+def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ...]:
+    """The fixed choices on some rows: the best single model of calibration, prefixes of the static order, all."""
+    table, order, fixed = study.table, list(study.static_order), study.fixed
+    right = table.correct[rows]
+    some = right.any(axis=1)
+
+    def line(name: str, columns: Sequence[int], accuracy: Mapping[str, float]) -> Baseline:
+        covered = right[:, list(columns)].any(axis=1)
+        return Baseline(
+            name=name,
+            models=tuple(table.models[j] for j in columns),
+            size=len(columns),
+            avoidable_miss=float((some & ~covered).mean()),
+            accuracy={**accuracy, JUDGE: float(covered.mean())},
+            cost=None if study.cost is None else float(study.cost[rows][:, list(columns)].sum(axis=1).mean()),
+        )
+
+    lines = [line("best single", [best], {} if fixed is None else {MAJORITY: float(right[:, best].mean())})]
+    for k in range(1, len(order)):
+        voted = {} if fixed is None else {MAJORITY: float(fixed[rows, k].mean())}
+        lines.append(line(f"static order, {k} model{'s' * (k > 1)}", order[:k], voted))
+    full = {
+        metric.removeprefix("accuracy "): float(values[rows, -1].mean())
+        for metric, values in study.tables.items()
+        if metric.startswith("accuracy ")
+    }
+    return (*lines, line("full ensemble", range(len(order)), full))

@@ -1,0 +1,165 @@
+"""The report: one HTML page with a slider over alpha, which needs no network and no server.
+
+Everything it shows is one block of JSON in the page: `Racer.evaluate` at every level, and what the racer promises and
+warns of at each. The page's script only picks, formats and draws; it is the same for every report.
+
+Why Plotly, inline: the slider redraws charts from that block in the browser, which Plotly does from plain arrays. Vega
+(Altair) would want the slider inside its own specification, beside a second copy of the data, and its runtime compiles
+code from strings, which the page forbids. The price is a page of 5 MB, nearly all of it Plotly.
+
+Why it is safe to open and to mail: its Content-Security-Policy allows the page's own two scripts, by their hashes, and
+no request whatever. Names of models and groups are data: escaped in the JSON, set as text, never as markup.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from jax.typing import ArrayLike
+
+from racer_jax.core.calibration import Level, exact_alpha
+from racer_jax.data.files import written_whole
+from racer_jax.data.table import RoutingTable
+from racer_jax.racer.evaluation import TEMPERATURES, Evaluation
+from racer_jax.racer.racer import NotCalibratedError, Racer
+from racer_jax.reporting.files import environment
+from racer_jax.routers.scores import Scores
+
+TITLE = "Routing report"
+
+
+def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dict[str, Any]:
+    """All that a report shows, as plain values.
+
+    Args:
+      racer: The calibrated racer.
+      evaluation: What `racer.evaluate` measured.
+      title: The heading.
+
+    Returns:
+      A dictionary: `evaluation` is `evaluation.to_dict()`; `levels` has for each of its alphas the `value` as a number,
+      the `guarantee` in words and the `warnings`; `calibration` and `environment` say how it was made.
+
+    Raises:
+      NotCalibratedError: If the racer has no calibration.
+    """
+    calibration = racer.calibration
+    if calibration is None:
+        raise NotCalibratedError("a report")
+    levels = []
+    for alpha in evaluation.alphas:
+        at = racer.at(alpha)
+        levels.append(
+            {"value": float(exact_alpha(alpha)), "guarantee": at.guarantee(), "warnings": list(at.warnings())}
+        )
+    return {
+        "title": title,
+        "evaluation": evaluation.to_dict(),
+        "levels": levels,
+        "calibration": {
+            "num_queries": int(calibration.num_queries.sum()),
+            "groups": None if calibration.groups is None else list(calibration.groups),
+            "delta": calibration.delta,
+            "label_rule": calibration.label_rule,
+            "date": calibration.date,
+        },
+        "environment": environment(),
+    }
+
+
+def report_html(data: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+      data: What `report_data` gave.
+
+    Returns:
+      HTML that stands alone.
+
+    Raises:
+      ModuleNotFoundError: If Plotly is not installed.
+    """
+    plotly = _plotly()
+    templates = files("racer_jax") / "templates"
+    script = (templates / "report.js").read_text(encoding="utf-8")
+    return Template((templates / "report.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(data["title"]),
+        policy=(
+            f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; "
+            "img-src data:; base-uri 'none'; form-action 'none'"
+        ),
+        style=(templates / "report.css").read_text(encoding="utf-8"),
+        data=embedded_json(data),
+        plotly=plotly,
+        script=script,
+    )
+
+
+def write_report(
+    racer: Racer,
+    table: RoutingTable,
+    path: str | os.PathLike[str],
+    alphas: Sequence[Level] | str | None = None,
+    *,
+    scores: Scores | ArrayLike | None = None,
+    temperatures: Sequence[float] = TEMPERATURES,
+    title: str = TITLE,
+) -> Evaluation:
+    """Evaluates a racer on labelled queries and writes the report, whole or not at all.
+
+    Args:
+      racer: The calibrated racer.
+      table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen` picks them.
+      path: The HTML file to write; its folder must exist.
+      alphas: Levels of the slider beside the racer's own, as in `Racer.evaluate`.
+      scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
+      temperatures: Of the weighted votes, where the table has answers.
+      title: The heading.
+
+    Returns:
+      What it shows.
+
+    Raises:
+      ModuleNotFoundError: If Plotly is not installed.
+      NotCalibratedError: If the racer has no calibration.
+      OSError: If the file cannot be written.
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of range.
+    """
+    _plotly()  # what is missing is said before the work is done
+    evaluation = racer.evaluate(table, alphas, scores=scores, temperatures=temperatures)
+    page = report_html(report_data(racer, evaluation, title))
+    with written_whole(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return evaluation
+
+
+def embedded_json(value: Any) -> str:
+    r"""JSON that can stand inside a script element: no character in it can end the element or open a comment.
+
+    >>> embedded_json({"model": "</script><b>"})
+    '{"model":"\\u003c/script\\u003e\\u003cb\\u003e"}'
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plotly() -> str:
+    """The source of Plotly."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("a report needs plotly: pip install 'racer-jax[report]'") from error
+    return str(get_plotlyjs())
+
+
+def _hash(script: str) -> str:
+    """A script as a source of a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

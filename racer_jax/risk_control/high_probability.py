@@ -1,0 +1,95 @@
+r"""Calibration with high probability: risk at most alpha on all but a share delta of the calibration sets.
+
+Given the calibration set, the risk of the threshold with miss budget b follows Beta(b + 1, n - b). Its quantile is
+exact, so the budget is the largest that can be promised.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from scipy.special import betainc
+
+from racer_jax.core.calibration import Alpha, check_count, exact_alphas, threshold_at_rank
+from racer_jax.core.checks import check_no_nan
+from racer_jax.core.nonconformity import TieBroken
+
+
+def check_delta(delta: float) -> float:
+    """A chance of failure: a number in (0, 1)."""
+    if isinstance(delta, bool) or not isinstance(delta, int | float | np.number):
+        raise TypeError(f"delta must be a number in (0, 1), got {delta!r} of type {type(delta).__name__}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1), got {delta}")
+    return float(delta)
+
+
+def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
+    r"""The largest miss budget b with P(Beta(b + 1, n - b) <= alpha) >= 1 - delta.
+
+    Args:
+      alpha: Risk level or levels in (0, 1).
+      n: Number of calibration queries.
+      delta: Chance over the calibration set that the risk exceeds alpha, in (0, 1).
+
+    Returns:
+      An int for one alpha, an int64 array `[a]` for several; -1 where no budget will do, (1 - alpha)^n > delta.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If alpha or delta is outside (0, 1), or `n` below 1.
+
+    >>> high_probability_budget(0.1, 1000, 0.05), high_probability_budget(0.1, 28, 0.05)
+    (84, -1)
+    """
+    check_count("n", n)
+    delta = check_delta(delta)
+    fractions, scalar = exact_alphas(alpha)
+    budgets = np.array([_largest_budget(float(f), int(n), delta) for f in fractions], np.int64)
+    return int(budgets[0]) if scalar else budgets
+
+
+def _largest_budget(alpha: float, n: int, delta: float) -> int:
+    """Bisection: the probability falls as the budget grows."""
+    low, high = -1, n - 1  # `low` will do (at -1 every model is called), above `high` nothing is looked for
+    while low < high:
+        middle = (low + high + 1) // 2
+        if betainc(middle + 1, n - middle, alpha) >= 1 - delta:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def calibrate_with_probability(
+    critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float
+) -> jax.Array | TieBroken:
+    r"""Threshold whose risk is at most alpha with probability at least 1 - delta over the calibration set.
+
+    `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha, by some
+    sqrt(alpha (1 - alpha) / n). This bounds it on all but a share delta of them, at the price of larger sets.
+    Assumes independent calibration queries from the law of the queries to come.
+
+    Args:
+      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or a `TieBroken` pair.
+      alpha: Risk level or levels in (0, 1).
+      delta: Chance of failure, in (0, 1).
+
+    Returns:
+      The threshold `[...]` or `[..., a]`, as of `calibrate`; +inf where no budget will do.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If there is no query, scores are NaN, or alpha or delta is outside (0, 1).
+    """
+    value, tie = critical_scores if isinstance(critical_scores, TieBroken) else (jnp.asarray(critical_scores), None)
+    check_no_nan("critical_scores", value)
+    if value.ndim < 1 or value.shape[-1] < 1:
+        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
+    n = value.shape[-1]
+    budget = high_probability_budget(alpha, n, delta)
+    rank = jnp.asarray(n - np.atleast_1d(budget), jnp.int32)
+    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
+    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)

@@ -1,0 +1,246 @@
+"""Every command as a user types it: what it prints and leaves, and how it ends when it is fed nonsense."""
+
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from racer_jax.cli import commands
+from racer_jax.cli.main import _parsed, build_parser, main
+from racer_jax.racer.racer import Racer
+from tests.racer.test_racer import MODELS
+
+# --- what they do ----------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_path(folder, capsys):
+    assert main(["train", "train.npz", "-o", "new.racer", "--router", "knn", "--share", "0.9", "--seed", "3"]) == 0
+    assert "not calibrated yet" in capsys.readouterr().out
+    assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["alpha"] == "0.25"
+    assert told["n"] == 80
+    assert "exchangeable" in told["guarantee"]
+    assert main(["calibrate", "new.racer", "--alpha", "0.4", "-o", "other.racer"]) == 0
+    assert Racer.load("new.racer").alpha == "0.25"
+    assert Racer.load("other.racer").alpha == "0.4"
+    assert main(["evaluate", "new.racer", "test.npz", "--alphas", "0.1:0.3:0.1", "--output", "figures.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "full ensemble" in printed
+    figures = json.loads(Path("figures.json").read_text())
+    assert figures["alphas"] == ["0.1", "0.2", "0.25", "0.3"]
+    assert main(["evaluate", "new.racer", "test.npz", "--json", "--alphas", "0.1", "--group", "a"]) == 0
+    assert [g["group"] for g in json.loads(capsys.readouterr().out)["groups"]] == ["all", "a"]
+
+
+def test_unseen_leaves_out_what_was_trained_and_calibrated_on(folder, capsys):
+    assert main(["train", "calibration.npz", "-o", "new.racer", "--router", "knn", "--share", "0.5"]) == 0
+    assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3"]) == 1
+    assert "41 of 80 calibration questions were trained on" in capsys.readouterr().err
+    assert (
+        main(
+            ["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3", "--unseen", "--share", "0.5", "--no-groups"]
+        )
+        == 0
+    )
+    assert main(["evaluate", "new.racer", "calibration.npz", "--unseen", "--json", "--alphas", "0.3"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["num_seen"] == 0
+    assert found["groups"][0]["num_queries"] == 19
+    assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3", "--allow-overlap"]) == 0
+    assert "Nothing is promised" in capsys.readouterr().out
+
+
+def test_route_in_words_and_in_json(folder, made, capsys):
+    assert main(["route", "my.racer", "--group", "a", "What is a prime?"]) == 0
+    assert "at alpha = 0.3 of group 'a'" in capsys.readouterr().out
+    assert main(["route", "my.racer", "--group", "a", "--json", "--alpha", "0.001", "x?", "y?"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["reason"] for line in lines] == ["alpha infeasible"] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+def test_route_lines(folder, made, capsys, monkeypatch, batch):
+    wanted = made.racer.route(made.test.texts, made.test.group)
+    options = ["route", "my.racer", "--batch", str(batch)]
+    assert main([*options, "--input", "queries.jsonl", "--output", "out.jsonl"]) == 0
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(made.test.ids)
+    assert [tuple(line["models"]) for line in lines] == [decision.models for decision in wanted]
+    stdin = SimpleNamespace(buffer=io.BytesIO(b"\xef\xbb\xbf" + Path("queries.jsonl").read_bytes() + b"\n\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main([*options, "--input", "-"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+
+
+def test_routing_reads_no_more_than_a_batch_ahead(made):
+    from racer_jax.serving.json_lines import read_queries, route_lines
+
+    read = 0
+
+    class Endless:
+        def readline(self, _):
+            nonlocal read
+            read += 1
+            return b'{"text": "a question?", "group": "a"}\n'
+
+    lines = route_lines(made.racer, read_queries(Endless(), "-", made.racer), 8)
+    for i in range(100):
+        next(lines)
+        assert read <= (i // 8 + 1) * 8
+
+
+def test_arguments_may_follow_options(folder, capsys):
+    assert main(["calibrate", "my.racer", "--alpha", "0.2", "calibration.npz", "-o", "new.racer"]) == 0
+    assert main(["route", "new.racer", "--group", "a", "one?", "two?", "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    with pytest.raises(SystemExit, match="2"):
+        main(["doctor", "now"])
+    assert "unrecognized arguments: now" in capsys.readouterr().err
+
+
+def test_from_scores(folder, made, capsys):
+    assert main(["calibrate", "s.racer", "scores.npz", "--alpha", "0.2", "--from-scores", "--null", "free"]) == 0
+    assert main(["evaluate", "s.racer", "scores.npz", "--alphas", "0.2"]) == 0
+    assert "null mode 'free'" in capsys.readouterr().out
+    line = json.dumps({"scores": dict.fromkeys(MODELS, 0.5), "id": "x"})
+    Path("in.jsonl").write_text(line + "\n")
+    assert main(["route", "s.racer", "--input", "in.jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "x"
+    assert main(["bound-check", "s.racer", "scores.npz", "--splits", "0", "--alphas", "0.2,0.3"]) == 0
+
+
+def test_bound_check(folder, capsys, monkeypatch):
+    assert main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2,0.4"]) == 0
+    assert capsys.readouterr().out.count("PASS") == 4
+    monkeypatch.setattr("racer_jax.montecarlo.bound_check.verdicts", lambda check, z_limit, null: ["FAIL"])
+    assert main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+@pytest.mark.slow
+def test_bound_check_over_random_splits(folder, capsys):
+    assert main(["bound-check", "my.racer", "test.npz", "--splits", "200", "--alphas", "0.2,0.4"]) == 0
+    assert capsys.readouterr().out.count("PASS") == 4
+    # Measured means are never the exact ones to a billionth of their error.
+    options = ["--splits", "50", "--alphas", "0.2", "--z", "1e-9"]
+    assert main(["bound-check", "my.racer", "test.npz", *options]) == 3
+
+
+def test_monitor_the_risk(folder, capsys):
+    assert main(["monitor", "state.json", "--artefact", "my.racer", "--input", "feedback.jsonl"]) == 0
+    assert "21 queries, 1 missed (0.048), alpha = 0.3: no alarm" in capsys.readouterr().out
+    Path("bad.jsonl").write_text("1\n" * 60)
+    # The line of a timer names the artefact each time.
+    assert main(["monitor", "state.json", "--artefact", "my.racer", "--input", "bad.jsonl", "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["num"] == 81
+    assert told["alarm"] > 21
+
+
+def test_monitor_exchangeability(folder, made, capsys):
+    """The command does what the monitor does, from the decisions that `route` writes; no label is needed."""
+    from racer_jax.serving.monitor import ExchangeabilityMonitor
+
+    main(["route", "my.racer", "--input", "queries.jsonl", "--output", "decisions.jsonl"])
+    numbers = made.racer.route(made.test.texts, made.test.group).scores.max(axis=1)
+    Path("reference.jsonl").write_text("".join(f'{{"number": {i / 16}}}\n' for i in range(16)))
+    line = "monitor drift.json --kind exchangeability --reference reference.jsonl --seed 5 --level 0.01 --input"
+    assert main([*line.split(), "decisions.jsonl", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    wanted = ExchangeabilityMonitor.over([i / 16 for i in range(16)], level=0.01, seed=5).update(numbers.tolist())
+    assert told == {
+        "kind": "exchangeability",
+        "level": 0.01,
+        "num": 50,
+        "alarm": None,
+        "evidence": pytest.approx(wanted.evidence),
+    }
+    Path("shifted.jsonl").write_text("0.99\n" * 100)
+    assert main(["monitor", "drift.json", "--input", "shifted.jsonl"]) == 3
+    assert "150 queries, their numbers ranked: ALARM since query" in capsys.readouterr().out
+
+
+def test_report(folder, capsys):
+    pytest.importorskip("plotly")
+    assert main(["report", "my.racer", "--data", "test.npz", "--output", "page.html", "--alphas", "0.2"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="report-data">')[1].split("</script>")[0])
+    assert data["evaluation"]["alphas"] == ["0.2", "0.3"]
+    assert "open it in a browser" in capsys.readouterr().out
+
+
+def test_doctor(capsys):
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["jax"] == jax.__version__
+    assert set(told["extras"]) == set(commands._EXTRAS)
+    assert main(["doctor"]) == 0
+    assert "extra minilm" in capsys.readouterr().out
+
+
+def test_completion(monkeypatch, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", "bash"]) == 0
+    assert "bound-check" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 1
+    assert "pip install 'racer-jax[completion]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_demo(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--output", "d"]) == 0
+    left = {path.name for path in Path("d").iterdir()}
+    assert {"commands.sh", "demo.racer", "evaluation.json", "test.npz"} <= left
+    lines = Path("d/commands.sh").read_text().splitlines()
+    assert any(line.startswith("racer-jax calibrate d/demo.racer") for line in lines)
+    assert "PASS" in capsys.readouterr().out
+
+
+def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
+    """It says what it leaves out, which extra is lacking, and the command to type once it is there."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "plotly" else found(name, *more)
+    )
+    assert main(["demo", "--output", "d"]) == 0
+    told = capsys.readouterr().out.splitlines()[-2:]
+    assert "no report was written" in told[0]
+    assert "pip install 'racer-jax[report]'" in told[0]
+    assert told[1] == "  racer-jax report d/demo.racer --data d/test.npz --output d/report.html"
+    assert not Path("d/report.html").exists()
+    assert "report" not in Path("d/commands.sh").read_text()
+
+
+def parsers(parser, name=()):
+    inner = [action for action in parser._actions if hasattr(action, "choices") and isinstance(action.choices, dict)]
+    if not inner:
+        yield name, parser
+    for action in inner:
+        for word, child in action.choices.items():
+            if hasattr(child, "format_help"):
+                yield from parsers(child, (*name, word))
+
+
+def test_every_help_teaches_with_examples_that_parse(capsys):
+    """The examples of `--help` are command lines that exist."""
+    import shlex
+
+    found = dict(parsers(build_parser()))
+    assert len(found) == 13
+    for name, parser in found.items():
+        assert "examples:" in parser.format_help(), name
+        for line in parser.epilog.splitlines():
+            if "racer-jax " in line:
+                typed = line.split("racer-jax ", 1)[1].split(">")[0]
+                _parsed(shlex.split(typed.split("   ")[0]))  # after three blanks stands a comment
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "exit status:" in capsys.readouterr().out

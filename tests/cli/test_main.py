@@ -1,0 +1,69 @@
+"""The command, as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from racer_jax.cli.main import main
+from racer_jax.data import load
+from tests.data import samples
+
+
+def test_summary_prints_a_table(tmp_path, capsys):
+    assert main(["data", "summary", str(samples.long_csv(tmp_path))]) == 0
+    printed = capsys.readouterr().out
+    assert "best single" in printed
+    assert "note: read as long_csv, guessed from the content" in printed
+
+
+def test_summary_prints_json(tmp_path, capsys):
+    options = ["--label-rule", "score > 0.5", "--format", "routerdc", "--json"]
+    assert main(["data", "summary", str(samples.routerdc(tmp_path)), *options]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert groups[0]["label_rule"] == "score > 0.5"
+    assert groups[0]["all_wrong"] == 0.25
+
+
+def test_options_of_logs(tmp_path, capsys):
+    path = str(samples.lm_eval(tmp_path))
+    assert main(["data", "summary", path]) == 1
+    assert "pass filter=" in capsys.readouterr().err
+    assert main(["data", "summary", path, "--filter", "strict-match", "--tasks", "toy_gsm8k"]) == 0
+    assert "exact_match, strict-match = 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_convert(tmp_path, capsys, suffix):
+    out = tmp_path / f"table{suffix}"
+    path = samples.routerdc(tmp_path)
+    assert main(["data", "convert", str(path), str(out), "--label-rule", "one attempt", "--seed", "1"]) == 0
+    assert "RoutingTable(4 queries x 2 models, label rule 'one attempt')" in capsys.readouterr().out
+    assert load(out).graded.tolist() == load(path, "routerdc").graded.tolist()
+
+
+def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
+    assert main(["data", "summary", str(tmp_path / "nowhere.csv")]) == 1
+    assert (
+        capsys.readouterr().err.strip()
+        == f"racer-jax: {tmp_path / 'nowhere.csv'}: cannot be read: No such file or directory"
+    )
+    assert main(["data", "convert", str(samples.routerdc(tmp_path)), str(tmp_path / "a.txt")]) == 1
+    assert "path must end in .npz or .csv" in capsys.readouterr().err
+
+
+def test_fetch_offline(tmp_path, capsys):
+    assert main(["data", "fetch", "routerbench", "--folder", str(tmp_path), "--base-url", "http://127.0.0.1:9"]) == 1
+    assert "On a machine without a network" in capsys.readouterr().err
+
+
+def test_a_wrong_command_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "eat"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_the_module_runs():
+    command = [sys.executable, "-m", "racer_jax", "data", "--help"]
+    assert "summary" in subprocess.run(command, capture_output=True, check=True, text=True).stdout

@@ -1,0 +1,67 @@
+"""The exact laws against enumeration of every split, one query at a time."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from racer_jax import gap, miss_budget, tie_break
+from racer_jax.montecarlo.exact import split_law
+
+ALPHAS = [0.01, 0.12, 0.25, 0.34, 0.5, 0.77, 0.95]
+
+
+def enumerated(nonconformity, tie, correct, num, budget):
+    """Risk, size, abstention and avoidable-miss rate of every split."""
+    total, num_models = correct.shape
+    truth = np.concatenate([correct, ~correct.any(1, keepdims=True)], 1)
+    keys = [
+        [(nonconformity[i, m], 0 if tie is None else int(tie[i, m])) for m in range(num_models + 1)]
+        for i in range(total)
+    ]
+    critical = [min(keys[i][m] for m in range(num_models + 1) if truth[i, m]) for i in range(total)]
+    for split in itertools.combinations(range(total), num):
+        ordered = sorted(critical[i] for i in split)
+        threshold = (np.inf, 2**32) if budget < 0 else ordered[num - budget - 1]
+        measured = []
+        for i in set(range(total)) - set(split):
+            inside = [(keys[i][m] <= threshold or e == -np.inf) and e < np.inf for m, e in enumerate(nonconformity[i])]
+            called = np.array(inside[:-1])
+            measured.append(
+                [
+                    not (truth[i] & np.array(inside)).any(),
+                    called.sum(),
+                    not called.any(),
+                    correct[i].any() and not (correct[i] & called).any(),
+                ]
+            )
+        yield np.mean(np.array(measured, float), axis=0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("null", ["paper", "free", "never"])
+@pytest.mark.parametrize("levels", [1, 2, 4, 1000])
+def test_equals_enumeration(null, levels, broken):
+    rng = np.random.default_rng(levels)
+    largest = [(12, 6)] if (levels, null) == (4, "paper") else []
+    for total, num in ((2, 1), (5, 4), (7, 3), (8, 4), *largest):
+        num_models = int(rng.integers(1, 4))
+        scores = jnp.asarray(np.round(rng.random((total, num_models)) * levels) / levels, jnp.float32)
+        correct = rng.random((total, num_models)) < 0.4
+        nonconformity = np.asarray(gap(scores, null))
+        tie = tie_break(jax.random.key(total), nonconformity.shape) % 3 if broken else None
+        law = split_law(nonconformity, correct, num_calibration=num, alpha=ALPHAS, tie_break=tie)
+        for i, budget in enumerate(miss_budget(ALPHAS, num)):
+            splits = np.array(list(enumerated(nonconformity, tie, correct, num, budget)))
+            mean = [law.risk_mean[i], law.size_mean[i], law.abstention_mean[i], law.avoidable_miss_mean[i]]
+            std = [law.risk_std[i], law.size_std[i], law.abstention_std[i], law.avoidable_miss_std[i]]
+            np.testing.assert_allclose(mean, splits.mean(0), atol=1e-12)
+            np.testing.assert_allclose(np.square(std), splits.var(0), atol=1e-12)
+            num_test = total - num
+            expected = np.bincount(np.rint(splits[:, 0] * num_test).astype(int), minlength=num_test + 1) / len(splits)
+            got = np.zeros(num_test + 1)
+            index = np.rint(law.risk_support[i] * num_test).astype(int)
+            np.add.at(got, index[law.risk_probability[i] > 0], law.risk_probability[i][law.risk_probability[i] > 0])
+            np.testing.assert_allclose(got, expected, atol=1e-12)

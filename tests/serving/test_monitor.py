@@ -1,0 +1,182 @@
+"""The monitors: false alarms stay under their level for ever, changes are seen, and the state is the whole truth."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import monitoring
+from racer_jax.data import DataError
+from racer_jax.serving.monitor import RISK_RATIOS, ExchangeabilityMonitor, RiskMonitor, bets, reserve
+
+RNG = np.random.default_rng(0)
+
+
+def test_every_bet_is_fair_at_alpha_and_worse_below():
+    for alpha in (0.01, 0.1, 0.5, 0.95):
+        paid_miss, paid_hit = bets(alpha)
+        np.testing.assert_allclose(alpha * paid_miss + (1 - alpha) * paid_hit, 1, atol=1e-12)
+        assert (0.5 * alpha * paid_miss + (1 - 0.5 * alpha) * paid_hit < 1).all()
+        assert (paid_hit > 0).all()
+    assert (np.diff(reserve(np.arange(100))) < 0).all()
+    assert RiskMonitor(0.1).evidence == pytest.approx(1)
+
+
+def test_the_wealth_is_the_mixture_over_bets_and_starting_times():
+    alpha, missed = 0.2, RNG.random(30) < 0.4
+    paid_miss, paid_hit = bets(alpha)
+    factor = np.where(missed[:, None], paid_miss, paid_hit)
+    total = 0.5 * np.mean(factor.prod(axis=0)) + float(reserve(30))
+    for start in range(30):
+        share = float(reserve(start) - reserve(start + 1))
+        total += share * np.mean(factor[start:].prod(axis=0))
+    assert RiskMonitor(alpha).update(missed).evidence == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("risk", [0.1, 0.05])
+def test_false_alarms_stay_under_the_level(risk):
+    config = monitoring.Config(streams=2000, length=1500, window=100, change=1)
+    alarms, window = monitoring.first_alarms(
+        jax.random.key(1), risk, risk, 0, bets(0.1), 20.0, 15, num_streams=2000, length=1500, window=100
+    )
+    share = (alarms < monitoring.NEVER).mean()
+    assert share <= config.level + 4 * np.sqrt(0.05 * 0.95 / 2000)
+    if risk == 0.1:
+        assert (window < monitoring.NEVER).mean() > 3 * config.level  # looking again and again is not a level-5% test
+
+
+@pytest.mark.slow
+def test_ten_thousand_streams_of_ten_thousand():
+    false, error = (
+        monitoring.rows(config, monitoring.run(config, jax.random.key(0)))[0][name]
+        for config in [monitoring.Config()]
+        for name in ("false_alarms", "false_alarms_error")
+    )
+    assert false <= 0.05 + 4 * error
+
+
+def test_the_simulation_is_the_monitor():
+    words = jax.random.key(2)
+    alarms, _ = monitoring.first_alarms(words, 0.1, 0.3, 50, bets(0.1), 20.0, 40, num_streams=3, length=400, window=50)
+    from racer_jax.montecarlo.subsets import threefry
+
+    key = tuple(jax.random.key_data(words))
+    stream = jax.numpy.arange(3, dtype=jax.numpy.uint32)
+    time, stream = jax.numpy.arange(1200, dtype=jax.numpy.uint32) // 3, jax.numpy.tile(stream, 400)
+    bits = np.asarray(threefry(key, stream, time)[0]).reshape(400, 3)
+    missed = (bits >> 8) * 2.0**-24 < np.where(np.arange(400) < 50, 0.1, 0.3)[:, None]
+    for i in range(3):
+        assert RiskMonitor(0.1).update(missed[:, i]).alarm == alarms[i]
+
+
+def test_a_higher_risk_is_seen_from_the_start_and_later():
+    assert RiskMonitor(0.1).update(RNG.random(3000) < 0.15).alarm < 3000
+    late = RiskMonitor(0.1).update([*(RNG.random(2000) < 0.08), *(RNG.random(3000) < 0.2)])
+    assert 2000 < late.alarm < 3500
+    assert late.evidence >= 1
+
+
+def test_exchangeability_alarms_on_a_drift_and_rarely_without():
+    reference = RNG.random(500)
+    quiet = [ExchangeabilityMonitor.over(reference, seed=i).update(RNG.random(400)).alarm for i in range(40)]
+    assert sum(alarm is not None for alarm in quiet) <= 7  # level 5% of 40 is 2; more than 7 has a chance of 0.1%
+    drift = np.concatenate([RNG.random(300), 0.4 + 0.6 * RNG.random(600)])
+    assert 300 < ExchangeabilityMonitor.over(reference).update(drift).alarm < 900
+
+
+def test_ties_do_not_break_exchangeability():
+    alarms = [
+        ExchangeabilityMonitor((0.5,), seed=i).update((RNG.random(300) < 0.5).astype(float)).alarm for i in range(30)
+    ]
+    assert sum(alarm is not None for alarm in alarms) <= 6
+
+
+@pytest.mark.parametrize(
+    ("start", "stream"),
+    [
+        (RiskMonitor(0.1), (RNG.random(120) < 0.3).tolist()),
+        (ExchangeabilityMonitor.over(RNG.random(50), 8), RNG.random(120).tolist()),
+    ],
+)
+def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(start, stream, tmp_path):
+    path = tmp_path / "monitor.json"
+    start.update(stream[:47]).save(path)
+    resumed = type(start).load(path).update(stream[47:])
+    assert resumed == start.update(stream)
+    assert len(path.read_bytes()) < 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be JSON in UTF-8"),
+        ("[]", "must be the saved state of a monitor of kind 'risk'"),
+        ('{"kind": "exchangeability"}', "kind 'risk'"),
+        ('{"kind": "risk", "format": 99}', "must be of format 1"),
+        ('{"kind": "risk", "format": 1, "alpha": 2.0}', "alpha must be in (0, 1), got 2.0"),
+        ('{"kind": "risk", "format": 1, "beta": 2.0}', "unexpected keyword"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1]}', "wealth must hold 5 finite numbers"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "misses": 3}', "misses must be between 0 and num = 0, got 3"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": "7"}', "num must be an integer, got '7' of type str"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": -1}', "num must be at least 0, got -1"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "alarm": 2}', "alarm must be None or at most num = 0, got 2"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1, 1, 1, 1, NaN]}', "wealth must hold 5 finite"),
+        ('{"kind": "risk", "format": 1, "alpha": 0.1}', "must carry the checksum of its content"),
+    ],
+)
+def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=re.escape(message)):
+        RiskMonitor.load(path)
+
+
+@pytest.mark.parametrize(
+    "monitor", [RiskMonitor(0.1).update([0, 1, 0]), ExchangeabilityMonitor.over(RNG.random(50), 8).update([0.5, 0.2])]
+)
+def test_a_damaged_state_is_refused_wherever_the_damage_is(monitor, tmp_path):
+    path = tmp_path / "state.json"
+    monitor.save(path)
+    text = path.read_text()
+    assert type(monitor).load(path) == monitor
+    for at in range(0, len(text) - 2, 3):
+        for damaged in (text[:at], text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :]):
+            path.write_text(damaged)
+            try:
+                assert type(monitor).load(path) == monitor  # a blank that changed says nothing
+            except DataError:
+                continue
+            assert text[at].isspace()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: RiskMonitor(1.5), ValueError, "alpha must be in (0, 1), got 1.5"),
+        (lambda: RiskMonitor(0.1, level=0), ValueError, "level must be in (0, 1), got 0"),
+        (lambda: RiskMonitor(0.1, level="a"), TypeError, "level must be a number in (0, 1), got 'a'"),
+        (lambda: RiskMonitor(0.1).update([0, 2]), ValueError, "missed must be 0 or 1, got 2 at [1]"),
+        (lambda: ExchangeabilityMonitor((1.0, 1.0)), ValueError, "edges must be finite and increase"),
+        (lambda: ExchangeabilityMonitor((1.0,), counts=(1, 0)), ValueError, "counts must hold 2 numbers with sum 0"),
+        (lambda: ExchangeabilityMonitor((1.0,), counts=(0.5, -0.5)), TypeError, "counts must be an integer, got 0.5"),
+        (lambda: ExchangeabilityMonitor((1.0,), seed=-1), ValueError, "seed must be at least 0, got -1"),
+        (lambda: ExchangeabilityMonitor((1.0,)).update([np.nan]), ValueError, "numbers must be finite, got nan at [0]"),
+        (lambda: ExchangeabilityMonitor.over([1.0, 1.0]), ValueError, "at least two different finite numbers"),
+        (lambda: ExchangeabilityMonitor.over([1.0, 2.0], 1), ValueError, "num_bins must be at least 2, got 1"),
+        (lambda: RiskMonitor.load("/nowhere/state.json"), DataError, "cannot be read: No such file"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+def test_the_experiment_writes_what_it_prints(tmp_path, capsys):
+    arguments = ["--streams", "200", "--length", "300", "--window", "50", "--change", "100", "--output", str(tmp_path)]
+    assert monitoring.main(arguments) == 0
+    assert "PASS" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 6
+    assert (tmp_path / "alarms.png").read_bytes().startswith(b"\x89PNG")
+    assert len(RISK_RATIOS) == 5
