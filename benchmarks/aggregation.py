@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import racer_jax as racer
-from racer_jax import reference, reference_votes
+from racer_jax import reference
 from racer_jax.core.aggregation import answer_codes, log_odds
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_parts, split_trials
@@ -156,7 +156,7 @@ def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
 
 
 def plain_cell(p: Problem, part: np.ndarray, alpha: str, weighting: str, temperature: float) -> float:
-    """One cell in plain Python: `racer_jax.reference` and `racer_jax.reference_votes`, exact."""
+    """One cell in plain Python: `racer_jax.reference`, exact."""
     rows, second = p.nonconformity.astype(float).tolist(), np.asarray(p.ties).tolist()
     calibrating = np.flatnonzero(part == 0)
     critical = [reference.critical_score(rows[i], p.correct[i].tolist(), second[i]) for i in calibrating]
@@ -165,7 +165,7 @@ def plain_cell(p: Problem, part: np.ndarray, alpha: str, weighting: str, tempera
     for i in np.flatnonzero(part == 2):
         called = [m for m, yes in enumerate(reference.prediction_set(rows[i], limit, second[i])[:-1]) if yes]
         own = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
-        voted = reference_votes.vote(called, *own, temperature)
+        voted = reference.vote(called, *own, temperature)
         right.append(any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(own[0]))))
     return float(np.mean(right))
 

@@ -1,14 +1,21 @@
 """RACER in JAX: small sets of LLMs from any router's scores, calibrated to a risk of at most alpha."""
 
+from racer_jax._lazy import attach
+
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
     from racer_jax.core.calibration import calibrate, critical_scores, miss_budget
     from racer_jax.core.nonconformity import augment, gap, inverse_probability, null_score, tie_break
     from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+    from racer_jax.data.load import load
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Racer",
+    "RoutingTable",
     "abstains",
     "augment",
     "avoidably_missed",
@@ -16,6 +23,7 @@ __all__ = [
     "critical_scores",
     "gap",
     "inverse_probability",
+    "load",
     "misrouted",
     "miss_budget",
     "null_score",
@@ -24,24 +32,14 @@ __all__ = [
     "tie_break",
 ]
 
-# Imported when first asked for: the command has to be ready for Ctrl-C before JAX is there, which takes a second.
+# Each name is imported when it is first asked for, and nothing beside it: the command has to be ready for Ctrl-C before
+# JAX is there, which takes a second, and whoever calibrates does not wait for Flax.
 _HOMES = {
-    "calibration": ("calibrate", "critical_scores", "miss_budget"),
-    "nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),
-    "sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "core.calibration": ("calibrate", "critical_scores", "miss_budget"),
+    "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),
+    "core.prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "data.load": ("load",),
+    "data.table": ("RoutingTable",),
+    "racer.racer": ("Racer",),
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__ and name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    for home, names in _HOMES.items():
-        module = import_module(f"{__name__}.{home}")
-        globals().update({each: getattr(module, each) for each in names})
-    return globals()[name]
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())

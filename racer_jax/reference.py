@@ -2,10 +2,12 @@ r"""The paper in plain NumPy, float64, one query and one split at a time: slow, 
 
 The oracle of the tests and the baseline of the benchmarks. It shares no code with the rest of the package and nothing
 is vectorised: each function is its formula. A tie-break pairs every nonconformity with a second number; Python compares
-the pairs as tuples.
+the pairs as tuples. Of votes the weights are summed as exact fractions of exponentials, with as many digits as the
+smallest of them needs, so that no two sums are confused by rounding.
 """
 
 from bisect import bisect_right
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 from math import inf
@@ -13,6 +15,7 @@ from math import inf
 import numpy as np
 
 Pair = tuple[float, float]
+NO_ANSWER = -1
 
 
 def null_score(scores: list[float]) -> float:
@@ -110,3 +113,57 @@ def split_metrics(
         totals["abstention"] += not called
         totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in called)
     return {"threshold": limit[0], **{name: total / len(test) for name, total in totals.items()}}
+
+
+def softmax(weights: list[float], temperature: float) -> list[Fraction]:
+    """Terms of the softmax of w / T, each rounded far below the smallest; equal weights at T = inf."""
+    if temperature == inf:
+        return [Fraction(1, len(weights))] * len(weights)
+    spread = (max(weights) - min(weights)) / temperature
+    with localcontext() as context:
+        context.prec = int(spread / 2.3) + 50
+        largest, scale = Decimal(max(weights)), Decimal(temperature)
+        terms = [Fraction(((Decimal(w) - largest) / scale).exp()) for w in weights]
+    return [term / sum(terms) for term in terms]
+
+
+def vote(
+    called: list[int],
+    answers: list[int],
+    scores: list[float],
+    weights: list[float] | None = None,
+    temperature: float = inf,
+) -> int:
+    """The answer of the called models: most weight, then highest mean router score, then smallest code; -1 for none.
+
+    Args:
+      called: Indices of the models of the set.
+      answers: Answer code of each model of the pool, -1 for none.
+      scores: Router score of each.
+      weights: w of each; None for a majority vote.
+      temperature: T.
+    """
+    if not called:
+        return NO_ANSWER
+    shares = softmax([0.0 if weights is None else weights[m] for m in called], temperature)
+    voters: dict[int, list[int]] = {}
+    support: dict[int, Fraction] = {}
+    for m, share in zip(called, shares, strict=True):
+        if answers[m] != NO_ANSWER:
+            voters.setdefault(answers[m], []).append(m)
+            support[answers[m]] = support.get(answers[m], Fraction(0)) + share
+    if not voters:
+        return NO_ANSWER
+    mean = {answer: sum(Fraction(scores[m]) for m in ms) / len(ms) for answer, ms in voters.items()}
+    return max(voters, key=lambda answer: (support[answer], mean[answer], -answer))
+
+
+def prefix_answers(
+    order: list[int],
+    answers: list[int],
+    scores: list[float],
+    weights: list[float] | None = None,
+    temperature: float = inf,
+) -> list[int]:
+    """The answer of the first 0, 1, ..., m models of an order, each voted anew."""
+    return [vote(order[:k], answers, scores, weights, temperature) for k in range(len(order) + 1)]

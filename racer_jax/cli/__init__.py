@@ -1,1 +1,4 @@
-"""cli."""
+"""The `racer-jax` command: parsers and what each command does.
+
+May use: everything but `studies`.
+"""

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -278,8 +278,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
     """`bound-check`."""
     from tqdm import tqdm
 
-    from racer_jax.montecarlo.bound_check import check_bounds
-    from racer_jax.studies.scored_pools import ScoredPool
+    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds
 
     alphas = parse_alphas(parsed.alphas)
     if not 0 < parsed.calibration < 1:
@@ -417,9 +416,8 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> None:
     _print(shtab.complete(parser, shell=shell))
 
 
-def demo(parsed: argparse.Namespace) -> int:
+def demo(parsed: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> int:
     """`demo`: each step is a command of this program, printed before it runs."""
-    from racer_jax.cli.main import main
     from racer_jax.data.synthetic import simulated_pool
 
     folder: Path = parsed.output

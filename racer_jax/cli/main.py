@@ -401,7 +401,7 @@ def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
     )
     demo.add_argument("--output", type=Path, default=Path("racer-demo"), help="folder to fill (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    demo.set_defaults(run=commands.demo)
+    demo.set_defaults(run=lambda parsed: commands.demo(parsed, main))
 
     completion = _command(
         rooms,

@@ -1,1 +1,81 @@
-"""core."""
+"""The method itself: nonconformity, calibration, prediction sets, votes.
+
+Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and nothing else of this
+package.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
+    from racer_jax.core.calibration import calibrate, critical_scores, miss_budget, threshold_at_rank
+    from racer_jax.core.nonconformity import (
+        TieBroken,
+        augment,
+        augmented_truth,
+        gap,
+        inverse_probability,
+        null_score,
+        smooth,
+        tie_break,
+    )
+    from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+
+_HOMES = {
+    "aggregation": (
+        "majority_vote",
+        "weighted_vote",
+        "prefix_answers",
+        "voted_right",
+    ),
+    "calibration": (
+        "calibrate",
+        "critical_scores",
+        "miss_budget",
+        "threshold_at_rank",
+    ),
+    "nonconformity": (
+        "TieBroken",
+        "augment",
+        "augmented_truth",
+        "gap",
+        "inverse_probability",
+        "null_score",
+        "smooth",
+        "tie_break",
+    ),
+    "prediction_sets": (
+        "abstains",
+        "avoidably_missed",
+        "misrouted",
+        "prediction_sets",
+        "set_size",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "TieBroken",
+    "abstains",
+    "augment",
+    "augmented_truth",
+    "avoidably_missed",
+    "calibrate",
+    "critical_scores",
+    "gap",
+    "inverse_probability",
+    "majority_vote",
+    "misrouted",
+    "miss_budget",
+    "null_score",
+    "prediction_sets",
+    "prefix_answers",
+    "set_size",
+    "smooth",
+    "threshold_at_rank",
+    "tie_break",
+    "voted_right",
+    "weighted_vote",
+]

@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from racer_jax.montecarlo.packed_bits import bit_in_word
-
 # Rows shorter than this stay in a core's cache, so that a pass costs what it computes; longer ones what they read.
 _CACHED = 1 << 19
 _PARTS_IN_CACHE, _PARTS_IN_MEMORY = 4, 8
@@ -157,6 +155,18 @@ def select_sorted(
         index = _masked_place(jnp.take_along_axis(mask, order, axis=-1), rank)
     at = [jnp.take_along_axis(key, index, axis=-1, mode="clip") for key in keys]
     return _from_keys(at[0], value.dtype), None if tie is None else at[1]
+
+
+def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
+    """Place of the rank-th bit of each word, from 0: is it in the lower half, and so on, five times."""
+    place = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):
+        low = lax.population_count(word & np.uint32((1 << half) - 1)).astype(jnp.int32)
+        above = low < rank
+        rank = rank - jnp.where(above, low, 0)
+        place = place + jnp.where(above, half, 0)
+        word = jnp.where(above, word >> half, word)
+    return place
 
 
 def _masked_place(mask: jax.Array, rank: jax.Array) -> jax.Array:

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
 from racer_jax.data.labels import generator
-from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
 
 Fractions = Sequence[float]
 
@@ -35,7 +37,7 @@ class Split(NamedTuple):
 
 def split(
     key: jax.Array,
-    table: RoutingTable,
+    table: "RoutingTable",
     fractions: Fractions | Mapping[str, Fractions] = PAPER,
     by_group: bool = True,
 ) -> Split:
@@ -58,6 +60,7 @@ def split(
       TypeError: If `key` is not a typed key.
       ValueError: If fractions are not three numbers of at least 0 that sum to 1, or a group has none.
 
+    >>> from racer_jax import RoutingTable
     >>> table = RoutingTable(ids=list("abcd"), texts=["1?", "2?", "1?", "3?"], models=["x"], correct=[[1]] * 4)
     >>> parts = split(jax.random.key(0), table, (0.5, 0.0, 0.5))
     >>> len(parts.validation), any({0, 2} <= set(part.tolist()) for part in parts)
@@ -82,7 +85,7 @@ def split(
     return Split(*(np.flatnonzero(part == number) for number in range(3)))
 
 
-def paper_split(key: jax.Array, table: RoutingTable) -> Split:
+def paper_split(key: jax.Array, table: "RoutingTable") -> Split:
     """The paper's protocol: 50 / 10 / 40 in each benchmark, 40 / 20 / 40 for ARC-Challenge.
 
     Args:

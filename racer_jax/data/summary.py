@@ -1,12 +1,13 @@
 """What a table holds, group by group, before anything is calibrated on it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
-from racer_jax.data.table import RoutingTable
+if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
 
 ALL = "all"
 
@@ -93,7 +94,7 @@ class Summary:
         return "\n\n".join(parts)
 
 
-def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
+def summarize(table: "RoutingTable", confidence: float = 0.95) -> Summary:
     """Single-model accuracies, all-wrong rates, duplicates and missing cells of a table, by group.
 
     Args:
@@ -116,7 +117,7 @@ def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
     return Summary(tuple(groups), confidence, tuple(table.notes))
 
 
-def _group(table: RoutingTable, name: str, confidence: float) -> GroupSummary:
+def _group(table: "RoutingTable", name: str, confidence: float) -> GroupSummary:
     seen = np.ones(table.correct.shape, bool) if table.missing is None else ~table.missing
     evaluated = seen.sum(axis=0)
     accuracies = np.where(evaluated > 0, table.correct.sum(axis=0) / np.maximum(evaluated, 1), np.nan)

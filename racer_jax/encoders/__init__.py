@@ -4,8 +4,37 @@ What needs Flax or Transformers stands in modules of its own: `text` (a pretrain
 (weights in and out), `bert`, `deberta`.
 """
 
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
 from racer_jax.encoders.base import Encoder, check_texts
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 
-__all__ = ["Encoder", "HashedNgrams", "JoinedEncoder", "ReducedEncoder", "check_texts"]
+if TYPE_CHECKING:
+    from racer_jax.encoders.cache import EmbeddingCache
+    from racer_jax.encoders.surface import SurfaceEncoder
+    from racer_jax.encoders.text import TextEncoder, minilm
+
+# What needs Flax or Transformers is imported when it is asked for.
+_HOMES = {
+    "text": (
+        "TextEncoder",
+        "minilm",
+    ),
+    "surface": ("SurfaceEncoder",),
+    "cache": ("EmbeddingCache",),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "EmbeddingCache",
+    "Encoder",
+    "HashedNgrams",
+    "JoinedEncoder",
+    "ReducedEncoder",
+    "SurfaceEncoder",
+    "TextEncoder",
+    "check_texts",
+    "minilm",
+]

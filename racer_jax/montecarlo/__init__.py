@@ -1,1 +1,71 @@
-"""montecarlo."""
+"""Metrics over random splits: thousands of splits in one call, or the exact law over all of them.
+
+May use: `core`, `risk_control`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.montecarlo.bootstrap import bootstrap_sizes
+    from racer_jax.montecarlo.bound_check import BoundCheck, RiskHistogram, ScoredPool, check_bounds
+    from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
+    from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
+    from racer_jax.montecarlo.trials import Trials, split_masks, split_parts, split_trials, stream_trials
+    from racer_jax.montecarlo.tuning import Selections, VoteTables, vote_tables
+
+_HOMES = {
+    "bootstrap": ("bootstrap_sizes",),
+    "bound_check": (
+        "BoundCheck",
+        "RiskHistogram",
+        "ScoredPool",
+        "check_bounds",
+    ),
+    "exact": (
+        "SplitLaw",
+        "pool_law",
+        "split_law",
+    ),
+    "step_functions": (
+        "Pool",
+        "Steps",
+        "pool_steps",
+    ),
+    "trials": (
+        "Trials",
+        "split_masks",
+        "split_parts",
+        "split_trials",
+        "stream_trials",
+    ),
+    "tuning": (
+        "Selections",
+        "VoteTables",
+        "vote_tables",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "BoundCheck",
+    "Pool",
+    "RiskHistogram",
+    "ScoredPool",
+    "Selections",
+    "SplitLaw",
+    "Steps",
+    "Trials",
+    "VoteTables",
+    "bootstrap_sizes",
+    "check_bounds",
+    "pool_law",
+    "pool_steps",
+    "split_law",
+    "split_masks",
+    "split_parts",
+    "split_trials",
+    "stream_trials",
+    "vote_tables",
+]

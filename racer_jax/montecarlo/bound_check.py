@@ -9,20 +9,52 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-import racer_jax as racer
-from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.calibration import calibrate, critical_scores
+from racer_jax.core.nonconformity import NullMode, gap, inverse_probability
+from racer_jax.core.nonconformity import tie_break as second_keys
+from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
 from racer_jax.montecarlo.trials import split_masks, stream_trials
-from racer_jax.plotting.risk import RiskHistogram
 from racer_jax.risk_control import bounds as guarantees
-from racer_jax.studies.scored_pools import ScoredPool
 
-SCORES = {"gap": racer.gap, "inverse_probability": racer.inverse_probability}
+SCORES = {"gap": gap, "inverse_probability": inverse_probability}
 # The risk level whose test risks are kept as a histogram, as in the paper's figures.
 HISTOGRAM_ALPHA = "0.1"
 
 Progress = Callable[[int], object]
+
+
+class ScoredPool(NamedTuple):
+    """Labelled queries with the scores of a router.
+
+    Attributes:
+      name: Of the benchmark.
+      scores: Router scores, float32 `[n, m]` in [0, 1].
+      correct: Whether each model is right, bool `[n, m]`.
+      note: What a reader should know of how it was made; may be empty.
+    """
+
+    name: str
+    scores: np.ndarray
+    correct: np.ndarray
+    note: str = ""
+
+
+class RiskHistogram(NamedTuple):
+    """Test risk of one score on one pool over splits, at one alpha.
+
+    Attributes:
+      edges: Edges of the bins `[h + 1]`.
+      share: Share of the splits in each bin `[h]`.
+      law: The share the exact law gives each bin `[h]`.
+      mean: Mean test risk.
+    """
+
+    edges: np.ndarray
+    share: np.ndarray
+    law: np.ndarray
+    mean: float
 
 
 class BoundCheck(NamedTuple):
@@ -149,15 +181,15 @@ def stale_trials(
 
     Plain use of the public functions, one split at a time: calibrate on the mask, predict on the rest.
     """
-    critical = racer.critical_scores(nonconformity, correct, ties)
+    critical = critical_scores(nonconformity, correct, ties)
 
     def one_split(mask: jax.Array) -> dict[str, jax.Array]:
-        sets = racer.prediction_sets(stale, racer.calibrate(critical, alphas, mask=mask), ties)
+        sets = prediction_sets(stale, calibrate(critical, alphas, mask=mask), ties)
         metrics = {
-            "risk": racer.misrouted(sets, correct),
-            "size": racer.set_size(sets),
-            "abstention": racer.abstains(sets),
-            "avoidable_miss": racer.avoidably_missed(sets, correct),
+            "risk": misrouted(sets, correct),
+            "size": set_size(sets),
+            "abstention": abstains(sets),
+            "avoidable_miss": avoidably_missed(sets, correct),
         }
         return {name: jnp.where(mask, 0, values).sum(-1) / (~mask).sum() for name, values in metrics.items()}
 
@@ -250,7 +282,7 @@ def check_bounds(
     alphas = tuple(alphas)
     tie_key, split_key = jax.random.split(key)
     made = SCORES[nonconformity](pool.scores, null) if matrix is None else jnp.asarray(matrix)
-    ties = racer.tie_break(tie_key, made.shape) if tie_break else None
+    ties = second_keys(tie_key, made.shape) if tie_break else None
     steps = pool_steps(made, pool.correct, ties)
     law = pool_law(steps, num_calibration=num_calibration, alpha=alphas)
     if num_splits == 0:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from racer_jax.core.order_statistics import bit_in_word
 from racer_jax.montecarlo.subsets import Leaf, load
 
 BLOCK = 128
@@ -128,18 +129,6 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     not_before = load(bits.byte.reshape(-1), index) >> (entry & 7).astype(jnp.uint8)
     within = load(bits.running.reshape(-1), index) - lax.population_count(not_before)
     return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
-
-
-def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
-    """Place of the rank-th bit of each word, from 0: is it in the lower half, and so on, five times."""
-    place = jnp.zeros_like(rank)
-    for half in (16, 8, 4, 2, 1):
-        low = lax.population_count(word & np.uint32((1 << half) - 1)).astype(jnp.int32)
-        above = low < rank
-        rank = rank - jnp.where(above, low, 0)
-        place = place + jnp.where(above, half, 0)
-        word = jnp.where(above, word >> half, word)
-    return place
 
 
 def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int) -> jax.Array:

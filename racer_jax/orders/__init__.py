@@ -1,1 +1,50 @@
-"""orders."""
+"""Orders of the models by what each adds to those before it: RACER-J, learned gains, the static order.
+
+May use: `core`, `routers`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.orders.coverage_gain import static_order
+    from racer_jax.orders.joint_laws import PatternLaw, factor, fit_loadings, pattern_law, tilt, tilted
+    from racer_jax.orders.learned_gains import LearnedGains
+    from racer_jax.orders.model_orders import Order, StaticOrder, fit_order
+    from racer_jax.orders.racer_j import RacerJ
+
+_HOMES = {
+    "coverage_gain": ("static_order",),
+    "joint_laws": (
+        "PatternLaw",
+        "factor",
+        "fit_loadings",
+        "pattern_law",
+        "tilt",
+        "tilted",
+    ),
+    "learned_gains": ("LearnedGains",),
+    "model_orders": (
+        "Order",
+        "StaticOrder",
+        "fit_order",
+    ),
+    "racer_j": ("RacerJ",),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "LearnedGains",
+    "Order",
+    "PatternLaw",
+    "RacerJ",
+    "StaticOrder",
+    "factor",
+    "fit_loadings",
+    "fit_order",
+    "pattern_law",
+    "static_order",
+    "tilt",
+    "tilted",
+]

@@ -1,1 +1,73 @@
-"""plotting."""
+"""Figures of results: numbers in, a Matplotlib `Figure` out, nothing computed.
+
+May use: the results of `montecarlo`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.plotting.risk import RiskCurve, SizeCurve, histogram_figure, risk_figure, size_figure
+    from racer_jax.plotting.studies import RiskLine, SizeLine, Spread, risk_law_figure, sizes_figure, spread_figure
+    from racer_jax.plotting.votes import (
+        Bar,
+        Choices,
+        CoverageLine,
+        Trade,
+        accuracy_figure,
+        coverage_figure,
+        heatmap_figure,
+        tradeoff_figure,
+    )
+
+_HOMES = {
+    "risk": (
+        "RiskCurve",
+        "SizeCurve",
+        "histogram_figure",
+        "risk_figure",
+        "size_figure",
+    ),
+    "studies": (
+        "RiskLine",
+        "SizeLine",
+        "Spread",
+        "risk_law_figure",
+        "sizes_figure",
+        "spread_figure",
+    ),
+    "votes": (
+        "Bar",
+        "Choices",
+        "CoverageLine",
+        "Trade",
+        "accuracy_figure",
+        "coverage_figure",
+        "heatmap_figure",
+        "tradeoff_figure",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "Bar",
+    "Choices",
+    "CoverageLine",
+    "RiskCurve",
+    "RiskLine",
+    "SizeCurve",
+    "SizeLine",
+    "Spread",
+    "Trade",
+    "accuracy_figure",
+    "coverage_figure",
+    "heatmap_figure",
+    "histogram_figure",
+    "risk_figure",
+    "risk_law_figure",
+    "size_figure",
+    "sizes_figure",
+    "spread_figure",
+    "tradeoff_figure",
+]

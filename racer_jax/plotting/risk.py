@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from racer_jax.montecarlo.bound_check import RiskHistogram
+
 # Colour-blind safe (Okabe and Ito); each score keeps its colour in every figure.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLE: Any = {
@@ -40,22 +42,6 @@ class RiskCurve(NamedTuple):
     lower: np.ndarray
     upper: np.ndarray
     law: np.ndarray
-
-
-class RiskHistogram(NamedTuple):
-    """Test risk of one score on one pool over splits, at one alpha.
-
-    Attributes:
-      edges: Edges of the bins `[h + 1]`.
-      share: Share of the splits in each bin `[h]`.
-      law: The share the exact law gives each bin `[h]`.
-      mean: Mean test risk.
-    """
-
-    edges: np.ndarray
-    share: np.ndarray
-    law: np.ndarray
-    mean: float
 
 
 class SizeCurve(NamedTuple):

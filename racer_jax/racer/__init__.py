@@ -1,1 +1,44 @@
-"""racer."""
+"""`Racer`: a router, its nonconformity and its calibration in one frozen object; what it decides, how it is saved.
+
+May use: all that computes (`core` to `orders`), `data` and `reporting`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.racer.calibration import Calibration
+    from racer_jax.racer.decision import Decision, Decisions, Reason
+    from racer_jax.racer.evaluation import Evaluation
+    from racer_jax.racer.racer import NotCalibratedError, OverlapError, Racer
+    from racer_jax.racer.report import write_report
+
+_HOMES = {
+    "calibration": ("Calibration",),
+    "decision": (
+        "Decision",
+        "Decisions",
+        "Reason",
+    ),
+    "evaluation": ("Evaluation",),
+    "racer": (
+        "NotCalibratedError",
+        "OverlapError",
+        "Racer",
+    ),
+    "report": ("write_report",),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "Calibration",
+    "Decision",
+    "Decisions",
+    "Evaluation",
+    "NotCalibratedError",
+    "OverlapError",
+    "Racer",
+    "Reason",
+    "write_report",
+]

@@ -87,7 +87,7 @@ def report_html(data: Mapping[str, Any]) -> str:
       ModuleNotFoundError: If Plotly is not installed.
     """
     plotly = _plotly()
-    templates = files("racer_jax") / "templates"
+    templates = files("racer_jax.racer") / "templates"
     script = (templates / "report.js").read_text(encoding="utf-8")
     return Template((templates / "report.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(data["title"]),

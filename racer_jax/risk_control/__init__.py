@@ -1,1 +1,92 @@
-"""risk_control."""
+"""Guarantees: their bounds and laws, and calibration beyond one level on average.
+
+By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the selective risk. May
+use: `core`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.risk_control.alpha_choice import knee, within_budget, within_error
+    from racer_jax.risk_control.bounds import (
+        RiskBounds,
+        SplitRiskLaw,
+        miss_law,
+        risk_bounds,
+        risk_law,
+        risk_std,
+        sharp_risk,
+        smallest_calibration_size,
+        split_risk_law,
+    )
+    from racer_jax.risk_control.covariate_shift import (
+        DensityRatio,
+        WeightedCalibration,
+        calibrate_weighted,
+        estimate_density_ratio,
+    )
+    from racer_jax.risk_control.high_probability import calibrate_with_probability, high_probability_budget
+    from racer_jax.risk_control.mondrian import GroupedThreshold, calibrate_by_group, calibrate_table, smallest_size
+
+_HOMES = {
+    "alpha_choice": (
+        "knee",
+        "within_budget",
+        "within_error",
+    ),
+    "bounds": (
+        "RiskBounds",
+        "SplitRiskLaw",
+        "miss_law",
+        "risk_bounds",
+        "risk_law",
+        "risk_std",
+        "sharp_risk",
+        "smallest_calibration_size",
+        "split_risk_law",
+    ),
+    "covariate_shift": (
+        "DensityRatio",
+        "WeightedCalibration",
+        "calibrate_weighted",
+        "estimate_density_ratio",
+    ),
+    "high_probability": (
+        "calibrate_with_probability",
+        "high_probability_budget",
+    ),
+    "mondrian": (
+        "GroupedThreshold",
+        "calibrate_by_group",
+        "calibrate_table",
+        "smallest_size",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "DensityRatio",
+    "GroupedThreshold",
+    "RiskBounds",
+    "SplitRiskLaw",
+    "WeightedCalibration",
+    "calibrate_by_group",
+    "calibrate_table",
+    "calibrate_weighted",
+    "calibrate_with_probability",
+    "estimate_density_ratio",
+    "high_probability_budget",
+    "knee",
+    "miss_law",
+    "risk_bounds",
+    "risk_law",
+    "risk_std",
+    "sharp_risk",
+    "smallest_calibration_size",
+    "smallest_size",
+    "split_risk_law",
+    "within_budget",
+    "within_error",
+]

@@ -4,9 +4,56 @@ What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `r
 `fit` (from a routing table).
 """
 
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
 from racer_jax.routers.base import Router
 from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
 from racer_jax.routers.platt import Platt, PlattScaled
 from racer_jax.routers.scores import Scores
 
-__all__ = ["KNNR", "KNNConfig", "Platt", "PlattScaled", "Router", "Scores", "choose_neighbors", "neighbor_weights"]
+if TYPE_CHECKING:
+    from racer_jax.routers.finetune import FinetuneConfig
+    from racer_jax.routers.fit import TextRouter
+    from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
+    from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, fit_routerdc, fit_routerdcs
+
+# What needs Flax or Transformers is imported when it is asked for.
+_HOMES = {
+    "finetune": ("FinetuneConfig",),
+    "fit": ("TextRouter",),
+    "mlp": (
+        "MLPR",
+        "MLPConfig",
+        "fit_mlp",
+        "fit_mlps",
+    ),
+    "routerdc": (
+        "RouterDC",
+        "RouterDCConfig",
+        "fit_routerdc",
+        "fit_routerdcs",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "KNNR",
+    "MLPR",
+    "FinetuneConfig",
+    "KNNConfig",
+    "MLPConfig",
+    "Platt",
+    "PlattScaled",
+    "Router",
+    "RouterDC",
+    "RouterDCConfig",
+    "Scores",
+    "TextRouter",
+    "choose_neighbors",
+    "fit_mlp",
+    "fit_mlps",
+    "fit_routerdc",
+    "fit_routerdcs",
+    "neighbor_weights",
+]

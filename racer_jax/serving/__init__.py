@@ -1,1 +1,47 @@
-"""serving."""
+"""In use: streams of queries, an endpoint's confidence, monitors of the promise.
+
+May use: `core`, `data`, `racer`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.serving.confidence import Endpoint, EndpointError, Judgement, elicit
+    from racer_jax.serving.feedback import open_monitor
+    from racer_jax.serving.json_lines import read_queries, route_lines
+    from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
+
+_HOMES = {
+    "confidence": (
+        "Endpoint",
+        "EndpointError",
+        "Judgement",
+        "elicit",
+    ),
+    "feedback": ("open_monitor",),
+    "json_lines": (
+        "read_queries",
+        "route_lines",
+    ),
+    "monitor": (
+        "ExchangeabilityMonitor",
+        "RiskMonitor",
+        "load_monitor",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "Endpoint",
+    "EndpointError",
+    "ExchangeabilityMonitor",
+    "Judgement",
+    "RiskMonitor",
+    "elicit",
+    "load_monitor",
+    "open_monitor",
+    "read_queries",
+    "route_lines",
+]

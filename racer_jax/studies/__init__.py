@@ -1,1 +1,54 @@
-"""studies."""
+"""What the experiments share: benchmarks with routers' scores, strategies, the shell that runs a study and writes it.
+
+May use: everything but `serving` and `cli`.
+"""
+
+from typing import TYPE_CHECKING
+
+from racer_jax._lazy import attach
+
+if TYPE_CHECKING:
+    from racer_jax.studies.benchmarks import Benchmark, StudyConfig
+    from racer_jax.studies.runner import Report, run_experiment
+    from racer_jax.studies.scored_pools import matrix_pools, routerdc_pools, simulated_pools
+    from racer_jax.studies.strategies import Difference, Measured
+    from racer_jax.studies.vote_study import VoteConfig, vote_study
+
+_HOMES = {
+    "benchmarks": (
+        "Benchmark",
+        "StudyConfig",
+    ),
+    "runner": (
+        "Report",
+        "run_experiment",
+    ),
+    "scored_pools": (
+        "matrix_pools",
+        "routerdc_pools",
+        "simulated_pools",
+    ),
+    "strategies": (
+        "Difference",
+        "Measured",
+    ),
+    "vote_study": (
+        "VoteConfig",
+        "vote_study",
+    ),
+}
+__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+
+__all__ = [
+    "Benchmark",
+    "Difference",
+    "Measured",
+    "Report",
+    "StudyConfig",
+    "VoteConfig",
+    "matrix_pools",
+    "routerdc_pools",
+    "run_experiment",
+    "simulated_pools",
+    "vote_study",
+]

@@ -8,8 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import jax
 import numpy as np
 
-import racer_jax as racer
-from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.nonconformity import NullMode, inverse_probability
 from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
 from racer_jax.data.combine import concat
 from racer_jax.data.load import guess
@@ -161,7 +160,7 @@ def orders(
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
     blended = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
     return {
-        "P, KNN": lambda null: racer.inverse_probability(knn, null),
+        "P, KNN": lambda null: inverse_probability(knn, null),
         "static": lambda null: static(z, test.group, null),
         "J blend": lambda null: blended(z, test.group, null),
     }

@@ -1,7 +1,6 @@
 """Pools of labelled queries with a router's scores: simulated, from benchmark files, or from a saved matrix."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,23 +8,8 @@ import numpy as np
 from racer_jax.data import DataError, RoutingTable, read_routerdc_parts, read_score_matrix, simulated_pool
 from racer_jax.data.table import normal_text
 from racer_jax.encoders import HashedNgrams
+from racer_jax.montecarlo.bound_check import ScoredPool
 from racer_jax.routers import KNNR
-
-
-class ScoredPool(NamedTuple):
-    """Labelled queries with the scores of a router.
-
-    Attributes:
-      name: Of the benchmark.
-      scores: Router scores, float32 `[n, m]` in [0, 1].
-      correct: Whether each model is right, bool `[n, m]`.
-      note: What a reader should know of how it was made; may be empty.
-    """
-
-    name: str
-    scores: np.ndarray
-    correct: np.ndarray
-    note: str = ""
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racer_jax import gap, prediction_sets, reference_votes, tie_break
+from racer_jax import gap, prediction_sets, reference, tie_break
 from racer_jax.core import aggregation
 from racer_jax.core.aggregation import (
     answer_codes,
@@ -47,7 +47,7 @@ def with_null(called: np.ndarray) -> np.ndarray:
 def test_every_prefix_equals_the_exact_vote(problem, temperature):
     order, answers, scores, weights = problem
     table = prefix_answers(order, answers, scores, weights, temperature)
-    expected = reference_votes.prefix_answers(
+    expected = reference.prefix_answers(
         order.tolist(), answers.tolist(), scores.tolist(), weights.tolist(), float(temperature)
     )
     assert table.tolist() == expected
@@ -60,10 +60,10 @@ def test_the_vote_of_any_set_equals_the_exact_vote(problem, data):
     m = len(answers)
     called = np.array(data.draw(st.lists(st.booleans(), min_size=m, max_size=m)))
     members, lists = np.flatnonzero(called).tolist(), (answers.tolist(), scores.tolist())
-    assert int(majority_vote(with_null(called), answers, scores)) == reference_votes.vote(members, *lists)
+    assert int(majority_vote(with_null(called), answers, scores)) == reference.vote(members, *lists)
     for temperature in TEMPERATURES:
         voted = weighted_vote(with_null(called), answers, scores, weights, temperature)
-        assert int(voted) == reference_votes.vote(members, *lists, weights.tolist(), float(temperature))
+        assert int(voted) == reference.vote(members, *lists, weights.tolist(), float(temperature))
 
 
 def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
@@ -76,7 +76,7 @@ def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
         table = prefix_answers(order, answers, scores, weights, temperature)
         for i in range(n):
             row = (order[i].tolist(), answers[i].tolist(), scores[i].tolist(), weights[i].tolist())
-            assert table[i].tolist() == reference_votes.prefix_answers(*row, float(temperature))
+            assert table[i].tolist() == reference.prefix_answers(*row, float(temperature))
 
 
 def test_sixty_models_tie_exactly():

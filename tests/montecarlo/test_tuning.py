@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import racer_jax as racer
-from racer_jax import reference, reference_votes
+from racer_jax import reference
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_parts, split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, select, select_each, vote_tables
@@ -46,7 +46,7 @@ def test_tables_hold_the_vote_of_every_set(study):
         order = sorted(range(MODELS), key=lambda m: (float(nonconformity[i, m]), int(second[i, m]), m))
         for k, (name, temperature) in enumerate(zip(tables.weighting, tables.temperature, strict=True)):
             row = (answers[i].tolist(), scores[i].tolist(), weights[name][i].tolist())
-            voted = reference_votes.prefix_answers(order, *row, temperature)
+            voted = reference.prefix_answers(order, *row, temperature)
             expected = [any(correct[i][m] and answers[i][m] == v for m in range(MODELS)) for v in voted]
             assert tables.right[k, i].tolist() == expected
 

@@ -126,7 +126,8 @@ def test_jit_vmap_and_blocks_agree_with_a_loop(transform, monkeypatch):
     expected = np.array([plain_greedy(row, correct) for row in weights])
     actual = transform(lambda w: coverage_gain(w, correct))(weights)
     assert actual[:, :-1].tolist() == expected.tolist()
-    monkeypatch.setattr("racer_jax.orders.coverage_gain._BLOCK_ENTRIES", 3 * 32)  # blocks of three queries, the last of two
+    # Blocks of three queries, the last of two.
+    monkeypatch.setattr("racer_jax.orders.coverage_gain._BLOCK_ENTRIES", 3 * 32)
     jax.clear_caches()
     assert coverage_gain(weights, correct)[:, :-1].tolist() == expected.tolist()
     assert coverage_gain(weights.reshape(11, 1, 32), correct).shape == (11, 1, 5)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax import gap, reference_votes, tie_break
+from racer_jax import gap, reference, tie_break
 from racer_jax.core.aggregation import answer_codes, model_order
 from racer_jax.data import save
 from racer_jax.montecarlo.step_functions import pool_steps
@@ -73,9 +73,7 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
             picked = correct[part[s] == 1].mean(axis=0).argmax()
             assert votes.ways[PICKED_SINGLE].accuracy[rows][s] == pytest.approx(correct[test, picked].mean())
             assert votes.ways[ORACLE].accuracy[rows][s] == pytest.approx(correct[test].any(axis=1).mean())
-            voted = [
-                reference_votes.vote([0, 1, 2, 3], codes[i].tolist(), scores[i].astype(float).tolist()) for i in test
-            ]
+            voted = [reference.vote([0, 1, 2, 3], codes[i].tolist(), scores[i].astype(float).tolist()) for i in test]
             right = [bool((correct[i] & (codes[i] == v)).any()) for i, v in zip(test, voted, strict=True)]
             assert votes.ways[full_name("KNNR", False)].accuracy[rows][s] == pytest.approx(np.mean(right))
     assert votes.ways[full_name("KNNR")].calls == pytest.approx(4)
