@@ -2,9 +2,10 @@
 
     python benchmarks/aggregation.py [--data FOLDER]
 
-RouterBench's ARC-Challenge with eleven models (or random numbers of the same shape): accuracy on the test part of 1,000
-splits under 8 alphas, 4 weightings and 12 temperatures, 384,000 cells. All variants answer the same splits, drawn once;
-they agree before anything is timed. Slow variants run on fewer cells and are extrapolated, which the table says.
+RouterBench's ARC-Challenge with eleven models (or random numbers of the same shape): accuracy on
+the test part of 1,000 splits under 8 alphas, 4 weightings and 12 temperatures, 384,000 cells. All
+variants answer the same splits, drawn once; they agree before anything is timed. Slow variants run
+on fewer cells and are extrapolated, which the table says.
 """
 
 import time
@@ -40,7 +41,9 @@ TIE = 1e-9
 class Config:
     """Options of the benchmark."""
 
-    data: Annotated[Path | None, "folder of RouterBench's CSV files; random numbers when not given"] = None
+    data: Annotated[
+        Path | None, "folder of RouterBench's CSV files; random numbers when not given"
+    ] = None
     splits: Annotated[int, "number of splits"] = 1000
     rounds: Annotated[int, "interleaved rounds"] = 5
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/aggregation")
@@ -61,7 +64,10 @@ class Problem(NamedTuple):
     def counts(self) -> dict[str, int]:
         """Calibration and validation queries."""
         num = len(self.scores)
-        return {"num_calibration": round(num * CALIBRATION), "num_validation": round(num * VALIDATION)}
+        return {
+            "num_calibration": round(num * CALIBRATION),
+            "num_validation": round(num * VALIDATION),
+        }
 
 
 def problem(config: Config) -> Problem:
@@ -72,7 +78,10 @@ def problem(config: Config) -> Problem:
         name, scores, correct = benchmark.name, benchmark.scores["knn"], benchmark.test.correct
         answers = answer_codes(benchmark.test.answers)
     else:
-        name, scores = "random numbers", (rng.random((882, 11)) * 100).round().astype(np.float32) / 100
+        name, scores = (
+            "random numbers",
+            (rng.random((882, 11)) * 100).round().astype(np.float32) / 100,
+        )
         correct = rng.random(scores.shape) < scores
         answers = np.where(correct, 0, rng.integers(1, 5, scores.shape)).astype(np.int32)
     p_true = np.clip((rng.random(scores.shape) + correct) / 2, 0, 1).astype(np.float32)
@@ -87,7 +96,7 @@ def problem(config: Config) -> Problem:
     return Problem(name, nonconformity, ties, scores, correct, answers, weights)
 
 
-# --- the variants: each returns accuracies [s, a, w, t] --------------------------------------------------------------
+# --- the variants: each returns accuracies [s, a, w, t] -------------------------------------------
 
 
 def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
@@ -102,7 +111,9 @@ def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
     return accuracies.reshape(splits, len(ALPHAS), *shape)
 
 
-def numpy_cell(p: Problem, inside: np.ndarray, test: np.ndarray, weights: np.ndarray, temperature: float) -> float:
+def numpy_cell(
+    p: Problem, inside: np.ndarray, test: np.ndarray, weights: np.ndarray, temperature: float
+) -> float:
     """Accuracy of one weighting and temperature on one test part: one NumPy pass over its queries."""
     called, answers, scores = inside[test], p.answers[test], p.scores[test]
     voting = called & (answers >= 0)
@@ -123,10 +134,15 @@ def numpy_cell(p: Problem, inside: np.ndarray, test: np.ndarray, weights: np.nda
 def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
     """The models called for every query at one alpha of one split, bool `[n, m]`; ties by their second keys."""
     truth = np.concatenate([p.correct, ~p.correct.any(1, keepdims=True)], axis=1)
-    keys = p.nonconformity.astype(np.float64) + np.asarray(p.ties) / 2**32 * 1e-9  # scores in [0, 1] lie further apart
+    # scores in [0, 1] lie further apart
+    keys = p.nonconformity.astype(np.float64) + np.asarray(p.ties) / 2**32 * 1e-9
     critical = np.where(truth, keys, np.inf).min(axis=1)[part == 0]
     budget = reference.miss_budget(alpha, len(critical))
-    limit = np.inf if budget < 0 else np.partition(critical, len(critical) - budget - 1)[len(critical) - budget - 1]
+    limit = (
+        np.inf
+        if budget < 0
+        else np.partition(critical, len(critical) - budget - 1)[len(critical) - budget - 1]
+    )
     return np.asarray((keys <= limit)[:, :-1])
 
 
@@ -138,14 +154,18 @@ def numpy_loop(p: Problem, parts: np.ndarray, temperatures: tuple[float, ...]) -
             inside = called_sets(p, part, alpha)
             for w, weighting in enumerate(WEIGHTINGS):
                 for t, temperature in enumerate(temperatures):
-                    found[s, a, w, t] = numpy_cell(p, inside, part == 2, p.weights[weighting], temperature)
+                    found[s, a, w, t] = numpy_cell(
+                        p, inside, part == 2, p.weights[weighting], temperature
+                    )
     return found
 
 
 def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
     """The same idea as ours in NumPy: votes tabulated (by ours), then one gather for each split and alpha."""
     own = {name: p.weights[name] for name in ("verbal", "p_true")}
-    tables = vote_tables(p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own).right[1:]
+    tables = vote_tables(
+        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own
+    ).right[1:]
     by_set = np.ascontiguousarray(np.moveaxis(tables, 0, -1))
     found = np.empty((len(parts), len(ALPHAS), len(tables)))
     for s, part in enumerate(parts):
@@ -155,22 +175,30 @@ def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
     return found.reshape(len(parts), len(ALPHAS), len(WEIGHTINGS), len(TEMPERATURES))
 
 
-def plain_cell(p: Problem, part: np.ndarray, alpha: str, weighting: str, temperature: float) -> float:
+def plain_cell(
+    p: Problem, part: np.ndarray, alpha: str, weighting: str, temperature: float
+) -> float:
     """One cell in plain Python: `racer_jax.reference`, exact."""
     rows, second = p.nonconformity.astype(float).tolist(), np.asarray(p.ties).tolist()
     calibrating = np.flatnonzero(part == 0)
-    critical = [reference.critical_score(rows[i], p.correct[i].tolist(), second[i]) for i in calibrating]
+    critical = [
+        reference.critical_score(rows[i], p.correct[i].tolist(), second[i]) for i in calibrating
+    ]
     limit = reference.threshold(critical, alpha)
     right = []
     for i in np.flatnonzero(part == 2):
-        called = [m for m, yes in enumerate(reference.prediction_set(rows[i], limit, second[i])[:-1]) if yes]
+        called = [
+            m
+            for m, yes in enumerate(reference.prediction_set(rows[i], limit, second[i])[:-1])
+            if yes
+        ]
         own = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
         voted = reference.vote(called, *own, temperature)
         right.append(any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(own[0]))))
     return float(np.mean(right))
 
 
-# --- agreement and timing --------------------------------------------------------------------------------------------
+# --- agreement and timing -------------------------------------------------------------------------
 
 
 def check_agreement(p: Problem, key: jax.Array) -> float:
@@ -183,7 +211,9 @@ def check_agreement(p: Problem, key: jax.Array) -> float:
         np.testing.assert_allclose(plain, expected[0, a, w, t], rtol=1e-6)
     difference = np.abs(numpy_loop(p, parts, TEMPERATURES) - expected).max()
     if difference > 0.01:
-        raise ValueError(f"the NumPy loop differs by {difference} in accuracy, more than rounded sums explain")
+        raise ValueError(
+            f"the NumPy loop differs by {difference} in accuracy, more than rounded sums explain"
+        )
     return float(difference)
 
 
@@ -202,7 +232,13 @@ def wall(function: Callable[[], object]) -> float:
 
 def seconds(value: float) -> str:
     """Three digits, whatever the size."""
-    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    return (
+        f"{value:,.0f} s"
+        if value >= 100
+        else f"{value:.3g} s"
+        if value >= 1
+        else f"{value * 1000:.3g} ms"
+    )
 
 
 def main() -> None:
@@ -216,7 +252,9 @@ def main() -> None:
     per_round = len(ALPHAS) * len(WEIGHTINGS) * len(temperatures)
     variants: dict[str, tuple[Callable[[int], object], int, str]] = {
         "plain Python (`racer_jax.reference`)": (
-            lambda i: plain_cell(p, parts[i], ALPHAS[i % 8], WEIGHTINGS[i % 4], TEMPERATURES[i % 12]),
+            lambda i: plain_cell(
+                p, parts[i], ALPHAS[i % 8], WEIGHTINGS[i % 4], TEMPERATURES[i % 12]
+            ),
             1,
             "extrapolated from 1 cell a round",
         ),
@@ -249,7 +287,13 @@ def main() -> None:
     best = median(walls[list(variants)[-1]])
     header = ["variant", "wall", "first call", "times ours", "how"]
     rows = [
-        [name, seconds(median(walls[name])), seconds(first[name]), f"{median(walls[name]) / best:,.1f}", how]
+        [
+            name,
+            seconds(median(walls[name])),
+            seconds(first[name]),
+            f"{median(walls[name]) / best:,.1f}",
+            how,
+        ]
         for name, (_, _, how) in variants.items()
     ]
     environment = reporting.environment()
@@ -259,10 +303,16 @@ def main() -> None:
     how = f"median of {config.rounds} interleaved rounds, warm; {machine}"
     title = f"{p.name}, {size}: {config.splits:,} splits x {grid}; {how}."
     print(f"{title}\n\n{reporting.markdown_table(header, rows)}\n")
-    print(f"All agree on 2 splits; the NumPy loop to {difference:.4f} in accuracy, for its sums are rounded.")
+    print(
+        f"All agree on 2 splits; the NumPy loop to {difference:.4f} in accuracy, for its sums are "
+        "rounded."
+    )
 
     def write(folder: Path) -> None:
-        timings = {name: {"wall": walls[name], "first": first[name], "how": variants[name][2]} for name in variants}
+        timings = {
+            name: {"wall": walls[name], "first": first[name], "how": variants[name][2]}
+            for name in variants
+        }
         results = {"config": config, "environment": environment, "title": title, "timings": timings}
         reporting.write_json(folder / "results.json", results | {"largest_difference": difference})
 

@@ -38,7 +38,8 @@ def problem(num_queries: int, num_models: int, alphas: tuple[str, ...], seed: in
     rng = np.random.default_rng(seed)
     shape = (num_queries, num_models + 1)
     size = shape[0] * shape[1]
-    # Whole numbers below 2**24 are distinct in float32: every variant means the same by "at most the threshold".
+    # Whole numbers below 2**24 are distinct in float32: every variant means the same by "at most
+    # the threshold".
     nonconformity = rng.permutation(size).reshape(shape).astype(np.float32)
     if size > 1 << 24:
         raise ValueError(f"float32 has too few numbers for {size} entries without ties")
@@ -57,7 +58,7 @@ def workload(name: str) -> Problem:
     return problem(100_000, 7, tuple(f"{i / 20 - 0.025:g}" for i in range(1, 21)))
 
 
-# --- NumPy -----------------------------------------------------------------------------------------------------------
+# --- NumPy ----------------------------------------------------------------------------------------
 
 
 def naive_numpy(problem: Problem, rng: np.random.Generator, num_splits: int) -> np.ndarray:
@@ -72,7 +73,11 @@ def naive_numpy(problem: Problem, rng: np.random.Generator, num_splits: int) -> 
         for a, rank in enumerate(problem.ranks):
             inside = nonconformity[test] <= np.partition(calibration, rank - 1)[rank - 1]
             called = inside[:, :-1].sum(axis=1)
-            out[:, s, a] = (~(inside & truth[test]).any(axis=1)).mean(), called.mean(), (called == 0).mean()
+            out[:, s, a] = (
+                (~(inside & truth[test]).any(axis=1)).mean(),
+                called.mean(),
+                (called == 0).mean(),
+            )
     return out
 
 
@@ -92,8 +97,8 @@ def _counted(pool: Pool, name: str) -> _Counted:
 class BestNumpy:
     """The fastest we could write: pool sorted once, a split is one partition, every alpha a prefix sum.
 
-    A split is the n smallest of N random words; metrics are counted by packing the bits of the test queries in order
-    of effect and summing the bits of 64-bit words.
+    A split is the n smallest of N random words; metrics are counted by packing the bits of the test
+    queries in order of effect and summing the bits of 64-bit words.
     """
 
     def __init__(self, problem: Problem, pool: Pool) -> None:
@@ -111,7 +116,9 @@ class BestNumpy:
         word, bit = upto >> 6, (upto & 63).astype(np.uint64)
         return before[word] + np.bitwise_count(bits[word] & ((np.uint64(1) << bit) - np.uint64(1)))
 
-    def counts(self, calibration: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def counts(
+        self, calibration: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Positions, misses, models called and abstentions of one split, given by a mask over positions."""
         position = np.flatnonzero(calibration)[self.ranks - 1]
         test = ~calibration
@@ -131,7 +138,7 @@ class BestNumpy:
         return out / np.float32(size - self.num)
 
 
-# --- naive JAX -------------------------------------------------------------------------------------------------------
+# --- naive JAX ------------------------------------------------------------------------------------
 
 
 @partial(jax.jit, static_argnames=("num", "num_splits"))

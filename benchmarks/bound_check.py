@@ -2,11 +2,12 @@
 
     python benchmarks/bound_check.py [--workload W1|W2] [--rounds 5] [--readme]
 
-W1: 8,000 queries, 10,000 splits, 99 alphas. W2: 100,000 queries, 1,000 splits, 20 alphas. Half of them calibrate; 7
-models and the null model; risk, size and abstention of every split and alpha. All agree before anything is timed:
-deterministic ones count for count on the same splits, those with a generator of their own with the exact law. Rounds
-are interleaved and the median counts. Slow variants run on fewer splits and are extrapolated, which the table says.
-`--readme` puts the table of W1 into the README.
+W1: 8,000 queries, 10,000 splits, 99 alphas. W2: 100,000 queries, 1,000 splits, 20 alphas. Half of
+them calibrate; 7 models and the null model; risk, size and abstention of every split and alpha. All
+agree before anything is timed: deterministic ones count for count on the same splits, those with a
+generator of their own with the exact law. Rounds are interleaved and the median counts. Slow
+variants run on fewer splits and are extrapolated, which the table says. `--readme` puts the table
+of W1 into the README.
 """
 
 import os
@@ -53,7 +54,9 @@ class Variant(NamedTuple):
     note: str
 
 
-def trials(task: Problem, pool: Pool, num_trials: int, seed: int = 0, num_devices: int | None = None) -> Trials:
+def trials(
+    task: Problem, pool: Pool, num_trials: int, seed: int = 0, num_devices: int | None = None
+) -> Trials:
     return split_trials(
         jax.random.key(seed),
         pool,
@@ -81,7 +84,9 @@ def check_agreement(task: Problem, pool: Pool, best: BestNumpy, c: Reference | N
     """Raises unless all give the same numbers."""
     few, num, size = 6, task.num_calibration, pool.num_queries
     ours = values(trials(task, pool, few, seed=5))
-    masks = np.asarray(split_masks(jax.random.key(5), np.arange(few), num_calibration=num, num_queries=size))
+    masks = np.asarray(
+        split_masks(jax.random.key(5), np.arange(few), num_calibration=num, num_queries=size)
+    )
     for i, mask in enumerate(masks):
         np.testing.assert_array_equal(np.rint(ours[:, i] * (size - num)), best.counts(mask)[1:])
     by_query = np.zeros(size, bool)
@@ -95,34 +100,54 @@ def check_agreement(task: Problem, pool: Pool, best: BestNumpy, c: Reference | N
     on_the_law("naive NumPy", naive_numpy(task, np.random.default_rng(2), 3), law)
     if size <= 10_000:
         arrays = (task.nonconformity, task.correct, task.ranks)
-        on_the_law("naive JAX", np.asarray(naive_jax(jax.random.key(3), *arrays, num, 20)).transpose(0, 2, 1), law)
+        on_the_law(
+            "naive JAX",
+            np.asarray(naive_jax(jax.random.key(3), *arrays, num, 20)).transpose(0, 2, 1),
+            law,
+        )
     if c is not None:
         on_the_law("C", c.run(7, 500, 1), law)
 
 
-def variants(name: str, task: Problem, pool: Pool, best: BestNumpy, c: Reference | None) -> dict[str, Variant]:
+def variants(
+    name: str, task: Problem, pool: Pool, best: BestNumpy, c: Reference | None
+) -> dict[str, Variant]:
     """All ways to do it, the slow ones first."""
     num_splits, rng = SPLITS[name], np.random.default_rng(0)
     devices = len(jax.devices())
-    found = {"naive NumPy": Variant(lambda: naive_numpy(task, rng, 1), 1 / num_splits, "1 split a round *")}
+    found = {
+        "naive NumPy": Variant(
+            lambda: naive_numpy(task, rng, 1), 1 / num_splits, "1 split a round *"
+        )
+    }
     if name == "W1":
         mask = np.arange(pool.num_queries) < task.num_calibration
         arrays = jax.device_put((task.nonconformity, task.correct, task.ranks))
         found["plain NumPy (`racer_jax.reference`)"] = Variant(
-            lambda: reference.split_metrics(task.nonconformity, task.correct, mask, task.alphas[50]),
+            lambda: reference.split_metrics(
+                task.nonconformity, task.correct, mask, task.alphas[50]
+            ),
             1 / num_splits / len(task.alphas),
             "1 split x 1 alpha a round *",
         )
         found["naive JAX: permutation and sort under `vmap`"] = Variant(
-            lambda: naive_jax(jax.random.key(0), *arrays, task.num_calibration, 20), 20 / num_splits, "20 splits *"
+            lambda: naive_jax(jax.random.key(0), *arrays, task.num_calibration, 20),
+            20 / num_splits,
+            "20 splits *",
         )
     few = num_splits // 50
-    found[BEST] = Variant(lambda: best.run(rng, few), few / num_splits, f"pool sorted before; {few} splits a round *")
+    found[BEST] = Variant(
+        lambda: best.run(rng, few), few / num_splits, f"pool sorted before; {few} splits a round *"
+    )
     if devices > 1:
         note = "pool sorted before; all splits"
-        found[f"{OURS}, 1 device"] = Variant(lambda: trials(task, pool, num_splits, num_devices=1), 1, note)
+        found[f"{OURS}, 1 device"] = Variant(
+            lambda: trials(task, pool, num_splits, num_devices=1), 1, note
+        )
     found[OURS] = Variant(
-        lambda: trials(task, pool, num_splits), 1, f"pool sorted before; all splits, {devices} devices"
+        lambda: trials(task, pool, num_splits),
+        1,
+        f"pool sorted before; all splits, {devices} devices",
     )
     found["`racer_jax.montecarlo.exact.pool_law`"] = Variant(
         lambda: pool_law(pool, num_calibration=task.num_calibration, alpha=task.alphas),
@@ -135,7 +160,9 @@ def variants(name: str, task: Problem, pool: Pool, best: BestNumpy, c: Reference
     if c is not None:
         for threads in sorted({1, os.cpu_count() or 1}):
             found[f"C, {threads} threads"] = Variant(
-                lambda threads=threads: c.run(0, num_splits, threads), 1, "attainable reference; all splits"
+                lambda threads=threads: c.run(0, num_splits, threads),
+                1,
+                "attainable reference; all splits",
             )
     return found
 
@@ -150,7 +177,9 @@ def main() -> None:
     ways = variants(config.workload, task, pool, best, c)
     slow = {key: way.run for key, way in ways.items() if "naive" in key or "plain" in key}
     measured = interleaved(slow, min(config.rounds, 2))
-    measured |= interleaved({key: way.run for key, way in ways.items() if key not in slow}, config.rounds)
+    measured |= interleaved(
+        {key: way.run for key, way in ways.items() if key not in slow}, config.rounds
+    )
     timings = {key: measured[key].times(1 / way.share) for key, way in ways.items()}
     ours = timings[OURS]
     header = ["variant", "wall", "CPU", "first call, above a warm one", "times ours", "how"]
@@ -170,12 +199,18 @@ def main() -> None:
         f"{size:,} queries, {models} models, {SPLITS[config.workload]:,} splits, {len(task.alphas)} alphas; median of "
         f"{config.rounds} interleaved rounds, warm (* extrapolated);"
     )
-    results = {"workload": config.workload, "timings": timings, "first": {key: t.first for key, t in measured.items()}}
+    results = {
+        "workload": config.workload,
+        "timings": timings,
+        "first": {key: t.first for key, t in measured.items()},
+    }
     table = report(f"bound_check_{config.workload}", title, header, rows, results)
     if config.readme and config.workload == "W1":
         text = README.read_text(encoding="utf-8")
         before, rest = text.split(MARKS[0])
-        README.write_text(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+        README.write_text(
+            f"{before}{MARKS[0]}\n{table}{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/calibrate.py
 
-alpha = 0.1 and n = 1,000, 100,000 and 10,000,000 critical scores; `jnp.sort` where it does not take minutes. Then
-10,000 masks of 4,000 scores x 99 alphas under vmap against a loop of np.sort, extrapolated from 100 masks. Agreement
-first.
+alpha = 0.1 and n = 1,000, 100,000 and 10,000,000 critical scores; `jnp.sort` where it does not take
+minutes. Then 10,000 masks of 4,000 scores x 99 alphas under vmap against a loop of np.sort,
+extrapolated from 100 masks. Agreement first.
 """
 
 from dataclasses import dataclass
@@ -38,13 +38,20 @@ def main() -> None:
         values = rng.random(size, np.float32)
         rank = size - int(miss_budget(0.1, size))
         on_device = jnp.asarray(values)
-        ours, by_sort = jax.jit(lambda x: calibrate(x, 0.1)), jax.jit(lambda x, rank=rank: jnp.sort(x)[rank - 1])
+        ours, by_sort = (
+            jax.jit(lambda x: calibrate(x, 0.1)),
+            jax.jit(lambda x, rank=rank: jnp.sort(x)[rank - 1]),
+        )
         expected = np.partition(values, rank - 1)[rank - 1]
         if float(ours(on_device)) != expected:
-            raise ValueError(f"n = {size}: calibrate gives {ours(on_device)}, np.partition {expected}")
+            raise ValueError(
+                f"n = {size}: calibrate gives {ours(on_device)}, np.partition {expected}"
+            )
         jax.clear_caches()
         variants = {
-            "np.partition": lambda values=values, rank=rank: np.partition(values, rank - 1)[rank - 1],
+            "np.partition": lambda values=values, rank=rank: np.partition(values, rank - 1)[
+                rank - 1
+            ],
             "`jit(calibrate)`": lambda x=on_device, ours=ours: ours(x),
         }
         if size <= 100_000:
@@ -53,7 +60,13 @@ def main() -> None:
         results[size] = timings
         base = timings["np.partition"].wall
         for name, t in timings.items():
-            times = [seconds(t.wall), seconds(t.cpu), seconds(t.best), f"{t.wall / base:.2f}", seconds(t.first)]
+            times = [
+                seconds(t.wall),
+                seconds(t.cpu),
+                seconds(t.best),
+                f"{t.wall / base:.2f}",
+                seconds(t.first),
+            ]
             rows.append([f"{size:,}", name, *times])
 
     size, num_masks, few = 4_000, 10_000, 100
@@ -74,7 +87,12 @@ def main() -> None:
     base = timings["loop"].times(num_masks / few)
     results["masks"] = {"loop of np.sort": base, "vmap": timings["many"]}
     for name, t in (("loop of np.sort *", base), ("`jit(vmap(calibrate))`", timings["many"])):
-        times = [seconds(t.wall), seconds(t.cpu), seconds(t.best), f"{t.wall / base.wall:.3f} of the loop"]
+        times = [
+            seconds(t.wall),
+            seconds(t.cpu),
+            seconds(t.best),
+            f"{t.wall / base.wall:.3f} of the loop",
+        ]
         rows.append([f"{num_masks:,} masks x {size:,} x 99 alphas", name, *times, seconds(t.first)])
     title = f"Calibration at alpha = 0.1, median of {config.rounds} interleaved rounds or more (* extrapolated);"
     report("calibrate", title, header, rows, results)

@@ -2,9 +2,9 @@
 
     python benchmarks/cold.py
 
-Three kinds of fresh process in turn: without a compilation cache, with an empty one, and with a filled one. The start
-of Python and the reading of the pool do not count; the import of JAX and of the package, the sorting of the pool and
-10,000 splits do.
+Three kinds of fresh process in turn: without a compilation cache, with an empty one, and with a
+filled one. The start of Python and the reading of the pool do not count; the import of JAX and of
+the package, the sorting of the pool and 10,000 splits do.
 """
 
 import tempfile
@@ -66,7 +66,11 @@ class Config:
 
 def main() -> None:
     config = reporting.parse_config(Config, "Times W1 in fresh processes.")
-    kinds: dict[str, list[dict[str, float]]] = {"no cache": [], "empty cache": [], "filled cache": []}
+    kinds: dict[str, list[dict[str, float]]] = {
+        "no cache": [],
+        "empty cache": [],
+        "filled cache": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         pool, splits = saved_workload("W1", folder), str(SPLITS["W1"])
         fresh(CODE, pool, "256", "")  # the files of the libraries are in memory from here on

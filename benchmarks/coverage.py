@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py
 
-100,000 queries against 5,820 training rows and 7 models: nearest neighbours and coverage gains together, and the tilt
-and the factor of a black-box score matrix; then 200 models on 10,000 training rows. Each case runs in a process of its
-own, so that its peak memory is its own. Before anything is timed, each must agree with NumPy's greedy on some queries.
+100,000 queries against 5,820 training rows and 7 models: nearest neighbours and coverage gains
+together, and the tilt and the factor of a black-box score matrix; then 200 models on 10,000
+training rows. Each case runs in a process of its own, so that its peak memory is its own. Before
+anything is timed, each must agree with NumPy's greedy on some queries.
 """
 
 import json
@@ -44,7 +45,9 @@ class Config:
     many_queries: Annotated[int, "its queries, each with weights of its own"] = 256
     checked: Annotated[int, "queries compared with NumPy, and those NumPy is timed on"] = 256
     rounds: Annotated[int, "rounds after the first; the median counts"] = 3
-    case: Annotated[Literal["blend", "tilt", "factor", "many models"] | None, "one case alone, as JSON"] = None
+    case: Annotated[
+        Literal["blend", "tilt", "factor", "many models"] | None, "one case alone, as JSON"
+    ] = None
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/coverage")
 
 
@@ -97,7 +100,11 @@ def plain_greedy(weights: np.ndarray, support: np.ndarray) -> np.ndarray:
     uncovered, num_models = weights.astype(np.float32), support.shape[1]
     support = support.astype(np.float32)
     used = np.zeros((len(weights), num_models), bool)
-    level, result, rows = np.zeros(len(weights), np.float32), np.zeros(used.shape, np.float32), np.arange(len(weights))
+    level, result, rows = (
+        np.zeros(len(weights), np.float32),
+        np.zeros(used.shape, np.float32),
+        np.arange(len(weights)),
+    )
     for _ in range(num_models):
         gain = np.where(used, -np.inf, uncovered @ support)
         best = gain.argmax(axis=1)
@@ -111,7 +118,9 @@ def problem(config: Config, case: str) -> Problem:
     """Training rows whose models share an easiness, as those of a real pool do."""
     rng = np.random.default_rng(0)
     many = case == "many models"
-    num_rows, num_models = (config.many_rows, config.many_models) if many else (config.rows, config.models)
+    num_rows, num_models = (
+        (config.many_rows, config.many_models) if many else (config.rows, config.models)
+    )
     easiness = rng.normal(size=(num_rows, 1))
     correct = easiness + rng.normal(size=(num_rows, num_models)) > rng.normal(0, 0.5, num_models)
     few = config.checked
@@ -119,14 +128,17 @@ def problem(config: Config, case: str) -> Problem:
         weights = rng.gamma(0.3, size=(config.many_queries, num_rows)).astype(np.float32)
         weights /= weights.sum(axis=1, keepdims=True)
         return Problem(
-            f"{config.many_queries:,} queries x {num_rows:,} rows x {num_models} models, weights of their own",
+            f"{config.many_queries:,} queries x {num_rows:,} rows x {num_models} models, weights "
+            "of their own",
             lambda: coverage_gain(weights, correct),
             lambda: plain_greedy(weights[:few], correct),
             lambda: coverage_gain(weights[:few], correct),
             config.many_queries,
         )
     if case == "blend":
-        x, z = (rng.normal(size=(n, config.dim)).astype(np.float32) for n in (num_rows, config.queries))
+        x, z = (
+            rng.normal(size=(n, config.dim)).astype(np.float32) for n in (num_rows, config.queries)
+        )
         model = RacerJ.fit(x, correct, k=200, w=0.3)
 
         def plain() -> np.ndarray:
@@ -176,7 +188,9 @@ def problem(config: Config, case: str) -> Problem:
 
 def peak() -> float:
     """Peak resident memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1e6 if sys.platform == "darwin" else 1e3
+    )
 
 
 def measure(config: Config, case: str) -> Timing:
@@ -217,7 +231,16 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(measure(config, config.case)._asdict()))
         return
     timings = [alone(config, case, arguments) for case in CASES]
-    header = ["case", "what", "wall", "CPU", "first call, above a warm one", "peak memory", "NumPy", "difference"]
+    header = [
+        "case",
+        "what",
+        "wall",
+        "CPU",
+        "first call, above a warm one",
+        "peak memory",
+        "NumPy",
+        "difference",
+    ]
     rows = [
         [
             t.case,

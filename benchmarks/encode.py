@@ -2,10 +2,11 @@
 
     python benchmarks/encode.py
 
-Two models: the real all-MiniLM-L6-v2 (extra `minilm`), and a random checkpoint of the shape of DeBERTa-v3-base. Both
-sides get the same weights, the same texts in the same padded batches, and pool in the same way; they agree to 1e-4
-before anything is timed. Needs the extra `parity`. On a GPU, `--dtype bfloat16 --peak-tflops X` adds the share of the
-peak that the model's multiplications reach.
+Two models: the real all-MiniLM-L6-v2 (extra `minilm`), and a random checkpoint of the shape of
+DeBERTa-v3-base. Both sides get the same weights, the same texts in the same padded batches, and
+pool in the same way; they agree to 1e-4 before anything is timed. Needs the extra `parity`. On a
+GPU, `--dtype bfloat16 --peak-tflops X` adds the share of the peak that the model's multiplications
+reach.
 """
 
 import sys
@@ -35,14 +36,18 @@ class Config:
     """Options of the benchmark."""
 
     model: Annotated[Literal["all", "minilm", "deberta"], "which model"] = "all"
-    data: Annotated[Path | None, "folder of RouterDC's JSON files; texts of the simulated pool when not given"] = None
+    data: Annotated[
+        Path | None, "folder of RouterDC's JSON files; texts of the simulated pool when not given"
+    ] = None
     texts: Annotated[int, "number of texts"] = 256
     batch_tokens: Annotated[int, "tokens in a batch, padding included"] = 4096
     max_length: Annotated[int, "tokens read of a text"] = 256
     dtype: Annotated[Literal["float32", "bfloat16"], "compute dtype of both sides"] = "float32"
     rounds: Annotated[int, "interleaved rounds"] = 5
     threads: Annotated[int, "threads of torch; 0 for its default"] = 0
-    peak_tflops: Annotated[float, "peak of the device in this dtype, for the share that is used; 0 for none"] = 0.0
+    peak_tflops: Annotated[
+        float, "peak of the device in this dtype, for the share that is used; 0 for none"
+    ] = 0.0
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/encode")
 
 
@@ -119,7 +124,9 @@ def ours(folder: Path, batches: list[Batch], dtype: Any) -> Callable[[], list[np
     def embed(state: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
         return pool(nnx.merge(graph, state)(ids, mask), mask)
 
-    return lambda: [np.asarray(embed(state, batch.input_ids, batch.attention_mask)) for batch in batches]
+    return lambda: [
+        np.asarray(embed(state, batch.input_ids, batch.attention_mask)) for batch in batches
+    ]
 
 
 def theirs(folder: Path, batches: list[Batch], dtype: str) -> Callable[[], list[np.ndarray]]:
@@ -128,8 +135,15 @@ def theirs(folder: Path, batches: list[Batch], dtype: str) -> Callable[[], list[
     import transformers
 
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
-    model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().to(device)
-    inputs = [(torch.tensor(b.input_ids), torch.tensor(b.attention_mask.astype(np.int64))) for b in batches]
+    model = (
+        transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype))
+        .eval()
+        .to(device)
+    )
+    inputs = [
+        (torch.tensor(b.input_ids), torch.tensor(b.attention_mask.astype(np.int64)))
+        for b in batches
+    ]
 
     def call() -> list[np.ndarray]:
         out = []
@@ -154,7 +168,13 @@ def flops(folder: Path, batches: list[Batch]) -> float:
     total = 0.0
     for batch in batches:
         rows, length = batch.input_ids.shape
-        total += config.num_hidden_layers * 2.0 * rows * length * (4 * h * h + 2 * h * w + 2 * length * h)
+        total += (
+            config.num_hidden_layers
+            * 2.0
+            * rows
+            * length
+            * (4 * h * h + 2 * h * w + 2 * length * h)
+        )
     return total
 
 
@@ -166,13 +186,21 @@ def compare(name: str, folder: Path, tokens: list[list[int]], config: Config) ->
         "torch": theirs(folder, batches, config.dtype),
     }
     sizes = [len(batch.rows) for batch in batches]
-    results = {key: [e[:n] for e, n in zip(call(), sizes, strict=True)] for key, call in variants.items()}
-    error = max(float(np.abs(a - b).max()) for a, b in zip(results["ours"], results["torch"], strict=True))
+    results = {
+        key: [e[:n] for e, n in zip(call(), sizes, strict=True)] for key, call in variants.items()
+    }
+    error = max(
+        float(np.abs(a - b).max()) for a, b in zip(results["ours"], results["torch"], strict=True)
+    )
     if error > (1e-4 if config.dtype == "float32" else 0.05):
         raise ValueError(f"{name}: the two sides differ by {error:.2g}")
     times = interleaved(variants, config.rounds)
     warm = times["ours"].wall, times["torch"].wall
-    share = flops(folder, batches) / warm[0] / (config.peak_tflops * 1e12) if config.peak_tflops else float("nan")
+    share = (
+        flops(folder, batches) / warm[0] / (config.peak_tflops * 1e12)
+        if config.peak_tflops
+        else float("nan")
+    )
     return Row(
         name,
         [batch.input_ids.shape for batch in batches],
@@ -187,21 +215,35 @@ def compare(name: str, folder: Path, tokens: list[list[int]], config: Config) ->
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
-    config = reporting.parse_config(Config, "Encoding throughput against transformers and torch.", arguments)
+    config = reporting.parse_config(
+        Config, "Encoding throughput against transformers and torch.", arguments
+    )
     import torch
     import transformers
 
     if config.threads:
         torch.set_num_threads(config.threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder())
-    tokens = tokenizer(load_texts(config), truncation=True, max_length=config.max_length)["input_ids"]
+    tokens = tokenizer(load_texts(config), truncation=True, max_length=config.max_length)[
+        "input_ids"
+    ]
     rows = []
     if config.model in ("all", "minilm"):
         rows.append(compare("all-MiniLM-L6-v2", minilm_folder(), tokens, config))
     if config.model in ("all", "deberta"):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(compare("DeBERTa-v3-base shape", random_deberta(Path(folder)), tokens, config))
-    header = ["model", "texts/s", "torch texts/s", "speed-up", "largest difference", "first call (s)", "of peak"]
+            rows.append(
+                compare("DeBERTa-v3-base shape", random_deberta(Path(folder)), tokens, config)
+            )
+    header = [
+        "model",
+        "texts/s",
+        "torch texts/s",
+        "speed-up",
+        "largest difference",
+        "first call (s)",
+        "of peak",
+    ]
     print(
         reporting.text_table(
             header,
@@ -222,10 +264,16 @@ def main(arguments: list[str] | None = None) -> int:
     details = {
         "config": config,
         "environment": reporting.environment()
-        | {"torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads()},
+        | {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+        },
         "rows": rows,
     }
-    reporting.finish(lambda folder: reporting.write_json(folder / "results.json", details), config.output)
+    reporting.finish(
+        lambda folder: reporting.write_json(folder / "results.json", details), config.output
+    )
     return 0
 
 

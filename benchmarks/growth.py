@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py
 
-Around 4,000 queries, 8 models, 4,096 splits and 32 alphas; warm runs, sizes in turn, compilation apart. Before that,
-the splits of the smallest sizes are counted by plain NumPy too.
+Around 4,000 queries, 8 models, 4,096 splits and 32 alphas; warm runs, sizes in turn, compilation
+apart. Before that, the splits of the smallest sizes are counted by plain NumPy too.
 """
 
 from collections.abc import Callable
@@ -44,10 +44,17 @@ def run_of(sizes: dict[str, int]) -> Callable[[], Any]:
     alphas = tuple(f"{(i + 0.5) / num_alphas:.6f}" for i in range(num_alphas))
     task = problem(sizes["queries N"], sizes["models M"], alphas)
     pool = pool_steps(task.nonconformity, task.correct).only("risk", "size", "abstention")
-    how: dict[str, Any] = {"num_calibration": task.num_calibration, "alpha": alphas, "num_trials": sizes["splits S"]}
+    how: dict[str, Any] = {
+        "num_calibration": task.num_calibration,
+        "alpha": alphas,
+        "num_trials": sizes["splits S"],
+    }
     done = split_trials(jax.random.key(0), pool, **how)
     masks = split_masks(
-        jax.random.key(0), np.arange(3), num_calibration=task.num_calibration, num_queries=pool.num_queries
+        jax.random.key(0),
+        np.arange(3),
+        num_calibration=task.num_calibration,
+        num_queries=pool.num_queries,
     )
     for i, mask in enumerate(np.asarray(masks)):
         num_test = pool.num_queries - task.num_calibration
@@ -62,20 +69,37 @@ def slope(sizes: tuple[int, ...], timings: list[Timing]) -> float:
 
 
 def main() -> None:
-    config = reporting.parse_config(Config, "Times growing numbers of splits, alphas, queries and models.")
+    config = reporting.parse_config(
+        Config, "Times growing numbers of splits, alphas, queries and models."
+    )
     runtime.use_all_cores()
     rows, results = [], {}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, sizes in SERIES.items():
-        timings = list(interleaved({str(s): run_of(BASE | {name: s}) for s in sizes}, config.rounds).values())
+        timings = list(
+            interleaved({str(s): run_of(BASE | {name: s}) for s in sizes}, config.rounds).values()
+        )
         power = slope(sizes, timings)
         results[name] = {"sizes": sizes, "timings": timings, "power": power}
-        rows.append([name, *(f"{s:,}: {seconds(t.wall)}" for s, t in zip(sizes, timings, strict=True)), f"{power:.2f}"])
+        rows.append(
+            [
+                name,
+                *(f"{s:,}: {seconds(t.wall)}" for s, t in zip(sizes, timings, strict=True)),
+                f"{power:.2f}",
+            ]
+        )
         relative = [t.wall / timings[0].wall for t in timings]
-        axes.plot([s / sizes[0] for s in sizes], relative, marker="o", label=f"{name}: power {power:.2f}")
+        axes.plot(
+            [s / sizes[0] for s in sizes], relative, marker="o", label=f"{name}: power {power:.2f}"
+        )
     axes.plot([1, 16], [1, 16], color="0.7", linestyle="--", label="linear")
-    axes.set(xscale="log", yscale="log", xlabel="size, times the smallest", ylabel="time, times the smallest")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="size, times the smallest",
+        ylabel="time, times the smallest",
+    )
     axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     axes.legend()
     title = f"Base {', '.join(f'{value:,} {name}' for name, value in BASE.items())}; median of {config.rounds};"

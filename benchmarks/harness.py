@@ -19,7 +19,9 @@ RESULTS = Path("results/benchmarks")
 
 def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
     """Runs Python code in a fresh process, which prints one line of JSON last."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    path = os.pathsep.join(
+        [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | {"PYTHONPATH": path} | environment,
@@ -35,7 +37,9 @@ def saved_workload(name: str, folder: str | Path) -> str:
     """A file with the pool of a workload, for a fresh process that should not spend time or memory on making it."""
     task = workload(name)
     path = Path(folder) / f"{name}.npz"
-    np.savez(path, nonconformity=task.nonconformity, correct=task.correct, alphas=np.array(task.alphas))
+    np.savez(
+        path, nonconformity=task.nonconformity, correct=task.correct, alphas=np.array(task.alphas)
+    )
     return str(path)
 
 
@@ -47,7 +51,13 @@ def seconds(value: float) -> str:
     """
     if value < 1e-3:
         return f"{value * 1e6:.3g} us"
-    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    return (
+        f"{value:,.0f} s"
+        if value >= 100
+        else f"{value:.3g} s"
+        if value >= 1
+        else f"{value * 1000:.3g} ms"
+    )
 
 
 def report(

@@ -2,9 +2,10 @@
 
     python benchmarks/knn_search.py
 
-Scores are the share of the k nearest training queries that each model got right: `KNeighborsRegressor.predict` with
-brute force, by cosine and, which is the same order and its faster path, by Euclidean distance on unit vectors. All
-agree before anything is timed. Needs the extra `clusters`.
+Scores are the share of the k nearest training queries that each model got right:
+`KNeighborsRegressor.predict` with brute force, by cosine and, which is the same order and its
+faster path, by Euclidean distance on unit vectors. All agree before anything is timed. Needs the
+extra `clusters`.
 """
 
 import sys
@@ -31,7 +32,8 @@ class Config:
     output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/knn_search")
 
 
-# Training queries, queries, dimensions: RouterDC's files with the encoder "both", and a larger pool.
+# Training queries, queries, dimensions: RouterDC's files with the encoder "both", and a larger
+# pool.
 SIZES = ((5820, 2048, 640), (50_000, 1024, 384))
 NUM_MODELS = 7
 
@@ -58,12 +60,16 @@ def compare(size: tuple[int, int, int], config: Config) -> Row:
     rng = np.random.default_rng(0)
     train = rng.normal(size=(n, dim)).astype(np.float32)
     train /= np.linalg.norm(train, axis=1, keepdims=True)
-    queries = train[rng.integers(0, n, num_queries)] + 0.05 * rng.normal(size=(num_queries, dim)).astype(np.float32)
+    queries = train[rng.integers(0, n, num_queries)] + 0.05 * rng.normal(
+        size=(num_queries, dim)
+    ).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     correct = rng.random((n, NUM_MODELS)) < 0.5
     router = KNNR.fit(train, correct, k=config.k)
     cosine, euclidean = (
-        KNeighborsRegressor(config.k, algorithm="brute", metric=metric).fit(train, correct.astype(np.float32))
+        KNeighborsRegressor(config.k, algorithm="brute", metric=metric).fit(
+            train, correct.astype(np.float32)
+        )
         for metric in ("cosine", "euclidean")
     )
     variants = {
@@ -73,7 +79,8 @@ def compare(size: tuple[int, int, int], config: Config) -> Row:
     }
     results = {name: call() for name, call in variants.items()}
     error = max(float(np.abs(result - results["ours"]).max()) for result in results.values())
-    # A pair of neighbours at equal distance, up to rounding, may be taken in either order: one vote of k.
+    # A pair of neighbours at equal distance, up to rounding, may be taken in either order: one vote
+    # of k.
     if error > 1.5 / config.k:
         raise ValueError(f"{size}: the variants differ by {error:.2g}")
     times = interleaved(variants, config.rounds)
@@ -86,7 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(Config, "k-NN scoring against scikit-learn.", arguments)
     rows = [compare(size, config) for size in SIZES]
     names = list(rows[0].times)
-    print(f"Queries per second, k = {config.k}; the speed-up is over the faster of scikit-learn's two")
+    print(
+        f"Queries per second, k = {config.k}; the speed-up is over the faster of scikit-learn's two"
+    )
     print(
         reporting.text_table(
             ["train x queries x d", *names, "speed-up", "largest difference"],
@@ -101,9 +110,14 @@ def main(arguments: list[str] | None = None) -> int:
             ],
         )
     )
-    environment = reporting.environment() | {"sklearn": sklearn.__version__, "backend": jax.default_backend()}
+    environment = reporting.environment() | {
+        "sklearn": sklearn.__version__,
+        "backend": jax.default_backend(),
+    }
     details = {"config": config, "environment": environment, "rows": rows}
-    reporting.finish(lambda folder: reporting.write_json(folder / "results.json", details), config.output)
+    reporting.finish(
+        lambda folder: reporting.write_json(folder / "results.json", details), config.output
+    )
     return 0
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py
 
-The peak resident memory of fresh processes, less what they had after the import: compiling, the pool and the splits.
+The peak resident memory of fresh processes, less what they had after the import: compiling, the
+pool and the splits.
 """
 
 import tempfile
@@ -61,10 +62,22 @@ def main() -> None:
         for kind, (splits, chunk, where) in kinds.items():
             runs = [fresh(CODE, pool, str(splits), str(chunk), where) for _ in range(config.rounds)]
             results[kind] = runs
-            rows.append([kind, *(f"{median(run[name] for run in runs):.0f} MB" for name in ("import", "pool", "all"))])
+            rows.append(
+                [
+                    kind,
+                    *(
+                        f"{median(run[name] for run in runs):.0f} MB"
+                        for name in ("import", "pool", "all")
+                    ),
+                ]
+            )
     header = ["", "after the import", "pool, beyond it", "peak, beyond it"]
     report(
-        "memory", f"Peak resident memory of W1 as a stream, median of {config.rounds} processes;", header, rows, results
+        "memory",
+        f"Peak resident memory of W1 as a stream, median of {config.rounds} processes;",
+        header,
+        rows,
+        results,
     )
 
 

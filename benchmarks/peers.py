@@ -2,11 +2,11 @@
 
     pip install -e '.[bench]' && python benchmarks/peers.py
 
-They know one right label a query and no abstention, so they get an easier task that has the same thresholds and
-misses: the label of a query is its critical model, the one right model (or the null model) that enters the set first.
-Each is used in the best way its public functions allow, on splits drawn by NumPy and timed with them, and
-extrapolated from one split. Their miss rate and set size are checked against this package on the same splits before
-anything is timed.
+They know one right label a query and no abstention, so they get an easier task that has the same
+thresholds and misses: the label of a query is its critical model, the one right model (or the null
+model) that enters the set first. Each is used in the best way its public functions allow, on splits
+drawn by NumPy and timed with them, and extrapolated from one split. Their miss rate and set size
+are checked against this package on the same splits before anything is timed.
 """
 
 import importlib.util
@@ -30,7 +30,8 @@ from racer_jax.montecarlo.trials import split_trials
 from racer_jax.reporting import files as reporting
 from racer_jax.studies import runtime
 
-Split = Callable[[np.ndarray, np.ndarray], np.ndarray]  # calibration and test rows -> miss rate and set size [2, a]
+# calibration and test rows -> miss rate and set size [2, a]
+Split = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Config:
 
 def torchcp(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> Split:
     """Scores once, then for each alpha a threshold and the sets."""
-    # The package imports everything it has, training losses that compile C++ among it: here only what splits need.
+    # The package imports everything it has, training losses that compile C++ among it: here only
+    # what splits need.
     root = importlib.util.find_spec("torchcp").submodule_search_locations[0]
     for name in ("torchcp", "torchcp.classification"):
         module = types.ModuleType(name)
@@ -87,7 +89,8 @@ def mapie(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> Sp
         def predict(self, rows: np.ndarray) -> np.ndarray:
             return self.predict_proba(rows).argmax(axis=1)
 
-    # It wants rows that sum to 1: the order is kept, and a ninth label, in every set and never right, takes the rest.
+    # It wants rows that sum to 1: the order is kept, and a ninth label, in every set and never
+    # right, takes the rest.
     probability = np.column_stack([probability / 16, 1 - probability.sum(axis=1) / 16])
     estimator = Given().fit(np.zeros((1, 1)), np.zeros(1))
     levels = [1 - alpha for alpha in alphas]
@@ -111,7 +114,8 @@ def crepes(probability: np.ndarray, label: np.ndarray, alphas: list[float]) -> S
     def split(calibration: np.ndarray, test: np.ndarray) -> np.ndarray:
         conformal = ConformalClassifier().fit(nonconformity[calibration, label[calibration]])
         p = conformal.predict_p(nonconformity[test], smoothing=False)
-        # A p-value is a multiple of 1 / (n + 1): it is above alpha from the next one on, whatever alpha's rounding.
+        # A p-value is a multiple of 1 / (n + 1): it is above alpha from the next one on, whatever
+        # alpha's rounding.
         num = len(calibration)
         levels = (miss_budget(alphas, num) + 1.5) / (num + 1)
         sets = p[..., None] > levels
@@ -154,7 +158,8 @@ def main() -> None:
         agree[name] = int(same.sum())
         if not same.any() or np.abs(missed - misses / len(test)).max() > 2 / len(test) + 1e-3:
             raise ValueError(
-                f"{name} measures something else: miss rates {missed[:5]}, expected {misses[:5] / len(test)}"
+                f"{name} measures something else: miss rates {missed[:5]}, expected "
+                f"{misses[:5] / len(test)}"
             )
 
     rng = np.random.default_rng(0)
@@ -162,7 +167,11 @@ def main() -> None:
         name: lambda split=split: split(*draw(rng, task)) for name, split in splits.items()
     }
     runs["racer_jax"] = lambda: split_trials(
-        jax.random.key(0), ours, num_calibration=task.num_calibration, alpha=task.alphas, num_trials=SPLITS["W1"]
+        jax.random.key(0),
+        ours,
+        num_calibration=task.num_calibration,
+        alpha=task.alphas,
+        num_trials=SPLITS["W1"],
     )
     timings = interleaved(runs, config.rounds)
     timings |= {name: timings[name].times(SPLITS["W1"]) for name in splits}

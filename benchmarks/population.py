@@ -2,8 +2,9 @@
 
     python benchmarks/population.py
 
-7 models and the null model, half of the queries calibrate, 20 alphas, 64 splits; a fresh process, peak memory beside
-the time. The mean risk and size are checked against the exact law, which is timed too.
+7 models and the null model, half of the queries calibrate, 20 alphas, 64 splits; a fresh process,
+peak memory beside the time. The mean risk and size are checked against the exact law, which is
+timed too.
 """
 
 from dataclasses import dataclass
@@ -67,8 +68,24 @@ def main() -> None:
     for size in (config.queries // 4, config.queries):
         r = results[size] = fresh(CODE, str(size), str(config.splits))
         times = [seconds(r[name]) for name in ("sort", "first", "wall", "cpu", "exact")]
-        rows.append([f"{size:,}", *times, seconds(r["wall"] / config.splits), f"{r['peak'] - r['before']:,.0f} MB"])
-    header = ["queries", "sort", "first run", "warm run", "CPU", "exact law", "a split", "peak memory, beyond the pool"]
+        rows.append(
+            [
+                f"{size:,}",
+                *times,
+                seconds(r["wall"] / config.splits),
+                f"{r['peak'] - r['before']:,.0f} MB",
+            ]
+        )
+    header = [
+        "queries",
+        "sort",
+        "first run",
+        "warm run",
+        "CPU",
+        "exact law",
+        "a split",
+        "peak memory, beyond the pool",
+    ]
     report("population", f"{config.splits} splits, 20 alphas, 7 models;", header, rows, results)
 
 

@@ -1,11 +1,13 @@
 """Reading a long CSV: this package against `pandas.read_csv` and a pivot.
 
-The file holds one row for each (query, model): id, text, model, label. Both readers end with a matrix of labels; ours
-also checks every field, joins text to query and refuses repeated and missing pairs. Run it with
+The file holds one row for each (query, model): id, text, model, label. Both readers end with a
+matrix of labels; ours also checks every field, joins text to query and refuses repeated and missing
+pairs. Run it with
 
     python benchmarks/read_long_csv.py [--rows 1000000] [--repeats 5] [--output results.json]
 
-It prints a table and writes JSON. Peak memory is that of a process that reads the file once and does nothing else.
+It prints a table and writes JSON. Peak memory is that of a process that reads the file once and
+does nothing else.
 """
 
 import argparse
@@ -41,7 +43,9 @@ def write_file(path: Path, rows: int, seed: int = 0) -> int:
         for i in range(queries):
             text = " ".join(words[rng.integers(len(words), size=16)])
             labels = rng.integers(2, size=NUM_MODELS)
-            file.writelines(f'q{i},"{text}, {i}?",{m},{c}\n' for m, c in zip(models, labels, strict=True))
+            file.writelines(
+                f'q{i},"{text}, {i}?",{m},{c}\n' for m, c in zip(models, labels, strict=True)
+            )
     return queries * NUM_MODELS
 
 
@@ -66,7 +70,9 @@ def peak_bytes() -> int:
     if status.exists():  # ru_maxrss would count the parent that this process was forked from
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def peaks(name: str, path: Path) -> tuple[int, int]:
@@ -77,7 +83,9 @@ def peaks(name: str, path: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path)
@@ -104,15 +112,20 @@ def main() -> None:
                 wall[name].append(time.perf_counter() - start)
                 cpu[name].append(time.process_time() - started)
         memory = {name: peaks(name, path) for name in READERS}
-    seconds = {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in READERS}
+    seconds = {
+        name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in READERS
+    }
     ratio = seconds["racer_jax"][0] / seconds["pandas"][0]
     held = ratio <= LIMIT_RATIO and memory["racer_jax"][1] < LIMIT_BYTES
     print(f"{rows:,} rows, {size / 1e6:.0f} MB, median of {options.repeats}")
     print(f"{'reader':<12}{'wall s':>9}{'cpu s':>9}{'peak MB':>10}{'imports MB':>12}")
     for name, (before, after) in memory.items():
-        print(f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}{after / 1e6:>10.0f}{before / 1e6:>12.0f}")
+        print(
+            f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}{after / 1e6:>10.0f}{before / 1e6:>12.0f}"
+        )
     print(
-        f"{ratio:.2f} times pandas (at most {LIMIT_RATIO:g}), under {LIMIT_BYTES / 1e9:g} GB: {'yes' if held else 'NO'}"
+        f"{ratio:.2f} times pandas (at most {LIMIT_RATIO:g}), under {LIMIT_BYTES / 1e9:g} GB: "
+        f"{'yes' if held else 'NO'}"
     )
     if options.output:
         result: dict[str, Any] = {
@@ -121,10 +134,18 @@ def main() -> None:
             "repeats": options.repeats,
             "wall_ratio": ratio,
             "readers": {
-                name: {"wall_s": seconds[name][0], "cpu_s": seconds[name][1], "peak_bytes": memory[name][1]}
+                name: {
+                    "wall_s": seconds[name][0],
+                    "cpu_s": seconds[name][1],
+                    "peak_bytes": memory[name][1],
+                }
                 for name in READERS
             },
-            "versions": {"python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__},
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "pandas": pd.__version__,
+            },
             "cores": os.cpu_count(),
         }
         options.output.write_text(json.dumps(result, indent=2) + "\n")

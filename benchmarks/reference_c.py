@@ -1,8 +1,9 @@
 """A C program for the same splits, compiled on the spot: what the machine can do without JAX.
 
-The same way, with the layout chosen by hand: 128 splits side by side, a byte a split, so that one vector instruction
-serves 32 of them. A uniform subset by repair of Bernoulli bits (from a cheaper generator than JAX's), the rank of each
-alpha by counting bits, and the metrics by packing the bits of the test queries in order of effect.
+The same way, with the layout chosen by hand: 128 splits side by side, a byte a split, so that one
+vector instruction serves 32 of them. A uniform subset by repair of Bernoulli bits (from a cheaper
+generator than JAX's), the rank of each alpha by counting bits, and the metrics by packing the bits
+of the test queries in order of effect.
 """
 
 import ctypes
@@ -195,6 +196,7 @@ def build(pool: Pool, problem: Problem) -> Reference | None:
         source, library = Path(folder) / "splits.c", Path(folder) / "splits.so"
         source.write_text(SOURCE, encoding="utf-8")
         subprocess.run(
-            [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)], check=True
+            [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)],
+            check=True,
         )
         return Reference(ctypes.CDLL(str(library)), pool, problem)

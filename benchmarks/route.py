@@ -1,16 +1,16 @@
 """How fast is a decision? One query warm, and queries in batches, beside scikit-learn's pipeline of the same shape.
 
-Ours: hashed n-grams (4,096 buckets of 2- to 4-grams) -> 256 columns of a truncated SVD -> MLPR (256 hidden) or KNNR
-(100 neighbours) -> nonconformity -> tie-break -> set -> `Decision`. Scikit-learn's: `HashingVectorizer` ->
-`TfidfTransformer` -> `TruncatedSVD` -> `MLPClassifier` or `KNeighborsClassifier`, of the same sizes, to scores alone:
-no set, no decision.
+Ours: hashed n-grams (4,096 buckets of 2- to 4-grams) -> 256 columns of a truncated SVD -> MLPR (256
+hidden) or KNNR (100 neighbours) -> nonconformity -> tie-break -> set -> `Decision`. Scikit-learn's:
+`HashingVectorizer` -> `TfidfTransformer` -> `TruncatedSVD` -> `MLPClassifier` or
+`KNeighborsClassifier`, of the same sizes, to scores alone: no set, no decision.
 
-LLMRouter's (0.4) k-NN, SVM and MLP routers are scikit-learn estimators on embeddings of Longformer, fetched from the
-hub; RouteLLM's (0.2) matrix factorisation asks an API for an embedding. Neither routes without a network, so the
-estimators stand for them.
+LLMRouter's (0.4) k-NN, SVM and MLP routers are scikit-learn estimators on embeddings of Longformer,
+fetched from the hub; RouteLLM's (0.2) matrix factorisation asks an API for an embedding. Neither
+routes without a network, so the estimators stand for them.
 
-Before anything is timed: a query decided alone, in a batch, and by the package's plain functions one after another must
-get the same set. Run on one core: `taskset -c 0 python benchmarks/route.py`.
+Before anything is timed: a query decided alone, in a batch, and by the package's plain functions
+one after another must get the same set. Run on one core: `taskset -c 0 python benchmarks/route.py`.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def tables(num_train: int, num_test: int) -> tuple[RoutingTable, RoutingTable]:
     """Training and calibration queries of the simulated pool."""
     names = ("gsm8k", "mmlu", "arc_challenge")
     train = dict.fromkeys(names, num_train // 3)
-    pool = simulated_pool(jax.random.key(0), train_sizes=train, test_sizes=dict.fromkeys(names, num_test // 3))
+    pool = simulated_pool(
+        jax.random.key(0), train_sizes=train, test_sizes=dict.fromkeys(names, num_test // 3)
+    )
     return concat([b.train for b in pool.values()]), concat([b.test for b in pool.values()])
 
 
@@ -76,9 +78,12 @@ def agree(racer: Racer, table: RoutingTable, num: int) -> float:
     calibration = racer.calibration
     code = calibration.codes(part.group, num)
     threshold = core.nonconformity.TieBroken(
-        jax.numpy.asarray(calibration.threshold[code]), jax.numpy.asarray(calibration.threshold_tie[code])
+        jax.numpy.asarray(calibration.threshold[code]),
+        jax.numpy.asarray(calibration.threshold_tie[code]),
     )
-    plain = core.prediction_sets(core.inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None])
+    plain = core.prediction_sets(
+        core.inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None]
+    )
     differ = 0
     for i, (decision, text, group) in enumerate(zip(batch, part.texts, part.group, strict=True)):
         alone = racer.route(text, group)
@@ -94,7 +99,10 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
     """All the timings, interleaved."""
     train, test = tables(num_train, 1500)
     texts, groups = list(test.texts), list(test.group or ())
-    many = (texts * (num_batch // len(texts) + 1))[:num_batch], (groups * (num_batch // len(groups) + 1))[:num_batch]
+    many = (
+        (texts * (num_batch // len(texts) + 1))[:num_batch],
+        (groups * (num_batch // len(groups) + 1))[:num_batch],
+    )
     racers, pipelines, worst = {}, {}, {}
     for router in ROUTERS:
         racers[router] = Racer.fit(jax.random.key(1), train, router).calibrate(test, 0.1)
@@ -132,7 +140,9 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
         "num_models": len(train.models),
         "mean_characters": float(np.mean([len(text) for text in texts])),
         "num_batch": num_batch,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "machine": platform.machine(),
         "largest_difference_of_scores": worst,
         "variants": {
@@ -149,12 +159,16 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=int, default=3000, help="training queries")
     parser.add_argument("--single", type=int, default=1500, help="single queries timed")
     parser.add_argument("--batch", type=int, default=8192, help="queries routed at once")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/route"), help="folder")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/benchmarks/route"), help="folder"
+    )
     given = parser.parse_args()
     found = run(given.train, given.single, given.batch, given.rounds)
     print(
@@ -172,10 +186,14 @@ def main() -> None:
         ]
         for name, v in found["variants"].items()
     ]
-    table = reporting.markdown_table(["variant", "one query, median", "99%", "queries a second", "a CPU second"], rows)
+    table = reporting.markdown_table(
+        ["variant", "one query, median", "99%", "queries a second", "a CPU second"], rows
+    )
     print(table)
     given.output.mkdir(parents=True, exist_ok=True)
-    reporting.write_json(given.output / "results.json", {"environment": reporting.environment(), **found})
+    reporting.write_json(
+        given.output / "results.json", {"environment": reporting.environment(), **found}
+    )
     (given.output / "table.md").write_text(table + "\n", encoding="utf-8")
 
 

@@ -44,4 +44,7 @@ def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - start_cpu)
     median = statistics.median
-    return {name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name])) for name in variants}
+    return {
+        name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name]))
+        for name in variants
+    }

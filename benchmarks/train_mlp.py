@@ -2,13 +2,14 @@
 
     python benchmarks/train_mlp.py
 
-The size of RouterDC's training files with the encoder "both". PyTorch runs the same network, batch size, dropout,
-optimizer and evaluation of the held-out rows after every epoch, once with the AdamW that it takes by default and once
-with its fused one; the held-out losses agree before anything is timed. scikit-learn's MLPClassifier has no dropout, so
-it is compared with ours without: first with its early stopping, which evaluates an eighth of the rows after every epoch
-as ours does, then without any evaluation. Several seeds: one on each core here, one after another on all cores there.
-The last lines state what one seed's matrix products alone take in each library: no trainer can be faster. Needs
-`parity` and `clusters`.
+The size of RouterDC's training files with the encoder "both". PyTorch runs the same network, batch
+size, dropout, optimizer and evaluation of the held-out rows after every epoch, once with the AdamW
+that it takes by default and once with its fused one; the held-out losses agree before anything is
+timed. scikit-learn's MLPClassifier has no dropout, so it is compared with ours without: first with
+its early stopping, which evaluates an eighth of the rows after every epoch as ours does, then
+without any evaluation. Several seeds: one on each core here, one after another on all cores there.
+The last lines state what one seed's matrix products alone take in each library: no trainer can be
+faster. Needs `parity` and `clusters`.
 """
 
 import sys
@@ -57,7 +58,12 @@ def problem(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_torch(
-    x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, seed: int, fused: bool | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    config: Config,
+    ours: MLPConfig,
+    seed: int,
+    fused: bool | None = None,
 ) -> float:
     """The same training in PyTorch, with its fused AdamW or the one it takes; the held-out loss of the best epoch."""
     torch.manual_seed(seed)
@@ -72,7 +78,10 @@ def fit_torch(
         torch.nn.Linear(config.hidden, config.models),
     )
     optimizer = torch.optim.AdamW(
-        network.parameters(), ours.optimizer.learning_rate, weight_decay=ours.optimizer.weight_decay, fused=fused
+        network.parameters(),
+        ours.optimizer.learning_rate,
+        weight_decay=ours.optimizer.weight_decay,
+        fused=fused,
     )
     loss = torch.nn.BCEWithLogitsLoss()
     best = float("inf")
@@ -88,7 +97,9 @@ def fit_torch(
     return best
 
 
-def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool) -> None:
+def fit_sklearn(
+    x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool
+) -> None:
     """The same network and epochs in scikit-learn, with a held-out eighth evaluated after each, or left out."""
     held = len(x) // 8
     model = MLPClassifier(
@@ -110,7 +121,10 @@ def fit_sklearn(x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, e
 
 def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]:
     """The two large products of a step, forward and the gradient of the kernel, as often as one seed takes them."""
-    batch, steps = ours.batch_size, config.epochs * -(-(config.rows - config.rows // 8) // ours.batch_size)
+    batch, steps = (
+        ours.batch_size,
+        config.epochs * -(-(config.rows - config.rows // 8) // ours.batch_size),
+    )
     rng = np.random.default_rng(0)
     shapes = ((batch, config.dim), (config.dim, config.hidden), (batch, config.hidden))
     x, kernel, cotangent = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -136,7 +150,9 @@ def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
     runtime.use_all_cores()
-    config = reporting.parse_config(Config, "MLP training against PyTorch and scikit-learn.", arguments)
+    config = reporting.parse_config(
+        Config, "MLP training against PyTorch and scikit-learn.", arguments
+    )
     x, y = problem(config)
     ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
     without_dropout = replace(ours, dropout=0.0)
@@ -162,7 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
     several: dict[str, Callable[[], object]] = {
         "ours": lambda: fit_ours(config.seeds),
         "PyTorch": lambda: [fit_torch(x, y, config, ours, seed) for seed in seeds],
-        "PyTorch, fused AdamW": lambda: [fit_torch(x, y, config, ours, seed, fused=True) for seed in seeds],
+        "PyTorch, fused AdamW": lambda: [
+            fit_torch(x, y, config, ours, seed, fused=True) for seed in seeds
+        ],
     }
     several_plain: dict[str, Callable[[], object]] = {
         "ours": lambda: fit_ours(config.seeds, without_dropout),
@@ -180,15 +198,32 @@ def main(arguments: list[str] | None = None) -> int:
         reporting.text_table(
             ["", "trainer", "seconds", "first call (s)", "ours is faster by"],
             [
-                [label, name, f"{timing.wall:.3f}", f"{timing.first:.1f}", f"{timing.wall / group['ours'].wall:.2f}x"]
+                [
+                    label,
+                    name,
+                    f"{timing.wall:.3f}",
+                    f"{timing.first:.1f}",
+                    f"{timing.wall / group['ours'].wall:.2f}x",
+                ]
                 for label, group in times.items()
                 for name, timing in group.items()
             ],
         )
     )
-    versions = {"torch": torch.__version__, "sklearn": sklearn.__version__, "threads": torch.get_num_threads()}
-    details = {"config": config, "environment": reporting.environment() | versions, "losses": losses, "times": times}
-    reporting.finish(lambda folder: reporting.write_json(folder / "results.json", details), config.output)
+    versions = {
+        "torch": torch.__version__,
+        "sklearn": sklearn.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    details = {
+        "config": config,
+        "environment": reporting.environment() | versions,
+        "losses": losses,
+        "times": times,
+    }
+    reporting.finish(
+        lambda folder: reporting.write_json(folder / "results.json", details), config.output
+    )
     return 0
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/train_routerdc.py
 
-An encoder of the shape of all-MiniLM-L6-v2, or of DeBERTa-v3-base with `--model deberta`, with random weights, both
-contrastive losses, AdamW on all parameters. Both sides start from the same weights and see the same batches, positives
-and negatives, without dropout; the losses of the first steps agree before anything is timed. Training goes on from call
-to call, so that no call begins with an optimizer to set up. Needs the extra `parity`.
+An encoder of the shape of all-MiniLM-L6-v2, or of DeBERTa-v3-base with `--model deberta`, with
+random weights, both contrastive losses, AdamW on all parameters. Both sides start from the same
+weights and see the same batches, positives and negatives, without dropout; the losses of the first
+steps agree before anything is timed. Training goes on from call to call, so that no call begins
+with an optimizer to set up. Needs the extra `parity`.
 """
 
 import sys
@@ -81,7 +82,10 @@ def draw(config: Config) -> Batches:
     """Token ids, lengths, correctness and clusters at random."""
     rng = np.random.default_rng(0)
     shape = (config.steps, config.batch, config.length)
-    mask = np.arange(config.length) < rng.integers(config.length // 2, config.length + 1, shape[:2])[..., None]
+    mask = (
+        np.arange(config.length)
+        < rng.integers(config.length // 2, config.length + 1, shape[:2])[..., None]
+    )
     scores = jnp.asarray(rng.random((*shape[:2], NUM_MODELS)) < 0.5, jnp.float32)
     clusters = jnp.asarray(rng.integers(0, 5, shape[:2]))
     keys = jax.random.split(jax.random.key(0), config.steps)
@@ -127,9 +131,14 @@ def theirs(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], n
     parameters = [p for p in [*encoder.parameters(), vectors] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     positive, negative = (torch.tensor(np.asarray(mask)) for mask in batches.pairs)
-    partners = torch.tensor(np.concatenate([batches.neighbors.positive[..., None], batches.neighbors.negative], -1))
+    partners = torch.tensor(
+        np.concatenate([batches.neighbors.positive[..., None], batches.neighbors.negative], -1)
+    )
     partners, valid = partners.long(), torch.tensor(np.asarray(batches.neighbors.valid))
-    ids, mask = torch.tensor(batches.ids.astype(np.int64)), torch.tensor(batches.mask.astype(np.int64))
+    ids, mask = (
+        torch.tensor(batches.ids.astype(np.int64)),
+        torch.tensor(batches.mask.astype(np.int64)),
+    )
     normalize = torch.nn.functional.normalize
 
     def loss(i: int) -> torch.Tensor:
@@ -157,19 +166,28 @@ def theirs(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], n
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
-    config = reporting.parse_config(Config, "A step of RouterDC with its encoder, against PyTorch.", arguments)
+    config = reporting.parse_config(
+        Config, "A step of RouterDC with its encoder, against PyTorch.", arguments
+    )
     batches = draw(config)
     with tempfile.TemporaryDirectory() as name:
         folder = (random_minilm if config.model == "minilm" else random_deberta)(Path(name))
         width = transformers.AutoConfig.from_pretrained(folder).hidden_size
-        models = (0.78 * np.random.default_rng(1).normal(size=(NUM_MODELS, width))).astype(np.float32)
-        variants = {"ours": ours(folder, batches, models), "PyTorch": theirs(folder, batches, models)}
+        models = (0.78 * np.random.default_rng(1).normal(size=(NUM_MODELS, width))).astype(
+            np.float32
+        )
+        variants = {
+            "ours": ours(folder, batches, models),
+            "PyTorch": theirs(folder, batches, models),
+        }
     losses = {name: call() for name, call in variants.items()}
     error = float(np.abs(losses["ours"] - losses["PyTorch"]).max())
     if error > 1e-3:
         raise ValueError(f"the losses differ by {error:.2g}: {losses}")
     times = interleaved(variants, config.rounds)
-    print(f"{config.model} shape, batch {config.batch} x {config.length}, losses agree to {error:.1e}")
+    print(
+        f"{config.model} shape, batch {config.batch} x {config.length}, losses agree to {error:.1e}"
+    )
     print(
         reporting.text_table(
             ["trainer", "ms a step", "first call (s)", "ours is faster by"],
@@ -185,8 +203,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
     )
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    details = {"config": config, "environment": reporting.environment() | versions, "error": error, "times": times}
-    reporting.finish(lambda folder: reporting.write_json(folder / "results.json", details), config.output)
+    details = {
+        "config": config,
+        "environment": reporting.environment() | versions,
+        "error": error,
+        "times": times,
+    }
+    reporting.finish(
+        lambda folder: reporting.write_json(folder / "results.json", details), config.output
+    )
     return 0
 
 

@@ -1,13 +1,14 @@
 """Table 1 of the paper: accuracy of RACER's votes beside every honest baseline, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
-    python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar costs
-    python experiments/accuracy_table.py --data TABLE --pools 'all; small=model,model,model'
+    python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
+    costs python experiments/accuracy_table.py --data TABLE --pools 'all; small=model,model,model'
 
-Each split calibrates on one part, chooses alpha, weighting and temperature on its validation part, and answers its test
-part. Where only correctness is known, as in RouterDC's files, nothing can be voted on: an answer that two wrong models
-give is a vote for it, and who agrees with whom is not recorded. There it shows what a perfect judge of the called
-models' answers would reach: the coverage of the set, exactly, over all splits.
+Each split calibrates on one part, chooses alpha, weighting and temperature on its validation part,
+and answers its test part. Where only correctness is known, as in RouterDC's files, nothing can be
+voted on: an answer that two wrong models give is a vote for it, and who agrees with whom is not
+recorded. There it shows what a perfect judge of the called models' answers would reach: the
+coverage of the set, exactly, over all splits.
 """
 
 import sys
@@ -47,7 +48,9 @@ from racer_jax.studies.vote_study import VoteConfig, num_repeats, vote_study
 # The alphas at which the coverage of sets is shown; results.csv has all.
 SHOWN = ("0.05", "0.1", "0.2", "0.3", "0.4")
 GAINS = tuple(
-    f"{gain}{what}" for gain in ("gain", "gain_picked", "gain_full") for what in ("", "_error", "_split_error")
+    f"{gain}{what}"
+    for gain in ("gain", "gain_picked", "gain_full")
+    for what in ("", "_error", "_split_error")
 )
 COLUMNS = (
     *("benchmark", "way", "kind", "alpha", "accuracy", "std"),
@@ -73,8 +76,10 @@ class Row(NamedTuple):
       accuracy: Mean test accuracy over splits.
       std: Its standard deviation over splits.
       gain: Accuracy over the best single model, known with hindsight, paired.
-      gain_picked: Accuracy over the single model that is best on each split's validation part, which a user can have.
-      gain_full: Accuracy over the full ensemble with a vote tuned on the same validation parts, of the same router.
+      gain_picked: Accuracy over the single model that is best on each split's validation part,
+        which a user can have.
+      gain_full: Accuracy over the full ensemble with a vote tuned on the same validation parts, of
+        the same router.
       calls: Mean number of models called.
       calls_saved: Share of the calls of the full ensemble that are saved.
       dollars: Mean dollars for a thousand queries; None where not known.
@@ -120,7 +125,8 @@ class Result(NamedTuple):
       alphas: Risk levels as written.
       rows: One for each pool and way of answering.
       coverage: One for each benchmark without answers, router and score.
-      bounds: By benchmark without answers, the accuracy of each single model and of all models under a perfect judge.
+      bounds: By benchmark without answers, the accuracy of each single model and of all models
+        under a perfect judge.
       notes: By benchmark, how it was made.
     """
 
@@ -131,34 +137,50 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Answers every benchmark in every way; reads and writes nothing."""
     vote_key, tie_key = jax.random.split(key)
     return tabulate(tie_key, vote_study(vote_key, benchmarks, config, progress), benchmarks, config)
 
 
-def tabulate(key: jax.Array, studies: list[Votes], benchmarks: list[Benchmark], config: Config) -> Result:
+def tabulate(
+    key: jax.Array, studies: list[Votes], benchmarks: list[Benchmark], config: Config
+) -> Result:
     """The table of votes that were counted, and the coverage of the benchmarks that have none."""
     alphas = reporting.parse_alphas(config.alphas)
     rows = [row for votes in studies for row in rows_of(votes)]
     notes = {votes.name: votes.notes for votes in studies}
-    silent = {b.name: b for b in reversed(benchmarks) if b.test.answers is None}  # the first repeat stays
+    # the first repeat stays
+    silent = {b.name: b for b in reversed(benchmarks) if b.test.answers is None}
     coverage, bounds = [], {}
-    for number, (name, benchmark) in enumerate(sorted(silent.items(), key=lambda item: benchmarks.index(item[1]))):
+    for number, (name, benchmark) in enumerate(
+        sorted(silent.items(), key=lambda item: benchmarks.index(item[1]))
+    ):
         coverage += coverage_of(jax.random.fold_in(key, number), benchmark, alphas, config)
         correct = benchmark.test.correct
         bounds[name] = dict(zip(benchmark.test.models, correct.mean(axis=0).tolist(), strict=True))
         bounds[name][ORACLE] = float(correct.any(axis=1).mean())
-        notes[name] = (*benchmark.notes, "only correctness is known, not what was answered: no vote can be counted")
+        notes[name] = (
+            *benchmark.notes,
+            "only correctness is known, not what was answered: no vote can be counted",
+        )
     return Result(alphas, rows, coverage, bounds, notes)
 
 
 def order_of(votes: Votes) -> list[str]:
     """The ways as a reader looks for them: single models, each router's own, what bounds them."""
-    singles = sorted((single_name(m) for m in votes.models), key=lambda name: -votes.ways[name].mean)
+    singles = sorted(
+        (single_name(m) for m in votes.models), key=lambda name: -votes.ways[name].mean
+    )
     of_router = []
     for router in votes.routers:
-        own = [name for name in votes.ways if name == router or name.startswith((f"{router} ", f"{router}:"))]
+        own = [
+            name
+            for name in votes.ways
+            if name == router or name.startswith((f"{router} ", f"{router}:"))
+        ]
         own = [name for name in own if votes.ways[name].kind != "fixed alpha"]
         # The router and its fixed numbers of models first, then RACER.
         of_router += sorted(own, key=lambda name: " + " in name)
@@ -171,7 +193,9 @@ def rows_of(votes: Votes) -> list[Row]:
     rows, best, picked = [], votes.ways[BEST_SINGLE], votes.ways[PICKED_SINGLE]
     for name in order_of(votes):
         way = votes.ways[name]
-        own = next((router for router in votes.routers if name.startswith(router)), votes.routers[0])
+        own = next(
+            (router for router in votes.routers if name.startswith(router)), votes.routers[0]
+        )
         full = votes.ways[full_name(own)]
         spent, everything = dollars(way), dollars(full)
         rows.append(
@@ -193,7 +217,9 @@ def rows_of(votes: Votes) -> list[Row]:
     return rows
 
 
-def coverage_of(key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], config: Config) -> list[Coverage]:
+def coverage_of(
+    key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], config: Config
+) -> list[Coverage]:
     """Sizes and coverage of every score, and of the static order, which does not look at the query."""
     correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
     ties = tie_break(key, (len(correct), correct.shape[1] + 1))
@@ -206,21 +232,33 @@ def coverage_of(key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], c
     scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
     found = []
     for label, nonconformity in scored.items():
-        law = pool_law(pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas)
-        first = np.lexsort((np.asarray(ties)[:, :-1], np.asarray(nonconformity)[:, :-1]), axis=-1)[:, 0]
+        law = pool_law(
+            pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas
+        )
+        first = np.lexsort((np.asarray(ties)[:, :-1], np.asarray(nonconformity)[:, :-1]), axis=-1)[
+            :, 0
+        ]
         accuracy = float(correct[np.arange(len(correct)), first].mean())
         covered = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
         found.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
     return found
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def vote_table(rows: list[Row]) -> str:
     """One pool as text."""
     priced = any(row.dollars is not None for row in rows)
-    header = ["accuracy %", "sd", "over best single", "over single picked", "over all, tuned", "calls", "saved"]
+    header = [
+        "accuracy %",
+        "sd",
+        "over best single",
+        "over single picked",
+        "over all, tuned",
+        "calls",
+        "saved",
+    ]
     header += ["$/1000", "$ saved"] if priced else []
     lines = []
     for row in rows:
@@ -236,7 +274,9 @@ def vote_table(rows: list[Row]) -> str:
         ]
         if priced:
             cells += (
-                ["", ""] if row.dollars is None else [f"{row.dollars:.3f}", f"{100 * (row.dollars_saved or 0):.0f}%"]
+                ["", ""]
+                if row.dollars is None
+                else [f"{row.dollars:.3f}", f"{100 * (row.dollars_saved or 0):.0f}%"]
             )
         lines.append([row.way + (" (a bound)" if bound else ""), *cells])
     return left_table(["way of answering", *header], lines)
@@ -244,9 +284,15 @@ def vote_table(rows: list[Row]) -> str:
 
 def coverage_table(config: Config, result: Result, name: str) -> str:
     """One benchmark without answers as text."""
-    shown = [i for i, alpha in enumerate(result.alphas) if alpha in SHOWN] or list(range(len(result.alphas)))
+    shown = [i for i, alpha in enumerate(result.alphas) if alpha in SHOWN] or list(
+        range(len(result.alphas))
+    )
     lines = [
-        [cell.label, f"{100 * cell.first:.1f}", *(f"{100 * cell.covered[i]:.1f} ({cell.size[i]:.2f})" for i in shown)]
+        [
+            cell.label,
+            f"{100 * cell.first:.1f}",
+            *(f"{100 * cell.covered[i]:.1f} ({cell.size[i]:.2f})" for i in shown),
+        ]
         for cell in result.coverage
         if cell.benchmark == name
     ]
@@ -265,7 +311,9 @@ def report(config: Config, result: Result) -> Report:
     names = list(dict.fromkeys(row.benchmark for row in result.rows))
     for name in names:
         notes = "".join(f"\n  {note}" for note in result.notes[name])
-        parts.append(f"{name}{notes}\n{vote_table([row for row in result.rows if row.benchmark == name])}")
+        parts.append(
+            f"{name}{notes}\n{vote_table([row for row in result.rows if row.benchmark == name])}"
+        )
     if names:
         parts.append(
             "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
@@ -278,7 +326,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}{notes}\n{coverage_table(config, result, name)}")
     if result.bounds:
         parts.append(
-            "Coverage: a called model is right. It bounds what any vote, judge or reader of the answers can do."
+            "Coverage: a called model is right. It bounds what any vote, judge or reader of the "
+            "answers can do."
         )
     figures = {}
     if names:
@@ -307,8 +356,13 @@ def coverage_figure(config: Config, result: Result) -> Figure:
         }
         for name in result.bounds
     }
-    singles = {name: max(v for m, v in bound.items() if m != ORACLE) for name, bound in result.bounds.items()}
-    return vote_plots.coverage_figure(panels, singles, f"exact means over all splits, encoder '{config.encoder}'")
+    singles = {
+        name: max(v for m, v in bound.items() if m != ORACLE)
+        for name, bound in result.bounds.items()
+    }
+    return vote_plots.coverage_figure(
+        panels, singles, f"exact means over all splits, encoder '{config.encoder}'"
+    )
 
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
@@ -316,21 +370,44 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     blank = dict.fromkeys(COLUMNS)
     for row in result.rows:
-        flat = {name: value for name, value in row._asdict().items() if not isinstance(value, Difference)}
-        for name, value in (("gain", row.gain), ("gain_picked", row.gain_picked), ("gain_full", row.gain_full)):
-            flat |= {name: value.mean, f"{name}_error": value.error, f"{name}_split_error": value.split_error}
+        flat = {
+            name: value
+            for name, value in row._asdict().items()
+            if not isinstance(value, Difference)
+        }
+        for name, value in (
+            ("gain", row.gain),
+            ("gain_picked", row.gain_picked),
+            ("gain_full", row.gain_full),
+        ):
+            flat |= {
+                name: value.mean,
+                f"{name}_error": value.error,
+                f"{name}_split_error": value.split_error,
+            }
         found.append(blank | flat)
     for cell in result.coverage:
         for i, alpha in enumerate(result.alphas):
-            flat = {"benchmark": cell.benchmark, "way": cell.label, "kind": "coverage", "alpha": alpha}
-            numbers = {"accuracy": cell.first, "calls": float(cell.size[i]), "covered": float(cell.covered[i])}
+            flat = {
+                "benchmark": cell.benchmark,
+                "way": cell.label,
+                "kind": "coverage",
+                "alpha": alpha,
+            }
+            numbers = {
+                "accuracy": cell.first,
+                "calls": float(cell.size[i]),
+                "covered": float(cell.covered[i]),
+            }
             found.append(blank | flat | numbers)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, answers, prints and writes what it found; returns the exit status."""
-    return run_experiment(Config, "Accuracy of every way of answering.", run, report, num_repeats, arguments)
+    return run_experiment(
+        Config, "Accuracy of every way of answering.", run, report, num_repeats, arguments
+    )
 
 
 if __name__ == "__main__":

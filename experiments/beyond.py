@@ -4,9 +4,10 @@
     python experiments/beyond.py --data FOLDER                    # RouterDC's files, hashed n-grams
     python experiments/beyond.py --data FOLDER --encoder both     # and MiniLM beside them
 
-Routers, orders and laws learn from the training files alone. Each benchmark's test file is calibrated and measured over
-all its calibration/test splits at once, by the exact law. Differences to the static order are paired, with bootstrap
-errors over queries. Sizes are compared within one null mode, and across modes at equal avoidable-miss rate.
+Routers, orders and laws learn from the training files alone. Each benchmark's test file is
+calibrated and measured over all its calibration/test splits at once, by the exact law. Differences
+to the static order are paired, with bootstrap errors over queries. Sizes are compared within one
+null mode, and across modes at equal avoidable-miss rate.
 """
 
 import sys
@@ -47,7 +48,8 @@ from racer_jax.studies.order_studies import Nonconformity, calibration_size, for
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
 DRAWN = (P_MLP, "P, KNN", STATIC, "J blend", "J tilt, MLP", "J learned")
-# Avoidable-miss rates at which sizes are compared across null modes, and the risk levels that find them.
+# Avoidable-miss rates at which sizes are compared across null modes, and the risk levels that find
+# them.
 SERVICE = (0.05, 0.1, 0.2)
 SERVICE_ALPHAS = tuple(f"{i / 100:g}" for i in range(1, 60))
 NUM_FOLDS = 5
@@ -57,9 +59,15 @@ NUM_FOLDS = 5
 class Config:
     """Options of the comparison."""
 
-    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
-    encoder: Annotated[Literal["hashed", "both"], "hashed n-grams, or MiniLM beside them"] = "hashed"
-    alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
+    data: Annotated[
+        Path | None, "RouterDC's folder or any table; the simulated pool when not given"
+    ] = None
+    encoder: Annotated[Literal["hashed", "both"], "hashed n-grams, or MiniLM beside them"] = (
+        "hashed"
+    )
+    alphas: Annotated[str, "risk levels, listed or first:last:step"] = (
+        "0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
+    )
     null: Annotated[NullMode, "null mode of the tables"] = "free"
     calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
     neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
@@ -71,13 +79,21 @@ class Config:
     queries: Annotated[int, "queries of each file at most; 0 for all"] = 0
     seed: Annotated[int, "seed of everything"] = 0
     output: Annotated[Path, "folder of the results"] = Path("results/beyond")
-    cache: Annotated[Path | None, "folder that keeps embeddings between runs (--encoder both)"] = None
+    cache: Annotated[Path | None, "folder that keeps embeddings between runs (--encoder both)"] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         reporting.parse_alphas(self.alphas)
         if not 0 < self.calibration < 1:
             raise ValueError(f"calibration must be in (0, 1), got {self.calibration}")
-        for name, least in (("networks", 1), ("resamples", 2), ("queries", 0), ("neighbors", 1), ("epochs", 1)):
+        for name, least in (
+            ("networks", 1),
+            ("resamples", 2),
+            ("queries", 0),
+            ("neighbors", 1),
+            ("epochs", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -117,7 +133,8 @@ class Service(NamedTuple):
       benchmark: Name of the benchmark.
       score: Name of the score.
       null: Null mode.
-      size: Mean number of models called at each rate of `SERVICE`; NaN where the mode does not reach it.
+      size: Mean number of models called at each rate of `SERVICE`; NaN where the mode does not
+        reach it.
     """
 
     benchmark: str
@@ -144,19 +161,28 @@ class Result(NamedTuple):
     notes: dict[str, str]
 
 
-# --- what is compared ------------------------------------------------------------------------------------------------
+# --- what is compared -----------------------------------------------------------------------------
 
 
-def embed(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> tuple[np.ndarray, ...]:
+def embed(
+    config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
+) -> tuple[np.ndarray, ...]:
     """Embeddings of training and test rows, and the same with the texts' surface beside them."""
-    hashed: Encoder = ReducedEncoder.fit(key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3)))
+    hashed: Encoder = ReducedEncoder.fit(
+        key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3))
+    )
     if config.encoder == "both":
         from racer_jax.encoders.text import minilm
 
         hashed = JoinedEncoder((minilm(cache=config.cache), hashed))
     surface = SurfaceEncoder.fit(train.texts)
     x, z = hashed.encode(train.texts), hashed.encode(test.texts)
-    return x, z, np.hstack([x, surface.encode(train.texts)]), np.hstack([z, surface.encode(test.texts)])
+    return (
+        x,
+        z,
+        np.hstack([x, surface.encode(train.texts)]),
+        np.hstack([z, surface.encode(test.texts)]),
+    )
 
 
 def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -165,7 +191,9 @@ def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarra
     scores = np.zeros(correct.shape, np.float32)
     for i in range(NUM_FOLDS):
         inside = fold != i
-        scores[~inside] = KNNR.fit(x[inside], correct[inside], k=min(100, int(inside.sum())))(x[~inside])
+        scores[~inside] = KNNR.fit(x[inside], correct[inside], k=min(100, int(inside.sum())))(
+            x[~inside]
+        )
     return scores
 
 
@@ -182,7 +210,9 @@ def nonconformities(
         jax.random.split(network_key, config.networks),
         x,
         correct,
-        MLPConfig(max_epochs=config.epochs, batch_size=min(MLPConfig().batch_size, max(1, len(x) // 2))),
+        MLPConfig(
+            max_epochs=config.epochs, batch_size=min(MLPConfig().batch_size, max(1, len(x) // 2))
+        ),
     )
     mlp = jnp.mean(jnp.stack([network(z) for network in networks]), axis=0)
     loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)
@@ -206,7 +236,7 @@ def nonconformities(
     return scores
 
 
-# --- the comparison --------------------------------------------------------------------------------------------------
+# --- the comparison -------------------------------------------------------------------------------
 
 
 def pools_of(
@@ -215,27 +245,41 @@ def pools_of(
     """Score -> the benchmark's queries in rank space; all scores break ties by the same keys."""
     rows = np.array(test.group) == name
     ties = racer.tie_break(key, (int(rows.sum()), test.correct.shape[1] + 1))
-    return {score: pool_steps(call(null)[rows], test.correct[rows], ties) for score, call in scores.items()}
+    return {
+        score: pool_steps(call(null)[rows], test.correct[rows], ties)
+        for score, call in scores.items()
+    }
 
 
-def relative(size: np.ndarray, base: np.ndarray, sampled: np.ndarray, base_sampled: np.ndarray) -> tuple[Any, Any]:
+def relative(
+    size: np.ndarray, base: np.ndarray, sampled: np.ndarray, base_sampled: np.ndarray
+) -> tuple[Any, Any]:
     """Size over base minus 1, and its paired bootstrap error."""
     return size / base - 1, (sampled / base_sampled).std(axis=0, ddof=1)
 
 
 def cells_of(
-    key: jax.Array, config: Config, alphas: tuple[str, ...], name: str, pools: dict[str, Pool], nobody: float
+    key: jax.Array,
+    config: Config,
+    alphas: tuple[str, ...],
+    name: str,
+    pools: dict[str, Pool],
+    nobody: float,
 ) -> list[Cell]:
     """The cells of one benchmark, the trivial oracle last."""
     num = next(iter(pools.values())).num_queries
     laws = {
-        score: pool_law(pool, num_calibration=calibration_size(config.calibration, num), alpha=alphas)
+        score: pool_law(
+            pool, num_calibration=calibration_size(config.calibration, num), alpha=alphas
+        )
         for score, pool in pools.items()
     }
     sampled = bootstrap_sizes(key, pools, alphas, config.resamples)
     cells = []
     for score, law in laws.items():
-        versus_static = relative(law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC])
+        versus_static = relative(
+            law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC]
+        )
         versus_p = relative(law.size_mean, laws[P_MLP].size_mean, sampled[score], sampled[P_MLP])
         cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
     return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
@@ -265,14 +309,22 @@ def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Ce
     )
 
 
-def service_of(config: Config, name: str, null: NullMode, pools: dict[str, Pool], nobody: float) -> list[Service]:
+def service_of(
+    config: Config, name: str, null: NullMode, pools: dict[str, Pool], nobody: float
+) -> list[Service]:
     """Sizes at equal avoidable-miss rate, the trivial oracle last."""
     rows = []
     for score, pool in pools.items():
         law = pool_law(
-            pool, num_calibration=calibration_size(config.calibration, pool.num_queries), alpha=SERVICE_ALPHAS
+            pool,
+            num_calibration=calibration_size(config.calibration, pool.num_queries),
+            alpha=SERVICE_ALPHAS,
         )
-        rows.append(Service(name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)))
+        rows.append(
+            Service(
+                name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)
+            )
+        )
     return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
 
 
@@ -289,7 +341,8 @@ def run(
       config: The options.
       key: A typed PRNG key.
       train: Training rows, with groups.
-      test: Rows that calibrate and test; models and groups are those of the training rows, or some of them.
+      test: Rows that calibrate and test; models and groups are those of the training rows, or some
+        of them.
       progress: Called with 1 after each benchmark.
 
     Returns:
@@ -310,14 +363,16 @@ def run(
             null: pools_of(jax.random.fold_in(tie_key, i), test, name, scores, null)
             for null in {config.null, "free", "paper"}
         }
-        cells += cells_of(jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody)
+        cells += cells_of(
+            jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody
+        )
         for null in ("paper", "free"):
             service += service_of(config, name, null, pools[null], nobody)
         progress(1)
     return Result(alphas, config.null, cells, service, {})
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:
@@ -327,7 +382,9 @@ def tables(result: Result) -> str:
         own = [cell for cell in result.cells if cell.benchmark == name]
         parts.append(f"{name}: models called at each alpha, null mode '{result.null}'")
         parts.append(
-            reporting.text_table(["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own])
+            reporting.text_table(
+                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own]
+            )
         )
         parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
         parts.append(
@@ -336,17 +393,28 @@ def tables(result: Result) -> str:
                 [
                     [
                         c.score,
-                        *(f"{100 * d:+.0f} ± {100 * e:.0f}%" for d, e in zip(c.change, c.change_error, strict=True)),
+                        *(
+                            f"{100 * d:+.0f} ± {100 * e:.0f}%"
+                            for d, e in zip(c.change, c.change_error, strict=True)
+                        ),
                     ]
                     for c in own
                 ],
             )
         )
     parts.append(
-        "Sizes at equal avoidable-miss rate (the share that some model could answer while none that can was called)"
+        "Sizes at equal avoidable-miss rate (the share that some model could answer while none "
+        "that can was called)"
     )
-    rows = [[row.benchmark, row.score, row.null, *(f"{size:.2f}" for size in row.size)] for row in result.service]
-    parts.append(reporting.text_table(["benchmark", "score", "null", *(f"{rate:g}" for rate in SERVICE)], rows))
+    rows = [
+        [row.benchmark, row.score, row.null, *(f"{size:.2f}" for size in row.size)]
+        for row in result.service
+    ]
+    parts.append(
+        reporting.text_table(
+            ["benchmark", "score", "null", *(f"{rate:g}" for rate in SERVICE)], rows
+        )
+    )
     return "\n\n".join(parts)
 
 
@@ -358,7 +426,8 @@ def verdicts(result: Result) -> str:
         if "0.1" in result.alphas:
             at = result.alphas.index("0.1")
             each = ", ".join(
-                f"{score} {100 * own[score].against_p[at]:+.0f} ± {100 * own[score].against_p_error[at]:.0f}%"
+                f"{score} {100 * own[score].against_p[at]:+.0f} ± "
+                f"{100 * own[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
                 if score in own
             )
@@ -382,7 +451,11 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
             "score": cell.score,
             "null": result.null,
             "alpha": alpha,
-            **{name: float(value[i]) for name, value in cell._asdict().items() if isinstance(value, np.ndarray)},
+            **{
+                name: float(value[i])
+                for name, value in cell._asdict().items()
+                if isinstance(value, np.ndarray)
+            },
         }
         for cell in result.cells
         for i, alpha in enumerate(result.alphas)
@@ -401,12 +474,16 @@ def figure(config: Config, result: Result, num_models: int) -> Figure:
         }
         for name in dict.fromkeys(cell.benchmark for cell in result.cells)
     }
-    return plotting.size_figure(panels, num_models, f"all calibration/test splits, null mode '{result.null}'")
+    return plotting.size_figure(
+        panels, num_models, f"all calibration/test splits, null mode '{result.null}'"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, compares, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(Config, "Compares the sizes of calibrated sets at the same risk.", arguments)
+    config = reporting.parse_config(
+        Config, "Compares the sizes of calibrated sets at the same risk.", arguments
+    )
     pool_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
         train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
@@ -423,14 +500,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     def write(folder: Path) -> None:
         reporting.write_json(
-            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+            folder / "results.json",
+            {"config": config, "environment": reporting.environment(), **result._asdict()},
         )
         reporting.write_csv(folder / "results.csv", csv_rows(result))
         (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
         reporting.write_figure(folder / "size.png", figure(config, result, len(test.models)))
 
     folder = reporting.finish(write, config.output)
-    print(f"In all {time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}")
+    print(
+        f"In all {time.perf_counter() - START:.1f} s. Written: "
+        f"{', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    )
     return 0
 
 

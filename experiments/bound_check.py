@@ -1,12 +1,13 @@
 """Checks RACER's risk bounds over thousands of random calibration/test splits and a hundred alphas.
 
     python experiments/bound_check.py                          # the embedded simulated pool
-    python experiments/bound_check.py --data FOLDER            # RouterDC's files: hashed n-grams and a k-NN router
-    python experiments/bound_check.py --scores FILE.npz        # scores [n, m] and correct [n, m] of any router
+    python experiments/bound_check.py --data FOLDER            # RouterDC's files: hashed n-grams
+    and a k-NN router python experiments/bound_check.py --scores FILE.npz        # scores [n, m] and
+    correct [n, m] of any router
 
-Each pool is split at random again and again. Every split calibrates a threshold for every alpha and measures the test
-part. The mean test risk must lie within the paper's bounds and on the exact law, up to Monte Carlo error; the exit
-status is 1 where it does not.
+Each pool is split at random again and again. Every split calibrates a threshold for every alpha and
+measures the test part. The mean test risk must lie within the paper's bounds and on the exact law,
+up to Monte Carlo error; the exit status is 1 where it does not.
 """
 
 import os
@@ -27,7 +28,13 @@ from scipy.special import ndtri
 from tqdm import tqdm
 
 from racer_jax.core.nonconformity import NullMode
-from racer_jax.montecarlo.bound_check import HISTOGRAM_ALPHA, SCORES, BoundCheck, Progress, check_bounds
+from racer_jax.montecarlo.bound_check import (
+    HISTOGRAM_ALPHA,
+    SCORES,
+    BoundCheck,
+    Progress,
+    check_bounds,
+)
 from racer_jax.plotting import risk as plotting
 from racer_jax.reporting import files as reporting
 from racer_jax.studies import runtime
@@ -45,25 +52,43 @@ MOST_BROKEN_SPLITS = 100
 class Config:
     """Options of the check."""
 
-    data: Annotated[Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"] = None
-    scores: Annotated[Path | None, "saved matrix: an .npz file with scores [n, m] and correct [n, m]"] = None
+    data: Annotated[
+        Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"
+    ] = None
+    scores: Annotated[
+        Path | None, "saved matrix: an .npz file with scores [n, m] and correct [n, m]"
+    ] = None
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.01:0.99:0.01"
     splits: Annotated[int, "number of random splits"] = 10_000
     calibration: Annotated[float, "share of each pool that calibrates"] = 0.5
-    validation: Annotated[float, "share set aside in each split, for choices that must not see the test part"] = 0.0
+    validation: Annotated[
+        float, "share set aside in each split, for choices that must not see the test part"
+    ] = 0.0
     seed: Annotated[int, "seed of the simulated pool, the tie-break and the splits"] = 0
-    nonconformity: Annotated[Literal["both", "gap", "inverse_probability"], "nonconformity score"] = "both"
+    nonconformity: Annotated[
+        Literal["both", "gap", "inverse_probability"], "nonconformity score"
+    ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True
-    label_rule: Annotated[str | None, "when a graded score counts as right, e.g. 'score > 0.5' (--data)"] = None
+    label_rule: Annotated[
+        str | None, "when a graded score counts as right, e.g. 'score > 0.5' (--data)"
+    ] = None
     quality: Annotated[Literal["weak", "fair", "strong"], "router of the simulated pool"] = "fair"
     neighbors: Annotated[int, "neighbours of the k-NN router (--data)"] = 100
-    significance: Annotated[float, "chance of a false alarm in the whole run, all cells together"] = 0.001
-    broken: Annotated[bool, "break exchangeability (test scores from a stale router): it must FAIL"] = False
+    significance: Annotated[
+        float, "chance of a false alarm in the whole run, all cells together"
+    ] = 0.001
+    broken: Annotated[
+        bool, "break exchangeability (test scores from a stale router): it must FAIL"
+    ] = False
     exact: Annotated[bool, "the exact laws alone, without random splits"] = False
-    processes: Annotated[int, "processes on this machine; 0: those of the cluster (Slurm, Cloud TPU)"] = 1
+    processes: Annotated[
+        int, "processes on this machine; 0: those of the cluster (Slurm, Cloud TPU)"
+    ] = 1
     output: Annotated[Path, "folder of the results"] = Path("results/bound_check")
-    cache: Annotated[Path | None, "folder that keeps compiled code from run to run; by default the user's cache"] = None
+    cache: Annotated[
+        Path | None, "folder that keeps compiled code from run to run; by default the user's cache"
+    ] = None
 
     def __post_init__(self) -> None:
         reporting.parse_alphas(self.alphas)
@@ -72,7 +97,10 @@ class Config:
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if self.exact and (self.broken or self.validation):
-            raise ValueError("exact laws are of exchangeable splits in two parts; got broken or validation as well")
+            raise ValueError(
+                "exact laws are of exchangeable splits in two parts; got broken or validation as "
+                "well"
+            )
         if self.processes < 0:
             raise ValueError(f"processes must be at least 0, got {self.processes}")
         for name in ("calibration", "significance"):
@@ -111,11 +139,15 @@ def load_pools(config: Config, key: jax.Array) -> list[ScoredPool]:
     if config.scores is not None:
         return matrix_pools(config.scores)
     if config.data is not None:
-        return routerdc_pools(config.data, label_rule=config.label_rule, num_neighbors=config.neighbors)
+        return routerdc_pools(
+            config.data, label_rule=config.label_rule, num_neighbors=config.neighbors
+        )
     return simulated_pools(key, config.quality)
 
 
-def run(config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progress = lambda _: None) -> Result:
+def run(
+    config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progress = lambda _: None
+) -> Result:
     """Checks every pool under every score; reads and writes nothing.
 
     Args:
@@ -129,7 +161,8 @@ def run(config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progr
     """
     alphas = reporting.parse_alphas(config.alphas)
     names = scores_of(config)
-    # Upper bound, lower bound and the law (from either side): four comparisons a cell share the significance.
+    # Upper bound, lower bound and the law (from either side): four comparisons a cell share the
+    # significance.
     num_tests = 4 * len(pools) * len(names) * len(alphas)
     z_limit = float(-ndtri(config.significance / num_tests))
 
@@ -153,10 +186,13 @@ def run(config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progr
             for i, name in enumerate(names)
         ]
 
-    # Each size of pool compiles anew, on one core: side by side they use all. Processes must keep one order of calls.
+    # Each size of pool compiles anew, on one core: side by side they use all. Processes must keep
+    # one order of calls.
     workers = (os.cpu_count() or 1) if jax.process_count() == 1 else 1
     with ThreadPoolExecutor(workers) as side_by_side:
-        checks = [check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks]
+        checks = [
+            check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks
+        ]
     return Result(alphas, checks, {pool.name: pool.note for pool in pools}, z_limit, num_tests)
 
 
@@ -172,7 +208,7 @@ def scores_of(config: Config) -> list[str]:
     return list(SCORES) if config.nonconformity == "both" else [config.nonconformity]
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def table(result: Result, cell: BoundCheck) -> str:
@@ -223,7 +259,9 @@ def table(result: Result, cell: BoundCheck) -> str:
 
 def csv_rows(result: Result) -> list[dict[str, Any]]:
     """A row for each pool, score and alpha."""
-    columns = [name for name, value in result.checks[0]._asdict().items() if isinstance(value, np.ndarray)]
+    columns = [
+        name for name, value in result.checks[0]._asdict().items() if isinstance(value, np.ndarray)
+    ]
     return [
         {
             "pool": cell.pool,
@@ -252,7 +290,9 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
     subtitle = f"{splits}, {len(alpha)} risk levels, null mode '{config.null}'"
     risk = {
         pool: {
-            label: plotting.RiskCurve(alpha, cell.risk, 3 * cell.risk_error, cell.lower, cell.upper, cell.exact)
+            label: plotting.RiskCurve(
+                alpha, cell.risk, 3 * cell.risk_error, cell.lower, cell.upper, cell.exact
+            )
             for label, cell in cells.items()
         }
         for pool, cells in by_pool.items()
@@ -267,10 +307,14 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
     }
     if first.histogram is not None:
         histograms = {
-            pool: {label: cell.histogram for label, cell in cells.items() if cell.histogram is not None}
+            pool: {
+                label: cell.histogram for label, cell in cells.items() if cell.histogram is not None
+            }
             for pool, cells in by_pool.items()
         }
-        pictures["histogram.png"] = plotting.histogram_figure(histograms, float(HISTOGRAM_ALPHA), subtitle)
+        pictures["histogram.png"] = plotting.histogram_figure(
+            histograms, float(HISTOGRAM_ALPHA), subtitle
+        )
     return pictures
 
 
@@ -300,7 +344,9 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, runs the check, prints and writes what it found; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    config = reporting.parse_config(Config, "Checks RACER's risk bounds over random splits.", arguments)
+    config = reporting.parse_config(
+        Config, "Checks RACER's risk bounds over random splits.", arguments
+    )
     if config.processes > 1 and not runtime.launched():
         return runtime.launch(__file__, arguments, config.processes)
     runtime.use_compilation_cache(config.cache)
@@ -334,7 +380,8 @@ def report(config: Config, result: Result, num_models: int, checking: float) -> 
 
     def write(folder: Path) -> None:
         reporting.write_json(
-            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+            folder / "results.json",
+            {"config": config, "environment": reporting.environment(), **result._asdict()},
         )
         reporting.write_csv(folder / "results.csv", csv_rows(result))
         for name, figure in figures(config, result, num_models).items():

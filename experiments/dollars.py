@@ -1,11 +1,13 @@
 """What alpha costs in dollars, and what a budget in dollars buys, on a table that knows the cost of every answer.
 
-    python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench, eleven models
-    python experiments/dollars.py                                                     # simulated prices
+    python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench,
+    eleven models python experiments/dollars.py
+    # simulated prices
 
-Orders are learned from training rows, the cost-aware ones from the training rows' mean cost of each model; what is
-reported is what the answers of the test rows did cost. Alphas: exact, over all calibration/test splits. Budgets: each
-split calibrates the largest threshold that keeps the expected cost within the budget; mean over random splits.
+Orders are learned from training rows, the cost-aware ones from the training rows' mean cost of each
+model; what is reported is what the answers of the test rows did cost. Alphas: exact, over all
+calibration/test splits. Budgets: each split calibrates the largest threshold that keeps the
+expected cost within the budget; mean over random splits.
 """
 
 import sys
@@ -48,10 +50,16 @@ MARGIN = 3.0
 class Config(OrdersConfig):
     """Options of the comparison."""
 
-    data: Annotated[Path | None, "a table with costs; the simulated pool with made-up prices when not given"] = None
+    data: Annotated[
+        Path | None, "a table with costs; the simulated pool with made-up prices when not given"
+    ] = None
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.02,0.05,0.1,0.15,0.2,0.3"
-    budgets: Annotated[str, "dollars a query, as shares of what calling every model costs"] = "0.05,0.1,0.2,0.4"
-    gamma: Annotated[float, "how much cost matters to the cost-aware orders: gain / cost^gamma"] = 0.5
+    budgets: Annotated[str, "dollars a query, as shares of what calling every model costs"] = (
+        "0.05,0.1,0.2,0.4"
+    )
+    gamma: Annotated[float, "how much cost matters to the cost-aware orders: gain / cost^gamma"] = (
+        0.5
+    )
     splits: Annotated[int, "random splits that measure the budgets"] = 200
     output: Annotated[Path, "folder of the results"] = Path("results/dollars")
 
@@ -112,7 +120,8 @@ class Result(NamedTuple):
       by_alpha: Alpha against dollars.
       by_budget: Budgets against what they buy.
       full: Dollars a query of calling every model, by benchmark.
-      cheapest: Dollars a query of an oracle that calls the cheapest right model, or none, by benchmark.
+      cheapest: Dollars a query of an oracle that calls the cheapest right model, or none, by
+        benchmark.
       notes: By benchmark, what was left out.
     """
 
@@ -179,13 +188,21 @@ def bought(
     for _ in range(config.splits):
         rows = rng.permutation(len(cost))
         calibration, test = rows[:num], rows[num:]
-        limit = calibrate_budget(nonconformity[calibration], cost[calibration], budget, most=most).threshold
+        limit = calibrate_budget(
+            nonconformity[calibration], cost[calibration], budget, most=most
+        ).threshold
         called = nonconformity[test, :-1] <= limit
         seen.append(
-            [(cost[test] * called).sum(axis=1).mean(), (critical[test] > limit).mean(), called.sum(axis=1).mean()]
+            [
+                (cost[test] * called).sum(axis=1).mean(),
+                (critical[test] > limit).mean(),
+                called.sum(axis=1).mean(),
+            ]
         )
     dollars, risk, size = np.mean(seen, axis=0)
-    return np.array([dollars, np.std([d for d, *_ in seen], ddof=1) / np.sqrt(config.splits), risk, size])
+    return np.array(
+        [dollars, np.std([d for d, *_ in seen], ddof=1) / np.sqrt(config.splits), risk, size]
+    )
 
 
 def all_orders(
@@ -195,9 +212,15 @@ def all_orders(
     x, z = hashed_embeddings(key, train, test)
     found = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
-    blend = RacerJ.fit(x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend)
-    found["static, cost-aware"] = lambda null: static(z, test.group, null, cost=price, gamma=config.gamma)
-    found["J blend, cost-aware"] = lambda null: blend(z, test.group, null, cost=price, gamma=config.gamma)
+    blend = RacerJ.fit(
+        x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend
+    )
+    found["static, cost-aware"] = lambda null: static(
+        z, test.group, null, cost=price, gamma=config.gamma
+    )
+    found["J blend, cost-aware"] = lambda null: blend(
+        z, test.group, null, cost=price, gamma=config.gamma
+    )
     return found
 
 
@@ -208,13 +231,15 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
       config: The options.
       key: A typed PRNG key.
       train: Training rows, with groups and costs.
-      test: Rows that calibrate and test, with costs; models and groups are those of training, or some of them.
+      test: Rows that calibrate and test, with costs; models and groups are those of training, or
+        some of them.
 
     Returns:
       The `Result`; its notes are empty.
 
     Raises:
-      ValueError: If a model of the test rows is not among those of the training rows, or a cost is not known.
+      ValueError: If a model of the test rows is not among those of the training rows, or a cost is
+        not known.
     """
     train = for_pool(train, test.models)
     train_cost, cost = known_costs(train), known_costs(test)
@@ -233,19 +258,30 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
         nonconformity = np.asarray(call(config.null))
         for i, name in enumerate(test.groups):
             rows = groups == name
-            own, own_ties, right, paid = nonconformity[rows], ties[rows], test.correct[rows], cost[rows]
+            own, own_ties, right, paid = (
+                nonconformity[rows],
+                ties[rows],
+                test.correct[rows],
+                cost[rows],
+            )
             spent = cumulative(own, np.asarray(own_ties), paid)
             pool = pool_steps(own, right, own_ties, metrics={"dollars": spent})
-            law = pool_law(pool, num_calibration=calibration_size(config.calibration, len(own)), alpha=alphas)
-            result.by_alpha.append(AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"]))
+            law = pool_law(
+                pool, num_calibration=calibration_size(config.calibration, len(own)), alpha=alphas
+            )
+            result.by_alpha.append(
+                AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"])
+            )
             for share in reporting.parse_alphas(config.budgets):
                 budget = float(share) * float(train_cost.sum(axis=1).mean())
-                split = bought(config, jax.random.fold_in(split_key, i), own, right, paid, most, budget)
+                split = bought(
+                    config, jax.random.fold_in(split_key, i), own, right, paid, most, budget
+                )
                 result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
     return result
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:
@@ -257,9 +293,17 @@ def tables(result: Result) -> str:
             f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode '{result.null}'; every "
             f"model {UNIT * full:.2f}, an oracle {UNIT * result.cheapest[name]:.3f}"
         )
-        lines = [[r.score, *(f"{UNIT * d:.2f} ({s:.2f})" for d, s in zip(r.dollars, r.size, strict=True))] for r in own]
+        lines = [
+            [
+                r.score,
+                *(f"{UNIT * d:.2f} ({s:.2f})" for d, s in zip(r.dollars, r.size, strict=True)),
+            ]
+            for r in own
+        ]
         parts.append(reporting.text_table(["", *result.alphas], lines))
-        parts.append(f"{name}: what a budget of so many dollars for {UNIT:,} queries buys, in expectation")
+        parts.append(
+            f"{name}: what a budget of so many dollars for {UNIT:,} queries buys, in expectation"
+        )
         lines = [
             [
                 b.score,
@@ -283,7 +327,15 @@ def kept(result: Result) -> bool:
 def csv_rows(result: Result) -> list[dict[str, Any]]:
     """A row for each benchmark, score and alpha or budget."""
     rows = [
-        {"benchmark": r.benchmark, "score": r.score, "alpha": a, "budget": "", "risk": k, "size": s, "dollars": d}
+        {
+            "benchmark": r.benchmark,
+            "score": r.score,
+            "alpha": a,
+            "budget": "",
+            "risk": k,
+            "size": s,
+            "dollars": d,
+        }
         for r in result.by_alpha
         for a, k, s, d in zip(result.alphas, r.risk, r.size, r.dollars, strict=True)
     ]
@@ -313,17 +365,25 @@ def figure(result: Result) -> Figure:
         panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")
     drawing.axes[0].set_ylabel(f"dollars for {UNIT:,} queries")
     drawing.axes[0].legend(frameon=False, fontsize=7)
-    drawing.suptitle(f"Alpha against dollars\nnull mode '{result.null}', all calibration/test splits")
+    drawing.suptitle(
+        f"Alpha against dollars\nnull mode '{result.null}', all calibration/test splits"
+    )
     return drawing
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
-    config = reporting.parse_config(Config, "What alpha costs in dollars, and what a budget buys.", arguments)
+    config = reporting.parse_config(
+        Config, "What alpha costs in dollars, and what a budget buys.", arguments
+    )
     data_key, train_key, test_key, run_key = jax.random.split(jax.random.key(config.seed), 4)
     try:
         train, test, notes = read_parts(
-            config.data, data_key, share=config.share, missing=config.missing, queries=config.queries
+            config.data,
+            data_key,
+            share=config.share,
+            missing=config.missing,
+            queries=config.queries,
         )
         if config.data is None:
             price = made_up_prices(train)
@@ -336,7 +396,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def write(folder: Path) -> None:
         reporting.write_json(
-            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+            folder / "results.json",
+            {"config": config, "environment": reporting.environment(), **result._asdict()},
         )
         reporting.write_csv(folder / "results.csv", csv_rows(result))
         (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")

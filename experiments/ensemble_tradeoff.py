@@ -1,10 +1,11 @@
 """Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved, and both accuracies.
 
     python experiments/ensemble_tradeoff.py                   # the embedded simulated pool
-    python experiments/ensemble_tradeoff.py --data FOLDER     # RouterBench, or any routing table with answers
+    python experiments/ensemble_tradeoff.py --data FOLDER     # RouterBench, or any routing table
+    with answers
 
-The full ensemble tunes its vote on the same validation parts, and breaks ties by the same router. Beside RACER stand
-the fixed numbers of models that need no calibration, and the best single model.
+The full ensemble tunes its vote on the same validation parts, and breaks ties by the same router.
+Beside RACER stand the fixed numbers of models that need no calibration, and the best single model.
 """
 
 import sys
@@ -75,7 +76,9 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Answers every benchmark in every way; reads and writes nothing.
 
     Raises:
@@ -91,7 +94,15 @@ def trades(studies: list[Votes]) -> Result:
 
         def row(name: str, way: str, alpha: str, router: str, votes: Votes = votes) -> Row:
             one, full = votes.ways[way], votes.ways[full_name(router)]
-            return Row(votes.name, name, alpha, saved(one, full), difference(one, full), one.mean, full.mean)
+            return Row(
+                votes.name,
+                name,
+                alpha,
+                saved(one, full),
+                difference(one, full),
+                one.mean,
+                full.mean,
+            )
 
         first = votes.routers[0]
         rows.append(row(BEST_SINGLE, BEST_SINGLE, "", first))
@@ -103,7 +114,10 @@ def trades(studies: list[Votes]) -> Result:
         for label in votes.choices:
             router, _, score = label.partition(" + ")
             rows.append(row(label, label, "chosen", router))
-            rows += [row(label, racer_name(router, score, alpha), alpha, router) for alpha in votes.alphas]
+            rows += [
+                row(label, racer_name(router, score, alpha), alpha, router)
+                for alpha in votes.alphas
+            ]
     return Result(rows, {votes.name: votes.notes for votes in studies})
 
 
@@ -123,11 +137,20 @@ def report(config: Config, result: Result) -> Report:
             for row in result.rows
             if row.benchmark == name and row.alpha in ("", "chosen")
         ]
-        header = ["way of answering", "calls saved", "gain over all models, tuned", "accuracy %", "all models %"]
+        header = [
+            "way of answering",
+            "calls saved",
+            "gain over all models, tuned",
+            "accuracy %",
+            "all models %",
+        ]
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
     chosen = [row for row in result.rows if row.alpha == "chosen"]
-    better, savings = sum(row.gain.mean > 0 for row in chosen), [100 * row.calls_saved for row in chosen]
+    better, savings = (
+        sum(row.gain.mean > 0 for row in chosen),
+        [100 * row.calls_saved for row in chosen],
+    )
     parts.append(
         f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
@@ -158,14 +181,22 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
     for row in result.rows:
         flat = row._asdict()
         gain = flat.pop("gain")
-        found.append(flat | {"gain": gain.mean, "gain_error": gain.error, "gain_split_error": gain.split_error})
+        found.append(
+            flat
+            | {"gain": gain.mean, "gain_error": gain.error, "gain_split_error": gain.split_error}
+        )
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, answers, prints and writes what it found; returns the exit status."""
     return run_experiment(
-        Config, "Accuracy gained over the full ensemble against calls saved.", run, report, num_repeats, arguments
+        Config,
+        "Accuracy gained over the full ensemble against calls saved.",
+        run,
+        report,
+        num_repeats,
+        arguments,
     )
 
 

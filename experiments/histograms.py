@@ -3,8 +3,8 @@
     python experiments/histograms.py                     # the embedded simulated pool
     python experiments/histograms.py --data FOLDER       # RouterDC's files
 
-The law of the test risk over random splits is exact. That of the size is exact in its mixture over the threshold, with
-normal components.
+The law of the test risk over random splits is exact. That of the size is exact in its mixture over
+the threshold, with normal components.
 """
 
 import sys
@@ -24,7 +24,14 @@ from racer_jax.montecarlo.trials import split_trials
 from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting import files as reporting
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, cells, num_cells, run_experiment, side_by_side
+from racer_jax.studies.runner import (
+    Progress,
+    Report,
+    cells,
+    num_cells,
+    run_experiment,
+    side_by_side,
+)
 
 METRICS = ("risk", "size")
 
@@ -59,7 +66,8 @@ class Row(NamedTuple):
       std: Standard deviation over splits.
       law_mean: Exact mean over all splits.
       law_std: Exact standard deviation over all splits.
-      distance: Largest difference between the distribution over splits and the law at the edges of the bins.
+      distance: Largest difference between the distribution over splits and the law at the edges of
+        the bins.
       spread: The histogram.
     """
 
@@ -87,10 +95,13 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Splits every benchmark under every router and score; reads and writes nothing.
 
-    The part that the other studies validate on is tested on here, so that the law of all splits is the law of these.
+    The part that the other studies validate on is tested on here, so that the law of all splits is
+    the law of these.
     """
 
     def cell(item: tuple[int, Benchmark, str, str]) -> list[Row]:
@@ -100,7 +111,11 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
         nonconformity = SCORES[score](benchmark.scores[router], config.null)
         pool = pool_steps(nonconformity, correct, tie_break(tie_key, nonconformity.shape))
         trials = split_trials(
-            trial_key, pool, num_calibration=num_calibration, alpha=config.alpha, num_trials=config.splits
+            trial_key,
+            pool,
+            num_calibration=num_calibration,
+            alpha=config.alpha,
+            num_trials=config.splits,
         )
         law = pool_law(pool, num_calibration=num_calibration, alpha=config.alpha)
         rows = []
@@ -128,14 +143,18 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
     return Result(rows, {benchmark.name: benchmark.notes for benchmark in benchmarks})
 
 
-def spread_of(metric: str, values: np.ndarray, law: SplitLaw, num_test: int, bins: int) -> study_plots.Spread:
+def spread_of(
+    metric: str, values: np.ndarray, law: SplitLaw, num_test: int, bins: int
+) -> study_plots.Spread:
     """Shares of the splits in bins, and what the law gives them."""
     edges = bin_edges(values, num_test, bins)
     if metric == "risk":
         expected = np.histogram(law.risk_support[0], edges, weights=law.risk_probability[0])[0]
     else:
         expected = np.diff([law.mixture[metric].cdf(edge)[0] for edge in edges])
-    return study_plots.Spread(edges, np.histogram(values, edges)[0] / len(values), expected, float(values.mean()))
+    return study_plots.Spread(
+        edges, np.histogram(values, edges)[0] / len(values), expected, float(values.mean())
+    )
 
 
 def bin_edges(values: np.ndarray, unit: int, bins: int) -> np.ndarray:
@@ -177,16 +196,35 @@ def report(config: Config, result: Result) -> Report:
     for row in result.rows:
         by_metric = panels.setdefault(row.benchmark, {}).setdefault(row.router, {})
         by_metric.setdefault(row.metric, {})[row.score] = row.spread
-    subtitle = f"{config.splits:,} random splits, encoder '{config.encoder}', null mode '{config.null}'"
+    subtitle = (
+        f"{config.splits:,} random splits, encoder '{config.encoder}', null mode '{config.null}'"
+    )
     figure = study_plots.spread_figure(float(config.alpha), panels, subtitle)
-    fields = ("benchmark", "router", "score", "metric", "mean", "law_mean", "std", "law_std", "distance")
+    fields = (
+        "benchmark",
+        "router",
+        "score",
+        "metric",
+        "mean",
+        "law_mean",
+        "std",
+        "law_std",
+        "distance",
+    )
     csv_rows = [{field: getattr(row, field) for field in fields} for row in result.rows]
     return Report("\n\n".join(parts), csv_rows, {"histograms.png": figure})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, splits, prints and writes what it found; returns the exit status."""
-    return run_experiment(Config, "Test risk and set size over splits at one alpha.", run, report, num_cells, arguments)
+    return run_experiment(
+        Config,
+        "Test risk and set size over splits at one alpha.",
+        run,
+        report,
+        num_cells,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python experiments/monitoring.py
 
-Streams of labelled feedback are simulated at a risk of exactly alpha (any alarm is false), and at a risk of 1.5 alpha
-from the start or from some query on. The monitor bets; the fixed-window test compares the misses of the last w queries
-with the binomial quantile, at every query, as a dashboard would.
+Streams of labelled feedback are simulated at a risk of exactly alpha (any alarm is false), and at a
+risk of 1.5 alpha from the start or from some query on. The monitor bets; the fixed-window test
+compares the misses of the last w queries with the binomial quantile, at every query, as a dashboard
+would.
 """
 
 import sys
@@ -75,14 +76,18 @@ class Scenario(NamedTuple):
 TILE = 1_000
 
 
-def first_alarms(key: jax.Array, *case: Any, num_streams: int, **sizes: int) -> tuple[np.ndarray, np.ndarray]:
+def first_alarms(
+    key: jax.Array, *case: Any, num_streams: int, **sizes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """First alarms of the monitor and of the fixed window, int32 `[s]` each, a tile of streams at a time."""
     words = tuple(jax.random.key_data(key))
     tiles = [
         _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
         for first in range(0, num_streams, TILE)
     ]
-    monitor, window = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*tiles, strict=True))
+    monitor, window = (
+        np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*tiles, strict=True)
+    )
     return monitor[:num_streams], window[:num_streams]
 
 
@@ -109,8 +114,12 @@ def _tile_alarms(
     def query(carry: tuple[jax.Array, ...], now: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         wealth, recent, in_window, alarm, window_alarm = carry
         bits = threefry(key, stream, jnp.full_like(stream, now.astype(jnp.uint32)))[0]
-        miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(now < change, risk_before, risk_after)
-        wealth = wager(wealth, left[now] - left[now + 1], jnp.where(miss[:, None], paid_miss, paid_hit))
+        miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
+            now < change, risk_before, risk_after
+        )
+        wealth = wager(
+            wealth, left[now] - left[now + 1], jnp.where(miss[:, None], paid_miss, paid_hit)
+        )
         wealth = jnp.minimum(wealth, 1e30)
         rich = wealth.sum(axis=1) + left[now + 1] >= threshold
         oldest = recent[now % window]
@@ -122,7 +131,13 @@ def _tile_alarms(
 
     never = jnp.full(num_streams, NEVER, jnp.int32)
     start = jnp.full((num_streams, len(RISK_RATIOS)), RiskMonitor(0.5).wealth[0], jnp.float32)
-    carry = (start, jnp.zeros((window, num_streams), bool), jnp.zeros(num_streams, jnp.int32), never, never)
+    carry = (
+        start,
+        jnp.zeros((window, num_streams), bool),
+        jnp.zeros(num_streams, jnp.int32),
+        never,
+        never,
+    )
     carry, _ = lax.scan(query, carry, jnp.arange(length, dtype=jnp.int32))
     return carry[3], carry[4]
 
@@ -159,16 +174,25 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
     found = []
     for scenario in scenarios:
         false_only = scenario.risk_after == config.alpha
-        for test, alarms in (("betting monitor", scenario.monitor), (f"window of {config.window}", scenario.window)):
+        for test, alarms in (
+            ("betting monitor", scenario.monitor),
+            (f"window of {config.window}", scenario.window),
+        ):
             early = alarms <= (config.length if false_only else scenario.change)
             delay = alarms[~early] - scenario.change
-            quantiles = np.quantile(delay, [0.5, 0.9], method="inverted_cdf") if len(delay) and not false_only else ()
+            quantiles = (
+                np.quantile(delay, [0.5, 0.9], method="inverted_cdf")
+                if len(delay) and not false_only
+                else ()
+            )
             found.append(
                 {
                     "scenario": scenario.name,
                     "test": test,
                     "false_alarms": float(early.mean()),
-                    "false_alarms_error": float(np.sqrt(early.mean() * (1 - early.mean()) / len(alarms))),
+                    "false_alarms_error": float(
+                        np.sqrt(early.mean() * (1 - early.mean()) / len(alarms))
+                    ),
                     "detected": float("nan")
                     if false_only
                     else float((alarms[~early] < NEVER).mean())
@@ -198,19 +222,26 @@ def table(found: list[dict[str, Any]], length: int) -> str:
         ]
         for row in found
     ]
-    return reporting.text_table(["scenario", "test", "false alarms", "detected", "median delay", "90% within"], lines)
+    return reporting.text_table(
+        ["scenario", "test", "false alarms", "detected", "median delay", "90% within"], lines
+    )
 
 
 def figure(config: Config, scenarios: list[Scenario]) -> Figure:
     """Share of the streams with an alarm, against the number of queries."""
     drawing = Figure(figsize=(10.5, 3.4), layout="constrained")
-    for panel, scenario in zip(drawing.subplots(1, len(scenarios), sharey=True), scenarios, strict=True):
+    for panel, scenario in zip(
+        drawing.subplots(1, len(scenarios), sharey=True), scenarios, strict=True
+    ):
         for name, alarms, color in (
             ("betting monitor", scenario.monitor, "#0072B2"),
             (f"window of {config.window}", scenario.window, "#D55E00"),
         ):
             at = np.sort(alarms[alarms < NEVER])
-            steps, shares = np.append(at, config.length), np.append(np.arange(1, len(at) + 1), len(at)) / len(alarms)
+            steps, shares = (
+                np.append(at, config.length),
+                np.append(np.arange(1, len(at) + 1), len(at)) / len(alarms),
+            )
             panel.step(steps, shares, where="post", color=color, label=name)
         panel.axhline(config.level, color="0.4", ls="--", lw=0.8, label=f"level {config.level:g}")
         if scenario.change:
@@ -224,7 +255,9 @@ def figure(config: Config, scenarios: list[Scenario]) -> Figure:
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, simulates, prints and writes; status 1 where false alarms are more frequent than promised."""
     start = time.perf_counter()
-    config = reporting.parse_config(Config, "Simulates the risk monitor: false alarms and detection delay.", arguments)
+    config = reporting.parse_config(
+        Config, "Simulates the risk monitor: false alarms and detection delay.", arguments
+    )
     scenarios = run(config, jax.random.key(config.seed))
     found = rows(config, scenarios)
     print(table(found, config.length))
@@ -233,7 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def write(folder: Path) -> None:
         reporting.write_json(
-            folder / "results.json", {"config": config, "environment": reporting.environment(), "rows": found}
+            folder / "results.json",
+            {"config": config, "environment": reporting.environment(), "rows": found},
         )
         reporting.write_csv(folder / "results.csv", found)
         (folder / "table.txt").write_text(table(found, config.length) + "\n", encoding="utf-8")

@@ -1,10 +1,12 @@
 """The whole paper in one run: every table and figure, the routers of each corpus trained once for all of them.
 
     python -m experiments.paper                     # the embedded simulated pool throughout
-    python -m experiments.paper --data FOLDER       # FOLDER/routerdc (correctness) and FOLDER/routerbench (answers)
+    python -m experiments.paper --data FOLDER       # FOLDER/routerdc (correctness) and
+    FOLDER/routerbench (answers)
 
-Table 2 and Figures 2, 5 and 8 need correctness alone and are made from RouterDC's files, the paper's own pool. Table 1
-and Figures 3, 6 and 7 need answers and are made from RouterBench. Each is also a command of its own.
+Table 2 and Figures 2, 5 and 8 need correctness alone and are made from RouterDC's files, the
+paper's own pool. Table 1 and Figures 3, 6 and 7 need answers and are made from RouterBench. Each is
+also a command of its own.
 """
 
 import sys
@@ -21,7 +23,14 @@ from typing import Annotated, Any
 import jax
 from tqdm import tqdm
 
-from experiments import accuracy_table, ensemble_tradeoff, histograms, risk_table, selection_heatmap, set_size
+from experiments import (
+    accuracy_table,
+    ensemble_tradeoff,
+    histograms,
+    risk_table,
+    selection_heatmap,
+    set_size,
+)
 from racer_jax.reporting import files as reporting
 from racer_jax.studies.benchmarks import EncoderName, StudyConfig, run_key, study
 from racer_jax.studies.runner import Report, publish, set_up
@@ -35,27 +44,45 @@ CORRECTNESS, ANSWERS = "routerdc", "routerbench"
 class Config:
     """Options of the run."""
 
-    data: Annotated[Path | None, "folder with routerdc/ and routerbench/; the simulated pool when not given"] = None
-    encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = "hashed"
-    routers: Annotated[str, "routers, listed: knn, mlp, routerdc; prior joins them for votes"] = "knn,mlp,routerdc"
+    data: Annotated[
+        Path | None, "folder with routerdc/ and routerbench/; the simulated pool when not given"
+    ] = None
+    encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = (
+        "hashed"
+    )
+    routers: Annotated[str, "routers, listed: knn, mlp, routerdc; prior joins them for votes"] = (
+        "knn,mlp,routerdc"
+    )
     queries: Annotated[int, "queries of each benchmark and part at most; 0 for all"] = 0
     risk_splits: Annotated[int, "random splits of Table 2 and of the histograms"] = 10_000
     splits: Annotated[int, "random splits of each training of the routers, for votes"] = 200
     repeats: Annotated[int, "trainings of the routers, for votes"] = 5
     seed: Annotated[int, "seed of everything"] = 0
-    cache: Annotated[Path | None, "folder that keeps router scores, embeddings and compiled code between runs"] = None
-    output: Annotated[Path, "folder of the results, with a folder for each table or figure"] = Path("results/paper")
+    cache: Annotated[
+        Path | None, "folder that keeps router scores, embeddings and compiled code between runs"
+    ] = None
+    output: Annotated[Path, "folder of the results, with a folder for each table or figure"] = Path(
+        "results/paper"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, makes everything, prints and writes it; returns the exit status."""
     begin = START if arguments is None else time.perf_counter()
     config = reporting.parse_config(Config, "Every table and figure of the paper.", arguments)
-    shared = {name: getattr(config, name) for name in ("encoder", "routers", "queries", "seed", "cache")}
-    correctness, answers = (None if config.data is None else config.data / part for part in (CORRECTNESS, ANSWERS))
+    shared = {
+        name: getattr(config, name) for name in ("encoder", "routers", "queries", "seed", "cache")
+    }
+    correctness, answers = (
+        None if config.data is None else config.data / part for part in (CORRECTNESS, ANSWERS)
+    )
 
     def configured(module: ModuleType, data: Path | None, **options: Any) -> Any:
-        return module.Config(data=data, output=config.output / module.__name__.split(".")[-1], **{**shared, **options})
+        return module.Config(
+            data=data,
+            output=config.output / module.__name__.split(".")[-1],
+            **{**shared, **options},
+        )
 
     try:
         set_up(StudyConfig(**shared))
@@ -92,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done(
                 accuracy_table,
                 own,
-                accuracy_table.tabulate(jax.random.split(run_key(own))[1], votes, [*answered, *silent], own),
+                accuracy_table.tabulate(
+                    jax.random.split(run_key(own))[1], votes, [*answered, *silent], own
+                ),
                 since,
             )
             for module, result in (

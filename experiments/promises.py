@@ -2,10 +2,12 @@
 
     python experiments/promises.py                                    # the embedded simulated pool
     python experiments/promises.py --data FOLDER                      # RouterDC's files
-    python experiments/promises.py --data TABLE --missing drop        # any table that racer_jax.data reads
+    python experiments/promises.py --data TABLE --missing drop        # any table that
+    racer_jax.data reads
 
-Orders are learned from training rows alone. Risks and sizes are exact: the mean over all calibration/test splits of
-each benchmark, nothing sampled. What alpha costs in dollars is in experiments/dollars.py.
+Orders are learned from training rows alone. Risks and sizes are exact: the mean over all
+calibration/test splits of each benchmark, nothing sampled. What alpha costs in dollars is in
+experiments/dollars.py.
 """
 
 import sys
@@ -50,7 +52,9 @@ class Config(OrdersConfig):
     """Options of the comparison."""
 
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.05,0.1,0.2,0.3"
-    deltas: Annotated[str, "chances of failure of the promises with high probability"] = "0.2,0.1,0.05,0.01"
+    deltas: Annotated[str, "chances of failure of the promises with high probability"] = (
+        "0.2,0.1,0.05,0.01"
+    )
     uniform: Annotated[float, "chance of failure of the promise for all alphas at once"] = 0.1
     output: Annotated[Path, "folder of the results"] = Path("results/promises")
 
@@ -81,7 +85,8 @@ class Promised(NamedTuple):
       budget: Calibration queries that may be missed; -1 where every model is called.
       risk: Exact mean test risk.
       size: Exact mean number of models called.
-      chance_above: Chance that calibration gives a threshold whose risk is above alpha, Beta(b + 1, n - b).
+      chance_above: Chance that calibration gives a threshold whose risk is above alpha, Beta(b + 1,
+        n - b).
     """
 
     benchmark: str
@@ -154,7 +159,7 @@ class Result(NamedTuple):
     notes: dict[str, str]
 
 
-# --- what is compared ------------------------------------------------------------------------------------------------
+# --- what is compared -----------------------------------------------------------------------------
 
 
 def level_of(budget: int, num: int) -> Level:
@@ -162,7 +167,9 @@ def level_of(budget: int, num: int) -> Level:
     return Fraction(2 * budget + 3, 2 * (num + 1))
 
 
-def promised(config: Config, benchmark: str, score: str, pool: Pool, alphas: tuple[str, ...]) -> list[Promised]:
+def promised(
+    config: Config, benchmark: str, score: str, pool: Pool, alphas: tuple[str, ...]
+) -> list[Promised]:
     """Every promise at every alpha, from the exact law."""
     num = calibration_size(config.calibration, pool.num_queries)
     budgets = {ON_AVERAGE: racer.miss_budget(alphas, num)}
@@ -172,9 +179,21 @@ def promised(config: Config, benchmark: str, score: str, pool: Pool, alphas: tup
     rows = []
     for promise, each in budgets.items():
         law = pool_law(pool, num_calibration=num, alpha=[level_of(int(b), num) for b in each])
-        above = [float(beta.sf(float(a), b + 1, num - b)) if b >= 0 else 0.0 for a, b in zip(alphas, each, strict=True)]
+        above = [
+            float(beta.sf(float(a), b + 1, num - b)) if b >= 0 else 0.0
+            for a, b in zip(alphas, each, strict=True)
+        ]
         rows += [
-            Promised(benchmark, score, promise, alpha, int(each[i]), law.risk_mean[i], law.size_mean[i], above[i])
+            Promised(
+                benchmark,
+                score,
+                promise,
+                alpha,
+                int(each[i]),
+                law.risk_mean[i],
+                law.size_mean[i],
+                above[i],
+            )
             for i, alpha in enumerate(alphas)
         ]
     return rows
@@ -188,7 +207,12 @@ def of_rows(steps: Steps, rows: np.ndarray) -> Steps:
 
 
 def grouped(
-    config: Config, score: str, nonconformity: np.ndarray, test: RoutingTable, ties: jax.Array, alphas: tuple[str, ...]
+    config: Config,
+    score: str,
+    nonconformity: np.ndarray,
+    test: RoutingTable,
+    ties: jax.Array,
+    alphas: tuple[str, ...],
 ) -> list[Grouped]:
     """Risk and size of each group, calibrated pooled and by group."""
     own = {name: np.array(test.group) == name for name in test.groups}
@@ -199,13 +223,20 @@ def grouped(
         for name, rows in own.items()
     }
     pool = pool._replace(metrics={**pool.metrics, **parts})
-    law = pool_law(pool, num_calibration=calibration_size(config.calibration, len(test)), alpha=alphas)
+    law = pool_law(
+        pool, num_calibration=calibration_size(config.calibration, len(test)), alpha=alphas
+    )
     found = []
     for i, alpha in enumerate(alphas):
         for name, rows in own.items():
-            part = [float(law.extra_mean[f"{metric} {name}"][i] / rows.mean()) for metric in ("risk", "size")]
+            part = [
+                float(law.extra_mean[f"{metric} {name}"][i] / rows.mean())
+                for metric in ("risk", "size")
+            ]
             found.append(Grouped(score, "pooled", alpha, name, *part))
-        found.append(Grouped(score, "pooled", alpha, "all", float(law.risk_mean[i]), float(law.size_mean[i])))
+        found.append(
+            Grouped(score, "pooled", alpha, "all", float(law.risk_mean[i]), float(law.size_mean[i]))
+        )
     by_group = {}
     for name, rows in own.items():
         pool = pool_steps(nonconformity[rows], test.correct[rows], ties[rows])
@@ -214,7 +245,8 @@ def grouped(
     for i, alpha in enumerate(alphas):
         each = np.array([(law.risk_mean[i], law.size_mean[i]) for law in by_group.values()])
         found += [
-            Grouped(score, "by group", alpha, name, *map(float, cell)) for name, cell in zip(own, each, strict=True)
+            Grouped(score, "by group", alpha, name, *map(float, cell))
+            for name, cell in zip(own, each, strict=True)
         ]
         mean = np.average(each, axis=0, weights=[rows.sum() for rows in own.values()])
         found.append(Grouped(score, "by group", alpha, "all", *map(float, mean)))
@@ -251,7 +283,8 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
       config: The options.
       key: A typed PRNG key.
       train: Training rows, with groups.
-      test: Rows that calibrate and test; models and groups are those of the training rows, or some of them.
+      test: Rows that calibrate and test; models and groups are those of the training rows, or some
+        of them.
 
     Returns:
       The `Result`; its notes are empty.
@@ -265,21 +298,25 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
     x, z = hashed_embeddings(encoder_key, train, test)
     ties = racer.tie_break(tie_key, (len(test), test.correct.shape[1] + 1))
     result = Result(alphas, config.null, [], [], [], {})
-    for score, call in orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend).items():
+    for score, call in orders(
+        x, train, z, test, neighbors=config.neighbors, blend=config.blend
+    ).items():
         nonconformity = np.asarray(call(config.null))
         for name in test.groups:
             rows = np.array(test.group) == name
             pool = pool_steps(nonconformity[rows], test.correct[rows], ties[rows])
             result.promised.extend(promised(config, name, score, pool, alphas))
             result.capped.extend(
-                capped(config, name, score, nonconformity[rows], test.correct[rows], ties[rows], alphas)
+                capped(
+                    config, name, score, nonconformity[rows], test.correct[rows], ties[rows], alphas
+                )
             )
         if len(test.groups) > 1:
             result.grouped.extend(grouped(config, score, nonconformity, test, ties, alphas))
     return result
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:
@@ -296,19 +333,26 @@ def tables(result: Result) -> str:
             f"null mode '{result.null}'"
         )
         lines = [
-            [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in each)] for head, each in cells.items()
+            [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in each)]
+            for head, each in cells.items()
         ]
         parts.append(reporting.text_table(["score", "promise", *alphas], lines))
     if result.grouped:
         names = list(dict.fromkeys(row.benchmark for row in result.grouped))
         table: dict[tuple[str, str, str], list[str]] = {}
         for g in result.grouped:
-            table.setdefault((g.score, g.calibration, g.alpha), []).append(f"{100 * g.risk:.1f}% / {g.size:.2f}")
+            table.setdefault((g.score, g.calibration, g.alpha), []).append(
+                f"{100 * g.risk:.1f}% / {g.size:.2f}"
+            )
         parts.append("One threshold for all benchmarks or one for each: risk / models called")
-        lines = [[*head, *each] for head, each in sorted(table.items(), key=lambda item: (item[0][0], item[0][2]))]
+        lines = [
+            [*head, *each]
+            for head, each in sorted(table.items(), key=lambda item: (item[0][0], item[0][2]))
+        ]
         parts.append(reporting.text_table(["score", "calibration", "alpha", *names], lines))
     parts.append(
-        "A cap on the number of models: the smallest alpha that can be attained, and models called at each alpha"
+        "A cap on the number of models: the smallest alpha that can be attained, and models "
+        "called at each alpha"
     )
     lines = [
         [
@@ -335,11 +379,21 @@ def verdicts(result: Result) -> str:
                 base.setdefault(row.benchmark, row.size)  # the promise on average comes first
                 if row.promise != ON_AVERAGE:
                     more.setdefault(row.promise, []).append(row.size / base[row.benchmark] - 1)
-        each = "; ".join(f"{p} {100 * min(m):+.0f} to {100 * max(m):+.0f}%" for p, m in more.items())
+        each = "; ".join(
+            f"{p} {100 * min(m):+.0f} to {100 * max(m):+.0f}%" for p, m in more.items()
+        )
         lines.append(f"{DRAWN}, alpha {alpha}, size against a promise on average: {each}")
-        own = {(g.calibration, g.benchmark): g for g in result.grouped if g.score == DRAWN and g.alpha == alpha}
+        own = {
+            (g.calibration, g.benchmark): g
+            for g in result.grouped
+            if g.score == DRAWN and g.alpha == alpha
+        }
         if own:
-            pooled = [100 * g.risk for (kind, name), g in own.items() if kind == "pooled" and name != "all"]
+            pooled = [
+                100 * g.risk
+                for (kind, name), g in own.items()
+                if kind == "pooled" and name != "all"
+            ]
             change = own["by group", "all"].size / own["pooled", "all"].size - 1
             lines.append(
                 f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from {min(pooled):.1f} to "
@@ -351,7 +405,11 @@ def verdicts(result: Result) -> str:
 def kept(result: Result) -> bool:
     """Whether no mean risk is above its alpha (not asked under the null mode `never`, where some are out of reach)."""
     rows = [(r.risk, r.alpha) for r in result.promised]
-    rows += [(g.risk, g.alpha) for g in result.grouped if g.calibration == "by group" or g.benchmark == "all"]
+    rows += [
+        (g.risk, g.alpha)
+        for g in result.grouped
+        if g.calibration == "by group" or g.benchmark == "all"
+    ]
     return result.null == "never" or all(risk <= float(alpha) + 1e-9 for risk, alpha in rows)
 
 
@@ -377,17 +435,37 @@ def figure(result: Result) -> Figure:
     alpha = "0.1" if "0.1" in result.alphas else result.alphas[0]
     promises = list(dict.fromkeys(row.promise for row in result.promised))
     for color, name in zip(colors, names, strict=False):
-        sizes = [r.size for r in result.promised if (r.benchmark, r.score, r.alpha) == (name, DRAWN, alpha)]
+        sizes = [
+            r.size
+            for r in result.promised
+            if (r.benchmark, r.score, r.alpha) == (name, DRAWN, alpha)
+        ]
         promise_panel.plot(range(len(promises)), sizes, "o-", color=color, ms=4, label=name)
         caps = [c for c in result.capped if (c.benchmark, c.score) == (name, DRAWN)]
-        cap_panel.plot([c.most for c in caps], [c.attainable for c in caps], "o-", color=color, ms=4, label=name)
-    promise_panel.set_xticks(range(len(promises)), [p.replace(", ", ",\n") for p in promises], fontsize=6.5)
+        cap_panel.plot(
+            [c.most for c in caps],
+            [c.attainable for c in caps],
+            "o-",
+            color=color,
+            ms=4,
+            label=name,
+        )
+    promise_panel.set_xticks(
+        range(len(promises)), [p.replace(", ", ",\n") for p in promises], fontsize=6.5
+    )
     promise_panel.set(title=f"models called at alpha = {alpha}", ylim=(0, None))
     promise_panel.legend(frameon=False, fontsize=7)
     cap_panel.set(title="smallest alpha under a cap", xlabel="most models called", ylim=(0, None))
     for shift, kind, color in ((-0.2, "pooled", colors[1]), (0.2, "by group", colors[0])):
         risks = [
-            next((g.risk for g in result.grouped if (g.score, g.calibration, g.alpha, g.benchmark) == cell), np.nan)
+            next(
+                (
+                    g.risk
+                    for g in result.grouped
+                    if (g.score, g.calibration, g.alpha, g.benchmark) == cell
+                ),
+                np.nan,
+            )
             for cell in ((DRAWN, kind, alpha, name) for name in names)
         ]
         group_panel.bar(np.arange(len(names)) + shift, risks, 0.38, color=color, label=kind)
@@ -395,7 +473,10 @@ def figure(result: Result) -> Figure:
     group_panel.set_xticks(range(len(names)), names, fontsize=7)
     group_panel.set(title="risk of each benchmark")
     group_panel.legend(frameon=False, fontsize=7)
-    drawing.suptitle(f"What sharper promises cost: {DRAWN}, null mode '{result.null}', all calibration/test splits")
+    drawing.suptitle(
+        f"What sharper promises cost: {DRAWN}, null mode '{result.null}', all calibration/test "
+        "splits"
+    )
     return drawing
 
 
@@ -405,7 +486,11 @@ def main(arguments: list[str] | None = None) -> int:
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
         train, test, notes = read_parts(
-            config.data, data_key, share=config.share, missing=config.missing, queries=config.queries
+            config.data,
+            data_key,
+            share=config.share,
+            missing=config.missing,
+            queries=config.queries,
         )
         result = run(config, run_key, train, test)._replace(notes=notes)
     except ValueError as error:
@@ -416,7 +501,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def write(folder: Path) -> None:
         reporting.write_json(
-            folder / "results.json", {"config": config, "environment": reporting.environment(), **result._asdict()}
+            folder / "results.json",
+            {"config": config, "environment": reporting.environment(), **result._asdict()},
         )
         reporting.write_csv(folder / "results.csv", csv_rows(result))
         (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")

@@ -4,9 +4,10 @@
     python experiments/risk_table.py --data FOLDER       # RouterDC's files
     python experiments/risk_table.py --data TABLE        # any routing table
 
-Each split calibrates on half of a benchmark and tests on 40% of it, as in the paper. The expectation is known exactly:
-floor(alpha (n + 1)) / (n + 1), for every router and score. A cell fails beyond the limit that leaves a chance of
-`significance` for one false alarm in the whole table.
+Each split calibrates on half of a benchmark and tests on 40% of it, as in the paper. The
+expectation is known exactly: floor(alpha (n + 1)) / (n + 1), for every router and score. A cell
+fails beyond the limit that leaves a chance of `significance` for one false alarm in the whole
+table.
 """
 
 import sys
@@ -27,7 +28,15 @@ from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting import files as reporting
 from racer_jax.risk_control import bounds as guarantees
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, cells, left_table, num_cells, run_experiment, side_by_side
+from racer_jax.studies.runner import (
+    Progress,
+    Report,
+    cells,
+    left_table,
+    num_cells,
+    run_experiment,
+    side_by_side,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,9 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Splits every benchmark under every router and score; reads and writes nothing."""
     alphas = reporting.parse_alphas(config.alphas)
 
@@ -114,7 +125,9 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
         )
         law = pool_law(pool, num_calibration=num_calibration, alpha=alphas).risk_mean
         error = trials["risk"].std / np.sqrt(config.splits)
-        distance = np.where(np.abs(trials["risk"].mean - law) < 1e-12, 0.0, trials["risk"].mean - law)
+        distance = np.where(
+            np.abs(trials["risk"].mean - law) < 1e-12, 0.0, trials["risk"].mean - law
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(distance == 0, 0.0, distance / error)
         progress(1)
@@ -146,8 +159,17 @@ def report(config: Config, result: Result) -> Report:
         rows = [row for row in result.rows if row.benchmark == name]
         first = rows[0]
         lines = [["law", *(f"{x:.4f}" for x in first.law), ""]]
-        lines += [[row.label, *(f"{x:.4f}" for x in row.risk), f"{np.abs(row.z).max():.2f}"] for row in rows]
-        lines.append(["± s.e., at most", *(f"{x:.4f}" for x in np.max([row.error for row in rows], axis=0)), ""])
+        lines += [
+            [row.label, *(f"{x:.4f}" for x in row.risk), f"{np.abs(row.z).max():.2f}"]
+            for row in rows
+        ]
+        lines.append(
+            [
+                "± s.e., at most",
+                *(f"{x:.4f}" for x in np.max([row.error for row in rows], axis=0)),
+                "",
+            ]
+        )
         title = f"{name}: {first.num_calibration} calibration, {first.num_test} test queries, {config.splits:,} splits"
         table = left_table(["mean test risk", *result.alphas, "max |z|"], lines)
         notes = "".join(f"\n  {note}" for note in result.notes[name])
@@ -167,7 +189,9 @@ def report(config: Config, result: Result) -> Report:
         }
         for name in names
     }
-    subtitle = f"{config.splits:,} random splits, encoder '{config.encoder}', null mode '{config.null}'"
+    subtitle = (
+        f"{config.splits:,} random splits, encoder '{config.encoder}', null mode '{config.null}'"
+    )
     csv_rows = [
         {
             "benchmark": row.benchmark,

@@ -1,11 +1,12 @@
 """Figure 6 of the paper: which alpha and which vote each split chooses on its validation part.
 
     python experiments/selection_heatmap.py                   # the embedded simulated pool
-    python experiments/selection_heatmap.py --data FOLDER     # RouterBench, or any routing table with answers
-    python experiments/selection_heatmap.py --tolerance 0     # the best on validation, as the paper chooses
+    python experiments/selection_heatmap.py --data FOLDER     # RouterBench, or any routing table
+    with answers python experiments/selection_heatmap.py --tolerance 0     # the best on validation,
+    as the paper chooses
 
-Temperatures of one weighting count together. Within one standard error of the best the smallest set is chosen, so that
-noise of a small validation part does not call models for nothing.
+Temperatures of one weighting count together. Within one standard error of the best the smallest set
+is chosen, so that noise of a small validation part does not call models for nothing.
 """
 
 import sys
@@ -61,7 +62,9 @@ class Result(NamedTuple):
     notes: dict[str, tuple[str, ...]]
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Lets every split choose; reads and writes nothing.
 
     Raises:
@@ -72,9 +75,13 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
 
 def choices(studies: list[Votes]) -> Result:
     """What the splits chose in votes that were counted."""
-    rows = [Row(votes.name, label, share) for votes in studies for label, share in votes.choices.items()]
+    rows = [
+        Row(votes.name, label, share) for votes in studies for label, share in votes.choices.items()
+    ]
     weightings = {votes.name: votes.weightings for votes in studies}
-    return Result(studies[0].alphas, weightings, rows, {votes.name: votes.notes for votes in studies})
+    return Result(
+        studies[0].alphas, weightings, rows, {votes.name: votes.notes for votes in studies}
+    )
 
 
 def report(config: Config, result: Result) -> Report:
@@ -83,7 +90,13 @@ def report(config: Config, result: Result) -> Report:
     for name, weightings in result.weightings.items():
         rows = [row for row in result.rows if row.benchmark == name]
         lines = [
-            [row.label, *(f"{100 * share:.0f}" for share in (*row.share.sum(axis=1), *row.share.sum(axis=0)))]
+            [
+                row.label,
+                *(
+                    f"{100 * share:.0f}"
+                    for share in (*row.share.sum(axis=1), *row.share.sum(axis=0))
+                ),
+            ]
             for row in rows
         ]
         header = ["% of splits that chose", *(f"a {alpha}" for alpha in result.alphas), *weightings]
@@ -95,7 +108,13 @@ def report(config: Config, result: Result) -> Report:
         f"{config.tolerance:g} standard errors of the best"
     )
     csv_rows = [
-        {"benchmark": row.benchmark, "label": row.label, "alpha": alpha, "weighting": weighting, "share": share}
+        {
+            "benchmark": row.benchmark,
+            "label": row.label,
+            "alpha": alpha,
+            "weighting": weighting,
+            "share": share,
+        }
         for row in result.rows
         for alpha, shares in zip(result.alphas, row.share.tolist(), strict=True)
         for weighting, share in zip(result.weightings[row.benchmark], shares, strict=True)
@@ -107,7 +126,12 @@ def report(config: Config, result: Result) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, lets the splits choose, prints and writes what it found; returns the exit status."""
     return run_experiment(
-        Config, "The alpha and the vote that splits choose on validation.", run, report, num_repeats, arguments
+        Config,
+        "The alpha and the vote that splits choose on validation.",
+        run,
+        report,
+        num_repeats,
+        arguments,
     )
 
 

@@ -4,10 +4,11 @@
     python experiments/set_size.py --data FOLDER       # RouterDC's files
     python experiments/set_size.py --data FOLDER --null free
 
-Nothing is sampled: sizes are exact means over all calibration/test splits. Baselines: the static order, a greedy cover
-of the training rows that does not look at the query, thresholded and calibrated like any score; and the oracle, which
-calls one right model on just as many queries as alpha demands. The avoidable-miss rate stands beside the size, because
-a null model that covers unanswerable queries lowers the risk and answers nobody.
+Nothing is sampled: sizes are exact means over all calibration/test splits. Baselines: the static
+order, a greedy cover of the training rows that does not look at the query, thresholded and
+calibrated like any score; and the oracle, which calls one right model on just as many queries as
+alpha demands. The avoidable-miss rate stands beside the size, because a null model that covers
+unanswerable queries lowers the risk and answers nobody.
 """
 
 import sys
@@ -94,7 +95,9 @@ def oracle(name: str, correct: np.ndarray, null: str, alphas: tuple[str, ...]) -
     return Row(name, ORACLE, correct.shape[1], risk, size, missed)
 
 
-def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None) -> Result:
+def run(
+    key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
+) -> Result:
     """Exact sizes of every router, score and baseline; reads and writes nothing."""
     alphas = reporting.parse_alphas(config.alphas)
     rows, notes, number = [], {}, 0
@@ -103,7 +106,8 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
         num_calibration, _ = benchmark.part_sizes
         notes[benchmark.name] = benchmark.notes
         static = jnp.broadcast_to(
-            static_order(benchmark.train.correct, config.null)[None], (len(correct), correct.shape[1] + 1)
+            static_order(benchmark.train.correct, config.null)[None],
+            (len(correct), correct.shape[1] + 1),
         )
         scored = {
             f"{ROUTERS[router]} + {score}": nonconformity_of(scores, config.null)
@@ -112,9 +116,20 @@ def run(key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: P
         }
         for label, nonconformity in (scored | {STATIC: static}).items():
             ties = tie_break(jax.random.fold_in(key, number), nonconformity.shape)
-            law = pool_law(pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas)
+            law = pool_law(
+                pool_steps(nonconformity, correct, ties),
+                num_calibration=num_calibration,
+                alpha=alphas,
+            )
             rows.append(
-                Row(benchmark.name, label, correct.shape[1], law.risk_mean, law.size_mean, law.avoidable_miss_mean)
+                Row(
+                    benchmark.name,
+                    label,
+                    correct.shape[1],
+                    law.risk_mean,
+                    law.size_mean,
+                    law.avoidable_miss_mean,
+                )
             )
             number += 1
             progress(1)
@@ -134,7 +149,9 @@ def report(config: Config, result: Result) -> Report:
             for row in result.rows
             if row.benchmark == name
         ]
-        table = left_table(["models called (avoidable misses)", *(result.alphas[i] for i in shown)], lines)
+        table = left_table(
+            ["models called (avoidable misses)", *(result.alphas[i] for i in shown)], lines
+        )
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}, null mode '{config.null}'{notes}\n{table}")
     alpha = np.array([float(a) for a in result.alphas])
@@ -159,7 +176,9 @@ def report(config: Config, result: Result) -> Report:
             "label": row.label,
             "null": config.null,
             "alpha": alpha_,
-            **{field: float(getattr(row, field)[i]) for field in ("risk", "size", "avoidable_miss")},
+            **{
+                field: float(getattr(row, field)[i]) for field in ("risk", "size", "avoidable_miss")
+            },
         }
         for row in result.rows
         for i, alpha_ in enumerate(result.alphas)

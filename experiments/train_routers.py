@@ -3,10 +3,11 @@
     python experiments/train_routers.py                        # the embedded simulated pool
     python experiments/train_routers.py --data FOLDER          # RouterDC's files
 
-Every seed fits an encoder on the union of the training files and trains a k-NN router (KNNR), a multilayer perceptron
-(MLPR) and a RouterDC head on its embeddings. Each router then sends every test query to the model it scores highest;
-the table gives the share answered rightly. The exit status is 1 where a router does not beat the best global single
-model, or on RouterDC's files misses the accuracy that is expected of it.
+Every seed fits an encoder on the union of the training files and trains a k-NN router (KNNR), a
+multilayer perceptron (MLPR) and a RouterDC head on its embeddings. Each router then sends every
+test query to the model it scores highest; the table gives the share answered rightly. The exit
+status is 1 where a router does not beat the best global single model, or on RouterDC's files misses
+the accuracy that is expected of it.
 """
 
 import sys
@@ -36,16 +37,25 @@ from racer_jax.routers.routerdc import RouterDCConfig
 # Mean accuracy over RouterDC's four test files that is expected with the encoder "both".
 EXPECTED = {"KNNR": 0.585, "MLPR": 0.585, "RouterDC": 0.580}
 ROUTERS = tuple(EXPECTED)
-BASELINES = ("random", "best global single", "best single in hindsight", "best single per benchmark", "oracle")
+BASELINES = (
+    "random",
+    "best global single",
+    "best single in hindsight",
+    "best single per benchmark",
+    "oracle",
+)
 
 
 @dataclass(frozen=True)
 class Config:
     """Options of the comparison."""
 
-    data: Annotated[Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"] = None
+    data: Annotated[
+        Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"
+    ] = None
     encoder: Annotated[
-        Literal["hashed", "minilm", "both"], "hashed n-grams with SVD, all-MiniLM-L6-v2 (extra minilm), or both joined"
+        Literal["hashed", "minilm", "both"],
+        "hashed n-grams with SVD, all-MiniLM-L6-v2 (extra minilm), or both joined",
     ] = "both"
     dim: Annotated[int, "columns kept by the SVD of the hashed n-grams"] = 256
     neighbors: Annotated[int, "neighbours of KNNR"] = 100
@@ -53,7 +63,9 @@ class Config:
     rounds: Annotated[int, "rounds of 100 steps of RouterDC"] = 10
     seeds: Annotated[int, "number of seeds"] = 3
     seed: Annotated[int, "the first seed"] = 0
-    cache: Annotated[Path | None, "folder that keeps the embeddings of all-MiniLM-L6-v2 between runs"] = None
+    cache: Annotated[
+        Path | None, "folder that keeps the embeddings of all-MiniLM-L6-v2 between runs"
+    ] = None
     output: Annotated[Path, "folder of the results"] = Path("results/train_routers")
 
     def __post_init__(self) -> None:
@@ -131,23 +143,29 @@ def load_tables(config: Config) -> tuple[RoutingTable, RoutingTable]:
     if config.data is not None:
         return read_routerdc_parts(config.data)
     pool = simulated_pool(jax.random.key(config.seed))
-    return concat([part.train for part in pool.values()]), concat([part.test for part in pool.values()])
+    return concat([part.train for part in pool.values()]), concat(
+        [part.test for part in pool.values()]
+    )
 
 
 def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[str, float]], str]:
     """Accuracy of the baselines by benchmark, and the best global single model.
 
-    Single models are chosen on the training queries, but for the one in hindsight: of all models, it has the highest
-    mean over the test benchmarks.
+    Single models are chosen on the training queries, but for the one in hindsight: of all models,
+    it has the highest mean over the test benchmarks.
     """
     best = int(train.correct.mean(axis=0).argmax())
-    means = np.mean([test.select(group=group).correct.mean(axis=0) for group in test.groups], axis=0)
+    means = np.mean(
+        [test.select(group=group).correct.mean(axis=0) for group in test.groups], axis=0
+    )
     rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for group in test.groups:
         correct = test.select(group=group).correct
         own = int(train.select(group=group).correct.mean(axis=0).argmax())
         single = (correct[:, model].mean() for model in (best, int(means.argmax()), own))
-        for name, share in zip(BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True):
+        for name, share in zip(
+            BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True
+        ):
             rows[name][group] = float(share)
     return rows, train.models[best]
 
@@ -182,14 +200,21 @@ def run(
     cells = []
     for seed in range(config.seed, config.seed + config.seeds):
         encoder_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(configs))
-        parts = [] if config.encoder == "minilm" else [ReducedEncoder.fit(encoder_key, train.texts, config.dim, hashed)]
+        parts = (
+            []
+            if config.encoder == "minilm"
+            else [ReducedEncoder.fit(encoder_key, train.texts, config.dim, hashed)]
+        )
         encoder = Remembering(JoinedEncoder((*parts, *([fixed] if fixed is not None else []))))
         encoder.encode(train.texts)
         for key, (name, settings) in zip(keys, configs.items(), strict=True):
             start = time.perf_counter()
             router, report = fit(key, train, settings, encoder)
             seconds = time.perf_counter() - start
-            accuracy = {group: routing_accuracy(router(part.texts), part.correct) for group, part in groups.items()}
+            accuracy = {
+                group: routing_accuracy(router(part.texts), part.correct)
+                for group, part in groups.items()
+            }
             num_steps, problems = (0, ()) if report is None else (report.num_steps, report.problems)
             cells.append(Cell(name, seed, accuracy, seconds, num_steps, problems))
             progress(1)
@@ -206,13 +231,16 @@ def failures(config: Config, result: Result) -> list[str]:
     for router in ROUTERS:
         mean = float(np.mean([cell.mean for cell in result.of(router)]))
         if mean <= bar:
-            found.append(f"{router} {mean:.1%} does not beat the best global single model in hindsight, {bar:.1%}")
+            found.append(
+                f"{router} {mean:.1%} does not beat the best global single model in hindsight, "
+                f"{bar:.1%}"
+            )
         if expected and mean < EXPECTED[router]:
             found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
     return found
 
 
-# --- what a reader sees ----------------------------------------------------------------------------------------------
+# --- what a reader sees ---------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:
@@ -263,28 +291,38 @@ def figure(result: Result) -> Figure:
         panels = picture.subplots(1, len(names), squeeze=False)[0]
         for panel, name in zip(panels, names, strict=True):
             for x, (router, color) in enumerate(zip(ROUTERS, colors, strict=True)):
-                values = [cell.mean if name == "mean" else cell.accuracy[name] for cell in result.of(router)]
+                values = [
+                    cell.mean if name == "mean" else cell.accuracy[name]
+                    for cell in result.of(router)
+                ]
                 panel.plot([x] * len(values), values, "o", color=color, ms=5, alpha=0.7)
                 panel.plot([x - 0.3, x + 0.3], [np.mean(values)] * 2, color=color, lw=2)
             for baseline, (gray, dash) in lines.items():
                 by_group = result.baselines[baseline]
-                value = float(np.mean(list(by_group.values()))) if name == "mean" else by_group[name]
+                value = (
+                    float(np.mean(list(by_group.values()))) if name == "mean" else by_group[name]
+                )
                 panel.axhline(value, color=gray, ls=dash, lw=1, label=baseline)
             panel.set_title(name)
             panel.set_xticks(range(len(ROUTERS)), ROUTERS, rotation=30)
             panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         panels[0].set_ylabel("test queries answered rightly")
         handles, labels = panels[0].get_legend_handles_labels()
-        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        picture.legend(
+            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False
+        )
         picture.suptitle(
-            "Accuracy of the one model that each router chooses: a dot for each seed, a bar for their mean"
+            "Accuracy of the one model that each router chooses: a dot for each seed, a bar for "
+            "their mean"
         )
     return picture
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, trains, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(Config, "Trains the base routers and compares them with the baselines.", arguments)
+    config = reporting.parse_config(
+        Config, "Trains the base routers and compares them with the baselines.", arguments
+    )
     start = time.perf_counter()
     try:
         train, test = load_tables(config)
@@ -314,7 +352,10 @@ def main(arguments: list[str] | None = None) -> int:
     for failure in result.failures:
         print(f"FAIL: {failure}")
     if not result.failures:
-        print("PASS: every router beats the best global single model and is as good as expected of it.")
+        print(
+            "PASS: every router beats the best global single model and is as good as expected of "
+            "it."
+        )
 
     def write(folder: Path) -> None:
         details = {"config": config, "environment": reporting.environment(), "result": result}
@@ -323,7 +364,10 @@ def main(arguments: list[str] | None = None) -> int:
         reporting.write_figure(folder / "accuracy.png", figure(result))
 
     folder = reporting.finish(write, config.output)
-    print(f"Wrote results.json, results.csv and accuracy.png to {folder}; in all {time.perf_counter() - start:.0f} s.")
+    print(
+        f"Wrote results.json, results.csv and accuracy.png to {folder}; in all "
+        f"{time.perf_counter() - start:.0f} s."
+    )
     return 1 if result.failures else 0
 
 

@@ -5,8 +5,20 @@ from racer_jax._lazy import attach
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
     from racer_jax.core.calibration import calibrate, critical_scores, miss_budget
-    from racer_jax.core.nonconformity import augment, gap, inverse_probability, null_score, tie_break
-    from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+    from racer_jax.core.nonconformity import (
+        augment,
+        gap,
+        inverse_probability,
+        null_score,
+        tie_break,
+    )
+    from racer_jax.core.prediction_sets import (
+        abstains,
+        avoidably_missed,
+        misrouted,
+        prediction_sets,
+        set_size,
+    )
     from racer_jax.data.load import load
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
@@ -32,12 +44,19 @@ __all__ = [
     "tie_break",
 ]
 
-# Each name is imported when it is first asked for, and nothing beside it: the command has to be ready for Ctrl-C before
-# JAX is there, which takes a second, and whoever calibrates does not wait for Flax.
+# Each name is imported when it is first asked for, and nothing beside it: the command has to be
+# ready for Ctrl-C before JAX is there, which takes a second, and whoever calibrates does not wait
+# for Flax.
 _HOMES = {
     "core.calibration": ("calibrate", "critical_scores", "miss_budget"),
     "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),
-    "core.prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "core.prediction_sets": (
+        "abstains",
+        "avoidably_missed",
+        "misrouted",
+        "prediction_sets",
+        "set_size",
+    ),
     "data.load": ("load",),
     "data.table": ("RoutingTable",),
     "racer.racer": ("Racer",),

@@ -1,8 +1,8 @@
 """The `racer-jax` command, and `python -m racer_jax`: ready for Ctrl-C before anything heavy is imported.
 
-While modules are imported nothing is being written, so an interrupt says its line and is gone. Later it is raised, so
-that what is half written is taken away, and said once that is done. Nothing here is imported but what Python has
-imported itself by then.
+While modules are imported nothing is being written, so an interrupt says its line and is gone.
+Later it is raised, so that what is half written is taken away, and said once that is done. Nothing
+here is imported but what Python has imported itself by then.
 """
 
 # `signal` takes ten milliseconds to import, for its enumerations; this is what it wraps.
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INTERRUPTED = 130
-# One Ctrl-C may come more than once, by an impatient finger; what it has started may be finished first.
+# One Ctrl-C may come more than once, by an impatient finger; what it has started may be finished
+# first.
 _SAME_SECONDS = 1.0
 _LINE = b"racer-jax: interrupted\n"
 
@@ -61,7 +62,8 @@ def _unraisable(found: "sys.UnraisableHookArgs") -> None:
 
 def main() -> int:
     """Runs the command of this process; returns its exit status."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `nohup racer-jax ... &`: so it stays
+    # as in `nohup racer-jax ... &`: so it stays
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         from racer_jax.cli.main import main as run
 
         return run()
@@ -79,9 +81,11 @@ def main() -> int:
         os.write(2, _LINE)
         status = INTERRUPTED
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; what is left is Python's own end
+        # all is done; what is left is Python's own end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _state.interrupted:
-        # What was half written is gone. XLA, interrupted while it compiles, does not survive an orderly end.
+        # What was half written is gone. XLA, interrupted while it compiles, does not survive an
+        # orderly end.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()

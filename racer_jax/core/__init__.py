@@ -1,7 +1,7 @@
 """The method itself: nonconformity, calibration, prediction sets, votes.
 
-Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and nothing else of this
-package.
+Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and
+nothing else of this package.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +10,12 @@ from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
     from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
-    from racer_jax.core.calibration import calibrate, critical_scores, miss_budget, threshold_at_rank
+    from racer_jax.core.calibration import (
+        calibrate,
+        critical_scores,
+        miss_budget,
+        threshold_at_rank,
+    )
     from racer_jax.core.nonconformity import (
         TieBroken,
         augment,
@@ -21,7 +26,13 @@ if TYPE_CHECKING:
         smooth,
         tie_break,
     )
-    from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+    from racer_jax.core.prediction_sets import (
+        abstains,
+        avoidably_missed,
+        misrouted,
+        prediction_sets,
+        set_size,
+    )
 
 _HOMES = {
     "aggregation": (

@@ -1,20 +1,22 @@
 r"""Aggregation: the answers of the models called become one answer (Section 3.3 of the paper).
 
-Answers are integer codes, one code for each distinct answer of a query; -1 means that a model gave no answer, and it
-then casts no vote. A vote adds up softmax weights over the called models,
+Answers are integer codes, one code for each distinct answer of a query; -1 means that a model gave
+no answer, and it then casts no vote. A vote adds up softmax weights over the called models,
 
   a* = argmax_a sum_{m in S: a_m = a} softmax_S(w / T)_m,
 
-and majority is its limit T = inf. Ties go to the answer whose voters have the highest mean router score, then to the
-smallest code. If nobody answered, the system abstains: -1.
+and majority is its limit T = inf. Ties go to the answer whose voters have the highest mean router
+score, then to the smallest code. If nobody answered, the system abstains: -1.
 
-Exactness. Two answers are compared by the sign of the difference of their sums, never by two rounded sums: equal
-weights cancel as integers, and what is left is taken relative to its largest term. So answers tie exactly when they
-should (for finite T: iff their voters' weights are equal one by one), no weight is lost at T = .01, none overflows, and
-T = inf counts votes. The rest is float32: sums that differ by less than one part in some 10^6 may come out either way.
+Exactness. Two answers are compared by the sign of the difference of their sums, never by two
+rounded sums: equal weights cancel as integers, and what is left is taken relative to its largest
+term. So answers tie exactly when they should (for finite T: iff their voters' weights are equal one
+by one), no weight is lost at T = .01, none overflows, and T = inf counts votes. The rest is
+float32: sums that differ by less than one part in some 10^6 may come out either way.
 
-Every set is a prefix of its query's models in order of nonconformity, so `prefix_answers` finds the answer of every set
-a query can have in one pass: a model that joins can only make its own answer win.
+Every set is a prefix of its query's models in order of nonconformity, so `prefix_answers` finds the
+answer of every set a query can have in one pass: a model that joins can only make its own answer
+win.
 """
 
 from math import inf
@@ -37,7 +39,8 @@ from racer_jax.core.checks import (
 )
 
 NO_ANSWER = -1
-# Binary digits to which mean router scores are compared: every float32 down to 2**-25 to its last digit.
+# Binary digits to which mean router scores are compared: every float32 down to 2**-25 to its last
+# digit.
 _SCORE_DIGITS = 48
 
 
@@ -47,10 +50,12 @@ def answer_codes(answers: Any) -> np.ndarray:
     Runs on the host, once.
 
     Args:
-      answers: Hashable answers that sort among themselves, such as strings; None where a model gave none; `[n, m]`.
+      answers: Hashable answers that sort among themselves, such as strings; None where a model gave
+        none; `[n, m]`.
 
     Returns:
-      int32 `[n, m]`: the place of the answer among the sorted distinct answers of its query, -1 for None.
+      int32 `[n, m]`: the place of the answer among the sorted distinct answers of its query, -1 for
+      None.
 
     Raises:
       ValueError: If `answers` does not have two axes.
@@ -73,7 +78,8 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
 
     Args:
       scores: Router scores in [0, 1], floating, `[..., m]`.
-      margin: Scores are first clipped to [margin, 1 - margin], so that no model decides alone; in (0, 0.5).
+      margin: Scores are first clipped to [margin, 1 - margin], so that no model decides alone; in
+        (0, 0.5).
 
     Returns:
       `[..., m]`, the dtype of `scores`; finite.
@@ -113,7 +119,9 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
-        raise ValueError(f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}")
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
+        )
     real = nonconformity[..., :-1]
     if tie_break is None:
         return jnp.argsort(real, axis=-1, stable=True).astype(jnp.int32)
@@ -139,13 +147,16 @@ def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array
     bits = 30 - 2 * limbs.shape[-1].bit_length()
     signed = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
     difference, rest = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    for limb in limbs[::-1]:  # carries run from the last limb to the first; what stays behind them is not negative
+    # carries run from the last limb to the first; what stays behind them is not negative
+    for limb in limbs[::-1]:
         difference = (difference >> bits) + jnp.sum(limb * signed)
         rest = rest | (difference & ((1 << bits) - 1) != 0)
     return jnp.where(difference != 0, jnp.sign(difference), rest)
 
 
-def _weight_sign(weights: jax.Array, temperature: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array:
+def _weight_sign(
+    weights: jax.Array, temperature: jax.Array, mine: jax.Array, other: jax.Array
+) -> jax.Array:
     """Sign of the difference of the sums of exp(w / T) over the voters `mine` and over `other`."""
     signed = mine.astype(jnp.int32) - other.astype(jnp.int32)
     index = jnp.arange(weights.shape[0])
@@ -155,24 +166,38 @@ def _weight_sign(weights: jax.Array, temperature: jax.Array, mine: jax.Array, ot
     counts = jnp.where(first, jnp.sum(equal * signed[None, :], axis=-1), 0)
     left = counts != 0
     below = jnp.where(left, jnp.where(left, weights, -jnp.inf).max() - weights, 0.0)
-    # exp(-x) = 1 + expm1(-x): the ones are counted exactly, so a large T leaves the digits to the small differences.
+    # exp(-x) = 1 + expm1(-x): the ones are counted exactly, so a large T leaves the digits to the
+    # small differences.
     shrink = jnp.where(below == 0, 0.0, jnp.expm1(-below / temperature))
     return jnp.sign(counts.sum() + jnp.sum(counts * shrink))
 
 
 def _prefix_winners(
-    order: jax.Array, answers: jax.Array, scores: jax.Array, weights: jax.Array, temperature: jax.Array
+    order: jax.Array,
+    answers: jax.Array,
+    scores: jax.Array,
+    weights: jax.Array,
+    temperature: jax.Array,
 ) -> jax.Array:
     """Answers of the prefixes of one query, `[m + 1]`."""
     limbs = _limbs(scores)
 
-    def join(state: tuple[jax.Array, jax.Array], model: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    def join(
+        state: tuple[jax.Array, jax.Array], model: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         called, winner = state
         answer = answers[model]
         called = called | (jnp.arange(answers.shape[0]) == model)
-        # Only the answer of the model that joins has gained, so it is the only one that can overtake the winner.
-        mine, other = called & (answers == answer), called & (answers == winner) & (winner != NO_ANSWER)
-        weight, mean = _weight_sign(weights, temperature, mine, other), _mean_sign(limbs, mine, other)
+        # Only the answer of the model that joins has gained, so it is the only one that can
+        # overtake the winner.
+        mine, other = (
+            called & (answers == answer),
+            called & (answers == winner) & (winner != NO_ANSWER),
+        )
+        weight, mean = (
+            _weight_sign(weights, temperature, mine, other),
+            _mean_sign(limbs, mine, other),
+        )
         wins = (weight > 0) | ((weight == 0) & ((mean > 0) | ((mean == 0) & (answer < winner))))
         winner = jnp.where(wins & (answer != NO_ANSWER), answer, winner)
         return (called, winner), winner
@@ -184,11 +209,18 @@ def _prefix_winners(
 
 @jax.jit
 def _prefixes(
-    order: jax.Array, answers: jax.Array, scores: jax.Array, weights: jax.Array, temperature: jax.Array
+    order: jax.Array,
+    answers: jax.Array,
+    scores: jax.Array,
+    weights: jax.Array,
+    temperature: jax.Array,
 ) -> jax.Array:
     arguments = (order, answers, scores, weights, temperature[..., None])
-    rank = max(argument.ndim for argument in arguments)  # leading axes in equal number, for strict rank promotion
-    aligned = [jnp.expand_dims(argument, tuple(range(rank - argument.ndim))) for argument in arguments]
+    # leading axes in equal number, for strict rank promotion
+    rank = max(argument.ndim for argument in arguments)
+    aligned = [
+        jnp.expand_dims(argument, tuple(range(rank - argument.ndim))) for argument in arguments
+    ]
     vectorized = jnp.vectorize(_prefix_winners, signature="(m),(m),(m),(m),(t)->(k)")
     winners: jax.Array = vectorized(*aligned)
     return winners
@@ -201,20 +233,34 @@ def _check_vote(
     check_scores(scores)
     num_models = scores.shape[-1]
     if not jnp.issubdtype(answers.dtype, jnp.integer):
-        raise TypeError(f"answers must be integer codes (see answer_codes), got dtype {answers.dtype}")
+        raise TypeError(
+            f"answers must be integer codes (see answer_codes), got dtype {answers.dtype}"
+        )
     if answers.ndim < 1 or answers.shape[-1] != num_models:
-        raise ValueError(f"answers must have shape [..., m] with the m = {num_models} of scores, got {answers.shape}")
+        raise ValueError(
+            f"answers must have shape [..., m] with the m = {num_models} of scores, got "
+            f"{answers.shape}"
+        )
     if not is_traced(answers) and (bad := np.asarray(answers) < NO_ANSWER).any():
-        raise ValueError(f"answers must be codes >= 0, or -1 for none, got {np.asarray(answers)[bad][0]}")
+        raise ValueError(
+            f"answers must be codes >= 0, or -1 for none, got {np.asarray(answers)[bad][0]}"
+        )
     weights = jnp.zeros(num_models, jnp.float32) if weights is None else jnp.asarray(weights)
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_models:
-        raise ValueError(f"weights must have shape [..., m] with the m = {num_models} of scores, got {weights.shape}")
+        raise ValueError(
+            f"weights must have shape [..., m] with the m = {num_models} of scores, got "
+            f"{weights.shape}"
+        )
     if not is_traced(weights) and (bad := ~np.isfinite(np.asarray(weights))).any():
-        raise ValueError(f"weights must be finite, got {np.asarray(weights)[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"weights must be finite, got {np.asarray(weights)[bad][0]} at {first_bad(bad)}"
+        )
     temperature = jnp.asarray(temperature, jnp.float32)
     if not is_traced(temperature) and (bad := ~(np.asarray(temperature) > 0)).any():
-        raise ValueError(f"temperature must be positive (inf is majority), got {np.asarray(temperature)[bad][0]}")
+        raise ValueError(
+            f"temperature must be positive (inf is majority), got {np.asarray(temperature)[bad][0]}"
+        )
     return answers.astype(jnp.int32), scores, weights.astype(jnp.float32), temperature
 
 
@@ -227,20 +273,24 @@ def prefix_answers(
 ) -> jax.Array:
     r"""The answer of every set a query can have: of the first 0, 1, ..., m models in an order.
 
-    All leading axes broadcast: weightings `[w, 1, n, m]` and temperatures `[t, 1]` give one table `[w, t, n, m + 1]`.
+    All leading axes broadcast: weightings `[w, 1, n, m]` and temperatures `[t, 1]` give one table
+    `[w, t, n, m + 1]`.
 
     Args:
-      order: The models by nonconformity, a permutation of 0 ... m - 1, `[..., m]`; see `model_order`.
+      order: The models by nonconformity, a permutation of 0 ... m - 1, `[..., m]`; see
+        `model_order`.
       answers: Answer codes, int `[..., m]`; -1 where a model gave none.
       scores: Router scores in [0, 1], floating `[..., m]`; their means break ties.
       weights: w of the weighted vote, finite, `[..., m]`; None for a majority vote.
       temperature: T, positive, `[...]`; inf counts votes whatever their weights.
 
     Returns:
-      int32 `[..., m + 1]`: the answer code by the number of models called; -1 where none of them answered.
+      int32 `[..., m + 1]`: the answer code by the number of models called; -1 where none of them
+      answered.
 
     Raises:
-      TypeError: If `answers` or `order` does not hold integers, or scores or weights are not floating.
+      TypeError: If `answers` or `order` does not hold integers, or scores or weights are not
+        floating.
       ValueError: If a shape does not fit, a value is out of range, or an order is no permutation.
 
     References:
@@ -254,7 +304,10 @@ def prefix_answers(
     if not jnp.issubdtype(order.dtype, jnp.integer):
         raise TypeError(f"order must hold integers, got dtype {order.dtype}")
     if order.ndim < 1 or order.shape[-1] != scores.shape[-1]:
-        raise ValueError(f"order must have shape [..., m] with the m = {scores.shape[-1]} of scores, got {order.shape}")
+        raise ValueError(
+            f"order must have shape [..., m] with the m = {scores.shape[-1]} of scores, got "
+            f"{order.shape}"
+        )
     if not is_traced(order):
         bad = np.sort(np.asarray(order), axis=-1) != np.arange(order.shape[-1])
         if bad.any():
@@ -265,7 +318,11 @@ def prefix_answers(
 
 
 def weighted_vote(
-    sets: ArrayLike, answers: ArrayLike, scores: ArrayLike, weights: ArrayLike, temperature: ArrayLike
+    sets: ArrayLike,
+    answers: ArrayLike,
+    scores: ArrayLike,
+    weights: ArrayLike,
+    temperature: ArrayLike,
 ) -> jax.Array:
     r"""Weighted vote of the called models, softmax(w / T) over them; all leading axes broadcast.
 
@@ -300,7 +357,8 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last; it does not vote.
       answers: Answer codes, int `[..., m]`; -1 where a model gave none.
-      scores: Router scores in [0, 1], floating `[..., m]`; ties go to the highest mean over an answer's voters.
+      scores: Router scores in [0, 1], floating `[..., m]`; ties go to the highest mean over an
+        answer's voters.
 
     Returns:
       int32 `[...]`: the answer code; -1 where no model is called or none of them answered.
@@ -320,7 +378,11 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
 
 
 def _vote(
-    sets: ArrayLike, answers: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, temperature: ArrayLike
+    sets: ArrayLike,
+    answers: ArrayLike,
+    scores: ArrayLike,
+    weights: ArrayLike | None,
+    temperature: ArrayLike,
 ) -> jax.Array:
     """The vote of any set: a model that is not called is one that gave no answer."""
     answers, scores, weights, temperature = _check_vote(answers, scores, weights, temperature)
@@ -363,12 +425,20 @@ def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax
     >>> voted_right(table, answers[:, None], correct[:, None]).astype(int).tolist()
     [[0, 1, 1, 0]]
     """
-    voted, answers, correct = jnp.asarray(voted), jnp.asarray(answers), as_binary("correct", correct)
+    voted, answers, correct = (
+        jnp.asarray(voted),
+        jnp.asarray(answers),
+        as_binary("correct", correct),
+    )
     for name, codes in (("voted", voted), ("answers", answers)):
         if not jnp.issubdtype(codes.dtype, jnp.integer):
-            raise TypeError(f"{name} must hold integer codes (see answer_codes), got dtype {codes.dtype}")
+            raise TypeError(
+                f"{name} must hold integer codes (see answer_codes), got dtype {codes.dtype}"
+            )
     if answers.ndim < 1 or correct.shape != answers.shape:
-        raise ValueError(f"answers and correct must both be [..., m], got {answers.shape} and {correct.shape}")
+        raise ValueError(
+            f"answers and correct must both be [..., m], got {answers.shape} and {correct.shape}"
+        )
     shape = jnp.broadcast_shapes(voted.shape, answers.shape[:-1])
     answers, correct = (jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (answers, correct))
     right: jax.Array = _right(jnp.broadcast_to(voted, shape), answers, correct)

@@ -1,9 +1,9 @@
 r"""Calibration of the threshold: the miss budget, the critical scores and Eq. 6 of the paper.
 
-The calibrated threshold of Eq. 6 is an order statistic. With n calibration queries, the loss may be 1 on at most
-b = floor(alpha (n + 1)) - 1 of them (the miss budget), so lambda_hat is the (n - b)-th smallest critical score. The
-budget is integer arithmetic on the decimal the user wrote; the graph sees integers only, so another alpha never
-recompiles.
+The calibrated threshold of Eq. 6 is an order statistic. With n calibration queries, the loss may be
+1 on at most b = floor(alpha (n + 1)) - 1 of them (the miss budget), so lambda_hat is the (n - b)-th
+smallest critical score. The budget is integer arithmetic on the decimal the user wrote; the graph
+sees integers only, so another alpha never recompiles.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ Level: TypeAlias = float | str | Decimal | Fraction
 Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
 
 _TOP = np.uint32(0xFFFFFFFF)
-# Up to this many alphas, selecting each by counting is faster than one sort (benchmarks/calibrate.py).
+# Up to this many alphas, selecting each by counting is faster than one sort
+# (benchmarks/calibrate.py).
 _MAX_SELECTED = 8
 
 
@@ -46,10 +47,15 @@ def exact_alpha(alpha: Level) -> Fraction:
     >>> exact_alpha(0.29)
     Fraction(29, 100)
     """
-    if isinstance(alpha, bool | np.bool_) or not isinstance(alpha, int | float | str | Decimal | Fraction | np.number):
-        raise TypeError(f"alpha must be a number in (0, 1), got {alpha!r} of type {type(alpha).__name__}")
+    if isinstance(alpha, bool | np.bool_) or not isinstance(
+        alpha, int | float | str | Decimal | Fraction | np.number
+    ):
+        raise TypeError(
+            f"alpha must be a number in (0, 1), got {alpha!r} of type {type(alpha).__name__}"
+        )
     try:
-        # str() of a NumPy float32 prints the shortest decimal of ITS precision, so np.float32(0.29) is 29/100 too.
+        # str() of a NumPy float32 prints the shortest decimal of ITS precision, so np.float32(0.29)
+        # is 29/100 too.
         fraction = alpha if isinstance(alpha, Fraction) else Fraction(str(alpha))
     except ValueError:
         raise ValueError(f"alpha must be in (0, 1), got {alpha}") from None
@@ -64,7 +70,8 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
         array = np.asarray(alpha)
         if array.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {array.shape}")
-        levels, scalar = list(array.reshape(-1)), array.ndim == 0  # NumPy scalars: they print in their own precision
+        # NumPy scalars: they print in their own precision
+        levels, scalar = list(array.reshape(-1)), array.ndim == 0
     elif isinstance(alpha, Sequence) and not isinstance(alpha, str):
         levels, scalar = list(alpha), False
     else:
@@ -86,12 +93,13 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     r"""Number of calibration queries the threshold may miss: b = floor(alpha (n + 1)) - 1, exactly.
 
     Args:
-      alpha: One risk level in (0, 1) or several; floats are read as the decimal they print as, numerals, `Decimal` and
-        `Fraction` as they are.
+      alpha: One risk level in (0, 1) or several; floats are read as the decimal they print as,
+        numerals, `Decimal` and `Fraction` as they are.
       n: Number of calibration queries, at least 1.
 
     Returns:
-      An int for one alpha, an int64 NumPy array `[a]` for several. -1 where no threshold is safe, alpha < 1 / (n + 1).
+      An int for one alpha, an int64 NumPy array `[a]` for several. -1 where no threshold is safe,
+      alpha < 1 / (n + 1).
 
     Raises:
       TypeError: If `alpha` is not numeric or `n` not an integer.
@@ -110,11 +118,15 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
 
 
 @overload
-def critical_scores(nonconformity: ArrayLike, correct: ArrayLike, tie_break: None = None) -> jax.Array: ...
+def critical_scores(
+    nonconformity: ArrayLike, correct: ArrayLike, tie_break: None = None
+) -> jax.Array: ...
 
 
 @overload
-def critical_scores(nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array) -> TieBroken: ...
+def critical_scores(
+    nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array
+) -> TieBroken: ...
 
 
 def critical_scores(
@@ -127,14 +139,15 @@ def critical_scores(
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[..., m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1, `[..., m]`.
-      tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`. Pairs (E, U) are then compared
-        lexicographically.
+      tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`. Pairs (E, U) are
+        then compared lexicographically.
 
     Returns:
       `[...]`; with a tie-break a `TieBroken` pair of `[...]`.
 
     Raises:
-      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break` not uint32.
+      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break`
+        not uint32.
       ValueError: If the shapes do not fit, nonconformity is NaN, or `correct` is not 0/1.
 
     >>> from racer_jax import gap
@@ -161,15 +174,17 @@ def critical_scores(
 def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
     """The largest fraction <= alpha whose denominator is at most `limit`.
 
-    floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <= alpha, and s / t has
-    denominator at most `limit`. So any decimal fits in int32 arithmetic without losing a single budget.
+    floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <=
+    alpha, and s / t has denominator at most `limit`. So any decimal fits in int32 arithmetic
+    without losing a single budget.
     """
     if alpha.denominator <= limit:
         return alpha
     near = alpha.limit_denominator(limit)
     if near <= alpha:
         return near
-    # `near` = p/q is the neighbour above; the one below it of order `limit` solves p y - q x = 1, y as large as may be.
+    # `near` = p/q is the neighbour above; the one below it of order `limit` solves p y - q x = 1, y
+    # as large as may be.
     p, q = near.numerator, near.denominator
     y = pow(p, -1, q) if q > 1 else 1
     y += (limit - y) // q * q
@@ -185,10 +200,13 @@ def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> ja
     t = t[..., None]
     if int(p.max()) * limit < 2**31:
         return lax.div(*jnp.broadcast_arrays(p * t, q))  # of numbers that are not negative
-    # Horner's scheme over the bits of t: the remainder stays below 3 q, which int32 holds for any q <= 7e8.
+    # Horner's scheme over the bits of t: the remainder stays below 3 q, which int32 holds for any q
+    # <= 7e8.
     shifts = jnp.arange(limit.bit_length() - 1, -1, -1, dtype=jnp.int32)
 
-    def bit(carry: tuple[jax.Array, jax.Array], shift: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def bit(
+        carry: tuple[jax.Array, jax.Array], shift: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
         quotient, remainder = carry
         remainder = 2 * remainder + ((t >> shift) & 1) * p
         return (2 * quotient + remainder // q, remainder % q), None
@@ -213,14 +231,17 @@ def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
 
 @jax.jit
 def threshold_at_rank(
-    critical_scores: jax.Array, rank: jax.Array, mask: jax.Array | None = None, tie_break: jax.Array | None = None
+    critical_scores: jax.Array,
+    rank: jax.Array,
+    mask: jax.Array | None = None,
+    tie_break: jax.Array | None = None,
 ) -> jax.Array | TieBroken:
     r"""The order statistic at each rank: the jitted kernel of `calibrate`, with integer ranks as data.
 
     Args:
       critical_scores: c(x), floating, `[..., n]`.
-      rank: 1-based ranks k = n - b, int32 `[..., a]`. Above the number of calibration rows the threshold is +inf (every
-        model is called), below 1 it is -inf.
+      rank: 1-based ranks k = n - b, int32 `[..., a]`. Above the number of calibration rows the
+        threshold is +inf (every model is called), below 1 it is -inf.
       mask: Which rows are calibration rows, bool `[..., n]`; None for all.
       tie_break: Second keys of the critical scores, uint32 `[..., n]`.
 
@@ -228,13 +249,16 @@ def threshold_at_rank(
       Thresholds `[..., a]`; with a tie-break a `TieBroken` pair of them.
     """
     dtype = critical_scores.dtype
-    value = critical_scores.astype(jnp.promote_types(dtype, jnp.float32))  # exact, and of a width that has integers
+    # exact, and of a width that has integers
+    value = critical_scores.astype(jnp.promote_types(dtype, jnp.float32))
     ndim = max(value.ndim, 0 if mask is None else mask.ndim)
     value, rank = _with_ndim(value, ndim), _with_ndim(rank, ndim)
     tie_break = None if tie_break is None else _with_ndim(tie_break, ndim)
     mask = None if mask is None else _with_ndim(mask, ndim)
     shape = value.shape if mask is None else jnp.broadcast_shapes(value.shape, mask.shape)
-    num = jnp.int32(shape[-1]) if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)[..., None]
+    num = (
+        jnp.int32(shape[-1]) if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)[..., None]
+    )
     inside = jnp.clip(rank, 1, jnp.maximum(num, 1))
     if rank.shape[-1] <= _MAX_SELECTED:
         batch = jnp.broadcast_shapes(shape[:-1], inside.shape[:-1])
@@ -277,29 +301,33 @@ def calibrate(
 ) -> jax.Array | TieBroken:
     r"""Calibrated threshold: lambda_hat = inf{lambda : n/(n+1) Rhat_n(lambda) + 1/(n+1) <= alpha}.
 
-    If the calibration queries and a new one are exchangeable, the chance that the set {m : E(x, m) <= lambda_hat} of
-    the new query holds no model of its augmented truth set is at most alpha. With the tie-break it is exactly
-    floor(alpha (n + 1)) / (n + 1).
+    If the calibration queries and a new one are exchangeable, the chance that the set {m : E(x, m)
+    <= lambda_hat} of the new query holds no model of its augmented truth set is at most alpha. With
+    the tie-break it is exactly floor(alpha (n + 1)) / (n + 1).
 
-    Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not recompile if it is
-    given as an array. Prefer a Python number where it is known: its budget is exact, while that of a traced alpha is
-    rounded to the safe side (never one miss too many, at times one too few).
+    Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not
+    recompile if it is given as an array. Prefer a Python number where it is known: its budget is
+    exact, while that of a traced alpha is rounded to the safe side (never one miss too many, at
+    times one too few).
 
     Args:
-      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken` pair of
-        `critical_scores`. Infinite values are allowed, NaN is not.
+      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken`
+        pair of `critical_scores`. Infinite values are allowed, NaN is not.
       alpha: One risk level in (0, 1), or several `[a]`.
-      mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default. The form that vmaps over splits.
+      mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default. The form that
+        vmaps over splits.
       tie_break: Second keys of the critical scores, uint32 `[..., n]`, if not given as a pair.
 
     Returns:
-      The threshold `[...]` for one alpha, `[..., a]` for several; with a tie-break a `TieBroken` pair of thresholds,
-      which `prediction_sets` compares as calibration did. +inf where alpha < 1/(n + 1): no threshold is safe, and every
-      model is called.
+      The threshold `[...]` for one alpha, `[..., a]` for several; with a tie-break a `TieBroken`
+      pair of thresholds, which `prediction_sets` compares as calibration did. +inf where alpha <
+      1/(n + 1): no threshold is safe, and every model is called.
 
     Raises:
-      TypeError: If the scores are not floating, `alpha` not numeric, `mask` not 0/1, or `tie_break` not uint32.
-      ValueError: If shapes do not fit, there is no calibration row, scores are NaN, or alpha is outside (0, 1).
+      TypeError: If the scores are not floating, `alpha` not numeric, `mask` not 0/1, or `tie_break`
+        not uint32.
+      ValueError: If shapes do not fit, there is no calibration row, scores are NaN, or alpha is
+        outside (0, 1).
 
     References:
       Eq. 6 and Theorem 4.3 of the paper.
@@ -324,7 +352,10 @@ def calibrate(
     if mask is not None:
         mask = as_binary("mask", mask)
         if mask.ndim < 1 or mask.shape[-1] != size:
-            raise ValueError(f"mask must have shape [..., {size}] like critical_scores {value.shape}, got {mask.shape}")
+            raise ValueError(
+                f"mask must have shape [..., {size}] like critical_scores {value.shape}, got "
+                f"{mask.shape}"
+            )
         num = jnp.sum(mask, axis=-1, dtype=jnp.int32)
         if not is_traced(mask) and bool((num == 0).any()):
             raise ValueError("mask must select at least one calibration row, got none")
@@ -343,11 +374,15 @@ def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, b
         level = jnp.asarray(alpha)
         if level.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
-        return _traced_rank(jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]), level.ndim == 0
+        return _traced_rank(
+            jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]
+        ), level.ndim == 0
     fractions, scalar = exact_alphas(alpha)
     if isinstance(num, jax.Array) and is_traced(num):
         return num[..., None] - (_floor_multiples(fractions, num + 1, limit + 1) - 1), scalar
     # Python's own integers on the host: exact for any decimal and any n.
     counts = np.asarray(num, dtype=object)
     budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]
-    return jnp.asarray(np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)), scalar
+    return jnp.asarray(
+        np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)
+    ), scalar

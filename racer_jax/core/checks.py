@@ -1,7 +1,7 @@
 """Checks at the edge: shapes and dtypes always, values only where there are values to look at.
 
-Under `jit` and `vmap` an array has a shape and a dtype but no values, so the checks of range run for concrete arrays
-only, once, where the data enters.
+Under `jit` and `vmap` an array has a shape and a dtype but no values, so the checks of range run
+for concrete arrays only, once, where the data enters.
 """
 
 from typing import Any
@@ -31,7 +31,9 @@ def check_scores(scores: jax.Array) -> None:
     """Router scores: floating, at least one model, finite and in [0, 1]."""
     check_floating("scores", scores)
     if scores.ndim < 1 or scores.shape[-1] < 1:
-        raise ValueError(f"scores must have shape [..., m] with at least one model, got {scores.shape}")
+        raise ValueError(
+            f"scores must have shape [..., m] with at least one model, got {scores.shape}"
+        )
     if is_traced(scores):
         return
     values = np.asarray(scores, dtype=np.float64)
@@ -68,6 +70,8 @@ def as_binary(name: str, array: Any) -> jax.Array:
 def check_tie_break(tie_break: jax.Array, shape: tuple[int, ...]) -> None:
     """A tie-break is uint32 and has the shape of what it orders."""
     if tie_break.dtype != jnp.uint32:
-        raise TypeError(f"tie_break must be uint32 (see racer_jax.tie_break), got dtype {tie_break.dtype}")
+        raise TypeError(
+            f"tie_break must be uint32 (see racer_jax.tie_break), got dtype {tie_break.dtype}"
+        )
     if tie_break.shape != shape:
         raise ValueError(f"tie_break must have shape {shape}, got {tie_break.shape}")

@@ -1,16 +1,16 @@
 r"""The augmented pool and its nonconformity scores (Eqs. 2-3 and Appendix B of the paper).
 
-A router gives scores s(x, m) in [0, 1], one for each of M models. A null model m0, right exactly when no real model is,
-joins the pool as the LAST column. Nonconformity E(x, m) is low where a model is plausible; a set is
-{m : E(x, m) <= lambda}.
+A router gives scores s(x, m) in [0, 1], one for each of M models. A null model m0, right exactly
+when no real model is, joins the pool as the LAST column. Nonconformity E(x, m) is low where a model
+is plausible; a set is {m : E(x, m) <= lambda}.
 
 Null modes, an explicit choice since sizes are only comparable within one mode:
 
 - `"paper"`: the null model scores g(x) = 1 - max_m s(x, m) and competes with the others (Eq. 3).
-- `"free"`: the null model is in every set (E = -inf). A query that no model can answer is never a miss, so the risk is
-  "some model could answer, and none that can was called".
-- `"never"`: the null model is in no set (E = +inf). A query that no model can answer is always a miss, so no threshold
-  reaches a risk below the share of such queries.
+- `"free"`: the null model is in every set (E = -inf). A query that no model can answer is never a
+  miss, so the risk is "some model could answer, and none that can was called".
+- `"never"`: the null model is in no set (E = +inf). A query that no model can answer is always a
+  miss, so no threshold reaches a risk below the share of such queries.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -75,9 +75,14 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
       null: The null mode.
 
     Returns:
-      Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none) under `never`.
+      Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none)
+      under `never`.
     """
-    return largest if null == "paper" else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
+    return (
+        largest
+        if null == "paper"
+        else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
+    )
 
 
 def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
@@ -85,14 +90,16 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
 
     Args:
       scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
-      null: The null mode. `"free"` scores the null model +inf (above every model), `"never"` -inf (below every model).
+      null: The null mode. `"free"` scores the null model +inf (above every model), `"never"` -inf
+        (below every model).
 
     Returns:
       `[..., m + 1]`, the dtype of `scores`.
 
     Raises:
       TypeError: If `scores` is not floating.
-      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is
+        unknown.
 
     >>> augment(jnp.array([0.25, 0.75])).tolist()
     [0.25, 0.75, 0.25]
@@ -110,8 +117,8 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
 def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Router score gap, the nonconformity of RACER-G: E(x, m) = max_m' s~(x, m') - s~(x, m).
 
-    Under the null modes `"free"` and `"never"` the maximum is over the real models, since the null model then has a
-    place in the order rather than a score.
+    Under the null modes `"free"` and `"never"` the maximum is over the real models, since the null
+    model then has a place in the order rather than a score.
 
     Args:
       scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
@@ -122,7 +129,8 @@ def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
 
     Raises:
       TypeError: If `scores` is not floating.
-      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is
+        unknown.
 
     References:
       Appendix B of the paper, "Router Score-Gap".
@@ -147,7 +155,8 @@ def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Arra
 
     Raises:
       TypeError: If `scores` is not floating.
-      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is unknown.
+      ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is
+        unknown.
 
     References:
       Appendix B of the paper, "Inverse Probability".
@@ -176,15 +185,18 @@ def augmented_truth(correct: ArrayLike) -> jax.Array:
     """
     correct = as_binary("correct", correct)
     if correct.ndim < 1 or correct.shape[-1] < 1:
-        raise ValueError(f"correct must have shape [..., m] with at least one model, got {correct.shape}")
+        raise ValueError(
+            f"correct must have shape [..., m] with at least one model, got {correct.shape}"
+        )
     return jnp.concatenate([correct, ~correct.any(axis=-1, keepdims=True)], axis=-1)
 
 
 def tie_break(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Random second keys that break ties exactly: pairs (E, U) are compared lexicographically.
 
-    Adding a small float to E does not break ties in float32: near 1 its spacing is 6e-8, so eps = 1e-6 leaves some 16
-    levels. A second key keeps every bit of E. Draw it once for the whole pool, before any split.
+    Adding a small float to E does not break ties in float32: near 1 its spacing is 6e-8, so eps =
+    1e-6 leaves some 16 levels. A second key keeps every bit of E. Draw it once for the whole pool,
+    before any split.
 
     Args:
       key: A typed PRNG key.

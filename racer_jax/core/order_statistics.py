@@ -1,9 +1,11 @@
 r"""Order statistics of rows without sorting each: the kernels of `calibrate`.
 
-One rank is found by counting how many entries are below some bounds, again and again; many ranks by one sort, and with
-a mask by counting in the packed bits of the mask, so that under a vmap over masks the scores are sorted once.
+One rank is found by counting how many entries are below some bounds, again and again; many ranks by
+one sort, and with a mask by counting in the packed bits of the mask, so that under a vmap over
+masks the scores are sorted once.
 
-All comparisons are of integers in the order of the floats: exact for subnormal numbers too, which XLA flushes to zero.
+All comparisons are of integers in the order of the floats: exact for subnormal numbers too, which
+XLA flushes to zero.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Rows shorter than this stay in a core's cache, so that a pass costs what it computes; longer ones what they read.
+# Rows shorter than this stay in a core's cache, so that a pass costs what it computes; longer ones
+# what they read.
 _CACHED = 1 << 19
 _PARTS_IN_CACHE, _PARTS_IN_MEMORY = 4, 8
 # From this length on, every 64th entry is looked at first.
@@ -33,18 +36,26 @@ def _mirrored(bits: jax.Array) -> jax.Array:
 def _keys(value: jax.Array) -> jax.Array:
     """Signed integers in the order of floats (-0 just below 0) or of unsigned integers."""
     bits = lax.bitcast_convert_type(value, _signed(value.dtype))
-    return _mirrored(bits) if jnp.issubdtype(value.dtype, jnp.floating) else bits ^ np.iinfo(bits.dtype).min
+    return (
+        _mirrored(bits)
+        if jnp.issubdtype(value.dtype, jnp.floating)
+        else bits ^ np.iinfo(bits.dtype).min
+    )
 
 
 def _from_keys(keys: jax.Array, dtype: Any) -> jax.Array:
-    bits = _mirrored(keys) if jnp.issubdtype(dtype, jnp.floating) else keys ^ np.iinfo(keys.dtype).min
+    bits = (
+        _mirrored(keys) if jnp.issubdtype(dtype, jnp.floating) else keys ^ np.iinfo(keys.dtype).min
+    )
     return lax.bitcast_convert_type(bits, dtype)
 
 
 def _without_sign_of_zero(value: jax.Array) -> jax.Array:
     """-0 as 0, on the bits: arithmetic on floats may flush subnormal numbers."""
     bits = lax.bitcast_convert_type(value, _signed(value.dtype))
-    return lax.bitcast_convert_type(jnp.where(bits == np.iinfo(bits.dtype).min, 0, bits), value.dtype)
+    return lax.bitcast_convert_type(
+        jnp.where(bits == np.iinfo(bits.dtype).min, 0, bits), value.dtype
+    )
 
 
 def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
@@ -53,22 +64,28 @@ def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, 
     def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         return tuple(x + y for x, y in zip(left, right, strict=True))
 
-    # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times as slowly.
+    # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times
+    # as slowly.
     terms = tuple(mask.astype(jnp.int32) for mask in found)
     sums: tuple[jax.Array, ...] = lax.reduce(terms, (np.int32(0),) * len(terms), add, tuple(axes))
     return sums
 
 
-def _count_below(value: jax.Array, mask: jax.Array | None, bounds: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+def _count_below(
+    value: jax.Array, mask: jax.Array | None, bounds: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
     """Entries of each row `[..., n]` whose key is below each bound `[...]`, in one pass over the row."""
-    # The keys are made anew in each pass: were they known not to change, the compiler would keep a copy of the row.
+    # The keys are made anew in each pass: were they known not to change, the compiler would keep a
+    # copy of the row.
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
     keys = _keys(value)
     below = [keys < bound[..., None] for bound in bounds]
     return counts([found if mask is None else found & mask for found in below], (value.ndim - 1,))
 
 
-def _narrow(value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+def _narrow(
+    value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.Array, high: jax.Array
+) -> jax.Array:
     """Key of the `rank`-th smallest `[...]` of each row, by narrowing the keys [low, high] that it may have."""
     parts = _PARTS_IN_CACHE if value.shape[-1] < _CACHED else _PARTS_IN_MEMORY
     unsigned = np.dtype(f"uint{8 * low.dtype.itemsize}")
@@ -76,8 +93,9 @@ def _narrow(value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.
     def narrow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = state
         width = high.astype(unsigned) - low.astype(unsigned)
-        # The bracket holds width + 1 keys, and `parts` steps must reach all of them: the last one is `high` itself.
-        # step * parts is at most width + parts, and a power of two divides 2**32, so step * parts - 1 never wraps.
+        # The bracket holds width + 1 keys, and `parts` steps must reach all of them: the last one
+        # is `high` itself. step * parts is at most width + parts, and a power of two divides 2**32,
+        # so step * parts - 1 never wraps.
         step = width // parts + 1
 
         def at(offset: jax.Array) -> jax.Array:
@@ -116,8 +134,12 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
             rank * (num_some / jnp.maximum(num, 1)),
             2 * jnp.sqrt(num_some),
         )  # 4 standard deviations or more
-        ends = [jnp.clip(end, 1, jnp.maximum(num_some, 1)) for end in (middle - spread, middle + spread)]
-        near = lax.map(lambda end: _narrow(some, some_mask, end, low, high), jnp.stack(ends).astype(jnp.int32))
+        ends = [
+            jnp.clip(end, 1, jnp.maximum(num_some, 1)) for end in (middle - spread, middle + spread)
+        ]
+        near = lax.map(
+            lambda end: _narrow(some, some_mask, end, low, high), jnp.stack(ends).astype(jnp.int32)
+        )
         below, upto = _count_below(value, mask, [near[0], jnp.minimum(near[1], most - 1) + 1])
         low, high = jnp.where(below < rank, near[0], low), jnp.where(upto >= rank, near[1], high)
     return _from_keys(_narrow(value, mask, rank, low, high), value.dtype)
@@ -142,7 +164,8 @@ def select_sorted(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Value and tie at ranks `[..., a]` of rows `[..., n]`, by one sort of the row.
 
-    The sort reads nothing of the mask, so under a vmap over masks the pool is sorted once for all of them.
+    The sort reads nothing of the mask, so under a vmap over masks the pool is sorted once for all
+    of them.
     """
     # Integers sort several times as fast as floats, whose comparison minds NaN.
     keys = [_keys(_without_sign_of_zero(value)), *([] if tie is None else [tie])]
@@ -172,10 +195,14 @@ def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
 def _masked_place(mask: jax.Array, rank: jax.Array) -> jax.Array:
     """Index of the `rank`-th `[..., a]` of the set entries of each row `[..., n]`: first its word, then its bit."""
     short = -mask.shape[-1] % 32
-    entries = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, short)]).reshape(*mask.shape[:-1], -1, 32)
+    entries = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, short)]).reshape(
+        *mask.shape[:-1], -1, 32
+    )
     place = lax.broadcasted_iota(jnp.uint32, entries.shape, entries.ndim - 1)
     words = jnp.sum(entries.astype(jnp.uint32) << place, axis=-1, dtype=jnp.uint32)
     upto = jnp.cumsum(lax.population_count(words).astype(jnp.int32), axis=-1)
     word = jnp.sum(upto[..., None, :] < rank[..., :, None], axis=-1, dtype=jnp.int32)
     before = jnp.where(word > 0, jnp.take_along_axis(upto, word - 1, axis=-1, mode="clip"), 0)
-    return 32 * word + bit_in_word(jnp.take_along_axis(words, word, axis=-1, mode="clip"), rank - before)
+    return 32 * word + bit_in_word(
+        jnp.take_along_axis(words, word, axis=-1, mode="clip"), rank - before
+    )

@@ -1,6 +1,7 @@
 r"""The sets a threshold makes, and what is measured on them (Eq. 4 of the paper).
 
-Every set is a prefix of the query's models in order of nonconformity: nested, growing with the threshold.
+Every set is a prefix of the query's models in order of nonconformity: nested, growing with the
+threshold.
 """
 
 import jax
@@ -16,14 +17,18 @@ def prediction_sets(
 ) -> jax.Array:
     r"""The sets C(x) = {m in the augmented pool : E(x, m) <= lambda}.
 
-    A model with E = +inf is in no set, not even at threshold +inf: so the null mode `"never"` keeps its word.
+    A model with E = +inf is in no set, not even at threshold +inf: so the null mode `"never"` keeps
+    its word.
 
     Args:
-      nonconformity: E(x, m), floating, `[..., n, m + 1]`, or `[m + 1]` for a single query; null model last.
-      threshold: lambda, floating, any shape `[...]` that broadcasts against the axes before `n`: `[a]` thresholds on
-        `[n, m + 1]` give `[a, n, m + 1]`. With a tie-break the `TieBroken` pair that `calibrate` returned.
-      tie_break: Second keys, uint32, the shape of `nonconformity`; required with, and only with, a `TieBroken`
-        threshold. Pairs (E, U) are then compared lexicographically, as they were in calibration.
+      nonconformity: E(x, m), floating, `[..., n, m + 1]`, or `[m + 1]` for a single query; null
+        model last.
+      threshold: lambda, floating, any shape `[...]` that broadcasts against the axes before `n`:
+        `[a]` thresholds on `[n, m + 1]` give `[a, n, m + 1]`. With a tie-break the `TieBroken` pair
+        that `calibrate` returned.
+      tie_break: Second keys, uint32, the shape of `nonconformity`; required with, and only with, a
+        `TieBroken` threshold. Pairs (E, U) are then compared lexicographically, as they were in
+        calibration.
 
     Returns:
       bool `[..., n, m + 1]`, null model last.
@@ -41,7 +46,9 @@ def prediction_sets(
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
-        raise ValueError(f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}")
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
+        )
     if isinstance(threshold, TieBroken) != (tie_break is not None):
         raise ValueError(
             "threshold and tie_break go together: a TieBroken threshold needs the tie_break of the queries, and a "
@@ -61,7 +68,8 @@ def prediction_sets(
             nonconformity, tie_break, jnp.expand_dims(value, inner), jnp.expand_dims(tie, inner)
         )
         inside = (nonconformity < value) | ((nonconformity == value) & (tie_break <= tie))
-        # The free null model is in every set, also where its tie-break says otherwise at threshold -inf.
+        # The free null model is in every set, also where its tie-break says otherwise at threshold
+        # -inf.
         inside |= nonconformity == -jnp.inf
     return inside & (nonconformity < jnp.inf)
 
@@ -69,7 +77,9 @@ def prediction_sets(
 def _check_sets(sets: ArrayLike) -> jax.Array:
     sets = as_binary("sets", sets)
     if sets.ndim < 1 or sets.shape[-1] < 2:
-        raise ValueError(f"sets must have shape [..., m + 1] with m >= 1, null model last, got {sets.shape}")
+        raise ValueError(
+            f"sets must have shape [..., m + 1] with m >= 1, null model last, got {sets.shape}"
+        )
     return sets
 
 
@@ -116,10 +126,13 @@ def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Arr
     sets, correct = _check_sets(sets), as_binary("correct", correct)
     if correct.ndim < 1 or correct.shape[-1] != sets.shape[-1] - 1:
         raise ValueError(
-            f"correct must have shape [..., m] where sets has [..., m + 1], got {correct.shape} and {sets.shape}"
+            f"correct must have shape [..., m] where sets has [..., m + 1], got {correct.shape} "
+            f"and {sets.shape}"
         )
     batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
-    return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(correct, (*batch, correct.shape[-1]))
+    return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(
+        correct, (*batch, correct.shape[-1])
+    )
 
 
 def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
@@ -129,7 +142,8 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast
+        against `sets`.
 
     Returns:
       bool `[...]`.
@@ -151,12 +165,13 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Whether some model could answer and none that can was called.
 
-    The share of such queries is the avoidable-miss rate: unlike the risk, it gives nothing for a null model that covers
-    a query nobody can answer, so it compares sets across null modes.
+    The share of such queries is the avoidable-miss rate: unlike the risk, it gives nothing for a
+    null model that covers a query nobody can answer, so it compares sets across null modes.
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
-      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast against `sets`.
+      correct: Whether each real model is right, bool or 0/1, `[..., m]`; leading axes broadcast
+        against `sets`.
 
     Returns:
       bool `[...]`.

@@ -15,16 +15,16 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
 
     Args:
       tables: At least one; no two with a query of the same id, and either all with groups or none.
-      pools: `match` demands the same models in every table (their order is that of the first); `intersect` keeps the
-        models that all tables hold, and a note names those left out.
+      pools: `match` demands the same models in every table (their order is that of the first);
+        `intersect` keeps the models that all tables hold, and a note names those left out.
 
     Returns:
-      The table. What only some tables know (`graded`, `answers`, `cost`, `tokens`, `price`, a confidence scheme) is
-      left out, and a note says so.
+      The table. What only some tables know (`graded`, `answers`, `cost`, `tokens`, `price`, a
+      confidence scheme) is left out, and a note says so.
 
     Raises:
-      ValueError: If there is no table, the pools do not match, an id is in two tables, or one label rule cannot be told
-        from another because the tables have no groups, or share one.
+      ValueError: If there is no table, the pools do not match, an id is in two tables, or one label
+        rule cannot be told from another because the tables have no groups, or share one.
 
     >>> a = RoutingTable(ids=["a"], texts=["1 + 1?"], models=["x", "y"], correct=[[1, 0]])
     >>> b = RoutingTable(ids=["b"], texts=["2 + 2?"], models=["z", "x"], correct=[[1, 1]])
@@ -49,14 +49,19 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
             notes.append(f"{name} is not in every table and was left out")
     schemes = list(dict.fromkeys(scheme for table in tables for scheme in table.confidence))
     kept = [scheme for scheme in schemes if all(scheme in table.confidence for table in tables)]
-    notes.extend(f"confidence {s!r} is not in every table and was left out" for s in schemes if s not in kept)
+    notes.extend(
+        f"confidence {s!r} is not in every table and was left out" for s in schemes if s not in kept
+    )
     price = tables[0].price
     if any(not _equal(price, table.price) for table in tables):
         price = None
         notes.append("price is not the same in every table and was left out")
     missing = None
     if any(table.missing is not None for table in tables):
-        blank = [np.zeros(table.correct.shape, bool) if table.missing is None else table.missing for table in tables]
+        blank = [
+            np.zeros(table.correct.shape, bool) if table.missing is None else table.missing
+            for table in tables
+        ]
         missing = np.concatenate(blank)
     grouped = {table.group is not None for table in tables if len(table)}
     if len(grouped) > 1:
@@ -66,8 +71,13 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
         texts=[text for table in tables for text in table.texts],
         models=models,
         correct=np.concatenate([table.correct for table in tables]),
-        group=[name for table in tables for name in table.group or ()] if grouped == {True} else None,
-        confidence={scheme: np.concatenate([table.confidence[scheme] for table in tables]) for scheme in kept},
+        group=[name for table in tables for name in table.group or ()]
+        if grouped == {True}
+        else None,
+        confidence={
+            scheme: np.concatenate([table.confidence[scheme] for table in tables])
+            for scheme in kept
+        },
         price=price,
         label_rule=_rule(tables),
         missing=missing,
@@ -98,12 +108,15 @@ def _check_ids(tables: Sequence[RoutingTable]) -> None:
         for name in table.ids:
             if seen.setdefault(name, number) != number:
                 raise ValueError(
-                    f"ids must be unique over the tables, got {name!r} in tables {seen[name]} and {number}"
+                    f"ids must be unique over the tables, got {name!r} in tables {seen[name]} and "
+                    f"{number}"
                 )
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b, equal_nan=True))
+    return (a is None and b is None) or (
+        a is not None and b is not None and np.array_equal(a, b, equal_nan=True)
+    )
 
 
 def _rule(tables: Sequence[RoutingTable]) -> str | dict[str, str]:
@@ -116,5 +129,7 @@ def _rule(tables: Sequence[RoutingTable]) -> str | dict[str, str]:
             raise ValueError(f"tables without groups must have one label rule, got {sorted(names)}")
         for group, rule in table.rules.items():
             if rules.setdefault(group, rule) != rule:
-                raise ValueError(f"group {group!r} must have one label rule, got {rules[group]!r} and {rule!r}")
+                raise ValueError(
+                    f"group {group!r} must have one label rule, got {rules[group]!r} and {rule!r}"
+                )
     return rules

@@ -8,7 +8,8 @@ class DataError(ValueError):
 
     Attributes:
       path: The file or folder, or None where the data came from memory.
-      row: The record, counted from 1 without the header, or None where the fault is not in one record.
+      row: The record, counted from 1 without the header, or None where the fault is not in one
+        record.
       line: The line of the file the record ends on, counted from 1, where the format has lines.
       field: The column, key or array, or None.
       problem: What was wrong and what would be right.

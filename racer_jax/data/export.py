@@ -20,8 +20,9 @@ def write_predictions(
 ) -> None:
     """Writes one row for each query, as CSV or as JSON lines.
 
-    Fields: `query_id`, `models` (a JSON list, also within CSV), `num_models`, `abstained`, and `answer` if there are
-    any. The system abstains where it calls no model, and where those it calls give no answer.
+    Fields: `query_id`, `models` (a JSON list, also within CSV), `num_models`, `abstained`, and
+    `answer` if there are any. The system abstains where it calls no model, and where those it calls
+    give no answer.
 
     Args:
       path: Where to; `.csv` or `.jsonl`. Written whole or not at all.
@@ -40,24 +41,40 @@ def write_predictions(
     if called.dtype != np.bool_:
         raise TypeError(f"called must be boolean, got dtype {called.dtype}")
     if called.shape != (len(ids), len(models)):
-        raise ValueError(f"called must have shape {(len(ids), len(models))} for ids and models, got {called.shape}")
+        raise ValueError(
+            f"called must have shape {(len(ids), len(models))} for ids and models, got "
+            f"{called.shape}"
+        )
     if answers is not None and len(answers) != len(ids):
-        raise ValueError(f"answers must hold one answer for each of the {len(ids)} ids, got {len(answers)}")
+        raise ValueError(
+            f"answers must hold one answer for each of the {len(ids)} ids, got {len(answers)}"
+        )
     rows = _rows(ids, models, called, answers)
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         if path.suffix == ".jsonl":
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             return
-        fields = ["query_id", "models", "num_models", "abstained"] + ([] if answers is None else ["answer"])
+        fields = ["query_id", "models", "num_models", "abstained"] + (
+            [] if answers is None else ["answer"]
+        )
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         for row in rows:
-            flat = {"models": json.dumps(row["models"], ensure_ascii=False), "abstained": int(row["abstained"])}
+            flat = {
+                "models": json.dumps(row["models"], ensure_ascii=False),
+                "abstained": int(row["abstained"]),
+            }
             writer.writerow(row | flat)
 
 
 def _rows(
-    ids: Sequence[str], models: Sequence[str], called: np.ndarray, answers: Sequence[str | None] | None
+    ids: Sequence[str],
+    models: Sequence[str],
+    called: np.ndarray,
+    answers: Sequence[str | None] | None,
 ) -> Iterator[dict[str, Any]]:
     for i, name in enumerate(ids):
         chosen = [models[j] for j in np.flatnonzero(called[i]).tolist()]

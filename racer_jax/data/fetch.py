@@ -24,7 +24,9 @@ _ATTEMPTS = 4
 _TIMEOUT_SECONDS = 30
 _BLOCK = 1 << 16
 # Faults of the folder, which waiting for the network does not mend.
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+)
 
 
 class RemoteFile(NamedTuple):
@@ -51,8 +53,9 @@ class Corpus(NamedTuple):
     files: tuple[RemoteFile, ...]
 
 
-# The commits are those under which a public index of the repository lists these paths, with the same lengths as the
-# files the digests were computed from. Should upstream ever rewrite its history, the digests decide.
+# The commits are those under which a public index of the repository lists these paths, with the
+# same lengths as the files the digests were computed from. Should upstream ever rewrite its
+# history, the digests decide.
 CORPORA: Mapping[str, Corpus] = MappingProxyType(
     {
         "routerdc": Corpus(
@@ -122,7 +125,8 @@ def fetch(
       corpus: `routerdc` or `routerbench`.
       folder: Where to keep it; the user's cache folder when None (`RACER_JAX_CACHE` names another).
       base_url: Where from; a mirror holds `<base_url>/<commit>/<path>`.
-      progress: Whether to show a bar for each file; when None, where the error stream is a terminal.
+      progress: Whether to show a bar for each file; when None, where the error stream is a
+        terminal.
 
     Returns:
       The folder of the files, whole and checked.
@@ -140,13 +144,19 @@ def fetch(
         raise ImportError("fetching needs pooch: pip install 'racer-jax[fetch]'") from None
     chosen = CORPORA[corpus]
     if folder is None:
-        folder = Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE")) / corpus
+        folder = (
+            Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
+            / corpus
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")
     for file in chosen.files:
-        url, name = f"{base_url.rstrip('/')}/{chosen.commit}/{file.path}", file.path.rpartition("/")[2]
+        url, name = (
+            f"{base_url.rstrip('/')}/{chosen.commit}/{file.path}",
+            file.path.rpartition("/")[2],
+        )
         try:
             pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)
         except ValueError as error:
@@ -159,7 +169,9 @@ def fetch(
             ) from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
-                raise DataError(f"cannot be written: {error.strerror}", path=folder / name) from None
+                raise DataError(
+                    f"cannot be written: {error.strerror}", path=folder / name
+                ) from None
             raise DataError(_offline(url, folder, name, error), path=folder / name) from None
     return folder
 
@@ -194,7 +206,9 @@ class _Download:
                     continue
                 raise
             except (OSError, http.client.HTTPException) as error:
-                if attempt == _ATTEMPTS - 1 or (isinstance(error, OSError) and error.errno in _DISK):
+                if attempt == _ATTEMPTS - 1 or (
+                    isinstance(error, OSError) and error.errno in _DISK
+                ):
                     raise
                 whole = False
             if whole:
@@ -213,7 +227,12 @@ class _Download:
             length = response.headers.get("Content-Length")
             total = None if length is None else have + int(length)
             bar = tqdm(
-                desc=part.name[1:-5], total=total, initial=have, unit="B", unit_scale=True, disable=not self._progress
+                desc=part.name[1:-5],
+                total=total,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                disable=not self._progress,
             )
             with part.open("ab" if have else "wb") as file, bar:
                 while block := response.read(_BLOCK):

@@ -36,10 +36,13 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with blaming(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
         try:
-            # mkstemp makes files for the owner alone; a result is as readable as any other new file.
+            # mkstemp makes files for the owner alone; a result is as readable as any other new
+            # file.
             mask = os.umask(0)
             os.umask(mask)
             Path(name).chmod(0o666 & ~mask)

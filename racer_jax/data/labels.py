@@ -1,7 +1,7 @@
 """Label rules: how a graded score becomes right or wrong, by a name that travels with the table.
 
-On GSM8K the rule moves the share of questions that no model answers from 4.5% to 32%, so a result without its rule is
-not a result.
+On GSM8K the rule moves the share of questions that no model answers from 4.5% to 32%, so a result
+without its rule is not a result.
 """
 
 import math
@@ -61,7 +61,9 @@ class LabelRule:
         except ValueError:
             threshold = math.nan
         if match is None or not math.isfinite(threshold):
-            raise ValueError(f"label rule must be 'score > X', 'score >= X' or '{ONE_ATTEMPT}', got {name!r}")
+            raise ValueError(
+                f"label rule must be 'score > X', 'score >= X' or '{ONE_ATTEMPT}', got {name!r}"
+            )
         number = repr(threshold).removesuffix(".0")  # the shortest text that reads back equal
         return cls(f"score {match.group(1)} {number}", threshold, match.group(1) == ">=")
 
@@ -69,8 +71,10 @@ class LabelRule:
         """Labels of graded scores.
 
         Args:
-          graded: Scores `[n, m]`, finite; in [0, 1] for `one attempt`, whose pass rate they then are.
-          key: A typed PRNG key, needed by `one attempt` alone, which draws one of the attempts of each cell.
+          graded: Scores `[n, m]`, finite; in [0, 1] for `one attempt`, whose pass rate they then
+            are.
+          key: A typed PRNG key, needed by `one attempt` alone, which draws one of the attempts of
+            each cell.
 
         Returns:
           bool `[n, m]`.
@@ -80,7 +84,9 @@ class LabelRule:
         """
         if self.threshold is None:
             if key is None:
-                raise ValueError(f"label rule '{ONE_ATTEMPT}' draws an attempt and needs a key, got none")
+                raise ValueError(
+                    f"label rule '{ONE_ATTEMPT}' draws an attempt and needs a key, got none"
+                )
             if ((graded < 0) | (graded > 1)).any():
                 raise ValueError(f"label rule '{ONE_ATTEMPT}' needs pass rates in [0, 1]")
             return generator(key).random(graded.shape) < graded
@@ -99,6 +105,9 @@ def generator(key: jax.Array) -> np.random.Generator:
     Raises:
       TypeError: If `key` is not a single typed key.
     """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)) or key.ndim:
+    if (
+        not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+        or key.ndim
+    ):
         raise TypeError(f"key must be one typed PRNG key (jax.random.key), got {key!r}")
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))

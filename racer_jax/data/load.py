@@ -27,7 +27,9 @@ from racer_jax.data.table import RoutingTable
 
 def _scored(path: str | Path) -> RoutingTable:
     table = read_score_matrix(path).table
-    return replace(table, notes=[*table.notes, "the router scores of the file are read by read_score_matrix"])
+    return replace(
+        table, notes=[*table.notes, "the router scores of the file are read by read_score_matrix"]
+    )
 
 
 READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
@@ -51,7 +53,8 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Routing
 
     Args:
       path: A file, or a folder of files.
-      format: One of `READERS`; guessed from the content when None, and then named in a note of the table.
+      format: One of `READERS`; guessed from the content when None, and then named in a note of the
+        table.
       **options: Those of the format's reader, such as `label_rule` or `missing`.
 
     Returns:
@@ -72,7 +75,11 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Routing
         if option not in known:
             raise ValueError(f"options of format {name!r} are {known}, got {option!r}")
     table = reader(path, **options)
-    if format is not None or name == "table" or (name == "long_csv" and _is_exported(path, delimiter)):
+    if (
+        format is not None
+        or name == "table"
+        or (name == "long_csv" and _is_exported(path, delimiter))
+    ):
         return table
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
 
@@ -85,7 +92,8 @@ def save(table: RoutingTable, path: str | Path) -> None:
       path: Where to; `.npz`, or `.csv` for a long CSV.
 
     Raises:
-      ValueError: If the name ends in neither, or the table cannot be written as CSV because it has no query.
+      ValueError: If the name ends in neither, or the table cannot be written as CSV because it has
+        no query.
     """
     suffix = Path(path).suffix
     if suffix not in (".npz", ".csv"):
@@ -118,7 +126,10 @@ def guess(path: str | Path, delimiter: str = ",") -> str:
 
 
 def _unknown(path: Path, found: str) -> DataError:
-    return DataError(f"must be in a known format, got {found}; pass format=, one of {', '.join(READERS)}", path=path)
+    return DataError(
+        f"must be in a known format, got {found}; pass format=, one of {', '.join(READERS)}",
+        path=path,
+    )
 
 
 def _guess_folder(path: Path, delimiter: str) -> str:
@@ -130,7 +141,10 @@ def _guess_folder(path: Path, delimiter: str) -> str:
         name = _guess_csv(tables[0], delimiter)
         if name in ("routerbench", "routellm"):
             return name
-        raise DataError(f"must be one file of format {name}, got a folder; read the files and concat them", path=path)
+        raise DataError(
+            f"must be one file of format {name}, got a folder; read the files and concat them",
+            path=path,
+        )
     raise _unknown(path, "a folder without logs")
 
 
@@ -166,7 +180,9 @@ def _guess_csv(path: Path, delimiter: str) -> str:
     with open_csv(path, delimiter, marker=long_csv.MARK) as file:
         header = set(file.header)
         exported = file.preamble is not None
-    if exported or ("model" in header and header & {"correct", "score"} and header & {"query_id", "query"}):
+    if exported or (
+        "model" in header and header & {"correct", "score"} and header & {"query_id", "query"}
+    ):
         return "long_csv"
     if {"sample_id", "eval_name"} <= header:
         return "routerbench"

@@ -43,9 +43,10 @@ def split(
 ) -> Split:
     """A random split of a table's questions.
 
-    Within each group (or the whole table) the questions are shuffled and cut; the numbers of questions are the
-    fractions of their total, rounded by largest remainder. Rows follow their question, so with duplicates the rows of a
-    part may differ from its fraction by some. A question that stands in several groups is drawn in the first of them.
+    Within each group (or the whole table) the questions are shuffled and cut; the numbers of
+    questions are the fractions of their total, rounded by largest remainder. Rows follow their
+    question, so with duplicates the rows of a part may differ from its fraction by some. A question
+    that stands in several groups is drawn in the first of them.
 
     Args:
       key: A typed PRNG key.
@@ -58,7 +59,8 @@ def split(
 
     Raises:
       TypeError: If `key` is not a typed key.
-      ValueError: If fractions are not three numbers of at least 0 that sum to 1, or a group has none.
+      ValueError: If fractions are not three numbers of at least 0 that sum to 1, or a group has
+        none.
 
     >>> from racer_jax import RoutingTable
     >>> table = RoutingTable(ids=list("abcd"), texts=["1?", "2?", "1?", "3?"], models=["x"], correct=[[1]] * 4)
@@ -98,7 +100,10 @@ def paper_split(key: jax.Array, table: "RoutingTable") -> Split:
     Raises:
       TypeError: If `key` is not a typed key.
     """
-    fractions = {name: PAPER_ARC if "arc_c" in name.lower().replace("-", "_") else PAPER for name in table.groups}
+    fractions = {
+        name: PAPER_ARC if "arc_c" in name.lower().replace("-", "_") else PAPER
+        for name in table.groups
+    }
     return split(key, table, MappingProxyType(fractions) if fractions else PAPER)
 
 
@@ -110,7 +115,9 @@ def _fractions_for(fractions: Fractions | Mapping[str, Fractions], group: str) -
     # As decimals: 0.1 + 0.5 + 0.4 is 1, whatever binary makes of it.
     exact = [Fraction(str(fraction)) for fraction in fractions]
     if len(exact) != 3 or min(exact) < 0 or sum(exact) != 1:
-        raise ValueError(f"fractions must be three numbers of at least 0 that sum to 1, got {tuple(fractions)}")
+        raise ValueError(
+            f"fractions must be three numbers of at least 0 that sum to 1, got {tuple(fractions)}"
+        )
     return exact
 
 

@@ -21,7 +21,8 @@ class GroupSummary:
       num_queries: Rows.
       num_duplicates: Rows that repeat a question of the group.
       num_missing: Pairs nobody evaluated.
-      accuracies: Model -> share of its evaluated queries it answers rightly; NaN where there are none.
+      accuracies: Model -> share of its evaluated queries it answers rightly; NaN where there are
+        none.
       best_single: The model with the highest accuracy; of equals the first.
       all_wrong: Share of the queries, evaluated on every model, that no model answers; beta.
       all_wrong_low: Lower end of the Clopper-Pearson interval of beta.
@@ -87,8 +88,13 @@ class Summary:
             for g in self.groups
         ]
         models = list(self.groups[0].accuracies)
-        accuracies = [[model, *(f"{g.accuracies[model]:.4f}" for g in self.groups)] for model in models]
-        parts = [_aligned(head, rows), _aligned(["accuracy", *(g.group for g in self.groups)], accuracies)]
+        accuracies = [
+            [model, *(f"{g.accuracies[model]:.4f}" for g in self.groups)] for model in models
+        ]
+        parts = [
+            _aligned(head, rows),
+            _aligned(["accuracy", *(g.group for g in self.groups)], accuracies),
+        ]
         if self.notes:
             parts.append("\n".join(f"note: {note}" for note in self.notes))
         return "\n\n".join(parts)
@@ -120,7 +126,9 @@ def summarize(table: "RoutingTable", confidence: float = 0.95) -> Summary:
 def _group(table: "RoutingTable", name: str, confidence: float) -> GroupSummary:
     seen = np.ones(table.correct.shape, bool) if table.missing is None else ~table.missing
     evaluated = seen.sum(axis=0)
-    accuracies = np.where(evaluated > 0, table.correct.sum(axis=0) / np.maximum(evaluated, 1), np.nan)
+    accuracies = np.where(
+        evaluated > 0, table.correct.sum(axis=0) / np.maximum(evaluated, 1), np.nan
+    )
     whole = seen.all(axis=1)
     wrong, n = int((~table.correct.any(axis=1) & whole).sum()), int(whole.sum())
     low, high = clopper_pearson(wrong, n, confidence)
@@ -169,7 +177,9 @@ def _aligned(head: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[j]) for row in table) for j in range(len(head))]
     right = [all(row[j][:1].isdigit() or row[j] == "nan" for row in rows) for j in range(len(head))]
     lines = [
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+        ).rstrip()
         for row in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

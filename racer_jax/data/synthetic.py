@@ -2,12 +2,14 @@ r"""A simulated pool: seven models on four benchmarks that behave as the paper's
 
 Each model m answers query i rightly where a latent ability exceeds a threshold:
 
-  t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im),   correct_im = t_im > -a_m
+  t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im),   correct_im = t_im
+  > -a_m
 
-z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all of mean 0 and variance 1
-over the queries. Topic and, in part, easiness show in the query's text, made up in the manner of the benchmark. The
-thresholds a and the correlation lambda^2 are not stated but solved for, so that every model's accuracy and the share of
-queries that no model answers are the published ones.
+z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all of mean
+0 and variance 1 over the queries. Topic and, in part, easiness show in the query's text, made up in
+the manner of the benchmark. The thresholds a and the correlation lambda^2 are not stated but solved
+for, so that every model's accuracy and the share of queries that no model answers are the published
+ones.
 """
 
 from collections.abc import Mapping
@@ -25,8 +27,8 @@ from racer_jax.data.table import RoutingTable
 
 BENCHMARKS = ("gsm8k", "mmlu", "cmmlu", "arc_challenge")
 
-# Table 1 of the paper (Hao et al. 2026, arXiv 2603.06616), the rows of the single models: accuracy on GSM8K, MMLU,
-# C-MMLU, ARC-C. The order of the models is that of its Section 5.1.
+# Table 1 of the paper (Hao et al. 2026, arXiv 2603.06616), the rows of the single models: accuracy
+# on GSM8K, MMLU, C-MMLU, ARC-C. The order of the models is that of its Section 5.1.
 ACCURACIES: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
     {
         "Mistral-7B-v0.1": (0.375, 0.621, 0.446, 0.507),
@@ -40,15 +42,19 @@ ACCURACIES: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
 )
 MODELS = tuple(ACCURACIES)
 
-# Share of test questions that no model of the pool answers: counted in RouterDC's own files for the same seven models
-# (datasets/split2_model7; score > 0, GSM8K score > 0.5).
+# Share of test questions that no model of the pool answers: counted in RouterDC's own files for the
+# same seven models (datasets/split2_model7; score > 0, GSM8K score > 0.5).
 ALL_WRONG_RATES: Mapping[str, float] = MappingProxyType(
     {"gsm8k": 0.162, "mmlu": 0.147, "cmmlu": 0.204, "arc_challenge": 0.276}
 )
 
 # Numbers of questions in RouterDC's test and train files.
-TEST_SIZES: Mapping[str, int] = MappingProxyType({"gsm8k": 1319, "mmlu": 4213, "cmmlu": 3475, "arc_challenge": 352})
-TRAIN_SIZES: Mapping[str, int] = MappingProxyType({"gsm8k": 1000, "mmlu": 2000, "cmmlu": 2000, "arc_challenge": 820})
+TEST_SIZES: Mapping[str, int] = MappingProxyType(
+    {"gsm8k": 1319, "mmlu": 4213, "cmmlu": 3475, "arc_challenge": 352}
+)
+TRAIN_SIZES: Mapping[str, int] = MappingProxyType(
+    {"gsm8k": 1000, "mmlu": 2000, "cmmlu": 2000, "arc_challenge": 820}
+)
 
 # How much of the latent ability a router sees: the correlation of what it sees with what decides.
 QUALITIES: Mapping[str, float] = MappingProxyType({"weak": 0.2, "fair": 0.4, "strong": 0.7})
@@ -59,7 +65,8 @@ TOPIC_SHARE = 0.3
 SHOWN_SHARE = 0.4
 # Of the answers that are not right: none at all; of the rest, the most tempting wrong one.
 _NO_ANSWER_RATE, _TEMPTED_RATE = 0.03, 0.5
-# What the evaluator whose confidence is recorded sees of the ability, as `QUALITIES` does for routers.
+# What the evaluator whose confidence is recorded sees of the ability, as `QUALITIES` does for
+# routers.
 _EVALUATOR_SEES = 0.6
 
 
@@ -69,7 +76,8 @@ class SimulatedBenchmark(NamedTuple):
     Attributes:
       train: Queries to train routers on.
       test: Queries to calibrate and test on.
-      scores: Quality (`weak`, `fair`, `strong`) -> router scores of the test queries, float32 `[n, m]` in [0, 1].
+      scores: Quality (`weak`, `fair`, `strong`) -> router scores of the test queries, float32
+        `[n, m]` in [0, 1].
     """
 
     train: RoutingTable
@@ -83,7 +91,8 @@ class Latent(NamedTuple):
     Attributes:
       thresholds: a_m, `[m]`.
       loading: lambda, in (0, 1).
-      affinity: A_cm, what each model makes of each topic, `[topics, m]`; mean 0 and variance 1 over the topics.
+      affinity: A_cm, what each model makes of each topic, `[topics, m]`; mean 0 and variance 1 over
+        the topics.
     """
 
     thresholds: np.ndarray
@@ -100,10 +109,11 @@ def simulated_pool(
 ) -> dict[str, SimulatedBenchmark]:
     """The simulated pool, whole: tables with texts and answers, and router scores, of every benchmark.
 
-    Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both to within sampling
-    error. Scores are noisy posteriors: P(correct | what the router saw), where it saw the latent ability through noise
-    that is correlated across models, as the errors of one encoder are. Models that are wrong often agree on the answer;
-    some give none. The confidences `p_true` and `verbal` are those of an evaluator that sees more than the routers.
+    Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both
+    to within sampling error. Scores are noisy posteriors: P(correct | what the router saw), where
+    it saw the latent ability through noise that is correlated across models, as the errors of one
+    encoder are. Models that are wrong often agree on the answer; some give none. The confidences
+    `p_true` and `verbal` are those of an evaluator that sees more than the routers.
 
     Args:
       key: A typed PRNG key; it fixes everything.
@@ -126,16 +136,25 @@ def simulated_pool(
         if name not in BENCHMARKS:
             raise ValueError(f"test_sizes must name benchmarks among {BENCHMARKS}, got {name!r}")
         if name not in train_sizes:
-            raise ValueError(f"train_sizes must name the benchmarks of test_sizes, got no size for {name!r}")
+            raise ValueError(
+                f"train_sizes must name the benchmarks of test_sizes, got no size for {name!r}"
+            )
         if min(test_sizes[name], train_sizes[name]) < 1:
-            raise ValueError(f"sizes must be at least 1, got {min(test_sizes[name], train_sizes[name])} for {name!r}")
+            raise ValueError(
+                f"sizes must be at least 1, got {min(test_sizes[name], train_sizes[name])} for "
+                f"{name!r}"
+            )
     for quality, seen in qualities.items():
         if not 0 <= seen < 1:
             raise ValueError(f"qualities must be in [0, 1), got {seen} for {quality!r}")
     rng = generator(key)
-    # One stream for each benchmark, whichever are asked for: the pool of one does not depend on the others.
+    # One stream for each benchmark, whichever are asked for: the pool of one does not depend on the
+    # others.
     streams = dict(zip(BENCHMARKS, rng.spawn(len(BENCHMARKS)), strict=True))
-    return {name: _benchmark(streams[name], name, n, train_sizes[name], qualities) for name, n in test_sizes.items()}
+    return {
+        name: _benchmark(streams[name], name, n, train_sizes[name], qualities)
+        for name, n in test_sizes.items()
+    }
 
 
 def _benchmark(
@@ -171,11 +190,18 @@ def _benchmark(
             label_rule="simulated",
         )
 
-    scores = {quality: _posterior(rng, ability[n_train:], law, seen) for quality, seen in qualities.items()}
-    return SimulatedBenchmark(part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores)
+    scores = {
+        quality: _posterior(rng, ability[n_train:], law, seen)
+        for quality, seen in qualities.items()
+    }
+    return SimulatedBenchmark(
+        part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores
+    )
 
 
-def _ability(rng: np.random.Generator, loading: float, easiness: np.ndarray, topical: np.ndarray) -> np.ndarray:
+def _ability(
+    rng: np.random.Generator, loading: float, easiness: np.ndarray, topical: np.ndarray
+) -> np.ndarray:
     """Draws of t, `[n, m]`, given each query's easiness and topic."""
     noise = rng.standard_normal(topical.shape)
     own = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
@@ -190,13 +216,18 @@ def _answers(rng: np.random.Generator, asked: list[Question], correct: np.ndarra
     answers = np.empty(correct.shape, dtype=object)
     for i, question in enumerate(asked):
         wrong = question.wrong
-        answers[i] = [wrong[0] if tempted[i, m] else wrong[other[i, m] % len(wrong)] for m in range(correct.shape[1])]
+        answers[i] = [
+            wrong[0] if tempted[i, m] else wrong[other[i, m] % len(wrong)]
+            for m in range(correct.shape[1])
+        ]
     answers[~correct & silent] = None
     right = np.array([question.right for question in asked], dtype=object)
     return np.where(correct, right[:, None], answers)
 
 
-def _posterior(rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float) -> np.ndarray:
+def _posterior(
+    rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float
+) -> np.ndarray:
     """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; the noise has the correlation of t itself."""
     easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
     error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
@@ -208,12 +239,13 @@ def _posterior(rng: np.random.Generator, ability: np.ndarray, law: Latent, seen:
 def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -> Latent:
     """The law with these accuracies and this share of queries that no model answers.
 
-    Given the loading, each threshold has a closed condition on its own accuracy, solved by bisection; the all-wrong
-    rate then grows with the loading, which a root finder finds.
+    Given the loading, each threshold has a closed condition on its own accuracy, solved by
+    bisection; the all-wrong rate then grows with the loading, which a root finder finds.
 
     Args:
       accuracies: Accuracy of each model, in (0, 1), `[m]`.
-      all_wrong_rate: Share of queries that no model answers; between what independent models give and 1 - max accuracy.
+      all_wrong_rate: Share of queries that no model answers; between what independent models give
+        and 1 - max accuracy.
       affinity: A_cm, `[topics, m]`.
 
     Returns:
@@ -234,13 +266,18 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
             middle = (low + high) / 2
             enough = ndtr((middle + shift) / spread).mean(axis=0) >= accuracies
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        wrong = ndtr(-(high + shift + loading * nodes[:, None, None]) / noise).prod(axis=-1).mean(axis=-1)
+        wrong = (
+            ndtr(-(high + shift + loading * nodes[:, None, None]) / noise)
+            .prod(axis=-1)
+            .mean(axis=-1)
+        )
         return high, float(weights @ wrong)
 
     least, most = law(0.0)[1], law(0.999)[1]
     if not least < all_wrong_rate < most:
         raise ValueError(
-            f"all_wrong_rate must be in ({least:.4f}, {most:.4f}) for these accuracies, got {all_wrong_rate}"
+            f"all_wrong_rate must be in ({least:.4f}, {most:.4f}) for these accuracies, got "
+            f"{all_wrong_rate}"
         )
     loading = float(optimize.brentq(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999))
     return Latent(law(loading)[0], loading, affinity)

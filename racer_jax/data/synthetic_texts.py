@@ -1,7 +1,7 @@
 """Questions for the simulated pool, in the manner of the four benchmarks: word problems, exams, some in Chinese.
 
-A question shows two things that decide who answers it, so that an encoder and a router have something to learn: its
-topic, in its words, and its level, in how it is put.
+A question shows two things that decide who answers it, so that an encoder and a router have
+something to learn: its topic, in its words, and its level, in how it is put.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,9 @@ class _Topic(NamedTuple):
 
 
 def _topic(name: str, relation: str, pairs: str) -> _Topic:
-    return _Topic(name, relation, tuple((a, b) for a, b in (pair.split(": ") for pair in pairs.split("; "))))
+    return _Topic(
+        name, relation, tuple((a, b) for a, b in (pair.split(": ") for pair in pairs.split("; ")))
+    )
 
 
 _MMLU = (
@@ -211,7 +213,15 @@ _NAMES = (
     "Nora",
     "Yuki",
 )
-_PLACES = ("in class", "on a field trip", "at home", "in a laboratory", "at a museum", "for a project", "in a garden")
+_PLACES = (
+    "in class",
+    "on a field trip",
+    "at home",
+    "in a laboratory",
+    "at a museum",
+    "for a project",
+    "in a garden",
+)
 
 # Word problems: who does what with what.
 _GSM8K = (
@@ -240,7 +250,9 @@ class _Draw(NamedTuple):
     numbers: list[int]
 
 
-def questions(rng: np.random.Generator, benchmark: str, topics: np.ndarray, levels: np.ndarray) -> list[Question]:
+def questions(
+    rng: np.random.Generator, benchmark: str, topics: np.ndarray, levels: np.ndarray
+) -> list[Question]:
     """Questions of a benchmark, drawn at random, no two with the same text.
 
     Args:
@@ -250,7 +262,8 @@ def questions(rng: np.random.Generator, benchmark: str, topics: np.ndarray, leve
       levels: Level of each question, 0 to `NUM_LEVELS` - 1, `[n]`.
 
     Returns:
-      The questions. Where a benchmark has fewer than are asked for, they are numbered to stay apart.
+      The questions. Where a benchmark has fewer than are asked for, they are numbered to stay
+      apart.
     """
     maker, result = _MAKERS[benchmark], [Question("", "", ())] * len(topics)
     left, seen = list(range(len(topics))), set[str]()
@@ -292,7 +305,8 @@ def _mmlu(draw: _Draw, topic: int, level: int) -> Question:
         f"In {about.name}, {subject} {about.relation}?",
         f"Which of the following is right? In {about.name}, {subject} {about.relation}?",
         f"According to the standard account in {about.name}, {subject} {about.relation}?",
-        f"A textbook of {about.name} rejects three of these choices and keeps one. By it, {subject} {about.relation}?",
+        f"A textbook of {about.name} rejects three of these choices and keeps one. By it, "
+        f"{subject} {about.relation}?",
     )[level]
     return answer._replace(text=f"{stem}\n{_lettered(options)}")
 
@@ -311,12 +325,16 @@ def _cmmlu(draw: _Draw, topic: int, level: int) -> Question:
 
 def _arc(draw: _Draw, topic: int, level: int) -> Question:
     about = _ARC[topic]
-    subject, _, answer = _choices(draw, about)  # as in the corpus, the text does not show the choices
+    # as in the corpus, the text does not show the choices
+    subject, _, answer = _choices(draw, about)
     name, place = _NAMES[draw.numbers[0] % len(_NAMES)], _PLACES[draw.numbers[1] % len(_PLACES)]
     stem = (
-        f"{name} learns about {about.name} {place}. What does {name} find: {subject} {about.relation}?",
-        f"{name} studies {about.name} {place}. Which answer is best supported: {subject} {about.relation}?",
-        f"{name} compares several examples of {about.name} {place}. What explains best: {subject} {about.relation}?",
+        f"{name} learns about {about.name} {place}. What does {name} find: {subject} "
+        f"{about.relation}?",
+        f"{name} studies {about.name} {place}. Which answer is best supported: {subject} "
+        f"{about.relation}?",
+        f"{name} compares several examples of {about.name} {place}. What explains best: {subject} "
+        f"{about.relation}?",
         f"{name} designs an investigation of {about.name} {place}, and repeats it. Which conclusion would most likely "
         f"follow: {subject} {about.relation}?",
     )[level]
@@ -338,10 +356,14 @@ def _gsm8k(draw: _Draw, topic: int, level: int) -> Question:
         parts.append(f"After that {name} gives away {fewer} {things}.")
     if level >= 3:
         total *= worth
-        parts.append(f"Every one of the {things} left stands for {worth} {other}, and only these count now.")
+        parts.append(
+            f"Every one of the {things} left stands for {worth} {other}, and only these count now."
+        )
     parts.append(f"How many {other if level >= 3 else things} does {name} have at the end?")
     slips = (each + times, total + more, total + 1, 2 * total + 1)
-    return Question(" ".join(parts), str(total), tuple(str(slip) for slip in slips if slip != total))
+    return Question(
+        " ".join(parts), str(total), tuple(str(slip) for slip in slips if slip != total)
+    )
 
 
 _MAKERS: dict[str, Callable[[_Draw, int, int], Question]] = {

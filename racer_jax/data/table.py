@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from racer_jax.data.summary import Summary
 
 
-def _strings(name: str, values: Iterable[str], unique: bool = False, empty: bool = False) -> tuple[str, ...]:
+def _strings(
+    name: str, values: Iterable[str], unique: bool = False, empty: bool = False
+) -> tuple[str, ...]:
     """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty."""
     if isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
@@ -32,8 +34,12 @@ def _strings(name: str, values: Iterable[str], unique: bool = False, empty: bool
     try:
         "".join(result).encode()
     except UnicodeEncodeError:
-        i = next(i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode())
-        raise ValueError(f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]") from None
+        i = next(
+            i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode()
+        )
+        raise ValueError(
+            f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
+        ) from None
     if unique and len(set(result)) < len(result):
         seen: dict[str, int] = {}
         for i, value in enumerate(result):
@@ -64,7 +70,12 @@ def _bool(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _float(
-    name: str, array: Any, shape: tuple[int, ...], low: float = -np.inf, high: float = np.inf, unit: str = ""
+    name: str,
+    array: Any,
+    shape: tuple[int, ...],
+    low: float = -np.inf,
+    high: float = np.inf,
+    unit: str = "",
 ) -> np.ndarray:
     """float64 with NaN for "not known", no infinity, within [low, high]."""
     array = np.asarray(array)
@@ -74,9 +85,13 @@ def _float(
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     array = array.astype(np.float64)
     if (bad := np.isinf(array)).any():
-        raise ValueError(f"{name} must be finite (NaN where not known), got {array[bad][0]} at {_at(bad)}")
+        raise ValueError(
+            f"{name} must be finite (NaN where not known), got {array[bad][0]} at {_at(bad)}"
+        )
     if (bad := (array < low) | (array > high)).any():
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {_at(bad)}")
+        raise ValueError(
+            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {_at(bad)}"
+        )
     return _frozen(array)
 
 
@@ -89,8 +104,9 @@ def normal_text(text: str) -> str:
 class RoutingTable:
     """Queries x models: which model answered which query rightly, and what else is known of the answer.
 
-    Arrays are host NumPy, read-only. NaN in `graded`, `confidence`, `cost`, `tokens` means "not known"; None in
-    `answers` means the model gave no answer, which is not the same as a wrong one: it casts no vote.
+    Arrays are host NumPy, read-only. NaN in `graded`, `confidence`, `cost`, `tokens` means "not
+    known"; None in `answers` means the model gave no answer, which is not the same as a wrong one:
+    it casts no vote.
 
     Attributes:
       ids: Name of each query, unique, `[n]`.
@@ -106,7 +122,8 @@ class RoutingTable:
       price: Dollars per million tokens of each model, float64 `[m]`, or None.
       label_rule: How `correct` was made: one name for the whole table, or one for each group.
       missing: Pairs nobody evaluated, bool `[n, m]`, or None where there are none. See `complete`.
-      notes: What reading and combining did that a reader of the results should know, one sentence each.
+      notes: What reading and combining did that a reader of the results should know, one sentence
+        each.
 
     Raises:
       TypeError: If a field is of the wrong kind.
@@ -144,21 +161,39 @@ class RoutingTable:
         if m < 1:
             raise ValueError("models must hold at least one model, got none")
         if len(self.texts) != n:
-            raise ValueError(f"texts must hold one text for each of the {n} ids, got {len(self.texts)}")
+            raise ValueError(
+                f"texts must hold one text for each of the {n} ids, got {len(self.texts)}"
+            )
         put("correct", _bool("correct", self.correct, (n, m)))
         if self.group is not None:
             put("group", _strings("group", self.group))
             if len(self.group) != n:
-                raise ValueError(f"group must hold one name for each of the {n} ids, got {len(self.group)}")
+                raise ValueError(
+                    f"group must hold one name for each of the {n} ids, got {len(self.group)}"
+                )
         for name in ("graded", "cost", "tokens"):
             if (value := getattr(self, name)) is not None:
                 put(name, _float(name, value, (n, m), low=-np.inf if name == "graded" else 0.0))
-        if self.tokens is not None and (bad := np.isfinite(self.tokens) & (self.tokens % 1 != 0)).any():
-            raise ValueError(f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {_at(bad)}")
+        if (
+            self.tokens is not None
+            and (bad := np.isfinite(self.tokens) & (self.tokens % 1 != 0)).any()
+        ):
+            raise ValueError(
+                f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {_at(bad)}"
+            )
         if self.price is not None:
-            put("price", _float("price", self.price, (m,), low=0.0, unit=" dollars per million tokens"))
+            put(
+                "price",
+                _float("price", self.price, (m,), low=0.0, unit=" dollars per million tokens"),
+            )
         schemes = _strings("confidence schemes", self.confidence)
-        put("confidence", {s: _float(f"confidence[{s!r}]", self.confidence[s], (n, m), 0.0, 1.0) for s in schemes})
+        put(
+            "confidence",
+            {
+                s: _float(f"confidence[{s!r}]", self.confidence[s], (n, m), 0.0, 1.0)
+                for s in schemes
+            },
+        )
         if self.answers is not None:
             put("answers", _answers(self.answers, (n, m)))
         if self.missing is not None:
@@ -173,12 +208,16 @@ class RoutingTable:
         if isinstance(rule, str):
             return _strings("label_rule", [rule])[0]
         if not isinstance(rule, Mapping):
-            raise TypeError(f"label_rule must be a name or a mapping of group to name, got {rule!r}")
+            raise TypeError(
+                f"label_rule must be a name or a mapping of group to name, got {rule!r}"
+            )
         if self.group is None:
             raise ValueError("label_rule by group needs groups, got none")
         present = list(dict.fromkeys(self.group))
         if absent := [g for g in present if g not in rule]:
-            raise ValueError(f"label_rule must name a rule for every group, got none for {absent[0]!r}")
+            raise ValueError(
+                f"label_rule must name a rule for every group, got none for {absent[0]!r}"
+            )
         names = _strings("label_rule", [rule[g] for g in present])
         return names[0] if len(set(names)) == 1 else dict(zip(present, names, strict=True))
 
@@ -186,7 +225,9 @@ class RoutingTable:
         """Whether every field is the same; NaN equals NaN."""
         if not isinstance(other, RoutingTable):
             return NotImplemented
-        return all(_same(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return all(
+            _same(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -194,8 +235,14 @@ class RoutingTable:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        rule = f"'{self.label_rule}'" if isinstance(self.label_rule, str) else str(dict(self.label_rule))
-        return f"RoutingTable({len(self.ids)} queries x {len(self.models)} models, label rule {rule})"
+        rule = (
+            f"'{self.label_rule}'"
+            if isinstance(self.label_rule, str)
+            else str(dict(self.label_rule))
+        )
+        return (
+            f"RoutingTable({len(self.ids)} queries x {len(self.models)} models, label rule {rule})"
+        )
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -213,12 +260,13 @@ class RoutingTable:
     def question_ids(self) -> np.ndarray:
         """Which rows are the same question: int32 `[n]`, equal where the normalised texts are equal.
 
-        Numbered by first appearance over the whole table. A query without text is a question of its own. Splits are
-        made over these numbers, so that no question stands on both sides.
+        Numbered by first appearance over the whole table. A query without text is a question of its
+        own. Splits are made over these numbers, so that no question stands on both sides.
         """
         seen: dict[str, int] = {}
         numbers = np.empty(len(self.ids), np.int32)
-        # A query without text gets a key no normalised text can equal: those never begin with a space.
+        # A query without text gets a key no normalised text can equal: those never begin with a
+        # space.
         for i, (name, text) in enumerate(zip(self.ids, self.texts, strict=True)):
             numbers[i] = seen.setdefault(normal_text(text) or f" {name}", len(seen))
         return _frozen(numbers)
@@ -258,11 +306,15 @@ class RoutingTable:
             elif array.dtype.kind in "iu" or array.size == 0:
                 index = array.astype(np.int64)
             else:
-                raise TypeError(f"rows must be integers, booleans or a slice, got dtype {array.dtype}")
+                raise TypeError(
+                    f"rows must be integers, booleans or a slice, got dtype {array.dtype}"
+                )
             if index.ndim != 1:
                 raise ValueError(f"rows must have one dimension, got shape {index.shape}")
         if ((index < 0) | (index >= n)).any():
-            raise ValueError(f"rows must be in [0, {n}), got {index[(index < 0) | (index >= n)][0]}")
+            raise ValueError(
+                f"rows must be in [0, {n}), got {index[(index < 0) | (index >= n)][0]}"
+            )
         if len(np.unique(index)) < len(index):
             raise ValueError("rows must name each row once")
         if group is not None:
@@ -278,7 +330,8 @@ class RoutingTable:
 
         rule = self.label_rule
         if not (len(index) or isinstance(rule, str)):
-            rule = "; ".join(f"{name}: {r}" for name, r in rule.items())  # no group is left to hang a rule on
+            # no group is left to hang a rule on
+            rule = "; ".join(f"{name}: {r}" for name, r in rule.items())
 
         def cells(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[np.ix_(index, columns)]
@@ -294,7 +347,9 @@ class RoutingTable:
             correct=self.correct[np.ix_(index, columns)],
             graded=cells(self.graded),
             answers=cells(self.answers),
-            confidence={scheme: array[np.ix_(index, columns)] for scheme, array in self.confidence.items()},
+            confidence={
+                scheme: array[np.ix_(index, columns)] for scheme, array in self.confidence.items()
+            },
             cost=cells(self.cost),
             tokens=cells(self.tokens),
             price=None if self.price is None else self.price[columns],
@@ -324,7 +379,9 @@ class RoutingTable:
         if self.missing is None:
             return self
         whole = ~self.missing.any(axis=1)
-        note = f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
+        note = (
+            f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
+        )
         return replace(self.select(whole), notes=(*self.notes, note))
 
 
@@ -342,8 +399,13 @@ def _answers(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")
     for i, value in enumerate(array.reshape(-1)):
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}")
+            raise TypeError(
+                f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}"
+            )
         if value == "":
-            raise ValueError(f"answers must be None where there is no answer, got '' at {list(divmod(i, shape[1]))}")
+            raise ValueError(
+                f"answers must be None where there is no answer, got '' at "
+                f"{list(divmod(i, shape[1]))}"
+            )
     _strings("answers", [value for value in array.reshape(-1) if value is not None])
     return _frozen(array)

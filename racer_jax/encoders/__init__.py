@@ -1,7 +1,7 @@
 """Encoders: texts to embeddings `[n, d]`, without PyTorch.
 
-What needs Flax or Transformers stands in modules of its own: `text` (a pretrained encoder for texts), `checkpoint`
-(weights in and out), `bert`, `deberta`.
+What needs Flax or Transformers stands in modules of its own: `text` (a pretrained encoder for
+texts), `checkpoint` (weights in and out), `bert`, `deberta`.
 """
 
 from typing import TYPE_CHECKING

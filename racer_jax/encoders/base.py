@@ -66,4 +66,10 @@ def check_side(side: str) -> None:
 def report_truncated(num_truncated: int, num_texts: int, limit: str, side: str) -> None:
     """Counts in the log the texts of which only a part was read; silent where there are none."""
     if num_truncated:
-        _LOGGER.warning("%d of %d texts were longer than %s and cut on the %s", num_truncated, num_texts, limit, side)
+        _LOGGER.warning(
+            "%d of %d texts were longer than %s and cut on the %s",
+            num_truncated,
+            num_texts,
+            limit,
+            side,
+        )

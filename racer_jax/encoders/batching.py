@@ -25,7 +25,9 @@ class Batch(NamedTuple):
     attention_mask: np.ndarray
 
 
-def pad_rows(rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(
+    rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Token ids int32 `[num_rows, length]` and mask bool of the same shape."""
     ids = np.full((num_rows, length), pad_id, np.int32)
     mask = np.zeros((num_rows, length), bool)
@@ -38,7 +40,11 @@ def pad_rows(rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: 
 
 
 def bucket_batches(
-    tokens: Sequence[Sequence[int]], max_length: int, batch_tokens: int, pad_id: int, multiple: int = 1
+    tokens: Sequence[Sequence[int]],
+    max_length: int,
+    batch_tokens: int,
+    pad_id: int,
+    multiple: int = 1,
 ) -> Iterator[Batch]:
     """Cuts texts into batches of few shapes.
 

@@ -1,6 +1,7 @@
 """BERT and its kin, MiniLM among them: a transformer encoder with absolute positions.
 
-The modules carry the names of the pretrained weights, so that `checkpoint` needs no table to translate them.
+The modules carry the names of the pretrained weights, so that `checkpoint` needs no table to
+translate them.
 """
 
 from typing import Any
@@ -39,7 +40,10 @@ class BertSelfAttention(nnx.Module):
 
     def __call__(self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array) -> jax.Array:
         """Hidden states `[b, t, hidden]` and mask `[b, t]` to the context `[b, t, heads * head_size]`."""
-        q, k, v = (split_heads(project(hidden), self.num_heads) for project in (self.query, self.key, self.value))
+        q, k, v = (
+            split_heads(project(hidden), self.num_heads)
+            for project in (self.query, self.key, self.value)
+        )
         return attend(key, q * self.head_size**-0.5, k, v, mask, self.rate)
 
 
@@ -48,16 +52,22 @@ class BertEmbeddings(nnx.Module):
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.word_embeddings = embedding(config.vocab_size, config.hidden_size, **types)
-        self.position_embeddings = embedding(config.max_position_embeddings, config.hidden_size, **types)
+        self.position_embeddings = embedding(
+            config.max_position_embeddings, config.hidden_size, **types
+        )
         self.token_type_embeddings = embedding(config.type_vocab_size, config.hidden_size, **types)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, **types)
         self.rate = float(config.hidden_dropout_prob)
 
-    def __call__(self, key: jax.Array | None, input_ids: jax.Array, token_type_ids: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, key: jax.Array | None, input_ids: jax.Array, token_type_ids: jax.Array | None
+    ) -> jax.Array:
         """Token ids `[b, t]` to vectors `[b, t, hidden]`."""
         token_types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         positions = self.position_embeddings(jnp.arange(input_ids.shape[1]))[None]
-        vectors = self.word_embeddings(input_ids) + self.token_type_embeddings(token_types) + positions
+        vectors = (
+            self.word_embeddings(input_ids) + self.token_type_embeddings(token_types) + positions
+        )
         return dropout(key, self.LayerNorm(vectors), self.rate)
 
 
@@ -76,13 +86,13 @@ class Bert(nnx.Module):
       config: A `transformers.BertConfig`.
       dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
       param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them: less memory for
-        about a third more work.
+      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
+        less memory for about a third more work.
       rngs: Draws the initial weights.
 
     Raises:
-      ValueError: If the configuration asks for what is not here: a decoder, cross-attention, relative positions, an
-        unknown activation.
+      ValueError: If the configuration asks for what is not here: a decoder, cross-attention,
+        relative positions, an unknown activation.
     """
 
     def __init__(
@@ -139,4 +149,6 @@ def _check_config(config: Any) -> None:
     if position != "absolute":
         raise ValueError(f"position_embedding_type must be 'absolute', got {position!r}")
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise ValueError("a BERT decoder or cross-attention is not supported: is_decoder and add_cross_attention")
+        raise ValueError(
+            "a BERT decoder or cross-attention is not supported: is_decoder and add_cross_attention"
+        )

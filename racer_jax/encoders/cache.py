@@ -23,8 +23,9 @@ def text_key(text: str) -> bytes:
 class EmbeddingCache:
     """A folder of embeddings, one subfolder for each encoder.
 
-    Every `store` adds one file, named after its content and moved into place whole, so that several processes may use
-    one cache. A file that cannot be read is passed over, with a warning in the log, and its texts are encoded again.
+    Every `store` adds one file, named after its content and moved into place whole, so that several
+    processes may use one cache. A file that cannot be read is passed over, with a warning in the
+    log, and its texts are encoded again.
 
     Args:
       folder: Made if absent.
@@ -58,7 +59,10 @@ class EmbeddingCache:
 
     def store(self, keys: Sequence[bytes], embeddings: np.ndarray) -> None:
         """Adds embeddings `[n, d]`, one for each key."""
-        tensors = {"keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), "embeddings": embeddings}
+        tensors = {
+            "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
+            "embeddings": embeddings,
+        }
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:32] + ".safetensors"
         self._folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self._folder / name) as path:

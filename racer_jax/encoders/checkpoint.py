@@ -1,7 +1,7 @@
 """Pretrained weights in and out: `config.json` and `model.safetensors`, the format of the Hugging Face hub, no PyTorch.
 
-The modules are named after the weights, so one rule translates them all: a `kernel` is a `weight` with its axes
-reversed, an `embedding` or a `scale` is a `weight`.
+The modules are named after the weights, so one rule translates them all: a `kernel` is a `weight`
+with its axes reversed, an `embedding` or a `scale` is a `weight`.
 """
 
 import fnmatch
@@ -40,7 +40,8 @@ IGNORED = (
     "*.position_ids",
 )
 _MODELS: dict[str, tuple[str, type[Model], str]] = {
-    # model_type in config.json: configuration class in transformers, our class, prefix of models saved with a head
+    # model_type in config.json: configuration class in transformers, our class, prefix of models
+    # saved with a head
     "bert": ("BertConfig", Bert, "bert."),
     "deberta-v2": ("DebertaV2Config", Deberta, "deberta."),
 }
@@ -51,7 +52,8 @@ _PARAMETERS = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder of a checkpoint: a local one as it is, a hub id as its downloaded snapshot.
 
-    Without a network, or with `HF_HUB_OFFLINE=1`, a snapshot that was downloaded before is found in the hub's cache.
+    Without a network, or with `HF_HUB_OFFLINE=1`, a snapshot that was downloaded before is found in
+    the hub's cache.
 
     Args:
       source: A folder, or a hub id `owner/name`.
@@ -67,14 +69,19 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
     except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
         raise FileNotFoundError(
-            f"source must be a folder, or a hub id that the hub or its cache has, got {str(source)!r} ({error})"
+            f"source must be a folder, or a hub id that the hub or its cache has, got "
+            f"{str(source)!r} ({error})"
         ) from error
 
 
@@ -129,7 +136,11 @@ def _weight_files(folder: Path) -> list[Path]:
         files = [folder / WEIGHTS_FILE]
     if absent := [file.name for file in files if not file.is_file()]:
         others = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f"; {', '.join(others)} is a pickle, which is not read: save it as safetensors first" if others else ""
+        hint = (
+            f"; {', '.join(others)} is a pickle, which is not read: save it as safetensors first"
+            if others
+            else ""
+        )
         raise FileNotFoundError(f"no {', '.join(absent)} in {folder}{hint}")
     return files
 
@@ -163,7 +174,9 @@ def _listed(names: Iterable[str]) -> str:
     return "".join(f"\n  {name}" for name in names)
 
 
-def load_weights(model: Model, folder: str | os.PathLike[str], ignore: Iterable[str] = IGNORED) -> Model:
+def load_weights(
+    model: Model, folder: str | os.PathLike[str], ignore: Iterable[str] = IGNORED
+) -> Model:
     """A copy of the model with the weights of a checkpoint.
 
     Args:
@@ -176,7 +189,8 @@ def load_weights(model: Model, folder: str | os.PathLike[str], ignore: Iterable[
 
     Raises:
       FileNotFoundError: If a file is absent.
-      ValueError: If weights are missing or left over, or a shape is another; the message lists every one.
+      ValueError: If weights are missing or left over, or a shape is another; the message lists
+        every one.
     """
     prefix = next(prefix for _, kind, prefix in _MODELS.values() if isinstance(model, kind))
     weights = _Weights(Path(folder), prefix)
@@ -235,11 +249,14 @@ def load_model(
 
     Raises:
       FileNotFoundError: If the source or one of its files is absent.
-      ValueError: If the architecture is unknown, or weights are missing, left over or of another shape.
+      ValueError: If the architecture is unknown, or weights are missing, left over or of another
+        shape.
     """
     folder = resolve(source, revision)
     return load_weights(
-        abstract_model(load_config(folder), dtype=dtype, param_dtype=param_dtype, remat=remat), folder, ignore
+        abstract_model(load_config(folder), dtype=dtype, param_dtype=param_dtype, remat=remat),
+        folder,
+        ignore,
     )
 
 
@@ -267,7 +284,9 @@ def _shards(tensors: Mapping[str, np.ndarray], max_bytes: int) -> list[dict[str,
     return shards
 
 
-def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000) -> None:
+def save_model(
+    model: Model, folder: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000
+) -> None:
     """Writes `config.json` and `model.safetensors`, which `load_model` and `transformers` read.
 
     Args:
@@ -278,7 +297,9 @@ def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: in
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        _weight_name(path): np.ascontiguousarray(_to_file_axes(path, np.asarray(variable.get_value())))
+        _weight_name(path): np.ascontiguousarray(
+            _to_file_axes(path, np.asarray(variable.get_value()))
+        )
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
     }
     shards = _shards(dict(sorted(tensors.items())), max_shard_bytes)
@@ -289,13 +310,17 @@ def save_model(model: Model, folder: str | os.PathLike[str], max_shard_bytes: in
             save_file(shards[0], path, metadata)
         (folder / INDEX_FILE).unlink(missing_ok=True)
     else:
-        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+        names = [
+            f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
+        ]
         for name, shard in zip(names, shards, strict=True):
             with written_whole(folder / name) as path:
                 save_file(shard, path, metadata)
         index = {
             "metadata": {"total_size": sum(array.nbytes for array in tensors.values())},
-            "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
+            "weight_map": {
+                key: name for name, shard in zip(names, shards, strict=True) for key in shard
+            },
         }
         _write_json(folder / INDEX_FILE, index)
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import numpy as np
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.hashing import HashedNgrams
 
-# The range of the matrix is found from this many more random directions than are kept, over this many passes.
+# The range of the matrix is found from this many more random directions than are kept, over this
+# many passes.
 _OVERSAMPLING = 32
 _NUM_PASSES = 2
 
@@ -29,7 +30,8 @@ def right_singular_vectors(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
       float32 `[d, dim]`, orthonormal columns, largest singular value first.
 
     References:
-      Halko, Martinsson and Tropp, "Finding structure with randomness", 2011, Algorithms 4.4 and 5.1.
+      Halko, Martinsson and Tropp, "Finding structure with randomness", 2011, Algorithms 4.4 and
+      5.1.
     """
     product = partial(jnp.matmul, precision="highest")
     width = min(dim + _OVERSAMPLING, *x.shape)
@@ -63,8 +65,8 @@ class ReducedEncoder:
     ) -> "ReducedEncoder":
         """Fits the projection: a truncated SVD of the training texts' vectors.
 
-        Columns are first weighted by their inverse document frequency, log((1 + n) / (1 + f)), f the number of texts
-        in which a column is not zero.
+        Columns are first weighted by their inverse document frequency, log((1 + n) / (1 + f)), f
+        the number of texts in which a column is not zero.
 
         Args:
           key: A typed PRNG key.

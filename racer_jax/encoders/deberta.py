@@ -4,11 +4,12 @@ The logit of query i and key j is
 
   (q_i . k_j + q_i . kr(i - j) + k_j . qr(i - j)) / sqrt(d * number of terms),
 
-where kr and qr project learned vectors of relative positions, and i - j is counted exactly near zero and in
-logarithmic buckets beyond (He et al., "DeBERTa: Decoding-enhanced BERT with disentangled attention", 2021, Eqs. 2-4,
-and the paper on DeBERTaV3, 2023). The two terms with positions depend on i - j alone. So the relative vectors are laid
-out along the 2t - 1 values of i - j, one matrix product makes all the logits, and a change of shape, not a gather,
-moves them into place.
+where kr and qr project learned vectors of relative positions, and i - j is counted exactly near
+zero and in logarithmic buckets beyond (He et al., "DeBERTa: Decoding-enhanced BERT with
+disentangled attention", 2021, Eqs. 2-4, and the paper on DeBERTaV3, 2023). The two terms with
+positions depend on i - j alone. So the relative vectors are laid out along the 2t - 1 values of i -
+j, one matrix product makes all the logits, and a change of shape, not a gather, moves them into
+place.
 """
 
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
     Args:
       distance: Query position minus key position, integers of any shape.
       num_buckets: Size of one side; 0 or less leaves every distance as it is.
-      max_distance: The distance that falls into the last bucket; 0 or less leaves every distance as it is.
+      max_distance: The distance that falls into the last bucket; 0 or less leaves every distance as
+        it is.
 
     Returns:
       Integers of that shape, odd in the distance.
@@ -57,7 +59,8 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
     if num_buckets <= 0 or max_distance <= 0:
         return distance
     middle = num_buckets // 2
-    # float32, as the pretrained models were built: a rounding apart would move a boundary between two buckets.
+    # float32, as the pretrained models were built: a rounding apart would move a boundary between
+    # two buckets.
     far = np.maximum(np.abs(distance), middle).astype(np.float32)
     log_ratio = np.log(far / np.float32(middle)) / np.log(np.float32((max_distance - 1) / middle))
     bucket = (np.ceil(log_ratio * np.float32(middle - 1)) + middle).astype(np.int64)
@@ -68,7 +71,8 @@ def along_diagonals(x: jax.Array) -> jax.Array:
     """`out[..., i, j] = x[..., i, j - i + t - 1]` for `x` `[..., t, 2t - 1]`, by shapes alone."""
     *batch, t, _ = x.shape
     flat = x.reshape(*batch, t * (2 * t - 1))
-    # Element (i, j) stands at i (2t - 1) + j - i + t - 1 = i (2t - 2) + j + (t - 1): rows of 2t - 2 after an offset.
+    # Element (i, j) stands at i (2t - 1) + j - i + t - 1 = i (2t - 2) + j + (t - 1): rows of 2t - 2
+    # after an offset.
     if t == 1:
         return x
     shifted = flat[..., t - 1 : t - 1 + t * (2 * t - 2)]
@@ -103,29 +107,43 @@ class DisentangledSelfAttention(nnx.Module):
         Row r of `relative` belongs to the distance i - j = t - 1 - r.
         """
         attention_key, position_key = split_key(key, 2)
-        q, k, v = (split_heads(p(hidden), self.num_heads) for p in (self.query_proj, self.key_proj, self.value_proj))
+        q, k, v = (
+            split_heads(p(hidden), self.num_heads)
+            for p in (self.query_proj, self.key_proj, self.value_proj)
+        )
         scale = (self.head_size * (1 + len(self.terms))) ** -0.5
         add = None
         if relative is not None and self.terms:
             add = self._position_logits(dropout(position_key, relative, self.position_rate), scale)
         return attend(attention_key, q * scale, k, v, mask, self.rate, add)
 
-    def _position_logits(self, relative: jax.Array, scale: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def _position_logits(
+        self, relative: jax.Array, scale: float
+    ) -> Callable[[jax.Array, jax.Array], jax.Array]:
         """The terms with positions, as a function of one example's scaled queries and its keys, `[h, t, d]`."""
 
         def heads(project: Linear, relative: jax.Array) -> jax.Array:
-            return split_heads(project(relative), self.num_heads).transpose(1, 2, 0)  # [h, d, 2t - 1]
+            # [h, d, 2t - 1]
+            return split_heads(project(relative), self.num_heads).transpose(1, 2, 0)
 
         kr = qr = None
         if "c2p" in self.terms:
             kr = heads(self.key_proj if self.shared else self.pos_key_proj, relative)
         if "p2c" in self.terms:
-            # Seen from key j the diagonals run the other way: column c belongs to i - j = c - (t - 1).
-            qr = heads(self.query_proj if self.shared else self.pos_query_proj, relative[::-1]) * scale
+            # Seen from key j the diagonals run the other way: column c belongs to i - j = c - (t -
+            # 1).
+            qr = (
+                heads(self.query_proj if self.shared else self.pos_query_proj, relative[::-1])
+                * scale
+            )
 
         def logits(q: jax.Array, k: jax.Array) -> jax.Array:
             by_query = jnp.zeros(()) if kr is None else along_diagonals(product(q, kr))
-            return by_query if qr is None else by_query + along_diagonals(product(k, qr)).swapaxes(1, 2)
+            return (
+                by_query
+                if qr is None
+                else by_query + along_diagonals(product(k, qr)).swapaxes(1, 2)
+            )
 
         return logits
 
@@ -149,7 +167,11 @@ class DebertaEmbeddings(nnx.Module):
         self.rate = float(config.hidden_dropout_prob)
 
     def __call__(
-        self, key: jax.Array | None, input_ids: jax.Array, mask: jax.Array, token_type_ids: jax.Array | None
+        self,
+        key: jax.Array | None,
+        input_ids: jax.Array,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
     ) -> jax.Array:
         """Token ids and mask `[b, t]` to vectors `[b, t, hidden]`."""
         vectors = self.word_embeddings(input_ids)
@@ -167,7 +189,9 @@ class DebertaEmbeddings(nnx.Module):
 class ConvLayer(nnx.Module):
     """The convolution over neighbouring tokens that the xlarge models of v2 add to the first layer."""
 
-    def __init__(self, config: Any, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, config: Any, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         size = int(config.conv_kernel_size)
         if size % 2 == 0:
             raise ValueError(f"conv_kernel_size must be odd, got {size}")
@@ -185,15 +209,23 @@ class ConvLayer(nnx.Module):
         )
         self.activation = activation(getattr(config, "conv_act", "tanh"))
         self.LayerNorm = LayerNorm(
-            config.hidden_size, config.layer_norm_eps, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+            config.hidden_size,
+            config.layer_norm_eps,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
         self.rate = float(config.hidden_dropout_prob)
         self.dtype = dtype
 
-    def __call__(self, key: jax.Array | None, inputs: jax.Array, residual: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(
+        self, key: jax.Array | None, inputs: jax.Array, residual: jax.Array, mask: jax.Array
+    ) -> jax.Array:
         """The first layer's inputs and outputs `[b, t, hidden]` to its new outputs."""
         weight = mask[..., None].astype(self.dtype)
-        out = self.activation(dropout(key, self.conv(inputs).astype(self.dtype) * weight, self.rate))
+        out = self.activation(
+            dropout(key, self.conv(inputs).astype(self.dtype) * weight, self.rate)
+        )
         return self.LayerNorm(residual + out) * weight
 
 
@@ -208,7 +240,9 @@ class DebertaEncoder(nnx.Module):
             ]
         )
         self.relative = bool(config.relative_attention)
-        norms = [part.strip() for part in getattr(config, "norm_rel_ebd", "none").lower().split("|")]
+        norms = [
+            part.strip() for part in getattr(config, "norm_rel_ebd", "none").lower().split("|")
+        ]
         self.normalizes_relative = "layer_norm" in norms
         if self.relative:
             farthest = int(getattr(config, "max_relative_positions", -1))
@@ -240,13 +274,13 @@ class Deberta(nnx.Module):
       config: A `transformers.DebertaV2Config`.
       dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
       param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them: less memory for
-        about a third more work.
+      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
+        less memory for about a third more work.
       rngs: Draws the initial weights.
 
     Raises:
-      ValueError: If the configuration asks for what is not here: an unknown activation or kind of position term, a
-        convolution of even size.
+      ValueError: If the configuration asks for what is not here: an unknown activation or kind of
+        position term, a convolution of even size.
     """
 
     def __init__(
@@ -309,7 +343,11 @@ def position_terms(config: Any) -> tuple[str, ...]:
       ValueError: If it asks for another.
     """
     given = config.pos_att_type or []
-    terms = [term.strip() for term in given.lower().split("|")] if isinstance(given, str) else list(given)
+    terms = (
+        [term.strip() for term in given.lower().split("|")]
+        if isinstance(given, str)
+        else list(given)
+    )
     if unknown := sorted(set(terms) - set(POSITION_TERMS)):
         raise ValueError(f"pos_att_type must hold only {POSITION_TERMS}, got {unknown}")
     return tuple(term for term in POSITION_TERMS if term in terms)

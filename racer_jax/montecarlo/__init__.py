@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck, RiskHistogram, ScoredPool, check_bounds
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
     from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
-    from racer_jax.montecarlo.trials import Trials, split_masks, split_parts, split_trials, stream_trials
+    from racer_jax.montecarlo.trials import (
+        Trials,
+        split_masks,
+        split_parts,
+        split_trials,
+        stream_trials,
+    )
     from racer_jax.montecarlo.tuning import Selections, VoteTables, vote_tables
 
 _HOMES = {

@@ -1,7 +1,8 @@
 """Comparing scores on one pool: paired errors over queries, and sizes at equal service.
 
-All scores of a pool are calibrated and measured on the same queries, so their sizes differ by far less than each varies
-from one sample of queries to another. The bootstrap resamples queries, the same for every score.
+All scores of a pool are calibrated and measured on the same queries, so their sizes differ by far
+less than each varies from one sample of queries to another. The bootstrap resamples queries, the
+same for every score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from racer_jax.core.calibration import Alpha, exact_alphas
 from racer_jax.montecarlo.step_functions import Pool
 
 
-def bootstrap_sizes(key: jax.Array, pools: Mapping[str, Pool], alpha: Alpha, num: int) -> dict[str, np.ndarray]:
+def bootstrap_sizes(
+    key: jax.Array, pools: Mapping[str, Pool], alpha: Alpha, num: int
+) -> dict[str, np.ndarray]:
     """Mean set sizes on resampled queries, each resample calibrated anew at its own (1 - alpha) quantile.
 
     Args:
@@ -27,7 +30,8 @@ def bootstrap_sizes(key: jax.Array, pools: Mapping[str, Pool], alpha: Alpha, num
 
     Raises:
       TypeError: If an alpha is not numeric.
-      ValueError: If the pools differ in their number of queries, an alpha is out of range, or `num` is below 2.
+      ValueError: If the pools differ in their number of queries, an alpha is out of range, or `num`
+        is below 2.
     """
     if num < 2:
         raise ValueError(f"num must be at least 2 resamples, got {num}")
@@ -38,8 +42,13 @@ def bootstrap_sizes(key: jax.Array, pools: Mapping[str, Pool], alpha: Alpha, num
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     counts = rng.multinomial(size, np.full(size, 1 / size), size=num)
     fractions, _ = exact_alphas(alpha)
-    needed = np.array([size - fraction.numerator * size // fraction.denominator for fraction in fractions])
-    return {name: np.stack([_sizes(pool, count, needed) for count in counts]) for name, pool in pools.items()}
+    needed = np.array(
+        [size - fraction.numerator * size // fraction.denominator for fraction in fractions]
+    )
+    return {
+        name: np.stack([_sizes(pool, count, needed) for count in counts])
+        for name, pool in pools.items()
+    }
 
 
 def _sizes(pool: Pool, count: np.ndarray, needed: np.ndarray) -> np.ndarray:
@@ -54,11 +63,13 @@ def _sizes(pool: Pool, count: np.ndarray, needed: np.ndarray) -> np.ndarray:
     return np.asarray(entered[np.searchsorted(steps.first, position, side="right")] / num)
 
 
-def at_equal_service(avoidable_miss: Sequence[float], size: Sequence[float], targets: Sequence[float]) -> np.ndarray:
+def at_equal_service(
+    avoidable_miss: Sequence[float], size: Sequence[float], targets: Sequence[float]
+) -> np.ndarray:
     """Sizes at given avoidable-miss rates, between the risk levels that were measured.
 
-    The one comparison that is fair across null modes: a null model that covers unanswerable queries lowers the risk
-    and answers nobody.
+    The one comparison that is fair across null modes: a null model that covers unanswerable queries
+    lowers the risk and answers nobody.
 
     Args:
       avoidable_miss: Avoidable-miss rate at each risk level, nondecreasing, `[a]`.
@@ -76,5 +87,7 @@ def at_equal_service(avoidable_miss: Sequence[float], size: Sequence[float], tar
     """
     rate, sizes = np.asarray(avoidable_miss, float), np.asarray(size, float)
     if rate.shape != sizes.shape or rate.ndim != 1 or not len(rate):
-        raise ValueError(f"avoidable_miss and size must have one shape [a], got {rate.shape} and {sizes.shape}")
+        raise ValueError(
+            f"avoidable_miss and size must have one shape [a], got {rate.shape} and {sizes.shape}"
+        )
     return np.asarray(np.interp(targets, rate, sizes, left=np.nan, right=np.nan))

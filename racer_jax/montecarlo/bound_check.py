@@ -12,7 +12,13 @@ from jax import lax
 from racer_jax.core.calibration import calibrate, critical_scores
 from racer_jax.core.nonconformity import NullMode, gap, inverse_probability
 from racer_jax.core.nonconformity import tie_break as second_keys
-from racer_jax.core.prediction_sets import abstains, avoidably_missed, misrouted, prediction_sets, set_size
+from racer_jax.core.prediction_sets import (
+    abstains,
+    avoidably_missed,
+    misrouted,
+    prediction_sets,
+    set_size,
+)
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
 from racer_jax.montecarlo.trials import split_masks, stream_trials
@@ -72,19 +78,22 @@ class BoundCheck(NamedTuple):
       risk_error: Standard error of `risk`.
       lower: The paper's lower bound (Theorem 4.5).
       upper: The paper's upper bound (Theorem 4.3).
-      lower_applies: Whether the lower bound is promised: no ties and no infinite critical scores move the law.
+      lower_applies: Whether the lower bound is promised: no ties and no infinite critical scores
+        move the law.
       sharp: The sharp law floor(alpha (n + 1)) / (n + 1).
       exact: Exact mean risk over all splits of this pool, with its ties and null mode.
-      exact_std: Exact standard deviation of the test risk; NaN where it is not known (ties and a validation part).
+      exact_std: Exact standard deviation of the test risk; NaN where it is not known (ties and a
+        validation part).
       z: (risk - exact) / risk_error.
       size: Mean number of models called.
       exact_size: Its exact mean over all splits.
       abstention: Share of test queries without a model called.
       avoidable_miss: Share that some model could answer while none that can was called.
-      verdict: `PASS`, `FAIL`, or `infeasible`: the null mode `never` puts this alpha below the share of queries nobody
-        can answer.
+      verdict: `PASS`, `FAIL`, or `infeasible`: the null mode `never` puts this alpha below the
+        share of queries nobody can answer.
       note: What an infeasible alpha would take.
-      histogram: Test risk at alpha = .10 over splits, None where this alpha is not among the levels.
+      histogram: Test risk at alpha = .10 over splits, None where this alpha is not among the
+        levels.
     """
 
     pool: str
@@ -179,7 +188,8 @@ def stale_trials(
 ) -> dict[str, jax.Array]:
     """Splits whose test scores come from another router than the calibration scores: metrics `[s, a]`.
 
-    Plain use of the public functions, one split at a time: calibrate on the mask, predict on the rest.
+    Plain use of the public functions, one split at a time: calibrate on the mask, predict on the
+    rest.
     """
     critical = critical_scores(nonconformity, correct, ties)
 
@@ -191,7 +201,10 @@ def stale_trials(
             "abstention": abstains(sets),
             "avoidable_miss": avoidably_missed(sets, correct),
         }
-        return {name: jnp.where(mask, 0, values).sum(-1) / (~mask).sum() for name, values in metrics.items()}
+        return {
+            name: jnp.where(mask, 0, values).sum(-1) / (~mask).sum()
+            for name, values in metrics.items()
+        }
 
     trials: dict[str, jax.Array] = lax.map(one_split, masks)
     return trials
@@ -209,7 +222,9 @@ def stale_splits(
     """Splits whose exchangeability is broken: each test query is routed by the scores of some other query."""
     rows_key, split_key = jax.random.split(key)
     stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
-    masks = split_masks(split_key, jnp.arange(num_splits), num_calibration=num_calibration, num_queries=len(correct))
+    masks = split_masks(
+        split_key, jnp.arange(num_splits), num_calibration=num_calibration, num_queries=len(correct)
+    )
     trials = stale_trials(masks, nonconformity, stale, jnp.asarray(correct), ties, alphas)
     values = {name: np.asarray(value, np.float64) for name, value in trials.items()}
     binned = [np.histogram(column, bins=32) for column in values["risk"].T]
@@ -228,7 +243,10 @@ def verdicts(check: BoundCheck, z_limit: float, null: str) -> list[str]:
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
     failed = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
     failed |= check.lower_applies & (check.risk < check.lower - margin)
-    return ["infeasible" if i else "FAIL" if f else "PASS" for i, f in zip(infeasible, failed, strict=True)]
+    return [
+        "infeasible" if i else "FAIL" if f else "PASS"
+        for i, f in zip(infeasible, failed, strict=True)
+    ]
 
 
 def check_bounds(
@@ -288,20 +306,33 @@ def check_bounds(
     if num_splits == 0:
         measured = exact_splits(law, num_test)
     elif stale:
-        measured = stale_splits(split_key, made, pool.correct, ties, num_calibration, alphas, num_splits)
+        measured = stale_splits(
+            split_key, made, pool.correct, ties, num_calibration, alphas, num_splits
+        )
         progress(num_splits)
     else:
-        measured = fresh_splits(split_key, steps, num_calibration, num_validation, alphas, num_splits, progress)
+        measured = fresh_splits(
+            split_key, steps, num_calibration, num_validation, alphas, num_splits, progress
+        )
 
     bounds = guarantees.risk_bounds(alphas, num_calibration)
     risk = measured.mean["risk"]
-    error = measured.risk_std / np.sqrt(measured.num_splits) if measured.num_splits else np.zeros_like(risk)
+    error = (
+        measured.risk_std / np.sqrt(measured.num_splits)
+        if measured.num_splits
+        else np.zeros_like(risk)
+    )
     distance = risk - law.risk_mean
     distance[np.abs(distance) < 1e-12] = 0.0
     sharp = guarantees.sharp_risk(alphas, num_calibration)
     lower_applies = np.abs(law.risk_mean - sharp) < 1e-9
-    exact_std, support, probability = law.risk_std, list(law.risk_support), list(law.risk_probability)
-    if num_validation:  # a smaller test part has the same mean; without ties its law depends on the sizes alone
+    exact_std, support, probability = (
+        law.risk_std,
+        list(law.risk_support),
+        list(law.risk_probability),
+    )
+    # a smaller test part has the same mean; without ties its law depends on the sizes alone
+    if num_validation:
         laws = [guarantees.split_risk_law(alpha, num_calibration, num_test) for alpha in alphas]
         exact_std = np.where(lower_applies, [law.std for law in laws], np.nan)
         support, probability = [law.risk for law in laws], [law.probability for law in laws]
@@ -336,7 +367,9 @@ def check_bounds(
     row = alphas.index(HISTOGRAM_ALPHA)
     known = lower_applies[row] or not num_validation
     return check._replace(
-        histogram=histogram(measured, row, support[row] if known else None, probability[row] if known else None)
+        histogram=histogram(
+            measured, row, support[row] if known else None, probability[row] if known else None
+        )
     )
 
 
@@ -359,11 +392,15 @@ def histogram(
     edges, share = measured.edges[row], measured.share[row]
     expected = np.zeros(len(share))
     if support is not None and probability is not None:
-        # A value on an edge belongs to the bin below it, in the law as in the histogram of the splits.
+        # A value on an edge belongs to the bin below it, in the law as in the histogram of the
+        # splits.
         bins = np.clip(np.searchsorted(edges, support - 1e-12) - 1, 0, len(share) - 1)
         expected += np.bincount(bins, probability, len(share))
     used = np.flatnonzero((share > 0) | (expected > 1e-6))
     kept = slice(used[0], used[-1] + 1)
     return RiskHistogram(
-        edges[kept.start : kept.stop + 1], share[kept], expected[kept], float(measured.mean["risk"][row])
+        edges[kept.start : kept.stop + 1],
+        share[kept],
+        expected[kept],
+        float(measured.mean["risk"][row]),
     )

@@ -1,9 +1,10 @@
 r"""The laws of every metric over ALL C(N, n) calibration/test splits of a pool, with no sampling.
 
-Let J be the position of the threshold, the k-th of n calibration queries drawn from N in rank order, k = n - b. Its law
-is negative hypergeometric. Given J, the test queries below it are a uniform subset of the queries below it, and those
-above it of the queries above it, so the mean and variance of any metric's total are those of sampling without
-replacement, from prefix sums of the metric and of its square. Host, NumPy, float64; every alpha at once.
+Let J be the position of the threshold, the k-th of n calibration queries drawn from N in rank
+order, k = n - b. Its law is negative hypergeometric. Given J, the test queries below it are a
+uniform subset of the queries below it, and those above it of the queries above it, so the mean and
+variance of any metric's total are those of sampling without replacement, from prefix sums of the
+metric and of its square. Host, NumPy, float64; every alpha at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +25,8 @@ _NEGLIGIBLE = 48.0
 class Mixture(NamedTuple):
     """The law of a metric over all splits as a mixture over the position of the threshold.
 
-    Each component is the mean of two samples without replacement; its mean and standard deviation are exact, and for
-    large parts it is close to normal.
+    Each component is the mean of two samples without replacement; its mean and standard deviation
+    are exact, and for large parts it is close to normal.
 
     Attributes:
       probability: Probability of each position, float64 `[a, w]`.
@@ -39,7 +40,9 @@ class Mixture(NamedTuple):
 
     def cdf(self, value: ArrayLike) -> np.ndarray:
         """P(metric <= value) with normal components, for values `[a]` or one for all; `[a]`."""
-        distance = np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
+        distance = (
+            np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             below = np.where(self.std > 0, ndtr(distance / self.std), distance >= 0)
         return np.asarray((self.probability * below).sum(axis=1))
@@ -57,8 +60,8 @@ class SplitLaw(NamedTuple):
       size_std: Its standard deviation over splits.
       abstention_mean: Mean over splits of the share of test queries for which no model is called.
       abstention_std: Its standard deviation over splits.
-      avoidable_miss_mean: Mean over splits of the share of test queries that some model could answer, while none that
-        can was called.
+      avoidable_miss_mean: Mean over splits of the share of test queries that some model could
+        answer, while none that can was called.
       avoidable_miss_std: Its standard deviation over splits.
       extra_mean: The same of each further metric, by name.
       extra_std: Its standard deviation over splits.
@@ -82,7 +85,7 @@ class SplitLaw(NamedTuple):
     mixture: dict[str, Mixture]
 
 
-# --- the law of the threshold's position ----------------------------------------------------------------------------
+# --- the law of the threshold's position ----------------------------------------------------------
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -96,8 +99,9 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions [low, high) outside which J falls with a chance below exp(-_NEGLIGIBLE), by Hoeffding's bound.
 
-    J >= x says that fewer than k of the first x queries calibrate, and J < x that at least k do; the number is
-    hypergeometric, whose tails are below exp(-n divergence(share, x / N)). Bisection for x.
+    J >= x says that fewer than k of the first x queries calibrate, and J < x that at least k do;
+    the number is hypergeometric, whose tails are below exp(-n divergence(share, x / N)). Bisection
+    for x.
     """
     edges = []
     for share, limit in ((rank / num, 0.0), ((rank - 1) / num, float(size))):
@@ -115,7 +119,8 @@ def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarr
 def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """First position and P(J = first + i), `[a]` and `[a, w]`, for 1 <= rank <= num.
 
-    P(J = j) = C(j, k - 1) C(N - 1 - j, n - k) / C(N, n), from ratios of neighbours: no digit is lost to logarithms.
+    P(J = j) = C(j, k - 1) C(N - 1 - j, n - k) / C(N, n), from ratios of neighbours: no digit is
+    lost to logarithms.
     """
     low, high = _window(rank, num, size)
     width = int((high - low).max())
@@ -123,7 +128,11 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
     position = low[:, None] + np.arange(width, dtype=np.float64)
     k, budget = rank[:, None], (num - rank)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (position + 1) * (size - 1 - budget - position) / ((position + 2 - k) * (size - 1 - position))
+        ratio = (
+            (position + 1)
+            * (size - 1 - budget - position)
+            / ((position + 2 - k) * (size - 1 - position))
+        )
     start = (own - low)[:, None]
     place = np.arange(width)
     ratio = np.where((place >= start) & (position < size - 1 - budget), ratio, 0.0)
@@ -136,7 +145,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
     return low, law
 
 
-# --- metrics given the position -------------------------------------------------------------------------------------
+# --- metrics given the position -------------------------------------------------------------------
 
 
 class _Sums(NamedTuple):
@@ -171,10 +180,14 @@ def _sums(steps: Steps) -> _Sums:
     return _Sums(below, above, below_square, above_square)
 
 
-def _moments(total: np.ndarray, square: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(
+    total: np.ndarray, square: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean of `size` numbers with these sums, and their variance over size - 1: what sampling needs."""
     mean = total / np.maximum(size, 1)
-    return mean, np.maximum(square - total * mean, 0.0) / np.maximum(size, 1) / np.maximum(size - 1, 1)
+    return mean, np.maximum(square - total * mean, 0.0) / np.maximum(size, 1) / np.maximum(
+        size - 1, 1
+    )
 
 
 def _windows(values: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
@@ -182,7 +195,7 @@ def _windows(values: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(np.lib.stride_tricks.sliding_window_view(values, width)[low])
 
 
-# --- the law of the risk where scores tie ---------------------------------------------------------------------------
+# --- the law of the risk where scores tie ---------------------------------------------------------
 
 
 def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
@@ -198,11 +211,14 @@ def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
     return log_choose
 
 
-def _tied_misses(pool: Pool, rank: np.ndarray, num: int, low: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _tied_misses(
+    pool: Pool, rank: np.ndarray, num: int, low: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Number of test misses and its probability, one entry a position, `[a, v]`, where critical scores tie.
 
-    A threshold in the block [s, e) of equal scores covers e queries, of which C(e) = c are calibration queries:
-    P(C(e) = c, C(s) < k) for c = k, k + 1, ...: as many terms as the block has positions.
+    A threshold in the block [s, e) of equal scores covers e queries, of which C(e) = c are
+    calibration queries: P(C(e) = c, C(s) < k) for c = k, k + 1, ...: as many terms as the block has
+    positions.
     """
     size = pool.num_queries
     covered = pool.covered.astype(np.int64)
@@ -220,13 +236,18 @@ def _tied_misses(pool: Pool, rank: np.ndarray, num: int, low: np.ndarray, width:
     never = at >= finite
     c = np.where(never, k - 1 - (at - finite), k + (at - s))
     law = np.exp(log_choose(e, c) + log_choose(size - e, num - c) - log_choose(size, num))
-    # P(C(s) < k | C(e) = c) falls with c: one more of the first e positions crosses k - 1 with chance (s-k+1)/(e-c).
+    # P(C(s) < k | C(e) = c) falls with c: one more of the first e positions crosses k - 1 with
+    # chance (s-k+1)/(e-c).
     with np.errstate(invalid="ignore"):
         crossing = np.exp(log_choose(s, k - 1) + log_choose(e - s, c - k) - log_choose(e, c - 1))
-    crossing = np.where(never | (c > e), 0.0, crossing * np.maximum(s - k + 1, 0) / np.maximum(e - c + 1, 1))
+    crossing = np.where(
+        never | (c > e), 0.0, crossing * np.maximum(s - k + 1, 0) / np.maximum(e - c + 1, 1)
+    )
     crossing = np.where(inside, crossing, 0.0)
     before = np.cumsum(crossing, axis=1) - crossing
-    crossed = before + crossing - np.take_along_axis(before, np.maximum(s - low[:, None], 0), axis=1)
+    crossed = (
+        before + crossing - np.take_along_axis(before, np.maximum(s - low[:, None], 0), axis=1)
+    )
     law = np.where(inside, law * np.clip(1 - crossed, 0.0, 1.0), 0.0)
     return (size - e) - (num - c), law.astype(np.float64)
 
@@ -238,7 +259,9 @@ def _by_value(misses: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.nd
     high = np.where(positive, misses, 0).max(axis=1)
     width = int((high - low).max()) + 1
     index = np.clip(misses - low[:, None], 0, width - 1) + np.arange(len(low))[:, None] * width
-    probability = np.bincount(index.ravel(), chance.ravel(), minlength=len(low) * width).reshape(-1, width)
+    probability = np.bincount(index.ravel(), chance.ravel(), minlength=len(low) * width).reshape(
+        -1, width
+    )
     return low[:, None] + np.arange(width), probability
 
 
@@ -248,7 +271,11 @@ def _infeasible_misses(pool: Pool, num_test: int) -> tuple[np.ndarray, np.ndarra
     lost = size - int(pool.covered[-1])
     log_choose = _log_chooser(size)
     misses = np.arange(max(0, lost - (size - num_test)), min(lost, num_test) + 1)
-    chance = np.exp(log_choose(lost, misses) + log_choose(size - lost, num_test - misses) - log_choose(size, num_test))
+    chance = np.exp(
+        log_choose(lost, misses)
+        + log_choose(size - lost, num_test - misses)
+        - log_choose(size, num_test)
+    )
     return misses, chance.astype(np.float64)
 
 
@@ -260,7 +287,7 @@ def _pad(array: np.ndarray, width: int, fill: str | float) -> np.ndarray:
     return np.pad(array, extra, constant_values=fill)
 
 
-# --- all together ---------------------------------------------------------------------------------------------------
+# --- all together ---------------------------------------------------------------------------------
 
 
 def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
@@ -281,7 +308,9 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
     size, num = pool.num_queries, num_calibration
     budget = np.atleast_1d(miss_budget(alpha, num))
     if num >= size:
-        raise ValueError(f"num_calibration must leave at least one of the {size} queries for the test, got {num}")
+        raise ValueError(
+            f"num_calibration must leave at least one of the {size} queries for the test, got {num}"
+        )
     num_test = size - num
     feasible = budget >= 0
     rank = num - np.maximum(budget, 0)
@@ -301,10 +330,13 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         sums = _sums(steps)
         lower = _moments(sums.below, sums.below_square, number)
         upper = _moments(sums.above, sums.above_square, size - 1 - number)
-        # An infeasible alpha has one threshold, +inf, and the whole pool to draw the test part from.
+        # An infeasible alpha has one threshold, +inf, and the whole pool to draw the test part
+        # from.
         whole = _moments(sums.below[-1:], sums.below_square[-1:], np.array([size]))
         given = below * _windows(lower[0], low, width) + above * _windows(upper[0], low, width)
-        spread = below_spread * _windows(lower[1], low, width) + above_spread * _windows(upper[1], low, width)
+        spread = below_spread * _windows(lower[1], low, width) + above_spread * _windows(
+            upper[1], low, width
+        )
         given = np.where(feasible[:, None], given, num_test * whole[0])
         spread = np.where(feasible[:, None], spread, num_test * num * whole[1])
         total = np.einsum("aw,aw->a", law, given)
@@ -322,7 +354,10 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         lost, chance = _infeasible_misses(pool, num_test)
         width = max(misses.shape[1], len(lost))
         misses, probability = _pad(misses, width, "edge"), _pad(probability, width, 0.0)
-        misses[~feasible], probability[~feasible] = _pad(lost, width, "edge"), _pad(chance, width, 0.0)
+        misses[~feasible], probability[~feasible] = (
+            _pad(lost, width, "edge"),
+            _pad(chance, width, 0.0),
+        )
     extra = [name for name in pool.metrics if name not in METRICS]
     moments: dict[str, Any] = {f"{name}_mean": mean.get(name) for name in METRICS}
     moments |= {f"{name}_std": std.get(name) for name in METRICS}
@@ -347,26 +382,29 @@ def split_law(
 ) -> SplitLaw:
     r"""Mean and standard deviation of every metric over all C(N, n) splits, and the whole law of the test risk.
 
-    The pool is a fixed set of N labelled queries; each split calibrates on n of them and tests on the others, every
-    split equally likely. Nothing is sampled: `split_trials` converges to this.
+    The pool is a fixed set of N labelled queries; each split calibrates on n of them and tests on
+    the others, every split equally likely. Nothing is sampled: `split_trials` converges to this.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1, `[N, m]`.
       num_calibration: n, at least 1, less than N.
       alpha: One risk level in (0, 1) or several.
-      tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`. Without them ties count as in Eq. 4.
+      tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`. Without them ties
+        count as in Eq. 4.
       metrics: Further metrics, as in `pool_steps`.
 
     Returns:
       The `SplitLaw`.
 
     Raises:
-      TypeError: If an array has the wrong kind, `num_calibration` is not an integer, or an alpha not numeric.
+      TypeError: If an array has the wrong kind, `num_calibration` is not an integer, or an alpha
+        not numeric.
       ValueError: If shapes do not fit, or a value, `num_calibration` or an alpha is out of range.
 
     References:
-      Without ties the mean risk is floor(alpha (n + 1)) / (n + 1), between the bounds of Theorems 4.3 and 4.5.
+      Without ties the mean risk is floor(alpha (n + 1)) / (n + 1), between the bounds of Theorems
+      4.3 and 4.5.
     """
     pool = pool_steps(nonconformity, correct, tie_break, metrics=metrics)
     return pool_law(pool, num_calibration=num_calibration, alpha=alpha)

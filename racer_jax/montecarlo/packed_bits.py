@@ -1,10 +1,11 @@
 r"""Counting and searching in packed bits, many lanes at once.
 
-A lane is one trial; lanes are the minor axis of every array, so that a row is contiguous memory and one instruction
-serves many trials. Bits are packed along the major axis: 8 entries in a byte, 16 bytes (128 entries) in a block.
+A lane is one trial; lanes are the minor axis of every array, so that a row is contiguous memory and
+one instruction serves many trials. Bits are packed along the major axis: 8 entries in a byte, 16
+bytes (128 entries) in a block.
 
-A value that has two users may be computed twice by the compiler, which here means gathering everything twice; loops
-stand where a value has to exist once.
+A value that has two users may be computed twice by the compiler, which here means gathering
+everything twice; loops stand where a value has to exist once.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,8 @@ BLOCK = 128
 _BYTES = BLOCK // 8
 
 
-_Walk = tuple[jax.Array, jax.Array, jax.Array]  # row, place of the bit if it is there, whether any lane moves on
+# row, place of the bit if it is there, whether any lane moves on
+_Walk = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Order(NamedTuple):
@@ -50,10 +52,13 @@ class Packed(NamedTuple):
     before: jax.Array
 
 
-def packing_order(element: np.ndarray, num_words: int, num_kinds: int = 1, kind: np.ndarray | int = 0) -> Order:
+def packing_order(
+    element: np.ndarray, num_words: int, num_kinds: int = 1, kind: np.ndarray | int = 0
+) -> Order:
     """The `Order` in which entry i is the bit of `element[i]`, on the host; padded to whole blocks.
 
-    Lanes may hold several kinds of subsets side by side: then words `[w, k t]` are read as rows (byte, word, kind).
+    Lanes may hold several kinds of subsets side by side: then words `[w, k t]` are read as rows
+    (byte, word, kind).
     """
     num = -(-len(element) // BLOCK) * BLOCK
     padded, kinds = np.zeros((2, num), np.int64)
@@ -95,7 +100,9 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     num, lanes = rows.shape
     segments = 1 << (num.bit_length() // 2)
-    rows = jnp.pad(rows.astype(jnp.int32), ((0, -num % segments), (0, 0))).reshape(segments, -1, lanes)
+    rows = jnp.pad(rows.astype(jnp.int32), ((0, -num % segments), (0, 0))).reshape(
+        segments, -1, lanes
+    )
 
     def running(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
@@ -125,13 +132,16 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     num_blocks, lanes = bits.before.shape
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
     block = entry >> 7
-    index = (((entry >> 3) & 15) * num_blocks + block) * lanes + lane  # flat: one address, not one for each axis
+    # flat: one address, not one for each axis
+    index = (((entry >> 3) & 15) * num_blocks + block) * lanes + lane
     not_before = load(bits.byte.reshape(-1), index) >> (entry & 7).astype(jnp.uint8)
     within = load(bits.running.reshape(-1), index) - lax.population_count(not_before)
     return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
 
 
-def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int) -> jax.Array:
+def select(
+    words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int
+) -> jax.Array:
     """Position of the rank-th bit of each lane.
 
     Args:
@@ -148,21 +158,27 @@ def select(words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Arra
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
     shape = (guess.shape[0], lanes)
 
-    # In a bracket around the expected row, count the rows that begin below the rank: whole rows, no search.
+    # In a bracket around the expected row, count the rows that begin below the rank: whole rows, no
+    # search.
     def count(i: jax.Array, number: jax.Array) -> jax.Array:
         return number + (load(before, guess + i) < rank)
 
     number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=min(width, 8))
     row = jnp.maximum(guess[:, None] + number - 1, 0)
 
-    # Lanes whose bracket missed walk: 32 bits fit in a row, so these steps never go too far. Mostly there is none.
+    # Lanes whose bracket missed walk: 32 bits fit in a row, so these steps never go too far. Mostly
+    # there is none.
     def walk(state: _Walk) -> _Walk:
         row = state[0]
         index = row * lanes + lane
         word, rest = load(words.reshape(-1), index), rank - load(before.reshape(-1), index)
         over = rest - lax.population_count(word).astype(jnp.int32)
         step = jnp.where(over > 0, (over + 31) >> 5, jnp.where(rest <= 0, -1 - ((-rest) >> 5), 0))
-        return jnp.clip(row + step, 0, num_words - 1), row * 32 + bit_in_word(word, rest), (step != 0).any()
+        return (
+            jnp.clip(row + step, 0, num_words - 1),
+            row * 32 + bit_in_word(word, rest),
+            (step != 0).any(),
+        )
 
     start = (row, row, jnp.array(True))
     place: jax.Array = lax.while_loop(lambda state: state[2], walk, start)[1]

@@ -1,7 +1,8 @@
 r"""How a pool is split: which rows move together, in how many parts, and how each alpha reads the calibration part.
 
-Rows that share a question are one UNIT and move together. Units belong to groups (one by default), and each part of a
-split takes a fixed number of units from each group, every such choice equally likely.
+Rows that share a question are one UNIT and move together. Units belong to groups (one by default),
+and each part of a split takes a fixed number of units from each group, every such choice equally
+likely.
 """
 
 from typing import NamedTuple
@@ -67,7 +68,9 @@ def _labels(name: str, labels: ArrayLike, num: int) -> tuple[np.ndarray, np.ndar
     """Distinct labels and the number of each query's label."""
     labels = np.asarray(labels)
     if labels.shape != (num,):
-        raise ValueError(f"{name} must have shape [N] = {(num,)}, one label a query, got {labels.shape}")
+        raise ValueError(
+            f"{name} must have shape [N] = {(num,)}, one label a query, got {labels.shape}"
+        )
     which, number = np.unique(labels, return_inverse=True)
     return which, number
 
@@ -77,9 +80,14 @@ def _shares(name: str, num: Counts, size: np.ndarray, least: int) -> np.ndarray:
     given = np.asarray(num)
     if given.ndim:
         if given.shape != size.shape or given.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be an integer or one integer for each of the {len(size)} groups, got {num}")
+            raise ValueError(
+                f"{name} must be an integer or one integer for each of the {len(size)} groups, "
+                f"got {num}"
+            )
         if (given < 0).any() or given.sum() < least:
-            raise ValueError(f"{name} must be 0 or more for each group and {least} or more in all, got {num}")
+            raise ValueError(
+                f"{name} must be 0 or more for each group and {least} or more in all, got {num}"
+            )
         return given.astype(np.int64)
     check_integer(name, num, least)
     exact = int(given) * size / size.sum()
@@ -106,7 +114,10 @@ def split_design(
     group_of_unit[unit] = inverse
     if (group_of_unit[unit] != inverse).any():
         row = int(np.flatnonzero(group_of_unit[unit] != inverse)[0])
-        raise ValueError(f"rows of one question must be of one group, but the question of row {row} is in several")
+        raise ValueError(
+            f"rows of one question must be of one group, but the question of row {row} is in "
+            "several"
+        )
     group_size = np.bincount(group_of_unit, minlength=len(which))
     # Units in order of position, numbered within their group.
     first_seen = np.unique(unit[order], return_index=True)[1]
@@ -131,7 +142,9 @@ def split_design(
         rows = np.sort(rows_of_unit[group_of_unit == g])
         least += int(rows[: calibration[g]].sum())
         most += int(rows[len(rows) - calibration[g] :].sum())
-    return Design(calibration, validation, group_size, inverse[order], place[unit[order]], least, most)
+    return Design(
+        calibration, validation, group_size, inverse[order], place[unit[order]], least, most
+    )
 
 
 class DrawPlan(NamedTuple):
@@ -140,7 +153,8 @@ class DrawPlan(NamedTuple):
     Attributes:
       outer: Draw of calibration and validation together; None with two parts.
       calibration: Draw of the calibration part, among those.
-      order: Where the unit of each position stands among the drawn ones; None if units are positions.
+      order: Where the unit of each position stands among the drawn ones; None if units are
+        positions.
     """
 
     outer: Draw | None
@@ -155,8 +169,11 @@ def draw_parts(design: Design) -> DrawPlan:
     if design.validates:
         both = design.calibration + design.validation
         outer = draw_plan(both, design.group_size)
-        # The second draw is among those of the first: its digits are of that share, its positions still of the group.
-        calibration = calibration._replace(digit=draw_plan(design.calibration, np.maximum(both, 1)).digit)
+        # The second draw is among those of the first: its digits are of that share, its positions
+        # still of the group.
+        calibration = calibration._replace(
+            digit=draw_plan(design.calibration, np.maximum(both, 1)).digit
+        )
     order = None
     if not design.plain:
         num_words = len(calibration.valid)
@@ -167,13 +184,17 @@ def draw_parts(design: Design) -> DrawPlan:
 def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
     """Keys of the draws of each trial, uint32 `[..., 2 (draw), 2 (word), g t]` for trials `[..., t]`.
 
-    Made apart from their use: a key that the compiler makes anew for every word costs as much as the word.
+    Made apart from their use: a key that the compiler makes anew for every word costs as much as
+    the word.
     """
     num_groups = plan.calibration.num.shape[0]
     trial = folded(key, trials)
     draw = jnp.arange(2 * num_groups, dtype=jnp.uint32).reshape(2, num_groups, 1)
     draw = draw.reshape(*(1,) * (trials.ndim - 1), 2, num_groups, 1)
-    both = folded((trial[0][..., None, None, :], trial[1][..., None, None, :]), jnp.broadcast_to(draw, draw.shape))
+    both = folded(
+        (trial[0][..., None, None, :], trial[1][..., None, None, :]),
+        jnp.broadcast_to(draw, draw.shape),
+    )
     keys = jnp.stack(both, axis=-3)
     return keys.reshape(*keys.shape[:-2], -1)
 
@@ -208,7 +229,8 @@ class Ranks(NamedTuple):
     """Which calibration query is the threshold; data of a jitted call.
 
     Attributes:
-      rank: Rank k = n - b by alpha and by number n of calibration rows above the least, int32 `[a, r]`.
+      rank: Rank k = n - b by alpha and by number n of calibration rows above the least, int32
+        `[a, r]`.
       least: The least n.
       guess: First word of the bracket in which to look for it, int32 `[a]`.
     """
@@ -225,7 +247,10 @@ def rank_plan(design: Design, alpha: Alpha) -> tuple[Ranks, int]:
     size, middle = design.num_queries, (design.least + design.most) / 2
     num_words = -(-size // 32)
     # The position of the k-th of n is near k (N + 1) / (n + 1); its spread is widest in the middle.
-    spread = np.sqrt((size + 1) * max(size - middle, 1) / (4 * (middle + 2))) + (design.most - design.least) / 4
+    spread = (
+        np.sqrt((size + 1) * max(size - middle, 1) / (4 * (middle + 2)))
+        + (design.most - design.least) / 4
+    )
     width = min(int(np.ceil(12 * spread / 32)) + 2, num_words)
     centre = rank.mean(axis=1) * (size + 1) / (middle + 1) / 32
     guess = np.clip(np.round(centre - width / 2).astype(np.int64), 0, num_words - width)

@@ -1,11 +1,13 @@
 r"""A pool's metrics as step functions of the threshold's rank: built once, read by `trials` and `exact`.
 
-Every set is a prefix of its query's models in order of nonconformity, so a metric of a set (a miss, its size, an
-abstention, a cost) is a step function of the threshold. Only thresholds at a critical score matter, so the threshold
-is a POSITION j in the queries sorted by critical score, and each step of each query takes effect from one position on.
-The total of a metric over any subset of queries, at any threshold, is then a sum over a prefix of the steps.
+Every set is a prefix of its query's models in order of nonconformity, so a metric of a set (a miss,
+its size, an abstention, a cost) is a step function of the threshold. Only thresholds at a critical
+score matter, so the threshold is a POSITION j in the queries sorted by critical score, and each
+step of each query takes effect from one position on. The total of a metric over any subset of
+queries, at any threshold, is then a sum over a prefix of the steps.
 
-Positions run from 0 to N - 1; position N is the threshold +inf that no critical score gives (an infeasible alpha).
+Positions run from 0 to N - 1; position N is the threshold +inf that no critical score gives (an
+infeasible alpha).
 """
 
 from collections.abc import Mapping
@@ -46,10 +48,13 @@ class Pool(NamedTuple):
     """Labelled queries in rank space: sorted once by critical score, with the steps of every metric; host arrays.
 
     Attributes:
-      threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that shape.
+      threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that
+        shape.
       order: The query at each position, int32 `[N]`.
-      covered: How many queries a threshold at each position covers, int32 `[N + 1]`; they are the first ones.
-      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`, and those asked for.
+      covered: How many queries a threshold at each position covers, int32 `[N + 1]`; they are the
+        first ones.
+      metrics: The `Steps` of each metric by name: `risk`, `size`, `abstention`, `avoidable_miss`,
+        and those asked for.
     """
 
     threshold: np.ndarray | TieBroken
@@ -77,8 +82,12 @@ class Pool(NamedTuple):
           ValueError: If the pool has no such metric, or none is named.
         """
         if not names or set(names) - set(self.metrics):
-            raise ValueError(f"names must be some of the pool's metrics {tuple(self.metrics)}, got {names}")
-        return self._replace(metrics={name: self.metrics[name] for name in self.metrics if name in names})
+            raise ValueError(
+                f"names must be some of the pool's metrics {tuple(self.metrics)}, got {names}"
+            )
+        return self._replace(
+            metrics={name: self.metrics[name] for name in self.metrics if name in names}
+        )
 
 
 def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
@@ -97,7 +106,8 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
 def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
     """Steps in the order they act, of values `[N, s + 1]` before and after steps that act from `first` `[N, s]` on.
 
-    Steps that act nowhere (`first` above N) or do nothing are left out; those of a query are in ascending order.
+    Steps that act nowhere (`first` above N) or do nothing are left out; those of a query are in
+    ascending order.
     """
     num, num_steps = first.shape
     delta = np.diff(values, axis=1)
@@ -122,7 +132,9 @@ def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarr
             f"models called from none to all, got {values.shape}"
         )
     if (bad := ~np.isfinite(values)).any():
-        raise ValueError(f"metrics[{name!r}] must be finite, got {values[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"metrics[{name!r}] must be finite, got {values[bad][0]} at {first_bad(bad)}"
+        )
     # Models that enter at one position enter together: their steps add up to the one that counts.
     return _sorted_steps(values[order], first)
 
@@ -142,19 +154,23 @@ def pool_steps(
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1, `[N, m]`.
-      tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`; pairs (E, U) are then compared
-        lexicographically. Without them all entries equal to the threshold are inside.
-      strict_risk: Whether to measure `strict_risk` too: no model that is called is right, whether or not any model of
-        the pool is. It is the risk without the null model's excuse: the avoidable misses and all unanswerable queries.
-      metrics: Further metrics by name, each a table `[N, m + 1]` of a query's value by the number of real models
-        called, from none to all, in order of nonconformity; models that tie enter together.
+      tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`; pairs (E, U) are then
+        compared lexicographically. Without them all entries equal to the threshold are inside.
+      strict_risk: Whether to measure `strict_risk` too: no model that is called is right, whether
+        or not any model of the pool is. It is the risk without the null model's excuse: the
+        avoidable misses and all unanswerable queries.
+      metrics: Further metrics by name, each a table `[N, m + 1]` of a query's value by the number
+        of real models called, from none to all, in order of nonconformity; models that tie enter
+        together.
 
     Returns:
       The `Pool`.
 
     Raises:
-      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break` not uint32.
-      ValueError: If shapes do not fit, a value is NaN, there is no query, or the name of a metric is taken.
+      TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break`
+        not uint32.
+      ValueError: If shapes do not fit, a value is NaN, there is no query, or the name of a metric
+        is taken.
 
     >>> pool = pool_steps(jnp.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]]), jnp.array([[1, 0], [1, 0]]))
     >>> pool.threshold.tolist(), pool.metrics["size"].first.tolist()
@@ -201,12 +217,16 @@ def pool_steps(
         """1 until the first model of a group is in the set, then 0; `empty` throughout where the group is."""
         start = np.asarray(group.any(axis=1, keepdims=True) | empty)
         enters = np.where(group, which, never).min(axis=1, keepdims=True)
-        return _sorted_steps(np.concatenate([start, np.zeros_like(start)], axis=1).astype(np.float64), enters)
+        return _sorted_steps(
+            np.concatenate([start, np.zeros_like(start)], axis=1).astype(np.float64), enters
+        )
 
     real = np.sort(first[:, :-1], axis=1)
     steps = {
         "risk": until(truth, first),
-        "size": _sorted_steps(np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1)), real),
+        "size": _sorted_steps(
+            np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1)), real
+        ),
         "abstention": until(np.ones_like(right), real),
         "avoidable_miss": until(right, first[:, :-1]),
     }

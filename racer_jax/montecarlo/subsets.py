@@ -1,11 +1,11 @@
 r"""Exactly uniform random subsets, many at once, as packed bits.
 
-Bernoulli bits give a subset that is uniform given its size; removing (or adding) uniformly drawn elements until the
-size is right keeps it so. That needs no sort and some sqrt(N) draws. An order of repair shared by several subsets would
-be cheaper and wrong: each subset draws its own.
+Bernoulli bits give a subset that is uniform given its size; removing (or adding) uniformly drawn
+elements until the size is right keeps it so. That needs no sort and some sqrt(N) draws. An order of
+repair shared by several subsets would be cheaper and wrong: each subset draws its own.
 
-Layout: every subset is a LANE, and neighbouring lanes are neighbours in memory. Words are uint32 `[w, l]`: bit b of
-word i tells whether element 32 i + b is in.
+Layout: every subset is a LANE, and neighbouring lanes are neighbours in memory. Words are uint32
+`[w, l]`: bit b of word i tells whether element 32 i + b is in.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -93,10 +93,14 @@ def draw_plan(num: np.ndarray, size: np.ndarray) -> Draw:
     """The `Draw` of subsets of `num` `[g]` of `size` `[g]` elements, 0 <= num <= size, on the host."""
     num, size = np.asarray(num), np.asarray(size)
     words = -(-int(size.max()) // 32)
-    pairs = [_digits(int(n), int(s)) if 0 < n < s else (int(n == s), 0) for n, s in zip(num, size, strict=True)]
+    pairs = [
+        _digits(int(n), int(s)) if 0 < n < s else (int(n == s), 0)
+        for n, s in zip(num, size, strict=True)
+    ]
     depth = max(1, *(d for _, d in pairs))
     digit = [[(k << (depth - d)) >> i & 1 for k, d in pairs] for i in range(depth)]
-    # A probability of 1 has no digits after the point: the repair adds every element of such a lane.
+    # A probability of 1 has no digits after the point: the repair adds every element of such a
+    # lane.
     rest = np.clip(size[None] - 32 * np.arange(words)[:, None], 0, 32).astype(np.uint64)
     bits = np.maximum(1, np.ceil(np.log2(np.maximum(size, 2)))).astype(np.uint32)
     return Draw(
@@ -130,8 +134,8 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
     Args:
       key: Two uint32 `[l]`, a Threefry key for each lane; used for nothing else.
       draw: What to draw; its `g` divides `l`, and lane i draws the kind i // (l / g).
-      within: Words `[w, l]` of the elements to choose from; all by default. `draw` then says how many elements there
-        are in all, while its digits are those of the share of `within`.
+      within: Words `[w, l]` of the elements to choose from; all by default. `draw` then says how
+        many elements there are in all, while its digits are those of the share of `within`.
 
     Returns:
       uint32 `[w, l]`.
@@ -152,16 +156,22 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         place = number * num + jnp.arange(num, dtype=jnp.uint32)[:, None]
         return threefry(row_key, place, jnp.full_like(place, 1 << 16))[0]
 
-    def repair(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def repair(
+        state: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         words, number, _ = state
         surplus = lax.population_count(words).astype(jnp.int32).sum(axis=0) - draw.num
         uniform = draws(number)
 
         def flip(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            # The top bits of a word are uniform on a power of two. A position outside, or on the side that has too few,
-            # is no draw: what is left is uniform.
+            # The top bits of a word are uniform on a power of two. A position outside, or on the
+            # side that has too few, is no draw: what is left is uniform.
             flat, surplus = state
-            word = load(uniform, i >> 1) << ((i & 1) << 4).astype(jnp.uint32) if halves else load(uniform, i)
+            word = (
+                load(uniform, i >> 1) << ((i & 1) << 4).astype(jnp.uint32)
+                if halves
+                else load(uniform, i)
+            )
             position = (word >> draw.shift).astype(jnp.int32)
             at = jnp.minimum(position, draw.size - 1)
             index = (at >> 5) * num_lanes + lane

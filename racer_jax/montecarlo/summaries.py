@@ -1,6 +1,7 @@
 r"""Summaries of a stream of trials in bounded memory: moments, extremes and histograms, kept in a file if asked to.
 
-Counts are summed as integers, so that the summary does not depend on how the stream is cut into chunks.
+Counts are summed as integers, so that the summary does not depend on how the stream is cut into
+chunks.
 """
 
 import hashlib
@@ -21,8 +22,10 @@ class Summary(NamedTuple):
       std: Standard deviation over trials (not that of the mean), float64 `[a]`.
       minimum: float64 `[a]`.
       maximum: float64 `[a]`.
-      edges: Edges of the histogram's bins, float64 `[a, h + 1]`; an edge belongs to the bin below it.
-      histogram: Number of trials in each bin, int64 `[a, h]`; the first and last bin hold what is beyond them.
+      edges: Edges of the histogram's bins, float64 `[a, h + 1]`; an edge belongs to the bin below
+        it.
+      histogram: Number of trials in each bin, int64 `[a, h]`; the first and last bin hold what is
+        beyond them.
     """
 
     mean: np.ndarray
@@ -95,7 +98,18 @@ class Accumulator:
             centre, zero = mean, np.zeros(len(mean))
         low = centre - width * (bins // 2)
         histogram = np.zeros((len(mean), bins), np.int64)
-        return cls(scale, centre, low, width, 0, zero, zero, pilot.min(axis=1), pilot.max(axis=1), histogram)
+        return cls(
+            scale,
+            centre,
+            low,
+            width,
+            0,
+            zero,
+            zero,
+            pilot.min(axis=1),
+            pilot.max(axis=1),
+            histogram,
+        )
 
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`."""
@@ -109,8 +123,12 @@ class Accumulator:
         self.square = self.square + np.einsum("as,as->a", wide, wide).astype(self.centre.dtype)
         bins = self.histogram.shape[1]
         index = np.ceil((totals - self.low[:, None]) / self.width[:, None])
-        index = np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(totals))[:, None] * bins
-        self.histogram += np.bincount(index.ravel(), minlength=self.histogram.size).reshape(self.histogram.shape)
+        index = (
+            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(totals))[:, None] * bins
+        )
+        self.histogram += np.bincount(index.ravel(), minlength=self.histogram.size).reshape(
+            self.histogram.shape
+        )
 
     def summary(self) -> Summary:
         """What has been added so far."""
@@ -120,9 +138,15 @@ class Accumulator:
         kind = int if exact else float
         total, square = [kind(x) for x in self.total], [kind(x) for x in self.square]
         mean = [(kind(c) * num + t) / num for c, t in zip(self.centre, total, strict=True)]
-        spread = [max(num * q - t * t, 0) / (num * max(num - 1, 1)) for t, q in zip(total, square, strict=True)]
+        spread = [
+            max(num * q - t * t, 0) / (num * max(num - 1, 1))
+            for t, q in zip(total, square, strict=True)
+        ]
         edges = self.low[:, None] + self.width[:, None] * np.arange(-1, self.histogram.shape[1])
-        scaled = [np.asarray(x, np.float64) * self.scale for x in (mean, np.sqrt(spread), self.least, self.most, edges)]
+        scaled = [
+            np.asarray(x, np.float64) * self.scale
+            for x in (mean, np.sqrt(spread), self.least, self.most, edges)
+        ]
         return Summary(scaled[0], scaled[1], scaled[2], scaled[3], scaled[4], self.histogram.copy())
 
 
@@ -165,13 +189,17 @@ def load(path: Path, run: str) -> dict[str, Accumulator]:
         written = str(state["run"])
         fields = list(Accumulator.__dataclass_fields__)
         accumulators = {
-            name: Accumulator(**{field: state[f"{i}.{field}"] for field in fields}) for i, name in enumerate(names)
+            name: Accumulator(**{field: state[f"{i}.{field}"] for field in fields})
+            for i, name in enumerate(names)
         }
     except (OSError, KeyError, ValueError, EOFError) as error:
-        raise ValueError(f"checkpoint {path} is not the state of a stream of trials: {error}") from None
+        raise ValueError(
+            f"checkpoint {path} is not the state of a stream of trials: {error}"
+        ) from None
     if written != run:
         raise ValueError(
-            f"checkpoint {path} is of another run: its key, pool, alphas, split or bins differ; name another file"
+            f"checkpoint {path} is of another run: its key, pool, alphas, split or bins differ; "
+            "name another file"
         )
     for accumulator in accumulators.values():
         accumulator.num, accumulator.scale = int(accumulator.num), float(accumulator.scale)

@@ -1,9 +1,10 @@
 r"""Monte Carlo: thousands of random splits x many alphas in one jitted call.
 
-A trial draws a uniform subset of the pool for calibration and measures every metric on the rest. Nothing is sorted: the
-pool is in rank space already (`pool_steps`), so a threshold is a position, found by counting calibration queries, and
-every metric is a sum over a prefix of its steps, found by counting test queries. Trial i is a function of
-`fold_in(key, i)` alone, whatever the tile, the chunk or the number of devices.
+A trial draws a uniform subset of the pool for calibration and measures every metric on the rest.
+Nothing is sorted: the pool is in rank space already (`pool_steps`), so a threshold is a position,
+found by counting calibration queries, and every metric is a sum over a prefix of its steps, found
+by counting test queries. Trial i is a function of `fold_in(key, i)` alone, whatever the tile, the
+chunk or the number of devices.
 """
 
 import time
@@ -55,7 +56,8 @@ from racer_jax.montecarlo.summaries import save as save_sums
 
 # Metrics that do not count are rounded to this many binary digits of their largest step.
 _DIGITS = 24
-# Trials of a tile: what one pass keeps in cache on a CPU, and enough work for a kernel on an accelerator.
+# Trials of a tile: what one pass keeps in cache on a CPU, and enough work for a kernel on an
+# accelerator.
 _TILE = 256
 _ACCELERATOR_TILE = 4096
 # Trials that tell how wide the histograms have to be.
@@ -66,11 +68,13 @@ class Trials(NamedTuple):
     """What each trial measured on its test part, for each alpha; host arrays, None for what the pool leaves out.
 
     Attributes:
-      threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a tie-break.
+      threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a
+        tie-break.
       risk: Share of test queries misrouted, float32 `[s, a]`.
       size: Mean number of models called, the null model never counted, `[s, a]`.
       abstention: Share of test queries for which no model is called, `[s, a]`.
-      avoidable_miss: Share of test queries some model could answer, while none that can was called, `[s, a]`.
+      avoidable_miss: Share of test queries some model could answer, while none that can was called,
+        `[s, a]`.
       extra: Mean of each further metric of the pool, by name, `[s, a]`.
       validation: The same metrics on the validation part, by name, `[s, a]`; empty without one.
     """
@@ -89,7 +93,8 @@ class _Planes(NamedTuple):
 
     Attributes:
       order: The queries of all planes, one plane after the other, each padded to whole blocks.
-      entry: By plane and threshold position, the end of the prefix of entries in effect, int32 `[p, N + 1]`.
+      entry: By plane and threshold position, the end of the prefix of entries in effect, int32
+        `[p, N + 1]`.
       begin: First entry of each plane, int32 `[p]`.
     """
 
@@ -137,7 +142,8 @@ class _Plan(NamedTuple):
 
 def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
     """The common value of a metric at position 0, and its steps as planes (weight, query, first) of equal steps."""
-    # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score, the first model's.
+    # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score,
+    # the first model's.
     now = np.searchsorted(steps.first, 1)
     value = steps.start + np.bincount(steps.query[:now], steps.delta[:now], len(steps.start))
     values, number = np.unique(value, return_counts=True)
@@ -151,7 +157,8 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     sizes = np.unique(delta)
     if len(sizes) <= 2:
         return base, [(float(size), query[delta == size], first[delta == size]) for size in sizes]
-    # Binary digits of the steps, in two's complement: one plane a digit, so that a sum of steps is a sum of counts.
+    # Binary digits of the steps, in two's complement: one plane a digit, so that a sum of steps is
+    # a sum of counts.
     largest = np.abs(delta).max()
     unit = 1.0
     if (delta != np.rint(delta)).any() or largest >= 2**_DIGITS:
@@ -171,7 +178,8 @@ def _plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[_Plan,
     draw = draw_parts(design)
     ranks, width = rank_plan(design, alpha)
     num = pool.num_queries
-    # Without ties the misses are the test queries above the threshold: known from its position alone.
+    # Without ties the misses are the test queries above the threshold: known from its position
+    # alone.
     distinct = pool.distinct and not design.validates and design.least == design.most
     metrics, queries, entries = [], [], []
     begin: list[int] = []
@@ -179,13 +187,17 @@ def _plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[_Plan,
     for name, steps in pool.metrics.items():
         base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
         numbers = range(len(begin), len(begin) + len(planes))
-        metrics.append(_Metric(name, base, tuple(numbers), tuple(weight for weight, _, _ in planes)))
+        metrics.append(
+            _Metric(name, base, tuple(numbers), tuple(weight for weight, _, _ in planes))
+        )
         for _, query, first in planes:
             by_position = np.argsort(first, kind="stable")
             padded = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
             padded[: len(query)] = query[by_position]
             queries.append(padded)
-            entries.append(end + np.searchsorted(first[by_position], np.arange(num + 1), side="right"))
+            entries.append(
+                end + np.searchsorted(first[by_position], np.arange(num + 1), side="right")
+            )
             begin.append(end)
             end += len(padded)
     num_words = len(draw.calibration.valid) if draw.order is None else draw.order.row.shape[2] * 4
@@ -194,10 +206,14 @@ def _plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[_Plan,
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )
-    return _Plan(draw, ranks, planes_, pool.threshold), _Shape(tuple(metrics), num, width, distinct, means)
+    return _Plan(draw, ranks, planes_, pool.threshold), _Shape(
+        tuple(metrics), num, width, distinct, means
+    )
 
 
-def _metric_values(shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None) -> dict[str, Any]:
+def _metric_values(
+    shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None
+) -> dict[str, Any]:
     """Each metric over a part `[a, t]`: totals, int32 where it counts and float32 otherwise; or means, float32."""
     values = {}
     for metric in shape.metrics:
@@ -208,11 +224,15 @@ def _metric_values(shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered:
             total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
             for plane, weight in zip(metric.planes, metric.weights, strict=True):
                 total = total + counts[plane].astype(kind) * kind(weight)
-        values[metric.name] = total.astype(jnp.float32) / rows[None].astype(jnp.float32) if shape.means else total
+        values[metric.name] = (
+            total.astype(jnp.float32) / rows[None].astype(jnp.float32) if shape.means else total
+        )
     return values
 
 
-def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tuple[_Scratch, dict[str, Any]]:
+def _tile(
+    plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array
+) -> tuple[_Scratch, dict[str, Any]]:
     """One tile of trials: positions of the thresholds (or thresholds) and values of the metrics, all `[a, t]`.
 
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
@@ -236,10 +256,13 @@ def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tup
     num_words, num_blocks = len(words), bits[0].shape[1]
     num = before[num_words]
 
-    # One column where the number of calibration rows is fixed, one a lane where it varies with the split.
+    # One column where the number of calibration rows is fixed, one a lane where it varies with the
+    # split.
     rows = num if plan.ranks.rank.shape[1] > 1 else jnp.full(1, plan.ranks.least)
     rank = plan.ranks.rank[:, rows - plan.ranks.least]
-    position = select_bit(words, before, jnp.minimum(rank, rows[None]), plan.ranks.guess, shape.width)
+    position = select_bit(
+        words, before, jnp.minimum(rank, rows[None]), plan.ranks.guess, shape.width
+    )
     position = jnp.where(rank > rows[None], shape.num_queries, position)
 
     result: dict[str, Any] = {"position": position}
@@ -255,13 +278,17 @@ def _tile(plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array) -> tup
         begin = num_words + i * num_blocks
         packed = Packed(bits[i], running[i], before[begin : begin + num_blocks])
 
-        def prefix(_: None, plane: tuple[jax.Array, jax.Array], packed: Packed = packed) -> tuple[None, jax.Array]:
+        def prefix(
+            _: None, plane: tuple[jax.Array, jax.Array], packed: Packed = packed
+        ) -> tuple[None, jax.Array]:
             entry, begin = plane
             start = load(packed.before, begin >> 7)[None]  # planes begin with a block
             return None, count_before(packed, load(entry, position)) - start
 
         counts: jax.Array = lax.scan(prefix, None, (plan.planes.entry, plan.planes.begin))[1]
-        uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank) if shape.distinct else None
+        uncovered = (
+            (shape.num_queries - 1 - position) - (rows[None] - rank) if shape.distinct else None
+        )
         result[name] = _metric_values(shape, counts, sizes[name], uncovered)
         if not shape.means:
             result[name]["rows"] = sizes[name][None]
@@ -289,7 +316,9 @@ def _run(
         one = jax.eval_shape(partial(_tile, plan, shape), scratch, keys[0])[1]
         results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
-        def step(i: jax.Array, state: tuple[_Scratch, dict[str, Any]]) -> tuple[_Scratch, dict[str, Any]]:
+        def step(
+            i: jax.Array, state: tuple[_Scratch, dict[str, Any]]
+        ) -> tuple[_Scratch, dict[str, Any]]:
             scratch, results = state
             scratch, done = _tile(plan, shape, scratch, load(keys, i))
             put = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
@@ -313,7 +342,9 @@ _STATIC = ("shape", "tile", "num_tiles", "mesh", "gather")
 @cache
 def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
     """`_run` under jit. On a CPU, LLVM's second level compiles a fifth faster than XLA's default, to code as fast."""
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "2"} if platform == "cpu" else {}
+    options: dict[str, str | bool] = (
+        {"xla_backend_optimization_level": "2"} if platform == "cpu" else {}
+    )
     return jax.jit(_run, static_argnames=_STATIC, compiler_options=options)
 
 
@@ -342,14 +373,19 @@ class _Runner:
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         run = _compiled(self.devices[0].platform)
-        return run(self.key, self.plan, np.uint32(first), self.shape, tile, num_tiles, self.mesh, gather)
+        return run(
+            self.key, self.plan, np.uint32(first), self.shape, tile, num_tiles, self.mesh, gather
+        )
 
 
 def _check_trials(num_trials: int, first_trial: int) -> None:
     for name, value, least in (("num_trials", num_trials, 1), ("first_trial", first_trial, 0)):
         check_integer(name, value, least)
     if first_trial + num_trials > 1 << 32:
-        raise ValueError(f"trials are numbered below 2**32, got first_trial {first_trial} and num_trials {num_trials}")
+        raise ValueError(
+            f"trials are numbered below 2**32, got first_trial {first_trial} and num_trials "
+            f"{num_trials}"
+        )
 
 
 def split_trials(
@@ -367,21 +403,23 @@ def split_trials(
 ) -> Trials:
     """Random splits of a pool: thresholds and test metrics of every trial and alpha.
 
-    Each trial calibrates on a uniform random subset of the queries and is measured on the others; every subset of that
-    size is equally likely, independently of the other trials.
+    Each trial calibrates on a uniform random subset of the queries and is measured on the others;
+    every subset of that size is equally likely, independently of the other trials.
 
     Args:
-      key: A typed PRNG key. Trial i depends on `fold_in(key, i)` alone, so any trial can be replayed.
+      key: A typed PRNG key. Trial i depends on `fold_in(key, i)` alone, so any trial can be
+        replayed.
       pool: From `pool_steps`.
-      num_calibration: n, the number of queries (of questions, if given) that calibrate, at least 1. With groups, one
-        number for each in order of label, or one in all that is shared in proportion to their sizes.
+      num_calibration: n, the number of queries (of questions, if given) that calibrate, at least 1.
+        With groups, one number for each in order of label, or one in all that is shared in
+        proportion to their sizes.
       alpha: One risk level in (0, 1) or several.
       num_trials: S.
       first_trial: Index of the first; trials are numbered below 2**32.
       num_validation: The same for a validation part, for choices that must not see the test part.
       group: Labels `[N]`; each part takes a fixed number from each group (a stratified split).
-      question: Labels `[N]`; rows of one question always stand in one part. n then varies from trial to trial, and
-        each trial uses its own.
+      question: Labels `[N]`; rows of one question always stand in one part. n then varies from
+        trial to trial, and each trial uses its own.
       devices: Devices that share the trials; all by default. The results do not depend on them.
 
     Returns:
@@ -397,7 +435,9 @@ def split_trials(
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, num_calibration, num_validation, group, question)
     runner = _Runner(key, pool, design, alpha, devices, means=True)
-    done = jax.tree.map(lambda x: np.asarray(x)[:, :num_trials].T, runner.chunk(first_trial, num_trials))
+    done = jax.tree.map(
+        lambda x: np.asarray(x)[:, :num_trials].T, runner.chunk(first_trial, num_trials)
+    )
     means = done["test"]
     return Trials(
         threshold=done["threshold"],
@@ -438,22 +478,24 @@ def stream_trials(
       group: As in `split_trials`.
       question: As in `split_trials`.
       devices: As in `split_trials`.
-      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that count have the same
-        summary whatever it is.
-      bins: Bins of each histogram, at least 2. They cover eight standard deviations on either side, as estimated from
-        the first 512 trials.
-      progress: Called with the number of trials done since the last call, for example `bar.update` of tqdm.
-      checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed run loses what came
-        after the last save, and a finished one can be made longer.
+      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that
+        count have the same summary whatever it is.
+      bins: Bins of each histogram, at least 2. They cover eight standard deviations on either side,
+        as estimated from the first 512 trials.
+      progress: Called with the number of trials done since the last call, for example `bar.update`
+        of tqdm.
+      checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
+        run loses what came after the last save, and a finished one can be made longer.
       save_every: Seconds between saves.
 
     Returns:
-      A `Summary` by name: `risk`, `size`, `abstention`, `avoidable_miss`, those of the pool, and `validation_risk` and
-      so on with a validation part.
+      A `Summary` by name: `risk`, `size`, `abstention`, `avoidable_miss`, those of the pool, and
+      `validation_risk` and so on with a validation part.
 
     Raises:
       TypeError: If the key is not typed, a count is not an integer, or an alpha not numeric.
-      ValueError: If a count or an alpha is out of range, labels do not fit, or the checkpoint is of another run.
+      ValueError: If a count or an alpha is out of range, labels do not fit, or the checkpoint is of
+        another run.
     """
     _check_trials(num_trials, first_trial)
     if chunk_size is not None:
@@ -467,23 +509,31 @@ def stream_trials(
     sums: dict[str, Accumulator] = {}
     run = ""
     if path is not None:
-        run = fingerprint([*jax.tree.leaves(runner.plan), repr(runner.shape), runner.key, first_trial, bins])
+        run = fingerprint(
+            [*jax.tree.leaves(runner.plan), repr(runner.shape), runner.key, first_trial, bins]
+        )
         if path.exists():
             sums = load_sums(path, run)
     done = next(iter(sums.values())).num if sums else 0
     if done > num_trials:
-        raise ValueError(f"checkpoint {path} holds {done} trials, more than the {num_trials} asked for")
+        raise ValueError(
+            f"checkpoint {path} holds {done} trials, more than the {num_trials} asked for"
+        )
     if progress is not None and done:
         progress(min(done, num_trials))
     pilot = min(max(chunk_size, _PILOT), num_trials)
     chunks = [(0, pilot)] if not done else []
-    chunks += [(i, min(chunk_size, num_trials - i)) for i in range(done or pilot, num_trials, chunk_size)]
+    chunks += [
+        (i, min(chunk_size, num_trials - i)) for i in range(done or pilot, num_trials, chunk_size)
+    ]
     size = max(pilot, chunk_size) if not done else chunk_size
     saved = time.monotonic()
     ahead = None
     for i, (start, num) in enumerate(chunks):
         # The devices work on the next chunk while the host sums this one.
-        now = ahead if ahead is not None else runner.chunk(first_trial + start, min(size, num_trials))
+        now = (
+            ahead if ahead is not None else runner.chunk(first_trial + start, min(size, num_trials))
+        )
         ahead = None
         if i + 1 < len(chunks):
             ahead = runner.chunk(first_trial + chunks[i + 1][0], min(size, num_trials))
@@ -512,7 +562,9 @@ def _add(sums: dict[str, Accumulator], done: dict[str, Any], num: int, bins: int
 
 
 @partial(jax.jit, static_argnames=("num_calibration", "num_queries"))
-def split_masks(key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int) -> jax.Array:
+def split_masks(
+    key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int
+) -> jax.Array:
     """Replays plain splits: which POSITIONS of the pool are calibration queries in each trial.
 
     Args:
@@ -552,7 +604,8 @@ def split_parts(
       question: As in `split_trials`.
 
     Returns:
-      int8 `[s, N]`, by query in the order given to `pool_steps`: 0 calibration, 1 validation, 2 test.
+      int8 `[s, N]`, by query in the order given to `pool_steps`: 0 calibration, 1 validation, 2
+      test.
 
     Raises:
       TypeError: If the key is not typed or a count is not an integer.
@@ -560,14 +613,21 @@ def split_parts(
     """
     design = split_design(pool.order, num_calibration, num_validation, group, question)
     parts = np.full((len(np.asarray(trials)), pool.num_queries), 2, np.int8)
-    drawn = _drawn_masks(np.asarray(key_words(key)), np.asarray(trials, np.uint32), draw_parts(design), len(pool.order))
+    drawn = _drawn_masks(
+        np.asarray(key_words(key)),
+        np.asarray(trials, np.uint32),
+        draw_parts(design),
+        len(pool.order),
+    )
     for code, mask in enumerate(drawn):
         parts[:, pool.order] = np.where(np.asarray(mask).T, np.int8(code), parts[:, pool.order])
     return parts
 
 
 @partial(jax.jit, static_argnames="num_queries")
-def _drawn_masks(key: jax.Array, trials: jax.Array, draw: DrawPlan, num_queries: int) -> list[jax.Array]:
+def _drawn_masks(
+    key: jax.Array, trials: jax.Array, draw: DrawPlan, num_queries: int
+) -> list[jax.Array]:
     """Calibration (and validation) masks by position, `[N, s]`."""
     drawn = trial_parts(trial_keys((key[0], key[1]), draw, trials), draw)
     words = [words_by_position(part, draw, len(trials)) for part in drawn if part is not None]

@@ -1,20 +1,23 @@
 r"""Choosing alpha and the aggregation on validation, over thousands of splits at once.
 
-The set of a query is a prefix of its models, so whether an aggregate is right is a table by the number of models called
-(`vote_tables`, made once). For each split the threshold of each alpha is an order statistic of its calibration part;
-the tables at those thresholds, over the validation part, say what each alpha and aggregation would have got right; the
-best is used unchanged on the test part. A Monte Carlo over splits is then nothing but lookups.
+The set of a query is a prefix of its models, so whether an aggregate is right is a table by the
+number of models called (`vote_tables`, made once). For each split the threshold of each alpha is an
+order statistic of its calibration part; the tables at those thresholds, over the validation part,
+say what each alpha and aggregation would have got right; the best is used unchanged on the test
+part. A Monte Carlo over splits is then nothing but lookups.
 
-Rule. Let the best be the pair of alpha and aggregation with the most right answers on validation (of several, the one
-with the fewest calls). A pair is as good if it is within `tolerance` standard errors of the best, where the error is
-that of the PAIRED difference, query by query. Chosen is, of those as good, the one with the fewest calls; of these the
-one with the most right answers; of these the first.
+Rule. Let the best be the pair of alpha and aggregation with the most right answers on validation
+(of several, the one with the fewest calls). A pair is as good if it is within `tolerance` standard
+errors of the best, where the error is that of the PAIRED difference, query by query. Chosen is, of
+those as good, the one with the fewest calls; of these the one with the most right answers; of these
+the first.
 
-Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part may help to choose
-that: the aggregation of each alpha is then the one with the most right answers on calibration and validation together
-(of several, the first), and the rule above chooses among the alphas by what is right on validation. Each alpha keeps
-its promise. That of the alpha chosen, which the calibration part now sways through the votes too, is not whole; where
-it must be, calibrate afresh.
+Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part
+may help to choose that: the aggregation of each alpha is then the one with the most right answers
+on calibration and validation together (of several, the first), and the rule above chooses among the
+alphas by what is right on validation. Each alpha keeps its promise. That of the alpha chosen, which
+the calibration part now sways through the votes too, is not whole; where it must be, calibrate
+afresh.
 """
 
 from collections.abc import Mapping
@@ -106,13 +109,17 @@ class Selections(NamedTuple):
         """
         values, inside = np.asarray(values, np.float64), self.part == part
         if values.shape not in (inside.shape, inside.shape[1:]):
-            raise ValueError(f"values must have shape [n] or [s, n] = {inside.shape}, got {values.shape}")
+            raise ValueError(
+                f"values must have shape [n] or [s, n] = {inside.shape}, got {values.shape}"
+            )
         total = inside @ values if values.ndim == 1 else (values * inside).sum(axis=1)
         return np.asarray(total / inside.sum(axis=1))
 
     def accuracy(self, right: np.ndarray) -> np.ndarray:
         """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`."""
-        return self.mean(right[self.aggregation[:, None], np.arange(self.part.shape[1]), self.num_called])
+        return self.mean(
+            right[self.aggregation[:, None], np.arange(self.part.shape[1]), self.num_called]
+        )
 
     def full_accuracy(self, right: np.ndarray) -> np.ndarray:
         """Test accuracy of the full ensemble under the aggregation it chose, `[s]`."""
@@ -159,11 +166,16 @@ def vote_tables(
             raise ValueError(f"confidence: the name {name!r} is taken")
         value = jnp.asarray(value)
         if value.shape != scores.shape:
-            raise ValueError(f"confidence[{name!r}] must have the shape of scores, {scores.shape}, got {value.shape}")
+            raise ValueError(
+                f"confidence[{name!r}] must have the shape of scores, {scores.shape}, got "
+                f"{value.shape}"
+            )
         weightings[name] = value.astype(scores.dtype)
     order = model_order(nonconformity, tie_break)
     stacked = jnp.stack(list(weightings.values()))[:, None]
-    weighted = prefix_answers(order, answers, scores, stacked, jnp.asarray(temperatures, jnp.float32)[:, None])
+    weighted = prefix_answers(
+        order, answers, scores, stacked, jnp.asarray(temperatures, jnp.float32)[:, None]
+    )
     majority = prefix_answers(order, answers, scores)
     voted = jnp.concatenate([majority[None], weighted.reshape(-1, *majority.shape)])
     right = voted_right(voted, jnp.asarray(answers)[:, None], jnp.asarray(correct)[:, None])
@@ -209,7 +221,8 @@ def _choose(
     Args:
       position: Positions of the thresholds, `[a]`.
       validation: Validation queries, `[v]`.
-      voters: Queries that help to choose the aggregation, `[c]`; where there are any, each alpha has its own.
+      voters: Queries that help to choose the aggregation, `[c]`; where there are any, each alpha
+        has its own.
       entries: From `_entries`.
       table: Whether each aggregation is right.
       tolerance: Standard errors.
@@ -236,9 +249,14 @@ def _choose(
         allowed = jnp.arange(right.shape[1])[None] == jnp.argmax(pooled, axis=1)[:, None]
     fewest = jnp.broadcast_to(-calls, right.shape)
     best = jnp.unravel_index(best_of(allowed, right, fewest), right.shape)
-    # d <= tolerance * sqrt((q / n - d^2) / n), d the mean difference and q the number of queries that differ.
+    # d <= tolerance * sqrt((q / n - d^2) / n), d the mean difference and q the number of queries
+    # that differ.
     behind = (right[best] - right).astype(jnp.float32)
-    differ = (rows != rows[best[0], :, best[1]][None, :, None]).sum(axis=1, dtype=jnp.int32).astype(jnp.float32)
+    differ = (
+        (rows != rows[best[0], :, best[1]][None, :, None])
+        .sum(axis=1, dtype=jnp.int32)
+        .astype(jnp.float32)
+    )
     as_good = behind**2 * (1 + tolerance**2 / num) <= tolerance**2 * differ
     chosen = jnp.unravel_index(best_of(as_good & allowed, fewest, right), right.shape)
     full = jnp.argmax(table[jnp.concatenate([validation, voters]), -1].sum(axis=0, dtype=jnp.int32))
@@ -294,7 +312,9 @@ class _Prepared(NamedTuple):
     table: jax.Array
 
 
-def _prepared(part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, pooled_vote: bool) -> _Prepared:
+def _prepared(
+    part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, pooled_vote: bool
+) -> _Prepared:
     """Checks what `select` was given and calibrates."""
     if is_traced(part, right):
         raise TypeError("select runs on the host and cannot be traced; call it outside jit")
@@ -304,10 +324,20 @@ def _prepared(part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, poole
     if tables.dtype != np.bool_:
         raise TypeError(f"right must be boolean, got dtype {tables.dtype}")
     if parts.ndim != 2 or parts.shape[1] != num or not len(parts):
-        raise ValueError(f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got {parts.shape}")
+        raise ValueError(
+            f"part must have shape [s, n] with s >= 1 and the n = {num} of the pool, got "
+            f"{parts.shape}"
+        )
     if tables.ndim != 3 or tables.shape[1] != num or tables.shape[2] < 2:
-        raise ValueError(f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got {tables.shape}")
-    positions, validation, _ = _indices(parts[:, pool.order], 0), _indices(parts, 1), _indices(parts, 2)
+        raise ValueError(
+            f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got "
+            f"{tables.shape}"
+        )
+    positions, validation, _ = (
+        _indices(parts[:, pool.order], 0),
+        _indices(parts, 1),
+        _indices(parts, 2),
+    )
     voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
     rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
     infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
@@ -347,27 +377,34 @@ def select(
 ) -> Selections:
     """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
 
-    The full ensemble chooses its aggregation on the same validation part: most right answers, of several the first.
-    With `pooled_vote` the aggregations are chosen on calibration and validation together, by most right answers too.
+    The full ensemble chooses its aggregation on the same validation part: most right answers, of
+    several the first. With `pooled_vote` the aggregations are chosen on calibration and validation
+    together, by most right answers too.
 
     Args:
-      part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`, from `split_parts`.
+      part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`,
+        from `split_parts`.
       pool: From `pool_steps`, of the nonconformity and tie-break that `right` was made with.
-      right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`; `VoteTables.right`.
+      right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`;
+        `VoteTables.right`.
       alpha: Risk levels in (0, 1) to choose from, one or several.
-      tolerance: How many standard errors behind the best still count as good; 0 insists on the best.
-      pooled_vote: Whether the calibration part helps to choose the aggregation, the full ensemble's too.
+      tolerance: How many standard errors behind the best still count as good; 0 insists on the
+        best.
+      pooled_vote: Whether the calibration part helps to choose the aggregation, the full ensemble's
+        too.
 
     Returns:
       The `Selections`.
 
     Raises:
       TypeError: If `part` does not hold integers, or `right` is not boolean.
-      ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size of a part, or the
-        tolerance is negative.
+      ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size
+        of a part, or the tolerance is negative.
     """
     if not 0 <= tolerance < inf:
-        raise ValueError(f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}")
+        raise ValueError(
+            f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}"
+        )
     ready = _prepared(part, pool, right, alpha, pooled_vote)
     return _selections(ready, slice(None), tolerance)
 
@@ -375,7 +412,8 @@ def select(
 def select_each(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha) -> list[Selections]:
     """Calibrates each split for every alpha and chooses the aggregation of each on its own validation part.
 
-    What `select` gives for one alpha after another, with tolerance 0; what they share is prepared once.
+    What `select` gives for one alpha after another, with tolerance 0; what they share is prepared
+    once.
 
     Args:
       part: As for `select`.

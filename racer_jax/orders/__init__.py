@@ -9,7 +9,14 @@ from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
     from racer_jax.orders.coverage_gain import static_order
-    from racer_jax.orders.joint_laws import PatternLaw, factor, fit_loadings, pattern_law, tilt, tilted
+    from racer_jax.orders.joint_laws import (
+        PatternLaw,
+        factor,
+        fit_loadings,
+        pattern_law,
+        tilt,
+        tilted,
+    )
     from racer_jax.orders.learned_gains import LearnedGains
     from racer_jax.orders.model_orders import Order, StaticOrder, fit_order
     from racer_jax.orders.racer_j import RacerJ

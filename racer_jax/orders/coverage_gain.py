@@ -1,18 +1,22 @@
 r"""Nonconformity by marginal coverage gain (RACER-J): order models by what each adds to those before it.
 
-Models of one pool are redundant: scores s(x, m) that are nearly equal make a set jump from one model to all of them,
-although the second adds little to the first. RACER-J orders the models of a query greedily by the COVERAGE each adds,
-the chance that it is right where all the models before it are wrong, under a law of the correctness patterns that
-weights the training rows by their likeness to the query:
+Models of one pool are redundant: scores s(x, m) that are nearly equal make a set jump from one
+model to all of them, although the second adds little to the first. RACER-J orders the models of a
+query greedily by the COVERAGE each adds, the chance that it is right where all the models before it
+are wrong, under a law of the correctness patterns that weights the training rows by their likeness
+to the query:
 
-  s(x, m) = sum_i W_i(x) Y_im;    m_j = argmax of the gain over the models not used yet;    E(x, m_j) = 1 - gain_j
+  s(x, m) = sum_i W_i(x) Y_im;    m_j = argmax of the gain over the models not used yet;    E(x,
+  m_j) = 1 - gain_j
 
-with the uncovered weight U, at first W, multiplied by 1 - Y_(., m_j) after each step and gain(m) = sum_i U_i Y_im.
-Gains never grow along the order, so the sets {E <= lambda} are nested, the loss is monotone, and the guarantee of
-`calibrate` is the same as for every other score. Uniform weights give the `static_order`, the same for every query.
+with the uncovered weight U, at first W, multiplied by 1 - Y_(., m_j) after each step and gain(m) =
+sum_i U_i Y_im. Gains never grow along the order, so the sets {E <= lambda} are nested, the loss is
+monotone, and the guarantee of `calibrate` is the same as for every other score. Uniform weights
+give the `static_order`, the same for every query.
 
-Coverage-optimal is not vote-optimal: the order adds complementary weak models, which may outvote the right one. It is
-meant for a judge, a verifier or a human who picks among the answers; for voting prefer `gap` or `inverse_probability`.
+Coverage-optimal is not vote-optimal: the order adds complementary weak models, which may outvote
+the right one. It is meant for a judge, a verifier or a human who picks among the answers; for
+voting prefer `gap` or `inverse_probability`.
 """
 
 from functools import partial
@@ -27,7 +31,8 @@ from jax.typing import ArrayLike
 from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 
-# Uncovered weight `[s]`, models used `[m]`, the last gain's nonconformity, nonconformity so far `[m]`.
+# Uncovered weight `[s]`, models used `[m]`, the last gain's nonconformity, nonconformity so far
+# `[m]`.
 _Carry: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 # Weights are computed in float32; a sum further from 1 than this is not rounding.
@@ -86,12 +91,17 @@ def check_weights(weights: ArrayLike, num_rows: int) -> jax.Array:
     weights = jnp.asarray(weights)
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_rows:
-        raise ValueError(f"weights must have shape [..., {num_rows}], one for each row of correct, got {weights.shape}")
+        raise ValueError(
+            f"weights must have shape [..., {num_rows}], one for each row of correct, got "
+            f"{weights.shape}"
+        )
     if is_traced(weights):
         return weights
     values = np.asarray(weights)
     if (bad := ~(np.isfinite(values) & (values >= 0))).any():
-        raise ValueError(f"weights must be finite and not negative, got {values[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"weights must be finite and not negative, got {values[bad][0]} at {first_bad(bad)}"
+        )
     total = values.sum(axis=-1, dtype=np.float64)
     if (bad := np.abs(total - 1) > _SUM_TOLERANCE).any():
         where = f" at {first_bad(bad)}" if total.ndim else ""
@@ -106,12 +116,15 @@ def check_cost(cost: ArrayLike, num_models: int) -> jax.Array:
         raise TypeError(f"cost must be numeric, got dtype {cost.dtype}")
     cost = cost.astype(jnp.float32)
     if cost.ndim < 1 or cost.shape[-1] != num_models:
-        raise ValueError(f"cost must have shape [..., {num_models}], one for each model, got {cost.shape}")
+        raise ValueError(
+            f"cost must have shape [..., {num_models}], one for each model, got {cost.shape}"
+        )
     if not is_traced(cost):
         values = np.asarray(cost)
         if (bad := ~(np.isfinite(values) & (values > 0))).any():
             raise ValueError(
-                f"cost must be known, finite and above 0 for every model, got {values[bad][0]} at {first_bad(bad)}"
+                f"cost must be known, finite and above 0 for every model, got {values[bad][0]} at "
+                f"{first_bad(bad)}"
             )
     return cost
 
@@ -129,7 +142,8 @@ def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Arra
 def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: str) -> jax.Array:
     """Nonconformity `[m + 1]` of one query: weights `[s]` over support `[s, m]`, gains discounted by `[m]`.
 
-    Support holds chances of being right, given which the models are independent: 0 and 1 where they are training rows.
+    Support holds chances of being right, given which the models are independent: 0 and 1 where they
+    are training rows.
     """
     column = jnp.arange(support.shape[1])
 
@@ -174,7 +188,9 @@ def block_size(entries: int) -> int:
     return max(1, _BLOCK_ENTRIES // max(entries, 1))
 
 
-def gains_under(weights: jax.Array, support: jax.Array, discount: jax.Array, null: str) -> jax.Array:
+def gains_under(
+    weights: jax.Array, support: jax.Array, discount: jax.Array, null: str
+) -> jax.Array:
     """Nonconformity `[..., m + 1]` of weights `[..., s]` over support `[s, m]`, discounts `[..., m]` broadcast."""
     num_models = support.shape[1]
     batch = jnp.broadcast_shapes(weights.shape[:-1], discount.shape[:-1])
@@ -195,20 +211,23 @@ def coverage_gain(
     r"""RACER-J: nonconformity by marginal coverage gain under weighted training rows.
 
     Args:
-      weights: W(x) >= 0 over the training rows or their patterns, floating `[..., s]`; each row sums to 1.
+      weights: W(x) >= 0 over the training rows or their patterns, floating `[..., s]`; each row
+        sums to 1.
       correct: Whether each model got each training row right, bool or 0/1 `[s, m]`.
       null: The null mode; under `"paper"` the null model scores g(x) = 1 - max_m s(x, m).
-      cost: Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above 0. The order then
-        goes by gain / cost^gamma, scaled so that the cheapest model's gain counts whole.
+      cost: Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above
+        0. The order then goes by gain / cost^gamma, scaled so that the cheapest model's gain counts
+           whole.
       gamma: How much cost matters: 0 not at all, 1 the gain for each dollar.
 
     Returns:
       Nonconformity `[..., m + 1]`, null model last, float32; real models' in [0, 1].
 
     Raises:
-      TypeError: If weights are not floating, costs not numeric, or `correct` neither boolean nor numeric.
-      ValueError: If shapes do not fit, weights are negative, infinite or do not sum to 1, a cost is missing, not above
-        0 or infinite, `correct` is not 0/1, or the null mode is unknown.
+      TypeError: If weights are not floating, costs not numeric, or `correct` neither boolean nor
+        numeric.
+      ValueError: If shapes do not fit, weights are negative, infinite or do not sum to 1, a cost is
+        missing, not above 0 or infinite, `correct` is not 0/1, or the null mode is unknown.
 
     >>> rows = jnp.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]])  # the second model adds nothing to the first
     >>> coverage_gain(jnp.full(4, 0.25), rows).tolist()
@@ -221,16 +240,21 @@ def coverage_gain(
 
 
 def static_order(
-    correct: ArrayLike, null: NullMode = "free", *, cost: ArrayLike | None = None, gamma: float = 0.5
+    correct: ArrayLike,
+    null: NullMode = "free",
+    *,
+    cost: ArrayLike | None = None,
+    gamma: float = 0.5,
 ) -> jax.Array:
     """The static order: RACER-J with uniform weights, the same greedy cover of the training rows for every query.
 
-    A baseline that no study of sets should leave out. Its critical scores take m + 1 values only, so calibrate it with
-    the exact tie-break: the set is then a prefix of the order, one model longer for a random share of the queries.
+    A baseline that no study of sets should leave out. Its critical scores take m + 1 values only,
+    so calibrate it with the exact tie-break: the set is then a prefix of the order, one model
+    longer for a random share of the queries.
 
     Args:
-      correct: Whether each model got each training query right, bool or 0/1 `[n, m]`; those of one group for an order
-        of this group.
+      correct: Whether each model got each training query right, bool or 0/1 `[n, m]`; those of one
+        group for an order of this group.
       null: The null mode.
       cost: As in `coverage_gain`, `[m]`.
       gamma: As in `coverage_gain`.
@@ -240,8 +264,8 @@ def static_order(
 
     Raises:
       TypeError: If `correct` is neither boolean nor numeric, or costs are not numeric.
-      ValueError: If `correct` is not 0/1 `[n, m]`, a cost is missing, not above 0 or infinite, or the null mode is
-        unknown.
+      ValueError: If `correct` is not 0/1 `[n, m]`, a cost is missing, not above 0 or infinite, or
+        the null mode is unknown.
 
     >>> static_order([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]).tolist()
     [0.25, 1.0, 0.75, -inf]

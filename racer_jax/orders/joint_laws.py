@@ -1,15 +1,17 @@
 r"""RACER-J for black-box routers: from marginal scores s(x, m) to a joint law, then to marginal coverage gains.
 
-A score matrix says how likely each model is right, not how the models cover each other; the training rows do. Two joint
-laws with the router's marginals:
+A score matrix says how likely each model is right, not how the models cover each other; the
+training rows do. Two joint laws with the router's marginals:
 
-- tilt: the law of the training patterns, b(y), bent to the scores: q_x(y) proportional to b(y) exp(t . y), with t such
-  that the marginals of q_x are s(x, .). Of all laws with these marginals it is the closest to b in the sense of
-  Kullback and Leibler. All 2^m patterns are listed, so m is at most `MAX_TILTED`.
+- tilt: the law of the training patterns, b(y), bent to the scores: q_x(y) proportional to b(y)
+  exp(t . y), with t such that the marginals of q_x are s(x, .). Of all laws with these marginals it
+  is the closest to b in the sense of Kullback and Leibler. All 2^m patterns are listed, so m is at
+  most `MAX_TILTED`.
 - factor: any number of models; right or wrong independently given one latent easiness z ~ N(0, 1),
   P(y_m = 1 | z) = sigmoid(b_m(x) + sigma_m z), with b_m(x) such that the marginals are s(x, .).
 
-Learn the base law and the loadings from training rows alone: calibration rows must have no part in them.
+Learn the base law and the loadings from training rows alone: calibration rows must have no part in
+them.
 """
 
 from functools import partial
@@ -24,7 +26,13 @@ from scipy.optimize import minimize
 
 from racer_jax.core.checks import check_floating, check_scores, is_traced
 from racer_jax.core.nonconformity import NullMode, check_null
-from racer_jax.orders.coverage_gain import block_size, check_training_rows, discounts, gains_under, greedy
+from racer_jax.orders.coverage_gain import (
+    block_size,
+    check_training_rows,
+    discounts,
+    gains_under,
+    greedy,
+)
 
 MAX_TILTED = 12
 # A marginal of 0 or 1 would take an infinite tilt.
@@ -55,7 +63,8 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
     p is the product law of the models' accuracies, which gives every pattern some chance.
 
     Args:
-      correct: Whether each model got each training query right, bool or 0/1 `[n, m]`, m at most `MAX_TILTED`.
+      correct: Whether each model got each training query right, bool or 0/1 `[n, m]`, m at most
+        `MAX_TILTED`.
       smoothing: How many rows p counts for, above 0.
 
     Returns:
@@ -63,7 +72,8 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
 
     Raises:
       TypeError: If `correct` is neither boolean nor numeric.
-      ValueError: If it is not 0/1 `[n, m]`, there are too many models, or the smoothing is not positive and finite.
+      ValueError: If it is not 0/1 `[n, m]`, there are too many models, or the smoothing is not
+        positive and finite.
 
     >>> float(pattern_law([[1, 0], [1, 1]]).probability.sum())
     1.0
@@ -136,17 +146,25 @@ def tilted(scores: ArrayLike, law: PatternLaw) -> jax.Array:
 
     Raises:
       TypeError: If `scores` is not floating.
-      ValueError: If a score is not finite or outside [0, 1], or the number of models is not that of the law.
+      ValueError: If a score is not finite or outside [0, 1], or the number of models is not that of
+        the law.
     """
     flat, shape = _flat(scores)
     if shape[-1] != law.patterns.shape[1]:
-        raise ValueError(f"scores must have {law.patterns.shape[1]} models, as the law has, got {shape[-1]}")
+        raise ValueError(
+            f"scores must have {law.patterns.shape[1]} models, as the law has, got {shape[-1]}"
+        )
     result: jax.Array = _tilted(flat, law)
     return result.reshape(*shape[:-1], -1)
 
 
 def tilt(
-    scores: ArrayLike, law: PatternLaw, null: NullMode = "free", *, cost: ArrayLike | None = None, gamma: float = 0.5
+    scores: ArrayLike,
+    law: PatternLaw,
+    null: NullMode = "free",
+    *,
+    cost: ArrayLike | None = None,
+    gamma: float = 0.5,
 ) -> jax.Array:
     """RACER-J by tilt: coverage gains under the training law bent to a black-box router's scores.
 
@@ -162,8 +180,8 @@ def tilt(
 
     Raises:
       TypeError: If `scores` is not floating, or costs are not numeric.
-      ValueError: If a score is not finite or outside [0, 1], the number of models is not that of the law, a cost is
-        missing, not above 0 or infinite, or the null mode is unknown.
+      ValueError: If a score is not finite or outside [0, 1], the number of models is not that of
+        the law, a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
     >>> law = pattern_law([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], smoothing=0.1)
     >>> tilt(jnp.array([0.5, 0.45, 0.4]), law)[:3].argsort().tolist()  # the third covers what the first leaves
@@ -205,7 +223,9 @@ def _factored(scores: jax.Array, loadings: jax.Array, discount: jax.Array, null:
     def one(query: tuple[jax.Array, jax.Array]) -> jax.Array:
         return greedy(weights, jax.nn.sigmoid(_logits(query[0], loadings)), query[1], null)
 
-    result: jax.Array = lax.map(one, (scores, discount), batch_size=block_size(_NUM_NODES * loadings.size))
+    result: jax.Array = lax.map(
+        one, (scores, discount), batch_size=block_size(_NUM_NODES * loadings.size)
+    )
     return result
 
 
@@ -221,8 +241,8 @@ def factor(
 
     Args:
       scores: Router scores s(x, m), floating `[..., m]`; clipped to [.005, .995].
-      loadings: sigma_m, how much each model depends on the common easiness of a query, `[m]`; from `fit_loadings`.
-        Zeros make the models independent.
+      loadings: sigma_m, how much each model depends on the common easiness of a query, `[m]`; from
+        `fit_loadings`. Zeros make the models independent.
       null: The null mode.
       cost: As in `coverage_gain`.
       gamma: As in `coverage_gain`.
@@ -232,8 +252,8 @@ def factor(
 
     Raises:
       TypeError: If scores or loadings are not floating, or costs are not numeric.
-      ValueError: If a score is not finite or outside [0, 1], the loadings are not `[m]` and within [-8, 8], a cost is
-        missing, not above 0 or infinite, or the null mode is unknown.
+      ValueError: If a score is not finite or outside [0, 1], the loadings are not `[m]` and within
+        [-8, 8], a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
     >>> factor(jnp.array([0.5, 0.4]), jnp.zeros(2)).round(3).tolist()  # independent: 1 - .5, 1 - .5 * .4
     [0.5, 0.800000011920929, -inf]
@@ -243,9 +263,13 @@ def factor(
     loadings = jnp.asarray(loadings)
     check_floating("loadings", loadings)
     if loadings.shape != shape[-1:]:
-        raise ValueError(f"loadings must have shape {shape[-1:]}, one for each model, got {loadings.shape}")
+        raise ValueError(
+            f"loadings must have shape {shape[-1:]}, one for each model, got {loadings.shape}"
+        )
     if not is_traced(loadings) and not bool((jnp.abs(loadings) <= _MAX_LOADING).all()):
-        raise ValueError(f"loadings must be finite and within [-{_MAX_LOADING:g}, {_MAX_LOADING:g}]")
+        raise ValueError(
+            f"loadings must be finite and within [-{_MAX_LOADING:g}, {_MAX_LOADING:g}]"
+        )
     discount = discounts(cost, gamma, shape[-1])
     batch = jnp.broadcast_shapes(shape[:-1], discount.shape[:-1])
     flat = jnp.broadcast_to(flat.reshape(shape), (*batch, shape[-1])).reshape(-1, shape[-1])
@@ -261,12 +285,15 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
 
     def one(s: jax.Array, right: jax.Array) -> jax.Array:
         logits = lax.stop_gradient(_logits(s, loadings))
-        # One Newton step from the solution changes nothing but carries the gradient of b through the loadings.
+        # One Newton step from the solution changes nothing but carries the gradient of b through
+        # the loadings.
         logits = logits + nodes[:, None] * (loadings - lax.stop_gradient(loadings))[None]
         chance = jax.nn.sigmoid(logits)
         slope = lax.stop_gradient(weights @ (chance * (1 - chance)))
         logits = logits - ((weights @ chance - lax.stop_gradient(weights @ chance)) / slope)[None]
-        each = jnp.where(right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(axis=-1)
+        each = jnp.where(right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(
+            axis=-1
+        )
         return jax.nn.logsumexp(each, b=weights)
 
     return -jax.vmap(one)(scores, correct).mean()
@@ -275,8 +302,8 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
 def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Loadings of `factor` by maximum likelihood of the training patterns given the router's marginals.
 
-    Runs on the host. Scores must be out of fold: those a router gives to rows it was fitted on are too sure of
-    themselves and leave nothing for the common factor to explain.
+    Runs on the host. Scores must be out of fold: those a router gives to rows it was fitted on are
+    too sure of themselves and leave nothing for the common factor to explain.
 
     Args:
       scores: Out-of-fold scores of the training queries, floating `[n, m]` in [0, 1].
@@ -300,6 +327,12 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
         return float(value), np.asarray(gradient, np.float64)
 
     start = np.ones(shape[1])
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1])
+    found = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1],
+    )
     loadings = jnp.asarray(found.x, jnp.float32)
     return loadings * jnp.where(loadings.sum() < 0, -1, 1)

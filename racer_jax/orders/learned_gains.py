@@ -1,13 +1,15 @@
 r"""RACER-J with learned gains: the static order of a group, each model's gain learned from the query.
 
-Which model comes second is a matter of the pool and hardly of the query; how much the second still adds to the first is
-not. So the order stays static, m_1, m_2, ..., and the router learns the position J(x) of the first model in it that is
-right (the last class: none is):
+Which model comes second is a matter of the pool and hardly of the query; how much the second still
+adds to the first is not. So the order stays static, m_1, m_2, ..., and the router learns the
+position J(x) of the first model in it that is right (the last class: none is):
 
-  p_j(x) = P(J = j | x) = softmax_j(b + W x);    gain of m_j = p_j(x);    E(x, m_j) = 1 - min_(i <= j) p_i(x)
+  p_j(x) = P(J = j | x) = softmax_j(b + W x);    gain of m_j = p_j(x);    E(x, m_j) = 1 - min_(i <=
+  j) p_i(x)
 
-One multinomial logistic regression a group, shrunk by a ridge towards the shares of the training rows: with an infinite
-ridge it is the static order itself. The problem is convex; no key, no epochs.
+One multinomial logistic regression a group, shrunk by a ridge towards the shares of the training
+rows: with an infinite ridge it is the static order itself. The problem is convex; no key, no
+epochs.
 """
 
 from collections.abc import Sequence
@@ -48,7 +50,9 @@ def _loss(
 def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Position in the order of the first model that is right, m where none is; int32 `[n]`."""
     ordered = correct[:, order]
-    return np.asarray(np.where(ordered.any(axis=1), ordered.argmax(axis=1), ordered.shape[1]), np.int32)
+    return np.asarray(
+        np.where(ordered.any(axis=1), ordered.argmax(axis=1), ordered.shape[1]), np.int32
+    )
 
 
 def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.ndarray, ...]:
@@ -61,14 +65,23 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
     mean = x.mean(axis=0)
     centred = jnp.asarray(np.hstack([x - mean, np.ones((len(x), 1), np.float32)]))
     shape = (x.shape[1] + 1, num_models + 1)
-    arguments = (centred, jnp.asarray(position), jnp.asarray(log_prior, jnp.float32), jnp.float32(ridge))
+    arguments = (
+        centred,
+        jnp.asarray(position),
+        jnp.asarray(log_prior, jnp.float32),
+        jnp.float32(ridge),
+    )
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = _loss(jnp.asarray(flat.reshape(shape), jnp.float32), *arguments)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
     found = minimize(
-        objective, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _MAX_ITERATIONS}
+        objective,
+        np.zeros(shape).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _MAX_ITERATIONS},
     )
     weights, intercept = np.split(found.x.reshape(shape), [-1])
     return order, weights, log_prior + intercept[0] - mean @ weights
@@ -112,19 +125,23 @@ class LearnedGains:
           embeddings: Floating `[n, d]`, columns of comparable scale.
           correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
           groups: Name of the group of each query, `[n]`.
-          ridge: Penalty on the squared weights, in units of one row's log-likelihood, above 0. The default was chosen
-            by cross-validation over training rows of four benchmarks, for embeddings of length 1.
+          ridge: Penalty on the squared weights, in units of one row's log-likelihood, above 0. The
+            default was chosen by cross-validation over training rows of four benchmarks, for
+            embeddings of length 1.
 
         Raises:
           TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
-          ValueError: If shapes do not fit, a value is not finite or not 0/1, or the ridge is not positive.
+          ValueError: If shapes do not fit, a value is not finite or not 0/1, or the ridge is not
+            positive.
         """
         x, right = check_training(embeddings, correct)
         if not 0 < ridge < float("inf"):
             raise ValueError(f"ridge must be positive and finite, got {ridge}")
         known, codes = as_codes(groups, x.shape[0])
         rows, labels = np.asarray(x, np.float32), np.asarray(right)
-        fits = [_fit_group(rows[codes == g], labels[codes == g], ridge) for g in range(codes.max() + 1)]
+        fits = [
+            _fit_group(rows[codes == g], labels[codes == g], ridge) for g in range(codes.max() + 1)
+        ]
         order, weights, bias = (np.stack(part) for part in zip(*fits, strict=True))
         return cls(
             jnp.asarray(order, jnp.int32),
@@ -139,14 +156,16 @@ class LearnedGains:
 
         Args:
           embeddings: Floating `[n, d]`.
-          groups: Name of the group of each query, `[n]`; with, and only with, a model that was fitted with groups.
+          groups: Name of the group of each query, `[n]`; with, and only with, a model that was
+            fitted with groups.
 
         Returns:
           float32 `[n, m + 1]`; the last column is the chance that no model is right.
 
         Raises:
           TypeError: If embeddings are not floating.
-          ValueError: If shapes do not fit, a value is not finite, or a group was not among the training rows.
+          ValueError: If shapes do not fit, a value is not finite, or a group was not among the
+            training rows.
         """
         queries = check_embeddings("embeddings", embeddings, self.weights.shape[1])
         codes = group_codes(groups, self.groups, queries.shape[0])
@@ -160,7 +179,8 @@ class LearnedGains:
 
         Args:
           embeddings: Floating `[n, d]`.
-          groups: Name of the group of each query, `[n]`; with, and only with, a model that was fitted with groups.
+          groups: Name of the group of each query, `[n]`; with, and only with, a model that was
+            fitted with groups.
           null: The null mode; under `"paper"` the null model scores 1 - P(m_1 is right).
 
         Returns:
@@ -168,8 +188,8 @@ class LearnedGains:
 
         Raises:
           TypeError: If embeddings are not floating.
-          ValueError: If shapes do not fit, a value is not finite, a group was not among the training rows, or the null
-            mode is unknown.
+          ValueError: If shapes do not fit, a value is not finite, a group was not among the
+            training rows, or the null mode is unknown.
         """
         check_null(null)
         queries = check_embeddings("embeddings", embeddings, self.weights.shape[1])
@@ -182,13 +202,17 @@ class LearnedGains:
 def _positions(model: LearnedGains, queries: jax.Array, codes: jax.Array) -> jax.Array:
     num_groups, dim, num_classes = model.weights.shape
     flat = jnp.moveaxis(model.weights, 0, 1).reshape(dim, num_groups * num_classes)
-    logits = jnp.matmul(queries.astype(jnp.float32), flat, precision="highest").reshape(-1, num_groups, num_classes)
+    logits = jnp.matmul(queries.astype(jnp.float32), flat, precision="highest").reshape(
+        -1, num_groups, num_classes
+    )
     own = jnp.take_along_axis(logits, codes[:, None, None], axis=1)[:, 0]
     return jax.nn.softmax(own + model.bias[codes])
 
 
 @partial(jax.jit, static_argnames="null")
-def _nonconformity(model: LearnedGains, queries: jax.Array, codes: jax.Array, null: str) -> jax.Array:
+def _nonconformity(
+    model: LearnedGains, queries: jax.Array, codes: jax.Array, null: str
+) -> jax.Array:
     gains = _positions(model, queries, codes)[:, :-1]
     along = jax.lax.cummax(1 - gains, axis=1)
     place = jnp.argsort(model.order, axis=1)[codes]  # of each model in the order

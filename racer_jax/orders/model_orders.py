@@ -1,13 +1,17 @@
 """Orders of the models learned from training rows, as a racer uses them: the static order and RACER-J.
 
-`inverse_probability` and `gap` need scores and nothing else. These need labelled rows to learn from, the training rows
-and no others, so that the queries to calibrate on and those to come stay exchangeable:
+`inverse_probability` and `gap` need scores and nothing else. These need labelled rows to learn
+from, the training rows and no others, so that the queries to calibrate on and those to come stay
+exchangeable:
 
 - `static`: the greedy cover of a group's training rows, the same for every query.
-- `J`: RACER-J, which blends the group's rows with the query's nearest neighbours (`racer_jax.orders.racer_j`).
-- `J_learned`: the static order, each model's gain learned from the query (`racer_jax.orders.learned_gains`).
+- `J`: RACER-J, which blends the group's rows with the query's nearest neighbours
+  (`racer_jax.orders.racer_j`).
+- `J_learned`: the static order, each model's gain learned from the query
+  (`racer_jax.orders.learned_gains`).
 
-Where the training rows have groups each has its own order; a group that is not among them gets that of all rows.
+Where the training rows have groups each has its own order; a group that is not among them gets that
+of all rows.
 """
 
 from collections.abc import Sequence
@@ -47,14 +51,24 @@ class StaticOrder:
     def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
         """The order of each group's rows, bool `[n, m]`."""
         known = None if groups is None else tuple(dict.fromkeys(groups))
-        parts = [correct] if known is None else [correct[np.array([g == name for g in groups or ()])] for name in known]
+        parts = (
+            [correct]
+            if known is None
+            else [correct[np.array([g == name for g in groups or ()])] for name in known]
+        )
         return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), known)
 
-    def __call__(self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode) -> np.ndarray:
+    def __call__(
+        self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
+    ) -> np.ndarray:
         """Nonconformity `[n, m + 1]` of queries, whose embeddings it does not look at."""
         check_null(null)
         place = {name: i for i, name in enumerate(self.groups or ())}
-        codes = [0] * len(np.asarray(embeddings)) if groups is None else [place[name] for name in groups]
+        codes = (
+            [0] * len(np.asarray(embeddings))
+            if groups is None
+            else [place[name] for name in groups]
+        )
         real = self.real[codes]
         # E = 1 - gain, so the largest score is the first gain.
         own = np.asarray(null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null))
@@ -81,7 +95,9 @@ class Order:
         """Whether queries must say their group."""
         return self.model.groups is not None
 
-    def __call__(self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode) -> np.ndarray:
+    def __call__(
+        self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode
+    ) -> np.ndarray:
         """Nonconformity of queries.
 
         Args:
@@ -100,7 +116,9 @@ class Order:
         return np.asarray(self.model(embeddings, names, null))
 
 
-def fit_order(kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Order:
+def fit_order(
+    kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None
+) -> Order:
     """Learns an order from training rows; deterministic.
 
     Args:
@@ -124,9 +142,13 @@ def fit_order(kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Seq
             static = StaticOrder(real, (*static.groups, OTHER))
         return Order(kind, static)
     if kind == BLEND:
-        blend = RacerJ.fit(embeddings, correct, groups=groups, k=min(NEIGHBORS, len(correct)), w=WEIGHT)
+        blend = RacerJ.fit(
+            embeddings, correct, groups=groups, k=min(NEIGHBORS, len(correct)), w=WEIGHT
+        )
         if blend.groups is not None:
-            share = np.bincount(np.asarray(blend.of_row), minlength=len(blend.patterns)) / len(correct)
+            share = np.bincount(np.asarray(blend.of_row), minlength=len(blend.patterns)) / len(
+                correct
+            )
             prior = jnp.concatenate([blend.prior, jnp.asarray(share, jnp.float32)[None]])
             blend = replace(blend, prior=prior, groups=(*blend.groups, OTHER))
         return Order(kind, blend)
@@ -134,7 +156,10 @@ def fit_order(kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Seq
     if learned.groups is not None:
         whole = LearnedGains.fit(embeddings, correct)
         order, weights, bias = (
-            jnp.concatenate([getattr(learned, name), getattr(whole, name)]) for name in ("order", "weights", "bias")
+            jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+            for name in ("order", "weights", "bias")
         )
-        learned = replace(learned, order=order, weights=weights, bias=bias, groups=(*learned.groups, OTHER))
+        learned = replace(
+            learned, order=order, weights=weights, bias=bias, groups=(*learned.groups, OTHER)
+        )
     return Order(kind, learned)

@@ -1,10 +1,12 @@
 r"""RACER-J on training queries: weights that blend a query's whole group with its nearest neighbours.
 
-  W(x) = (1 - w) uniform over the training rows of the query's group (or all) + w uniform over its k nearest
+  W(x) = (1 - w) uniform over the training rows of the query's group (or all) + w uniform over its k
+  nearest
 
-w = 0 is the static order of the group, w = 1 pure nearest neighbours. The group says how the models cover each other,
-the neighbours what this query asks for; where the signal is weak the blend stays close to the static order. Rows of one
-pattern of correctness are gathered before the order is made, so its cost depends on the number of patterns.
+w = 0 is the static order of the group, w = 1 pure nearest neighbours. The group says how the models
+cover each other, the neighbours what this query asks for; where the signal is weak the blend stays
+close to the static order. Rows of one pattern of correctness are gathered before the order is made,
+so its cost depends on the number of patterns.
 """
 
 from collections.abc import Sequence
@@ -34,8 +36,8 @@ def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: 
 
     Raises:
       TypeError: If `groups` is a single string.
-      ValueError: If groups are given where there are none or the reverse, there is not one for each query, or one is
-        not known.
+      ValueError: If groups are given where there are none or the reverse, there is not one for each
+        query, or one is not known.
     """
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
@@ -47,11 +49,16 @@ def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: 
     if groups is None or known is None:
         return jnp.zeros(num, jnp.int32)
     if len(groups) != num:
-        raise ValueError(f"groups must name one group for each of the {num} queries, got {len(groups)}")
+        raise ValueError(
+            f"groups must name one group for each of the {num} queries, got {len(groups)}"
+        )
     place = {name: i for i, name in enumerate(known)}
     for i, name in enumerate(groups):
         if name not in place:
-            raise ValueError(f"groups must be among those of the training rows, {tuple(known)}, got {name!r} at [{i}]")
+            raise ValueError(
+                f"groups must be among those of the training rows, {tuple(known)}, got {name!r} "
+                f"at [{i}]"
+            )
     return jnp.array([place[name] for name in groups], jnp.int32)
 
 
@@ -68,7 +75,8 @@ class RacerJ:
       train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.
       of_row: The pattern of each training query, int32 `[n]`.
       patterns: Whether each model is right, 0 or 1, float32 `[s, m]`.
-      prior: Share of each pattern among the rows of each group, float32 `[g, s]`; one row where there are no groups.
+      prior: Share of each pattern among the rows of each group, float32 `[g, s]`; one row where
+        there are no groups.
       groups: Names of the groups, `[g]`; None where there are none.
       k: Number of neighbours.
       w: Weight of the neighbours, in [0, 1].
@@ -106,8 +114,10 @@ class RacerJ:
           w: Weight of the neighbours, in [0, 1].
 
         Raises:
-          TypeError: If embeddings are not floating, `correct` neither boolean nor numeric, or k not an integer.
-          ValueError: If shapes do not fit, a value is not finite or not 0/1, or k or w is out of range.
+          TypeError: If embeddings are not floating, `correct` neither boolean nor numeric, or k not
+            an integer.
+          ValueError: If shapes do not fit, a value is not finite or not 0/1, or k or w is out of
+            range.
         """
         embeddings, right = check_training(embeddings, correct)
         num = embeddings.shape[0]
@@ -144,7 +154,8 @@ class RacerJ:
 
         Args:
           embeddings: Floating `[n, d]`.
-          groups: Name of the group of each query, `[n]`; with, and only with, a model that was fitted with groups.
+          groups: Name of the group of each query, `[n]`; with, and only with, a model that was
+            fitted with groups.
           null: The null mode.
           cost: As in `coverage_gain`, `[m]` or `[n, m]`.
           gamma: As in `coverage_gain`.
@@ -154,8 +165,8 @@ class RacerJ:
 
         Raises:
           TypeError: If embeddings are not floating or costs not numeric.
-          ValueError: If shapes do not fit, a value is not finite, a group was not among the training rows, a cost is
-            missing, not above 0 or infinite, or the null mode is unknown.
+          ValueError: If shapes do not fit, a value is not finite, a group was not among the
+            training rows, a cost is missing, not above 0 or infinite, or the null mode is unknown.
         """
         check_null(null)
         queries = check_embeddings("embeddings", embeddings, self.train.shape[1])
@@ -163,21 +174,30 @@ class RacerJ:
         codes = group_codes(groups, self.groups, num)
         discount = discounts(cost, gamma, num_models)
         if discount.ndim > 2 or discount.shape[:-1] not in ((), (1,), (num,)):
-            raise ValueError(f"cost must have shape [{num_models}] or [{num}, {num_models}], got {discount.shape}")
+            raise ValueError(
+                f"cost must have shape [{num_models}] or [{num}, {num_models}], got "
+                f"{discount.shape}"
+            )
         discount = jnp.broadcast_to(discount, (num, num_models))
         result: jax.Array = _nonconformity(self, queries, codes, discount, null)
         return result
 
 
 @partial(jax.jit, static_argnames="null")
-def _nonconformity(model: RacerJ, queries: jax.Array, codes: jax.Array, discount: jax.Array, null: str) -> jax.Array:
+def _nonconformity(
+    model: RacerJ, queries: jax.Array, codes: jax.Array, discount: jax.Array, null: str
+) -> jax.Array:
     """Nonconformity `[n, m + 1]`, a block of queries at a time."""
 
     def one(query: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         embedding, code, discount = query
         near = neighbor_weights(embedding[None], model.train, model.k)[0]
         near = jax.ops.segment_sum(near, model.of_row, num_segments=len(model.patterns))
-        return greedy((1 - model.w) * model.prior[code] + model.w * near, model.patterns, discount, null)
+        return greedy(
+            (1 - model.w) * model.prior[code] + model.w * near, model.patterns, discount, null
+        )
 
-    result: jax.Array = lax.map(one, (queries, codes, discount), batch_size=block_size(len(model.train)))
+    result: jax.Array = lax.map(
+        one, (queries, codes, discount), batch_size=block_size(len(model.train))
+    )
     return result

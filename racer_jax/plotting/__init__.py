@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING
 from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
-    from racer_jax.plotting.risk import RiskCurve, SizeCurve, histogram_figure, risk_figure, size_figure
-    from racer_jax.plotting.studies import RiskLine, SizeLine, Spread, risk_law_figure, sizes_figure, spread_figure
+    from racer_jax.plotting.risk import (
+        RiskCurve,
+        SizeCurve,
+        histogram_figure,
+        risk_figure,
+        size_figure,
+    )
+    from racer_jax.plotting.studies import (
+        RiskLine,
+        SizeLine,
+        Spread,
+        risk_law_figure,
+        sizes_figure,
+        spread_figure,
+    )
     from racer_jax.plotting.votes import (
         Bar,
         Choices,

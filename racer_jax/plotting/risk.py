@@ -56,7 +56,9 @@ class SizeCurve(NamedTuple):
     size: np.ndarray
 
 
-def _grid(num_rows: int, num_columns: int, height: float, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+def _grid(
+    num_rows: int, num_columns: int, height: float, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
     """An empty figure of panels; made without pyplot, so that nothing depends on a display or stays open."""
     figure = Figure(figsize=(3.3 * num_columns + 0.4, height))
     return figure, figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
@@ -71,7 +73,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """One entry for each label, under the panels."""
     handles, labels = axes.get_legend_handles_labels()
     entries = dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5)
+    )
 
 
 def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) -> Figure:
@@ -91,15 +95,34 @@ def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) ->
             band = next(iter(curves.values()))
             top.fill_between(band.alpha, band.lower, band.upper, color="0.82")
             bottom.fill_between(
-                band.alpha, band.lower - band.alpha, band.upper - band.alpha, color="0.85", label="paper's bounds"
+                band.alpha,
+                band.lower - band.alpha,
+                band.upper - band.alpha,
+                color="0.85",
+                label="paper's bounds",
             )
             for color, (score, curve) in zip(_COLORS, curves.items(), strict=False):
-                top.plot(curve.alpha, curve.mean, color=color, lw=1.4, ls="-" if color == _COLORS[0] else "--")
+                top.plot(
+                    curve.alpha,
+                    curve.mean,
+                    color=color,
+                    lw=1.4,
+                    ls="-" if color == _COLORS[0] else "--",
+                )
                 difference = curve.mean - curve.alpha
                 low, high = difference - curve.error, difference + curve.error
                 bottom.vlines(curve.alpha, low, high, color=color, lw=0.8, alpha=0.35)
-                bottom.plot(curve.alpha, difference, "o", color=color, ms=2.2, label=f"{score} (bars: ± 3 s.e.)")
-                bottom.plot(curve.alpha, curve.law - curve.alpha, color="k", lw=0.8, label="exact law")
+                bottom.plot(
+                    curve.alpha,
+                    difference,
+                    "o",
+                    color=color,
+                    ms=2.2,
+                    label=f"{score} (bars: ± 3 s.e.)",
+                )
+                bottom.plot(
+                    curve.alpha, curve.law - curve.alpha, color="k", lw=0.8, label="exact law"
+                )
             top.set_title(name)
             bottom.set_xlabel("alpha, the risk allowed")
             bottom.axhline(0, color="0.4", lw=0.8)
@@ -107,12 +130,16 @@ def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) ->
             _percent(bottom)
         axes[0, 0].set_ylabel("mean test risk")
         axes[1, 0].set_ylabel("mean test risk minus alpha")
-        figure.suptitle(f"Mean test risk stays inside the paper's bounds, on the exact law\n{subtitle}")
+        figure.suptitle(
+            f"Mean test risk stays inside the paper's bounds, on the exact law\n{subtitle}"
+        )
         _legend(figure, axes[1, 0])
     return figure
 
 
-def histogram_figure(panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: float, subtitle: str) -> Figure:
+def histogram_figure(
+    panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: float, subtitle: str
+) -> Figure:
     """Test risk over splits at one alpha, with the exact law drawn over it.
 
     Args:
@@ -129,9 +156,18 @@ def histogram_figure(panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: f
         for column, (name, histograms) in enumerate(panels.items()):
             axes[0, column].set_title(name)
             axes[-1, column].set_xlabel("test risk of a split")
-            for row, (color, (score, histogram)) in enumerate(zip(_COLORS, histograms.items(), strict=False)):
+            for row, (color, (score, histogram)) in enumerate(
+                zip(_COLORS, histograms.items(), strict=False)
+            ):
                 panel = axes[row, column]
-                panel.stairs(histogram.share, histogram.edges, fill=True, color=color, alpha=0.55, label="splits")
+                panel.stairs(
+                    histogram.share,
+                    histogram.edges,
+                    fill=True,
+                    color=color,
+                    alpha=0.55,
+                    label="splits",
+                )
                 panel.stairs(histogram.law, histogram.edges, color="k", lw=1.1, label="exact law")
                 panel.axvline(alpha, color="#B00020", ls="--", lw=1.1, label=f"alpha = {alpha:g}")
                 panel.axvline(histogram.mean, color=color, lw=1.1, label="mean over splits")
@@ -139,13 +175,16 @@ def histogram_figure(panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: f
                 if column == 0:
                     panel.set_ylabel(f"{score}\nshare of splits")
         figure.suptitle(
-            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split varies\n{subtitle}"
+            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split "
+            f"varies\n{subtitle}"
         )
         _legend(figure, axes[0, 0])
     return figure
 
 
-def size_figure(panels: Mapping[str, Mapping[str, SizeCurve]], num_models: int, subtitle: str) -> Figure:
+def size_figure(
+    panels: Mapping[str, Mapping[str, SizeCurve]], num_models: int, subtitle: str
+) -> Figure:
     """Mean set size against alpha.
 
     Args:

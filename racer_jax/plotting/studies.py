@@ -65,7 +65,9 @@ def legend_below(figure: Figure, *panels: Axes, columns: int = 8) -> None:
         handles, labels = panel.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     ncols = min(len(entries), columns)
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=ncols, fontsize=8)
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=ncols, fontsize=8
+    )
 
 
 def split_label(label: str) -> tuple[str, str]:
@@ -80,7 +82,9 @@ def router_colors(labels: Sequence[str]) -> dict[str, str]:
     return dict(zip(routers, _COLORS, strict=False))
 
 
-def risk_law_figure(alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLine]], subtitle: str) -> Figure:
+def risk_law_figure(
+    alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLine]], subtitle: str
+) -> Figure:
     """Distance of the mean test risk from its law, in standard errors, for every router and score.
 
     Args:
@@ -119,7 +123,9 @@ def risk_law_figure(alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLin
 
 
 def spread_figure(
-    alpha: float, panels: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Spread]]]], subtitle: str
+    alpha: float,
+    panels: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Spread]]]],
+    subtitle: str,
 ) -> Figure:
     """Test risk and set size over splits at one alpha, with the exact law drawn over them.
 
@@ -133,7 +139,8 @@ def spread_figure(
     """
     routers = list(next(iter(panels.values())))
     scores = list(next(iter(next(iter(panels.values())).values()))["risk"])
-    colors = dict(zip(scores, ("#009E73", "#E69F00"), strict=False))  # the paper's: G green, P orange
+    # the paper's: G green, P orange
+    colors = dict(zip(scores, ("#009E73", "#E69F00"), strict=False))
     with mpl.rc_context(_STYLE):
         figure, axes = _grid(2 * len(routers), len(panels), 3.4 * len(routers) + 1.2)
         for column, (name, by_router) in enumerate(panels.items()):
@@ -142,18 +149,30 @@ def spread_figure(
                 for offset, metric in enumerate(("risk", "size")):
                     panel = axes[2 * row + offset, column]
                     for score, spread in by_router[router][metric].items():
-                        width = np.diff(spread.edges)  # densities: the bins of two scores differ in width
+                        # densities: the bins of two scores differ in width
+                        width = np.diff(spread.edges)
                         style = {"color": colors[score], "alpha": 0.5}
-                        panel.stairs(spread.share / width, spread.edges, fill=True, label=score, **style)
-                        panel.stairs(spread.law / width, spread.edges, color="k", lw=0.9, label="exact law")
-                    panel.set_xlabel("test risk of a split" if metric == "risk" else "models called per query")
+                        panel.stairs(
+                            spread.share / width, spread.edges, fill=True, label=score, **style
+                        )
+                        panel.stairs(
+                            spread.law / width, spread.edges, color="k", lw=0.9, label="exact law"
+                        )
+                    panel.set_xlabel(
+                        "test risk of a split" if metric == "risk" else "models called per query"
+                    )
                     panel.set_yticks([])
                     if metric == "risk":
-                        panel.axvline(alpha, color="#B00020", ls="--", lw=1, label=f"alpha = {alpha:g}")
+                        panel.axvline(
+                            alpha, color="#B00020", ls="--", lw=1, label=f"alpha = {alpha:g}"
+                        )
                         _percent(panel, "x")
                     if column == 0:
                         panel.set_ylabel(f"{router}\n{metric}")
-        figure.suptitle(f"Single splits at alpha = {alpha:g}: risk is the same law for all, size is not\n{subtitle}")
+        figure.suptitle(
+            f"Single splits at alpha = {alpha:g}: risk is the same law for all, size is "
+            f"not\n{subtitle}"
+        )
         legend_below(figure, axes[0, 0])
     return figure
 
@@ -185,7 +204,14 @@ def sizes_figure(
                 panel = axes[row, column]
                 for label, line in lines.items():
                     router, score = split_label(label)
-                    panel.plot(alpha, getattr(line, field), LINES[score], color=colors[router], lw=1.4, label=label)
+                    panel.plot(
+                        alpha,
+                        getattr(line, field),
+                        LINES[score],
+                        color=colors[router],
+                        lw=1.4,
+                        label=label,
+                    )
                 for (label, line), style in zip(baselines[name].items(), ("-.", ":"), strict=False):
                     panel.plot(alpha, getattr(line, field), style, color="k", lw=1.3, label=label)
             axes[0, column].axhline(num_models, color="0.6", lw=0.8)

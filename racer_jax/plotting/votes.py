@@ -22,7 +22,8 @@ _KINDS = {
     "ensemble": (_COLORS[2], "fixed number of models"),
     "bound": (_COLORS[3], "bound: oracle or chance"),
 }
-# How far below the best single model the picture of accuracies reaches; what lies lower stands at its edge.
+# How far below the best single model the picture of accuracies reaches; what lies lower stands at
+# its edge.
 _REACH = 0.15
 
 
@@ -97,14 +98,34 @@ def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> F
             best = max(bar.mean for bar in bars.values() if bar.kind == "single")
             lowest = best - _REACH
             for kind, (color, label) in _KINDS.items():
-                rows = [(y, bar) for y, bar in zip(place, bars.values(), strict=True) if bar.kind == kind]
+                rows = [
+                    (y, bar)
+                    for y, bar in zip(place, bars.values(), strict=True)
+                    if bar.kind == kind
+                ]
                 if rows:
-                    mean, std = [max(bar.mean, lowest) for _, bar in rows], [bar.std for _, bar in rows]
-                    panel.errorbar(mean, [y for y, _ in rows], xerr=std, fmt="o", ms=4, color=color, lw=1, label=label)
+                    mean, std = (
+                        [max(bar.mean, lowest) for _, bar in rows],
+                        [bar.std for _, bar in rows],
+                    )
+                    panel.errorbar(
+                        mean,
+                        [y for y, _ in rows],
+                        xerr=std,
+                        fmt="o",
+                        ms=4,
+                        color=color,
+                        lw=1,
+                        label=label,
+                    )
             for y, bar in zip(place, bars.values(), strict=True):
                 if bar.mean < lowest:
                     panel.annotate(
-                        f"{100 * bar.mean:.0f}%", (lowest, y), (4, 2), textcoords="offset points", fontsize=6
+                        f"{100 * bar.mean:.0f}%",
+                        (lowest, y),
+                        (4, 2),
+                        textcoords="offset points",
+                        fontsize=6,
                     )
             panel.axvline(best, color="0.6", ls=":", lw=1)
             panel.set_xlim(left=lowest - 0.005)
@@ -115,7 +136,8 @@ def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> F
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=False))
             panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         figure.suptitle(
-            f"Accuracy of every way of answering (dotted: the best single model; far lower: at the edge)\n{subtitle}"
+            f"Accuracy of every way of answering (dotted: the best single model; far lower: at "
+            f"the edge)\n{subtitle}"
         )
         legend_below(figure, axes[0, 0])
     return figure
@@ -132,7 +154,8 @@ def tradeoff_figure(
     Args:
       trades: Benchmark -> way -> where it lies.
       curves: Benchmark -> label -> the same score at each fixed alpha.
-      accuracies: Benchmark -> label -> accuracy of RACER and of the full ensemble, tuned the same way.
+      accuracies: Benchmark -> label -> accuracy of RACER and of the full ensemble, tuned the same
+        way.
       subtitle: What was run, in a line.
 
     Returns:
@@ -161,7 +184,9 @@ def tradeoff_figure(
                     }
                 else:
                     style = {"fmt": "*" if "single" in label else "D", "color": "k", "ms": 7}
-                top.errorbar(trade.saved, trade.gain, yerr=trade.error, lw=0.8, label=label, **style)
+                top.errorbar(
+                    trade.saved, trade.gain, yerr=trade.error, lw=0.8, label=label, **style
+                )
             top.axhline(0, color="0.4", lw=0.8)
             top.set_title(name.replace(", ", "\n"))
             top.set_xlabel("model calls saved")
@@ -205,7 +230,11 @@ def coverage_figure(
             colors = router_colors([label for label in lines if " + " in label])
             for label, line in lines.items():
                 router, score = split_label(label)
-                style = {"color": colors[router], "ls": LINES[score]} if score else {"color": "k", "ls": "-."}
+                style = (
+                    {"color": colors[router], "ls": LINES[score]}
+                    if score
+                    else {"color": "k", "ls": "-."}
+                )
                 panel.plot(line.size, line.covered, lw=1.3, label=label, **style)
             panel.plot(1, singles[name], "*", color=_GREY, ms=9, label="best single model")
             panel.set_title(name)
@@ -213,12 +242,16 @@ def coverage_figure(
             panel.set_xlim(left=0)
             _percent(panel, "y")
         axes[0, 0].set_ylabel("a called model is right")
-        figure.suptitle(f"Coverage of sets: what a perfect judge of the answers would reach\n{subtitle}")
+        figure.suptitle(
+            f"Coverage of sets: what a perfect judge of the answers would reach\n{subtitle}"
+        )
         legend_below(figure, axes[0, 0])
     return figure
 
 
-def heatmap_figure(alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choices]], subtitle: str) -> Figure:
+def heatmap_figure(
+    alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choices]], subtitle: str
+) -> Figure:
     """How often each alpha and vote was chosen on validation.
 
     Args:
@@ -230,8 +263,12 @@ def heatmap_figure(alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choi
       A row for each router and score, a column for each benchmark.
     """
     labels = list(next(iter(panels.values())))
-    most = max(float(choices.share.max()) for by_label in panels.values() for choices in by_label.values())
-    num_votes = max(len(choices.weightings) for by_label in panels.values() for choices in by_label.values())
+    most = max(
+        float(choices.share.max()) for by_label in panels.values() for choices in by_label.values()
+    )
+    num_votes = max(
+        len(choices.weightings) for by_label in panels.values() for choices in by_label.values()
+    )
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         figure, axes = _grid(len(labels), len(panels), (0.26 * num_votes + 0.4) * len(labels) + 1.6)
         image = None
@@ -242,15 +279,29 @@ def heatmap_figure(alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choi
                 image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=most)
                 shown = alphas if row == len(labels) - 1 else [""] * len(alphas)
                 panel.set_xticks(range(len(alphas)), shown, rotation=90)
-                panel.set_yticks(range(len(weightings)), weightings if column == 0 else [""] * len(weightings))
+                panel.set_yticks(
+                    range(len(weightings)), weightings if column == 0 else [""] * len(weightings)
+                )
                 panel.tick_params(labelsize=7)
                 for i, j in np.argwhere(share >= 0.01):
                     color = "w" if share[i, j] < 0.6 * most else "k"
-                    panel.text(i, j, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=6, color=color)
+                    panel.text(
+                        i,
+                        j,
+                        f"{100 * share[i, j]:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=6,
+                        color=color,
+                    )
                 if column == 0:
                     panel.set_ylabel(label.replace(" + ", "\n"))
             axes[-1, column].set_xlabel("alpha chosen")
         if image is not None:
-            figure.colorbar(image, ax=axes, shrink=0.4, format=PercentFormatter(1.0), label="share of splits")
-        figure.suptitle(f"What splits choose on their validation part (numbers: % of splits)\n{subtitle}")
+            figure.colorbar(
+                image, ax=axes, shrink=0.4, format=PercentFormatter(1.0), label="share of splits"
+            )
+        figure.suptitle(
+            f"What splits choose on their validation part (numbers: % of splits)\n{subtitle}"
+        )
     return figure

@@ -1,8 +1,9 @@
 """An artefact: a folder with `racer.json`, which people read, and one file of arrays that it names.
 
-`racer.json` is the only door: the arrays lie in a file named after their content, written first; then `racer.json` is
-replaced in one step; then arrays nobody names are swept out. Whoever is killed at whatever moment leaves the old
-artefact or the new one. A new folder is filled beside its place and moved there whole.
+`racer.json` is the only door: the arrays lie in a file named after their content, written first;
+then `racer.json` is replaced in one step; then arrays nobody names are swept out. Whoever is killed
+at whatever moment leaves the old artefact or the new one. A new folder is filled beside its place
+and moved there whole.
 """
 
 import hashlib
@@ -24,7 +25,8 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.files import blaming, written_whole
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows; what has none is still written as 1, for older versions to read.
+# 2 adds orders learned from training rows; what has none is still written as 1, for older versions
+# to read.
 FORMAT = 2
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
@@ -72,10 +74,14 @@ def check_place(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
     if path.is_dir() and not (path / DESCRIPTION).exists() and any(path.iterdir()):
-        raise ArtefactError("must be an artefact or an empty folder, got a folder with other files", path=path)
+        raise ArtefactError(
+            "must be an artefact or an empty folder, got a folder with other files", path=path
+        )
 
 
-def write(path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def write(
+    path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
     """Writes an artefact, whole or not at all.
 
     Args:
@@ -172,11 +178,15 @@ def read(
         except FileNotFoundError:
             continue  # somebody has just saved: the door leads elsewhere now
         except OSError as error:
-            raise ArtefactError(f"cannot be read: {error.strerror or error}", path=path / name) from None
+            raise ArtefactError(
+                f"cannot be read: {error.strerror or error}", path=path / name
+            ) from None
     else:
         raise CorruptError("the file of arrays that racer.json names is lost", path=path / name)
     if hashlib.sha256(content).hexdigest() != description["arrays"]["sha256"]:
-        raise CorruptError("the checksum does not fit: the file is not what was written", path=path / name)
+        raise CorruptError(
+            "the checksum does not fit: the file is not what was written", path=path / name
+        )
     try:
         arrays = parse_arrays(content)
     except SafetensorError as error:
@@ -196,7 +206,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         text = door.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         problem = (
-            "is no artefact: there is no racer.json" if path.is_dir() else "is no artefact: there is no such folder"
+            "is no artefact: there is no racer.json"
+            if path.is_dir()
+            else "is no artefact: there is no such folder"
         )
         raise ArtefactError(problem, path=path) from None
     except UnicodeDecodeError:
@@ -211,7 +223,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise CorruptError("must be the description of an artefact, with a format", path=door)
     if description["format"] > FORMAT:
         raise NewerFormatError(
-            f"is of format {description['format']}, this version reads up to {FORMAT}: install a newer racer-jax",
+            f"is of format {description['format']}, this version reads up to {FORMAT}: install a "
+            "newer racer-jax",
             path=door,
         )
     models = description.get("models")

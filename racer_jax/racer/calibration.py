@@ -31,7 +31,9 @@ def level_name(alpha: Level) -> str:
 
 def entry_keys(nonconformity: np.ndarray, ties: np.ndarray | None) -> np.ndarray:
     """Keys `[n, m + 1]`, uint64, such that a model is in the set when its key is at most that of the threshold."""
-    keys = ordered_keys(nonconformity, np.zeros(nonconformity.shape, np.uint32) if ties is None else ties)
+    keys = ordered_keys(
+        nonconformity, np.zeros(nonconformity.shape, np.uint32) if ties is None else ties
+    )
     null = nonconformity[:, -1]
     keys[:, -1] = np.where(null == -inf, np.uint64(0), np.where(null == inf, NEVER, keys[:, -1]))
     return keys
@@ -47,9 +49,11 @@ class Calibration:
       tie: Their second keys, uint32 `[n]`; None where ties are not broken.
       code: The group of each, int32 `[n]`, ascending.
       groups: Names of the groups; None for one threshold for all.
-      delta: Chance over calibration sets that the risk exceeds alpha; None where the risk is promised on average.
+      delta: Chance over calibration sets that the risk exceeds alpha; None where the risk is
+        promised on average.
       fallback: What groups too small for alpha get: `"all"` models or the `"pooled"` threshold.
-      accuracy: Share of the calibration queries each model answers rightly, by group, float64 `[g, m]`.
+      accuracy: Share of the calibration queries each model answers rightly, by group, float64
+        `[g, m]`.
       questions: Fingerprints of the calibration questions, uint64, sorted.
       label_rule: How right and wrong were told apart.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
@@ -136,7 +140,9 @@ class Calibration:
         value, tie = self.thresholds(alphas)
         tie = np.zeros(value.shape, np.uint32) if tie is None else tie
         edge = np.full((1, value.shape[1]), inf, np.float32)
-        return ordered_keys(np.concatenate([value, edge]), np.concatenate([tie, np.full(edge.shape, _TOP)]))
+        return ordered_keys(
+            np.concatenate([value, edge]), np.concatenate([tie, np.full(edge.shape, _TOP)])
+        )
 
     def codes(self, groups: Sequence[str | None] | None, num: int) -> np.ndarray:
         """The place of each query's group, int `[n]`; that after the last for a group nobody calibrated on."""
@@ -145,7 +151,9 @@ class Calibration:
         if groups is None:
             return np.full(num, len(self.groups))
         if len(groups) != num:
-            raise ValueError(f"groups must name one group for each of the {num} queries, got {len(groups)}")
+            raise ValueError(
+                f"groups must name one group for each of the {num} queries, got {len(groups)}"
+            )
         place: dict[str | None, int] = {name: i for i, name in enumerate(self.groups)}
         return np.array([place.get(name, len(place)) for name in groups], np.int64)
 
@@ -157,17 +165,29 @@ class Calibration:
         """What a user must know of this calibration, one sentence each."""
         found = []
         budgets = self.budgets([self.alpha])[:, 0]
-        names = ("all queries",) if self.groups is None else tuple(f"group {name!r}" for name in self.groups)
+        names = (
+            ("all queries",)
+            if self.groups is None
+            else tuple(f"group {name!r}" for name in self.groups)
+        )
         needed = smallest_calibration_size(self.alpha)
-        for name, num, budget, value in zip(names, self.num_queries, budgets, self.threshold, strict=True):
+        for name, num, budget, value in zip(
+            names, self.num_queries, budgets, self.threshold, strict=True
+        ):
             if budget < 0 and self.delta is None:
-                what = "every model is called" if value == inf else "the pooled threshold is used, with no promise"
+                what = (
+                    "every model is called"
+                    if value == inf
+                    else "the pooled threshold is used, with no promise"
+                )
                 found.append(
-                    f"{name}: alpha = {self.alpha} takes at least {needed} calibration queries, got {num}; {what}"
+                    f"{name}: alpha = {self.alpha} takes at least {needed} calibration queries, "
+                    f"got {num}; {what}"
                 )
             elif budget < 0:
                 found.append(
-                    f"{name}: {num} calibration queries cannot promise alpha = {self.alpha}, delta = {self.delta}"
+                    f"{name}: {num} calibration queries cannot promise alpha = {self.alpha}, "
+                    f"delta = {self.delta}"
                 )
             elif value == inf:
                 found.append(
@@ -175,5 +195,8 @@ class Calibration:
                     f"and null mode 'never' counts each as a miss; every model is called, and the risk is higher"
                 )
         if self.num_overlap:
-            found.append(f"{self.num_overlap} calibration questions were trained on: the risk is not promised")
+            found.append(
+                f"{self.num_overlap} calibration questions were trained on: the risk is not "
+                "promised"
+            )
         return tuple(found)

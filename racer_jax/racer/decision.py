@@ -33,11 +33,13 @@ class Decision:
       scores: The router's score of every model, in [0, 1].
       margins: Threshold minus nonconformity of every model: those that are called have at least 0.
       threshold: The threshold; infinite where every model is called whatever its score.
-      reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold keeps alpha, so
-        every model is called; `unknown group`: nobody calibrated on the query's group, so every model is called.
+      reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold
+        keeps alpha, so every model is called; `unknown group`: nobody calibrated on the query's
+        group, so every model is called.
       alpha: The risk level.
       group: The group of the query, None where there is none.
-      expected_cost: Dollars, the mean costs of the called models added up; None where costs are not known.
+      expected_cost: Dollars, the mean costs of the called models added up; None where costs are not
+        known.
     """
 
     models: tuple[str, ...]
@@ -61,7 +63,11 @@ class Decision:
         if self.reason is Reason.ABSTAIN:
             lead = f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}{of_group}."
         elif self.reason is Reason.UNKNOWN_GROUP:
-            named = "no group was given" if self.group is None else f"nobody calibrated on group {self.group!r}"
+            named = (
+                "no group was given"
+                if self.group is None
+                else f"nobody calibrated on group {self.group!r}"
+            )
             lead = f"Call every model: {named}, so nothing is promised for fewer."
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
@@ -71,7 +77,9 @@ class Decision:
                 f"alpha = {self.alpha}{of_group}."
             )
         told = []
-        for model, score in sorted(self.scores.items(), key=lambda item: (-self.margins[item[0]], -item[1])):
+        for model, score in sorted(
+            self.scores.items(), key=lambda item: (-self.margins[item[0]], -item[1])
+        ):
             margin = self.margins[model]
             side = "called" if model in self.models else "left out"
             by = f" by {abs(margin):.3f}" if isfinite(margin) else ""
@@ -104,7 +112,9 @@ class Decision:
         names = {field.name for field in fields(cls)}
         values = {name: value for name, value in plain.items() if name != "abstained"}
         if set(values) != names:
-            raise ValueError(f"a decision must have the fields {sorted(names)}, got {sorted(values)}")
+            raise ValueError(
+                f"a decision must have the fields {sorted(names)}, got {sorted(values)}"
+            )
         try:
             return cls(
                 models=tuple(values["models"]),

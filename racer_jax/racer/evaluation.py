@@ -1,8 +1,9 @@
 """What a calibrated racer does on labelled queries, for its own alpha and for many, from the same step functions.
 
-Every metric of a query is a step function of the threshold: it changes where a model enters its set. The steps of all
-queries of a group are sorted once; a threshold then reads each metric off a prefix sum. The thresholds are those of the
-calibration, one for each group and alpha: nothing is chosen on the queries evaluated here.
+Every metric of a query is a step function of the threshold: it changes where a model enters its
+set. The steps of all queries of a group are sorted once; a threshold then reads each metric off a
+prefix sum. The thresholds are those of the calibration, one for each group and alpha: nothing is
+chosen on the queries evaluated here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from racer_jax.reporting.files import as_plain, text_table
 ALL = "all"
 # The aggregation of a judge who knows: right where one of the called models is.
 JUDGE = "a judge picks"
-# The temperatures at which weighted votes are reported: close to the heaviest voter, and close to a majority.
+# The temperatures at which weighted votes are reported: close to the heaviest voter, and close to a
+# majority.
 TEMPERATURES = (0.1, 1.0)
 
 
@@ -36,7 +38,8 @@ class Baseline:
       models: The models called.
       size: How many.
       avoidable_miss: Share of the queries some model answers and none of these does.
-      accuracy: Aggregation -> share answered rightly; `a judge picks` counts a query as right when one of them is.
+      accuracy: Aggregation -> share answered rightly; `a judge picks` counts a query as right when
+        one of them is.
       cost: Mean dollars a query, None where costs are not known.
     """
 
@@ -61,7 +64,8 @@ class GroupEvaluation:
       beta_low: Lower end of its 95% Clopper-Pearson interval.
       beta_high: Upper end.
       risk: Share of the queries that are misrouted.
-      lower: What the expected risk is above, by the exact law; NaN where ties are not broken or nothing is promised.
+      lower: What the expected risk is above, by the exact law; NaN where ties are not broken or
+        nothing is promised.
       upper: What it is at most: alpha; NaN where nothing is promised.
       expected: The expected risk by the exact law; NaN likewise.
       std: Standard deviation of `risk` around it, over calibration and evaluated queries alike.
@@ -71,8 +75,8 @@ class GroupEvaluation:
       cost_saved: Share of the full ensemble's dollars saved, None likewise.
       abstention: Share of the queries for which no model is called.
       avoidable_miss: Share that some model answers while none that does is called.
-      accuracy: Aggregation -> share of the queries answered rightly, by the called models' vote; `a judge picks` counts
-        a query as right when one of the called models is.
+      accuracy: Aggregation -> share of the queries answered rightly, by the called models' vote;
+        `a judge picks` counts a query as right when one of the called models is.
       called: Model -> share of the queries it is called for.
       baselines: The fixed choices to compare with; the last is the full ensemble.
       oracle: 1 - beta, what a perfect choice of one model reaches.
@@ -116,7 +120,8 @@ class Evaluation:
       null: The null mode.
       label_rule: How right and wrong were told apart in the table.
       guarantee: What is promised, in words, with its assumption.
-      num_seen: Rows whose question the racer was trained or calibrated on: what they show is too good.
+      num_seen: Rows whose question the racer was trained or calibrated on: what they show is too
+        good.
       groups: All queries first, then each group of the table.
       notes: What a reader of the figures must know, one sentence each.
     """
@@ -144,7 +149,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         own = self.row
-        aggregation = next((name for group in self.groups for name in group.accuracy if name == MAJORITY), JUDGE)
+        aggregation = next(
+            (name for group in self.groups for name in group.accuracy if name == MAJORITY), JUDGE
+        )
         head = [
             "group",
             "queries",
@@ -159,17 +166,37 @@ class Evaluation:
         ]
         rows = []
         for group in self.groups:
-            promised = [f"{group.upper[own]:.3f}", f"{group.expected[own]:.3f}"] if group.promised else ["-", "-"]
+            promised = (
+                [f"{group.upper[own]:.3f}", f"{group.expected[own]:.3f}"]
+                if group.promised
+                else ["-", "-"]
+            )
             cost = "-" if group.cost is None else f"${group.cost[own]:.3g}"
-            figures = [f"{group.size[own]:.2f}", f"{group.calls_saved[own]:.1%}", f"{group.abstention[own]:.1%}", cost]
+            figures = [
+                f"{group.size[own]:.2f}",
+                f"{group.calls_saved[own]:.1%}",
+                f"{group.abstention[own]:.1%}",
+                cost,
+            ]
             accuracy = f"{group.accuracy[aggregation][own]:.1%}"
-            rows.append([group.group, str(group.num_queries), f"{group.risk[own]:.3f}", *promised, *figures, accuracy])
+            rows.append(
+                [
+                    group.group,
+                    str(group.num_queries),
+                    f"{group.risk[own]:.3f}",
+                    *promised,
+                    *figures,
+                    accuracy,
+                ]
+            )
         fixed = []
         for line in self.groups[0].baselines:
             cost = "-" if line.cost is None else f"${line.cost:.3g}"
             accuracy = f"{line.accuracy.get(aggregation, line.accuracy[JUDGE]):.1%}"
             fixed.append([line.name, str(line.size), f"{line.avoidable_miss:.3f}", cost, accuracy])
-        avoidable = f"avoidable misses at alpha = {self.alpha}: {self.groups[0].avoidable_miss[own]:.3f}"
+        avoidable = (
+            f"avoidable misses at alpha = {self.alpha}: {self.groups[0].avoidable_miss[own]:.3f}"
+        )
         whole = self.groups[0]
         beta = f"no model answers {whole.beta:.1%} of the queries (95%: {whole.beta_low:.1%} to {whole.beta_high:.1%})"
         parts = [
@@ -183,7 +210,7 @@ class Evaluation:
         return "\n\n".join(parts[:4]) + "\n\n" + "\n".join(parts[4:])
 
 
-# --- step functions --------------------------------------------------------------------------------------------------
+# --- step functions -------------------------------------------------------------------------------
 
 
 def step_totals(keys: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -200,7 +227,9 @@ def step_totals(keys: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> 
     flat = keys.ravel()
     order = np.argsort(flat, kind="stable")
     sums = np.concatenate([[0.0], np.cumsum(np.diff(table, axis=1).ravel()[order])])
-    return np.asarray(table[:, 0].sum() + sums[np.searchsorted(flat[order], thresholds, side="right")])
+    return np.asarray(
+        table[:, 0].sum() + sums[np.searchsorted(flat[order], thresholds, side="right")]
+    )
 
 
 def _tables(
@@ -220,7 +249,9 @@ def _tables(
         **{f"accuracy {name}": table.astype(np.float64) for name, table in right.items()},
     }
     if cost is not None:
-        tables["cost"] = np.concatenate([start, np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)], axis=1)
+        tables["cost"] = np.concatenate(
+            [start, np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)], axis=1
+        )
     return tables
 
 
@@ -268,7 +299,7 @@ def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -
     return np.asarray(voted_right(voted, codes[:, None], table.correct[:, None]))
 
 
-# --- the laws --------------------------------------------------------------------------------------------------------
+# --- the laws -------------------------------------------------------------------------------------
 
 
 class _Law(NamedTuple):
@@ -287,11 +318,14 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
     expected = a / (n + 1)
     variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
-    # Too small a group under the pooled threshold; null mode `never` where no threshold reaches alpha.
+    # Too small a group under the pooled threshold; null mode `never` where no threshold reaches
+    # alpha.
     lost = (infeasible & (calibration.fallback == "pooled")) | (~infeasible & (value == np.inf))
     # The exact law needs ties that are broken and a threshold that is a number.
     loose = lost | (value == -np.inf) | (calibration.tie is None)
-    upper = np.broadcast_to(np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape)
+    upper = np.broadcast_to(
+        np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape
+    )
     return _Law(
         np.where(lost, np.nan, upper),
         np.where(loose, np.nan, expected - 1 / (n + 1)),
@@ -300,7 +334,7 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     )
 
 
-# --- all together ----------------------------------------------------------------------------------------------------
+# --- all together ---------------------------------------------------------------------------------
 
 
 class _Study(NamedTuple):
@@ -362,9 +396,16 @@ def evaluate(
     inside = np.broadcast_to(np.array([0.0, 1.0]), (num, 2))
     totals, rows_of = [], []
     for name in table.groups or (ALL,):
-        rows = np.flatnonzero([group == name for group in table.group]) if table.group else np.arange(num)
+        rows = (
+            np.flatnonzero([group == name for group in table.group])
+            if table.group
+            else np.arange(num)
+        )
         at = thresholds[code[rows[0]]]  # a group has one threshold
-        total = {metric: step_totals(entries[rows], values[rows], at) for metric, values in tables.items()}
+        total = {
+            metric: step_totals(entries[rows], values[rows], at)
+            for metric, values in tables.items()
+        }
         total["risk"] = step_totals(critical[rows, None], 1 - inside[rows], at)
         for j, model in enumerate(table.models):
             total[f"called {model}"] = step_totals(keys[rows, j : j + 1], inside[rows], at)
@@ -377,14 +418,17 @@ def evaluate(
     return tuple(result)
 
 
-def _group(study: _Study, name: str, rows: np.ndarray, totals: Mapping[str, np.ndarray]) -> GroupEvaluation:
+def _group(
+    study: _Study, name: str, rows: np.ndarray, totals: Mapping[str, np.ndarray]
+) -> GroupEvaluation:
     """The figures of some rows."""
     table, calibration, count = study.table, study.calibration, len(rows)
     mean = {metric: total / count for metric, total in totals.items()}
     num = calibration.num_queries
     share = np.bincount(study.code[rows], minlength=len(num) + 1) / count
     there = share[:-1] > 0
-    # One threshold for all promises nothing to a group alone, and nobody to a group that is unknown.
+    # One threshold for all promises nothing to a group alone, and nobody to a group that is
+    # unknown.
     own = calibration.groups is not None or name == ALL
     promised = bool(own and share[-1] == 0 and not calibration.num_overlap)
     weight = share[:-1][there][:, None] if promised else np.full((1, 1), np.nan)
@@ -415,7 +459,11 @@ def _group(study: _Study, name: str, rows: np.ndarray, totals: Mapping[str, np.n
         abstention=mean["abstention"],
         avoidable_miss=mean["avoidable_miss"],
         accuracy={
-            **{metric.removeprefix("accuracy "): v for metric, v in mean.items() if metric.startswith("accuracy ")},
+            **{
+                metric.removeprefix("accuracy "): v
+                for metric, v in mean.items()
+                if metric.startswith("accuracy ")
+            },
             JUDGE: mean[JUDGE],
         },
         called={model: mean[f"called {model}"] for model in table.models},
@@ -439,10 +487,16 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
             size=len(columns),
             avoidable_miss=float((some & ~covered).mean()),
             accuracy={**accuracy, JUDGE: float(covered.mean())},
-            cost=None if study.cost is None else float(study.cost[rows][:, list(columns)].sum(axis=1).mean()),
+            cost=None
+            if study.cost is None
+            else float(study.cost[rows][:, list(columns)].sum(axis=1).mean()),
         )
 
-    lines = [line("best single", [best], {} if fixed is None else {MAJORITY: float(right[:, best].mean())})]
+    lines = [
+        line(
+            "best single", [best], {} if fixed is None else {MAJORITY: float(right[:, best].mean())}
+        )
+    ]
     for k in range(1, len(order)):
         voted = {} if fixed is None else {MAJORITY: float(fixed[rows, k].mean())}
         lines.append(line(f"static order, {k} model{'s' * (k > 1)}", order[:k], voted))

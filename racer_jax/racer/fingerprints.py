@@ -1,8 +1,9 @@
 """Questions by fingerprint: who was trained on, who calibrates, and the second keys that break a question's ties.
 
-A fingerprint is 64 bits of a hash of the normalised text, the same in every process. Two tables are compared by them,
-so an artefact need not hold the texts. The tie-break of a question is a function of its fingerprint and a seed: equal
-questions get equal decisions, a query is decided alone as it is in a batch, and calibration and routing draw alike.
+A fingerprint is 64 bits of a hash of the normalised text, the same in every process. Two tables are
+compared by them, so an artefact need not hold the texts. The tie-break of a question is a function
+of its fingerprint and a seed: equal questions get equal decisions, a query is decided alone as it
+is in a batch, and calibration and routing draw alike.
 """
 
 from collections.abc import Iterable
@@ -38,7 +39,8 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
 def row_fingerprints(rows: np.ndarray) -> np.ndarray:
     """Fingerprints of rows of numbers `[n, m]` where there is nothing else to tell queries apart by, uint64 `[n]`."""
     return np.fromiter(
-        (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows), np.uint64
+        (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows),
+        np.uint64,
     )
 
 

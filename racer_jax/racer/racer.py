@@ -3,7 +3,8 @@
     racer = Racer.fit(key, training_table).calibrate(calibration_table, alpha=0.1)
     racer.route("What is 2 + 2?").models
 
-Each step returns a new object. What a step needs of an earlier one that was not taken is a `NotCalibratedError`.
+Each step returns a new object. What a step needs of an earlier one that was not taken is a
+`NotCalibratedError`.
 """
 
 import os
@@ -19,7 +20,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 import racer_jax
-from racer_jax.core.aggregation import NO_ANSWER, answer_codes, log_odds, majority_vote, weighted_vote
+from racer_jax.core.aggregation import (
+    NO_ANSWER,
+    answer_codes,
+    log_odds,
+    majority_vote,
+    weighted_vote,
+)
 from racer_jax.core.calibration import Level, exact_alpha
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.data.labels import GIVEN
@@ -33,8 +40,19 @@ from racer_jax.racer import serialization as parts
 from racer_jax.racer.calibration import NEVER, Calibration, entry_keys, level_name
 from racer_jax.racer.decision import Decision, Decisions
 from racer_jax.racer.evaluation import TEMPERATURES, Evaluation, evaluate
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, question_ties, row_fingerprints
-from racer_jax.racer.scoring import NONCONFORMITIES, Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.fingerprints import (
+    fingerprints,
+    question_fingerprints,
+    question_ties,
+    row_fingerprints,
+)
+from racer_jax.racer.scoring import (
+    NONCONFORMITIES,
+    Measured,
+    Scorer,
+    check_given_scores,
+    measure_scores,
+)
 from racer_jax.reporting.files import parse_alphas
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
@@ -63,18 +81,20 @@ class OverlapError(ValueError):
 class Racer:
     """A router made safe: each query gets a small set of models, and the risk that none is right is at most alpha.
 
-    Make one with `fit` (texts and labels), `from_router` (a router of texts you have) or `from_scores` (any scores you
-    have), then `calibrate`.
+    Make one with `fit` (texts and labels), `from_router` (a router of texts you have) or
+    `from_scores` (any scores you have), then `calibrate`.
 
     Attributes:
       models: The pool, in the order of the scores' columns.
-      nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned from the training rows:
-        `"static"`, `"J"` (RACER-J) or `"J_learned"`, see `racer_jax.orders.model_orders`.
+      nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned from
+        the training rows: `"static"`, `"J"` (RACER-J) or `"J_learned"`, see
+        `racer_jax.orders.model_orders`.
       null: The null mode, see `racer_jax.core.nonconformity`.
       seed: Of the exact tie-break; None where ties are not broken.
       scorer: Texts to scores; None where scores come from outside.
       trained_on: Fingerprints of the training questions, uint64, sorted.
-      static_order: The models by how much each adds to those before it on the training (else calibration) queries.
+      static_order: The models by how much each adds to those before it on the training (else
+        calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: How right and wrong were told apart in training.
       calibration: The calibration; None before `calibrate`.
@@ -104,7 +124,9 @@ class Racer:
         check_null(self.null)
         _check_nonconformity(self.nonconformity)
         order = None if self.scorer is None else self.scorer.order
-        if (self.nonconformity in ORDERS or order is not None) and getattr(order, "kind", "") != self.nonconformity:
+        if (self.nonconformity in ORDERS or order is not None) and getattr(
+            order, "kind", ""
+        ) != self.nonconformity:
             raise ValueError(
                 f"nonconformity {self.nonconformity!r} must be that of the order learned from training rows, "
                 f"{'of which there is none' if order is None else repr(order.kind)}: use Racer.fit(nonconformity=...)"
@@ -120,7 +142,7 @@ class Racer:
             state = f"alpha = {self.calibration.alpha}, calibrated on {num} queries"
         return f"Racer({len(self.models)} models, {self.nonconformity}, null mode {self.null!r}, {state})"
 
-    # --- how one is made ---------------------------------------------------------------------------------------------
+    # --- how one is made --------------------------------------------------------------------------
 
     @classmethod
     def fit(
@@ -141,9 +163,9 @@ class Racer:
           table: Training questions with texts, every model's result.
           router: `"mlp"`, `"knn"`, `"routerdc"`, or a configuration of one.
           encoder: `"hashed"` (n-grams, no download), `"minilm"`, `"both"`, or an encoder.
-          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions alone: `"static"`,
-            `"J"` or `"J_learned"`. Such an order is by group where the table has groups; `calibrate`, `route` and
-            `evaluate` then want groups too.
+          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions
+            alone: `"static"`, `"J"` or `"J_learned"`. Such an order is by group where the table has
+            groups; `calibrate`, `route` and `evaluate` then want groups too.
           null: The null mode.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
 
@@ -207,7 +229,12 @@ class Racer:
         """
         seen = np.unique(fingerprints(trained_on))
         return cls(
-            tuple(models), nonconformity, null, seed, scorer=Scorer(encoder, router, len(models)), trained_on=seen
+            tuple(models),
+            nonconformity,
+            null,
+            seed,
+            scorer=Scorer(encoder, router, len(models)),
+            trained_on=seen,
         )
 
     @classmethod
@@ -232,9 +259,11 @@ class Racer:
         Raises:
           ValueError: If an option is unknown.
         """
-        return cls(tuple(models), nonconformity, null, seed, trained_on=np.unique(fingerprints(trained_on)))
+        return cls(
+            tuple(models), nonconformity, null, seed, trained_on=np.unique(fingerprints(trained_on))
+        )
 
-    # --- calibration -------------------------------------------------------------------------------------------------
+    # --- calibration ------------------------------------------------------------------------------
 
     def calibrate(
         self,
@@ -253,12 +282,14 @@ class Racer:
           table: Calibration questions, every model's result.
           alpha: The risk level, in (0, 1).
           scores: Their scores `[n, m]`, with, and only with, a racer made by `from_scores`.
-          by_group: Where the table has groups, a threshold for each, so that the risk is at most alpha in each.
-          fallback: What a group too small for alpha gets: `"all"` models, which keeps the promise, or the `"pooled"`
-            threshold, which makes none for it.
-          delta: The risk is to be at most alpha for all calibration sets but this share of them; None for a risk of at
-            most alpha on average over them.
-          allow_overlap: Calibrate although questions were trained on; nothing is promised then, as the artefact says.
+          by_group: Where the table has groups, a threshold for each, so that the risk is at most
+            alpha in each.
+          fallback: What a group too small for alpha gets: `"all"` models, which keeps the promise,
+            or the `"pooled"` threshold, which makes none for it.
+          delta: The risk is to be at most alpha for all calibration sets but this share of them;
+            None for a risk of at most alpha on average over them.
+          allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
+            the artefact says.
 
         Returns:
           The calibrated racer; see its `warnings`.
@@ -266,7 +297,8 @@ class Racer:
         Raises:
           OverlapError: If a question was trained on.
           TypeError: If an argument is of the wrong kind.
-          ValueError: If the table is of another pool, lacks results or rows, or an option is out of range.
+          ValueError: If the table is of another pool, lacks results or rows, or an option is out of
+            range.
         """
         level = level_name(alpha)
         self._check_table(table)
@@ -285,11 +317,14 @@ class Racer:
         truth = np.concatenate([table.correct, ~table.correct.any(axis=1, keepdims=True)], axis=1)
         rows = np.arange(len(table))
         critical = np.where(truth, keys, NEVER).argmin(axis=1)
-        # A row whose truth is in no set has the key NEVER in every column that counts; its null column says so.
+        # A row whose truth is in no set has the key NEVER in every column that counts; its null
+        # column says so.
         critical = np.where(truth[rows, critical], critical, truth.argmax(axis=1))
         groups = tuple(table.groups) if by_group and table.group is not None else None
         place = {name: i for i, name in enumerate(groups or ())}
-        code = np.array([place[name] for name in table.group or ()] if groups else np.zeros(len(rows)), np.int32)
+        code = np.array(
+            [place[name] for name in table.group or ()] if groups else np.zeros(len(rows)), np.int32
+        )
         order = np.lexsort((keys[rows, critical], code))
         value = measured.nonconformity[rows, critical][order]
         calibration = Calibration(
@@ -300,20 +335,24 @@ class Racer:
             groups=groups,
             delta=delta,
             fallback=fallback,
-            accuracy=np.stack([table.correct[code == i].mean(axis=0) for i in range(len(groups or ("",)))]),
+            accuracy=np.stack(
+                [table.correct[code == i].mean(axis=0) for i in range(len(groups or ("",)))]
+            ),
             questions=np.unique(questions),
             label_rule=_rule(table),
             num_overlap=int(overlap.sum()),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        learned = {name: value for name, value in _learned(table).items() if getattr(self, name) is None}
+        learned = {
+            name: value for name, value in _learned(table).items() if getattr(self, name) is None
+        }
         return replace(self, calibration=calibration, **learned)
 
     def at(self, alpha: Level) -> "Racer":
         """The same racer at another alpha, from the critical scores it keeps; no data is needed.
 
-        Choosing the best looking of several alphas on the calibration queries themselves breaks the promise of the
-        chosen one; choose on other queries, or beforehand.
+        Choosing the best looking of several alphas on the calibration queries themselves breaks the
+        promise of the chosen one; choose on other queries, or beforehand.
 
         Raises:
           NotCalibratedError: If it has no calibration.
@@ -333,7 +372,11 @@ class Racer:
     def warnings(self) -> tuple[str, ...]:
         """What a user must know before trusting it, one sentence each; empty where there is nothing."""
         found = () if self.calibration is None else self.calibration.warnings()
-        if self.calibration is not None and self.calibration.label_rule != self.label_rule and self.scorer is not None:
+        if (
+            self.calibration is not None
+            and self.calibration.label_rule != self.label_rule
+            and self.scorer is not None
+        ):
             found += (
                 f"trained under the label rule {self.label_rule!r}, calibrated under {self.calibration.label_rule!r}: "
                 f"the promise is about the latter",
@@ -352,7 +395,10 @@ class Racer:
         if calibration.groups is None:
             who, where = f"the {int(num.sum())} calibration queries", ""
         else:
-            sizes = ", ".join(f"{name} {count}" for name, count in zip(calibration.groups, num.tolist(), strict=True))
+            sizes = ", ".join(
+                f"{name} {count}"
+                for name, count in zip(calibration.groups, num.tolist(), strict=True)
+            )
             who, where = f"the calibration queries of their group ({sizes})", ", in each group"
         how = (
             "on average over calibration sets"
@@ -369,7 +415,7 @@ class Racer:
             f"{calibration.alpha}{where}, {how}."
         )
 
-    # --- routing -----------------------------------------------------------------------------------------------------
+    # --- routing ----------------------------------------------------------------------------------
 
     @overload
     def route(self, texts: str, groups: Groups = None) -> Decision: ...  # type: ignore[overload-overlap]
@@ -382,8 +428,9 @@ class Racer:
 
         Args:
           texts: One question, or several.
-          groups: The group of each question, or one name for all; needed where thresholds are by group. A question of
-            no group or of one nobody calibrated on has every model called, with the reason `unknown group`.
+          groups: The group of each question, or one name for all; needed where thresholds are by
+            group. A question of no group or of one nobody calibrated on has every model called,
+            with the reason `unknown group`.
 
         Returns:
           A `Decision` for one question, `Decisions` for several.
@@ -391,7 +438,8 @@ class Racer:
         Raises:
           NotCalibratedError: If it has no calibration.
           TypeError: If a text is not a string.
-          ValueError: If a text is empty, there is none, groups do not fit, or the racer takes scores.
+          ValueError: If a text is empty, there is none, groups do not fit, or the racer takes
+            scores.
         """
         calibration = self._calibrated("route")
         single = isinstance(texts, str)
@@ -400,7 +448,9 @@ class Racer:
             raise ValueError("this racer has no router of its own: give scores to route_scores")
         named = [groups] * len(batch) if isinstance(groups, str) else groups
         if named is not None and len(named) != len(batch):
-            raise ValueError(f"groups must name one group for each of the {len(batch)} queries, got {len(named)}")
+            raise ValueError(
+                f"groups must name one group for each of the {len(batch)} queries, got {len(named)}"
+            )
         measured = self.scorer(batch, self.nonconformity, self.null, named)
         questions = fingerprints(batch) if self.seed is not None else None
         decisions = self._decide(calibration, measured, questions, groups)
@@ -414,8 +464,8 @@ class Racer:
         Args:
           scores: s(x, m) in [0, 1], floating `[n, m]`.
           groups: As in `route`.
-          ids: A name or text of each query, from which its ties are broken; its scores where None, so that queries of
-            equal scores get equal decisions.
+          ids: A name or text of each query, from which its ties are broken; its scores where None,
+            so that queries of equal scores get equal decisions.
 
         Returns:
           The `Decisions`.
@@ -428,20 +478,31 @@ class Racer:
         calibration = self._calibrated("route_scores")
         measured = measure_scores(self._given(scores), self.nonconformity, self.null)
         if ids is not None and len(ids) != len(measured.scores):
-            raise ValueError(f"ids must name each of the {len(measured.scores)} queries, got {len(ids)}")
+            raise ValueError(
+                f"ids must name each of the {len(measured.scores)} queries, got {len(ids)}"
+            )
         questions = None if self.seed is None else _names(ids, measured.scores)
         return self._decide(calibration, measured, questions, groups)
 
     def _decide(
-        self, calibration: Calibration, measured: Measured, questions: np.ndarray | None, groups: Groups
+        self,
+        calibration: Calibration,
+        measured: Measured,
+        questions: np.ndarray | None,
+        groups: Groups,
     ) -> Decisions:
         num = len(measured.scores)
         named = [groups] * num if isinstance(groups, str) else groups
         if named is not None and len(named) != num:
-            raise ValueError(f"groups must name one group for each of the {num} queries, got {len(named)}")
+            raise ValueError(
+                f"groups must name one group for each of the {num} queries, got {len(named)}"
+            )
         code = calibration.codes(named, num)
-        if self._order_by_group:  # whoever does not say its group is as unknown as one nobody calibrated on
-            absent = np.ones(num, bool) if named is None else np.array([name is None for name in named])
+        # whoever does not say its group is as unknown as one nobody calibrated on
+        if self._order_by_group:
+            absent = (
+                np.ones(num, bool) if named is None else np.array([name is None for name in named])
+            )
             code = np.where(absent, len(calibration.threshold), code)
         ties = (
             None
@@ -482,15 +543,21 @@ class Racer:
           confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
 
         Returns:
-          The answer; None where nobody answered or no model was called. Ties go to the higher mean score.
+          The answer; None where nobody answered or no model was called. Ties go to the higher mean
+          score.
 
         Raises:
-          ValueError: If an answer is missing or of a model that was not called, or the weighting is unknown.
+          ValueError: If an answer is missing or of a model that was not called, or the weighting is
+            unknown.
         """
         if set(answers) != set(routed.models):
-            raise ValueError(f"answers must be of the called models {routed.models}, got {tuple(answers)}")
+            raise ValueError(
+                f"answers must be of the called models {routed.models}, got {tuple(answers)}"
+            )
         if weighting not in ("majority", "score", "log_odds", "confidence"):
-            raise ValueError(f"weighting must be majority, score, log_odds or confidence, got {weighting!r}")
+            raise ValueError(
+                f"weighting must be majority, score, log_odds or confidence, got {weighting!r}"
+            )
         if not routed.models:
             return None
         given = [answers[model] for model in routed.models]
@@ -503,12 +570,14 @@ class Racer:
             weights: ArrayLike = scores if weighting == "score" else log_odds(scores)
             if weighting == "confidence":
                 if confidence is None or set(confidence) != set(routed.models):
-                    raise ValueError(f"confidence must be of the called models {routed.models}, got {confidence}")
+                    raise ValueError(
+                        f"confidence must be of the called models {routed.models}, got {confidence}"
+                    )
                 weights = np.array([confidence[model] for model in routed.models], np.float32)
             voted = int(weighted_vote(everyone, codes, scores, weights, temperature))
         return None if voted == NO_ANSWER else given[codes.tolist().index(voted)]
 
-    # --- evaluation --------------------------------------------------------------------------------------------------
+    # --- evaluation -------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -521,7 +590,8 @@ class Racer:
         """What the racer does on labelled queries, at its own alpha and at others, from the same step functions.
 
         Args:
-          table: Labelled queries; rows whose question was trained or calibrated on are counted in a note.
+          table: Labelled queries; rows whose question was trained or calibrated on are counted in a
+            note.
           alphas: Levels beside its own, or `first:last:step`; 0.01 to 0.50 where None.
           scores: Their scores, with, and only with, a racer made by `from_scores`.
           temperatures: Of the weighted votes, where the table has answers.
@@ -532,12 +602,17 @@ class Racer:
         Raises:
           NotCalibratedError: If it has no calibration.
           TypeError: If an argument is of the wrong kind.
-          ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of range.
+          ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of
+            range.
         """
         calibration = self._calibrated("evaluate")
         self._check_table(table)
         given = ALPHAS if alphas is None else alphas
-        others = parse_alphas(given) if isinstance(given, str) else tuple(level_name(alpha) for alpha in given)
+        others = (
+            parse_alphas(given)
+            if isinstance(given, str)
+            else tuple(level_name(alpha) for alpha in given)
+        )
         # Two ways to write one number are one level; that of the racer is written as it is there.
         by_value = {exact_alpha(alpha): alpha for alpha in (*others, calibration.alpha)}
         levels = tuple(by_value[value] for value in sorted(by_value))
@@ -547,11 +622,14 @@ class Racer:
         notes = [*self.warnings(), *table.notes]
         if seen.any():
             notes.insert(
-                0, f"{int(seen.sum())} of {len(seen)} questions were trained or calibrated on: too good to be true"
+                0,
+                f"{int(seen.sum())} of {len(seen)} questions were trained or calibrated on: too "
+                "good to be true",
             )
         if _rule(table) != calibration.label_rule:
             notes.append(
-                f"calibrated under the label rule {calibration.label_rule!r}, evaluated under {_rule(table)!r}"
+                f"calibrated under the label rule {calibration.label_rule!r}, evaluated under "
+                f"{_rule(table)!r}"
             )
         groups = evaluate(
             table,
@@ -585,7 +663,8 @@ class Racer:
 
         Raises:
           TypeError: If scores are not floating.
-          ValueError: If the table is of another pool or lacks results or rows, or scores do not fit.
+          ValueError: If the table is of another pool or lacks results or rows, or scores do not
+            fit.
         """
         self._check_table(table)
         return self._measured(table, scores)
@@ -598,7 +677,7 @@ class Racer:
             seen |= np.isin(questions, self.calibration.questions)
         return table.select(~seen)
 
-    # --- to disk and back --------------------------------------------------------------------------------------------
+    # --- to disk and back -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an artefact, whole or not at all; see `racer_jax.racer.artefact`.
@@ -613,18 +692,23 @@ class Racer:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, models: Sequence[str] | None = None, encoder: Encoder | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        models: Sequence[str] | None = None,
+        encoder: Encoder | None = None,
     ) -> "Racer":
         """Reads an artefact.
 
         Args:
           path: The folder.
-          models: The pool you have, to be sure that it is the artefact's; None to take the artefact's.
+          models: The pool you have, to be sure that it is the artefact's; None to take the
+            artefact's.
           encoder: The pretrained encoder, where it is not MiniLM.
 
         Raises:
-          ArtefactError: If it cannot be read; of its kinds, `NewerFormatError`, `CorruptError` (checksums),
-            `OtherPoolError` and `OtherWeightsError`.
+          ArtefactError: If it cannot be read; of its kinds, `NewerFormatError`, `CorruptError`
+            (checksums), `OtherPoolError` and `OtherWeightsError`.
         """
         description, arrays = artefact.read(path, models)
         try:
@@ -633,7 +717,9 @@ class Racer:
             raise artefact.OtherWeightsError(str(error), path=Path(path)) from None
         except (KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise artefact.CorruptError(f"is not an artefact of this format: {problem}", path=Path(path)) from None
+            raise artefact.CorruptError(
+                f"is not an artefact of this format: {problem}", path=Path(path)
+            ) from None
 
     def _to_parts(self) -> tuple[dict[str, Any], parts.Arrays]:
         arrays: parts.Arrays = {"trained_on": self.trained_on}
@@ -664,9 +750,15 @@ class Racer:
             "seed": self.seed,
             "calibration": calibrated,
             "training": {"num_questions": len(self.trained_on), "label_rule": self.label_rule},
-            "static_order": None if self.static_order is None else [self.models[j] for j in self.static_order],
+            "static_order": None
+            if self.static_order is None
+            else [self.models[j] for j in self.static_order],
             **routing,
-            "versions": {"racer_jax": racer_jax.__version__, "jax": jax.__version__, "numpy": np.__version__},
+            "versions": {
+                "racer_jax": racer_jax.__version__,
+                "jax": jax.__version__,
+                "numpy": np.__version__,
+            },
         }
         return description, arrays
 
@@ -678,8 +770,12 @@ class Racer:
         scorer = None
         if description["router"] is not None:
             encoder = parts.encoder_from(description["encoder"], arrays, given)
-            learned = parts.order_from(description["order"], arrays) if "order" in description else None
-            scorer = Scorer(encoder, parts.router_from(description["router"], arrays), len(models), learned)
+            learned = (
+                parts.order_from(description["order"], arrays) if "order" in description else None
+            )
+            scorer = Scorer(
+                encoder, parts.router_from(description["router"], arrays), len(models), learned
+            )
         order = description["static_order"]
         return cls(
             models=models,
@@ -694,11 +790,13 @@ class Racer:
             calibration=_calibration_from(description["calibration"], arrays),
         )
 
-    # --- inside ------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     @property
     def _order_by_group(self) -> bool:
-        return self.scorer is not None and self.scorer.order is not None and self.scorer.order.by_group
+        return (
+            self.scorer is not None and self.scorer.order is not None and self.scorer.order.by_group
+        )
 
     def _calibrated(self, step: str) -> Calibration:
         if self.calibration is None:
@@ -714,12 +812,16 @@ class Racer:
         if not len(table):
             raise ValueError("table must hold at least one query, got none")
         if table.missing is not None:
-            raise ValueError("table must have a result of every model for every query; see RoutingTable.complete")
+            raise ValueError(
+                "table must have a result of every model for every query; see RoutingTable.complete"
+            )
 
     def _given(self, scores: Scores | ArrayLike) -> np.ndarray:
         if isinstance(scores, Scores):
             if tuple(scores.models) != self.models:
-                raise ValueError(f"scores must be of the models {self.models}, got {tuple(scores.models)}")
+                raise ValueError(
+                    f"scores must be of the models {self.models}, got {tuple(scores.models)}"
+                )
             scores = scores.values
         return check_given_scores(np.asarray(scores), len(self.models))
 
@@ -727,14 +829,20 @@ class Racer:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
-                    "this racer has no router of its own: pass scores=, one row for each query of the table"
+                    "this racer has no router of its own: pass scores=, one row for each query of "
+                    "the table"
                 )
             values = self._given(scores)
             if len(values) != len(table):
-                raise ValueError(f"scores must have a row for each of the {len(table)} queries, got {len(values)}")
+                raise ValueError(
+                    f"scores must have a row for each of the {len(table)} queries, got "
+                    f"{len(values)}"
+                )
             return measure_scores(values, self.nonconformity, self.null)
         if scores is not None:
-            raise ValueError("this racer has a router of its own; scores= is for one made by Racer.from_scores")
+            raise ValueError(
+                "this racer has a router of its own; scores= is for one made by Racer.from_scores"
+            )
         if self._order_by_group and table.group is None:
             raise ValueError(
                 f"table must have groups: the order {self.nonconformity!r} was learned by group, and a query has to "
@@ -743,7 +851,11 @@ class Racer:
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
     def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
-        return None if self.seed is None else question_ties(questions, self.seed, measured.nonconformity.shape[1])
+        return (
+            None
+            if self.seed is None
+            else question_ties(questions, self.seed, measured.nonconformity.shape[1])
+        )
 
 
 class _EncodedOnce:
@@ -815,10 +927,16 @@ def _encoder(key: jax.Array, encoder: Encoder | str, table: RoutingTable) -> Enc
         return ReducedEncoder.fit(key, table.texts)
     from racer_jax.encoders.text import minilm
 
-    return minilm() if encoder == "minilm" else JoinedEncoder((minilm(), ReducedEncoder.fit(key, table.texts)))
+    return (
+        minilm()
+        if encoder == "minilm"
+        else JoinedEncoder((minilm(), ReducedEncoder.fit(key, table.texts)))
+    )
 
 
-def _calibration_parts(calibration: Calibration | None) -> tuple[dict[str, Any] | None, parts.Arrays]:
+def _calibration_parts(
+    calibration: Calibration | None,
+) -> tuple[dict[str, Any] | None, parts.Arrays]:
     if calibration is None:
         return None, {}
     arrays = {
@@ -836,7 +954,14 @@ def _calibration_parts(calibration: Calibration | None) -> tuple[dict[str, Any] 
     ):
         name = None if calibration.groups is None else calibration.groups[i]
         plain = value if np.isfinite(value) else str(value)
-        thresholds.append({"group": name, "n": num, "threshold": plain, "tie": None if tie is None else int(tie[i])})
+        thresholds.append(
+            {
+                "group": name,
+                "n": num,
+                "threshold": plain,
+                "tie": None if tie is None else int(tie[i]),
+            }
+        )
     description = {
         "alpha": calibration.alpha,
         "n": int(calibration.num_queries.sum()),
@@ -852,7 +977,9 @@ def _calibration_parts(calibration: Calibration | None) -> tuple[dict[str, Any] 
     return description, arrays
 
 
-def _calibration_from(description: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]) -> Calibration | None:
+def _calibration_from(
+    description: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]
+) -> Calibration | None:
     if description is None:
         return None
     return Calibration(

@@ -1,14 +1,17 @@
 """The report: one HTML page with a slider over alpha, which needs no network and no server.
 
-Everything it shows is one block of JSON in the page: `Racer.evaluate` at every level, and what the racer promises and
-warns of at each. The page's script only picks, formats and draws; it is the same for every report.
+Everything it shows is one block of JSON in the page: `Racer.evaluate` at every level, and what the
+racer promises and warns of at each. The page's script only picks, formats and draws; it is the same
+for every report.
 
-Why Plotly, inline: the slider redraws charts from that block in the browser, which Plotly does from plain arrays. Vega
-(Altair) would want the slider inside its own specification, beside a second copy of the data, and its runtime compiles
-code from strings, which the page forbids. The price is a page of 5 MB, nearly all of it Plotly.
+Why Plotly, inline: the slider redraws charts from that block in the browser, which Plotly does from
+plain arrays. Vega (Altair) would want the slider inside its own specification, beside a second copy
+of the data, and its runtime compiles code from strings, which the page forbids. The price is a page
+of 5 MB, nearly all of it Plotly.
 
-Why it is safe to open and to mail: its Content-Security-Policy allows the page's own two scripts, by their hashes, and
-no request whatever. Names of models and groups are data: escaped in the JSON, set as text, never as markup.
+Why it is safe to open and to mail: its Content-Security-Policy allows the page's own two scripts,
+by their hashes, and no request whatever. Names of models and groups are data: escaped in the JSON,
+set as text, never as markup.
 """
 
 import base64
@@ -44,8 +47,9 @@ def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dic
       title: The heading.
 
     Returns:
-      A dictionary: `evaluation` is `evaluation.to_dict()`; `levels` has for each of its alphas the `value` as a number,
-      the `guarantee` in words and the `warnings`; `calibration` and `environment` say how it was made.
+      A dictionary: `evaluation` is `evaluation.to_dict()`; `levels` has for each of its alphas the
+      `value` as a number, the `guarantee` in words and the `warnings`; `calibration` and
+      `environment` say how it was made.
 
     Raises:
       NotCalibratedError: If the racer has no calibration.
@@ -57,7 +61,11 @@ def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dic
     for alpha in evaluation.alphas:
         at = racer.at(alpha)
         levels.append(
-            {"value": float(exact_alpha(alpha)), "guarantee": at.guarantee(), "warnings": list(at.warnings())}
+            {
+                "value": float(exact_alpha(alpha)),
+                "guarantee": at.guarantee(),
+                "warnings": list(at.warnings()),
+            }
         )
     return {
         "title": title,
@@ -116,7 +124,8 @@ def write_report(
 
     Args:
       racer: The calibrated racer.
-      table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen` picks them.
+      table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen`
+        picks them.
       path: The HTML file to write; its folder must exist.
       alphas: Levels of the slider beside the racer's own, as in `Racer.evaluate`.
       scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
@@ -131,7 +140,8 @@ def write_report(
       NotCalibratedError: If the racer has no calibration.
       OSError: If the file cannot be written.
       TypeError: If an argument is of the wrong kind.
-      ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of range.
+      ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of
+        range.
     """
     _plotly()  # what is missing is said before the work is done
     evaluation = racer.evaluate(table, alphas, scores=scores, temperatures=temperatures)
@@ -156,7 +166,9 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("a report needs plotly: pip install 'racer-jax[report]'") from error
+        raise ModuleNotFoundError(
+            "a report needs plotly: pip install 'racer-jax[report]'"
+        ) from error
     return str(get_plotlyjs())
 
 

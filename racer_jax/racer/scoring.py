@@ -1,8 +1,8 @@
 """Texts to scores and nonconformity in one compiled call, for one query or a million.
 
-What is Python (the hashing of text, and the projection of the few buckets that a text has) stays on the host;
-everything after it, the router and the nonconformity, is one jitted function. Batches are padded to powers of two, so
-that few shapes are ever compiled.
+What is Python (the hashing of text, and the projection of the few buckets that a text has) stays on
+the host; everything after it, the router and the nonconformity, is one jitted function. Batches are
+padded to powers of two, so that few shapes are ever compiled.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +72,9 @@ def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
     return _unit(jnp.matmul(_unit(x * weights[None]), projection, precision="highest"))
 
 
-def sparse_ngrams(encoder: ReducedEncoder, ngrams: HashedNgrams) -> Callable[[Sequence[str]], np.ndarray]:
+def sparse_ngrams(
+    encoder: ReducedEncoder, ngrams: HashedNgrams
+) -> Callable[[Sequence[str]], np.ndarray]:
     """`encoder.encode`, up to rounding, for hashed n-grams: a text has some hundred of the thousands of buckets.
 
     Args:
@@ -84,7 +86,9 @@ def sparse_ngrams(encoder: ReducedEncoder, ngrams: HashedNgrams) -> Callable[[Se
     """
     from scipy.sparse import csr_array
 
-    projection = np.ascontiguousarray(np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32)
+    projection = np.ascontiguousarray(
+        np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32
+    )
 
     def encode(texts: Sequence[str]) -> np.ndarray:
         places, counts = ngrams.sparse_counts(texts)
@@ -92,7 +96,9 @@ def sparse_ngrams(encoder: ReducedEncoder, ngrams: HashedNgrams) -> Callable[[Se
         starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
         # Lengths along the way do not matter: the last step scales to length 1.
         values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
-        rows = csr_array((values, (places % places.dtype.type(ngrams.dim)).astype(np.int32), starts), shape=shape)
+        rows = csr_array(
+            (values, (places % places.dtype.type(ngrams.dim)).astype(np.int32), starts), shape=shape
+        )
         reduced = np.asarray(rows @ projection)
         norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
         return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
@@ -115,7 +121,9 @@ def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         batch = x[start : start + LARGEST]
         size = _padded_size(len(batch))
         if size > len(batch):
-            batch = np.concatenate([batch, np.broadcast_to(batch[:1], (size - len(batch), *batch.shape[1:]))])
+            batch = np.concatenate(
+                [batch, np.broadcast_to(batch[:1], (size - len(batch), *batch.shape[1:]))]
+            )
         yield batch, min(LARGEST, len(x) - start)
 
 
@@ -125,15 +133,22 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
     if values.dtype.kind != "f":
         raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
     if values.ndim != 2 or values.shape[1] != num_models:
-        raise ValueError(f"{who} must have shape [n, {num_models}], one column for each model, got {values.shape}")
+        raise ValueError(
+            f"{who} must have shape [n, {num_models}], one column for each model, got "
+            f"{values.shape}"
+        )
     if (bad := ~((values >= 0) & (values <= 1))).any():
-        raise ValueError(f"{who} must be finite and in [0, 1], got {values[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"{who} must be finite and in [0, 1], got {values[bad][0]} at {first_bad(bad)}"
+        )
     return values.astype(np.float32)
 
 
 def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
     """Nonconformity of scores float32 `[n, m]` that came from outside."""
-    parts = [np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)]
+    parts = [
+        np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
+    ]
     return Measured(scores, np.concatenate(parts))
 
 
@@ -147,7 +162,9 @@ class Scorer:
       order: The order of the models, where the nonconformity is one that is learned.
     """
 
-    def __init__(self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None
+    ) -> None:
         self.encoder, self.router, self.num_models, self.order = encoder, router, num_models, order
         first = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
         reduced = first is not encoder
@@ -159,7 +176,11 @@ class Scorer:
         if pure is None:
             return
         function, arrays = pure
-        projection = (encoder.weights, encoder.projection) if reduced and isinstance(encoder, ReducedEncoder) else ()
+        projection = (
+            (encoder.weights, encoder.projection)
+            if reduced and isinstance(encoder, ReducedEncoder)
+            else ()
+        )
         leaves, tree = jax.tree.flatten((projection, arrays))
         # Leaves in a flat list: a call flattens no modules.
         self._leaves = [jax.device_put(leaf) for leaf in leaves]
@@ -178,7 +199,11 @@ class Scorer:
         self._forward = forward
 
     def __call__(
-        self, texts: Sequence[str], nonconformity: str, null: NullMode, groups: Sequence[str | None] | None = None
+        self,
+        texts: Sequence[str],
+        nonconformity: str,
+        null: NullMode,
+        groups: Sequence[str | None] | None = None,
     ) -> Measured:
         """Scores and nonconformity of texts; a text gets the same alone as among others, up to rounding.
 
@@ -190,36 +215,55 @@ class Scorer:
 
         Raises:
           TypeError: If `texts` is a single string, or holds anything but strings.
-          ValueError: If it is empty, a text is empty or only white space, or the router gives no scores.
+          ValueError: If it is empty, a text is empty or only white space, or the router gives no
+            scores.
         """
         texts = check_texts(texts)
         waiting: list[Callable[[], Measured]] = []
         parts: list[Measured] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
-            waiting.append(self._started(texts[rows], nonconformity, null, None if groups is None else groups[rows]))
+            waiting.append(
+                self._started(
+                    texts[rows], nonconformity, null, None if groups is None else groups[rows]
+                )
+            )
             if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(waiting.pop(0)())
         parts += [finish() for finish in waiting]
-        result = parts[0] if len(parts) == 1 else Measured(*map(np.concatenate, zip(*parts, strict=True)))
+        result = (
+            parts[0]
+            if len(parts) == 1
+            else Measured(*map(np.concatenate, zip(*parts, strict=True)))
+        )
         if not np.isfinite(result.scores).all():
-            raise ValueError("the router's scores must be finite, got NaN or infinity: its parameters are broken")
+            raise ValueError(
+                "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
         return result
 
     def _started(
-        self, texts: Sequence[str], nonconformity: str, null: NullMode, groups: Sequence[str | None] | None
+        self,
+        texts: Sequence[str],
+        nonconformity: str,
+        null: NullMode,
+        groups: Sequence[str | None] | None,
     ) -> Callable[[], Measured]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
         if not self._compiled:
             embeddings = self.encoder.encode(texts)
-            given = check_given_scores(np.asarray(self.router(embeddings)), self.num_models, "the router's scores")
+            given = check_given_scores(
+                np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
+            )
             if order is None:
                 return partial(measure_scores, given, nonconformity, null)
             scores, second = jnp.asarray(given), next(_padded(np.asarray(embeddings)))[0]
         else:
             batch, _ = next(_padded(self._front(texts)))
-            scores, second = self._forward(self._leaves, batch, nonconformity=nonconformity, null=null)
+            scores, second = self._forward(
+                self._leaves, batch, nonconformity=nonconformity, null=null
+            )
 
         def finish() -> Measured:
             if order is None:

@@ -1,7 +1,8 @@
 """Routers, encoders and orders in pieces: a description in JSON and arrays by name, and back. No pickle.
 
-Hashing encoders are written whole. A pretrained one is too large for that and is named by the fingerprint of its
-weights; it comes from the caller, or from the package of MiniLM's weights, and is refused where it is another one.
+Hashing encoders are written whole. A pretrained one is too large for that and is named by the
+fingerprint of its weights; it comes from the caller, or from the package of MiniLM's weights, and
+is refused where it is another one.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return np.asarray(arrays[name])
 
 
-# --- encoders --------------------------------------------------------------------------------------------------------
+# --- encoders -------------------------------------------------------------------------------------
 
 
 def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> tuple[dict[str, Any], Arrays]:
@@ -97,7 +98,8 @@ def encoder_from(
     Args:
       description: From `encoder_parts`.
       arrays: Its arrays.
-      given: The pretrained encoder, where the description names one; MiniLM's from its package where None.
+      given: The pretrained encoder, where the description names one; MiniLM's from its package
+        where None.
       prefix: Of the names of the arrays.
 
     Raises:
@@ -106,17 +108,27 @@ def encoder_from(
     """
     kind = description.get("kind")
     if kind == "hashed_ngrams":
-        side = description.get("truncation_side", "right")  # the only side there was, in the first artefacts
-        return HashedNgrams(int(description["dim"]), tuple(description["sizes"]), int(description["max_chars"]), side)
+        # the only side there was, in the first artefacts
+        side = description.get("truncation_side", "right")
+        return HashedNgrams(
+            int(description["dim"]),
+            tuple(description["sizes"]),
+            int(description["max_chars"]),
+            side,
+        )
     if kind == "reduced":
         inner = encoder_from(description["encoder"], arrays, given, f"{prefix}.inner")
-        return ReducedEncoder(inner, _array(arrays, f"{prefix}.weights"), _array(arrays, f"{prefix}.projection"))
+        return ReducedEncoder(
+            inner, _array(arrays, f"{prefix}.weights"), _array(arrays, f"{prefix}.projection")
+        )
     if kind == "surface":
         mean, deviation = _array(arrays, f"{prefix}.mean"), _array(arrays, f"{prefix}.deviation")
         return SurfaceEncoder(mean, deviation, float(description["scale"]))
     if kind == "joined":
         inners = description["encoders"]
-        return JoinedEncoder(tuple(encoder_from(d, arrays, given, f"{prefix}.{i}") for i, d in enumerate(inners)))
+        return JoinedEncoder(
+            tuple(encoder_from(d, arrays, given, f"{prefix}.{i}") for i, d in enumerate(inners))
+        )
     if kind == "external":
         return _pretrained(description, given)
     raise PartsError(f"an encoder of kind {kind!r} is not known")
@@ -143,7 +155,7 @@ def _pretrained(description: Mapping[str, Any], given: Encoder | None) -> Encode
     return given
 
 
-# --- routers ---------------------------------------------------------------------------------------------------------
+# --- routers --------------------------------------------------------------------------------------
 
 
 def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any], Arrays]:
@@ -154,7 +166,10 @@ def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any]
     """
     if isinstance(router, KNNR):
         # Labels are 0 or 1: a byte each.
-        own = {f"{prefix}.train": np.asarray(router.train), f"{prefix}.correct": np.asarray(router.correct, np.uint8)}
+        own = {
+            f"{prefix}.train": np.asarray(router.train),
+            f"{prefix}.correct": np.asarray(router.correct, np.uint8),
+        }
         return {"kind": "knn", "k": router.k, "block_size": router.block_size}, own
     if isinstance(router, PlattScaled):
         inner, arrays = router_parts(router.router, f"{prefix}.inner")
@@ -170,7 +185,8 @@ def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any]
 
     if not isinstance(router, MLPR | RouterDC):
         raise PartsError(
-            f"a router of kind {type(router).__name__} cannot be saved; score the queries yourself (Racer.from_scores)"
+            f"a router of kind {type(router).__name__} cannot be saved; score the queries "
+            "yourself (Racer.from_scores)"
         )
     arrays = {
         ".".join([prefix, *map(str, path)]): np.asarray(variable.get_value())
@@ -179,7 +195,10 @@ def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any]
     if isinstance(router, MLPR):
         layers = list(router.layers)
         hidden = [int(layer.kernel[...].shape[1]) for layer in layers[:-1]]
-        dims = {"dim": int(router.mean[...].shape[0]), "num_models": int(layers[-1].kernel[...].shape[1])}
+        dims = {
+            "dim": int(router.mean[...].shape[0]),
+            "num_models": int(layers[-1].kernel[...].shape[1]),
+        }
         return {"kind": "mlp", **dims, "hidden": hidden, "dropout": router.dropout}, arrays
     num_models, width = router.models[...].shape
     description = {
@@ -193,7 +212,9 @@ def router_parts(router: Router, prefix: str = "router") -> tuple[dict[str, Any]
     return description, arrays
 
 
-def router_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "router") -> Router:
+def router_from(
+    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "router"
+) -> Router:
     """The router of a description.
 
     Raises:
@@ -203,7 +224,9 @@ def router_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     if kind == "knn":
         train, correct = _array(arrays, f"{prefix}.train"), _array(arrays, f"{prefix}.correct")
         labels = jnp.asarray(correct, jnp.float32)
-        return KNNR(jnp.asarray(train), labels, int(description["k"]), int(description["block_size"]))
+        return KNNR(
+            jnp.asarray(train), labels, int(description["k"]), int(description["block_size"])
+        )
     if kind == "platt":
         slope, intercept = _array(arrays, f"{prefix}.slope"), _array(arrays, f"{prefix}.intercept")
         inner = router_from(description["router"], arrays, f"{prefix}.inner")
@@ -233,22 +256,33 @@ def _new_module(description: Mapping[str, Any]) -> Any:
     from racer_jax.routers.mlp import MLPR
     from racer_jax.routers.routerdc import RouterDC, RouterDCConfig
 
-    dim, num_models, rngs = int(description["dim"]), int(description["num_models"]), nnx.Rngs(jax.random.key(0))
+    dim, num_models, rngs = (
+        int(description["dim"]),
+        int(description["num_models"]),
+        nnx.Rngs(jax.random.key(0)),
+    )
     if description["kind"] == "mlp":
-        return MLPR(dim, num_models, tuple(description["hidden"]), float(description["dropout"]), rngs=rngs)
+        return MLPR(
+            dim, num_models, tuple(description["hidden"]), float(description["dropout"]), rngs=rngs
+        )
     config = RouterDCConfig(
-        dim=description["width"], probability=description["probability"], temperature=float(description["temperature"])
+        dim=description["width"],
+        probability=description["probability"],
+        temperature=float(description["temperature"]),
     )
     return RouterDC(dim, num_models, config, rngs=rngs)
 
 
-# --- orders ----------------------------------------------------------------------------------------------------------
+# --- orders ---------------------------------------------------------------------------------------
 
 
 def order_parts(order: Order, prefix: str = "order") -> tuple[dict[str, Any], Arrays]:
     """The description and the arrays of an order."""
     model = order.model
-    description: dict[str, Any] = {"kind": order.kind, "groups": None if model.groups is None else list(model.groups)}
+    description: dict[str, Any] = {
+        "kind": order.kind,
+        "groups": None if model.groups is None else list(model.groups),
+    }
     if isinstance(model, StaticOrder):
         return description, {f"{prefix}.real": model.real}
     if isinstance(model, LearnedGains):
@@ -259,11 +293,14 @@ def order_parts(order: Order, prefix: str = "order") -> tuple[dict[str, Any], Ar
         description |= {"k": model.k, "w": model.w}
     arrays = {f"{prefix}.{name}": np.asarray(getattr(model, name)) for name in names}
     if isinstance(model, RacerJ):
-        arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)  # 0 or 1: a byte each
+        # 0 or 1: a byte each
+        arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
     return description, arrays
 
 
-def order_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "order") -> Order:
+def order_from(
+    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "order"
+) -> Order:
     """The order of a description.
 
     Raises:
@@ -280,10 +317,14 @@ def order_from(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
     if kind == "J":
         patterns = array("patterns").astype(jnp.float32)
         k, w = int(description["k"]), float(description["w"])
-        return Order(kind, RacerJ(array("train"), array("of_row"), patterns, array("prior"), groups, k, w))
+        return Order(
+            kind, RacerJ(array("train"), array("of_row"), patterns, array("prior"), groups, k, w)
+        )
     if kind == "J_learned":
         ridge = float(description["ridge"])
-        return Order(kind, LearnedGains(array("order"), array("weights"), array("bias"), groups, ridge))
+        return Order(
+            kind, LearnedGains(array("order"), array("weights"), array("bias"), groups, ridge)
+        )
     raise PartsError(f"an order of kind {kind!r} is not known")
 
 

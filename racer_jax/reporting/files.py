@@ -33,8 +33,8 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
     """Builds a command line from the fields of a dataclass and reads it.
 
     Args:
-      config: A dataclass of fields `name: Annotated[type, "help"] = default`; the type may be optional or a `Literal`.
-        ValueErrors of its construction become errors of usage.
+      config: A dataclass of fields `name: Annotated[type, "help"] = default`; the type may be
+        optional or a `Literal`. ValueErrors of its construction become errors of usage.
       description: What the command does.
       arguments: The command line; that of the process by default.
 
@@ -44,15 +44,23 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
     Raises:
       SystemExit: If an argument is unknown or not what it should be, or help was asked for.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     hints = get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         annotated, text = get_args(hints[field.name])
         kind, choices = _kind(annotated)
         how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if kind is not bool:
-            how = {"type": kind, "choices": choices, "metavar": None if choices else kind.__name__.upper()}
-        parser.add_argument("--" + field.name.replace("_", "-"), default=field.default, help=text, **how)
+            how = {
+                "type": kind,
+                "choices": choices,
+                "metavar": None if choices else kind.__name__.upper(),
+            }
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"), default=field.default, help=text, **how
+        )
     try:
         return config(**vars(parser.parse_args(arguments)))
     except ValueError as error:
@@ -93,7 +101,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "  ".join(str(cell).rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(str(cell).rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
 
 
@@ -105,7 +114,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | --- | --- |
     | 0.1 | 0.0987 |
     """
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows]
+    )
 
 
 def as_plain(value: Any) -> Any:
@@ -130,12 +141,17 @@ def as_plain(value: Any) -> Any:
 def write_json(path: str | Path, results: Any) -> None:
     """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects, infinities as strings."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(as_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(as_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one line for each row; the columns are the keys of the first."""
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,7 +1,7 @@
 """Guarantees: their bounds and laws, and calibration beyond one level on average.
 
-By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the selective risk. May
-use: `core`.
+By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the
+selective risk. May use: `core`.
 """
 
 from typing import TYPE_CHECKING
@@ -27,8 +27,16 @@ if TYPE_CHECKING:
         calibrate_weighted,
         estimate_density_ratio,
     )
-    from racer_jax.risk_control.high_probability import calibrate_with_probability, high_probability_budget
-    from racer_jax.risk_control.mondrian import GroupedThreshold, calibrate_by_group, calibrate_table, smallest_size
+    from racer_jax.risk_control.high_probability import (
+        calibrate_with_probability,
+        high_probability_budget,
+    )
+    from racer_jax.risk_control.mondrian import (
+        GroupedThreshold,
+        calibrate_by_group,
+        calibrate_table,
+        smallest_size,
+    )
 
 _HOMES = {
     "alpha_choice": (

@@ -1,9 +1,9 @@
 r"""Choosing alpha, a cap or a budget, and what is still promised afterwards.
 
-Each threshold of `calibrate` keeps its promise on its own. Choosing the best looking of several alphas on the same
-calibration queries does not keep it: the choice may chase the noise. Choose on validation queries that calibration
-does not use (`knee`, `within_budget`, `within_error`), or calibrate with bounds that hold for all thresholds at once
-(`calibrate_uniform`).
+Each threshold of `calibrate` keeps its promise on its own. Choosing the best looking of several
+alphas on the same calibration queries does not keep it: the choice may chase the noise. Choose on
+validation queries that calibration does not use (`knee`, `within_budget`, `within_error`), or
+calibrate with bounds that hold for all thresholds at once (`calibrate_uniform`).
 """
 
 from math import floor, log, sqrt
@@ -15,13 +15,20 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import bdtr, betaincinv
 
-from racer_jax.core.calibration import Alpha, Level, check_count, exact_alpha, exact_alphas, threshold_at_rank
+from racer_jax.core.calibration import (
+    Alpha,
+    Level,
+    check_count,
+    exact_alpha,
+    exact_alphas,
+    threshold_at_rank,
+)
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, first_bad
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.prediction_sets import abstains, misrouted, prediction_sets
 from racer_jax.risk_control.high_probability import check_delta
 
-# --- one of several alphas, on validation queries --------------------------------------------------------------------
+# --- one of several alphas, on validation queries -------------------------------------------------
 
 
 def _curve(**columns: ArrayLike) -> list[np.ndarray]:
@@ -29,7 +36,9 @@ def _curve(**columns: ArrayLike) -> list[np.ndarray]:
     arrays = {name: np.asarray(column, np.float64) for name, column in columns.items()}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not next(iter(shapes))[0]:
-        raise ValueError(f"{', '.join(arrays)} must have one shape [a], got {', '.join(map(str, shapes))}")
+        raise ValueError(
+            f"{', '.join(arrays)} must have one shape [a], got {', '.join(map(str, shapes))}"
+        )
     for name, array in arrays.items():
         if (bad := ~np.isfinite(array)).any():
             raise ValueError(f"{name} must be finite, got {array[bad][0]} at {first_bad(bad)}")
@@ -47,8 +56,8 @@ def knee(alpha: ArrayLike, size: ArrayLike) -> int:
       The index; 0 where the curve has no range.
 
     Raises:
-      ValueError: If the shapes differ, there are fewer than three points, alphas do not increase, or a value is not
-        finite.
+      ValueError: If the shapes differ, there are fewer than three points, alphas do not increase,
+        or a value is not finite.
 
     >>> knee([0.1, 0.2, 0.3, 0.4], [6.0, 2.0, 1.5, 1.0])
     1
@@ -83,7 +92,9 @@ def within_budget(alpha: ArrayLike, cost: ArrayLike, budget: float) -> int:
     levels, costs = _curve(alpha=alpha, cost=cost)
     within = costs <= budget
     if not within.any():
-        raise ValueError(f"no alpha is within the budget of {budget:g}: the least cost is {costs.min():g}")
+        raise ValueError(
+            f"no alpha is within the budget of {budget:g}: the least cost is {costs.min():g}"
+        )
     return int(np.flatnonzero(within)[np.argmin(levels[within])])
 
 
@@ -112,14 +123,15 @@ def within_error(accuracy: ArrayLike, error: ArrayLike, size: ArrayLike) -> int:
     return int(np.flatnonzero(good)[np.argmin(sizes[good])])
 
 
-# --- all alphas at once ----------------------------------------------------------------------------------------------
+# --- all alphas at once ---------------------------------------------------------------------------
 
 
 def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
     r"""Miss budgets that hold for every alpha at once: b = floor(n (alpha - sqrt(log(1 / delta) / (2 n)))).
 
-    By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, with probability 1 - delta over the
-    calibration set the risk of EVERY threshold is below its miss rate plus sqrt(log(1 / delta) / (2 n)). So alpha may
+    By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, with probability 1
+    - delta over the calibration set the risk of EVERY threshold is below its miss rate plus
+      sqrt(log(1 / delta) / (2 n)). So alpha may
     be chosen after looking at all of them.
 
     Args:
@@ -146,7 +158,9 @@ def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
     return int(budgets[0]) if scalar else budgets
 
 
-def calibrate_uniform(critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float) -> jax.Array | TieBroken:
+def calibrate_uniform(
+    critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float
+) -> jax.Array | TieBroken:
     """Thresholds of which any may be chosen after looking: all keep risk <= alpha with probability 1 - delta.
 
     Args:
@@ -161,7 +175,11 @@ def calibrate_uniform(critical_scores: ArrayLike | TieBroken, alpha: Alpha, delt
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is out of range.
     """
-    value, tie = critical_scores if isinstance(critical_scores, TieBroken) else (jnp.asarray(critical_scores), None)
+    value, tie = (
+        critical_scores
+        if isinstance(critical_scores, TieBroken)
+        else (jnp.asarray(critical_scores), None)
+    )
     check_no_nan("critical_scores", value)
     if value.ndim < 1 or value.shape[-1] < 1:
         raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
@@ -171,25 +189,30 @@ def calibrate_uniform(critical_scores: ArrayLike | TieBroken, alpha: Alpha, delt
     return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
 
 
-# --- a cap on the number of models -----------------------------------------------------------------------------------
+# --- a cap on the number of models ----------------------------------------------------------------
 
 
-def cap_models(nonconformity: ArrayLike, most: int, tie_break: jax.Array | None = None) -> jax.Array:
+def cap_models(
+    nonconformity: ArrayLike, most: int, tie_break: jax.Array | None = None
+) -> jax.Array:
     """Nonconformity under which no set holds more than so many real models, whatever the threshold.
 
-    All but the first `most` models of each query are put at +inf. The order depends on the query alone, so every
-    guarantee holds as it is, down to the smallest alpha that can be attained (`attainable_alpha`).
+    All but the first `most` models of each query are put at +inf. The order depends on the query
+    alone, so every guarantee holds as it is, down to the smallest alpha that can be attained
+    (`attainable_alpha`).
 
     Args:
       nonconformity: E(x, m), floating `[..., m + 1]`, null model last; it is left as it is.
       most: The cap, at least 1.
-      tie_break: Second keys, uint32 of the same shape, where calibration uses them; else the first of tied models stay.
+      tie_break: Second keys, uint32 of the same shape, where calibration uses them; else the first
+        of tied models stay.
 
     Returns:
       `[..., m + 1]`, the same dtype.
 
     Raises:
-      TypeError: If `nonconformity` is not floating, `most` not an integer, or `tie_break` not uint32.
+      TypeError: If `nonconformity` is not floating, `most` not an integer, or `tie_break` not
+        uint32.
       ValueError: If the shapes do not fit, a value is NaN, or `most` is below 1.
 
     >>> cap_models(jnp.array([0.5, 0.1, 0.3, -jnp.inf]), 2).tolist()
@@ -199,22 +222,26 @@ def cap_models(nonconformity: ArrayLike, most: int, tie_break: jax.Array | None 
     check_no_nan("nonconformity", nonconformity)
     check_count("most", most)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
-        raise ValueError(f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}")
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
+        )
     real = nonconformity[..., :-1]
     second = jnp.zeros(real.shape, jnp.uint32)
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
         second = tie_break[..., :-1]
     place = jnp.argsort(jnp.lexsort((second, real), axis=-1), axis=-1)
-    return jnp.concatenate([jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1)
+    return jnp.concatenate(
+        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
+    )
 
 
 class Attainable(NamedTuple):
     """What calling every model that may be called still misses.
 
     Attributes:
-      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` keeps any alpha from here on. Its
-        expectation bounds the risk of calling all of them.
+      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` keeps any alpha from
+        here on. Its expectation bounds the risk of calling all of them.
       upper: Bound of that risk with probability 1 - delta, by Clopper and Pearson.
       misses: Calibration queries that no allowed model answers.
     """
@@ -227,10 +254,12 @@ class Attainable(NamedTuple):
 def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attainable:
     """The smallest alpha that can be attained under a cap or the null mode `never`.
 
-    Below it `calibrate` returns +inf, which then is no promise: capped models stay out at any threshold.
+    Below it `calibrate` returns +inf, which then is no promise: capped models stay out at any
+    threshold.
 
     Args:
-      critical_scores: c(x) of the calibration queries, floating `[n]`; +inf where no allowed model is right.
+      critical_scores: c(x) of the calibration queries, floating `[n]`; +inf where no allowed model
+        is right.
       delta: Chance of failure of the upper bound, in (0, 1).
 
     Returns:
@@ -257,7 +286,7 @@ def clopper_pearson(misses: int, n: int, delta: float) -> float:
     return 1.0 if misses >= n else float(betaincinv(misses + 1, n - misses, 1 - check_delta(delta)))
 
 
-# --- a budget in dollars ---------------------------------------------------------------------------------------------
+# --- a budget in dollars --------------------------------------------------------------------------
 
 
 class BudgetThreshold(NamedTuple):
@@ -279,32 +308,33 @@ def calibrate_budget(
 ) -> BudgetThreshold:
     r"""The largest threshold whose expected cost of a query is at most the budget.
 
-    Cost grows with the threshold and is at most B, the cost of calling every model of any query there may be. The
-    threshold is the largest with (sum of the n calibration costs + B) / (n + 1) <= budget, so that for exchangeable
-    queries E[cost of a new query] <= budget. What risk it has is then measured (`attainable_alpha` of its misses), not
-    promised beforehand.
+    Cost grows with the threshold and is at most B, the cost of calling every model of any query
+    there may be. The threshold is the largest with (sum of the n calibration costs + B) / (n + 1)
+    <= budget, so that for exchangeable queries E[cost of a new query] <= budget. What risk it has
+    is then measured (`attainable_alpha` of its misses), not promised beforehand.
 
-    B must be known before the queries are seen: with one price a model it is their sum; where costs vary from query to
-    query it is for the caller to declare (longest prompt times price, say). The dearest calibration query is no such
-    bound, since a dearer one may come.
+    B must be known before the queries are seen: with one price a model it is their sum; where costs
+    vary from query to query it is for the caller to declare (longest prompt times price, say). The
+    dearest calibration query is no such bound, since a dearer one may come.
 
     Args:
       nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
       cost: Dollars of calling each model, `[m]`, or for each query `[n, m]`; known, not negative.
       budget: Dollars a query, above 0.
-      most: What calling a model can cost at most, dollars: of each model `[m]`, or of all of them together, a number.
-        Implied by one price a model, needed where costs are `[n, m]`.
+      most: What calling a model can cost at most, dollars: of each model `[m]`, or of all of them
+        together, a number. Implied by one price a model, needed where costs are `[n, m]`.
 
     Returns:
       The `BudgetThreshold`.
 
     Raises:
       TypeError: If `nonconformity` is not floating or costs are not numeric.
-      ValueError: If shapes do not fit, a cost is missing or negative, costs vary and `most` is not given, a cost is
-        above it, or the budget is not positive.
+      ValueError: If shapes do not fit, a cost is missing or negative, costs vary and `most` is not
+        given, a cost is above it, or the budget is not positive.
 
     References:
-      Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with the sign reversed.
+      Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with
+      the sign reversed.
 
     >>> nonconformity = jnp.tile(jnp.array([[0.1, 0.2, -jnp.inf], [0.3, 0.2, -jnp.inf]]), (50, 1))
     >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
@@ -313,7 +343,9 @@ def calibrate_budget(
     check_no_nan("nonconformity", jnp.asarray(nonconformity))
     value = np.asarray(nonconformity)
     if value.ndim != 2 or value.shape[1] < 2 or not len(value):
-        raise ValueError(f"nonconformity must have shape [n, m + 1] with n, m >= 1, got {value.shape}")
+        raise ValueError(
+            f"nonconformity must have shape [n, m + 1] with n, m >= 1, got {value.shape}"
+        )
     num, num_models = len(value), value.shape[1] - 1
     costs = _dollars("cost", cost, ((num_models,), (num, num_models)))
     if not 0 < budget < float("inf"):
@@ -324,7 +356,8 @@ def calibrate_budget(
     order = np.argsort(entries, kind="stable")
     entries, total = entries[order], np.cumsum(paid[order])
     last = np.searchsorted(entries, entries, side="right") - 1  # models that tie enter together
-    # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on paper.
+    # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on
+    # paper.
     within = (total[last] + bound) / (num + 1) <= budget * (1 + 1e-12)
     within &= entries < np.inf
     if not within.any():
@@ -342,7 +375,9 @@ def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) ->
         wanted = " or ".join(str(list(shape)) for shape in shapes)
         raise ValueError(f"{name} must have shape {wanted}, got {list(costs.shape)}")
     if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
-        raise ValueError(f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}"
+        )
     return costs.astype(np.float64)
 
 
@@ -360,11 +395,14 @@ def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
     if (bad := paid > limit * (1 + 1e-12)).any():
         where = f" at {first_bad(bad)}" if bad.ndim else ""
         kind = "a model's cost" if limit.ndim else "the cost of all models"
-        raise ValueError(f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared {most!r}")
+        raise ValueError(
+            f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared "
+            f"{most!r}"
+        )
     return float(limit.sum())
 
 
-# --- selective risk --------------------------------------------------------------------------------------------------
+# --- selective risk -------------------------------------------------------------------------------
 
 
 class Selective(NamedTuple):
@@ -390,16 +428,17 @@ def calibrate_selective(
 ) -> Selective:
     r"""Smallest threshold of a fixed grid whose SELECTIVE risk is at most alpha, with probability 1 - delta.
 
-    Selective risk is P(misrouted | some model is called). It is not monotone in the threshold, so Eq. 6 does not bound
-    it. Learn-then-Test does: thresholds are tested from the largest down, each by the exact binomial test of
-    "selective risk > alpha" at level delta, and testing stops at the first that is not rejected; so the chance that any
-    certified threshold is above alpha is at most delta, without a share for each.
+    Selective risk is P(misrouted | some model is called). It is not monotone in the threshold, so
+    Eq. 6 does not bound it. Learn-then-Test does: thresholds are tested from the largest down, each
+    by the exact binomial test of "selective risk > alpha" at level delta, and testing stops at the
+    first that is not rejected; so the chance that any certified threshold is above alpha is at most
+    delta, without a share for each.
 
     Args:
       nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1 `[n, m]`.
-      thresholds: The grid, floating `[l]`, chosen WITHOUT the calibration queries (for example quantiles of E over
-        training queries).
+      thresholds: The grid, floating `[l]`, chosen WITHOUT the calibration queries (for example
+        quantiles of E over training queries).
       alpha: Selective risk allowed, in (0, 1).
       delta: Chance of failure, in (0, 1).
 
@@ -416,14 +455,28 @@ def calibrate_selective(
     level, delta = float(exact_alpha(alpha)), check_delta(delta)
     grid = np.asarray(thresholds)
     if grid.dtype.kind != "f" or grid.ndim != 1 or not len(grid) or np.isnan(grid).any():
-        raise ValueError(f"thresholds must be floating [l] with l >= 1 and no NaN, got {thresholds!r}")
+        raise ValueError(
+            f"thresholds must be floating [l] with l >= 1 and no NaN, got {thresholds!r}"
+        )
     right = as_binary("correct", correct)
     found = Selective(None, 0.0, 0.0, 1.0, 0)
     for i, threshold in enumerate(np.sort(grid)[::-1], start=1):
-        sets = prediction_sets(nonconformity, jnp.asarray(threshold, jnp.asarray(nonconformity).dtype))
+        sets = prediction_sets(
+            nonconformity, jnp.asarray(threshold, jnp.asarray(nonconformity).dtype)
+        )
         answered = ~np.asarray(abstains(sets))
-        misses, num = int((np.asarray(misrouted(sets, right)) & answered).sum()), int(answered.sum())
-        if not num or bdtr(misses, num, level) > delta:  # so few misses are too likely at risk alpha
+        misses, num = (
+            int((np.asarray(misrouted(sets, right)) & answered).sum()),
+            int(answered.sum()),
+        )
+        # so few misses are too likely at risk alpha
+        if not num or bdtr(misses, num, level) > delta:
             return found._replace(num_tested=i)
-        found = Selective(float(threshold), num / len(answered), misses / num, clopper_pearson(misses, num, delta), i)
+        found = Selective(
+            float(threshold),
+            num / len(answered),
+            misses / num,
+            clopper_pearson(misses, num, delta),
+            i,
+        )
     return found

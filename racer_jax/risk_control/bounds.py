@@ -1,8 +1,9 @@
 r"""What calibration promises, in closed form (Theorems 4.3 and 4.5 of the paper, and the exact laws behind them).
 
-Evaluated on the host in float64. n is the number of calibration queries, b = floor(alpha (n + 1)) - 1 the miss budget,
-k = n - b the rank of the threshold among the n critical scores. The upper bound needs exchangeability alone; the lower
-bound and the exact laws also need critical scores without ties, which the exact tie-break supplies for every router.
+Evaluated on the host in float64. n is the number of calibration queries, b = floor(alpha (n + 1)) -
+1 the miss budget, k = n - b the rank of the threshold among the n critical scores. The upper bound
+needs exchangeability alone; the lower bound and the exact laws also need critical scores without
+ties, which the exact tie-break supplies for every router.
 """
 
 from math import ceil, sqrt
@@ -12,7 +13,14 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
-from racer_jax.core.calibration import Alpha, Level, check_count, exact_alpha, exact_alphas, miss_budget
+from racer_jax.core.calibration import (
+    Alpha,
+    Level,
+    check_count,
+    exact_alpha,
+    exact_alphas,
+    miss_budget,
+)
 
 
 class RiskBounds(NamedTuple):
@@ -73,8 +81,8 @@ def risk_bounds(alpha: Alpha, n: int) -> RiskBounds:
 def sharp_risk(alpha: Alpha, n: int) -> Any:
     r"""The exact expected risk without ties: E[risk] = (b + 1) / (n + 1) = floor(alpha (n + 1)) / (n + 1).
 
-    So alpha - 1 / (n + 1) < E[risk] <= alpha: twice as sharp as Theorem 4.5. An infeasible alpha, below 1 / (n + 1),
-    gives 0, since every model is called.
+    So alpha - 1 / (n + 1) < E[risk] <= alpha: twice as sharp as Theorem 4.5. An infeasible alpha,
+    below 1 / (n + 1), gives 0, since every model is called.
 
     Args:
       alpha: Risk level or levels in (0, 1).
@@ -182,10 +190,10 @@ class SplitRiskLaw(NamedTuple):
 def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
     r"""Law of the test risk over all C(N, n) splits of a pool of N = n + n_test queries, with no ties.
 
-    The population rank J of the threshold is negative hypergeometric, P(J = j) = C(j-1, k-1) C(N-j, n-k) / C(N, n) for
-    k = n - b, and the test risk is (N - J - b) / (N - n). Its mean is (b + 1) / (n + 1) and
-    Var J = k (N + 1) (N - n) (n + 1 - k) / ((n + 1)^2 (n + 2)). It is the beta-binomial law of `miss_law`, seen from a
-    finite pool: the law does not depend on the scores at all.
+    The population rank J of the threshold is negative hypergeometric, P(J = j) = C(j-1, k-1) C(N-j,
+    n-k) / C(N, n) for k = n - b, and the test risk is (N - J - b) / (N - n). Its mean is (b + 1) /
+    (n + 1) and Var J = k (N + 1) (N - n) (n + 1 - k) / ((n + 1)^2 (n + 2)). It is the beta-binomial
+    law of `miss_law`, seen from a finite pool: the law does not depend on the scores at all.
 
     Args:
       alpha: One risk level in (0, 1).
@@ -206,13 +214,16 @@ def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
     rank, pool = n - budget, n + num_test
     j = np.arange(pool - budget, rank - 1, -1)
     log_probability = (
-        _log_choose(j - 1, rank - 1) + _log_choose(pool - j, n - rank) - _log_choose(np.array(pool), np.array(n))
+        _log_choose(j - 1, rank - 1)
+        + _log_choose(pool - j, n - rank)
+        - _log_choose(np.array(pool), np.array(n))
     )
     variance = rank * (pool + 1) * num_test * (n + 1 - rank) / ((n + 1) ** 2 * (n + 2))
     probability = np.exp(log_probability)
     return SplitRiskLaw(
         risk=(pool - j - budget) / num_test,
-        probability=probability / probability.sum(),  # takes out the rounding of the log-gammas, about 1e-12
+        # takes out the rounding of the log-gammas, about 1e-12
+        probability=probability / probability.sum(),
         mean=(budget + 1) / (n + 1),
         std=sqrt(variance) / num_test,
     )

@@ -1,7 +1,7 @@
 """Calibration under covariate shift: calibration queries count by how likely they are among the queries to come.
 
-The law of the queries changes between calibration and use, the law of right and wrong given the query does not
-(Tibshirani, Barber, Candes and Ramdas 2019).
+The law of the queries changes between calibration and use, the law of right and wrong given the
+query does not (Tibshirani, Barber, Candes and Ramdas 2019).
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ class WeightedCalibration:
           weights: w(x) of the queries, `[t]`, finite and above 0.
 
         Returns:
-          `[t]`, the dtype of the critical scores; +inf where the query's own weight leaves no budget.
+          `[t]`, the dtype of the critical scores; +inf where the query's own weight leaves no
+          budget.
 
         Raises:
           TypeError: If weights are not numeric.
@@ -68,12 +69,15 @@ class WeightedCalibration:
         return np.asarray(padded[np.where(budget < 0, len(self.above), index)])
 
 
-def calibrate_weighted(critical_scores: ArrayLike, weights: ArrayLike, alpha: Level) -> WeightedCalibration:
+def calibrate_weighted(
+    critical_scores: ArrayLike, weights: ArrayLike, alpha: Level
+) -> WeightedCalibration:
     r"""Calibration under covariate shift: calibration query i counts w_i = dP_to_come(x_i) / dP_calibration(x_i).
 
-    If the weights are the true likelihood ratios up to a factor, and the law of right and wrong given the query is the
-    same, the risk on the queries to come is at most alpha. Weights that were estimated make it a guarantee up to their
-    error. Equal weights give `calibrate`. Runs on the host in float64.
+    If the weights are the true likelihood ratios up to a factor, and the law of right and wrong
+    given the query is the same, the risk on the queries to come is at most alpha. Weights that were
+    estimated make it a guarantee up to their error. Equal weights give `calibrate`. Runs on the
+    host in float64.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating `[n]`, without tie-break.
@@ -85,11 +89,12 @@ def calibrate_weighted(critical_scores: ArrayLike, weights: ArrayLike, alpha: Le
 
     Raises:
       TypeError: If an argument is of the wrong kind.
-      ValueError: If shapes do not fit, scores are NaN, a weight is zero, negative or infinite, or alpha is outside
-        (0, 1).
+      ValueError: If shapes do not fit, scores are NaN, a weight is zero, negative or infinite, or
+        alpha is outside (0, 1).
 
     References:
-      Tibshirani, Barber, Candes and Ramdas, "Conformal Prediction Under Covariate Shift", 2019, Corollary 1.
+      Tibshirani, Barber, Candes and Ramdas, "Conformal Prediction Under Covariate Shift", 2019,
+      Corollary 1.
 
     >>> from racer_jax import calibrate
     >>> weighted = calibrate_weighted(jnp.arange(1.0, 100.0), jnp.ones(99), 0.29)
@@ -101,12 +106,15 @@ def calibrate_weighted(critical_scores: ArrayLike, weights: ArrayLike, alpha: Le
     critical = np.asarray(critical_scores)
     values = check_likelihood_ratio("weights", weights)
     if critical.shape != values.shape:
-        raise ValueError(f"critical_scores and weights must both be [n], got {critical.shape} and {values.shape}")
+        raise ValueError(
+            f"critical_scores and weights must both be [n], got {critical.shape} and {values.shape}"
+        )
     order = np.argsort(critical, kind="stable")
     critical, values = critical[order], values[order]
     total = float(values.sum())
     above = np.append(np.cumsum(values[::-1])[::-1][1:], 0.0)
-    last = np.searchsorted(critical, critical, side="right") - 1  # of the queries that tie with each
+    # of the queries that tie with each
+    last = np.searchsorted(critical, critical, side="right") - 1
     return WeightedCalibration(critical, above[last], total, alpha)
 
 
@@ -116,7 +124,8 @@ class DensityRatio(NamedTuple):
     Attributes:
       calibration: w_i of the calibration queries, float64 `[n]`, mean 1.
       to_come: w(x) of the queries to come, float64 `[t]`, on the same scale.
-      effective_size: How many equally weighted calibration queries they are worth, (sum w)^2 / sum w^2.
+      effective_size: How many equally weighted calibration queries they are worth, (sum w)^2 / sum
+        w^2.
       caveat: What a reader of a result that rests on them must be told.
     """
 
@@ -149,8 +158,14 @@ def estimate_density_ratio(
         values = np.asarray(array)
         if values.dtype.kind != "f":
             raise TypeError(f"{name} must be floating, got dtype {values.dtype}")
-        if values.ndim != 2 or 0 in values.shape or (parts and values.shape[1] != parts[0].shape[1]):
-            raise ValueError(f"{name} must have shape [n, d] with the d of the other, got {values.shape}")
+        if (
+            values.ndim != 2
+            or 0 in values.shape
+            or (parts and values.shape[1] != parts[0].shape[1])
+        ):
+            raise ValueError(
+                f"{name} must have shape [n, d] with the d of the other, got {values.shape}"
+            )
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite")
         parts.append(values.astype(np.float64))
@@ -164,7 +179,9 @@ def estimate_density_ratio(
 
     def objective(beta: np.ndarray) -> float:
         logit = x @ beta
-        return float((np.logaddexp(0, logit) - label * logit).sum() + 0.5 * (penalty * beta * beta).sum())
+        return float(
+            (np.logaddexp(0, logit) - label * logit).sum() + 0.5 * (penalty * beta * beta).sum()
+        )
 
     for _ in range(50):  # Newton's method, halving steps that do not descend
         p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))

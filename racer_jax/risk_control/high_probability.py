@@ -1,7 +1,7 @@
 r"""Calibration with high probability: risk at most alpha on all but a share delta of the calibration sets.
 
-Given the calibration set, the risk of the threshold with miss budget b follows Beta(b + 1, n - b). Its quantile is
-exact, so the budget is the largest that can be promised.
+Given the calibration set, the risk of the threshold with miss budget b follows Beta(b + 1, n - b).
+Its quantile is exact, so the budget is the largest that can be promised.
 """
 
 from typing import Any
@@ -20,7 +20,9 @@ from racer_jax.core.nonconformity import TieBroken
 def check_delta(delta: float) -> float:
     """A chance of failure: a number in (0, 1)."""
     if isinstance(delta, bool) or not isinstance(delta, int | float | np.number):
-        raise TypeError(f"delta must be a number in (0, 1), got {delta!r} of type {type(delta).__name__}")
+        raise TypeError(
+            f"delta must be a number in (0, 1), got {delta!r} of type {type(delta).__name__}"
+        )
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), got {delta}")
     return float(delta)
@@ -35,7 +37,8 @@ def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
       delta: Chance over the calibration set that the risk exceeds alpha, in (0, 1).
 
     Returns:
-      An int for one alpha, an int64 array `[a]` for several; -1 where no budget will do, (1 - alpha)^n > delta.
+      An int for one alpha, an int64 array `[a]` for several; -1 where no budget will do, (1 -
+      alpha)^n > delta.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
@@ -53,7 +56,8 @@ def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
 
 def _largest_budget(alpha: float, n: int, delta: float) -> int:
     """Bisection: the probability falls as the budget grows."""
-    low, high = -1, n - 1  # `low` will do (at -1 every model is called), above `high` nothing is looked for
+    # `low` will do (at -1 every model is called), above `high` nothing is looked for
+    low, high = -1, n - 1
     while low < high:
         middle = (low + high + 1) // 2
         if betainc(middle + 1, n - middle, alpha) >= 1 - delta:
@@ -68,9 +72,10 @@ def calibrate_with_probability(
 ) -> jax.Array | TieBroken:
     r"""Threshold whose risk is at most alpha with probability at least 1 - delta over the calibration set.
 
-    `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha, by some
-    sqrt(alpha (1 - alpha) / n). This bounds it on all but a share delta of them, at the price of larger sets.
-    Assumes independent calibration queries from the law of the queries to come.
+    `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha,
+    by some sqrt(alpha (1 - alpha) / n). This bounds it on all but a share delta of them, at the
+    price of larger sets. Assumes independent calibration queries from the law of the queries to
+    come.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or a `TieBroken` pair.
@@ -84,7 +89,11 @@ def calibrate_with_probability(
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is outside (0, 1).
     """
-    value, tie = critical_scores if isinstance(critical_scores, TieBroken) else (jnp.asarray(critical_scores), None)
+    value, tie = (
+        critical_scores
+        if isinstance(critical_scores, TieBroken)
+        else (jnp.asarray(critical_scores), None)
+    )
     check_no_nan("critical_scores", value)
     if value.ndim < 1 or value.shape[-1] < 1:
         raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")

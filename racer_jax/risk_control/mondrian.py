@@ -1,7 +1,8 @@
 """Calibration by group (Mondrian): the risk is at most alpha in every group, not only on average over them.
 
-One threshold for all groups spends the misses where they are easy to save: on average the risk is alpha, on the hard
-group it may be twice that. So where queries have groups, `calibrate_table` makes a threshold for each.
+One threshold for all groups spends the misses where they are easy to save: on average the risk is
+alpha, on the hard group it may be twice that. So where queries have groups, `calibrate_table` makes
+a threshold for each.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import Level, critical_scores, exact_alpha, miss_budget, threshold_at_rank
+from racer_jax.core.calibration import (
+    Level,
+    critical_scores,
+    exact_alpha,
+    miss_budget,
+    threshold_at_rank,
+)
 from racer_jax.core.checks import check_no_nan
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.risk_control.bounds import smallest_calibration_size
@@ -32,11 +39,14 @@ class GroupedThreshold:
 
     Attributes:
       groups: Names of the groups, `[g]`; None where the calibration queries had none.
-      threshold: Of each group, floating `[g]`, or a `TieBroken` pair of them; `[1]` where there are no groups.
-      pooled: The threshold of all calibration queries together, floating `[]` or a `TieBroken` pair.
+      threshold: Of each group, floating `[g]`, or a `TieBroken` pair of them; `[1]` where there are
+        no groups.
+      pooled: The threshold of all calibration queries together, floating `[]` or a `TieBroken`
+        pair.
       num_rows: Calibration queries of each group, `[g]`; `[1]` where there are no groups.
       alpha: The risk level as given.
-      delta: The chance of failure the thresholds were calibrated for; None where the risk is bounded on average.
+      delta: The chance of failure the thresholds were calibrated for; None where the risk is
+        bounded on average.
       fallback: What groups too small for alpha were given.
       unseen: What a group gets that calibration did not see.
       too_small: Names of the groups too small; no promise holds for them under `"pooled"`.
@@ -58,27 +68,33 @@ class GroupedThreshold:
             return ""
         counts = dict(zip(self.groups or (), self.num_rows, strict=True))
         names = ", ".join(f"{name!r} (n = {counts[name]})" for name in self.too_small)
-        given = "the pooled threshold, without a promise of their own" if self.fallback == "pooled" else "every model"
+        given = (
+            "the pooled threshold, without a promise of their own"
+            if self.fallback == "pooled"
+            else "every model"
+        )
         needed = smallest_size(self.alpha, self.delta)
         surely = "" if self.delta is None else f" and delta = {self.delta:g}"
         return (
-            f"groups too small for alpha = {self.alpha}{surely}, which takes n >= {needed}: {names}; they get {given}"
+            f"groups too small for alpha = {self.alpha}{surely}, which takes n >= {needed}: "
+            f"{names}; they get {given}"
         )
 
     def of(self, groups: Sequence[str] | None) -> jax.Array | TieBroken:
         """The threshold of each query, `[n]`; the single one, `[]`, where the calibration queries had no groups.
 
         Args:
-          groups: Name of the group of each query, `[n]`; None where, and only where, the calibration queries had none.
+          groups: Name of the group of each query, `[n]`; None where, and only where, the
+            calibration queries had none.
 
         Returns:
-          Thresholds for `prediction_sets`. A group that calibration did not see gets, as `unseen` says, the pooled
-          threshold, for which no promise of its own holds, or +inf: every model.
+          Thresholds for `prediction_sets`. A group that calibration did not see gets, as `unseen`
+          says, the pooled threshold, for which no promise of its own holds, or +inf: every model.
 
         Raises:
           TypeError: If `groups` is a single string.
-          ValueError: If groups are given where calibration had none or the reverse, or, under `unseen = "error"`, one
-            was not among the calibration queries.
+          ValueError: If groups are given where calibration had none or the reverse, or, under
+            `unseen = "error"`, one was not among the calibration queries.
         """
         if (groups is None) != (self.groups is None):
             raise ValueError(
@@ -89,14 +105,20 @@ class GroupedThreshold:
             single: jax.Array | TieBroken = jax.tree.map(lambda x: x[0], self.threshold)
             return single
         codes = _codes(groups, self.groups, known_only=self.unseen == "error")
-        value, tie = self.threshold if isinstance(self.threshold, TieBroken) else (self.threshold, None)
+        value, tie = (
+            self.threshold if isinstance(self.threshold, TieBroken) else (self.threshold, None)
+        )
         # One more entry at the end for the groups that calibration did not see.
         pooled = self.pooled.value if isinstance(self.pooled, TieBroken) else self.pooled
         other = pooled if self.unseen == "pooled" else jnp.full_like(pooled, jnp.inf)
         each = jnp.append(value, other)[codes]
         if tie is None or not isinstance(self.pooled, TieBroken):
             return each
-        other_tie = self.pooled.tie if self.unseen == "pooled" else jnp.full_like(self.pooled.tie, 0xFFFFFFFF)
+        other_tie = (
+            self.pooled.tie
+            if self.unseen == "pooled"
+            else jnp.full_like(self.pooled.tie, 0xFFFFFFFF)
+        )
         return TieBroken(each, jnp.append(tie, other_tie)[codes])
 
 
@@ -105,7 +127,8 @@ def smallest_size(alpha: Level, delta: float | None = None) -> int:
 
     Args:
       alpha: Risk level in (0, 1).
-      delta: Chance of failure in (0, 1), for a promise with high probability: (1 - alpha)^n <= delta is needed.
+      delta: Chance of failure in (0, 1), for a promise with high probability: (1 - alpha)^n <=
+        delta is needed.
 
     Returns:
       The number.
@@ -155,27 +178,29 @@ def calibrate_by_group(
 ) -> GroupedThreshold:
     r"""Mondrian calibration: a threshold for each group, all in one call.
 
-    If the queries of a group are exchangeable with the calibration queries of that group, the risk within the group is
-    at most alpha; hence it is on average too, whatever mix of groups is to come. With a delta the same holds for each
-    group with probability 1 - delta over its calibration queries.
+    If the queries of a group are exchangeable with the calibration queries of that group, the risk
+    within the group is at most alpha; hence it is on average too, whatever mix of groups is to
+    come. With a delta the same holds for each group with probability 1 - delta over its calibration
+    queries.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating `[n]`, or a `TieBroken` pair.
       groups: Name of the group of each, `[n]`; None for one threshold for all.
       alpha: Risk level in (0, 1).
-      fallback: What a group with fewer queries than `smallest_size` gets: `"all"` models, which keeps the promise, or
-        the `"pooled"` threshold of all groups, which makes none for it.
-      delta: Chance of failure, in (0, 1), for `calibrate_with_probability` in each group; None for `calibrate`.
-      unseen: What a group gets at use that is not among these: an `"error"`, `"all"` models, or the `"pooled"`
-        threshold, which makes no promise for it.
+      fallback: What a group with fewer queries than `smallest_size` gets: `"all"` models, which
+        keeps the promise, or the `"pooled"` threshold of all groups, which makes none for it.
+      delta: Chance of failure, in (0, 1), for `calibrate_with_probability` in each group; None for
+        `calibrate`.
+      unseen: What a group gets at use that is not among these: an `"error"`, `"all"` models, or the
+        `"pooled"` threshold, which makes no promise for it.
 
     Returns:
       The `GroupedThreshold`; its `warning` names the groups that fell back.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
-      ValueError: If shapes do not fit, scores are NaN, alpha or delta is outside (0, 1), or the fallback or `unseen` is
-        unknown.
+      ValueError: If shapes do not fit, scores are NaN, alpha or delta is outside (0, 1), or the
+        fallback or `unseen` is unknown.
 
     References:
       Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, Section 4.5.
@@ -188,15 +213,23 @@ def calibrate_by_group(
         raise ValueError(f"fallback must be one of {FALLBACKS}, got {fallback!r}")
     if unseen not in UNSEEN:
         raise ValueError(f"unseen must be one of {UNSEEN}, got {unseen!r}")
-    value, tie = critical_scores if isinstance(critical_scores, TieBroken) else (jnp.asarray(critical_scores), None)
+    value, tie = (
+        critical_scores
+        if isinstance(critical_scores, TieBroken)
+        else (jnp.asarray(critical_scores), None)
+    )
     check_no_nan("critical_scores", value)
     if value.ndim != 1 or not len(value):
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
     num = len(value)
     if groups is not None and not isinstance(groups, str) and len(groups) != num:
-        raise ValueError(f"groups must name one group for each of the {num} queries, got {len(groups)}")
+        raise ValueError(
+            f"groups must name one group for each of the {num} queries, got {len(groups)}"
+        )
     known = None if groups is None else tuple(dict.fromkeys(groups))
-    codes = np.zeros(num, np.int32) if groups is None else _codes(groups, known or (), known_only=True)
+    codes = (
+        np.zeros(num, np.int32) if groups is None else _codes(groups, known or (), known_only=True)
+    )
     masks = codes == np.arange(codes.max() + 1)[:, None]
     num_rows = tuple(int(rows) for rows in masks.sum(axis=1))
 
@@ -211,7 +244,9 @@ def calibrate_by_group(
     small = np.array([_budget(alpha, rows, delta) < 0 for rows in num_rows])
     if known is not None and fallback == "pooled":
         own = jax.tree.map(lambda each, all_: jnp.where(small, all_, each), own, pooled)
-    names = tuple(name for name, is_small in zip(known or (), small, strict=known is not None) if is_small)
+    names = tuple(
+        name for name, is_small in zip(known or (), small, strict=known is not None) if is_small
+    )
     return GroupedThreshold(known, own, pooled, num_rows, alpha, delta, fallback, unseen, names)
 
 
@@ -234,19 +269,21 @@ def calibrate_table(
       nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1 `[n, m]`.
       alpha: Risk level in (0, 1).
-      groups: Name of the group of each query, `[n]`, such as a table's `group`; None where there are none.
+      groups: Name of the group of each query, `[n]`, such as a table's `group`; None where there
+        are none.
       tie_break: Optional second keys, uint32 `[n, m + 1]`, from `racer_jax.tie_break`.
       delta: As in `calibrate_by_group`.
       fallback: As in `calibrate_by_group`.
       unseen: As in `calibrate_by_group`.
 
     Returns:
-      The `GroupedThreshold`. `of` gives the threshold of each new query; tell the user of its `warning`.
+      The `GroupedThreshold`. `of` gives the threshold of each new query; tell the user of its
+      `warning`.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
-      ValueError: If shapes do not fit, a value is NaN or not 0/1, alpha or delta is outside (0, 1), or an option is
-        unknown.
+      ValueError: If shapes do not fit, a value is NaN or not 0/1, alpha or delta is outside (0, 1),
+        or an option is unknown.
 
     >>> nonconformity = jnp.arange(40.0).reshape(20, 2)
     >>> found = calibrate_table(nonconformity, jnp.ones((20, 1)), 0.1, ["a", "b"] * 10)

@@ -1,7 +1,7 @@
 """Routers: embeddings `[n, d]` to scores `[n, m]` in [0, 1].
 
-What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `routerdc`, `finetune` (with the encoder),
-`fit` (from a routing table).
+What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `routerdc`, `finetune`
+(with the encoder), `fit` (from a routing table).
 """
 
 from typing import TYPE_CHECKING

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
 
-# To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from before (scores,
-# checkpoints) is taken for what this code would make.
+# To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from
+# before (scores, checkpoints) is taken for what this code would make.
 DRAWS = 2
 
 
@@ -35,10 +35,15 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(f"{name} must have shape [n, d] with n, d >= 1, got {embeddings.shape}")
     if dim is not None and embeddings.shape[1] != dim:
-        raise ValueError(f"{name} must have {dim} columns, as the router was fitted on, got {embeddings.shape[1]}")
+        raise ValueError(
+            f"{name} must have {dim} columns, as the router was fitted on, got "
+            f"{embeddings.shape[1]}"
+        )
     if not is_traced(embeddings) and not bool(jnp.isfinite(embeddings).all()):
         bad = ~np.isfinite(np.asarray(embeddings, dtype=np.float64))
-        raise ValueError(f"{name} must be finite, got {np.asarray(embeddings)[bad][0]} at {first_bad(bad)}")
+        raise ValueError(
+            f"{name} must be finite, got {np.asarray(embeddings)[bad][0]} at {first_bad(bad)}"
+        )
     return embeddings
 
 
@@ -47,7 +52,8 @@ def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array
 
     Raises:
       TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
-      ValueError: If the shapes do not fit, a value is not finite, or `correct` holds anything but 0 and 1.
+      ValueError: If the shapes do not fit, a value is not finite, or `correct` holds anything but 0
+        and 1.
     """
     embeddings, correct = check_embeddings("embeddings", embeddings), as_binary("correct", correct)
     if correct.ndim != 2 or correct.shape[0] != embeddings.shape[0] or correct.shape[1] < 1:

@@ -1,11 +1,13 @@
 r"""The two contrastive losses of RouterDC (Chen et al., "RouterDC", NeurIPS 2024).
 
-Sample-LLM: a query is drawn to the K+ models that answered it best and away from the K- that answered it worst,
+Sample-LLM: a query is drawn to the K+ models that answered it best and away from the K- that
+answered it worst,
 
   L(x) = sum over positives p of -log( exp(z_p) / (exp(z_p) + sum over negatives q of exp(z_q)) ),
 
-with z the cosines of query and models over the temperature. Sample-sample: a query is drawn to another of its cluster
-and away from H of other clusters, by the same formula over cosines of queries.
+with z the cosines of query and models over the temperature. Sample-sample: a query is drawn to
+another of its cluster and away from H of other clusters, by the same formula over cosines of
+queries.
 """
 
 from typing import NamedTuple
@@ -41,7 +43,9 @@ class Contrast(NamedTuple):
     negative: jax.Array
 
 
-def contrast(scores: jax.Array, num_positive: int = 3, num_negative: int = 3, key: jax.Array | None = None) -> Contrast:
+def contrast(
+    scores: jax.Array, num_positive: int = 3, num_negative: int = 3, key: jax.Array | None = None
+) -> Contrast:
     """The best and the worst models of each query.
 
     Models with score 0 are never positives, models with a score above 0.5 never negatives.
@@ -50,7 +54,8 @@ def contrast(scores: jax.Array, num_positive: int = 3, num_negative: int = 3, ke
       scores: How well each model answered, in [0, 1]; graded or 0/1; floating `[b, m]`.
       num_positive: K+.
       num_negative: K-.
-      key: Breaks ties of the scores at random; without a key the earlier model counts as the better one.
+      key: Breaks ties of the scores at random; without a key the earlier model counts as the better
+        one.
 
     Returns:
       The two masks.
@@ -68,7 +73,8 @@ def contrast(scores: jax.Array, num_positive: int = 3, num_negative: int = 3, ke
     before |= (scores[:, :, None] == scores[:, None, :]) & (tie[:, :, None] > tie[:, None, :])
     rank = before.sum(axis=1)
     return Contrast(
-        positive=(rank < num_positive) & (scores > 0), negative=(rank >= m - num_negative) & (scores <= 0.5)
+        positive=(rank < num_positive) & (scores > 0),
+        negative=(rank >= m - num_negative) & (scores <= 0.5),
     )
 
 
@@ -93,7 +99,8 @@ class Neighbors(NamedTuple):
     Attributes:
       positive: int32 `[b]`.
       negative: int32 `[b, h]`.
-      valid: bool `[b]`; False where the batch has no other query of the cluster or fewer than h of other clusters.
+      valid: bool `[b]`; False where the batch has no other query of the cluster or fewer than h of
+        other clusters.
     """
 
     positive: jax.Array
@@ -125,10 +132,14 @@ def draw_neighbors(key: jax.Array, clusters: jax.Array, num_negative: int = 3) -
         negative.append(chosen)
         left = jnp.where(jnp.arange(b)[None, :] == chosen[:, None], -1, left)
     valid = partners.any(axis=1) & ((~same).sum(axis=1) >= num_negative)
-    return Neighbors(positive.astype(jnp.int32), jnp.stack(negative, axis=1).astype(jnp.int32), valid)
+    return Neighbors(
+        positive.astype(jnp.int32), jnp.stack(negative, axis=1).astype(jnp.int32), valid
+    )
 
 
-def sample_sample_loss(hidden: jax.Array, neighbors: Neighbors, temperature: float = 1.0) -> jax.Array:
+def sample_sample_loss(
+    hidden: jax.Array, neighbors: Neighbors, temperature: float = 1.0
+) -> jax.Array:
     """The sample-sample loss, a mean over the queries that have partners; 0 where none has.
 
     Args:

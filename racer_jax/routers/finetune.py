@@ -18,7 +18,13 @@ from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import Pooling, pool
 from racer_jax.routers.contrastive import contrast, sample_llm_loss
 from racer_jax.routers.report import holdout
-from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, check_clusters, check_targets, dual_contrastive_loss
+from racer_jax.routers.routerdc import (
+    RouterDC,
+    RouterDCConfig,
+    check_clusters,
+    check_targets,
+    dual_contrastive_loss,
+)
 from racer_jax.routers.runs import Resident, Run, train
 from racer_jax.routers.training import OptimizerConfig
 
@@ -28,14 +34,16 @@ class FinetuneConfig:
     """How an encoder and a RouterDC are trained together.
 
     Attributes:
-      router: Losses, temperature, clusters, batch size, share held out, and the optimizer, whose defaults are
-        RouterDC's: 1000 steps at a learning rate of 5e-5, no projection.
+      router: Losses, temperature, clusters, batch size, share held out, and the optimizer, whose
+        defaults are RouterDC's: 1000 steps at a learning rate of 5e-5, no projection.
       pooling: How the encoder's states become one vector: `"cls"` as in RouterDC, or `"mean"`.
       dropout: Whether the encoder trains under its dropout.
     """
 
     router: RouterDCConfig = field(
-        default_factory=lambda: RouterDCConfig(dim=None, optimizer=OptimizerConfig(learning_rate=5e-5))
+        default_factory=lambda: RouterDCConfig(
+            dim=None, optimizer=OptimizerConfig(learning_rate=5e-5)
+        )
     )
     pooling: Pooling = "cls"
     dropout: bool = True
@@ -57,8 +65,8 @@ def finetune(
 ) -> tuple[Model, RouterDC, Run]:
     """Trains encoder and router together; deterministic for a key.
 
-    Afterwards `TextEncoder(model, tokenizer, pooling=config.pooling, normalize=False)` gives the embeddings that the
-    router takes.
+    Afterwards `TextEncoder(model, tokenizer, pooling=config.pooling, normalize=False)` gives the
+    embeddings that the router takes.
 
     Args:
       key: A typed PRNG key.
@@ -67,9 +75,12 @@ def finetune(
       attention_mask: 1 for text and 0 for padding, `[n, t]`.
       correct: Whether each model of the pool got each query right, bool or 0/1 `[n, m]`.
       config: How they are trained; the defaults where None.
-      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the place of `correct`.
-      clusters: Cluster of each query, integers `[n]`; by k-means on the first embeddings where None.
-      questions: Optional integers `[n]`, equal for rows of the same question: those are held out together.
+      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the
+        place of `correct`.
+      clusters: Cluster of each query, integers `[n]`; by k-means on the first embeddings where
+        None.
+      questions: Optional integers `[n]`, equal for rows of the same question: those are held out
+        together.
       folder: Where checkpoints go, and are looked for; None for none.
       mesh: Devices to spread each batch over; None for the default device.
 
@@ -78,15 +89,22 @@ def finetune(
 
     Raises:
       TypeError: If an array is of the wrong kind.
-      ValueError: If shapes do not fit, a value is out of range, or the folder holds checkpoints of another run.
+      ValueError: If shapes do not fit, a value is out of range, or the folder holds checkpoints of
+        another run.
       ModuleNotFoundError: If clusters are needed and scikit-learn is not installed.
-      TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint stays.
+      TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint
+        stays.
     """
     config = config or FinetuneConfig()
     settings = config.router
     ids, mask = jnp.asarray(input_ids, jnp.int32), jnp.asarray(attention_mask, bool)
     right = as_binary("correct", correct)
-    if ids.ndim != 2 or ids.shape != mask.shape or right.ndim != 2 or right.shape[0] != ids.shape[0]:
+    if (
+        ids.ndim != 2
+        or ids.shape != mask.shape
+        or right.ndim != 2
+        or right.shape[0] != ids.shape[0]
+    ):
         raise ValueError(
             "input_ids and attention_mask must have one shape [n, t] where correct has [n, m], got "
             f"{ids.shape}, {mask.shape} and {right.shape}"
@@ -96,14 +114,18 @@ def finetune(
     router = RouterDC(model.config.hidden_size, right.shape[1], settings, rngs=nnx.Rngs(init_key))
     graph, params = nnx.split((model, router))
 
-    def hidden(model: Model, ids: jax.Array, mask: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def hidden(
+        model: Model, ids: jax.Array, mask: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
         return pool(model(ids, mask, key=key), mask, config.pooling, normalize=False)
 
     def embed(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """In blocks of a batch, so that no more is in memory than in a training step."""
         size = min(settings.batch_size, len(ids))
         padded = -(-len(ids) // size) * size
-        blocks = [jnp.resize(a, (padded, a.shape[1])).reshape(-1, size, a.shape[1]) for a in (ids, mask)]
+        blocks = [
+            jnp.resize(a, (padded, a.shape[1])).reshape(-1, size, a.shape[1]) for a in (ids, mask)
+        ]
         model = nnx.merge(graph, params)[0]
         out: jax.Array = jax.lax.map(lambda block: hidden(model, *block), tuple(blocks))
         return out.reshape(padded, -1)[: len(ids)]
@@ -121,7 +143,9 @@ def finetune(
         model, router = nnx.merge(graph, params)
         dropout_key, loss_key = jax.random.split(key)
         queries = router.hidden(hidden(model, ids, mask, dropout_key if config.dropout else None))
-        return dual_contrastive_loss(loss_key, queries, router.models[...], scores, groups, settings)
+        return dual_contrastive_loss(
+            loss_key, queries, router.models[...], scores, groups, settings
+        )
 
     def evaluate(params: Any) -> jax.Array:
         router = nnx.merge(graph, params)[1]
@@ -134,7 +158,10 @@ def finetune(
         params,
         loss,
         settings.optimizer.transformation(num_steps),
-        Resident(jax.tree.map(lambda array: array[~held], (ids, mask, scores, groups)), settings.batch_size),
+        Resident(
+            jax.tree.map(lambda array: array[~held], (ids, mask, scores, groups)),
+            settings.batch_size,
+        ),
         num_steps=num_steps,
         steps_per_round=settings.steps_per_round,
         evaluate=evaluate,

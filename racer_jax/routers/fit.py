@@ -54,14 +54,17 @@ class Fit(NamedTuple):
     report: TrainingReport | None
 
 
-def fit(key: jax.Array, table: RoutingTable, config: RouterConfig, encoder: Encoder | None = None) -> Fit:
+def fit(
+    key: jax.Array, table: RoutingTable, config: RouterConfig, encoder: Encoder | None = None
+) -> Fit:
     """Fits a router to a table; deterministic for a key.
 
     Args:
       key: A typed PRNG key.
       table: The training queries; rows of the same question are held out together.
       config: Which router: a `KNNConfig`, `MLPConfig` or `RouterDCConfig`.
-      encoder: Texts to embeddings; where None, hashed n-grams with a truncated SVD fitted on these texts.
+      encoder: Texts to embeddings; where None, hashed n-grams with a truncated SVD fitted on these
+        texts.
 
     Returns:
       The router of texts, and the report of its training.
@@ -72,9 +75,13 @@ def fit(key: jax.Array, table: RoutingTable, config: RouterConfig, encoder: Enco
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     if not isinstance(config, KNNConfig | MLPConfig | RouterDCConfig):
-        raise TypeError(f"config must be a KNNConfig, MLPConfig or RouterDCConfig, got {type(config).__name__}")
+        raise TypeError(
+            f"config must be a KNNConfig, MLPConfig or RouterDCConfig, got {type(config).__name__}"
+        )
     if table.missing is not None:
-        raise ValueError("table must have a result of every model for every query; see RoutingTable.complete")
+        raise ValueError(
+            "table must have a result of every model for every query; see RoutingTable.complete"
+        )
     encoder_key, router_key = jax.random.split(key)
     encoder = encoder or ReducedEncoder.fit(encoder_key, table.texts)
     embeddings = encoder.encode(table.texts)
@@ -85,5 +92,7 @@ def fit(key: jax.Array, table: RoutingTable, config: RouterConfig, encoder: Enco
     elif isinstance(config, MLPConfig):
         router, report = fit_mlp(router_key, embeddings, table.correct, config, table.question_ids)
     else:
-        router, report = fit_routerdc(router_key, embeddings, table.correct, config, questions=table.question_ids)
+        router, report = fit_routerdc(
+            router_key, embeddings, table.correct, config, questions=table.question_ids
+        )
     return Fit(TextRouter(encoder, router, tuple(table.models)), report)

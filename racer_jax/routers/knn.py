@@ -1,11 +1,13 @@
 r"""KNNR: a model's score is the share of the k nearest training queries it got right.
 
-Distance is cosine. The k-th largest similarity is the bar, and the rows above it enter as weights of one matrix product
-with `correct`. The similarities exist for one block of queries at a time, never as an n x n matrix.
+Distance is cosine. The k-th largest similarity is the bar, and the rows above it enter as weights
+of one matrix product with `correct`. The similarities exist for one block of queries at a time,
+never as an n x n matrix.
 
-Ties. Rows whose similarity equals the k-th one up to `TIE_TOLERANCE` (the rounding of a float32 inner product) share
-the remaining votes equally: the score is its mean over all ways to break the tie. So it depends neither on the order of
-the training rows nor on the size of the blocks, and duplicated training queries need no special care.
+Ties. Rows whose similarity equals the k-th one up to `TIE_TOLERANCE` (the rounding of a float32
+inner product) share the remaining votes equally: the score is its mean over all ways to break the
+tie. So it depends neither on the order of the training rows nor on the size of the blocks, and
+duplicated training queries need no special care.
 """
 
 from dataclasses import dataclass
@@ -40,7 +42,8 @@ def _similarities(queries: jax.Array, train: jax.Array) -> jax.Array:
 
 def _weights(similarities: jax.Array, k: int) -> jax.Array:
     """Votes of each training row, `[b, n]`: 1 for the nearest, equal shares of what is left for ties, k in all."""
-    # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row, 90 times slower.
+    # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row,
+    # 90 times slower.
     kth = lax.top_k(similarities, k)[0].min(axis=1, keepdims=True)
     above, reached = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
     # What is tied follows from two counts; as a third it makes them quick.
@@ -83,9 +86,13 @@ def neighbor_weights(queries: ArrayLike, train: ArrayLike, k: int) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("k", "block_size"))
-def _scores(queries: jax.Array, train: jax.Array, correct: jax.Array, k: int, block_size: int) -> jax.Array:
+def _scores(
+    queries: jax.Array, train: jax.Array, correct: jax.Array, k: int, block_size: int
+) -> jax.Array:
     def block(queries: jax.Array) -> jax.Array:
-        votes = jnp.matmul(_weights(_similarities(unit_rows(queries), train), k), correct, precision="highest")
+        votes = jnp.matmul(
+            _weights(_similarities(unit_rows(queries), train), k), correct, precision="highest"
+        )
         return jnp.clip(votes / k, 0, 1)
 
     n, d = queries.shape
@@ -104,22 +111,29 @@ def _check_k(k: int, n: int) -> None:
 
 @partial(jax.jit, static_argnames="k")
 def _held_out_losses(
-    queries: jax.Array, rows: jax.Array, train: jax.Array, correct: jax.Array, targets: jax.Array, k: int
+    queries: jax.Array,
+    rows: jax.Array,
+    train: jax.Array,
+    correct: jax.Array,
+    targets: jax.Array,
+    k: int,
 ) -> jax.Array:
     """Log-loss of each query, itself left out of its neighbours, `[b]`; `rows` are the places of the queries."""
     near = _similarities(queries, train)
     near = jnp.where(rows[:, None] == jnp.arange(train.shape[0])[None, :], -jnp.inf, near)
     right = jnp.matmul(_weights(near, k), correct, precision="highest")
-    p = (right + 0.5) / (k + 1)  # no score of 0 or 1, which a single surprise would make infinitely wrong
+    # no score of 0 or 1, which a single surprise would make infinitely wrong
+    p = (right + 0.5) / (k + 1)
     return -(targets * jnp.log(p) + (1 - targets) * jnp.log1p(-p)).mean(axis=1)
 
 
 def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: int = 512) -> int:
     """How many neighbours to ask, from the training queries alone, by leave-one-out and the one-standard-error rule.
 
-    Of 25, 50, 100, ... below the number of training queries, the largest k whose leave-one-out log-loss is within one
-    standard error of the best, that of the paired differences, query by query. Scores of few neighbours are noisy and
-    the noise reorders the models, which a vote pays for; so the smoothest router that the data do not speak against.
+    Of 25, 50, 100, ... below the number of training queries, the largest k whose leave-one-out
+    log-loss is within one standard error of the best, that of the paired differences, query by
+    query. Scores of few neighbours are noisy and the noise reorders the models, which a vote pays
+    for; so the smoothest router that the data do not speak against.
 
     Args:
       embeddings: Of the training queries, one row a question, floating `[n, d]`.
@@ -131,8 +145,8 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
 
     Raises:
       TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
-      ValueError: If the shapes do not fit, there are fewer than two queries, a value is not finite or not 0/1, or
-        `block_size` is less than 1.
+      ValueError: If the shapes do not fit, there are fewer than two queries, a value is not finite
+        or not 0/1, or `block_size` is less than 1.
 
     >>> import numpy as np
     >>> angle = np.repeat(np.arange(4), 30) * np.pi / 2  # four topics of 30 queries, one model for each
@@ -151,7 +165,9 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
     train, labels = unit_rows(embeddings), correct.astype(jnp.float32)
     blocks = [np.arange(start, min(start + block_size, num)) for start in range(0, num, block_size)]
     losses = [
-        np.concatenate([_held_out_losses(train[rows], rows, train, labels, labels[rows], k) for rows in blocks])
+        np.concatenate(
+            [_held_out_losses(train[rows], rows, train, labels, labels[rows], k) for rows in blocks]
+        )
         for k in candidates
     ]
     behind = np.array(losses) - min(losses, key=np.mean)
@@ -172,7 +188,11 @@ class KNNConfig:
     block_size: int = 512
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=("train", "correct"), meta_fields=("k", "block_size"))
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("train", "correct"),
+    meta_fields=("k", "block_size"),
+)
 @dataclass(frozen=True)
 class KNNR:
     """The k-nearest-neighbour router.
@@ -194,7 +214,9 @@ class KNNR:
     block_size: int = 512
 
     @classmethod
-    def fit(cls, embeddings: ArrayLike, correct: ArrayLike, k: int = 100, block_size: int = 512) -> "KNNR":
+    def fit(
+        cls, embeddings: ArrayLike, correct: ArrayLike, k: int = 100, block_size: int = 512
+    ) -> "KNNR":
         """Keeps the training queries; there is nothing to learn.
 
         Args:
@@ -204,8 +226,10 @@ class KNNR:
           block_size: Queries scored at once, at least 1.
 
         Raises:
-          TypeError: If embeddings are not floating, `correct` neither boolean nor numeric, or k not an integer.
-          ValueError: If the shapes do not fit, a value is not finite or not 0/1, or k is not between 1 and n.
+          TypeError: If embeddings are not floating, `correct` neither boolean nor numeric, or k not
+            an integer.
+          ValueError: If the shapes do not fit, a value is not finite or not 0/1, or k is not
+            between 1 and n.
         """
         embeddings, correct = check_training(embeddings, correct)
         _check_k(k, embeddings.shape[0])
@@ -228,5 +252,7 @@ class KNNR:
         """
         queries = check_embeddings("embeddings", embeddings, self.train.shape[1])
         block_size = min(self.block_size, queries.shape[0])
-        scores: jax.Array = _scores(queries.astype(jnp.float32), self.train, self.correct, self.k, block_size)
+        scores: jax.Array = _scores(
+            queries.astype(jnp.float32), self.train, self.correct, self.k, block_size
+        )
         return scores

@@ -47,11 +47,15 @@ class MLPConfig:
     max_epochs: int = 40
     patience: int = 5
     holdout: float = 0.125
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-4, weight_decay=0.1))
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=3e-4, weight_decay=0.1)
+    )
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {self.hidden}")
+            raise ValueError(
+                f"hidden must hold at least one width, each at least 1, got {self.hidden}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not self.input_scale > 0:
@@ -74,12 +78,16 @@ class MLPR(nnx.Module):
       rngs: Draws the initial weights.
     """
 
-    def __init__(self, dim: int, num_models: int, hidden: Sequence[int], dropout: float, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, dim: int, num_models: int, hidden: Sequence[int], dropout: float, *, rngs: nnx.Rngs
+    ) -> None:
         widths = [dim, *hidden, num_models]
         initial = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         self.mean = Standardizer(jnp.zeros(dim))
         self.scale = Standardizer(jnp.ones(dim))
-        self.layers = nnx.List([Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)])
+        self.layers = nnx.List(
+            [Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)]
+        )
         self.dropout = dropout
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
@@ -94,9 +102,14 @@ class MLPR(nnx.Module):
         """What each hidden layer drops with, for a batch of so many rows: uint32 `[w]` each, empty without dropout."""
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
-        return [dropout_words(k, num_rows * a.out_features, self.dropout) for k, a in zip(keys, hidden, strict=True)]
+        return [
+            dropout_words(k, num_rows * a.out_features, self.dropout)
+            for k, a in zip(keys, hidden, strict=True)
+        ]
 
-    def logits_of_standardized(self, x: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
+    def logits_of_standardized(
+        self, x: jax.Array, noise: Sequence[jax.Array] | None = None
+    ) -> jax.Array:
         """The layers by themselves, under dropout where there is noise: training standardises all rows once."""
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
@@ -117,7 +130,9 @@ class MLPR(nnx.Module):
           TypeError: If embeddings are not floating.
           ValueError: If the shape does not fit, or a value is not finite.
         """
-        return jax.nn.sigmoid(self.logits(check_embeddings("embeddings", embeddings, self.mean.shape[0])))
+        return jax.nn.sigmoid(
+            self.logits(check_embeddings("embeddings", embeddings, self.mean.shape[0]))
+        )
 
 
 def _new(key: jax.Array, dim: int, num_models: int, config: MLPConfig) -> MLPR:
@@ -183,7 +198,8 @@ def fit_mlp(
       embeddings: Floating `[n, d]`.
       correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
       config: How it is built and trained; the defaults where None.
-      questions: Optional integers `[n]`, equal for rows of the same question: those are held out together.
+      questions: Optional integers `[n]`, equal for rows of the same question: those are held out
+        together.
 
     Returns:
       The router and the report of its training.
@@ -211,6 +227,8 @@ def fit_mlps(
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)
     x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
-    train, held = split_rows(first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions)
+    train, held = split_rows(
+        first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions
+    )
     abstract = _abstract(x.shape[1], y.shape[1], config)
     return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))

@@ -4,8 +4,8 @@ Each model has a slope a and an intercept b, fitted by maximum likelihood:
 
   P(model m is right | x) = sigmoid(a_m logit(s(x, m)) + b_m).
 
-The targets are Platt's, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that a model that is always right on the validation
-data, or never, gets a finite answer.
+The targets are Platt's, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that a model that is always right
+on the validation data, or never, gets a finite answer.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ from jax.typing import ArrayLike
 from racer_jax.core.checks import as_binary, check_scores
 from racer_jax.routers.base import Router
 
-# Scores of exactly 0 or 1, which a k-NN router gives, have no logit; they are read as this far inside.
+# Scores of exactly 0 or 1, which a k-NN router gives, have no logit; they are read as this far
+# inside.
 _MARGIN = 1e-3
-# Pulls the slope to 1, by so much as this many queries would: it decides where the scores do not vary.
+# Pulls the slope to 1, by so much as this many queries would: it decides where the scores do not
+# vary.
 _RIDGE = 1e-2
 _NUM_STEPS = 50
 _Carry: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
@@ -52,7 +54,10 @@ def _fit_one(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         w = p * (1 - p)
         haa, hab, hbb = (w * z * z).sum() + _RIDGE + damping, (w * z).sum(), w.sum() + damping
         determinant = haa * hbb - hab * hab
-        new_a, new_b = a - (hbb * ga - hab * gb) / determinant, b - (haa * gb - hab * ga) / determinant
+        new_a, new_b = (
+            a - (hbb * ga - hab * gb) / determinant,
+            b - (haa * gb - hab * ga) / determinant,
+        )
         better = loss(new_a, new_b) <= loss(a, b)
         damping = jnp.where(better, damping / 10, damping * 10 + 1e-3)
         return (jnp.where(better, new_a, a), jnp.where(better, new_b, b), damping), None
@@ -94,7 +99,8 @@ class Platt:
         check_scores(scores)
         if scores.ndim != 2 or scores.shape != right.shape or scores.shape[0] < 1:
             raise ValueError(
-                f"scores and correct must have the same shape [n, m] with n >= 1, got {scores.shape} and {right.shape}"
+                f"scores and correct must have the same shape [n, m] with n >= 1, got "
+                f"{scores.shape} and {right.shape}"
             )
         return cls(*jax.vmap(_fit_one, in_axes=1)(_logit(scores), right))
 
@@ -108,7 +114,9 @@ class Platt:
         scores = jnp.asarray(scores)
         check_scores(scores)
         if scores.ndim != 2 or scores.shape[1] != self.slope.shape[0]:
-            raise ValueError(f"scores must have shape [n, {self.slope.shape[0]}], got {scores.shape}")
+            raise ValueError(
+                f"scores must have shape [n, {self.slope.shape[0]}], got {scores.shape}"
+            )
         return jax.nn.sigmoid(self.slope[None] * _logit(scores) + self.intercept[None])
 
 

@@ -29,7 +29,11 @@ class TrainingDivergedError(ValueError):
     """
 
     def __init__(self, step: int, checkpoint: str | None = None) -> None:
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written"
+        kept = (
+            f"the last good checkpoint is {checkpoint}"
+            if checkpoint
+            else "no checkpoint was written"
+        )
         super().__init__(f"training stopped: loss or gradient not finite at step {step}; {kept}")
         self.step = step
         self.checkpoint = checkpoint
@@ -60,14 +64,17 @@ class TrainingReport:
     problems: tuple[str, ...]
 
 
-def holdout(key: jax.Array, num_rows: int, share: float, questions: ArrayLike | None = None) -> np.ndarray:
+def holdout(
+    key: jax.Array, num_rows: int, share: float, questions: ArrayLike | None = None
+) -> np.ndarray:
     """Which rows are held out, bool `[n]`; rows of the same question always together.
 
     Args:
       key: A typed PRNG key.
       num_rows: Rows in all, at least 2.
       share: Share of the questions, in (0, 1).
-      questions: Integers `[n]`, equal for rows of the same question; None where every row is its own.
+      questions: Integers `[n]`, equal for rows of the same question; None where every row is its
+        own.
 
     Raises:
       ValueError: If there are fewer than two questions, or `questions` has another length.
@@ -99,7 +106,9 @@ def routing_accuracy(scores: ArrayLike, correct: ArrayLike) -> float:
     return float(np.take_along_axis(correct, scores.argmax(axis=1)[:, None], axis=1).mean())
 
 
-def report_training(fitted: Fitted, held_scores: np.ndarray, held_correct: np.ndarray) -> TrainingReport:
+def report_training(
+    fitted: Fitted, held_scores: np.ndarray, held_correct: np.ndarray
+) -> TrainingReport:
     """The report of one run, from what it gave back and its scores on the held-out rows.
 
     Raises:
@@ -115,11 +124,13 @@ def report_training(fitted: Fitted, held_scores: np.ndarray, held_correct: np.nd
     problems = []
     if spread < CONSTANT_SPREAD:
         problems.append(
-            f"constant router: held-out scores vary by {spread:.2g} at most, so every query gets the same answer"
+            f"constant router: held-out scores vary by {spread:.2g} at most, so every query gets "
+            "the same answer"
         )
     if held_correct.shape[1] > 1 and accuracy < best_single:
         problems.append(
-            f"worse than a constant: held-out accuracy {accuracy:.3f}, that of the best single model {best_single:.3f}"
+            f"worse than a constant: held-out accuracy {accuracy:.3f}, that of the best single "
+            f"model {best_single:.3f}"
         )
     return TrainingReport(
         num_steps=int(np.isfinite(losses).sum()),
@@ -146,7 +157,11 @@ def first_of(keys: jax.Array, number: int) -> jax.Array:
 
 
 def split_rows(
-    key: jax.Array, arrays: tuple[jax.Array, ...], share: float, batch_size: int, questions: ArrayLike | None = None
+    key: jax.Array,
+    arrays: tuple[jax.Array, ...],
+    share: float,
+    batch_size: int,
+    questions: ArrayLike | None = None,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The rows to train on and the rows held out, of every array.
 
@@ -155,11 +170,14 @@ def split_rows(
     """
     held = holdout(key, len(arrays[0]), share, questions)
     if not 1 <= batch_size <= (left := int((~held).sum())):
-        raise ValueError(f"batch_size must be at most the {left} rows left to train on, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be at most the {left} rows left to train on, got {batch_size}"
+        )
     return take(arrays, np.flatnonzero(~held)), take(arrays, np.flatnonzero(held))
 
 
-# A router's state, the result of its run without the parameters, and its scores of the held-out rows.
+# A router's state, the result of its run without the parameters, and its scores of the held-out
+# rows.
 _Trained = tuple[Any, Fitted, jax.Array]
 
 
@@ -196,7 +214,9 @@ def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
         part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
         return part(keys, arrays, held)
 
-    return jax.jit(spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options())
+    return jax.jit(
+        spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options()
+    )
 
 
 def fit_over_keys(
@@ -212,7 +232,8 @@ def fit_over_keys(
     Args:
       keys: Typed PRNG keys `[s]`.
       arrays: What is trained on.
-      fit: `fit(key, arrays, config)`, pure: the state of a router, and the result of its run without the parameters.
+      fit: `fit(key, arrays, config)`, pure: the state of a router, and the result of its run
+        without the parameters.
       config: Hashable.
       abstract: A router whose structure is that of the result.
       held: Embeddings and 0/1 correctness of the held-out rows.
@@ -222,14 +243,22 @@ def fit_over_keys(
     """
     # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
     keys = _fold_in(keys, 1)
-    # As many devices as there are seeds to keep busy; the last seed fills up where they do not come out even.
+    # As many devices as there are seeds to keep busy; the last seed fills up where they do not come
+    # out even.
     devices = jax.local_devices()[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
-    filled = keys[np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)]
+    filled = keys[
+        np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)
+    ]
     graph = nnx.graphdef(abstract)
     given = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
-    states, fits, scores = jax.tree.map(np.asarray, _compiled(mesh)(*given, fit=fit, config=config, graph=graph))
-    routers = [nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states)) for i in range(len(keys))]
+    states, fits, scores = jax.tree.map(
+        np.asarray, _compiled(mesh)(*given, fit=fit, config=config, graph=graph)
+    )
+    routers = [
+        nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states))
+        for i in range(len(keys))
+    ]
     reports = [
         report_training(jax.tree.map(lambda a, i=i: a[i], fits), scores[i], np.asarray(held[1]))
         for i in range(len(keys))

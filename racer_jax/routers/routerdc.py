@@ -1,9 +1,10 @@
 r"""RouterDC: one learned vector for each model; a model's score is the cosine of its vector with the query's.
 
-Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear projection, or together with
-the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes a score matters: `sigmoid(cosine / temperature)`,
-or a `softmax` over the models. With seven models the largest softmax score is about .23, so that the null model, at one
-minus it, wins every query: prefer `sigmoid`.
+Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear
+projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes
+a score matters: `sigmoid(cosine / temperature)`, or a `softmax` over the models. With seven models
+the largest softmax score is about .23, so that the null model, at one minus it, wins every query:
+prefer `sigmoid`.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_scores
 from racer_jax.routers.base import check_embeddings, check_training
-from racer_jax.routers.contrastive import contrast, cosines, draw_neighbors, sample_llm_loss, sample_sample_loss
+from racer_jax.routers.contrastive import (
+    contrast,
+    cosines,
+    draw_neighbors,
+    sample_llm_loss,
+    sample_sample_loss,
+)
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
@@ -37,7 +44,8 @@ class RouterDCConfig:
       temperature: Divides the cosines, in training and in scoring.
       num_positive: K+, models that pull a query.
       num_negative: K-, models that push it away.
-      random_ties: Whether models of equal score are ordered at random in every batch, or by their place in the pool.
+      random_ties: Whether models of equal score are ordered at random in every batch, or by their
+        place in the pool.
       num_clusters: Clusters of queries, where none are given.
       num_cluster_negatives: H, queries of other clusters that push a query away.
       cluster_weight: Weight of the sample-sample loss; 0 for none.
@@ -70,7 +78,9 @@ class RouterDCConfig:
 
     def __post_init__(self) -> None:
         if self.probability not in PROBABILITIES:
-            raise ValueError(f"probability must be one of {PROBABILITIES}, got {self.probability!r}")
+            raise ValueError(
+                f"probability must be one of {PROBABILITIES}, got {self.probability!r}"
+            )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         if self.cluster_weight < 0:
@@ -102,10 +112,14 @@ class RouterDC(nnx.Module):
       rngs: Draws the initial weights.
     """
 
-    def __init__(self, dim: int, num_models: int, config: RouterDCConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, dim: int, num_models: int, config: RouterDCConfig, *, rngs: nnx.Rngs
+    ) -> None:
         width = dim if config.dim is None else config.dim
         self.projection = None if config.dim is None else nnx.Linear(dim, width, rngs=rngs)
-        self.models = nnx.Param(_INITIAL_DEVIATION * jax.random.normal(rngs.params(), (num_models, width)))
+        self.models = nnx.Param(
+            _INITIAL_DEVIATION * jax.random.normal(rngs.params(), (num_models, width))
+        )
         self.dim = dim
         self.probability = config.probability
         self.temperature = config.temperature
@@ -133,7 +147,11 @@ class RouterDC(nnx.Module):
           ValueError: If the shape does not fit, or a value is not finite.
         """
         logits = self.logits(check_embeddings("embeddings", embeddings, self.dim))
-        return jax.nn.sigmoid(logits) if self.probability == "sigmoid" else jax.nn.softmax(logits, axis=-1)
+        return (
+            jax.nn.sigmoid(logits)
+            if self.probability == "sigmoid"
+            else jax.nn.softmax(logits, axis=-1)
+        )
 
 
 def dual_contrastive_loss(
@@ -159,7 +177,9 @@ def dual_contrastive_loss(
     """
     tie_key, neighbor_key = jax.random.split(key)
     logits = cosines(hidden, models) / config.temperature
-    pairs = contrast(scores, config.num_positive, config.num_negative, tie_key if config.random_ties else None)
+    pairs = contrast(
+        scores, config.num_positive, config.num_negative, tie_key if config.random_ties else None
+    )
     loss = sample_llm_loss(logits, pairs)
     if config.cluster_weight == 0:
         return loss
@@ -186,13 +206,19 @@ def cluster_queries(key: jax.Array, embeddings: ArrayLike, num_clusters: int = 5
         from sklearn.cluster import KMeans
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "clusters by k-means need scikit-learn: pip install 'racer-jax[clusters]', or pass clusters of your own"
+            "clusters by k-means need scikit-learn: pip install 'racer-jax[clusters]', or pass "
+            "clusters of your own"
         ) from error
     embeddings = check_embeddings("embeddings", embeddings)
     if not 1 <= num_clusters <= embeddings.shape[0]:
-        raise ValueError(f"num_clusters must be between 1 and the {embeddings.shape[0]} queries, got {num_clusters}")
+        raise ValueError(
+            f"num_clusters must be between 1 and the {embeddings.shape[0]} queries, got "
+            f"{num_clusters}"
+        )
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    labels = KMeans(num_clusters, n_init=4, random_state=seed).fit_predict(np.asarray(embeddings, np.float32))
+    labels = KMeans(num_clusters, n_init=4, random_state=seed).fit_predict(
+        np.asarray(embeddings, np.float32)
+    )
     return np.asarray(labels, np.int32)
 
 
@@ -208,7 +234,9 @@ def _fit(key: jax.Array, arrays: Any, config: RouterDCConfig) -> tuple[Any, Fitt
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         x, scores, clusters = batch
         router = nnx.merge(graph, params)
-        return dual_contrastive_loss(key, router.hidden(x), router.models[...], scores, clusters, config)
+        return dual_contrastive_loss(
+            key, router.hidden(x), router.models[...], scores, clusters, config
+        )
 
     def evaluate(params: Any) -> jax.Array:
         pairs = contrast(held_scores, config.num_positive, config.num_negative)
@@ -246,9 +274,11 @@ def fit_routerdc(
       embeddings: Floating `[n, d]`.
       correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
       config: How it is built and trained; the defaults where None.
-      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the place of `correct`.
+      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the
+        place of `correct`.
       clusters: Cluster of each query, integers `[n]`; by k-means where None.
-      questions: Optional integers `[n]`, equal for rows of the same question: those are held out together.
+      questions: Optional integers `[n]`, equal for rows of the same question: those are held out
+        together.
 
     Returns:
       The router and the report of its training.
@@ -260,7 +290,13 @@ def fit_routerdc(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     routers, reports = fit_routerdcs(
-        key[None], embeddings, correct, config, graded=graded, clusters=clusters, questions=questions
+        key[None],
+        embeddings,
+        correct,
+        config,
+        graded=graded,
+        clusters=clusters,
+        questions=questions,
     )
     return routers[0], reports[0]
 
@@ -284,7 +320,9 @@ def fit_routerdcs(
     scores = check_targets(right, graded)
     groups = check_clusters(first_of(keys, 2), x, config, clusters)
     arrays = (x.astype(jnp.float32), scores, groups, right)
-    train, held = split_rows(first_of(keys, 0), arrays, config.holdout, config.batch_size, questions)
+    train, held = split_rows(
+        first_of(keys, 0), arrays, config.holdout, config.batch_size, questions
+    )
     abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], scores.shape[1], config))
     return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[3]))
 
@@ -301,7 +339,9 @@ def check_targets(correct: jax.Array, graded: ArrayLike | None) -> jax.Array:
     graded = jnp.asarray(graded)
     check_scores(graded)
     if graded.shape != correct.shape:
-        raise ValueError(f"graded must have the shape of correct, {correct.shape}, got {graded.shape}")
+        raise ValueError(
+            f"graded must have the shape of correct, {correct.shape}, got {graded.shape}"
+        )
     return graded.astype(jnp.float32)
 
 

@@ -1,7 +1,8 @@
 """Long training: rounds of steps in one jitted scan each, a checkpoint after every round, one device or many.
 
-A checkpoint is one safetensors file with its description as JSON in the header, written beside and moved into place. A
-run that finds checkpoints of its own goes on from the newest, and ends bit for bit where it would have ended anyway.
+A checkpoint is one safetensors file with its description as JSON in the header, written beside and
+moved into place. A run that finds checkpoints of its own goes on from the newest, and ends bit for
+bit where it would have ended anyway.
 """
 
 import hashlib
@@ -50,8 +51,9 @@ class Streamed(NamedTuple):
     """Data that comes batch by batch.
 
     Attributes:
-      batch: Function of the number of a step to its batch, a pytree of NumPy arrays `[batch_size, ...]`. Always the
-        same for a step, so that a resumed run sees what it would have seen.
+      batch: Function of the number of a step to its batch, a pytree of NumPy arrays
+        `[batch_size, ...]`. Always the same for a step, so that a resumed run sees what it would
+        have seen.
       batch_size: Rows of a batch.
     """
 
@@ -92,13 +94,18 @@ class Run(NamedTuple):
 
 
 def _named(state: RunState) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
 
 
 def _identity(key: jax.Array, state: RunState, settings: dict[str, Any]) -> str:
     """A hash of what must be equal for a checkpoint to belong to a run."""
     shapes = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in _named(state).items()}
-    text = json.dumps([DRAWS, shapes, settings, jax.random.key_data(key).tolist()], sort_keys=True, default=str)
+    text = json.dumps(
+        [DRAWS, shapes, settings, jax.random.key_data(key).tolist()], sort_keys=True, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -161,11 +168,13 @@ def train(
     Args:
       key: A typed PRNG key.
       params: Parameters to start from.
-      loss: `loss(params, batch, key)`, a scalar; a mean over the rows of the batch, if several devices are to share it.
+      loss: `loss(params, batch, key)`, a scalar; a mean over the rows of the batch, if several
+        devices are to share it.
       optimizer: An Optax transformation.
       batches: Data on the device, or batch by batch.
       num_steps: Steps in all.
-      steps_per_round: Steps in one jitted scan; after each round comes a checkpoint and an evaluation.
+      steps_per_round: Steps in one jitted scan; after each round comes a checkpoint and an
+        evaluation.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are given back.
       folder: Where checkpoints go; None for none.
       mesh: Devices to spread the rows of each batch over, one axis; None for the default device.
@@ -175,16 +184,19 @@ def train(
       The result.
 
     Raises:
-      ValueError: If a number is out of range, rows cannot be spread evenly over the devices, or the folder holds
-        checkpoints of another run.
-      TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint stays.
+      ValueError: If a number is out of range, rows cannot be spread evenly over the devices, or the
+        folder holds checkpoints of another run.
+      TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint
+        stays.
     """
     for name, value in (("num_steps", num_steps), ("steps_per_round", steps_per_round)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     num_devices = 1 if mesh is None else mesh.size
     if batches.batch_size % num_devices:
-        raise ValueError(f"batch_size must be a multiple of the {num_devices} devices, got {batches.batch_size}")
+        raise ValueError(
+            f"batch_size must be a multiple of the {num_devices} devices, got {batches.batch_size}"
+        )
     batch_key, step_key = jax.random.split(key)
     state = RunState(
         start(params, optimizer),
@@ -192,19 +204,24 @@ def train(
         params if evaluate is not None else (),
         jnp.full(num_steps, jnp.nan, jnp.float32),
     )
-    identity = _identity(key, state, {"settings": settings, "num_steps": num_steps, "batch": batches.batch_size})
+    identity = _identity(
+        key, state, {"settings": settings, "num_steps": num_steps, "batch": batches.batch_size}
+    )
     checkpoint, resumed_at = None, 0
     if folder is not None and (found := load_checkpoint(Path(folder), state, identity)) is not None:
         state, checkpoint = found
         resumed_at = int(state.train.step)
-    # A round takes its state over, so that two of them are never in memory; the caller's parameters are not among it.
+    # A round takes its state over, so that two of them are never in memory; the caller's parameters
+    # are not among it.
     state = jax.tree.map(jnp.copy, state)
     rows = None if mesh is None else NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     if mesh is not None:
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     round_ = _round(step_key, loss, optimizer, batches, evaluate, rows)
 
-    with tqdm(total=num_steps, initial=resumed_at, unit="step", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=num_steps, initial=resumed_at, unit="step", disable=not sys.stderr.isatty()
+    ) as bar:
         for first in range(resumed_at, num_steps, steps_per_round):
             count = min(steps_per_round, num_steps - first)
             if isinstance(batches, Resident):
@@ -216,12 +233,16 @@ def train(
                 inputs = jax.tree.map(lambda *arrays: np.stack(arrays), *steps)
                 state = round_(state, inputs, None)
             if (failed_at := int(state.train.failed_at)) >= 0:
-                raise TrainingDivergedError(failed_at, None if checkpoint is None else str(checkpoint))
+                raise TrainingDivergedError(
+                    failed_at, None if checkpoint is None else str(checkpoint)
+                )
             if folder is not None:
                 checkpoint = save_checkpoint(Path(folder), state, identity)
             bar.update(count)
             per_second = (bar.format_dict["rate"] or 0) * batches.batch_size
-            bar.set_postfix_str(f"loss {float(state.losses[first + count - 1]):.4f}, {per_second:.0f} rows/s")
+            bar.set_postfix_str(
+                f"loss {float(state.losses[first + count - 1]):.4f}, {per_second:.0f} rows/s"
+            )
     best = evaluate is not None and bool(jnp.isfinite(state.best_value))
     return Run(
         params=state.best_params if best else state.train.params,
@@ -255,7 +276,9 @@ def _round(
             return RunState(train, state.best_value, state.best_params, all_losses)
         value = evaluate(train.params).astype(jnp.float32)
         better = value < state.best_value
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), train.params, state.best_params)
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), train.params, state.best_params
+        )
         return RunState(train, jnp.where(better, value, state.best_value), best, all_losses)
 
     return jax.jit(round_, donate_argnums=0, compiler_options=compiler_options())

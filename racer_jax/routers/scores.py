@@ -21,7 +21,8 @@ class Scores:
 
     Raises:
       TypeError: If the values are not floating.
-      ValueError: If there is no query or model, a value is not finite or outside [0, 1], or the names do not fit.
+      ValueError: If there is no query or model, a value is not finite or outside [0, 1], or the
+        names do not fit.
 
     >>> Scores(np.array([[0.25, 0.75]]), ["small", "large"]).of("large").tolist()
     [0.75]

@@ -1,8 +1,9 @@
 """Training: one jitted scan where the data fits, the same steps in checkpointed rounds where it does not.
 
-A step is a function of the state, a batch and a key, and step i uses `fold_in(key, i)` alone. So a run that was killed
-and resumed from its last checkpoint is the same run, bit for bit. A loss or gradient that is not finite changes
-nothing: the parameters stay those of the last good step, whose number is kept.
+A step is a function of the state, a batch and a key, and step i uses `fold_in(key, i)` alone. So a
+run that was killed and resumed from its last checkpoint is the same run, bit for bit. A loss or
+gradient that is not finite changes nothing: the parameters stay those of the last good step, whose
+number is kept.
 """
 
 import functools
@@ -85,7 +86,8 @@ class TrainState(NamedTuple):
       step: Number of steps taken, int32.
       params: Parameters, a pytree.
       opt_state: State of the optimizer.
-      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was none.
+      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was
+        none.
     """
 
     step: jax.Array
@@ -108,10 +110,13 @@ def all_finite(tree: Any) -> jax.Array:
     def finite(array: jax.Array) -> jax.Array:
         kind = np.dtype(f"int{8 * array.dtype.itemsize}")
         infinity = np.asarray(np.inf, array.dtype).view(kind)
-        # Without its sign bit a float orders as the integer of the same bits, and what is not finite comes last.
-        magnitudes = lax.bitcast_convert_type(jnp.atleast_1d(array), kind) & kind.type(np.iinfo(kind).max)
-        # Parts side by side in one reduction run on vectors; a CPU takes five times as long over a single one. They may
-        # overlap.
+        # Without its sign bit a float orders as the integer of the same bits, and what is not
+        # finite comes last.
+        magnitudes = lax.bitcast_convert_type(jnp.atleast_1d(array), kind) & kind.type(
+            np.iinfo(kind).max
+        )
+        # Parts side by side in one reduction run on vectors; a CPU takes five times as long over a
+        # single one. They may overlap.
         axis = int(np.argmax(magnitudes.shape))
         num = magnitudes.shape[axis]
         size = -(-num // _PARTS)
@@ -121,7 +126,9 @@ def all_finite(tree: Any) -> jax.Array:
         found: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
         return found
 
-    found: jax.Array = functools.reduce(jnp.logical_and, map(finite, jax.tree.leaves(tree)), jnp.bool_(True))
+    found: jax.Array = functools.reduce(
+        jnp.logical_and, map(finite, jax.tree.leaves(tree)), jnp.bool_(True)
+    )
     return found
 
 
@@ -138,7 +145,8 @@ def update(
       optimizer: An Optax transformation.
 
     Returns:
-      The new state and the loss, float32. Where loss or gradient are not finite, or once were, only `step` moves on.
+      The new state and the loss, float32. Where loss or gradient are not finite, or once were, only
+      `step` moves on.
     """
     value, grads = jax.value_and_grad(loss)(state.params, batch, noise)
     finite = all_finite((value, grads))
@@ -148,8 +156,8 @@ def update(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    # Not a selection: with one, XLA on a CPU makes the optimizer's new state twice and copies the old one. (vmap makes
-    # it one all the same.)
+    # Not a selection: with one, XLA on a CPU makes the optimizer's new state twice and copies the
+    # old one. (vmap makes it one all the same.)
     params, opt_state = lax.cond(good, taken, lambda *old: old, state.params, state.opt_state)
     failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
@@ -158,9 +166,10 @@ def update(
 def permutation(key: jax.Array, num: int) -> jax.Array:
     """A random order of 0..num - 1, int32 `[num]`.
 
-    Random words whose last bits hold the position are sorted, so that no second array moves along: on a CPU several
-    times as fast as `jax.random.permutation`. Equal random bits keep the order from before, so sorting is repeated with
-    fresh ones until a pair that was equal in every round is less likely than `1 / num`.
+    Random words whose last bits hold the position are sorted, so that no second array moves along:
+    on a CPU several times as fast as `jax.random.permutation`. Equal random bits keep the order
+    from before, so sorting is repeated with fresh ones until a pair that was equal in every round
+    is less likely than `1 / num`.
     """
     position_bits = (num - 1).bit_length()
     mask = np.uint32(2**position_bits - 1)
@@ -189,7 +198,8 @@ def batch_indices(
       batch_size: Rows of a batch, at most `num_rows`.
       first_step: Number of the first step, int32, may be traced.
       num_steps: How many steps.
-      num_epochs: How many epochs these steps touch at most, where the caller knows; as many as they can where None.
+      num_epochs: How many epochs these steps touch at most, where the caller knows; as many as they
+        can where None.
 
     Returns:
       int32 `[num_steps, batch_size]`; the same for a step whichever call asks for it.
@@ -198,7 +208,9 @@ def batch_indices(
       ValueError: If a batch is larger than the data.
     """
     if not 1 <= batch_size <= num_rows:
-        raise ValueError(f"batch_size must be between 1 and the number of rows, {num_rows}, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be between 1 and the number of rows, {num_rows}, got {batch_size}"
+        )
     needed = num_steps * batch_size
     first_row = jnp.asarray(first_step, jnp.int32) * batch_size
     first_epoch = first_row // num_rows
@@ -210,7 +222,9 @@ def batch_indices(
         return permutation(jax.random.fold_in(key, e), num_rows)
 
     rows = jax.vmap(epoch)(epochs).reshape(-1)
-    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (needed,)).reshape(num_steps, batch_size)
+    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (needed,)).reshape(
+        num_steps, batch_size
+    )
 
 
 def take(data: Any, indices: jax.Array | np.ndarray) -> Any:
@@ -224,10 +238,13 @@ class Fitted(NamedTuple):
 
     Attributes:
       params: The parameters of the best evaluation; without evaluation, the last ones.
-      losses: Loss of each step, float32 `[num_rounds, steps_per_round]`; NaN where training had stopped.
-      evaluations: Held-out loss after each round, float32 `[num_rounds]`; NaN where training had stopped.
+      losses: Loss of each step, float32 `[num_rounds, steps_per_round]`; NaN where training had
+        stopped.
+      evaluations: Held-out loss after each round, float32 `[num_rounds]`; NaN where training had
+        stopped.
       best_round: The round whose parameters were kept, int32.
-      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was none.
+      failed_at: The first step whose loss or gradient was not finite, int32; -1 where there was
+        none.
     """
 
     params: Params
@@ -264,19 +281,21 @@ def fit_in_memory(
       num_rounds: Rounds at most.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
       patience: Rounds without improvement after which training stops; None to use all rounds.
-      draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a whole round at once,
-        which takes a CPU a tenth of the time. The key itself where not given.
+      draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a
+        whole round at once, which takes a CPU a tenth of the time. The key itself where not given.
 
     Returns:
       The result of the run.
     """
-    # The keys go into the scan as numbers: under vmap the `cond` below selects among what its branches read, which
-    # JAX's check of key reuse counts as a use.
+    # The keys go into the scan as numbers: under vmap the `cond` below selects among what its
+    # branches read, which JAX's check of key reuse counts as a use.
     numbers = jax.random.key_data(jax.random.split(key))
     num_rows = jax.tree.leaves(data)[0].shape[0]
     needed = steps_per_round * batch_size
     # The first row of a round in its epoch is known here, the round only later.
-    num_epochs = max(-(-(number * needed % num_rows + needed) // num_rows) for number in range(num_rounds))
+    num_epochs = max(
+        -(-(number * needed % num_rows + needed) // num_rows) for number in range(num_rounds)
+    )
 
     def wrapped(number: jax.Array) -> jax.Array:
         typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
@@ -294,9 +313,13 @@ def fit_in_memory(
         round: jax.Array
         params: Params
 
-    def run(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+    def run(
+        carry: tuple[TrainState, Best], number: jax.Array
+    ) -> tuple[tuple[TrainState, Best], Any]:
         state, best = carry
-        indices = batch_indices(wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round, num_epochs)
+        indices = batch_indices(
+            wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round, num_epochs
+        )
         noise = jax.vmap(noise_of)(state.step + jnp.arange(steps_per_round, dtype=jnp.int32))
         state, losses = lax.scan(step, state, (indices, noise))
         if evaluate is None:
@@ -305,13 +328,19 @@ def fit_in_memory(
         # A NaN compares false, so it is never an improvement.
         better = value < best.value
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, best.params)
-        best = Best(jnp.where(better, value, best.value), jnp.where(better, number, best.round), kept)
+        best = Best(
+            jnp.where(better, value, best.value), jnp.where(better, number, best.round), kept
+        )
         return (state, best), (losses, value)
 
-    def skip(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+    def skip(
+        carry: tuple[TrainState, Best], number: jax.Array
+    ) -> tuple[tuple[TrainState, Best], Any]:
         return carry, (jnp.full(steps_per_round, jnp.nan, jnp.float32), jnp.float32(jnp.nan))
 
-    def round_(carry: tuple[TrainState, Best], number: jax.Array) -> tuple[tuple[TrainState, Best], Any]:
+    def round_(
+        carry: tuple[TrainState, Best], number: jax.Array
+    ) -> tuple[tuple[TrainState, Best], Any]:
         state, best = carry
         stop = state.failed_at >= 0
         if evaluate is not None and patience is not None:

@@ -1,13 +1,15 @@
 r"""Asking a model how sure it is of an answer: the weights `verbal` and `p_true` of the weighted vote.
 
-One evaluator model, behind any endpoint that speaks the OpenAI protocol, is shown each question with each answer the
-pool gave to it, and rates the answer (Appendix B of the paper, "Weighting schemes"):
+One evaluator model, behind any endpoint that speaks the OpenAI protocol, is shown each question
+with each answer the pool gave to it, and rates the answer (Appendix B of the paper, "Weighting
+schemes"):
 
 - `verbal`: it is asked for 0 or 1, greedily; a reply that holds neither counts as 0.
-- `p_true`: it is asked for True or False; P(True) is the softmax over the log-probabilities of the two.
+- `p_true`: it is asked for True or False; P(True) is the softmax over the log-probabilities of the
+  two.
 
-An endpoint that gives no log-probabilities leaves `p_true` out, and the table's notes say so. Needs the extra
-`endpoint` (the `openai` client).
+An endpoint that gives no log-probabilities leaves `p_true` out, and the table's notes say so. Needs
+the extra `endpoint` (the `openai` client).
 """
 
 import hashlib
@@ -58,10 +60,11 @@ class Endpoint:
     Attributes:
       model: Name of the evaluator, as the endpoint knows it.
       base_url: Where it is, such as `http://127.0.0.1:8000/v1`; that of OpenAI when None.
-      api_key: The key; the environment variable OPENAI_API_KEY when None. A local server needs none.
+      api_key: The key; the environment variable OPENAI_API_KEY when None. A local server needs
+        none.
       timeout: Seconds until a request is given up.
-      max_retries: How often a request that timed out, was refused for its rate (429) or failed on the server (5xx) is
-        sent again, after growing pauses or the pause that the server asks for.
+      max_retries: How often a request that timed out, was refused for its rate (429) or failed on
+        the server (5xx) is sent again, after growing pauses or the pause that the server asks for.
       num_workers: Requests under way at once.
 
     Raises:
@@ -101,7 +104,10 @@ class Endpoint:
             key = "none"  # the client insists on one, a local server does not
         try:
             return openai.OpenAI(
-                api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=self.max_retries
+                api_key=key,
+                base_url=self.base_url,
+                timeout=self.timeout,
+                max_retries=self.max_retries,
             )
         except openai.OpenAIError as error:
             raise EndpointError(f"the endpoint cannot be used: {error}") from None
@@ -114,8 +120,9 @@ class Judgement:
     Attributes:
       value: Confidence in [0, 1]; None where the endpoint gives no log-probabilities.
       reply: Its reply, word for word.
-      source: `verbal` or `p_true`; `unparsable` for a verbal reply without 0 or 1, which counts as 0; `neither` where
-        the log-probabilities name neither option; `no logprobs` where there are none.
+      source: `verbal` or `p_true`; `unparsable` for a verbal reply without 0 or 1, which counts as
+        0; `neither` where the log-probabilities name neither option; `no logprobs` where there are
+        none.
     """
 
     value: float | None
@@ -136,8 +143,9 @@ def parse_binary(reply: str) -> int | None:
 def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
     """P(True) from the likeliest tokens and their log-probabilities: the softmax over the two options.
 
-    All spellings of an option (`True`, ` true`) count together. An option that is not among the tokens is far less
-    likely than all that are and counts as impossible. None if neither is among them.
+    All spellings of an option (`True`, ` true`) count together. An option that is not among the
+    tokens is far less likely than all that are and counts as impossible. None if neither is among
+    them.
 
     >>> round(probability_of_true([("True", math.log(0.6)), (" False", math.log(0.2)), ("It", math.log(0.1))]), 6)
     0.75
@@ -165,7 +173,8 @@ def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> 
       The judgement.
 
     Raises:
-      EndpointError: If the endpoint cannot be reached, refuses, or leaves out what the protocol promises.
+      EndpointError: If the endpoint cannot be reached, refuses, or leaves out what the protocol
+        promises.
       ValueError: If the scheme is unknown.
     """
     import openai
@@ -175,15 +184,21 @@ def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> 
     options: dict[str, Any] = {"temperature": 0.0, "max_tokens": _MAX_TOKENS}
     if scheme == "p_true":
         options |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-    messages = [{"role": "user", "content": PROMPTS[scheme].format(question=question, answer=answer)}]
+    messages = [
+        {"role": "user", "content": PROMPTS[scheme].format(question=question, answer=answer)}
+    ]
     try:
         completion = client.chat.completions.create(model=model, messages=messages, **options)
     except openai.APITimeoutError:
-        raise EndpointError(f"no reply within {client.timeout:g} s, sent {client.max_retries + 1} times") from None
+        raise EndpointError(
+            f"no reply within {client.timeout:g} s, sent {client.max_retries + 1} times"
+        ) from None
     except openai.APIStatusError as error:
         if scheme == "p_true" and error.status_code in _UNKNOWN_OPTION:
             return Judgement(None, f"status {error.status_code}", "no logprobs")
-        raise EndpointError(f"the endpoint answers with status {error.status_code}: {error.message}") from None
+        raise EndpointError(
+            f"the endpoint answers with status {error.status_code}: {error.message}"
+        ) from None
     except openai.OpenAIError as error:
         raise EndpointError(f"the endpoint cannot be reached: {error}") from None
     choices = getattr(completion, "choices", None)
@@ -195,7 +210,9 @@ def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> 
         if not tokens:
             return Judgement(None, reply or "", "no logprobs")
         for token in tokens:  # models may open with white space or a quotation mark
-            value = probability_of_true([(top.token, top.logprob) for top in token.top_logprobs or [token]])
+            value = probability_of_true(
+                [(top.token, top.logprob) for top in token.top_logprobs or [token]]
+            )
             if value is not None:
                 return Judgement(value, reply or "", "p_true")
         return Judgement(None, reply or "", "neither")
@@ -219,7 +236,9 @@ class _Record:
             for line in text.splitlines():
                 try:
                     entry = json.loads(line)
-                    self._found[entry["key"]] = Judgement(entry["value"], entry["reply"], entry["source"])
+                    self._found[entry["key"]] = Judgement(
+                        entry["value"], entry["reply"], entry["source"]
+                    )
                 except (json.JSONDecodeError, KeyError, TypeError):
                     continue  # the line that an interrupted run left half written
 
@@ -268,8 +287,9 @@ def elicit(
       record: File to keep every judgement in, a JSON line each; what it holds is not asked again.
 
     Returns:
-      The table with `confidence` by scheme, NaN where a model gave no answer, and with notes: how many replies could
-      not be read, and whether `p_true` had to be left out. If it had, `verbal` is asked for in its place.
+      The table with `confidence` by scheme, NaN where a model gave no answer, and with notes: how
+      many replies could not be read, and whether `p_true` had to be left out. If it had, `verbal`
+      is asked for in its place.
 
     Raises:
       EndpointError: If the endpoint gives no usable reply; the message names the query.
@@ -298,7 +318,9 @@ def elicit(
             else:
                 found["p_true"] = judged
         if "verbal" in wanted:
-            found["verbal"] = _judge(table, endpoint.model, client, "verbal", kept, endpoint.num_workers)
+            found["verbal"] = _judge(
+                table, endpoint.model, client, "verbal", kept, endpoint.num_workers
+            )
     finally:
         client.close()
     confidence = dict(table.confidence)
@@ -313,7 +335,11 @@ def _judge(
 ) -> dict[tuple[int, str], Judgement]:
     """The judgement of every distinct answer of every query; stops at the first sign of missing log-probabilities."""
     answers: np.ndarray = table.answers  # type: ignore[assignment]
-    pairs = [(i, answer) for i, row in enumerate(answers) for answer in sorted({x for x in row if x is not None})]
+    pairs = [
+        (i, answer)
+        for i, row in enumerate(answers)
+        for answer in sorted({x for x in row if x is not None})
+    ]
     stop: list[bool] = []
 
     def one(pair: tuple[int, str]) -> Judgement:
@@ -336,11 +362,15 @@ def _judge(
 
     first = [one(pair) for pair in pairs[:1]]  # alone: it tells whether there are log-probabilities
     with ThreadPoolExecutor(num_workers) as workers:
-        rest = tqdm(workers.map(one, pairs[1:]), scheme, len(pairs) - 1, disable=None, unit="answer")
+        rest = tqdm(
+            workers.map(one, pairs[1:]), scheme, len(pairs) - 1, disable=None, unit="answer"
+        )
         return dict(zip(pairs, [*first, *rest], strict=True))
 
 
-def _matrix(table: RoutingTable, judged: dict[tuple[int, str], Judgement]) -> tuple[np.ndarray, str]:
+def _matrix(
+    table: RoutingTable, judged: dict[tuple[int, str], Judgement]
+) -> tuple[np.ndarray, str]:
     """Judgements as `[n, m]`, and a sentence on those that could not be read; these count as 0."""
     answers: np.ndarray = table.answers  # type: ignore[assignment]
     matrix = np.full(answers.shape, np.nan)

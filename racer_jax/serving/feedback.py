@@ -42,12 +42,16 @@ def open_monitor(state: Path, asked: Asked) -> Monitor:
 
     Raises:
       DataError: If the file is not a state, or the reference not numbers.
-      ValueError: If the options ask for another monitor than that of the file, or do not say what a new one needs.
+      ValueError: If the options ask for another monitor than that of the file, or do not say what a
+        new one needs.
     """
     watch = load_monitor(state) if state.exists() else None
     kind = asked.kind or (RISK if watch is None else watch.kind)
     if watch is not None and watch.kind != kind:
-        raise DataError(f"is the state of a monitor of kind {watch.kind!r}, not {kind!r}: begin another", path=state)
+        raise DataError(
+            f"is the state of a monitor of kind {watch.kind!r}, not {kind!r}: begin another",
+            path=state,
+        )
     strangers = ("reference", "seed") if kind == RISK else ("alpha", "artefact")
     for name in strangers:
         if getattr(asked, name) is not None:
@@ -64,7 +68,8 @@ def open_monitor(state: Path, asked: Asked) -> Monitor:
         for name, value in wanted.items():
             if value is not None and value != (there := getattr(watch, name)):
                 raise DataError(
-                    f"is the state of a monitor with {name} = {there}, got {value}: begin another", path=state
+                    f"is the state of a monitor with {name} = {there}, got {value}: begin another",
+                    path=state,
                 )
         return watch
     level = LEVEL if asked.level is None else asked.level
@@ -73,7 +78,9 @@ def open_monitor(state: Path, asked: Asked) -> Monitor:
             raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
         return RiskMonitor(alpha=wanted["alpha"], level=level)
     if asked.reference is None:
-        raise ValueError("a new monitor of exchangeability needs --reference, numbers like those that will come")
+        raise ValueError(
+            "a new monitor of exchangeability needs --reference, numbers like those that will come"
+        )
     with asked.reference.open("rb") as file:
         reference = list(read_numbers(file, str(asked.reference)))
     try:
@@ -85,7 +92,9 @@ def open_monitor(state: Path, asked: Asked) -> Monitor:
 def _promised(artefact: Path) -> str:
     calibration = Racer.load(artefact).calibration
     if calibration is None:
-        raise DataError("has no calibration, so it promises nothing that could be watched", path=artefact)
+        raise DataError(
+            "has no calibration, so it promises nothing that could be watched", path=artefact
+        )
     return calibration.alpha
 
 
@@ -148,7 +157,9 @@ def _number(record: Any) -> float:
             return float(max(numbers))
         number = record.get("number")
     if not _is_number(number):
-        raise ValueError(f"must be a finite number, or an object with 'number' or 'scores', got {record!r}")
+        raise ValueError(
+            f"must be a finite number, or an object with 'number' or 'scores', got {record!r}"
+        )
     return float(number)
 
 

@@ -44,11 +44,19 @@ def _scores(record: dict[str, Any], models: tuple[str, ...], path: str, line: in
     given = record.get("scores")
     if not isinstance(given, dict) or set(given) != set(models):
         raise DataError(
-            f"must hold a score of each of {list(models)}, got {given!r}", path=path, line=line, field="scores"
+            f"must hold a score of each of {list(models)}, got {given!r}",
+            path=path,
+            line=line,
+            field="scores",
         )
     for model, score in given.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise DataError(f"must be in [0, 1], got {score!r} for {model!r}", path=path, line=line, field="scores")
+            raise DataError(
+                f"must be in [0, 1], got {score!r} for {model!r}",
+                path=path,
+                line=line,
+                field="scores",
+            )
     return [float(given[model]) for model in models]
 
 
@@ -72,7 +80,11 @@ def read_queries(file: IO[bytes], path: str, racer: Racer) -> Iterator[Query]:
         if not raw:
             break
         if len(raw) >= _LONGEST:
-            raise DataError(f"must be lines of JSON, got one of more than {_LONGEST >> 20} MiB", path=path, line=line)
+            raise DataError(
+                f"must be lines of JSON, got one of more than {_LONGEST >> 20} MiB",
+                path=path,
+                line=line,
+            )
         if not raw.strip():
             continue
         try:
@@ -80,12 +92,16 @@ def read_queries(file: IO[bytes], path: str, racer: Racer) -> Iterator[Query]:
         except (ValueError, RecursionError):
             raise DataError("must be a JSON object in UTF-8", path=path, line=line) from None
         if not isinstance(record, dict):
-            raise DataError(f"must be a JSON object, got {type(record).__name__}", path=path, line=line)
+            raise DataError(
+                f"must be a JSON object, got {type(record).__name__}", path=path, line=line
+            )
         text, scores = _string(record, "text", path, line), None
         if racer.scorer is None:
             scores = _scores(record, racer.models, path, line)
         elif text is None or not text.strip():
-            raise DataError(f"must be the text of a question, got {text!r}", path=path, line=line, field="text")
+            raise DataError(
+                f"must be the text of a question, got {text!r}", path=path, line=line, field="text"
+            )
         group = _string(record, "group", path, line)
         none = False
         yield Query(line, text, scores, group, _string(record, "id", path, line))
@@ -108,7 +124,9 @@ def route_lines(racer: Racer, queries: Iterator[Query], batch: int) -> Iterator[
             scores = np.array([query.scores for query in waiting], np.float32)
             named = [query.text or query.id for query in waiting]
             ids = [name for name in named if name is not None]
-            decisions = racer.route_scores(scores, groups, ids=ids if len(ids) == len(waiting) else None)
+            decisions = racer.route_scores(
+                scores, groups, ids=ids if len(ids) == len(waiting) else None
+            )
         else:
             decisions = racer.route([query.text or "" for query in waiting], groups)
         for query, decision in zip(waiting, decisions, strict=True):

@@ -1,11 +1,14 @@
 r"""Monitoring after deployment: is the risk still at most alpha, and are the queries still those of calibration?
 
-Both monitors bet against a hypothesis. Starting with 1, no strategy of bets that are fair (or worse) under the
-hypothesis reaches 1 / level with a chance above the level, EVER (Ville's inequality): the false-alarm rate is bounded
-over the whole future, however often one looks, and the wealth at any time is evidence one may read.
+Both monitors bet against a hypothesis. Starting with 1, no strategy of bets that are fair (or
+worse) under the hypothesis reaches 1 / level with a chance above the level, EVER (Ville's
+inequality): the false-alarm rate is bounded over the whole future, however often one looks, and the
+wealth at any time is evidence one may read.
 
-- `RiskMonitor`: labelled feedback, a miss or not. Hypothesis: given the past, the chance of a miss is at most alpha.
-- `ExchangeabilityMonitor`: any unlabelled number, such as the router's highest score. Hypothesis: it is exchangeable.
+- `RiskMonitor`: labelled feedback, a miss or not. Hypothesis: given the past, the chance of a miss
+  is at most alpha.
+- `ExchangeabilityMonitor`: any unlabelled number, such as the router's highest score. Hypothesis:
+  it is exchangeable.
 
 Both are small, frozen, and can be saved and taken up again; an update returns a new monitor.
 """
@@ -39,7 +42,8 @@ M = TypeVar("M", bound="_Saved")
 def bets(alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """What each bet pays for a miss and for a hit, `[k]`; fair where the chance of a miss is alpha, else worse.
 
-    A bet on risk p > alpha pays the likelihood ratio: p / alpha for a miss, (1 - p) / (1 - alpha) for a hit.
+    A bet on risk p > alpha pays the likelihood ratio: p / alpha for a miss, (1 - p) / (1 - alpha)
+    for a hit.
     """
     risks = np.minimum(alpha * np.array(RISK_RATIOS), (1 + 3 * alpha) / 4)
     return risks / alpha, (1 - risks) / (1 - alpha)
@@ -78,7 +82,8 @@ class _Saved:
         """Reads a saved state; the monitor goes on as if it had never stopped.
 
         Raises:
-          DataError: If the file cannot be read, is not such a state, is of a newer format, or was damaged.
+          DataError: If the file cannot be read, is not such a state, is of a newer format, or was
+            damaged.
         """
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -89,7 +94,9 @@ class _Saved:
         if not isinstance(state, dict) or state.get("kind") != cls.kind:
             raise DataError(f"must be the saved state of a monitor of kind {cls.kind!r}", path=path)
         if state.get("format") != _FORMAT:
-            raise DataError(f"must be of format {_FORMAT}, written by this version or an older one", path=path)
+            raise DataError(
+                f"must be of format {_FORMAT}, written by this version or an older one", path=path
+            )
         checksum = state.pop("checksum", None)
         fields = {
             name: tuple(value) if isinstance(value, list) else value
@@ -101,19 +108,26 @@ class _Saved:
         except (TypeError, ValueError) as error:
             raise DataError(str(error), path=path) from None
         if checksum != _digest(state):
-            raise DataError("must carry the checksum of its content: it was damaged, or changed by hand", path=path)
+            raise DataError(
+                "must carry the checksum of its content: it was damaged, or changed by hand",
+                path=path,
+            )
         return monitor
 
 
 def _check_level(level: float) -> None:
     if isinstance(level, bool) or not isinstance(level, int | float):
-        raise TypeError(f"level must be a number in (0, 1), got {level!r} of type {type(level).__name__}")
+        raise TypeError(
+            f"level must be a number in (0, 1), got {level!r} of type {type(level).__name__}"
+        )
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
 
 
 def _check_numbers(name: str, values: tuple[float, ...], num: int) -> None:
-    if len(values) != num or not all(isinstance(v, int | float) and isfinite(v) and v >= 0 for v in values):
+    if len(values) != num or not all(
+        isinstance(v, int | float) and isfinite(v) and v >= 0 for v in values
+    ):
         raise ValueError(f"{name} must hold {num} finite numbers, none negative, got {values!r}")
 
 
@@ -205,12 +219,14 @@ class RiskMonitor(_Saved):
 class ExchangeabilityMonitor(_Saved):
     """Tests for ever whether a stream of unlabelled numbers is exchangeable: a conformal martingale.
 
-    Each number is ranked among those before it, ties broken at random; ranks of exchangeable numbers are uniform and
-    independent. The bets (the simple jumper) say that they drift to one side, and change their mind now and then.
-    Numbers are kept as counts in bins, so the state stays small; a fixed binning keeps exchangeability.
+    Each number is ranked among those before it, ties broken at random; ranks of exchangeable
+    numbers are uniform and independent. The bets (the simple jumper) say that they drift to one
+    side, and change their mind now and then. Numbers are kept as counts in bins, so the state stays
+    small; a fixed binning keeps exchangeability.
 
     Attributes:
-      edges: Inner edges of the bins, increasing, `[b]`; chosen without the stream (`ExchangeabilityMonitor.over`).
+      edges: Inner edges of the bins, increasing, `[b]`; chosen without the stream
+        (`ExchangeabilityMonitor.over`).
       level: Chance of a false alarm, ever, in (0, 1).
       seed: Of the tie-breaking; query i uses (seed, i) alone.
       num: Numbers seen.
@@ -220,7 +236,8 @@ class ExchangeabilityMonitor(_Saved):
 
     Raises:
       TypeError: If the level is not a number, or a count not an integer.
-      ValueError: If the edges do not increase, the level is outside (0, 1), or the state does not fit.
+      ValueError: If the edges do not increase, the level is outside (0, 1), or the state does not
+        fit.
     """
 
     kind: ClassVar[str] = "exchangeability"
@@ -235,7 +252,11 @@ class ExchangeabilityMonitor(_Saved):
 
     def __post_init__(self) -> None:
         _check_level(self.level)
-        if not self.edges or not all(isfinite(e) for e in self.edges) or (np.diff(self.edges) <= 0).any():
+        if (
+            not self.edges
+            or not all(isfinite(e) for e in self.edges)
+            or (np.diff(self.edges) <= 0).any()
+        ):
             raise ValueError(f"edges must be finite and increase, got {self.edges!r}")
         _check_numbers("capital", self.capital, 3)
         _check_whole("seed", self.seed)
@@ -245,7 +266,10 @@ class ExchangeabilityMonitor(_Saved):
         for count in counts:
             _check_whole("counts", count)
         if len(counts) != len(self.edges) + 1 or sum(counts) != self.num:
-            raise ValueError(f"counts must hold {len(self.edges) + 1} numbers with sum {self.num}, got {counts!r}")
+            raise ValueError(
+                f"counts must hold {len(self.edges) + 1} numbers with sum {self.num}, got "
+                f"{counts!r}"
+            )
         object.__setattr__(self, "counts", tuple(counts))
 
     @classmethod
@@ -261,7 +285,8 @@ class ExchangeabilityMonitor(_Saved):
           seed: Of the tie-breaking.
 
         Raises:
-          ValueError: If there are fewer than two different numbers, one is not finite, or `num_bins` is below 2.
+          ValueError: If there are fewer than two different numbers, one is not finite, or
+            `num_bins` is below 2.
         """
         values = np.asarray(list(reference), np.float64)
         if num_bins < 2:
@@ -288,7 +313,12 @@ class ExchangeabilityMonitor(_Saved):
         Raises:
           ValueError: If a number is not finite.
         """
-        counts, capital, num, alarm = np.array(self.counts), np.array(self.capital), self.num, self.alarm
+        counts, capital, num, alarm = (
+            np.array(self.counts),
+            np.array(self.capital),
+            self.num,
+            self.alarm,
+        )
         drift = np.array([-1.0, 0.0, 1.0])
         for i, number in enumerate(numbers):
             if not isfinite(number):
@@ -302,7 +332,13 @@ class ExchangeabilityMonitor(_Saved):
             capital = np.minimum(capital * (1 + drift * (rank - 0.5)), _RICHEST)
             if alarm is None and capital.sum() >= 1 / self.level:
                 alarm = num
-        return replace(self, num=num, counts=tuple(counts.tolist()), capital=tuple(capital.tolist()), alarm=alarm)
+        return replace(
+            self,
+            num=num,
+            counts=tuple(counts.tolist()),
+            capital=tuple(capital.tolist()),
+            alarm=alarm,
+        )
 
 
 Monitor: TypeAlias = RiskMonitor | ExchangeabilityMonitor
@@ -312,10 +348,13 @@ def load_monitor(path: str | Path) -> Monitor:
     """Reads a saved monitor of either kind.
 
     Raises:
-      DataError: If the file cannot be read, is not such a state, is of a newer format, or was damaged.
+      DataError: If the file cannot be read, is not such a state, is of a newer format, or was
+        damaged.
     """
     try:
         kind = json.loads(Path(path).read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None  # what is wrong is said below
-    return (ExchangeabilityMonitor if kind == ExchangeabilityMonitor.kind else RiskMonitor).load(path)
+    return (ExchangeabilityMonitor if kind == ExchangeabilityMonitor.kind else RiskMonitor).load(
+        path
+    )

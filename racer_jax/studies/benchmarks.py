@@ -1,8 +1,8 @@
 """Studies: benchmarks split into what routers learn from and what is calibrated and tested, with routers' scores.
 
-One door for every experiment: the embedded simulated pool, RouterDC's train and test files, or any routing table, of
-which a random share of the questions then trains the routers. `study` reads, trains and scores once; every experiment
-takes what it returns.
+One door for every experiment: the embedded simulated pool, RouterDC's train and test files, or any
+routing table, of which a random share of the questions then trains the routers. `study` reads,
+trains and scores once; every experiment takes what it returns.
 """
 
 import hashlib
@@ -30,20 +30,31 @@ from racer_jax.routers.base import DRAWS
 from racer_jax.studies.scored_pools import unseen_questions
 
 EncoderName = Literal["hashed", "minilm", "both"]
-ROUTERS: Mapping[str, str] = {"knn": "KNNR", "mlp": "MLPR", "routerdc": "RouterDC", "prior": "Prior"}
+ROUTERS: Mapping[str, str] = {
+    "knn": "KNNR",
+    "mlp": "MLPR",
+    "routerdc": "RouterDC",
+    "prior": "Prior",
+}
 SCORES: Mapping[str, Callable[..., jax.Array]] = {
     "RACER-G": racer_jax.gap,
     "RACER-P": racer_jax.inverse_probability,
 }
 # The risk levels of the paper.
 PAPER_ALPHAS = "0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
-# Pools of RouterBench's eleven models, by what is left out: the model that needs no help; the four that are right most
-# often over all questions, which leaves the seven least accurate; the three that are right nine times of ten and
-# claude-v2, which refuses to answer more than a third of the questions.
+# Pools of RouterBench's eleven models, by what is left out: the model that needs no help; the four
+# that are right most often over all questions, which leaves the seven least accurate; the three
+# that are right nine times of ten and claude-v2, which refuses to answer more than a third of the
+# questions.
 GPT_4 = "gpt-4-1106-preview"
 ROUTERBENCH_POOLS: Mapping[str, tuple[str, ...]] = {
     "without gpt-4": (GPT_4,),
-    "7 least accurate": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "mistralai/mixtral-8x7b-chat"),
+    "7 least accurate": (
+        GPT_4,
+        "claude-v1",
+        "zero-one-ai/Yi-34B-Chat",
+        "mistralai/mixtral-8x7b-chat",
+    ),
     "7 weak that answer": (GPT_4, "claude-v1", "zero-one-ai/Yi-34B-Chat", "claude-v2"),
 }
 
@@ -53,23 +64,39 @@ class StudyConfig:
     """What every study asks for: where the queries come from, and which routers score them."""
 
     data: Annotated[
-        Path | None, "RouterDC's folder, or any file or folder that load reads; the simulated pool when not given"
+        Path | None,
+        "RouterDC's folder, or any file or folder that load reads; the simulated pool when not "
+        "given",
     ] = None
-    label_rule: Annotated[str | None, "when a graded score counts as right, e.g. 'score > 0.5'"] = None
-    train: Annotated[float, "share of the questions that trains the routers, where the data is in one part"] = 0.4
-    encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = "hashed"
-    routers: Annotated[str, "routers, listed: knn, mlp, routerdc, prior (the training accuracy)"] = "knn,mlp,routerdc"
-    neighbors: Annotated[int, "neighbours of the k-NN router; 0: chosen on the training questions"] = 100
+    label_rule: Annotated[str | None, "when a graded score counts as right, e.g. 'score > 0.5'"] = (
+        None
+    )
+    train: Annotated[
+        float, "share of the questions that trains the routers, where the data is in one part"
+    ] = 0.4
+    encoder: Annotated[EncoderName, "embeddings: hashed n-grams, MiniLM, or both side by side"] = (
+        "hashed"
+    )
+    routers: Annotated[
+        str, "routers, listed: knn, mlp, routerdc, prior (the training accuracy)"
+    ] = "knn,mlp,routerdc"
+    neighbors: Annotated[
+        int, "neighbours of the k-NN router; 0: chosen on the training questions"
+    ] = 100
     queries: Annotated[int, "queries of each benchmark and part at most; 0 for all"] = 0
     seed: Annotated[int, "seed of everything"] = 0
-    cache: Annotated[Path | None, "folder that keeps router scores and embeddings between runs"] = None
+    cache: Annotated[Path | None, "folder that keeps router scores and embeddings between runs"] = (
+        None
+    )
     # How often the routers are trained anew; a study that repeats makes it an option.
     repeats = 1
 
     def __post_init__(self) -> None:
         names = self.router_names
         if not names or (unknown := [name for name in names if name not in ROUTERS]):
-            raise ValueError(f"routers must be among {tuple(ROUTERS)}, got {unknown[0] if names else 'none'!r}")
+            raise ValueError(
+                f"routers must be among {tuple(ROUTERS)}, got {unknown[0] if names else 'none'!r}"
+            )
         if len(set(names)) < len(names):
             raise ValueError(f"routers must differ from each other, got {self.routers!r}")
         if not 0 < self.train < 1:
@@ -93,8 +120,10 @@ class Benchmark(NamedTuple):
 
     Attributes:
       name: Its name.
-      train: The rows of this benchmark that routers learned from; other benchmarks' rows may have trained them too.
-      test: The rows to be calibrated, validated and tested on: one row a question, none of them trained on.
+      train: The rows of this benchmark that routers learned from; other benchmarks' rows may have
+        trained them too.
+      test: The rows to be calibrated, validated and tested on: one row a question, none of them
+        trained on.
       scores: Router -> its scores of the test rows, float32 `[n, m]` in [0, 1].
       notes: What a reader should know of how it was made, one sentence each.
     """
@@ -129,7 +158,9 @@ def read_source(key: jax.Array, config: StudyConfig) -> Source:
     """
     if config.data is None:
         pool = simulated_pool(key)
-        return TrainTest(concat([p.train for p in pool.values()]), concat([p.test for p in pool.values()]))
+        return TrainTest(
+            concat([p.train for p in pool.values()]), concat([p.test for p in pool.values()])
+        )
     if config.data.is_dir() and guess(config.data) == "routerdc":
         return read_routerdc_parts(config.data, label_rule=config.label_rule)
     options = {} if config.label_rule is None else {"label_rule": config.label_rule}
@@ -149,7 +180,9 @@ def _first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
     return table.select(rows)
 
 
-def _parts(key: jax.Array, source: Source, config: StudyConfig) -> tuple[RoutingTable, RoutingTable]:
+def _parts(
+    key: jax.Array, source: Source, config: StudyConfig
+) -> tuple[RoutingTable, RoutingTable]:
     """What trains the routers, and the rest."""
     if isinstance(source, RoutingTable):
         share = Decimal(str(config.train))
@@ -171,11 +204,14 @@ def _encoder(key: jax.Array, texts: Sequence[str], config: StudyConfig) -> Encod
     return parts[0] if len(parts) == 1 else JoinedEncoder(tuple(parts))
 
 
-def _fitted(key: jax.Array, name: str, embeddings: np.ndarray, train: RoutingTable, config: StudyConfig) -> Router:
+def _fitted(
+    key: jax.Array, name: str, embeddings: np.ndarray, train: RoutingTable, config: StudyConfig
+) -> Router:
     if name == "knn":
         neighbors = config.neighbors or choose_neighbors(embeddings, train.correct)
         return KNNR.fit(embeddings, train.correct, min(neighbors, len(train)))
-    if name == "prior":  # every training question is a neighbour: how often each model is right, whatever is asked
+    # every training question is a neighbour: how often each model is right, whatever is asked
+    if name == "prior":
         return KNNR.fit(embeddings, train.correct, len(train))
     if name == "mlp":
         from racer_jax.routers.mlp import fit_mlp
@@ -186,10 +222,14 @@ def _fitted(key: jax.Array, name: str, embeddings: np.ndarray, train: RoutingTab
     return fit_routerdc(key, embeddings, train.correct, questions=train.question_ids)[0]
 
 
-def _fingerprint(key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig) -> str:
+def _fingerprint(
+    key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig
+) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    said = json.dumps([racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models])
+    said = json.dumps(
+        [racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models]
+    )
     digest = hashlib.sha256(said.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())
@@ -217,7 +257,9 @@ def router_scores(
     encoder_key, *router_keys = jax.random.split(key, 1 + len(ROUTERS))
     keys = dict(zip(ROUTERS, router_keys, strict=True))
     path = (
-        None if config.cache is None else config.cache / f"scores-{_fingerprint(key, train, texts, config)}.safetensors"
+        None
+        if config.cache is None
+        else config.cache / f"scores-{_fingerprint(key, train, texts, config)}.safetensors"
     )
     scores: dict[str, np.ndarray] = {}
     if path is not None and path.exists():
@@ -227,7 +269,9 @@ def router_scores(
         encoder = _encoder(encoder_key, train.texts, config)
         learned, asked = encoder.encode(train.texts), encoder.encode(texts)
         for name in missing:
-            scores[name] = np.asarray(_fitted(keys[name], name, learned, train, config)(asked), np.float32)
+            scores[name] = np.asarray(
+                _fitted(keys[name], name, learned, train, config)(asked), np.float32
+            )
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(path) as temporary:
@@ -253,7 +297,9 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
     split_key, router_key = jax.random.split(key)
     train, rest = _parts(split_key, source, config)
     if not len(train) or not len(rest):
-        raise ValueError(f"both parts need queries, got {len(train)} to train on and {len(rest)} to test on")
+        raise ValueError(
+            f"both parts need queries, got {len(train)} to train on and {len(rest)} to test on"
+        )
     unnamed = config.data.stem if config.data is not None else "all"
     if rest.group is None or train.group is None:
         train, rest = (replace(table, group=[unnamed] * len(table)) for table in (train, rest))
@@ -278,7 +324,8 @@ def study(config: StudyConfig) -> list[Benchmark]:
       config: The options.
 
     Returns:
-      The benchmarks of the first repeat, then of the second and so on; those of one name follow each other's names.
+      The benchmarks of the first repeat, then of the second and so on; those of one name follow
+      each other's names.
 
     Raises:
       DataError: If a file is not what it should be.
@@ -288,7 +335,9 @@ def study(config: StudyConfig) -> list[Benchmark]:
     source_key, router_key, _ = _keys(config)
     source = read_source(source_key, config)
     repeats = range(config.repeats)
-    return [b for i in repeats for b in benchmarks(jax.random.fold_in(router_key, i), source, config)]
+    return [
+        b for i in repeats for b in benchmarks(jax.random.fold_in(router_key, i), source, config)
+    ]
 
 
 def run_key(config: StudyConfig) -> jax.Array:
@@ -305,10 +354,12 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
 
     Args:
       models: All models.
-      pools: `name=model,model` or `name=-model,model` (all but these), several parted by `;`; `all` for all models.
+      pools: `name=model,model` or `name=-model,model` (all but these), several parted by `;`; `all`
+        for all models.
 
     Raises:
-      ValueError: If a pool is not written so, names a model that is not there, or holds fewer than two models.
+      ValueError: If a pool is not written so, names a model that is not there, or holds fewer than
+        two models.
 
     >>> model_pools(["x", "y", "z"], "all; without x=-x")
     {'all': ('x', 'y', 'z'), 'without x': ('y', 'z')}
@@ -316,15 +367,21 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
     if pools is None:
         left_out = {n: out for n, out in ROUTERBENCH_POOLS.items() if set(out) <= set(models)}
         found = {"all": tuple(models)}
-        return found | {name: tuple(m for m in models if m not in out) for name, out in left_out.items()}
+        return found | {
+            name: tuple(m for m in models if m not in out) for name, out in left_out.items()
+        }
     found = {}
     for part in filter(None, (part.strip() for part in pools.split(";"))):
         name, equals, listed = (piece.strip() for piece in part.partition("="))
         if not equals and name != "all":
-            raise ValueError(f"pools must be like 'all; small=model,model; rest=-model', got {part!r}")
+            raise ValueError(
+                f"pools must be like 'all; small=model,model; rest=-model', got {part!r}"
+            )
         named = [model.strip() for model in listed.removeprefix("-").split(",") if model.strip()]
         if unknown := [model for model in named if model not in models]:
-            raise ValueError(f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}")
+            raise ValueError(
+                f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}"
+            )
         without = not equals or listed.startswith("-")
         found[name] = tuple(m for m in models if (m not in named) == without)
         if len(found[name]) < 2:
@@ -340,4 +397,6 @@ def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
     """
     columns = [benchmark.test.models.index(m) if m in benchmark.test.models else -1 for m in models]
     train, test = (table.select(models=models) for table in (benchmark.train, benchmark.test))
-    return benchmark._replace(train=train, test=test, scores={r: s[:, columns] for r, s in benchmark.scores.items()})
+    return benchmark._replace(
+        train=train, test=test, scores={r: s[:, columns] for r, s in benchmark.scores.items()}
+    )

@@ -25,9 +25,15 @@ Nonconformity = Callable[[NullMode], jax.Array]
 class OrdersConfig:
     """What every study of the orders of models asks for."""
 
-    data: Annotated[Path | None, "RouterDC's folder or any table; the simulated pool when not given"] = None
-    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = "error"
-    share: Annotated[float, "share of the questions that train, where the data brings no training part"] = 0.4
+    data: Annotated[
+        Path | None, "RouterDC's folder or any table; the simulated pool when not given"
+    ] = None
+    missing: Annotated[Literal["error", "drop"], "queries without a result for every model"] = (
+        "error"
+    )
+    share: Annotated[
+        float, "share of the questions that train, where the data brings no training part"
+    ] = 0.4
     null: Annotated[NullMode, "null mode"] = "free"
     calibration: Annotated[float, "share of each benchmark that calibrates"] = 0.5
     neighbors: Annotated[int, "neighbours of RACER-J blend"] = 200
@@ -56,15 +62,22 @@ class Parts(NamedTuple):
 
 
 def read_parts(
-    data: Path | None, key: jax.Array, *, share: float = 0.4, missing: str = "error", queries: int = 0
+    data: Path | None,
+    key: jax.Array,
+    *,
+    share: float = 0.4,
+    missing: str = "error",
+    queries: int = 0,
 ) -> Parts:
     """The parts of RouterDC's files, of any other table split at random by question, or of the simulated pool.
 
     Args:
-      data: A folder of RouterDC's JSON files, anything else that `racer_jax.data.load` reads, or None for simulation.
+      data: A folder of RouterDC's JSON files, anything else that `racer_jax.data.load` reads, or
+        None for simulation.
       key: A typed PRNG key, of the simulation or the split.
       share: Share of the questions that train, where the data brings no training part of its own.
-      missing: What becomes of queries without a result for every model, in formats that have such: `error` or `drop`.
+      missing: What becomes of queries without a result for every model, in formats that have such:
+        `error` or `drop`.
       queries: At most so many rows of each group in either part; 0 for all.
 
     Returns:
@@ -76,14 +89,19 @@ def read_parts(
     """
     if data is None:
         simulated = simulated_pool(key)
-        train, test = (concat([getattr(part, which) for part in simulated.values()]) for which in ("train", "test"))
+        train, test = (
+            concat([getattr(part, which) for part in simulated.values()])
+            for which in ("train", "test")
+        )
         notes = dict.fromkeys(test.groups, "")
     else:
         if data.is_dir() and guess(data) == "routerdc":
             train, whole = read_routerdc_parts(data)
         else:
             table = load(data, **({} if missing == "error" else {"missing": missing}))
-            table = table if table.group is not None else replace(table, group=[data.stem] * len(table))
+            table = (
+                table if table.group is not None else replace(table, group=[data.stem] * len(table))
+            )
             rows = table.split(key, (share, 0, round(1 - share, 9)))
             train, whole = table.select(rows.calibration), table.select(rows.test)
         kept = {name: unseen_questions(train, whole.select(group=name)) for name in whole.groups}
@@ -97,7 +115,9 @@ def read_parts(
 def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
     """At most so many rows of each group, in the order they came; the table must have groups."""
     groups = np.array(table.group)
-    return table.select(np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups])))
+    return table.select(
+        np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups]))
+    )
 
 
 def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
@@ -111,7 +131,8 @@ def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
       The table.
 
     Raises:
-      ValueError: If a model of the pool is not in the training table: an order cannot be learned for it.
+      ValueError: If a model of the pool is not in the training table: an order cannot be learned
+        for it.
 
     >>> table = RoutingTable(ids=["a"], texts=["?"], models=["x", "y"], correct=[[1, 0]])
     >>> for_pool(table, ["y"]).models
@@ -125,7 +146,9 @@ def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
     return train if tuple(train.models) == tuple(models) else train.select(models=models)
 
 
-def hashed_embeddings(key: jax.Array, train: RoutingTable, test: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+def hashed_embeddings(
+    key: jax.Array, train: RoutingTable, test: RoutingTable
+) -> tuple[np.ndarray, np.ndarray]:
     """Hashed character n-grams of both parts, reduced to 256 numbers by what the training texts show.
 
     Args:
@@ -141,7 +164,13 @@ def hashed_embeddings(key: jax.Array, train: RoutingTable, test: RoutingTable) -
 
 
 def orders(
-    x: np.ndarray, train: RoutingTable, z: np.ndarray, test: RoutingTable, *, neighbors: int, blend: float
+    x: np.ndarray,
+    train: RoutingTable,
+    z: np.ndarray,
+    test: RoutingTable,
+    *,
+    neighbors: int,
+    blend: float,
 ) -> dict[str, Nonconformity]:
     """RACER-P on k nearest neighbours, the static order and RACER-J blend, learned from training rows alone.
 

@@ -60,7 +60,12 @@ def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R
 
 def cells(benchmarks: Sequence[Benchmark]) -> list[tuple[int, Benchmark, str, str]]:
     """Number, benchmark, router and score of every cell of a table."""
-    found = [(benchmark, router, score) for benchmark in benchmarks for router in benchmark.scores for score in SCORES]
+    found = [
+        (benchmark, router, score)
+        for benchmark in benchmarks
+        for router in benchmark.scores
+        for score in SCORES
+    ]
     return [(number, *cell) for number, cell in enumerate(found)]
 
 
@@ -115,7 +120,8 @@ def run_experiment(
       arguments: The command line; that of the process by default.
 
     Returns:
-      The exit status: 0, 1 where a check of the experiment failed, 2 where the data or an option does not fit.
+      The exit status: 0, 1 where a check of the experiment failed, 2 where the data or an option
+      does not fit.
 
     Raises:
       SystemExit: If an argument is not what it should be, or the results cannot be written.

@@ -15,7 +15,11 @@ _RANK, _COUNT, _ADDRESS = "RACER_JAX_PROCESS", "RACER_JAX_PROCESSES", "RACER_JAX
 def cache_folder() -> Path:
     """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder."""
     home = os.environ.get("RACER_JAX_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "racer_jax"
+    base = (
+        Path(home)
+        if home
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "racer_jax"
+    )
     return base / "compiled"
 
 
@@ -25,7 +29,9 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     Args:
       folder: Where; `cache_folder()` when None. JAX makes it, and goes without where it cannot.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder if folder is not None else cache_folder()))
+    jax.config.update(
+        "jax_compilation_cache_dir", str(folder if folder is not None else cache_folder())
+    )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
@@ -79,7 +85,9 @@ def join(cluster: bool = False) -> None:
     """
     if launched():
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_RANK]))
+        jax.distributed.initialize(
+            os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_RANK])
+        )
     elif cluster:
         jax.distributed.initialize()
 

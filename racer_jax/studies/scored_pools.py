@@ -5,7 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from racer_jax.data import DataError, RoutingTable, read_routerdc_parts, read_score_matrix, simulated_pool
+from racer_jax.data import (
+    DataError,
+    RoutingTable,
+    read_routerdc_parts,
+    read_score_matrix,
+    simulated_pool,
+)
 from racer_jax.data.table import normal_text
 from racer_jax.encoders import HashedNgrams
 from racer_jax.montecarlo.bound_check import ScoredPool
@@ -29,7 +35,9 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
     known = next(iter(pool.values())).scores
     if quality not in known:
         raise ValueError(f"quality must be one of {tuple(known)}, got {quality!r}")
-    return [ScoredPool(name, part.scores[quality], part.test.correct) for name, part in pool.items()]
+    return [
+        ScoredPool(name, part.scores[quality], part.test.correct) for name, part in pool.items()
+    ]
 
 
 def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTable, str]:
@@ -48,11 +56,17 @@ def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTa
     _, first = np.unique(test.question_ids, return_index=True)
     keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in trained]
     repeated, leaked = len(test) - len(first), len(first) - len(keep)
-    note = f"left out {repeated} repeated and {leaked} trained-on questions" if repeated or leaked else ""
+    note = (
+        f"left out {repeated} repeated and {leaked} trained-on questions"
+        if repeated or leaked
+        else ""
+    )
     return test.select(keep), note
 
 
-def routerdc_pools(folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100) -> list[ScoredPool]:
+def routerdc_pools(
+    folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100
+) -> list[ScoredPool]:
     """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams of the union of the training files.
 
     Args:
@@ -77,7 +91,9 @@ def routerdc_pools(folder: Path, *, label_rule: str | None = None, num_neighbors
         rows, left_out = unseen_questions(train, test.select(group=name))
         rule = rows.label_rule if isinstance(rows.label_rule, str) else rows.label_rule[name]
         note = "; ".join(filter(None, (f"right iff {rule}", left_out)))
-        pools.append(ScoredPool(name, np.asarray(router(encoder.encode(rows.texts))), rows.correct, note))
+        pools.append(
+            ScoredPool(name, np.asarray(router(encoder.encode(rows.texts))), rows.correct, note)
+        )
     return pools
 
 
@@ -85,14 +101,16 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
     """A saved score matrix of any router.
 
     Args:
-      path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`; where it has `group`,
-        strings `[n]`, each group is a pool, and where it has `texts`, repeats of a question are left out.
+      path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`;
+        where it has `group`, strings `[n]`, each group is a pool, and where it has `texts`, repeats
+        of a question are left out.
 
     Returns:
       One pool for each group, or a single pool named as the file.
 
     Raises:
-      DataError: If the file is not such an archive, or its arrays do not fit or hold what they should not.
+      DataError: If the file is not such an archive, or its arrays do not fit or hold what they
+        should not.
     """
     table, scores = read_score_matrix(path)
     group = np.array(table.group if table.group is not None else [path.stem] * len(table))

@@ -16,7 +16,8 @@ class Way(NamedTuple):
 
     Attributes:
       kind: What it is: `single`, `router`, `racer`, `ensemble` or `bound`.
-      right: Whether each query is answered rightly (a share, where chance decides), `[n]` or by split `[s, n]`.
+      right: Whether each query is answered rightly (a share, where chance decides), `[n]` or by
+        split `[s, n]`.
       calls: Models called for each query, the same shapes.
       cost: Dollars for each query, the same shapes; None where costs are not known.
     """
@@ -35,7 +36,8 @@ class Measured(NamedTuple):
       accuracy: Test accuracy of each split, `[s]`.
       calls: Mean models called, `[s]`.
       cost: Mean dollars a query, `[s]`; None where not known.
-      by_query: Share of its test appearances that each query was answered rightly, `[n]`; NaN where it had none.
+      by_query: Share of its test appearances that each query was answered rightly, `[n]`; NaN where
+        it had none.
     """
 
     kind: str
@@ -60,7 +62,8 @@ class Votes(NamedTuple):
       alphas: Risk levels to choose from, `[a]`.
       weightings: Names of the aggregations, temperatures of one weighting together, `[w]`.
       ways: Name -> what it did. The router's way of a RACER variant is named by `racer_name`.
-      choices: Router and score -> share of the splits that chose each alpha and weighting, `[a, w]`.
+      choices: Router and score -> share of the splits that chose each alpha and weighting,
+        `[a, w]`.
       notes: What a reader should know, one sentence each.
     """
 
@@ -85,7 +88,8 @@ class Difference(NamedTuple):
     Attributes:
       mean: Mean over splits.
       error: Its standard error over QUESTIONS: how much other questions of this kind would move it.
-      split_error: Its standard error over splits alone: how much more splits of these questions would.
+      split_error: Its standard error over splits alone: how much more splits of these questions
+        would.
     """
 
     mean: float

@@ -38,7 +38,9 @@ def made(tmp_path_factory):
     (folder / "queries.jsonl").write_text(
         "".join(
             json.dumps({"text": text, "group": group, "id": name}) + "\n"
-            for name, text, group in zip(test.table.ids, test.table.texts, test.table.group, strict=True)
+            for name, text, group in zip(
+                test.table.ids, test.table.texts, test.table.group, strict=True
+            )
         )
     )
     (folder / "feedback.jsonl").write_text("0\n" * 20 + '{"missed": 1}\n')

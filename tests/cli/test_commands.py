@@ -15,11 +15,27 @@ from racer_jax.cli.main import _parsed, build_parser, main
 from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import MODELS
 
-# --- what they do ----------------------------------------------------------------------------------------------------
+# --- what they do ---------------------------------------------------------------------------------
 
 
 def test_the_whole_path(folder, capsys):
-    assert main(["train", "train.npz", "-o", "new.racer", "--router", "knn", "--share", "0.9", "--seed", "3"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "train.npz",
+                "-o",
+                "new.racer",
+                "--router",
+                "knn",
+                "--share",
+                "0.9",
+                "--seed",
+                "3",
+            ]
+        )
+        == 0
+    )
     assert "not calibrated yet" in capsys.readouterr().out
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -29,37 +45,74 @@ def test_the_whole_path(folder, capsys):
     assert main(["calibrate", "new.racer", "--alpha", "0.4", "-o", "other.racer"]) == 0
     assert Racer.load("new.racer").alpha == "0.25"
     assert Racer.load("other.racer").alpha == "0.4"
-    assert main(["evaluate", "new.racer", "test.npz", "--alphas", "0.1:0.3:0.1", "--output", "figures.json"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "new.racer",
+                "test.npz",
+                "--alphas",
+                "0.1:0.3:0.1",
+                "--output",
+                "figures.json",
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "full ensemble" in printed
     figures = json.loads(Path("figures.json").read_text())
     assert figures["alphas"] == ["0.1", "0.2", "0.25", "0.3"]
-    assert main(["evaluate", "new.racer", "test.npz", "--json", "--alphas", "0.1", "--group", "a"]) == 0
+    assert (
+        main(["evaluate", "new.racer", "test.npz", "--json", "--alphas", "0.1", "--group", "a"])
+        == 0
+    )
     assert [g["group"] for g in json.loads(capsys.readouterr().out)["groups"]] == ["all", "a"]
 
 
 def test_unseen_leaves_out_what_was_trained_and_calibrated_on(folder, capsys):
-    assert main(["train", "calibration.npz", "-o", "new.racer", "--router", "knn", "--share", "0.5"]) == 0
+    assert (
+        main(["train", "calibration.npz", "-o", "new.racer", "--router", "knn", "--share", "0.5"])
+        == 0
+    )
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3"]) == 1
     assert "41 of 80 calibration questions were trained on" in capsys.readouterr().err
     assert (
         main(
-            ["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3", "--unseen", "--share", "0.5", "--no-groups"]
+            [
+                "calibrate",
+                "new.racer",
+                "calibration.npz",
+                "--alpha",
+                "0.3",
+                "--unseen",
+                "--share",
+                "0.5",
+                "--no-groups",
+            ]
         )
         == 0
     )
-    assert main(["evaluate", "new.racer", "calibration.npz", "--unseen", "--json", "--alphas", "0.3"]) == 0
+    assert (
+        main(["evaluate", "new.racer", "calibration.npz", "--unseen", "--json", "--alphas", "0.3"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["num_seen"] == 0
     assert found["groups"][0]["num_queries"] == 19
-    assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3", "--allow-overlap"]) == 0
+    assert (
+        main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.3", "--allow-overlap"])
+        == 0
+    )
     assert "Nothing is promised" in capsys.readouterr().out
 
 
 def test_route_in_words_and_in_json(folder, made, capsys):
     assert main(["route", "my.racer", "--group", "a", "What is a prime?"]) == 0
     assert "at alpha = 0.3 of group 'a'" in capsys.readouterr().out
-    assert main(["route", "my.racer", "--group", "a", "--json", "--alpha", "0.001", "x?", "y?"]) == 0
+    assert (
+        main(["route", "my.racer", "--group", "a", "--json", "--alpha", "0.001", "x?", "y?"]) == 0
+    )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["reason"] for line in lines] == ["alpha infeasible"] * 2
 
@@ -72,7 +125,9 @@ def test_route_lines(folder, made, capsys, monkeypatch, batch):
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == list(made.test.ids)
     assert [tuple(line["models"]) for line in lines] == [decision.models for decision in wanted]
-    stdin = SimpleNamespace(buffer=io.BytesIO(b"\xef\xbb\xbf" + Path("queries.jsonl").read_bytes() + b"\n\n"))
+    stdin = SimpleNamespace(
+        buffer=io.BytesIO(b"\xef\xbb\xbf" + Path("queries.jsonl").read_bytes() + b"\n\n")
+    )
     monkeypatch.setattr(sys, "stdin", stdin)
     assert main([*options, "--input", "-"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
@@ -96,7 +151,9 @@ def test_routing_reads_no_more_than_a_batch_ahead(made):
 
 
 def test_arguments_may_follow_options(folder, capsys):
-    assert main(["calibrate", "my.racer", "--alpha", "0.2", "calibration.npz", "-o", "new.racer"]) == 0
+    assert (
+        main(["calibrate", "my.racer", "--alpha", "0.2", "calibration.npz", "-o", "new.racer"]) == 0
+    )
     assert main(["route", "new.racer", "--group", "a", "one?", "two?", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     with pytest.raises(SystemExit, match="2"):
@@ -105,27 +162,52 @@ def test_arguments_may_follow_options(folder, capsys):
 
 
 def test_from_scores(folder, made, capsys):
-    assert main(["calibrate", "s.racer", "scores.npz", "--alpha", "0.2", "--from-scores", "--null", "free"]) == 0
+    assert (
+        main(
+            [
+                "calibrate",
+                "s.racer",
+                "scores.npz",
+                "--alpha",
+                "0.2",
+                "--from-scores",
+                "--null",
+                "free",
+            ]
+        )
+        == 0
+    )
     assert main(["evaluate", "s.racer", "scores.npz", "--alphas", "0.2"]) == 0
     assert "null mode 'free'" in capsys.readouterr().out
     line = json.dumps({"scores": dict.fromkeys(MODELS, 0.5), "id": "x"})
     Path("in.jsonl").write_text(line + "\n")
     assert main(["route", "s.racer", "--input", "in.jsonl"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "x"
-    assert main(["bound-check", "s.racer", "scores.npz", "--splits", "0", "--alphas", "0.2,0.3"]) == 0
+    assert (
+        main(["bound-check", "s.racer", "scores.npz", "--splits", "0", "--alphas", "0.2,0.3"]) == 0
+    )
 
 
 def test_bound_check(folder, capsys, monkeypatch):
-    assert main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2,0.4"]) == 0
+    assert (
+        main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2,0.4"]) == 0
+    )
     assert capsys.readouterr().out.count("PASS") == 4
-    monkeypatch.setattr("racer_jax.montecarlo.bound_check.verdicts", lambda check, z_limit, null: ["FAIL"])
-    assert main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2", "--json"]) == 3
+    monkeypatch.setattr(
+        "racer_jax.montecarlo.bound_check.verdicts", lambda check, z_limit, null: ["FAIL"]
+    )
+    assert (
+        main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2", "--json"])
+        == 3
+    )
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
 @pytest.mark.slow
 def test_bound_check_over_random_splits(folder, capsys):
-    assert main(["bound-check", "my.racer", "test.npz", "--splits", "200", "--alphas", "0.2,0.4"]) == 0
+    assert (
+        main(["bound-check", "my.racer", "test.npz", "--splits", "200", "--alphas", "0.2,0.4"]) == 0
+    )
     assert capsys.readouterr().out.count("PASS") == 4
     # Measured means are never the exact ones to a billionth of their error.
     options = ["--splits", "50", "--alphas", "0.2", "--z", "1e-9"]
@@ -133,11 +215,16 @@ def test_bound_check_over_random_splits(folder, capsys):
 
 
 def test_monitor_the_risk(folder, capsys):
-    assert main(["monitor", "state.json", "--artefact", "my.racer", "--input", "feedback.jsonl"]) == 0
+    assert (
+        main(["monitor", "state.json", "--artefact", "my.racer", "--input", "feedback.jsonl"]) == 0
+    )
     assert "21 queries, 1 missed (0.048), alpha = 0.3: no alarm" in capsys.readouterr().out
     Path("bad.jsonl").write_text("1\n" * 60)
     # The line of a timer names the artefact each time.
-    assert main(["monitor", "state.json", "--artefact", "my.racer", "--input", "bad.jsonl", "--json"]) == 3
+    assert (
+        main(["monitor", "state.json", "--artefact", "my.racer", "--input", "bad.jsonl", "--json"])
+        == 3
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["num"] == 81
     assert told["alarm"] > 21
@@ -153,7 +240,9 @@ def test_monitor_exchangeability(folder, made, capsys):
     line = "monitor drift.json --kind exchangeability --reference reference.jsonl --seed 5 --level 0.01 --input"
     assert main([*line.split(), "decisions.jsonl", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    wanted = ExchangeabilityMonitor.over([i / 16 for i in range(16)], level=0.01, seed=5).update(numbers.tolist())
+    wanted = ExchangeabilityMonitor.over([i / 16 for i in range(16)], level=0.01, seed=5).update(
+        numbers.tolist()
+    )
     assert told == {
         "kind": "exchangeability",
         "level": 0.01,
@@ -168,7 +257,12 @@ def test_monitor_exchangeability(folder, made, capsys):
 
 def test_report(folder, capsys):
     pytest.importorskip("plotly")
-    assert main(["report", "my.racer", "--data", "test.npz", "--output", "page.html", "--alphas", "0.2"]) == 0
+    assert (
+        main(
+            ["report", "my.racer", "--data", "test.npz", "--output", "page.html", "--alphas", "0.2"]
+        )
+        == 0
+    )
     page = Path("page.html").read_text(encoding="utf-8")
     data = json.loads(page.split('id="report-data">')[1].split("</script>")[0])
     assert data["evaluation"]["alphas"] == ["0.2", "0.3"]
@@ -208,7 +302,8 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     """It says what it leaves out, which extra is lacking, and the command to type once it is there."""
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *more: None if name == "plotly" else found(name, *more)
+        "importlib.util.find_spec",
+        lambda name, *more: None if name == "plotly" else found(name, *more),
     )
     assert main(["demo", "--output", "d"]) == 0
     told = capsys.readouterr().out.splitlines()[-2:]
@@ -220,7 +315,11 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
 
 
 def parsers(parser, name=()):
-    inner = [action for action in parser._actions if hasattr(action, "choices") and isinstance(action.choices, dict)]
+    inner = [
+        action
+        for action in parser._actions
+        if hasattr(action, "choices") and isinstance(action.choices, dict)
+    ]
     if not inner:
         yield name, parser
     for action in inner:

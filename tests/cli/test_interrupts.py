@@ -30,7 +30,9 @@ def made(tmp_path_factory):
     train, calibration = table_of(rng, 70).table, table_of(rng, 80, start=500).table
     save(train, folder / "train.npz")
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
-    Racer.fit(jax.random.key(1), train, KNNConfig(k=7), encoder).calibrate(calibration, 0.3).save(folder / "my.racer")
+    Racer.fit(jax.random.key(1), train, KNNConfig(k=7), encoder).calibrate(calibration, 0.3).save(
+        folder / "my.racer"
+    )
     return folder
 
 
@@ -41,11 +43,21 @@ def started():
 
     def start(*words, options=(), **more):
         before = signal.getsignal(signal.SIGINT)
-        # Where these tests run in the background of a script, the signal is ignored, and children would inherit that.
+        # Where these tests run in the background of a script, the signal is ignored, and children
+        # would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            more = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-            processes.append(subprocess.Popen([sys.executable, *options, "-m", "racer_jax", *map(str, words)], **more))
+            more = {
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **more,
+            }
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *options, "-m", "racer_jax", *map(str, words)], **more
+                )
+            )
         finally:
             signal.signal(signal.SIGINT, before)
         return processes[-1]
@@ -100,7 +112,9 @@ def test_while_it_trains(made, started, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_full(made, started):
     with open("/dev/full", "wb") as full:
-        _, told = started("data", "summary", made / "train.npz", stdout=full).communicate(timeout=60)
+        _, told = started("data", "summary", made / "train.npz", stdout=full).communicate(
+            timeout=60
+        )
     assert told.startswith(b"racer-jax: No space left on device\n")
 
 

@@ -38,7 +38,10 @@ def test_options_of_logs(tmp_path, capsys):
 def test_convert(tmp_path, capsys, suffix):
     out = tmp_path / f"table{suffix}"
     path = samples.routerdc(tmp_path)
-    assert main(["data", "convert", str(path), str(out), "--label-rule", "one attempt", "--seed", "1"]) == 0
+    assert (
+        main(["data", "convert", str(path), str(out), "--label-rule", "one attempt", "--seed", "1"])
+        == 0
+    )
     assert "RoutingTable(4 queries x 2 models, label rule 'one attempt')" in capsys.readouterr().out
     assert load(out).graded.tolist() == load(path, "routerdc").graded.tolist()
 
@@ -54,7 +57,20 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
 
 
 def test_fetch_offline(tmp_path, capsys):
-    assert main(["data", "fetch", "routerbench", "--folder", str(tmp_path), "--base-url", "http://127.0.0.1:9"]) == 1
+    assert (
+        main(
+            [
+                "data",
+                "fetch",
+                "routerbench",
+                "--folder",
+                str(tmp_path),
+                "--base-url",
+                "http://127.0.0.1:9",
+            ]
+        )
+        == 1
+    )
     assert "On a machine without a network" in capsys.readouterr().err
 
 

@@ -1,7 +1,8 @@
 """Every command fed nonsense: one clear line, a status that is not 0, no traceback, nothing half written.
 
-The table of commands crossed with the table of faults; a fault applies to a command that has its kind of argument.
-Tests may run as root, for whom every file can be read and written, so refusals of the system are raised by hand.
+The table of commands crossed with the table of faults; a fault applies to a command that has its
+kind of argument. Tests may run as root, for whom every file can be read and written, so refusals of
+the system are raised by hand.
 """
 
 import io
@@ -19,8 +20,8 @@ from racer_jax.cli.main import main
 from racer_jax.data import load
 from racer_jax.racer.racer import Racer
 
-# T: a table; A: a calibrated artefact; Q: questions; F: feedback; N: numbers; R: numbers for reference; S: a state.
-# What a command writes is always called `out` and something.
+# T: a table; A: a calibrated artefact; Q: questions; F: feedback; N: numbers; R: numbers for
+# reference; S: a state. What a command writes is always called `out` and something.
 COMMANDS = {
     "data summary": "data summary T",
     "data convert csv": "data convert T out.csv",
@@ -43,7 +44,13 @@ COMMANDS = {
     "demo": "demo --output out",
     "completion": "completion bash",
 }
-FILES = {"T": "test.npz", "A": "my.racer", "Q": "queries.jsonl", "F": "feedback.jsonl", "N": "numbers.jsonl"} | {
+FILES = {
+    "T": "test.npz",
+    "A": "my.racer",
+    "Q": "queries.jsonl",
+    "F": "feedback.jsonl",
+    "N": "numbers.jsonl",
+} | {
     "R": "reference.jsonl",
     "S": "state.json",
 }
@@ -60,12 +67,19 @@ def folder(folder, capsys):
 
 
 def words(command, **other):
-    files = FILES | {"T": {"calibrate scores": "scores.npz", "calibrate": "calibration.npz"}.get(command, "test.npz")}
+    files = FILES | {
+        "T": {"calibrate scores": "scores.npz", "calibrate": "calibration.npz"}.get(
+            command, "test.npz"
+        )
+    }
     return [(files | other).get(word, word) for word in COMMANDS[command].split()]
 
 
 def snapshot(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in sorted(folder.rglob("*"))
+    }
 
 
 def refused(folder, capsys, line, status=1):
@@ -82,7 +96,7 @@ def refused(folder, capsys, line, status=1):
     return told
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------------------
 
 READ_FAULTS = {
     "missing": lambda path: None,
@@ -138,7 +152,9 @@ def readings():
 
 @pytest.mark.parametrize(("command", "word", "fault"), list(readings()))
 def test_what_cannot_be_read(folder, capsys, command, word, fault):
-    suffix = {"T": ".npz" if fault in ("cut", "binary", "missing") else ".csv", "A": ".racer"}.get(word, ".jsonl")
+    suffix = {"T": ".npz" if fault in ("cut", "binary", "missing") else ".csv", "A": ".racer"}.get(
+        word, ".jsonl"
+    )
     path = folder / f"bad{suffix}"
     (ARTEFACT_FAULTS if word == "A" else READ_FAULTS)[fault](path)
     name = f"{path.name}/inside{suffix}" if fault == "under a file" else path.name
@@ -156,7 +172,7 @@ def test_what_cannot_be_read(folder, capsys, command, word, fault):
     assert not list(folder.glob("*out*"))
 
 
-# --- what is written -------------------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------
 
 
 def refuses(error):
@@ -187,20 +203,33 @@ def failing(target, names, error):
 
 FULL = OSError(28, "No space left on device")
 WRITE_FAULTS = {
-    "full at once": (lambda: failing(tempfile, ("mkstemp", "mkdtemp"), FULL), 1, "No space left on device"),
+    "full at once": (
+        lambda: failing(tempfile, ("mkstemp", "mkdtemp"), FULL),
+        1,
+        "No space left on device",
+    ),
     "full in the middle": (small_files, 1, "File too large"),
-    "full at the end": (lambda: failing(os, ("replace", "rename"), FULL), 1, "No space left on device"),
+    "full at the end": (
+        lambda: failing(os, ("replace", "rename"), FULL),
+        1,
+        "No space left on device",
+    ),
     "no permission": (
         lambda: failing(tempfile, ("mkstemp", "mkdtemp"), PermissionError(13, "Permission denied")),
         1,
         "Permission denied",
     ),
-    "Ctrl-C at the end": (lambda: failing(os, ("replace", "rename"), KeyboardInterrupt()), 130, "interrupted"),
+    "Ctrl-C at the end": (
+        lambda: failing(os, ("replace", "rename"), KeyboardInterrupt()),
+        130,
+        "interrupted",
+    ),
 }
 WRITES = [
     command
     for command, line in COMMANDS.items()
-    if command in ("train over", "calibrate alpha", "monitor again") or (" out" in line and command != "data fetch")
+    if command in ("train over", "calibrate alpha", "monitor again")
+    or (" out" in line and command != "data fetch")
 ]
 
 
@@ -239,10 +268,12 @@ def test_places_that_are_none(folder, capsys, command):
     (folder / "there.csv").mkdir()
     for line in PLACES[command]:
         assert "nowhere" in refused(folder, capsys, line.replace("P", "nowhere/out").split())
-        assert "there" in refused(folder, capsys, line.replace("P.csv", "P").replace("P", "there.csv").split())
+        assert "there" in refused(
+            folder, capsys, line.replace("P.csv", "P").replace("P", "there.csv").split()
+        )
 
 
-# --- what is printed, and Ctrl-C -------------------------------------------------------------------------------------
+# --- what is printed, and Ctrl-C ------------------------------------------------------------------
 
 
 class Stdout(io.StringIO):
@@ -268,7 +299,11 @@ def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, comman
         patch.setattr(sys, "stdout", Stdout(FULL if fault == "full" else KeyboardInterrupt()))
         status = main(words(command))
     told = capsys.readouterr().err
-    wanted = (1, "racer-jax: No space left on device\n") if fault == "full" else (130, "racer-jax: interrupted\n")
+    wanted = (
+        (1, "racer-jax: No space left on device\n")
+        if fault == "full"
+        else (130, "racer-jax: interrupted\n")
+    )
     assert (status, told) == wanted
     assert not [path for path in folder.rglob(".*")]  # what was written is whole
     for artefact in folder.glob("*.racer"):
@@ -313,7 +348,8 @@ def test_ctrl_c_and_too_little_memory_while_it_computes(folder, capsys, monkeypa
             assert main(words(command)) == status
         assert capsys.readouterr().err == told
         after = snapshot(folder)
-        assert after.pop("out", None) is None  # the folder of `demo` and of `data fetch` is there, empty
+        # the folder of `demo` and of `data fetch` is there, empty
+        assert after.pop("out", None) is None
         before.pop("out", None)
         assert after == before
 
@@ -322,18 +358,32 @@ def test_every_command_is_in_the_table():
     from racer_jax.cli.main import build_parser
     from tests.cli.test_commands import parsers
 
-    here = {tuple(line.split()[:2] if line.startswith("data") else line.split()[:1]) for line in COMMANDS.values()}
+    here = {
+        tuple(line.split()[:2] if line.startswith("data") else line.split()[:1])
+        for line in COMMANDS.values()
+    }
     assert here == {name for name, _ in parsers(build_parser())}
 
 
-# --- downloads -------------------------------------------------------------------------------------------------------
+# --- downloads ------------------------------------------------------------------------------------
 
 
 def test_downloads(folder, capsys, monkeypatch):
     pooch = pytest.importorskip("pooch")
-    line = ["data", "fetch", "routerbench", "--folder", "test.npz", "--base-url", "http://127.0.0.1:9"]
+    line = [
+        "data",
+        "fetch",
+        "routerbench",
+        "--folder",
+        "test.npz",
+        "--base-url",
+        "http://127.0.0.1:9",
+    ]
     assert "test.npz" in refused(folder, capsys, line)
-    for error, told in {FULL: "No space left on device", PermissionError(13, "Permission denied"): "denied"}.items():
+    for error, told in {
+        FULL: "No space left on device",
+        PermissionError(13, "Permission denied"): "denied",
+    }.items():
         monkeypatch.setattr(pooch, "retrieve", refuses(error))
         assert main(words("data fetch")) == 1
         line = capsys.readouterr().err
@@ -342,7 +392,7 @@ def test_downloads(folder, capsys, monkeypatch):
         assert line.count("\n") == 1
 
 
-# --- options and lines -----------------------------------------------------------------------------------------------
+# --- options and lines ----------------------------------------------------------------------------
 
 
 def test_options_that_are_nonsense(folder, capsys):
@@ -375,7 +425,9 @@ def test_options_that_are_nonsense(folder, capsys):
         "monitor new.json --kind exchangeability": "needs --reference",
     }.items():
         assert told in refused(folder, capsys, line.split()), line
-    assert "must not be empty or only white space" in refused(folder, capsys, ["route", "my.racer", " "])
+    assert "must not be empty or only white space" in refused(
+        folder, capsys, ["route", "my.racer", " "]
+    )
     for line in ("route", "calibrate my.racer", "eat", "train train.npz -o x --router tree"):
         with pytest.raises(SystemExit, match="2"):
             main(line.split())
@@ -397,7 +449,9 @@ def test_options_that_are_nonsense(folder, capsys):
 def test_lines_that_are_no_queries(folder, capsys, line, told):
     with Path("queries.jsonl").open("ab") as file:
         file.write(line + b"\n")
-    assert told in refused(folder, capsys, ["route", "my.racer", "--input", "queries.jsonl", "--output", "out.jsonl"])
+    assert told in refused(
+        folder, capsys, ["route", "my.racer", "--input", "queries.jsonl", "--output", "out.jsonl"]
+    )
 
 
 def test_scores_that_are_no_queries(folder, capsys):
@@ -414,11 +468,17 @@ def test_scores_that_are_no_queries(folder, capsys):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("2\n", "line 1: 'missed' must be 0 or 1, got 2"), ("{\n", "must be JSON"), ('0\n{"a": 1}\n', "line 2: ")],
+    [
+        ("2\n", "line 1: 'missed' must be 0 or 1, got 2"),
+        ("{\n", "must be JSON"),
+        ('0\n{"a": 1}\n', "line 2: "),
+    ],
 )
 def test_feedback_that_is_none(folder, capsys, text, told):
     Path("bad.jsonl").write_text(text)
-    assert told in refused(folder, capsys, ["monitor", "new.json", "--alpha", "0.1", "--input", "bad.jsonl"])
+    assert told in refused(
+        folder, capsys, ["monitor", "new.json", "--alpha", "0.1", "--input", "bad.jsonl"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -444,10 +504,21 @@ def test_a_state_of_another_monitor(folder, capsys):
     }.items():
         assert told in refused(folder, capsys, [*line.split(), "--input", "feedback.jsonl"])
     Path("same.jsonl").write_text("1\n" * 9)
-    line = ["monitor", "new.json", "--kind", "exchangeability", "--reference", "same.jsonl", "--input", "numbers.jsonl"]
+    line = [
+        "monitor",
+        "new.json",
+        "--kind",
+        "exchangeability",
+        "--reference",
+        "same.jsonl",
+        "--input",
+        "numbers.jsonl",
+    ]
     assert "same.jsonl: reference must hold at least two different" in refused(folder, capsys, line)
 
 
 def test_the_report_says_what_it_lacks(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    assert "pip install 'racer-jax[report]'" in refused(folder, capsys, ["report", "my.racer", "--data", "test.npz"])
+    assert "pip install 'racer-jax[report]'" in refused(
+        folder, capsys, ["report", "my.racer", "--data", "test.npz"]
+    )

@@ -71,7 +71,8 @@ def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
     n, m = 60, 9
     order = np.argsort(rng.random((n, m)), axis=1)
     answers, scores = rng.integers(-1, 4, (n, m)), rng.random((n, m), np.float32)
-    weights = np.where(rng.random((n, m)) < 0.5, scores, np.asarray(log_odds(scores)))  # some equal the score of others
+    # some equal the score of others
+    weights = np.where(rng.random((n, m)) < 0.5, scores, np.asarray(log_odds(scores)))
     for temperature in (0.01, 0.07, 1.0, 1e4, jnp.inf):
         table = prefix_answers(order, answers, scores, weights, temperature)
         for i in range(n):
@@ -80,7 +81,8 @@ def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
 
 
 def test_sixty_models_tie_exactly():
-    m = 60  # the means 1/3 + 1/3 + ... differ in floating point with the order of the sums, but not here
+    # the means 1/3 + 1/3 + ... differ in floating point with the order of the sums, but not here
+    m = 60
     scores = np.full(m, np.float32(1 / 3))
     answers = np.arange(m) % 4
     for seed in range(5):
@@ -93,11 +95,14 @@ def test_sixty_models_tie_exactly():
 
 
 def test_a_weight_that_underflows_still_breaks_a_tie():
-    # exp(-80) is lost beside 1 in any float; 0.9 + 0.1 against 0.9 is won by the second voter all the same.
+    # exp(-80) is lost beside 1 in any float; 0.9 + 0.1 against 0.9 is won by the second voter all
+    # the same.
     answers, weights = jnp.array([0, 0, 1]), jnp.array([0.9, 0.1, 0.9])
     scores = jnp.array([0.5, 0.0, 0.75])
     assert int(prefix_answers([0, 1, 2], answers, scores, weights, 0.01)[-1]) == 0
-    assert int(prefix_answers([0, 1, 2], answers, scores, jnp.array([1e4, -1e4, 1e4]), 0.01)[-1]) == 0
+    assert (
+        int(prefix_answers([0, 1, 2], answers, scores, jnp.array([1e4, -1e4, 1e4]), 0.01)[-1]) == 0
+    )
     # with equal weights alone it is a tie, and the mean score decides
     assert int(prefix_answers([0, 1], answers[::2], scores[::2], weights[::2], 0.01)[-1]) == 1
 
@@ -115,7 +120,10 @@ def test_an_infinite_temperature_is_the_majority(problem):
     order, answers, scores, weights = problem
     majority = prefix_answers(order, answers, scores)
     assert prefix_answers(order, answers, scores, weights, jnp.inf).tolist() == majority.tolist()
-    assert prefix_answers(order, answers, scores, np.zeros_like(weights), 0.01).tolist() == majority.tolist()
+    assert (
+        prefix_answers(order, answers, scores, np.zeros_like(weights), 0.01).tolist()
+        == majority.tolist()
+    )
 
 
 @MODEST
@@ -132,7 +140,9 @@ def test_the_smallest_and_largest_numbers_stay_finite():
     answers, scores = jnp.array([0, 1, 1]), jnp.array([1.0, 0.0, 1e-30])
     for weights in ([3e38, 0.0, 0.0], [1e-40, 0.0, 0.0]):
         for temperature in (1e-38, 1.0, 1e30, jnp.inf):
-            winner = int(prefix_answers([0, 1, 2], answers, scores, jnp.array(weights), temperature)[-1])
+            winner = int(
+                prefix_answers([0, 1, 2], answers, scores, jnp.array(weights), temperature)[-1]
+            )
             assert winner == (0 if weights[0] / temperature > 0.7 else 1)
 
 
@@ -144,14 +154,19 @@ def test_ties_go_to_the_highest_mean_score_then_to_the_smallest_code():
     every = jnp.ones(5, bool)
     assert int(majority_vote(every, jnp.array([0, 0, 1, 1]), scores)) == 1  # .5 against .5625
     assert int(majority_vote(every, jnp.array([1, 1, 0, 2]), scores)) == 1  # two votes beat one
-    assert int(majority_vote(every, jnp.array([3, 2, 2, 3]), jnp.array([0.25, 0.75, 0.25, 0.75]))) == 2
+    assert (
+        int(majority_vote(every, jnp.array([3, 2, 2, 3]), jnp.array([0.25, 0.75, 0.25, 0.75]))) == 2
+    )
 
 
 def test_nobody_called_or_nobody_answered_abstains():
     scores = jnp.array([0.25, 0.75])
     assert int(majority_vote(jnp.array([False, False, True]), jnp.array([0, 1]), scores)) == -1
     assert int(majority_vote(jnp.array([True, True, False]), jnp.array([-1, -1]), scores)) == -1
-    assert int(weighted_vote(jnp.array([True, True, False]), jnp.array([-1, 5]), scores, scores, 0.01)) == 5
+    assert (
+        int(weighted_vote(jnp.array([True, True, False]), jnp.array([-1, 5]), scores, scores, 0.01))
+        == 5
+    )
     assert not voted_right(jnp.array(-1), jnp.array([-1, 1]), jnp.array([1, 0]))
 
 
@@ -188,13 +203,25 @@ def test_eager_jit_and_vmap_agree(transform):
     sets = jnp.asarray(rng.random((6, 6)) < 0.7)
     temperature = jnp.array(0.3)
     expected = prefix_answers(order, answers, scores, scores, 0.3)
-    assert transform(prefix_answers)(order, answers, scores, scores, temperature).tolist() == expected.tolist()
+    assert (
+        transform(prefix_answers)(order, answers, scores, scores, temperature).tolist()
+        == expected.tolist()
+    )
     expected = weighted_vote(sets, answers, scores, scores, 0.3)
-    assert transform(weighted_vote)(sets, answers, scores, scores, temperature).tolist() == expected.tolist()
-    assert transform(majority_vote)(sets, answers, scores).tolist() == majority_vote(sets, answers, scores).tolist()
+    assert (
+        transform(weighted_vote)(sets, answers, scores, scores, temperature).tolist()
+        == expected.tolist()
+    )
+    assert (
+        transform(majority_vote)(sets, answers, scores).tolist()
+        == majority_vote(sets, answers, scores).tolist()
+    )
     codes = jnp.asarray(expected)
     right = answers == 1
-    assert transform(voted_right)(codes, answers, right).tolist() == voted_right(codes, answers, right).tolist()
+    assert (
+        transform(voted_right)(codes, answers, right).tolist()
+        == voted_right(codes, answers, right).tolist()
+    )
 
 
 def test_weightings_and_temperatures_make_one_table():
@@ -214,9 +241,17 @@ def test_weightings_and_temperatures_make_one_table():
 def test_one_compilation_for_any_temperature(monkeypatch):
     traces = []
     inner = aggregation._prefix_winners
-    monkeypatch.setattr(aggregation, "_prefix_winners", lambda *args: traces.append(1) or inner(*args))
+    monkeypatch.setattr(
+        aggregation, "_prefix_winners", lambda *args: traces.append(1) or inner(*args)
+    )
     for temperature in (0.125, 17.0, jnp.inf):
-        prefix_answers([1, 0, 2], [0, 1, 1], jnp.array([0.125, 0.25, 0.5]), jnp.array([0.0, 1.0, 2.0]), temperature)
+        prefix_answers(
+            [1, 0, 2],
+            [0, 1, 1],
+            jnp.array([0.125, 0.25, 0.5]),
+            jnp.array([0.0, 1.0, 2.0]),
+            temperature,
+        )
     assert len(traces) <= 1
 
 
@@ -251,7 +286,12 @@ def test_log_odds_are_clipped_and_finite():
 
 def test_right_is_the_answer_of_a_model_that_is_right():
     answers, correct = jnp.array([0, 1, 1, -1]), jnp.array([0, 1, 1, 1])
-    assert [bool(voted_right(jnp.array(a), answers, correct)) for a in (-1, 0, 1, 2)] == [False, False, True, False]
+    assert [bool(voted_right(jnp.array(a), answers, correct)) for a in (-1, 0, 1, 2)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 # --- errors ---
@@ -262,28 +302,80 @@ SCORES3 = jnp.array([0.25, 0.5, 0.75])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: prefix_answers([0, 1, 2], [0, 1, 1], jnp.array([0.5, 2.0, 0.5])), ValueError, "scores must be in"),
-        (lambda: prefix_answers([0, 1, 2], jnp.array([0.0, 1, 1]), SCORES3), TypeError, "answers must be integer"),
-        (lambda: prefix_answers([0, 1, 2], [0, 1], SCORES3), ValueError, r"answers must have shape \[\.\.\., m\]"),
-        (lambda: prefix_answers([0, 1, 2], [0, 1, -2], SCORES3), ValueError, "answers must be codes >= 0, or -1"),
-        (lambda: prefix_answers([0.0, 1, 2], [0, 1, 1], SCORES3), TypeError, "order must hold integers"),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, 1], jnp.array([0.5, 2.0, 0.5])),
+            ValueError,
+            "scores must be in",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], jnp.array([0.0, 1, 1]), SCORES3),
+            TypeError,
+            "answers must be integer",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1], SCORES3),
+            ValueError,
+            r"answers must have shape \[\.\.\., m\]",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, -2], SCORES3),
+            ValueError,
+            "answers must be codes >= 0, or -1",
+        ),
+        (
+            lambda: prefix_answers([0.0, 1, 2], [0, 1, 1], SCORES3),
+            TypeError,
+            "order must hold integers",
+        ),
         (lambda: prefix_answers([0, 1], [0, 1, 1], SCORES3), ValueError, "order must have shape"),
-        (lambda: prefix_answers([0, 1, 1], [0, 1, 1], SCORES3), ValueError, "order must hold permutations"),
-        (lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, [1, 2, 3]), TypeError, "weights must be floating"),
-        (lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3[:2]), ValueError, "weights must have shape"),
+        (
+            lambda: prefix_answers([0, 1, 1], [0, 1, 1], SCORES3),
+            ValueError,
+            "order must hold permutations",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, [1, 2, 3]),
+            TypeError,
+            "weights must be floating",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3[:2]),
+            ValueError,
+            "weights must have shape",
+        ),
         (
             lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, jnp.array([0, jnp.inf, 0])),
             ValueError,
             r"weights must be finite, got inf at \[1\]",
         ),
-        (lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3, 0.0), ValueError, "temperature must be pos"),
-        (lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3, jnp.nan), ValueError, "temperature must be"),
-        (lambda: majority_vote(jnp.ones(3, bool), [0, 1, 1], SCORES3), ValueError, "sets must have shape"),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3, 0.0),
+            ValueError,
+            "temperature must be pos",
+        ),
+        (
+            lambda: prefix_answers([0, 1, 2], [0, 1, 1], SCORES3, SCORES3, jnp.nan),
+            ValueError,
+            "temperature must be",
+        ),
+        (
+            lambda: majority_vote(jnp.ones(3, bool), [0, 1, 1], SCORES3),
+            ValueError,
+            "sets must have shape",
+        ),
         (lambda: answer_codes(["A", "B"]), ValueError, r"answers must have shape \[n, m\]"),
         (lambda: log_odds(SCORES3, 0.5), ValueError, r"margin must be in \(0, 0.5\)"),
         (lambda: model_order(jnp.array([0.5])), ValueError, r"nonconformity must have shape"),
-        (lambda: voted_right(jnp.array(0.0), [0, 1], [0, 1]), TypeError, "voted must hold integer codes"),
-        (lambda: voted_right(0, [0, 1], [0, 1, 1]), ValueError, r"answers and correct must both be \[\.\.\., m\]"),
+        (
+            lambda: voted_right(jnp.array(0.0), [0, 1], [0, 1]),
+            TypeError,
+            "voted must hold integer codes",
+        ),
+        (
+            lambda: voted_right(0, [0, 1], [0, 1, 1]),
+            ValueError,
+            r"answers and correct must both be \[\.\.\., m\]",
+        ),
     ],
 )
 def test_errors_say_what_was_wrong(call, error, message):

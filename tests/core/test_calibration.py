@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racer_jax import calibrate, critical_scores, gap, inverse_probability, miss_budget, reference, tie_break
+from racer_jax import (
+    calibrate,
+    critical_scores,
+    gap,
+    inverse_probability,
+    miss_budget,
+    reference,
+    tie_break,
+)
 from racer_jax.core.calibration import _floor_multiples, exact_alpha, threshold_at_rank
 from racer_jax.core.nonconformity import TieBroken
 from tests.strategies import ALPHAS, NULLS, problems
@@ -20,7 +28,7 @@ PERCENTS = [i / 100 for i in range(1, 100)]
 RNG = np.random.default_rng(0)
 
 
-# --- the miss budget -------------------------------------------------------------------------------------------------
+# --- the miss budget ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +56,8 @@ def test_miss_budget_where_floats_fail(alpha, n, budget):
 
 def test_miss_budget_equals_a_rational_search_of_the_inequality():
     for n in range(1, 301):
-        # The left side of Eq. 6 grows with the misses, so the budget of the next alpha starts where the last stopped.
+        # The left side of Eq. 6 grows with the misses, so the budget of the next alpha starts where
+        # the last stopped.
         expected, misses = [], -1
         for percent in range(1, 100):
             level = Fraction(percent, 100)
@@ -64,7 +73,16 @@ def test_reference_budget_is_the_same_search():
 
 
 @pytest.mark.parametrize(
-    "alpha", [0.29, "0.29", Decimal("0.29"), Fraction(29, 100), np.float64(0.29), np.float32(0.29), jnp.float32(0.29)]
+    "alpha",
+    [
+        0.29,
+        "0.29",
+        Decimal("0.29"),
+        Fraction(29, 100),
+        np.float64(0.29),
+        np.float32(0.29),
+        jnp.float32(0.29),
+    ],
 )
 def test_every_way_to_write_an_alpha_is_the_same_decimal(alpha):
     assert miss_budget(alpha, 99) == 28
@@ -96,12 +114,17 @@ def test_a_traced_alpha_is_never_one_miss_too_many():
     exact = calibrate(critical, PERCENTS)
     assert bool((traced >= exact).all())
     assert bool((traced - exact <= 1).all() | jnp.isinf(traced).any())
-    assert float(jax.jit(calibrate)(critical, jnp.float32(0.333))) == float(calibrate(critical, 0.333))
+    assert float(jax.jit(calibrate)(critical, jnp.float32(0.333))) == float(
+        calibrate(critical, 0.333)
+    )
     assert float(jax.jit(calibrate)(critical, jnp.float32(jnp.nan))) == inf
-    assert jax.vmap(lambda a: calibrate(critical, a))(jnp.asarray(PERCENTS)).tolist() == traced.tolist()
+    assert (
+        jax.vmap(lambda a: calibrate(critical, a))(jnp.asarray(PERCENTS)).tolist()
+        == traced.tolist()
+    )
 
 
-# --- critical scores -------------------------------------------------------------------------------------------------
+# --- critical scores ------------------------------------------------------------------------------
 
 
 @given(problems(), NULLS, st.booleans())
@@ -120,7 +143,7 @@ def test_critical_scores_equal_the_reference(problem, null, broken):
         assert actual.tolist() == [value for value, _ in expected]
 
 
-# --- the threshold ---------------------------------------------------------------------------------------------------
+# --- the threshold --------------------------------------------------------------------------------
 
 
 @given(
@@ -159,7 +182,9 @@ def test_every_path_is_the_order_statistic(num_alphas, broken, masked, transform
     mask = RNG.random(n) < 0.6 if masked else np.ones(n, bool)
 
     def run(value, tie, mask):
-        return calibrate(value, alphas, mask=mask if masked else None, tie_break=tie if broken else None)
+        return calibrate(
+            value, alphas, mask=mask if masked else None, tie_break=tie if broken else None
+        )
 
     actual = transform(run)(value, tie, mask)
     order = np.lexsort((tie if broken else np.zeros(n), value))
@@ -208,7 +233,9 @@ def test_leading_axes_of_scores_and_masks():
         assert masked[2, 1].tolist() == calibrate(critical[2, 1][mask[1]], alpha).tolist()
 
 
-@given(st.sampled_from([1, 2, 40]).flatmap(lambda n: st.lists(FLOATS, min_size=n, max_size=n)), ALPHAS)
+@given(
+    st.sampled_from([1, 2, 40]).flatmap(lambda n: st.lists(FLOATS, min_size=n, max_size=n)), ALPHAS
+)
 @settings(deadline=None, max_examples=150)
 def test_any_floats_infinities_and_signed_zeros_included(values, alpha):
     critical = np.array(values, np.float32)
@@ -252,7 +279,13 @@ def test_infeasible_alpha_is_infinite_and_neither_raises_nor_warns():
 
 
 def test_ranks_beyond_both_ends():
-    assert threshold_at_rank(jnp.arange(3.0), jnp.array([-1, 0, 1, 3, 4])).tolist() == [-inf, -inf, 0, 2, inf]
+    assert threshold_at_rank(jnp.arange(3.0), jnp.array([-1, 0, 1, 3, 4])).tolist() == [
+        -inf,
+        -inf,
+        0,
+        2,
+        inf,
+    ]
 
 
 def test_a_new_alpha_does_not_recompile():
@@ -266,8 +299,13 @@ def test_a_new_alpha_does_not_recompile():
 
 
 def test_the_pair_and_the_separate_tie_break_agree():
-    value, tie = jnp.asarray(RNG.integers(0, 3, 30), jnp.float32), tie_break(jax.random.key(0), (30,))
-    assert jax.tree.map(jnp.array_equal, calibrate(TieBroken(value, tie), 0.3), calibrate(value, 0.3, tie_break=tie))
+    value, tie = (
+        jnp.asarray(RNG.integers(0, 3, 30), jnp.float32),
+        tie_break(jax.random.key(0), (30,)),
+    )
+    assert jax.tree.map(
+        jnp.array_equal, calibrate(TieBroken(value, tie), 0.3), calibrate(value, 0.3, tie_break=tie)
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,38 +318,88 @@ def test_the_pair_and_the_separate_tie_break_agree():
         (lambda: miss_budget([0.1, -0.1], 10), ValueError, "alpha must be in (0, 1), got -0.1"),
         (lambda: miss_budget("ten", 10), ValueError, "alpha must be in (0, 1), got ten"),
         (lambda: miss_budget([], 10), ValueError, "alpha must hold at least one risk level"),
-        (lambda: miss_budget(True, 10), TypeError, "alpha must be a number in (0, 1), got True of type bool"),
-        (lambda: miss_budget(None, 10), TypeError, "alpha must be a number in (0, 1), got None of type NoneType"),
-        (lambda: miss_budget(np.zeros((2, 2)), 10), ValueError, "alpha must be a scalar or have shape [a]"),
+        (
+            lambda: miss_budget(True, 10),
+            TypeError,
+            "alpha must be a number in (0, 1), got True of type bool",
+        ),
+        (
+            lambda: miss_budget(None, 10),
+            TypeError,
+            "alpha must be a number in (0, 1), got None of type NoneType",
+        ),
+        (
+            lambda: miss_budget(np.zeros((2, 2)), 10),
+            ValueError,
+            "alpha must be a scalar or have shape [a]",
+        ),
         (lambda: miss_budget(0.1, 0), ValueError, "n must be at least 1, got 0"),
         (lambda: miss_budget(0.1, 9.5), TypeError, "n must be an integer, got 9.5 of type float"),
         (lambda: calibrate(jnp.zeros(0), 0.1), ValueError, "n >= 1, got (0,)"),
         (lambda: calibrate(jnp.float32(1), 0.1), ValueError, "n >= 1, got ()"),
-        (lambda: calibrate(jnp.arange(3), 0.1), TypeError, "critical_scores must be floating, got dtype int32"),
+        (
+            lambda: calibrate(jnp.arange(3), 0.1),
+            TypeError,
+            "critical_scores must be floating, got dtype int32",
+        ),
         (
             lambda: calibrate(jnp.array([0, jnp.nan]), 0.1),
             ValueError,
             "critical_scores must not be NaN, got NaN at [1]",
         ),
         (lambda: calibrate(jnp.zeros(3), 1.5), ValueError, "alpha must be in (0, 1), got 1.5"),
-        (lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 0, 0]), ValueError, "mask must select at least one"),
-        (lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 1]), ValueError, "mask must have shape [..., 3]"),
-        (lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 1, 3]), ValueError, "mask must be 0/1, got 3.0 at [2]"),
-        (lambda: calibrate(jnp.zeros(3), 0.5, tie_break=jnp.zeros(3)), TypeError, "tie_break must be uint32"),
+        (
+            lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 0, 0]),
+            ValueError,
+            "mask must select at least one",
+        ),
+        (
+            lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 1]),
+            ValueError,
+            "mask must have shape [..., 3]",
+        ),
+        (
+            lambda: calibrate(jnp.zeros(3), 0.5, mask=[0, 1, 3]),
+            ValueError,
+            "mask must be 0/1, got 3.0 at [2]",
+        ),
+        (
+            lambda: calibrate(jnp.zeros(3), 0.5, tie_break=jnp.zeros(3)),
+            TypeError,
+            "tie_break must be uint32",
+        ),
         (
             lambda: calibrate(jnp.zeros(3), 0.5, tie_break=jnp.zeros(2, jnp.uint32)),
             ValueError,
             "tie_break must have shape (3,), got (2,)",
         ),
         (
-            lambda: calibrate(TieBroken(jnp.zeros(3), jnp.zeros(3, jnp.uint32)), 0.5, tie_break=jnp.zeros(3)),
+            lambda: calibrate(
+                TieBroken(jnp.zeros(3), jnp.zeros(3, jnp.uint32)), 0.5, tie_break=jnp.zeros(3)
+            ),
             ValueError,
             "a TieBroken pair already",
         ),
-        (lambda: jax.jit(calibrate)(jnp.zeros(3), jnp.zeros((2, 2))), ValueError, "alpha must be a scalar or have"),
-        (lambda: critical_scores(jnp.zeros((3, 2)), jnp.zeros((3, 2), bool)), ValueError, "[..., m + 1]"),
-        (lambda: critical_scores(jnp.zeros((3, 3)), jnp.full((3, 2), 2)), ValueError, "correct must be 0/1"),
-        (lambda: critical_scores(jnp.full((1, 2), jnp.nan), [[1]]), ValueError, "nonconformity must not be NaN"),
+        (
+            lambda: jax.jit(calibrate)(jnp.zeros(3), jnp.zeros((2, 2))),
+            ValueError,
+            "alpha must be a scalar or have",
+        ),
+        (
+            lambda: critical_scores(jnp.zeros((3, 2)), jnp.zeros((3, 2), bool)),
+            ValueError,
+            "[..., m + 1]",
+        ),
+        (
+            lambda: critical_scores(jnp.zeros((3, 3)), jnp.full((3, 2), 2)),
+            ValueError,
+            "correct must be 0/1",
+        ),
+        (
+            lambda: critical_scores(jnp.full((1, 2), jnp.nan), [[1]]),
+            ValueError,
+            "nonconformity must not be NaN",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

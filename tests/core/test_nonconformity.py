@@ -60,7 +60,9 @@ def test_permuting_the_models_permutes_nonconformity(problem):
     order = np.random.default_rng(0).permutation(scores.shape[1])
     columns = [*order, scores.shape[1]]
     for score in (gap, inverse_probability):
-        np.testing.assert_array_equal(score(scores[:, order]), np.asarray(score(scores))[:, columns])
+        np.testing.assert_array_equal(
+            score(scores[:, order]), np.asarray(score(scores))[:, columns]
+        )
 
 
 def test_leading_axes_and_one_model():
@@ -106,19 +108,59 @@ def test_smoothing_adds_uniform_noise_and_leaves_ties_in_float32():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: gap(jnp.array([0.5, jnp.nan])), ValueError, "scores must be finite, got nan at [1]"),
-        (lambda: gap(jnp.array([[0.5], [jnp.inf]])), ValueError, "scores must be finite, got inf at [1, 0]"),
-        (lambda: gap(jnp.array([0.5, 1.5])), ValueError, "scores must be in [0, 1], got 1.5 at [1]"),
-        (lambda: inverse_probability(jnp.array([-0.5])), ValueError, "scores must be in [0, 1], got -0.5 at [0]"),
+        (
+            lambda: gap(jnp.array([0.5, jnp.nan])),
+            ValueError,
+            "scores must be finite, got nan at [1]",
+        ),
+        (
+            lambda: gap(jnp.array([[0.5], [jnp.inf]])),
+            ValueError,
+            "scores must be finite, got inf at [1, 0]",
+        ),
+        (
+            lambda: gap(jnp.array([0.5, 1.5])),
+            ValueError,
+            "scores must be in [0, 1], got 1.5 at [1]",
+        ),
+        (
+            lambda: inverse_probability(jnp.array([-0.5])),
+            ValueError,
+            "scores must be in [0, 1], got -0.5 at [0]",
+        ),
         (lambda: augment(jnp.array([0, 1])), TypeError, "scores must be floating, got dtype int32"),
         (lambda: null_score(jnp.zeros((3, 0))), ValueError, "at least one model, got (3, 0)"),
         (lambda: null_score(jnp.float32(0.5)), ValueError, "at least one model, got ()"),
-        (lambda: gap(SCORES, "perhaps"), ValueError, "null must be one of ('paper', 'free', 'never'), got 'perhaps'"),
-        (lambda: augmented_truth(jnp.array([0, 2])), ValueError, "correct must be 0/1, got 2.0 at [1]"),
-        (lambda: augmented_truth(jnp.array([1j])), TypeError, "correct must be boolean or 0/1, got dtype complex64"),
-        (lambda: augmented_truth(jnp.zeros((3, 0), bool)), ValueError, "at least one model, got (3, 0)"),
-        (lambda: smooth(jax.random.key(0), jnp.zeros(3), 0.0), ValueError, "eps must be positive and finite, got 0.0"),
-        (lambda: smooth(jax.random.key(0), jnp.array([jnp.nan])), ValueError, "nonconformity must not be NaN"),
+        (
+            lambda: gap(SCORES, "perhaps"),
+            ValueError,
+            "null must be one of ('paper', 'free', 'never'), got 'perhaps'",
+        ),
+        (
+            lambda: augmented_truth(jnp.array([0, 2])),
+            ValueError,
+            "correct must be 0/1, got 2.0 at [1]",
+        ),
+        (
+            lambda: augmented_truth(jnp.array([1j])),
+            TypeError,
+            "correct must be boolean or 0/1, got dtype complex64",
+        ),
+        (
+            lambda: augmented_truth(jnp.zeros((3, 0), bool)),
+            ValueError,
+            "at least one model, got (3, 0)",
+        ),
+        (
+            lambda: smooth(jax.random.key(0), jnp.zeros(3), 0.0),
+            ValueError,
+            "eps must be positive and finite, got 0.0",
+        ),
+        (
+            lambda: smooth(jax.random.key(0), jnp.array([jnp.nan])),
+            ValueError,
+            "nonconformity must not be NaN",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

@@ -25,7 +25,9 @@ def rows():
         "constant": np.full(SIZE, -2.5, np.float32),
         "few values": rng.integers(-2, 3, SIZE).astype(np.float32),
         "subnormal": tiny.astype(np.float32),
-        "infinite": np.where(uniform < 0.3, -np.inf, np.where(uniform < 0.8, np.inf, uniform)).astype(np.float32),
+        "infinite": np.where(
+            uniform < 0.3, -np.inf, np.where(uniform < 0.8, np.inf, uniform)
+        ).astype(np.float32),
     }
 
 
@@ -36,7 +38,9 @@ def test_select_equals_a_sort(masked):
     mask[1::2, ::64] = False  # of every other row the mask leaves no sample
     tie = np.random.default_rng(2).integers(2**32 - 3, 2**32, value.shape, dtype=np.uint32)
     num = mask.sum(axis=1) if masked else np.full(len(value), SIZE)
-    run = jax.jit(lambda value, tie, rank: select(value, tie, jnp.asarray(mask) if masked else None, rank))
+    run = jax.jit(
+        lambda value, tie, rank: select(value, tie, jnp.asarray(mask) if masked else None, rank)
+    )
     for rank in (np.ones_like(num), num // 3, num):
         plain, _ = run(value, None, jnp.asarray(rank, jnp.int32))
         at, second = run(value, jnp.asarray(tie), jnp.asarray(rank, jnp.int32))
@@ -45,7 +49,9 @@ def test_select_equals_a_sort(masked):
             order = np.lexsort((tie[i], value[i]))
             order = order[mask[i, order]] if masked else order
             expected = order[rank[i] - 1]
-            assert np.asarray(at)[i].tobytes() == (value[i, expected] + np.float32(0)).tobytes(), name
+            assert np.asarray(at)[i].tobytes() == (value[i, expected] + np.float32(0)).tobytes(), (
+                name
+            )
             assert int(second[i]) == tie[i, expected], name
 
 
@@ -53,9 +59,15 @@ def test_select_equals_a_sort(masked):
 @pytest.mark.parametrize("size", [(1 << 14) - 1, 1 << 14, SIZE])
 def test_tied_rows_on_both_sides_of_the_sample(size, levels):
     """Tied scores narrow the bracket to few keys at once: its last key may be the only one that is a score."""
-    value = (np.random.default_rng(levels).integers(0, levels + 1, size) / levels).astype(np.float32)
-    rank = np.unique(np.append(np.searchsorted(np.sort(value), np.unique(value)[:40], side="right"), [1, size]))
-    at = jax.jit(jax.vmap(lambda k: select(jnp.asarray(value), None, None, k)[0]))(jnp.asarray(rank, jnp.int32))
+    value = (np.random.default_rng(levels).integers(0, levels + 1, size) / levels).astype(
+        np.float32
+    )
+    rank = np.unique(
+        np.append(np.searchsorted(np.sort(value), np.unique(value)[:40], side="right"), [1, size])
+    )
+    at = jax.jit(jax.vmap(lambda k: select(jnp.asarray(value), None, None, k)[0]))(
+        jnp.asarray(rank, jnp.int32)
+    )
     np.testing.assert_array_equal(at, np.sort(value)[rank - 1])
 
 
@@ -67,7 +79,11 @@ def test_sorted_ranks_under_a_mask(size):
     num = max(1, size // 2)
     masks = rng.permuted(np.tile(np.arange(size) < num, (4, 1)), axis=1)
     rank = jnp.arange(1, num + 1, dtype=jnp.int32)
-    run = jax.jit(jax.vmap(lambda mask, tie: select_sorted(jnp.asarray(value), tie, mask, rank), in_axes=(0, None)))
+    run = jax.jit(
+        jax.vmap(
+            lambda mask, tie: select_sorted(jnp.asarray(value), tie, mask, rank), in_axes=(0, None)
+        )
+    )
     at, second = run(masks, jnp.asarray(tie))
     plain, _ = run(masks, None)
     for i, mask in enumerate(masks):
@@ -81,11 +97,15 @@ def test_sorted_ranks_under_a_mask(size):
 def test_a_row_in_memory_is_read_in_wider_steps(monkeypatch):
     monkeypatch.setattr(order_statistics, "_CACHED", 100)
     value = rows()["normal"]
-    got = jax.jit(lambda value, rank: select(value, None, None, rank)[0])(value, jnp.int32(SIZE // 5))
+    got = jax.jit(lambda value, rank: select(value, None, None, rank)[0])(
+        value, jnp.int32(SIZE // 5)
+    )
     assert float(got) == np.partition(value, SIZE // 5 - 1)[SIZE // 5 - 1]
 
 
 def test_nothing_as_large_as_the_row_is_kept():
     value = jax.ShapeDtypeStruct((1 << 17,), jnp.float32)
-    compiled = jax.jit(lambda value: select(value, None, None, jnp.int32(77))[0]).lower(value).compile()
+    compiled = (
+        jax.jit(lambda value: select(value, None, None, jnp.int32(77))[0]).lower(value).compile()
+    )
     assert compiled.memory_analysis().temp_size_in_bytes < (1 << 17)

@@ -43,7 +43,9 @@ def test_sets_equal_the_reference_ties_included(problem, null, broken, row):
     assert racer.set_size(sets).tolist() == called.sum(1).tolist()
     assert racer.abstains(sets).tolist() == (~called.any(1)).tolist()
     truth = [reference.truth_set(y.tolist()) for y in correct]
-    assert racer.misrouted(sets, correct).tolist() == [not e[t].any() for e, t in zip(expected, truth, strict=True)]
+    assert racer.misrouted(sets, correct).tolist() == [
+        not e[t].any() for e, t in zip(expected, truth, strict=True)
+    ]
     avoidable = [y.any() and not (y & c).any() for y, c in zip(correct, called, strict=True)]
     assert avoidably_missed(sets, correct).tolist() == avoidable
 
@@ -87,7 +89,11 @@ def test_an_infinite_threshold_calls_every_model(null):
 
 def test_null_modes_decide_who_answers_for_an_unanswerable_query():
     scores, correct = jnp.array([[0.9, 0.8]]), jnp.array([[0, 0]])
-    for null, at_minus_infinity, at_infinity in (("free", False, False), ("never", True, True), ("paper", True, False)):
+    for null, at_minus_infinity, at_infinity in (
+        ("free", False, False),
+        ("never", True, True),
+        ("paper", True, False),
+    ):
         nonconformity = racer.gap(scores, null)
         for limit, missed in ((-jnp.inf, at_minus_infinity), (jnp.inf, at_infinity)):
             sets = racer.prediction_sets(nonconformity, limit)
@@ -118,7 +124,9 @@ def test_leading_axes_and_a_single_query():
     sets = racer.prediction_sets(nonconformity, threshold)
     assert sets.shape == (5, 6, 4)
     np.testing.assert_array_equal(sets[2], racer.prediction_sets(nonconformity[2], threshold[2]))
-    np.testing.assert_array_equal(sets[2, 3], racer.prediction_sets(nonconformity[2, 3], threshold[2]))
+    np.testing.assert_array_equal(
+        sets[2, 3], racer.prediction_sets(nonconformity[2, 3], threshold[2])
+    )
     assert racer.prediction_sets(nonconformity[0, 0], threshold).shape == (5, 4)
     assert racer.prediction_sets(jnp.array([[0.0, 1.0]]), 1).tolist() == [[True, True]]
 
@@ -127,33 +135,61 @@ def test_leading_axes_and_a_single_query():
     ("call", "error", "message"),
     [
         (lambda: racer.prediction_sets(jnp.zeros((2, 1)), 0.5), ValueError, "m >= 1, got (2, 1)"),
-        (lambda: racer.prediction_sets(jnp.full((2, 2), jnp.nan), 0.5), ValueError, "nonconformity must not be NaN"),
-        (lambda: racer.prediction_sets(jnp.zeros((2, 2)), jnp.nan), ValueError, "threshold must not be NaN"),
-        (lambda: racer.prediction_sets(jnp.zeros((2, 2), int), 0.5), TypeError, "nonconformity must be floating"),
+        (
+            lambda: racer.prediction_sets(jnp.full((2, 2), jnp.nan), 0.5),
+            ValueError,
+            "nonconformity must not be NaN",
+        ),
+        (
+            lambda: racer.prediction_sets(jnp.zeros((2, 2)), jnp.nan),
+            ValueError,
+            "threshold must not be NaN",
+        ),
+        (
+            lambda: racer.prediction_sets(jnp.zeros((2, 2), int), 0.5),
+            TypeError,
+            "nonconformity must be floating",
+        ),
         (
             lambda: racer.prediction_sets(jnp.zeros((3, 2)), 0.5, TIES),
             ValueError,
             "threshold and tie_break go together",
         ),
         (
-            lambda: racer.prediction_sets(jnp.zeros((3, 2)), TieBroken(jnp.float32(0), jnp.uint32(0))),
+            lambda: racer.prediction_sets(
+                jnp.zeros((3, 2)), TieBroken(jnp.float32(0), jnp.uint32(0))
+            ),
             ValueError,
             "threshold and tie_break go together",
         ),
         (
-            lambda: racer.prediction_sets(jnp.zeros((4, 2)), TieBroken(jnp.float32(0), jnp.uint32(0)), TIES),
+            lambda: racer.prediction_sets(
+                jnp.zeros((4, 2)), TieBroken(jnp.float32(0), jnp.uint32(0)), TIES
+            ),
             ValueError,
             "tie_break must have shape (4, 2), got (3, 2)",
         ),
-        (lambda: racer.set_size(jnp.zeros((2, 1), bool)), ValueError, "sets must have shape [..., m + 1]"),
-        (lambda: racer.set_size(jnp.full((2, 2), 2)), ValueError, "sets must be 0/1, got 2.0 at [0, 0]"),
+        (
+            lambda: racer.set_size(jnp.zeros((2, 1), bool)),
+            ValueError,
+            "sets must have shape [..., m + 1]",
+        ),
+        (
+            lambda: racer.set_size(jnp.full((2, 2), 2)),
+            ValueError,
+            "sets must be 0/1, got 2.0 at [0, 0]",
+        ),
         (lambda: racer.abstains(jnp.bool_(True)), ValueError, "sets must have shape [..., m + 1]"),
         (
             lambda: racer.misrouted(jnp.zeros((2, 3), bool), [[1, 0, 0]] * 2),
             ValueError,
             "correct must have shape [..., m]",
         ),
-        (lambda: avoidably_missed(jnp.zeros((2, 3), bool), [[1, 2]] * 2), ValueError, "correct must be 0/1, got 2.0"),
+        (
+            lambda: avoidably_missed(jnp.zeros((2, 3), bool), [[1, 2]] * 2),
+            ValueError,
+            "correct must be 0/1, got 2.0",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

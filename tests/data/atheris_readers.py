@@ -2,7 +2,8 @@
 
     python -m tests.data.atheris_readers routerbench -max_total_time=60
 
-It starts from the reader's sample and stops at the first error that is not a `DataError`, with the bytes behind it.
+It starts from the reader's sample and stops at the first error that is not a `DataError`, with the
+bytes behind it.
 """
 
 import sys

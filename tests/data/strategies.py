@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from racer_jax.data import RoutingTable
 
-# Anything UTF-8 can write: line breaks of all kinds, quotes, commas, byte-order marks, NUL, other scripts.
+# Anything UTF-8 can write: line breaks of all kinds, quotes, commas, byte-order marks, NUL, other
+# scripts.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 
@@ -41,9 +42,15 @@ def tables(draw, min_queries=1):
         group=group,
         graded=maybe(numbers()),
         answers=answers,
-        confidence={scheme: draw(numbers(0, 1)) for scheme in draw(st.lists(NAME, max_size=2, unique=True))},
+        confidence={
+            scheme: draw(numbers(0, 1)) for scheme in draw(st.lists(NAME, max_size=2, unique=True))
+        },
         cost=maybe(numbers(0)),
-        tokens=maybe(hnp.arrays(np.float64, (n, m), elements=st.integers(0, 2**53).map(float) | st.just(np.nan))),
+        tokens=maybe(
+            hnp.arrays(
+                np.float64, (n, m), elements=st.integers(0, 2**53).map(float) | st.just(np.nan)
+            )
+        ),
         price=maybe(hnp.arrays(np.float64, m, elements=st.floats(0, 1e300) | st.just(np.nan))),
         label_rule=rule,
         missing=missing,

@@ -65,15 +65,31 @@ def test_missing_pairs_stay_missing():
     [
         ([], "match", "tables must hold at least one table, got none"),
         ([table(["a"])], "union", "pools must be one of"),
-        ([table(["a"]), table(["b"], models=("x", "z"))], "match", "must hold the same models, got 'y' in some"),
+        (
+            [table(["a"]), table(["b"], models=("x", "z"))],
+            "match",
+            "must hold the same models, got 'y' in some",
+        ),
         (
             [table(["a"], models=("x",)), table(["b"], models=("z",))],
             "intersect",
             "a model in common, got none",
         ),
-        ([table(["a"]), table(["a"])], "match", "ids must be unique over the tables, got 'a' in tables 0 and 1"),
-        ([table(["a"], group=["g"]), table(["b"])], "match", "must all have groups, or none, got some of both"),
-        ([table(["a"], label_rule="r"), table(["b"])], "match", "without groups must have one label rule"),
+        (
+            [table(["a"]), table(["a"])],
+            "match",
+            "ids must be unique over the tables, got 'a' in tables 0 and 1",
+        ),
+        (
+            [table(["a"], group=["g"]), table(["b"])],
+            "match",
+            "must all have groups, or none, got some of both",
+        ),
+        (
+            [table(["a"], label_rule="r"), table(["b"])],
+            "match",
+            "without groups must have one label rule",
+        ),
         (
             [table(["a"], group=["g"], label_rule="r"), table(["b"], group=["g"], label_rule="s")],
             "match",

@@ -70,10 +70,14 @@ def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     with pytest.raises(DataError, match="must hold the 8 rows its first line speaks of, got 7"):
         read_long_csv(path)
     put(tmp_path, whole.replace("q3", "q4", 1), "table.csv")
-    with pytest.raises(DataError, match="must hold a row for every query and model, as it was exported"):
+    with pytest.raises(
+        DataError, match="must hold a row for every query and model, as it was exported"
+    ):
         read_long_csv(path)
     put(tmp_path, whole.replace('"version": 1', '"version": 2'), "table.csv")
-    with pytest.raises(DataError, match="line 1: must be of format version 1, got 2; update racer_jax"):
+    with pytest.raises(
+        DataError, match="line 1: must be of format version 1, got 2; update racer_jax"
+    ):
         read_long_csv(path)
     put(tmp_path, whole.replace('"notes": []', '"notes": 3'), "table.csv")
     with pytest.raises(DataError, match="line 1, field 'notes': must stand in the first line"):
@@ -82,7 +86,9 @@ def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     with pytest.raises(DataError, match="line 1, field 'price': must be a list of numbers"):
         read_long_csv(path)
     put(tmp_path, whole.replace('"as given"', '""'), "table.csv")
-    with pytest.raises(DataError, match="must hold a valid table: label_rule must not hold empty strings"):
+    with pytest.raises(
+        DataError, match="must hold a valid table: label_rule must not hold empty strings"
+    ):
         read_long_csv(path)
 
 
@@ -134,30 +140,52 @@ def test_graded_scores_need_a_rule(tmp_path):
     assert table.correct.tolist() == [[False, True], [False, True]]
     assert table.missing.tolist() == [[False, False], [True, False]]
     assert table.label_rule == "score > 0.5"
-    assert read_long_csv(path, label_rule="one attempt", key=jax.random.key(0), missing="drop").ids == ("a",)
+    assert read_long_csv(
+        path, label_rule="one attempt", key=jax.random.key(0), missing="drop"
+    ).ids == ("a",)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("a,1?,y,0", "a,1?,x,0", r"row 2 \(line 3\), field 'model': .* query 'a' and model 'x', got it in row 1"),
-        ("a,1?,y,0", "a,1 ?,y,0", r"row 2 \(line 3\), field 'query': must be the same in every row of query 'a'"),
+        (
+            "a,1?,y,0",
+            "a,1?,x,0",
+            r"row 2 \(line 3\), field 'model': .* query 'a' and model 'x', got it in row 1",
+        ),
+        (
+            "a,1?,y,0",
+            "a,1 ?,y,0",
+            r"row 2 \(line 3\), field 'query': must be the same in every row of query 'a'",
+        ),
         (
             "a,1?,y,0",
             "a,1?,y,2",
             r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got '2'; for",
         ),
-        ("a,1?,y,0", "a,1?,y,no", r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got 'no'"),
+        (
+            "a,1?,y,0",
+            "a,1?,y,no",
+            r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got 'no'",
+        ),
         ("a,1?,y,0", "a,1?,y,nan", r"row 2 \(line 3\), field 'correct': .* got 'nan'"),
         ("a,1?,y,0", "a,1?,y", r"row 2 \(line 3\): must have 4 fields like the header, got 3"),
         ("a,1?,y,0", "a,1?,y,0,0", r"row 2 \(line 3\): must have 4 fields like the header, got 5"),
         ("a,1?,y,0", "a,1?,,0", r"row 2 \(line 3\), field 'model': must not be empty"),
         ("a,1?,y,0", ",1?,y,0", r"row 2 \(line 3\), field 'query_id': must not be empty"),
-        ("a,1?,y,0\n", "", "1 of 4 are missing .*first for query 'a' and model 'y'; pass missing='drop'"),
+        (
+            "a,1?,y,0\n",
+            "",
+            "1 of 4 are missing .*first for query 'a' and model 'y'; pass missing='drop'",
+        ),
         ("a,1?,y,0", "a,1?,y,", "1 of 4 are missing"),
         ("a,1?,y,0", 'a,"1?,y,0', "must be CSV: unexpected end of data"),
         ("a,1?,y,0", 'a,"1?"x,y,0', "row 2: must be CSV: ',' expected after '\"'"),
-        ("query_id,query", "query,query", "field 'query': must be named once in the header, got it twice"),
+        (
+            "query_id,query",
+            "query,query",
+            "field 'query': must be named once in the header, got it twice",
+        ),
         ("query_id,query", "id,text", "field 'query_id': must be a column, or 'query' must"),
         ("model", "llm", "field 'model': must be a column, the header has"),
         ("correct", "right", "field 'correct': must be a column, the header has"),
@@ -184,7 +212,12 @@ NUMBERS = "query_id,model,correct,cost,tokens,confidence_v,x\na,x,1,0.5,3,0.5,\n
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.5,3", "abc,3", "row 1 .*field 'cost': must be a number of at least 0, or empty where not known, got 'abc'"),
+        (
+            "0.5,3",
+            "abc,3",
+            "row 1 .*field 'cost': must be a number of at least 0, or empty where not known, got "
+            "'abc'",
+        ),
         ("0.5,3", "nan,3", "field 'cost': .* got 'nan'"),
         ("0.5,3", "1e999,3", "field 'cost': .* got '1e999'"),
         ("0.5,3", "1e-999,3", "field 'cost': .* got '1e-999'"),
@@ -225,20 +258,29 @@ def test_a_bad_byte_far_into_a_file_is_found(tmp_path):
     data = ("query_id,query,model,correct\n" + body).encode()
     path = tmp_path / "long.csv"
     path.write_bytes(data + b"\xe9,\n")
-    with pytest.raises(DataError, match=f"line 20002: must be UTF-8, got byte 0xe9 at offset {len(data)}"):
+    with pytest.raises(
+        DataError, match=f"line 20002: must be UTF-8, got byte 0xe9 at offset {len(data)}"
+    ):
         read_long_csv(path)
 
 
 def test_a_list_of_pairs_far_from_a_table_is_refused_before_it_fills_the_memory(tmp_path):
     rows = "".join(f"q{i},m{i},1\n" for i in range(3000))
-    with pytest.raises(DataError, match="must hold most of the pairs, got 3000 results for 3000 queries x 3000 models"):
+    with pytest.raises(
+        DataError,
+        match="must hold most of the pairs, got 3000 results for 3000 queries x 3000 models",
+    ):
         read_long_csv(put(tmp_path, "query_id,model,correct\n" + rows), missing="keep")
 
 
 @pytest.mark.parametrize(
     ("name", "start", "message"),
     [
-        ("a.pkl", b"anything", r"must not be a pickle.*pandas.read_pickle\('.*a.pkl'\).to_csv\('.*a.csv'\)"),
+        (
+            "a.pkl",
+            b"anything",
+            r"must not be a pickle.*pandas.read_pickle\('.*a.pkl'\).to_csv\('.*a.csv'\)",
+        ),
         ("a.csv", b"\x80\x04\x95", "must not be a pickle, which can run any code"),
         ("a.csv", b"PAR1....", r"got Parquet; turn it into CSV with python -c .*read_parquet"),
         ("a.csv", b"PK\x03\x04...", "got a zip archive; save a spreadsheet as CSV"),
@@ -270,12 +312,17 @@ def test_wide(tmp_path):
 
 def test_wide_scores_and_chosen_models(tmp_path):
     path = put(tmp_path, "query,hard,x,y\n1?,1,0.5,0.75\n2?,0,,1\n")
-    with pytest.raises(DataError, match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass label_rule"):
+    with pytest.raises(
+        DataError, match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass label_rule"
+    ):
         read_wide_csv(path)
     table = read_wide_csv(path, models=["y", "x"], label_rule="score > 0.5", missing="drop")
     assert table.models == ("y", "x")
     assert table.correct.tolist() == [[True, False]]
-    assert table.notes == ("ignored columns 'hard'", "left out 1 of 2 queries that lack a model's result")
+    assert table.notes == (
+        "ignored columns 'hard'",
+        "left out 1 of 2 queries that lack a model's result",
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,11 +330,20 @@ def test_wide_scores_and_chosen_models(tmp_path):
     [
         ("a,b\n1,0\n", "field 'query_id': must be a column, or 'query' must"),
         ("query_id,query\na,b\n", "must hold a column for each model, got columns"),
-        ("query_id,x\na,1\na,0\n", "row 2, field 'query_id': must be unique, got 'a' in row 1 already"),
+        (
+            "query_id,x\na,1\na,0\n",
+            "row 2, field 'query_id': must be unique, got 'a' in row 1 already",
+        ),
         ("query_id,x\n,1\n", "row 1, field 'query_id': must not be empty"),
         ("query_id,x,\na,1,1\n", "line 1: must have a name for every column"),
-        ("query_id,x\na,\n", "must hold a result of every model for at least one query|1 of 1 are missing"),
-        ("query_id,x,x|tokens\na,1,1.5\n", "row 1 .*field 'x|tokens': must be a whole number, got 1.5"),
+        (
+            "query_id,x\na,\n",
+            "must hold a result of every model for at least one query|1 of 1 are missing",
+        ),
+        (
+            "query_id,x,x|tokens\na,1,1.5\n",
+            "row 1 .*field 'x|tokens': must be a whole number, got 1.5",
+        ),
         ("query_id,x,x|cost\na,1,-1\n", "row 1 .*field 'x|cost': must be a number of at least 0"),
     ],
 )
@@ -362,7 +418,8 @@ def test_the_real_routerbench(data_dir):
     assert table.missing is None
     accuracy = dict(zip(table.models, table.correct.mean(axis=0).round(3).tolist(), strict=True))
     assert accuracy["gpt-4-1106-preview"] == 0.954
-    refusals = dict(zip(table.models, (table.answers == None).mean(axis=0).round(2).tolist(), strict=True))  # noqa: E711
+    missing = np.equal(table.answers, None).mean(axis=0)
+    refusals = dict(zip(table.models, missing.round(2).tolist(), strict=True))
     assert refusals["claude-v2"] == 0.38
     assert refusals["gpt-4-1106-preview"] == 0
     letters = set(table.answers.reshape(-1)) - {None}
@@ -390,7 +447,10 @@ def bench(*rows):
 
 
 def test_complementary_rows_are_joined(tmp_path):
-    text = bench("a,\"['1?', '1?']\",arc-challenge,,0,['A'],0.2,0.4", "a,['1?'],arc-challenge,1,,['B)\\n'],0.1,0.3")
+    text = bench(
+        "a,\"['1?', '1?']\",arc-challenge,,0,['A'],0.2,0.4",
+        "a,['1?'],arc-challenge,1,,['B)\\n'],0.1,0.3",
+    )
     table = read_routerbench(put(tmp_path, text))
     assert table.correct.tolist() == [[True, False]]
     assert table.answers.tolist() == [["B", None]]
@@ -409,10 +469,16 @@ def test_complementary_rows_are_joined(tmp_path):
             "row 2, field 'prompt': must be the same in all rows",
         ),
         (["a,1?,g,1,0,A,0,0", "a,1?,h,1,0,A,0,0"], "row 2, field 'eval_name': must be the same"),
-        (["a,1?,g,0.5,0,A,0,0"], "row 1 .*field 'm': must be 0/1 .* for graded scores pass label_rule"),
+        (
+            ["a,1?,g,0.5,0,A,0,0"],
+            "row 1 .*field 'm': must be 0/1 .* for graded scores pass label_rule",
+        ),
         ([",1?,g,1,0,A,0,0"], "row 1 .*field 'sample_id': must not be empty"),
         (["a,1?,,1,0,A,0,0"], "row 1 .*field 'eval_name': must not be empty"),
-        (["a,['1?,g,1,0,A,0,0"], "row 1 .*field 'prompt': must be a text or a Python list of texts"),
+        (
+            ["a,['1?,g,1,0,A,0,0"],
+            "row 1 .*field 'prompt': must be a text or a Python list of texts",
+        ),
         (["a,[],g,1,0,A,0,0"], "row 1 .*field 'prompt': must be a text or a Python list of texts"),
         (["a,1?,g,1,0,A,x,0"], "row 1 .*field 'm|total_cost': must be a number of at least 0"),
     ],
@@ -426,7 +492,10 @@ def test_routerbench_rows_that_are_wrong(tmp_path, rows, message):
     ("header", "message"),
     [
         ("sample_id,prompt,m,m|total_cost", "field 'eval_name': must be a column"),
-        ("sample_id,prompt,eval_name,m", "must hold columns <model>.model_response or <model>.total_cost, got none"),
+        (
+            "sample_id,prompt,eval_name,m",
+            "must hold columns <model>.model_response or <model>.total_cost, got none",
+        ),
         ("sample_id,prompt,eval_name,k|total_cost,m", "field 'k': must be a column"),
     ],
 )
@@ -448,7 +517,9 @@ def test_routerbench_graded_scores_and_other_folders(tmp_path):
     assert table.correct.tolist() == [[True, False]]
     assert table.graded.tolist() == [[0.9, 0.2]]
     put(tmp_path, "sample_id,prompt,eval_name,m,m|total_cost,o\nb,1?,g,1,0,\n", "z.csv")
-    with pytest.raises(DataError, match=r"z\.csv, field 'k': must hold the models of the first file, lacks 'k'"):
+    with pytest.raises(
+        DataError, match=r"z\.csv, field 'k': must hold the models of the first file, lacks 'k'"
+    ):
         read_routerbench(tmp_path, label_rule="score >= 0.9")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"must hold \.csv files, got none"):

@@ -20,7 +20,13 @@ def test_every_format_has_a_page_that_the_contents_name(name):
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
 def test_the_examples_run(tmp_path, monkeypatch, page):
-    for make in (samples.long_csv, samples.wide_csv, samples.routerdc, samples.routerbench, samples.routellm):
+    for make in (
+        samples.long_csv,
+        samples.wide_csv,
+        samples.routerdc,
+        samples.routerbench,
+        samples.routellm,
+    ):
         make(tmp_path)
     for make in (samples.llmrouter, samples.routereval, samples.lm_eval):
         make(tmp_path)

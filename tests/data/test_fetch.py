@@ -36,7 +36,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         end = len(body)
-        if server.mood == "truncated" or (server.mood == "breaks off once" and len(server.requests) == 1):
+        if server.mood == "truncated" or (
+            server.mood == "breaks off once" and len(server.requests) == 1
+        ):
             end = start + (len(body) - start) // 2
         self.wfile.write(body[start:end])
 
@@ -102,7 +104,10 @@ def test_a_part_longer_than_the_file_is_begun_anew(tmp_path, server):
 
 def test_a_truncated_file_is_refused_and_its_part_kept(tmp_path, server):
     server.mood = "truncated"
-    with pytest.raises(DataError, match=r"could not be downloaded from http.*\(the connection ended early 4 times\)"):
+    with pytest.raises(
+        DataError,
+        match=r"could not be downloaded from http.*\(the connection ended early 4 times\)",
+    ):
         fetch("routerdc", tmp_path, base_url=url(server))
     assert not (tmp_path / "data.json").exists()
     assert (tmp_path / ".data.json.part").read_bytes() == BODY[: len(BODY) * 15 // 16]
@@ -112,7 +117,9 @@ def test_a_truncated_file_is_refused_and_its_part_kept(tmp_path, server):
 
 def test_a_corrupted_file_is_refused_and_thrown_away(tmp_path, server):
     server.mood = "corrupted"
-    with pytest.raises(DataError, match=r"data\.json: must have SHA-256 .*was thrown away; try again"):
+    with pytest.raises(
+        DataError, match=r"data\.json: must have SHA-256 .*was thrown away; try again"
+    ):
         fetch("routerdc", tmp_path, base_url=url(server))
     assert list(tmp_path.iterdir()) == []
     server.mood = "good"
@@ -128,13 +135,18 @@ def test_a_part_of_another_file_is_found_out(tmp_path, server):
 
 def test_a_file_that_is_not_there(tmp_path, server):
     server.mood = "missing"
-    with pytest.raises(DataError, match=r"could not be downloaded from .*/abc123/some/where/data\.json .*404"):
+    with pytest.raises(
+        DataError, match=r"could not be downloaded from .*/abc123/some/where/data\.json .*404"
+    ):
         fetch("routerdc", tmp_path, base_url=url(server))
     assert len(server.requests) == 1  # asking again would not help
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path, server):
-    with pytest.raises(DataError, match="On a machine without a network, download the file elsewhere and put it into"):
+    with pytest.raises(
+        DataError,
+        match="On a machine without a network, download the file elsewhere and put it into",
+    ):
         fetch("routerdc", tmp_path, base_url="http://127.0.0.1:9")
 
 
@@ -146,12 +158,16 @@ def test_a_file_put_there_by_hand_is_taken(tmp_path, server):
 
 def test_without_pooch_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"fetching needs pooch: pip install 'racer-jax\[fetch\]'"):
+    with pytest.raises(
+        ImportError, match=r"fetching needs pooch: pip install 'racer-jax\[fetch\]'"
+    ):
         fetch("routerdc")
 
 
 def test_other_corpora_are_refused():
-    with pytest.raises(ValueError, match=r"corpus must be one of \('routerdc', 'routerbench'\), got 'squad'"):
+    with pytest.raises(
+        ValueError, match=r"corpus must be one of \('routerdc', 'routerbench'\), got 'squad'"
+    ):
         fetch("squad")
 
 

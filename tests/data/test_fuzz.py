@@ -1,8 +1,8 @@
 """Any mutation of a valid file: a correct table or a `DataError` that names it, never another error or number.
 
-What can be known of a mutated file is checked: mutations that do not change the meaning must not change the table; a
-file cut short must give nothing that the whole file did not say; whatever else is read must be what a slow, separate
-reader of the same bytes reads.
+What can be known of a mutated file is checked: mutations that do not change the meaning must not
+change the table; a file cut short must give nothing that the whole file did not say; whatever else
+is read must be what a slow, separate reader of the same bytes reads.
 """
 
 import csv
@@ -76,8 +76,40 @@ BINARY = {
 ALL = TEXTS | BINARY
 
 EVIL = [
-    *("", "NaN", "nan", "Infinity", "-1", "2", "0.5", "1e999", "1e-999", "9" * 400, "0x1", "1_0", "true", "null"),
-    *('"', '""', "'", ",", ";", "\t", "\n", "\r", "\r\n", "\\", "\x00", "\ufeff", "\u2028", "\u0661", "[", "]"),
+    *(
+        "",
+        "NaN",
+        "nan",
+        "Infinity",
+        "-1",
+        "2",
+        "0.5",
+        "1e999",
+        "1e-999",
+        "9" * 400,
+        "0x1",
+        "1_0",
+        "true",
+        "null",
+    ),
+    *(
+        '"',
+        '""',
+        "'",
+        ",",
+        ";",
+        "\t",
+        "\n",
+        "\r",
+        "\r\n",
+        "\\",
+        "\x00",
+        "\ufeff",
+        "\u2028",
+        "\u0661",
+        "[",
+        "]",
+    ),
     *("{", "}", "[" * 3000, '{"a":' * 3000, "\\ud800", "x" * 200),
 ]
 KINDS = ("cut", "remove", "repeat", "insert", "flip", "replace token", "swap lines", "repeat line")
@@ -107,7 +139,14 @@ class Mutation(NamedTuple):
             case "flip":
                 return data[:a] + bytes([self.byte]) + data[a + 1 :]
             case "replace token":
-                end = min((i for i in (data.find(c, a) for c in (b",", b"\n", b":", b"]", b"}")) if i >= 0), default=b)
+                end = min(
+                    (
+                        i
+                        for i in (data.find(c, a) for c in (b",", b"\n", b":", b"]", b"}"))
+                        if i >= 0
+                    ),
+                    default=b,
+                )
                 return data[:a] + self.evil + data[end:]
         lines = data.split(b"\n")
         i, j = int(self.spot * len(lines)) % len(lines), int(self.size * len(lines)) % len(lines)
@@ -159,7 +198,8 @@ def test_any_mutation_gives_a_table_or_a_data_error(tmp_path_factory, name, chan
     result = attempt(reader, path, data)
     if not isinstance(result, DataError):
         check_table(result)
-        assert result.missing is None or name == "exported"  # which marks empty labels as it was told to
+        # which marks empty labels as it was told to
+        assert result.missing is None or name == "exported"
     attempt(load, path, data)
 
 
@@ -212,7 +252,9 @@ def test_columns_may_stand_in_any_order(tmp_path_factory, name, data):
     assert result.select(models=whole.models) == whole
 
 
-@pytest.mark.parametrize("name", ["long", "wide", "routerbench", "routellm", "llmrouter", "lm_eval"])
+@pytest.mark.parametrize(
+    "name", ["long", "wide", "routerbench", "routellm", "llmrouter", "lm_eval"]
+)
 @FUZZ(max_examples=25)
 @given(data=st.data())
 def test_a_repeated_row_is_found_or_harmless(tmp_path_factory, name, data):
@@ -231,14 +273,19 @@ def test_a_repeated_row_is_found_or_harmless(tmp_path_factory, name, data):
         result = reader(path)
     except DataError:
         return
-    # RouterBench joins its rows; the rows of RouteLLM have no name, and the question then stands twice.
+    # RouterBench joins its rows; the rows of RouteLLM have no name, and the question then stands
+    # twice.
     assert {cell[1:] for cell in cells(result)} == {cell[1:] for cell in cells(whole)}
 
 
 def slow_long_csv(data):
     """The labels of a long CSV, pair by pair, by the plainest means; None where the file is not plainly right."""
     try:
-        lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True) if row]
+        lines = [
+            row
+            for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+            if row
+        ]
     except (UnicodeDecodeError, csv.Error):
         return None
     head, *rows = lines
@@ -246,9 +293,14 @@ def slow_long_csv(data):
         return None
     labels = {}
     for row in (dict(zip(head, row, strict=True)) for row in rows):
-        label = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}.get(
-            (row.get("correct") or "").lower()
-        )
+        label = {
+            "1": True,
+            "1.0": True,
+            "true": True,
+            "0": False,
+            "0.0": False,
+            "false": False,
+        }.get((row.get("correct") or "").lower())
         pair = (row["query_id"] if "query_id" in row else row.get("query"), row.get("model"))
         if label is None or None in pair or "" in pair or pair in labels:
             return None
@@ -271,7 +323,11 @@ def test_labels_are_those_of_a_separate_reader(tmp_path_factory, changes):
         return
     expected = slow_long_csv(data)
     assert expected is not None
-    ours = {(q, m): bool(result.correct[i, j]) for i, q in enumerate(result.ids) for j, m in enumerate(result.models)}
+    ours = {
+        (q, m): bool(result.correct[i, j])
+        for i, q in enumerate(result.ids)
+        for j, m in enumerate(result.models)
+    }
     assert ours == expected
 
 

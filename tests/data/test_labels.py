@@ -13,7 +13,12 @@ GRADED = np.array([[0.0, 0.5, 1.0]])
 
 @pytest.mark.parametrize(
     ("name", "labels"),
-    [("score > 0", [0, 1, 1]), ("score > 0.5", [0, 0, 1]), ("score >= 0.5", [0, 1, 1]), ("score>=1", [0, 0, 1])],
+    [
+        ("score > 0", [0, 1, 1]),
+        ("score > 0.5", [0, 0, 1]),
+        ("score >= 0.5", [0, 1, 1]),
+        ("score>=1", [0, 0, 1]),
+    ],
 )
 def test_thresholds(name, labels):
     assert LabelRule.parse(name).apply(GRADED).astype(int).tolist() == [labels]
@@ -33,12 +38,16 @@ def test_a_rule_is_its_name(threshold, inclusive):
     "name", ["score", "score > x", "score > nan", "score > 1e999", "score < 1", "one", "score > 1e"]
 )
 def test_a_rule_nobody_knows_is_refused(name):
-    with pytest.raises(ValueError, match="label rule must be 'score > X', 'score >= X' or 'one attempt', got"):
+    with pytest.raises(
+        ValueError, match="label rule must be 'score > X', 'score >= X' or 'one attempt', got"
+    ):
         LabelRule.parse(name)
 
 
 def test_a_rule_that_is_no_text_is_refused():
-    with pytest.raises(TypeError, match=r"label rule must be a string such as 'score > 0.5', got 0.5"):
+    with pytest.raises(
+        TypeError, match=r"label rule must be a string such as 'score > 0.5', got 0.5"
+    ):
         LabelRule.parse(0.5)
 
 

@@ -25,7 +25,10 @@ def edit(path, change):
 
 PRINTED = {
     "toy_arc_challenge": {"acc": [0.2083, 0.25, 0.1667], "acc_norm": [0.5, 0.5, 0.4167]},
-    "toy_gsm8k": {"strict-match": [0.6667, 0.2917, 0.2917], "flexible-extract": [0.7917, 0.5, 0.4583]},
+    "toy_gsm8k": {
+        "strict-match": [0.6667, 0.2917, 0.2917],
+        "flexible-extract": [0.7917, 0.5, 0.4583],
+    },
     "toy_mmlu_anatomy": {"acc": [0.25, 0.4167, 0.0833]},
     "toy_mmlu_astronomy": {"acc": [0.25, 0.5, 0.1667]},
 }
@@ -64,9 +67,16 @@ def test_both_layouts_read_the_same(tmp_path, layout):
     assert table.groups == ("toy_arc", "toy_gsm8k")
     assert table.ids[:2] == ("toy_arc/0", "toy_arc/1")
     for group in table.groups:
-        np.testing.assert_array_equal(table.select(group=group).correct, np.array(samples.CORRECT, bool))
+        np.testing.assert_array_equal(
+            table.select(group=group).correct, np.array(samples.CORRECT, bool)
+        )
     assert table.rules == {"toy_arc": "acc = 1", "toy_gsm8k": "exact_match, strict-match = 1"}
-    assert table.select(group="toy_arc").answers.tolist() == [["B", "B"], ["C", "B"], ["C", "C"], ["B", "C"]]
+    assert table.select(group="toy_arc").answers.tolist() == [
+        ["B", "B"],
+        ["C", "B"],
+        ["C", "C"],
+        ["B", "C"],
+    ]
     assert table.select(group="toy_gsm8k").answers.tolist()[2] == [None, None]  # [invalid]
     assert table.texts[0] == f"{samples.QUESTIONS[0]}\n1. two\n2. four\n3. eight"
     assert read_lm_eval(tmp_path, filter="flexible-extract").select(group="toy_gsm8k").correct.all()
@@ -79,7 +89,8 @@ def test_old_and_new_logs_join_by_the_hash_of_the_document(tmp_path):
     table = read_lm_eval(tmp_path, **PICKED)
     assert table.missing is None
     np.testing.assert_array_equal(
-        table.select(group="toy_arc", models=samples.MODELS).correct, np.array(samples.CORRECT, bool)
+        table.select(group="toy_arc", models=samples.MODELS).correct,
+        np.array(samples.CORRECT, bool),
     )
 
 
@@ -92,9 +103,13 @@ def test_rows_are_joined_by_document_never_by_order(tmp_path):
 
 def test_the_filter_must_be_picked_where_there_is_a_choice(tmp_path):
     folder = samples.lm_eval(tmp_path)
-    with pytest.raises(DataError, match="must be one filter, got strict-match and flexible-extract; pass filter="):
+    with pytest.raises(
+        DataError, match="must be one filter, got strict-match and flexible-extract; pass filter="
+    ):
         read_lm_eval(folder)
-    with pytest.raises(DataError, match="must hold filter 'loose', got strict-match and flexible-extract"):
+    with pytest.raises(
+        DataError, match="must hold filter 'loose', got strict-match and flexible-extract"
+    ):
         read_lm_eval(folder, filter="loose")
     assert read_lm_eval(folder, tasks="toy_arc").groups == ("toy_arc",)
     assert read_lm_eval(folder, filter={"*gsm8k": "strict-match"}) == read_lm_eval(folder, **PICKED)
@@ -123,9 +138,13 @@ def test_the_metric_is_chosen_or_told(tmp_path):
 
     for path in logs(folder, "toy_arc"):
         edit(path, rename)
-    with pytest.raises(DataError, match=r"field 'metrics': must be one metric, got \['em', 'f1'\]; pass metric="):
+    with pytest.raises(
+        DataError, match=r"field 'metrics': must be one metric, got \['em', 'f1'\]; pass metric="
+    ):
         read_lm_eval(folder, **arc)
-    with pytest.raises(DataError, match=r"field 'f1': must be 0 or 1 .*pass label_rule.*, got 0\.5"):
+    with pytest.raises(
+        DataError, match=r"field 'f1': must be 0 or 1 .*pass label_rule.*, got 0\.5"
+    ):
         read_lm_eval(folder, metric="f1", **arc)
     graded = read_lm_eval(folder, metric="f1", label_rule="score > 0.4", **arc)
     assert graded.correct.all()
@@ -146,7 +165,9 @@ def test_acc_norm_answers_by_likelihood_per_character(tmp_path):
     table = read_lm_eval(folder, tasks="toy_arc", metric="acc_norm", check_results=False)
     assert set(table.answers.reshape(-1)) == {"C"}
     edit(logs(folder, "toy_arc")[0], lambda rows: rows[0].update(arguments={}))
-    with pytest.raises(DataError, match=r"row 1 .*field 'arguments': must hold the text of each choice"):
+    with pytest.raises(
+        DataError, match=r"row 1 .*field 'arguments': must hold the text of each choice"
+    ):
         read_lm_eval(folder, tasks="toy_arc", metric="acc_norm", check_results=False)
 
 
@@ -164,7 +185,9 @@ def test_the_newest_run_wins_and_the_older_is_named(tmp_path):
 def test_two_logs_of_one_run_are_refused(tmp_path):
     folder = samples.lm_eval(tmp_path)
     shutil.copytree(folder / "org__weak-7b", folder / "again")
-    with pytest.raises(DataError, match="must be the only newest log of 'org/weak-7b' on 'toy_arc'"):
+    with pytest.raises(
+        DataError, match="must be the only newest log of 'org/weak-7b' on 'toy_arc'"
+    ):
         read_lm_eval(folder, **PICKED)
 
 
@@ -186,19 +209,26 @@ def test_one_number_for_two_documents_is_two_questions(tmp_path):
     with pytest.raises(DataError, match="2 of 18 are missing"):
         read_lm_eval(folder, **PICKED)
     table = read_lm_eval(folder, missing="drop", **PICKED)
-    assert "1 questions are not the same document for all models, such as doc_id 1 of toy_arc" in table.notes
+    assert (
+        "1 questions are not the same document for all models, such as doc_id 1 of toy_arc"
+        in table.notes
+    )
 
 
 def test_a_log_that_is_not_the_one_reported_on_is_refused(tmp_path):
     folder = samples.lm_eval(tmp_path)
     path = logs(folder, "toy_gsm8k")[0]
     edit(path, lambda rows: rows[1:])
-    with pytest.raises(DataError, match="must hold the 4 questions of the run, got 3; pass check_results=False"):
+    with pytest.raises(
+        DataError, match="must hold the 4 questions of the run, got 3; pass check_results=False"
+    ):
         read_lm_eval(folder, **PICKED)
     samples.lm_eval(tmp_path / "b")
     path = logs(tmp_path / "b", "toy_gsm8k")[0]
     edit(path, lambda rows: rows[0].update(exact_match=1.0 - rows[0]["exact_match"]))
-    with pytest.raises(DataError, match=r"field 'exact_match': must have the mean 0\.5 that the harness reported"):
+    with pytest.raises(
+        DataError, match=r"field 'exact_match': must have the mean 0\.5 that the harness reported"
+    ):
         read_lm_eval(tmp_path / "b", **PICKED)
 
 
@@ -248,33 +278,65 @@ def test_cmmlu_documents(tmp_path):
     [
         ("arc", {"doc_id": "0"}, "row 2 .*field 'doc_id': must be a whole number, got \"0\""),
         ("arc", {"doc_id": True}, "row 2 .*field 'doc_id': must be a whole number, got true"),
-        ("arc", {"doc_id": 0}, "row 2 .*field 'doc_id': must be given once for each filter, got 0 in row 1"),
+        (
+            "arc",
+            {"doc_id": 0},
+            "row 2 .*field 'doc_id': must be given once for each filter, got 0 in row 1",
+        ),
         ("arc", {"doc_hash": 3}, "row 2 .*field 'doc_hash': must be a text, got 3"),
         ("arc", {"filter": 3}, "row 2 .*field 'filter': must be a text, got 3"),
-        ("arc", {"doc": {"question": "\ud800"}, "doc_hash": "x"}, "row 2 .*field 'doc': must be text that UTF-8 can"),
-        ("arc", {"filtered_resps": ["\udc00"]}, "row 2 .*field 'filtered_resps': must be text that UTF-8 can"),
+        (
+            "arc",
+            {"doc": {"question": "\ud800"}, "doc_hash": "x"},
+            "row 2 .*field 'doc': must be text that UTF-8 can",
+        ),
+        (
+            "arc",
+            {"filtered_resps": ["\udc00"]},
+            "row 2 .*field 'filtered_resps': must be text that UTF-8 can",
+        ),
         ("arc", {"acc": 2}, "row 2 .*field 'acc': must be 0 or 1 .*, got 2"),
         ("arc", {"acc": "1"}, "row 2 .*field 'acc': must be 0 or 1 .*, got \"1\""),
         ("arc", {"acc": 10**400}, "row 2 .*field 'acc': must be 0 or 1"),
-        ("arc", {"filtered_resps": None}, "row 2 .*field 'filtered_resps': must be a list of responses, got null"),
-        ("arc", {"filtered_resps": [["x", False], [0, False]]}, 'row 2 .*must hold log-likelihoods, got "x"'),
-        ("arc", {"filtered_resps": [[0, False], [-1, False]]}, "row 2 .*must agree with acc: choice 0 is the most"),
+        (
+            "arc",
+            {"filtered_resps": None},
+            "row 2 .*field 'filtered_resps': must be a list of responses, got null",
+        ),
+        (
+            "arc",
+            {"filtered_resps": [["x", False], [0, False]]},
+            'row 2 .*must hold log-likelihoods, got "x"',
+        ),
+        (
+            "arc",
+            {"filtered_resps": [[0, False], [-1, False]]},
+            "row 2 .*must agree with acc: choice 0 is the most",
+        ),
     ],
 )
 def test_rows_that_are_wrong_are_named(tmp_path, task, change, message):
     folder = samples.lm_eval(tmp_path)
-    edit(next(path for path in logs(folder, task) if "strong" in str(path)), lambda rows: rows[1].update(change))
+    edit(
+        next(path for path in logs(folder, task) if "strong" in str(path)),
+        lambda rows: rows[1].update(change),
+    )
     with pytest.raises(DataError, match=message):
         read_lm_eval(folder, tasks="toy_arc")
 
 
 def test_folders_without_logs_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"must hold files samples_<task>_<timestamp>\.jsonl, got none"):
+    with pytest.raises(
+        DataError, match=r"must hold files samples_<task>_<timestamp>\.jsonl, got none"
+    ):
         read_lm_eval(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         read_lm_eval(tmp_path / "nowhere")
     folder = samples.lm_eval(tmp_path)
-    with pytest.raises(DataError, match=r"must hold a log of tasks \['mmlu'\], got logs of \['toy_arc', 'toy_gsm8k'\]"):
+    with pytest.raises(
+        DataError,
+        match=r"must hold a log of tasks \['mmlu'\], got logs of \['toy_arc', 'toy_gsm8k'\]",
+    ):
         read_lm_eval(folder, tasks="mmlu")
     next(folder.rglob("results*")).write_text("[]")
     with pytest.raises(DataError, match="must be a JSON object, got list"):
@@ -285,5 +347,8 @@ def test_other_options_are_checked(tmp_path):
     folder = samples.lm_eval(tmp_path)
     with pytest.raises(ValueError, match="missing must be one of"):
         read_lm_eval(folder, missing="zero")
-    with pytest.raises(DataError, match="group 'all' must have one label rule, got 'acc = 1' and 'exact_match, strict"):
+    with pytest.raises(
+        DataError,
+        match="group 'all' must have one label rule, got 'acc = 1' and 'exact_match, strict",
+    ):
         read_lm_eval(folder, groups={"*": "all"}, **PICKED)

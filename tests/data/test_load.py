@@ -80,7 +80,10 @@ def test_folders_that_cannot_be_read_as_one(tmp_path):
     with pytest.raises(DataError, match="got a folder without logs"):
         guess(tmp_path)
     samples.long_csv(tmp_path)
-    with pytest.raises(DataError, match="must be one file of format long_csv, got a folder; read the files and concat"):
+    with pytest.raises(
+        DataError,
+        match="must be one file of format long_csv, got a folder; read the files and concat",
+    ):
         guess(tmp_path)
     with pytest.raises(DataError, match="cannot be read: No such file"):
         guess(tmp_path / "nowhere.csv")
@@ -108,7 +111,9 @@ def test_spreadsheets_of_other_countries(tmp_path, capsys):
 
 def test_options_are_those_of_the_reader(tmp_path):
     path = samples.routellm(tmp_path)
-    with pytest.raises(ValueError, match=r"options of format 'routellm' are \['group', .*\], got 'label_rule'"):
+    with pytest.raises(
+        ValueError, match=r"options of format 'routellm' are \['group', .*\], got 'label_rule'"
+    ):
         load(path, label_rule="score > 0")
     with pytest.raises(ValueError, match=r"format must be one of .*, got 'parquet'"):
         load(path, "parquet")

@@ -68,19 +68,28 @@ def test_llmrouter_rows_in_another_order(tmp_path):
 def test_llmrouter_tells_questions_of_one_text_apart_by_their_embedding(tmp_path):
     same = [{"query": "same?"}] * 4
     assert len(read_llmrouter(lines(tmp_path, *same))) == 4
-    with pytest.raises(DataError, match=r"row 3 \(line 3\), field 'query': must be given once for model 'org/weak-7b'"):
+    with pytest.raises(
+        DataError,
+        match=r"row 3 \(line 3\), field 'query': must be given once for model 'org/weak-7b'",
+    ):
         read_llmrouter(lines(tmp_path, *same, drop=["embedding_id"]))
 
 
 def test_llmrouter_graded_and_bare(tmp_path):
     path = lines(tmp_path, {"performance": 0.5}, drop=["token_num", "response"])
-    with pytest.raises(DataError, match=r"row 1 \(line 1\), field 'performance': must be 0 or 1, got 0.5; for graded"):
+    with pytest.raises(
+        DataError,
+        match=r"row 1 \(line 1\), field 'performance': must be 0 or 1, got 0.5; for graded",
+    ):
         read_llmrouter(path)
     table = read_llmrouter(path, label_rule="score > 0.4")
     assert table.graded[0, 0] == 0.5
     assert table.tokens is None
     assert table.answers is None
-    assert read_llmrouter(path, label_rule="one attempt", key=jax.random.key(0)).label_rule == "one attempt"
+    assert (
+        read_llmrouter(path, label_rule="one attempt", key=jax.random.key(0)).label_rule
+        == "one attempt"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,10 @@ def test_llmrouter_graded_and_bare(tmp_path):
         ({"token_num": 1.5}, "field 'token_num': must be a whole number of at least 0, got 1.5"),
         ({"response": 3}, "field 'response': must be a text, got 3"),
         ({"model_name": "other"}, "are missing .*first for query 'nq/1' and model 'org/weak-7b'"),
-        ({"query": "a\ud800"}, r"row 1 \(line 1\), field 'query': must be text that UTF-8 can write, .* character 2"),
+        (
+            {"query": "a\ud800"},
+            r"row 1 \(line 1\), field 'query': must be text that UTF-8 can write, .* character 2",
+        ),
         ({"response": "\ud800"}, "field 'response': must be text that UTF-8 can write"),
     ],
 )
@@ -129,7 +141,9 @@ def test_json_lines_that_are_wrong(tmp_path, text, message):
 
 def test_unicode_line_separators_stay_inside_their_string(tmp_path):
     path = samples.llmrouter(tmp_path)
-    path.write_text(path.read_text(encoding="utf-8").replace("legs", "le\u2028gs"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("legs", "le\u2028gs"), encoding="utf-8"
+    )
     assert "le\u2028gs" in read_llmrouter(path).texts[0]
 
 
@@ -149,25 +163,40 @@ def test_routereval(tmp_path):
     np.testing.assert_array_equal(table.correct, CORRECT)
     assert read_routereval(path, part="train", models=["a", "b"]).texts == ("",) * 4
     np.testing.assert_array_equal(read_routereval_embeddings(path), np.arange(12).reshape(4, 3))
-    assert read_routereval(npz(tmp_path, test_score=[[0.2, 0.9]]), label_rule="score > 0.5").correct.tolist() == [
-        [False, True]
-    ]
+    assert read_routereval(
+        npz(tmp_path, test_score=[[0.2, 0.9]]), label_rule="score > 0.5"
+    ).correct.tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train_score": [[1.0]]}, r"field 'test_score': must be in the file, which holds \['train_score'\]"),
+        (
+            {"train_score": [[1.0]]},
+            r"field 'test_score': must be in the file, which holds \['train_score'\]",
+        ),
         ({"test_score": [1.0]}, r"field 'test_score': must have 2 dimensions, got shape \(1,\)"),
-        ({"test_score": [["1"]]}, "field 'test_score': must hold booleans or integers or floats, got dtype <U1"),
-        ({"test_score": [[0.5]]}, r"row 1, field 'test_score': must be 0 or 1 \(.*label_rule.*\), got 0.5 in column 1"),
+        (
+            {"test_score": [["1"]]},
+            "field 'test_score': must hold booleans or integers or floats, got dtype <U1",
+        ),
+        (
+            {"test_score": [[0.5]]},
+            r"row 1, field 'test_score': must be 0 or 1 \(.*label_rule.*\), got 0.5 in column 1",
+        ),
         ({"test_score": [[np.nan]]}, "row 1, field 'test_score': must be 0 or 1"),
-        ({"test_score": np.zeros((0, 2))}, "field 'test_score': must hold at least one query, got none"),
+        (
+            {"test_score": np.zeros((0, 2))},
+            "field 'test_score': must hold at least one query, got none",
+        ),
         (
             {"test_score": [[1]], "test_prompt": ["a", "b"]},
             "field 'test_prompt': must hold 1 texts like",
         ),
-        ({"test_score": np.array([[None]])}, "Python objects would have to be unpickled, which is never done"),
+        (
+            {"test_score": np.array([[None]])},
+            "Python objects would have to be unpickled, which is never done",
+        ),
     ],
 )
 def test_routereval_files_that_are_wrong(tmp_path, arrays, message):
@@ -179,7 +208,9 @@ def test_routereval_options(tmp_path):
     path = samples.routereval(tmp_path)
     with pytest.raises(ValueError, match=r"part must be one of .* got 'dev'"):
         read_routereval(path, part="dev")
-    with pytest.raises(ValueError, match="models must name the 2 columns of test_score, got 1 names"):
+    with pytest.raises(
+        ValueError, match="models must name the 2 columns of test_score, got 1 names"
+    ):
         read_routereval(path, models=["a"])
     with pytest.raises(DataError, match="field 'val_embed': must be in the file"):
         read_routereval_embeddings(path, "val")
@@ -193,7 +224,9 @@ def test_score_matrix(tmp_path):
     np.testing.assert_array_equal(scores, CORRECT * 0.5 + 0.25)
     assert scores.dtype == np.float32
     assert table.ids == ("1", "2", "3", "4")
-    named = npz(tmp_path, scores=[[0.5]], correct=[[1]], models=["m"], ids=["q"], texts=["t"], group=["g"])
+    named = npz(
+        tmp_path, scores=[[0.5]], correct=[[1]], models=["m"], ids=["q"], texts=["t"], group=["g"]
+    )
     table = read_score_matrix(named).table
     assert (table.models, table.ids, table.texts, table.group) == (("m",), ("q",), ("t",), ("g",))
 
@@ -202,15 +235,27 @@ def test_score_matrix(tmp_path):
     ("arrays", "message"),
     [
         ({"scores": [[0.5]]}, "field 'correct': must be in the file"),
-        ({"scores": [[0.5, 1]], "correct": [[1]]}, r"field 'scores': must have the shape of correct, \(1, 1\)"),
-        ({"scores": [[1.5]], "correct": [[1]]}, r"row 1, field 'scores': must be in \[0, 1\], got 1.5 in column 1"),
+        (
+            {"scores": [[0.5, 1]], "correct": [[1]]},
+            r"field 'scores': must have the shape of correct, \(1, 1\)",
+        ),
+        (
+            {"scores": [[1.5]], "correct": [[1]]},
+            r"row 1, field 'scores': must be in \[0, 1\], got 1.5 in column 1",
+        ),
         ({"scores": [[np.nan]], "correct": [[1]]}, "row 1, field 'scores': must be in"),
-        ({"scores": [[0.5]], "correct": [[2]]}, "row 1, field 'correct': must be 0 or 1, got 2 in column 1"),
+        (
+            {"scores": [[0.5]], "correct": [[2]]},
+            "row 1, field 'correct': must be 0 or 1, got 2 in column 1",
+        ),
         (
             {"scores": [[0.5]], "correct": [[1]], "models": ["a", "b"]},
             "field 'models': must hold 1 strings",
         ),
-        ({"scores": np.zeros((0, 1)), "correct": np.zeros((0, 1))}, "must hold at least one query and one model"),
+        (
+            {"scores": np.zeros((0, 1)), "correct": np.zeros((0, 1))},
+            "must hold at least one query and one model",
+        ),
         (
             {"scores": [[0.5]], "correct": [[1]], "ids": [""]},
             "must hold a valid table: ids must not hold",
@@ -262,7 +307,9 @@ def test_the_name_must_tell_the_format(tmp_path):
 def resaved(path, **changes):
     with np.load(path) as arrays:
         kept = {name: arrays[name] for name in arrays.files}
-    np.savez(path, **{name: array for name, array in {**kept, **changes}.items() if array is not None})
+    np.savez(
+        path, **{name: array for name, array in {**kept, **changes}.items() if array is not None}
+    )
     return path
 
 
@@ -278,10 +325,16 @@ def text(value):
         ({"correct": np.zeros((4, 3), bool)}, "must hold a valid table: correct must have shape"),
         ({"correct": np.zeros((4, 2))}, "field 'correct': must hold booleans, got dtype float64"),
         ({"correct": None}, "field 'correct': must be in the file"),
-        ({"ids.ends": np.array([1, 2, 3, 99])}, "field 'ids.ends': must hold ends that fit the bytes"),
+        (
+            {"ids.ends": np.array([1, 2, 3, 99])},
+            "field 'ids.ends': must hold ends that fit the bytes",
+        ),
         ({"ids.ends": np.array([-1, -1, -1, -5])}, "field 'ids'|ends that fit the bytes"),
         ({"models.bytes": text(b"\xff" * 24)}, "field 'models.bytes': must be UTF-8"),
-        ({"about.bytes": text(b"{}"), "about.ends": np.array([2])}, "must hold a valid table: 'schemes'"),
+        (
+            {"about.bytes": text(b"{}"), "about.ends": np.array([2])},
+            "must hold a valid table: 'schemes'",
+        ),
         ({"about.bytes": text(b"x"), "about.ends": np.array([1])}, "must be JSON"),
     ],
 )
@@ -308,11 +361,26 @@ def header(text_):
     [
         (b"no array", "must be a whole .npz file: not an array"),
         (header("nonsense"), "the header is damaged"),
-        (header("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}"), "must have 2 dimensions"),
-        (header("{'descr': '<f8', 'fortran_order': False, 'shape': (10**6, 1)}"), "the header is damaged"),
-        (header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 999999999)}"), "must hold .* bytes"),
-        (header("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1, 1)}"), "the header is damaged"),
-        (header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1)}"), "must hold .* got dtype object"),
+        (
+            header("{'descr': '<f8', 'fortran_order': False, 'shape': (9,)}"),
+            "must have 2 dimensions",
+        ),
+        (
+            header("{'descr': '<f8', 'fortran_order': False, 'shape': (10**6, 1)}"),
+            "the header is damaged",
+        ),
+        (
+            header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 999999999)}"),
+            "must hold .* bytes",
+        ),
+        (
+            header("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1, 1)}"),
+            "the header is damaged",
+        ),
+        (
+            header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1)}"),
+            "must hold .* got dtype object",
+        ),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "the header is too long"),
     ],
 )
@@ -334,7 +402,9 @@ def test_archives_of_other_kinds(tmp_path):
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((1, 1)))
     with pytest.raises(DataError, match="must be stored or deflated, as NumPy writes it"):
-        read_score_matrix(member(tmp_path / "a.npz", "correct.npy", buffer.getvalue(), zipfile.ZIP_LZMA))
+        read_score_matrix(
+            member(tmp_path / "a.npz", "correct.npy", buffer.getvalue(), zipfile.ZIP_LZMA)
+        )
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("correct.npy", buffer.getvalue())
         with pytest.warns(UserWarning, match="Duplicate name"):
@@ -349,6 +419,8 @@ def test_archives_of_other_kinds(tmp_path):
 
 
 def test_arrays_in_fortran_order(tmp_path):
-    table, scores = read_score_matrix(npz(tmp_path, scores=np.asfortranarray(CORRECT * 0.5), correct=CORRECT))
+    table, scores = read_score_matrix(
+        npz(tmp_path, scores=np.asfortranarray(CORRECT * 0.5), correct=CORRECT)
+    )
     np.testing.assert_array_equal(scores, CORRECT * 0.5)
     assert len(table) == 4

@@ -26,7 +26,12 @@ def test_the_pool_of_the_paper(data_dir):
         rates[group] = round(float((~part.correct.any(axis=1)).mean()), 3)
         sizes[group] = (len(part), len(train.select(group=group)))
     assert rates == {"gsm8k": 0.162, "mmlu": 0.147, "cmmlu": 0.204, "arc_challenge": 0.276}
-    assert sizes == {"gsm8k": (1319, 1000), "mmlu": (4213, 2000), "cmmlu": (3475, 2000), "arc_challenge": (352, 820)}
+    assert sizes == {
+        "gsm8k": (1319, 1000),
+        "mmlu": (4213, 2000),
+        "cmmlu": (3475, 2000),
+        "arc_challenge": (352, 820),
+    }
     mmlu = test.select(group="mmlu")
     accuracy = dict(zip(mmlu.models, mmlu.correct.mean(axis=0).round(3).tolist(), strict=True))
     assert accuracy["mistralai/Mistral-7B-v0.1"] == 0.621
@@ -37,7 +42,9 @@ def test_the_pool_of_the_paper(data_dir):
     assert mmlu.label_rule == "score > 0"
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("score > 0", 0.045), ("score > 0.5", 0.162), ("score >= 1", 0.325)])
+@pytest.mark.parametrize(
+    ("rule", "rate"), [("score > 0", 0.045), ("score > 0.5", 0.162), ("score >= 1", 0.325)]
+)
 def test_the_label_rule_moves_the_all_wrong_rate(data_dir, rule, rate):
     table = read_routerdc(data_dir / "routerdc" / "gsm8k-test.json", label_rule=rule)
     assert (~table.correct.any(axis=1)).mean() == pytest.approx(rate, abs=6e-4)
@@ -67,16 +74,43 @@ def test_one_attempt_is_drawn_with_the_key(data_dir):
         ([RECORD, {"question": 3, "scores": {}}], "row 2, field 'question': must be a text, got 3"),
         ([RECORD, {"question": "x"}], "row 2, field 'scores': must be an object, got null"),
         ([RECORD, {"question": "x", "scores": {"a": 1}}], "row 2, field 'scores': .* lacks 'b'"),
-        ([RECORD, {"question": "x", "scores": {"a": 1, "b": 1, "c": 1}}], "row 2, field 'scores': .* adds 'c'"),
-        ([RECORD, {"question": "x", "scores": {"a": 1, "b": "1"}}], r"row 2, field 'scores.b': .* got \"1\""),
-        ([RECORD, {"question": "x", "scores": {"a": 1, "b": True}}], "row 2, field 'scores.b': .* got true"),
-        ([RECORD, {"question": "x", "scores": {"a": 1, "b": 1.5}}], "row 2, field 'scores.b': .* got 1.5"),
-        ([RECORD, {"question": "x", "scores": {"a": 1, "b": float("nan")}}], "row 2, field 'scores.b': .* got NaN"),
+        (
+            [RECORD, {"question": "x", "scores": {"a": 1, "b": 1, "c": 1}}],
+            "row 2, field 'scores': .* adds 'c'",
+        ),
+        (
+            [RECORD, {"question": "x", "scores": {"a": 1, "b": "1"}}],
+            r"row 2, field 'scores.b': .* got \"1\"",
+        ),
+        (
+            [RECORD, {"question": "x", "scores": {"a": 1, "b": True}}],
+            "row 2, field 'scores.b': .* got true",
+        ),
+        (
+            [RECORD, {"question": "x", "scores": {"a": 1, "b": 1.5}}],
+            "row 2, field 'scores.b': .* got 1.5",
+        ),
+        (
+            [RECORD, {"question": "x", "scores": {"a": 1, "b": float("nan")}}],
+            "row 2, field 'scores.b': .* got NaN",
+        ),
         ([RECORD, {"question": "x", "scores": {"a": 1, "b": 10**400}}], "row 2, field 'scores.b'"),
-        ('[{"question": "x", "scores": {"a": 1, "a": 0}}]', "row 1, field 'scores.a': must be named once"),
-        ('[{"question": "x", "question": "y", "scores": {}}]', "row 1, field 'question': must be named once"),
-        ([{"question": "\ud800", "scores": {"a": 1}}], "row 1, field 'question': must be text that UTF-8 can write"),
-        ([{"question": "x", "scores": {"\ud800": 1}}], "must hold a valid table: models must be text that UTF-8 can"),
+        (
+            '[{"question": "x", "scores": {"a": 1, "a": 0}}]',
+            "row 1, field 'scores.a': must be named once",
+        ),
+        (
+            '[{"question": "x", "question": "y", "scores": {}}]',
+            "row 1, field 'question': must be named once",
+        ),
+        (
+            [{"question": "\ud800", "scores": {"a": 1}}],
+            "row 1, field 'question': must be text that UTF-8 can write",
+        ),
+        (
+            [{"question": "x", "scores": {"\ud800": 1}}],
+            "must hold a valid table: models must be text that UTF-8 can",
+        ),
         ([{"question": "x", "scores": {}}], "row 1, field 'scores': must name at least one model"),
     ],
 )

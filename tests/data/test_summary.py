@@ -85,7 +85,8 @@ def test_a_model_nobody_evaluated_has_no_accuracy():
 def test_the_paper_s_table(data_dir):
     groups = {g.group: g for g in read_routerdc(data_dir / "routerdc").summary().groups}
     best = {
-        name: (g.best_single.split("/")[1], round(100 * g.accuracies[g.best_single], 1)) for name, g in groups.items()
+        name: (g.best_single.split("/")[1], round(100 * g.accuracies[g.best_single], 1))
+        for name, g in groups.items()
     }
     assert best["mmlu"] == ("Meta-Llama-3-8B", 64.6)
     assert best["arc_challenge"] == ("zephyr-7b-beta", 58.0)

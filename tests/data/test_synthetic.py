@@ -8,7 +8,14 @@ import pytest
 from scipy.stats import norm
 
 from racer_jax.data import simulated_pool
-from racer_jax.data.synthetic import ACCURACIES, ALL_WRONG_RATES, BENCHMARKS, MODELS, TOPIC_SHARE, solve
+from racer_jax.data.synthetic import (
+    ACCURACIES,
+    ALL_WRONG_RATES,
+    BENCHMARKS,
+    MODELS,
+    TOPIC_SHARE,
+    solve,
+)
 from racer_jax.data.synthetic_texts import questions
 from racer_jax.data.table import normal_text
 from racer_jax.encoders import HashedNgrams
@@ -83,7 +90,9 @@ def test_a_router_learns_from_the_texts(pool):
     router = KNNR.fit(encoder.encode(part.train.texts), part.train.correct, k=100)
     scores = np.asarray(router(encoder.encode(part.test.texts)))
     constant = part.train.correct.mean(axis=0)
-    assert ((scores - part.test.correct) ** 2).mean() < 0.95 * ((constant - part.test.correct) ** 2).mean()
+    assert ((scores - part.test.correct) ** 2).mean() < 0.95 * (
+        (constant - part.test.correct) ** 2
+    ).mean()
     best = part.test.correct[:, constant.argmax()].mean()
     assert part.test.correct[np.arange(len(scores)), scores.argmax(axis=1)].mean() > best
 
@@ -99,7 +108,8 @@ def test_the_solved_law_fits_by_direct_integration():
     accuracies = np.array([0.4, 0.7, 0.55])
     affinity = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]) * np.array([1, 1, 0])
     law = solve(accuracies, 0.2, affinity)
-    # An independent check: the integral over z by a plain Riemann sum, the product over models written out.
+    # An independent check: the integral over z by a plain Riemann sum, the product over models
+    # written out.
     z, step = np.linspace(-8, 8, 4001, retstep=True)
     rest = np.sqrt(1 - law.loading**2)
     right, wrong = np.zeros(3), 0.0

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from racer_jax.data import RoutingTable
 from tests.data.strategies import tables
 
-SMALL = {"ids": ["a", "b"], "texts": ["1 + 1?", "2 + 2?"], "models": ["x", "y"], "correct": [[1, 0], [0, 0]]}
+SMALL = {
+    "ids": ["a", "b"],
+    "texts": ["1 + 1?", "2 + 2?"],
+    "models": ["x", "y"],
+    "correct": [[1, 0], [0, 0]],
+}
 
 
 def table(**changes):
@@ -25,34 +30,74 @@ def table(**changes):
         ({"ids": ["a", ""]}, ValueError, r"ids must not hold empty strings, got one at \[1\]"),
         ({"ids": ["a", "a"]}, ValueError, r"ids must be unique, got 'a' at \[0\] and \[1\]"),
         ({"models": ["x", "x"]}, ValueError, r"models must be unique, got 'x' at \[0\] and \[1\]"),
-        ({"models": [], "correct": np.zeros((2, 0))}, ValueError, "models must hold at least one model, got none"),
-        ({"texts": ["a", "\ud800"]}, ValueError, r"texts must be text that UTF-8 can write, .* at \[1\]"),
+        (
+            {"models": [], "correct": np.zeros((2, 0))},
+            ValueError,
+            "models must hold at least one model, got none",
+        ),
+        (
+            {"texts": ["a", "\ud800"]},
+            ValueError,
+            r"texts must be text that UTF-8 can write, .* at \[1\]",
+        ),
         ({"texts": ["a"]}, ValueError, "texts must hold one text for each of the 2 ids, got 1"),
         ({"group": ["g"]}, ValueError, "group must hold one name for each of the 2 ids, got 1"),
         ({"correct": [["1", "0"]] * 2}, TypeError, "correct must be boolean or 0/1, got dtype"),
         ({"correct": [[1, 0]]}, ValueError, r"correct must have shape \(2, 2\), got \(1, 2\)"),
         ({"correct": [[1, 2], [0, 0]]}, ValueError, r"correct must be 0/1, got 2 at \[0, 1\]"),
-        ({"correct": [[1, np.nan], [0, 0]]}, ValueError, r"correct must be 0/1, got nan at \[0, 1\]"),
+        (
+            {"correct": [[1, np.nan], [0, 0]]},
+            ValueError,
+            r"correct must be 0/1, got nan at \[0, 1\]",
+        ),
         ({"graded": [["a", "b"]] * 2}, TypeError, "graded must be numeric, got dtype"),
         ({"cost": np.zeros((2, 3))}, ValueError, r"cost must have shape \(2, 2\), got \(2, 3\)"),
-        ({"cost": [[0, np.inf], [0, 0]]}, ValueError, r"cost must be finite .* got inf at \[0, 1\]"),
-        ({"cost": [[0, -1], [0, 0]]}, ValueError, r"cost must be in \[0, inf\], got -1 at \[0, 1\]"),
-        ({"tokens": [[0, 1.5], [0, 0]]}, ValueError, r"tokens must be whole numbers, got 1.5 at \[0, 1\]"),
+        (
+            {"cost": [[0, np.inf], [0, 0]]},
+            ValueError,
+            r"cost must be finite .* got inf at \[0, 1\]",
+        ),
+        (
+            {"cost": [[0, -1], [0, 0]]},
+            ValueError,
+            r"cost must be in \[0, inf\], got -1 at \[0, 1\]",
+        ),
+        (
+            {"tokens": [[0, 1.5], [0, 0]]},
+            ValueError,
+            r"tokens must be whole numbers, got 1.5 at \[0, 1\]",
+        ),
         (
             {"price": [-1.0, 0.0]},
             ValueError,
             r"price must be in \[0, inf\] dollars per million tokens, got -1",
         ),
-        ({"confidence": {"p": [[2, 0]] * 2}}, ValueError, r"confidence\['p'\] must be in \[0, 1\], got 2 at \[0, 0\]"),
+        (
+            {"confidence": {"p": [[2, 0]] * 2}},
+            ValueError,
+            r"confidence\['p'\] must be in \[0, 1\], got 2 at \[0, 0\]",
+        ),
         ({"answers": [["A"]]}, ValueError, r"answers must have shape \(2, 2\), got \(1, 1\)"),
-        ({"answers": [["A", 3]] * 2}, TypeError, r"answers must be strings or None, got 3 at \[0, 1\]"),
+        (
+            {"answers": [["A", 3]] * 2},
+            TypeError,
+            r"answers must be strings or None, got 3 at \[0, 1\]",
+        ),
         (
             {"answers": [["A", ""]] * 2},
             ValueError,
             r"answers must be None where there is no answer, got ''",
         ),
-        ({"missing": [[1, 0], [0, 0]]}, ValueError, r"correct must be 0 where missing, got 1 at \[0, 0\]"),
-        ({"label_rule": 3}, TypeError, "label_rule must be a name or a mapping of group to name, got 3"),
+        (
+            {"missing": [[1, 0], [0, 0]]},
+            ValueError,
+            r"correct must be 0 where missing, got 1 at \[0, 0\]",
+        ),
+        (
+            {"label_rule": 3},
+            TypeError,
+            "label_rule must be a name or a mapping of group to name, got 3",
+        ),
         ({"label_rule": {"g": "r"}}, ValueError, "label_rule by group needs groups, got none"),
         (
             {"group": ["g", "h"], "label_rule": {"g": "r"}},
@@ -85,8 +130,11 @@ def test_strings_of_numpy_become_plain_ones():
 
 
 def test_questions_are_the_same_by_text_alone():
-    same = table(ids=list("abcde"), texts=["1 +  1?\n", "2?", "1 + 1?", "", ""], correct=np.zeros((5, 2)))
-    assert same.question_ids.tolist() == [0, 1, 0, 2, 3]  # queries without text are questions of their own
+    same = table(
+        ids=list("abcde"), texts=["1 +  1?\n", "2?", "1 + 1?", "", ""], correct=np.zeros((5, 2))
+    )
+    # queries without text are questions of their own
+    assert same.question_ids.tolist() == [0, 1, 0, 2, 3]
     assert table(texts=["caf\u00e9", "cafe\u0301"]).question_ids.tolist() == [0, 0]
 
 
@@ -111,7 +159,9 @@ def test_selection_takes_whole_rows_and_columns(whole, data):
         for j, column in enumerate(columns):
             for name in ("correct", "graded", "answers", "cost", "tokens"):
                 if getattr(whole, name) is not None:
-                    np.testing.assert_array_equal(getattr(part, name)[i, j], getattr(whole, name)[row, column])
+                    np.testing.assert_array_equal(
+                        getattr(part, name)[i, j], getattr(whole, name)[row, column]
+                    )
             for scheme, values in whole.confidence.items():
                 np.testing.assert_array_equal(part.confidence[scheme][i, j], values[row, column])
     assert whole.select() == whole
@@ -144,7 +194,11 @@ def test_an_empty_selection_keeps_the_rules_by_name():
         ({"rows": [0, 0]}, ValueError, "rows must name each row once"),
         ({"rows": [True]}, ValueError, r"rows must be a mask of shape \(2,\), got \(1,\)"),
         ({"rows": [[0], [1]]}, ValueError, r"rows must have one dimension, got shape \(2, 1\)"),
-        ({"rows": [0.5]}, TypeError, "rows must be integers, booleans or a slice, got dtype float64"),
+        (
+            {"rows": [0.5]},
+            TypeError,
+            "rows must be integers, booleans or a slice, got dtype float64",
+        ),
         ({"group": "g"}, ValueError, r"group must be one of \(\), got 'g'"),
         ({"models": ["z"]}, ValueError, r"models must be among \('x', 'y'\), got 'z'"),
     ],

@@ -27,7 +27,9 @@ def test_the_notebook_runs(tmp_path):
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-W", "ignore", "-c", RUN, str(NOTEBOOK)]
     environment = os.environ | {"PYTHONPATH": paths}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = json.loads(done.stdout.splitlines()[-1])
     assert outputs[0] == []  # the cell for Colab

@@ -30,11 +30,14 @@ def test_a_page_that_says_what_is_not_printed_is_found(tmp_path):
 
 
 def test_every_page_is_a_doctest_or_has_no_example():
-    # Examples without prompts are run by other tests or not at all, and then must not look like Python.
+    # Examples without prompts are run by other tests or not at all, and then must not look like
+    # Python.
     for page in sorted(DOCS.glob("**/*.md")):
         if page.parent.name == "data":
             continue  # tests/data/test_docs.py runs these
-        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for block in re.findall(
+            r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
             assert block.startswith(">>> "), (
                 f"{page.name}: a Python block without prompt is run by nobody: {block[:60]!r}"
             )

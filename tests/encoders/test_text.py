@@ -18,7 +18,13 @@ from racer_jax.encoders.batching import bucket_batches
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.text import TextEncoder, pool
 
-TEXTS = ["what is two plus two ?", "火车 速度 多少 ?", "how fast is the train ?", "a", "what is two plus two ?"]
+TEXTS = [
+    "what is two plus two ?",
+    "火车 速度 多少 ?",
+    "how fast is the train ?",
+    "a",
+    "what is two plus two ?",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,11 @@ def encoder(model, tokenizer):
     return TextEncoder(model, tokenizer, batch_tokens=64)
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 300), st.sampled_from([1, 2, 4]))
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    st.integers(1, 300),
+    st.sampled_from([1, 2, 4]),
+)
 @settings(deadline=None, max_examples=60)
 def test_every_text_is_in_one_batch_and_whole(lengths, batch_tokens, multiple):
     tokens = [[i + 1] * length for i, length in enumerate(lengths)]
@@ -77,7 +87,9 @@ def test_pooling():
 def test_long_text_is_cut_on_the_chosen_side_and_counted(model, tokenizer, caplog):
     long = "two " * 25_000 + "train"  # 100,005 characters
     for side, kept in (("right", "two"), ("left", "train")):
-        encoder = TextEncoder(model, tokenizer, max_length=16, truncation_side=side, batch_tokens=64)
+        encoder = TextEncoder(
+            model, tokenizer, max_length=16, truncation_side=side, batch_tokens=64
+        )
         (row, other), num_truncated = encoder.tokenize([long, "a"])
         assert len(row) == 16
         assert (row[0], row[-1], len(other), num_truncated) == (2, 3, 3, 1)
@@ -112,7 +124,9 @@ def test_cache_by_content(model, tokenizer, tmp_path, caplog):
     # A damaged file costs its embeddings, not the run.
     (file,) = (tmp_path / first.fingerprint()).iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    fresh, report = TextEncoder(model, tokenizer, batch_tokens=64, cache=tmp_path).encode_with_report(TEXTS)
+    fresh, report = TextEncoder(
+        model, tokenizer, batch_tokens=64, cache=tmp_path
+    ).encode_with_report(TEXTS)
     assert report.num_cached == 1
     assert "cannot be read and is passed over" in caplog.text
     np.testing.assert_array_equal(fresh, embeddings)
@@ -150,7 +164,10 @@ assert np.abs(encoder.encode(texts) - one).max() < 1e-5
     ("options", "message"),
     [
         ({"pooling": "max"}, "pooling must be one of"),
-        ({"truncation_side": "middle"}, r"truncation_side must be one of \('left', 'right'\), got 'middle'"),
+        (
+            {"truncation_side": "middle"},
+            r"truncation_side must be one of \('left', 'right'\), got 'middle'",
+        ),
         ({"max_length": 65}, "max_length must be between 3 and the model's 64 positions, got 65"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1, got 0"),
     ],

@@ -11,7 +11,18 @@ from racer_jax.data import RoutingTable, save
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.studies.order_studies import read_parts
 
-OPTIONS = ["--queries", "120", "--networks", "1", "--epochs", "2", "--resamples", "5", "--neighbors", "20"]
+OPTIONS = [
+    "--queries",
+    "120",
+    "--networks",
+    "1",
+    "--epochs",
+    "2",
+    "--resamples",
+    "5",
+    "--neighbors",
+    "20",
+]
 
 
 def test_a_tiny_run_writes_a_table_a_figure_and_files(tmp_path, capsys):
@@ -51,9 +62,10 @@ def test_usage_errors_are_named(arguments, message, capsys):
 def expected_risk(budget, num, size, lost):
     """Mean test risk over all splits of `size` queries, of which `lost` have a critical score of +inf; ties broken.
 
-    With c of the lost ones among the `num` calibration queries: up to the budget, the threshold is as if they were
-    merely the largest, and the mean over all c would be (b + 1) / (n + 1). Beyond it the threshold is +inf, and the
-    misses are the lost queries of the test part, in place of those above the (c - b)-th lost calibration query.
+    With c of the lost ones among the `num` calibration queries: up to the budget, the threshold is
+    as if they were merely the largest, and the mean over all c would be (b + 1) / (n + 1). Beyond
+    it the threshold is +inf, and the misses are the lost queries of the test part, in place of
+    those above the (c - b)-th lost calibration query.
     """
     c = np.arange(budget + 1, min(lost, num) + 1)
     chance = stats.hypergeom.pmf(c, size, lost, num)
@@ -81,9 +93,14 @@ def test_the_exact_law_on_real_data_for_every_score_null_mode_and_benchmark(data
                 assert (expected > np.array([float(a) for a in alphas]) - 1 / (num + 1)).all()
             for score, pool in pools_of(jax.random.key(2), test, name, scores, null).items():
                 law = pool_law(pool, num_calibration=num, alpha=alphas)
-                np.testing.assert_allclose(law.risk_mean, expected, atol=1e-9, err_msg=f"{name}, {score}, {null}")
                 np.testing.assert_allclose(
-                    (law.risk_support * law.risk_probability).sum(axis=1), expected, atol=1e-7, err_msg=score
+                    law.risk_mean, expected, atol=1e-9, err_msg=f"{name}, {score}, {null}"
+                )
+                np.testing.assert_allclose(
+                    (law.risk_support * law.risk_probability).sum(axis=1),
+                    expected,
+                    atol=1e-7,
+                    err_msg=score,
                 )
 
 
@@ -92,8 +109,26 @@ def test_any_table_can_be_compared(tmp_path, capsys):
     path = tmp_path / "table.npz"
     texts = [f"how much is {i} and {i % 7}?" for i in range(120)]
     correct = np.random.default_rng(0).random((120, 3)) < 0.6
-    save(RoutingTable(ids=[str(i) for i in range(120)], texts=texts, models=["a", "b", "c"], correct=correct), path)
-    assert main([*OPTIONS, "--data", str(path), "--alphas", "0.2,0.4", "--output", str(tmp_path / "out")]) == 0
+    save(
+        RoutingTable(
+            ids=[str(i) for i in range(120)], texts=texts, models=["a", "b", "c"], correct=correct
+        ),
+        path,
+    )
+    assert (
+        main(
+            [
+                *OPTIONS,
+                "--data",
+                str(path),
+                "--alphas",
+                "0.2,0.4",
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     assert "table: models called at each alpha" in capsys.readouterr().out
 
 

@@ -29,7 +29,15 @@ def pools():
 
 def test_the_bounds_hold_and_everything_is_written(pools, tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", scores=pools[0].scores, correct=pools[0].correct)
-    arguments = ["--scores", str(tmp_path / "mine.npz"), "--splits", "400", "--alphas", ALPHAS, "--output"]
+    arguments = [
+        "--scores",
+        str(tmp_path / "mine.npz"),
+        "--splits",
+        "400",
+        "--alphas",
+        ALPHAS,
+        "--output",
+    ]
     assert main([*arguments, str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "PASS: 12 of 12 cells" in printed
@@ -46,7 +54,9 @@ def test_the_bounds_hold_and_everything_is_written(pools, tmp_path, capsys):
     assert len(rows) == 12
     for row in rows:
         assert float(row["lower"]) < float(row["sharp"]) <= float(row["upper"])
-        assert float(row["risk"]) == pytest.approx(float(row["sharp"]), abs=6 * float(row["risk_error"]) + 1e-9)
+        assert float(row["risk"]) == pytest.approx(
+            float(row["sharp"]), abs=6 * float(row["risk_error"]) + 1e-9
+        )
 
 
 def test_a_pool_that_is_not_exchangeable_fails(pools, tmp_path, capsys):
@@ -72,8 +82,12 @@ def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
 
 
 def test_the_exact_laws_alone_equal_the_splits(pools):
-    sampled = run(Config(alphas=ALPHAS, splits=3000, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
-    exact = run(Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
+    sampled = run(
+        Config(alphas=ALPHAS, splits=3000, nonconformity="gap"), pools, jax.random.key(0)
+    ).checks[0]
+    exact = run(
+        Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)
+    ).checks[0]
     assert exact.num_splits == 0
     assert set(exact.verdict) == {"PASS"}
     np.testing.assert_array_equal(exact.risk, sampled.exact)
@@ -81,7 +95,9 @@ def test_the_exact_laws_alone_equal_the_splits(pools):
     error = sampled.risk_error + 1e-12
     assert (np.abs(sampled.risk - exact.risk) < 5 * error).all()
     np.testing.assert_allclose(sampled.risk_std, exact.risk_std, rtol=0.1)
-    law = split_law(gap(pools[0].scores), pools[0].correct, num_calibration=80, alpha=ALPHAS.split(","))
+    law = split_law(
+        gap(pools[0].scores), pools[0].correct, num_calibration=80, alpha=ALPHAS.split(",")
+    )
     assert (np.abs(sampled.size - exact.size) < 5 * law.size_std / np.sqrt(3000) + 1e-12).all()
 
 
@@ -92,7 +108,9 @@ def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
     assert set(check.verdict) == {"PASS"}
     np.testing.assert_allclose(check.risk_std[1:], check.exact_std[1:], rtol=0.1)
     np.testing.assert_allclose(check.histogram.share, check.histogram.law, atol=0.03)
-    whole = run(Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)).checks[0]
+    whole = run(
+        Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)
+    ).checks[0]
     assert (check.exact_std[1:] > whole.exact_std[1:]).all()
 
 
@@ -100,12 +118,26 @@ def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
 def test_two_processes_find_what_one_does(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", scores=rng.random((60, 2)), correct=rng.random((60, 2)) < 0.5)
-    command = [sys.executable, bound_check.__file__, "--scores", "mine.npz", "--splits", "64", "--alphas", "0.1,0.3"]
-    environment = os.environ | {"PYTHONPATH": str(Path(bound_check.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
+    command = [
+        sys.executable,
+        bound_check.__file__,
+        "--scores",
+        "mine.npz",
+        "--splits",
+        "64",
+        "--alphas",
+        "0.1,0.3",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(bound_check.__file__).parents[1]),
+        "JAX_PLATFORMS": "cpu",
+    }
     found = []
     for num in ("1", "2"):
         options = ["--processes", num, "--output", num, "--cache", "cache"]
-        done = subprocess.run([*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("PASS: 4 of 4 cells") == 1
         found.append(json.loads((tmp_path / num / "results.json").read_text())["checks"])
@@ -119,12 +151,15 @@ def test_a_shifted_mean_fails_on_either_side(pools):
     for shift in (-8, 8):
         moved = cell._replace(risk=cell.risk + shift * cell.risk_error)
         moved_verdicts = verdicts(moved, result.z_limit, "paper")
-        assert moved_verdicts[1:] == ["FAIL"] * 5  # the first alpha is infeasible: risk 0 without error
+        # the first alpha is infeasible: risk 0 without error
+        assert moved_verdicts[1:] == ["FAIL"] * 5
 
 
 def test_the_run_is_a_function_of_its_seed(pools):
     config = Config(alphas="0.1", splits=50, nonconformity="gap")
-    first, again, other = (run(config, pools, jax.random.key(seed)).checks[0].risk for seed in (0, 0, 1))
+    first, again, other = (
+        run(config, pools, jax.random.key(seed)).checks[0].risk for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
 
@@ -170,4 +205,9 @@ def test_the_embedded_default_and_real_data(data_dir, tmp_path):
         options = ["--splits", "60", "--alphas", "0.1,0.3", "--output", str(tmp_path)]
         assert main([*arguments, *options]) == 0
         results = json.loads((tmp_path / "results.json").read_text())
-        assert [c["pool"] for c in results["checks"][::2]] == ["gsm8k", "mmlu", "cmmlu", "arc_challenge"]
+        assert [c["pool"] for c in results["checks"][::2]] == [
+            "gsm8k",
+            "mmlu",
+            "cmmlu",
+            "arc_challenge",
+        ]

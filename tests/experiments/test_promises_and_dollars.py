@@ -15,7 +15,9 @@ FEW = ["--queries", "150", "--neighbors", "20"]
 
 
 def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
-    status = promises.main([*FEW, "--alphas", "0.1,0.3", "--deltas", "0.2,0.01", "--output", str(tmp_path)])
+    status = promises.main(
+        [*FEW, "--alphas", "0.1,0.3", "--deltas", "0.2,0.01", "--output", str(tmp_path)]
+    )
     printed = capsys.readouterr().out
     assert status == 0
     assert "PASS" in printed
@@ -25,18 +27,26 @@ def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     for (benchmark, score, promise, alpha), cell in cells.items():
         assert cell["risk"] <= float(alpha) + 1e-9
         if promise == "surely, delta = 0.01":
-            looser = [cells[benchmark, score, p, alpha] for p in ("on average", "surely, delta = 0.2")]
+            looser = [
+                cells[benchmark, score, p, alpha] for p in ("on average", "surely, delta = 0.2")
+            ]
             assert cell["size"] >= looser[1]["size"] >= looser[0]["size"]
             assert cell["chance_above"] <= 0.01
     for row in result["grouped"]:
         if row["calibration"] == "by group" or row["benchmark"] == "all":
             assert row["risk"] <= float(row["alpha"]) + 1e-9
-    pooled = [r["risk"] for r in result["grouped"] if r["calibration"] == "pooled" and r["alpha"] == "0.1"]
+    pooled = [
+        r["risk"] for r in result["grouped"] if r["calibration"] == "pooled" and r["alpha"] == "0.1"
+    ]
     assert max(pooled) > 0.11
     for row in result["capped"]:
         size = np.array(row["size"], float)
         assert (np.isnan(size) | (size <= row["most"])).all()
-    caps = [r["attainable"] for r in result["capped"] if (r["benchmark"], r["score"]) == ("mmlu", "J blend")]
+    caps = [
+        r["attainable"]
+        for r in result["capped"]
+        if (r["benchmark"], r["score"]) == ("mmlu", "J blend")
+    ]
     assert (np.diff(caps) <= 1e-12).all()
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -56,7 +66,16 @@ def test_the_other_null_modes_run(null, tmp_path, capsys):
 
 
 def test_dollars_are_what_the_called_answers_cost(tmp_path, capsys):
-    options = ["--alphas", "0.1,0.3", "--budgets", "0.1,0.4", "--splits", "20", "--output", str(tmp_path)]
+    options = [
+        "--alphas",
+        "0.1,0.3",
+        "--budgets",
+        "0.1,0.4",
+        "--splits",
+        "20",
+        "--output",
+        str(tmp_path),
+    ]
     assert dollars.main([*FEW, *options]) == 0
     assert "PASS" in capsys.readouterr().out
     assert (tmp_path / "dollars.png").read_bytes().startswith(b"\x89PNG")
@@ -82,7 +101,10 @@ def test_cumulative_cost_follows_the_order():
 
 @pytest.mark.parametrize(
     ("cost", "message"),
-    [(None, "it has no costs"), ([[1.0, np.nan]], "1 are not known, the first for query 'q' and model 'y'")],
+    [
+        (None, "it has no costs"),
+        ([[1.0, np.nan]], "1 are not known, the first for query 'q' and model 'y'"),
+    ],
 )
 def test_costs_that_are_not_known_are_named(cost, message):
     table = RoutingTable(ids=["q"], texts=["?"], models=["x", "y"], correct=[[1, 0]], cost=cost)

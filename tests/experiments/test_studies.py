@@ -6,7 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from experiments import accuracy_table, ensemble_tradeoff, histograms, paper, risk_table, selection_heatmap, set_size
+from experiments import (
+    accuracy_table,
+    ensemble_tradeoff,
+    histograms,
+    paper,
+    risk_table,
+    selection_heatmap,
+    set_size,
+)
 from racer_jax.data import save
 from tests.studies.test_benchmarks import MODELS, table
 
@@ -30,7 +38,10 @@ def folder(tmp_path_factory):
     for part, num, seed in (("train", 60, 3), ("test", 80, 4)):
         rows = table(num, seed)
         records = [
-            {"question": f"{part} {text}", "scores": dict(zip(MODELS, map(float, right), strict=True))}
+            {
+                "question": f"{part} {text}",
+                "scores": dict(zip(MODELS, map(float, right), strict=True)),
+            }
             for text, right in zip(rows.texts, rows.correct, strict=True)
         ]
         (root / "routerdc" / f"arc_challenge_{part}.json").write_text(json.dumps(records))
@@ -44,7 +55,14 @@ def folder(tmp_path_factory):
         for i, (name, text) in enumerate(zip(rows.ids, rows.texts, strict=True)):
             replies = [str([letters[answer]]) for answer in rows.answers[i]]
             writer.writerow(
-                [name, f"{text} {i}", "arc-challenge", *rows.correct[i].astype(float), *replies, *rows.cost[i]]
+                [
+                    name,
+                    f"{text} {i}",
+                    "arc-challenge",
+                    *rows.correct[i].astype(float),
+                    *replies,
+                    *rows.cost[i],
+                ]
             )
     return root
 
@@ -56,7 +74,10 @@ def read_rows(folder):
 
 
 # The run of the whole paper goes through all six; each command by itself compiles anew.
-ALONE = [module if module is set_size else pytest.param(module, marks=pytest.mark.slow) for module in PICTURES]
+ALONE = [
+    module if module is set_size else pytest.param(module, marks=pytest.mark.slow)
+    for module in PICTURES
+]
 
 
 @pytest.mark.parametrize("module", ALONE, ids=lambda module: module.__name__.split(".")[1])
@@ -71,15 +92,36 @@ def test_each_runs_on_any_table(module, tmp_path, capsys):
     assert "maths" in printed
     assert "KNNR + RACER-G" in printed
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} == {"results.json", "results.csv", "tables.txt", PICTURES[module]}
+    assert {path.name for path in out.iterdir()} == {
+        "results.json",
+        "results.csv",
+        "tables.txt",
+        PICTURES[module],
+    }
     assert (out / PICTURES[module]).read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "results.json").read_text())["config"]["routers"] == "knn"
     assert len(read_rows(out)) > 1
 
 
 def test_the_whole_paper_in_one_run(folder, tmp_path, capsys):
-    arguments = ["--data", str(folder), "--routers", "knn", "--risk-splits", "50", "--splits", "10", "--repeats", "2"]
-    assert paper.main([*arguments, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]) == 0
+    arguments = [
+        "--data",
+        str(folder),
+        "--routers",
+        "knn",
+        "--risk-splits",
+        "50",
+        "--splits",
+        "10",
+        "--repeats",
+        "2",
+    ]
+    assert (
+        paper.main(
+            [*arguments, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "In all" in printed
     names = {module.__name__.split(".")[1] for module in PICTURES}
@@ -87,8 +129,22 @@ def test_the_whole_paper_in_one_run(folder, tmp_path, capsys):
     for module, picture in PICTURES.items():
         assert (tmp_path / "out" / module.__name__.split(".")[1] / picture).exists()
     # Each command by itself prints the same, for the splits are the same.
-    alone = ["--data", str(folder / "routerbench"), "--routers", "knn,prior", "--splits", "10", "--repeats", "2"]
-    assert ensemble_tradeoff.main([*alone, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "one")]) == 0
+    alone = [
+        "--data",
+        str(folder / "routerbench"),
+        "--routers",
+        "knn,prior",
+        "--splits",
+        "10",
+        "--repeats",
+        "2",
+    ]
+    assert (
+        ensemble_tradeoff.main(
+            [*alone, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "one")]
+        )
+        == 0
+    )
     one = (tmp_path / "one" / "tables.txt").read_text()
     assert one == (tmp_path / "out" / "ensemble_tradeoff" / "tables.txt").read_text()
 
@@ -103,7 +159,8 @@ def test_where_only_correctness_is_known(folder, tmp_path, capsys):
     assert {row["kind"] for row in rows} == {"coverage"}
     covered = [float(row["covered"]) for row in rows if row["way"] == "KNNR + RACER-P"]
     calls = [float(row["calls"]) for row in rows if row["way"] == "KNNR + RACER-P"]
-    assert covered == sorted(covered, reverse=True)  # a larger alpha calls fewer models and covers less
+    # a larger alpha calls fewer models and covers less
+    assert covered == sorted(covered, reverse=True)
     assert calls == sorted(calls, reverse=True)
     for module in (ensemble_tradeoff, selection_heatmap):
         assert module.main([*arguments, "--output", str(tmp_path / "none")]) == 2

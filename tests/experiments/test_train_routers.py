@@ -7,7 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.train_routers import BASELINES, ROUTERS, Cell, Config, Result, baselines, failures, main, run, table
+from experiments.train_routers import (
+    BASELINES,
+    ROUTERS,
+    Cell,
+    Config,
+    Result,
+    baselines,
+    failures,
+    main,
+    run,
+    table,
+)
 from racer_jax.data import RoutingTable
 
 SMALL = Config(encoder="hashed", dim=8, neighbors=5, epochs=3, rounds=1, seeds=2)
@@ -33,7 +44,9 @@ def result():
 
 
 def test_every_router_beats_the_best_global_single_model(result):
-    assert [(cell.router, cell.seed) for cell in result.cells] == [(r, s) for s in (0, 1) for r in ROUTERS]
+    assert [(cell.router, cell.seed) for cell in result.cells] == [
+        (r, s) for s in (0, 1) for r in ROUTERS
+    ]
     assert all(cell.mean > 0.9 for cell in result.of("KNNR"))
     assert result.baselines["oracle"] == {"a": 1.0, "b": 1.0}
     assert result.failures == ()
@@ -55,14 +68,31 @@ def test_a_router_that_misses_is_named(result, tmp_path):
     weak = [Cell(router, 0, {"a": 0.1, "b": 0.2}, 0.0, 0, ()) for router in ROUTERS]
     found = failures(SMALL, Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
     assert len(found) == 3
-    assert found[0].startswith("KNNR 15.0% does not beat the best global single model in hindsight, ")
-    real = failures(Config(data=tmp_path), Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
+    assert found[0].startswith(
+        "KNNR 15.0% does not beat the best global single model in hindsight, "
+    )
+    real = failures(
+        Config(data=tmp_path), Result(("a", "b"), weak, result.baselines, "m", (1, 1), ())
+    )
     assert "MLPR 15.0% is below the 58.5% expected of it" in real
 
 
 def test_table_and_files(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.train_routers.load_tables", lambda config: (make(160, 0), make(60, 1)))
-    options = ["--encoder", "hashed", "--dim", "8", "--neighbors", "5", "--epochs", "3", "--rounds", "1"]
+    monkeypatch.setattr(
+        "experiments.train_routers.load_tables", lambda config: (make(160, 0), make(60, 1))
+    )
+    options = [
+        "--encoder",
+        "hashed",
+        "--dim",
+        "8",
+        "--neighbors",
+        "5",
+        "--epochs",
+        "3",
+        "--rounds",
+        "1",
+    ]
     assert main([*options, "--seeds", "1", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "PASS: every router beats the best global single model" in printed

@@ -21,7 +21,9 @@ def main() -> None:
     folder.mkdir()
     rng = np.random.default_rng(2026)
     train, calibration = table_of(rng, 60).table, table_of(rng, 60, start=100, cost=True).table
-    encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64, sizes=(2, 3)))
+    encoder = ReducedEncoder.fit(
+        jax.random.key(0), train.texts, 8, HashedNgrams(dim=64, sizes=(2, 3))
+    )
     config = MLPConfig(hidden=(6,), max_epochs=5, batch_size=8)
     nonconformity = {"1": "inverse_probability", "2": "J"}[sys.argv[1]]
     fitted = Racer.fit(jax.random.key(1), train, config, encoder, nonconformity=nonconformity)
@@ -38,7 +40,9 @@ def main() -> None:
         plain = racer.route(text, group).to_dict()
         names = ("models", "reason", "threshold", "scores", "margins")
         threshold = {"threshold": float(plain["threshold"])}
-        decisions.append({"text": text, "group": group, **{n: plain[n] for n in names}, **threshold})
+        decisions.append(
+            {"text": text, "group": group, **{n: plain[n] for n in names}, **threshold}
+        )
     record = {"guarantee": racer.guarantee(), "decisions": decisions}
     text = json.dumps(record, indent=1, ensure_ascii=False).replace("Infinity", "1e999")
     (folder / "decisions.json").write_text(text + "\n")

@@ -18,12 +18,17 @@ def test_bootstrapped_sizes_equal_resampled_rows():
     correct = rng.random((num, 3)) < 0.4
     key = jax.random.key(3)
     sizes = bootstrap_sizes(
-        key, {"one": pool_of(entries, correct), "two": pool_of(entries[:, [1, 0, 2, 3]], correct)}, ALPHAS, resamples
+        key,
+        {"one": pool_of(entries, correct), "two": pool_of(entries[:, [1, 0, 2, 3]], correct)},
+        ALPHAS,
+        resamples,
     )
     counts = np.random.default_rng(np.asarray(jax.random.key_data(key))).multinomial(
         num, np.full(num, 1 / num), resamples
     )
-    critical = np.array([e[:3][y].min() if y.any() else e[3] for e, y in zip(entries, correct, strict=True)])
+    critical = np.array(
+        [e[:3][y].min() if y.any() else e[3] for e, y in zip(entries, correct, strict=True)]
+    )
     for count, got in zip(counts, sizes["one"], strict=True):
         rows = np.repeat(np.arange(num), count)
         ordered = np.sort(critical[rows])

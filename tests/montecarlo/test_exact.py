@@ -27,7 +27,10 @@ def enumerated(nonconformity, tie, correct, num, budget):
         threshold = (np.inf, 2**32) if budget < 0 else ordered[num - budget - 1]
         measured = []
         for i in set(range(total)) - set(split):
-            inside = [(keys[i][m] <= threshold or e == -np.inf) and e < np.inf for m, e in enumerate(nonconformity[i])]
+            inside = [
+                (keys[i][m] <= threshold or e == -np.inf) and e < np.inf
+                for m, e in enumerate(nonconformity[i])
+            ]
             called = np.array(inside[:-1])
             measured.append(
                 [
@@ -48,20 +51,38 @@ def test_equals_enumeration(null, levels, broken):
     largest = [(12, 6)] if (levels, null) == (4, "paper") else []
     for total, num in ((2, 1), (5, 4), (7, 3), (8, 4), *largest):
         num_models = int(rng.integers(1, 4))
-        scores = jnp.asarray(np.round(rng.random((total, num_models)) * levels) / levels, jnp.float32)
+        scores = jnp.asarray(
+            np.round(rng.random((total, num_models)) * levels) / levels, jnp.float32
+        )
         correct = rng.random((total, num_models)) < 0.4
         nonconformity = np.asarray(gap(scores, null))
         tie = tie_break(jax.random.key(total), nonconformity.shape) % 3 if broken else None
         law = split_law(nonconformity, correct, num_calibration=num, alpha=ALPHAS, tie_break=tie)
         for i, budget in enumerate(miss_budget(ALPHAS, num)):
             splits = np.array(list(enumerated(nonconformity, tie, correct, num, budget)))
-            mean = [law.risk_mean[i], law.size_mean[i], law.abstention_mean[i], law.avoidable_miss_mean[i]]
-            std = [law.risk_std[i], law.size_std[i], law.abstention_std[i], law.avoidable_miss_std[i]]
+            mean = [
+                law.risk_mean[i],
+                law.size_mean[i],
+                law.abstention_mean[i],
+                law.avoidable_miss_mean[i],
+            ]
+            std = [
+                law.risk_std[i],
+                law.size_std[i],
+                law.abstention_std[i],
+                law.avoidable_miss_std[i],
+            ]
             np.testing.assert_allclose(mean, splits.mean(0), atol=1e-12)
             np.testing.assert_allclose(np.square(std), splits.var(0), atol=1e-12)
             num_test = total - num
-            expected = np.bincount(np.rint(splits[:, 0] * num_test).astype(int), minlength=num_test + 1) / len(splits)
+            expected = np.bincount(
+                np.rint(splits[:, 0] * num_test).astype(int), minlength=num_test + 1
+            ) / len(splits)
             got = np.zeros(num_test + 1)
             index = np.rint(law.risk_support[i] * num_test).astype(int)
-            np.add.at(got, index[law.risk_probability[i] > 0], law.risk_probability[i][law.risk_probability[i] > 0])
+            np.add.at(
+                got,
+                index[law.risk_probability[i] > 0],
+                law.risk_probability[i][law.risk_probability[i] > 0],
+            )
             np.testing.assert_allclose(got, expected, atol=1e-12)

@@ -20,7 +20,9 @@ from racer_jax.montecarlo.packed_bits import (
 
 def bits_of(words):
     """Bits [32 w, t] of words [w, t], one at a time."""
-    return np.array([[int(w) >> b & 1 for w in row] for row in np.asarray(words) for b in range(32)])
+    return np.array(
+        [[int(w) >> b & 1 for w in row] for row in np.asarray(words) for b in range(32)]
+    )
 
 
 def packed(byte, out):
@@ -76,8 +78,12 @@ def test_select_finds_the_bit_wherever_the_bracket_is(density, width, guess):
     rng = np.random.default_rng(1)
     num_words, lanes = 60, 4
     bits = rng.random((num_words * 32, lanes)) < density
-    words = np.packbits(bits.reshape(num_words, 4, 8, lanes)[:, ::-1, ::-1], axis=2)[:, :, 0].astype(np.uint32)
-    words = jnp.asarray((words << np.array([24, 16, 8, 0], np.uint32)[None, :, None]).sum(axis=1, dtype=np.uint32))
+    words = np.packbits(bits.reshape(num_words, 4, 8, lanes)[:, ::-1, ::-1], axis=2)[
+        :, :, 0
+    ].astype(np.uint32)
+    words = jnp.asarray(
+        (words << np.array([24, 16, 8, 0], np.uint32)[None, :, None]).sum(axis=1, dtype=np.uint32)
+    )
     np.testing.assert_array_equal(bits_of(words), bits)
     least = int(bits.sum(axis=0).min())
     rank = jnp.asarray([1, 2, least // 2, least], jnp.int32)

@@ -27,7 +27,11 @@ def example(levels, null, broken):
     rng = np.random.default_rng(levels)
     scores = jnp.asarray(np.round(rng.random((SIZE, MODELS)) * levels) / levels, jnp.float32)
     nonconformity = gap(scores, null)
-    return nonconformity, rng.random((SIZE, MODELS)) < 0.4, tie_break(jax.random.key(0), (SIZE, 4)) if broken else None
+    return (
+        nonconformity,
+        rng.random((SIZE, MODELS)) < 0.4,
+        tie_break(jax.random.key(0), (SIZE, 4)) if broken else None,
+    )
 
 
 def values_at(steps, position):
@@ -40,7 +44,13 @@ def values_at(steps, position):
 
 @pytest.mark.parametrize(
     ("levels", "null", "broken"),
-    [(4, "paper", False), (4, "paper", True), (4, "free", True), (1000, "never", False), (2, "never", True)],
+    [
+        (4, "paper", False),
+        (4, "paper", True),
+        (4, "free", True),
+        (1000, "never", False),
+        (2, "never", True),
+    ],
 )
 def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
     nonconformity, correct, tie = example(levels, null, broken)
@@ -48,7 +58,8 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
     tables = {
         "cost": rng.normal(size=(SIZE, MODELS + 1)) * 1e-3,  # dollars of the first models called
         "verified": np.cumprod(rng.random((SIZE, MODELS + 1)) < 0.7, axis=1).astype(float),
-        "vote": rng.integers(0, 2, (SIZE, MODELS + 1)),  # an answer that turns right and wrong again: +1, 0, -1
+        # an answer that turns right and wrong again: +1, 0, -1
+        "vote": rng.integers(0, 2, (SIZE, MODELS + 1)),
     }
     pool = pool_steps(nonconformity, correct, tie, strict_risk=True, metrics=tables)
     order, rows = pool.order, np.arange(SIZE)
@@ -67,7 +78,9 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
             **{name: table[order][rows, size] for name, table in tables.items()},
         }
         for name, value in expected.items():
-            np.testing.assert_allclose(values_at(pool.metrics[name], position), np.asarray(value, float), atol=1e-12)
+            np.testing.assert_allclose(
+                values_at(pool.metrics[name], position), np.asarray(value, float), atol=1e-12
+            )
         assert pool.covered[position] == SIZE - np.asarray(misrouted(sets, answers)).sum()
     in_order = jax.tree.map(lambda x: x[order], critical)
     value = in_order.value if isinstance(in_order, TieBroken) else in_order
@@ -78,8 +91,12 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
         assert steps.delta.all(), name
         if name != "cost":
             assert (steps.delta == np.rint(steps.delta)).all(), name
-        after = [values_at(steps, position)[query] for query, position in zip(steps.query, steps.first, strict=True)]
-        last = np.append(np.diff(steps.first) > 0, True)  # of several steps of a query at one position, the last
+        after = [
+            values_at(steps, position)[query]
+            for query, position in zip(steps.query, steps.first, strict=True)
+        ]
+        # of several steps of a query at one position, the last
+        last = np.append(np.diff(steps.first) > 0, True)
         np.testing.assert_allclose(steps.value[last], np.array(after)[last], atol=1e-12)
 
 
@@ -88,10 +105,15 @@ def test_strict_risk_is_one_less_the_share_answered():
     nonconformity, correct, tie = example(4, "paper", True)
     pool = pool_steps(nonconformity, correct, tie, strict_risk=True)
     design = {"num_calibration": 25, "alpha": [0.1, 0.4]}
-    trials, law = split_trials(jax.random.key(1), pool, num_trials=40, **design), pool_law(pool, **design)
+    trials, law = (
+        split_trials(jax.random.key(1), pool, num_trials=40, **design),
+        pool_law(pool, **design),
+    )
     parts = split_parts(jax.random.key(1), np.arange(40), pool, num_calibration=25)
     none_right = np.stack([~correct[part == 2].any(axis=1) for part in parts]).mean(axis=1)
-    np.testing.assert_allclose(trials.extra["strict_risk"], trials.avoidable_miss + none_right[:, None], atol=1e-6)
+    np.testing.assert_allclose(
+        trials.extra["strict_risk"], trials.avoidable_miss + none_right[:, None], atol=1e-6
+    )
     expected = law.avoidable_miss_mean + (~correct.any(axis=1)).mean()
     np.testing.assert_allclose(law.extra_mean["strict_risk"], expected, rtol=1e-12)
 
@@ -101,7 +123,11 @@ def test_dollars_are_added_in_double_precision():
     nonconformity, correct, _ = example(1000, "paper", False)
     cost = np.cumsum(np.full((SIZE, MODELS + 1), 1e-9), axis=1)
     cost[0] += 1.0
-    law = pool_law(pool_steps(nonconformity, correct, metrics={"cost": cost}), num_calibration=20, alpha=[1e-9, 0.5])
+    law = pool_law(
+        pool_steps(nonconformity, correct, metrics={"cost": cost}),
+        num_calibration=20,
+        alpha=[1e-9, 0.5],
+    )
     # At an infeasible alpha every model is called: the mean over splits is the mean of the pool.
     np.testing.assert_allclose(law.extra_mean["cost"][0], cost[:, -1].mean(), rtol=1e-14)
 
@@ -124,20 +150,45 @@ def test_only_some_metrics():
 def test_bad_input():
     nonconformity, correct, tie = example(4, "paper", True)
     for arguments, how, error, message in [
-        ((nonconformity, correct[:, :2]), {}, ValueError, r"shape \[N, m \+ 1\] where correct has \[N, m\]"),
-        ((nonconformity[0], correct[0]), {}, ValueError, r"shape \[N, m \+ 1\] where correct has \[N, m\]"),
+        (
+            (nonconformity, correct[:, :2]),
+            {},
+            ValueError,
+            r"shape \[N, m \+ 1\] where correct has \[N, m\]",
+        ),
+        (
+            (nonconformity[0], correct[0]),
+            {},
+            ValueError,
+            r"shape \[N, m \+ 1\] where correct has \[N, m\]",
+        ),
         ((nonconformity[:5], correct), {}, ValueError, "of the same N >= 1 queries"),
-        ((nonconformity.at[0, 0].set(jnp.nan), correct), {}, ValueError, "nonconformity must not be NaN"),
+        (
+            (nonconformity.at[0, 0].set(jnp.nan), correct),
+            {},
+            ValueError,
+            "nonconformity must not be NaN",
+        ),
         ((nonconformity, correct * 2), {}, ValueError, "correct must be 0/1"),
         ((nonconformity, correct, tie[:3]), {}, ValueError, "tie_break must have shape"),
-        ((nonconformity, correct), {"metrics": {"risk": correct}}, ValueError, "the name 'risk' is taken"),
+        (
+            (nonconformity, correct),
+            {"metrics": {"risk": correct}},
+            ValueError,
+            "the name 'risk' is taken",
+        ),
         (
             (nonconformity, correct),
             {"strict_risk": True, "metrics": {"strict_risk": correct}},
             ValueError,
             "the name 'strict_risk' is taken",
         ),
-        ((nonconformity, correct), {"metrics": {"cost": correct}}, ValueError, r"must have shape \[N, m \+ 1\]"),
+        (
+            (nonconformity, correct),
+            {"metrics": {"cost": correct}},
+            ValueError,
+            r"must have shape \[N, m \+ 1\]",
+        ),
         (
             (nonconformity, correct),
             {"metrics": {"cost": np.full((SIZE, 4), np.inf)}},

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from racer_jax.montecarlo.subsets import draw_plan, folded, key_words, threefry, uniform_subsets, unpack
+from racer_jax.montecarlo.subsets import (
+    draw_plan,
+    folded,
+    key_words,
+    threefry,
+    uniform_subsets,
+    unpack,
+)
 
 P_VALUE = 1e-6
 
@@ -38,7 +45,9 @@ def patterns(mask):
 
 @pytest.mark.parametrize(("num", "size"), [(4, 8), (3, 8), (1, 7), (6, 7), (5, 12)])
 def test_uniform_over_all_subsets(num, size):
-    mask = masks(lane_keys(jnp.uint32(num), 40_000), draw_plan(np.array([num]), np.array([size])), size)
+    mask = masks(
+        lane_keys(jnp.uint32(num), 40_000), draw_plan(np.array([num]), np.array([size])), size
+    )
     assert (np.asarray(mask).sum(axis=0) == num).all()
     assert chi_square(patterns(mask), comb(size, num)) > P_VALUE
 
@@ -57,7 +66,9 @@ def test_a_biased_repair_fails(num, size):
 def test_every_pair_is_equally_likely_over_many_words():
     """Means and covariances of the indicators of a subset of 100 in 300, across word borders."""
     num, size, lanes = 100, 300, 20_000
-    mask = np.asarray(masks(lane_keys(jnp.uint32(3), lanes), draw_plan(np.array([num]), np.array([size])), size))
+    mask = np.asarray(
+        masks(lane_keys(jnp.uint32(3), lanes), draw_plan(np.array([num]), np.array([size])), size)
+    )
     share = num / size
     z = (mask.mean(axis=1) - share) / np.sqrt(share * (1 - share) / lanes)
     assert np.abs(z).max() < 5
@@ -70,9 +81,13 @@ def test_every_pair_is_equally_likely_over_many_words():
     assert count.var() == pytest.approx(num * 0.25 * (size - num) / (size - 1), rel=0.05)
 
 
-@pytest.mark.parametrize(("num", "size"), [(0, 5), (5, 5), (1, 1), (1, 33), (32, 33), (64, 64), (2, 70_000)])
+@pytest.mark.parametrize(
+    ("num", "size"), [(0, 5), (5, 5), (1, 1), (1, 33), (32, 33), (64, 64), (2, 70_000)]
+)
 def test_edges_have_the_right_size(num, size):
-    mask = np.asarray(masks(lane_keys(jnp.uint32(0), 16), draw_plan(np.array([num]), np.array([size])), size))
+    mask = np.asarray(
+        masks(lane_keys(jnp.uint32(0), 16), draw_plan(np.array([num]), np.array([size])), size)
+    )
     assert mask.shape == (size, 16)
     assert (mask.sum(axis=0) == num).all()
 
@@ -94,7 +109,9 @@ def test_within_a_subset():
     lanes = 20_000
     keys = lane_keys(jnp.uint32(2), lanes)
     outer = jnp.full((1, lanes), 0b10110110, jnp.uint32)
-    draw = draw_plan(np.array([2]), np.array([8]))._replace(digit=draw_plan(np.array([2]), np.array([5])).digit)
+    draw = draw_plan(np.array([2]), np.array([8]))._replace(
+        digit=draw_plan(np.array([2]), np.array([5])).digit
+    )
     mask = masks(keys, draw, 8, outer)
     assert not np.asarray(mask)[[0, 3, 6]].any()
     assert chi_square(patterns(mask), comb(5, 2)) > P_VALUE
@@ -117,7 +134,9 @@ def test_threefry_is_jax_own():
     np.testing.assert_array_equal(np.stack(ours, axis=1), theirs)
     # Its words, from a counter, against the published test vectors of Threefry-2x32 with 20 rounds.
     top = jnp.uint32(0xFFFFFFFF)
-    assert [int(x) for x in threefry((jnp.uint32(0), jnp.uint32(0)), jnp.uint32(0), jnp.uint32(0))] == [
+    assert [
+        int(x) for x in threefry((jnp.uint32(0), jnp.uint32(0)), jnp.uint32(0), jnp.uint32(0))
+    ] == [
         0x6B200159,
         0x99BA4EFE,
     ]

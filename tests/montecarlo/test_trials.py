@@ -38,7 +38,11 @@ def example(total, num_models, levels, null, broken, seed=0):
     scores = np.round(rng.random((total, num_models)) * levels) / levels
     correct = jnp.asarray(rng.random((total, num_models)) < 0.6 * scores)
     nonconformity = gap(jnp.asarray(scores, jnp.float32), null)
-    return nonconformity, correct, tie_break(jax.random.key(seed), nonconformity.shape) if broken else None
+    return (
+        nonconformity,
+        correct,
+        tie_break(jax.random.key(seed), nonconformity.shape) if broken else None,
+    )
 
 
 def measured(nonconformity, correct, tie, cost, parts, part):
@@ -54,9 +58,13 @@ def measured(nonconformity, correct, tie, cost, parts, part):
         "size": size,
         "abstention": abstains(sets),
         "avoidable_miss": avoidably_missed(sets, answers),
-        "cost": np.take_along_axis(cost[other][None].repeat(len(ALPHAS), 0), size[..., None], axis=-1)[..., 0],
+        "cost": np.take_along_axis(
+            cost[other][None].repeat(len(ALPHAS), 0), size[..., None], axis=-1
+        )[..., 0],
     }
-    return threshold, {name: np.asarray(value, np.float64).mean(-1) for name, value in metrics.items()}
+    return threshold, {
+        name: np.asarray(value, np.float64).mean(-1) for name, value in metrics.items()
+    }
 
 
 DESIGNS = {
@@ -82,7 +90,10 @@ POOLS = {"ties": ("paper", 5, False), "free": ("free", 5, True), "never": ("neve
 def test_replay(pool_name, design_name):
     null, levels, broken = POOLS[pool_name]
     total, num_trials = 61, 6
-    design = {"num_calibration": 29 if "question" not in DESIGNS[design_name] else 15, **DESIGNS[design_name]}
+    design = {
+        "num_calibration": 29 if "question" not in DESIGNS[design_name] else 15,
+        **DESIGNS[design_name],
+    }
     nonconformity, correct, tie = example(total, 3, levels, null, broken)
     cost = np.random.default_rng(1).normal(size=(total, 4))
     key = jax.random.key(3)
@@ -94,7 +105,11 @@ def test_replay(pool_name, design_name):
         np.testing.assert_array_equal(np.asarray(masks), parts[:, pool.order] == CALIBRATION)
     for i in range(num_trials):
         threshold, expected = measured(nonconformity, correct, tie, cost, parts[i], TEST)
-        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x, i=i: x[i], got.threshold), threshold)
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            jax.tree.map(lambda x, i=i: x[i], got.threshold),
+            threshold,
+        )
         for name in METRICS:
             np.testing.assert_allclose(getattr(got, name)[i], expected[name], rtol=1e-6)
         np.testing.assert_allclose(got.extra["cost"][i], expected["cost"], rtol=1e-5, atol=1e-6)
@@ -107,7 +122,12 @@ def test_replay(pool_name, design_name):
 def test_parts_have_their_sizes_and_keep_questions_together():
     pool = pool_steps(*example(61, 3, 5, "paper", True))
     group, question = DESIGNS["all"]["group"], DESIGNS["all"]["question"]
-    how = {"num_calibration": [4, 3, 2, 5], "num_validation": 6, "group": group, "question": question}
+    how = {
+        "num_calibration": [4, 3, 2, 5],
+        "num_validation": 6,
+        "group": group,
+        "question": question,
+    }
     parts = split_parts(jax.random.key(0), np.arange(50), pool, **how)
     of_question = parts[:, np.unique(question, return_index=True)[1]]
     np.testing.assert_array_equal(of_question[:, question], parts)
@@ -124,7 +144,9 @@ def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
     run = partial(split_trials, jax.random.key(5), pool, num_calibration=29, alpha=ALPHAS)
     whole = run(num_trials=40)
     jax.tree.map(
-        np.testing.assert_array_equal, run(num_trials=9, first_trial=20), jax.tree.map(lambda x: x[20:29], whole)
+        np.testing.assert_array_equal,
+        run(num_trials=9, first_trial=20),
+        jax.tree.map(lambda x: x[20:29], whole),
     )
     monkeypatch.setattr(trials, "_TILE", 8)
     jax.tree.map(np.testing.assert_array_equal, run(num_trials=40), whole)
@@ -141,7 +163,9 @@ def test_another_alpha_does_not_compile_again():
 
 def test_stream_equals_trials():
     nonconformity, correct, tie = example(61, 3, 1000, "paper", True)
-    pool = pool_steps(nonconformity, correct, tie, metrics={"cost": np.linspace(0, 1, 244).reshape(61, 4)})
+    pool = pool_steps(
+        nonconformity, correct, tie, metrics={"cost": np.linspace(0, 1, 244).reshape(61, 4)}
+    )
     how = {"num_calibration": 29, "alpha": ALPHAS}
     got = split_trials(jax.random.key(5), pool, num_trials=1500, **how)
     done = []
@@ -159,7 +183,9 @@ def test_stream_equals_trials():
         for a, edges in enumerate(summary[name].edges):
             # An edge belongs to the bin below it.
             inner = np.searchsorted(edges[1:-1] + 1e-9, values[:, a])
-            np.testing.assert_array_equal(np.bincount(inner, minlength=40), summary[name].histogram[a])
+            np.testing.assert_array_equal(
+                np.bincount(inner, minlength=40), summary[name].histogram[a]
+            )
         for level in (0.0, 0.05, 0.5, 0.95, 1.0):
             exact = np.quantile(values, level, axis=0, method="inverted_cdf")
             width = np.diff(summary[name].edges, axis=1)[:, 0]
@@ -176,7 +202,9 @@ def test_stream_by_question_with_validation():
     summary = stream_trials(jax.random.key(5), pool, chunk_size=16, **how)
     for name in METRICS:
         for prefix, values in (("", getattr(got, name)), ("validation_", got.validation[name])):
-            np.testing.assert_allclose(summary[prefix + name].mean, np.asarray(values).mean(0), rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                summary[prefix + name].mean, np.asarray(values).mean(0), rtol=1e-5, atol=1e-7
+            )
 
 
 class KilledError(Exception):
@@ -247,7 +275,12 @@ def start(process, num, devices, port):
     command = [sys.executable, "-c", PROGRAM, str(process), str(num), str(port)]
     root = Path(trials.__file__).parents[1]
     return subprocess.Popen(
-        command, env=environment, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment,
+        cwd=root,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -277,25 +310,53 @@ def test_bad_input():
         ({"num_calibration": True}, TypeError, "num_calibration must be an integer, got True"),
         ({"num_calibration": 0}, ValueError, "num_calibration must be at least 1, got 0"),
         ({"num_calibration": 10}, ValueError, "must leave at least one of the 10"),
-        ({"num_calibration": 5, "num_validation": 5}, ValueError, "must leave at least one of the 10"),
-        ({"num_calibration": 5, "num_validation": -1}, ValueError, "num_validation must be at least 0, got -1"),
+        (
+            {"num_calibration": 5, "num_validation": 5},
+            ValueError,
+            "must leave at least one of the 10",
+        ),
+        (
+            {"num_calibration": 5, "num_validation": -1},
+            ValueError,
+            "num_validation must be at least 0, got -1",
+        ),
         ({"num_calibration": [5, 5]}, ValueError, "one integer for each of the 1 groups"),
-        ({"num_calibration": [2, 2], "group": [0] * 5 + [1] * 5, "num_trials": 0}, ValueError, "num_trials must be"),
+        (
+            {"num_calibration": [2, 2], "group": [0] * 5 + [1] * 5, "num_trials": 0},
+            ValueError,
+            "num_trials must be",
+        ),
         (
             {"num_calibration": [2, 2, 2], "group": [0] * 5 + [1] * 5},
             ValueError,
             "one integer for each of the 2 groups",
         ),
-        ({"num_calibration": [-2, 4], "group": [0] * 5 + [1] * 5}, ValueError, "must be 0 or more for each group"),
-        ({"num_calibration": 2, "group": [0, 1]}, ValueError, r"group must have shape \[N\] = \(10,\)"),
-        ({"num_calibration": 2, "question": np.zeros((10, 1))}, ValueError, r"question must have shape \[N\]"),
+        (
+            {"num_calibration": [-2, 4], "group": [0] * 5 + [1] * 5},
+            ValueError,
+            "must be 0 or more for each group",
+        ),
+        (
+            {"num_calibration": 2, "group": [0, 1]},
+            ValueError,
+            r"group must have shape \[N\] = \(10,\)",
+        ),
+        (
+            {"num_calibration": 2, "question": np.zeros((10, 1))},
+            ValueError,
+            r"question must have shape \[N\]",
+        ),
         (
             {"num_calibration": 2, "question": [0, 0, *range(8)], "group": [0, 1] + [0] * 8},
             ValueError,
             "rows of one question must be of one group, but the question of row 1",
         ),
         ({"num_calibration": 2, "alpha": 1.5}, ValueError, r"alpha must be in \(0, 1\), got 1.5"),
-        ({"num_calibration": 2, "first_trial": 1 << 32}, ValueError, r"trials are numbered below 2\*\*32"),
+        (
+            {"num_calibration": 2, "first_trial": 1 << 32},
+            ValueError,
+            r"trials are numbered below 2\*\*32",
+        ),
     ]:
         with pytest.raises(error, match=message):
             run(**({"alpha": 0.1, "num_trials": 3} | how))
@@ -306,7 +367,9 @@ def test_bad_input():
         ({"chunk_size": 0}, "chunk_size must be at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):
-            stream_trials(jax.random.key(0), pool, num_calibration=2, alpha=0.1, num_trials=3, **how)
+            stream_trials(
+                jax.random.key(0), pool, num_calibration=2, alpha=0.1, num_trials=3, **how
+            )
     summary = stream_trials(jax.random.key(0), pool, num_calibration=2, alpha=0.1, num_trials=3)
     with pytest.raises(ValueError, match="level must be between 0 and 1"):
         summary["risk"].quantile(1.5)
@@ -320,7 +383,13 @@ def test_a_million_trials_are_on_the_exact_law(name):
     alphas = [i / 20 for i in range(1, 20)]
     num_trials = 1_000_000
     summary = stream_trials(
-        jax.random.key(8), pool, num_calibration=90, alpha=alphas, num_trials=num_trials, chunk_size=1 << 16, bins=2000
+        jax.random.key(8),
+        pool,
+        num_calibration=90,
+        alpha=alphas,
+        num_trials=num_trials,
+        chunk_size=1 << 16,
+        bins=2000,
     )
     law = pool_law(pool, num_calibration=90, alpha=alphas)
     for metric in METRICS:
@@ -328,7 +397,8 @@ def test_a_million_trials_are_on_the_exact_law(name):
         error = np.maximum(std, 1e-12) / np.sqrt(num_trials)
         assert (np.abs(summary[metric].mean - mean) / error)[std > 1e-9].max(initial=0) < 4.5
         np.testing.assert_allclose(summary[metric].mean[std <= 1e-9], mean[std <= 1e-9], atol=1e-9)
-        # A variance varies by its kurtosis, which is large where a value is rare: there a sample tells little.
+        # A variance varies by its kurtosis, which is large where a value is rare: there a sample
+        # tells little.
         weight, value = summary[metric].histogram / num_trials, summary[metric].edges[:, 1:]
         centred = value - (weight * value).sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
@@ -336,7 +406,9 @@ def test_a_million_trials_are_on_the_exact_law(name):
         usual = (std > 1e-9) & (kurtosis < 10)
         assert usual.sum() >= (std > 1e-9).sum() / 4
         ratio = np.square(summary[metric].std[usual] / std[usual])
-        assert (np.abs(ratio - 1) / np.sqrt((kurtosis[usual] - 1) / num_trials)).max(initial=0) < 4.5
+        assert (np.abs(ratio - 1) / np.sqrt((kurtosis[usual] - 1) / num_trials)).max(
+            initial=0
+        ) < 4.5
     # The whole law of the risk, value by value.
     for a in range(len(alphas)):
         bins = np.searchsorted(summary["risk"].edges[a], law.risk_support[a] - 1e-9) - 1

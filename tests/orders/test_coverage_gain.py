@@ -27,7 +27,10 @@ def plain_greedy(weights, correct, discount=None):
     uncovered, level, result = weights.astype(float).copy(), 0.0, np.full(num_models, np.nan)
     left = list(range(num_models))
     while left:
-        gains = [discount[m] * sum(u for u, y in zip(uncovered, correct[:, m], strict=True) if y) for m in left]
+        gains = [
+            discount[m] * sum(u for u, y in zip(uncovered, correct[:, m], strict=True) if y)
+            for m in left
+        ]
         best = left.pop(int(np.argmax(gains)))
         level = max(level, 1 - max(gains))
         result[best] = level
@@ -50,7 +53,7 @@ def supports(draw):
     return weights.astype(np.float32), np.array(right).reshape(s, m)
 
 
-# --- the greedy order ------------------------------------------------------------------------------------------------
+# --- the greedy order -----------------------------------------------------------------------------
 
 
 @given(supports(), NULLS)
@@ -71,8 +74,11 @@ def test_blind_to_the_order_of_models_and_rows(problem, random):
     random.shuffle(rows)
     actual = np.asarray(coverage_gain(weights, correct))[:-1]
     shuffled = np.asarray(coverage_gain(weights[rows], correct[rows][:, models]))[:-1]
-    # Models whose gains tie may change places, so the levels along the order are compared, and, without ties, the rest.
-    assert sorted(shuffled.tolist()) == sorted(actual.tolist()) or len(set(actual.tolist())) < len(actual)
+    # Models whose gains tie may change places, so the levels along the order are compared, and,
+    # without ties, the rest.
+    assert sorted(shuffled.tolist()) == sorted(actual.tolist()) or len(set(actual.tolist())) < len(
+        actual
+    )
     if len(set(plain_margins(weights, correct))) == 1:
         assert shuffled.tolist() == actual[models].tolist()
 
@@ -109,7 +115,10 @@ def test_patterns_stand_for_their_rows():
     gathered = np.zeros((20, len(patterns.correct)), np.float32)
     np.add.at(gathered.T, patterns.of_row, weights.T)
     np.testing.assert_allclose(
-        coverage_gain(gathered, patterns.correct), coverage_gain(weights, correct), atol=1e-6, rtol=0
+        coverage_gain(gathered, patterns.correct),
+        coverage_gain(weights, correct),
+        atol=1e-6,
+        rtol=0,
     )
 
 
@@ -117,7 +126,9 @@ def test_uniform_weights_are_the_static_order():
     correct = RNG.random((64, 5)) < 0.6
     expected = coverage_gain(np.full(64, 1 / 64, np.float32), correct)
     assert static_order(correct).tolist() == expected.tolist()
-    assert static_order(correct)[:-1].tolist() == plain_greedy(np.full(64, 1 / 64), correct).tolist()
+    assert (
+        static_order(correct)[:-1].tolist() == plain_greedy(np.full(64, 1 / 64), correct).tolist()
+    )
 
 
 def test_jit_vmap_and_blocks_agree_with_a_loop(transform, monkeypatch):
@@ -140,37 +151,53 @@ def test_many_models():
     assert (actual[:-1] < 1).sum() == (plain_greedy(np.full(40, 1 / 40), correct) < 1 - 1e-6).sum()
 
 
-# --- costs -----------------------------------------------------------------------------------------------------------
+# --- costs ----------------------------------------------------------------------------------------
 
 
 def test_costs_discount_the_gains():
-    weights, correct = np.full(4, 0.25, np.float32), np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
+    weights, correct = (
+        np.full(4, 0.25, np.float32),
+        np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 1]], bool),
+    )
     cost = np.array([4.0, 1.0, 1.0])
     actual = coverage_gain(weights, correct, cost=cost, gamma=0.5)
-    assert actual[:-1].tolist() == plain_greedy(weights, correct, discount=np.array([0.5, 1, 1])).tolist()
+    assert (
+        actual[:-1].tolist()
+        == plain_greedy(weights, correct, discount=np.array([0.5, 1, 1])).tolist()
+    )
     assert actual.tolist() == [
         0.75,
         1.0,
         0.5,
         -INF,
     ]  # the third first; the first, at half its gain, ties with the second
-    assert coverage_gain(weights, correct, cost=cost, gamma=0).tolist() == coverage_gain(weights, correct).tolist()
-    assert coverage_gain(weights, correct, cost=7 * cost).tolist() == actual.tolist()  # the unit does not matter
-    per_query = coverage_gain(np.stack([weights, weights]), correct, cost=np.stack([cost, np.ones(3)]))
+    assert (
+        coverage_gain(weights, correct, cost=cost, gamma=0).tolist()
+        == coverage_gain(weights, correct).tolist()
+    )
+    # the unit does not matter
+    assert coverage_gain(weights, correct, cost=7 * cost).tolist() == actual.tolist()
+    per_query = coverage_gain(
+        np.stack([weights, weights]), correct, cost=np.stack([cost, np.ones(3)])
+    )
     assert per_query[0].tolist() == actual.tolist()
     assert per_query[1].tolist() == coverage_gain(weights, correct).tolist()
 
 
-# --- black boxes -----------------------------------------------------------------------------------------------------
+# --- black boxes ----------------------------------------------------------------------------------
 
 
 def test_the_tilted_law_has_the_routers_marginals_and_the_training_odds():
     correct = RNG.random((400, 5)) < RNG.random((400, 1))
     law = pattern_law(correct, smoothing=20.0)
     assert float(law.probability.sum()) == pytest.approx(1, abs=1e-6)
-    scores = np.concatenate([RNG.random((200, 5)), np.zeros((1, 5)), np.ones((1, 5))]).astype(np.float32)
+    scores = np.concatenate([RNG.random((200, 5)), np.zeros((1, 5)), np.ones((1, 5))]).astype(
+        np.float32
+    )
     q = np.asarray(tilted(scores, law), np.float64)
-    np.testing.assert_allclose(q @ np.asarray(law.patterns), np.clip(scores, 0.005, 0.995), atol=2e-4)
+    np.testing.assert_allclose(
+        q @ np.asarray(law.patterns), np.clip(scores, 0.005, 0.995), atol=2e-4
+    )
     # log q - log b is linear in the pattern: it has no part beyond constant and main effects.
     design = np.concatenate([np.ones((32, 1)), np.asarray(law.patterns)], axis=1)
     ratio = np.log(q[:200]) - np.log(np.asarray(law.probability))
@@ -182,12 +209,16 @@ def test_the_base_laws_own_marginals_leave_it_alone():
     law = pattern_law(RNG.random((300, 4)) < 0.5, smoothing=30.0)
     marginals = np.asarray(law.probability) @ np.asarray(law.patterns)
     np.testing.assert_allclose(tilted(marginals, law), law.probability, atol=1e-5)
-    np.testing.assert_allclose(tilt(marginals, law), coverage_gain(law.probability, law.patterns), atol=1e-5)
+    np.testing.assert_allclose(
+        tilt(marginals, law), coverage_gain(law.probability, law.patterns), atol=1e-5
+    )
 
 
 def test_smoothing_weighs_the_product_law():
     law = pattern_law([[1, 0], [1, 1], [0, 0], [1, 0]], smoothing=4.0)
-    rows = {tuple(map(int, p)): float(q) for p, q in zip(law.patterns, law.probability, strict=True)}
+    rows = {
+        tuple(map(int, p)): float(q) for p, q in zip(law.patterns, law.probability, strict=True)
+    }
     assert rows[1, 0] == pytest.approx((2 + 4 * 0.75 * 0.75) / 8)
     assert rows[0, 1] == pytest.approx((0 + 4 * 0.25 * 0.25) / 8)
 
@@ -207,7 +238,9 @@ def simulated_factor(key, num, loadings):
     chance = 1 / (1 + np.exp(-(intercept[:, None] + nodes[:, None] * loadings)))
     marginal = np.einsum("z,nzm->nm", weights / weights.sum(), chance)
     z = rng.normal(size=(num, 1))
-    return marginal.astype(np.float32), rng.random((num, len(loadings))) < 1 / (1 + np.exp(-(intercept + z * loadings)))
+    return marginal.astype(np.float32), rng.random((num, len(loadings))) < 1 / (
+        1 + np.exp(-(intercept + z * loadings))
+    )
 
 
 def test_loadings_are_found_again():
@@ -233,7 +266,7 @@ def test_factor_gains_are_those_of_the_model():
     assert 1 - nonconformity[second] == pytest.approx(gain, abs=2e-3)
 
 
-# --- the guarantee ---------------------------------------------------------------------------------------------------
+# --- the guarantee --------------------------------------------------------------------------------
 
 
 def scores_and_orders():
@@ -246,7 +279,9 @@ def scores_and_orders():
     law, loadings = pattern_law(correct[train]), fit_loadings(scores[train], correct[train])
     near = np.abs(easiness[test] - easiness[train].T).argsort(axis=1)[:, :30]
     weights = np.full((400, 300), 0.7 / 300, np.float32)
-    np.put_along_axis(weights, near, np.take_along_axis(weights, near, axis=1) + np.float32(0.01), axis=1)
+    np.put_along_axis(
+        weights, near, np.take_along_axis(weights, near, axis=1) + np.float32(0.01), axis=1
+    )
     methods = {
         "gap": lambda null: racer.gap(scores[test], null),
         "inverse_probability": lambda null: racer.inverse_probability(scores[test], null),
@@ -254,7 +289,9 @@ def scores_and_orders():
         "blend": lambda null: coverage_gain(weights, correct[train], null),
         "tilt": lambda null: tilt(scores[test], law, null),
         "factor": lambda null: factor(scores[test], loadings, null),
-        "cost": lambda null: coverage_gain(weights, correct[train], null, cost=[1.0, 3.0, 9.0, 27.0]),
+        "cost": lambda null: coverage_gain(
+            weights, correct[train], null, cost=[1.0, 3.0, 9.0, 27.0]
+        ),
     }
     return methods, correct[test]
 
@@ -269,12 +306,18 @@ def test_the_guarantee_holds_for_every_score(null):
         ties = racer.tie_break(jax.random.key(1), nonconformity.shape)
         law = split_law(nonconformity, correct, num_calibration=num, alpha=alphas, tie_break=ties)
         sharp = np.array([guarantees.sharp_risk(alpha, num) for alpha in alphas])
-        reachable = np.array([float(alpha) for alpha in alphas]) > nobody + 0.1 if null == "never" else np.ones(4, bool)
-        np.testing.assert_allclose(law.risk_mean[reachable], sharp[reachable], atol=1e-9, err_msg=name)
+        reachable = (
+            np.array([float(alpha) for alpha in alphas]) > nobody + 0.1
+            if null == "never"
+            else np.ones(4, bool)
+        )
+        np.testing.assert_allclose(
+            law.risk_mean[reachable], sharp[reachable], atol=1e-9, err_msg=name
+        )
         assert (law.size_mean <= 4).all()
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 ROWS = np.array([[1, 0], [0, 1]])
 HALVES = np.array([0.5, 0.5], np.float32)
@@ -284,33 +327,97 @@ HALVES = np.array([0.5, 0.5], np.float32)
     ("call", "error", "message"),
     [
         (lambda: coverage_gain(np.array([1, 0]), ROWS), TypeError, "weights must be floating"),
-        (lambda: coverage_gain(np.ones(3, np.float32), ROWS), ValueError, "weights must have shape [..., 2], one for"),
-        (lambda: coverage_gain(np.array([-0.5, 1.5]), ROWS), ValueError, "not negative, got -0.5 at [0]"),
+        (
+            lambda: coverage_gain(np.ones(3, np.float32), ROWS),
+            ValueError,
+            "weights must have shape [..., 2], one for",
+        ),
+        (
+            lambda: coverage_gain(np.array([-0.5, 1.5]), ROWS),
+            ValueError,
+            "not negative, got -0.5 at [0]",
+        ),
         (lambda: coverage_gain(np.array([[INF, 0.5]]), ROWS), ValueError, "weights must be finite"),
         (
             lambda: coverage_gain(np.zeros((2, 2)), ROWS),
             ValueError,
             "weights must sum to 1 for each query, got 0 at [0]",
         ),
-        (lambda: coverage_gain(np.zeros(2), ROWS), ValueError, "weights must sum to 1 for each query, got 0"),
+        (
+            lambda: coverage_gain(np.zeros(2), ROWS),
+            ValueError,
+            "weights must sum to 1 for each query, got 0",
+        ),
         (lambda: coverage_gain(HALVES, ROWS, "none"), ValueError, "null must be one of"),
-        (lambda: coverage_gain(HALVES, ROWS * 2), ValueError, "correct must be 0/1, got 2.0 at [0, 0]"),
+        (
+            lambda: coverage_gain(HALVES, ROWS * 2),
+            ValueError,
+            "correct must be 0/1, got 2.0 at [0, 0]",
+        ),
         (lambda: coverage_gain(HALVES, ROWS[0]), ValueError, "correct must have shape [n, m]"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=[1.0]), ValueError, "cost must have shape [..., 2]"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=[1.0, -1.0]), ValueError, "above 0 for every model, got -1.0 at [1]"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=[1.0, 0.0]), ValueError, "above 0 for every model, got 0.0 at [1]"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=[1.0, np.nan]), ValueError, "cost must be known, finite"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=np.array([True, True])), TypeError, "cost must be numeric"),
-        (lambda: coverage_gain(HALVES, ROWS, cost=[1.0, 2.0], gamma=-1), ValueError, "gamma must be in [0, 4], got -1"),
-        (lambda: static_order(np.zeros((0, 2))), ValueError, "correct must have shape [n, m] with n, m >= 1"),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=[1.0]),
+            ValueError,
+            "cost must have shape [..., 2]",
+        ),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=[1.0, -1.0]),
+            ValueError,
+            "above 0 for every model, got -1.0 at [1]",
+        ),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=[1.0, 0.0]),
+            ValueError,
+            "above 0 for every model, got 0.0 at [1]",
+        ),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=[1.0, np.nan]),
+            ValueError,
+            "cost must be known, finite",
+        ),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=np.array([True, True])),
+            TypeError,
+            "cost must be numeric",
+        ),
+        (
+            lambda: coverage_gain(HALVES, ROWS, cost=[1.0, 2.0], gamma=-1),
+            ValueError,
+            "gamma must be in [0, 4], got -1",
+        ),
+        (
+            lambda: static_order(np.zeros((0, 2))),
+            ValueError,
+            "correct must have shape [n, m] with n, m >= 1",
+        ),
         (lambda: pattern_law(np.ones((2, 13))), ValueError, "at most 12 models"),
-        (lambda: pattern_law(ROWS, smoothing=0), ValueError, "smoothing must be positive and finite, got 0"),
-        (lambda: tilt(np.ones((1, 3), np.float32), pattern_law(ROWS)), ValueError, "scores must have 2 models"),
-        (lambda: tilt(np.array([0.5, 1.5]), pattern_law(ROWS)), ValueError, "scores must be in [0, 1]"),
+        (
+            lambda: pattern_law(ROWS, smoothing=0),
+            ValueError,
+            "smoothing must be positive and finite, got 0",
+        ),
+        (
+            lambda: tilt(np.ones((1, 3), np.float32), pattern_law(ROWS)),
+            ValueError,
+            "scores must have 2 models",
+        ),
+        (
+            lambda: tilt(np.array([0.5, 1.5]), pattern_law(ROWS)),
+            ValueError,
+            "scores must be in [0, 1]",
+        ),
         (lambda: factor(HALVES, np.zeros(3)), ValueError, "loadings must have shape (2,)"),
-        (lambda: factor(HALVES, np.array([0.0, np.nan])), ValueError, "loadings must be finite and within [-8, 8]"),
+        (
+            lambda: factor(HALVES, np.array([0.0, np.nan])),
+            ValueError,
+            "loadings must be finite and within [-8, 8]",
+        ),
         (lambda: factor(HALVES, np.array([0, 1])), TypeError, "loadings must be floating"),
-        (lambda: fit_loadings(np.ones((3, 2)), ROWS), ValueError, "scores must have the shape of correct, (2, 2)"),
+        (
+            lambda: fit_loadings(np.ones((3, 2)), ROWS),
+            ValueError,
+            "scores must have the shape of correct, (2, 2)",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

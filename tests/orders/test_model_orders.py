@@ -37,7 +37,9 @@ def made():
     train, pool = table_of(rng, 90).table, table_of(rng, 128, start=500).table
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 12, HashedNgrams(dim=128))
     racers = {
-        name: Racer.fit(jax.random.key(1), train, KNNConfig(k=9), encoder, nonconformity=name, null="free")
+        name: Racer.fit(
+            jax.random.key(1), train, KNNConfig(k=9), encoder, nonconformity=name, null="free"
+        )
         for name in ORDERS
     }
     return SimpleNamespace(train=train, pool=pool, encoder=encoder, racers=racers)
@@ -45,10 +47,18 @@ def made():
 
 def by_hand(name, made, table, null, groups):
     """The nonconformity by the core's and the routers' own functions, group by group; no groups: one for all rows."""
-    train, x, z = made.train, made.encoder.encode(made.train.texts), made.encoder.encode(table.texts)
+    train, x, z = (
+        made.train,
+        made.encoder.encode(made.train.texts),
+        made.encoder.encode(table.texts),
+    )
     known = None if groups is None else train.group
     if name == "J":
-        return np.asarray(RacerJ.fit(x, train.correct, groups=known, k=min(NEIGHBORS, 90), w=WEIGHT)(z, groups, null))
+        return np.asarray(
+            RacerJ.fit(x, train.correct, groups=known, k=min(NEIGHBORS, 90), w=WEIGHT)(
+                z, groups, null
+            )
+        )
     if name == "J_learned":
         return np.asarray(LearnedGains.fit(x, train.correct, groups=known)(z, groups, null))
     if known is None:
@@ -66,7 +76,10 @@ def test_sets_are_those_of_the_core(made, name, null):
     calibration, test = made.pool.select(slice(0, 64)), made.pool.select(slice(64, 128))
     matrix = by_hand(name, made, calibration, null, calibration.group)
     np.testing.assert_allclose(racer.score(calibration).nonconformity, matrix, atol=2e-6)
-    ties = [jax.numpy.asarray(question_ties(question_fingerprints(p), racer.seed, 4)) for p in (calibration, test)]
+    ties = [
+        jax.numpy.asarray(question_ties(question_fingerprints(p), racer.seed, 4))
+        for p in (calibration, test)
+    ]
     got = racer.calibrate(calibration, 0.2, by_group=False)
     exact, fresh_exact = (racer.score(part).nonconformity for part in (calibration, test))
     threshold = core.calibrate(core.critical_scores(exact, calibration.correct, ties[0]), 0.2)
@@ -74,7 +87,10 @@ def test_sets_are_those_of_the_core(made, name, null):
     routed = got.route(test.texts, test.group)
     assert routed.sets.tolist() == wanted.tolist()
     assert [len(d.models) for d in routed] == core.set_size(wanted).tolist()
-    alone = [got.route(text, group).models for text, group in zip(test.texts[:9], test.group[:9], strict=True)]
+    alone = [
+        got.route(text, group).models
+        for text, group in zip(test.texts[:9], test.group[:9], strict=True)
+    ]
     assert alone == [decision.models for decision in routed[:9]]
 
 
@@ -91,9 +107,13 @@ def test_a_group_without_training_rows_has_the_order_of_all(made, name):
 @pytest.mark.parametrize("name", ORDERS)
 def test_without_groups(made, name):
     bare = SimpleNamespace(**{**vars(made), "train": replace(made.train, group=None)})
-    racer = Racer.fit(jax.random.key(1), bare.train, KNNConfig(k=9), made.encoder, nonconformity=name, null="free")
+    racer = Racer.fit(
+        jax.random.key(1), bare.train, KNNConfig(k=9), made.encoder, nonconformity=name, null="free"
+    )
     table = replace(made.pool, group=None)
-    np.testing.assert_allclose(racer.score(table).nonconformity, by_hand(name, bare, table, "free", None), atol=2e-6)
+    np.testing.assert_allclose(
+        racer.score(table).nonconformity, by_hand(name, bare, table, "free", None), atol=2e-6
+    )
     assert racer.calibrate(table, 0.2).route("what?").reason is Reason.OK
 
 
@@ -111,7 +131,13 @@ def test_the_mean_risk_over_splits_follows_the_exact_law(made, name):
         rows = rng.permutation(len(pool))
         split = racer.calibrate(pool.select(rows[:64]), 0.25, by_group=False)
         test = pool.select(rows[64:])
-        risks.append(float(np.asarray(core.misrouted(split.route(test.texts, test.group).sets, test.correct)).mean()))
+        risks.append(
+            float(
+                np.asarray(
+                    core.misrouted(split.route(test.texts, test.group).sets, test.correct)
+                ).mean()
+            )
+        )
     assert abs(np.mean(risks) - mean) < 5 * error
     # The law's values are the only ones there are.
     assert set(np.round(risks, 9)) <= set(np.round(law.risk_support[0], 9))
@@ -124,10 +150,16 @@ def test_the_order_is_learned_from_training_rows_alone(made, name):
     flipped = replace(pool, correct=~pool.correct)
     for table in (pool, flipped):
         assert racer.calibrate(table, 0.3).scorer is racer.scorer
-    order = fit_order(name, made.encoder.encode(made.train.texts), made.train.correct, made.train.group)
+    order = fit_order(
+        name, made.encoder.encode(made.train.texts), made.train.correct, made.train.group
+    )
     x = made.encoder.encode(pool.texts)
-    np.testing.assert_allclose(order(x, pool.group, "free"), racer.score(pool).nonconformity, atol=2e-6)
-    other = fit_order(name, made.encoder.encode(made.train.texts), made.train.correct[:, ::-1], made.train.group)
+    np.testing.assert_allclose(
+        order(x, pool.group, "free"), racer.score(pool).nonconformity, atol=2e-6
+    )
+    other = fit_order(
+        name, made.encoder.encode(made.train.texts), made.train.correct[:, ::-1], made.train.group
+    )
     assert not np.allclose(other(x, pool.group, "free"), order(x, pool.group, "free"))
 
 
@@ -136,7 +168,11 @@ def test_saved_and_loaded_in_another_process(made, name, tmp_path):
     racer = made.racers[name].calibrate(made.pool, 0.2)
     racer.save(tmp_path / "a")
     described = json.loads((tmp_path / "a" / "racer.json").read_text())
-    assert (described["format"], described["nonconformity"], described["order"]["kind"]) == (2, name, name)
+    assert (described["format"], described["nonconformity"], described["order"]["kind"]) == (
+        2,
+        name,
+        name,
+    )
     assert described["order"]["groups"][-1] == OTHER
     again = Racer.load(tmp_path / "a")
     texts = list(made.pool.texts[:20])
@@ -164,7 +200,9 @@ def test_evaluated_and_explained(made):
     sets = racer.route(test.texts, test.group).sets
     row = evaluation.row
     assert evaluation.nonconformity == "J"
-    assert evaluation.groups[0].risk[row] == pytest.approx(float(core.avoidably_missed(sets, test.correct).mean()))
+    assert evaluation.groups[0].risk[row] == pytest.approx(
+        float(core.avoidably_missed(sets, test.correct).mean())
+    )
     assert evaluation.groups[0].size[row] == pytest.approx(float(core.set_size(sets).mean()))
     decision = next(d for d in racer.route(test.texts, test.group) if 0 < len(d.models) < 3)
     told = decision.explain().split("Scores: ")[1].split("; threshold")[0].split("; ")
@@ -176,18 +214,27 @@ def test_evaluated_and_explained(made):
 def test_what_does_not_fit_is_refused(made):
     racer = made.racers["J"]
     bare = replace(made.pool, group=None)
-    with pytest.raises(ValueError, match="table must have groups: the order 'J' was learned by group"):
+    with pytest.raises(
+        ValueError, match="table must have groups: the order 'J' was learned by group"
+    ):
         racer.calibrate(bare, 0.2)
     calibrated = racer.calibrate(made.pool, 0.2, by_group=False)
-    assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP  # it does not say which, so every model
+    # it does not say which, so every model
+    assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP
     assert calibrated.route("what?", "a").reason is Reason.OK
-    with pytest.raises(ValueError, match="groups must name one group for each of the 2 queries, got 1"):
+    with pytest.raises(
+        ValueError, match="groups must name one group for each of the 2 queries, got 1"
+    ):
         calibrated.route(["what?", "why?"], ["a"])
-    with pytest.raises(ValueError, match=r"nonconformity 'J' must be that of the order .* of which there is none"):
+    with pytest.raises(
+        ValueError, match=r"nonconformity 'J' must be that of the order .* of which there is none"
+    ):
         Racer.from_scores(MODELS, nonconformity="J")
     with pytest.raises(ValueError, match=r"nonconformity 'gap' must be that of the order .* 'J'"):
         replace(racer, nonconformity="gap")
-    with pytest.raises(ValueError, match=r"nonconformity must be one of \('gap', .*'J_learned'\), got 'K'"):
+    with pytest.raises(
+        ValueError, match=r"nonconformity must be one of \('gap', .*'J_learned'\), got 'K'"
+    ):
         Racer.fit(jax.random.key(0), made.train, nonconformity="K")
     with pytest.raises(ValueError, match="an order must be one of"):
         fit_order("K", np.eye(2), np.eye(2, dtype=bool), None)
@@ -205,7 +252,9 @@ def test_a_router_of_the_callers(made, name):
     scorer = type(racer.scorer)(made.encoder, Plain(), 3, racer.scorer.order)
     plain = replace(racer, scorer=scorer)
     for table in (made.pool, made.pool.select(slice(0, 5))):
-        np.testing.assert_allclose(plain.score(table).nonconformity, racer.score(table).nonconformity, atol=2e-6)
+        np.testing.assert_allclose(
+            plain.score(table).nonconformity, racer.score(table).nonconformity, atol=2e-6
+        )
 
 
 def test_the_command(made, tmp_path, capsys, monkeypatch):
@@ -220,7 +269,12 @@ def test_the_command(made, tmp_path, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["reason"] == "ok"
     assert main(["evaluate", "j.racer", "pool.npz", "--alphas", "0.2"]) == 0
     assert "nonconformity J" in capsys.readouterr().out
-    assert main(["bound-check", "j.racer", "pool.npz", "--splits", "0", "--alphas", "0.2,0.4", "--json"]) == 0
+    assert (
+        main(
+            ["bound-check", "j.racer", "pool.npz", "--splits", "0", "--alphas", "0.2,0.4", "--json"]
+        )
+        == 0
+    )
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert {check["nonconformity"] for check in checks} == {"J"}
     rows = np.array(made.pool.group) == checks[0]["pool"]
@@ -230,7 +284,18 @@ def test_the_command(made, tmp_path, capsys, monkeypatch):
     law = split_law(matrix, right, num_calibration=num, alpha=[0.2, 0.4], tie_break=ties)
     assert checks[0]["size"] == pytest.approx(np.asarray(law.size_mean).tolist())
     with pytest.raises(SystemExit, match="2"):
-        main(["calibrate", "new.racer", "pool.npz", "--alpha", "0.1", "--from-scores", "--nonconformity", "J"])
+        main(
+            [
+                "calibrate",
+                "new.racer",
+                "pool.npz",
+                "--alpha",
+                "0.1",
+                "--from-scores",
+                "--nonconformity",
+                "J",
+            ]
+        )
 
 
 def test_the_report(made, tmp_path):
@@ -249,13 +314,18 @@ def test_redundant_models_are_left_out():
     right = rng.random((300, 2)) < [0.7, 0.6]
     correct = np.stack([right[:, 0], right[:, 0], right[:, 1]], axis=1)
     table = RoutingTable(
-        ids=list(map(str, range(300))), texts=[f"{i}?" for i in range(300)], models=MODELS, correct=correct
+        ids=list(map(str, range(300))),
+        texts=[f"{i}?" for i in range(300)],
+        models=MODELS,
+        correct=correct,
     )
     train, rest = table.select(slice(0, 150)), table.select(slice(150, 300))
     encoder = HashedNgrams(dim=32)
     sizes = {}
     for name in ("inverse_probability", "static"):
-        racer = Racer.fit(jax.random.key(0), train, KNNConfig(k=50), encoder, nonconformity=name, null="free")
+        racer = Racer.fit(
+            jax.random.key(0), train, KNNConfig(k=50), encoder, nonconformity=name, null="free"
+        )
         evaluation = racer.calibrate(rest, 0.1).evaluate(rest, "0.1")
         sizes[name] = evaluation.groups[0].size[0]
     assert sizes["static"] < 0.8 * sizes["inverse_probability"]

@@ -25,7 +25,9 @@ ZG = RNG.choice(["a", "b"], 11).tolist()
 def test_the_blend_is_its_definition(w, null, monkeypatch):
     model = RacerJ.fit(X, Y, groups=GROUPS, k=7, w=w)
     own = np.array([np.array(GROUPS) == g for g in ZG])
-    weights = (1 - w) * own / own.sum(axis=1, keepdims=True) + w * np.asarray(neighbor_weights(Z, X, 7))
+    weights = (1 - w) * own / own.sum(axis=1, keepdims=True) + w * np.asarray(
+        neighbor_weights(Z, X, 7)
+    )
     expected = coverage_gain(weights.astype(np.float32), Y, null)
     np.testing.assert_allclose(model(Z, ZG, null), expected, atol=2e-6)
 
@@ -58,7 +60,8 @@ def test_a_large_ridge_is_the_static_order_and_a_small_one_learns():
     likelihood = np.log(law[np.arange(1500), position]).mean()
     share = np.bincount(position, minlength=4) / 1500
     assert likelihood > np.log(share[position]).mean() + 0.05
-    np.testing.assert_allclose(law.mean(axis=0), share, atol=0.01)  # the score equations of the intercepts
+    # the score equations of the intercepts
+    np.testing.assert_allclose(law.mean(axis=0), share, atol=0.01)
     assert law[x[:, 0] > 1, 0].mean() > law[x[:, 0] < -1, 0].mean() + 0.3
 
 
@@ -94,19 +97,55 @@ def test_surface_features():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: RacerJ.fit(X, Y, k=91), ValueError, "k must be between 1 and the number of training rows, 90, got 91"),
+        (
+            lambda: RacerJ.fit(X, Y, k=91),
+            ValueError,
+            "k must be between 1 and the number of training rows, 90, got 91",
+        ),
         (lambda: RacerJ.fit(X, Y, k=1.5), TypeError, "k must be an integer, got 1.5"),
         (lambda: RacerJ.fit(X, Y, k=5, w=1.5), ValueError, "w must be in [0, 1], got 1.5"),
-        (lambda: RacerJ.fit(X, Y, groups=["a"], k=1), ValueError, "one group for each of the 90 queries, got 1"),
-        (lambda: RacerJ.fit(X, Y, k=1)(Z, ZG), ValueError, "groups must be given where the training rows have them"),
+        (
+            lambda: RacerJ.fit(X, Y, groups=["a"], k=1),
+            ValueError,
+            "one group for each of the 90 queries, got 1",
+        ),
+        (
+            lambda: RacerJ.fit(X, Y, k=1)(Z, ZG),
+            ValueError,
+            "groups must be given where the training rows have them",
+        ),
         (lambda: RacerJ.fit(X, Y, groups=GROUPS, k=1)(Z), ValueError, "got none, trained on ('"),
-        (lambda: RacerJ.fit(X, Y, groups=GROUPS, k=1)(Z, ["new"] * 11), ValueError, "got 'new' at [0]"),
+        (
+            lambda: RacerJ.fit(X, Y, groups=GROUPS, k=1)(Z, ["new"] * 11),
+            ValueError,
+            "got 'new' at [0]",
+        ),
         (lambda: RacerJ.fit(X, Y, k=1)(Z, null="x"), ValueError, "null must be one of"),
-        (lambda: RacerJ.fit(X, Y, k=1)(Z, cost=[1.0, 0.0, 1.0]), ValueError, "above 0 for every model, got 0.0 at [1]"),
-        (lambda: RacerJ.fit(X, Y, k=1)(Z, cost=np.ones((2, 3))), ValueError, "cost must have shape [3] or [11, 3]"),
-        (lambda: LearnedGains.fit(X, Y, ridge=0), ValueError, "ridge must be positive and finite, got 0"),
-        (lambda: LearnedGains.fit(X, Y, groups=GROUPS)(Z, "a"), TypeError, "groups must be a sequence of names"),
-        (lambda: SurfaceEncoder.fit(["a"], scale=0), ValueError, "scale must be positive and finite, got 0"),
+        (
+            lambda: RacerJ.fit(X, Y, k=1)(Z, cost=[1.0, 0.0, 1.0]),
+            ValueError,
+            "above 0 for every model, got 0.0 at [1]",
+        ),
+        (
+            lambda: RacerJ.fit(X, Y, k=1)(Z, cost=np.ones((2, 3))),
+            ValueError,
+            "cost must have shape [3] or [11, 3]",
+        ),
+        (
+            lambda: LearnedGains.fit(X, Y, ridge=0),
+            ValueError,
+            "ridge must be positive and finite, got 0",
+        ),
+        (
+            lambda: LearnedGains.fit(X, Y, groups=GROUPS)(Z, "a"),
+            TypeError,
+            "groups must be a sequence of names",
+        ),
+        (
+            lambda: SurfaceEncoder.fit(["a"], scale=0),
+            ValueError,
+            "scale must be positive and finite, got 0",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

@@ -7,8 +7,12 @@ ALPHA = np.array([0.1, 0.2, 0.3])
 
 
 def test_risk_figure_draws_the_band_the_points_and_the_law():
-    curve = plotting.RiskCurve(ALPHA, ALPHA - 0.01, ALPHA * 0 + 0.001, ALPHA - 0.02, ALPHA, ALPHA - 0.009)
-    figure = plotting.risk_figure({"one": {"RACER-G": curve}, "two": {"RACER-G": curve, "RACER-P": curve}}, "a line")
+    curve = plotting.RiskCurve(
+        ALPHA, ALPHA - 0.01, ALPHA * 0 + 0.001, ALPHA - 0.02, ALPHA, ALPHA - 0.009
+    )
+    figure = plotting.risk_figure(
+        {"one": {"RACER-G": curve}, "two": {"RACER-G": curve, "RACER-P": curve}}, "a line"
+    )
     assert isinstance(figure, Figure)
     top, bottom = figure.axes[0], figure.axes[2]
     np.testing.assert_array_equal(top.lines[0].get_ydata(), curve.mean)
@@ -17,7 +21,9 @@ def test_risk_figure_draws_the_band_the_points_and_the_law():
 
 
 def test_histogram_figure_draws_the_splits_and_the_law():
-    histogram = plotting.RiskHistogram(np.arange(4.0), np.array([0.2, 0.5, 0.3]), np.array([0.25, 0.5, 0.25]), 1.4)
+    histogram = plotting.RiskHistogram(
+        np.arange(4.0), np.array([0.2, 0.5, 0.3]), np.array([0.25, 0.5, 0.25]), 1.4
+    )
     figure = plotting.histogram_figure({"one": {"RACER-G": histogram}}, 0.1, "a line")
     splits, law = figure.axes[0].patches[:2]
     np.testing.assert_array_equal(splits.get_data().values, histogram.share)

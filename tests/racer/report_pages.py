@@ -31,7 +31,9 @@ def labelled(num=40, models=MODELS, *, start=0, groups=("maths", "law"), answers
     return table, scores
 
 
-def calibrated(num=60, models=MODELS, alpha="0.2", *, null="paper", by_group=True, fallback="all", **how):
+def calibrated(
+    num=60, models=MODELS, alpha="0.2", *, null="paper", by_group=True, fallback="all", **how
+):
     """A racer of any scores, calibrated."""
     table, scores = labelled(num, models, **how)
     racer = Racer.from_scores(models, null=null)

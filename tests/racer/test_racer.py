@@ -23,7 +23,20 @@ from racer_jax.routers import KNNR, KNNConfig, Scores
 
 MODELS = ("small", "medium", "large")
 SCORES = {"gap": core.gap, "inverse_probability": core.inverse_probability}
-WORDS = ("sum", "prime", "river", "poem", "verb", "atom", "tax", "king", "graph", "cell", "law", "note")
+WORDS = (
+    "sum",
+    "prime",
+    "river",
+    "poem",
+    "verb",
+    "atom",
+    "tax",
+    "king",
+    "graph",
+    "cell",
+    "law",
+    "note",
+)
 
 
 def table_of(rng, num, *, groups=True, start=0, answers=False, cost=False):
@@ -69,7 +82,7 @@ def texts():
     return SimpleNamespace(train=train, calibration=calibration, racer=racer, encoder=encoder)
 
 
-# --- against the core ------------------------------------------------------------------------------------------------
+# --- against the core -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [None, 3], ids=["ties", "broken"])
@@ -81,7 +94,11 @@ def test_thresholds_and_sets_are_those_of_the_core(data, name, null, seed):
     matrix, fresh = SCORES[name](part.scores, null), SCORES[name](test.scores, null)
 
     def ties(table):
-        return None if seed is None else jax.numpy.asarray(question_ties(question_fingerprints(table), seed, 4))
+        return (
+            None
+            if seed is None
+            else jax.numpy.asarray(question_ties(question_fingerprints(table), seed, 4))
+        )
 
     critical = core.critical_scores(matrix, part.table.correct, ties(part.table))
     for alpha in (0.02, 0.29, 0.5):
@@ -91,7 +108,9 @@ def test_thresholds_and_sets_are_those_of_the_core(data, name, null, seed):
         value, tie = (wanted, None) if seed is None else wanted
         assert got.calibration.threshold.tolist() == [float(value)]
         # At an infinite threshold the tie decides nothing; elsewhere the same bits do.
-        assert tie is None or np.isinf(value) or got.calibration.threshold_tie.tolist() == [int(tie)]
+        assert (
+            tie is None or np.isinf(value) or got.calibration.threshold_tie.tolist() == [int(tie)]
+        )
         routed = got.route_scores(test.scores, ids=test.table.texts)
         assert routed.sets.tolist() == sets.tolist()
 
@@ -115,7 +134,10 @@ def test_another_alpha_needs_no_data(data, percent, by_group, fallback):
     options = {"scores": part.scores, "by_group": by_group, "fallback": fallback}
     first = Racer.from_scores(MODELS).calibrate(part.table, 0.5, **options)
     again = Racer.from_scores(MODELS).calibrate(part.table, alpha, **options)
-    assert first.at(alpha).calibration.threshold_key.tolist() == again.calibration.threshold_key.tolist()
+    assert (
+        first.at(alpha).calibration.threshold_key.tolist()
+        == again.calibration.threshold_key.tolist()
+    )
     assert first.at(alpha).alpha == alpha
 
 
@@ -136,12 +158,14 @@ def test_high_probability(data):
     critical = core.critical_scores(core.gap(part.scores), part.table.correct)
     racer = Racer.from_scores(MODELS, nonconformity="gap", seed=None)
     got = racer.calibrate(part.table, 0.3, scores=part.scores, by_group=False, delta=0.1)
-    assert got.calibration.threshold.tolist() == [float(calibrate_with_probability(critical, 0.3, 0.1))]
+    assert got.calibration.threshold.tolist() == [
+        float(calibrate_with_probability(critical, 0.3, 0.1))
+    ]
     assert "all calibration sets but a share of 0.1" in got.guarantee()
     assert "cannot promise" in got.at(0.001).warnings()[0]
 
 
-# --- the statistics --------------------------------------------------------------------------------------------------
+# --- the statistics -------------------------------------------------------------------------------
 
 
 def test_the_risk_follows_its_exact_law():
@@ -169,13 +193,15 @@ def test_ties_are_uniform_and_differ_by_seed_and_question():
     assert abs(np.corrcoef(ties.T.astype(float))[0, 1]) < 0.08
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_group", [True, False])
 def test_evaluation_equals_a_plain_loop(data, by_group):
     part, test = data.calibration, data.test
-    racer = Racer.from_scores(MODELS, seed=7).calibrate(part.table, 0.2, scores=part.scores, by_group=by_group)
+    racer = Racer.from_scores(MODELS, seed=7).calibrate(
+        part.table, 0.2, scores=part.scores, by_group=by_group
+    )
     found = racer.evaluate(test.table, ["0.05", 0.4], scores=test.scores, temperatures=(0.5,))
     assert found.alphas == ("0.05", "0.2", "0.4")
     assert [group.group for group in found.groups] == ["all", "b", "a"]
@@ -194,7 +220,9 @@ def test_evaluation_equals_a_plain_loop(data, by_group):
                 "cost": (sets[:, :-1] * [0.001, 0.01, 0.1]).sum(axis=1),
             }
             for name, values in wanted.items():
-                assert getattr(group, name)[a] == pytest.approx(np.asarray(values)[rows].mean(), abs=1e-12), name
+                assert getattr(group, name)[a] == pytest.approx(
+                    np.asarray(values)[rows].mean(), abs=1e-12
+                ), name
             for j, model in enumerate(MODELS):
                 assert group.called[model][a] == pytest.approx(sets[rows, j].mean())
             voted = {
@@ -222,7 +250,12 @@ def test_baselines(data):
     correct = test.table.correct
     best = int(np.argmax(part.table.correct.mean(axis=0)))
     lines = {line.name: line for line in whole.baselines}
-    assert list(lines) == ["best single", "static order, 1 model", "static order, 2 models", "full ensemble"]
+    assert list(lines) == [
+        "best single",
+        "static order, 1 model",
+        "static order, 2 models",
+        "full ensemble",
+    ]
     assert lines["best single"].models == (MODELS[best],)
     assert lines["best single"].accuracy["majority"] == pytest.approx(correct[:, best].mean())
     assert lines["full ensemble"].avoidable_miss == 0
@@ -251,15 +284,30 @@ def test_evaluation_says_what_was_seen_and_how_labels_were_made(data, racer):
     assert again.num_seen == 90
     assert "90 of 90 questions were trained or calibrated on" in again.notes[0]
     other = RoutingTable(
-        ids=["z"], texts=["new?"], models=MODELS, correct=[[1, 0, 0]], group=["a"], label_rule="score > 0.5"
+        ids=["z"],
+        texts=["new?"],
+        models=MODELS,
+        correct=[[1, 0, 0]],
+        group=["a"],
+        label_rule="score > 0.5",
     )
-    assert any("'score > 0.5'" in note for note in racer.evaluate(other, [0.1], scores=np.full((1, 3), 0.5)).notes)
+    assert any(
+        "'score > 0.5'" in note
+        for note in racer.evaluate(other, [0.1], scores=np.full((1, 3), 0.5)).notes
+    )
 
 
 def test_evaluation_prints_and_is_plain(data, racer):
     found = racer.evaluate(data.test.table, [0.1], scores=data.test.scores)
     printed = str(found)
-    for word in ("risk", "best single", "static order, 2 models", "full ensemble", "exchangeable", "majority"):
+    for word in (
+        "risk",
+        "best single",
+        "static order, 2 models",
+        "full ensemble",
+        "exchangeable",
+        "majority",
+    ):
         assert word in printed
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["groups"][0]["risk"] == found.groups[0].risk.tolist()
@@ -276,10 +324,12 @@ def test_costs_that_are_not_known(data):
     assert "a judge picks" in str(found)
     # A table without costs borrows the mean costs of the calibration.
     known = Racer.from_scores(MODELS).calibrate(part.table, 0.2, scores=part.scores)
-    assert known.evaluate(bare.table, [0.1], scores=bare.scores).groups[0].baselines[-1].cost == pytest.approx(0.111)
+    assert known.evaluate(bare.table, [0.1], scores=bare.scores).groups[0].baselines[
+        -1
+    ].cost == pytest.approx(0.111)
 
 
-# --- reasons ---------------------------------------------------------------------------------------------------------
+# --- reasons --------------------------------------------------------------------------------------
 
 
 def test_an_infeasible_alpha_calls_every_model(data, racer):
@@ -293,7 +343,9 @@ def test_an_infeasible_alpha_calls_every_model(data, racer):
 
 def test_null_mode_never_may_be_out_of_reach(data):
     part = data.calibration
-    racer = Racer.from_scores(MODELS, null="never").calibrate(part.table, 0.1, scores=part.scores, by_group=False)
+    racer = Racer.from_scores(MODELS, null="never").calibrate(
+        part.table, 0.1, scores=part.scores, by_group=False
+    )
     assert racer.route_scores(data.test.scores)[0].reason is Reason.INFEASIBLE
     assert "null mode 'never' counts each as a miss" in racer.warnings()[0]
     whole = racer.evaluate(data.test.table, [0.1], scores=data.test.scores).groups[0]
@@ -322,7 +374,7 @@ def test_it_abstains_where_nothing_is_plausible(data):
     assert decision.expected_cost == 0
 
 
-# --- decisions -------------------------------------------------------------------------------------------------------
+# --- decisions ------------------------------------------------------------------------------------
 
 
 def test_a_decision_in_full(data, racer):
@@ -334,7 +386,9 @@ def test_a_decision_in_full(data, racer):
         assert margin == pytest.approx(decision.threshold - (1 - decision.scores[model]), abs=1e-6)
         assert (margin >= 0) == (model in decision.models)
     assert decision.expected_cost == pytest.approx(0.11)
-    assert decision.explain().startswith("Call large, then medium: 2 of 3 models are plausible enough at alpha = 0.2")
+    assert decision.explain().startswith(
+        "Call large, then medium: 2 of 3 models are plausible enough at alpha = 0.2"
+    )
     assert "Expected cost $0.11" in decision.explain()
     assert Decision.from_json(decision.to_json()) == decision
 
@@ -344,7 +398,12 @@ numbers = st.floats(allow_nan=False, width=32)
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.text(min_size=1, max_size=8).filter(lambda s: s.isprintable()), min_size=1, max_size=4, unique=True),
+    st.lists(
+        st.text(min_size=1, max_size=8).filter(lambda s: s.isprintable()),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
     st.data(),
 )
 def test_decisions_survive_json(names, data):
@@ -394,7 +453,7 @@ def test_decisions_are_a_sequence(data, racer):
         assert alone[0] == routed[i]
 
 
-# --- aggregation -----------------------------------------------------------------------------------------------------
+# --- aggregation ----------------------------------------------------------------------------------
 
 
 def test_aggregate(racer):
@@ -410,7 +469,9 @@ def test_aggregate(racer):
     assert racer.aggregate(decision, {"large": None, "medium": "C", "small": None}) == "C"
     with pytest.raises(ValueError, match="answers must be of the called models"):
         racer.aggregate(decision, {"large": "A"})
-    with pytest.raises(ValueError, match="weighting must be majority, score, log_odds or confidence, got 'best'"):
+    with pytest.raises(
+        ValueError, match="weighting must be majority, score, log_odds or confidence, got 'best'"
+    ):
         racer.aggregate(decision, answers, "best")
     with pytest.raises(ValueError, match="confidence must be of the called models"):
         racer.aggregate(decision, answers, "confidence")
@@ -421,7 +482,7 @@ def test_nobody_called_gives_no_answer(racer):
     assert racer.aggregate(empty, {}) is None
 
 
-# --- texts -----------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def test_text_scores_are_those_of_encoder_and_router(texts):
@@ -446,7 +507,9 @@ def test_batches_of_any_size_compile_few_shapes(texts):
 
 def test_it_refuses_to_calibrate_on_what_it_was_trained_on(texts):
     both = texts.train.select(slice(0, 5))
-    with pytest.raises(OverlapError, match="5 of 5 calibration questions were trained on, first 'q0'"):
+    with pytest.raises(
+        OverlapError, match="5 of 5 calibration questions were trained on, first 'q0'"
+    ):
         texts.racer.calibrate(both, 0.2)
     allowed = texts.racer.calibrate(both, 0.4, allow_overlap=True)
     assert "Nothing is promised: 5 calibration questions were trained on" in allowed.guarantee()
@@ -460,7 +523,12 @@ def test_it_refuses_to_calibrate_on_what_it_was_trained_on(texts):
 def test_fitting_is_deterministic(texts):
     again = Racer.fit(jax.random.key(1), texts.train, KNNConfig(k=9), texts.encoder)
     assert again.seed == texts.racer.seed
-    assert Racer.fit(jax.random.key(1), texts.train, KNNConfig(k=9), texts.encoder, tie_break=False).seed is None
+    assert (
+        Racer.fit(
+            jax.random.key(1), texts.train, KNNConfig(k=9), texts.encoder, tie_break=False
+        ).seed
+        is None
+    )
 
 
 def test_a_router_of_ones_own(texts):
@@ -473,7 +541,9 @@ def test_a_router_of_ones_own(texts):
     with pytest.raises(OverlapError):
         racer.calibrate(texts.train, 0.3)
     bad = Racer.from_router(texts.encoder, lambda x: np.full((len(x), 3), 2.0), MODELS)
-    with pytest.raises(ValueError, match=r"the router's scores must be finite and in \[0, 1\], got 2.0"):
+    with pytest.raises(
+        ValueError, match=r"the router's scores must be finite and in \[0, 1\], got 2.0"
+    ):
         bad.calibrate(texts.calibration, 0.3)
 
 
@@ -485,7 +555,7 @@ def test_label_rules_that_differ_are_told(texts):
     assert "trained under the label rule 'as given', calibrated under 'score > 0.5'" in told
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_steps_in_the_wrong_order(texts, data):
@@ -498,7 +568,9 @@ def test_steps_in_the_wrong_order(texts, data):
         "alpha": lambda: bare.alpha,
         "guarantee": lambda: bare.guarantee(),
     }.items():
-        with pytest.raises(NotCalibratedError, match=rf"{step} needs a threshold: call calibrate\("):
+        with pytest.raises(
+            NotCalibratedError, match=rf"{step} needs a threshold: call calibrate\("
+        ):
             call()
     assert bare.warnings() == ()
     assert "not calibrated" in repr(bare)
@@ -533,7 +605,9 @@ def test_tables_that_do_not_fit(data, racer, texts):
         racer.evaluate(table.select(models=MODELS[::-1]), scores=scores)
     with pytest.raises(ValueError, match="table must hold at least one query"):
         racer.evaluate(table.select([]), scores=scores)
-    lacking = RoutingTable(ids=["a"], texts=["b"], models=MODELS, correct=[[0, 0, 0]], missing=[[1, 0, 0]])
+    lacking = RoutingTable(
+        ids=["a"], texts=["b"], models=MODELS, correct=[[0, 0, 0]], missing=[[1, 0, 0]]
+    )
     with pytest.raises(ValueError, match="a result of every model for every query"):
         racer.evaluate(lacking, scores=scores)
     with pytest.raises(ValueError, match="a row for each of the 60 queries, got 59"):

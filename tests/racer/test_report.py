@@ -46,7 +46,9 @@ class Page(HTMLParser):
 
     @property
     def data(self):
-        return json.loads(next(text for attributes, text in self.scripts if attributes.get("id") == "report-data"))
+        return json.loads(
+            next(text for attributes, text in self.scripts if attributes.get("id") == "report-data")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +100,23 @@ def test_nothing_is_asked_of_a_network(written):
 
 def test_the_policy_allows_the_two_scripts_and_no_more(written):
     page = Page(written[-1])
-    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"
+    )
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     scripts = [text for attributes, text in page.scripts if "type" not in attributes]
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     assert rules["script-src"] == " ".join(f"'sha256-{value}'" for value in hashes)
     assert len(scripts) == 2
     assert rules["default-src"] == "'none'"
-    assert set(rules) == {"default-src", "script-src", "style-src", "img-src", "base-uri", "form-action"}
+    assert set(rules) == {
+        "default-src",
+        "script-src",
+        "style-src",
+        "img-src",
+        "base-uri",
+        "form-action",
+    }
 
 
 def test_hostile_names_stay_data(tmp_path):
@@ -113,7 +124,12 @@ def test_hostile_names_stay_data(tmp_path):
     racer = calibrated(models=HOSTILE, groups=groups)
     table, scores = labelled(models=HOSTILE, start=500, groups=groups)
     evaluation = write_report(
-        racer, table, tmp_path / "r.html", ["0.3"], scores=scores, title="</title><script>x</script>"
+        racer,
+        table,
+        tmp_path / "r.html",
+        ["0.3"],
+        scores=scores,
+        title="</title><script>x</script>",
     )
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -134,7 +150,13 @@ def test_embedded_json_is_json_and_takes_no_nan():
 
 
 @pytest.mark.parametrize(
-    "how", [{"groups": None}, {"cost": False}, {"answers": False}, {"groups": None, "cost": False, "answers": False}]
+    "how",
+    [
+        {"groups": None},
+        {"cost": False},
+        {"answers": False},
+        {"groups": None, "cost": False, "answers": False},
+    ],
 )
 def test_what_a_table_lacks_is_absent_from_the_data(how):
     racer = calibrated(**how)
@@ -160,7 +182,9 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     racer, (table, scores) = calibrated(), labelled(start=300)
     path = tmp_path / "report.html"
     path.write_text("old")
-    monkeypatch.setattr("racer_jax.data.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "racer_jax.data.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         write_report(racer, table, path, ["0.3"], scores=scores)
     assert path.read_text() == "old"

@@ -13,8 +13,12 @@ from tests.racer.report_pages import ALPHAS, HOSTILE, calibrated, labelled
 pytest.importorskip("plotly")
 playwright = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = os.environ.get("RACER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium, or RACER_CHROMIUM)")
+CHROMIUM = (
+    os.environ.get("RACER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium (apt-get install chromium, or RACER_CHROMIUM)"
+)
 
 CHARTS = ("risk", "saved", "accuracy", "called", "fixed", "groups")
 # Text that is seen with its size, its colour and the colour behind it, as numbers.
@@ -66,10 +70,16 @@ def visit(browser):
         context = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **how)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: trouble.append(f"console {message.type}: {message.text}"))
+        page.on(
+            "console", lambda message: trouble.append(f"console {message.type}: {message.text}")
+        )
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda it: it.url == path.as_uri() or trouble.append(f"request: {it.url}"))
+        page.on(
+            "dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss())
+        )
+        page.on(
+            "request", lambda it: it.url == path.as_uri() or trouble.append(f"request: {it.url}")
+        )
         page.goto(path.as_uri())
         page.wait_for_selector("#chart-fixed .main-svg")
         return page
@@ -98,7 +108,9 @@ def data_of(page):
 
 def number(text):
     """The first number of a text, a share where a percent sign follows, and half a unit of its last digit."""
-    figure, decimals, percent = re.search(r"(-?\d+(?:\.(\d+))?)(%?)", text.replace(",", "")).groups()
+    figure, decimals, percent = re.search(
+        r"(-?\d+(?:\.(\d+))?)(%?)", text.replace(",", "")
+    ).groups()
     scale = 0.01 if percent else 1.0
     return scale * float(figure), scale * 0.5001 * 10 ** -len(decimals or "")
 
@@ -156,11 +168,19 @@ def test_the_keyboard_moves_the_numbers_and_they_are_the_jsons(report, visit):
     assert not page.locator("#own").is_enabled()
     page.locator("#alpha").focus()
     seen = set()
-    for key, row in [("ArrowRight", own + 1), ("ArrowLeft", own), ("Home", 0), ("End", len(ALPHAS) - 1)]:
+    for key, row in [
+        ("ArrowRight", own + 1),
+        ("ArrowLeft", own),
+        ("Home", 0),
+        ("End", len(ALPHAS) - 1),
+    ]:
         page.keyboard.press(key)
         check_numbers(page, data, 0, row)
         seen.add(page.locator("#sentence").inner_text())
-        assert page.locator("#alpha").get_attribute("aria-valuetext") == f"alpha {data['evaluation']['alphas'][row]}"
+        assert (
+            page.locator("#alpha").get_attribute("aria-valuetext")
+            == f"alpha {data['evaluation']['alphas'][row]}"
+        )
     assert len(seen) == 4
     page.locator("#own").click()
     check_numbers(page, data, 0, own)
@@ -187,7 +207,9 @@ def test_the_tables_are_the_jsons(report, visit):
     whole = evaluation["groups"][0]
 
     def rows(table):
-        return page.locator(f"#{table} tbody tr").evaluate_all("e => e.map(r => [...r.cells].map(c => c.textContent))")
+        return page.locator(f"#{table} tbody tr").evaluate_all(
+            "e => e.map(r => [...r.cells].map(c => c.textContent))"
+        )
 
     for line, alpha, *figures in zip(
         rows("table-levels"),
@@ -217,7 +239,9 @@ def test_the_tables_are_the_jsons(report, visit):
     assert [line[0] for line in rows("table-called")] == evaluation["models"]
     beta = re.findall(r"[\d.]+%", page.locator("#beta").inner_text())
     for text, value in zip(
-        [beta[0], *beta[2:]], [whole["beta"], whole["beta_low"], whole["beta_high"], whole["oracle"]], strict=True
+        [beta[0], *beta[2:]],
+        [whole["beta"], whole["beta_low"], whole["beta_high"], whole["oracle"]],
+        strict=True,
     ):
         assert same(text, value)
 
@@ -278,7 +302,10 @@ def test_paper_is_light(report, visit):
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     widths = "document.querySelectorAll('.chart .main-svg')"
-    assert page.evaluate(f"Math.max(...[...{widths}].map(x => x.getBoundingClientRect().width))") <= 640
+    assert (
+        page.evaluate(f"Math.max(...[...{widths}].map(x => x.getBoundingClientRect().width))")
+        <= 640
+    )
 
 
 BARE = {"groups": None, "cost": False, "answers": False}
@@ -307,14 +334,18 @@ def test_whatever_a_table_lacks_the_page_stands(name, folder, visit):
     page = visit(path, 400)
     data = data_of(page)
     text = page.locator("body").inner_text()
-    assert not re.search(r"NaN|undefined|null\b(?! mode)|Infinity|\bnan\b|\[object", text.replace("null model", "")), (
-        text
-    )
+    assert not re.search(
+        r"NaN|undefined|null\b(?! mode)|Infinity|\bnan\b|\[object", text.replace("null model", "")
+    ), text
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     grouped = len(data["evaluation"]["groups"]) > 2
     assert page.locator("#groups").is_visible() == page.locator("#group").is_visible() == grouped
     costs = data["evaluation"]["groups"][0]["cost"] is not None
-    assert page.locator("#tile-cost").is_visible() == page.locator("#axis-control").is_visible() == costs
+    assert (
+        page.locator("#tile-cost").is_visible()
+        == page.locator("#axis-control").is_visible()
+        == costs
+    )
     for chart in CHARTS:
         if chart != "groups" or grouped:
             assert page.locator(f"#chart-{chart} .main-svg").count() > 0

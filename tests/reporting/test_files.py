@@ -51,7 +51,11 @@ class Pair(NamedTuple):
 
 
 def test_json_holds_arrays_named_tuples_paths_and_infinities(tmp_path):
-    results = {"config": Config(data=Path("x")), "pair": Pair(jnp.array([1.5, jnp.inf]), "a"), "n": np.int64(3)}
+    results = {
+        "config": Config(data=Path("x")),
+        "pair": Pair(jnp.array([1.5, jnp.inf]), "a"),
+        "n": np.int64(3),
+    }
     reporting.write_json(tmp_path / "r.json", results)
     expected = {
         "config": {"splits": 10, "data": "x", "null": "paper", "tie_break": True},

@@ -22,7 +22,9 @@ def test_the_knee_is_the_corner_of_an_elbow():
 
 def test_the_smallest_alpha_within_a_budget():
     assert choosing.within_budget([0.2, 0.1, 0.05], [1.0, 2.0, 4.0], 2.0) == 1
-    with pytest.raises(ValueError, match=r"no alpha is within the budget of 0\.5: the least cost is 1"):
+    with pytest.raises(
+        ValueError, match=r"no alpha is within the budget of 0\.5: the least cost is 1"
+    ):
         choosing.within_budget([0.2, 0.1], [1.0, 2.0], 0.5)
 
 
@@ -34,7 +36,8 @@ def test_the_smallest_sets_within_one_error_of_the_best():
 
 
 def test_uniform_budgets_hold_for_every_threshold_at_once():
-    # Uniform critical scores: the risk of a threshold is 1 - threshold, so "all alphas at once" can be watched.
+    # Uniform critical scores: the risk of a threshold is 1 - threshold, so "all alphas at once" can
+    # be watched.
     n, delta, num = 200, 0.1, 2000
     alphas = [i / 20 for i in range(1, 20)]
     critical = jax.random.uniform(jax.random.key(0), (num, n))
@@ -77,7 +80,8 @@ def test_below_the_attainable_alpha_no_threshold_is_finite():
     exact = f"{found.misses + 1}/100"
     assert np.isfinite(float(racer.calibrate(critical, exact)))
     assert float(racer.calibrate(critical, f"{found.misses}/100")) == np.inf
-    assert found.upper == pytest.approx(stats.binomtest(found.misses, 99).proportion_ci(0.9).high)  # two-sided 90%
+    # two-sided 90%
+    assert found.upper == pytest.approx(stats.binomtest(found.misses, 99).proportion_ci(0.9).high)
 
 
 def test_the_budget_is_kept_on_average_and_used():
@@ -91,19 +95,24 @@ def test_the_budget_is_kept_on_average_and_used():
     assert np.mean(spent) > budget - 0.2 - 5 * np.std(spent) / 20
     rows = choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost)
     assert rows == choosing.calibrate_budget(nonconformity, cost, budget)
-    assert rows == choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost.sum())
+    assert rows == choosing.calibrate_budget(
+        nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost.sum()
+    )
     assert choosing.calibrate_budget(nonconformity, cost, 1e-6).threshold == -np.inf
 
 
 @pytest.mark.parametrize(("n", "num"), [(4, 1500), (60, 500)])
 def test_the_budget_is_kept_where_rare_queries_are_dear(n, num):
-    # One query in 20 costs 30 times as much: the dearest of 4 calibration queries is seldom one of them.
+    # One query in 20 costs 30 times as much: the dearest of 4 calibration queries is seldom one of
+    # them.
     rng, budget, spent = np.random.default_rng(5), 1.0, {"declared": [], "seen": []}
     for _ in range(num):
         nonconformity = rng.random((n + 1, 3)).astype(np.float32)
         cost = np.where(rng.random((n + 1, 1)) < 1 / 20, 30.0, 1.0) * np.array([0.4, 0.6])
         for name, most in (("declared", [12.0, 18.0]), ("seen", cost[:n].sum(axis=1).max())):
-            limit = choosing.calibrate_budget(nonconformity[:n], cost[:n], budget, most=most).threshold
+            limit = choosing.calibrate_budget(
+                nonconformity[:n], cost[:n], budget, most=most
+            ).threshold
             spent[name].append((cost[n] * (nonconformity[n, :2] <= limit)).sum())
     mean = {name: np.mean(values) for name, values in spent.items()}
     error = {name: np.std(values) / np.sqrt(num) for name, values in spent.items()}
@@ -113,7 +122,12 @@ def test_the_budget_is_kept_where_rare_queries_are_dear(n, num):
 
 
 def test_selective_risk_is_certified_no_more_often_than_promised():
-    rng, alpha, delta, grid = np.random.default_rng(4), 0.3, 0.2, np.linspace(0.05, 0.95, 10).astype(np.float32)
+    rng, alpha, delta, grid = (
+        np.random.default_rng(4),
+        0.3,
+        0.2,
+        np.linspace(0.05, 0.95, 10).astype(np.float32),
+    )
     big = rng.random((20_000, 3)).astype(np.float32)
     right = rng.random((20_000, 3)) < 0.75 - 0.5 * big
     nonconformity = np.concatenate([big, np.full((20_000, 1), -np.inf, np.float32)], axis=1)
@@ -137,16 +151,44 @@ def test_selective_risk_is_certified_no_more_often_than_promised():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: choosing.knee([0.1, 0.2], [1.0, 2.0]), ValueError, "at least three increasing levels"),
-        (lambda: choosing.knee([0.1, 0.2], [1.0]), ValueError, "alpha, size must have one shape [a]"),
-        (lambda: choosing.knee([0.1, 0.2, 0.3], [1, np.nan, 2]), ValueError, "size must be finite, got nan at [1]"),
-        (lambda: choosing.within_error([1.0], [-1.0], [1.0]), ValueError, "error must not be negative, got -1"),
+        (
+            lambda: choosing.knee([0.1, 0.2], [1.0, 2.0]),
+            ValueError,
+            "at least three increasing levels",
+        ),
+        (
+            lambda: choosing.knee([0.1, 0.2], [1.0]),
+            ValueError,
+            "alpha, size must have one shape [a]",
+        ),
+        (
+            lambda: choosing.knee([0.1, 0.2, 0.3], [1, np.nan, 2]),
+            ValueError,
+            "size must be finite, got nan at [1]",
+        ),
+        (
+            lambda: choosing.within_error([1.0], [-1.0], [1.0]),
+            ValueError,
+            "error must not be negative, got -1",
+        ),
         (lambda: choosing.uniform_budget(0.1, 10, 0.6), ValueError, "delta must be in (0, .5]"),
         (lambda: choosing.uniform_budget(0.1, 0, 0.1), ValueError, "n must be at least 1, got 0"),
-        (lambda: choosing.calibrate_uniform(jnp.zeros(0), 0.1, 0.1), ValueError, "n >= 1, got (0,)"),
-        (lambda: choosing.cap_models(jnp.zeros((2, 3)), 0), ValueError, "most must be at least 1, got 0"),
+        (
+            lambda: choosing.calibrate_uniform(jnp.zeros(0), 0.1, 0.1),
+            ValueError,
+            "n >= 1, got (0,)",
+        ),
+        (
+            lambda: choosing.cap_models(jnp.zeros((2, 3)), 0),
+            ValueError,
+            "most must be at least 1, got 0",
+        ),
         (lambda: choosing.cap_models(jnp.zeros((2, 1)), 1), ValueError, "m >= 1, got (2, 1)"),
-        (lambda: choosing.attainable_alpha(jnp.zeros((2, 2))), ValueError, "critical_scores must have shape [n]"),
+        (
+            lambda: choosing.attainable_alpha(jnp.zeros((2, 2))),
+            ValueError,
+            "critical_scores must have shape [n]",
+        ),
         (
             lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0, -1.0], 1),
             ValueError,
@@ -163,12 +205,17 @@ def test_selective_risk_is_certified_no_more_often_than_promised():
             "most must be given where costs vary from query to query",
         ),
         (
-            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=[2.0, 2.0]),
+            lambda: choosing.calibrate_budget(
+                jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=[2.0, 2.0]
+            ),
             ValueError,
-            "a model's cost must be at most what was declared, got 3 at [1, 1], declared [2.0, 2.0]",
+            "a model's cost must be at most what was declared, got 3 at [1, 1], declared [2.0, "
+            "2.0]",
         ),
         (
-            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=3.0),
+            lambda: choosing.calibrate_budget(
+                jnp.zeros((2, 3)), [[1.0, 1.0], [1.0, 3.0]], 1, most=3.0
+            ),
             ValueError,
             "the cost of all models must be at most what was declared, got 4 at [1], declared 3.0",
         ),
@@ -177,10 +224,20 @@ def test_selective_risk_is_certified_no_more_often_than_promised():
             ValueError,
             "most must be known and not negative, got nan at [1]",
         ),
-        (lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0, 1.0], 0), ValueError, "budget must be positive"),
-        (lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), ["a", "b"], 1), TypeError, "cost must be numeric"),
         (
-            lambda: choosing.calibrate_selective(jnp.zeros((2, 3)), jnp.zeros((2, 2)), np.array([np.nan]), 0.1, 0.1),
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), [1.0, 1.0], 0),
+            ValueError,
+            "budget must be positive",
+        ),
+        (
+            lambda: choosing.calibrate_budget(jnp.zeros((2, 3)), ["a", "b"], 1),
+            TypeError,
+            "cost must be numeric",
+        ),
+        (
+            lambda: choosing.calibrate_selective(
+                jnp.zeros((2, 3)), jnp.zeros((2, 2)), np.array([np.nan]), 0.1, 0.1
+            ),
             ValueError,
             "thresholds must be floating [l]",
         ),

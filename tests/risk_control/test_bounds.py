@@ -40,14 +40,17 @@ def test_smallest_calibration_size_is_the_first_feasible(alpha):
 @pytest.mark.parametrize("alpha", [0.1, 0.25, 0.3, 0.5, 0.75, 0.9])
 def test_split_law_equals_enumeration_of_every_split(num, n, alpha):
     rng = np.random.default_rng(num)
-    scores = rng.integers(0, 3, (num, 2)) / 2  # ties on purpose: the tie-break makes the law exact all the same
+    # ties on purpose: the tie-break makes the law exact all the same
+    scores = rng.integers(0, 3, (num, 2)) / 2
     correct = rng.random((num, 2)) < 0.5
     nonconformity = np.array([reference.gap(row) for row in scores.tolist()])
     ties = rng.permutation(num * 3).reshape(num, 3)
     risks = []
     for rows in combinations(range(num), n):
         calibration = np.isin(np.arange(num), rows)
-        risks.append(reference.split_metrics(nonconformity, correct, calibration, alpha, ties)["risk"])
+        risks.append(
+            reference.split_metrics(nonconformity, correct, calibration, alpha, ties)["risk"]
+        )
     law = guarantees.split_risk_law(alpha, n, num - n)
     assert np.mean(risks) == pytest.approx(law.mean, abs=1e-12)
     assert np.std(risks) == pytest.approx(law.std, abs=1e-12)
@@ -56,7 +59,9 @@ def test_split_law_equals_enumeration_of_every_split(num, n, alpha):
     assert law.mean == guarantees.sharp_risk(alpha, n)
 
 
-@pytest.mark.parametrize(("alpha", "n", "num_test"), [(0.1, 40, 60), (0.29, 99, 7), (0.05, 4000, 4000), (0.9, 10, 1)])
+@pytest.mark.parametrize(
+    ("alpha", "n", "num_test"), [(0.1, 40, 60), (0.29, 99, 7), (0.05, 4000, 4000), (0.9, 10, 1)]
+)
 def test_split_law_is_the_beta_binomial_seen_from_a_finite_pool(alpha, n, num_test):
     law = guarantees.split_risk_law(alpha, n, num_test)
     misses = np.rint(law.risk * num_test)
@@ -74,7 +79,9 @@ def test_split_law_by_binomial_coefficients():
     rank, pool = n - racer.miss_budget(alpha, n), n + num_test
     law = guarantees.split_risk_law(alpha, n, num_test)
     ranks = pool - racer.miss_budget(alpha, n) - np.rint(law.risk * num_test).astype(int)
-    expected = [comb(j - 1, rank - 1) * comb(pool - j, n - rank) / comb(pool, n) for j in ranks.tolist()]
+    expected = [
+        comb(j - 1, rank - 1) * comb(pool - j, n - rank) / comb(pool, n) for j in ranks.tolist()
+    ]
     np.testing.assert_allclose(law.probability, expected, rtol=1e-10)
 
 
@@ -87,7 +94,8 @@ def test_risk_law_is_what_fresh_queries_show():
     assert abs(risk.mean() - law.mean()) < 5 * law.std() / sqrt(num)
     assert law.mean() == pytest.approx(guarantees.sharp_risk(alpha, n))
     empirical = (np.arange(num) + 0.5) / num
-    assert np.abs(law.cdf(np.sort(risk)) - empirical).max() < 2.3 / sqrt(num)  # Kolmogorov, level 5e-5
+    # Kolmogorov, level 5e-5
+    assert np.abs(law.cdf(np.sort(risk)) - empirical).max() < 2.3 / sqrt(num)
     wrong = guarantees.risk_law(0.3, n)
     assert np.abs(wrong.cdf(np.sort(risk)) - empirical).max() > 2.3 / sqrt(num)
 
@@ -95,7 +103,9 @@ def test_risk_law_is_what_fresh_queries_show():
 def test_risk_std_is_the_large_sample_limit_of_the_exact_one():
     exact = guarantees.split_risk_law(0.1, 20_000, 30_000).std
     assert guarantees.risk_std(0.1, 20_000, 30_000) == pytest.approx(exact, rel=1e-3)
-    assert guarantees.risk_std([0.1, 0.5], 4, 4).tolist() == pytest.approx([sqrt(0.045), sqrt(0.125)])
+    assert guarantees.risk_std([0.1, 0.5], 4, 4).tolist() == pytest.approx(
+        [sqrt(0.045), sqrt(0.125)]
+    )
 
 
 def test_an_infeasible_alpha_has_risk_zero():
@@ -107,14 +117,26 @@ def test_an_infeasible_alpha_has_risk_zero():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: guarantees.risk_law(0.05, 9), ValueError, "infeasible with n = 9: the threshold is +inf"),
+        (
+            lambda: guarantees.risk_law(0.05, 9),
+            ValueError,
+            "infeasible with n = 9: the threshold is +inf",
+        ),
         (lambda: guarantees.miss_law(0.05, 9, 5), ValueError, "it takes n >= 19"),
         (lambda: guarantees.miss_law(0.5, 9, 0), ValueError, "num_test must be at least 1, got 0"),
-        (lambda: guarantees.split_risk_law(0.5, 9, 0), ValueError, "num_test must be at least 1, got 0"),
+        (
+            lambda: guarantees.split_risk_law(0.5, 9, 0),
+            ValueError,
+            "num_test must be at least 1, got 0",
+        ),
         (lambda: guarantees.risk_std(0.5, 0, 1), ValueError, "n must be at least 1, got 0"),
         (lambda: guarantees.risk_bounds(0.5, 2.5), TypeError, "n must be an integer, got 2.5"),
         (lambda: guarantees.sharp_risk(inf, 5), ValueError, "alpha must be in (0, 1), got inf"),
-        (lambda: guarantees.smallest_calibration_size(0), ValueError, "alpha must be in (0, 1), got 0"),
+        (
+            lambda: guarantees.smallest_calibration_size(0),
+            ValueError,
+            "alpha must be in (0, 1), got 0",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

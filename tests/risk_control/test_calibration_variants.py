@@ -14,13 +14,16 @@ from scipy import stats
 import racer_jax as racer
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.risk_control.covariate_shift import calibrate_weighted, estimate_density_ratio
-from racer_jax.risk_control.high_probability import calibrate_with_probability, high_probability_budget
+from racer_jax.risk_control.high_probability import (
+    calibrate_with_probability,
+    high_probability_budget,
+)
 from racer_jax.risk_control.mondrian import calibrate_by_group, calibrate_table, smallest_size
 
 INF = float("inf")
 RNG = np.random.default_rng(0)
 
-# --- high probability ------------------------------------------------------------------------------------------------
+# --- high probability -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delta", [0.01, 0.05, 0.5, 0.9])
@@ -30,7 +33,8 @@ def test_the_budget_is_the_largest_that_can_be_promised(n, delta):
         chances = [stats.beta.cdf(alpha, b + 1, n - b) for b in range(n)]
         expected = max((b for b, chance in enumerate(chances) if chance >= 1 - delta), default=-1)
         assert high_probability_budget(alpha, n, delta) == expected
-        # The same in the language of coins: b misses or fewer of n would be too few by chance with probability delta.
+        # The same in the language of coins: b misses or fewer of n would be too few by chance with
+        # probability delta.
         assert expected == -1 or stats.binom.cdf(expected, n, alpha) <= delta + 1e-12
 
 
@@ -44,7 +48,8 @@ def test_budgets_are_monotone_and_never_above_the_plain_one():
 
 def test_the_promise_fails_on_a_share_delta_of_the_calibration_sets():
     n, alpha, delta, num = 200, 0.1, 0.1, 4000
-    critical = jax.random.uniform(jax.random.key(0), (num, n))  # the risk of a threshold is 1 - threshold
+    # the risk of a threshold is 1 - threshold
+    critical = jax.random.uniform(jax.random.key(0), (num, n))
     above = float((1 - calibrate_with_probability(critical, alpha, delta) > alpha).mean())
     budget = high_probability_budget(alpha, n, delta)
     exact = stats.beta.sf(alpha, budget + 1, n - budget)
@@ -61,10 +66,13 @@ def test_shapes_ties_and_infinity():
     assert calibrate_with_probability(critical[0], 0.01, 0.1) == INF
     pair = TieBroken(jnp.zeros(50), racer.tie_break(jax.random.key(0), (50,)))
     budget = high_probability_budget(0.2, 50, 0.1)
-    assert int(calibrate_with_probability(pair, 0.2, 0.1).tie) == np.sort(np.asarray(pair.tie))[50 - budget - 1]
+    assert (
+        int(calibrate_with_probability(pair, 0.2, 0.1).tie)
+        == np.sort(np.asarray(pair.tie))[50 - budget - 1]
+    )
 
 
-# --- by group --------------------------------------------------------------------------------------------------------
+# --- by group -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fallback", ["pooled", "all"])
@@ -99,7 +107,9 @@ def test_the_risk_is_bounded_in_every_group_where_the_pooled_one_is_not():
     pooled = racer.calibrate(critical.reshape(num, -1), alpha)
     assert float((fresh > pooled[:, None]).mean(axis=0)[1]) > 1.5 * alpha
     names = ["easy"] * per_group + ["hard"] * per_group
-    own = np.stack([calibrate_by_group(row.reshape(-1), names, alpha).threshold for row in critical[:10]])
+    own = np.stack(
+        [calibrate_by_group(row.reshape(-1), names, alpha).threshold for row in critical[:10]]
+    )
     expected = jax.vmap(jax.vmap(lambda c: racer.calibrate(c, alpha)))(critical)
     assert own.tolist() == expected[:10].tolist()
     risks = (fresh > expected).mean(axis=0)
@@ -116,17 +126,27 @@ def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
     nonconformity = jnp.asarray(RNG.integers(0, 5, (90, 4)) / 4, jnp.float32)
     correct, groups = RNG.random((90, 3)) < 0.5, RNG.permutation(["a"] * 60 + ["b"] * 30)
     ties = racer.tie_break(jax.random.key(3), (90, 4)) if broken else None
-    found = calibrate_table(nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, delta=delta, unseen="pooled")
+    found = calibrate_table(
+        nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, delta=delta, unseen="pooled"
+    )
     per_query = found.of([*"ab", "new"])
-    plain = racer.calibrate if delta is None else lambda c, alpha: calibrate_with_probability(c, alpha, delta)
+    plain = (
+        racer.calibrate
+        if delta is None
+        else lambda c, alpha: calibrate_with_probability(c, alpha, delta)
+    )
     for i, rows in enumerate([groups == "a", groups == "b", np.ones(90, bool)]):
-        own = racer.critical_scores(nonconformity[rows], correct[rows], None if ties is None else ties[rows])
+        own = racer.critical_scores(
+            nonconformity[rows], correct[rows], None if ties is None else ties[rows]
+        )
         expected = plain(own, 0.2)
         assert jax.tree.map(lambda x, i=i: float(x[i]), per_query) == jax.tree.map(float, expected)
     whole = calibrate_table(nonconformity, correct, 0.2, tie_break=ties, delta=delta)
     assert jax.tree.map(float, whole.of(None)) == jax.tree.map(float, found.pooled)
     assert (whole.groups, whole.num_rows, whole.warning()) == (None, (90,), "")
-    everything = calibrate_table(nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, unseen="all").of(["new"])
+    everything = calibrate_table(
+        nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, unseen="all"
+    ).of(["new"])
     sets = racer.prediction_sets(nonconformity[:1], everything, None if ties is None else ties[:1])
     assert bool(sets.all())
 
@@ -136,19 +156,23 @@ def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
 def test_the_smallest_size_is_where_a_finite_threshold_begins(alpha, delta):
     sizes = range(1, 700)
     budgets = [
-        racer.miss_budget(alpha, n) if delta is None else high_probability_budget(alpha, n, delta) for n in sizes
+        racer.miss_budget(alpha, n) if delta is None else high_probability_budget(alpha, n, delta)
+        for n in sizes
     ]
-    assert smallest_size(alpha, delta) == next(n for n, b in zip(sizes, budgets, strict=True) if b >= 0)
+    assert smallest_size(alpha, delta) == next(
+        n for n, b in zip(sizes, budgets, strict=True) if b >= 0
+    )
 
 
 def test_the_warning_says_what_a_promise_with_high_probability_takes():
     grouped = calibrate_by_group(jnp.arange(49.0), ["a"] * 29 + ["b"] * 20, 0.1, delta=0.05)
     assert grouped.warning() == (
-        "groups too small for alpha = 0.1 and delta = 0.05, which takes n >= 29: 'b' (n = 20); they get every model"
+        "groups too small for alpha = 0.1 and delta = 0.05, which takes n >= 29: 'b' (n = 20); "
+        "they get every model"
     )
 
 
-# --- weighted --------------------------------------------------------------------------------------------------------
+# --- weighted -------------------------------------------------------------------------------------
 
 
 def literal_threshold(critical, weights, own, alpha):
@@ -181,7 +205,10 @@ def test_equal_weights_are_the_plain_calibration():
         plain = racer.calibrate(critical, percents).tolist()
         for weight in (1.0, 0.1, 3.7):
             weights = np.full(n, weight)
-            found = [calibrate_weighted(critical, weights, alpha).threshold([weight])[0] for alpha in percents]
+            found = [
+                calibrate_weighted(critical, weights, alpha).threshold([weight])[0]
+                for alpha in percents
+            ]
             assert found == plain
 
 
@@ -192,7 +219,11 @@ def shifted(rng, num, shift):
 
 
 def test_a_shift_breaks_the_plain_method_and_not_the_weighted_one():
-    rng, alpha, risks = np.random.default_rng(3), 0.1, {"plain": [], "weighted": [], "estimated": []}
+    rng, alpha, risks = (
+        np.random.default_rng(3),
+        0.1,
+        {"plain": [], "weighted": [], "estimated": []},
+    )
     for _ in range(60):
         x, critical = shifted(rng, 300, 0.0)
         fresh, fresh_critical = shifted(rng, 200, 0.7)
@@ -202,7 +233,9 @@ def test_a_shift_breaks_the_plain_method_and_not_the_weighted_one():
         weighted = calibrate_weighted(critical, ratio, alpha).threshold(fresh_ratio)
         risks["weighted"].append((fresh_critical > weighted).mean())
         estimate = estimate_density_ratio(x[:, None], fresh[:, None])
-        estimated = calibrate_weighted(critical, estimate.calibration, alpha).threshold(estimate.to_come)
+        estimated = calibrate_weighted(critical, estimate.calibration, alpha).threshold(
+            estimate.to_come
+        )
         risks["estimated"].append((fresh_critical > estimated).mean())
     mean = {name: np.mean(values) for name, values in risks.items()}
     error = {name: np.std(values) / np.sqrt(len(values)) for name, values in risks.items()}
@@ -225,7 +258,7 @@ def test_the_classifier_finds_the_ratio_and_says_what_it_is():
     assert same.effective_size > 3900
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 C = np.arange(5, dtype=np.float32)
 
@@ -234,45 +267,113 @@ C = np.arange(5, dtype=np.float32)
     ("call", "error", "message"),
     [
         (lambda: high_probability_budget(0.1, 10, 0), ValueError, "delta must be in (0, 1), got 0"),
-        (lambda: high_probability_budget(0.1, 10, 1.0), ValueError, "delta must be in (0, 1), got 1.0"),
-        (lambda: high_probability_budget(0.1, 10, float("nan")), ValueError, "delta must be in (0, 1), got nan"),
-        (lambda: high_probability_budget(0.1, 10, "a"), TypeError, "delta must be a number in (0, 1), got 'a'"),
+        (
+            lambda: high_probability_budget(0.1, 10, 1.0),
+            ValueError,
+            "delta must be in (0, 1), got 1.0",
+        ),
+        (
+            lambda: high_probability_budget(0.1, 10, float("nan")),
+            ValueError,
+            "delta must be in (0, 1), got nan",
+        ),
+        (
+            lambda: high_probability_budget(0.1, 10, "a"),
+            TypeError,
+            "delta must be a number in (0, 1), got 'a'",
+        ),
         (lambda: high_probability_budget(0.1, 0, 0.1), ValueError, "n must be at least 1, got 0"),
-        (lambda: calibrate_with_probability(jnp.float32(1), 0.1, 0.1), ValueError, "n >= 1, got ()"),
-        (lambda: calibrate_by_group(C, ["a"] * 4, 0.1), ValueError, "one group for each of the 5 queries, got 4"),
-        (lambda: calibrate_by_group(C, "aaaaa", 0.1), TypeError, "groups must be a sequence of names, got the one"),
+        (
+            lambda: calibrate_with_probability(jnp.float32(1), 0.1, 0.1),
+            ValueError,
+            "n >= 1, got ()",
+        ),
+        (
+            lambda: calibrate_by_group(C, ["a"] * 4, 0.1),
+            ValueError,
+            "one group for each of the 5 queries, got 4",
+        ),
+        (
+            lambda: calibrate_by_group(C, "aaaaa", 0.1),
+            TypeError,
+            "groups must be a sequence of names, got the one",
+        ),
         (
             lambda: calibrate_by_group(C, ["a"] * 5, 0.1, "none"),
             ValueError,
             "fallback must be one of ('pooled', 'all')",
         ),
-        (lambda: calibrate_by_group(C, ["a"] * 5, 0.1, unseen="x"), ValueError, "unseen must be one of ('error',"),
-        (lambda: calibrate_by_group(C, ["a"] * 5, 0.1, delta=2), ValueError, "delta must be in (0, 1), got 2"),
-        (lambda: calibrate_by_group(C * np.nan, ["a"] * 5, 0.1), ValueError, "critical_scores must not be NaN"),
+        (
+            lambda: calibrate_by_group(C, ["a"] * 5, 0.1, unseen="x"),
+            ValueError,
+            "unseen must be one of ('error',",
+        ),
+        (
+            lambda: calibrate_by_group(C, ["a"] * 5, 0.1, delta=2),
+            ValueError,
+            "delta must be in (0, 1), got 2",
+        ),
+        (
+            lambda: calibrate_by_group(C * np.nan, ["a"] * 5, 0.1),
+            ValueError,
+            "critical_scores must not be NaN",
+        ),
         (
             lambda: calibrate_by_group(C[None], ["a"], 0.1),
             ValueError,
             "critical_scores must have shape [n] with n >= 1, got (1, 5)",
         ),
-        (lambda: calibrate_by_group(C, None, 0.5).of(["a"]), ValueError, "got some, calibrated on none"),
-        (lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of(None), ValueError, "got none, calibrated on ('a',)"),
-        (lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of("a"), TypeError, "groups must be a sequence of names"),
+        (
+            lambda: calibrate_by_group(C, None, 0.5).of(["a"]),
+            ValueError,
+            "got some, calibrated on none",
+        ),
+        (
+            lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of(None),
+            ValueError,
+            "got none, calibrated on ('a',)",
+        ),
+        (
+            lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of("a"),
+            TypeError,
+            "groups must be a sequence of names",
+        ),
         (
             lambda: calibrate_by_group(C, ["a"] * 5, 0.5).of(["a", "new"]),
             ValueError,
             "groups must be among those of the calibration queries, ('a',), got 'new' at [1]",
         ),
-        (lambda: calibrate_weighted(C, np.ones(4), 0.1), ValueError, "must both be [n], got (5,) and (4,)"),
+        (
+            lambda: calibrate_weighted(C, np.ones(4), 0.1),
+            ValueError,
+            "must both be [n], got (5,) and (4,)",
+        ),
         (
             lambda: calibrate_weighted(C, [1, 1, 0, 1, 1], 0.1),
             ValueError,
             "weights must be finite and above 0, got 0.0 at [2]",
         ),
-        (lambda: calibrate_weighted(C, [1, 1, INF, 1, 1], 0.1), ValueError, "above 0, got inf at [2]"),
-        (lambda: calibrate_weighted(C, [1, 1, -1.0, 1, 1], 0.1), ValueError, "above 0, got -1.0 at [2]"),
+        (
+            lambda: calibrate_weighted(C, [1, 1, INF, 1, 1], 0.1),
+            ValueError,
+            "above 0, got inf at [2]",
+        ),
+        (
+            lambda: calibrate_weighted(C, [1, 1, -1.0, 1, 1], 0.1),
+            ValueError,
+            "above 0, got -1.0 at [2]",
+        ),
         (lambda: calibrate_weighted(C, ["a"] * 5, 0.1), TypeError, "weights must be numeric"),
-        (lambda: calibrate_weighted(C, np.ones(5), 0.1).threshold([INF]), ValueError, "above 0, got inf at [0]"),
-        (lambda: calibrate_weighted(C * np.nan, np.ones(5), 0.1), ValueError, "critical_scores must not be NaN"),
+        (
+            lambda: calibrate_weighted(C, np.ones(5), 0.1).threshold([INF]),
+            ValueError,
+            "above 0, got inf at [0]",
+        ),
+        (
+            lambda: calibrate_weighted(C * np.nan, np.ones(5), 0.1),
+            ValueError,
+            "critical_scores must not be NaN",
+        ),
         (
             lambda: estimate_density_ratio(np.ones((2, 2)), np.ones((2, 3))),
             ValueError,
@@ -288,7 +389,11 @@ C = np.arange(5, dtype=np.float32)
             ValueError,
             "to_come must be finite",
         ),
-        (lambda: estimate_density_ratio(np.ones((2, 2)), np.ones((2, 2)), 0), ValueError, "ridge must be above 0"),
+        (
+            lambda: estimate_density_ratio(np.ones((2, 2)), np.ones((2, 2)), 0),
+            ValueError,
+            "ridge must be above 0",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):

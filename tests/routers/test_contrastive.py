@@ -38,7 +38,9 @@ def test_contrast_equals_the_plain_order(batch, num_positive, num_negative, tran
     pairs = transform(lambda s: contrast(s, num_positive, num_negative))(batch[2])
     for row, *found in zip(batch[2], pairs.positive, pairs.negative, strict=True):
         expected = plain_contrast(row, num_positive, num_negative)
-        assert [np.flatnonzero(mask).tolist() for mask in found] == [sorted(models) for models in expected]
+        assert [np.flatnonzero(mask).tolist() for mask in found] == [
+            sorted(models) for models in expected
+        ]
 
 
 def test_random_ties_are_fair():
@@ -89,7 +91,9 @@ def test_losses_and_gradients_equal_torch(batch):
 def test_loss_is_zero_where_nobody_pulls_or_pushes():
     logits = jnp.array([[0.3, -0.2]])
     for scores in ([[0.0, 0.0]], [[1.0, 1.0]]):
-        assert float(sample_llm_loss(logits, contrast(jnp.array(scores)))) == pytest.approx(0, abs=1e-6)
+        assert float(sample_llm_loss(logits, contrast(jnp.array(scores)))) == pytest.approx(
+            0, abs=1e-6
+        )
     no_pairs = Contrast(jnp.zeros((1, 2), bool), jnp.zeros((1, 2), bool))
     assert float(sample_llm_loss(logits, no_pairs)) == 0
 

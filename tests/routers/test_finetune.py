@@ -54,7 +54,9 @@ def run(**options):
     ids, mask, correct = problem()
     model = new_model(jax.random.key(1), BertConfig(**SIZES))
     options = {"config": CONFIG} | options
-    return finetune(jax.random.key(0), model, ids, mask, correct, clusters=correct[:, 0].astype(int), **options)
+    return finetune(
+        jax.random.key(0), model, ids, mask, correct, clusters=correct[:, 0].astype(int), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,9 @@ def trained(tmp_path_factory):
 def test_learns(trained):
     model, router, result, _ = trained
     ids, mask, correct = problem()
-    scores = router(pool(jax.jit(lambda i, m: model(i, m))(ids, mask), mask, "cls", normalize=False))
+    scores = router(
+        pool(jax.jit(lambda i, m: model(i, m))(ids, mask), mask, "cls", normalize=False)
+    )
     assert routing_accuracy(scores, correct) > 0.9
     assert result.losses[-5:].mean() < result.losses[:5].mean()
     assert np.isfinite(result.best_value)
@@ -89,7 +93,9 @@ def test_other_data_is_another_run(trained):
 
 @pytest.mark.slow  # in every run for a small model, in test_runs.py
 def test_four_devices_equal_one(tmp_path):
-    config = replace(CONFIG, dropout=False, router=replace(CONFIG.router, steps_per_round=6, num_rounds=1))
+    config = replace(
+        CONFIG, dropout=False, router=replace(CONFIG.router, steps_per_round=6, num_rounds=1)
+    )
     code = f"""
 import sys
 import numpy as np
@@ -110,7 +116,9 @@ np.savez({str(tmp_path / "out.npz")!r}, losses=result.losses, models=router.mode
 
 def test_bad_input():
     ids, mask, correct = problem()
-    with pytest.raises(ValueError, match=r"must have one shape \[n, t\] where correct has \[n, m\]"):
+    with pytest.raises(
+        ValueError, match=r"must have one shape \[n, t\] where correct has \[n, m\]"
+    ):
         finetune(jax.random.key(0), None, ids, mask[:, :2], correct, CONFIG)
     with pytest.raises(ValueError, match="correct must be 0/1"):
         finetune(jax.random.key(0), None, ids, mask, 2 * correct, CONFIG)

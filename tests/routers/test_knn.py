@@ -40,7 +40,9 @@ def test_block_size_changes_nothing(problem, block_size):
     train = np.concatenate([train, train[:150]])  # duplicates, tied with their originals
     correct = np.concatenate([correct, ~correct[:150]])
     expected = KNNR.fit(train, correct, k=10, block_size=17)(queries)
-    np.testing.assert_allclose(KNNR.fit(train, correct, k=10, block_size=block_size)(queries), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        KNNR.fit(train, correct, k=10, block_size=block_size)(queries), expected, atol=1e-6
+    )
 
 
 def test_order_of_the_training_rows_changes_nothing(problem):
@@ -51,14 +53,17 @@ def test_order_of_the_training_rows_changes_nothing(problem):
     np.testing.assert_allclose(KNNR.fit(train, correct, k=9)(queries), shuffled, atol=1e-6)
 
 
-@given(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.sampled_from([1, 4]), st.integers(0, 63))
+@given(
+    st.lists(st.integers(0, 2), min_size=6, max_size=6), st.sampled_from([1, 4]), st.integers(0, 63)
+)
 @settings(deadline=None, max_examples=40)
 def test_ties_are_the_mean_over_all_ways_to_break_them(levels, k, bits):
     correct = np.array([bits >> i & 1 for i in range(6)])[:, None]
     angles = np.array([0.0, 0.5, 1.0])[levels]
     train = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     levels = np.array(levels)
-    # The choices of k rows that a tie-break could make: no row left out is nearer than a row chosen.
+    # The choices of k rows that a tie-break could make: no row left out is nearer than a row
+    # chosen.
     choices = [
         list(c) for c in combinations(range(len(levels)), k)
         if max(levels[list(c)]) <= min(np.delete(levels, list(c)), default=9)
@@ -73,7 +78,9 @@ def test_neighbor_weights_are_the_scores_weights(problem, transform):
     weights = transform(lambda q, t: neighbor_weights(q, t, k=11))(queries, train)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
     assert int((weights > 0).sum(1).min()) == 11
-    np.testing.assert_allclose(weights @ correct, KNNR.fit(train, correct, k=11)(queries), atol=1e-6)
+    np.testing.assert_allclose(
+        weights @ correct, KNNR.fit(train, correct, k=11)(queries), atol=1e-6
+    )
 
 
 def test_zero_rows_and_extreme_lengths():
@@ -116,9 +123,17 @@ def test_never_holds_all_similarities_at_once():
         ({"block_size": 0}, ValueError, "block_size must be at least 1, got 0"),
         ({"embeddings": np.eye(3, dtype=int)}, TypeError, "embeddings must be floating"),
         ({"embeddings": np.ones(3)}, ValueError, r"embeddings must have shape \[n, d\]"),
-        ({"embeddings": np.diag([1, np.nan, 1])}, ValueError, r"embeddings must be finite, got nan at \[1, 1\]"),
+        (
+            {"embeddings": np.diag([1, np.nan, 1])},
+            ValueError,
+            r"embeddings must be finite, got nan at \[1, 1\]",
+        ),
         ({"correct": np.eye(2)}, ValueError, r"correct must have shape \[n, m\]"),
-        ({"correct": np.full((3, 2), 0.5)}, ValueError, r"correct must be 0/1, got 0.5 at \[0, 0\]"),
+        (
+            {"correct": np.full((3, 2), 0.5)},
+            ValueError,
+            r"correct must be 0/1, got 0.5 at \[0, 0\]",
+        ),
     ],
 )
 def test_bad_training_input(change, error, message):
@@ -129,7 +144,9 @@ def test_bad_training_input(change, error, message):
 
 def test_bad_queries():
     router = KNNR.fit(np.eye(3, dtype=np.float32), np.eye(3), k=1)
-    with pytest.raises(ValueError, match="embeddings must have 3 columns, as the router was fitted on, got 2"):
+    with pytest.raises(
+        ValueError, match="embeddings must have 3 columns, as the router was fitted on, got 2"
+    ):
         router(np.ones((1, 2), np.float32))
 
 
@@ -157,7 +174,11 @@ def test_the_largest_number_of_neighbours_that_is_as_good(problem, strength):
     rng = np.random.default_rng(3)
     correct = rng.random((300, 5)) < 1 / (1 + np.exp(-strength * train[:, :5]))
     expected = plain_choice(train, correct)
-    assert choose_neighbors(train, correct) == choose_neighbors(train, correct, block_size=77) == expected
+    assert (
+        choose_neighbors(train, correct)
+        == choose_neighbors(train, correct, block_size=77)
+        == expected
+    )
     assert strength or expected == 200  # nothing to be learned from the query: the smoothest
 
 

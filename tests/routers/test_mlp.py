@@ -47,7 +47,8 @@ def test_stops_early_and_keeps_the_best_epoch(fitted):
     _, report = fitted
     assert report.evaluations.argmin() == report.best_round
     assert len(report.evaluations) == report.best_round + 1 + CONFIG.patience < CONFIG.max_epochs
-    assert report.num_steps == len(report.losses) == 9 * len(report.evaluations)  # 280 rows in batches of 32
+    # 280 rows in batches of 32
+    assert report.num_steps == len(report.losses) == 9 * len(report.evaluations)
     assert report.losses[-9:].mean() < report.losses[:9].mean()
 
 
@@ -71,12 +72,16 @@ def test_several_seeds_equal_each_by_itself(problem, fitted):
 def test_a_run_vmaps_over_seeds(problem):
     x, y = jnp.asarray(problem[0], jnp.float32), jnp.asarray(problem[1], jnp.float32)
     arrays, config = ((x[80:], y[80:]), (x[:80], y[:80])), replace(CONFIG, max_epochs=3)
-    states, runs = jax.jit(jax.vmap(lambda seed: _fit(jax.random.key(seed), arrays, config)))(jnp.arange(2))
+    states, runs = jax.jit(jax.vmap(lambda seed: _fit(jax.random.key(seed), arrays, config)))(
+        jnp.arange(2)
+    )
     one = jax.jit(lambda seed: _fit(jax.random.key(seed), arrays, config))
     for i in range(2):
         state, run = one(jnp.int32(i))
         np.testing.assert_allclose(runs.losses[i], run.losses, atol=1e-5)
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-4), states, state)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-4), states, state
+        )
 
 
 @pytest.mark.slow  # compiles in a process of its own
@@ -102,7 +107,9 @@ np.save({str(tmp_path / "out.npy")!r}, np.stack([router(problem["x"]) for router
 def test_scores_are_the_plain_network(problem, fitted):
     router, _ = fitted
     x = (problem[0] - np.asarray(router.mean[...])) * np.asarray(router.scale[...])
-    first, last = ((np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])) for layer in router.layers)
+    first, last = (
+        (np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])) for layer in router.layers
+    )
     logits = np.maximum(x @ first[0] + first[1], 0) @ last[0] + last[1]
     np.testing.assert_allclose(router(problem[0]), 1 / (1 + np.exp(-logits)), atol=1e-5)
 
@@ -129,7 +136,9 @@ def test_one_model_and_one_class(problem):
 
 def test_divergence_stops_with_the_step(problem):
     config = replace(CONFIG, max_epochs=2, optimizer=OptimizerConfig(1e30))
-    with pytest.raises(TrainingDivergedError, match=r"loss or gradient not finite at step [1-9]") as error:
+    with pytest.raises(
+        TrainingDivergedError, match=r"loss or gradient not finite at step [1-9]"
+    ) as error:
         fit_mlp(jax.random.key(0), *problem, config)
     assert error.value.checkpoint is None
 
@@ -161,10 +170,25 @@ def test_bad_config(options, message):
 @pytest.mark.parametrize(
     ("x", "correct", "error", "message"),
     [
-        (np.ones((2, 3), np.float32), np.ones((2, 2)), ValueError, "batch_size must be at most the 1 rows left"),
-        (np.ones((1, 3), np.float32), np.ones((1, 2)), ValueError, "at least two different questions, got 1"),
+        (
+            np.ones((2, 3), np.float32),
+            np.ones((2, 2)),
+            ValueError,
+            "batch_size must be at most the 1 rows left",
+        ),
+        (
+            np.ones((1, 3), np.float32),
+            np.ones((1, 2)),
+            ValueError,
+            "at least two different questions, got 1",
+        ),
         (np.ones((9, 3), int), np.ones((9, 2)), TypeError, "embeddings must be floating"),
-        (np.ones((9, 3), np.float32), np.ones((8, 2)), ValueError, r"correct must have shape \[n, m\]"),
+        (
+            np.ones((9, 3), np.float32),
+            np.ones((8, 2)),
+            ValueError,
+            r"correct must have shape \[n, m\]",
+        ),
     ],
 )
 def test_bad_input(x, correct, error, message):
@@ -174,5 +198,7 @@ def test_bad_input(x, correct, error, message):
 
 def test_bad_queries(fitted):
     assert isinstance(fitted[0], MLPR)
-    with pytest.raises(ValueError, match="embeddings must have 8 columns, as the router was fitted on, got 2"):
+    with pytest.raises(
+        ValueError, match="embeddings must have 8 columns, as the router was fitted on, got 2"
+    ):
         fitted[0](np.ones((1, 2), np.float32))

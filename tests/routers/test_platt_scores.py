@@ -29,12 +29,16 @@ def test_equals_the_optimum_of_scipy():
             return (np.logaddexp(0, logits) - target * logits).sum() + 0.5 * 1e-2 * (ab[0] - 1) ** 2
 
         expected = minimize(loss, [1.0, 0.0], tol=1e-10).x
-        np.testing.assert_allclose([platt.slope[j], platt.intercept[j]], expected, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            [platt.slope[j], platt.intercept[j]], expected, rtol=2e-3, atol=2e-3
+        )
 
 
 def test_calibrated_means_equal_the_observed():
     scores, correct = make()
-    np.testing.assert_allclose(Platt.fit(scores, correct)(scores).mean(0), correct.mean(0), atol=0.01)
+    np.testing.assert_allclose(
+        Platt.fit(scores, correct)(scores).mean(0), correct.mean(0), atol=0.01
+    )
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -45,7 +49,11 @@ def test_one_class_and_constant_scores_stay_finite(right):
 
 
 def test_one_row():
-    assert bool(jnp.isfinite(Platt.fit(np.array([[0.5]], np.float32), [[1]])(np.array([[0.9]], np.float32))).all())
+    assert bool(
+        jnp.isfinite(
+            Platt.fit(np.array([[0.5]], np.float32), [[1]])(np.array([[0.9]], np.float32))
+        ).all()
+    )
 
 
 def test_scaled_router():
@@ -58,7 +66,10 @@ def test_scaled_router():
 
 
 def test_bad_platt():
-    with pytest.raises(ValueError, match=r"scores and correct must have the same shape .* got \(2, 2\) and \(2, 1\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"scores and correct must have the same shape .* got \(2, 2\) and \(2, 1\)",
+    ):
         Platt.fit(np.full((2, 2), 0.5), np.ones((2, 1)))
     with pytest.raises(ValueError, match=r"scores must be in \[0, 1\], got 2.0"):
         Platt.fit(np.full((2, 2), 2.0), np.ones((2, 2)))
@@ -82,7 +93,12 @@ def test_scores_of_a_black_box():
     [
         (np.ones((1, 2), int), ["a", "b"], TypeError, "scores must be floating"),
         (np.full((1, 2), np.nan), ["a", "b"], ValueError, "scores must be finite"),
-        (np.ones(2), ["a", "b"], ValueError, r"values must have shape \[n, m\] with n, m >= 1, got \(2,\)"),
+        (
+            np.ones(2),
+            ["a", "b"],
+            ValueError,
+            r"values must have shape \[n, m\] with n, m >= 1, got \(2,\)",
+        ),
         (np.ones((1, 2)), ["a"], ValueError, r"models must hold 2 different names, got \('a',\)"),
         (np.ones((1, 2)), ["a", "a"], ValueError, "models must hold 2 different names"),
     ],

@@ -10,7 +10,13 @@ from flax import nnx
 
 from racer_jax.routers import Router
 from racer_jax.routers.report import routing_accuracy
-from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, cluster_queries, fit_routerdc, fit_routerdcs
+from racer_jax.routers.routerdc import (
+    RouterDC,
+    RouterDCConfig,
+    cluster_queries,
+    fit_routerdc,
+    fit_routerdcs,
+)
 from racer_jax.routers.training import OptimizerConfig
 
 CONFIG = RouterDCConfig(
@@ -52,14 +58,23 @@ def test_deterministic_and_vmapped_over_seeds(problem, fitted):
 
 def test_scores_are_the_formula(problem, fitted):
     router, _ = fitted
-    hidden = problem[0] @ np.asarray(router.projection.kernel[...]) + np.asarray(router.projection.bias[...])
+    hidden = problem[0] @ np.asarray(router.projection.kernel[...]) + np.asarray(
+        router.projection.bias[...]
+    )
     models = np.asarray(router.models[...])
-    cosine = hidden @ models.T / np.linalg.norm(hidden, axis=1)[:, None] / np.linalg.norm(models, axis=1)[None]
+    cosine = (
+        hidden
+        @ models.T
+        / np.linalg.norm(hidden, axis=1)[:, None]
+        / np.linalg.norm(models, axis=1)[None]
+    )
     np.testing.assert_allclose(router(problem[0]), 1 / (1 + np.exp(-cosine)), atol=1e-5)
     router.probability = "softmax"
     softmax = router(problem[0])
     router.probability = "sigmoid"
-    np.testing.assert_allclose(softmax, np.exp(cosine) / np.exp(cosine).sum(1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        softmax, np.exp(cosine) / np.exp(cosine).sum(1, keepdims=True), atol=1e-5
+    )
 
 
 def test_graded_scores_and_no_projection(problem):
@@ -68,7 +83,9 @@ def test_graded_scores_and_no_projection(problem):
     router, report = fit_routerdc(jax.random.key(0), *problem, config, graded=graded)
     assert router.projection is None
     assert report.num_steps == 40
-    with pytest.raises(ValueError, match=r"graded must have the shape of correct, \(320, 3\), got \(1, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"graded must have the shape of correct, \(320, 3\), got \(1, 3\)"
+    ):
         fit_routerdc(jax.random.key(0), *problem, config, graded=graded[:1])
 
 
@@ -87,13 +104,17 @@ def test_clusters_by_k_means():
     assert labels.dtype == np.int32
     assert [len(set(labels[i::3])) for i in range(3)] == [1, 1, 1]
     assert len(set(labels)) == 3
-    with pytest.raises(ValueError, match="num_clusters must be between 1 and the 60 queries, got 61"):
+    with pytest.raises(
+        ValueError, match="num_clusters must be between 1 and the 60 queries, got 61"
+    ):
         cluster_queries(jax.random.key(0), x, 61)
 
 
 def test_k_means_needs_the_extra(problem, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'racer-jax\[clusters\]', or pass clusters"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"pip install 'racer-jax\[clusters\]', or pass clusters"
+    ):
         cluster_queries(jax.random.key(0), problem[0])
 
 

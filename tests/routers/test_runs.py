@@ -31,7 +31,16 @@ def run(folder=None, num_steps=30, batches=None, **options):
     params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
     batches = batches or Resident((jnp.asarray(X), jnp.asarray(Y)), 8)
     options = {"steps_per_round": 10} | options
-    return train(jax.random.key(0), params, loss, OPTIMIZER, batches, num_steps=num_steps, folder=folder, **options)
+    return train(
+        jax.random.key(0),
+        params,
+        loss,
+        OPTIMIZER,
+        batches,
+        num_steps=num_steps,
+        folder=folder,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,9 @@ def test_learns_and_records_every_loss(plain):
 def test_checkpoints_change_nothing_and_the_newest_are_kept(plain, tmp_path):
     checked = run(tmp_path)
     np.testing.assert_array_equal(checked.params["w"], plain.params["w"])
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"step-{s:09d}.safetensors" for s in (20, 30)]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f"step-{s:09d}.safetensors" for s in (20, 30)
+    ]
     finished = run(tmp_path)
     assert finished.resumed_at == 30
     np.testing.assert_array_equal(finished.params["w"], plain.params["w"])
@@ -103,7 +114,9 @@ def test_divergence_keeps_the_last_good_checkpoint(plain, tmp_path):
     def batch(step):
         return X[indices[step]], np.full(8, np.nan if step == 17 else 1, np.float32)
 
-    with pytest.raises(TrainingDivergedError, match="not finite at step 17; the last good checkpoint is") as error:
+    with pytest.raises(
+        TrainingDivergedError, match="not finite at step 17; the last good checkpoint is"
+    ) as error:
         run(tmp_path, batches=Streamed(batch, 8))
     assert error.value.step == 17
     assert error.value.checkpoint == str(tmp_path / "step-000000010.safetensors")
@@ -132,7 +145,9 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
         process = start(folder, tmp_path / "never.npz")
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            if folder.is_dir() and any(int(path.stem[5:]) >= wanted for path in folder.glob("step-*.safetensors")):
+            if folder.is_dir() and any(
+                int(path.stem[5:]) >= wanted for path in folder.glob("step-*.safetensors")
+            ):
                 break
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

@@ -23,9 +23,13 @@ def test_batches_are_permutations_one_after_another():
     epochs = indices.reshape(6, 10)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(10), (6, 1)))
     assert len({tuple(epoch) for epoch in epochs}) == 6
-    later = jax.jit(batch_indices, static_argnums=(1, 2, 4))(jax.random.key(0), 10, 4, jnp.int32(7), 5)
+    later = jax.jit(batch_indices, static_argnums=(1, 2, 4))(
+        jax.random.key(0), 10, 4, jnp.int32(7), 5
+    )
     np.testing.assert_array_equal(later, indices[7:12])
-    with pytest.raises(ValueError, match="batch_size must be between 1 and the number of rows, 10, got 11"):
+    with pytest.raises(
+        ValueError, match="batch_size must be between 1 and the number of rows, 10, got 11"
+    ):
         batch_indices(jax.random.key(0), 10, 11, 0, 1)
 
 
@@ -38,8 +42,9 @@ def test_permutation_holds_every_number_once(num):
         # A third of the length is what two independent positions lie apart in the mean.
         apart = np.abs(order - np.arange(num)).mean() / num
         assert abs(apart - 1 / 3) < 4 / np.sqrt(num)
-        # As often up as down from one to the next. With a million numbers a word has twelve random bits: after a single
-        # round, or rounds that forget the one before, nearly all of those with equal bits would stand in order.
+        # As often up as down from one to the next. With a million numbers a word has twelve random
+        # bits: after a single round, or rounds that forget the one before, nearly all of those with
+        # equal bits would stand in order.
         assert abs((np.diff(order) > 0).mean() - 1 / 2) < 5 / np.sqrt(12 * num)
 
 
@@ -55,7 +60,11 @@ def test_every_permutation_is_as_likely():
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [0, 0.5, 1, 1, 1]), ("linear", [0, 0.5, 1, 0.5, 0]), ("cosine", [0, 0.5, 1, 0.5, 0])],
+    [
+        ("constant", [0, 0.5, 1, 1, 1]),
+        ("linear", [0, 0.5, 1, 0.5, 0]),
+        ("cosine", [0, 0.5, 1, 0.5, 0]),
+    ],
 )
 def test_schedules(schedule, expected):
     config = OptimizerConfig(1.0, weight_decay=0.0, schedule=schedule, warmup=0.2)
@@ -86,7 +95,10 @@ def test_clipping_and_decay_are_optax():
     [
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
-        ({"schedule": "step"}, r"schedule must be one of \('constant', 'linear', 'cosine'\), got 'step'"),
+        (
+            {"schedule": "step"},
+            r"schedule must be one of \('constant', 'linear', 'cosine'\), got 'step'",
+        ),
         ({"warmup": 1.0}, r"warmup must be a share of the steps in \[0, 1\), got 1.0"),
         ({"clip_norm": 0.0}, "clip_norm must be positive or None, got 0.0"),
     ],
@@ -110,7 +122,9 @@ def test_a_step_that_fails_changes_nothing_and_is_remembered():
     assert (int(state.step), int(state.failed_at)) == (4, 1)
 
 
-@pytest.mark.parametrize(("num", "batch", "steps"), [(10, 4, 3), (10, 10, 1), (7, 3, 5), (4, 3, 8), (12, 4, 3)])
+@pytest.mark.parametrize(
+    ("num", "batch", "steps"), [(10, 4, 3), (10, 10, 1), (7, 3, 5), (4, 3, 8), (12, 4, 3)]
+)
 def test_every_round_takes_the_rows_that_its_steps_name(num, batch, steps):
     # The sum of distinct powers of two names its terms.
     powers = 2.0 ** jnp.arange(num)
@@ -140,7 +154,9 @@ def test_one_entry_that_is_not_finite_is_found_wherever_it_is(shape, dtype):
     found = jax.jit(jax.vmap(lambda a: all_finite(tree | {"b": a})))
     for bad in (np.nan, -np.nan, np.inf, -np.inf):
         # One copy of the array for each place.
-        spoilt = jnp.where(jnp.eye(largest.size, dtype=bool), jnp.asarray(bad, dtype), largest.reshape(1, -1))
+        spoilt = jnp.where(
+            jnp.eye(largest.size, dtype=bool), jnp.asarray(bad, dtype), largest.reshape(1, -1)
+        )
         assert not np.asarray(found(spoilt.reshape(largest.size, *shape))).any()
 
 
@@ -150,7 +166,9 @@ def test_fit_in_memory_equals_a_plain_loop():
     optimizer = optax.sgd(0.1)
     loss = lambda w, batch, key: ((batch[0] @ w - batch[1]) ** 2).mean()  # noqa: E731
     sizes = {"batch_size": 4, "steps_per_round": 5, "num_rounds": 2}
-    fitted = jax.jit(lambda key: fit_in_memory(key, jnp.zeros(3), (x, y), loss, optimizer, **sizes))(jax.random.key(3))
+    fitted = jax.jit(
+        lambda key: fit_in_memory(key, jnp.zeros(3), (x, y), loss, optimizer, **sizes)
+    )(jax.random.key(3))
     w, losses = np.zeros(3), []
     for rows in np.asarray(batch_indices(jax.random.split(jax.random.key(3))[0], 12, 4, 0, 10)):
         residual = x[rows] @ w - y[rows]
@@ -168,10 +186,16 @@ def test_noise_drawn_for_a_round_is_that_of_each_step(vmapped):
     loss = lambda w, batch, noise: (w * noise).sum()  # noqa: E731
     sizes = {"batch_size": 2, "steps_per_round": 3, "num_rounds": 2}
     draw = lambda key: jax.random.normal(key, (4,))  # noqa: E731
-    fit = lambda key: fit_in_memory(key, jnp.zeros(4), data, loss, optimizer, draw=draw, **sizes).params  # noqa: E731
+
+    def fit(key):
+        start = jnp.zeros(4)
+        return fit_in_memory(key, start, data, loss, optimizer, draw=draw, **sizes).params
+
     params = jax.vmap(fit)(jax.random.key(8)[None])[0] if vmapped else fit(jax.random.key(8))
     step_key = jax.random.split(jax.random.key(8))[1]
-    total = sum(np.asarray(draw(jax.random.fold_in(step_key, step)), np.float64) for step in range(6))
+    total = sum(
+        np.asarray(draw(jax.random.fold_in(step_key, step)), np.float64) for step in range(6)
+    )
     np.testing.assert_allclose(params, -0.5 * total, atol=1e-5)
 
 

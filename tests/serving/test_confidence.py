@@ -17,7 +17,14 @@ import pytest
 
 from racer_jax.data import RoutingTable
 from racer_jax.serving import confidence
-from racer_jax.serving.confidence import Endpoint, EndpointError, ask, elicit, parse_binary, probability_of_true
+from racer_jax.serving.confidence import (
+    Endpoint,
+    EndpointError,
+    ask,
+    elicit,
+    parse_binary,
+    probability_of_true,
+)
 
 pytest.importorskip("openai")
 
@@ -35,12 +42,20 @@ SURE = {"yes", "4"}
 def chat(content, logprobs=None):
     message = {"role": "assistant"} | ({} if content is ... else {"content": content})
     choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
-    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}, {}
+    return (
+        200,
+        {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]},
+        {},
+    )
 
 
 def tokens(*positions):
     content = [
-        {"token": top[0][0], "logprob": top[0][1], "top_logprobs": [{"token": t, "logprob": p} for t, p in top]}
+        {
+            "token": top[0][0],
+            "logprob": top[0][1],
+            "top_logprobs": [{"token": t, "logprob": p} for t, p in top],
+        }
         for top in positions
     ]
     return {"content": content}
@@ -100,7 +115,11 @@ class FakeServer:
 
     def endpoint(self, **options):
         url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return Endpoint(model="judge", base_url=url, **{"timeout": 5.0, "max_retries": 1, "num_workers": 2, **options})
+        return Endpoint(
+            model="judge",
+            base_url=url,
+            **{"timeout": 5.0, "max_retries": 1, "num_workers": 2, **options},
+        )
 
     def close(self):
         self.server.shutdown()
@@ -145,14 +164,17 @@ def test_a_reply_without_a_digit_counts_as_zero_and_is_noted(server):
     server.behave = lambda request: chat("I am quite sure.")
     rated = elicit(TABLE, server.endpoint(), ["verbal"])
     assert np.nansum(rated.confidence["verbal"]) == 0
-    assert rated.notes == ("verbal confidence of judge: 4 answers rated, 4 replies could not be read and count as 0",)
+    assert rated.notes == (
+        "verbal confidence of judge: 4 answers rated, 4 replies could not be read and count as 0",
+    )
 
 
 def test_p_true_reads_the_first_position_that_names_an_option(server):
     server.behave = lambda request: chat(
         ' "True',
         tokens(
-            [(' "', -0.1), ("A", -3.0)], [("True", math.log(0.3)), (" true", math.log(0.3)), ("False", math.log(0.2))]
+            [(' "', -0.1), ("A", -3.0)],
+            [("True", math.log(0.3)), (" true", math.log(0.3)), ("False", math.log(0.2))],
         ),
     )
     with server.endpoint().client() as client:
@@ -171,13 +193,20 @@ def test_without_logprobs_verbal_stands_in_and_the_table_says_so(server, how):
     def lacking(request):
         if not request.get("logprobs"):
             return good(request)
-        return (422, {"detail": "Unsupported fields: logprobs"}, {}) if how == "refused" else chat("True")
+        return (
+            (422, {"detail": "Unsupported fields: logprobs"}, {})
+            if how == "refused"
+            else chat("True")
+        )
 
     server.behave = sequence(good, lacking) if how == "later" else lacking
     rated = elicit(TABLE, server.endpoint(), ["p_true"])
     assert set(rated.confidence) == {"verbal"}
     np.testing.assert_array_equal(rated.confidence["verbal"], [[1, 1, 0], [np.nan, 1, 0]])
-    assert "gives no log-probabilities, so there is no p_true; verbal confidence stands in its place" in rated.notes[0]
+    assert (
+        "gives no log-probabilities, so there is no p_true; verbal confidence stands in its place"
+        in rated.notes[0]
+    )
     if how != "later":  # a single request tells
         assert sum(bool(request.get("logprobs")) for request in server.requests) == 1
 
@@ -190,16 +219,23 @@ def test_a_429_is_sent_again_after_the_pause_the_server_asks_for(server):
 
 
 def test_a_429_that_stays_names_the_query(server):
-    server.behave = lambda request: (429, {"error": {"message": "slow down"}}, {"retry-after-ms": "5"})
+    server.behave = lambda request: (
+        429,
+        {"error": {"message": "slow down"}},
+        {"retry-after-ms": "5"},
+    )
     with pytest.raises(
-        EndpointError, match=r"query 'q1', answer 'no': the endpoint answers with status 429.*slow down"
+        EndpointError,
+        match=r"query 'q1', answer 'no': the endpoint answers with status 429.*slow down",
     ):
         elicit(TABLE, server.endpoint(), ["verbal"])
 
 
 def test_a_timeout_is_named_with_its_seconds_and_tries(server):
     server.pause = 0.4
-    with pytest.raises(EndpointError, match=r"query 'q1', answer 'no': no reply within 0.05 s, sent 2 times"):
+    with pytest.raises(
+        EndpointError, match=r"query 'q1', answer 'no': no reply within 0.05 s, sent 2 times"
+    ):
         elicit(TABLE, server.endpoint(timeout=0.05), ["verbal"])
 
 
@@ -209,7 +245,10 @@ def test_a_timeout_is_named_with_its_seconds_and_tries(server):
         (lambda request: chat(...), "holds no field 'choices\\[0\\].message.content'"),
         (lambda request: (200, {"id": "1"}, {}), "holds no field 'choices'"),
         (lambda request: (200, {"id": "1", "choices": []}, {}), "holds no field 'choices'"),
-        (lambda request: (404, {"error": {"message": "no such model"}}, {}), "status 404: .*no such model"),
+        (
+            lambda request: (404, {"error": {"message": "no such model"}}, {}),
+            "status 404: .*no such model",
+        ),
         (lambda request: (401, {"error": {"message": "bad key"}}, {}), "status 401: .*bad key"),
     ],
 )
@@ -276,7 +315,9 @@ def test_probability_of_true_is_a_softmax_over_the_two_options():
     rng = np.random.default_rng(0)
     for a, b in rng.normal(-2, 2, (20, 2)):
         expected = np.exp(a) / (np.exp(a) + np.exp(b))
-        assert probability_of_true([("True", a), ("x", 0.0), ("false", b)]) == pytest.approx(expected)
+        assert probability_of_true([("True", a), ("x", 0.0), ("false", b)]) == pytest.approx(
+            expected
+        )
     assert probability_of_true([("True", -1.0)]) == 1
     assert probability_of_true([(" False.", -1.0)]) == 0
     assert probability_of_true([("Yes", -1.0)]) is None
@@ -293,7 +334,9 @@ def test_probability_of_true_is_a_softmax_over_the_two_options():
         (lambda: elicit(TABLE, Endpoint("m"), []), ValueError, "schemes must name at least one"),
         (lambda: ask(None, "m", "loud", "q", "a"), ValueError, "scheme must be one of"),
         (
-            lambda: elicit(RoutingTable(ids=["a"], texts=["?"], models=["m"], correct=[[1]]), Endpoint("m")),
+            lambda: elicit(
+                RoutingTable(ids=["a"], texts=["?"], models=["m"], correct=[[1]]), Endpoint("m")
+            ),
             ValueError,
             "table must have answers",
         ),
@@ -332,7 +375,9 @@ def tiny_checkpoint(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.chat_template = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    fast.chat_template = (
+        "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    )
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -354,18 +399,36 @@ def served(tmp_path):
     """An endpoint of `transformers serve` with the tiny checkpoint, on loopback; down again after the test."""
     program = Path(sys.executable).with_name("transformers")
     for module in ("fastapi", "uvicorn", "openai", "torch"):
-        pytest.importorskip(module, reason="transformers serve needs pip install 'racer-jax[serving]'")
+        pytest.importorskip(
+            module, reason="transformers serve needs pip install 'racer-jax[serving]'"
+        )
     if not program.exists():
         pytest.skip(f"transformers serve is not installed beside {sys.executable}")
     folder, log = tmp_path / "tiny", tmp_path / "log"
     make = "import sys, pathlib, tests.serving.test_confidence as t; t.tiny_checkpoint(pathlib.Path(sys.argv[1]))"
     root = Path(__file__).parents[2]
     # In a process of its own: torch's warnings are not this run's errors.
-    subprocess.run([sys.executable, "-c", make, str(folder)], check=True, capture_output=True, cwd=root, timeout=180)
+    subprocess.run(
+        [sys.executable, "-c", make, str(folder)],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        timeout=180,
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [
+        program,
+        "serve",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with log.open("w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, env=offline)
@@ -386,7 +449,10 @@ def test_against_transformers_serve(served, tmp_path):
     rated = elicit(TABLE, served, record=tmp_path / "record.jsonl")
     # A random model says neither 0 nor 1 reliably, and this server gives no log-probabilities.
     assert set(rated.confidence) == {"verbal"}
-    assert set(np.unique(rated.confidence["verbal"][~np.isnan(rated.confidence["verbal"])])) <= {0.0, 1.0}
+    assert set(np.unique(rated.confidence["verbal"][~np.isnan(rated.confidence["verbal"])])) <= {
+        0.0,
+        1.0,
+    }
     assert "no log-probabilities" in rated.notes[0]
     assert "4 answers rated" in rated.notes[1]
     assert np.isnan(rated.confidence["verbal"][1, 0])

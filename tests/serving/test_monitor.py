@@ -9,7 +9,13 @@ import pytest
 
 from experiments import monitoring
 from racer_jax.data import DataError
-from racer_jax.serving.monitor import RISK_RATIOS, ExchangeabilityMonitor, RiskMonitor, bets, reserve
+from racer_jax.serving.monitor import (
+    RISK_RATIOS,
+    ExchangeabilityMonitor,
+    RiskMonitor,
+    bets,
+    reserve,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -39,12 +45,22 @@ def test_the_wealth_is_the_mixture_over_bets_and_starting_times():
 def test_false_alarms_stay_under_the_level(risk):
     config = monitoring.Config(streams=2000, length=1500, window=100, change=1)
     alarms, window = monitoring.first_alarms(
-        jax.random.key(1), risk, risk, 0, bets(0.1), 20.0, 15, num_streams=2000, length=1500, window=100
+        jax.random.key(1),
+        risk,
+        risk,
+        0,
+        bets(0.1),
+        20.0,
+        15,
+        num_streams=2000,
+        length=1500,
+        window=100,
     )
     share = (alarms < monitoring.NEVER).mean()
     assert share <= config.level + 4 * np.sqrt(0.05 * 0.95 / 2000)
     if risk == 0.1:
-        assert (window < monitoring.NEVER).mean() > 3 * config.level  # looking again and again is not a level-5% test
+        # looking again and again is not a level-5% test
+        assert (window < monitoring.NEVER).mean() > 3 * config.level
 
 
 @pytest.mark.slow
@@ -59,7 +75,9 @@ def test_ten_thousand_streams_of_ten_thousand():
 
 def test_the_simulation_is_the_monitor():
     words = jax.random.key(2)
-    alarms, _ = monitoring.first_alarms(words, 0.1, 0.3, 50, bets(0.1), 20.0, 40, num_streams=3, length=400, window=50)
+    alarms, _ = monitoring.first_alarms(
+        words, 0.1, 0.3, 50, bets(0.1), 20.0, 40, num_streams=3, length=400, window=50
+    )
     from racer_jax.montecarlo.subsets import threefry
 
     key = tuple(jax.random.key_data(words))
@@ -80,15 +98,20 @@ def test_a_higher_risk_is_seen_from_the_start_and_later():
 
 def test_exchangeability_alarms_on_a_drift_and_rarely_without():
     reference = RNG.random(500)
-    quiet = [ExchangeabilityMonitor.over(reference, seed=i).update(RNG.random(400)).alarm for i in range(40)]
-    assert sum(alarm is not None for alarm in quiet) <= 7  # level 5% of 40 is 2; more than 7 has a chance of 0.1%
+    quiet = [
+        ExchangeabilityMonitor.over(reference, seed=i).update(RNG.random(400)).alarm
+        for i in range(40)
+    ]
+    # level 5% of 40 is 2; more than 7 has a chance of 0.1%
+    assert sum(alarm is not None for alarm in quiet) <= 7
     drift = np.concatenate([RNG.random(300), 0.4 + 0.6 * RNG.random(600)])
     assert 300 < ExchangeabilityMonitor.over(reference).update(drift).alarm < 900
 
 
 def test_ties_do_not_break_exchangeability():
     alarms = [
-        ExchangeabilityMonitor((0.5,), seed=i).update((RNG.random(300) < 0.5).astype(float)).alarm for i in range(30)
+        ExchangeabilityMonitor((0.5,), seed=i).update((RNG.random(300) < 0.5).astype(float)).alarm
+        for i in range(30)
     ]
     assert sum(alarm is not None for alarm in alarms) <= 6
 
@@ -117,12 +140,30 @@ def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(start, stream, tmp_p
         ('{"kind": "risk", "format": 99}', "must be of format 1"),
         ('{"kind": "risk", "format": 1, "alpha": 2.0}', "alpha must be in (0, 1), got 2.0"),
         ('{"kind": "risk", "format": 1, "beta": 2.0}', "unexpected keyword"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1]}', "wealth must hold 5 finite numbers"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "misses": 3}', "misses must be between 0 and num = 0, got 3"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": "7"}', "num must be an integer, got '7' of type str"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "num": -1}', "num must be at least 0, got -1"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "alarm": 2}', "alarm must be None or at most num = 0, got 2"),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1, 1, 1, 1, NaN]}', "wealth must hold 5 finite"),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1]}',
+            "wealth must hold 5 finite numbers",
+        ),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "misses": 3}',
+            "misses must be between 0 and num = 0, got 3",
+        ),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "num": "7"}',
+            "num must be an integer, got '7' of type str",
+        ),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "num": -1}',
+            "num must be at least 0, got -1",
+        ),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "alarm": 2}',
+            "alarm must be None or at most num = 0, got 2",
+        ),
+        (
+            '{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1, 1, 1, 1, NaN]}',
+            "wealth must hold 5 finite",
+        ),
         ('{"kind": "risk", "format": 1, "alpha": 0.1}', "must carry the checksum of its content"),
     ],
 )
@@ -134,7 +175,11 @@ def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "monitor", [RiskMonitor(0.1).update([0, 1, 0]), ExchangeabilityMonitor.over(RNG.random(50), 8).update([0.5, 0.2])]
+    "monitor",
+    [
+        RiskMonitor(0.1).update([0, 1, 0]),
+        ExchangeabilityMonitor.over(RNG.random(50), 8).update([0.5, 0.2]),
+    ],
 )
 def test_a_damaged_state_is_refused_wherever_the_damage_is(monitor, tmp_path):
     path = tmp_path / "state.json"
@@ -156,16 +201,56 @@ def test_a_damaged_state_is_refused_wherever_the_damage_is(monitor, tmp_path):
     [
         (lambda: RiskMonitor(1.5), ValueError, "alpha must be in (0, 1), got 1.5"),
         (lambda: RiskMonitor(0.1, level=0), ValueError, "level must be in (0, 1), got 0"),
-        (lambda: RiskMonitor(0.1, level="a"), TypeError, "level must be a number in (0, 1), got 'a'"),
-        (lambda: RiskMonitor(0.1).update([0, 2]), ValueError, "missed must be 0 or 1, got 2 at [1]"),
-        (lambda: ExchangeabilityMonitor((1.0, 1.0)), ValueError, "edges must be finite and increase"),
-        (lambda: ExchangeabilityMonitor((1.0,), counts=(1, 0)), ValueError, "counts must hold 2 numbers with sum 0"),
-        (lambda: ExchangeabilityMonitor((1.0,), counts=(0.5, -0.5)), TypeError, "counts must be an integer, got 0.5"),
-        (lambda: ExchangeabilityMonitor((1.0,), seed=-1), ValueError, "seed must be at least 0, got -1"),
-        (lambda: ExchangeabilityMonitor((1.0,)).update([np.nan]), ValueError, "numbers must be finite, got nan at [0]"),
-        (lambda: ExchangeabilityMonitor.over([1.0, 1.0]), ValueError, "at least two different finite numbers"),
-        (lambda: ExchangeabilityMonitor.over([1.0, 2.0], 1), ValueError, "num_bins must be at least 2, got 1"),
-        (lambda: RiskMonitor.load("/nowhere/state.json"), DataError, "cannot be read: No such file"),
+        (
+            lambda: RiskMonitor(0.1, level="a"),
+            TypeError,
+            "level must be a number in (0, 1), got 'a'",
+        ),
+        (
+            lambda: RiskMonitor(0.1).update([0, 2]),
+            ValueError,
+            "missed must be 0 or 1, got 2 at [1]",
+        ),
+        (
+            lambda: ExchangeabilityMonitor((1.0, 1.0)),
+            ValueError,
+            "edges must be finite and increase",
+        ),
+        (
+            lambda: ExchangeabilityMonitor((1.0,), counts=(1, 0)),
+            ValueError,
+            "counts must hold 2 numbers with sum 0",
+        ),
+        (
+            lambda: ExchangeabilityMonitor((1.0,), counts=(0.5, -0.5)),
+            TypeError,
+            "counts must be an integer, got 0.5",
+        ),
+        (
+            lambda: ExchangeabilityMonitor((1.0,), seed=-1),
+            ValueError,
+            "seed must be at least 0, got -1",
+        ),
+        (
+            lambda: ExchangeabilityMonitor((1.0,)).update([np.nan]),
+            ValueError,
+            "numbers must be finite, got nan at [0]",
+        ),
+        (
+            lambda: ExchangeabilityMonitor.over([1.0, 1.0]),
+            ValueError,
+            "at least two different finite numbers",
+        ),
+        (
+            lambda: ExchangeabilityMonitor.over([1.0, 2.0], 1),
+            ValueError,
+            "num_bins must be at least 2, got 1",
+        ),
+        (
+            lambda: RiskMonitor.load("/nowhere/state.json"),
+            DataError,
+            "cannot be read: No such file",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):
@@ -174,7 +259,18 @@ def test_bad_input_is_named(call, error, message):
 
 
 def test_the_experiment_writes_what_it_prints(tmp_path, capsys):
-    arguments = ["--streams", "200", "--length", "300", "--window", "50", "--change", "100", "--output", str(tmp_path)]
+    arguments = [
+        "--streams",
+        "200",
+        "--length",
+        "300",
+        "--window",
+        "50",
+        "--change",
+        "100",
+        "--output",
+        str(tmp_path),
+    ]
     assert monitoring.main(arguments) == 0
     assert "PASS" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 6

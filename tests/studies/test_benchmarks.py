@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from racer_jax.data import RoutingTable, load, save
-from racer_jax.studies.benchmarks import ROUTERBENCH_POOLS, StudyConfig, model_pools, run_key, study, subpool
+from racer_jax.studies.benchmarks import (
+    ROUTERBENCH_POOLS,
+    StudyConfig,
+    model_pools,
+    run_key,
+    study,
+    subpool,
+)
 from racer_jax.studies.scored_pools import unseen_questions
 
 MODELS = ("a", "b", "c", "d")
@@ -66,13 +73,18 @@ def test_the_training_questions_change_with_every_repeat_and_with_nothing_else(p
     assert first.train.ids != second.train.ids
     assert first.train.ids == again.train.ids
     np.testing.assert_array_equal(first.scores["knn"], again.scores["knn"])
-    assert study(StudyConfig(data=path, routers="knn", neighbors=5, seed=1))[0].train.ids != again.train.ids
+    assert (
+        study(StudyConfig(data=path, routers="knn", neighbors=5, seed=1))[0].train.ids
+        != again.train.ids
+    )
 
 
 def test_scores_are_kept_and_not_fitted_again(path, tmp_path, monkeypatch):
     config = StudyConfig(data=path, routers="knn", neighbors=5, cache=tmp_path / "cache")
     fresh = study(config)
-    monkeypatch.setattr("racer_jax.studies.benchmarks._fitted", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(
+        "racer_jax.studies.benchmarks._fitted", lambda *_: pytest.fail("fitted again")
+    )
     for one, other in zip(fresh, study(config), strict=True):
         np.testing.assert_array_equal(one.scores["knn"], other.scores["knn"])
     monkeypatch.undo()
@@ -101,7 +113,9 @@ def test_pools_of_models():
         "no d": ("a", "b", "c"),
         "pair": ("a", "b"),
     }
-    eleven = list(dict.fromkeys(["mistral", *(m for out in ROUTERBENCH_POOLS.values() for m in out)]))
+    eleven = list(
+        dict.fromkeys(["mistral", *(m for out in ROUTERBENCH_POOLS.values() for m in out)])
+    )
     pools = model_pools(eleven, None)
     assert set(pools) == {"all", *ROUTERBENCH_POOLS}
     assert set(pools["7 least accurate"]) == {"mistral", "claude-v2"}
@@ -114,7 +128,9 @@ def test_the_pools_of_routerbench_are_what_their_names_say(data_dir):
     pools = model_pools(table.models, None)
     accuracy = dict(zip(table.models, table.correct.mean(axis=0), strict=True))
     silent = dict(zip(table.models, np.equal(table.answers, None).mean(axis=0), strict=True))
-    assert pools["7 least accurate"] == tuple(m for m in table.models if m in sorted(accuracy, key=accuracy.get)[:7])
+    assert pools["7 least accurate"] == tuple(
+        m for m in table.models if m in sorted(accuracy, key=accuracy.get)[:7]
+    )
     weak = pools["7 weak that answer"]
     assert weak == tuple(m for m in table.models if accuracy[m] < 0.9 and silent[m] < 0.01)
     assert silent["claude-v2"] > 1 / 3
@@ -133,7 +149,9 @@ def test_the_prior_is_the_accuracy_on_the_training_questions_of_all_benchmarks(p
     benchmarks = study(StudyConfig(data=path, routers="prior"))
     expected = np.concatenate([b.train.correct for b in benchmarks]).mean(axis=0)
     for benchmark in benchmarks:
-        np.testing.assert_allclose(benchmark.scores["prior"], np.broadcast_to(expected, benchmark.test.correct.shape))
+        np.testing.assert_allclose(
+            benchmark.scores["prior"], np.broadcast_to(expected, benchmark.test.correct.shape)
+        )
         assert len(np.unique(benchmark.scores["prior"], axis=0)) == 1
 
 
@@ -182,4 +200,6 @@ def test_keys_of_data_and_of_the_experiment_differ():
     import jax
 
     own = run_key(StudyConfig(seed=3))
-    assert not any((jax.random.key_data(own) == jax.random.key_data(jax.random.key(s))).all() for s in range(8))
+    assert not any(
+        (jax.random.key_data(own) == jax.random.key_data(jax.random.key(s))).all() for s in range(8)
+    )

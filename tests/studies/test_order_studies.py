@@ -67,7 +67,9 @@ def test_both_sides_of_a_split_hold_a_query(share, num, expected):
 
 def test_the_training_table_must_hold_the_pool():
     assert for_pool(table(), ["z", "x"]).correct.tolist() == table().correct[:, [2, 0]].tolist()
-    with pytest.raises(ValueError, match="must hold every model of the pool, 'a', 'b' are not among"):
+    with pytest.raises(
+        ValueError, match="must hold every model of the pool, 'a', 'b' are not among"
+    ):
         for_pool(table(), ["x", "a", "b"])
 
 
@@ -75,6 +77,7 @@ def test_a_group_seen_only_at_test_time_is_named():
     train, test = table(group=["a"] * 60), table(group=["a", "b"] * 30)
     x, z = hashed_embeddings(jax.random.key(0), train, test)
     with pytest.raises(
-        ValueError, match=r"groups must be among those of the training rows, \('a',\), got 'b' at \[1\]"
+        ValueError,
+        match=r"groups must be among those of the training rows, \('a',\), got 'b' at \[1\]",
     ):
         orders(x, train, z, test, neighbors=5, blend=0.3)["static"]("free")

@@ -6,7 +6,12 @@ import pytest
 
 from racer_jax.data import DataError, RoutingTable
 from racer_jax.data.synthetic import MODELS
-from racer_jax.studies.scored_pools import matrix_pools, routerdc_pools, simulated_pools, unseen_questions
+from racer_jax.studies.scored_pools import (
+    matrix_pools,
+    routerdc_pools,
+    simulated_pools,
+    unseen_questions,
+)
 
 SCORES = np.random.default_rng(0).random((20, 3))
 CORRECT = (SCORES > 0.5).astype(int)
@@ -56,7 +61,10 @@ def test_groups_are_pools_and_repeated_questions_are_left_out(tmp_path):
     ("arrays", "message"),
     [
         ({"scores": SCORES}, "field 'correct'"),
-        ({"scores": SCORES, "correct": CORRECT[:3]}, "field 'scores': must have the shape of correct, (3, 3)"),
+        (
+            {"scores": SCORES, "correct": CORRECT[:3]},
+            "field 'scores': must have the shape of correct, (3, 3)",
+        ),
         ({"scores": SCORES + 1, "correct": CORRECT}, "row 1, field 'scores': must be in [0, 1]"),
         ({"scores": SCORES, "correct": CORRECT + 1}, "field 'correct': must be 0 or 1, got 2"),
     ],

@@ -36,7 +36,9 @@ def made(tmp_path_factory):
     """A study of one benchmark, two repeats, one router."""
     path = tmp_path_factory.mktemp("votes") / "table.npz"
     save(table(150, groups=("maths",)), path)
-    config = VoteConfig(data=path, routers="knn", neighbors=10, splits=SPLITS, repeats=2, alphas="0.05,0.2,0.4")
+    config = VoteConfig(
+        data=path, routers="knn", neighbors=10, splits=SPLITS, repeats=2, alphas="0.05,0.2,0.4"
+    )
     benchmarks = study(config)
     steps = []
     votes = vote_study(jax.random.key(2), benchmarks, config, steps.append)
@@ -54,7 +56,13 @@ def parts_and_keys(made, repeat):
     pool = pool_steps(nonconformity, benchmark.test.correct, ties)
     calibration, validation = benchmark.part_sizes
     by_query = pool._replace(order=np.arange(len(benchmark.test), dtype=np.int32))
-    part = split_parts(split_key, jnp.arange(SPLITS), by_query, num_calibration=calibration, num_validation=validation)
+    part = split_parts(
+        split_key,
+        jnp.arange(SPLITS),
+        by_query,
+        num_calibration=calibration,
+        num_validation=validation,
+    )
     return part, ties, nonconformity, pool
 
 
@@ -62,20 +70,37 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
     _, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
         part, _, _, _ = parts_and_keys(made, repeat)
-        correct, scores, rows = benchmark.test.correct, benchmark.scores["knn"], slice(repeat * SPLITS, None)
+        correct, scores, rows = (
+            benchmark.test.correct,
+            benchmark.scores["knn"],
+            slice(repeat * SPLITS, None),
+        )
         codes = answer_codes(benchmark.test.answers)
         for s in range(SPLITS):
             test = np.flatnonzero(part[s] == 2)
             for m, model in enumerate(MODELS):
                 way = votes.ways[single_name(model)]
                 assert way.accuracy[rows][s] == pytest.approx(correct[test, m].mean())
-                assert way.cost[rows][s] == pytest.approx(benchmark.test.cost[test, m].mean(), rel=1e-5)
+                assert way.cost[rows][s] == pytest.approx(
+                    benchmark.test.cost[test, m].mean(), rel=1e-5
+                )
             picked = correct[part[s] == 1].mean(axis=0).argmax()
-            assert votes.ways[PICKED_SINGLE].accuracy[rows][s] == pytest.approx(correct[test, picked].mean())
-            assert votes.ways[ORACLE].accuracy[rows][s] == pytest.approx(correct[test].any(axis=1).mean())
-            voted = [reference.vote([0, 1, 2, 3], codes[i].tolist(), scores[i].astype(float).tolist()) for i in test]
-            right = [bool((correct[i] & (codes[i] == v)).any()) for i, v in zip(test, voted, strict=True)]
-            assert votes.ways[full_name("KNNR", False)].accuracy[rows][s] == pytest.approx(np.mean(right))
+            assert votes.ways[PICKED_SINGLE].accuracy[rows][s] == pytest.approx(
+                correct[test, picked].mean()
+            )
+            assert votes.ways[ORACLE].accuracy[rows][s] == pytest.approx(
+                correct[test].any(axis=1).mean()
+            )
+            voted = [
+                reference.vote([0, 1, 2, 3], codes[i].tolist(), scores[i].astype(float).tolist())
+                for i in test
+            ]
+            right = [
+                bool((correct[i] & (codes[i] == v)).any()) for i, v in zip(test, voted, strict=True)
+            ]
+            assert votes.ways[full_name("KNNR", False)].accuracy[rows][s] == pytest.approx(
+                np.mean(right)
+            )
     assert votes.ways[full_name("KNNR")].calls == pytest.approx(4)
     assert votes.ways[top_name("KNNR", 2)].calls == pytest.approx(2)
     assert votes.ways[STATIC_TOP].calls == pytest.approx(3)
@@ -87,7 +112,9 @@ def test_racer_is_what_each_split_selects(made):
     for repeat, benchmark in enumerate(benchmarks):
         part, ties, nonconformity, pool = parts_and_keys(made, repeat)
         codes = answer_codes(benchmark.test.answers)
-        own = vote_tables(nonconformity, codes, benchmark.scores["knn"], benchmark.test.correct, ties)
+        own = vote_tables(
+            nonconformity, codes, benchmark.scores["knn"], benchmark.test.correct, ties
+        )
         choice = select(part, pool, own.right, alpha=config.alphas.split(","))
         rows = slice(repeat * SPLITS, (repeat + 1) * SPLITS)
         way = votes.ways["KNNR + RACER-G"]
@@ -95,7 +122,9 @@ def test_racer_is_what_each_split_selects(made):
         np.testing.assert_allclose(way.calls[rows], choice.mean(choice.num_called), rtol=1e-6)
         full = votes.ways[full_name("KNNR")]
         np.testing.assert_allclose(full.accuracy[rows], choice.full_accuracy(own.right), rtol=1e-6)
-        pooled = select(part, pool, own.right, alpha=config.alphas.split(","), tolerance=0, pooled_vote=True)
+        pooled = select(
+            part, pool, own.right, alpha=config.alphas.split(","), tolerance=0, pooled_vote=True
+        )
         way = votes.ways["KNNR + RACER-G, best on validation, pooled vote"]
         np.testing.assert_allclose(way.accuracy[rows], pooled.accuracy(own.right), rtol=1e-6)
         full = votes.ways[pooled_name("KNNR")]
@@ -111,10 +140,18 @@ def test_queries_of_all_repeats_are_matched_by_name(made):
     _, benchmarks, votes = made
     way = votes.ways[single_name("b")]
     names = list(dict.fromkeys(name for benchmark in benchmarks for name in benchmark.test.ids))
-    truth = dict(zip(table(150, groups=("maths",)).ids, table(150, groups=("maths",)).correct[:, 1], strict=True))
+    truth = dict(
+        zip(
+            table(150, groups=("maths",)).ids,
+            table(150, groups=("maths",)).correct[:, 1],
+            strict=True,
+        )
+    )
     seen = ~np.isnan(way.by_query)
     assert seen.sum() == votes.num_queries
-    assert [bool(truth[name]) for name in np.array(names)[seen]] == (way.by_query[seen] == 1).tolist()
+    assert [bool(truth[name]) for name in np.array(names)[seen]] == (
+        way.by_query[seen] == 1
+    ).tolist()
 
 
 def test_bounds_and_shares_are_in_order(made):
@@ -129,7 +166,9 @@ def test_bounds_and_shares_are_in_order(made):
         chance = votes.ways[f"{label}: random sets of the same sizes, majority"]
         np.testing.assert_allclose(chance.calls, chosen.calls)
         assert votes.choices[label].sum() == pytest.approx(1)
-        calls = [votes.ways[racer_name("KNNR", score, alpha)].calls.mean() for alpha in votes.alphas]
+        calls = [
+            votes.ways[racer_name("KNNR", score, alpha)].calls.mean() for alpha in votes.alphas
+        ]
         assert calls == sorted(calls, reverse=True)
     best = max((votes.ways[single_name(model)] for model in MODELS), key=lambda way: way.mean)
     assert votes.ways[BEST_SINGLE].mean == best.mean
@@ -165,7 +204,10 @@ def test_a_difference_is_paired_by_split_and_by_question():
 
 
 def test_savings():
-    full, half = measured([0.5], [1], calls=8), measured([0.5], [1], calls=2, cost=np.array([0.002]))
+    full, half = (
+        measured([0.5], [1], calls=8),
+        measured([0.5], [1], calls=2, cost=np.array([0.002])),
+    )
     assert saved(half, full) == pytest.approx(0.75)
     assert dollars(half) == pytest.approx(2)
     assert dollars(full) is None

@@ -10,8 +10,8 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
 
 Missing = Literal["error", "drop", "keep"]
-# A table may have this many cells for each result read, beyond the first million; a sparser list is a mistake, and its
-# matrix would not fit in memory.
+# A table may have this many cells for each result read, beyond the first million; a sparser list is
+# a mistake, and its matrix would not fit in memory.
 _MAX_SPARSITY = 20
 
 
@@ -63,12 +63,14 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
       The grid.
 
     Raises:
-      DataError: If there are so few results for so many queries and models that something else is wrong.
+      DataError: If there are so few results for so many queries and models that something else is
+        wrong.
     """
     cells, most = shape[0] * shape[1], 1_000_000 + _MAX_SPARSITY * len(queries)
     if cells > most:
         raise DataError(
-            f"must hold most of the pairs, got {len(queries)} results for {shape[0]} queries x {shape[1]} models",
+            f"must hold most of the pairs, got {len(queries)} results for {shape[0]} queries x "
+            f"{shape[1]} models",
             path=path,
         )
     return Grid(queries * shape[1] + models, shape)
@@ -87,7 +89,8 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
 
     Args:
       table: As read.
-      missing: `error` refuses them, `drop` leaves out their queries and says so in a note, `keep` keeps them marked.
+      missing: `error` refuses them, `drop` leaves out their queries and says so in a note, `keep`
+        keeps them marked.
       path: For the error.
 
     Returns:
@@ -109,7 +112,9 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
         return table
     whole = table.complete()
     if not len(whole):
-        raise DataError(f"must hold a result of every model for at least one query, {report}", path=path)
+        raise DataError(
+            f"must hold a result of every model for at least one query, {report}", path=path
+        )
     return whole
 
 
@@ -118,7 +123,9 @@ def missing_report(table: RoutingTable) -> str:
     if table.missing is None:
         return "nothing is missing"
     holes = table.missing.sum(axis=0)
-    models = ", ".join(f"{table.models[j]} {holes[j]}" for j in np.argsort(-holes, kind="stable")[:5] if holes[j])
+    models = ", ".join(
+        f"{table.models[j]} {holes[j]}" for j in np.argsort(-holes, kind="stable")[:5] if holes[j]
+    )
     i, j = (int(k) for k in np.argwhere(table.missing)[0])
     return (
         f"{int(holes.sum())} of {table.missing.size} are missing ({models}), "

@@ -33,11 +33,15 @@ def parse(text: str, path: Path, *, row: int | None = None, line: int | None = N
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = error.lineno if line is None else line
-        raise DataError(f"must be JSON: {error.msg} at column {error.colno}", path=path, row=row, line=where) from None
+        raise DataError(
+            f"must be JSON: {error.msg} at column {error.colno}", path=path, row=row, line=where
+        ) from None
     except RecursionError:
         raise DataError("must be JSON nested less deeply", path=path, row=row, line=line) from None
     except ValueError as error:  # an integer of more digits than Python converts
-        raise DataError(f"must be JSON with numbers of a sane length: {error}", path=path, row=row, line=line) from None
+        raise DataError(
+            f"must be JSON with numbers of a sane length: {error}", path=path, row=row, line=line
+        ) from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -69,19 +73,29 @@ def records(value: Any, path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def check_object(record: Any, path: Path, *, row: int, line: int | None = None, field: str | None = None) -> None:
+def check_object(
+    record: Any, path: Path, *, row: int, line: int | None = None, field: str | None = None
+) -> None:
     """Refuses what is not an object, and an object that names a key twice."""
     if not isinstance(record, dict):
-        raise DataError(f"must be an object, got {shown(record)}", path=path, row=row, line=line, field=field)
+        raise DataError(
+            f"must be an object, got {shown(record)}", path=path, row=row, line=line, field=field
+        )
     if isinstance(record, Repeated):
         name = record.key if field is None else f"{field}.{record.key}"
-        raise DataError("must be named once, got it twice", path=path, row=row, line=line, field=name)
+        raise DataError(
+            "must be named once, got it twice", path=path, row=row, line=line, field=name
+        )
 
 
-def check_text(value: Any, field: str, *, path: Path, row: int, line: int | None = None, empty: bool = True) -> None:
+def check_text(
+    value: Any, field: str, *, path: Path, row: int, line: int | None = None, empty: bool = True
+) -> None:
     """Refuses what is not a string, or one that UTF-8 cannot write: JSON can escape half of a character."""
     if not isinstance(value, str) or not (value or empty):
-        raise DataError(f"must be a text, got {shown(value)}", path=path, row=row, line=line, field=field)
+        raise DataError(
+            f"must be a text, got {shown(value)}", path=path, row=row, line=line, field=field
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:

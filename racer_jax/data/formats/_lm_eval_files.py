@@ -101,13 +101,21 @@ def _log(file: Path, reports: dict[str, dict[str, Any]], alone: bool) -> Log | N
         # The name of the model stands in the newest report even where that of this run is gone.
         report = reports.get(match["stamp"], {})
         newest = reports[max(reports)] if reports else {}
-        return Log(file, _model(report) or _model(newest) or file.parent.name, match["task"], match["stamp"], report)
+        return Log(
+            file,
+            _model(report) or _model(newest) or file.parent.name,
+            match["task"],
+            match["stamp"],
+            report,
+        )
     report = reports.get("", {})
     tasks = [name for name in _section(report, "results") if f"_{file.stem}".endswith(f"_{name}")]
     if tasks:
         return Log(file, _model(report) or file.parent.name, max(tasks, key=len), "", report)
     if alone:
-        return Log(file, _model(report) or file.parent.name, file.stem.removeprefix("samples_"), "", {})
+        return Log(
+            file, _model(report) or file.parent.name, file.stem.removeprefix("samples_"), "", {}
+        )
     return None
 
 
@@ -118,7 +126,9 @@ def _model(report: dict[str, Any]) -> str | None:
         return name
     arguments = _section(report, "config").get("model_args")
     if isinstance(arguments, dict):
-        found = [arguments.get(key) for key in ("peft", "delta", "pretrained", "model", "path", "engine")]
+        found = [
+            arguments.get(key) for key in ("peft", "delta", "pretrained", "model", "path", "engine")
+        ]
         return next((name for name in found if isinstance(name, str) and name), None)
     match = _MODEL_ARGS.search(arguments) if isinstance(arguments, str) else None
     return match[1] if match else None
@@ -147,11 +157,14 @@ def filters_in_order(log: Log, metric: str) -> list[str]:
 def normaliser(log: Log, metric: str) -> Callable[[str], str]:
     """What the metric does to an answer before it compares, as the report tells; so equal answers are equal strings.
 
-    Where there is no report: numbers lose thousands separators, currency signs and a full stop at their end.
+    Where there is no report: numbers lose thousands separators, currency signs and a full stop at
+    their end.
     """
     config = _section(_section(log.results, "configs"), log.task)
     listed = config.get("metric_list")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    entries = (
+        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    )
     rule = next((entry for entry in entries if entry.get("metric") == metric), None)
     if rule is None:
         return lambda text: re.sub(r"[$,]|\.$", "", text) if _NUMBER.fullmatch(text) else text

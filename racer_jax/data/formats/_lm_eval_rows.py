@@ -62,9 +62,15 @@ def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
     except OverflowError:
         number = math.nan
     if not math.isfinite(number) or not (graded or number in (0, 1)):
-        hint = "a number" if graded else "0 or 1 (for a graded metric pass label_rule, such as 'score > 0.5')"
+        hint = (
+            "a number"
+            if graded
+            else "0 or 1 (for a graded metric pass label_rule, such as 'score > 0.5')"
+        )
         problem = f"must be {hint}, got {shown(value)}"
-        raise DataError(problem, path=log.path, row=sample.row, line=sample.line or None, field=metric)
+        raise DataError(
+            problem, path=log.path, row=sample.row, line=sample.line or None, field=metric
+        )
     return number
 
 
@@ -73,7 +79,9 @@ def answer_of(log: Log, sample: Sample, metric: str, value: float) -> tuple[str 
     responses = sample.record.get("filtered_resps")
     if not isinstance(responses, list) or not responses:
         problem = f"must be a list of responses, got {shown(responses)}; pass answers=False to leave answers out"
-        raise DataError(problem, path=log.path, row=sample.row, line=sample.line or None, field="filtered_resps")
+        raise DataError(
+            problem, path=log.path, row=sample.row, line=sample.line or None, field="filtered_resps"
+        )
     if all(isinstance(response, list) and len(response) == 2 for response in responses):
         return _most_likely(log, sample, metric, value, responses)
     while isinstance(responses, list) and len(responses) == 1:
@@ -105,14 +113,19 @@ def _most_likely(
         lengths = _choice_lengths(log, sample)
         if lengths is None or len(lengths) != len(likelihoods):
             raise DataError(
-                "must hold the text of each choice for acc_norm; pass answers=False to leave answers out",
+                "must hold the text of each choice for acc_norm; pass answers=False to leave "
+                "answers out",
                 field="arguments",
                 **where,
             )
         likelihoods = [number / length for number, length in zip(likelihoods, lengths, strict=True)]
     best = likelihoods.index(max(likelihoods))
     target = sample.record.get("target")
-    if metric in ("acc", "acc_norm") and str(target).isdecimal() and (best == int(str(target))) != (value == 1):
+    if (
+        metric in ("acc", "acc_norm")
+        and str(target).isdecimal()
+        and (best == int(str(target))) != (value == 1)
+    ):
         raise DataError(
             f"must agree with {metric}: choice {best} is the most likely, {target} is right, got {metric} {value:g}; "
             "pass answers=False to leave answers out",
@@ -138,14 +151,20 @@ def _arguments(record: dict[str, Any]) -> list[list[Any]]:
     requests = list(requests.values()) if isinstance(requests, dict) else requests
     if not isinstance(requests, list):
         return []
-    return [list(r.values()) if isinstance(r, dict) else r if isinstance(r, list) else [] for r in requests]
+    return [
+        list(r.values()) if isinstance(r, dict) else r if isinstance(r, list) else []
+        for r in requests
+    ]
 
 
 def text_of(record: dict[str, Any]) -> str:
     """The text of a question with its choices; the prompt where the document has no known field."""
     found = record.get("doc")
     doc: dict[str, Any] = found if isinstance(found, dict) else {}
-    question = next((doc[name] for name in _QUESTION_FIELDS if isinstance(doc.get(name), str) and doc[name]), None)
+    question = next(
+        (doc[name] for name in _QUESTION_FIELDS if isinstance(doc.get(name), str) and doc[name]),
+        None,
+    )
     if question is None:
         prompt = next((request[0] for request in _arguments(record) if request), "")
         return prompt if isinstance(prompt, str) else ""
@@ -158,5 +177,14 @@ def text_of(record: dict[str, Any]) -> str:
     if not isinstance(choices, list):
         return str(question)
     if not isinstance(labels, list) or len(labels) != len(choices):
-        labels = [chr(ord("A") + i) for i in range(len(choices))] if len(choices) <= 26 else range(1, len(choices) + 1)
-    return "\n".join([str(question), *(f"{label}. {choice}" for label, choice in zip(labels, choices, strict=True))])
+        labels = (
+            [chr(ord("A") + i) for i in range(len(choices))]
+            if len(choices) <= 26
+            else range(1, len(choices) + 1)
+        )
+    return "\n".join(
+        [
+            str(question),
+            *(f"{label}. {choice}" for label, choice in zip(labels, choices, strict=True)),
+        ]
+    )

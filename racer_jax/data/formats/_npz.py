@@ -52,24 +52,38 @@ class Archive:
           DataError: If it is absent, damaged, of another kind or shape, or larger than `MAX_BYTES`.
         """
         if name not in self:
-            raise DataError(f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name)
-        info = self._archive.getinfo(f"{name}.npy" if f"{name}.npy" in self._archive.namelist() else name)
+            raise DataError(
+                f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name
+            )
+        info = self._archive.getinfo(
+            f"{name}.npy" if f"{name}.npy" in self._archive.namelist() else name
+        )
         self._left -= info.file_size
         if self._left < 0:
-            raise DataError(f"must unpack to at most {MAX_BYTES >> 30} GiB", path=self.path, field=name)
+            raise DataError(
+                f"must unpack to at most {MAX_BYTES >> 30} GiB", path=self.path, field=name
+            )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError("must be stored or deflated, as NumPy writes it", path=self.path, field=name)
+            raise DataError(
+                "must be stored or deflated, as NumPy writes it", path=self.path, field=name
+            )
         with self._archive.open(info) as file:
             shape, fortran, dtype, header = _header(file)
             if dtype.kind not in kinds or dtype.hasobject:
                 raise DataError(
                     f"must hold {_kind_names(kinds)}, got dtype {dtype}"
-                    + ("; Python objects would have to be unpickled, which is never done" if dtype.hasobject else ""),
+                    + (
+                        "; Python objects would have to be unpickled, which is never done"
+                        if dtype.hasobject
+                        else ""
+                    ),
                     path=self.path,
                     field=name,
                 )
             if ndim is not None and len(shape) != ndim:
-                raise DataError(f"must have {ndim} dimensions, got shape {shape}", path=self.path, field=name)
+                raise DataError(
+                    f"must have {ndim} dimensions, got shape {shape}", path=self.path, field=name
+                )
             size = math.prod(shape) * dtype.itemsize
             if size != (held := info.file_size - header):
                 raise DataError(
@@ -98,14 +112,23 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
         dtype = np.dtype(descr)
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         raise ValueError("the header is damaged") from None
-    whole = isinstance(shape, tuple) and all(type(size) is int and 0 <= size < 1 << 48 for size in shape)
+    whole = isinstance(shape, tuple) and all(
+        type(size) is int and 0 <= size < 1 << 48 for size in shape
+    )
     if not (whole and isinstance(order, bool) and isinstance(descr, str)):
         raise ValueError("the header is damaged")
     return shape, order, dtype, 8 + width + length
 
 
 def _kind_names(kinds: str) -> str:
-    names = {"b": "booleans", "i": "integers", "u": "integers", "f": "floats", "U": "strings", "S": "strings"}
+    names = {
+        "b": "booleans",
+        "i": "integers",
+        "u": "integers",
+        "f": "floats",
+        "U": "strings",
+        "S": "strings",
+    }
     return " or ".join(dict.fromkeys(names[kind] for kind in kinds))
 
 
@@ -126,27 +149,47 @@ def open_npz(path: Path) -> Iterator[Archive]:
         raise
     except OSError as error:
         raise cannot_read(path, error) from None
-    # zlib.error and EOFError come from a damaged member, NotImplementedError and RuntimeError from exotic ones.
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    # zlib.error and EOFError come from a damaged member, NotImplementedError and RuntimeError from
+    # exotic ones.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"must be a whole .npz file: {error}", path=path) from None
 
 
 def packed_strings(values: list[str | None]) -> dict[str, np.ndarray]:
     """Strings and Nones as two arrays: their UTF-8 bytes in a row, and where each ends; -1 - end for None."""
     encoded = [b"" if value is None else value.encode() for value in values]
-    ends = np.cumsum([len(value) for value in encoded], dtype=np.int64) if values else np.zeros(0, np.int64)
+    ends = (
+        np.cumsum([len(value) for value in encoded], dtype=np.int64)
+        if values
+        else np.zeros(0, np.int64)
+    )
     absent = np.array([value is None for value in values], dtype=bool)
-    return {"bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), "ends": np.where(absent, -1 - ends, ends)}
+    return {
+        "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "ends": np.where(absent, -1 - ends, ends),
+    }
 
 
 def unpacked_strings(archive: Archive, name: str) -> list[str | None]:
     """The strings that `packed_strings` packed under `name.bytes` and `name.ends`."""
-    data, ends = archive.array(f"{name}.bytes", "u", 1).tobytes(), archive.array(f"{name}.ends", "i", 1)
+    data, ends = (
+        archive.array(f"{name}.bytes", "u", 1).tobytes(),
+        archive.array(f"{name}.ends", "i", 1),
+    )
     absent = ends < 0
     ends = np.where(absent, -1 - ends, ends)
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     if (ends < starts).any() or (len(ends) and ends[-1] != len(data)) or (not len(ends) and data):
-        raise DataError("must hold ends that fit the bytes", path=archive.path, field=f"{name}.ends")
+        raise DataError(
+            "must hold ends that fit the bytes", path=archive.path, field=f"{name}.ends"
+        )
     try:
         spans = zip(starts.tolist(), ends.tolist(), absent.tolist(), strict=True)
         return [None if none else data[start:end].decode() for start, end, none in spans]

@@ -14,9 +14,11 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 
-# One field may be this long; an unclosed quote then ends in an error, not in a field as long as the file.
+# One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
+# file.
 MAX_FIELD = 1 << 24
-# Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as fast again.
+# Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
+# fast again.
 CHUNK_ROWS = 1 << 12
 
 
@@ -33,10 +35,16 @@ def not_utf8(path: Path) -> DataError:
             except UnicodeDecodeError as error:
                 at = error.start - pending
                 line += block.count(b"\n", 0, max(at, 0))
-                hint = "; it looks like UTF-16" if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+                hint = (
+                    "; it looks like UTF-16"
+                    if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
+                    else ""
+                )
                 bad = error.object[error.start]
                 return DataError(
-                    f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}", path=path, line=line
+                    f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}",
+                    path=path,
+                    line=line,
                 )
             line, offset = line + block.count(b"\n"), offset + len(block)
             if not block:
@@ -51,16 +59,23 @@ def refuse_binary(path: Path) -> None:
     except OSError as error:
         raise cannot_read(path, error) from None
     recipe = f'python -c "import pandas; pandas.{{}}({str(path)!r}).to_csv({str(path.with_suffix(".csv"))!r})"'
-    if path.suffix in (".pkl", ".pickle") or (start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"):
+    if path.suffix in (".pkl", ".pickle") or (
+        start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
+    ):
         raise DataError(
-            "must not be a pickle, which can run any code when it is read; turn one that you trust into CSV with "
-            + recipe.format("read_pickle"),
+            "must not be a pickle, which can run any code when it is read; turn one that you "
+            "trust into CSV with " + recipe.format("read_pickle"),
             path=path,
         )
     if start[:4] == b"PAR1":
-        raise DataError("must be text, got Parquet; turn it into CSV with " + recipe.format("read_parquet"), path=path)
+        raise DataError(
+            "must be text, got Parquet; turn it into CSV with " + recipe.format("read_parquet"),
+            path=path,
+        )
     if start[:4] == b"PK\x03\x04":
-        raise DataError("must be text, got a zip archive; save a spreadsheet as CSV (UTF-8) first", path=path)
+        raise DataError(
+            "must be text, got a zip archive; save a spreadsheet as CSV (UTF-8) first", path=path
+        )
 
 
 def cannot_read(path: Path, error: OSError) -> DataError:
@@ -119,7 +134,8 @@ class CsvFile:
     Attributes:
       path: The file.
       header: The names of the columns.
-      preamble: The text after `marker` on the first line, None where the file does not begin with the marker.
+      preamble: The text after `marker` on the first line, None where the file does not begin with
+        the marker.
     """
 
     def __init__(self, path: Path, file: TextIO, delimiter: str, marker: str | None) -> None:
@@ -146,14 +162,17 @@ class CsvFile:
             for other, name in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
                 if other in header[0]:
                     raise DataError(
-                        f"must be separated by {self._delimiter!r}, the header has {name}; pass delimiter={other!r}",
+                        f"must be separated by {self._delimiter!r}, the header has {name}; pass "
+                        f"delimiter={other!r}",
                         path=self.path,
                         line=1,
                     )
         seen: set[str] = set()
         for name in header:
             if name in seen:
-                raise DataError("must be named once in the header, got it twice", path=self.path, field=name)
+                raise DataError(
+                    "must be named once in the header, got it twice", path=self.path, field=name
+                )
             seen.add(name)
         return header
 
@@ -161,7 +180,11 @@ class CsvFile:
         """Refuses a header that lacks one of the names."""
         for name in names:
             if name not in self.header:
-                raise DataError(f"must be a column, the header has {list(self.header)}", path=self.path, field=name)
+                raise DataError(
+                    f"must be a column, the header has {list(self.header)}",
+                    path=self.path,
+                    field=name,
+                )
 
     def chunks(self) -> Iterator[Chunk]:
         """The records, many at a time; every record has as many fields as the header."""
@@ -179,7 +202,10 @@ class CsvFile:
                 rows = [row for row in rows if row]  # blank lines are no records
                 odd = next((i for i, row in enumerate(rows) if len(row) != width), None)
                 if odd is not None:
-                    raise self.error(f"must have {width} fields like the header, got {len(rows[odd])}", first + odd)
+                    raise self.error(
+                        f"must have {width} fields like the header, got {len(rows[odd])}",
+                        first + odd,
+                    )
                 if not rows:
                     continue
             yield Chunk(first, dict(zip(self.header, zip(*rows, strict=True), strict=True)))
@@ -200,8 +226,9 @@ class CsvFile:
     def check_end(self, safe: Iterable[str]) -> None:
         """Refuses a file that ends in the middle of a line, where the cut could pass unnoticed.
 
-        A number or an answer that lost its last characters is still a number or an answer. Where the last column is one
-        of `safe`, a cut field is either refused by its own rule or means the same.
+        A number or an answer that lost its last characters is still a number or an answer. Where
+        the last column is one of `safe`, a cut field is either refused by its own rule or means the
+        same.
         """
         if self.header[-1] in set(safe):
             return
@@ -230,8 +257,8 @@ def open_csv(path: Path, delimiter: str = ",", marker: str | None = None) -> Ite
       The file, its header read.
     """
     refuse_binary(path)
-    # Strings by the million make no cycles, but the collector looks for some at every turn, and jax hangs a callback on
-    # it: half of the time of reading.
+    # Strings by the million make no cycles, but the collector looks for some at every turn, and jax
+    # hangs a callback on it: half of the time of reading.
     collecting = gc.isenabled()
     gc.disable()
     # The limit is the module's, for all readers of the process: put back when done.
@@ -264,7 +291,8 @@ def column_of_floats(
         i = next(i for i, text in enumerate(column) if text and not is_number(text))
         raise file.error(_numeric(low, high, column[i]), chunk.first_row + i, name) from None
     joined = "".join(column)
-    if not joined.isascii() or "_" in joined:  # float() also reads 1_000 and the digits of other scripts
+    # float() also reads 1_000 and the digits of other scripts
+    if not joined.isascii() or "_" in joined:
         i = next(i for i, text in enumerate(column) if not text.isascii() or "_" in text)
         raise file.error(_numeric(low, high, column[i]), chunk.first_row + i, name)
     empty = np.fromiter(map(len, column), np.int64, len(column)) == 0
@@ -278,7 +306,11 @@ def column_of_floats(
 
 
 def _numeric(low: float, high: float, text: str) -> str:
-    bounds = f" in [{low:g}, {high:g}]" if np.isfinite(high) else (f" of at least {low:g}" if np.isfinite(low) else "")
+    bounds = (
+        f" in [{low:g}, {high:g}]"
+        if np.isfinite(high)
+        else (f" of at least {low:g}" if np.isfinite(low) else "")
+    )
     return f"must be a number{bounds}, or empty where not known, got {text[:60]!r}"
 
 

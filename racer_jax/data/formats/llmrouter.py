@@ -1,7 +1,8 @@
 """LLMRouter's routing data: JSON lines, one for each (query, model).
 
-Fields: `task_name, query, ground_truth, metric, model_name, response, performance, token_num` and others that are not
-read (github.com/ulab-uiuc/LLMRouter). A list of the same objects in one JSON file is read as well.
+Fields: `task_name, query, ground_truth, metric, model_name, response, performance, token_num` and
+others that are not read (github.com/ulab-uiuc/LLMRouter). A list of the same objects in one JSON
+file is read as well.
 """
 
 import math
@@ -14,7 +15,15 @@ import numpy as np
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, built, check_missing, grid, object_matrix, repeated, settle_missing
+from racer_jax.data.formats._cells import (
+    Missing,
+    built,
+    check_missing,
+    grid,
+    object_matrix,
+    repeated,
+    settle_missing,
+)
 from racer_jax.data.formats._json import check_text, json_lines, shown
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
@@ -30,18 +39,22 @@ def read_llmrouter(
 ) -> RoutingTable:
     """Reads routing data of LLMRouter.
 
-    Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which tells two questions of
-    the same text apart.
+    Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which
+    tells two questions of the same text apart.
 
     Args:
       path: The file.
-      label_rule: When given, makes the labels from graded performances; when None these must be 0 or 1.
+      label_rule: When given, makes the labels from graded performances; when None these must be 0
+        or 1.
       key: A typed PRNG key, for the rule `one attempt` alone.
-      answer: Finds the answer in a response (see `racer_jax.data.answers`); by default the whole text.
-      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or `keep` them.
+      answer: Finds the answer in a response (see `racer_jax.data.answers`); by default the whole
+        text.
+      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or
+        `keep` them.
 
     Returns:
-      The table; `group` is `task_name`, and a query's id is `<task>/<number in order of appearance>`.
+      The table; `group` is `task_name`, and a query's id is
+      `<task>/<number in order of appearance>`.
 
     Raises:
       DataError: If the file is not what it should be; it names file, row and field.
@@ -74,14 +87,20 @@ def read_llmrouter(
         if record.get("token_num") is not None:
             tokens, has_tokens = _number(record["token_num"], "token_num", where), True
             if tokens < 0 or tokens % 1:
-                raise DataError(f"must be a whole number of at least 0, got {tokens:g}", field="token_num", **where)
+                raise DataError(
+                    f"must be a whole number of at least 0, got {tokens:g}",
+                    field="token_num",
+                    **where,
+                )
         response = record.get("response")
         if response is not None:
             check_text(response, "response", **where)
         has_answers |= response is not None
         answers.append(answer(response) or None if response is not None else None)
         number = queries.setdefault(identity, len(queries))
-        rows.append((number, models.setdefault(record["model_name"], len(models)), performance, tokens))
+        rows.append(
+            (number, models.setdefault(record["model_name"], len(models)), performance, tokens)
+        )
         lines.append((row, line))
     if not rows:
         raise DataError("must hold at least one record", path=path)
@@ -95,7 +114,9 @@ def read_llmrouter(
     place = grid(query, model, (len(queries), len(names)), path)
     scores = place.fill(results[:, 2], np.nan)
     absent = np.isnan(scores)
-    correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    correct = (
+        scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    )
     table = built(
         path,
         ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],

@@ -1,8 +1,9 @@
 """The output of lm-evaluation-harness with `--log_samples`: a folder for each model, a file of samples for each task.
 
-`<out>/<model>/samples_<task>_<timestamp>.jsonl` beside `results_<timestamp>.json`, which alone holds the name of the
-model. Up to version 0.4.2 a file of samples is one indented JSON list, without hashes and without the names of filters.
-Models are joined by (task, doc_id, doc_hash), never by order.
+`<out>/<model>/samples_<task>_<timestamp>.jsonl` beside `results_<timestamp>.json`, which alone
+holds the name of the model. Up to version 0.4.2 a file of samples is one indented JSON list,
+without hashes and without the names of filters. Models are joined by (task, doc_id, doc_hash),
+never by order.
 """
 
 import math
@@ -16,10 +17,24 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, built, check_missing, grid, object_matrix, settle_missing
+from racer_jax.data.formats._cells import (
+    Missing,
+    built,
+    check_missing,
+    grid,
+    object_matrix,
+    settle_missing,
+)
 from racer_jax.data.formats._json import check_text
 from racer_jax.data.formats._lm_eval_files import Log, filters_in_order, find_logs, reported
-from racer_jax.data.formats._lm_eval_rows import Query, Sample, answer_of, metric_value, read_samples, text_of
+from racer_jax.data.formats._lm_eval_rows import (
+    Query,
+    Sample,
+    answer_of,
+    metric_value,
+    read_samples,
+    text_of,
+)
 from racer_jax.data.labels import LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -54,24 +69,29 @@ def read_lm_eval(
 ) -> RoutingTable:
     """Reads logs of lm-evaluation-harness.
 
-    The answer to a multiple-choice question is the letter of the most likely choice (A for the first, whatever its
-    label in the document); with the metric `acc_norm`, of the most likely per character. The answer to an open question
-    is what the filter found, without what the metric ignores (`87.` is `87`); `[invalid]` is no answer.
+    The answer to a multiple-choice question is the letter of the most likely choice (A for the
+    first, whatever its label in the document); with the metric `acc_norm`, of the most likely per
+    character. The answer to an open question is what the filter found, without what the metric
+    ignores (`87.` is `87`); `[invalid]` is no answer.
 
     Args:
       path: The output folder of several models, of one, or one file of samples.
       tasks: Patterns of the tasks to read, such as `mmlu_*`; all when None.
-      metric: The metric that says right or wrong, or one by pattern of the task; when None `acc`, else `exact_match`,
-        else the only metric there is.
-      filter: The filter of tasks that have several, or one by pattern of the task (gsm8k: `strict-match` or
-        `flexible-extract`). It has no default: the filters answer different questions.
-      groups: Pattern of the task -> group, such as `{"mmlu_*": "mmlu"}`; a task is a group of its own when none fits.
-      label_rule: When given, makes the labels from a graded metric; when None the metric must be 0 or 1.
+      metric: The metric that says right or wrong, or one by pattern of the task; when None `acc`,
+        else `exact_match`, else the only metric there is.
+      filter: The filter of tasks that have several, or one by pattern of the task (gsm8k:
+        `strict-match` or `flexible-extract`). It has no default: the filters answer different
+        questions.
+      groups: Pattern of the task -> group, such as `{"mmlu_*": "mmlu"}`; a task is a group of its
+        own when none fits.
+      label_rule: When given, makes the labels from a graded metric; when None the metric must be 0
+        or 1.
       key: A typed PRNG key, for the rule `one attempt` alone.
       answers: Whether to read answers.
-      check_results: Whether to compare the number of questions and the mean of the metric with what the harness
-        reported in `results_<timestamp>.json`.
-      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or `keep` them.
+      check_results: Whether to compare the number of questions and the mean of the metric with what
+        the harness reported in `results_<timestamp>.json`.
+      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or
+        `keep` them.
 
     Returns:
       The table, models in order of their names; a query's id is `<task>/<doc_id>`.
@@ -104,10 +124,16 @@ def read_lm_eval(
                 problem = f"must be read by the metric and filter of the other models, {other}, got {choice}"
                 raise DataError(problem, path=log.path)
             value = metric_value(log, sample, choice.metric, graded=rule is not None)
-            answer, read = answer_of(log, sample, choice.metric, value) if answers else (None, False)
+            answer, read = (
+                answer_of(log, sample, choice.metric, value) if answers else (None, False)
+            )
             if answers and not read:
                 unread.add(log.task)
-            where: dict[str, Any] = {"path": log.path, "row": sample.row, "line": sample.line or None}
+            where: dict[str, Any] = {
+                "path": log.path,
+                "row": sample.row,
+                "line": sample.line or None,
+            }
             if sample.query not in texts:
                 check_text(text := text_of(sample.record), "doc", **where)
                 texts[sample.query] = text
@@ -125,9 +151,13 @@ def read_lm_eval(
     place = grid(rows, columns, (len(order), len(models)), path)
     scores = place.fill(np.array([value for _, _, value in results]), np.nan)
     absent = np.isnan(scores)
-    correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    correct = (
+        scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    )
     if unread:
-        notes.append(f"answers were left out: those of {', '.join(sorted(unread))} could not be read")
+        notes.append(
+            f"answers were left out: those of {', '.join(sorted(unread))} could not be read"
+        )
     names = [_group(query.task, groups) for query in order]
     table = built(
         path,
@@ -160,14 +190,20 @@ def _chosen(
         problem = f"must be one filter, got {' and '.join(filters)}; pass filter=, such as filter={filters[0]!r}"
         raise DataError(problem, path=log.path, field="filter")
     elif wanted not in filters:
-        raise DataError(f"must hold filter {wanted!r}, got {' and '.join(filters)}", path=log.path, field="filter")
+        raise DataError(
+            f"must hold filter {wanted!r}, got {' and '.join(filters)}",
+            path=log.path,
+            field="filter",
+        )
     seen: dict[int, int] = {}
     for sample in samples:
         if sample.filter != wanted:
             continue
         if (first := seen.setdefault(sample.query.doc_id, sample.row)) != sample.row:
             problem = f"must be given once for each filter, got {sample.query.doc_id} in row {first} already"
-            raise DataError(problem, path=log.path, row=sample.row, line=sample.line or None, field="doc_id")
+            raise DataError(
+                problem, path=log.path, row=sample.row, line=sample.line or None, field="doc_id"
+            )
         yield sample, _Choice(chosen_metric, wanted)
 
 
@@ -184,13 +220,18 @@ def _named_filters(log: Log, samples: list[Sample], metric: str) -> list[Sample]
     names = filters_in_order(log, metric)
     if len(names) != count:
         names = ["none"] if count == 1 else [str(number) for number in range(1, count + 1)]
-    return [sample._replace(filter=names[number]) for sample, number in zip(samples, numbers, strict=True)]
+    return [
+        sample._replace(filter=names[number])
+        for sample, number in zip(samples, numbers, strict=True)
+    ]
 
 
 def _for_task(option: str | Mapping[str, str] | None, task: str) -> str | None:
     """An option's value for a task: the same for all, or that of the first pattern that fits."""
     if isinstance(option, Mapping):
-        return next((value for pattern, value in option.items() if fnmatchcase(task, pattern)), None)
+        return next(
+            (value for pattern, value in option.items() if fnmatchcase(task, pattern)), None
+        )
     return option
 
 
@@ -203,7 +244,9 @@ def _metric(log: Log, samples: list[Sample], wanted: str | None) -> str:
     first = samples[0].record
     listed = first.get("metrics")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    names = names or [name for name in first if name not in _PLAIN and isinstance(first[name], int | float)]
+    names = names or [
+        name for name in first if name not in _PLAIN and isinstance(first[name], int | float)
+    ]
     if wanted is not None:
         return wanted  # a row without it says so
     preferred = [name for name in _PREFERRED if name in names]
@@ -220,10 +263,14 @@ def _check_results(log: Log, choice: _Choice, values: list[float]) -> None:
     asked, found = reported(log, choice.metric, choice.filter)
     hint = "pass check_results=False if the log was shortened on purpose"
     if asked is not None and asked != len(values):
-        raise DataError(f"must hold the {asked} questions of the run, got {len(values)}; {hint}", path=log.path)
+        raise DataError(
+            f"must hold the {asked} questions of the run, got {len(values)}; {hint}", path=log.path
+        )
     mean = math.fsum(values) / len(values)
     if found is not None and not math.isclose(mean, found, rel_tol=1e-9, abs_tol=1e-9):
-        problem = f"must have the mean {found:.6g} that the harness reported, got {mean:.6g}; {hint}"
+        problem = (
+            f"must have the mean {found:.6g} that the harness reported, got {mean:.6g}; {hint}"
+        )
         raise DataError(problem, path=log.path, field=choice.metric)
 
 
@@ -231,7 +278,8 @@ def _ids(order: list[Query]) -> list[str]:
     """`<task>/<doc_id>`, and a part of the hash where one number stands for several documents."""
     changed = _several(order)
     return [
-        f"{query.task}/{query.doc_id}" + (f"#{query.doc_hash}" if (query.task, query.doc_id) in changed else "")
+        f"{query.task}/{query.doc_id}"
+        + (f"#{query.doc_hash}" if (query.task, query.doc_id) in changed else "")
         for query in order
     ]
 
@@ -247,18 +295,30 @@ def _changed(order: list[Query]) -> list[str]:
     if not changed:
         return []
     task, doc_id = changed[0]
-    return [f"{len(changed)} questions are not the same document for all models, such as doc_id {doc_id} of {task}"]
+    return [
+        f"{len(changed)} questions are not the same document for all models, such as doc_id "
+        f"{doc_id} of {task}"
+    ]
 
 
 def _rules(
-    order: list[Query], groups: list[str], choices: dict[str, _Choice], rule: LabelRule | None, path: Path
+    order: list[Query],
+    groups: list[str],
+    choices: dict[str, _Choice],
+    rule: LabelRule | None,
+    path: Path,
 ) -> dict[str, str]:
     """The label rule of each group: the metric, and the filter where there is a choice."""
     rules: dict[str, str] = {}
     for query, group in zip(order, groups, strict=True):
         choice = choices[query.task]
-        name = choice.metric if choice.filter in ("", "none") else f"{choice.metric}, {choice.filter}"
+        name = (
+            choice.metric if choice.filter in ("", "none") else f"{choice.metric}, {choice.filter}"
+        )
         name = f"{name} = 1" if rule is None else rule.name.replace("score", name)
         if rules.setdefault(group, name) != name:
-            raise DataError(f"group {group!r} must have one label rule, got {rules[group]!r} and {name!r}", path=path)
+            raise DataError(
+                f"group {group!r} must have one label rule, got {rules[group]!r} and {name!r}",
+                path=path,
+            )
     return rules

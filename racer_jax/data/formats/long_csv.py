@@ -1,8 +1,9 @@
 """A long CSV, one row for each (query, model): the format for your own data, and the one tables are exported to.
 
-Columns: `model`; `query_id`, `query` (the text) or both; `correct` (0/1, True/False) or `score` with a label rule; and,
-as far as they are known, `group`, `score`, `answer`, `cost` (dollars), `tokens`, `confidence_<scheme>`. Their order is
-free. An empty field means "not known"; an empty `answer` means that the model gave none.
+Columns: `model`; `query_id`, `query` (the text) or both; `correct` (0/1, True/False) or `score`
+with a label rule; and, as far as they are known, `group`, `score`, `answer`, `cost` (dollars),
+`tokens`, `confidence_<scheme>`. Their order is free. An empty field means "not known"; an empty
+`answer` means that the model gave none.
 """
 
 import csv
@@ -27,7 +28,14 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._json import parse
-from racer_jax.data.formats._text import Codes, CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
+from racer_jax.data.formats._text import (
+    Codes,
+    CsvFile,
+    column_of_floats,
+    column_of_labels,
+    ignored_columns,
+    open_csv,
+)
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -50,12 +58,12 @@ def read_long_csv(
 
     Args:
       path: The file, UTF-8, with a header.
-      label_rule: Makes the labels from the column `score`: `score > X`, `score >= X` or `one attempt`. When None they
-        are the column `correct`.
+      label_rule: Makes the labels from the column `score`: `score > X`, `score >= X` or
+        `one attempt`. When None they are the column `correct`.
       key: A typed PRNG key, for the rule `one attempt` alone.
-      missing: What to do with pairs that have no row, or an empty label: refuse them (`error`), leave out their
-        queries with a note (`drop`) or keep them marked (`keep`). When None they are refused, but empty labels are kept
-        in a file that this package exported.
+      missing: What to do with pairs that have no row, or an empty label: refuse them (`error`),
+        leave out their queries with a note (`drop`) or keep them marked (`keep`). When None they
+        are refused, but empty labels are kept in a file that this package exported.
       delimiter: What separates the fields.
 
     Returns:
@@ -72,7 +80,8 @@ def read_long_csv(
         about = _about(file)
         if rule is None and "correct" not in file.header and "score" in file.header:
             raise DataError(
-                "must be a column, or pass label_rule to make labels from the scores, such as 'score > 0.5'",
+                "must be a column, or pass label_rule to make labels from the scores, such as "
+                "'score > 0.5'",
                 path=path,
                 field="correct",
             )
@@ -86,7 +95,9 @@ def read_long_csv(
             raise DataError(problem, path=path)
         place, fields = _matrices(file, results)
         if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
-            raise DataError("must hold a row for every query and model, as it was exported", path=path)
+            raise DataError(
+                "must hold a row for every query and model, as it was exported", path=path
+            )
     if rule is None:
         labels = place.fill(results.columns["correct"], -1)
         fields |= {"correct": labels == 1, "missing": labels == -1, "label_rule": GIVEN}
@@ -96,9 +107,14 @@ def read_long_csv(
         fields |= {"correct": drawn & known, "missing": ~known, "label_rule": rule.name}
     fields["notes"] = results.notes
     if about is not None:
-        fields |= {"notes": [*about["notes"], *results.notes], "price": _prices(about["price"], path)}
+        fields |= {
+            "notes": [*about["notes"], *results.notes],
+            "price": _prices(about["price"], path),
+        }
         fields["label_rule"] = about["label_rule"] if rule is None else rule.name
-    return settle_missing(built(path, **fields), missing or ("error" if about is None else "keep"), path)
+    return settle_missing(
+        built(path, **fields), missing or ("error" if about is None else "keep"), path
+    )
 
 
 def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
@@ -118,11 +134,20 @@ def _about(file: CsvFile) -> dict[str, Any] | None:
     about = parse(file.preamble, file.path, line=1)
     if not isinstance(about, dict) or about.get("version") != VERSION:
         found = about.get("version") if isinstance(about, dict) else about
-        raise DataError(f"must be of format version {VERSION}, got {found!r}; update racer_jax", path=file.path, line=1)
+        raise DataError(
+            f"must be of format version {VERSION}, got {found!r}; update racer_jax",
+            path=file.path,
+            line=1,
+        )
     kinds = {"rows": int, "notes": list, "label_rule": str | dict, "price": list | None}
     for name, kind in kinds.items():
         if not isinstance(about.get(name), kind):
-            raise DataError("must stand in the first line of an exported table", path=file.path, line=1, field=name)
+            raise DataError(
+                "must stand in the first line of an exported table",
+                path=file.path,
+                line=1,
+                field=name,
+            )
     return about
 
 
@@ -130,17 +155,36 @@ class _Results:
     """The rows of the file, by column: codes of query and model, numbers, strings."""
 
     def __init__(
-        self, query: np.ndarray, columns: dict[str, Any], codes: Mapping[str, Codes], notes: list[str]
+        self,
+        query: np.ndarray,
+        columns: dict[str, Any],
+        codes: Mapping[str, Codes],
+        notes: list[str],
     ) -> None:
         self.query, self.columns, self.codes, self.notes = query, columns, codes, notes
 
 
 def _results(file: CsvFile, use_labels: bool) -> _Results:
     schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
-    known = {"query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens", *schemes}
+    known = {
+        "query_id",
+        "query",
+        "model",
+        "correct",
+        "score",
+        "group",
+        "answer",
+        "cost",
+        "tokens",
+        *schemes,
+    }
     notes = ignored_columns(name for name in file.header if name not in known)
     identity = "query_id" if "query_id" in file.header else "query"
-    coded = [identity, "model", *(name for name in ("query", "group") if name in file.header and name != identity)]
+    coded = [
+        identity,
+        "model",
+        *(name for name in ("query", "group") if name in file.header and name != identity),
+    ]
     codes = {name: Codes() for name in coded}
     parts: dict[str, list[Any]] = {}
     for chunk in file.chunks():
@@ -148,19 +192,25 @@ def _results(file: CsvFile, use_labels: bool) -> _Results:
             parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
         for name in _NUMBERS:
             if name in file.header:
-                parts.setdefault(name, []).append(column_of_floats(file, chunk, name, *_NUMBERS[name]))
+                parts.setdefault(name, []).append(
+                    column_of_floats(file, chunk, name, *_NUMBERS[name])
+                )
         for name in schemes:
             parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
         if use_labels:
             parts.setdefault("correct", []).append(column_of_labels(file, chunk, "correct"))
         if "answer" in file.header:
             parts.setdefault("answer", []).extend(text or None for text in chunk.columns["answer"])
-    columns: dict[str, Any] = {name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()}
+    columns: dict[str, Any] = {
+        name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()
+    }
     _check_names(file, identity, codes, columns)
     return _Results(columns[identity], columns, codes, notes)
 
 
-def _check_names(file: CsvFile, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]) -> None:
+def _check_names(
+    file: CsvFile, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]
+) -> None:
     """Refuses empty names, a pair named twice, and a query whose text or group changes from row to row."""
     for name in (identity, "model", "group"):
         if name in codes and "" in (values := codes[name].values):
@@ -175,7 +225,9 @@ def _check_names(file: CsvFile, identity: str, codes: Mapping[str, Codes], colum
             again + 1,
             "model",
         )
-    if (tokens := columns.get("tokens")) is not None and (bad := np.isfinite(tokens) & (tokens % 1 != 0)).any():
+    if (tokens := columns.get("tokens")) is not None and (
+        bad := np.isfinite(tokens) & (tokens % 1 != 0)
+    ).any():
         row = int(np.flatnonzero(bad)[0])
         raise file.error(f"must be a whole number, got {tokens[row]:g}", row + 1, "tokens")
     firsts = np.unique(query, return_index=True)[1]
@@ -226,8 +278,8 @@ def _matrices(file: CsvFile, results: _Results) -> tuple[Grid, dict[str, Any]]:
 def write_long_csv(table: RoutingTable, path: str | Path) -> None:
     """Writes a table as a long CSV; `read_long_csv` reads it back equal.
 
-    The first line begins with `#` and holds, as JSON, what the rows cannot: the format's version, label rule, notes and
-    prices. `pandas.read_csv(path, skiprows=1)` reads the rest.
+    The first line begins with `#` and holds, as JSON, what the rows cannot: the format's version,
+    label rule, notes and prices. `pandas.read_csv(path, skiprows=1)` reads the rest.
 
     Args:
       table: The table, of at least one query.
@@ -255,18 +307,26 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
     for name, matrix in (("score", table.graded), ("cost", table.cost), ("tokens", table.tokens)):
         if matrix is not None:
             matrices[name] = _written(matrix)
-    matrices |= {_CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()}
+    matrices |= {
+        _CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()
+    }
     if table.answers is not None:
         matrices["answer"] = np.where(table.answers == None, "", table.answers)  # noqa: E711 - elementwise
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         file.write(MARK + json.dumps(about) + "\r\n")
-        writer = csv.writer(file)  # ends lines with CRLF, as RFC 4180 says, and so quotes both characters
+        # ends lines with CRLF, as RFC 4180 says, and so quotes both characters
+        writer = csv.writer(file)
         per_query = ["query_id", "query"] + ([] if table.group is None else ["group"])
         writer.writerow([*per_query, "model", *matrices])
         for i, name in enumerate(table.ids):
             query = [name, table.texts[i]] + ([] if table.group is None else [table.group[i]])
             cells = zip(*(matrix[i] for matrix in matrices.values()), strict=True)
-            writer.writerows([*query, model, *cell] for model, cell in zip(table.models, cells, strict=True))
+            writer.writerows(
+                [*query, model, *cell] for model, cell in zip(table.models, cells, strict=True)
+            )
 
 
 def _written(matrix: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """RouteLLM's evaluation CSV: `prompt, <weak>, <strong>` with True or False, and sometimes the responses in full.
 
-The files of `routellm/evals/` of github.com/lm-sys/RouteLLM: `gsm8k/gsm8k_responses.csv` and, for each subject,
-`mmlu/responses/mmlu_<subject>.csv`. Columns `<model>_response` hold free text; they are read as answers only through a
-function that finds the answer in it.
+The files of `routellm/evals/` of github.com/lm-sys/RouteLLM: `gsm8k/gsm8k_responses.csv` and, for
+each subject, `mmlu/responses/mmlu_<subject>.csv`. Columns `<model>_response` hold free text; they
+are read as answers only through a function that finds the answer in it.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,12 @@ def read_routellm(
 
     Args:
       path: The file, or a folder of files with the same models.
-      group: The benchmark of a single file; from its name when None (`gsm8k_responses.csv` is `gsm8k`).
-      answer: Finds the answer in a response (see `racer_jax.data.answers`); responses are not read when None.
-      missing: What to do with empty labels: `error`, `drop` their queries with a note, or `keep` them marked.
+      group: The benchmark of a single file; from its name when None (`gsm8k_responses.csv` is
+        `gsm8k`).
+      answer: Finds the answer in a response (see `racer_jax.data.answers`); responses are not read
+        when None.
+      missing: What to do with empty labels: `error`, `drop` their queries with a note, or `keep`
+        them marked.
 
     Returns:
       The table; a query's id is `<file>/<row>`, since prompts may repeat.
@@ -59,11 +62,15 @@ def read_routellm(
     return settle_missing(table, missing, path)
 
 
-def _read_file(path: Path, group: str | None, answer: Callable[[str], str | None] | None) -> RoutingTable:
+def _read_file(
+    path: Path, group: str | None, answer: Callable[[str], str | None] | None
+) -> RoutingTable:
     with open_csv(path) as file:
         file.require("prompt")
         stem = {
-            name for name in file.header if name.endswith(_RESPONSE) and name.removesuffix(_RESPONSE) in file.header
+            name
+            for name in file.header
+            if name.endswith(_RESPONSE) and name.removesuffix(_RESPONSE) in file.header
         }
         models = [name for name in file.header if name != "prompt" and name not in stem]
         if len(models) < 2:
@@ -74,11 +81,15 @@ def _read_file(path: Path, group: str | None, answer: Callable[[str], str | None
         answers: list[list[str | None]] = []
         for chunk in file.chunks():
             prompts.extend(chunk.columns["prompt"])
-            labels.append(np.column_stack([column_of_labels(file, chunk, model) for model in models]))
+            labels.append(
+                np.column_stack([column_of_labels(file, chunk, model) for model in models])
+            )
             if answer is not None:
                 blank = [""] * len(chunk.columns["prompt"])
                 responses = [chunk.columns.get(model + _RESPONSE, blank) for model in models]
-                answers.extend([answer(text) or None for text in row] for row in zip(*responses, strict=True))
+                answers.extend(
+                    [answer(text) or None for text in row] for row in zip(*responses, strict=True)
+                )
     values = np.concatenate(labels)
     name = group or path.stem.removesuffix("_responses")
     return built(

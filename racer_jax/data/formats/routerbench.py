@@ -1,8 +1,9 @@
 """RouterBench's wide CSV: a score, an answer and a cost in dollars for each model, one row for each question.
 
-Columns: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (score), `<model>|model_response`,
-`<model>|total_cost`. The files of `datasets/routerbench_zs/` of github.com/shuhao02/RouterDC are such. As in life, some
-questions stand twice, with complementary scores: the rows are joined, across files too.
+Columns: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (score),
+`<model>|model_response`, `<model>|total_cost`. The files of `datasets/routerbench_zs/` of
+github.com/shuhao02/RouterDC are such. As in life, some questions stand twice, with complementary
+scores: the rows are joined, across files too.
 """
 
 import ast
@@ -18,7 +19,13 @@ import numpy as np
 from racer_jax.data.answers import letter, text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
-from racer_jax.data.formats._text import CsvFile, column_of_floats, column_of_labels, ignored_columns, open_csv
+from racer_jax.data.formats._text import (
+    CsvFile,
+    column_of_floats,
+    column_of_labels,
+    ignored_columns,
+    open_csv,
+)
 from racer_jax.data.labels import GIVEN, LabelRule
 from racer_jax.data.table import RoutingTable
 
@@ -55,19 +62,22 @@ def read_routerbench(
 ) -> RoutingTable:
     """Reads a CSV of RouterBench, or a folder of them.
 
-    Rows of one `sample_id` are joined: of each model the score that is there is kept, with the answer beside it. Two
-    different scores for one model are an error. The cost is that of the row whose prompt was sent fewest times, since
-    the other rows hold the price of sending it twice.
+    Rows of one `sample_id` are joined: of each model the score that is there is kept, with the
+    answer beside it. Two different scores for one model are an error. The cost is that of the row
+    whose prompt was sent fewest times, since the other rows hold the price of sending it twice.
 
     Args:
       path: The file, or a folder of files with the same models.
-      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or 1.
+      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or
+        1.
       key: A typed PRNG key, for the rule `one attempt` alone.
-      last_question: Whether the text of a query is the last question of its prompt, without the worked examples that
-        all prompts share.
-      multiple_choice: Patterns of the `eval_name` whose answers are letters; a response that is not a lone letter A to
-        E is then a refusal, and no answer. Other responses are kept without the white space around them.
-      missing: What to do with scores that no row holds: `error`, `drop` their queries with a note, or `keep` them.
+      last_question: Whether the text of a query is the last question of its prompt, without the
+        worked examples that all prompts share.
+      multiple_choice: Patterns of the `eval_name` whose answers are letters; a response that is not
+        a lone letter A to E is then a refusal, and no answer. Other responses are kept without the
+        white space around them.
+      missing: What to do with scores that no row holds: `error`, `drop` their queries with a note,
+        or `keep` them.
 
     Returns:
       The table; `group` is `eval_name`.
@@ -95,7 +105,9 @@ def read_routerbench(
     joined = [_joined(several, models) for several in rows.values()]
     scores = np.stack([row.scores for row in joined])
     absent = np.isnan(scores)
-    correct = scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    correct = (
+        scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
+    )
     answers = np.empty(scores.shape, dtype=object)
     for i, row in enumerate(joined):
         answers[i] = row.answers
@@ -123,17 +135,27 @@ def _models(file: CsvFile, expected: list[str]) -> list[str]:
     beside = [name for name in file.header if name.endswith((_RESPONSE, _COST))]
     named = list(dict.fromkeys(name.removesuffix(_RESPONSE).removesuffix(_COST) for name in beside))
     if not named:
-        raise DataError(f"must hold columns <model>{_RESPONSE} or <model>{_COST}, got none", path=file.path)
+        raise DataError(
+            f"must hold columns <model>{_RESPONSE} or <model>{_COST}, got none", path=file.path
+        )
     file.require(*named)
     models = expected or [name for name in file.header if name in named]
     if odd := sorted(set(models) ^ set(named)):
         verb = "lacks" if odd[0] in models else "adds"
-        raise DataError(f"must hold the models of the first file, {verb} {odd[0]!r}", path=file.path, field=odd[0])
+        raise DataError(
+            f"must hold the models of the first file, {verb} {odd[0]!r}",
+            path=file.path,
+            field=odd[0],
+        )
     return models
 
 
 def _rows(
-    file: CsvFile, models: list[str], labels: bool, last_question: bool, multiple_choice: Sequence[str]
+    file: CsvFile,
+    models: list[str],
+    labels: bool,
+    last_question: bool,
+    multiple_choice: Sequence[str],
 ) -> list[_Row]:
     file.check_end(safe=["oracle_model_to_route_to", ""])  # columns that are not read
     rows: list[_Row] = []
@@ -157,11 +179,14 @@ def _rows(
             group = columns["eval_name"][i]
             lettered = any(fnmatchcase(group, pattern) for pattern in multiple_choice)
             answers = [
-                _answer(columns[m + _RESPONSE][i], lettered) if m + _RESPONSE in columns else None for m in models
+                _answer(columns[m + _RESPONSE][i], lettered) if m + _RESPONSE in columns else None
+                for m in models
             ]
             question, copies = _question(file, number, columns["prompt"][i], last_question)
             name = columns["sample_id"][i]
-            rows.append(_Row(file.path, number, name, group, question, copies, scores[i], costs[i], answers))
+            rows.append(
+                _Row(file.path, number, name, group, question, copies, scores[i], costs[i], answers)
+            )
     return rows
 
 
@@ -171,7 +196,9 @@ def _question(file: CsvFile, row: int, prompt: str, last_question: bool) -> tupl
     if prompt.startswith("["):
         items = _listed(prompt)
         if items is None or not items:
-            raise file.error(f"must be a text or a Python list of texts, got {prompt[:60]!r}", row, "prompt")
+            raise file.error(
+                f"must be a text or a Python list of texts, got {prompt[:60]!r}", row, "prompt"
+            )
         texts = list(dict.fromkeys(items))
         copies = len(items) // len(texts)
     question = "\n\n".join(texts)
@@ -186,7 +213,9 @@ def _listed(value: str) -> list[str] | None:
         items = ast.literal_eval(value)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+    return (
+        items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+    )
 
 
 def _answer(response: str, lettered: bool) -> str | None:
@@ -203,10 +232,14 @@ def _joined(rows: list[_Row], models: list[str]) -> _Row:
         return first
     scores, answers = first.scores.copy(), list(first.answers)
     for row in rows[1:]:
-        for field, a, b in (("eval_name", first.group, row.group), ("prompt", first.question, row.question)):
+        for field, a, b in (
+            ("eval_name", first.group, row.group),
+            ("prompt", first.question, row.question),
+        ):
             if a != b:
                 raise DataError(
-                    f"must be the same in all rows of {row.name!r}, unlike in row {first.row} of {first.path.name}",
+                    f"must be the same in all rows of {row.name!r}, unlike in row {first.row} of "
+                    f"{first.path.name}",
                     path=row.path,
                     row=row.row,
                     field=field,
@@ -216,7 +249,8 @@ def _joined(rows: list[_Row], models: list[str]) -> _Row:
                 continue
             if not np.isnan(scores[j]) and scores[j] != row.scores[j]:
                 raise DataError(
-                    f"must not contradict the other rows of {row.name!r}, got {row.scores[j]:g} after {scores[j]:g}",
+                    f"must not contradict the other rows of {row.name!r}, got {row.scores[j]:g} "
+                    f"after {scores[j]:g}",
                     path=row.path,
                     row=row.row,
                     field=model,
@@ -236,5 +270,8 @@ def _notes(rows: dict[str, list[_Row]], correct: np.ndarray, answers: np.ndarray
         total = sum(len(several) for several in rows.values())
         notes.append(f"joined {again} repeated rows: {total} rows are {len(rows)} questions")
     if odd := int((correct & (answers == None)).sum()):  # noqa: E711 - elementwise
-        notes.append(f"{odd} responses are scored right though no answer could be read from them; they cast no vote")
+        notes.append(
+            f"{odd} responses are scored right though no answer could be read from them; they "
+            "cast no vote"
+        )
     return notes

@@ -1,9 +1,9 @@
 """RouterDC's JSON: a list of `{"question": ..., "scores": {model: number}}`, one file a benchmark and part.
 
-The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on GSM8K, MMLU, CMMLU
-and ARC-Challenge. For multiple choice the score is the probability a model gave its choice, or 0 where the choice is
-wrong, so it is right iff `score > 0`; for GSM8K it is the pass rate over ten attempts, right iff `score > 0.5` unless
-told otherwise.
+The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on
+GSM8K, MMLU, CMMLU and ARC-Challenge. For multiple choice the score is the probability a model gave
+its choice, or 0 where the choice is wrong, so it is right iff `score > 0`; for GSM8K it is the pass
+rate over ten attempts, right iff `score > 0.5` unless told otherwise.
 """
 
 import re
@@ -22,7 +22,8 @@ from racer_jax.data.labels import LabelRule
 from racer_jax.data.table import RoutingTable
 
 Part = Literal["train", "test"]
-# How the scores of each benchmark were made (see the module's first lines) decides what "right" means by default.
+# How the scores of each benchmark were made (see the module's first lines) decides what "right"
+# means by default.
 DEFAULT_RULES: Mapping[str, str] = {
     "gsm8k": "score > 0.5",
     "mmlu": "score > 0",
@@ -55,10 +56,11 @@ def read_routerdc(
     """A file of RouterDC, or one part of a folder of them.
 
     Args:
-      path: The JSON file, or a folder of files named `<benchmark>_train.json` and `<benchmark>_test.json`.
+      path: The JSON file, or a folder of files named `<benchmark>_train.json` and
+        `<benchmark>_test.json`.
       part: Which files of a folder to read.
-      label_rule: `score > X`, `score >= X` or `one attempt`, for all benchmarks or by benchmark; the defaults of
-        `DEFAULT_RULES` where None or not named.
+      label_rule: `score > X`, `score >= X` or `one attempt`, for all benchmarks or by benchmark;
+        the defaults of `DEFAULT_RULES` where None or not named.
       group: The benchmark of a single file; from its name when None.
       key: A typed PRNG key, for the rule `one attempt` alone.
 
@@ -76,11 +78,17 @@ def read_routerdc(
         raise ValueError(f"part must be 'train' or 'test', got {part!r}")
     if group is not None:
         raise ValueError(f"group names the benchmark of a single file, got {group!r} with a folder")
-    found = {m["group"]: f for f in path.glob("*.json") if (m := _NAME.fullmatch(f.stem)) and m["part"] == part}
+    found = {
+        m["group"]: f
+        for f in path.glob("*.json")
+        if (m := _NAME.fullmatch(f.stem)) and m["part"] == part
+    }
     if not found:
         raise DataError(f"must hold files named <benchmark>_{part}.json, got none", path=path)
     known = list(DEFAULT_RULES)
-    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    order = sorted(
+        found, key=lambda name: (known.index(name) if name in known else len(known), name)
+    )
     return _read_files([found[name] for name in order], label_rule, None, key)
 
 
@@ -108,12 +116,18 @@ def read_routerdc_parts(
     train = read_routerdc(folder, part="train", label_rule=label_rule, key=keys[0])
     test = read_routerdc(folder, part="test", label_rule=label_rule, key=keys[1])
     if odd := set(train.models) ^ set(test.models):
-        raise DataError(f"train and test must hold the same models, got {sorted(odd)[0]!r} in one of them", path=folder)
+        raise DataError(
+            f"train and test must hold the same models, got {sorted(odd)[0]!r} in one of them",
+            path=folder,
+        )
     return TrainTest(train.select(models=test.models), test)
 
 
 def _read_files(
-    paths: list[Path], label_rule: str | Mapping[str, str] | None, group: str | None, key: jax.Array | None
+    paths: list[Path],
+    label_rule: str | Mapping[str, str] | None,
+    group: str | None,
+    key: jax.Array | None,
 ) -> RoutingTable:
     texts: list[str] = []
     ids: list[str] = []
@@ -171,12 +185,17 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
         if models is None:
             models = list(named)
             if not models:
-                raise DataError("must name at least one model, got none", path=path, row=row, field="scores")
+                raise DataError(
+                    "must name at least one model, got none", path=path, row=row, field="scores"
+                )
         if len(named) != len(models) or any(model not in named for model in models):
             odd = sorted(set(models) ^ set(named))[0]
             verb = "lacks" if odd in models else "adds"
             raise DataError(
-                f"must hold the {len(models)} models of {origin}, {verb} {odd!r}", path=path, row=row, field="scores"
+                f"must hold the {len(models)} models of {origin}, {verb} {odd!r}",
+                path=path,
+                row=row,
+                field="scores",
             )
         questions.append(str(question))
         values.append([_score(named[model], path, row, model) for model in models])
@@ -185,5 +204,10 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
 
 def _score(value: Any, path: Path, row: int, model: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(f"must be a number in [0, 1], got {shown(value)}", path=path, row=row, field=f"scores.{model}")
+        raise DataError(
+            f"must be a number in [0, 1], got {shown(value)}",
+            path=path,
+            row=row,
+            field=f"scores.{model}",
+        )
     return float(value)

@@ -1,7 +1,7 @@
 """RouterEval's NPZ: for each part `<part>_score` [n, m] and `<part>_embed` [n, d] or `<part>_prompt` [n].
 
-The parts are `train`, `val` and `test` (github.com/MilkThink-Lab/RouterEval writes such a file for its routers). The
-file names neither models nor queries.
+The parts are `train`, `val` and `test` (github.com/MilkThink-Lab/RouterEval writes such a file for
+its routers). The file names neither models nor queries.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ def read_routereval(
       path: The file.
       part: `train`, `val` or `test`.
       models: Names of the models, in the order of the columns; `model_1`, `model_2`, ... when None.
-      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or 1.
+      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or
+        1.
       key: A typed PRNG key, for the rule `one attempt` alone.
 
     Returns:
@@ -52,16 +53,33 @@ def read_routereval(
     with open_npz(path) as archive:
         scores = archive.array(field, "biuf", 2).astype(np.float64)
         n, m = scores.shape
-        prompts = archive.array(f"{part}_prompt", "U", 1).tolist() if f"{part}_prompt" in archive else [""] * n
+        prompts = (
+            archive.array(f"{part}_prompt", "U", 1).tolist()
+            if f"{part}_prompt" in archive
+            else [""] * n
+        )
         if len(prompts) != n:
-            raise DataError(f"must hold {n} texts like {field}, got {len(prompts)}", path=path, field=f"{part}_prompt")
+            raise DataError(
+                f"must hold {n} texts like {field}, got {len(prompts)}",
+                path=path,
+                field=f"{part}_prompt",
+            )
     if not n:
         raise DataError("must hold at least one query, got none", path=path, field=field)
     allowed = np.isfinite(scores) if rule else (scores == 0) | (scores == 1)
     if not allowed.all():
         i, j = (int(k) for k in np.argwhere(~allowed)[0])
-        hint = "be finite" if rule else "be 0 or 1 (for graded scores pass label_rule, such as 'score > 0.5')"
-        raise DataError(f"must {hint}, got {scores[i, j]:g} in column {j + 1}", path=path, row=i + 1, field=field)
+        hint = (
+            "be finite"
+            if rule
+            else "be 0 or 1 (for graded scores pass label_rule, such as 'score > 0.5')"
+        )
+        raise DataError(
+            f"must {hint}, got {scores[i, j]:g} in column {j + 1}",
+            path=path,
+            row=i + 1,
+            field=field,
+        )
     if models is not None and len(models) != m:
         raise ValueError(f"models must name the {m} columns of {field}, got {len(models)} names")
     return built(
@@ -93,5 +111,7 @@ def read_routereval_embeddings(path: str | Path, part: Part = "test") -> np.ndar
     with open_npz(path) as archive:
         embeddings = archive.array(f"{part}_embed", "f", 2).astype(np.float32)
     if (bad := ~np.isfinite(embeddings).all(axis=1)).any():
-        raise DataError("must be finite", path=path, row=int(np.flatnonzero(bad)[0]) + 1, field=f"{part}_embed")
+        raise DataError(
+            "must be finite", path=path, row=int(np.flatnonzero(bad)[0]) + 1, field=f"{part}_embed"
+        )
     return embeddings

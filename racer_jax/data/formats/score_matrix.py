@@ -47,12 +47,22 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
         for field, size in (("models", m), ("ids", n), ("texts", n), ("group", n)):
             names[field] = archive.array(field, "U", 1).tolist() if field in archive else None
             if (values := names[field]) is not None and len(values) != size:
-                raise DataError(f"must hold {size} strings to fit correct, got {len(values)}", path=path, field=field)
+                raise DataError(
+                    f"must hold {size} strings to fit correct, got {len(values)}",
+                    path=path,
+                    field=field,
+                )
     if not n or not m:
-        raise DataError(f"must hold at least one query and one model, got shape {(n, m)}", path=path, field="correct")
+        raise DataError(
+            f"must hold at least one query and one model, got shape {(n, m)}",
+            path=path,
+            field="correct",
+        )
     if scores.shape != correct.shape:
         raise DataError(
-            f"must have the shape of correct, {correct.shape}, got {scores.shape}", path=path, field="scores"
+            f"must have the shape of correct, {correct.shape}, got {scores.shape}",
+            path=path,
+            field="scores",
         )
     for field, array, allowed, rule in (
         ("correct", correct, (correct == 0) | (correct == 1), "0 or 1"),
@@ -60,7 +70,12 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
     ):
         if not allowed.all():
             i, j = (int(k) for k in np.argwhere(~allowed)[0])
-            raise DataError(f"must be {rule}, got {array[i, j]} in column {j + 1}", path=path, row=i + 1, field=field)
+            raise DataError(
+                f"must be {rule}, got {array[i, j]} in column {j + 1}",
+                path=path,
+                row=i + 1,
+                field=field,
+            )
     table = built(
         path,
         ids=names["ids"] or [str(row) for row in range(1, n + 1)],

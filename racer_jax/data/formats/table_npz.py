@@ -68,10 +68,15 @@ def read_table(path: str | Path) -> RoutingTable:
     path = Path(path)
     with open_npz(path) as archive:
         if MARK not in archive:
-            raise DataError(f"must hold a routing table of this package, got arrays {sorted(archive.names)}", path=path)
+            raise DataError(
+                f"must hold a routing table of this package, got arrays {sorted(archive.names)}",
+                path=path,
+            )
         version = archive.array(MARK, "iu", 0)
         if version != VERSION:
-            raise DataError(f"must be of format version {VERSION}, got {version}; update racer_jax", path=path)
+            raise DataError(
+                f"must be of format version {VERSION}, got {version}; update racer_jax", path=path
+            )
         try:
             return _table(archive)
         except DataError:
@@ -96,7 +101,10 @@ def _table(archive: Archive) -> RoutingTable:
         correct=archive.array("correct", "b"),
         group=_strings(archive, "group") if "group.ends" in archive else None,
         answers=answers,
-        confidence={scheme: archive.array(f"confidence.{i}", "f") for i, scheme in enumerate(about["schemes"])},
+        confidence={
+            scheme: archive.array(f"confidence.{i}", "f")
+            for i, scheme in enumerate(about["schemes"])
+        },
         label_rule=about["label_rule"],
         notes=about["notes"],
         **fields,
