@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck, RiskHistogram, ScoredPool, check_bounds
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
     from racer_jax.montecarlo.replay import split_masks, split_parts
+    from racer_jax.montecarlo.split_design import SplitSpec
     from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
     from racer_jax.montecarlo.trials import Trials, split_trials, stream_trials
     from racer_jax.montecarlo.tuning import Selections, VoteTables, vote_tables
@@ -21,6 +22,7 @@ _HOMES = {
     "bound_check": ("BoundCheck", "RiskHistogram", "ScoredPool", "check_bounds"),
     "exact": ("SplitLaw", "pool_law", "split_law"),
     "replay": ("split_masks", "split_parts"),
+    "split_design": ("SplitSpec",),
     "step_functions": ("Pool", "Steps", "pool_steps"),
     "trials": ("Trials", "split_trials", "stream_trials"),
     "tuning": ("Selections", "VoteTables", "vote_tables"),
@@ -34,6 +36,7 @@ __all__ = [
     "ScoredPool",
     "Selections",
     "SplitLaw",
+    "SplitSpec",
     "Steps",
     "Trials",
     "VoteTables",
