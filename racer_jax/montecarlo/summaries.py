@@ -132,13 +132,13 @@ class Accumulator:
         centred = totals - self.centre.astype(totals.dtype)[:, None]
         self.total = self.total + centred.sum(axis=1, dtype=self.centre.dtype)
         wide = centred.astype(self.centre.dtype)
-        squares = wide * wide
         if self.exact:
-            # Each is below 2**62, but their sum may not fit in 64 bits: its two halves do.
+            # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
+            squares = wide * wide
             self.square = self.square + (squares >> 31).sum(axis=1)
             self.square_rest = self.square_rest + (squares & (2**31 - 1)).sum(axis=1)
         else:
-            self.square = self.square + squares.sum(axis=1)
+            self.square = self.square + np.einsum("as,as->a", wide, wide)
         bins = self.histogram.shape[1]
         index = np.ceil((totals - self.low[:, None]) / self.width[:, None])
         index = (
