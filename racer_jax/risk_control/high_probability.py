@@ -16,7 +16,8 @@ from scipy.special import betainc
 from racer_jax.core.calibration import threshold_at_rank
 from racer_jax.core.checks import check_no_nan
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.risk_levels import Alpha, check_count, exact_alphas
+from racer_jax.core.risk_levels import Alpha, exact_alphas
+from racer_jax.core.scalar_checks import check_count
 
 
 def check_delta(delta: float) -> float:
