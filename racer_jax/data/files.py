@@ -1,7 +1,7 @@
 """Files written whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,17 +36,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with blaming(path):
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
+        name = path.parent / (f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
+        # A file of the mode that any new file gets. tempfile makes files for the owner alone, and
+        # the umask cannot be asked for without setting it, which other threads would see.
+        os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         try:
-            # mkstemp makes files for the owner alone; a result is as readable as any other new
-            # file.
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-            yield Path(name)
+            yield name
             os.replace(name, path)
         finally:
             with suppress(FileNotFoundError):
