@@ -16,8 +16,8 @@ import numpy as np
 from racer_jax.core.aggregation import answer_codes, model_order, prefix_answers, voted_right
 from racer_jax.core.nonconformity import NullMode, tie_break
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
-from racer_jax.montecarlo.trials import split_parts
 from racer_jax.montecarlo.tuning import (
     TEMPERATURES,
     Selections,

@@ -6,8 +6,8 @@ import pytest
 from racer_jax import gap, reference, tie_break
 from racer_jax.core.aggregation import answer_codes, model_order
 from racer_jax.data import save
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_parts
 from racer_jax.montecarlo.tuning import select, vote_tables
 from racer_jax.studies.benchmarks import study
 from racer_jax.studies.strategies import (
