@@ -7,15 +7,15 @@ from pathlib import Path
 import jax
 
 from racer_jax.cli.options import (
+    Rows,
+    Source,
     Subparsers,
     add_choosing,
     add_command,
     add_json,
     add_reading,
     add_unseen,
-    chosen,
     labelled,
-    read_table,
 )
 from racer_jax.cli.output import print_json, print_line
 from racer_jax.data.errors import DataError
@@ -114,7 +114,8 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free    the small
 def train(parsed: argparse.Namespace) -> None:
     """`train`."""
     check_place(parsed.output)  # before minutes of work are spent
-    table = chosen(parsed, read_table(parsed).complete())
+    source, rows = Source.of(parsed), Rows.of(parsed)
+    table = rows.select(source.table().complete(), source.path)
     racer = Racer.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -193,7 +194,7 @@ def calibrate(parsed: argparse.Namespace) -> None:
             )
         calibrated = racer.at(parsed.alpha)
     else:
-        table, scores = labelled(parsed, racer)
+        table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
         calibrated = racer.calibrate(
             table,
             parsed.alpha,

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from racer_jax.cli.options import (
+    Rows,
+    Source,
     Subparsers,
     add_choosing,
     add_command,
@@ -80,7 +82,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
     if parsed.splits < 0 or not parsed.z > 0:
         raise ValueError("--splits must not be negative, and --z must be above 0")
     racer = Racer.load(parsed.artefact)
-    table, scores = labelled(parsed, racer)
+    table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
     measured = racer.score(table, scores)
     names = table.groups or ("all",)
     group = np.array(table.group if table.group is not None else ["all"] * len(table))

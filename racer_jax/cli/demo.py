@@ -1,6 +1,5 @@
 """`demo`: the whole path on data drawn at random."""
 
-import argparse
 import importlib.util
 import shlex
 import sys
@@ -34,21 +33,20 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         help="folder to fill (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.set_defaults(run=lambda parsed: demo(parsed, main))
+    parser.set_defaults(run=lambda parsed: demo(parsed.output, parsed.seed, main))
 
 
-def demo(parsed: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> int:
+def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     """`demo`: each step is a command of this program, printed before it runs."""
     from racer_jax.data.synthetic import simulated_pool
 
-    folder: Path = parsed.output
     if folder.exists() and (
         not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
     ):
         raise ArtefactError("must be a new folder, or that of an earlier demo", path=folder)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"gsm8k": 900, "mmlu": 1500, "arc_challenge": 600}
-    key, split_key = jax.random.split(jax.random.key(parsed.seed))
+    key, split_key = jax.random.split(jax.random.key(seed))
     pool = simulated_pool(
         key, test_sizes=sizes, train_sizes={name: size // 2 for name, size in sizes.items()}
     )
@@ -62,7 +60,7 @@ def demo(parsed: argparse.Namespace, main: Callable[[Sequence[str]], int]) -> in
     group = (test.group or ("",))[int(parts.test[0])]
     commands: list[Sequence[str]] = [
         ["data", "summary", str(folder / "train.npz")],
-        ["train", str(folder / "train.npz"), "-o", artefact, "--seed", str(parsed.seed)],
+        ["train", str(folder / "train.npz"), "-o", artefact, "--seed", str(seed)],
         ["calibrate", artefact, str(folder / "calibration.npz"), "--alpha", "0.1"],
         ["route", artefact, "--group", group, question],
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],

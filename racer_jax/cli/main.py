@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from racer_jax import __version__
 from racer_jax.cli import artefacts, checks, demo, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, WRONG
 
@@ -96,6 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"{_EXAMPLES}\n{_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = f"%(prog)s {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for family in (tables, artefacts, use, checks):
         family.add(subparsers)

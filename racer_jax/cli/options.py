@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -89,42 +90,94 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def read_table(parsed: argparse.Namespace) -> RoutingTable:
-    """The table of the options, every row of it."""
-    names = ("label_rule", "missing", "part", "metric", "filter", "tasks", "delimiter")
-    options = {name: value for name in names if (value := getattr(parsed, name)) is not None}
-    if parsed.seed is not None and parsed.label_rule is not None:
-        options["key"] = jax.random.key(parsed.seed)
-    return load(parsed.path, parsed.format, **options)
+@dataclass(frozen=True)
+class Source:
+    """The table that the options name, and how it is read.
+
+    Attributes:
+      path: File or folder.
+      format: Format of the file; guessed when None.
+      options: Options of the reader that were typed.
+    """
+
+    path: Path
+    format: str | None
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> "Source":
+        """The options of `add_reading`."""
+        names = ("label_rule", "missing", "part", "metric", "filter", "tasks", "delimiter")
+        options = {name: value for name in names if (value := getattr(parsed, name)) is not None}
+        if parsed.seed is not None and parsed.label_rule is not None:
+            options["key"] = jax.random.key(parsed.seed)
+        return cls(parsed.path, parsed.format, options)
+
+    def table(self) -> RoutingTable:
+        """Every row of the table."""
+        return load(self.path, self.format, **self.options)
 
 
-def chosen(
-    parsed: argparse.Namespace, table: RoutingTable, racer: Racer | None = None
-) -> RoutingTable:
-    """The rows of the options `--group`, `--unseen` and `--share`."""
-    if parsed.group:
-        table = table.select(group=parsed.group)
-    if racer is not None and parsed.unseen:
-        table = racer.unseen(table)
-    if parsed.share is not None:
-        if not 0 < parsed.share <= 1:
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a table the options ask for.
+
+    Attributes:
+      groups: Groups to keep; all when None.
+      share: Share of the questions to keep, drawn at random; all when None.
+      seed: Seed of that draw.
+      unseen: Whether questions the racer was trained or calibrated on are left out.
+    """
+
+    groups: Sequence[str] | None
+    share: float | None
+    seed: int
+    unseen: bool
+
+    @classmethod
+    def of(cls, parsed: argparse.Namespace) -> "Rows":
+        """The options of `add_choosing` and, where the command has it, `add_unseen`.
+
+        Raises:
+          ValueError: If the share is out of range.
+        """
+        if parsed.share is not None and not 0 < parsed.share <= 1:
             raise ValueError(f"--share must be in (0, 1], got {parsed.share}")
-        rest = float(1 - Decimal(str(parsed.share)))
-        rows = split(jax.random.key(parsed.seed or 0), table, (parsed.share, 0.0, rest)).calibration
-        table = table.select(rows)
-    if not len(table):
-        raise DataError(
-            "no question is left to work on: see --group, --unseen and --share", path=parsed.path
-        )
-    return table
+        unseen = getattr(parsed, "unseen", False)
+        return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
+
+    def select(self, table: RoutingTable, path: Path, racer: Racer | None = None) -> RoutingTable:
+        """These rows of the table.
+
+        Args:
+          table: A table.
+          path: Its file, for the error.
+          racer: Whose questions `unseen` leaves out.
+
+        Raises:
+          DataError: If no row is left.
+        """
+        if self.groups:
+            table = table.select(group=self.groups)
+        if racer is not None and self.unseen:
+            table = racer.unseen(table)
+        if self.share is not None:
+            rest = float(1 - Decimal(str(self.share)))
+            parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
+            table = table.select(parts.calibration)
+        if not len(table):
+            raise DataError(
+                "no question is left to work on: see --group, --unseen and --share", path=path
+            )
+        return table
 
 
-def labelled(parsed: argparse.Namespace, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
+def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows."""
     if racer.scorer is not None:
-        return chosen(parsed, read_table(parsed).complete(), racer), None
-    scored = read_score_matrix(parsed.path)
-    table = chosen(parsed, scored.table, racer)
+        return rows.select(source.table().complete(), source.path, racer), None
+    scored = read_score_matrix(source.path)
+    table = rows.select(scored.table, source.path, racer)
     place = {name: i for i, name in enumerate(scored.table.ids)}
     return table, scored.scores[[place[name] for name in table.ids]]
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from racer_jax.cli.options import Subparsers, add_command, add_json, add_reading, read_table
+from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
 from racer_jax.cli.output import print_line
 from racer_jax.data.fetch import BASE_URL, CORPORA, fetch
 from racer_jax.data.load import save
@@ -33,7 +33,7 @@ def _add_summary(subparsers: Subparsers) -> None:
 
 def summary(parsed: argparse.Namespace) -> None:
     """`data summary`."""
-    found = read_table(parsed).summary()
+    found = Source.of(parsed).table().summary()
     if parsed.json:
         print_line(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
@@ -54,7 +54,7 @@ def _add_convert(subparsers: Subparsers) -> None:
 
 def convert(parsed: argparse.Namespace) -> None:
     """`data convert`."""
-    table = read_table(parsed)
+    table = Source.of(parsed).table()
     save(table, parsed.output)
     print_line(f"{parsed.output}: {table!r}")
 

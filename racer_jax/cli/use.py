@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from racer_jax.cli.options import (
+    Rows,
+    Source,
     Subparsers,
     add_choosing,
     add_command,
@@ -33,10 +35,10 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(parsed: argparse.Namespace) -> Racer:
-    racer = Racer.load(parsed.artefact)
+def _loaded(artefact: Path) -> Racer:
+    racer = Racer.load(artefact)
     if racer.calibration is None:
-        raise DataError(str(NotCalibratedError("this command")), path=parsed.artefact)
+        raise DataError(str(NotCalibratedError("this command")), path=artefact)
     return racer
 
 
@@ -77,7 +79,7 @@ def route(parsed: argparse.Namespace) -> None:
         raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
     if parsed.batch < 1:
         raise ValueError(f"--batch must be at least 1, got {parsed.batch}")
-    racer = _loaded(parsed)
+    racer = _loaded(parsed.artefact)
     if parsed.alpha is not None:
         racer = racer.at(parsed.alpha)
     if parsed.text:
@@ -105,8 +107,8 @@ def route(parsed: argparse.Namespace) -> None:
 def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
     if parsed.alphas is not None:
         parse_alphas(parsed.alphas)  # before anything is read
-    racer = _loaded(parsed)
-    return racer, *labelled(parsed, racer)
+    racer = _loaded(parsed.artefact)
+    return racer, *labelled(Source.of(parsed), Rows.of(parsed), racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
