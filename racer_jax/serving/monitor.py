@@ -209,7 +209,8 @@ class RiskMonitor(_Saved):
 
     @classmethod
     def _from_format_1(cls, state: dict[str, Any]) -> dict[str, Any]:
-        return {**state, "log_wealth": _old_logs("wealth", state, len(RISK_RATIOS))}
+        logs = _old_logs("wealth", state, len(RISK_RATIOS))
+        return {**state, "log_wealth": logs}
 
     @property
     def log_evidence(self) -> float:
