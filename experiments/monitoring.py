@@ -8,6 +8,7 @@ compares the misses of the last w queries with the binomial quantile, at every q
 would.
 """
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from scipy.stats import binom
 
 from racer_jax import reporting
 from racer_jax.montecarlo.subsets import threefry
-from racer_jax.serving.monitor import RISK_RATIOS, RiskMonitor, bets, reserve, wager
+from racer_jax.serving.betting import RISK_RATIOS, bets, reserve
+from racer_jax.serving.monitor import RiskMonitor
 
 NEVER = np.iinfo(np.int32).max
 
@@ -117,9 +119,8 @@ def _tile_alarms(
         miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
             now < change, risk_before, risk_after
         )
-        wealth = wager(
-            wealth, left[now] - left[now + 1], jnp.where(miss[:, None], paid_miss, paid_hit)
-        )
+        released = (left[now] - left[now + 1]) / len(RISK_RATIOS)
+        wealth = (wealth + released) * jnp.where(miss[:, None], paid_miss, paid_hit)
         wealth = jnp.minimum(wealth, 1e30)
         rich = wealth.sum(axis=1) + left[now + 1] >= threshold
         oldest = recent[now % window]
@@ -130,7 +131,9 @@ def _tile_alarms(
         return (wealth, recent.at[now % window].set(miss), in_window, alarm, window_alarm), None
 
     never = jnp.full(num_streams, NEVER, jnp.int32)
-    start = jnp.full((num_streams, len(RISK_RATIOS)), RiskMonitor(0.5).wealth[0], jnp.float32)
+    start = jnp.full(
+        (num_streams, len(RISK_RATIOS)), jnp.float32(math.exp(RiskMonitor(0.5).log_wealth[0]))
+    )
     carry = (
         start,
         jnp.zeros((window, num_streams), bool),

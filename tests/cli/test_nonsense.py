@@ -328,7 +328,7 @@ def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, comman
 
 COMPUTES = {
     "data summary": "racer_jax.data.table.RoutingTable.summary",
-    "data convert csv": "racer_jax.cli.commands.save",
+    "data convert csv": "racer_jax.cli.tables.save",
     "data fetch": "pooch.retrieve",
     "train": "racer_jax.racer.racer.Racer.fit",
     "calibrate": "racer_jax.racer.racer.Racer.calibrate",
@@ -342,7 +342,7 @@ COMPUTES = {
     "monitor numbers": "racer_jax.serving.monitor.ExchangeabilityMonitor.update",
     "monitor again": "racer_jax.serving.monitor.RiskMonitor.update",
     "report": "racer_jax.racer.report.report_html",
-    "doctor": "racer_jax.cli.commands.environment",
+    "doctor": "racer_jax.cli.system.environment",
     "demo": "racer_jax.data.synthetic.simulated_pool",
     "completion": "shtab.complete",
 }
