@@ -62,6 +62,16 @@ def test_an_exported_file_is_plain_csv_after_its_first_line(tmp_path):
         write_long_csv(read_long_csv(path).select([]), path)
 
 
+@pytest.mark.parametrize("key", ["version", "rows", "notes", "label_rule", "price"])
+def test_an_exported_file_that_lacks_a_key_of_its_first_line_is_refused(tmp_path, key):
+    path = tmp_path / "table.csv"
+    write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f'"{key}"', f'"j{key}"', 1), encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"line 1.*must"):
+        read_long_csv(path)
+
+
 def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)

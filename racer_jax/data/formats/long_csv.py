@@ -141,7 +141,8 @@ def _about(file: CsvFile) -> dict[str, Any] | None:
         )
     kinds = {"rows": int, "notes": list, "label_rule": str | dict, "price": list | None}
     for name, kind in kinds.items():
-        if not isinstance(about.get(name), kind):
+        # A missing "price" is not a price of None: `null` is written where there is none.
+        if name not in about or not isinstance(about[name], kind):
             raise DataError(
                 "must stand in the first line of an exported table",
                 path=file.path,
