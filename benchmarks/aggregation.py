@@ -20,16 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import racer_jax as racer
-from racer_jax import reference
+from racer_jax import reference, reporting
 from racer_jax.core.aggregation import answer_codes, log_odds
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_parts, split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, vote_tables
-from racer_jax.reporting import files as reporting
 from racer_jax.studies import runtime
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, StudyConfig, study
 
-ALPHAS = reporting.parse_alphas(PAPER_ALPHAS)
+ALPHAS = parse_alphas(PAPER_ALPHAS)
 WEIGHTINGS = ("score", "log_odds", "verbal", "p_true")
 # The paper's split of ARC-Challenge: calibration and validation; the rest is the test part.
 CALIBRATION, VALIDATION = 0.4, 0.2

@@ -16,8 +16,7 @@ import numpy as np
 from harness import report, seconds
 from timing import interleaved
 
-from racer_jax import calibrate, miss_budget
-from racer_jax.reporting import files as reporting
+from racer_jax import calibrate, miss_budget, reporting
 
 PERCENTS = tuple(f"{i / 100:g}" for i in range(1, 100))
 

@@ -16,7 +16,7 @@ from typing import Annotated
 from baselines import SPLITS
 from harness import fresh, report, saved_workload, seconds
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 
 CODE = """
 import sys, time

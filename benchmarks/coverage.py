@@ -22,10 +22,10 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
+from racer_jax import reporting
 from racer_jax.orders.coverage_gain import coverage_gain
 from racer_jax.orders.joint_laws import factor, pattern_law, tilt, tilted
 from racer_jax.orders.racer_j import RacerJ
-from racer_jax.reporting import files as reporting
 
 Case = Literal["blend", "tilt", "factor", "many models"]
 CASES: tuple[Case, ...] = get_args(Case)

@@ -23,12 +23,12 @@ import numpy as np
 from flax import nnx
 from timing import Timing, interleaved
 
+from racer_jax import reporting
 from racer_jax.data import read_routerdc, simulated_pool
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import pool
-from racer_jax.reporting import files as reporting
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from baselines import workload
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/benchmarks")

@@ -19,7 +19,7 @@ import sklearn
 from sklearn.neighbors import KNeighborsRegressor
 from timing import Timing, interleaved
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 from racer_jax.routers import KNNR
 
 

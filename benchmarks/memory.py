@@ -13,7 +13,7 @@ from typing import Annotated
 
 from harness import fresh, report, saved_workload
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 
 CODE = """
 import json, resource, sys

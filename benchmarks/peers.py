@@ -24,10 +24,9 @@ from baselines import SPLITS, BestNumpy, Problem, workload
 from harness import report, seconds
 from timing import interleaved
 
-from racer_jax import miss_budget
+from racer_jax import miss_budget, reporting
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
-from racer_jax.reporting import files as reporting
 from racer_jax.studies import runtime
 
 # calibration and test rows -> miss rate and set size [2, a]

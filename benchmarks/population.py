@@ -12,7 +12,7 @@ from typing import Annotated
 
 from harness import fresh, report, seconds
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 
 CODE = """
 import json, resource, sys, time

@@ -27,10 +27,10 @@ import jax
 import numpy as np
 
 import racer_jax as core
+from racer_jax import reporting
 from racer_jax.data import RoutingTable, concat, simulated_pool
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
-from racer_jax.reporting import files as reporting
 
 ROUTERS = ("mlp", "knn")
 

@@ -29,8 +29,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from timing import interleaved
 
+from racer_jax import reporting
 from racer_jax.encoders.layers import compiler_options
-from racer_jax.reporting import files as reporting
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 from racer_jax.studies import runtime
 

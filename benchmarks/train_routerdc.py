@@ -28,9 +28,9 @@ from flax import nnx
 from jax import lax
 from timing import interleaved
 
+from racer_jax import reporting
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.layers import compiler_options
-from racer_jax.reporting import files as reporting
 from racer_jax.routers.contrastive import (
     Contrast,
     Neighbors,

@@ -22,13 +22,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from racer_jax.core.nonconformity import tie_break
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import votes as vote_plots
-from racer_jax.reporting import files as reporting
+from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
-from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
@@ -149,7 +150,7 @@ def tabulate(
     key: jax.Array, studies: list[Votes], benchmarks: list[Benchmark], config: Config
 ) -> Result:
     """The table of votes that were counted, and the coverage of the benchmarks that have none."""
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     rows = [row for votes in studies for row in rows_of(votes)]
     notes = {votes.name: votes.notes for votes in studies}
     # the first repeat stays

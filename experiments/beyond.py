@@ -27,7 +27,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import racer_jax as racer
+from racer_jax import reporting
 from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
@@ -40,7 +42,6 @@ from racer_jax.orders.joint_laws import MAX_TILTED, factor, fit_loadings, patter
 from racer_jax.orders.learned_gains import LearnedGains
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.plotting import risk as plotting
-from racer_jax.reporting import files as reporting
 from racer_jax.routers import KNNR
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 from racer_jax.studies.order_studies import Nonconformity, calibration_size, for_pool, read_parts
@@ -84,7 +85,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
         if not 0 < self.calibration < 1:
             raise ValueError(f"calibration must be in (0, 1), got {self.calibration}")
         for name, least in (
@@ -353,7 +354,7 @@ def run(
     """
     train = for_pool(train, test.models)
     fit_key, tie_key, bootstrap_key = jax.random.split(key, 3)
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     scores = nonconformities(config, fit_key, train, test)
     cells: list[Cell] = []
     service: list[Service] = []

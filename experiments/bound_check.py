@@ -27,7 +27,9 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from tqdm import tqdm
 
+from racer_jax import reporting
 from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.bound_check import (
     HISTOGRAM_ALPHA,
     SCORES,
@@ -36,7 +38,6 @@ from racer_jax.montecarlo.bound_check import (
     check_bounds,
 )
 from racer_jax.plotting import risk as plotting
-from racer_jax.reporting import files as reporting
 from racer_jax.studies import runtime
 from racer_jax.studies.scored_pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
 
@@ -91,7 +92,7 @@ class Config:
     ] = None
 
     def __post_init__(self) -> None:
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
         if self.data is not None and self.scores is not None:
             raise ValueError("data and scores exclude each other; got both")
         if self.splits < 2:
@@ -159,7 +160,7 @@ def run(
     Returns:
       The `Result`.
     """
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     names = scores_of(config)
     # Upper bound, lower bound and the law (from either side): four comparisons a cell share the
     # significance.

@@ -24,12 +24,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import racer_jax as racer
+from racer_jax import reporting
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data import RoutingTable
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.racer_j import RacerJ
-from racer_jax.reporting import files as reporting
-from racer_jax.risk_control.alpha_choice import calibrate_budget
+from racer_jax.risk_control.costs import calibrate_budget
 from racer_jax.studies.order_studies import (
     Nonconformity,
     OrdersConfig,
@@ -65,8 +66,8 @@ class Config(OrdersConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reporting.parse_alphas(self.alphas)
-        reporting.parse_alphas(self.budgets)
+        parse_alphas(self.alphas)
+        parse_alphas(self.budgets)
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
 
@@ -245,7 +246,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
     train_cost, cost = known_costs(train), known_costs(test)
     price, most = train_cost.mean(axis=0), MARGIN * train_cost.max(axis=0)
     encoder_key, tie_key, split_key = jax.random.split(key, 3)
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     ties = racer.tie_break(tie_key, (len(test), len(test.models) + 1))
     result = Result(alphas, config.null, [], [], {}, {}, {})
     groups = np.array(test.group)
@@ -272,7 +273,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
             result.by_alpha.append(
                 AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"])
             )
-            for share in reporting.parse_alphas(config.budgets):
+            for share in parse_alphas(config.budgets):
                 budget = float(share) * float(train_cost.sum(axis=1).mean())
                 split = bought(
                     config, jax.random.fold_in(split_key, i), own, right, paid, most, budget

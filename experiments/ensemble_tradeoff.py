@@ -18,8 +18,9 @@ import jax
 from matplotlib.figure import Figure
 
 from racer_jax.plotting import votes as vote_plots
+from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,

@@ -16,13 +16,13 @@ from typing import Annotated, NamedTuple
 import jax
 import numpy as np
 
-from racer_jax.core.calibration import exact_alpha
+from racer_jax import reporting
 from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
 from racer_jax.plotting import studies as study_plots
-from racer_jax.reporting import files as reporting
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark, StudyConfig
 from racer_jax.studies.runner import (
     Progress,

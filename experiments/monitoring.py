@@ -22,8 +22,8 @@ from jax import lax
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
+from racer_jax import reporting
 from racer_jax.montecarlo.subsets import threefry
-from racer_jax.reporting import files as reporting
 from racer_jax.serving.monitor import RISK_RATIOS, RiskMonitor, bets, reserve, wager
 
 NEVER = np.iinfo(np.int32).max

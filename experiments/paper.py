@@ -31,7 +31,7 @@ from experiments import (
     selection_heatmap,
     set_size,
 )
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 from racer_jax.studies.benchmarks import EncoderName, StudyConfig, run_key, study
 from racer_jax.studies.runner import Report, publish, set_up
 from racer_jax.studies.vote_study import counted_votes

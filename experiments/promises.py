@@ -26,13 +26,13 @@ from matplotlib.figure import Figure
 from scipy.stats import beta
 
 import racer_jax as racer
-from racer_jax.core.calibration import Level
+from racer_jax import reporting
+from racer_jax.core.risk_levels import Level, parse_alphas
 from racer_jax.data import RoutingTable
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
-from racer_jax.reporting import files as reporting
-from racer_jax.risk_control.alpha_choice import cap_models, uniform_budget
-from racer_jax.risk_control.high_probability import high_probability_budget
+from racer_jax.risk_control.costs import cap_models
+from racer_jax.risk_control.high_probability import high_probability_budget, uniform_budget
 from racer_jax.studies.order_studies import (
     OrdersConfig,
     calibration_size,
@@ -60,7 +60,7 @@ class Config(OrdersConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
         for delta in self.delta_list:
             high_probability_budget(0.5, 1, delta)
         uniform_budget(0.5, 1, self.uniform)
@@ -294,7 +294,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
     """
     train = for_pool(train, test.models)
     encoder_key, tie_key = jax.random.split(key)
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     x, z = hashed_embeddings(encoder_key, train, test)
     ties = racer.tie_break(tie_key, (len(test), test.correct.shape[1] + 1))
     result = Result(alphas, config.null, [], [], [], {})

@@ -21,18 +21,18 @@ import numpy as np
 from scipy.special import ndtri
 
 from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import stream_trials
 from racer_jax.plotting import studies as study_plots
-from racer_jax.reporting import files as reporting
+from racer_jax.reporting.tables import left_table
 from racer_jax.risk_control import bounds as guarantees
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
 from racer_jax.studies.runner import (
     Progress,
     Report,
     cells,
-    left_table,
     num_cells,
     run_experiment,
     side_by_side,
@@ -51,7 +51,7 @@ class Config(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if not 0 < self.significance < 1:
@@ -106,7 +106,7 @@ def run(
     key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
 ) -> Result:
     """Splits every benchmark under every router and score; reads and writes nothing."""
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
 
     def cell(item: tuple[int, Benchmark, str, str]) -> Row:
         number, benchmark, router, score = item

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 
 from racer_jax.plotting import votes as vote_plots
+from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment
 from racer_jax.studies.strategies import Votes
 from racer_jax.studies.vote_study import VoteConfig, counted_votes, num_repeats
 

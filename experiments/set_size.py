@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import studies as study_plots
-from racer_jax.reporting import files as reporting
+from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, left_table, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 STATIC, ORACLE = "static order", "oracle"
 
@@ -43,7 +44,7 @@ class Config(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
 
 
 class Row(NamedTuple):
@@ -99,7 +100,7 @@ def run(
     key: jax.Array, benchmarks: list[Benchmark], config: Config, progress: Progress = lambda _: None
 ) -> Result:
     """Exact sizes of every router, score and baseline; reads and writes nothing."""
-    alphas = reporting.parse_alphas(config.alphas)
+    alphas = parse_alphas(config.alphas)
     rows, notes, number = [], {}, 0
     for benchmark in benchmarks:
         correct = benchmark.test.correct
@@ -139,7 +140,7 @@ def run(
 
 def report(config: Config, result: Result) -> Report:
     """Sizes at the paper's risk levels, the avoidable-miss rate in brackets."""
-    shown = [i for i, a in enumerate(result.alphas) if a in reporting.parse_alphas(PAPER_ALPHAS)]
+    shown = [i for i, a in enumerate(result.alphas) if a in parse_alphas(PAPER_ALPHAS)]
     shown = shown or list(range(len(result.alphas)))
     names = list(dict.fromkeys(row.benchmark for row in result.rows))
     parts = []

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
 
+from racer_jax import reporting
 from racer_jax.data import RoutingTable, concat, read_routerdc_parts, simulated_pool
 from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.base import check_texts
-from racer_jax.reporting import files as reporting
 from racer_jax.routers.fit import RouterConfig, fit
 from racer_jax.routers.knn import KNNConfig
 from racer_jax.routers.mlp import MLPConfig

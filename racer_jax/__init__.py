@@ -4,7 +4,7 @@ from racer_jax._lazy import attach
 
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
-    from racer_jax.core.calibration import calibrate, critical_scores, miss_budget
+    from racer_jax.core.calibration import calibrate, critical_scores
     from racer_jax.core.nonconformity import (
         augment,
         gap,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
+    from racer_jax.core.risk_levels import miss_budget
     from racer_jax.data.load import load
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
@@ -48,8 +49,9 @@ __all__ = [
 # ready for Ctrl-C before JAX is there, which takes a second, and whoever calibrates does not wait
 # for Flax.
 _HOMES = {
-    "core.calibration": ("calibrate", "critical_scores", "miss_budget"),
+    "core.calibration": ("calibrate", "critical_scores"),
     "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),
+    "core.risk_levels": ("miss_budget",),
     "core.prediction_sets": (
         "abstains",
         "avoidably_missed",

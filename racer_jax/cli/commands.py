@@ -21,6 +21,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.fetch import fetch
@@ -29,10 +30,12 @@ from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.data.load import load, save
 from racer_jax.data.splits import split
 from racer_jax.data.table import RoutingTable
-from racer_jax.racer.artefact import ArtefactError, check_place
-from racer_jax.racer.racer import NotCalibratedError, Racer
+from racer_jax.racer.artefact import check_place
+from racer_jax.racer.errors import ArtefactError, NotCalibratedError
+from racer_jax.racer.racer import Racer
 from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import as_plain, environment, parse_alphas, text_table, write_json
+from racer_jax.reporting.files import as_plain, environment, write_json
+from racer_jax.reporting.tables import text_table
 from racer_jax.serving.monitor import RiskMonitor
 
 FAILED = 3

@@ -10,12 +10,7 @@ from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
     from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
-    from racer_jax.core.calibration import (
-        calibrate,
-        critical_scores,
-        miss_budget,
-        threshold_at_rank,
-    )
+    from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_rank
     from racer_jax.core.nonconformity import (
         TieBroken,
         augment,
@@ -33,20 +28,11 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
+    from racer_jax.core.risk_levels import miss_budget, parse_alphas
 
 _HOMES = {
-    "aggregation": (
-        "majority_vote",
-        "weighted_vote",
-        "prefix_answers",
-        "voted_right",
-    ),
-    "calibration": (
-        "calibrate",
-        "critical_scores",
-        "miss_budget",
-        "threshold_at_rank",
-    ),
+    "aggregation": ("majority_vote", "prefix_answers", "voted_right", "weighted_vote"),
+    "calibration": ("calibrate", "critical_scores", "threshold_at_rank"),
     "nonconformity": (
         "TieBroken",
         "augment",
@@ -57,13 +43,8 @@ _HOMES = {
         "smooth",
         "tie_break",
     ),
-    "prediction_sets": (
-        "abstains",
-        "avoidably_missed",
-        "misrouted",
-        "prediction_sets",
-        "set_size",
-    ),
+    "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "risk_levels": ("miss_budget", "parse_alphas"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
@@ -81,6 +62,7 @@ __all__ = [
     "misrouted",
     "miss_budget",
     "null_score",
+    "parse_alphas",
     "prediction_sets",
     "prefix_answers",
     "set_size",

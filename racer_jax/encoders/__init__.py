@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 # What needs Flax or Transformers is imported when it is asked for.
 _HOMES = {
-    "text": (
-        "TextEncoder",
-        "minilm",
-    ),
-    "surface": ("SurfaceEncoder",),
     "cache": ("EmbeddingCache",),
+    "surface": ("SurfaceEncoder",),
+    "text": ("TextEncoder", "minilm"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 

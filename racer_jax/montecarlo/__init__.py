@@ -23,34 +23,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "bootstrap": ("bootstrap_sizes",),
-    "bound_check": (
-        "BoundCheck",
-        "RiskHistogram",
-        "ScoredPool",
-        "check_bounds",
-    ),
-    "exact": (
-        "SplitLaw",
-        "pool_law",
-        "split_law",
-    ),
-    "step_functions": (
-        "Pool",
-        "Steps",
-        "pool_steps",
-    ),
-    "trials": (
-        "Trials",
-        "split_masks",
-        "split_parts",
-        "split_trials",
-        "stream_trials",
-    ),
-    "tuning": (
-        "Selections",
-        "VoteTables",
-        "vote_tables",
-    ),
+    "bound_check": ("BoundCheck", "RiskHistogram", "ScoredPool", "check_bounds"),
+    "exact": ("SplitLaw", "pool_law", "split_law"),
+    "step_functions": ("Pool", "Steps", "pool_steps"),
+    "trials": ("Trials", "split_masks", "split_parts", "split_trials", "stream_trials"),
+    "tuning": ("Selections", "VoteTables", "vote_tables"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import ndtr
 
-from racer_jax.core.calibration import Alpha, miss_budget
+from racer_jax.core.risk_levels import Alpha, miss_budget
 from racer_jax.montecarlo.step_functions import METRICS, Pool, Steps, pool_steps
 
 # Positions less likely than exp(-_NEGLIGIBLE) in sum are left out of the law of J.

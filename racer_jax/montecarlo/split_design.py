@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import Alpha, miss_budget
+from racer_jax.core.risk_levels import Alpha, miss_budget
 from racer_jax.montecarlo.packed_bits import Order, as_bytes, gather_bytes, packing_order
 from racer_jax.montecarlo.subsets import Draw, Leaf, Words, draw_plan, folded, uniform_subsets
 

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, first_bad, is_traced
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.sort_keys import ordered_keys
 
 METRICS = ("risk", "size", "abstention", "avoidable_miss")
 
@@ -88,19 +89,6 @@ class Pool(NamedTuple):
         return self._replace(
             metrics={name: self.metrics[name] for name in self.metrics if name in names}
         )
-
-
-def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
-    """Unsigned integers in the lexicographic order of (value, tie)."""
-    ordered: np.ndarray
-    if value.dtype.itemsize <= 4:
-        bits = np.where(value == 0, np.float32(0), value).astype(np.float32).view(np.uint32)
-        ordered = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
-    else:  # float64: 64 bits of value leave no room for a tie, so its rank stands for it
-        ordered = np.unique(value, return_inverse=True)[1].reshape(value.shape).astype(np.uint32)
-    if tie is None:
-        return ordered
-    return (ordered.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
 
 
 def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:

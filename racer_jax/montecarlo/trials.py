@@ -21,8 +21,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import Alpha
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import Alpha
 from racer_jax.montecarlo.packed_bits import (
     BLOCK,
     Order,

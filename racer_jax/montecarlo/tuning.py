@@ -32,8 +32,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.aggregation import log_odds, model_order, prefix_answers, voted_right
-from racer_jax.core.calibration import Alpha, miss_budget
 from racer_jax.core.checks import check_floating, is_traced
+from racer_jax.core.risk_levels import Alpha, miss_budget
 from racer_jax.montecarlo.step_functions import Pool
 
 MAJORITY = "majority"

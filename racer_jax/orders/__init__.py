@@ -23,20 +23,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "coverage_gain": ("static_order",),
-    "joint_laws": (
-        "PatternLaw",
-        "factor",
-        "fit_loadings",
-        "pattern_law",
-        "tilt",
-        "tilted",
-    ),
+    "joint_laws": ("PatternLaw", "factor", "fit_loadings", "pattern_law", "tilt", "tilted"),
     "learned_gains": ("LearnedGains",),
-    "model_orders": (
-        "Order",
-        "StaticOrder",
-        "fit_order",
-    ),
+    "model_orders": ("Order", "StaticOrder", "fit_order"),
     "racer_j": ("RacerJ",),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())

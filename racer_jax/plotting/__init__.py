@@ -35,13 +35,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "risk": (
-        "RiskCurve",
-        "SizeCurve",
-        "histogram_figure",
-        "risk_figure",
-        "size_figure",
-    ),
+    "risk": ("RiskCurve", "SizeCurve", "histogram_figure", "risk_figure", "size_figure"),
     "studies": (
         "RiskLine",
         "SizeLine",

@@ -10,28 +10,23 @@ from racer_jax._lazy import attach
 if TYPE_CHECKING:
     from racer_jax.racer.calibration import Calibration
     from racer_jax.racer.decision import Decision, Decisions, Reason
+    from racer_jax.racer.errors import ArtefactError, NotCalibratedError, OverlapError
     from racer_jax.racer.evaluation import Evaluation
-    from racer_jax.racer.racer import NotCalibratedError, OverlapError, Racer
+    from racer_jax.racer.racer import Racer
     from racer_jax.racer.report import write_report
 
 _HOMES = {
     "calibration": ("Calibration",),
-    "decision": (
-        "Decision",
-        "Decisions",
-        "Reason",
-    ),
+    "decision": ("Decision", "Decisions", "Reason"),
+    "errors": ("ArtefactError", "NotCalibratedError", "OverlapError"),
     "evaluation": ("Evaluation",),
-    "racer": (
-        "NotCalibratedError",
-        "OverlapError",
-        "Racer",
-    ),
+    "racer": ("Racer",),
     "report": ("write_report",),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
 __all__ = [
+    "ArtefactError",
     "Calibration",
     "Decision",
     "Decisions",

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
-from racer_jax.data.errors import DataError
 from racer_jax.data.files import blaming, written_whole
+from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
 # 2 adds orders learned from training rows; what has none is still written as 1, for older versions
@@ -30,26 +30,6 @@ from racer_jax.racer.serialization import named
 FORMAT = 2
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
-
-
-class ArtefactError(DataError):
-    """A folder that cannot be read or written as an artefact."""
-
-
-class NewerFormatError(ArtefactError):
-    """An artefact written by a newer version of this package."""
-
-
-class CorruptError(ArtefactError):
-    """An artefact whose content is not what was written: bits flipped, files edited or lost."""
-
-
-class OtherPoolError(ArtefactError):
-    """An artefact for another pool of models."""
-
-
-class OtherWeightsError(ArtefactError):
-    """An artefact whose router was trained on an encoder with other weights."""
 
 
 def _checksum(description: Mapping[str, Any]) -> str:

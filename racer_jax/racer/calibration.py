@@ -7,36 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from racer_jax.core.calibration import Level, exact_alpha, miss_budget
-from racer_jax.montecarlo.step_functions import ordered_keys
+from racer_jax.core.risk_levels import Level, level_name, miss_budget
+from racer_jax.core.sort_keys import ordered_keys
 from racer_jax.risk_control.bounds import smallest_calibration_size
 from racer_jax.risk_control.high_probability import check_delta, high_probability_budget
 from racer_jax.risk_control.mondrian import FALLBACKS
 
-# No real number has this key: a query with it is in no set, not even at threshold +inf.
-NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 _TOP = np.uint32(0xFFFFFFFF)
-
-
-def level_name(alpha: Level) -> str:
-    """A risk level as the decimal (or fraction) that is written down, checked.
-
-    Raises:
-      TypeError: If it is not a number or a numeral.
-      ValueError: If it is not in (0, 1).
-    """
-    exact_alpha(alpha)
-    return str(alpha)
-
-
-def entry_keys(nonconformity: np.ndarray, ties: np.ndarray | None) -> np.ndarray:
-    """Keys `[n, m + 1]`, uint64, such that a model is in the set when its key is at most that of the threshold."""
-    keys = ordered_keys(
-        nonconformity, np.zeros(nonconformity.shape, np.uint32) if ties is None else ties
-    )
-    null = nonconformity[:, -1]
-    keys[:, -1] = np.where(null == -inf, np.uint64(0), np.where(null == inf, NEVER, keys[:, -1]))
-    return keys
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from racer_jax.core.aggregation import answer_codes, prefix_answers, voted_right
-from racer_jax.core.calibration import exact_alpha
+from racer_jax.core.risk_levels import exact_alpha
+from racer_jax.core.sort_keys import NEVER, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
-from racer_jax.racer.calibration import NEVER, Calibration, entry_keys
+from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.scoring import Measured
-from racer_jax.reporting.files import as_plain, text_table
+from racer_jax.reporting.files import as_plain
+from racer_jax.reporting.tables import text_table
 
 ALL = "all"
 # The aggregation of a judge who knows: right where one of the called models is.

@@ -27,8 +27,9 @@ from racer_jax.core.aggregation import (
     majority_vote,
     weighted_vote,
 )
-from racer_jax.core.calibration import Level, exact_alpha
 from racer_jax.core.nonconformity import NullMode, check_null
+from racer_jax.core.risk_levels import Level, exact_alpha, level_name, parse_alphas
+from racer_jax.core.sort_keys import NEVER, entry_keys
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -37,8 +38,9 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.orders.model_orders import ORDERS, fit_order
 from racer_jax.racer import artefact, decision
 from racer_jax.racer import serialization as parts
-from racer_jax.racer.calibration import NEVER, Calibration, entry_keys, level_name
+from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.decision import Decision, Decisions
+from racer_jax.racer.errors import CorruptError, NotCalibratedError, OtherWeightsError, OverlapError
 from racer_jax.racer.evaluation import TEMPERATURES, Evaluation, evaluate
 from racer_jax.racer.fingerprints import (
     fingerprints,
@@ -53,7 +55,6 @@ from racer_jax.racer.scoring import (
     check_given_scores,
     measure_scores,
 )
-from racer_jax.reporting.files import parse_alphas
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
 from racer_jax.routers.scores import Scores
@@ -64,17 +65,6 @@ ENCODERS = ("hashed", "minilm", "both")
 ALPHAS = "0.01:0.5:0.01"
 
 Groups = Sequence[str | None] | str | None
-
-
-class NotCalibratedError(ValueError):
-    """A step that needs a threshold, before there is one."""
-
-    def __init__(self, step: str) -> None:
-        super().__init__(f"{step} needs a threshold: call calibrate(table, alpha) first")
-
-
-class OverlapError(ValueError):
-    """Calibration on questions the router was trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -714,10 +704,10 @@ class Racer:
         try:
             return cls._from_parts(description, arrays, encoder)
         except parts.OtherEncoderError as error:
-            raise artefact.OtherWeightsError(str(error), path=Path(path)) from None
+            raise OtherWeightsError(str(error), path=Path(path)) from None
         except (KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise artefact.CorruptError(
+            raise CorruptError(
                 f"is not an artefact of this format: {problem}", path=Path(path)
             ) from None
 

@@ -27,11 +27,12 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import Level, exact_alpha
+from racer_jax.core.risk_levels import Level, exact_alpha
 from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
+from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.evaluation import TEMPERATURES, Evaluation
-from racer_jax.racer.racer import NotCalibratedError, Racer
+from racer_jax.racer.racer import Racer
 from racer_jax.reporting.files import environment
 from racer_jax.routers.scores import Scores
 

@@ -12,28 +12,17 @@ if TYPE_CHECKING:
         as_plain,
         environment,
         finish,
-        markdown_table,
-        parse_alphas,
-        parse_config,
-        text_table,
         write_csv,
         write_figure,
         write_json,
     )
+    from racer_jax.reporting.options import parse_config
+    from racer_jax.reporting.tables import left_table, markdown_table, text_table
 
 _HOMES = {
-    "files": (
-        "as_plain",
-        "environment",
-        "finish",
-        "markdown_table",
-        "parse_alphas",
-        "parse_config",
-        "text_table",
-        "write_csv",
-        "write_figure",
-        "write_json",
-    ),
+    "files": ("as_plain", "environment", "finish", "write_csv", "write_figure", "write_json"),
+    "options": ("parse_config",),
+    "tables": ("left_table", "markdown_table", "text_table"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
@@ -41,8 +30,8 @@ __all__ = [
     "as_plain",
     "environment",
     "finish",
+    "left_table",
     "markdown_table",
-    "parse_alphas",
     "parse_config",
     "text_table",
     "write_csv",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from racer_jax.risk_control.bounds import (
         RiskBounds,
         SplitRiskLaw,
+        clopper_pearson,
         miss_law,
         risk_bounds,
         risk_law,
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
         smallest_calibration_size,
         split_risk_law,
     )
+    from racer_jax.risk_control.costs import (
+        Attainable,
+        BudgetThreshold,
+        attainable_alpha,
+        calibrate_budget,
+        cap_models,
+    )
     from racer_jax.risk_control.covariate_shift import (
         DensityRatio,
         WeightedCalibration,
@@ -28,8 +36,10 @@ if TYPE_CHECKING:
         estimate_density_ratio,
     )
     from racer_jax.risk_control.high_probability import (
+        calibrate_uniform,
         calibrate_with_probability,
         high_probability_budget,
+        uniform_budget,
     )
     from racer_jax.risk_control.mondrian import (
         GroupedThreshold,
@@ -37,16 +47,14 @@ if TYPE_CHECKING:
         calibrate_table,
         smallest_size,
     )
+    from racer_jax.risk_control.selective import Selective, calibrate_selective
 
 _HOMES = {
-    "alpha_choice": (
-        "knee",
-        "within_budget",
-        "within_error",
-    ),
+    "alpha_choice": ("knee", "within_budget", "within_error"),
     "bounds": (
         "RiskBounds",
         "SplitRiskLaw",
+        "clopper_pearson",
         "miss_law",
         "risk_bounds",
         "risk_law",
@@ -55,6 +63,13 @@ _HOMES = {
         "smallest_calibration_size",
         "split_risk_law",
     ),
+    "costs": (
+        "Attainable",
+        "BudgetThreshold",
+        "attainable_alpha",
+        "calibrate_budget",
+        "cap_models",
+    ),
     "covariate_shift": (
         "DensityRatio",
         "WeightedCalibration",
@@ -62,28 +77,35 @@ _HOMES = {
         "estimate_density_ratio",
     ),
     "high_probability": (
+        "calibrate_uniform",
         "calibrate_with_probability",
         "high_probability_budget",
+        "uniform_budget",
     ),
-    "mondrian": (
-        "GroupedThreshold",
-        "calibrate_by_group",
-        "calibrate_table",
-        "smallest_size",
-    ),
+    "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
+    "selective": ("Selective", "calibrate_selective"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
 __all__ = [
+    "Attainable",
+    "BudgetThreshold",
     "DensityRatio",
     "GroupedThreshold",
     "RiskBounds",
+    "Selective",
     "SplitRiskLaw",
     "WeightedCalibration",
+    "attainable_alpha",
+    "calibrate_budget",
     "calibrate_by_group",
+    "calibrate_selective",
     "calibrate_table",
+    "calibrate_uniform",
     "calibrate_weighted",
     "calibrate_with_probability",
+    "cap_models",
+    "clopper_pearson",
     "estimate_density_ratio",
     "high_probability_budget",
     "knee",
@@ -95,6 +117,7 @@ __all__ = [
     "smallest_calibration_size",
     "smallest_size",
     "split_risk_law",
+    "uniform_budget",
     "within_budget",
     "within_error",
 ]

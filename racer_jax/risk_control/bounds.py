@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from scipy.special import gammaln
+from scipy.special import betaincinv, gammaln
 
-from racer_jax.core.calibration import (
+from racer_jax.core.risk_levels import (
     Alpha,
     Level,
     check_count,
@@ -21,6 +21,7 @@ from racer_jax.core.calibration import (
     exact_alphas,
     miss_budget,
 )
+from racer_jax.risk_control.high_probability import check_delta
 
 
 class RiskBounds(NamedTuple):
@@ -231,3 +232,9 @@ def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
 
 def _log_choose(n: np.ndarray, k: Any) -> np.ndarray:
     return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
+
+
+def clopper_pearson(misses: int, n: int, delta: float) -> float:
+    """Upper bound of a Bernoulli mean that holds with probability 1 - delta: the exact one."""
+    check_count("n", n)
+    return 1.0 if misses >= n else float(betaincinv(misses + 1, n - misses, 1 - check_delta(delta)))

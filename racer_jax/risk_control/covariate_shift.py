@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import Level, exact_alpha
 from racer_jax.core.checks import check_no_nan, first_bad
+from racer_jax.core.risk_levels import Level, exact_alpha
 
 
 def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:

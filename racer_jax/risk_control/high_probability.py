@@ -4,6 +4,7 @@ Given the calibration set, the risk of the threshold with miss budget b follows 
 Its quantile is exact, so the budget is the largest that can be promised.
 """
 
+from math import floor, log, sqrt
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import betainc
 
-from racer_jax.core.calibration import Alpha, check_count, exact_alphas, threshold_at_rank
+from racer_jax.core.calibration import threshold_at_rank
 from racer_jax.core.checks import check_no_nan
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import Alpha, check_count, exact_alphas
 
 
 def check_delta(delta: float) -> float:
@@ -100,5 +102,68 @@ def calibrate_with_probability(
     n = value.shape[-1]
     budget = high_probability_budget(alpha, n, delta)
     rank = jnp.asarray(n - np.atleast_1d(budget), jnp.int32)
+    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
+    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
+
+
+def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
+    r"""Miss budgets that hold for every alpha at once: b = floor(n (alpha - sqrt(log(1 / delta) / (2 n)))).
+
+    By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, with probability 1
+    - delta over the calibration set the risk of EVERY threshold is below its miss rate plus
+      sqrt(log(1 / delta) / (2 n)). So alpha may
+    be chosen after looking at all of them.
+
+    Args:
+      alpha: Risk level or levels in (0, 1).
+      n: Number of calibration queries.
+      delta: Chance of failure, in (0, .5].
+
+    Returns:
+      An int for one alpha, an int64 array `[a]` for several; -1 where no threshold is safe.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If alpha is outside (0, 1), delta outside (0, .5], or `n` below 1.
+
+    References:
+      Massart, "The Tight Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", 1990.
+    """
+    check_count("n", n)
+    if check_delta(delta) > 0.5:
+        raise ValueError(f"delta must be in (0, .5] for the one-sided inequality, got {delta}")
+    fractions, scalar = exact_alphas(alpha)
+    slack = sqrt(log(1 / delta) / (2 * n))
+    budgets = np.array([max(-1, floor(n * (float(f) - slack))) for f in fractions], np.int64)
+    return int(budgets[0]) if scalar else budgets
+
+
+def calibrate_uniform(
+    critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float
+) -> jax.Array | TieBroken:
+    """Thresholds of which any may be chosen after looking: all keep risk <= alpha with probability 1 - delta.
+
+    Args:
+      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or a `TieBroken` pair.
+      alpha: Risk level or levels in (0, 1).
+      delta: Chance of failure, in (0, .5].
+
+    Returns:
+      The threshold `[...]` or `[..., a]`, as of `calibrate`; +inf where no threshold is safe.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If there is no query, scores are NaN, or alpha or delta is out of range.
+    """
+    value, tie = (
+        critical_scores
+        if isinstance(critical_scores, TieBroken)
+        else (jnp.asarray(critical_scores), None)
+    )
+    check_no_nan("critical_scores", value)
+    if value.ndim < 1 or value.shape[-1] < 1:
+        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
+    budget = uniform_budget(alpha, value.shape[-1], delta)
+    rank = jnp.asarray(value.shape[-1] - np.atleast_1d(budget), jnp.int32)
     threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
     return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)

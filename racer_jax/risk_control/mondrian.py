@@ -15,15 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import (
-    Level,
-    critical_scores,
-    exact_alpha,
-    miss_budget,
-    threshold_at_rank,
-)
+from racer_jax.core.calibration import critical_scores, threshold_at_rank
 from racer_jax.core.checks import check_no_nan
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import Level, exact_alpha, miss_budget
 from racer_jax.risk_control.bounds import smallest_calibration_size
 from racer_jax.risk_control.high_probability import check_delta, high_probability_budget
 

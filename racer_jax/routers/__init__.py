@@ -22,18 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "finetune": ("FinetuneConfig",),
     "fit": ("TextRouter",),
-    "mlp": (
-        "MLPR",
-        "MLPConfig",
-        "fit_mlp",
-        "fit_mlps",
-    ),
-    "routerdc": (
-        "RouterDC",
-        "RouterDCConfig",
-        "fit_routerdc",
-        "fit_routerdcs",
-    ),
+    "mlp": ("MLPConfig", "MLPR", "fit_mlp", "fit_mlps"),
+    "routerdc": ("RouterDC", "RouterDCConfig", "fit_routerdc", "fit_routerdcs"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 

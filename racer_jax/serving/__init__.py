@@ -8,28 +8,18 @@ from typing import TYPE_CHECKING
 from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
-    from racer_jax.serving.confidence import Endpoint, EndpointError, Judgement, elicit
+    from racer_jax.serving.confidence import Judgement, elicit
+    from racer_jax.serving.endpoint import Endpoint, EndpointError
     from racer_jax.serving.feedback import open_monitor
     from racer_jax.serving.json_lines import read_queries, route_lines
     from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
 
 _HOMES = {
-    "confidence": (
-        "Endpoint",
-        "EndpointError",
-        "Judgement",
-        "elicit",
-    ),
+    "confidence": ("Judgement", "elicit"),
+    "endpoint": ("Endpoint", "EndpointError"),
     "feedback": ("open_monitor",),
-    "json_lines": (
-        "read_queries",
-        "route_lines",
-    ),
-    "monitor": (
-        "ExchangeabilityMonitor",
-        "RiskMonitor",
-        "load_monitor",
-    ),
+    "json_lines": ("read_queries", "route_lines"),
+    "monitor": ("ExchangeabilityMonitor", "RiskMonitor", "load_monitor"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 

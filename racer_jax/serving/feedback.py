@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-from racer_jax.core.calibration import exact_alpha
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.monitor import ExchangeabilityMonitor, Monitor, RiskMonitor, load_monitor

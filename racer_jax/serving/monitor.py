@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
-from racer_jax.core.calibration import exact_alpha
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
 

@@ -15,27 +15,11 @@ if TYPE_CHECKING:
     from racer_jax.studies.vote_study import VoteConfig, vote_study
 
 _HOMES = {
-    "benchmarks": (
-        "Benchmark",
-        "StudyConfig",
-    ),
-    "runner": (
-        "Report",
-        "run_experiment",
-    ),
-    "scored_pools": (
-        "matrix_pools",
-        "routerdc_pools",
-        "simulated_pools",
-    ),
-    "strategies": (
-        "Difference",
-        "Measured",
-    ),
-    "vote_study": (
-        "VoteConfig",
-        "vote_study",
-    ),
+    "benchmarks": ("Benchmark", "StudyConfig"),
+    "runner": ("Report", "run_experiment"),
+    "scored_pools": ("matrix_pools", "routerdc_pools", "simulated_pools"),
+    "strategies": ("Difference", "Measured"),
+    "vote_study": ("VoteConfig", "vote_study"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 

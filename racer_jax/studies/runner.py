@@ -12,7 +12,7 @@ import jax
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 from racer_jax.studies import runtime
 from racer_jax.studies.benchmarks import SCORES, Benchmark, StudyConfig, run_key, study
 
@@ -36,20 +36,6 @@ class Report(NamedTuple):
     rows: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Figure]
     passed: bool = True
-
-
-def left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """`reporting.text_table` with a first column that begins on the left.
-
-    >>> print(left_table(["way", "calls"], [["one", "1.00"], ["several", "2.50"]]))
-    way      calls
-    -------  -----
-    one       1.00
-    several   2.50
-    """
-    width = max(len(row[0]) for row in [header, *rows])
-    lines = [[row[0].ljust(width), *row[1:]] for row in rows]
-    return reporting.text_table([header[0].ljust(width), *header[1:]], lines)
 
 
 def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from racer_jax.core.aggregation import answer_codes, model_order, prefix_answers, voted_right
 from racer_jax.core.nonconformity import NullMode, tie_break
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
 from racer_jax.montecarlo.trials import split_parts
 from racer_jax.montecarlo.tuning import (
@@ -25,7 +26,6 @@ from racer_jax.montecarlo.tuning import (
     select_each,
     vote_tables,
 )
-from racer_jax.reporting import files as reporting
 from racer_jax.studies.benchmarks import (
     ROUTERS,
     SCORES,
@@ -82,7 +82,7 @@ class VoteConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reporting.parse_alphas(self.alphas)
+        parse_alphas(self.alphas)
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if not self.tolerance >= 0:
@@ -167,7 +167,7 @@ class _Repeat:
     def __init__(self, key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> None:
         self.split_key, tie_key, order_key = jax.random.split(key, 3)
         self.benchmark, self.config = benchmark, config
-        self.alphas = reporting.parse_alphas(config.alphas)
+        self.alphas = parse_alphas(config.alphas)
         test = benchmark.test
         self.num, self.num_models = test.correct.shape
         if test.answers is None:

@@ -19,8 +19,9 @@ from racer_jax import (
     reference,
     tie_break,
 )
-from racer_jax.core.calibration import _floor_multiples, exact_alpha, threshold_at_rank
+from racer_jax.core.calibration import _floor_multiples, threshold_at_rank
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import exact_alpha
 from tests.strategies import ALPHAS, NULLS, problems
 
 FLOATS = st.floats(width=32, allow_nan=False)

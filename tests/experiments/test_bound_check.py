@@ -12,9 +12,9 @@ import pytest
 from experiments import bound_check
 from experiments.bound_check import Config, main, run
 from racer_jax import gap
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.bound_check import verdicts
 from racer_jax.montecarlo.exact import split_law
-from racer_jax.reporting.files import parse_alphas
 from racer_jax.studies.scored_pools import ScoredPool
 
 ALPHAS = "0.001,0.05,0.1,0.3,0.7,0.99"

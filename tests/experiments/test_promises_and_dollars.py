@@ -8,7 +8,7 @@ import pytest
 
 from experiments import dollars, promises
 from racer_jax import miss_budget
-from racer_jax.core.calibration import exact_alpha
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data import RoutingTable
 
 FEW = ["--queries", "150", "--neighbors", "20"]

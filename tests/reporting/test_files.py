@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.reporting import files as reporting
+from racer_jax import reporting
 
 
 @dataclass(frozen=True)

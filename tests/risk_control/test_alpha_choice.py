@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 import racer_jax as racer
+from racer_jax import risk_control as choosing
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.risk_control import alpha_choice as choosing
 
 RNG = np.random.default_rng(0)
 

@@ -17,14 +17,8 @@ import pytest
 
 from racer_jax.data import RoutingTable
 from racer_jax.serving import confidence
-from racer_jax.serving.confidence import (
-    Endpoint,
-    EndpointError,
-    ask,
-    elicit,
-    parse_binary,
-    probability_of_true,
-)
+from racer_jax.serving.confidence import ask, elicit, parse_binary, probability_of_true
+from racer_jax.serving.endpoint import Endpoint, EndpointError
 
 pytest.importorskip("openai")
 

@@ -1,0 +1,34 @@
+"""What can be wrong with a racer or its artefact."""
+
+from racer_jax.data.errors import DataError
+
+
+class ArtefactError(DataError):
+    """A folder that cannot be read or written as an artefact."""
+
+
+class NewerFormatError(ArtefactError):
+    """An artefact written by a newer version of this package."""
+
+
+class CorruptError(ArtefactError):
+    """An artefact whose content is not what was written: bits flipped, files edited or lost."""
+
+
+class OtherPoolError(ArtefactError):
+    """An artefact for another pool of models."""
+
+
+class OtherWeightsError(ArtefactError):
+    """An artefact whose router was trained on an encoder with other weights."""
+
+
+class NotCalibratedError(ValueError):
+    """A step that needs a threshold, before there is one."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(f"{step} needs a threshold: call calibrate(table, alpha) first")
+
+
+class OverlapError(ValueError):
+    """Calibration on questions the router was trained on."""

@@ -1,0 +1,213 @@
+"""Costs: sets of at most some models, and thresholds that keep a budget in dollars."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad
+from racer_jax.core.risk_levels import check_count
+from racer_jax.risk_control.bounds import clopper_pearson
+
+
+def cap_models(
+    nonconformity: ArrayLike, most: int, tie_break: jax.Array | None = None
+) -> jax.Array:
+    """Nonconformity under which no set holds more than so many real models, whatever the threshold.
+
+    All but the first `most` models of each query are put at +inf. The order depends on the query
+    alone, so every guarantee holds as it is, down to the smallest alpha that can be attained
+    (`attainable_alpha`).
+
+    Args:
+      nonconformity: E(x, m), floating `[..., m + 1]`, null model last; it is left as it is.
+      most: The cap, at least 1.
+      tie_break: Second keys, uint32 of the same shape, where calibration uses them; else the first
+        of tied models stay.
+
+    Returns:
+      `[..., m + 1]`, the same dtype.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating, `most` not an integer, or `tie_break` not
+        uint32.
+      ValueError: If the shapes do not fit, a value is NaN, or `most` is below 1.
+
+    >>> cap_models(jnp.array([0.5, 0.1, 0.3, -jnp.inf]), 2).tolist()
+    [inf, 0.10000000149011612, 0.30000001192092896, -inf]
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_no_nan("nonconformity", nonconformity)
+    check_count("most", most)
+    if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
+        )
+    real = nonconformity[..., :-1]
+    second = jnp.zeros(real.shape, jnp.uint32)
+    if tie_break is not None:
+        check_tie_break(tie_break, nonconformity.shape)
+        second = tie_break[..., :-1]
+    place = jnp.argsort(jnp.lexsort((second, real), axis=-1), axis=-1)
+    return jnp.concatenate(
+        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
+    )
+
+
+class Attainable(NamedTuple):
+    """What calling every model that may be called still misses.
+
+    Attributes:
+      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` keeps any alpha from
+        here on. Its expectation bounds the risk of calling all of them.
+      upper: Bound of that risk with probability 1 - delta, by Clopper and Pearson.
+      misses: Calibration queries that no allowed model answers.
+    """
+
+    alpha: float
+    upper: float
+    misses: int
+
+
+def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attainable:
+    """The smallest alpha that can be attained under a cap or the null mode `never`.
+
+    Below it `calibrate` returns +inf, which then is no promise: capped models stay out at any
+    threshold.
+
+    Args:
+      critical_scores: c(x) of the calibration queries, floating `[n]`; +inf where no allowed model
+        is right.
+      delta: Chance of failure of the upper bound, in (0, 1).
+
+    Returns:
+      The `Attainable`.
+
+    Raises:
+      TypeError: If scores are not floating or delta not a number.
+      ValueError: If scores are not `[n]`, n >= 1, NaN, or delta is outside (0, 1).
+
+    >>> attainable_alpha(jnp.array([0.1, jnp.inf, 0.2])).alpha
+    0.5
+    """
+    value = jnp.asarray(critical_scores)
+    check_no_nan("critical_scores", value)
+    if value.ndim != 1 or not len(value):
+        raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
+    misses, n = int((value == jnp.inf).sum()), len(value)
+    return Attainable((misses + 1) / (n + 1), clopper_pearson(misses, n, delta), misses)
+
+
+class BudgetThreshold(NamedTuple):
+    """The largest threshold within a budget.
+
+    Attributes:
+      threshold: It; -inf where not even the cheapest non-empty sets are within the budget.
+      mean_cost: Mean cost of a calibration query at it, dollars.
+      bound: What a query can cost at most, dollars: what the promise rests on.
+    """
+
+    threshold: float
+    mean_cost: float
+    bound: float
+
+
+def calibrate_budget(
+    nonconformity: ArrayLike, cost: ArrayLike, budget: float, *, most: ArrayLike | None = None
+) -> BudgetThreshold:
+    r"""The largest threshold whose expected cost of a query is at most the budget.
+
+    Cost grows with the threshold and is at most B, the cost of calling every model of any query
+    there may be. The threshold is the largest with (sum of the n calibration costs + B) / (n + 1)
+    <= budget, so that for exchangeable queries E[cost of a new query] <= budget. What risk it has
+    is then measured (`attainable_alpha` of its misses), not promised beforehand.
+
+    B must be known before the queries are seen: with one price a model it is their sum; where costs
+    vary from query to query it is for the caller to declare (longest prompt times price, say). The
+    dearest calibration query is no such bound, since a dearer one may come.
+
+    Args:
+      nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
+      cost: Dollars of calling each model, `[m]`, or for each query `[n, m]`; known, not negative.
+      budget: Dollars a query, above 0.
+      most: What calling a model can cost at most, dollars: of each model `[m]`, or of all of them
+        together, a number. Implied by one price a model, needed where costs are `[n, m]`.
+
+    Returns:
+      The `BudgetThreshold`.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating or costs are not numeric.
+      ValueError: If shapes do not fit, a cost is missing or negative, costs vary and `most` is not
+        given, a cost is above it, or the budget is not positive.
+
+    References:
+      Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with
+      the sign reversed.
+
+    >>> nonconformity = jnp.tile(jnp.array([[0.1, 0.2, -jnp.inf], [0.3, 0.2, -jnp.inf]]), (50, 1))
+    >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
+    0.20000000298023224
+    """
+    check_no_nan("nonconformity", jnp.asarray(nonconformity))
+    value = np.asarray(nonconformity)
+    if value.ndim != 2 or value.shape[1] < 2 or not len(value):
+        raise ValueError(
+            f"nonconformity must have shape [n, m + 1] with n, m >= 1, got {value.shape}"
+        )
+    num, num_models = len(value), value.shape[1] - 1
+    costs = _dollars("cost", cost, ((num_models,), (num, num_models)))
+    if not 0 < budget < float("inf"):
+        raise ValueError(f"budget must be positive and finite, got {budget}")
+    bound = _cost_bound(costs, most)
+    costs = np.broadcast_to(costs, (num, num_models))
+    entries, paid = value[:, :-1].ravel(), costs.ravel()
+    order = np.argsort(entries, kind="stable")
+    entries, total = entries[order], np.cumsum(paid[order])
+    last = np.searchsorted(entries, entries, side="right") - 1  # models that tie enter together
+    # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on
+    # paper.
+    within = (total[last] + bound) / (num + 1) <= budget * (1 + 1e-12)
+    within &= entries < np.inf
+    if not within.any():
+        return BudgetThreshold(-float("inf"), 0.0, bound)
+    best = int(np.flatnonzero(within)[-1])
+    return BudgetThreshold(float(entries[best]), float(total[last][best] / num), bound)
+
+
+def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Costs of one of the shapes: numeric, known, not negative; float64."""
+    costs = np.asarray(cost)
+    if costs.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numeric, got dtype {costs.dtype}")
+    if costs.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted}, got {list(costs.shape)}")
+    if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
+        raise ValueError(
+            f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}"
+        )
+    return costs.astype(np.float64)
+
+
+def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
+    """The largest cost of calling every model, declared or implied by fixed prices; costs `[m]` or `[n, m]`."""
+    if most is None:
+        if costs.ndim > 1:
+            raise ValueError(
+                "most must be given where costs vary from query to query: what calling a model can cost at most, [m], "
+                "or all of them together; the dearest calibration query is no bound for the queries to come"
+            )
+        return float(costs.sum())
+    limit = _dollars("most", most, ((), costs.shape[-1:]))
+    paid = costs if limit.ndim else costs.sum(axis=-1)
+    if (bad := paid > limit * (1 + 1e-12)).any():
+        where = f" at {first_bad(bad)}" if bad.ndim else ""
+        kind = "a model's cost" if limit.ndim else "the cost of all models"
+        raise ValueError(
+            f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared "
+            f"{most!r}"
+        )
+    return float(limit.sum())
