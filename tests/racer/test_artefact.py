@@ -291,7 +291,7 @@ import os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
 import numpy as np
-from racer_jax.racer import artefact
+from racer_jax.racer import artefact, errors
 
 folder = Path(sys.argv[1])
 
