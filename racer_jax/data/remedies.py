@@ -239,7 +239,8 @@ def _names(text: str) -> list[str]:
 
 def _split(text: str, separator: str, most: int = -1) -> list[str]:
     """The parts between separators that no backslash stands before; their backslashes stay."""
-    parts, start, i = [], 0, 0
+    parts: list[str] = []
+    start = i = 0
     while i < len(text):
         if text[i] == "\\":
             i += 1

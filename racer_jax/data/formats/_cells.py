@@ -207,7 +207,9 @@ def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
         )
 
 
-def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> RoutingTable:
+def settle_missing(
+    table: RoutingTable, missing: Missing, path: Path, because: Sequence[str] = ()
+) -> RoutingTable:
     """The table under a policy for pairs that nobody evaluated.
 
     Args:
@@ -215,6 +217,7 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
       missing: `error` refuses them, `drop` leaves out their queries and says so in a note, `keep`
         keeps them marked.
       path: For the error.
+      because: What reading did that may be why pairs are missing, one sentence each.
 
     Returns:
       The table.
@@ -224,7 +227,7 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
     """
     if table.missing is None:
         return table
-    report = missing_report(table)
+    report = "; ".join([missing_report(table), *because])
     if missing == "error":
         raise DataError(
             f"must hold a result for every query and model, {report}",

@@ -48,11 +48,13 @@ class Found(NamedTuple):
       logs: The newest log of each model and task, by model and task.
       notes: On logs that are older, and models that are named by their folder.
       others: Files that were looked at and are no newest log: reports and older logs.
+      nameless: Those of the notes that speak of models named by their folder.
     """
 
     logs: list[Log]
     notes: list[str]
     others: set[Path]
+    nameless: list[str]
 
 
 def find_logs(path: Path, num_fewshot: int | None = None) -> Found:
@@ -101,7 +103,7 @@ def find_logs(path: Path, num_fewshot: int | None = None) -> Found:
     others |= {log.path for several in logs.values() for log in several} - {
         log.path for log in newest
     }
-    return Found(newest, [*notes, *more, *older], others)
+    return Found(newest, [*notes, *more, *older], others, notes)
 
 
 def _is_json(file: Path) -> bool:

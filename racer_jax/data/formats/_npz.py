@@ -19,6 +19,7 @@ from racer_jax.data.formats._source import opened
 MAX_BYTES = 1 << 32
 _MAX_GROWTH, _FREE_GROWTH = 100, 1 << 24
 _KINDS = "biufUS"
+_LAST_CHARACTER = 0x10FFFF
 # The header as NumPy writes it. It is a Python literal, but one to match, not to evaluate: a
 # literal can take hundreds of times its length in memory.
 _HEADER = re.compile(
@@ -109,6 +110,8 @@ class Archive:
                 )
             data = file.read()
         array = np.frombuffer(data, dtype=dtype) if size else np.empty(math.prod(shape), dtype)
+        if dtype.kind == "U" and (array.view(f"{dtype.byteorder}u4") > _LAST_CHARACTER).any():
+            raise DataError("must hold characters of Unicode", path=self.path, field=name)
         return array.reshape(shape, order="F" if fortran else "C")
 
 

@@ -96,6 +96,7 @@ class Rows(ABC):
       path: Where they come from.
       header: The names of the columns that are read.
       columns: The same names as a set.
+      theirs: Columns of the format that have another name in the file.
       preamble: What stood before the header, None where nothing did.
       width: Number of fields of a record.
       last_column: Name of the column that a record ends with, of those that are read.
@@ -106,6 +107,7 @@ class Rows(ABC):
         self, path: Path, raw: Sequence[str], header: Header, preamble: str | None = None
     ) -> None:
         self.path, self.preamble, self.width = path, preamble, len(raw)
+        self.theirs = header.columns
         names, loose = header.names(path, raw)
         self._loose: dict[str, None] = {}
         if loose:
@@ -336,8 +338,21 @@ _LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0, "": -1}
 _WORDS = {"yes": 1, "no": 0, "y": 1, "n": 0} | dict.fromkeys(_UNKNOWN, -1)
 
 
-def column_of_labels(file: Rows, chunk: Chunk, name: str) -> np.ndarray:
-    """A column of 0/1 or True/False, int8; an empty field is -1 ("nobody evaluated this pair")."""
+def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = None) -> np.ndarray:
+    """A column of 0/1 or True/False, int8; an empty field is -1 ("nobody evaluated this pair").
+
+    Args:
+      file: The rows.
+      chunk: Some of them.
+      name: The column.
+      score: The column that a label rule reads, where it is another.
+
+    Returns:
+      int8 `[k]`.
+
+    Raises:
+      DataError: If a field is none of these.
+    """
     column = chunk.columns[name]
     known: dict[str, int] = {}
     for text in set(column):
@@ -353,13 +368,18 @@ def column_of_labels(file: Rows, chunk: Chunk, name: str) -> np.ndarray:
     if len(known) < len(set(column)):
         i = next(i for i, text in enumerate(column) if text not in known)
         problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
-        raise file.error(problem, chunk.first_row + i, name, remedy=_graded(column[i]))
+        raise file.error(
+            problem, chunk.first_row + i, name, remedy=_graded(file, name, column[i], score)
+        )
     return np.array([known[text] for text in column], dtype=np.int8)
 
 
-def _graded(text: str) -> Remedy | None:
+def _graded(file: Rows, name: str, text: str, score: str | None) -> Remedy | None:
     """What to pass where a label is a score; None where it is no number."""
     if not is_number(text):
         return None
     rule = "score > 50" if 1 < float(text) <= 100 else "score > 0.5"
-    return Remedy("for graded scores pass {}", label_rule=rule)
+    if score is None or score in file.columns:
+        return Remedy("for graded scores pass {}", label_rule=rule)
+    columns = {score: file.theirs.get(name, name)}
+    return Remedy("for graded scores pass {} and {}", label_rule=rule, columns=columns)

@@ -153,7 +153,7 @@ def read_lm_eval(
             *unread(path, {*found.others, *(log.path for log in logs)}, deep=True),
         ],
     )
-    return settle_missing(table, missing, path)
+    return settle_missing(table, missing, path, because=found.nameless)
 
 
 def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> list[Log]:

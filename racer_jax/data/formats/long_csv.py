@@ -231,7 +231,9 @@ def _results(file: Rows, use_labels: bool) -> _Results:
         for name in schemes:
             parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
         if use_labels:
-            parts.setdefault("correct", []).append(column_of_labels(file, chunk, "correct"))
+            parts.setdefault("correct", []).append(
+                column_of_labels(file, chunk, "correct", "score")
+            )
         if "answer" in file.columns:
             parts.setdefault("answer", []).extend(text or None for text in chunk.columns["answer"])
     columns: dict[str, Any] = {
