@@ -44,7 +44,8 @@ from racer_jax.orders.racer_j import RacerJ
 from racer_jax.plotting import risk as plotting
 from racer_jax.routers import KNNR
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
-from racer_jax.studies.order_studies import Nonconformity, calibration_size, for_pool, read_parts
+from racer_jax.studies.corpora import for_pool, read_parts
+from racer_jax.studies.order_studies import Nonconformity, calibration_size
 
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
@@ -487,7 +488,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     pool_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
-        train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
+        train, test, notes = read_parts(pool_key, config.data, queries=config.queries)
         with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
             result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
     except ValueError as error:

@@ -31,14 +31,13 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.risk_control.costs import calibrate_budget
+from racer_jax.studies.corpora import for_pool, read_parts
 from racer_jax.studies.order_studies import (
     Nonconformity,
     OrdersConfig,
     calibration_size,
-    for_pool,
     hashed_embeddings,
     orders,
-    read_parts,
 )
 
 # Dollars are shown for so many queries.
@@ -380,8 +379,8 @@ def main(arguments: list[str] | None = None) -> int:
     data_key, train_key, test_key, run_key = jax.random.split(jax.random.key(config.seed), 4)
     try:
         train, test, notes = read_parts(
-            config.data,
             data_key,
+            config.data,
             share=config.share,
             missing=config.missing,
             queries=config.queries,
