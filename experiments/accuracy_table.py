@@ -29,7 +29,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
@@ -407,7 +407,13 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, answers, prints and writes what it found; returns the exit status."""
     return run_experiment(
-        Config, "Accuracy of every way of answering.", run, report, num_repeats, arguments
+        Config,
+        "Accuracy of every way of answering.",
+        run,
+        report,
+        num_repeats,
+        arguments,
+        load=study_data,
     )
 
 

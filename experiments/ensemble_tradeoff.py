@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,
@@ -198,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_repeats,
         arguments,
+        load=study_data,
     )
 
 
