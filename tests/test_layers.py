@@ -37,10 +37,11 @@ MAY_IMPORT = {
         "core risk_control montecarlo data encoders routers orders reporting plotting",
         "tqdm matplotlib transformers safetensors",
     ),
-    "serving": ("core data racer", "openai scipy tqdm"),
-    "cli": ("core data racer serving montecarlo reporting", "shtab plotly tqdm"),
+    "sequential": ("core risk_control montecarlo data reporting", "scipy"),
+    "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
+    "cli": ("core data racer sequential serving montecarlo reporting", "shtab plotly tqdm"),
     "__main__": ("cli", ""),
-    "__init__": ("core racer data", ""),
+    "__init__": ("core racer data serving", ""),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,7 +1,8 @@
 """Guarantees: their bounds and laws, and calibration beyond one level on average.
 
 By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the
-selective risk. May use: `core`.
+selective risk; and the calibrated stop of models that are called one after another. May use:
+`core`.
 """
 
 from typing import TYPE_CHECKING
@@ -110,6 +111,8 @@ __all__ = [
     "high_probability_budget",
     "knee",
     "miss_law",
+    "path_nonconformity",
+    "path_states",
     "risk_bounds",
     "risk_law",
     "risk_std",
