@@ -18,7 +18,7 @@ from racer_jax.sequential.weights import GRID
 _NUM_INTERACTIONS = 3  # the leader's sum, the runner-up's and their difference
 _RIDGE = 1.0
 _STEPS = 12
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-4
 _DIGITS = 23  # one less than float32 holds
 
 
