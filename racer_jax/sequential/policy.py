@@ -66,7 +66,7 @@ class Policy:
     risk: Mapping[str, RiskModel]
     groups: tuple[str, ...]
     mean_cost: np.ndarray | None
-    loss: str
+    loss: Loss
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ class _Training:
     def reference(self) -> np.ndarray | None:
         return None if self.best is None else self.codes[:, self.best]
 
-    def fitted(self, order: Order, loss: str) -> tuple[RiskModel, np.ndarray, np.ndarray]:
+    def fitted(self, order: Order, loss: Loss) -> tuple[RiskModel, np.ndarray, np.ndarray]:
         """Risk model of an order, its features and losses, with the path cut after the reference."""
         num_models = len(self.weights)
         # The path is worked out over the whole pool, so that one shape serves every order.
@@ -267,7 +267,7 @@ def fit_policy(
     group = group_codes(table.group, names, len(table)) if names else None
     training = _Training(codes, correct, cost, group, weights, best, batches)
 
-    searched = "regret" if loss == "wrong" else loss
+    searched: Loss = "regret" if loss == "wrong" else loss
     levels = LEVELS if alpha is None else (float(alpha),)
     if best is not None and alpha is None:
         levels = (0.01,)
@@ -284,7 +284,7 @@ def fit_policy(
     candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
     order, _ = search(candidates, value, best)
     total = float(weights[list(order)].sum())
-    risk = {name: on_grid(training.fitted(order, name)[0], total) for name in LOSSES}
+    risk = {name: on_grid(training.fitted(order, name)[0], total) for name in get_args(Loss)}
     return Policy(
         models=tuple(table.models),
         order=order,

@@ -58,13 +58,14 @@ class Paths:
         """Stopping scores for a loss, float32 `[n, b]`."""
         risk = self.policy.risk[loss]
         offset = np.append(risk.groups, 0.0)[self.group].astype(np.float32)
-        return stopping_scores(
+        scores: jax.Array = stopping_scores(
             self.states,
             jnp.asarray(risk.coefficients, jnp.float32),
             jnp.asarray(offset),
             jnp.asarray(self.policy.ends),
             self.policy.settled(loss),
         )
+        return scores
 
     def losses(self, loss: Loss) -> jax.Array:
         """The loss of stopping after each call, bool `[n, b]`."""
@@ -194,10 +195,9 @@ def replay(policy: Policy, table: RoutingTable) -> Paths:
         correct = np.asarray(table.correct)
     order = list(policy.order)
     states = path_states(codes[:, order], policy.weights.astype(np.float32))
+    reference = np.asarray(states.leader[:, -1])
     if policy.reference == "best":
         reference = codes[:, order[-1]]
-    else:
-        reference = np.asarray(states.leader[:, -1])
     cost: np.ndarray | None = None
     if table.cost is not None and not np.isnan(table.cost[:, order]).any():
         cost = table.cost[:, order]

@@ -73,7 +73,7 @@ def fit_risk_model(
     Returns:
       The `RiskModel` on the scale of the features.
     """
-    num, num_calls, num_features = features.shape
+    _, num_calls, num_features = features.shape
     num_groups = 0 if group is None else int(group.max()) + 1
     query, call = np.nonzero(rows)
     used = features[query, call].astype(np.float64)
