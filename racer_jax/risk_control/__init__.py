@@ -49,6 +49,19 @@ if TYPE_CHECKING:
         smallest_size,
     )
     from racer_jax.risk_control.selective import Selective, calibrate_selective
+    from racer_jax.risk_control.stopping import (
+        Stops,
+        path_nonconformity,
+        stop_critical_scores,
+        stop_losses,
+        stops_at,
+    )
+    from racer_jax.risk_control.vote_path import (
+        PathStates,
+        path_states,
+        state_features,
+        stopping_scores,
+    )
 
 _HOMES = {
     "alpha_choice": ("knee", "within_budget", "within_error"),
@@ -85,6 +98,14 @@ _HOMES = {
     ),
     "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
     "selective": ("Selective", "calibrate_selective"),
+    "stopping": (
+        "Stops",
+        "path_nonconformity",
+        "stop_critical_scores",
+        "stop_losses",
+        "stops_at",
+    ),
+    "vote_path": ("PathStates", "path_states", "state_features", "stopping_scores"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
@@ -93,9 +114,11 @@ __all__ = [
     "BudgetThreshold",
     "DensityRatio",
     "GroupedThreshold",
+    "PathStates",
     "RiskBounds",
     "Selective",
     "SplitRiskLaw",
+    "Stops",
     "WeightedCalibration",
     "attainable_alpha",
     "calibrate_budget",
@@ -120,6 +143,11 @@ __all__ = [
     "smallest_calibration_size",
     "smallest_size",
     "split_risk_law",
+    "state_features",
+    "stop_critical_scores",
+    "stop_losses",
+    "stopping_scores",
+    "stops_at",
     "uniform_budget",
     "within_budget",
     "within_error",

@@ -144,6 +144,7 @@ def _checked(scores: ArrayLike, tie_break: jax.Array | None) -> tuple[jax.Array,
     return scores, jnp.where(scores == -jnp.inf, jnp.uint32(0), tie_break)
 
 
+@jax.jit
 def _running(scores: jax.Array, tie: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """The largest pair among the scores before each call and among all, `[..., b + 1]`."""
     start = jnp.full((*scores.shape[:-1], 1), -jnp.inf, scores.dtype)
@@ -197,6 +198,23 @@ def path_nonconformity(
     return value if tie is None else TieBroken(value, tie)
 
 
+@jax.jit
+def _critical(
+    scores: jax.Array, tie: jax.Array | None, lost: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """The largest record at which stopping loses."""
+    before, before_tie = _running(scores, tie)
+    if before_tie is not None:
+        before_tie = before_tie[..., :-1]
+    losing = lost & _above(scores, tie, before[..., :-1], before_tie)
+    value = jnp.where(losing, scores, -jnp.inf)
+    if tie is None:
+        return value.max(axis=-1), None
+    # Records rise along the path, so the largest that loses is the last: its pair is the largest.
+    best, second = _running(value, jnp.where(losing, tie, jnp.uint32(0)))
+    return best[..., -1], None if second is None else second[..., -1]
+
+
 @overload
 def stop_critical_scores(
     scores: ArrayLike, losses: ArrayLike, tie_break: None = None
@@ -239,16 +257,8 @@ def stop_critical_scores(
     lost = as_binary("losses", losses)
     if lost.shape != scores.shape:
         raise ValueError(f"losses must have the shape of scores {scores.shape}, got {lost.shape}")
-    before, before_tie = _running(scores, tie)
-    if before_tie is not None:
-        before_tie = before_tie[..., :-1]
-    record = _above(scores, tie, before[..., :-1], before_tie)
-    # Records rise along the path, so the largest that loses is the last.
-    value, second = _running(
-        jnp.where(record & lost, scores, -jnp.inf),
-        None if tie is None else jnp.where(record & lost, tie, jnp.uint32(0)),
-    )
-    return value[..., -1] if second is None else TieBroken(value[..., -1], second[..., -1])
+    value, second = _critical(scores, tie, lost)
+    return value if second is None else TieBroken(value, second)
 
 
 class Stops(NamedTuple):

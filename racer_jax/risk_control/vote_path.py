@@ -52,60 +52,53 @@ class PathStates(NamedTuple):
     for_leader: jax.Array
 
 
-def _largest(values: jax.Array, members: jax.Array, least: float) -> jax.Array:
-    """The largest of the values of the members along the last axis; `least` where there is none."""
-    return jnp.where(members, values, least).max(axis=-1)
-
-
-@jax.jit
-def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
-    num_calls = answers.shape[-1]
+def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
+    """The states of one path `[b]`."""
+    num_calls = len(answers)
     answered = answers != NO_ANSWER
     # Axes: call j, then the call i whose answer is meant. An answer has one entry for each of its
     # voters; the entry of the first of them stands for it, which is what argmax finds.
     called = jnp.tril(jnp.ones((num_calls, num_calls), bool))
-    present = called & answered[..., None, :]
-    same = (answers[..., :, None] == answers[..., None, :]) & answered[..., None, :]
-    gives = same.astype(jnp.float32)
-    sums = jnp.cumsum(gives * weights[..., :, None], axis=-2)
-    votes = jnp.cumsum(same.astype(jnp.int32), axis=-2)
+    present = called & answered[None, :]
+    same = (answers[:, None] == answers[None, :]) & answered[None, :]
+    sums = jnp.cumsum(same.astype(jnp.float32) * weights[:, None], axis=0)
+    votes = jnp.cumsum(same.astype(jnp.int32), axis=0)
 
-    place = jnp.where(present, sums, -1.0).argmax(axis=-1)
-    anyone = present.any(axis=-1)
-    own = jnp.broadcast_to(answers[..., None, :], present.shape)
-    leader = jnp.take_along_axis(own, place[..., None], axis=-1)[..., 0]
+    anyone = present.any(axis=1)
+    leader = answers[jnp.where(present, sums, -1.0).argmax(axis=1)]
     leader = jnp.where(anyone, leader, NO_ANSWER)
-    for_leader = present & (own == leader[..., None])
+    for_leader = present & (answers[None, :] == leader[:, None])
     others = present & ~for_leader
-    leader_sum = _largest(sums, for_leader, 0.0)
-    first = present & ~(jnp.tril(same, -1).any(axis=-1)[..., None, :])
+    first = present & ~jnp.tril(same, -1).any(axis=1)[None, :]
 
     # A rival can still gain all the weight that is left. With exactly that much it ties, and a tie
     # goes to the answer that was there first; an answer nobody gave yet is there last.
-    left = (weights.sum(axis=-1, keepdims=True) - jnp.cumsum(weights, axis=-1))[..., None]
-    index = jnp.arange(num_calls)
-    first_call = jnp.where(first, index, num_calls)
-    leader_first = _least(first_call, for_leader)[..., None]
-    reach = sums + left
-    total = leader_sum[..., None]
+    left = weights.sum() - jnp.cumsum(weights)
+    first_call = jnp.arange(num_calls)[None, :]
+    leader_first = jnp.where(for_leader, first_call, num_calls).min(axis=1, keepdims=True)
+    leader_sum = jnp.where(for_leader, sums, 0.0).max(axis=1)
+    reach, total = sums + left[:, None], leader_sum[:, None]
     overtakes = (reach > total) | ((reach == total) & (first_call < leader_first))
-    threatened = (first & others & overtakes).any(axis=-1) | (left[..., 0] > leader_sum)
+    threatened = (first & others & overtakes).any(axis=1) | (left > leader_sum)
     return PathStates(
-        leader=leader.astype(jnp.int32),
+        leader=leader,
         leader_sum=leader_sum,
-        runner_up_sum=_largest(sums, others, 0.0),
-        leader_votes=jnp.where(for_leader, votes, 0).max(axis=-1),
-        second_votes=jnp.where(others, votes, 0).max(axis=-1),
-        distinct=first.sum(axis=-1, dtype=jnp.int32),
-        missing=(called & ~answered[..., None, :]).sum(axis=-1, dtype=jnp.int32),
+        runner_up_sum=jnp.where(others, sums, 0.0).max(axis=1),
+        leader_votes=jnp.where(for_leader, votes, 0).max(axis=1),
+        second_votes=jnp.where(others, votes, 0).max(axis=1),
+        distinct=first.sum(axis=1, dtype=jnp.int32),
+        missing=(called & ~answered[None, :]).sum(axis=1, dtype=jnp.int32),
         decided=anyone & ~threatened,
         for_leader=for_leader,
     )
 
 
-def _least(values: jax.Array, members: jax.Array) -> jax.Array:
-    """The least of the values of the members along the last axis, the number of values if none."""
-    return jnp.where(members, values, values.shape[-1]).min(axis=-1)
+@jax.jit
+def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
+    batch = answers.shape[:-1]
+    flat = (x.reshape(-1, x.shape[-1]) for x in (answers, weights))
+    states = jax.vmap(_one_path)(*flat)
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
 
 
 def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:

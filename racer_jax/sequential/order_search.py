@@ -71,7 +71,7 @@ def search(
     def value(order: Order) -> float:
         calls = cut_after(order, last)
         if calls not in values:
-            values[calls] = objective(order)
+            values[calls] = objective(calls)
         return values[calls]
 
     best = min(candidates, key=value)

@@ -72,7 +72,9 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
         null_slope = null @ excess[:, -1] / num
         return float(value + _PENALTY * (away @ away) / num), np.concatenate([slope, null_slope])
 
-    bounds = [(0.0, _LARGEST)] * num_models + [(None, None)] * 2
+    # Nothing is known of a model that never answers, and no vote shall wait for it.
+    largest = np.where((codes != NO_ANSWER).any(axis=0), _LARGEST, 0.0)
+    bounds = [(0.0, limit) for limit in largest.tolist()] + [(None, None)] * 2
     solution = minimize(
         loss, np.concatenate([start, np.zeros(2)]), jac=True, method="L-BFGS-B", bounds=bounds
     )
