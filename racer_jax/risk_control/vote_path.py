@@ -190,7 +190,8 @@ def stopping_scores(
 ) -> jax.Array:
     r"""The stopping scores S_j of a linear risk model: -logit of the predicted loss of stopping.
 
-    S_j is -inf inside a batch of calls, where nobody can stop, and +inf where stopping cannot lose.
+    S_j is -inf where nobody can stop, inside a batch of calls and while there is no answer, and
+    +inf where stopping cannot lose.
 
     Args:
       states: From `path_states`.
@@ -217,4 +218,5 @@ def stopping_scores(
     if settled != "never":
         safe = safe.at[..., -1].set(True)
     ends = ends.reshape(*shape, -1)
-    return jnp.where(ends, jnp.where(safe, jnp.inf, scores), -jnp.inf)
+    scores = jnp.where(ends & (states.leader != NO_ANSWER), scores, -jnp.inf)
+    return jnp.where(ends & safe, jnp.inf, scores)

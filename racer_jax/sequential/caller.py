@@ -141,21 +141,17 @@ class Caller:
         made = len(state.answers)
         known = [state.answers[model] for model in self._calls[:made]]
         now = self._scorer.state(known, state.group)
-        last = made == len(self._calls)
+        safe = now.leader is not None and self._safe(state, now.score)
         answer, reason = now.leader, None
-        if last:
+        if made == len(self._calls):
             reason = "all called"
             if self._policy.reference == "best":
                 answer = known[-1]
-            if (
-                self._loss == "wrong"
-                and self._calibration is not None
-                and not self._safe(state, now.score)
-            ):
+            if self._policy.settled(self._loss) == "never" and not safe:
                 answer, reason = None, "abstained"
         elif now.decided and self._policy.settled(self._loss) == "vote":
             reason = "decided"
-        elif self._safe(state, now.score):
+        elif safe:
             reason = "risk"
         if reason is not None:
             return replace(state, answer=answer, reason=reason, score=now.score)

@@ -190,14 +190,16 @@ class _Training:
         leader[:, length - 1] = reference
         correct = self.correct[:, whole]
         losses = np.asarray(stop_losses(loss, leader, codes, reference, correct))[:, :length]
-        rows = np.tile(batch_ends(self.batches, length), (len(codes), 1))
-        if loss != "wrong":
-            rows[:, -1] = False
+        rows = batch_ends(self.batches, length) & (leader[:, :length] != NO_ANSWER)
+        settled = np.zeros(leader.shape, bool)
+        settled[:, length - 1] = loss != "wrong"
         if self.best is None and loss in ("regret", "differs"):
-            rows &= ~np.asarray(states.decided)[:, :length]
+            settled |= np.asarray(states.decided)
+            settled[:, :length] &= batch_ends(self.batches, length)
+        rows &= ~settled[:, :length]
         model = fit_risk_model(features, losses, rows, self.group)
-        scores = np.where(rows, model.scores(features, self._groups()), np.inf)
-        scores[:, ~batch_ends(self.batches, length)] = -np.inf
+        scores = np.where(rows, model.scores(features, self._groups()), -np.inf)
+        scores[settled[:, :length]] = np.inf
         return model, scores, losses
 
     def _groups(self) -> np.ndarray:

@@ -163,7 +163,8 @@ def test_scores_are_settled_where_stopping_cannot_lose():
         for settled in ("vote", "last", "never")
     )
     assert (vote[:, ~np.asarray(ends)] == -inf).all()
-    assert np.isfinite(never[:, np.asarray(ends)]).all()
+    silent = np.asarray(states.leader)[:, np.asarray(ends)] < 0
+    assert (np.isfinite(never[:, np.asarray(ends)]) == ~silent).all()
     assert (last[:, -1] == inf).all()
     settled = np.asarray(states.decided) & np.asarray(ends)
     assert (np.isposinf(vote[:, :-1]) == settled[:, :-1]).all()

@@ -6,7 +6,7 @@ import numpy as np
 
 from racer_jax.data.table import RoutingTable
 
-SKILL = (0.55, 0.9, 0.75, 0.8, 0.6)
+SKILL = (0.62, 0.82, 0.72, 0.76, 0.66)
 
 
 @cache
@@ -15,7 +15,7 @@ def answered_table(num: int = 300, seed: int = 0, *, groups: bool = False) -> Ro
     rng = np.random.default_rng(seed)
     hard = rng.normal(size=num)
     skill = np.log(np.array(SKILL) / (1 - np.array(SKILL)))
-    right = rng.random((num, 5)) < 1 / (1 + np.exp(-(skill - 1.2 * hard[:, None])))
+    right = rng.random((num, 5)) < 1 / (1 + np.exp(-(skill - 0.8 * hard[:, None])))
     gold = rng.integers(0, 4, num)
     # Wrong answers agree more often than chance: each query has a tempting one.
     tempting = (gold + rng.integers(1, 4, num)) % 4

@@ -149,7 +149,9 @@ def test_dollars_are_saved_where_they_are_asked_for():
     with pytest.raises(ValueError, match="objective 'dollars' needs the cost"):
         fit_policy(
             jax.random.key(0),
-            RoutingTable(table.ids, table.texts, table.models, table.correct, answers=table.answers),
+            RoutingTable(
+                table.ids, table.texts, table.models, table.correct, answers=table.answers
+            ),
             objective="dollars",
         )
 
