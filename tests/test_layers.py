@@ -34,7 +34,7 @@ MAY_IMPORT = {
         "flax transformers safetensors scipy plotly",
     ),
     "studies": (
-        "core risk_control montecarlo data encoders routers orders reporting plotting",
+        "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
         "tqdm matplotlib transformers safetensors",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),

@@ -98,7 +98,8 @@ def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
     batch = answers.shape[:-1]
     flat = (x.reshape(-1, x.shape[-1]) for x in (answers, weights))
     states = jax.vmap(_one_path)(*flat)
-    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
+    shaped: PathStates = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
+    return shaped
 
 
 def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
