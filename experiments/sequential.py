@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -113,6 +113,10 @@ class Ways(NamedTuple):
     reference_right: np.ndarray
 
 
+def _whatever_the_level(way: Way, alpha: str) -> Way:  # noqa: ARG001 - one path for every level
+    return way
+
+
 def ways_of(
     key: jax.Array, train: RoutingTable, rest: RoutingTable, alphas: tuple[str, ...], k: int
 ) -> Ways:
@@ -132,9 +136,9 @@ def ways_of(
     accuracy = np.asarray(train.correct).mean(axis=0)
     blind = replay(policy(loss="differs"), rest)
     calibrated: dict[str, Callable[[str], Way]] = {
-        SEQUENTIAL: lambda alpha: stopping_ways.of_paths(main, "regret"),
-        LABEL_FREE: lambda alpha: stopping_ways.of_paths(blind, "differs"),
-        "agreement": lambda alpha, way=stopping_ways.agreement(rows, accuracy): way,
+        SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
+        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(blind, "differs")),
+        "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
     }
     if train.cost is not None:
         by_level = {
@@ -154,7 +158,7 @@ def ways_of(
     }
     for name, nonconformity in nonconformities.items():
         way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuned)
-        calibrated[name] = lambda alpha, way=way: way
+        calibrated[name] = partial(_whatever_the_level, way)
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
     fixed = {
@@ -217,15 +221,7 @@ def run_pool(
         )
         size = len(others)
 
-        def add(
-            way: str, alpha: str | None, values: dict[str, np.ndarray], risk: float | None
-        ) -> None:
-            gain = values["accuracy"] - ways.reference_right
-            sums = cells.setdefault((way, alpha), _Sums(len(table)))
-            sums.add(others, {**values, "difference": gain})
-            if risk is not None:
-                sums.risk.append(risk)
-
+        add = partial(record, cells, others, ways.reference_right, len(table))
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)
@@ -249,6 +245,23 @@ def run_pool(
         progress(1)
     rows = [row_of(name, way, alpha, sums, size) for (way, alpha), sums in cells.items()]
     return Result(rows, checks)
+
+
+def record(
+    cells: dict[tuple[str, str | None], _Sums],
+    rows: np.ndarray,
+    reference_right: np.ndarray,
+    num: int,
+    way: str,
+    alpha: str | None,
+    values: dict[str, np.ndarray],
+    risk: float | None,
+) -> None:
+    """Adds the means of the rows of one draw to a cell."""
+    sums = cells.setdefault((way, alpha), _Sums(num))
+    sums.add(rows, {**values, "difference": values["accuracy"] - reference_right})
+    if risk is not None:
+        sums.risk.append(risk)
 
 
 def stopped_where_sure(way: Way) -> dict[str, np.ndarray]:
@@ -391,7 +404,9 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    made.legend(
+        handles, labels, loc="outside lower center", ncols=1 + columns, frameon=False, fontsize=8
+    )
     return made
 
 
