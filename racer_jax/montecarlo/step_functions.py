@@ -245,8 +245,9 @@ def pool_steps(
 
     # A model is in the set from the first position whose critical key is not below its own.
     first = np.searchsorted(sorted_keys, keys[order].ravel()).reshape(value.shape)
-    first[value[order] == -np.inf] = 0  # always inside, whatever the tie
-    first[value[order] == np.inf] = num + 1  # never inside, whatever the threshold
+    value = value[order]
+    first[value == -np.inf] = 0  # always inside, whatever the tie
+    first[value == np.inf] = num + 1  # never inside, whatever the threshold
 
     steps = _own_metrics(right[order], first, strict_risk)
     by_number = np.sort(first[:, :-1], axis=1)
@@ -254,7 +255,7 @@ def pool_steps(
         if name in (*steps, "threshold"):
             raise ValueError(f"metrics: the name {name!r} is taken")
         steps[name] = _table_steps(name, table, by_number, order)
-    at = np.append(value[order, critical[order]], np.inf).astype(value.dtype)
+    at = np.append(value[rows, critical[order]], np.inf).astype(value.dtype)
     threshold: np.ndarray | TieBroken = at
     if tie is not None:
         second = np.append(tie[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)

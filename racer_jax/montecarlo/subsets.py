@@ -120,7 +120,9 @@ def _bernoulli(key: Words, digit: jax.Array, num_words: int) -> jax.Array:
     def refine(i: jax.Array, words: jax.Array) -> jax.Array:
         # Reading the digits from the last to the first: P(1) becomes (digit + P(1)) / 2.
         # One word of the two, as the compiler would make both anew for the other.
-        uniform = threefry(row_key, place, jnp.broadcast_to(i.astype(jnp.uint32), place.shape))[0]
+        uniform = threefry(
+            row_key, place, jnp.broadcast_to(jnp.asarray(i, jnp.uint32), place.shape)
+        )[0]
         return jnp.where(load(digit, i)[None], words | uniform, words & uniform)
 
     zero = jnp.zeros((num_words, key[0].shape[0]), jnp.uint32)
@@ -130,6 +132,19 @@ def _bernoulli(key: Words, digit: jax.Array, num_words: int) -> jax.Array:
 
 def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> jax.Array:
     """An exactly uniform subset for each lane.
+
+    Why not a shuffle or a sort: they read and write N numbers of 32 bits for each subset. Here a
+    subset is N bits. The Bernoulli bits cost a word of random bits for each binary digit of the
+    probability and 32 elements, and the number of elements is then off by some sqrt(N), which the
+    repair flips one by one. `draw_plan` weighs the two: few digits put the probability a little off
+    and cost more repair, many digits cost words.
+
+    Why it is exact: given its size, a Bernoulli subset is uniform among the subsets of that size.
+    Taking out (or putting in) an element drawn uniformly among those that are in (or not) keeps it
+    so. A draw that hits a position outside, or of the side that has too few, is thrown away, which
+    leaves the others uniform. The draws have a counter of their own (`1 << 16`, above any digit), so
+    they share no random word with the Bernoulli bits: else what is taken out would depend on what
+    is in.
 
     Args:
       key: Two uint32 `[l]`, a Threefry key for each lane; used for nothing else.
@@ -168,7 +183,7 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
             # side that has too few, is no draw: what is left is uniform.
             flat, surplus = state
             word = (
-                load(uniform, i >> 1) << ((i & 1) << 4).astype(jnp.uint32)
+                load(uniform, i >> 1) << jnp.asarray((i & 1) << 4, jnp.uint32)
                 if halves
                 else load(uniform, i)
             )
