@@ -9,7 +9,7 @@ from racer_jax.montecarlo import plan, trials
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.split_design import split_design
-from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.step_functions import Steps, pool_steps
 from racer_jax.montecarlo.summaries import Accumulator
 from racer_jax.montecarlo.trials import split_trials
 
@@ -160,3 +160,16 @@ def test_trials_are_numbered_below_two_to_the_32():
     trials._check_trials(1, 2**32 - 1)
     with pytest.raises(ValueError, match=r"below 2\*\*32"):
         trials._check_trials(2, 2**32 - 1)
+
+
+@pytest.mark.parametrize("num_steps", [127, 128, 129])
+def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
+    """A prefix of all steps ends where the next entry would be: it must be an entry of the plane."""
+    size = 200
+    query = np.arange(1, num_steps + 1)
+    steps = Steps(np.zeros(size), query, query, np.ones(num_steps), np.ones(num_steps))
+    pool = tied_pool(size)._replace(metrics={"one": steps})
+    design = split_design(pool.order, num_calibration=100)
+    planes = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)[0].planes
+    assert planes.entry.max() == num_steps
+    assert planes.order.row.shape[2] * 128 > num_steps
