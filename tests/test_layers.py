@@ -16,9 +16,9 @@ PACKAGE = Path(racer_jax.__file__).parent
 # libraries beside the standard library, JAX and NumPy. "_lazy" and the version are there for all.
 MAY_IMPORT = {
     "_lazy": ("", ""),
-    "core": ("", ""),
+    "core": ("", "scipy"),
     "reference": ("", ""),
-    "data": ("", "scipy tqdm pooch"),
+    "data": ("core", "scipy tqdm pooch"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
     "encoders": (
