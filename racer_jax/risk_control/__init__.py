@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         calibrate_weighted,
         estimate_density_ratio,
     )
+    from racer_jax.risk_control.group_scores import GroupedScores, group_codes, group_scores
     from racer_jax.risk_control.high_probability import (
         calibrate_uniform,
         calibrate_with_probability,
@@ -76,6 +77,7 @@ _HOMES = {
         "calibrate_weighted",
         "estimate_density_ratio",
     ),
+    "group_scores": ("GroupedScores", "group_codes", "group_scores"),
     "high_probability": (
         "calibrate_uniform",
         "calibrate_with_probability",
@@ -91,6 +93,7 @@ __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedScores",
     "GroupedThreshold",
     "RiskBounds",
     "Selective",
@@ -107,6 +110,8 @@ __all__ = [
     "cap_models",
     "clopper_pearson",
     "estimate_density_ratio",
+    "group_codes",
+    "group_scores",
     "high_probability_budget",
     "knee",
     "miss_law",
