@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Errors of the disk name the file that was to be written, not the temporary one, and not nothing."""
+    """Errors of the disk name the file that was to be written, not the temporary one."""
     try:
         yield
     except OSError as error:
@@ -35,14 +35,14 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     with blaming(path):
-        name = path.parent / (f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
-        # A file of the mode that any new file gets. tempfile makes files for the owner alone, and
-        # the umask cannot be asked for without setting it, which other threads would see.
-        os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         try:
-            yield name
-            os.replace(name, path)
+            # Opened by hand and not by mkstemp, which makes files for their owner alone: this one
+            # is as readable as any new file, without a look at the umask of the whole process.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            os.replace(temporary, path)
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(name)
+                os.unlink(temporary)
