@@ -7,12 +7,21 @@ points: the same in every process, on every machine.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
+from racer_jax.encoders.base import (
+    Parts,
+    Read,
+    Save,
+    Side,
+    check_side,
+    check_texts,
+    report_truncated,
+)
 
 _FNV_OFFSET = np.uint32(0x811C9DC5)
 _FNV_PRIME = np.uint32(0x01000193)
@@ -91,6 +100,31 @@ class HashedNgrams:
         if self.max_chars < 1:
             raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
         check_side(self.truncation_side)
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The encoder in pieces; it has no arrays."""
+        description = {
+            "kind": "hashed_ngrams",
+            "dim": self.dim,
+            "sizes": [int(size) for size in self.sizes],
+            "max_chars": self.max_chars,
+            "truncation_side": self.truncation_side,
+        }
+        return description, {}
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "HashedNgrams":
+        """The encoder of `to_parts`."""
+        # The only side there was, in the first artefacts.
+        side = description.get("truncation_side", "right")
+        sizes = tuple(description["sizes"])
+        return cls(int(description["dim"]), sizes, int(description["max_chars"]), side)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of length 1, from `counts`.

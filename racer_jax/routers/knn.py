@@ -10,8 +10,10 @@ tie. So it depends neither on the order of the training rows nor on the size of 
 duplicated training queries need no special care.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.order_statistics import counts
+from racer_jax.encoders.base import Parts, Read, Save, array_of
 from racer_jax.routers.base import check_embeddings, check_training
 
 TIE_TOLERANCE = 1e-6
@@ -236,6 +239,34 @@ class KNNR:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
         return cls(unit_rows(embeddings), correct.astype(jnp.float32), k, block_size)
+
+    def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, "KNNR"]:
+        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        return lambda router, x: router(x), self
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        arrays = {
+            f"{prefix}.train": np.asarray(self.train),
+            # Labels are 0 or 1: a byte each.
+            f"{prefix}.correct": np.asarray(self.correct, np.uint8),
+        }
+        return {"kind": "knn", "k": self.k, "block_size": self.block_size}, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "KNNR":
+        """The router of `to_parts`."""
+        train, correct = (array_of(arrays, f"{prefix}.{name}") for name in ("train", "correct"))
+        labels = jnp.asarray(correct, jnp.float32)
+        return cls(
+            jnp.asarray(train), labels, int(description["k"]), int(description["block_size"])
+        )
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
         """Scores s(x, m), the share of the k nearest training queries model m got right.

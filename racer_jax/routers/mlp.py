@@ -1,19 +1,22 @@
 r"""MLPR: a multilayer perceptron with one sigmoid for each model, trained by binary cross-entropy."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear, drop, dropout_words
 from racer_jax.routers.base import check_embeddings, check_training
+from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
@@ -89,6 +92,31 @@ class MLPR(nnx.Module):
             [Linear(a, b, kernel_init=initial, rngs=rngs) for a, b in pairwise(widths)]
         )
         self.dropout = dropout
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        layers = list(self.layers)
+        description = {
+            "kind": "mlp",
+            "dim": int(self.mean[...].shape[0]),
+            "num_models": int(layers[-1].kernel[...].shape[1]),
+            "hidden": [int(layer.kernel[...].shape[1]) for layer in layers[:-1]],
+            "dropout": self.dropout,
+        }
+        return description, module_arrays(self, prefix)
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "MLPR":
+        """The router of `to_parts`."""
+        sizes = int(description["dim"]), int(description["num_models"])
+        hidden, dropout = tuple(description["hidden"]), float(description["dropout"])
+        return module_from(lambda rngs: cls(*sizes, hidden, dropout, rngs=rngs), arrays, prefix)
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
         """Logits `[n, m]` of embeddings `[n, d]`."""

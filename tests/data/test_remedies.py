@@ -128,8 +128,8 @@ def test_every_remedy_can_be_typed_until_the_log_is_read(tmp_path, case):
         for keyword, value in chosen:
             if keyword == "columns":
                 (ours,) = value
-                other = {"query_id": "id", "query": "prompt", "correct": "right"}[ours]
-                value = {**options.get("columns", {}), ours: other}
+                renamed = {"query_id": "id", "query": "prompt", "correct": "right"}
+                value = {**options.get("columns", {}), ours: renamed.get(ours, value[ours])}
             elif keyword == "key":
                 value = jax.random.key(value)
             else:
