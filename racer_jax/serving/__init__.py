@@ -10,14 +10,14 @@ from racer_jax._lazy import attach
 if TYPE_CHECKING:
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
-    from racer_jax.serving.feedback import open_monitor
+    from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.json_lines import read_queries, route_lines
     from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
 
 _HOMES = {
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
-    "feedback": ("open_monitor",),
+    "feedback": ("Entries", "MonitorOptions", "open_monitor"),
     "json_lines": ("read_queries", "route_lines"),
     "monitor": ("ExchangeabilityMonitor", "RiskMonitor", "load_monitor"),
 }
@@ -26,8 +26,10 @@ __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 __all__ = [
     "Endpoint",
     "EndpointError",
+    "Entries",
     "ExchangeabilityMonitor",
     "Judgement",
+    "MonitorOptions",
     "RiskMonitor",
     "elicit",
     "load_monitor",
