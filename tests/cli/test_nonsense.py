@@ -9,7 +9,6 @@ import io
 import os
 import resource
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -201,10 +200,25 @@ def failing(target, names, error):
         yield
 
 
+@contextmanager
+def no_new_files(error):
+    """A disk that reads, and makes no new file or folder."""
+    real = os.open
+
+    def mkdir(path, *_, **__):
+        raise OSError(error.errno, error.strerror, os.fspath(path))
+
+    def opens(path, flags, *rest, **options):
+        return mkdir(path) if flags & os.O_CREAT else real(path, flags, *rest, **options)
+
+    with mock.patch.object(os, "mkdir", mkdir), mock.patch.object(os, "open", opens):
+        yield
+
+
 FULL = OSError(28, "No space left on device")
 WRITE_FAULTS = {
     "full at once": (
-        lambda: failing(tempfile, ("mkstemp", "mkdtemp"), FULL),
+        lambda: no_new_files(FULL),
         1,
         "No space left on device",
     ),
@@ -215,7 +229,7 @@ WRITE_FAULTS = {
         "No space left on device",
     ),
     "no permission": (
-        lambda: failing(tempfile, ("mkstemp", "mkdtemp"), PermissionError(13, "Permission denied")),
+        lambda: no_new_files(PermissionError(13, "Permission denied")),
         1,
         "Permission denied",
     ),
