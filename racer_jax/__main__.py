@@ -60,8 +60,18 @@ def _unraisable(found: "sys.UnraisableHookArgs") -> None:
     again.start()
 
 
+def _hold_standard_descriptors() -> None:
+    """Where a standard stream is closed, a file opened later would be taken for it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+
+
 def main() -> int:
     """Runs the command of this process; returns its exit status."""
+    _hold_standard_descriptors()
     # as in `nohup racer-jax ... &`: so it stays
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         from racer_jax.cli.main import main as run
