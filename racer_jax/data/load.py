@@ -253,10 +253,9 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
 
 
 def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
-    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN) as file:
+    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN, columns=columns) as file:
         header = set(file.columns)
         exported = file.preamble is not None
-    header |= {ours for ours, name in (columns or {}).items() if name in header}
     if exported:
         return "long_csv"
     if {"sample_id", "eval_name"} <= header:
