@@ -56,6 +56,8 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 
 
 Paths = str | Path | Sequence[str | Path]
+# A remedy lists this many files, no more.
+_MAX_LISTED = 20
 # Columns by which a CSV is told, read whatever their case.
 _KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
 
@@ -216,7 +218,9 @@ def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] 
     raise DataError(
         f"must be a file, or files, of format {name}, got a folder",
         path=path,
-        remedy=Remedy("to join them name the files, {}", path=tables),
+        remedy=Remedy("to join them name the files, {}", path=tables)
+        if len(tables) <= _MAX_LISTED
+        else Remedy("to join them name the files"),
     )
 
 

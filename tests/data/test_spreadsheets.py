@@ -250,7 +250,7 @@ def test_a_guessed_format_is_named_in_the_error(tmp_path):
         DataError, match=r"\(read as long_csv, guessed from the content; pass format="
     ):
         load(path)
-    with pytest.raises(DataError, match="got 'maybe'$"):
+    with pytest.raises(DataError, match=r"got 'maybe'$"):
         load(path, "long_csv")
 
 

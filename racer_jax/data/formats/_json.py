@@ -196,7 +196,7 @@ def row_columns(
 
 def _check_sparsity(path: Path, rows: int, columns: int, values: int) -> None:
     """Refuses rows of which each has fields of its own: their table would not fit in memory."""
-    if rows * columns > 1_000_000 + 20 * values:
+    if rows * columns > 100_000 + 20 * values:
         raise DataError(
             f"must have the same fields in most rows, got {values} values for {rows} rows x "
             f"{columns} fields",
