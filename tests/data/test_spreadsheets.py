@@ -149,6 +149,9 @@ def test_json_lines_of_rows_are_a_table(tmp_path):
     assert load(put(tmp_path, wide, "wide.jsonl"), missing="keep").missing.tolist() == [
         [False, True]
     ]
+    extra = wide.replace('"x"', '"about": {"by": ["me"]}, "x"')
+    table = load(put(tmp_path, extra, "wide.jsonl"), models=["x", "y"], missing="keep")
+    assert table.notes[0] == "ignored columns 'about'"
     with pytest.raises(
         DataError, match=r"row 1 \(line 1\), field 'query': must be a text, got \[1\]"
     ):
