@@ -1,7 +1,8 @@
 """Guarantees: their bounds and laws, and calibration beyond one level on average.
 
 By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the
-selective risk. May use: `core`.
+selective risk; and the calibrated stop of models that are called one after another. May use:
+`core`.
 """
 
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         calibrate_weighted,
         estimate_density_ratio,
     )
+    from racer_jax.risk_control.group_scores import GroupedScores, group_codes, group_scores
     from racer_jax.risk_control.high_probability import (
         calibrate_uniform,
         calibrate_with_probability,
@@ -48,6 +50,19 @@ if TYPE_CHECKING:
         smallest_size,
     )
     from racer_jax.risk_control.selective import Selective, calibrate_selective
+    from racer_jax.risk_control.stopping import (
+        Stops,
+        path_nonconformity,
+        stop_critical_scores,
+        stop_losses,
+        stops_at,
+    )
+    from racer_jax.risk_control.vote_path import (
+        PathStates,
+        path_states,
+        state_features,
+        stopping_scores,
+    )
 
 _HOMES = {
     "alpha_choice": ("knee", "within_budget", "within_error"),
@@ -76,6 +91,7 @@ _HOMES = {
         "calibrate_weighted",
         "estimate_density_ratio",
     ),
+    "group_scores": ("GroupedScores", "group_codes", "group_scores"),
     "high_probability": (
         "calibrate_uniform",
         "calibrate_with_probability",
@@ -84,6 +100,14 @@ _HOMES = {
     ),
     "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
     "selective": ("Selective", "calibrate_selective"),
+    "stopping": (
+        "Stops",
+        "path_nonconformity",
+        "stop_critical_scores",
+        "stop_losses",
+        "stops_at",
+    ),
+    "vote_path": ("PathStates", "path_states", "state_features", "stopping_scores"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
@@ -91,10 +115,13 @@ __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedScores",
     "GroupedThreshold",
+    "PathStates",
     "RiskBounds",
     "Selective",
     "SplitRiskLaw",
+    "Stops",
     "WeightedCalibration",
     "attainable_alpha",
     "calibrate_budget",
@@ -107,9 +134,13 @@ __all__ = [
     "cap_models",
     "clopper_pearson",
     "estimate_density_ratio",
+    "group_codes",
+    "group_scores",
     "high_probability_budget",
     "knee",
     "miss_law",
+    "path_nonconformity",
+    "path_states",
     "risk_bounds",
     "risk_law",
     "risk_std",
@@ -117,6 +148,11 @@ __all__ = [
     "smallest_calibration_size",
     "smallest_size",
     "split_risk_law",
+    "state_features",
+    "stop_critical_scores",
+    "stop_losses",
+    "stopping_scores",
+    "stops_at",
     "uniform_budget",
     "within_budget",
     "within_error",

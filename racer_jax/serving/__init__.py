@@ -1,6 +1,7 @@
 """In use: streams of queries, an endpoint's confidence, monitors of the promise.
 
-May use: `core`, `data`, `racer`.
+Models called one after another (`Cascade`). May use: `core`, `risk_control`, `data`, `racer`,
+`sequential`.
 """
 
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
+    from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
     from racer_jax.serving.feedback import open_monitor
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
 
 _HOMES = {
+    "cascade": ("Cascade",),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
     "feedback": ("open_monitor",),
@@ -24,6 +27,7 @@ _HOMES = {
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
 __all__ = [
+    "Cascade",
     "Endpoint",
     "EndpointError",
     "ExchangeabilityMonitor",
