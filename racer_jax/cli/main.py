@@ -195,7 +195,7 @@ def _add_data(rooms: Rooms) -> None:  # type: ignore[valid-type]
         "racer-jax data convert logs/ table.npz --metric acc_norm",
     )
     _add_reading(convert)
-    convert.add_argument("output", type=Path, help="file to write, .npz or .csv")
+    convert.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
     convert.set_defaults(run=commands.convert)
 
     fetch = _command(

@@ -74,7 +74,7 @@ def records(value: Any, path: Path) -> list[dict[str, Any]]:
 
 
 def check_object(
-    record: Any, path: Path, *, row: int, line: int | None = None, field: str | None = None
+    record: Any, path: Path, *, row: int | None, line: int | None = None, field: str | None = None
 ) -> None:
     """Refuses what is not an object, and an object that names a key twice."""
     if not isinstance(record, dict):
@@ -89,7 +89,13 @@ def check_object(
 
 
 def check_text(
-    value: Any, field: str, *, path: Path, row: int, line: int | None = None, empty: bool = True
+    value: Any,
+    field: str,
+    *,
+    path: Path,
+    row: int | None,
+    line: int | None = None,
+    empty: bool = True,
 ) -> None:
     """Refuses what is not a string, or one that UTF-8 cannot write: JSON can escape half of a character."""
     if not isinstance(value, str) or not (value or empty):
