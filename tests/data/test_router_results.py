@@ -77,7 +77,7 @@ def test_embedllm_repeated_rows_agree_or_are_judged_by_a_rule(tmp_path):
     assert (table.correct == RIGHT).all()
     assert "1 pairs of prompt and model stand in several rows" in table.notes
     path = logs.embedllm(tmp_path, repeat=[(0, 0, 0), (1, 0, 1)])
-    with pytest.raises(DataError, match=r"row 9 .*must agree .*'score > 0' is what EmbedLLM does"):
+    with pytest.raises(DataError, match=r"row 9 .*must agree .*'score > 0', which is what EmbedLLM does"):
         read_embedllm(path)
     lenient = read_embedllm(path, label_rule="score > 0")
     assert lenient.correct[:, 0].tolist() == [True, True, False, True]
@@ -195,6 +195,6 @@ def test_a_folder_is_recognised_for_what_it_is(tmp_path, name):
 
 
 def test_large_json_is_recognised_by_its_head(tmp_path, monkeypatch):
-    monkeypatch.setattr("racer_jax.data.formats._signatures._HEAD", 300)
+    monkeypatch.setattr("racer_jax.data.formats._signatures.HEAD", 300)
     for name in ("inspect", "promptfoo", "llmrouterbench"):
         assert guess(SINGLE[name](tmp_path)) == name

@@ -10,7 +10,8 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
-from racer_jax.data.formats._text import cannot_read
+from racer_jax.data.formats._source import cannot_read
+from racer_jax.data.remedies import Remedy
 
 # One row group may unpack to this much.
 MAX_GROUP = 1 << 32
@@ -82,11 +83,16 @@ class Source:
         """The file's columns, as an error shows them."""
         return self._held[:20]
 
-    def error(self, problem: str, row: int | None = None, field: str | None = None) -> DataError:
+    def error(
+        self,
+        problem: str,
+        row: int | None = None,
+        field: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> DataError:
         """An error at a row; the field is named as the file names it."""
-        return DataError(
-            problem, path=self.path, row=row, field=self._origin.get(field or "", field)
-        )
+        name = self._origin.get(field or "", field)
+        return DataError(problem, path=self.path, row=row, field=name, remedy=remedy)
 
     def identity(self) -> str:
         """The column that names the queries."""
@@ -94,10 +100,10 @@ class Source:
             if name in self.names:
                 return name
         raise self.error(
-            f"must be a column, or 'query' must, the file has {self.shown()}; pass columns, such "
-            "as {'query': 'prompt'}",
+            f"must be a column, or 'query' must, the file has {self.shown()}",
             None,
             "query_id",
+            Remedy("pass such as {}", columns={"query": "prompt"}),
         )
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[Batch]:
@@ -302,9 +308,9 @@ class Columns:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise self._source.error(
-                f"must be true or false, 0 or 1, or null where not evaluated, got "
-                f"{values[row]:g}; for graded scores pass label_rule, such as 'score > 0.5'",
+                f"must be true or false, 0 or 1, or null where not evaluated, got {values[row]:g}",
                 batch.first_row + row,
                 name,
+                Remedy("for graded scores pass {}", label_rule="score > 0.5"),
             )
         self._put(name, np.where(known, values, -1).astype(np.int8))

@@ -7,7 +7,7 @@ the pass rate, or the caller names the attempt to read.
 import hashlib
 import math
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +16,21 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import (
+    GRADED,
     Missing,
+    Rules,
     built,
     check_missing,
+    check_rule,
     grid,
+    labels_by_rule,
     object_matrix,
     settle_missing,
 )
-from racer_jax.data.formats._json import check_text, shown
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._folders import unread
+from racer_jax.data.formats._json import check_object, check_text, shown
+from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 
@@ -41,9 +47,12 @@ class Place(NamedTuple):
     row: int | None = None
     line: int | None = None
 
-    def error(self, problem: str, field: str | None = None) -> DataError:
+    def error(
+        self, problem: str, field: str | None = None, remedy: Remedy | None = None
+    ) -> DataError:
         """An error at this place."""
-        return DataError(problem, path=self.path, row=self.row, line=self.line, field=field)
+        where: dict[str, Any] = {"path": self.path, "row": self.row, "line": self.line}
+        return DataError(problem, field=field, remedy=remedy, **where)
 
 
 class Question(NamedTuple):
@@ -69,7 +78,7 @@ class Attempts:
         self,
         path: Path,
         *,
-        label_rule: str | None,
+        label_rule: Rules | None,
         key: jax.Array | None,
         attempt: int | None,
         missing: Missing,
@@ -79,7 +88,8 @@ class Attempts:
 
         Args:
           path: The file or folder, for errors that concern all of it.
-          label_rule: Makes labels from graded scores; None where the scores are labels.
+          label_rule: Makes labels from graded scores, for all or by group; None where the scores
+            are labels.
           key: A typed PRNG key, for the rule `one attempt` alone.
           attempt: Number of the attempt to read, None for all.
           missing: What to do with pairs without a result.
@@ -89,7 +99,8 @@ class Attempts:
         if attempt is not None and (isinstance(attempt, bool) or not isinstance(attempt, int)):
             raise TypeError(f"attempt must be a whole number, got {attempt!r}")
         self._path, self._key, self._attempt, self._missing = path, key, attempt, missing
-        self.rule = None if label_rule is None else LabelRule.parse(label_rule)
+        check_rule(label_rule)
+        self.rule = label_rule
         self._unit = unit
         self._others: set[int] = set()
         self._questions: dict[Hashable, int] = {}
@@ -118,7 +129,7 @@ class Attempts:
         cost: float = math.nan,
         tokens: float = math.nan,
         field: str = "score",
-        remedy: str = "",
+        hint: str = "",
     ) -> None:
         """Takes one result in.
 
@@ -134,7 +145,7 @@ class Attempts:
           cost: Dollars.
           tokens: Tokens of the answer.
           field: The field the score comes from, for the error.
-          remedy: What the error about a graded score says beside the label rule.
+          hint: What the error about a graded score says of the score.
 
         Raises:
           DataError: If the score is graded and there is no rule, or a text is not one.
@@ -143,11 +154,7 @@ class Attempts:
             self._others.add(attempt)
             return
         if self.rule is None and not (score in (0, 1) or math.isnan(score)):
-            raise place.error(
-                f"must be 0 or 1, got {score:g}{remedy}; for graded scores pass label_rule, such "
-                "as 'score > 0.5'",
-                field,
-            )
+            raise place.error(f"must be 0 or 1, got {score:g}{hint}", field, GRADED)
         number = self._questions.get(key)
         if number is None:
             made = question() if callable(question) else question
@@ -169,6 +176,7 @@ class Attempts:
         self,
         notes: Sequence[str] = (),
         *,
+        read: Iterable[Path] = (),
         rule_name: str = GIVEN,
         nothing: str = "must hold at least one result",
     ) -> RoutingTable:
@@ -176,6 +184,7 @@ class Attempts:
 
         Args:
           notes: What reading did.
+          read: The files that were read, of a folder.
           rule_name: Name of the label rule where the scores are labels.
           nothing: The error where there is no result at all.
 
@@ -189,9 +198,9 @@ class Attempts:
         if not self._rows:
             if others := sorted(self._others):
                 raise DataError(
-                    f"must hold {self._unit} {self._attempt}, got {others[:12]}; pass attempt, "
-                    f"such as {others[0]}",
+                    f"must hold {self._unit} {self._attempt}, got {others[:12]}",
                     path=self._path,
+                    remedy=Remedy("pass such as {}", attempt=others[0]),
                 )
             raise DataError(nothing, path=self._path)
         rows, columns = np.array(self._rows), np.array(self._columns)
@@ -206,17 +215,17 @@ class Attempts:
             raise DataError(
                 f"must hold one {self._unit} of each question, got {most} for "
                 f"{self._names[first // len(models)].name!r} and model "
-                f"{models[first % len(models)]!r}; pass label_rule, such as 'score > 0.5', to "
-                f"judge the pass rate, or attempt={min(self._numbers)} to read one {self._unit}",
+                f"{models[first % len(models)]!r}",
                 path=self._path,
+                remedy=Remedy(
+                    f"pass {{}} to judge the pass rate, or {{}} to read one {self._unit}",
+                    label_rule="score > 0.5",
+                    attempt=min(self._numbers),
+                ),
             )
         graded = _means(place.places, scores, place.shape)
-        absent = np.isnan(graded)
-        correct = graded == 1
-        name = rule_name
-        if self.rule is not None:
-            drawn = self.rule.apply(np.where(absent, 0.0, graded), self._key)
-            correct, name = drawn & ~absent, self.rule.name
+        groups = [question.group for question in self._names]
+        labels = labels_by_rule(self._path, graded, groups, self.rule, self._key)
         notes = [*notes, *self._attempt_notes(counts, most)]
         names, renamed = _unique_names(self._names)
         costs, tokens = np.array(self._costs), np.array(self._tokens)
@@ -226,15 +235,15 @@ class Attempts:
             ids=names,
             texts=[question.text for question in self._names],
             models=models,
-            correct=correct,
-            group=[question.group for question in self._names],
+            correct=labels.correct,
+            group=groups,
             graded=None if self.rule is None else graded,
             answers=object_matrix(place, self._answers) if known_answers else None,
             cost=_means(place.places, costs, place.shape) if _any_known(costs) else None,
             tokens=place.fill(tokens, np.nan) if most == 1 and _any_known(tokens) else None,
-            label_rule=name,
-            missing=absent,
-            notes=[*notes, *renamed],
+            label_rule=rule_name if self.rule is None else labels.rule,
+            missing=labels.missing,
+            notes=[*notes, *renamed, *unread(self._path, read, deep=True)],
         )
         return settle_missing(table, self._missing, self._path)
 
@@ -324,3 +333,14 @@ def text_field(value: Any, field: str, place: Place, *, empty: bool = False) -> 
     """A text of a record."""
     check_text(value, field, path=place.path, row=place.row, line=place.line, empty=empty)
     return str(value)
+
+
+def objects(value: Any, path: Path, field: str | None = None) -> list[dict[str, Any]]:
+    """A parsed JSON list of objects, checked."""
+    if not isinstance(value, list):
+        raise DataError(f"must be a list of objects, got {shown(value)}", path=path, field=field)
+    if not value:
+        raise DataError("must hold at least one record, got an empty list", path=path, field=field)
+    for row, record in enumerate(value, start=1):
+        check_object(record, path, row=row, field=field)
+    return value

@@ -9,15 +9,16 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 
 from racer_jax.data.formats import helm
+from racer_jax.data.formats._source import opened
 
-_HEAD = 1 << 20
+HEAD = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"[^,}\]]*")
 _MARKS = re.compile(r'["\[\]{}]')
 # Read as a folder, with the pattern of the files in it.
 FOLDERS = (
     ("helm", helm.FILES[2]),
-    ("every_eval_ever", "*_samples.jsonl"),
+    ("every_eval_ever", "*_samples.jsonl*"),
     ("inspect", "*.eval"),
     ("parquet", "*.parquet"),
 )
@@ -28,11 +29,8 @@ OF_FOLDERS = frozenset(
 
 def of_bytes(path: Path) -> str | None:
     """The format of a file that is no text, None where it is text or unknown."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError:
-        return None  # who reads it says why
+    with opened(path) as file:
+        start = file.read(4)
     if start == b"PAR1":
         return "parquet"
     if start[:2] != b"PK":
@@ -51,7 +49,7 @@ def of_folder(path: Path) -> str | None:
     for name, pattern in FOLDERS:
         if any(path.rglob(pattern)):
             return name
-    for pattern in ("*.json", "*.jsonl"):
+    for pattern in ("*.json", "*.jsonl", "*.jsonl.*"):
         first = next(iter(sorted(path.rglob(pattern))), None)
         found = None if first is None else of_json(first)
         if found in OF_FOLDERS:
@@ -59,14 +57,15 @@ def of_folder(path: Path) -> str | None:
     return None
 
 
+def head(path: Path) -> str:
+    """The head of a file as text, plain or compressed."""
+    with opened(path) as file:
+        return file.read(HEAD).decode("utf-8-sig", errors="replace")
+
+
 def of_json(path: Path) -> str | None:
     """The format of JSON by the keys of its first record, None where they are of no format."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_HEAD).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return None
-    keys = head_keys(text)
+    keys = head_keys(head(path))
     inner = keys.get("results", {})
     if {"eval", "status"} <= set(keys):
         return "inspect"

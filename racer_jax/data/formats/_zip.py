@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._text import cannot_read
+from racer_jax.data.formats._source import cannot_read
 
 # All members of an archive, and one of them, may unpack to this much.
 MAX_BYTES = 1 << 34

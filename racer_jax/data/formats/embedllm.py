@@ -5,6 +5,7 @@ one, `category` (github.com/richardzhuang0412/EmbedLLM). Its files repeat some p
 itself takes the largest label of such a pair.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -12,14 +13,18 @@ import numpy as np
 
 from racer_jax.data.formats._cells import (
     Missing,
+    Rules,
     built,
     check_missing,
+    check_rule,
     grid,
+    labels_by_rule,
     settle_missing,
 )
 from racer_jax.data.formats._columns import first_difference
-from racer_jax.data.formats._text import Codes, column_of_labels, ignored_columns, open_csv
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._rows import column_of_labels
+from racer_jax.data.formats._text import Codes, open_csv
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _KNOWN = ("prompt_id", "prompt", "model_id", "model_name", "label", "category", "category_id")
@@ -28,7 +33,8 @@ _KNOWN = ("prompt_id", "prompt", "model_id", "model_name", "label", "category", 
 def read_embedllm(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     missing: Missing = "error",
 ) -> RoutingTable:
@@ -39,7 +45,8 @@ def read_embedllm(
     and a rule judges the share that is right: `score > 0` is what EmbedLLM does.
 
     Args:
-      path: The file.
+      path: The file, plain or compressed.
+      columns: Columns that have another name in the file, such as `{"label": "correct"}`.
       label_rule: Makes the labels from the pass rate of repeated rows; when None these must agree.
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or
@@ -54,22 +61,22 @@ def read_embedllm(
     """
     check_missing(missing)
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
-    with open_csv(path) as file:
+    check_rule(label_rule)
+    with open_csv(path, known=_KNOWN, columns=columns) as file:
         file.require("prompt_id", "prompt", "label")
         name = "model_name" if "model_name" in file.header else "model_id"
         file.require(name)
         file.check_end(safe=["label"])
         group = "category" if "category" in file.header else None
-        columns = ["prompt_id", "prompt", name, *([group] if group else [])]
-        codes = {column: Codes() for column in columns}
-        parts: dict[str, list[np.ndarray]] = {column: [] for column in [*columns, "label"]}
+        coded = ["prompt_id", "prompt", name, *([group] if group else [])]
+        codes = {column: Codes() for column in coded}
+        parts: dict[str, list[np.ndarray]] = {column: [] for column in [*coded, "label"]}
         for chunk in file.chunks():
-            for column in columns:
+            for column in coded:
                 parts[column].append(codes[column](chunk.columns[column]))
             parts["label"].append(column_of_labels(file, chunk, "label"))
         values = {column: np.concatenate(part) for column, part in parts.items()}
-        for column in columns:
+        for column in coded:
             if "" in codes[column].values:
                 empty = codes[column].values.index("")
                 row = int(np.flatnonzero(values[column] == empty)[0]) + 1
@@ -88,25 +95,24 @@ def read_embedllm(
                     row + 1,
                     column,
                 )
-        notes = ignored_columns(c for c in file.header if c not in _KNOWN)
+        notes = file.notes(c for c in file.header if c not in _KNOWN)
         shape = (len(codes["prompt_id"]), len(codes[name]))
         place = grid(queries, values[name], shape, path)
         cells = shape[0] * shape[1]
         counts = np.bincount(place.places, minlength=cells)
         right = np.bincount(place.places, weights=values["label"], minlength=cells)
         mixed = (right > 0) & (right < counts)
-        if rule is None and mixed.any():
+        if label_rule is None and mixed.any():
             i, j = divmod(int(np.flatnonzero(mixed)[0]), shape[1])
             row = int(np.flatnonzero(place.places == i * shape[1] + j)[-1]) + 1
             raise file.error(
                 f"must agree in all rows of prompt_id {codes['prompt_id'].values[i]!r} and model "
-                f"{codes[name].values[j]!r} (as for {int(mixed.sum())} pairs); pass label_rule: "
-                "'score > 0' is what EmbedLLM does",
+                f"{codes[name].values[j]!r} (as for {int(mixed.sum())} pairs)",
                 row,
                 "label",
+                remedy=Remedy("pass {}, which is what EmbedLLM does", label_rule="score > 0"),
             )
-    absent = (counts == 0).reshape(shape)
-    scores = np.divide(right, counts, out=np.zeros(cells), where=counts > 0).reshape(shape)
+    scores = np.divide(right, counts, out=np.full(cells, np.nan), where=counts > 0).reshape(shape)
     repeats = int((counts > 1).sum())
     if repeats:
         notes.append(f"{repeats} pairs of prompt and model stand in several rows")
@@ -114,16 +120,17 @@ def read_embedllm(
     groups = None
     if group:
         groups = [codes[group].values[code] for code in values[group][firsts].tolist()]
+    labels = labels_by_rule(path, scores, groups, label_rule, key)
     table = built(
         path,
         ids=codes["prompt_id"].values,
         texts=texts,
         models=codes[name].values,
-        correct=(scores == 1 if rule is None else rule.apply(scores, key)) & ~absent,
+        correct=labels.correct,
         group=groups,
-        graded=None if rule is None else np.where(absent, np.nan, scores),
-        label_rule=GIVEN if rule is None else rule.name,
-        missing=absent,
+        graded=None if label_rule is None else scores,
+        label_rule=labels.rule,
+        missing=labels.missing,
         notes=notes,
     )
     return settle_missing(table, missing, path)

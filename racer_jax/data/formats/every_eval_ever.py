@@ -16,9 +16,10 @@ import jax
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
+from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import with_options
 from racer_jax.data.formats._json import check_object, json_lines, shown
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _SAMPLES = "_samples.jsonl"
@@ -28,7 +29,7 @@ def read_every_eval_ever(
     path: str | Path,
     *,
     metric: str | None = None,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     attempt: int | None = None,
     answer: Callable[[str], str | None] = text,
@@ -81,8 +82,9 @@ def read_every_eval_ever(
         if (first := chosen.setdefault(group, result)) != result:
             raise place.error(
                 f"must be of one metric for each evaluation_name, got {first!r} and {result!r} for "
-                f"{group!r}; pass metric, such as {first!r}",
+                f"{group!r}",
                 "evaluation_result_id",
+                Remedy("pass such as {}", metric=first),
             )
         model = str(record["model_id"])
         attempt_number = runs[model].index(str(record["evaluation_id"])) + 1
@@ -91,13 +93,13 @@ def read_every_eval_ever(
     if metric is not None:
         nothing = f"must hold records of metric {metric!r}, got {sorted(others)[:12]}"
     notes = [f"ignored the records of {len(others)} other metrics"] if others else []
-    return gathered.table(notes, nothing=nothing)
+    return gathered.table(notes, read=_known(files), nothing=nothing)
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(path.rglob(f"*{_SAMPLES}"))
+    files = sorted(path.rglob(f"*{_SAMPLES}*"))
     if not files:
         raise DataError(
             f"must hold files <uuid>{_SAMPLES}, got none; an aggregate <uuid>.json alone says "
@@ -105,6 +107,13 @@ def _files(path: Path) -> list[Path]:
             path=path,
         )
     return files
+
+
+def _known(files: list[Path]) -> list[Path]:
+    """The files of samples, and their aggregates, which say nothing of single questions."""
+    names = [file.name.partition(_SAMPLES)[0] for file in files]
+    aggregates = [file.with_name(f"{n}.json") for file, n in zip(files, names, strict=True)]
+    return [*files, *aggregates]
 
 
 def _records(files: list[Path]) -> Iterator[tuple[dict[str, Any], Place]]:

@@ -14,10 +14,18 @@ from typing import Any, NamedTuple
 import jax
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
-from racer_jax.data.formats._json import check_object, parse, records, shown
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    number_of,
+    objects,
+    text_field,
+)
+from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 FILES = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")
@@ -46,7 +54,7 @@ def read_helm(
     path: str | Path,
     *,
     metric: str | None = None,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     attempt: int | None = None,
     whole_prompt: bool = False,
@@ -85,16 +93,18 @@ def read_helm(
     notes: list[str] = []
     metrics: dict[str, str] = {}
     runs: dict[tuple[str, str], Path] = {}
+    files: list[Path] = []
     for folder in _folders(path):
         group, model = _named(folder / FILES[0])
         if (other := runs.setdefault((group, model), folder)) != folder:
             raise DataError(
                 f"must be the only run of {model!r} on {group!r}, got {other} as well", path=folder
             )
+        files += [folder / name for name in FILES]
         states, perturbed = _states(folder / FILES[1])
         stats_path = folder / FILES[2]
         for row, stats in enumerate(
-            records(parse(read_text(stats_path), stats_path), stats_path), 1
+            objects(parse(read_text(stats_path), stats_path), stats_path), 1
         ):
             if stats.get("perturbation") is not None:
                 continue
@@ -103,9 +113,9 @@ def read_helm(
             name = _metric(values, metric, place)
             if metrics.setdefault(group, name) != name:
                 raise place.error(
-                    f"must be read by {metrics[group]!r} as for the other models, got {name!r}; "
-                    f"pass metric, such as {name!r}",
+                    f"must be read by {metrics[group]!r} as for the other models, got {name!r}",
                     "stats",
+                    Remedy("pass such as {}", metric=name),
                 )
             identity, trial = _identity(stats, place)
             if (identity, trial) not in states:
@@ -136,7 +146,7 @@ def read_helm(
             notes.append(f"left out {perturbed} perturbed instances of {folder.name}")
     names = sorted(set(metrics.values()))
     rule_name = f"{names[0]} = 1" if len(names) == 1 else " or ".join(f"{n} = 1" for n in names)
-    return gathered.table(notes, rule_name=rule_name)
+    return gathered.table(notes, read=files, rule_name=rule_name)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -181,7 +191,9 @@ def _states(path: Path) -> tuple[dict[tuple[str, int], _State], int]:
     check_object(whole, path, row=None)
     states: dict[tuple[str, int], _State] = {}
     perturbed = 0
-    for row, record in enumerate(records(whole.get("request_states"), path), start=1):
+    for row, record in enumerate(
+        objects(whole.get("request_states"), path, "request_states"), start=1
+    ):
         place = Place(path, row)
         instance = record.get("instance")
         check_object(instance, path, row=row, field="instance")
@@ -240,6 +252,8 @@ def _metric(values: dict[str, float], wanted: str | None, place: Place) -> str:
     found = next((name for name in _PREFERRED if name in values), None)
     if found is None:
         raise place.error(
-            f"must hold one of {', '.join(_PREFERRED)}, got {sorted(values)}; pass metric", "stats"
+            f"must hold one of {', '.join(_PREFERRED)}, got {sorted(values)}",
+            "stats",
+            Remedy("pass {}", metric=...),
         )
     return found

@@ -17,12 +17,13 @@ import jax
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
+from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import prompt_text, with_options
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.formats._zip import open_zip
 from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _SAMPLE = re.compile(r"samples/.+\.json")
@@ -55,7 +56,7 @@ def read_inspect(
     path: str | Path,
     *,
     scorer: str | None = None,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     attempt: int | None = None,
     answer: Callable[[str], str | None] = text,
@@ -103,9 +104,9 @@ def read_inspect(
             name = _scorer(log, sample, place, scorer)
             if name is not None and chosen.setdefault(group, name) != name:
                 raise place.error(
-                    f"must be scored by {chosen[group]!r} as for the other models, got {name!r}; "
-                    "pass scorer, such as " + repr(name),
+                    f"must be scored by {chosen[group]!r} as for the other models, got {name!r}",
                     "scores",
+                    Remedy("pass such as {}", scorer=name),
                 )
             _take(gathered, log, group, sample, place, name, answer)
         notes += _incomplete(log, count)
@@ -114,7 +115,7 @@ def read_inspect(
             "must hold scores, got samples without any; run `inspect score` on the logs first",
             path=path,
         )
-    return gathered.table(notes, rule_name=_rule_name(chosen))
+    return gathered.table(notes, read=(log.path for log in logs), rule_name=_rule_name(chosen))
 
 
 def _rule_name(chosen: Mapping[str, str]) -> str:
@@ -245,9 +246,9 @@ def _scorer(log: Log, sample: dict[str, Any], place: Place, wanted: str | None) 
         raise place.error(f"must hold the scorer {wanted!r}, got {sorted(scores)}", "scores")
     if len(scores) > 1:
         raise place.error(
-            f"must have one scorer, got {sorted(scores)}; pass scorer, such as "
-            f"{sorted(scores)[0]!r}",
+            f"must have one scorer, got {sorted(scores)}",
             "scores",
+            Remedy("pass such as {}", scorer=sorted(scores)[0]),
         )
     return str(next(iter(scores)))
 
@@ -292,7 +293,7 @@ def _take(
         tokens=tokens,
         cost=cost,
         field=f"scores.{scorer}.value",
-        remedy=" (P is 0.5)" if score == 0.5 else "",
+        hint=" (P is 0.5)" if score == 0.5 else "",
     )
 
 
@@ -307,10 +308,11 @@ def _value(scores: Mapping[str, Any], scorer: str, place: Place) -> tuple[float,
     value = entry.get("value")
     if isinstance(value, dict):
         if not part:
+            keys = [str(key) for key in value] or ["key"]
             raise place.error(
-                f"must be one value, got {sorted(map(str, value))[:12]}; pass scorer, such as "
-                f"{name + '/' + next(iter(map(str, value)), 'key')!r}",
+                f"must be one value, got {sorted(keys)[:12]}",
                 f"{field}.value",
+                Remedy("pass such as {}", scorer=f"{name}/{keys[0]}"),
             )
         check_object(value, place.path, row=place.row, field=f"{field}.value")
         value = value.get(part)

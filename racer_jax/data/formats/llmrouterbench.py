@@ -14,10 +14,17 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    number_of,
+    objects,
+    text_field,
+)
+from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import prompt_text
-from racer_jax.data.formats._json import check_object, parse, records, shown
+from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
 
@@ -38,7 +45,7 @@ class _File(NamedTuple):
 def read_llmrouterbench(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     answer: Callable[[str], str | None] = text,
     whole_prompt: bool = False,
@@ -76,7 +83,7 @@ def read_llmrouterbench(
         whole = file.whole or _opened(file.path).whole
         files[number] = file._replace(whole={})  # one file at a time in memory
         listed = whole.get("records")
-        for row, record in enumerate(records(listed, file.path), start=1):
+        for row, record in enumerate(objects(listed, file.path, "records"), start=1):
             place = Place(file.path, row)
             index = record.get("index")
             if isinstance(index, bool) or not isinstance(index, int | str):
@@ -101,7 +108,7 @@ def read_llmrouterbench(
                 cost=number_of(record.get("cost"), "cost", place, low=0),
                 tokens=number_of(spent, "completion_tokens", place, low=0, whole=True),
             )
-    return gathered.table(notes)
+    return gathered.table(notes, read=(file.path for file in files))
 
 
 def _newest(path: Path) -> tuple[list[_File], list[str]]:

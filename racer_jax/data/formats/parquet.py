@@ -8,6 +8,7 @@ cannot: label rule, notes and prices. Rows are read in batches, columns that are
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,21 @@ from racer_jax.data.formats._arrow import Columns, Source
 from racer_jax.data.formats._cells import (
     Grid,
     Missing,
+    Rules,
     built,
     check_missing,
+    check_rule,
     grid,
+    labels_by_rule,
     object_matrix,
     repeated,
     settle_missing,
 )
 from racer_jax.data.formats._columns import first_difference
+from racer_jax.data.formats._folders import unread
 from racer_jax.data.formats._json import parse
-from racer_jax.data.formats._text import ignored_columns
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._rows import ignored_columns
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
@@ -48,7 +53,7 @@ def read_parquet(
     *,
     columns: Mapping[str, str] | None = None,
     models: Sequence[str] | None = None,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     missing: Missing | None = None,
 ) -> RoutingTable:
@@ -79,13 +84,16 @@ def read_parquet(
     """
     check_missing(missing or "error")
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    check_rule(label_rule)
     with _arrow.open_source(path, dict(columns or {})) as source:
         about = _about(source)
         long = "model" in source.names
-        args = (rule, key)
+        args = (label_rule, key)
         fields = _long(source, *args, about) if long else _wide(source, models, *args)
+    fields["notes"] += unread(path, sorted(path.rglob("*.parquet")), deep=True)
     table = built(path, **fields)
+    if about is not None:  # the notes of the table that was written, and none on its texts
+        table = replace(table, notes=fields["notes"])
     if models is not None and long:
         if absent := [name for name in models if name not in table.models]:
             raise DataError(f"must hold the model {absent[0]!r}, got {table.models}", path=path)
@@ -119,17 +127,16 @@ def _about(source: Source) -> dict[str, Any] | None:
 
 
 def _long(
-    source: Source, rule: LabelRule | None, key: jax.Array | None, about: dict[str, Any] | None
+    source: Source, rule: Rules | None, key: jax.Array | None, about: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The fields of a table of one row for each (query, model)."""
     label = "correct" if rule is None else "score"
     if label not in source.names:
-        hint = (
-            ", or pass label_rule to make labels from the scores, such as 'score > 0.5'"
-            if rule is None and "score" in source.names
-            else ""
-        )
-        raise source.error(f"must be a column, the file has {source.shown()}{hint}", None, label)
+        remedy = Remedy("if it has another name pass such as {}", columns={label: "name"})
+        if rule is None and "score" in source.names:
+            remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
+        problem = f"must be a column, the file has {source.shown()}"
+        raise source.error(problem, None, label, remedy)
     identity = source.identity()
     schemes = [n for n in source.names if n.startswith(_CONFIDENCE) and n != _CONFIDENCE]
     numbers = {"score": -math.inf, "cost": 0.0, "tokens": 0.0}
@@ -168,7 +175,7 @@ def _long(
             )
     place = grid(query, model, (len(names), len(model_names)), source.path)
     fields = _matrices(place, read, found, identity)
-    _apply(fields, place, found, rule, key)
+    _apply(source, fields, place, found, rule, key)
     fields["notes"] = ignored_columns(
         name for name in source.names if name not in (*wanted, *numbers, *schemes, label, "answer")
     )
@@ -224,24 +231,24 @@ def _matrices(
 
 
 def _apply(
+    source: Source,
     fields: dict[str, Any],
     place: Grid,
     found: Mapping[str, Any],
-    rule: LabelRule | None,
+    rule: Rules | None,
     key: jax.Array | None,
 ) -> None:
     """The labels of a long table."""
     if rule is None:
-        labels = place.fill(found["correct"], -1)
-        fields |= {"correct": labels == 1, "missing": labels == -1, "label_rule": GIVEN}
+        marks = place.fill(found["correct"], -1)
+        fields |= {"correct": marks == 1, "missing": marks == -1}
         return
-    known = np.isfinite(fields["graded"])
-    drawn = rule.apply(np.where(known, fields["graded"], 0.0), key)
-    fields |= {"correct": drawn & known, "missing": ~known, "label_rule": rule.name}
+    labels = labels_by_rule(source.path, fields["graded"], fields["group"], rule, key)
+    fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
 
 
 def _wide(
-    source: Source, models: Sequence[str] | None, rule: LabelRule | None, key: jax.Array | None
+    source: Source, models: Sequence[str] | None, rule: Rules | None, key: jax.Array | None
 ) -> dict[str, Any]:
     """The fields of a table of one row for each query."""
     identity = source.identity()
@@ -284,12 +291,11 @@ def _wide(
         "notes": ignored_columns(name for name in source.names if name not in known),
     }
     if rule is None:
-        fields |= {"correct": values == 1, "missing": values == -1, "label_rule": GIVEN}
+        fields |= {"correct": values == 1, "missing": values == -1}
     else:
-        absent = np.isnan(values)
-        drawn = rule.apply(np.where(absent, 0.0, values), key)
-        fields |= {"correct": drawn & ~absent, "missing": absent, "graded": values}
-        fields["label_rule"] = rule.name
+        labels = labels_by_rule(source.path, values, fields["group"], rule, key)
+        fields |= {"correct": labels.correct, "missing": labels.missing, "graded": values}
+        fields["label_rule"] = labels.rule
     for part in _BESIDE:
         if not any(f"{name}|{part}" in found for name in names):
             continue

@@ -17,10 +17,11 @@ import jax
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
+from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 # Assertions that say what an answer costs, not whether it is right.
@@ -33,7 +34,7 @@ def read_promptfoo(
     path: str | Path,
     *,
     ignore: Sequence[str] = NOT_QUALITY,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     attempt: int | None = None,
     answer: Callable[[str], str | None] = text,
@@ -218,9 +219,9 @@ def _score(result: dict[str, Any], place: Place, ignored: Sequence[str], graded:
         weights.append(weight)
     if not passes:
         raise place.error(
-            f"must hold an assertion about quality, got {sorted(types)}; pass ignore, such as [], "
-            "to judge by these",
+            f"must hold an assertion about quality, got {sorted(types)}",
             field,
+            Remedy("to judge by these pass such as {}", ignore=sorted(set(ignored) - types)),
         )
     mean = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
     threshold = _threshold(result, place)

@@ -18,7 +18,8 @@ import jax
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
-from racer_jax.data.formats._cells import Missing
+from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._folders import bare_name, files_of
 from racer_jax.data.formats._json import check_object, json_lines
 from racer_jax.data.table import RoutingTable
 
@@ -28,7 +29,7 @@ _NUMBERED = re.compile(r"(?P<group>.+)_\d+")
 def read_routerarena(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     answer: Callable[[str], str | None] = text,
     missing: Missing = "error",
@@ -58,9 +59,7 @@ def read_routerarena(
     gathered = Attempts(
         path, label_rule=label_rule, key=key, attempt=None, missing=missing, unit="answer"
     )
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise DataError("must hold <model>.jsonl files of cached results, got none", path=path)
+    files = files_of(path, ".jsonl")
     judged = 0
     for file in files:
         for row, line, record in json_lines(file):
@@ -71,7 +70,7 @@ def read_routerarena(
             "must hold evaluated answers, got none; run llm_evaluation/run.py of RouterArena first",
             path=path,
         )
-    return gathered.table()
+    return gathered.table(read=files)
 
 
 def _take(
@@ -85,7 +84,9 @@ def _take(
     name = text_field(index, "global_index", place)
     prediction = "prediction" in record
     field = "prediction" if prediction else "llm_selected"
-    model = text_field(record.get(field, place.path.stem), field, place)
+    model = text_field(
+        record.get(field, bare_name(place.path).removesuffix(".jsonl")), field, place
+    )
     match = _NUMBERED.fullmatch(name)
     words = record.get("prompt" if prediction else "question")
     question_key: Hashable = name
