@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "_lazy": ("", ""),
     "core": ("", "scipy"),
     "reference": ("", ""),
-    "data": ("core", "scipy tqdm pooch"),
+    "data": ("core", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
     "encoders": (
