@@ -487,10 +487,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     pool_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
+        if config.encoder == "both":
+            from racer_jax.encoders.text import minilm_folder
+
+            minilm_folder()
         train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
         with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
             result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(tables(result), end="\n\n")

@@ -325,12 +325,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     start = time.perf_counter()
     try:
-        train, test = load_tables(config)
         minilm = None
         if config.encoder != "hashed":
             from racer_jax.encoders.text import minilm as load_minilm
 
             minilm = load_minilm(cache=config.cache)
+        train, test = load_tables(config)
         # None: off where there is no terminal.
         with tqdm(total=config.seeds * len(ROUTERS), unit="fit", disable=None) as bar:
             result = run(config, train, test, minilm, bar.update)

@@ -82,7 +82,15 @@ def publish(config: StudyConfig, result: Any, report: Report, seconds: float) ->
 
 
 def set_up(config: StudyConfig) -> None:
-    """Devices, and the cache of compiled code."""
+    """Devices, and the cache of compiled code; what the encoder needs is asked for before any work.
+
+    Raises:
+      ModuleNotFoundError: If an extra is not installed that the options need.
+    """
+    if config.encoder != "hashed":
+        from racer_jax.encoders.text import minilm_folder  # takes seconds to import
+
+        minilm_folder()
     runtime.use_compilation_cache(None if config.cache is None else config.cache / "compiled")
     runtime.use_all_cores()
 
@@ -114,8 +122,8 @@ def run_experiment(
     """
     begin = time.perf_counter()
     config = reporting.parse_config(config_class, description, arguments)
-    set_up(config)
     try:
+        set_up(config)
         benchmarks = study(config)
         with tqdm(total=num_steps(config, benchmarks), unit="step", disable=None) as bar:
             result = run(run_key(config), benchmarks, config, bar.update)

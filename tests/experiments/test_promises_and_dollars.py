@@ -14,6 +14,7 @@ from racer_jax.data import RoutingTable
 FEW = ["--queries", "150", "--neighbors", "20"]
 
 
+@pytest.mark.long
 def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     status = promises.main(
         [*FEW, "--alphas", "0.1,0.3", "--deltas", "0.2,0.01", "--output", str(tmp_path)]
@@ -59,6 +60,7 @@ def test_a_budget_has_a_level(num):
         assert miss_budget(exact_alpha(promises.level_of(budget, num)), num) == budget
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", [pytest.param("paper", marks=pytest.mark.slow), "never"])
 def test_the_other_null_modes_run(null, tmp_path, capsys):
     assert promises.main([*FEW, "--null", null, "--alphas", "0.3", "--output", str(tmp_path)]) == 0
