@@ -481,6 +481,10 @@ def report(config: Config, result: Result) -> Report:
 
 def load(config: Config) -> tuple[jax.Array, Parts]:
     """The key of the run, and the rows that the options ask for."""
+    if config.encoder == "both":
+        from racer_jax.encoders.text import minilm_folder
+
+        minilm_folder()  # says which extra lacks before any work
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     return run_key, read_parts(data_key, config.data, queries=config.queries)
 

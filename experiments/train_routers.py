@@ -345,14 +345,14 @@ def report(config: Config, result: Result) -> Report:
 def load(config: Config) -> tuple[jax.Array, Data]:
     """The training and the test queries that the options ask for, and the pretrained encoder."""
     key = jax.random.key(config.seed)
-    train, test = two_parts(key, read_source(key, config.data), 0.5)
-    if test.group is None:
-        train, test = (replace(part, group=["all"] * len(part)) for part in (train, test))
     minilm = None
     if config.encoder != "hashed":
         from racer_jax.encoders.text import minilm as load_minilm
 
         minilm = load_minilm(cache=config.cache)
+    train, test = two_parts(key, read_source(key, config.data), 0.5)
+    if test.group is None:
+        train, test = (replace(part, group=["all"] * len(part)) for part in (train, test))
     return key, Data(train, test, minilm)
 
 

