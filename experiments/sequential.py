@@ -113,7 +113,7 @@ class Ways(NamedTuple):
     reference_right: np.ndarray
 
 
-def _whatever_the_level(way: Way, alpha: str) -> Way:  # noqa: ARG001 - one path for every level
+def _whatever_the_level(way: Way, alpha: str) -> Way:
     return way
 
 
