@@ -23,8 +23,9 @@ import racer_jax as racer
 from racer_jax import reference, reporting
 from racer_jax.core.aggregation import answer_codes, log_odds
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_parts, split_trials
+from racer_jax.montecarlo.trials import split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, vote_tables
 from racer_jax.studies import runtime
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, StudyConfig, study

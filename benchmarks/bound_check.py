@@ -25,8 +25,9 @@ from timing import interleaved
 
 from racer_jax import reference, reporting
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
+from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
-from racer_jax.montecarlo.trials import Trials, split_masks, split_trials
+from racer_jax.montecarlo.trials import Trials, split_trials
 from racer_jax.studies import runtime
 
 METRICS = ("risk", "size", "abstention")

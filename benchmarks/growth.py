@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from timing import Timing, interleaved
 
 from racer_jax import reporting
+from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_masks, split_trials
+from racer_jax.montecarlo.trials import split_trials
 from racer_jax.studies import runtime
 
 BASE = {"queries N": 4_000, "models M": 8, "splits S": 4_096, "alphas A": 32}

@@ -29,7 +29,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
@@ -44,7 +44,8 @@ from racer_jax.studies.strategies import (
     saved,
     single_name,
 )
-from racer_jax.studies.vote_study import VoteConfig, num_repeats, vote_study
+from racer_jax.studies.vote_strategies import VoteConfig
+from racer_jax.studies.vote_study import num_repeats, vote_study
 
 # The alphas at which the coverage of sets is shown; results.csv has all.
 SHOWN = ("0.05", "0.1", "0.2", "0.3", "0.4")
@@ -173,31 +174,31 @@ def tabulate(
 def order_of(votes: Votes) -> list[str]:
     """The ways as a reader looks for them: single models, each router's own, what bounds them."""
     singles = sorted(
-        (single_name(m) for m in votes.models), key=lambda name: -votes.ways[name].mean
+        (single_name(m) for m in votes.models), key=lambda name: -votes.strategies[name].mean
     )
     of_router = []
     for router in votes.routers:
         own = [
             name
-            for name in votes.ways
+            for name in votes.strategies
             if name == router or name.startswith((f"{router} ", f"{router}:"))
         ]
-        own = [name for name in own if votes.ways[name].kind != "fixed alpha"]
+        own = [name for name in own if votes.strategies[name].kind != "fixed alpha"]
         # The router and its fixed numbers of models first, then RACER.
         of_router += sorted(own, key=lambda name: " + " in name)
-    static = [STATIC_TOP] if STATIC_TOP in votes.ways else []
+    static = [STATIC_TOP] if STATIC_TOP in votes.strategies else []
     return [*singles, PICKED_SINGLE, *static, *of_router, ORACLE]
 
 
 def rows_of(votes: Votes) -> list[Row]:
     """A row for each way of answering."""
-    rows, best, picked = [], votes.ways[BEST_SINGLE], votes.ways[PICKED_SINGLE]
+    rows, best, picked = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
     for name in order_of(votes):
-        way = votes.ways[name]
+        way = votes.strategies[name]
         own = next(
             (router for router in votes.routers if name.startswith(router)), votes.routers[0]
         )
-        full = votes.ways[full_name(own)]
+        full = votes.strategies[full_name(own)]
         spent, everything = dollars(way), dollars(full)
         rows.append(
             Row(
@@ -407,7 +408,13 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, answers, prints and writes what it found; returns the exit status."""
     return run_experiment(
-        Config, "Accuracy of every way of answering.", run, report, num_repeats, arguments
+        Config,
+        "Accuracy of every way of answering.",
+        run,
+        report,
+        num_repeats,
+        arguments,
+        load=study_data,
     )
 
 

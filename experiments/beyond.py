@@ -11,11 +11,6 @@ null mode, and across modes at equal avoidable-miss rate.
 """
 
 import sys
-import time
-
-START = time.perf_counter()
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 import racer_jax as racer
 from racer_jax import reporting
@@ -44,7 +38,9 @@ from racer_jax.orders.racer_j import RacerJ
 from racer_jax.plotting import risk as plotting
 from racer_jax.routers import KNNR
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
-from racer_jax.studies.order_studies import Nonconformity, calibration_size, for_pool, read_parts
+from racer_jax.studies.corpora import Parts, for_pool, read_parts
+from racer_jax.studies.order_studies import Nonconformity, calibration_size
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
@@ -150,6 +146,7 @@ class Result(NamedTuple):
     Attributes:
       alphas: Risk levels as written.
       null: Null mode of the cells.
+      models: Names of the models of the pool, `[m]`.
       cells: One for each benchmark and score.
       service: Sizes at equal avoidable-miss rate, null modes `paper` and `free`.
       notes: By benchmark, what was left out.
@@ -157,6 +154,7 @@ class Result(NamedTuple):
 
     alphas: tuple[str, ...]
     null: str
+    models: tuple[str, ...]
     cells: list[Cell]
     service: list[Service]
     notes: dict[str, str]
@@ -329,30 +327,24 @@ def service_of(
     return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
 
 
-def run(
-    config: Config,
-    key: jax.Array,
-    train: RoutingTable,
-    test: RoutingTable,
-    progress: Callable[[int], object] = lambda _: None,
-) -> Result:
+def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
     """Compares every score on every benchmark; reads and writes nothing.
 
     Args:
-      config: The options.
       key: A typed PRNG key.
-      train: Training rows, with groups.
-      test: Rows that calibrate and test; models and groups are those of the training rows, or some
-        of them.
+      data: Training rows and rows that calibrate and test; models and groups of these are those of
+        the training rows, or some of them.
+      config: The options.
       progress: Called with 1 after each benchmark.
 
     Returns:
-      The `Result`; its notes are empty.
+      The `Result`.
 
     Raises:
       ValueError: If a model or a group of the test rows is not among those of the training rows.
     """
-    train = for_pool(train, test.models)
+    test = data.test
+    train = for_pool(data.train, test.models)
     fit_key, tie_key, bootstrap_key = jax.random.split(key, 3)
     alphas = parse_alphas(config.alphas)
     scores = nonconformities(config, fit_key, train, test)
@@ -370,7 +362,7 @@ def run(
         for null in ("paper", "free"):
             service += service_of(config, name, null, pools[null], nobody)
         progress(1)
-    return Result(alphas, config.null, cells, service, {})
+    return Result(alphas, config.null, test.models, cells, service, data.notes)
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -463,7 +455,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figure(config: Config, result: Result, num_models: int) -> Figure:
+def figure(result: Result) -> Figure:
     """Size against alpha, a panel for each benchmark."""
     alpha = np.array([float(a) for a in result.alphas])
     panels = {
@@ -476,44 +468,34 @@ def figure(config: Config, result: Result, num_models: int) -> Figure:
         for name in dict.fromkeys(cell.benchmark for cell in result.cells)
     }
     return plotting.size_figure(
-        panels, num_models, f"all calibration/test splits, null mode '{result.null}'"
+        panels, len(result.models), f"all calibration/test splits, null mode '{result.null}'"
     )
+
+
+def report(config: Config, result: Result) -> Report:
+    """The tables, what they say, and the picture."""
+    notes = [f"{name}: {note}" for name, note in result.notes.items() if note]
+    text = "\n".join([tables(result), "", verdicts(result), *notes])
+    return Report(text, csv_rows(result), {"size.png": figure(result)}, details=result._asdict())
+
+
+def load(config: Config) -> tuple[jax.Array, Parts]:
+    """The key of the run, and the rows that the options ask for."""
+    data_key, run_key = jax.random.split(jax.random.key(config.seed))
+    return run_key, read_parts(data_key, config.data, queries=config.queries)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, compares, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(
-        Config, "Compares the sizes of calibrated sets at the same risk.", arguments
+    """Compares, prints and writes; returns the exit status."""
+    return run_experiment(
+        Config,
+        "Compares the sizes of calibrated sets at the same risk.",
+        run,
+        report,
+        lambda _, data: len(data.test.groups),
+        arguments,
+        load=load,
     )
-    pool_key, run_key = jax.random.split(jax.random.key(config.seed))
-    try:
-        train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
-        with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
-            result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(result), end="\n\n")
-    print(verdicts(result))
-    for name, note in result.notes.items():
-        if note:
-            print(f"{name}: {note}")
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "size.png", figure(config, result, len(test.models)))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"In all {time.perf_counter() - START:.1f} s. Written: "
-        f"{', '.join(str(p) for p in sorted(folder.iterdir()))}"
-    )
-    return 0
 
 
 if __name__ == "__main__":

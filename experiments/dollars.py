@@ -11,10 +11,6 @@ expected cost within the budget; mean over random splits.
 """
 
 import sys
-import time
-
-START = time.perf_counter()
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -31,16 +27,18 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.risk_control.costs import calibrate_budget
+from racer_jax.studies.corpora import Parts, for_pool, read_parts
 from racer_jax.studies.order_studies import (
     Nonconformity,
     OrdersConfig,
     calibration_size,
-    for_pool,
     hashed_embeddings,
     orders,
-    read_parts,
 )
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
+# The orders of `all_orders`.
+NUM_SCORES = 5
 # Dollars are shown for so many queries.
 UNIT = 1_000
 # What a call may cost at most, declared as this multiple of the dearest training call of the model.
@@ -225,30 +223,31 @@ def all_orders(
     return found
 
 
-def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> Result:
+def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
     """Measures everything; reads and writes nothing.
 
     Args:
-      config: The options.
       key: A typed PRNG key.
-      train: Training rows, with groups and costs.
-      test: Rows that calibrate and test, with costs; models and groups are those of training, or
-        some of them.
+      data: Training rows, with groups and costs, and rows that calibrate and test, with costs;
+        models and groups of these are those of training, or some of them.
+      config: The options.
+      progress: Called with 1 after each score.
 
     Returns:
-      The `Result`; its notes are empty.
+      The `Result`.
 
     Raises:
       ValueError: If a model of the test rows is not among those of the training rows, or a cost is
         not known.
     """
-    train = for_pool(train, test.models)
+    test = data.test
+    train = for_pool(data.train, test.models)
     train_cost, cost = known_costs(train), known_costs(test)
     price, most = train_cost.mean(axis=0), MARGIN * train_cost.max(axis=0)
     encoder_key, tie_key, split_key = jax.random.split(key, 3)
     alphas = parse_alphas(config.alphas)
     ties = racer.tie_break(tie_key, (len(test), len(test.models) + 1))
-    result = Result(alphas, config.null, [], [], {}, {}, {})
+    result = Result(alphas, config.null, [], [], {}, {}, data.notes)
     groups = np.array(test.group)
     for name in test.groups:
         rows = groups == name
@@ -279,6 +278,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
                     config, jax.random.fold_in(split_key, i), own, right, paid, most, budget
                 )
                 result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
+        progress(1)
     return result
 
 
@@ -372,44 +372,40 @@ def figure(result: Result) -> Figure:
     return drawing
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
-    config = reporting.parse_config(
-        Config, "What alpha costs in dollars, and what a budget buys.", arguments
-    )
+def report(config: Config, result: Result) -> Report:
+    """The tables, whether the budgets were kept, and the picture."""
+    verdict = "PASS" if kept(result) else "FAIL"
+    text = f"{tables(result)}\n\n{verdict}: budgets against what was spent, {config.splits} splits."
+    figures = {"dollars.png": figure(result)}
+    return Report(text, csv_rows(result), figures, kept(result), result._asdict())
+
+
+def load(config: Config) -> tuple[jax.Array, Parts]:
+    """The key of the run, and the rows that the options ask for; simulated rows get prices."""
     data_key, train_key, test_key, run_key = jax.random.split(jax.random.key(config.seed), 4)
-    try:
-        train, test, notes = read_parts(
-            config.data,
-            data_key,
-            share=config.share,
-            missing=config.missing,
-            queries=config.queries,
-        )
-        if config.data is None:
-            price = made_up_prices(train)
-            train, test = with_costs(train, price, train_key), with_costs(test, price, test_key)
-        result = run(config, run_key, train, test)._replace(notes=notes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(result))
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "dollars.png", figure(result))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"{'PASS' if kept(result) else 'FAIL'}: budgets against what was spent, {config.splits} splits. In all "
-        f"{time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    data = read_parts(
+        data_key, config.data, share=config.share, missing=config.missing, queries=config.queries
     )
-    return 0 if kept(result) else 1
+    if config.data is None:
+        price = made_up_prices(data.train)
+        data = data._replace(
+            train=with_costs(data.train, price, train_key),
+            test=with_costs(data.test, price, test_key),
+        )
+    return run_key, data
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
+    return run_experiment(
+        Config,
+        "What alpha costs in dollars, and what a budget buys.",
+        run,
+        report,
+        lambda *_: NUM_SCORES,
+        arguments,
+        load=load,
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,
@@ -33,7 +33,8 @@ from racer_jax.studies.strategies import (
     saved,
     top_name,
 )
-from racer_jax.studies.vote_study import TOP_K, VoteConfig, counted_votes, num_repeats
+from racer_jax.studies.vote_strategies import TOP_K, VoteConfig
+from racer_jax.studies.vote_study import counted_votes, num_repeats
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def trades(studies: list[Votes]) -> Result:
     for votes in studies:
 
         def row(name: str, way: str, alpha: str, router: str, votes: Votes = votes) -> Row:
-            one, full = votes.ways[way], votes.ways[full_name(router)]
+            one, full = votes.strategies[way], votes.strategies[full_name(router)]
             return Row(
                 votes.name,
                 name,
@@ -107,10 +108,10 @@ def trades(studies: list[Votes]) -> Result:
 
         first = votes.routers[0]
         rows.append(row(BEST_SINGLE, BEST_SINGLE, "", first))
-        if STATIC_TOP in votes.ways:
+        if STATIC_TOP in votes.strategies:
             rows.append(row(STATIC_TOP, STATIC_TOP, "", first))
         for router in votes.routers:
-            named = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.ways]
+            named = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.strategies]
             rows += [row(name, name, "", router) for name in named]
         for label in votes.choices:
             router, _, score = label.partition(" + ")
@@ -198,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_repeats,
         arguments,
+        load=study_data,
     )
 
 

@@ -31,6 +31,7 @@ from racer_jax.studies.runner import (
     num_cells,
     run_experiment,
     side_by_side,
+    study_data,
 )
 
 METRICS = ("risk", "size")
@@ -224,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_cells,
         arguments,
+        load=study_data,
     )
 
 

@@ -33,13 +33,12 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
 from racer_jax.risk_control.costs import cap_models
 from racer_jax.risk_control.high_probability import high_probability_budget, uniform_budget
+from racer_jax.studies.corpora import for_pool, read_parts
 from racer_jax.studies.order_studies import (
     OrdersConfig,
     calibration_size,
-    for_pool,
     hashed_embeddings,
     orders,
-    read_parts,
 )
 
 ON_AVERAGE = "on average"
@@ -486,8 +485,8 @@ def main(arguments: list[str] | None = None) -> int:
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:
         train, test, notes = read_parts(
-            config.data,
             data_key,
+            config.data,
             share=config.share,
             missing=config.missing,
             queries=config.queries,

@@ -36,6 +36,7 @@ from racer_jax.studies.runner import (
     num_cells,
     run_experiment,
     side_by_side,
+    study_data,
 )
 
 
@@ -220,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_cells,
         arguments,
+        load=study_data,
     )
 
 

@@ -21,9 +21,10 @@ import numpy as np
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import Votes
-from racer_jax.studies.vote_study import VoteConfig, counted_votes, num_repeats
+from racer_jax.studies.vote_strategies import VoteConfig
+from racer_jax.studies.vote_study import counted_votes, num_repeats
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_repeats,
         arguments,
+        load=study_data,
     )
 
 

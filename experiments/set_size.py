@@ -29,7 +29,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 
 STATIC, ORACLE = "static order", "oracle"
 
@@ -190,8 +190,14 @@ def report(config: Config, result: Result) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, computes the sizes, prints and writes them; returns the exit status."""
     return run_experiment(
-        Config, "Set size against alpha, with the static order and the oracle.", run, report, num_curves, arguments
-    )  # fmt: skip
+        Config,
+        "Set size against alpha, with the static order and the oracle.",
+        run,
+        report,
+        num_curves,
+        arguments,
+        load=study_data,
+    )
 
 
 if __name__ == "__main__":

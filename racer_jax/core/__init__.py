@@ -10,14 +10,21 @@ from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
     from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
-    from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_rank
+    from racer_jax.core.calibration import (
+        calibrate,
+        critical_scores,
+        threshold_at_budget,
+        threshold_at_rank,
+    )
     from racer_jax.core.nonconformity import (
         TieBroken,
         augment,
         augmented_truth,
         gap,
         inverse_probability,
+        nonconformity_name,
         null_score,
+        register_nonconformity,
         smooth,
         tie_break,
     )
@@ -28,23 +35,32 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
-    from racer_jax.core.risk_levels import miss_budget, parse_alphas
+    from racer_jax.core.risk_levels import budget_of, miss_budget, parse_alphas
+    from racer_jax.core.sort_keys import critical_keys, critical_places, entry_keys, ordered_keys
 
 _HOMES = {
     "aggregation": ("majority_vote", "prefix_answers", "voted_right", "weighted_vote"),
-    "calibration": ("calibrate", "critical_scores", "threshold_at_rank"),
+    "calibration": (
+        "calibrate",
+        "critical_scores",
+        "threshold_at_budget",
+        "threshold_at_rank",
+    ),
     "nonconformity": (
         "TieBroken",
         "augment",
         "augmented_truth",
         "gap",
         "inverse_probability",
+        "nonconformity_name",
         "null_score",
+        "register_nonconformity",
         "smooth",
         "tie_break",
     ),
     "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
-    "risk_levels": ("miss_budget", "parse_alphas"),
+    "risk_levels": ("budget_of", "miss_budget", "parse_alphas"),
+    "sort_keys": ("critical_keys", "critical_places", "entry_keys", "ordered_keys"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
@@ -54,19 +70,27 @@ __all__ = [
     "augment",
     "augmented_truth",
     "avoidably_missed",
+    "budget_of",
     "calibrate",
+    "critical_keys",
+    "critical_places",
     "critical_scores",
+    "entry_keys",
     "gap",
     "inverse_probability",
     "majority_vote",
     "misrouted",
     "miss_budget",
+    "nonconformity_name",
     "null_score",
+    "ordered_keys",
     "parse_alphas",
     "prediction_sets",
     "prefix_answers",
+    "register_nonconformity",
     "set_size",
     "smooth",
+    "threshold_at_budget",
     "threshold_at_rank",
     "tie_break",
     "voted_right",

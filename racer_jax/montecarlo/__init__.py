@@ -11,22 +11,18 @@ if TYPE_CHECKING:
     from racer_jax.montecarlo.bootstrap import bootstrap_sizes
     from racer_jax.montecarlo.bound_check import BoundCheck, RiskHistogram, ScoredPool, check_bounds
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
+    from racer_jax.montecarlo.replay import split_masks, split_parts
     from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
-    from racer_jax.montecarlo.trials import (
-        Trials,
-        split_masks,
-        split_parts,
-        split_trials,
-        stream_trials,
-    )
+    from racer_jax.montecarlo.trials import Trials, split_trials, stream_trials
     from racer_jax.montecarlo.tuning import Selections, VoteTables, vote_tables
 
 _HOMES = {
     "bootstrap": ("bootstrap_sizes",),
     "bound_check": ("BoundCheck", "RiskHistogram", "ScoredPool", "check_bounds"),
     "exact": ("SplitLaw", "pool_law", "split_law"),
+    "replay": ("split_masks", "split_parts"),
     "step_functions": ("Pool", "Steps", "pool_steps"),
-    "trials": ("Trials", "split_masks", "split_parts", "split_trials", "stream_trials"),
+    "trials": ("Trials", "split_trials", "stream_trials"),
     "tuning": ("Selections", "VoteTables", "vote_tables"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())

@@ -20,8 +20,9 @@ from racer_jax.core.prediction_sets import (
     set_size,
 )
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
+from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
-from racer_jax.montecarlo.trials import split_masks, stream_trials
+from racer_jax.montecarlo.trials import stream_trials
 from racer_jax.risk_control import bounds as guarantees
 
 SCORES = {"gap": gap, "inverse_probability": inverse_probability}

@@ -9,7 +9,6 @@ chunk or the number of devices.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,38 +23,30 @@ from jax.typing import ArrayLike
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha
 from racer_jax.montecarlo.packed_bits import (
-    BLOCK,
-    Order,
     Packed,
     as_bytes,
     count_before,
     exclusive_sums,
     gather_bytes,
-    packing_order,
     running_counts,
 )
 from racer_jax.montecarlo.packed_bits import select as select_bit
+from racer_jax.montecarlo.plan import Plan, Shape, trial_plan
 from racer_jax.montecarlo.split_design import (
     Counts,
     Design,
-    DrawPlan,
-    Ranks,
     check_integer,
-    draw_parts,
-    rank_plan,
     split_design,
     trial_keys,
     trial_parts,
     words_by_position,
 )
-from racer_jax.montecarlo.step_functions import METRICS, Pool, Steps
-from racer_jax.montecarlo.subsets import Leaf, draw_plan, key_words, load, unpack
+from racer_jax.montecarlo.step_functions import METRICS, Pool
+from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Summary, fingerprint
 from racer_jax.montecarlo.summaries import load as load_sums
 from racer_jax.montecarlo.summaries import save as save_sums
 
-# Metrics that do not count are rounded to this many binary digits of their largest step.
-_DIGITS = 24
 # Trials of a tile: what one pass keeps in cache on a CPU, and enough work for a kernel on an
 # accelerator.
 _TILE = 256
@@ -88,131 +79,11 @@ class Trials(NamedTuple):
     validation: dict[str, np.ndarray]
 
 
-class _Planes(NamedTuple):
-    """Metrics as weighted counts: every entry of a plane is one query from one position on; data of a jitted call.
-
-    Attributes:
-      order: The queries of all planes, one plane after the other, each padded to whole blocks.
-      entry: By plane and threshold position, the end of the prefix of entries in effect, int32
-        `[p, N + 1]`.
-      begin: First entry of each plane, int32 `[p]`.
-    """
-
-    order: Order
-    entry: Leaf
-    begin: Leaf
-
-
-@dataclass(frozen=True)
-class _Metric:
-    """Value of a metric: base * rows + sum of weight * count over its planes."""
-
-    name: str
-    base: float
-    planes: tuple[int, ...]
-    weights: tuple[float, ...]
-
-    @property
-    def counts(self) -> bool:
-        return all(float(x).is_integer() for x in (self.base, *self.weights))
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """The static part of a plan."""
-
-    metrics: tuple[_Metric, ...]
-    num_queries: int
-    width: int
-    distinct: bool
-    means: bool
-
-
 _Scratch = tuple[tuple[jax.Array, jax.Array], ...]  # bytes and running counts of each part
 
 
-class _Plan(NamedTuple):
-    """All that a jitted call reads."""
-
-    draw: DrawPlan
-    ranks: Ranks
-    planes: _Planes
-    threshold: Leaf
-
-
-def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
-    """The common value of a metric at position 0, and its steps as planes (weight, query, first) of equal steps."""
-    # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score,
-    # the first model's.
-    now = np.searchsorted(steps.first, 1)
-    value = steps.start + np.bincount(steps.query[:now], steps.delta[:now], len(steps.start))
-    values, number = np.unique(value, return_counts=True)
-    base = float(values[number.argmax()])
-    other = np.flatnonzero(value != base)  # these begin with a step of their own
-    query = np.concatenate([other, steps.query[now:]])
-    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[now:]])
-    delta = np.concatenate([value[other] - base, steps.delta[now:]])
-    if len(delta) == 0:
-        return base, []
-    sizes = np.unique(delta)
-    if len(sizes) <= 2:
-        return base, [(float(size), query[delta == size], first[delta == size]) for size in sizes]
-    # Binary digits of the steps, in two's complement: one plane a digit, so that a sum of steps is
-    # a sum of counts.
-    largest = np.abs(delta).max()
-    unit = 1.0
-    if (delta != np.rint(delta)).any() or largest >= 2**_DIGITS:
-        unit = 2.0 ** (np.floor(np.log2(largest)) + 1 - _DIGITS)
-    number = np.rint(delta / unit).astype(np.int64)
-    digits = int(np.abs(number).max()).bit_length()
-    planes = []
-    for digit in range(digits + 1):
-        has = (number >> digit) & 1 == 1
-        weight = unit * 2.0**digit * (-1 if digit == digits else 1)
-        planes.append((weight, query[has], first[has]))
-    return base, [plane for plane in planes if len(plane[1])]
-
-
-def _plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[_Plan, _Shape]:
-    """What is worked out once, on the host."""
-    draw = draw_parts(design)
-    ranks, width = rank_plan(design, alpha)
-    num = pool.num_queries
-    # Without ties the misses are the test queries above the threshold: known from its position
-    # alone.
-    distinct = pool.distinct and not design.validates and design.least == design.most
-    metrics, queries, entries = [], [], []
-    begin: list[int] = []
-    end = 0
-    for name, steps in pool.metrics.items():
-        base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
-        numbers = range(len(begin), len(begin) + len(planes))
-        metrics.append(
-            _Metric(name, base, tuple(numbers), tuple(weight for weight, _, _ in planes))
-        )
-        for _, query, first in planes:
-            by_position = np.argsort(first, kind="stable")
-            padded = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
-            padded[: len(query)] = query[by_position]
-            queries.append(padded)
-            entries.append(
-                end + np.searchsorted(first[by_position], np.arange(num + 1), side="right")
-            )
-            begin.append(end)
-            end += len(padded)
-    num_words = len(draw.calibration.valid) if draw.order is None else draw.order.row.shape[2] * 4
-    planes_ = _Planes(
-        packing_order(np.concatenate([*queries, np.zeros(0, np.int64)]), num_words),
-        np.array(entries, np.int32).reshape(-1, num + 1),
-        np.array(begin, np.int32),
-    )
-    return _Plan(draw, ranks, planes_, pool.threshold), _Shape(
-        tuple(metrics), num, width, distinct, means
-    )
-
-
 def _metric_values(
-    shape: _Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None
+    shape: Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None
 ) -> dict[str, Any]:
     """Each metric over a part `[a, t]`: totals, int32 where it counts and float32 otherwise; or means, float32."""
     values = {}
@@ -231,7 +102,7 @@ def _metric_values(
 
 
 def _tile(
-    plan: _Plan, shape: _Shape, scratch: _Scratch, keys: jax.Array
+    plan: Plan, shape: Shape, scratch: _Scratch, keys: jax.Array
 ) -> tuple[_Scratch, dict[str, Any]]:
     """One tile of trials: positions of the thresholds (or thresholds) and values of the metrics, all `[a, t]`.
 
@@ -297,9 +168,9 @@ def _tile(
 
 def _run(
     key: jax.Array,
-    plan: _Plan,
+    plan: Plan,
     first: jax.Array,
-    shape: _Shape,
+    shape: Shape,
     tile: int,
     num_tiles: int,
     mesh: Mesh,
@@ -307,7 +178,7 @@ def _run(
 ) -> dict[str, Any]:
     """Tiles one after the other on each device; results `[a, s]`, sharded over trials (or gathered on all)."""
 
-    def on_device(key: jax.Array, plan: _Plan, first: jax.Array) -> dict[str, Any]:
+    def on_device(key: jax.Array, plan: Plan, first: jax.Array) -> dict[str, Any]:
         begin = first + (lax.axis_index("trials") * num_tiles * tile).astype(jnp.uint32)
         trials = begin + jnp.arange(num_tiles * tile, dtype=jnp.uint32).reshape(num_tiles, tile)
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
@@ -361,7 +232,7 @@ class _Runner:
         *,
         means: bool,
     ) -> None:
-        self.plan, self.shape = _plan(pool, design, alpha, means)
+        self.plan, self.shape = trial_plan(pool, design, alpha, means)
         self.key = np.asarray(key_words(key))
         self.devices = list(jax.devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
@@ -559,76 +430,3 @@ def _add(sums: dict[str, Accumulator], done: dict[str, Any], num: int, bins: int
                 sums[prefix + name] = Accumulator.start(values[:, :_PILOT], float(scale), bins)
             added = sums[prefix + name]
             added.add(total if added.scale != 1.0 or fixed else total / rows)
-
-
-@partial(jax.jit, static_argnames=("num_calibration", "num_queries"))
-def split_masks(
-    key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int
-) -> jax.Array:
-    """Replays plain splits: which POSITIONS of the pool are calibration queries in each trial.
-
-    Args:
-      key: The typed PRNG key given to `split_trials`.
-      trials: Indices of trials, int `[s]`.
-      num_calibration: n.
-      num_queries: N.
-
-    Returns:
-      bool `[s, N]`, by position; query `pool.order[j]` stands at position j.
-    """
-    draw = DrawPlan(None, draw_plan(np.array([num_calibration]), np.array([num_queries])), None)
-    words = key_words(key)
-    keys = trial_keys((words[0], words[1]), draw, jnp.asarray(trials).astype(jnp.uint32))
-    return unpack(trial_parts(keys, draw)[0], num_queries).T
-
-
-def split_parts(
-    key: jax.Array,
-    trials: ArrayLike,
-    pool: Pool,
-    *,
-    num_calibration: Counts,
-    num_validation: Counts = 0,
-    group: ArrayLike | None = None,
-    question: ArrayLike | None = None,
-) -> np.ndarray:
-    """Replays splits of any design: the part of each query in each trial.
-
-    Args:
-      key: The typed PRNG key given to `split_trials`.
-      trials: Indices of trials, int `[s]`.
-      pool: From `pool_steps`.
-      num_calibration: As in `split_trials`.
-      num_validation: As in `split_trials`.
-      group: As in `split_trials`.
-      question: As in `split_trials`.
-
-    Returns:
-      int8 `[s, N]`, by query in the order given to `pool_steps`: 0 calibration, 1 validation, 2
-      test.
-
-    Raises:
-      TypeError: If the key is not typed or a count is not an integer.
-      ValueError: If a count is out of range or labels do not fit.
-    """
-    design = split_design(pool.order, num_calibration, num_validation, group, question)
-    parts = np.full((len(np.asarray(trials)), pool.num_queries), 2, np.int8)
-    drawn = _drawn_masks(
-        np.asarray(key_words(key)),
-        np.asarray(trials, np.uint32),
-        draw_parts(design),
-        len(pool.order),
-    )
-    for code, mask in enumerate(drawn):
-        parts[:, pool.order] = np.where(np.asarray(mask).T, np.int8(code), parts[:, pool.order])
-    return parts
-
-
-@partial(jax.jit, static_argnames="num_queries")
-def _drawn_masks(
-    key: jax.Array, trials: jax.Array, draw: DrawPlan, num_queries: int
-) -> list[jax.Array]:
-    """Calibration (and validation) masks by position, `[N, s]`."""
-    drawn = trial_parts(trial_keys((key[0], key[1]), draw, trials), draw)
-    words = [words_by_position(part, draw, len(trials)) for part in drawn if part is not None]
-    return [unpack(part, num_queries) for part in words]

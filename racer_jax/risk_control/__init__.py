@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         calibrate_weighted,
         estimate_density_ratio,
     )
+    from racer_jax.risk_control.group_scores import GroupedScores, group_codes, group_scores
     from racer_jax.risk_control.high_probability import (
         calibrate_uniform,
         calibrate_with_probability,
@@ -90,6 +91,7 @@ _HOMES = {
         "calibrate_weighted",
         "estimate_density_ratio",
     ),
+    "group_scores": ("GroupedScores", "group_codes", "group_scores"),
     "high_probability": (
         "calibrate_uniform",
         "calibrate_with_probability",
@@ -113,6 +115,7 @@ __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedScores",
     "GroupedThreshold",
     "PathStates",
     "RiskBounds",
@@ -131,6 +134,8 @@ __all__ = [
     "cap_models",
     "clopper_pearson",
     "estimate_density_ratio",
+    "group_codes",
+    "group_scores",
     "high_probability_budget",
     "knee",
     "miss_law",

@@ -16,11 +16,11 @@ from scipy.special import betaincinv, gammaln
 from racer_jax.core.risk_levels import (
     Alpha,
     Level,
-    check_count,
     exact_alpha,
     exact_alphas,
     miss_budget,
 )
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.risk_control.high_probability import check_delta
 
 

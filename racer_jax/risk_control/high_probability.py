@@ -8,26 +8,19 @@ from math import floor, log, sqrt
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import betainc
 
-from racer_jax.core.calibration import threshold_at_rank
-from racer_jax.core.checks import check_no_nan
-from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.risk_levels import Alpha, check_count, exact_alphas
+from racer_jax.core.calibration import threshold_at_budget
+from racer_jax.core.nonconformity import TieBroken, value_and_tie
+from racer_jax.core.risk_levels import Alpha, exact_alphas
+from racer_jax.core.scalar_checks import check_chance, check_count
 
 
 def check_delta(delta: float) -> float:
     """A chance of failure: a number in (0, 1)."""
-    if isinstance(delta, bool) or not isinstance(delta, int | float | np.number):
-        raise TypeError(
-            f"delta must be a number in (0, 1), got {delta!r} of type {type(delta).__name__}"
-        )
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
-    return float(delta)
+    return check_chance("delta", delta)
 
 
 def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
@@ -91,19 +84,10 @@ def calibrate_with_probability(
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is outside (0, 1).
     """
-    value, tie = (
-        critical_scores
-        if isinstance(critical_scores, TieBroken)
-        else (jnp.asarray(critical_scores), None)
-    )
-    check_no_nan("critical_scores", value)
-    if value.ndim < 1 or value.shape[-1] < 1:
-        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
-    n = value.shape[-1]
-    budget = high_probability_budget(alpha, n, delta)
-    rank = jnp.asarray(n - np.atleast_1d(budget), jnp.int32)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
-    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
+    value, tie = value_and_tie("critical_scores", critical_scores)
+    budget = high_probability_budget(alpha, value.shape[-1], delta)
+    threshold: jax.Array | TieBroken = threshold_at_budget(value, budget, tie_break=tie)
+    return threshold
 
 
 def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
@@ -155,15 +139,7 @@ def calibrate_uniform(
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is out of range.
     """
-    value, tie = (
-        critical_scores
-        if isinstance(critical_scores, TieBroken)
-        else (jnp.asarray(critical_scores), None)
-    )
-    check_no_nan("critical_scores", value)
-    if value.ndim < 1 or value.shape[-1] < 1:
-        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
+    value, tie = value_and_tie("critical_scores", critical_scores)
     budget = uniform_budget(alpha, value.shape[-1], delta)
-    rank = jnp.asarray(value.shape[-1] - np.atleast_1d(budget), jnp.int32)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
-    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
+    threshold: jax.Array | TieBroken = threshold_at_budget(value, budget, tie_break=tie)
+    return threshold

@@ -11,7 +11,7 @@ from racer_jax.core.checks import as_binary, check_floating, first_bad, is_trace
 
 # To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from
 # before (scores, checkpoints) is taken for what this code would make.
-DRAWS = 2
+DRAWS = 3
 
 
 @runtime_checkable

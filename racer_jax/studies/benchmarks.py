@@ -1,33 +1,33 @@
 """Studies: benchmarks split into what routers learn from and what is calibrated and tested, with routers' scores.
 
-One door for every experiment: the embedded simulated pool, RouterDC's train and test files, or any
-routing table, of which a random share of the questions then trains the routers. `study` reads,
-trains and scores once; every experiment takes what it returns.
+`study` reads, trains and scores once; every experiment takes what it returns.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import racer_jax
-from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
-from racer_jax.data.combine import concat
+from racer_jax.data import RoutingTable
 from racer_jax.data.files import written_whole
-from racer_jax.data.formats.routerdc import TrainTest
-from racer_jax.data.load import guess
-from racer_jax.data.splits import PAPER, PAPER_ARC, split
+from racer_jax.data.splits import PAPER, PAPER_ARC
 from racer_jax.encoders import Encoder, JoinedEncoder, ReducedEncoder
 from racer_jax.routers import KNNR, Router, choose_neighbors
 from racer_jax.routers.base import DRAWS
-from racer_jax.studies.scored_pools import unseen_questions
+from racer_jax.studies.corpora import (
+    Source,
+    first_of_each_group,
+    read_source,
+    two_parts,
+    unseen_by_group,
+)
 
 EncoderName = Literal["hashed", "minilm", "both"]
 ROUTERS: Mapping[str, str] = {
@@ -111,10 +111,6 @@ class StudyConfig:
         return tuple(name for name in self.routers.replace(" ", "").split(",") if name)
 
 
-# Tables as they were read: both parts, or one table that is yet to be split.
-Source: TypeAlias = TrainTest | RoutingTable
-
-
 class Benchmark(NamedTuple):
     """One benchmark of a study.
 
@@ -147,50 +143,6 @@ class Benchmark(NamedTuple):
                 f"validate and {num - sum(sizes)} test, and each part needs at least one"
             )
         return sizes
-
-
-def read_source(key: jax.Array, config: StudyConfig) -> Source:
-    """Reads what the options ask for, once; `key` makes the simulated pool.
-
-    Raises:
-      DataError: If a file is not what it should be.
-      ValueError: If an option does not fit the data.
-    """
-    if config.data is None:
-        pool = simulated_pool(key)
-        return TrainTest(
-            concat([p.train for p in pool.values()]), concat([p.test for p in pool.values()])
-        )
-    if config.data.is_dir() and guess(config.data) == "routerdc":
-        return read_routerdc_parts(config.data, label_rule=config.label_rule)
-    options = {} if config.label_rule is None else {"label_rule": config.label_rule}
-    return load(config.data, **options).complete()
-
-
-def _first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group, the first ones."""
-    if not num:
-        return table
-    seen: dict[str, int] = {}
-    rows = []
-    for i, group in enumerate(table.group or [""] * len(table)):
-        seen[group] = seen.get(group, 0) + 1
-        if seen[group] <= num:
-            rows.append(i)
-    return table.select(rows)
-
-
-def _parts(
-    key: jax.Array, source: Source, config: StudyConfig
-) -> tuple[RoutingTable, RoutingTable]:
-    """What trains the routers, and the rest."""
-    if isinstance(source, RoutingTable):
-        share = Decimal(str(config.train))
-        picked = split(key, source, (float(share), 0.0, float(1 - share)))
-        train, test = source.select(picked.calibration), source.select(picked.test)
-    else:
-        train, test = source
-    return _first_of_each_group(train, config.queries), _first_of_each_group(test, config.queries)
 
 
 def _encoder(key: jax.Array, texts: Sequence[str], config: StudyConfig) -> Encoder:
@@ -295,7 +247,10 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
       ValueError: If there are too few training rows.
     """
     split_key, router_key = jax.random.split(key)
-    train, rest = _parts(split_key, source, config)
+    train, rest = (
+        first_of_each_group(part, config.queries)
+        for part in two_parts(split_key, source, config.train)
+    )
     if not len(train) or not len(rest):
         raise ValueError(
             f"both parts need queries, got {len(train)} to train on and {len(rest)} to test on"
@@ -303,7 +258,7 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
     unnamed = config.data.stem if config.data is not None else "all"
     if rest.group is None or train.group is None:
         train, rest = (replace(table, group=[unnamed] * len(table)) for table in (train, rest))
-    kept = {name: unseen_questions(train, rest.select(group=name)) for name in rest.groups}
+    kept = unseen_by_group(train, rest)
     texts = [text for table, _ in kept.values() for text in table.texts]
     scores = router_scores(router_key, train, texts, config)
     found, start = [], 0
@@ -333,7 +288,9 @@ def study(config: StudyConfig) -> list[Benchmark]:
       ValueError: If an option does not fit the data.
     """
     source_key, router_key, _ = _keys(config)
-    source = read_source(source_key, config)
+    source = read_source(source_key, config.data, label_rule=config.label_rule)
+    if isinstance(source, RoutingTable):
+        source = source.complete()
     repeats = range(config.repeats)
     return [
         b for i in repeats for b in benchmarks(jax.random.fold_in(router_key, i), source, config)

@@ -222,8 +222,14 @@ def test_a_file_cut_short_anywhere_says_nothing_new(tmp_path, name):
     data, whole = path.read_bytes(), cells(reader(path))
     for end in range(0, len(data), max(1, len(data) // 500)):
         result = attempt(reader, path, data[:end])
-        if not isinstance(result, DataError):
-            assert cells(result) <= whole, data[:end][-40:]
+        if isinstance(result, DataError):
+            continue
+        new = cells(result) - whole
+        if any("may have lost characters" in note for note in result.notes):
+            # which speaks of one field, that of the last column in the last row
+            assert len(new) <= 1, data[:end][-40:]
+            new = {cell for cell in new if cell[0] != result.ids[-1] or cell[3] == "correct"}
+        assert not new, data[:end][-40:]
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -26,8 +26,9 @@ from racer_jax import (
 )
 from racer_jax.montecarlo import trials
 from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.replay import split_masks, split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
-from racer_jax.montecarlo.trials import split_masks, split_parts, split_trials, stream_trials
+from racer_jax.montecarlo.trials import split_trials, stream_trials
 
 ALPHAS = [0.01, 0.1, 0.3, 0.5, 0.9]
 CALIBRATION, VALIDATION, TEST = 0, 1, 2
