@@ -103,8 +103,10 @@ def problem(config: Config) -> Problem:
 def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
     """This package: every vote tabulated, the accuracy of each a step function, all splits in one call."""
     shape = (len(WEIGHTINGS), len(TEMPERATURES))
-    own = {name: p.weights[name] for name in ("verbal", "p_true")}
-    tables = vote_tables(p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own)
+    confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
+    tables = vote_tables(
+        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=confidences
+    )
     metrics = {f"right {k}": right for k, right in enumerate(tables.right[1:])}
     pool = pool_steps(p.nonconformity, p.correct, p.ties, metrics=metrics)
     trials = split_trials(key, pool, alpha=ALPHAS, num_trials=splits, **p.counts)
@@ -149,31 +151,33 @@ def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
 
 def numpy_loop(p: Problem, parts: np.ndarray, temperatures: tuple[float, ...]) -> np.ndarray:
     """What one writes first: calibrate each split for each alpha, then vote anew for each weighting and temperature."""
-    found = np.empty((len(parts), len(ALPHAS), len(WEIGHTINGS), len(temperatures)))
+    accuracy = np.empty((len(parts), len(ALPHAS), len(WEIGHTINGS), len(temperatures)))
     for s, part in enumerate(parts):
         for a, alpha in enumerate(ALPHAS):
             inside = called_sets(p, part, alpha)
             for w, weighting in enumerate(WEIGHTINGS):
                 for t, temperature in enumerate(temperatures):
-                    found[s, a, w, t] = numpy_cell(
+                    accuracy[s, a, w, t] = numpy_cell(
                         p, inside, part == 2, p.weights[weighting], temperature
                     )
-    return found
+    return accuracy
 
 
 def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
     """The same idea as ours in NumPy: votes tabulated (by ours), then one gather for each split and alpha."""
-    own = {name: p.weights[name] for name in ("verbal", "p_true")}
+    confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
     tables = vote_tables(
-        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own
+        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=confidences
     ).right[1:]
     by_set = np.ascontiguousarray(np.moveaxis(tables, 0, -1))
-    found = np.empty((len(parts), len(ALPHAS), len(tables)))
+    accuracy = np.empty((len(parts), len(ALPHAS), len(tables)))
     for s, part in enumerate(parts):
         test = np.flatnonzero(part == 2)
         for a, alpha in enumerate(ALPHAS):
-            found[s, a] = by_set[test, called_sets(p, part, alpha)[test].sum(axis=1)].mean(axis=0)
-    return found.reshape(len(parts), len(ALPHAS), len(WEIGHTINGS), len(TEMPERATURES))
+            accuracy[s, a] = by_set[test, called_sets(p, part, alpha)[test].sum(axis=1)].mean(
+                axis=0
+            )
+    return accuracy.reshape(len(parts), len(ALPHAS), len(WEIGHTINGS), len(TEMPERATURES))
 
 
 def plain_cell(
@@ -193,9 +197,11 @@ def plain_cell(
             for m, yes in enumerate(reference.prediction_set(rows[i], limit, second[i])[:-1])
             if yes
         ]
-        own = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
-        voted = reference.vote(called, *own, temperature)
-        right.append(any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(own[0]))))
+        lists = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
+        voted = reference.vote(called, *lists, temperature)
+        right.append(
+            any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(lists[0])))
+        )
     return float(np.mean(right))
 
 
@@ -280,11 +286,13 @@ def main() -> None:
     tables = [wall(lambda: numpy_tables(p, parts[:0])) for _ in range(config.rounds)]
     for i in range(config.rounds):
         for name, (run, share, _) in variants.items():
-            taken = wall(lambda run=run, i=i: run(i))
-            walls[name].append(taken * cells / share)
+            seconds_taken = wall(lambda run=run, i=i: run(i))
+            walls[name].append(seconds_taken * cells / share)
     tabulated = "NumPy on tabulated votes (tables by ours)"
     once = median(tables)  # tables are made once, whatever the number of splits
-    walls[tabulated] = [once + (taken - once) * config.splits / few for taken in walls[tabulated]]
+    walls[tabulated] = [
+        once + (seconds_taken - once) * config.splits / few for seconds_taken in walls[tabulated]
+    ]
     best = median(walls[list(variants)[-1]])
     header = ["variant", "wall", "first call", "times ours", "how"]
     rows = [

@@ -133,8 +133,8 @@ def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]
     def in_jax(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
         # The barrier ties the products to the loop, or they would be taken once.
         def step(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            x, kernel, cotangent = given = lax.optimization_barrier(carry[0])
-            return given, (x @ kernel, x.T @ cotangent)
+            x, kernel, cotangent = operands = lax.optimization_barrier(carry[0])
+            return operands, (x @ kernel, x.T @ cotangent)
 
         given = (x, kernel, cotangent)
         return lax.fori_loop(0, steps, step, (given, (cotangent, kernel)))[1]

@@ -178,14 +178,14 @@ def order_of(votes: Votes) -> list[str]:
     )
     of_router = []
     for router in votes.routers:
-        own = [
+        names = [
             name
             for name in votes.strategies
             if name == router or name.startswith((f"{router} ", f"{router}:"))
         ]
-        own = [name for name in own if votes.strategies[name].kind != "fixed alpha"]
+        names = [name for name in names if votes.strategies[name].kind != "fixed alpha"]
         # The router and its fixed numbers of models first, then RACER.
-        of_router += sorted(own, key=lambda name: " + " in name)
+        of_router += sorted(names, key=lambda name: " + " in name)
     static = [STATIC_TOP] if STATIC_TOP in votes.strategies else []
     return [*singles, PICKED_SINGLE, *static, *of_router, ORACLE]
 
@@ -195,10 +195,10 @@ def rows_of(votes: Votes) -> list[Row]:
     rows, best, picked = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
     for name in order_of(votes):
         way = votes.strategies[name]
-        own = next(
+        router = next(
             (router for router in votes.routers if name.startswith(router)), votes.routers[0]
         )
-        full = votes.strategies[full_name(own)]
+        full = votes.strategies[full_name(router)]
         spent, everything = dollars(way), dollars(full)
         rows.append(
             Row(
@@ -232,7 +232,7 @@ def coverage_of(
         for score, nonconformity_of in SCORES.items()
     }
     scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
-    found = []
+    cells = []
     for label, nonconformity in scored.items():
         law = pool_law(
             pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas
@@ -242,8 +242,8 @@ def coverage_of(
         ]
         accuracy = float(correct[np.arange(len(correct)), first].mean())
         covered = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
-        found.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
-    return found
+        cells.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
+    return cells
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def coverage_figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way; where answers are not known, for each score and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     blank = dict.fromkeys(COLUMNS)
     for row in result.rows:
         flat = {
@@ -387,7 +387,7 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 f"{name}_error": value.error,
                 f"{name}_split_error": value.split_error,
             }
-        found.append(blank | flat)
+        lines.append(blank | flat)
     for cell in result.coverage:
         for i, alpha in enumerate(result.alphas):
             flat = {
@@ -401,8 +401,8 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 "calls": float(cell.size[i]),
                 "covered": float(cell.covered[i]),
             }
-            found.append(blank | flat | numbers)
-    return found
+            lines.append(blank | flat | numbers)
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -372,11 +372,11 @@ def tables(result: Result) -> str:
     """Sizes and paired changes of every benchmark, then sizes at equal service."""
     parts = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = [cell for cell in result.cells if cell.benchmark == name]
+        cells = [cell for cell in result.cells if cell.benchmark == name]
         parts.append(f"{name}: models called at each alpha, null mode '{result.null}'")
         parts.append(
             reporting.text_table(
-                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own]
+                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in cells]
             )
         )
         parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
@@ -391,7 +391,7 @@ def tables(result: Result) -> str:
                             for d, e in zip(c.change, c.change_error, strict=True)
                         ),
                     ]
-                    for c in own
+                    for c in cells
                 ],
             )
         )
@@ -415,18 +415,18 @@ def verdicts(result: Result) -> str:
     """How RACER-J stands against RACER-P and against the static order, in a line for each benchmark."""
     lines = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = {cell.score: cell for cell in result.cells if cell.benchmark == name}
+        by_score = {cell.score: cell for cell in result.cells if cell.benchmark == name}
         if "0.1" in result.alphas:
             at = result.alphas.index("0.1")
-            each = ", ".join(
-                f"{score} {100 * own[score].against_p[at]:+.0f} ± "
-                f"{100 * own[score].against_p_error[at]:.0f}%"
+            changes = ", ".join(
+                f"{score} {100 * by_score[score].against_p[at]:+.0f} ± "
+                f"{100 * by_score[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
-                if score in own
+                if score in by_score
             )
-            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {each}")
+            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {changes}")
         for score in ("J blend", "J learned"):
-            change, error = own[score].change, own[score].change_error
+            change, error = by_score[score].change, by_score[score].change_error
             worst, best = int(np.argmax(change)), int(np.argmin(change))
             lines.append(
                 f"{name}, {score} against static: from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% (alpha "

@@ -179,15 +179,15 @@ def figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     for row in result.rows:
         flat = row._asdict()
         gain = flat.pop("gain")
-        found.append(
+        lines.append(
             flat
             | {"gain": gain.mean, "gain_error": gain.error, "gain_split_error": gain.split_error}
         )
-    return found
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

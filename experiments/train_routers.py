@@ -152,8 +152,8 @@ def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[s
     rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for group in test.groups:
         correct = test.select(group=group).correct
-        own = int(train.select(group=group).correct.mean(axis=0).argmax())
-        single = (correct[:, model].mean() for model in (best, int(means.argmax()), own))
+        best_of_group = int(train.select(group=group).correct.mean(axis=0).argmax())
+        single = (correct[:, model].mean() for model in (best, int(means.argmax()), best_of_group))
         for name, share in zip(
             BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True
         ):
@@ -224,19 +224,21 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress = lambda 
 
 def failures(config: Config, result: Result) -> list[str]:
     """What each router missed: the best global single model, even in hindsight, and what RouterDC's files allow."""
-    found = []
+    sentences = []
     bar = float(np.mean(list(result.baselines["best single in hindsight"].values())))
     expected = config.data is not None and config.encoder == "both"
     for router in ROUTERS:
         mean = float(np.mean([cell.mean for cell in result.of(router)]))
         if mean <= bar:
-            found.append(
+            sentences.append(
                 f"{router} {mean:.1%} does not beat the best global single model in hindsight, "
                 f"{bar:.1%}"
             )
         if expected and mean < EXPECTED[router]:
-            found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
-    return found
+            sentences.append(
+                f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it"
+            )
+    return sentences
 
 
 # --- what a reader sees ---------------------------------------------------------------------------

@@ -46,10 +46,10 @@ def _raise(_signal: int, _frame: "FrameType | None") -> None:
     raise KeyboardInterrupt
 
 
-def _unraisable(found: "sys.UnraisableHookArgs") -> None:
+def _unraisable(exception: "sys.UnraisableHookArgs") -> None:
     """An interrupt that came inside a callback, which cannot pass it on, comes again a moment later."""
-    if not issubclass(found.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(found)
+    if not issubclass(exception.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(exception)
         return
     import _thread
     import threading

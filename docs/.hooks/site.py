@@ -55,18 +55,18 @@ def _at_home(source: str, text: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Appends the API reference to the contents: the package, then its rooms."""
-    rooms: dict[str, list[Any]] = {}
+    """Appends the API reference to the contents: the package, then its packages."""
+    packages: dict[str, list[Any]] = {}
     for name in modules():
         parts = name.split(".")
         page = {name.removeprefix("racer_jax."): f"api/{name}.md"}
-        rooms.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
-    alone = rooms.pop("", [])
+        packages.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
+    alone = packages.pop("", [])
     groups = []
-    for room, pages in rooms.items():
-        own = [page for page in alone if room in page]
-        alone = [page for page in alone if room not in page]
-        groups.append({room: own + pages})
+    for package, pages in packages.items():
+        first = [page for page in alone if package in page]
+        alone = [page for page in alone if package not in page]
+        groups.append({package: first + pages})
     config.nav.append({"API reference": alone + groups})
     return config
 
@@ -88,7 +88,9 @@ def on_page_content(content: str, **_: Any) -> str:
     """Turns formulas into MathML."""
 
     def formula(match: re.Match[str]) -> str:
-        made = convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline")
-        return f'<div class="formula">{made}</div>' if match[1] == "div" else str(made)
+        mathml = convert(
+            html.unescape(match[2]), display="block" if match[1] == "div" else "inline"
+        )
+        return f'<div class="formula">{mathml}</div>' if match[1] == "div" else str(mathml)
 
     return _FORMULA.sub(formula, content)

@@ -210,9 +210,9 @@ def load_weights(
         and weights.shape(names[path]) != (shape := _file_shape(path, variable.get_value().shape))
     ]
     problems = [
-        f"{len(found)} {what}:{_listed(found)}"
-        for found, what in ((missing, "missing"), (surplus, "surplus"), (wrong, "of another shape"))
-        if found
+        f"{len(names)} {what}:{_listed(names)}"
+        for names, what in ((missing, "missing"), (surplus, "surplus"), (wrong, "of another shape"))
+        if names
     ]
     if problems:
         raise ValueError(f"the weights in {folder} do not fit the model; " + "\n".join(problems))

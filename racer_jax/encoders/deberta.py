@@ -342,11 +342,11 @@ def position_terms(config: Any) -> tuple[str, ...]:
     Raises:
       ValueError: If it asks for another.
     """
-    given = config.pos_att_type or []
+    relative_terms = config.pos_att_type or []
     terms = (
-        [term.strip() for term in given.lower().split("|")]
-        if isinstance(given, str)
-        else list(given)
+        [term.strip() for term in relative_terms.lower().split("|")]
+        if isinstance(relative_terms, str)
+        else list(relative_terms)
     )
     if unknown := sorted(set(terms) - set(POSITION_TERMS)):
         raise ValueError(f"pos_att_type must hold only {POSITION_TERMS}, got {unknown}")

@@ -129,16 +129,16 @@ class HashedNgrams:
           ValueError: If it is empty, or a text is empty or only white space.
         """
         forms = self._forms(texts)
-        found = np.empty((len(forms), self.dim), np.float32)
+        counts_by_form = np.empty((len(forms), self.dim), np.float32)
         start, chars = 0, 0
         for i, form in enumerate(forms):
             chars += len(form)
             if chars >= _GROUP_CHARS or i - start == _GROUP_TEXTS - 1 or i == len(forms) - 1:
                 places, counts = self._sparse(forms[start : i + 1])
-                found[start : i + 1] = 0
-                found[start : i + 1].reshape(-1)[places] = counts
+                counts_by_form[start : i + 1] = 0
+                counts_by_form[start : i + 1].reshape(-1)[places] = counts
                 start, chars = i + 1, 0
-        return found
+        return counts_by_form
 
     def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """`counts` at the places where there are n-grams: some hundred of a text's thousands of buckets.
@@ -175,14 +175,14 @@ class HashedNgrams:
         rows = np.repeat(
             np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms]
         )
-        found = []
+        batches = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
             bucket = (h & np.uint32(self.dim - 1)).astype(kind)
             key = first + ((bucket << kind(1)) | (h >> np.uint32(31)))
-            found.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
-        keys = np.concatenate(found)
+            batches.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
+        keys = np.concatenate(batches)
         keys.sort()
         places = keys >> kind(1)
         start = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(keys)])

@@ -168,8 +168,8 @@ def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: st
     start = (weights, jnp.zeros(column.shape, bool), zero, jnp.zeros(column.shape, weights.dtype))
     nonconformity = lax.scan(step, start, length=len(column))[0][3]
     # g = 1 - max_m s(x, m), hence E(x, m0) = max_m s(x, m).
-    own = null_nonconformity(gain(weights).max(), null)
-    return jnp.append(nonconformity, own)
+    null_value = null_nonconformity(gain(weights).max(), null)
+    return jnp.append(nonconformity, null_value)
 
 
 @partial(jax.jit, static_argnames="null")

@@ -291,10 +291,10 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
         chance = jax.nn.sigmoid(logits)
         slope = lax.stop_gradient(weights @ (chance * (1 - chance)))
         logits = logits - ((weights @ chance - lax.stop_gradient(weights @ chance)) / slope)[None]
-        each = jnp.where(right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(
-            axis=-1
-        )
-        return jax.nn.logsumexp(each, b=weights)
+        log_likelihood = jnp.where(
+            right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        ).sum(axis=-1)
+        return jax.nn.logsumexp(log_likelihood, b=weights)
 
     return -jax.vmap(one)(scores, correct).mean()
 
@@ -327,12 +327,12 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
         return float(value), np.asarray(gradient, np.float64)
 
     start = np.ones(shape[1])
-    found = minimize(
+    solution = minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
         bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1],
     )
-    loadings = jnp.asarray(found.x, jnp.float32)
+    loadings = jnp.asarray(solution.x, jnp.float32)
     return loadings * jnp.where(loadings.sum() < 0, -1, 1)

@@ -76,14 +76,14 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
         value, gradient = _loss(jnp.asarray(flat.reshape(shape), jnp.float32), *arguments)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    found = minimize(
+    solution = minimize(
         objective,
         np.zeros(shape).ravel(),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _MAX_ITERATIONS},
     )
-    weights, intercept = np.split(found.x.reshape(shape), [-1])
+    weights, intercept = np.split(solution.x.reshape(shape), [-1])
     return order, weights, log_prior + intercept[0] - mean @ weights
 
 
@@ -205,8 +205,8 @@ def _positions(model: LearnedGains, queries: jax.Array, codes: jax.Array) -> jax
     logits = jnp.matmul(queries.astype(jnp.float32), flat, precision="highest").reshape(
         -1, num_groups, num_classes
     )
-    own = jnp.take_along_axis(logits, codes[:, None, None], axis=1)[:, 0]
-    return jax.nn.softmax(own + model.bias[codes])
+    group_logits = jnp.take_along_axis(logits, codes[:, None, None], axis=1)[:, 0]
+    return jax.nn.softmax(group_logits + model.bias[codes])
 
 
 @partial(jax.jit, static_argnames="null")

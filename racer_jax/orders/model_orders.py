@@ -71,8 +71,10 @@ class StaticOrder:
         )
         real = self.real[codes]
         # E = 1 - gain, so the largest score is the first gain.
-        own = np.asarray(null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null))
-        return np.concatenate([real, own], axis=1).astype(np.float32)
+        null_column = np.asarray(
+            null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null)
+        )
+        return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
 Model: TypeAlias = StaticOrder | RacerJ | LearnedGains

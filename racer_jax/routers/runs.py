@@ -264,8 +264,8 @@ def _round(
     resident = isinstance(batches, Resident)
 
     def round_(state: RunState, inputs: Any, data: Any) -> RunState:
-        def step(train: TrainState, given: Any) -> tuple[TrainState, jax.Array]:
-            batch = take(data, given) if resident else given
+        def step(train: TrainState, batch_and_key: Any) -> tuple[TrainState, jax.Array]:
+            batch = take(data, batch_and_key) if resident else batch_and_key
             if rows is not None:
                 batch = lax.with_sharding_constraint(batch, rows)
             return update(jax.random.fold_in(key, train.step), train, batch, loss, optimizer)

@@ -123,13 +123,13 @@ def all_finite(tree: Any) -> jax.Array:
         starts = [min(part * size, num - size) for part in range(_PARTS)]
         parts = [lax.slice_in_dim(magnitudes, start, start + size, axis=axis) for start in starts]
         largest = lax.reduce(parts, [kind.type(0)] * _PARTS, larger, tuple(range(magnitudes.ndim)))
-        found: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
-        return found
+        is_finite: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
+        return is_finite
 
-    found: jax.Array = functools.reduce(
+    all_finite: jax.Array = functools.reduce(
         jnp.logical_and, map(finite, jax.tree.leaves(tree)), jnp.bool_(True)
     )
-    return found
+    return all_finite
 
 
 def update(
@@ -301,8 +301,10 @@ def fit_in_memory(
         typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
         return typed
 
-    def step(state: TrainState, given: tuple[jax.Array, Any]) -> tuple[TrainState, jax.Array]:
-        indices, noise = given
+    def step(
+        state: TrainState, batch_and_key: tuple[jax.Array, Any]
+    ) -> tuple[TrainState, jax.Array]:
+        indices, noise = batch_and_key
         return update(noise, state, take(data, indices), loss, optimizer)
 
     def noise_of(step: jax.Array) -> Any:

@@ -179,10 +179,10 @@ def _fingerprint(
 ) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    said = json.dumps(
+    description = json.dumps(
         [racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models]
     )
-    digest = hashlib.sha256(said.encode())
+    digest = hashlib.sha256(description.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())
     return digest.hexdigest()[:32]
@@ -261,15 +261,17 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
     kept = unseen_by_group(train, rest)
     texts = [text for table, _ in kept.values() for text in table.texts]
     scores = router_scores(router_key, train, texts, config)
-    found, start = [], 0
+    results, start = [], 0
     for name, (table, left_out) in kept.items():
         rows = slice(start, start + len(table))
         start += len(table)
         rule = table.label_rule if isinstance(table.label_rule, str) else table.label_rule[name]
-        own = train.select(group=name) if name in train.groups else train
+        train_rows = train.select(group=name) if name in train.groups else train
         notes = tuple(filter(None, (f"right: {rule}", left_out, *table.notes)))
-        found.append(Benchmark(name, own, table, {r: s[rows] for r, s in scores.items()}, notes))
-    return found
+        results.append(
+            Benchmark(name, train_rows, table, {r: s[rows] for r, s in scores.items()}, notes)
+        )
+    return results
 
 
 def study(config: StudyConfig) -> list[Benchmark]:
@@ -323,11 +325,11 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
     """
     if pools is None:
         left_out = {n: out for n, out in ROUTERBENCH_POOLS.items() if set(out) <= set(models)}
-        found = {"all": tuple(models)}
-        return found | {
+        by_name = {"all": tuple(models)}
+        return by_name | {
             name: tuple(m for m in models if m not in out) for name, out in left_out.items()
         }
-    found = {}
+    by_name = {}
     for part in filter(None, (part.strip() for part in pools.split(";"))):
         name, equals, listed = (piece.strip() for piece in part.partition("="))
         if not equals and name != "all":
@@ -340,10 +342,10 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
                 f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}"
             )
         without = not equals or listed.startswith("-")
-        found[name] = tuple(m for m in models if (m not in named) == without)
-        if len(found[name]) < 2:
-            raise ValueError(f"pools: {name!r} must hold at least two models, got {found[name]}")
-    return found
+        by_name[name] = tuple(m for m in models if (m not in named) == without)
+        if len(by_name[name]) < 2:
+            raise ValueError(f"pools: {name!r} must hold at least two models, got {by_name[name]}")
+    return by_name
 
 
 def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
