@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy of RACER's votes beside every honest baseline, on the same test parts.
+"""Table 1 of the paper: accuracy of RACER's votes beside honest baselines, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
     python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
@@ -103,7 +103,9 @@ class Row(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """What can be said of one score where answers are not known, arrays by alpha `[a]`; exact means over all splits.
+    """What can be said of one score where answers are not known, arrays by alpha `[a]`.
+
+    Exact means over all splits.
 
     Attributes:
       benchmark: Name of the benchmark.
@@ -222,7 +224,7 @@ def rows_of(votes: Votes) -> list[Row]:
 def coverage_of(
     key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], config: Config
 ) -> list[Coverage]:
-    """Sizes and coverage of every score, and of the static order, which does not look at the query."""
+    """Sizes and coverage of every score, and of the static order, which ignores the query."""
     correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
     ties = tie_break(key, (len(correct), correct.shape[1] + 1))
     order = static_order(benchmark.train.correct, config.null)

@@ -1,4 +1,4 @@
-"""Sizes at the same risk: RACER-P and RACER-G, the static order, and orders by marginal coverage gain (RACER-J).
+"""Sizes at the same risk: RACER-P, RACER-G, the static order, and RACER-J.
 
     python experiments/beyond.py                                  # the embedded simulated pool
     python experiments/beyond.py --data FOLDER                    # RouterDC's files, hashed n-grams
@@ -199,7 +199,10 @@ def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarra
 def nonconformities(
     config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> dict[str, Nonconformity]:
-    """Every score: null mode -> nonconformity of all test rows. Learned from training rows alone."""
+    """Every score: null mode -> nonconformity of all test rows.
+
+    Learned from training rows alone.
+    """
     encoder_key, network_key, fold_key = jax.random.split(key, 3)
     x, z, x_wide, z_wide = embed(config, encoder_key, train, test)
     correct, groups = train.correct, train.group
@@ -290,7 +293,10 @@ def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
 
 
 def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
-    """Who knows every answer calls one right model, or none: max(0, 1 - share nobody answers - alpha)."""
+    """Who knows every answer calls one right model, or none.
+
+    Max(0, 1 - share nobody answers - alpha).
+    """
     size = np.maximum(0, 1 - nobody - alpha)
     base = {cell.score: cell.size for cell in cells}
     none = np.zeros_like(size)
@@ -412,7 +418,7 @@ def tables(result: Result) -> str:
 
 
 def verdicts(result: Result) -> str:
-    """How RACER-J stands against RACER-P and against the static order, in a line for each benchmark."""
+    """RACER-J against RACER-P and against the static order, in a line for each benchmark."""
     lines = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
         by_score = {cell.score: cell for cell in result.cells if cell.benchmark == name}
@@ -429,9 +435,12 @@ def verdicts(result: Result) -> str:
             change, error = by_score[score].change, by_score[score].change_error
             worst, best = int(np.argmax(change)), int(np.argmin(change))
             lines.append(
-                f"{name}, {score} against static: from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% (alpha "
-                f"{result.alphas[best]}) to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% (alpha "
-                f"{result.alphas[worst]}); smaller at {int((change < 0).sum())} of {len(change)} alphas"
+                f"{name}, {score} against static: "
+                f"from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% "
+                f"(alpha {result.alphas[best]}) "
+                f"to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% "
+                f"(alpha {result.alphas[worst]}); "
+                f"smaller at {int((change < 0).sum())} of {len(change)} alphas"
             )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What alpha costs in dollars, and what a budget in dollars buys, on a table that knows the cost of every answer.
+"""What alpha costs in dollars, and what a budget in dollars buys, where every answer has a cost.
 
     python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench,
     eleven models python experiments/dollars.py
@@ -134,7 +134,7 @@ class Result(NamedTuple):
 
 
 def made_up_prices(table: RoutingTable) -> np.ndarray:
-    """Prices for a pool that has none, `[m]`: from 1 to 64 hundredths of a cent a call, the better the dearer."""
+    """Prices for a pool without any, `[m]`: 1 to 64 hundredths of a cent, rising with accuracy."""
     place = np.argsort(table.correct.mean(axis=0)).argsort()
     return np.asarray(1e-4 * 2.0 ** np.linspace(0, 6, len(place))[place])
 
@@ -178,7 +178,7 @@ def bought(
     most: np.ndarray,
     budget: float,
 ) -> np.ndarray:
-    """Mean dollars, their standard error, mean risk and mean size on the test parts of random splits."""
+    """Mean dollars, their standard error, mean risk and mean size on the test parts."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     num = calibration_size(config.calibration, len(cost))
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)

@@ -1,4 +1,4 @@
-"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved, and both accuracies.
+"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved.
 
     python experiments/ensemble_tradeoff.py                   # the embedded simulated pool
     python experiments/ensemble_tradeoff.py --data FOLDER     # RouterBench, or any routing table
@@ -161,7 +161,10 @@ def report(config: Config, result: Result) -> Report:
 
 
 def figure(config: Config, result: Result) -> Figure:
-    """Gain against savings, a line for the fixed alphas of each score; accuracies beside those of the full ensemble."""
+    """Gain against savings, a line for the fixed alphas of each score.
+
+    Accuracies beside those of the full ensemble.
+    """
     points_: dict[str, dict[str, vote_plots.Trade]] = {}
     curves: dict[str, dict[str, list[vote_plots.Trade]]] = {}
     accuracies: dict[str, dict[str, tuple[float, float]]] = {}

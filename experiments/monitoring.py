@@ -81,7 +81,7 @@ TILE = 1_000
 def first_alarms(
     key: jax.Array, *case: Any, num_streams: int, **sizes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First alarms of the monitor and of the fixed window, int32 `[s]` each, a tile of streams at a time."""
+    """First alarms of the monitor and of the fixed window, int32 `[s]`, by tiles of streams."""
     words = tuple(jax.random.key_data(key))
     tiles = [
         _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)

@@ -1,4 +1,4 @@
-"""The whole paper in one run: every table and figure, the routers of each corpus trained once for all of them.
+"""The whole paper in one run: every table and figure, the routers trained once for all.
 
     python -m experiments.paper                     # the embedded simulated pool throughout
     python -m experiments.paper --data FOLDER       # FOLDER/routerdc (correctness) and

@@ -1,4 +1,4 @@
-"""Table 2 of the paper: mean test risk for every benchmark, router, score and alpha, beside its law.
+"""Table 2 of the paper: mean test risk by benchmark, router, score and alpha, beside its law.
 
     python experiments/risk_table.py                     # the embedded simulated pool
     python experiments/risk_table.py --data FOLDER       # RouterDC's files

@@ -126,7 +126,10 @@ def report(config: Config, result: Result) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the options, lets the splits choose, prints and writes what it found; returns the exit status."""
+    """Reads the options, lets the splits choose, prints and writes what it found.
+
+    Returns the exit status.
+    """
     return run_experiment(
         Config,
         "The alpha and the vote that splits choose on validation.",

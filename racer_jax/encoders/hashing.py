@@ -23,7 +23,7 @@ _GROUP_CHARS = 1 << 20
 
 
 def _normal_form(text: str) -> str:
-    """Compatibility form without case, single spaces, and a space at both ends that marks the edge of a word."""
+    """Compatibility form without case, with single spaces and one at both ends, a word's edge."""
     return f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
 
 
@@ -71,7 +71,8 @@ class HashedNgrams:
       ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the
         side unknown.
 
-    >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
+    >>> texts = ["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"]
+    >>> embeddings = HashedNgrams(dim=256).encode(texts)
     >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
     ((3, 256), True)
     """
@@ -141,7 +142,9 @@ class HashedNgrams:
         return counts_by_form
 
     def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """`counts` at the places where there are n-grams: some hundred of a text's thousands of buckets.
+        """`counts` at the places where there are n-grams.
+
+        Some hundred of a text's thousands of buckets.
 
         Args:
           texts: A batch of strings, as in `counts`.

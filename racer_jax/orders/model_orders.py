@@ -1,4 +1,6 @@
-"""Orders of the models learned from training rows, as a racer uses them: the static order and RACER-J.
+"""Orders of the models learned from training rows, as a racer uses them.
+
+The static order and RACER-J.
 
 `inverse_probability` and `gap` need scores and nothing else. These need labelled rows to learn
 from, the training rows and no others, so that the queries to calibrate on and those to come stay
@@ -37,7 +39,9 @@ NEIGHBORS, WEIGHT = 200, 0.3
 
 @dataclass(frozen=True, eq=False)
 class StaticOrder:
-    """The static order of each group, by which every query of it goes: E(x, m) = 1 - the share m adds (`static_order`).
+    """The static order of each group, by which every query of it goes.
+
+    E(x, m) = 1 - the share m adds (`static_order`).
 
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.

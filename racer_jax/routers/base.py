@@ -24,7 +24,9 @@ class Router(Protocol):
 
 
 def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -> jax.Array:
-    """Embeddings: floating `[n, d]`, n and d at least 1, finite; d equal to `dim` where that is known.
+    """Embeddings: floating `[n, d]`, n and d at least 1, finite.
+
+    D equal to `dim` where that is known.
 
     Raises:
       TypeError: If they are not floating.

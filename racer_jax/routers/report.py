@@ -1,4 +1,7 @@
-"""Training over seeds, and what a run says about itself: where it stopped, what it reached on rows it never saw."""
+"""Training over seeds, and what a run says about itself.
+
+Where it stopped, what it reached on rows it never saw.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Long training: rounds of steps in one jitted scan each, a checkpoint after every round, one device or many.
+"""Long training: rounds of steps in one jitted scan each, with a checkpoint after every round.
 
 A checkpoint is one safetensors file with its description as JSON in the header, written beside and
 moved into place. A run that finds checkpoints of its own goes on from the newest, and ends bit for

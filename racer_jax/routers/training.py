@@ -1,4 +1,4 @@
-"""Training: one jitted scan where the data fits, the same steps in checkpointed rounds where it does not.
+"""Training: one jitted scan where the data fits, else the same steps in checkpointed rounds.
 
 A step is a function of the state, a batch and a key, and step i uses `fold_in(key, i)` alone. So a
 run that was killed and resumed from its last checkpoint is the same run, bit for bit. A loss or
@@ -190,7 +190,9 @@ def batch_indices(
     num_steps: int,
     num_epochs: int | None = None,
 ) -> jax.Array:
-    """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
+    """Rows of the batches of some steps.
+
+    Every epoch is a fresh permutation, batches run on from one to the next.
 
     Args:
       key: A typed PRNG key; epoch e is drawn from `fold_in(key, e)`.

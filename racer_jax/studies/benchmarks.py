@@ -1,4 +1,6 @@
-"""Studies: benchmarks split into what routers learn from and what is calibrated and tested, with routers' scores.
+"""Studies: benchmarks split into what routers learn from and what is calibrated and tested.
+
+Each has the scores of its routers.
 
 `study` reads, trains and scores once; every experiment takes what it returns.
 """
@@ -132,7 +134,10 @@ class Benchmark(NamedTuple):
 
     @property
     def part_sizes(self) -> tuple[int, int]:
-        """Calibration and validation queries of a split, as in the paper: 50% and 10%, of ARC-Challenge 40% and 20%."""
+        """Calibration and validation queries of a split, as in the paper.
+
+        50% and 10%, of ARC-Challenge 40% and 20%.
+        """
         small = "arc_c" in self.name.lower().replace("-", "_")
         calibration, validation, _ = PAPER_ARC if small else PAPER
         num = len(self.test)
@@ -191,7 +196,9 @@ def _fingerprint(
 def router_scores(
     key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig
 ) -> dict[str, np.ndarray]:
-    """Fits every router to the training rows and scores the texts; what the cache has is not fitted again.
+    """Fits every router to the training rows and scores the texts.
+
+    What the cache has is not fitted again.
 
     Args:
       key: A typed PRNG key; each router has its own, whichever others are asked for.
@@ -275,7 +282,9 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
 
 
 def study(config: StudyConfig) -> list[Benchmark]:
-    """Reads the data and makes the benchmarks of every repeat: all that the options and their seed decide.
+    """Reads the data and makes the benchmarks of every repeat.
+
+    All that the options and their seed decide.
 
     Args:
       config: The options.
@@ -309,7 +318,9 @@ def _keys(config: StudyConfig) -> jax.Array:
 
 
 def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str, ...]]:
-    """Pools of models by name; without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
+    """Pools of models by name.
+
+    Without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
 
     Args:
       models: All models.
@@ -349,7 +360,9 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
 
 
 def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
-    """The benchmark with some of its models; scores are those of the same routers, column by column.
+    """The benchmark with some of its models.
+
+    Scores are those of the same routers, column by column.
 
     Raises:
       ValueError: If a model does not exist.
