@@ -1,4 +1,6 @@
-"""How long does it take to know the accuracy of every vote on every split: NumPy loops, or tables and step functions?
+"""How long does it take to know the accuracy of every vote on every split.
+
+NumPy loops, or tables and step functions?.
 
     python benchmarks/aggregation.py [--data FOLDER]
 
@@ -72,7 +74,10 @@ class Problem(NamedTuple):
 
 
 def problem(config: Config) -> Problem:
-    """A k-NN router's scores; verbal and P(True) are made up where the data has none, half informative."""
+    """A k-NN router's scores.
+
+    Verbal and P(True) are made up where the data has none, half informative.
+    """
     rng = np.random.default_rng(0)
     if config.data is not None:
         benchmark = study(StudyConfig(data=config.data, routers="knn"))[0]
@@ -117,7 +122,10 @@ def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
 def numpy_cell(
     p: Problem, inside: np.ndarray, test: np.ndarray, weights: np.ndarray, temperature: float
 ) -> float:
-    """Accuracy of one weighting and temperature on one test part: one NumPy pass over its queries."""
+    """Accuracy of one weighting and temperature on one test part.
+
+    One NumPy pass over its queries.
+    """
     called, answers, scores = inside[test], p.answers[test], p.scores[test]
     voting = called & (answers >= 0)
     scaled = np.where(called, weights[test] / temperature, -np.inf)
@@ -135,7 +143,10 @@ def numpy_cell(
 
 
 def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
-    """The models called for every query at one alpha of one split, bool `[n, m]`; ties by their second keys."""
+    """The models called for every query at one alpha of one split, bool `[n, m]`.
+
+    Ties by their second keys.
+    """
     truth = np.concatenate([p.correct, ~p.correct.any(1, keepdims=True)], axis=1)
     # scores in [0, 1] lie further apart
     keys = p.nonconformity.astype(np.float64) + np.asarray(p.ties) / 2**32 * 1e-9
@@ -150,7 +161,10 @@ def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
 
 
 def numpy_loop(p: Problem, parts: np.ndarray, temperatures: tuple[float, ...]) -> np.ndarray:
-    """What one writes first: calibrate each split for each alpha, then vote anew for each weighting and temperature."""
+    """What one writes first.
+
+    Calibrate each split for each alpha, then vote anew for each weighting and temperature.
+    """
     accuracy = np.empty((len(parts), len(ALPHAS), len(WEIGHTINGS), len(temperatures)))
     for s, part in enumerate(parts):
         for a, alpha in enumerate(ALPHAS):
@@ -164,7 +178,10 @@ def numpy_loop(p: Problem, parts: np.ndarray, temperatures: tuple[float, ...]) -
 
 
 def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
-    """The same idea as ours in NumPy: votes tabulated (by ours), then one gather for each split and alpha."""
+    """The same idea as ours in NumPy.
+
+    Votes tabulated (by ours), then one gather for each split and alpha.
+    """
     confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
     tables = vote_tables(
         p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=confidences
@@ -209,7 +226,10 @@ def plain_cell(
 
 
 def check_agreement(p: Problem, key: jax.Array) -> float:
-    """Raises unless all variants give the same accuracies; returns the most that NumPy's rounded sums differ by."""
+    """Raises unless all variants give the same accuracies.
+
+    Returns the most that NumPy's rounded sums differ by.
+    """
     parts = parts_of(p, key, 2)
     expected = ours(p, key, 2)
     np.testing.assert_allclose(numpy_tables(p, parts), expected, rtol=1e-6)

@@ -70,7 +70,10 @@ def sklearn_pipeline(router: str, train: RoutingTable) -> Any:
 
 
 def agree(racer: Racer, table: RoutingTable, num: int) -> float:
-    """Checks that alone, in a batch and by plain functions the sets are the same; largest difference of the scores."""
+    """Checks that alone, in a batch and by plain functions the sets are the same.
+
+    Largest difference of the scores.
+    """
     part = table.select(slice(0, num))
     batch = racer.route(part.texts, part.group)
     scores = np.asarray(racer.scorer.router(racer.scorer.encoder.encode(part.texts)))
@@ -172,8 +175,10 @@ def main() -> None:
     options = parser.parse_args()
     figures = run(options.train, options.single, options.batch, options.rounds)
     print(
-        f"{figures['num_train']:,} training queries, {figures['num_models']} models, {figures['mean_characters']:.0f} "
-        f"characters a query, {figures['cores']} core(s); scores alone, batched and plain differ by at most "
+        f"{figures['num_train']:,} training queries, {figures['num_models']} models, "
+        f"{figures['mean_characters']:.0f} "
+        f"characters a query, {figures['cores']} core(s); scores alone, batched and plain differ "
+        "by at most "
         f"{max(figures['largest_difference_of_scores'].values()):.1e}\n"
     )
     rows = [

@@ -65,7 +65,10 @@ def fit_torch(
     seed: int,
     fused: bool | None = None,
 ) -> float:
-    """The same training in PyTorch, with its fused AdamW or the one it takes; the held-out loss of the best epoch."""
+    """The same training in PyTorch, with its fused AdamW or the one it takes.
+
+    The held-out loss of the best epoch.
+    """
     torch.manual_seed(seed)
     held = len(x) // 8
     mean, scale = x[held:].mean(0), ours.input_scale / x[held:].std(0)
@@ -100,7 +103,10 @@ def fit_torch(
 def fit_sklearn(
     x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool
 ) -> None:
-    """The same network and epochs in scikit-learn, with a held-out eighth evaluated after each, or left out."""
+    """The same network and epochs in scikit-learn.
+
+    With a held-out eighth evaluated after each, or left out.
+    """
     held = len(x) // 8
     model = MLPClassifier(
         (config.hidden,),

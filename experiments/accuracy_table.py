@@ -304,7 +304,8 @@ def coverage_table(config: Config, result: Result, name: str) -> str:
     best = max((model for model in bounds if model != ORACLE), key=lambda model: bounds[model])
     header = ["coverage % (calls)", "routing %", *(f"alpha {result.alphas[i]}" for i in shown)]
     return (
-        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: {100 * bounds[ORACLE]:.1f}%\n"
+        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: "
+        f"{100 * bounds[ORACLE]:.1f}%\n"
         f"{left_table(header, lines)}"
     )
 
@@ -320,10 +321,13 @@ def report(config: Config, result: Result) -> Report:
         )
     if names:
         parts.append(
-            "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
+            "±: standard error over questions of the paired difference. sd: over splits. Best "
+            "single: with hindsight; "
             "picked: on validation, as a user would. RACER chooses alpha and vote "
-            f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best. "
-            "Pooled vote: the calibration part helped to choose the vote, which no threshold depends on."
+            f"on validation: the smallest set within {config.tolerance:g} standard errors of the "
+            "best, or the best. "
+            "Pooled vote: the calibration part helped to choose the vote, which no threshold "
+            "depends on."
         )
     for name in result.bounds:
         notes = "".join(f"\n  {note}" for note in result.notes[name])

@@ -156,7 +156,8 @@ def known_costs(table: RoutingTable) -> np.ndarray:
     if (bad := np.isnan(table.cost)).any():
         i, j = np.argwhere(bad)[0]
         raise ValueError(
-            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the first for query "
+            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the "
+            "first for query "
             f"{table.ids[i]!r} and model {table.models[j]!r}"
         )
     return np.asarray(table.cost)
@@ -293,7 +294,8 @@ def tables(result: Result) -> str:
     for name, full in result.full.items():
         curves = [row for row in result.by_alpha if row.benchmark == name]
         parts.append(
-            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode '{result.null}'; every "
+            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode "
+            f"'{result.null}'; every "
             f"model {UNIT * full:.2f}, an oracle {UNIT * result.cheapest[name]:.3f}"
         )
         lines = [

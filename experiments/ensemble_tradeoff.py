@@ -154,7 +154,8 @@ def report(config: Config, result: Result) -> Report:
         [100 * row.calls_saved for row in chosen],
     )
     parts.append(
-        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} settings, and saves "
+        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} "
+        "settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
     )
     return Report("\n\n".join(parts), csv_rows(result), {"tradeoff.png": figure(config, result)})

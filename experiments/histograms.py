@@ -189,9 +189,12 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}, alpha = {config.alpha}, {config.splits:,} splits{notes}\n"
                      f"{reporting.text_table(header, lines)}")  # fmt: skip
     parts.append(
-        f"distance: between the shares of splits and of the law, cumulated over the bins; {config.splits:,} draws from "
-        f"the law itself would exceed {1.95 / np.sqrt(config.splits):.4f} once in a thousand. The law of the risk is "
-        "exact; that of the size has exact mean and deviation, but normal components: off where most sets are full."
+        "distance: between the shares of splits and of the law, cumulated over the bins; "
+        f"{config.splits:,} draws from "
+        f"the law itself would exceed {1.95 / np.sqrt(config.splits):.4f} once in a thousand. The "
+        "law of the risk is "
+        "exact; that of the size has exact mean and deviation, but normal components: off where "
+        "most sets are full."
     )
     panels: dict[str, dict[str, dict[str, dict[str, study_plots.Spread]]]] = {}
     for row in result.rows:

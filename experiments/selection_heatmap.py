@@ -106,7 +106,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
         panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
     subtitle = (
-        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest set within "
+        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest "
+        "set within "
         f"{config.tolerance:g} standard errors of the best"
     )
     csv_rows = [

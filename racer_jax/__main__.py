@@ -33,7 +33,10 @@ _state = _State()
 
 
 def _leave(_signal: int, _frame: "FrameType | None") -> None:
-    """While modules are imported: an exception in the middle of that may be swallowed or become another."""
+    """While modules are imported.
+
+    An exception in the middle of that may be swallowed or become another.
+    """
     os.write(2, _LINE)
     os._exit(INTERRUPTED)
 

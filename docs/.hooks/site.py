@@ -1,4 +1,6 @@
-"""What the site needs beyond its Markdown: pages of the repository's root, the API reference, formulas as MathML.
+"""What the site needs beyond its Markdown.
+
+Pages of the repository's root, the API reference, formulas as MathML.
 
 Formulas become MathML while the site is built, so that a page needs no script and no network to
 show them.
@@ -37,7 +39,10 @@ def modules() -> list[str]:
 
 
 def _at_home(source: str, text: str) -> str:
-    """The links of a page that moves to the top of the site: relative to there, or as text where it lacks them."""
+    """The links of a page that moves to the top of the site.
+
+    Relative to there, or as text where it lacks them.
+    """
 
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")

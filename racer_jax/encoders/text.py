@@ -99,14 +99,16 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
     highest = max(tokenizer.get_vocab().values())
     if highest >= config.vocab_size:
         raise ValueError(
-            f"the tokenizer does not fit the weights: its token ids go up to {highest}, the weights have "
+            f"the tokenizer does not fit the weights: its token ids go up to {highest}, the "
+            "weights have "
             f"{config.vocab_size} word vectors"
         )
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer must have a padding token, got none")
     if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
         raise ValueError(
-            f"the tokenizer does not fit the weights: its padding is token {tokenizer.pad_token_id}, that of the "
+            "the tokenizer does not fit the weights: its padding is token "
+            f"{tokenizer.pad_token_id}, that of the "
             f"weights {config.pad_token_id}"
         )
 

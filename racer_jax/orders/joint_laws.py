@@ -84,7 +84,8 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
     num, num_models = rows.shape
     if num_models > MAX_TILTED:
         raise ValueError(
-            f"correct must have at most {MAX_TILTED} models, since the law lists all 2^m patterns, got {num_models}; "
+            f"correct must have at most {MAX_TILTED} models, since the law lists all 2^m patterns, "
+            f"got {num_models}; "
             f"use factor, which takes any number"
         )
     if not 0 < smoothing < float("inf"):

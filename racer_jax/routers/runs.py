@@ -138,7 +138,8 @@ def load_checkpoint(folder: Path, like: RunState, identity: str) -> tuple[RunSta
                 description = json.loads((file.metadata() or {}).get("description", "{}"))
                 if description.get("identity") != identity:
                     raise ValueError(
-                        f"{path} is the checkpoint of another run (another key, model, optimizer or number of steps); "
+                        f"{path} is the checkpoint of another run (another key, model, optimizer "
+                        "or number of steps); "
                         "give this run a folder of its own"
                     )
                 leaves = [jnp.asarray(file.get_tensor(name)) for name in _named(like)]

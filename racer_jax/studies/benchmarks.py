@@ -144,7 +144,8 @@ class Benchmark(NamedTuple):
         sizes = round(num * calibration), round(num * validation)
         if min(sizes) < 1 or sum(sizes) >= num:
             raise ValueError(
-                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would calibrate, {sizes[1]} "
+                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would "
+                f"calibrate, {sizes[1]} "
                 f"validate and {num - sum(sizes)} test, and each part needs at least one"
             )
         return sizes
