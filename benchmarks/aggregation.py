@@ -106,7 +106,7 @@ def problem(config: Config) -> Problem:
 
 
 def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
-    """This package: every vote tabulated, the accuracy of each a step function, all splits in one call."""
+    """This package: every vote tabulated, its accuracy a step function, all splits in one call."""
     shape = (len(WEIGHTINGS), len(TEMPERATURES))
     confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
     tables = vote_tables(

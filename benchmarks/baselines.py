@@ -127,7 +127,7 @@ class BestNumpy:
     def counts(
         self, calibration: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, misses, models called and abstentions of one split, given by a mask over positions."""
+        """Positions, misses, models called and abstentions of one split, a mask over positions."""
         position = np.flatnonzero(calibration)[self.ranks - 1]
         test = ~calibration
         num_test = len(test) - self.num

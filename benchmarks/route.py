@@ -1,4 +1,4 @@
-"""How fast is a decision? One query warm, and queries in batches, beside scikit-learn's pipeline of the same shape.
+"""How fast is a decision? One query, and queries in batches, beside scikit-learn's pipeline.
 
 Ours: hashed n-grams (4,096 buckets of 2- to 4-grams) -> 256 columns of a truncated SVD -> MLPR (256
 hidden) or KNNR (100 neighbours) -> nonconformity -> tie-break -> set -> `Decision`. Scikit-learn's:

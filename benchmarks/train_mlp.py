@@ -126,7 +126,7 @@ def fit_sklearn(
 
 
 def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]:
-    """The two large products of a step, forward and the gradient of the kernel, as often as one seed takes them."""
+    """The two large products of a step, as often as one seed takes them."""
     batch, steps = (
         ours.batch_size,
         config.epochs * -(-(config.rows - config.rows // 8) // ours.batch_size),

@@ -1,4 +1,4 @@
-"""The `racer-jax` command, and `python -m racer_jax`: ready for Ctrl-C before anything heavy is imported.
+"""The `racer-jax` command: ready for Ctrl-C before anything heavy is imported.
 
 While modules are imported nothing is being written, so an interrupt says its line and is gone.
 Later it is raised, so that what is half written is taken away, and said once that is done. Nothing
@@ -50,7 +50,7 @@ def _raise(_signal: int, _frame: "FrameType | None") -> None:
 
 
 def _unraisable(exception: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came inside a callback, which cannot pass it on, comes again a moment later."""
+    """An interrupt inside a callback, which cannot pass it on, comes again a moment later."""
     if not issubclass(exception.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(exception)
         return
