@@ -1,4 +1,6 @@
-r"""RouterDC: one learned vector for each model; a model's score is the cosine of its vector with the query's.
+r"""RouterDC: one learned vector for each model.
+
+A model's score is the cosine of its vector with the query's.
 
 Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear
 projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes
