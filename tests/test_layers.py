@@ -35,7 +35,7 @@ MAY_IMPORT = {
     ),
     "studies": (
         "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
-        "tqdm matplotlib transformers safetensors",
+        "tqdm matplotlib transformers safetensors scipy",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),

@@ -197,7 +197,7 @@ def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] |
     if learned.groups is None:
         return learned
     whole = LearnedGains.fit(embeddings, correct)
-    arrays = {
+    arrays: dict[str, Any] = {
         name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
         for name in ("order", "weights", "bias")
     }
