@@ -12,6 +12,7 @@ from racer_jax.data import RoutingTable
 FEW = ["--queries", "150", "--neighbors", "20"]
 
 
+@pytest.mark.long
 def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     status = promises.main(
         [*FEW, "--alphas", "0.1,0.3", "--deltas", "0.2,0.01", "--output", str(tmp_path)]
@@ -51,6 +52,7 @@ def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     assert {"on average", "pooled", "by group"} <= {row["promise"] for row in rows}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", [pytest.param("paper", marks=pytest.mark.slow), "never"])
 def test_the_other_null_modes_run(null, tmp_path, capsys):
     assert promises.main([*FEW, "--null", null, "--alphas", "0.3", "--output", str(tmp_path)]) == 0
