@@ -46,7 +46,9 @@ class Steps(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Labelled queries in rank space: sorted once by critical score, with the steps of every metric.
+    """Labelled queries in rank space.
+
+    Sorted once by critical score, with the steps of every metric.
 
     Host arrays. Use this when reading thresholds by position, or to hand a pool from one law or
     Monte Carlo to the next.
@@ -80,7 +82,9 @@ class Pool(NamedTuple):
         return bool((self.covered[:-1] == np.arange(1, len(self.covered))).all())
 
     def only(self, *names: str) -> "Pool":
-        """The same pool with some of its metrics: trials and laws of it cost less, and leave the others out.
+        """The same pool with some of its metrics.
+
+        Trials and laws of it cost less, and leave the others out.
 
         Args:
           *names: Metrics to keep, at least one.

@@ -17,7 +17,10 @@ ALPHAS = [0.02, 0.2, 0.5]
 
 
 def tied_pool(size, tables=None):
-    """A pool of which almost every critical score ties with others, on either side of any border."""
+    """A pool of which almost every critical score ties with others.
+
+    On either side of any border.
+    """
     rng = np.random.default_rng(size)
     scores = (rng.random((size, 2)) * 2).round().astype(np.float32) / 2
     return pool_steps(gap(scores), rng.random((size, 2)) < 0.5, metrics=tables)
@@ -164,7 +167,10 @@ def test_trials_are_numbered_below_two_to_the_32():
 
 @pytest.mark.parametrize("num_steps", [127, 128, 129])
 def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
-    """A prefix of all steps ends where the next entry would be: it must be an entry of the plane."""
+    """A prefix of all steps ends where the next entry would be.
+
+    It must be an entry of the plane.
+    """
     size = 200
     query = np.arange(1, num_steps + 1)
     steps = Steps(np.zeros(size), query, query, np.ones(num_steps), np.ones(num_steps))

@@ -120,7 +120,10 @@ def test_strict_risk_is_one_less_the_share_answered():
 
 
 def test_dollars_are_added_in_double_precision():
-    """A million splits of micro-dollars beside one dear query: float32 sums would lose the small ones."""
+    """A million splits of micro-dollars beside one dear query.
+
+    Float32 sums would lose the small ones.
+    """
     nonconformity, correct, _ = example(1000, "paper", False)
     cost = np.cumsum(np.full((SIZE, MODELS + 1), 1e-9), axis=1)
     cost[0] += 1.0

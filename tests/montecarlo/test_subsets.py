@@ -55,7 +55,10 @@ def test_uniform_over_all_subsets(num, size):
 
 @pytest.mark.parametrize(("num", "size"), [(4, 8), (3, 8)])
 def test_a_biased_repair_fails(num, size):
-    """Repairing from the first element on, one order for all: the right size, and far from uniform."""
+    """Repairing from the first element on, one order for all.
+
+    The right size, and far from uniform.
+    """
     rng = np.random.default_rng(0)
     mask = rng.random((size, 40_000)) < num / size
     for column in mask.T:
