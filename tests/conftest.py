@@ -37,6 +37,17 @@ hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
 
 
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pages of the site take long, each with shapes of its own; README and tutorial do not wait."""
+    for item in items:
+        if DOCS in item.path.parents:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_code_is_dropped() -> Iterator[None]:
     """Keeps a worker's memory small: what a module compiled is of little use to the next."""

@@ -66,6 +66,7 @@ def parts_and_keys(made, repeat):
     return part, ties, nonconformity, pool
 
 
+@pytest.mark.long
 def test_fixed_ways_are_means_over_the_test_parts(made):
     _, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -107,6 +108,7 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
     assert votes.ways["KNNR"].calls == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_racer_is_what_each_split_selects(made):
     config, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -136,6 +138,7 @@ def test_racer_is_what_each_split_selects(made):
         assert way.cost[rows][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.long
 def test_queries_of_all_repeats_are_matched_by_name(made):
     _, benchmarks, votes = made
     way = votes.ways[single_name("b")]
@@ -154,6 +157,7 @@ def test_queries_of_all_repeats_are_matched_by_name(made):
     ).tolist()
 
 
+@pytest.mark.long
 def test_bounds_and_shares_are_in_order(made):
     _, _, votes = made
     for score in ("RACER-G", "RACER-P"):
