@@ -435,7 +435,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "train train.npz -o train.npz": "must be a folder to write an artefact to, got a file",
         "train train.npz -o .": "a folder with other files",
         "demo --output .": "must be a new folder, or that of an earlier demo",
-        "data convert test.npz out.txt": "path must end in .npz or .csv",
+        "data convert test.npz out.txt": "path must end in .npz, .csv or .parquet",
         "monitor new.json --input feedback.jsonl": "needs --alpha or --artefact",
         "monitor new.json --alpha 0.1 --artefact my.racer": "--alpha or --artefact, not both",
         "monitor new.json --alpha 1.5 --input feedback.jsonl": "alpha must be in (0, 1), got 1.5",

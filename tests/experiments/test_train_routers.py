@@ -12,6 +12,7 @@ from experiments.train_routers import (
     ROUTERS,
     Cell,
     Config,
+    Data,
     Result,
     baselines,
     failures,
@@ -20,6 +21,7 @@ from experiments.train_routers import (
     table,
 )
 from racer_jax.data import RoutingTable
+from racer_jax.data.formats.routerdc import TrainTest
 
 SMALL = Config(encoder="hashed", dim=8, neighbors=5, epochs=3, rounds=1, seeds=2)
 
@@ -40,7 +42,7 @@ def make(num: int, seed: int) -> RoutingTable:
 
 @pytest.fixture(scope="module")
 def result():
-    return run(SMALL, make(160, 0), make(60, 1))
+    return run(jax.random.key(0), Data(make(160, 0), make(60, 1)), SMALL)
 
 
 @pytest.mark.long
@@ -82,7 +84,8 @@ def test_a_router_that_misses_is_named(result, tmp_path):
 @pytest.mark.long
 def test_table_and_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "experiments.train_routers.load_tables", lambda config: (make(160, 0), make(60, 1))
+        "experiments.train_routers.read_source",
+        lambda key, data: TrainTest(make(160, 0), make(60, 1)),
     )
     options = [
         "--encoder",
@@ -121,7 +124,7 @@ def test_bad_options(tmp_path, capsys):
         main(["--seeds", "0"])
     assert "seeds must be at least 1, got 0" in capsys.readouterr().err
     assert main(["--data", str(tmp_path), "--encoder", "hashed"]) == 2
-    assert "must hold files named <benchmark>_train.json" in capsys.readouterr().err
+    assert "must be in a known format, got a folder without logs" in capsys.readouterr().err
 
 
 @pytest.mark.slow
