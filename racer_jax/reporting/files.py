@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import racer_jax
+from racer_jax._version import __version__
 from racer_jax.data.files import written_whole
 
 
@@ -70,7 +70,7 @@ def environment() -> dict[str, str]:
     """What a figure depends on besides the code: versions, machine and devices."""
     devices = jax.devices()
     return {
-        "racer_jax": racer_jax.__version__,
+        "racer_jax": __version__,
         "jax": jax.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
