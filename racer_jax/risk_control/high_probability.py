@@ -88,7 +88,7 @@ def _is_safe(budget: int, alpha: Fraction, n: int, delta: float, exact_delta: Fr
     # The sum of C(n, k) p^k (q - p)^(n - k) for alpha = p / q, in integers.
     p, rest = alpha.numerator, alpha.denominator - alpha.numerator
     total = sum(comb(n, k) * p**k * rest ** (n - k) for k in range(budget + 1))
-    return total * exact_delta.denominator <= exact_delta.numerator * alpha.denominator**n
+    return bool(total * exact_delta.denominator <= exact_delta.numerator * alpha.denominator**n)
 
 
 def calibrate_with_probability(
