@@ -1,8 +1,8 @@
-"""Answers in a normal form, so that equal answers are equal strings; None where a response holds no answer."""
+"""Answers in a normal form: equal answers are equal strings, and None is no answer."""
 
 import re
 
-_LETTER = re.compile(r"\s*\(?([A-Z])\s*[).:(]*\s*")
+_LETTER = re.compile(r"\(?([A-Z])\s*+[).:(]*+")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
@@ -19,12 +19,12 @@ def letter(response: str, last: str = "E") -> str | None:
     >>> letter("A)\n"), letter("I do"), letter("A hypothesis"), letter("G")
     ('A', None, None, None)
     """
-    match = _LETTER.fullmatch(response)
+    match = _LETTER.fullmatch(response.strip())
     return match[1] if match and match[1] <= last else None
 
 
 def last_number(response: str) -> str | None:
-    """The last number of a response, without thousands separators, currency signs and trailing zeros.
+    """The last number of a response, without separators, currency signs and trailing zeros.
 
     Args:
       response: The response.
@@ -35,10 +35,10 @@ def last_number(response: str) -> str | None:
     >>> last_number("She makes 9 * $2 = $1,018.50."), last_number("I cannot say.")
     ('1018.5', None)
     """
-    found = _NUMBER.findall(response)
-    if not found:
+    numbers = _NUMBER.findall(response)
+    if not numbers:
         return None
-    digits = found[-1].replace(",", "").replace("$", "")
+    digits = numbers[-1].replace(",", "").replace("$", "")
     whole, _, fraction = digits.partition(".")
     sign = "-" if whole.startswith("-") else ""
     whole, fraction = whole.lstrip("-").lstrip("0") or "0", fraction.rstrip("0")

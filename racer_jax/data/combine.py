@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from racer_jax.data.errors import DataError
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 Pools = Literal["match", "intersect"]
@@ -23,8 +25,9 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
       confidence scheme) is left out, and a note says so.
 
     Raises:
-      ValueError: If there is no table, the pools do not match, an id is in two tables, or one label
-        rule cannot be told from another because the tables have no groups, or share one.
+      DataError: If the pools do not match, an id is in two tables, or one label rule cannot be told
+        from another because the tables have no groups, or share one.
+      ValueError: If there is no table.
 
     >>> a = RoutingTable(ids=["a"], texts=["1 + 1?"], models=["x", "y"], correct=[[1, 0]])
     >>> b = RoutingTable(ids=["b"], texts=["2 + 2?"], models=["z", "x"], correct=[[1, 1]])
@@ -65,7 +68,7 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
         missing = np.concatenate(blank)
     grouped = {table.group is not None for table in tables if len(table)}
     if len(grouped) > 1:
-        raise ValueError("tables must all have groups, or none, got some of both")
+        raise DataError("tables must all have groups, or none, got some of both")
     return RoutingTable(
         ids=[name for table in tables for name in table.ids],
         texts=[text for table in tables for text in table.texts],
@@ -88,17 +91,20 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
 
 def _pool(tables: Sequence[RoutingTable], pools: Pools) -> tuple[tuple[str, ...], list[str]]:
     models = tuple(tables[0].models)
-    everywhere = [name for name in models if all(name in table.models for table in tables)]
+    pools_of = [frozenset(table.models) for table in tables]
+    everywhere = [name for name in models if all(name in pool for pool in pools_of)]
     left_out = sorted({name for table in tables for name in table.models} - set(everywhere))
     if not left_out:
         return models, []
     if pools == "match":
-        raise ValueError(
-            f"tables must hold the same models, got {left_out[0]!r} in some but not all; "
-            f"pass pools='intersect' to keep the {len(everywhere)} models of all tables"
+        raise DataError(
+            f"tables must hold the same models, got {left_out[0]!r} in some but not all",
+            remedy=Remedy(
+                f"pass {{}} to keep the {len(everywhere)} models of all tables", pools="intersect"
+            ),
         )
     if not everywhere:
-        raise ValueError("tables must have a model in common, got none")
+        raise DataError("tables must have a model in common, got none")
     return tuple(everywhere), [f"models not in every table were left out: {', '.join(left_out)}"]
 
 
@@ -107,7 +113,7 @@ def _check_ids(tables: Sequence[RoutingTable]) -> None:
     for number, table in enumerate(tables):
         for name in table.ids:
             if seen.setdefault(name, number) != number:
-                raise ValueError(
+                raise DataError(
                     f"ids must be unique over the tables, got {name!r} in tables {seen[name]} and "
                     f"{number}"
                 )
@@ -126,10 +132,10 @@ def _rule(tables: Sequence[RoutingTable]) -> str | dict[str, str]:
     rules: dict[str, str] = {}
     for table in tables:
         if table.group is None and len(table):
-            raise ValueError(f"tables without groups must have one label rule, got {sorted(names)}")
+            raise DataError(f"tables without groups must have one label rule, got {sorted(names)}")
         for group, rule in table.rules.items():
             if rules.setdefault(group, rule) != rule:
-                raise ValueError(
+                raise DataError(
                     f"group {group!r} must have one label rule, got {rules[group]!r} and {rule!r}"
                 )
     return rules

@@ -1,7 +1,7 @@
 """Files written whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Errors of the disk name the file that was to be written, not the temporary one, and not nothing."""
+    """Errors of the disk name the file that was to be written, not the temporary one."""
     try:
         yield
     except OSError as error:
@@ -35,19 +35,14 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     with blaming(path):
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
         try:
-            # mkstemp makes files for the owner alone; a result is as readable as any other new
-            # file.
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-            yield Path(name)
-            os.replace(name, path)
+            # Opened by hand and not by mkstemp, which makes files for their owner alone: this one
+            # is as readable as any new file, without a look at the umask of the whole process.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            os.replace(temporary, path)
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(name)
+                os.unlink(temporary)

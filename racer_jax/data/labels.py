@@ -4,16 +4,18 @@ On GSM8K the rule moves the share of questions that no model answers from 4.5% t
 without its rule is not a result.
 """
 
-import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-_THRESHOLD = re.compile(r"score\s*(>=|>)\s*([0-9.eE+-]+)")
-ONE_ATTEMPT = "one attempt"
+from racer_jax.data.errors import DataError
+from racer_jax.data.remedies import Remedy
+from racer_jax.data.rule_text import ONE_ATTEMPT, parse_threshold
+
 # The table's labels came as 0/1: no rule of ours was applied.
 GIVEN = "as given"
 
@@ -55,17 +57,14 @@ class LabelRule:
             raise TypeError(f"label rule must be a string such as 'score > 0.5', got {name!r}")
         if name.strip() == ONE_ATTEMPT:
             return cls(ONE_ATTEMPT, None)
-        match = _THRESHOLD.fullmatch(name.strip())
-        try:
-            threshold = float(match.group(2)) if match else math.nan
-        except ValueError:
-            threshold = math.nan
-        if match is None or not math.isfinite(threshold):
+        threshold = parse_threshold(name)
+        if threshold is None:
             raise ValueError(
                 f"label rule must be 'score > X', 'score >= X' or '{ONE_ATTEMPT}', got {name!r}"
             )
-        number = repr(threshold).removesuffix(".0")  # the shortest text that reads back equal
-        return cls(f"score {match.group(1)} {number}", threshold, match.group(1) == ">=")
+        number = repr(threshold.value).removesuffix(".0")  # the shortest text that reads back equal
+        sign = ">=" if threshold.inclusive else ">"
+        return cls(f"score {sign} {number}", threshold.value, threshold.inclusive)
 
     def apply(self, graded: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
         """Labels of graded scores.
@@ -84,13 +83,34 @@ class LabelRule:
         """
         if self.threshold is None:
             if key is None:
-                raise ValueError(
-                    f"label rule '{ONE_ATTEMPT}' draws an attempt and needs a key, got none"
+                raise DataError(
+                    f"label rule '{ONE_ATTEMPT}' draws an attempt and needs a key, got none",
+                    remedy=Remedy("pass {}", key=0),
                 )
             if ((graded < 0) | (graded > 1)).any():
                 raise ValueError(f"label rule '{ONE_ATTEMPT}' needs pass rates in [0, 1]")
             return generator(key).random(graded.shape) < graded
         return graded >= self.threshold if self.inclusive else graded > self.threshold
+
+
+def for_name(option: str | Mapping[str, str] | None, name: str) -> str | None:
+    """What an option says of one task or benchmark.
+
+    Args:
+      option: One value for all, or one by name or pattern of the name.
+      name: The name of the task or benchmark.
+
+    Returns:
+      The value: that of the name itself, else of the first pattern that fits, else None.
+
+    >>> for_name({"mmlu_*": "acc", "mmlu_law": "acc_norm"}, "mmlu_law")
+    'acc_norm'
+    """
+    if not isinstance(option, Mapping):
+        return option
+    if name in option:
+        return option[name]
+    return next((value for pattern, value in option.items() if fnmatchcase(name, pattern)), None)
 
 
 def generator(key: jax.Array) -> np.random.Generator:

@@ -1,87 +1,169 @@
-"""One door for every format: the format is guessed from the file, and named, where the user does not say."""
+"""Reads a table in any format, which is guessed from the file where the user does not say.
+
+Tables of several files are joined, and pipes are read once and whole.
+"""
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from racer_jax.data.combine import Pools, concat
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats import long_csv, table_npz
+from racer_jax.data.formats import _signatures, long_csv, table_npz
+from racer_jax.data.formats._folders import bare_name
 from racer_jax.data.formats._npz import open_npz
+from racer_jax.data.formats._source import as_file
+from racer_jax.data.formats._tables import holds_json
 from racer_jax.data.formats._text import open_csv, read_text, refuse_binary
+from racer_jax.data.formats.embedllm import read_embedllm
+from racer_jax.data.formats.every_eval_ever import read_every_eval_ever
+from racer_jax.data.formats.helm import read_helm
+from racer_jax.data.formats.inspect_ai import read_inspect
 from racer_jax.data.formats.llmrouter import read_llmrouter
+from racer_jax.data.formats.llmrouterbench import read_llmrouterbench
 from racer_jax.data.formats.lm_eval import read_lm_eval
 from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
+from racer_jax.data.formats.parquet import is_exported, read_parquet, write_parquet
+from racer_jax.data.formats.promptfoo import read_promptfoo
 from racer_jax.data.formats.routellm import read_routellm
+from racer_jax.data.formats.routerarena import read_routerarena
 from racer_jax.data.formats.routerbench import read_routerbench
 from racer_jax.data.formats.routerdc import read_routerdc
 from racer_jax.data.formats.routereval import read_routereval
 from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.data.formats.table_npz import read_table, save_table
 from racer_jax.data.formats.wide_csv import read_wide_csv
+from racer_jax.data.remedies import OPTIONS, Remedy
 from racer_jax.data.table import RoutingTable
 
 
 def _scored(path: str | Path) -> RoutingTable:
     table = read_score_matrix(path).table
-    return replace(
-        table, notes=[*table.notes, "the router scores of the file are read by read_score_matrix"]
-    )
+    note = "the router scores of the file are not read: a table holds labels"
+    return replace(table, notes=[*table.notes, note])
 
 
 READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
     {
         "lm_eval": read_lm_eval,
+        "inspect": read_inspect,
+        "every_eval_ever": read_every_eval_ever,
+        "promptfoo": read_promptfoo,
+        "helm": read_helm,
         "routerdc": read_routerdc,
         "routerbench": read_routerbench,
         "routellm": read_routellm,
         "llmrouter": read_llmrouter,
         "routereval": read_routereval,
+        "llmrouterbench": read_llmrouterbench,
+        "embedllm": read_embedllm,
+        "routerarena": read_routerarena,
         "long_csv": read_long_csv,
         "wide_csv": read_wide_csv,
+        "parquet": read_parquet,
         "score_matrix": _scored,
         "table": read_table,
     }
 )
 
 
-def load(path: str | Path, format: str | None = None, **options: Any) -> RoutingTable:
+Paths = str | Path | Sequence[str | Path]
+# A remedy lists this many files, no more.
+_MAX_LISTED = 20
+# Columns by which a CSV is told, read whatever their case.
+_KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
+
+
+def load(
+    path: Paths, format: str | None = None, *, pools: Pools = "match", **options: Any
+) -> RoutingTable:
     """Reads a table in any of the formats.
 
     Args:
-      path: A file, or a folder of files.
+      path: A file, a folder of files, or several of them, whose queries are joined.
       format: One of `READERS`; guessed from the content when None, and then named in a note of the
         table.
-      **options: Those of the format's reader, such as `label_rule` or `missing`.
+      pools: Of several files: whether they must hold the same models (`match`), or those that all
+        hold are kept (`intersect`).
+      **options: Those of the format's reader, such as `label_rule` or `missing`; and `models`,
+        the models to keep, for any format.
 
     Returns:
       The table.
 
     Raises:
-      DataError: If the file is not what it should be, or its format cannot be told.
-      ValueError: If the format is unknown or its reader does not have an option.
+      DataError: If the file is not what it should be, its format cannot be told, or its reader does
+        not have an option.
+      ValueError: If the format is unknown.
     """
-    path = Path(path)
-    delimiter = options.get("delimiter", ",")
-    name = guess(path, delimiter) if format is None else format
-    if name not in READERS:
+    if format is not None and format not in READERS:
         raise ValueError(f"format must be one of {tuple(READERS)}, got {format!r}")
-    reader = READERS[name]
+    if isinstance(path, str | Path):
+        return _load_one(Path(path), format, options)
+    tables = [_load_one(Path(one), format, options) for one in path]
+    if len(tables) == 1:
+        return tables[0]
+    table = concat(tables, pools)
+    return replace(table, notes=[*table.notes, f"joined {len(tables)} files"])
+
+
+def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> RoutingTable:
+    """The table of one file, folder or pipe; an error says so where its format was guessed."""
+    with as_file(path) as file:
+        if format is not None:
+            return _read(file, format, options)
+        delimiter, columns = options.get("delimiter"), options.get("columns")
+        name = guess(file, delimiter, columns)
+        try:
+            table = _read(file, name, options)
+        except DataError as error:
+            raise error.taken_for(name) from None
+        exported = name == "long_csv" and _is_exported(file, delimiter)
+        if name == "table" or exported or (name == "parquet" and is_exported(file)):
+            return table
+    return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
+
+
+def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
+    """The table by the reader of a format, which must have the options."""
+    reader = READERS[format]
     known = [option for option in inspect.signature(reader).parameters if option != "path"]
     for option in options:
-        if option not in known:
-            raise ValueError(f"options of format {name!r} are {known}, got {option!r}")
-    table = reader(path, **options)
-    if (
-        format is not None
-        or name == "table"
-        or (name == "long_csv" and _is_exported(path, delimiter))
-    ):
-        return table
-    return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
+        if option not in known and option != "models":
+            raise _no_option(path, format, option, known)
+    if "models" in known or options.get("models") is None:
+        return reader(path, **{name: value for name, value in options.items() if name in known})
+    models = options["models"]
+    table = reader(path, **{name: value for name, value in options.items() if name != "models"})
+    try:
+        return table.aligned(models)
+    except DataError as error:
+        raise error.at(path) from None
+
+
+def _no_option(path: Path, format: str, option: str, known: Sequence[str]) -> DataError:
+    """The error for an option that a format does not have, with those it has."""
+    if option not in OPTIONS:
+        return DataError(f"options of format {format!r} are {list(known)}, got {option!r}")
+    listed = [name for name in known if name in OPTIONS]
+    if not listed:
+        return DataError(
+            f"format {format!r} has no options",
+            path=path,
+            remedy=Remedy("leave out {}", (option, ...)),
+        )
+    places = ", ".join("{}" for _ in listed)
+    return DataError(
+        f"format {format!r} does not have every option named",
+        path=path,
+        remedy=Remedy(
+            f"leave out {{}}; its options are {places}", (option, ...), *((n, ...) for n in listed)
+        ),
+    )
 
 
 def save(table: RoutingTable, path: str | Path) -> None:
@@ -89,24 +171,29 @@ def save(table: RoutingTable, path: str | Path) -> None:
 
     Args:
       table: The table.
-      path: Where to; `.npz`, or `.csv` for a long CSV.
+      path: Where to; `.npz`, `.csv` for a long CSV or `.parquet` for a long Parquet file.
 
     Raises:
-      ValueError: If the name ends in neither, or the table cannot be written as CSV because it has
-        no query.
+      ImportError: If Parquet is to be written and pyarrow is not installed.
+      ValueError: If the name ends in none of these, or the table has no query and is not to be
+        written as `.npz`.
     """
     suffix = Path(path).suffix
-    if suffix not in (".npz", ".csv"):
-        raise ValueError(f"path must end in .npz or .csv, got {path}")
-    (save_table if suffix == ".npz" else write_long_csv)(table, path)
+    writers = {".npz": save_table, ".csv": write_long_csv, ".parquet": write_parquet}
+    if suffix not in writers:
+        raise ValueError(f"path must end in .npz, .csv or .parquet, got {path}")
+    writers[suffix](table, path)
 
 
-def guess(path: str | Path, delimiter: str = ",") -> str:
+def guess(
+    path: str | Path, delimiter: str | None = None, columns: Mapping[str, str] | None = None
+) -> str:
     """The format of a file or folder, told from its content.
 
     Args:
       path: The file or folder.
-      delimiter: What separates the fields if it is a CSV.
+      delimiter: What separates the fields if it is a CSV; told from its header when None.
+      columns: Columns that have another name in the file, if it is a CSV.
 
     Returns:
       One of `READERS`.
@@ -116,36 +203,48 @@ def guess(path: str | Path, delimiter: str = ",") -> str:
     """
     path = Path(path)
     if path.is_dir():
-        return _guess_folder(path, delimiter)
-    if path.suffix in (".npz", ".npy"):
+        return _guess_folder(path, delimiter, columns)
+    name = bare_name(path)
+    if name.endswith((".npz", ".npy")):
         return _guess_archive(path)
+    if (known := _signatures.of_bytes(path)) is not None:
+        return known
     refuse_binary(path)
-    if path.suffix in (".json", ".jsonl") or read_text(path).lstrip()[:1] in ("[", "{"):
-        return _guess_json(path)
-    return _guess_csv(path, delimiter)
+    if name.endswith((".json", ".jsonl")) or holds_json(path):
+        return _guess_json(path, columns)
+    return _guess_csv(path, delimiter, columns)
 
 
 def _unknown(path: Path, found: str) -> DataError:
     return DataError(
-        f"must be in a known format, got {found}; pass format=, one of {', '.join(READERS)}",
+        f"must be in a known format ({', '.join(READERS)}), got {found}",
         path=path,
+        remedy=Remedy(
+            "pass {}, or {} where columns have other names", ("format", ...), ("columns", ...)
+        ),
     )
 
 
-def _guess_folder(path: Path, delimiter: str) -> str:
+def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
+    if (known := _signatures.of_folder(path)) is not None:
+        return known
     if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
         return "lm_eval"
-    if any(path.glob("*test.json")) or any(path.glob("*train.json")):
+    if any(path.glob("*test.json*")) or any(path.glob("*train.json*")):
         return "routerdc"
-    if tables := sorted(path.glob("*.csv")):
-        name = _guess_csv(tables[0], delimiter)
-        if name in ("routerbench", "routellm"):
-            return name
-        raise DataError(
-            f"must be one file of format {name}, got a folder; read the files and concat them",
-            path=path,
-        )
-    raise _unknown(path, "a folder without logs")
+    tables = [file for file in sorted(path.iterdir()) if bare_name(file).endswith(".csv")]
+    if not tables:
+        raise _unknown(path, "a folder without logs")
+    name = _guess_csv(tables[0], delimiter, columns)
+    if name in ("routerbench", "routellm"):
+        return name
+    raise DataError(
+        f"must be a file, or files, of format {name}, got a folder",
+        path=path,
+        remedy=Remedy("to join them name the files, {}", path=tables)
+        if len(tables) <= _MAX_LISTED
+        else Remedy("to join them name the files"),
+    )
 
 
 def _guess_archive(path: Path) -> str:
@@ -159,40 +258,57 @@ def _guess_archive(path: Path) -> str:
         raise _unknown(path, f"arrays {sorted(archive.names)}")
 
 
-def _guess_json(path: Path) -> str:
-    text = read_text(path).lstrip()
-    start = text[1:].lstrip() if text.startswith("[") else text
-    try:
-        record, _ = json.JSONDecoder().raw_decode(start)
-    except (ValueError, RecursionError):
-        raise _unknown(path, "JSON whose first record cannot be read") from None
-    keys = set(record) if isinstance(record, dict) else set()
+def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
+    if (known := _signatures.of_json(path)) is not None:
+        return known
+    head = _signatures.head(path)
+    keys = set(_signatures.head_keys(head))
+    if not keys or len(head) < _signatures.HEAD:  # what cannot be read is said with its place
+        text = read_text(path).lstrip()
+        try:
+            json.JSONDecoder().raw_decode(text[1:].lstrip() if text.startswith("[") else text)
+        except (ValueError, RecursionError):
+            raise _unknown(path, "JSON whose first record cannot be read") from None
     if {"question", "scores"} <= keys:
         return "routerdc"
     if {"doc_id", "doc"} <= keys:
         return "lm_eval"
     if {"model_name", "performance"} <= keys:
         return "llmrouter"
+    renamed = keys | {ours for ours, name in (columns or {}).items() if name in keys}
+    rows = _guess_rows({name.strip().casefold() for name in renamed})
+    if rows is not None:
+        return rows
     raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}")
 
 
-def _guess_csv(path: Path, delimiter: str) -> str:
-    with open_csv(path, delimiter, marker=long_csv.MARK) as file:
-        header = set(file.header)
+def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
+    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN, columns=columns) as file:
+        header = set(file.columns)
         exported = file.preamble is not None
-    if exported or (
-        "model" in header and header & {"correct", "score"} and header & {"query_id", "query"}
-    ):
+    if exported:
         return "long_csv"
+    if (known := _signatures.of_header(header)) is not None:
+        return known
     if {"sample_id", "eval_name"} <= header:
         return "routerbench"
-    if header & {"query_id", "query"}:
-        return "wide_csv"
+    rows = _guess_rows(header)
+    if rows is not None:
+        return rows
     if "prompt" in header:
         return "routellm"
     raise _unknown(path, f"CSV with columns {sorted(header)[:12]}")
 
 
-def _is_exported(path: Path, delimiter: str) -> bool:
-    with open_csv(path, delimiter, marker=long_csv.MARK) as file:
+def _guess_rows(columns: set[str]) -> str | None:
+    """The format of rows by their columns; None where they name no query."""
+    if not columns & {"query_id", "query"}:
+        return None
+    return "long_csv" if "model" in columns and columns & {"correct", "score"} else "wide_csv"
+
+
+def _is_exported(path: Path, delimiter: str | None) -> bool:
+    if holds_json(path):
+        return False
+    with open_csv(path, delimiter, long_csv.MARK) as file:
         return file.preamble is not None

@@ -1,16 +1,21 @@
 """What a table holds, group by group, before anything is calibrated on it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from racer_jax.core.proportions import clopper_pearson
+from racer_jax.data.errors import printable
 
 if TYPE_CHECKING:
     from racer_jax.data.table import RoutingTable
 
 ALL = "all"
+# More groups than these do not fit a terminal: in the first table one row each, in the second one
+# column each.
+_MAX_ROWS, _MAX_COLUMNS = 20, 6
 
 
 @dataclass(frozen=True)
@@ -74,31 +79,41 @@ class Summary:
             level,
             "label rule",
         ]
+        shown = _folded(self.groups, _MAX_ROWS)
         rows = [
             [
-                g.group,
+                printable(g.group),
                 str(g.num_queries),
                 str(g.num_duplicates),
                 str(g.num_missing),
-                g.best_single,
+                printable(g.best_single),
                 f"{g.accuracies[g.best_single]:.4f}",
                 f"{g.all_wrong:.4f}",
                 f"{g.all_wrong_low:.4f} - {g.all_wrong_high:.4f}",
-                g.label_rule,
+                printable(g.label_rule),
             ]
-            for g in self.groups
+            for g in shown
         ]
-        models = list(self.groups[0].accuracies)
-        accuracies = [
-            [model, *(f"{g.accuracies[model]:.4f}" for g in self.groups)] for model in models
-        ]
-        parts = [
-            _aligned(head, rows),
-            _aligned(["accuracy", *(g.group for g in self.groups)], accuracies),
-        ]
+        parts = [_aligned(head, rows), self._accuracies()]
+        if len(shown) < len(self.groups):
+            left_out = len(self.groups) - len(shown)
+            parts.insert(1, f"and {left_out} smaller groups, all of them in the JSON output")
         if self.notes:
-            parts.append("\n".join(f"note: {note}" for note in self.notes))
+            parts.append("\n".join(f"note: {printable(note)}" for note in self.notes))
         return "\n\n".join(parts)
+
+    def _accuracies(self) -> str:
+        """The accuracy of each model in each group; the range over groups where there are many."""
+        groups = self.groups if len(self.groups) <= _MAX_COLUMNS else self.groups[-1:]
+        head = ["accuracy", *(printable(g.group) for g in groups)]
+        folded = len(groups) < len(self.groups)
+        rows = []
+        for model in self.groups[0].accuracies:
+            cells = [printable(model), *(f"{g.accuracies[model]:.4f}" for g in groups)]
+            if folded:
+                cells += _ends(model, self.groups[:-1])
+            rows.append(cells)
+        return _aligned([*head, "lowest", "in", "highest", "in"] if folded else head, rows)
 
 
 def summarize(table: "RoutingTable", confidence: float = 0.95) -> Summary:
@@ -146,6 +161,27 @@ def _group(table: "RoutingTable", name: str, confidence: float) -> GroupSummary:
         all_wrong_high=high,
         label_rule=", ".join(dict.fromkeys(table.rules.values())),
     )
+
+
+def _folded(groups: Sequence[GroupSummary], most: int) -> list[GroupSummary]:
+    """The largest groups in their order, and the last, which is the whole."""
+    if len(groups) <= most:
+        return list(groups)
+    order = sorted(range(len(groups) - 1), key=lambda i: (-groups[i].num_queries, i))
+    return [groups[i] for i in sorted(order[: most - 1])] + [groups[-1]]
+
+
+def _ends(model: str, groups: Sequence[GroupSummary]) -> list[str]:
+    """The lowest and the highest accuracy of a model over groups, and where they are."""
+    known = [g for g in groups if not np.isnan(g.accuracies[model])]
+    if not known:
+        return ["nan", "", "nan", ""]
+    low = min(known, key=lambda g: g.accuracies[model])
+    high = max(known, key=lambda g: g.accuracies[model])
+    ends = []
+    for group in (low, high):
+        ends += [f"{group.accuracies[model]:.4f}", printable(group.group)]
+    return ends
 
 
 def _aligned(head: list[str], rows: list[list[str]]) -> str:

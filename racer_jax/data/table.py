@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from racer_jax.data.errors import DataError
 from racer_jax.data.labels import GIVEN
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from racer_jax.data.splits import Fractions, Split
     from racer_jax.data.summary import Summary
+
+_MAX_MARKS = 1000
 
 
 def _strings(
@@ -96,8 +99,23 @@ def _float(
 
 
 def normal_text(text: str) -> str:
-    """The text by which two questions are the same: Unicode NFC, runs of white space as one space."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """The text by which two questions are the same: Unicode NFC, runs of white space as one."""
+    if not text.isascii() and not _has_many_marks(text):
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
+
+
+def _has_many_marks(text: str) -> bool:
+    """Whether a letter carries more marks than any script puts on one.
+
+    To put a run of marks in order takes the square of its length: a megabyte of them takes hours.
+    """
+    run = 0
+    for character in text if len(text) > _MAX_MARKS else "":
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run > _MAX_MARKS:
+            return True
+    return False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -322,15 +340,18 @@ class RoutingTable:
             if absent := [g for g in wanted if g not in self.groups]:
                 raise ValueError(f"group must be one of {self.groups}, got {absent[0]!r}")
             of_row = self.group or ()
-            index = np.array([i for i in index.tolist() if of_row[i] in wanted], dtype=np.int64)
+            kept_groups = frozenset(wanted)
+            rows_kept = [i for i in index.tolist() if of_row[i] in kept_groups]
+            index = np.array(rows_kept, dtype=np.int64)
         names = self.models if models is None else tuple(models)
-        if absent := [name for name in names if name not in self.models]:
+        places = {name: j for j, name in enumerate(self.models)}
+        if absent := [name for name in names if name not in places]:
             raise ValueError(f"models must be among {tuple(self.models)}, got {absent[0]!r}")
-        columns = np.array([self.models.index(name) for name in names], dtype=np.int64)
+        columns = np.array([places[name] for name in names], dtype=np.int64)
 
         rule = self.label_rule
         if not (len(index) or isinstance(rule, str)):
-            # no group is left to hang a rule on
+            # Without rows there are no groups, and a rule by group has nothing to stand by.
             rule = "; ".join(f"{name}: {r}" for name, r in rule.items())
 
         def cells(array: np.ndarray | None) -> np.ndarray | None:
@@ -356,6 +377,64 @@ class RoutingTable:
             label_rule=rule,
             missing=cells(self.missing),
         )
+
+    def aligned(self, models: Sequence[str]) -> "RoutingTable":
+        """The table with its models put into an order by name.
+
+        Use this when scores or an artefact name the models, and a table of the same pool lists them
+        in another order, or holds more of them.
+
+        Args:
+          models: Names of the models, in the order wanted.
+
+        Returns:
+          The table of these models. Further models are left out, and a note names them.
+
+        Raises:
+          DataError: If the table lacks one of the models; it names those that are missing.
+
+        >>> table = RoutingTable(ids=["a"], texts=["1?"], models=["x", "y"], correct=[[1, 0]])
+        >>> table.aligned(["y"]).notes
+        ('left out 1 of 2 models, which the pool does not hold: x',)
+        """
+        models = _strings("models", models, unique=True)
+        present, wanted = set(self.models), set(models)
+        if absent := [name for name in models if name not in present]:
+            raise DataError(
+                f"the table must hold all {len(models)} models of the pool, got none of "
+                f"{_named(absent)}; it holds {_named(self.models)}"
+            )
+        if tuple(models) == tuple(self.models):
+            return self
+        table = self.select(models=models)
+        if not (further := [name for name in self.models if name not in wanted]):
+            return table
+        note = (
+            f"left out {len(further)} of {len(self.models)} models, which the pool does not hold: "
+            f"{_named(further)}"
+        )
+        return replace(table, notes=(*table.notes, note))
+
+    @classmethod
+    def from_frame(cls, frame: Any, **options: Any) -> "RoutingTable":
+        """The table of a data frame of pandas or polars.
+
+        Use this when logs are in memory already: its columns are those of a long or wide CSV.
+
+        Args:
+          frame: The frame; neither library is imported.
+          **options: Those of `read_long_csv` or `read_wide_csv`, but for `delimiter`.
+
+        Returns:
+          The table.
+
+        Raises:
+          TypeError: If it is not a data frame.
+          DataError: If a field is not what it should be; it names row and column.
+        """
+        from racer_jax.data.frames import table_of_frame
+
+        return table_of_frame(frame, **options)
 
     def summary(self, confidence: float = 0.95) -> "Summary":
         """The table in figures, to print; see `racer_jax.data.summary.summarize`."""
@@ -383,6 +462,12 @@ class RoutingTable:
             f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
         )
         return replace(self.select(whole), notes=(*self.notes, note))
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names in a row, the first ten of them."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -62,6 +62,16 @@ def test_an_exported_file_is_plain_csv_after_its_first_line(tmp_path):
         write_long_csv(read_long_csv(path).select([]), path)
 
 
+@pytest.mark.parametrize("key", ["version", "rows", "notes", "label_rule", "price"])
+def test_an_exported_file_that_lacks_a_key_of_its_first_line_is_refused(tmp_path, key):
+    path = tmp_path / "table.csv"
+    write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f'"{key}"', f'"j{key}"', 1), encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"line 1.*must"):
+        read_long_csv(path)
+
+
 def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)
@@ -129,12 +139,15 @@ def test_the_text_can_be_the_identity_and_the_identity_all_there_is(tmp_path):
 
 def test_other_columns_are_named_in_a_note(tmp_path):
     table = read_long_csv(put(tmp_path, "query_id,model,correct,rater,mood\na,x,1,me,fine\n"))
-    assert table.notes == ("ignored columns 'rater', 'mood'",)
+    assert table.notes == (
+        "ignored columns 'rater', 'mood'",
+        "data.csv holds no text of any question",
+    )
 
 
 def test_graded_scores_need_a_rule(tmp_path):
     path = put(tmp_path, "query_id,model,score\na,x,0.5\na,y,0.7\nb,x,\nb,y,1\n")
-    with pytest.raises(DataError, match="field 'correct': must be a column, or pass label_rule"):
+    with pytest.raises(DataError, match=r"field 'correct': must be a column; .*pass label_rule="):
         read_long_csv(path)
     table = read_long_csv(path, label_rule="score > 0.5", missing="keep")
     assert table.correct.tolist() == [[False, True], [False, True]]
@@ -165,8 +178,8 @@ def test_graded_scores_need_a_rule(tmp_path):
         ),
         (
             "a,1?,y,0",
-            "a,1?,y,no",
-            r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got 'no'",
+            "a,1?,y,maybe",
+            r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got 'maybe'",
         ),
         ("a,1?,y,0", "a,1?,y,nan", r"row 2 \(line 3\), field 'correct': .* got 'nan'"),
         ("a,1?,y,0", "a,1?,y", r"row 2 \(line 3\): must have 4 fields like the header, got 3"),
@@ -192,7 +205,7 @@ def test_graded_scores_need_a_rule(tmp_path):
         (
             "query_id,query,model,correct",
             "query_id;query;model;correct",
-            "has semicolons; pass delimiter=';'",
+            "must have 4 fields like the header, got 1",
         ),
         (LONG, "", "must not be empty"),
         (LONG, "\n\n", "must not be empty"),
@@ -240,9 +253,23 @@ def test_numbers_not_known_stay_not_known(tmp_path):
     np.testing.assert_array_equal(table.tokens, [[3, np.nan]])
 
 
-def test_a_file_cut_in_its_last_number_is_refused(tmp_path):
-    path = put(tmp_path, "query_id,model,correct,cost\na,x,1,0.25")
-    with pytest.raises(DataError, match="field 'cost': must end with a line break"):
+def test_a_file_that_may_be_cut_in_its_last_number_says_so(tmp_path):
+    path = put(tmp_path, "query_id,query,model,correct,cost\na,?,x,1,0.25")
+    (note,) = read_long_csv(path).notes
+    assert "last field of its last row, 'cost', may have lost characters" in note
+
+
+def test_an_exported_file_that_is_cut_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DataError, match="must end with a line break, as it was written"):
+        read_long_csv(path)
+
+
+def test_a_label_that_may_be_cut_short_is_refused(tmp_path):
+    path = put(tmp_path, "query_id,model,correct\na,x,Y\nb,x,N")
+    with pytest.raises(DataError, match="'n' can be 'NA' cut short"):
         read_long_csv(path)
 
 
@@ -279,7 +306,7 @@ def test_a_list_of_pairs_far_from_a_table_is_refused_before_it_fills_the_memory(
         (
             "a.pkl",
             b"anything",
-            r"must not be a pickle.*pandas.read_pickle\('.*a.pkl'\).to_csv\('.*a.csv'\)",
+            r"must not be a pickle.*pandas.read_pickle\(sys.argv\[1\]\).*index=False\).* \S*a.pkl \S*a.csv$",
         ),
         ("a.csv", b"\x80\x04\x95", "must not be a pickle, which can run any code"),
         ("a.csv", b"PAR1....", r"got Parquet; turn it into CSV with python -c .*read_parquet"),
@@ -374,7 +401,7 @@ def test_a_folder_of_routellm_keeps_subjects_apart(tmp_path):
     put(tmp_path, "prompt,c,a\n2?,True,False\n", "mmlu_z.csv")
     with pytest.raises(DataError, match="must hold the same models, got 'b' in some but not all"):
         read_routellm(tmp_path)
-    with pytest.raises(ValueError, match="group names the benchmark of a single file"):
+    with pytest.raises(ValueError, match="must be a single file to name its benchmark"):
         read_routellm(tmp_path, group="mmlu")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"must hold \.csv files, got none"):
@@ -406,7 +433,7 @@ def test_routerbench(tmp_path):
 
 
 def test_routerbench_whole_prompts_and_free_answers(tmp_path):
-    table = read_routerbench(samples.routerbench(tmp_path), last_question=False, multiple_choice=[])
+    table = read_routerbench(samples.routerbench(tmp_path), whole_prompt=True, multiple_choice=[])
     assert table.texts[0].startswith("What is 1 + 1?\nAnswer:\nB\n\n")
     assert table.answers[2].tolist() == ["I do", "I do"]
 

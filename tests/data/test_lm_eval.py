@@ -104,7 +104,7 @@ def test_rows_are_joined_by_document_never_by_order(tmp_path):
 def test_the_filter_must_be_picked_where_there_is_a_choice(tmp_path):
     folder = samples.lm_eval(tmp_path)
     with pytest.raises(
-        DataError, match="must be one filter, got strict-match and flexible-extract; pass filter="
+        DataError, match="must hold one filter, got strict-match and flexible-extract; pass filter="
     ):
         read_lm_eval(folder)
     with pytest.raises(
@@ -119,7 +119,7 @@ def test_filters_without_names_are_numbered_when_no_report_names_them(tmp_path):
     folder = samples.lm_eval_old(tmp_path)
     path = logs(folder, "toy_gsm8k")[0]
     (path.parent / "results.json").unlink()
-    with pytest.raises(DataError, match="must be one filter, got 1 and 2"):
+    with pytest.raises(DataError, match="must hold one filter, got 1 and 2"):
         read_lm_eval(path)
     assert read_lm_eval(path, filter="1").models == ("run0",)  # the folder's name is all there is
 
@@ -128,7 +128,9 @@ def test_the_metric_is_chosen_or_told(tmp_path):
     folder = samples.lm_eval(tmp_path)
     arc = {"tasks": "toy_arc", "answers": False, "check_results": False}
     assert not read_lm_eval(folder, metric="acc_norm", **arc).correct.any()
-    with pytest.raises(DataError, match=r"row 1 .*field 'f1': must be 0 or 1 .*, got null"):
+    with pytest.raises(
+        DataError, match=r"field 'f1': must be among the metrics of the log, \['acc', 'acc_norm'\]"
+    ):
         read_lm_eval(folder, metric="f1", **arc)
 
     def rename(rows):
@@ -143,7 +145,7 @@ def test_the_metric_is_chosen_or_told(tmp_path):
     ):
         read_lm_eval(folder, **arc)
     with pytest.raises(
-        DataError, match=r"field 'f1': must be 0 or 1 .*pass label_rule.*, got 0\.5"
+        DataError, match=r"field 'f1': must be 0 or 1, got 0\.5; .*pass label_rule="
     ):
         read_lm_eval(folder, metric="f1", **arc)
     graded = read_lm_eval(folder, metric="f1", label_rule="score > 0.4", **arc)
@@ -237,7 +239,9 @@ def test_answers_of_several_generations_are_left_out_with_a_note(tmp_path):
     edit(logs(folder, "toy_gsm8k")[0], lambda rows: rows[0].update(filtered_resps=[["8", "7"]]))
     table = read_lm_eval(folder, **PICKED)
     assert table.answers is None
-    assert table.notes == ("answers were left out: those of toy_gsm8k could not be read",)
+    assert table.notes == (
+        "answers of toy_gsm8k were left out: responses are neither one text nor 2 to 26 choices",
+    )
 
 
 def test_answers_take_the_form_the_metric_compares(tmp_path):
@@ -295,9 +299,9 @@ def test_cmmlu_documents(tmp_path):
             {"filtered_resps": ["\udc00"]},
             "row 2 .*field 'filtered_resps': must be text that UTF-8 can",
         ),
-        ("arc", {"acc": 2}, "row 2 .*field 'acc': must be 0 or 1 .*, got 2"),
-        ("arc", {"acc": "1"}, "row 2 .*field 'acc': must be 0 or 1 .*, got \"1\""),
-        ("arc", {"acc": 10**400}, "row 2 .*field 'acc': must be 0 or 1"),
+        ("arc", {"acc": 2}, "row 2 .*field 'acc': must be 0 or 1, got 2"),
+        ("arc", {"acc": "1"}, "row 2 .*field 'acc': must be 0 or 1, got \"1\""),
+        ("arc", {"acc": 10**400}, "row 2 .*field 'acc': must be (a number|0 or 1)"),
         (
             "arc",
             {"filtered_resps": None},
@@ -330,7 +334,7 @@ def test_folders_without_logs_are_refused(tmp_path):
         DataError, match=r"must hold files samples_<task>_<timestamp>\.jsonl, got none"
     ):
         read_lm_eval(tmp_path)
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="No such file or directory"):
         read_lm_eval(tmp_path / "nowhere")
     folder = samples.lm_eval(tmp_path)
     with pytest.raises(

@@ -141,7 +141,7 @@ def test_models_are_matched_by_name_across_files(tmp_path):
 
 def test_a_benchmark_without_a_default_rule_must_be_given_one(tmp_path):
     path = write(tmp_path, [RECORD], "humaneval_test.json")
-    with pytest.raises(ValueError, match="no default label rule for benchmark 'humaneval'"):
+    with pytest.raises(ValueError, match="must have a label rule for benchmark 'humaneval'"):
         read_routerdc(path)
     assert read_routerdc(path, label_rule="score >= 0.6").correct.tolist() == [[True, False]]
 
@@ -151,5 +151,5 @@ def test_a_folder_without_files_and_a_wrong_part_are_refused(tmp_path):
         read_routerdc(tmp_path)
     with pytest.raises(ValueError, match="part must be 'train' or 'test', got 'dev'"):
         read_routerdc(tmp_path, part="dev")
-    with pytest.raises(ValueError, match="group names the benchmark of a single file"):
+    with pytest.raises(ValueError, match="must be a single file to name its benchmark"):
         read_routerdc(tmp_path, group="mmlu")

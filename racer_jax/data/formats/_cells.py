@@ -1,13 +1,20 @@
 """From a list of (query, model) results to a matrix; what is missing or named twice is reported, never filled in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.labels import GIVEN, LabelRule, for_name
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+Rules = str | Mapping[str, str]
+# What to pass where a score is neither 0 nor 1.
+GRADED = Remedy("for graded scores pass {}", label_rule="score > 0.5")
 
 Missing = Literal["error", "drop", "keep"]
 # A table may have this many cells for each result read, beyond the first million; a sparser list is
@@ -77,14 +84,132 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
 
 
 def built(path: Path, **fields: Any) -> RoutingTable:
-    """A table of what a file says; what is wrong with it as a table is wrong with the file."""
+    """A table of what a file says; what is wrong with it as a table is wrong with the file.
+
+    A note says how many questions have no text, since no router can be trained on their texts.
+    """
+    fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields)]
     try:
         return RoutingTable(**fields)
     except (ValueError, TypeError) as error:
         raise DataError(f"must hold a valid table: {error}", path=path) from None
 
 
-def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> RoutingTable:
+def _without_text(path: Path, fields: Mapping[str, Any]) -> list[str]:
+    """A note on questions without text: how many, and the first of them."""
+    texts = fields["texts"]
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if not empty:
+        return []
+    if len(empty) == len(texts):
+        return [f"{path.name} holds no text of any question"]
+    return [
+        f"{len(empty)} of {len(texts)} questions of {path.name} have no text, the first is "
+        f"question {empty[0] + 1}, {fields['ids'][empty[0]]!r}"
+    ]
+
+
+class Labels(NamedTuple):
+    """What a rule makes of scores.
+
+    Attributes:
+      correct: Who is right, bool `[n, m]`; False where missing.
+      missing: Which scores are not known, bool `[n, m]`.
+      rule: The rule's name, or one for each group where there are several.
+    """
+
+    correct: np.ndarray
+    missing: np.ndarray
+    rule: str | dict[str, str]
+
+
+def check_rule(label_rule: Rules | None) -> None:
+    """Refuses what is not the name of a rule, before anything is read."""
+    if label_rule is None:
+        return
+    for name in label_rule.values() if isinstance(label_rule, Mapping) else [label_rule]:
+        LabelRule.parse(name)
+
+
+def labels_by_rule(
+    path: Path,
+    scores: np.ndarray,
+    groups: Sequence[str] | None,
+    label_rule: Rules | None,
+    key: jax.Array | None = None,
+) -> Labels:
+    """Labels of scores, by one rule or by that of each group.
+
+    Args:
+      path: For the error.
+      scores: Scores `[n, m]`, NaN where not known; 0 or 1 where no rule is named.
+      groups: Group of each row, or None.
+      label_rule: The rule, one by name or pattern of the group, or None.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+
+    Returns:
+      The labels.
+
+    Raises:
+      DataError: If a rule was made for scores of another scale, a group without a rule holds graded
+        scores, or a rule draws an attempt and there is no key.
+    """
+    missing = np.isnan(scores)
+    filled = np.where(missing, 0.0, scores)
+    if label_rule is None:
+        return Labels(filled == 1, missing, GIVEN)
+    if isinstance(label_rule, str) or groups is None:
+        if not isinstance(label_rule, str):
+            raise DataError(
+                "must have groups for a label rule by group, got none",
+                path=path,
+                remedy=Remedy("pass one rule for all, such as {}", label_rule="score > 0.5"),
+            )
+        rule = LabelRule.parse(label_rule)
+        check_scale(path, rule, filled)
+        return Labels(rule.apply(filled, key) & ~missing, missing, rule.name)
+    correct = np.zeros(scores.shape, bool)
+    names: dict[str, str] = {}
+    codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
+    of_row = np.array([codes[group] for group in groups], dtype=np.int64)
+    for group, code in codes.items():
+        rows = of_row == code
+        wanted = for_name(label_rule, group)
+        if wanted is None:
+            graded = (filled[rows] != 0) & (filled[rows] != 1)
+            if graded.any():
+                raise DataError(
+                    f"must be 0 or 1 where no label rule is named, got {filled[rows][graded][0]:g} "
+                    f"in group {group!r}",
+                    path=path,
+                    remedy=Remedy("pass {}", label_rule={**label_rule, group: "score > 0.5"}),
+                )
+            correct[rows], names[group] = filled[rows] == 1, GIVEN
+            continue
+        rule = LabelRule.parse(wanted)
+        check_scale(path, rule, filled[rows])
+        drawn = rule.apply(filled[rows], None if key is None else jax.random.fold_in(key, code))
+        correct[rows], names[group] = drawn, rule.name
+    return Labels(correct & ~missing, missing, names)
+
+
+def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
+    """Asks about scores of 0 to 100 under a rule for scores of 0 to 1, which would find all right."""
+    if rule.threshold is None or not 0 < rule.threshold < 1 or not scores.size:
+        return
+    top = float(scores.max())
+    if 1 < top <= 100 and scores.min() >= 0:
+        percent = rule.name.replace(repr(rule.threshold), f"{100 * rule.threshold:.12g}")
+        raise DataError(
+            f"must be in [0, 1] for the rule {rule.name!r}, got scores up to {top:g}",
+            path=path,
+            remedy=Remedy("if they are percentages pass {}, else divide them", label_rule=percent),
+        )
+
+
+def settle_missing(
+    table: RoutingTable, missing: Missing, path: Path, because: Sequence[str] = ()
+) -> RoutingTable:
     """The table under a policy for pairs that nobody evaluated.
 
     Args:
@@ -92,6 +217,7 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
       missing: `error` refuses them, `drop` leaves out their queries and says so in a note, `keep`
         keeps them marked.
       path: For the error.
+      because: What reading did that may be why pairs are missing, one sentence each.
 
     Returns:
       The table.
@@ -101,12 +227,16 @@ def settle_missing(table: RoutingTable, missing: Missing, path: Path) -> Routing
     """
     if table.missing is None:
         return table
-    report = missing_report(table)
+    report = "; ".join([missing_report(table), *because])
     if missing == "error":
         raise DataError(
-            f"must hold a result for every query and model, {report}; "
-            "pass missing='drop' to leave these queries out or missing='keep' to keep them marked",
+            f"must hold a result for every query and model, {report}",
             path=path,
+            remedy=Remedy(
+                "pass {} to leave these queries out or {} to keep them marked",
+                ("missing", "drop"),
+                ("missing", "keep"),
+            ),
         )
     if missing == "keep":
         return table

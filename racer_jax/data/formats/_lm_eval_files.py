@@ -1,21 +1,24 @@
 """Which files of an lm-evaluation-harness output folder to read, of which model and task."""
 
 import re
-import string
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._folders import bare_name
 from racer_jax.data.formats._json import parse
 from racer_jax.data.formats._text import read_text
+from racer_jax.data.remedies import Remedy
 
 _STAMP = r"\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}(?:\.\d+)?"
 _SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<stamp>{_STAMP})\.jsonl?")
-_RESULTS = re.compile(rf"results_(?P<stamp>{_STAMP})\.json")
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?\.?")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_MODEL_ARGS = re.compile(r"(?:^|,)(?:peft|delta|pretrained|model|path|engine)=([^,]+)")
+# `results_<stamp>.json`, or `<stem>_<stamp>.json` for `--output_path <stem>.json`.
+_RESULTS = re.compile(rf"(?!samples_)(?P<stem>.+)_(?P<stamp>{_STAMP})\.json")
+_MODEL_KEYS = ("peft", "delta", "pretrained", "model", "path", "engine")
+_MODEL_ARGS = re.compile(rf"(?:^|,)(?:{'|'.join(_MODEL_KEYS)})=([^,]+)")
+# What the harness replaces in the name of a model to name its folder.
+_NOT_IN_FOLDERS = re.compile(r"[\"<>:/|\\?*\[\]]+")
 
 
 class Log(NamedTuple):
@@ -27,6 +30,7 @@ class Log(NamedTuple):
       task: Name of the task.
       stamp: When the run was, as in the file's name; empty before version 0.4.3.
       results: What the harness reported of the run, empty where its file is gone.
+      num_fewshot: How many worked examples its prompts held, None where nobody says.
     """
 
     path: Path
@@ -34,88 +38,210 @@ class Log(NamedTuple):
     task: str
     stamp: str
     results: dict[str, Any]
+    num_fewshot: int | None = None
 
 
-def find_logs(path: Path) -> tuple[list[Log], list[str]]:
-    """The newest log of each model and task under a folder, and notes on the older ones.
+class Found(NamedTuple):
+    """The logs under a folder.
+
+    Attributes:
+      logs: The newest log of each model and task, by model and task.
+      notes: On logs that are older, and models that are named by their folder.
+      others: Files that were looked at and are no newest log: reports and older logs.
+      nameless: Those of the notes that speak of models named by their folder.
+    """
+
+    logs: list[Log]
+    notes: list[str]
+    others: set[Path]
+    nameless: list[str]
+
+
+def find_logs(path: Path, num_fewshot: int | None = None) -> Found:
+    """The newest log of each model and task under a folder, and notes on the others.
 
     Args:
       path: The output folder of several models, of one, or one file.
+      num_fewshot: Which runs to take where a task was run with several numbers of examples.
 
     Returns:
-      The logs, by model and task, and the notes.
+      The logs, the notes, and the files that are reports or older logs.
 
     Raises:
-      DataError: If there is none, or two are equally new.
+      DataError: If there is no log, two are equally new, or a model was run with several numbers of
+        examples and nobody says which is meant.
     """
+    files = [path]
     if path.is_dir():
-        files = sorted(file for kind in ("*.jsonl", "*.json") for file in path.rglob(kind))
-    elif path.exists():
-        files = [path]
-    else:
-        raise DataError("cannot be read: no such file or folder", path=path)
-    reports: dict[Path, dict[str, dict[str, Any]]] = {}
-    logs: dict[tuple[str, str], Log] = {}
-    notes: list[str] = []
+        files = sorted(file for file in path.rglob("*") if _is_json(file))
+    reports: dict[Path, dict[str, _Report]] = {}
+    logs: dict[tuple[str, str], list[Log]] = {}
+    nameless: dict[tuple[Path, str], list[str]] = {}
+    others: set[Path] = set()
     for file in files:
-        if file.name == "results.json" or _RESULTS.fullmatch(file.name):
-            continue
         folder = file.parent
         if folder not in reports:
             reports[folder] = _reports(folder)
+            others |= {report.path for report in reports[folder].values()}
+        if file in others:
+            continue
         log = _log(file, reports[folder], alone=file == path)
         if log is None:
             continue
-        other = logs.setdefault((log.model, log.task), log)
-        if other is log:
-            continue
-        if other.stamp == log.stamp:
-            problem = f"must be the only newest log of {log.model!r} on {log.task!r}, got {other.path} as well"
-            raise DataError(problem, path=log.path)
-        newer, older = (log, other) if log.stamp > other.stamp else (other, log)
-        logs[log.model, log.task] = newer
-        notes.append(f"ignored {older.path.name} of {log.model}, older than {newer.path.name}")
+        logs.setdefault((log.model, log.task), []).append(log)
+        if not log.results and log.model == _folder_name(file):
+            nameless.setdefault((folder, log.model), []).append(file.name)
     if not logs:
         raise DataError("must hold files samples_<task>_<timestamp>.jsonl, got none", path=path)
-    return [logs[pair] for pair in sorted(logs)], notes
+    notes = [
+        f"the model of {', '.join(names)} is named by its folder, {model!r}: no report of its run "
+        "is there"
+        for (_, model), names in nameless.items()
+    ]
+    logs, more = _of_few_shots(path, logs, num_fewshot)
+    newest, older = _newest(logs)
+    others |= {log.path for several in logs.values() for log in several} - {
+        log.path for log in newest
+    }
+    return Found(newest, [*notes, *more, *older], others, notes)
 
 
-def _reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results files of a folder, by time stamp; under the empty one that of versions before 0.4.3."""
-    reports: dict[str, dict[str, Any]] = {}
-    for file in sorted(folder.glob("results*.json")):
+def _is_json(file: Path) -> bool:
+    return bare_name(file).endswith((".json", ".jsonl")) and file.is_file()
+
+
+def _newest(logs: dict[tuple[str, str], list[Log]]) -> tuple[list[Log], list[str]]:
+    """The newest log of each model and task, and a note on each that is older."""
+    newest, notes = [], []
+    for pair in sorted(logs):
+        several = sorted(logs[pair], key=lambda log: log.stamp)
+        last = several[-1]
+        for log in several[:-1]:
+            if log.stamp == last.stamp:
+                raise DataError(
+                    f"must be the only newest log of {log.model!r} on {log.task!r}, got "
+                    f"{last.path} as well",
+                    path=log.path,
+                )
+            notes.append(f"ignored {log.path.name} of {log.model}, older than {last.path.name}")
+        newest.append(last)
+    return newest, notes
+
+
+def _of_few_shots(
+    path: Path, logs: dict[tuple[str, str], list[Log]], wanted: int | None
+) -> tuple[dict[tuple[str, str], list[Log]], list[str]]:
+    """The logs with the wanted number of worked examples, where a task has several."""
+    shots: dict[str, set[int]] = {}
+    for (_, task), several in logs.items():
+        known = {log.num_fewshot for log in several if log.num_fewshot is not None}
+        shots.setdefault(task, set()).update(known)
+    notes: list[str] = []
+    kept: dict[tuple[str, str], list[Log]] = {}
+    for (model, task), several in logs.items():
+        numbers = sorted({log.num_fewshot for log in several if log.num_fewshot is not None})
+        if wanted is None and len(numbers) > 1:
+            raise DataError(
+                f"must hold one run of {model!r} on {task!r}, got runs with "
+                f"{_counted(numbers)} worked examples",
+                path=path,
+                remedy=Remedy("pass {} for one of them", num_fewshot=numbers[0]),
+            )
+        if wanted is not None and len(shots[task]) > 1:
+            several = [log for log in several if log.num_fewshot == wanted]
+        if several:
+            kept[model, task] = several
+    if not kept:
+        every = sorted(set().union(*shots.values()))
+        raise DataError(
+            f"must hold runs with {wanted} worked examples, got {_counted(every)}", path=path
+        )
+    for task, several_shots in shots.items():
+        if wanted is None and len(several_shots) > 1:
+            counts = _counted(sorted(several_shots))
+            notes.append(f"the models were run on {task} with {counts} worked examples")
+    return kept, notes
+
+
+def _counted(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))
+
+
+class _Report(NamedTuple):
+    path: Path
+    content: dict[str, Any]
+
+
+def _reports(folder: Path) -> dict[str, _Report]:
+    """The reports of a folder by time stamp; under the empty one that of versions before 0.4.3."""
+    reports: dict[str, _Report] = {}
+    for file in sorted(folder.glob("*.json")):
         match = _RESULTS.fullmatch(file.name)
         if match is None and file.name != "results.json":
             continue
-        report = parse(read_text(file), file)
-        if not isinstance(report, dict):
-            raise DataError(f"must be a JSON object, got {type(report).__name__}", path=file)
-        reports[match["stamp"] if match else ""] = report
+        content = parse(read_text(file), file)
+        named = match is None or match["stem"] == "results"
+        if not isinstance(content, dict):
+            if not named:
+                continue
+            raise DataError(f"must be a JSON object, got {type(content).__name__}", path=file)
+        if not (named or isinstance(content.get("results"), dict)):
+            continue
+        stamp = match["stamp"] if match else ""
+        other = reports.setdefault(stamp, _Report(file, content))
+        if other.path != file and _model(other.content) != _model(content):
+            raise DataError(
+                f"must be the only report of its time stamp, got {other.path.name} as well, of "
+                "another model; put the runs into folders of their own",
+                path=file,
+            )
     return reports
 
 
-def _log(file: Path, reports: dict[str, dict[str, Any]], alone: bool) -> Log | None:
+def _folder_name(file: Path) -> str:
+    """The name of the folder a file is in, wherever the path to it begins."""
+    return file.absolute().parent.resolve().name or "model"
+
+
+def _log(file: Path, reports: dict[str, _Report], alone: bool) -> Log | None:
     """What a file is the log of; None for a file that is none."""
-    match = _SAMPLES.fullmatch(file.name)
+    name = bare_name(file)
+    match = _SAMPLES.fullmatch(name)
+    stamp = match["stamp"] if match else ""
+    own = reports[stamp].content if stamp in reports else {}
     if match:
-        # The name of the model stands in the newest report even where that of this run is gone.
-        report = reports.get(match["stamp"], {})
-        newest = reports[max(reports)] if reports else {}
-        return Log(
-            file,
-            _model(report) or _model(newest) or file.parent.name,
-            match["task"],
-            match["stamp"],
-            report,
-        )
-    report = reports.get("", {})
-    tasks = [name for name in _section(report, "results") if f"_{file.stem}".endswith(f"_{name}")]
+        # A run without a report is of the model its folder was made for, or of one nobody knows.
+        model = _model(own) if own else _model_of_folder(file, reports)
+        return _named_log(file, model, match["task"], stamp, own)
+    stem = Path(name).stem
+    tasks = [task for task in section(own, "results") if f"_{stem}".endswith(f"_{task}")]
     if tasks:
-        return Log(file, _model(report) or file.parent.name, max(tasks, key=len), "", report)
+        return _named_log(file, _model(own), max(tasks, key=len), "", own)
     if alone:
-        return Log(
-            file, _model(report) or file.parent.name, file.stem.removeprefix("samples_"), "", {}
-        )
+        return _named_log(file, _model(own), stem.removeprefix("samples_"), "", {})
+    return None
+
+
+def _named_log(file: Path, model: str | None, task: str, stamp: str, report: dict[str, Any]) -> Log:
+    return Log(file, model or _folder_name(file), task, stamp, report, _num_fewshot(report, task))
+
+
+def _model_of_folder(file: Path, reports: dict[str, _Report]) -> str | None:
+    """The model whose name, as the harness writes it in paths, is that of the folder."""
+    folder = _folder_name(file)
+    for report in reports.values():
+        name = _model(report.content)
+        if name and folder in (_NOT_IN_FOLDERS.sub("__", name), name):
+            return name
+    return None
+
+
+def _num_fewshot(report: dict[str, Any], task: str) -> int | None:
+    """How many worked examples a task was run with, None where the report does not say."""
+    config = section(section(report, "configs"), task)
+    for number in (section(report, "n-shot").get(task), config.get("num_fewshot")):
+        if isinstance(number, int) and not isinstance(number, bool):
+            return number
     return None
 
 
@@ -124,69 +250,35 @@ def _model(report: dict[str, Any]) -> str | None:
     name = report.get("model_name")
     if isinstance(name, str) and name:
         return name
-    arguments = _section(report, "config").get("model_args")
+    arguments = section(report, "config").get("model_args")
     if isinstance(arguments, dict):
-        found = [
-            arguments.get(key) for key in ("peft", "delta", "pretrained", "model", "path", "engine")
-        ]
-        return next((name for name in found if isinstance(name, str) and name), None)
+        names = [arguments.get(key) for key in _MODEL_KEYS]
+        return next((name for name in names if isinstance(name, str) and name), None)
     match = _MODEL_ARGS.search(arguments) if isinstance(arguments, str) else None
     return match[1] if match else None
 
 
-def _section(report: dict[str, Any], name: str) -> dict[str, Any]:
+def section(report: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of a report that is an object; empty where it is not there."""
     part = report.get(name)
     return part if isinstance(part, dict) else {}
 
 
 def reported(log: Log, metric: str, filter_name: str) -> tuple[int | None, float | None]:
-    """How many questions the harness says it asked, and the metric it says it found; None where it does not."""
-    asked = _section(_section(log.results, "n-samples"), log.task).get("effective")
-    value = _section(_section(log.results, "results"), log.task).get(f"{metric},{filter_name}")
+    """How many questions the harness says it asked, and its metric; None where it does not say."""
+    asked = section(section(log.results, "n-samples"), log.task).get("effective")
+    value = section(section(log.results, "results"), log.task).get(f"{metric},{filter_name}")
     count = asked if isinstance(asked, int) and not isinstance(asked, bool) else None
     return count, value if isinstance(value, float) else None
 
 
 def filters_in_order(log: Log, metric: str) -> list[str]:
     """The filters of a task in the order in which its rows were written, as the report names them."""
-    names = _section(_section(log.results, "results"), log.task)
+    names = section(section(log.results, "results"), log.task)
     return [name.removeprefix(f"{metric},") for name in names if name.startswith(f"{metric},")]
-
-
-def normaliser(log: Log, metric: str) -> Callable[[str], str]:
-    """What the metric does to an answer before it compares, as the report tells; so equal answers are equal strings.
-
-    Where there is no report: numbers lose thousands separators, currency signs and a full stop at
-    their end.
-    """
-    config = _section(_section(log.results, "configs"), log.task)
-    listed = config.get("metric_list")
-    entries = (
-        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    )
-    rule = next((entry for entry in entries if entry.get("metric") == metric), None)
-    if rule is None:
-        return lambda text: re.sub(r"[$,]|\.$", "", text) if _NUMBER.fullmatch(text) else text
-    regexes = rule.get("regexes_to_ignore")
-    patterns: list[re.Pattern[str]] = []
-    for regex in regexes if isinstance(regexes, list) else []:
-        try:
-            patterns.append(re.compile(regex))
-        except (re.error, TypeError, RecursionError, OverflowError):
-            continue
-
-    def normal(text: str) -> str:
-        for pattern in patterns:
-            text = pattern.sub("", text)
-        if rule.get("ignore_case") is True:
-            text = text.lower()
-        return text.translate(_NO_PUNCTUATION) if rule.get("ignore_punctuation") is True else text
-
-    return normal
 
 
 def delimiter(log: Log) -> str:
     """What stands before each choice in the prompt of a task."""
-    value = _section(_section(log.results, "configs"), log.task).get("target_delimiter", " ")
+    value = section(section(log.results, "configs"), log.task).get("target_delimiter", " ")
     return value if isinstance(value, str) else " "

@@ -1,7 +1,7 @@
 """NumPy archives without pickle and without surprises: every array's size is known and bounded before it is read."""
 
-import ast
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,11 +12,20 @@ from typing import IO
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._text import cannot_read
+from racer_jax.data.formats._source import opened
 
-# A few kilobytes can claim to unpack to terabytes.
+# A few kilobytes can claim to unpack to terabytes: an archive may unpack to 4 GiB, and to no more
+# than a multiple of its own size beyond what fits anywhere.
 MAX_BYTES = 1 << 32
+_MAX_GROWTH, _FREE_GROWTH = 100, 1 << 24
 _KINDS = "biufUS"
+_LAST_CHARACTER = 0x10FFFF
+# The header as NumPy writes it. It is a Python literal, but one to match, not to evaluate: a
+# literal can take hundreds of times its length in memory.
+_HEADER = re.compile(
+    r"\{'descr': '([<>|=]?[a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "
+    r"'shape': \(((?:\d{1,15}, ?)*(?:\d{1,15})?),?\),? ?\}"
+)
 
 
 class Archive:
@@ -27,15 +36,17 @@ class Archive:
       names: The arrays it holds.
     """
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, size: int) -> None:
         self.path, self._archive = path, archive
         self.names = tuple(name.removesuffix(".npy") for name in archive.namelist())
         if len(set(self.names)) < len(self.names):
             raise DataError("must hold each array once, got one twice", path=path)
-        self._left = MAX_BYTES
+        self._members = frozenset(archive.namelist())
+        self._known = frozenset(self.names)
+        self._left = min(MAX_BYTES, _FREE_GROWTH + _MAX_GROWTH * size)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.names
+        return name in self._known
 
     def array(self, name: str, kinds: str = _KINDS, ndim: int | None = None) -> np.ndarray:
         """An array of the archive.
@@ -55,13 +66,15 @@ class Archive:
             raise DataError(
                 f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name
             )
-        info = self._archive.getinfo(
-            f"{name}.npy" if f"{name}.npy" in self._archive.namelist() else name
-        )
+        member = f"{name}.npy" if f"{name}.npy" in self._members else name
+        info = self._archive.getinfo(member)
         self._left -= info.file_size
         if self._left < 0:
             raise DataError(
-                f"must unpack to at most {MAX_BYTES >> 30} GiB", path=self.path, field=name
+                f"must unpack to at most {_MAX_GROWTH} times the size of the file and "
+                f"{MAX_BYTES >> 30} GiB",
+                path=self.path,
+                field=name,
             )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(
@@ -84,6 +97,10 @@ class Archive:
                 raise DataError(
                     f"must have {ndim} dimensions, got shape {shape}", path=self.path, field=name
                 )
+            if not dtype.itemsize:  # of these any number fits into no byte at all
+                raise DataError(
+                    "must hold texts of at least one character", path=self.path, field=name
+                )
             size = math.prod(shape) * dtype.itemsize
             if size != (held := info.file_size - header):
                 raise DataError(
@@ -93,6 +110,8 @@ class Archive:
                 )
             data = file.read()
         array = np.frombuffer(data, dtype=dtype) if size else np.empty(math.prod(shape), dtype)
+        if dtype.kind == "U" and (array.view(f"{dtype.byteorder}u4") > _LAST_CHARACTER).any():
+            raise DataError("must hold characters of Unicode", path=self.path, field=name)
         return array.reshape(shape, order="F" if fortran else "C")
 
 
@@ -106,18 +125,15 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     if length > 1 << 16:
         raise ValueError("the header is too long")
     text = file.read(length).decode("latin1")
-    try:
-        fields = ast.literal_eval(text.strip())
-        shape, order, descr = fields["shape"], fields["fortran_order"], fields["descr"]
-        dtype = np.dtype(descr)
-    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
-        raise ValueError("the header is damaged") from None
-    whole = isinstance(shape, tuple) and all(
-        type(size) is int and 0 <= size < 1 << 48 for size in shape
-    )
-    if not (whole and isinstance(order, bool) and isinstance(descr, str)):
+    match = _HEADER.fullmatch(text.rstrip())
+    if match is None:
         raise ValueError("the header is damaged")
-    return shape, order, dtype, 8 + width + length
+    try:
+        dtype = np.dtype(match[1])
+    except (TypeError, ValueError):
+        raise ValueError("the header is damaged") from None
+    shape = tuple(int(size) for size in match[3].split(",") if size.strip())
+    return shape, match[2] == "True", dtype, 8 + width + length
 
 
 def _kind_names(kinds: str) -> str:
@@ -143,12 +159,13 @@ def open_npz(path: Path) -> Iterator[Archive]:
       The archive.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield Archive(path, archive)
+        with opened(path) as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            with zipfile.ZipFile(file) as archive:
+                yield Archive(path, archive, size)
     except DataError:
         raise
-    except OSError as error:
-        raise cannot_read(path, error) from None
     # zlib.error and EOFError come from a damaged member, NotImplementedError and RuntimeError from
     # exotic ones.
     except (
@@ -163,7 +180,7 @@ def open_npz(path: Path) -> Iterator[Archive]:
 
 
 def packed_strings(values: list[str | None]) -> dict[str, np.ndarray]:
-    """Strings and Nones as two arrays: their UTF-8 bytes in a row, and where each ends; -1 - end for None."""
+    """Strings and Nones as two arrays: their UTF-8 bytes, and where each ends; -1 - end for None."""
     encoded = [b"" if value is None else value.encode() for value in values]
     ends = (
         np.cumsum([len(value) for value in encoded], dtype=np.int64)

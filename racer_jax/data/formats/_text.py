@@ -3,95 +3,63 @@
 import codecs
 import csv
 import gc
+import io
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import IO
 
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._rows import CHUNK_ROWS, Chunk, Header, Rows
+from racer_jax.data.formats._source import cannot_read, opened, refuse_binary
+from racer_jax.data.remedies import Remedy
+
+__all__ = ["Chunk", "Codes", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_binary"]
 
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
 MAX_FIELD = 1 << 24
-# Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
-# fast again.
-CHUNK_ROWS = 1 << 12
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-def not_utf8(path: Path) -> DataError:
+def not_utf8(path: Path, file: IO[bytes]) -> DataError:
     """The error for a file that is not UTF-8, with the line of the first bad byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, offset = 1, 0
-    with path.open("rb") as file:
-        while True:
-            pending = len(decoder.getstate()[0])
-            block = file.read(1 << 20)
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                at = error.start - pending
-                line += block.count(b"\n", 0, max(at, 0))
-                hint = (
-                    "; it looks like UTF-16"
-                    if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
-                    else ""
-                )
-                bad = error.object[error.start]
-                return DataError(
-                    f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}",
-                    path=path,
-                    line=line,
-                )
-            line, offset = line + block.count(b"\n"), offset + len(block)
-            if not block:
-                return DataError("must be UTF-8", path=path)
-
-
-def refuse_binary(path: Path) -> None:
-    """Refuses pickles, which run code when read, and other files that hold no text; says how to turn them into CSV."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise cannot_read(path, error) from None
-    recipe = f'python -c "import pandas; pandas.{{}}({str(path)!r}).to_csv({str(path.with_suffix(".csv"))!r})"'
-    if path.suffix in (".pkl", ".pickle") or (
-        start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
-    ):
-        raise DataError(
-            "must not be a pickle, which can run any code when it is read; turn one that you "
-            "trust into CSV with " + recipe.format("read_pickle"),
-            path=path,
-        )
-    if start[:4] == b"PAR1":
-        raise DataError(
-            "must be text, got Parquet; turn it into CSV with " + recipe.format("read_parquet"),
-            path=path,
-        )
-    if start[:4] == b"PK\x03\x04":
-        raise DataError(
-            "must be text, got a zip archive; save a spreadsheet as CSV (UTF-8) first", path=path
-        )
-
-
-def cannot_read(path: Path, error: OSError) -> DataError:
-    """The error for a file that the system will not give."""
-    return DataError(f"cannot be read: {error.strerror or error}", path=path)
+    file.seek(0)
+    while True:
+        pending = len(decoder.getstate()[0])
+        block = file.read(1 << 20)
+        try:
+            decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            at = error.start - pending
+            line += block.count(b"\n", 0, max(at, 0))
+            hint = ""
+            if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                hint = "; it looks like UTF-16"
+            bad = error.object[error.start]
+            problem = f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}"
+            return DataError(problem, path=path, line=line)
+        line, offset = line + block.count(b"\n"), offset + len(block)
+        if not block:
+            return DataError("must be UTF-8", path=path)
 
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte-order mark; an error where there is none."""
-    refuse_binary(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise cannot_read(path, error) from None
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
+    with opened(path) as file:
+        refuse_binary(path, file.read(8))
+        file.seek(0)
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise not_utf8(path, file) from None
     if not text.strip():
         raise DataError("must not be empty", path=path)
     return text
@@ -116,79 +84,80 @@ class Codes:
         return list(self._index)
 
 
-class Chunk(NamedTuple):
-    """Some rows of a CSV file, by column.
-
-    Attributes:
-      first_row: Number of the first record, counted from 1 without the header.
-      columns: Column name -> its fields.
-    """
-
-    first_row: int
-    columns: dict[str, tuple[str, ...]]
-
-
-class CsvFile:
+class CsvFile(Rows):
     """A CSV file whose header has been read and checked.
 
     Attributes:
-      path: The file.
-      header: The names of the columns.
-      preamble: The text after `marker` on the first line, None where the file does not begin with
-        the marker.
+      delimiter: What separates its fields.
     """
 
-    def __init__(self, path: Path, file: TextIO, delimiter: str, marker: str | None) -> None:
-        self.path, self._file, self._delimiter = path, file, delimiter
-        self.preamble: str | None = None
-        start = file.tell()
-        first = file.readline()
+    def __init__(
+        self,
+        path: Path,
+        binary: IO[bytes],
+        text: io.TextIOWrapper,
+        delimiter: str | None,
+        marker: str | None,
+        header: Header,
+    ) -> None:
+        self._binary, self._file = binary, text
+        start = text.tell()
+        first = text.readline()
+        preamble = None
         if marker is not None and first.startswith(marker):
-            self.preamble = first[len(marker) :].strip()
+            preamble = first[len(marker) :].strip()
         else:
-            file.seek(start)
-        self._start = file.tell()
-        self.header = self._header()
+            text.seek(start)
+        self._start = text.tell()
+        exported = preamble is not None
+        if exported:
+            header = Header(columns=header.columns, index=False, exact=not header.columns)
+        self.delimiter = (
+            "," if exported and delimiter is None else delimiter or self._sniffed(header)
+        )
+        super().__init__(path, self._names(path), header, preamble)
+        if delimiter is None and self.delimiter != ",":
+            self.accept(f"fields are separated by {_DELIMITERS[self.delimiter]}")
 
-    def _header(self) -> tuple[str, ...]:
+    def _sniffed(self, header: Header) -> str:
+        """The delimiter that makes most sense of the first line; a comma where none does."""
+        line = next((line for line in self._file if line.strip("\r\n")), "")
+        self._file.seek(self._start)
+        names = {}
+        for delimiter in _DELIMITERS:
+            try:
+                fields = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+            except csv.Error:
+                continue
+            if len(fields) > 1:
+                names[delimiter] = header.count_known(fields)
+        if not names:
+            return ","
+        # Of equals the first: a comma, unless other fields are known by their names.
+        return max(names, key=lambda delimiter: names[delimiter])
+
+    def _names(self, path: Path) -> tuple[str, ...]:
         try:
-            self._reader = csv.reader(self._file, delimiter=self._delimiter, strict=True)
-            header = tuple(next((row for row in self._reader if row), ()))
+            self._reader = csv.reader(self._file, delimiter=self.delimiter, strict=True)
+            names = tuple(next((row for row in self._reader if row), ()))
         except csv.Error as error:
-            raise DataError(f"must be CSV: {error}", path=self.path, line=1) from None
-        if not header:
-            raise DataError("must not be empty", path=self.path)
-        if len(header) == 1:
-            for other, name in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
-                if other in header[0]:
+            raise DataError(f"must be CSV: {error}", path=path, line=1) from None
+        if not names:
+            raise DataError("must not be empty", path=path)
+        if len(names) == 1:
+            for other, name in _DELIMITERS.items():
+                if other in names[0]:
                     raise DataError(
-                        f"must be separated by {self._delimiter!r}, the header has {name}; pass "
-                        f"delimiter={other!r}",
-                        path=self.path,
+                        f"must be separated by {self.delimiter!r}, the header has {name}",
+                        path=path,
                         line=1,
+                        remedy=Remedy("pass {}", delimiter=other),
                     )
-        seen: set[str] = set()
-        for name in header:
-            if name in seen:
-                raise DataError(
-                    "must be named once in the header, got it twice", path=self.path, field=name
-                )
-            seen.add(name)
-        return header
+        return names
 
-    def require(self, *names: str) -> None:
-        """Refuses a header that lacks one of the names."""
-        for name in names:
-            if name not in self.header:
-                raise DataError(
-                    f"must be a column, the header has {list(self.header)}",
-                    path=self.path,
-                    field=name,
-                )
-
-    def chunks(self) -> Iterator[Chunk]:
-        """The records, many at a time; every record has as many fields as the header."""
-        first, width = 1, len(self.header)
+    def blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
+        """The records, many at a time: number of the first, and the columns."""
+        first, width = 1, self.width
         while True:
             rows: list[list[str]] = []
             try:
@@ -198,65 +167,106 @@ class CsvFile:
                 raise DataError(f"must be CSV: {error}", path=self.path, row=row) from None
             if not rows:
                 break
-            if set(map(len, rows)) != {width}:
-                rows = [row for row in rows if row]  # blank lines are no records
-                odd = next((i for i, row in enumerate(rows) if len(row) != width), None)
-                if odd is not None:
-                    raise self.error(
-                        f"must have {width} fields like the header, got {len(rows[odd])}",
-                        first + odd,
-                    )
+            if set(map(len, rows)) != {width} or not all(map(any, rows)):
+                rows = self._records(rows, first)
                 if not rows:
                     continue
-            yield Chunk(first, dict(zip(self.header, zip(*rows, strict=True), strict=True)))
+            yield first, list(zip(*rows, strict=True))
             first += len(rows)
-        if first == 1:
-            raise DataError("must hold at least one row below the header", path=self.path)
 
-    def error(self, problem: str, row: int, field: str | None = None) -> DataError:
-        """An error at a record, with the line it ends on."""
+    def _records(self, rows: list[list[str]], first: int) -> list[list[str]]:
+        """The rows without blank lines and blank rows, which are no records."""
+        if any(len(row) > 1 and not any(row) for row in rows):
+            self.accept("rows without any field are left out")
+        rows = [row for row in rows if _is_record(row)]
+        odd = next((i for i, row in enumerate(rows) if len(row) != self.width), None)
+        if odd is not None:
+            raise self.error(
+                f"must have {self.width} fields like the header, got {len(rows[odd])}", first + odd
+            )
+        return rows
+
+    def line_of(self, row: int) -> int | None:
+        """The line a record ends on."""
         self._file.seek(self._start)
-        reader = csv.reader(self._file, delimiter=self._delimiter, strict=True)
-        numbers = (reader.line_num for fields in reader if fields)
-        line = next(islice(numbers, row, None), None)
-        if line is not None and self.preamble is not None:
-            line += 1
-        return DataError(problem, path=self.path, row=row, line=line, field=field)
+        reader = csv.reader(self._file, delimiter=self.delimiter, strict=True)
+        try:
+            numbers = (reader.line_num for fields in reader if _is_record(fields))
+            line = next(islice(numbers, row, None), None)
+        except csv.Error:
+            return None
+        return line + 1 if line is not None and self.preamble is not None else line
 
     def check_end(self, safe: Iterable[str]) -> None:
-        """Refuses a file that ends in the middle of a line, where the cut could pass unnoticed.
+        """Says where a file ends in the middle of a line, so that a cut could pass unnoticed.
 
         A number or an answer that lost its last characters is still a number or an answer. Where
         the last column is one of `safe`, a cut field is either refused by its own rule or means the
-        same.
+        same. A file that this package wrote always ends with a line break: one that does not was
+        cut.
         """
-        if self.header[-1] in set(safe):
+        position = self._binary.tell()
+        end = self._binary.seek(0, os.SEEK_END)
+        self._binary.seek(max(0, end - 2))
+        tail = self._binary.read()
+        self._binary.seek(position)
+        if tail[-1:] in (b"\n", b"\r", b""):
             return
-        with self.path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 1))
-            if file.read() not in (b"\n", b"\r"):
+        if self.last_column in set(safe):
+            if tail.lower() == self.delimiter.encode() + b"n":
                 raise DataError(
-                    "must end with a line break: without one the last field may have been cut short; "
-                    "add one if the file is whole",
+                    "must end with a line break: 'n' can be 'NA' cut short; add one if the file is "
+                    "whole",
                     path=self.path,
-                    field=self.header[-1],
+                    field=self.last_column,
                 )
+            return
+        if self.preamble is not None:
+            raise DataError(
+                "must end with a line break, as it was written: its end is cut off",
+                path=self.path,
+                field=self.last_column,
+            )
+        self.accept(
+            f"the file does not end with a line break: if it was cut off, the last field of its "
+            f"last row, {self.last_column!r}, may have lost characters"
+        )
+
+
+def _is_record(fields: list[str]) -> bool:
+    """Whether a row says anything: neither a blank line nor a row of empty fields."""
+    return any(fields) or len(fields) == 1
 
 
 @contextmanager
-def open_csv(path: Path, delimiter: str = ",", marker: str | None = None) -> Iterator[CsvFile]:
+def open_csv(
+    path: Path,
+    delimiter: str | None = None,
+    marker: str | None = None,
+    *,
+    known: Iterable[str] = (),
+    columns: Mapping[str, str] | None = None,
+    index: bool = True,
+) -> Iterator[CsvFile]:
     """Opens a CSV file; whatever is wrong with it as text becomes a `DataError`.
 
     Args:
-      path: The file.
-      delimiter: One character.
+      path: The file, plain or compressed.
+      delimiter: One character; a comma, a semicolon or a tab, told from the header, when None.
       marker: What the first line begins with where it is not the header but belongs to the format.
+      known: Columns of the format, read whatever their case and the spaces around them.
+      columns: Columns of the format that have another name in the file.
+      index: Whether a first column without a name is the index of a data frame, and left out.
 
     Yields:
       The file, its header read.
     """
-    refuse_binary(path)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\x00'):
+        raise DataError(
+            f"must be separated by one character, got {delimiter!r}",
+            path=path,
+            remedy=Remedy("pass {}", delimiter=";"),
+        )
     # Strings by the million make no cycles, but the collector looks for some at every turn, and jax
     # hangs a callback on it: half of the time of reading.
     collecting = gc.isenabled()
@@ -264,82 +274,18 @@ def open_csv(path: Path, delimiter: str = ",", marker: str | None = None) -> Ite
     # The limit is the module's, for all readers of the process: put back when done.
     limit = csv.field_size_limit(MAX_FIELD)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield CsvFile(path, file, delimiter, marker)
-    except OSError as error:
-        raise cannot_read(path, error) from None
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
+        with opened(path) as binary:
+            refuse_binary(path, binary.read(8))
+            binary.seek(0)
+            text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+            try:
+                yield CsvFile(path, binary, text, delimiter, marker, Header(known, columns, index))
+            except UnicodeDecodeError:
+                raise not_utf8(path, binary) from None
+            finally:
+                # Closing is for whoever opened it.
+                text.detach()
     finally:
         csv.field_size_limit(limit)
         if collecting:
             gc.enable()
-
-
-def column_of_floats(
-    file: CsvFile,
-    chunk: Chunk,
-    name: str,
-    low: float = -np.inf,
-    high: float = np.inf,
-) -> np.ndarray:
-    """A column of decimal numbers, float64; an empty field is NaN ("not known"), anything else is refused."""
-    column = chunk.columns[name]
-    try:
-        values = np.array([float(text) if text else np.nan for text in column])
-    except ValueError:
-        i = next(i for i, text in enumerate(column) if text and not is_number(text))
-        raise file.error(_numeric(low, high, column[i]), chunk.first_row + i, name) from None
-    joined = "".join(column)
-    # float() also reads 1_000 and the digits of other scripts
-    if not joined.isascii() or "_" in joined:
-        i = next(i for i, text in enumerate(column) if not text.isascii() or "_" in text)
-        raise file.error(_numeric(low, high, column[i]), chunk.first_row + i, name)
-    empty = np.fromiter(map(len, column), np.int64, len(column)) == 0
-    bad = ~(np.isfinite(values) & (values >= low) & (values <= high)) & ~empty
-    for zero in np.flatnonzero(values == 0):  # 1e-400 is not zero
-        bad[zero] |= any(digit in column[zero].lower().partition("e")[0] for digit in "123456789")
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise file.error(_numeric(low, high, column[first]), chunk.first_row + first, name)
-    return values
-
-
-def _numeric(low: float, high: float, text: str) -> str:
-    bounds = (
-        f" in [{low:g}, {high:g}]"
-        if np.isfinite(high)
-        else (f" of at least {low:g}" if np.isfinite(low) else "")
-    )
-    return f"must be a number{bounds}, or empty where not known, got {text[:60]!r}"
-
-
-def ignored_columns(names: Iterable[str]) -> list[str]:
-    """A note on the columns that were not read; none where there are none."""
-    listed = ", ".join(map(repr, names))
-    return [f"ignored columns {listed}"] if listed else []
-
-
-def is_number(text: str) -> bool:
-    """Whether `float` reads the text."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-_LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0, "": -1}
-
-
-def column_of_labels(file: CsvFile, chunk: Chunk, name: str) -> np.ndarray:
-    """A column of 0/1 or True/False, int8; an empty field is -1 ("nobody evaluated this pair")."""
-    column = chunk.columns[name]
-    known = {text: _LABELS.get(text.lower()) for text in set(column)}
-    if any(value is None for value in known.values()):
-        i = next(i for i, text in enumerate(column) if known[text] is None)
-        problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
-        if is_number(column[i]):
-            problem += "; for graded scores pass label_rule, such as 'score > 0.5'"
-        raise file.error(problem, chunk.first_row + i, name)
-    return np.array([known[text] for text in column], dtype=np.int8)

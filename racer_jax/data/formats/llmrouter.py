@@ -16,23 +16,26 @@ import numpy as np
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import (
+    GRADED,
     Missing,
+    Rules,
     built,
     check_missing,
+    check_rule,
     grid,
+    labels_by_rule,
     object_matrix,
     repeated,
     settle_missing,
 )
-from racer_jax.data.formats._json import check_text, json_lines, shown
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._json import check_text, json_lines, shown, too_deep
 from racer_jax.data.table import RoutingTable
 
 
 def read_llmrouter(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     answer: Callable[[str], str | None] = text,
     missing: Missing = "error",
@@ -44,8 +47,8 @@ def read_llmrouter(
 
     Args:
       path: The file.
-      label_rule: When given, makes the labels from graded performances; when None these must be 0
-        or 1.
+      label_rule: When given, makes the labels from graded performances, for all rows or by
+        `task_name`; when None these must be 0 or 1.
       key: A typed PRNG key, for the rule `one attempt` alone.
       answer: Finds the answer in a response (see `racer_jax.data.answers`); by default the whole
         text.
@@ -62,7 +65,7 @@ def read_llmrouter(
     """
     check_missing(missing)
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    check_rule(label_rule)
     queries: dict[tuple[str, ...], int] = {}
     models: dict[str, int] = {}
     rows: list[tuple[int, int, float, float]] = []
@@ -76,13 +79,13 @@ def read_llmrouter(
         identity = (
             record["task_name"],
             record["query"],
-            shown_whole(record.get("ground_truth")),
-            shown_whole(record.get("embedding_id")),
+            _as_key(record.get("ground_truth"), where),
+            _as_key(record.get("embedding_id"), where),
         )
         performance = _number(record.get("performance"), "performance", where)
-        if rule is None and performance not in (0, 1):
-            problem = f"must be 0 or 1, got {performance:g}; for graded scores pass label_rule, such as 'score > 0.5'"
-            raise DataError(problem, field="performance", **where)
+        if label_rule is None and performance not in (0, 1):
+            problem = f"must be 0 or 1, got {performance:g}"
+            raise DataError(problem, field="performance", remedy=GRADED, **where)
         tokens = math.nan
         if record.get("token_num") is not None:
             tokens, has_tokens = _number(record["token_num"], "token_num", where), True
@@ -113,29 +116,30 @@ def read_llmrouter(
         raise DataError(problem, path=path, row=row, line=line or None, field="query")
     place = grid(query, model, (len(queries), len(names)), path)
     scores = place.fill(results[:, 2], np.nan)
-    absent = np.isnan(scores)
-    correct = (
-        scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
-    )
+    groups = [identity[0] for identity in queries]
+    labels = labels_by_rule(path, scores, groups, label_rule, key)
     table = built(
         path,
         ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],
         texts=[identity[1] for identity in queries],
         models=names,
-        correct=correct,
-        group=[identity[0] for identity in queries],
-        graded=None if rule is None else scores,
+        correct=labels.correct,
+        group=groups,
+        graded=None if label_rule is None else scores,
         answers=object_matrix(place, answers) if has_answers else None,
         tokens=place.fill(results[:, 3], np.nan) if has_tokens else None,
-        label_rule=GIVEN if rule is None else rule.name,
-        missing=absent,
+        label_rule=labels.rule,
+        missing=labels.missing,
     )
     return settle_missing(table, missing, path)
 
 
-def shown_whole(value: Any) -> str:
+def _as_key(value: Any, where: dict[str, Any]) -> str:
     """A JSON value as a key: equal values give equal texts."""
-    return f"{type(value).__name__}:{value}"
+    try:
+        return f"{type(value).__name__}:{value}"
+    except RecursionError:
+        raise too_deep(**where) from None
 
 
 def _number(value: Any, field: str, where: dict[str, Any]) -> float:

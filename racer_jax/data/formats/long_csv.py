@@ -9,6 +9,7 @@ with a label rule; and, as far as they are known, `group`, `score`, `answer`, `c
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +21,54 @@ from racer_jax.data.files import written_whole
 from racer_jax.data.formats._cells import (
     Grid,
     Missing,
+    Rules,
     built,
     check_missing,
+    check_rule,
     grid,
+    labels_by_rule,
     object_matrix,
     repeated,
     settle_missing,
 )
-from racer_jax.data.formats._json import parse
-from racer_jax.data.formats._text import (
-    Codes,
-    CsvFile,
-    column_of_floats,
-    column_of_labels,
-    ignored_columns,
-    open_csv,
-)
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._json import Repeated, parse
+from racer_jax.data.formats._rows import Rows, column_of_floats, column_of_labels
+from racer_jax.data.formats._tables import open_rows
+from racer_jax.data.formats._text import Codes
+from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
 # The first line of a file that this package wrote: what a table holds beside its rows, as JSON.
 MARK = "#racer_jax_table "
 _CONFIDENCE = "confidence_"
+COLUMNS = ("query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens")
 _NUMBERS = {"score": (-np.inf, np.inf), "cost": (0.0, np.inf), "tokens": (0.0, np.inf)}
 
 
 def read_long_csv(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     missing: Missing | None = None,
-    delimiter: str = ",",
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> RoutingTable:
-    """Reads a long CSV.
+    """Reads a long CSV, or JSON lines of the same rows.
 
     Args:
       path: The file, UTF-8, with a header.
       label_rule: Makes the labels from the column `score`: `score > X`, `score >= X` or
-        `one attempt`. When None they are the column `correct`.
+        `one attempt`, for all rows or by group. When None they are the column `correct`.
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with pairs that have no row, or an empty label: refuse them (`error`),
         leave out their queries with a note (`drop`) or keep them marked (`keep`). When None they
         are refused, but empty labels are kept in a file that this package exported.
-      delimiter: What separates the fields.
+      delimiter: What separates the fields; a comma, semicolon or tab, told from the header, when
+        None.
+      columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
 
     Returns:
       The table; queries and models in order of first appearance.
@@ -74,47 +78,84 @@ def read_long_csv(
       ValueError: If an option is not one of those above.
     """
     check_missing(missing or "error")
+    check_rule(label_rule)
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
-    with open_csv(path, delimiter, MARK) as file:
-        about = _about(file)
-        if rule is None and "correct" not in file.header and "score" in file.header:
-            raise DataError(
-                "must be a column, or pass label_rule to make labels from the scores, such as "
-                "'score > 0.5'",
-                path=path,
-                field="correct",
-            )
-        file.require("model", "correct" if rule is None else "score")
-        if "query_id" not in file.header and "query" not in file.header:
-            raise DataError("must be a column, or 'query' must", path=path, field="query_id")
-        file.check_end(safe=["correct"])
-        results = _results(file, use_labels=rule is None)
-        if about is not None and about["rows"] != len(results.query):
-            problem = f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
-            raise DataError(problem, path=path)
-        place, fields = _matrices(file, results)
-        if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
-            raise DataError(
-                "must hold a row for every query and model, as it was exported", path=path
-            )
-    if rule is None:
-        labels = place.fill(results.columns["correct"], -1)
-        fields |= {"correct": labels == 1, "missing": labels == -1, "label_rule": GIVEN}
+    with open_rows(path, delimiter, MARK, known=COLUMNS, columns=columns) as rows:
+        return table_of_long_rows(rows, label_rule=label_rule, key=key, missing=missing)
+
+
+def table_of_long_rows(
+    file: Rows,
+    *,
+    label_rule: Rules | None = None,
+    key: jax.Array | None = None,
+    missing: Missing | None = None,
+) -> RoutingTable:
+    """The table of rows for each (query, model), from wherever they come.
+
+    Args:
+      file: The rows.
+      label_rule: See `read_long_csv`.
+      key: See `read_long_csv`.
+      missing: See `read_long_csv`.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: See `read_long_csv`.
+    """
+    path = file.path
+    about = _about(file)
+    if label_rule is None and "correct" not in file.columns and "score" in file.columns:
+        raise DataError(
+            "must be a column",
+            path=path,
+            field="correct",
+            remedy=Remedy("to make labels from the scores pass {}", label_rule="score > 0.5"),
+        )
+    file.require("model", "correct" if label_rule is None else "score")
+    check_identity(file)
+    file.check_end(safe=["correct"])
+    results = _results(file, use_labels=label_rule is None)
+    if about is not None and about["rows"] != len(results.query):
+        problem = (
+            f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
+        )
+        raise DataError(problem, path=path)
+    place, fields = _matrices(file, results)
+    if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
+        raise DataError("must hold a row for every query and model, as it was exported", path=path)
+    if label_rule is None:
+        marks = place.fill(results.columns["correct"], -1)
+        fields |= {"correct": marks == 1, "missing": marks == -1, "label_rule": GIVEN}
     else:
-        known = np.isfinite(fields["graded"])
-        drawn = rule.apply(np.where(known, fields["graded"], 0.0), key)
-        fields |= {"correct": drawn & known, "missing": ~known, "label_rule": rule.name}
+        labels = labels_by_rule(path, fields["graded"], fields["group"], label_rule, key)
+        fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
     fields["notes"] = results.notes
-    if about is not None:
-        fields |= {
-            "notes": [*about["notes"], *results.notes],
-            "price": _prices(about["price"], path),
-        }
-        fields["label_rule"] = about["label_rule"] if rule is None else rule.name
-    return settle_missing(
-        built(path, **fields), missing or ("error" if about is None else "keep"), path
-    )
+    if about is None:
+        return settle_missing(built(path, **fields), missing or "error", path)
+    fields["price"] = _prices(about["price"], path)
+    if label_rule is None:
+        fields["label_rule"] = about["label_rule"]
+    # The notes of an exported table stand in its first line, all of them.
+    table = replace(built(path, **fields), notes=())
+    try:
+        table = replace(table, notes=[*about["notes"], *results.notes])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"must hold a valid table: {error}", path=path) from None
+    return settle_missing(table, missing or "keep", path)
+
+
+def check_identity(file: Rows) -> None:
+    """Refuses rows that name no query."""
+    if "query_id" not in file.columns and "query" not in file.columns:
+        raise DataError(
+            "must be a column, or 'query' must",
+            path=file.path,
+            field="query_id",
+            remedy=file.other_name("query"),
+        )
 
 
 def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
@@ -127,11 +168,13 @@ def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
         raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
 
-def _about(file: CsvFile) -> dict[str, Any] | None:
+def _about(file: Rows) -> dict[str, Any] | None:
     """What the first line of an exported table says, checked."""
     if file.preamble is None:
         return None
     about = parse(file.preamble, file.path, line=1)
+    if isinstance(about, Repeated):
+        raise DataError("must be named once, got it twice", path=file.path, line=1, field=about.key)
     if not isinstance(about, dict) or about.get("version") != VERSION:
         found = about.get("version") if isinstance(about, dict) else about
         raise DataError(
@@ -141,7 +184,8 @@ def _about(file: CsvFile) -> dict[str, Any] | None:
         )
     kinds = {"rows": int, "notes": list, "label_rule": str | dict, "price": list | None}
     for name, kind in kinds.items():
-        if not isinstance(about.get(name), kind):
+        # A missing "price" is not a price of None: `null` is written where there is none.
+        if name not in about or not isinstance(about[name], kind):
             raise DataError(
                 "must stand in the first line of an exported table",
                 path=file.path,
@@ -164,26 +208,15 @@ class _Results:
         self.query, self.columns, self.codes, self.notes = query, columns, codes, notes
 
 
-def _results(file: CsvFile, use_labels: bool) -> _Results:
+def _results(file: Rows, use_labels: bool) -> _Results:
     schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
-    known = {
-        "query_id",
-        "query",
-        "model",
-        "correct",
-        "score",
-        "group",
-        "answer",
-        "cost",
-        "tokens",
-        *schemes,
-    }
-    notes = ignored_columns(name for name in file.header if name not in known)
-    identity = "query_id" if "query_id" in file.header else "query"
+    read = {*COLUMNS, *schemes}
+    ignored = [name for name in file.header if name not in read]
+    identity = "query_id" if "query_id" in file.columns else "query"
     coded = [
         identity,
         "model",
-        *(name for name in ("query", "group") if name in file.header and name != identity),
+        *(name for name in ("query", "group") if name in file.columns and name != identity),
     ]
     codes = {name: Codes() for name in coded}
     parts: dict[str, list[Any]] = {}
@@ -191,25 +224,27 @@ def _results(file: CsvFile, use_labels: bool) -> _Results:
         for name in coded:
             parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
         for name in _NUMBERS:
-            if name in file.header:
+            if name in file.columns:
                 parts.setdefault(name, []).append(
                     column_of_floats(file, chunk, name, *_NUMBERS[name])
                 )
         for name in schemes:
             parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
         if use_labels:
-            parts.setdefault("correct", []).append(column_of_labels(file, chunk, "correct"))
-        if "answer" in file.header:
+            parts.setdefault("correct", []).append(
+                column_of_labels(file, chunk, "correct", "score")
+            )
+        if "answer" in file.columns:
             parts.setdefault("answer", []).extend(text or None for text in chunk.columns["answer"])
     columns: dict[str, Any] = {
         name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()
     }
     _check_names(file, identity, codes, columns)
-    return _Results(columns[identity], columns, codes, notes)
+    return _Results(columns[identity], columns, codes, file.notes(ignored))
 
 
 def _check_names(
-    file: CsvFile, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]
+    file: Rows, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]
 ) -> None:
     """Refuses empty names, a pair named twice, and a query whose text or group changes from row to row."""
     for name in (identity, "model", "group"):
@@ -245,7 +280,7 @@ def _check_names(
             )
 
 
-def _matrices(file: CsvFile, results: _Results) -> tuple[Grid, dict[str, Any]]:
+def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
     """The places of the rows in the table, and all fields of the table but the labels."""
     columns, codes = results.columns, results.codes
     ids = next(iter(codes.values())).values

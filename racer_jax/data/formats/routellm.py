@@ -6,6 +6,7 @@ are read as answers only through a function that finds the answer in it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import numpy as np
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
-from racer_jax.data.formats._text import column_of_labels, open_csv
+from racer_jax.data.formats._folders import bare_name, files_of, unread
+from racer_jax.data.formats._rows import column_of_labels
+from racer_jax.data.formats._text import open_csv
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _RESPONSE = "_response"
@@ -49,12 +53,15 @@ def read_routellm(
     if not path.is_dir():
         return settle_missing(_read_file(path, group, answer), missing, path)
     if group is not None:
-        raise ValueError(f"group names the benchmark of a single file, got {group!r} with a folder")
-    files = sorted(path.glob("*.csv"))
-    if not files:
-        raise DataError("must hold .csv files, got none", path=path)
+        raise DataError(
+            f"must be a single file to name its benchmark {group!r}, got a folder",
+            path=path,
+            remedy=Remedy("leave out {}", group=...),
+        )
+    files = files_of(path, ".csv")
     try:
         table = concat([_read_file(file, None, answer) for file in files])
+        table = replace(table, notes=[*table.notes, *unread(path, files)])
     except DataError:
         raise
     except ValueError as error:
@@ -65,13 +72,10 @@ def read_routellm(
 def _read_file(
     path: Path, group: str | None, answer: Callable[[str], str | None] | None
 ) -> RoutingTable:
-    with open_csv(path) as file:
+    with open_csv(path, known=["prompt"]) as file:
         file.require("prompt")
-        stem = {
-            name
-            for name in file.header
-            if name.endswith(_RESPONSE) and name.removesuffix(_RESPONSE) in file.header
-        }
+        responses_of = {name for name in file.header if name.endswith(_RESPONSE)}
+        stem = {name for name in responses_of if name.removesuffix(_RESPONSE) in file.columns}
         models = [name for name in file.header if name != "prompt" and name not in stem]
         if len(models) < 2:
             raise DataError(f"must hold columns of at least two models, got {models}", path=path)
@@ -90,15 +94,18 @@ def _read_file(
                 answers.extend(
                     [answer(text) or None for text in row] for row in zip(*responses, strict=True)
                 )
+        notes = file.notes()
     values = np.concatenate(labels)
-    name = group or path.stem.removesuffix("_responses")
+    stem_name = Path(bare_name(path)).stem
+    name = group or stem_name.removesuffix("_responses")
     return built(
         path,
-        ids=[f"{path.stem}/{row}" for row in range(1, len(prompts) + 1)],
+        ids=[f"{stem_name}/{row}" for row in range(1, len(prompts) + 1)],
         texts=prompts,
         models=models,
         correct=values == 1,
         group=[name] * len(prompts),
         answers=np.array(answers, dtype=object) if stem and answer is not None else None,
         missing=values == -1,
+        notes=notes,
     )

@@ -6,7 +6,6 @@ github.com/shuhao02/RouterDC are such. As in life, some questions stand twice, w
 scores: the rows are joined, across files too.
 """
 
-import ast
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -18,23 +17,32 @@ import numpy as np
 
 from racer_jax.data.answers import letter, text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
-from racer_jax.data.formats._text import (
-    CsvFile,
-    column_of_floats,
-    column_of_labels,
-    ignored_columns,
-    open_csv,
+from racer_jax.data.formats._cells import (
+    Missing,
+    Rules,
+    built,
+    check_missing,
+    check_rule,
+    labels_by_rule,
+    settle_missing,
 )
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._folders import files_of, unread
+from racer_jax.data.formats._rows import column_of_floats, column_of_labels, ignored_columns
+from racer_jax.data.formats._text import CsvFile, open_csv
 from racer_jax.data.table import RoutingTable
 
 _RESPONSE, _COST = "|model_response", "|total_cost"
 _PLAIN = ("", "sample_id", "prompt", "eval_name", "oracle_model_to_route_to")
 # Benchmarks whose answers are letters; those of others are kept as they are.
 MULTIPLE_CHOICE = ("arc-challenge*", "mmlu*", "hellaswag*", "winogrande*")
-# A worked example: its answer on one line, then an empty line.
-_SHOT = re.compile(r"Answer:[ \t]*\n?[^\n]*\n\n")
+_ANSWER = "Answer:"
+# The fields of a Python list of texts as `str` writes it. Each alternative begins with another
+# character, so that the expression never goes back.
+_ITEM = re.compile(
+    r"""\s*+(?:'((?:[^'\\]++|\\.)*+)'|"((?:[^"\\]++|\\.)*+)")\s*+(,|\Z)""", re.DOTALL
+)
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_CHARACTERS = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
 
 
 class _Row(NamedTuple):
@@ -54,9 +62,9 @@ class _Row(NamedTuple):
 def read_routerbench(
     path: str | Path,
     *,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
-    last_question: bool = True,
+    whole_prompt: bool = False,
     multiple_choice: Sequence[str] = MULTIPLE_CHOICE,
     missing: Missing = "error",
 ) -> RoutingTable:
@@ -68,11 +76,11 @@ def read_routerbench(
 
     Args:
       path: The file, or a folder of files with the same models.
-      label_rule: When given, makes the labels from graded scores; when None the scores must be 0 or
-        1.
+      label_rule: When given, makes the labels from graded scores, for all rows or by `eval_name`;
+        when None the scores must be 0 or 1.
       key: A typed PRNG key, for the rule `one attempt` alone.
-      last_question: Whether the text of a query is the last question of its prompt, without the
-        worked examples that all prompts share.
+      whole_prompt: Whether the text of a query is its whole prompt; when False it is the last
+        question, without the worked examples that all prompts share.
       multiple_choice: Patterns of the `eval_name` whose answers are letters; a response that is not
         a lone letter A to E is then a refusal, and no answer. Other responses are kept without the
         white space around them.
@@ -88,26 +96,24 @@ def read_routerbench(
     """
     check_missing(missing)
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    if not files:
-        raise DataError("must hold .csv files, got none", path=path)
+    check_rule(label_rule)
+    files = files_of(path, ".csv")
     models: list[str] = []
     rows: dict[str, list[_Row]] = {}
     ignored: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for file_path in files:
-        with open_csv(file_path) as file:
+        with open_csv(file_path, known=_PLAIN[1:], index=False) as file:
             models = _models(file, models)
             read = {*_PLAIN, *(model + part for model in models for part in ("", _RESPONSE, _COST))}
             ignored |= dict.fromkeys(name for name in file.header if name not in read)
-            for row in _rows(file, models, rule is None, last_question, multiple_choice):
+            for row in _rows(file, models, label_rule is None, whole_prompt, multiple_choice):
                 rows.setdefault(row.name, []).append(row)
+            notes |= dict.fromkeys(file.notes())
     joined = [_joined(several, models) for several in rows.values()]
     scores = np.stack([row.scores for row in joined])
-    absent = np.isnan(scores)
-    correct = (
-        scores == 1 if rule is None else rule.apply(np.where(absent, 0.0, scores), key) & ~absent
-    )
+    groups = [row.group for row in joined]
+    labels = labels_by_rule(path, scores, groups, label_rule, key)
     answers = np.empty(scores.shape, dtype=object)
     for i, row in enumerate(joined):
         answers[i] = row.answers
@@ -117,14 +123,19 @@ def read_routerbench(
         ids=list(rows),
         texts=[row.question for row in joined],
         models=models,
-        correct=correct,
-        group=[row.group for row in joined],
-        graded=None if rule is None else scores,
+        correct=labels.correct,
+        group=groups,
+        graded=None if label_rule is None else scores,
         answers=answers,
         cost=None if np.isnan(costs).all() else costs,
-        label_rule=GIVEN if rule is None else rule.name,
-        missing=absent,
-        notes=[*_notes(rows, correct, answers), *ignored_columns(ignored)],
+        label_rule=labels.rule,
+        missing=labels.missing,
+        notes=[
+            *_notes(rows, labels.correct, answers),
+            *notes,
+            *ignored_columns(ignored),
+            *unread(path, files),
+        ],
     )
     return settle_missing(table, missing, path)
 
@@ -139,7 +150,8 @@ def _models(file: CsvFile, expected: list[str]) -> list[str]:
             f"must hold columns <model>{_RESPONSE} or <model>{_COST}, got none", path=file.path
         )
     file.require(*named)
-    models = expected or [name for name in file.header if name in named]
+    among = set(named)
+    models = expected or [name for name in file.header if name in among]
     if odd := sorted(set(models) ^ set(named)):
         verb = "lacks" if odd[0] in models else "adds"
         raise DataError(
@@ -154,7 +166,7 @@ def _rows(
     file: CsvFile,
     models: list[str],
     labels: bool,
-    last_question: bool,
+    whole_prompt: bool,
     multiple_choice: Sequence[str],
 ) -> list[_Row]:
     file.check_end(safe=["oracle_model_to_route_to", ""])  # columns that are not read
@@ -182,7 +194,7 @@ def _rows(
                 _answer(columns[m + _RESPONSE][i], lettered) if m + _RESPONSE in columns else None
                 for m in models
             ]
-            question, copies = _question(file, number, columns["prompt"][i], last_question)
+            question, copies = _question(file, number, columns["prompt"][i], whole_prompt)
             name = columns["sample_id"][i]
             rows.append(
                 _Row(file.path, number, name, group, question, copies, scores[i], costs[i], answers)
@@ -190,7 +202,7 @@ def _rows(
     return rows
 
 
-def _question(file: CsvFile, row: int, prompt: str, last_question: bool) -> tuple[str, int]:
+def _question(file: CsvFile, row: int, prompt: str, whole_prompt: bool) -> tuple[str, int]:
     """The question of a prompt, and how many times the prompt was sent."""
     texts, copies = [prompt], 1
     if prompt.startswith("["):
@@ -202,20 +214,77 @@ def _question(file: CsvFile, row: int, prompt: str, last_question: bool) -> tupl
         texts = list(dict.fromkeys(items))
         copies = len(items) // len(texts)
     question = "\n\n".join(texts)
-    if last_question:
-        question = _SHOT.split(question)[-1]
+    if not whole_prompt:
+        question = last_question(question)
     return question, copies
+
+
+def last_question(prompt: str) -> str:
+    r"""A prompt without its worked examples: what follows the last answer and its empty line.
+
+    An answer stands on the line of `Answer:` or on the next. The lines are read once: an expression
+    that says the same takes the square of a line's length.
+
+    Args:
+      prompt: The prompt.
+
+    Returns:
+      The last question; the prompt itself where it has no worked example.
+
+    >>> last_question("1 + 1?\nAnswer: 2\n\n2 + 2?\nAnswer:")
+    '2 + 2?\nAnswer:'
+    """
+    lines = prompt.split("\n")
+    start = i = 0
+    while i < len(lines):
+        end = _end_of_example(lines, i)
+        if end is not None:
+            start = end
+        i = i + 1 if end is None else end
+    return "\n".join(lines[start:])
+
+
+def _end_of_example(lines: list[str], i: int) -> int | None:
+    """The line after a worked example that is answered at line `i`; None where none is."""
+
+    def blank(at: int) -> bool:
+        return at + 1 < len(lines) and not lines[at]
+
+    marks = lines[i].count(_ANSWER)
+    if not marks:
+        return None
+    on_next_line = not lines[i].rpartition(_ANSWER)[2].strip(" \t") and blank(i + 2)
+    # The first mark of a line can only be answered on the line, where another mark follows it.
+    if on_next_line and (marks == 1 or not blank(i + 1)):
+        return i + 3
+    return i + 2 if blank(i + 1) else None
 
 
 def _listed(value: str) -> list[str] | None:
     """A Python list of strings, as `str` writes it; None where the text is something else."""
-    try:
-        items = ast.literal_eval(value)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    body = value.strip()
+    if not (body.startswith("[") and body.endswith("]")):
         return None
-    return (
-        items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
-    )
+    body = body[1:-1]
+    items: list[str] = []
+    position = 0
+    while position < len(body):
+        match = _ITEM.match(body, position)
+        if match is None:
+            return None if body[position:].strip() else items
+        item = match[1] if match[2] is None else match[2]
+        try:
+            items.append(_ESCAPE.sub(_character, item))
+        except (KeyError, ValueError, OverflowError):
+            return None
+        position = match.end()
+    return items
+
+
+def _character(match: re.Match[str]) -> str:
+    """The character of an escape, as `repr` writes them."""
+    code = match[1] or match[2] or match[3]
+    return chr(int(code, 16)) if code else _CHARACTERS[match[4]]
 
 
 def _answer(response: str, lettered: bool) -> str | None:

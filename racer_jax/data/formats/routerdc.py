@@ -15,10 +15,12 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import built
-from racer_jax.data.formats._json import check_object, check_text, parse, records, shown
+from racer_jax.data.formats._cells import Rules, built, check_rule, check_scale
+from racer_jax.data.formats._folders import bare_name, unread
+from racer_jax.data.formats._json import check_object, check_text, json_list, shown
 from racer_jax.data.formats._text import read_text
-from racer_jax.data.labels import LabelRule
+from racer_jax.data.labels import LabelRule, for_name
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 Part = Literal["train", "test"]
@@ -30,7 +32,7 @@ DEFAULT_RULES: Mapping[str, str] = {
     "cmmlu": "score > 0",
     "arc_challenge": "score > 0",
 }
-_NAME = re.compile(r"(?P<group>.+)[-_](?P<part>train|test)")
+_NAME = re.compile(r"(?:(?P<group>.+)[-_])?(?P<part>train|test)")
 
 
 class TrainTest(NamedTuple):
@@ -49,7 +51,7 @@ def read_routerdc(
     path: str | Path,
     *,
     part: Part = "test",
-    label_rule: str | Mapping[str, str] | None = None,
+    label_rule: Rules | None = None,
     group: str | None = None,
     key: jax.Array | None = None,
 ) -> RoutingTable:
@@ -72,30 +74,60 @@ def read_routerdc(
       ValueError: If a benchmark has no default rule and none is given.
     """
     path = Path(path)
-    if not path.is_dir():
-        return _read_files([path], label_rule, group, key)
+    check_rule(label_rule)
     if part not in ("train", "test"):
-        raise ValueError(f"part must be 'train' or 'test', got {part!r}")
+        raise DataError(
+            f"part must be 'train' or 'test', got {part!r}",
+            path=path,
+            remedy=Remedy("pass {}", part="test"),
+        )
+    if not path.is_dir():
+        return _read_files([path], label_rule, group, key, [])
     if group is not None:
-        raise ValueError(f"group names the benchmark of a single file, got {group!r} with a folder")
-    found = {
-        m["group"]: f
-        for f in path.glob("*.json")
-        if (m := _NAME.fullmatch(f.stem)) and m["part"] == part
-    }
+        raise DataError(
+            f"must be a single file to name its benchmark {group!r}, got a folder",
+            path=path,
+            remedy=Remedy("leave out {}", group=...),
+        )
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        match = _named(file)
+        if match is not None and match["part"] == part:
+            found[_group_of(file)] = file
     if not found:
-        raise DataError(f"must hold files named <benchmark>_{part}.json, got none", path=path)
+        raise DataError(
+            f"must hold files named <benchmark>_{part}.json, got none",
+            path=path,
+            remedy=Remedy("name one file, or pass {} for the other part", part="train")
+            if part == "test"
+            else None,
+        )
     known = list(DEFAULT_RULES)
     order = sorted(
         found, key=lambda name: (known.index(name) if name in known else len(known), name)
     )
-    return _read_files([found[name] for name in order], label_rule, None, key)
+    notes = unread(path, found.values())
+    return _read_files([found[name] for name in order], label_rule, None, key, notes)
+
+
+def _named(file: Path) -> re.Match[str] | None:
+    """The benchmark and part in the name of a file; None where it is named otherwise."""
+    name = bare_name(file)
+    return _NAME.fullmatch(name.removesuffix(".json")) if name.endswith(".json") else None
+
+
+def _group_of(file: Path) -> str:
+    """The benchmark of a file: of its name, or of its folder where it is called train or test."""
+    match = _named(file)
+    if match is None:
+        return Path(bare_name(file)).stem
+    return match["group"] or file.absolute().parent.name or match["part"]
 
 
 def read_routerdc_parts(
     folder: str | Path,
     *,
-    label_rule: str | Mapping[str, str] | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
 ) -> TrainTest:
     """Both parts of a folder of RouterDC files, with one order of models.
@@ -125,9 +157,10 @@ def read_routerdc_parts(
 
 def _read_files(
     paths: list[Path],
-    label_rule: str | Mapping[str, str] | None,
+    label_rule: Rules | None,
     group: str | None,
     key: jax.Array | None,
+    notes: list[str],
 ) -> RoutingTable:
     texts: list[str] = []
     ids: list[str] = []
@@ -137,14 +170,15 @@ def _read_files(
     rules: dict[str, str] = {}
     models: list[str] | None = None
     for number, path in enumerate(paths):
-        match = _NAME.fullmatch(path.stem)
-        name = group or (match["group"] if match else path.stem)
+        name = group or _group_of(path)
+        stem = Path(bare_name(path)).stem
         rule = LabelRule.parse(_rule_for(name, label_rule, path))
         questions, models, values = _read_file(path, models)
         texts += questions
-        ids += [f"{path.stem}/{row}" for row in range(1, len(questions) + 1)]
+        ids += [f"{stem}/{row}" for row in range(1, len(questions) + 1)]
         groups += [name] * len(questions)
         scores.append(values)
+        check_scale(path, rule, values)
         correct.append(rule.apply(values, None if key is None else jax.random.fold_in(key, number)))
         rules[name] = rule.name
     return built(
@@ -156,28 +190,34 @@ def _read_files(
         group=groups,
         graded=np.concatenate(scores),
         label_rule=rules,
+        notes=notes,
     )
 
 
-def _rule_for(group: str, label_rule: str | Mapping[str, str] | None, path: Path) -> str:
-    if isinstance(label_rule, str):
-        return label_rule
-    rules = {**DEFAULT_RULES, **(label_rule or {})}
-    if group not in rules:
-        raise ValueError(
-            f"{path}: no default label rule for benchmark {group!r}; pass label_rule, such as 'score > 0' or "
-            f"{{{group!r}: 'score > 0.5'}}"
+def _rule_for(group: str, label_rule: Rules | None, path: Path) -> str:
+    """The rule of a benchmark: the one named for it, else its default."""
+    rule = for_name(label_rule, group) or DEFAULT_RULES.get(group)
+    if rule is None:
+        named = dict(label_rule) if isinstance(label_rule, Mapping) else {}
+        raise DataError(
+            f"must have a label rule for benchmark {group!r}, which has no default",
+            path=path,
+            remedy=Remedy(
+                "pass {} for all benchmarks or {} for this one",
+                ("label_rule", "score > 0"),
+                ("label_rule", {**named, group: "score > 0.5"}),
+            ),
         )
-    return rules[group]
+    return rule
 
 
 def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
     """Questions, models and scores of one file; `models`, where given, sets the order and must match."""
-    rows = records(parse(read_text(path), path), path)
+    rows = json_list(read_text(path), path)
     origin = "the first file" if models else "row 1"
     questions: list[str] = []
     values: list[list[float]] = []
-    for row, record in enumerate(rows, start=1):
+    for row, record in rows:
         question, scores = record.get("question"), record.get("scores")
         check_text(question, "question", path=path, row=row)
         check_object(scores, path, row=row, field="scores")

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import built
+from racer_jax.data.formats._cells import GRADED, built, check_rule, labels_by_rule
 from racer_jax.data.formats._npz import open_npz
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 Part = Literal["train", "val", "test"]
@@ -48,11 +48,17 @@ def read_routereval(
     if part not in get_args(Part):
         raise ValueError(f"part must be one of {get_args(Part)}, got {part!r}")
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
+    check_rule(label_rule)
     field = f"{part}_score"
     with open_npz(path) as archive:
-        scores = archive.array(field, "biuf", 2).astype(np.float64)
+        scores = archive.array(field, "biuf", 2)
         n, m = scores.shape
+        if not n or not m:
+            raise DataError(
+                f"must hold at least one query and one model, got shape {(n, m)}",
+                path=path,
+                field=field,
+            )
         prompts = (
             archive.array(f"{part}_prompt", "U", 1).tolist()
             if f"{part}_prompt" in archive
@@ -64,32 +70,34 @@ def read_routereval(
                 path=path,
                 field=f"{part}_prompt",
             )
-    if not n:
-        raise DataError("must hold at least one query, got none", path=path, field=field)
-    allowed = np.isfinite(scores) if rule else (scores == 0) | (scores == 1)
+    scores = scores.astype(np.float64)
+    allowed = np.isfinite(scores) if label_rule else (scores == 0) | (scores == 1)
     if not allowed.all():
         i, j = (int(k) for k in np.argwhere(~allowed)[0])
-        hint = (
-            "be finite"
-            if rule
-            else "be 0 or 1 (for graded scores pass label_rule, such as 'score > 0.5')"
-        )
         raise DataError(
-            f"must {hint}, got {scores[i, j]:g} in column {j + 1}",
+            f"must be {'finite' if label_rule else '0 or 1'}, got {scores[i, j]:g} in column "
+            f"{j + 1}",
             path=path,
             row=i + 1,
             field=field,
+            remedy=None if label_rule else GRADED,
         )
+    labels = labels_by_rule(path, scores, None, label_rule, key)
     if models is not None and len(models) != m:
-        raise ValueError(f"models must name the {m} columns of {field}, got {len(models)} names")
+        raise DataError(
+            f"must have a name for each of its {m} columns, got {len(models)} names",
+            path=path,
+            field=field,
+            remedy=Remedy("pass {} with a name for each", models=...),
+        )
     return built(
         path,
         ids=[f"{part}/{row}" for row in range(1, n + 1)],
         texts=prompts,
         models=[f"model_{j}" for j in range(1, m + 1)] if models is None else models,
-        correct=scores == 1 if rule is None else rule.apply(scores, key),
-        graded=None if rule is None else scores,
-        label_rule=GIVEN if rule is None else rule.name,
+        correct=labels.correct,
+        graded=None if label_rule is None else scores,
+        label_rule=labels.rule,
         notes=[] if models is not None else ["the file names no models; they are numbered"],
     )
 

@@ -43,6 +43,12 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
         correct = archive.array("correct", "biuf", 2)
         scores = archive.array("scores", "f", 2)
         n, m = correct.shape
+        if not n or not m:
+            raise DataError(
+                f"must hold at least one query and one model, got shape {(n, m)}",
+                path=path,
+                field="correct",
+            )
         names: dict[str, list[str] | None] = {}
         for field, size in (("models", m), ("ids", n), ("texts", n), ("group", n)):
             names[field] = archive.array(field, "U", 1).tolist() if field in archive else None
@@ -52,12 +58,6 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
                     path=path,
                     field=field,
                 )
-    if not n or not m:
-        raise DataError(
-            f"must hold at least one query and one model, got shape {(n, m)}",
-            path=path,
-            field="correct",
-        )
     if scores.shape != correct.shape:
         raise DataError(
             f"must have the shape of correct, {correct.shape}, got {scores.shape}",

@@ -5,7 +5,7 @@ model, its fields 0/1 or True/False, or scores with a label rule. `<model>|answe
 (dollars) and `<model>|tokens` may stand beside a model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,25 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
-from racer_jax.data.formats._text import (
-    Chunk,
-    CsvFile,
-    column_of_floats,
-    column_of_labels,
-    ignored_columns,
-    open_csv,
+from racer_jax.data.formats._cells import (
+    Missing,
+    Rules,
+    built,
+    check_missing,
+    check_rule,
+    labels_by_rule,
+    settle_missing,
 )
-from racer_jax.data.labels import GIVEN, LabelRule
+from racer_jax.data.formats._rows import Chunk, Rows, column_of_floats, column_of_labels, listed
+from racer_jax.data.formats._tables import open_rows
+from racer_jax.data.formats.long_csv import check_identity
+from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _QUERY = ("query_id", "query", "group")
+# A remedy lists this many models, no more.
+_MAX_LISTED = 20
 _BESIDE = ("answer", "cost", "tokens")
 
 
@@ -33,22 +39,26 @@ def read_wide_csv(
     path: str | Path,
     *,
     models: Sequence[str] | None = None,
-    label_rule: str | None = None,
+    label_rule: Rules | None = None,
     key: jax.Array | None = None,
     missing: Missing = "error",
-    delimiter: str = ",",
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> RoutingTable:
-    """Reads a wide CSV.
+    """Reads a wide CSV, or JSON lines of the same rows.
 
     Args:
       path: The file, UTF-8, with a header.
       models: The columns that are models; when None, all but `query_id`, `query`, `group` and those
         with a `|`.
-      label_rule: When given, the models' columns hold scores and this rule makes the labels.
+      label_rule: When given, the models' columns hold scores and this rule makes the labels; one
+        for all rows, or one by group.
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with empty fields: refuse them (`error`), leave out their queries with a
         note (`drop`) or keep them marked (`keep`).
-      delimiter: What separates the fields.
+      delimiter: What separates the fields; a comma, semicolon or tab, told from the header, when
+        None.
+      columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
 
     Returns:
       The table.
@@ -58,87 +68,137 @@ def read_wide_csv(
       ValueError: If an option is not one of those above.
     """
     check_missing(missing)
+    check_rule(label_rule)
     path = Path(path)
-    rule = None if label_rule is None else LabelRule.parse(label_rule)
-    with open_csv(path, delimiter) as file:
-        if "query_id" not in file.header and "query" not in file.header:
-            raise DataError("must be a column, or 'query' must", path=path, field="query_id")
-        names = (
-            [name for name in file.header if name not in _QUERY and "|" not in name]
-            if models is None
-            else list(models)
+    with open_rows(path, delimiter, known=_QUERY, columns=columns) as rows:
+        return table_of_wide_rows(
+            rows, models=models, label_rule=label_rule, key=key, missing=missing
         )
-        if not names:
-            raise DataError(
-                f"must hold a column for each model, got columns {list(file.header)}", path=path
-            )
+
+
+def table_of_wide_rows(
+    file: Rows,
+    *,
+    models: Sequence[str] | None = None,
+    label_rule: Rules | None = None,
+    key: jax.Array | None = None,
+    missing: Missing = "error",
+) -> RoutingTable:
+    """The table of rows with a column for each model, from wherever they come.
+
+    Args:
+      file: The rows.
+      models: See `read_wide_csv`.
+      label_rule: See `read_wide_csv`.
+      key: See `read_wide_csv`.
+      missing: See `read_wide_csv`.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: See `read_wide_csv`.
+    """
+    path = file.path
+    check_identity(file)
+    names = [name for name in file.header if name not in _QUERY and "|" not in name]
+    if models is not None:
+        names = list(models)
         file.require(*names)
-        if "" in names:
-            raise DataError("must have a name for every column, got one without", path=path, line=1)
-        parts = {name for name in file.header if "|" in name and name not in names}
-        known = {f"{name}|{part}" for name in names for part in _BESIDE}
-        file.check_end(safe=names if rule is None else [])
-        ignored = [
-            name for name in file.header if name not in (*_QUERY, *names) and name not in known
-        ]
-        columns = read_columns(file, names, known & parts, labels=rule is None)
-    texts, n, m = columns.get("query"), len(next(iter(columns.values()))), len(names)
-    ids = columns["query_id" if "query_id" in columns else "query"]
-    check_ids(path, "query_id" if "query_id" in columns else "query", ids)
-    values = np.column_stack([columns[name] for name in names])
-    if rule is None:
-        correct, absent, graded = values == 1, values == -1, None
-    else:
-        graded, absent = values, np.isnan(values)
-        correct = rule.apply(np.where(absent, 0.0, values), key) & ~absent
+    if not names:
+        raise DataError(
+            f"must hold a column for each model, got columns {listed(file.header)}", path=path
+        )
+    if len(set(names)) < len(names):
+        raise DataError("must name each model once", path=path, field="models")
+    read = {*names, *_QUERY, *(f"{name}|{part}" for name in names for part in _BESIDE)}
+    file.check_end(safe=names if label_rule is None else [])
+    ignored = [name for name in file.header if name not in read]
+    fields_of = read_columns(file, frozenset(names), read, labels=label_rule is None)
+    texts, n = fields_of.get("query"), len(next(iter(fields_of.values())))
+    identity = "query_id" if "query_id" in fields_of else "query"
+    ids = fields_of[identity]
+    check_ids(path, identity, ids)
+    values = np.column_stack([fields_of[name] for name in names])
     fields: dict[str, Any] = {}
-    for part, default in (("answer", None), ("cost", np.nan), ("tokens", np.nan)):
-        if any(f"{name}|{part}" in columns for name in names):
-            matrix = np.full((n, m), default, dtype=object if default is None else np.float64)
-            for j, name in enumerate(names):
-                if f"{name}|{part}" in columns:
-                    matrix[:, j] = columns[f"{name}|{part}"]
-            fields["answers" if part == "answer" else part] = matrix
+    group = fields_of.get("group")
+    if label_rule is None:
+        fields |= {"correct": values == 1, "missing": values == -1, "label_rule": GIVEN}
+    else:
+        labels = labels_by_rule(path, values, group, label_rule, key)
+        fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
+        fields["graded"] = values
+    for part in _BESIDE:
+        if any(f"{name}|{part}" in fields_of for name in names):
+            fields["answers" if part == "answer" else part] = _matrix(fields_of, names, part, n)
     table = built(
         path,
         ids=ids,
         texts=texts or [""] * n,
         models=names,
-        correct=correct,
-        group=columns.get("group"),
-        graded=graded,
-        label_rule=GIVEN if rule is None else rule.name,
-        missing=absent,
-        notes=ignored_columns(ignored),
+        group=group,
+        notes=file.notes(ignored),
         **fields,
     )
     return settle_missing(table, missing, path)
 
 
+def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int) -> np.ndarray:
+    """What stands beside the models: a matrix, empty where a model has no such column."""
+    answers = part == "answer"
+    default = None if answers else np.nan
+    matrix = np.full((n, len(names)), default, dtype=object if answers else np.float64)
+    for j, name in enumerate(names):
+        if (column := columns.get(f"{name}|{part}")) is not None:
+            matrix[:, j] = column
+    return matrix
+
+
 def read_columns(
-    file: CsvFile, models: Sequence[str], beside: set[str], labels: bool
+    file: Rows, models: frozenset[str], read: set[str], labels: bool
 ) -> dict[str, Any]:
-    """All the columns of a wide file: strings of the query, labels or scores of the models, what stands beside them."""
+    """The columns of a wide file: strings of the query, labels or scores of models, the rest."""
     columns: dict[str, list[Any]] = {}
     for chunk in file.chunks():
         for name in file.header:
             if name in models:
-                part = (
-                    column_of_labels(file, chunk, name)
-                    if labels
-                    else column_of_floats(file, chunk, name)
-                )
+                part = _scores(file, chunk, name, models, labels)
                 columns.setdefault(name, []).append(part)
             elif name in _QUERY:
                 columns.setdefault(name, []).extend(chunk.columns[name])
-            elif name in beside:
+            elif name in read:
                 columns.setdefault(name, []).extend(_beside(file, chunk, name))
     return {
         name: np.concatenate(part) if name in models else part for name, part in columns.items()
     }
 
 
-def _beside(file: CsvFile, chunk: Chunk, name: str) -> list[Any]:
+def _scores(
+    file: Rows, chunk: Chunk, name: str, models: frozenset[str], labels: bool
+) -> np.ndarray:
+    """The labels or scores of a model; where they are none, the error names the other models."""
+    column_of = column_of_labels if labels else column_of_floats
+    try:
+        return column_of(file, chunk, name)
+    except DataError as error:
+        others = [other for other in file.header if other in models and other != name]
+        others = [other for other in others if _is_read(file, chunk, other, labels)]
+        if not others:
+            raise
+        value = others if len(others) <= _MAX_LISTED else ...
+        raise error.advising(Remedy("if it is no model pass {}", models=value)) from None
+
+
+def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
+    """Whether the fields of a column are labels or scores."""
+    try:
+        (column_of_labels if labels else column_of_floats)(file, chunk, name)
+    except DataError:
+        return False
+    return True
+
+
+def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
     if name.endswith("|answer"):
         return [text or None for text in chunk.columns[name]]
     values = column_of_floats(file, chunk, name, low=0.0)

@@ -1,0 +1,55 @@
+"""Folders of files: which are read, and a note on every other."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from racer_jax.data.errors import DataError
+
+_COMPRESSED = (".gz", ".bz2", ".xz")
+# A note names this many files and counts the others.
+_NAMED = 50
+
+
+def bare_name(path: Path) -> str:
+    """A file's name without the ending of a compression."""
+    return path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSED else path.name
+
+
+def files_of(path: Path, ending: str) -> list[Path]:
+    """The file, or the files of a folder whose names end so, compressed or not.
+
+    Raises:
+      DataError: If the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.iterdir()) if bare_name(file).endswith(ending)]
+    if not files:
+        raise DataError(f"must hold {ending} files, got none", path=path)
+    return files
+
+
+def unread(path: Path, read: Iterable[Path], deep: bool = False) -> list[str]:
+    """A note on the files of a folder that were not read; none where all were.
+
+    Args:
+      path: The folder; a file has nothing beside it.
+      read: The files that were read.
+      deep: Whether files of folders within it are meant as well.
+
+    Returns:
+      The note.
+    """
+    if not path.is_dir():
+        return []
+    known = set(read)
+    places = path.rglob("*") if deep else path.iterdir()
+    names = [
+        f"{place.relative_to(path)}{'/' if place.is_dir() else ''}"
+        for place in sorted(places)
+        if place not in known and not (deep and place.is_dir()) and place.name[:1] != "."
+    ]
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"not read: {', '.join(names[:_NAMED])}{more}"]

@@ -1,0 +1,154 @@
+"""The answers of a log of lm-evaluation-harness, in a form in which equal answers are equal strings."""
+
+import math
+import re
+import string
+from collections.abc import Callable
+from typing import Any
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._json import shown
+from racer_jax.data.formats._lm_eval_files import Log, delimiter, section
+from racer_jax.data.formats._lm_eval_rows import Sample
+from racer_jax.data.formats._lm_eval_text import arguments_of
+from racer_jax.data.formats._patterns import is_expression, linear_remover
+from racer_jax.data.remedies import Remedy
+
+_INVALID = "[invalid]"
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?\.?")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NO_ANSWER = "responses are neither one text nor 2 to 26 choices"
+WITHOUT_ANSWERS = Remedy("pass {} to leave answers out", answers=False)
+
+
+class AnswerReader:
+    """Reads the answers of one log by one metric.
+
+    Attributes:
+      log: The log.
+      metric: The metric.
+      unread: Why answers could not be read, None while all could.
+    """
+
+    def __init__(self, log: Log, metric: str, graded: bool) -> None:
+        self.log, self.metric = log, metric
+        self.unread: str | None = None
+        # A metric of 0 and 1 says whether the most likely choice is right; a graded one does not.
+        self._checks_choice = metric in ("acc", "acc_norm") and not graded
+        self._delimiter = delimiter(log)
+        self._normal = self._normaliser()
+
+    def answer(self, sample: Sample, value: float) -> str | None:
+        """The answer of a row; None where it says that there is none, or none could be read."""
+        responses = sample.record.get("filtered_resps")
+        if not isinstance(responses, list) or not responses:
+            raise DataError(
+                f"must be a list of responses, got {shown(responses)}",
+                field="filtered_resps",
+                remedy=WITHOUT_ANSWERS,
+                **sample.where(self.log),
+            )
+        if all(isinstance(response, list) and len(response) == 2 for response in responses):
+            return self._most_likely(sample, value, responses)
+        while isinstance(responses, list) and len(responses) == 1:
+            responses = responses[0]
+        if not isinstance(responses, str):
+            self.unread = _NO_ANSWER
+            return None
+        text = responses.strip()
+        return None if text == _INVALID else self._normal(text).strip() or None
+
+    def _normaliser(self) -> Callable[[str], str]:
+        """What the metric does to an answer before it compares, as the report says.
+
+        Where there is no report: numbers lose thousands separators, currency signs and a full stop
+        at their end.
+        """
+        config = section(section(self.log.results, "configs"), self.log.task)
+        listed = config.get("metric_list")
+        entries = listed if isinstance(listed, list) else []
+        rules = [entry for entry in entries if isinstance(entry, dict)]
+        rule = next((entry for entry in rules if entry.get("metric") == self.metric), None)
+        if rule is None:
+            return _plain_number
+        removers = []
+        regexes = rule.get("regexes_to_ignore")
+        for regex in regexes if isinstance(regexes, list) else []:
+            remover = linear_remover(regex) if isinstance(regex, str) else None
+            if remover is None and not is_expression(regex):
+                continue  # the harness cannot have used it either
+            if remover is None:
+                self.unread = f"an expression that the metric ignores is too involved to be run: {shown(regex)}"
+                return str
+            removers.append(remover)
+
+        def normal(text: str) -> str:
+            for remover in removers:
+                text = remover(text)
+            if rule.get("ignore_case") is True:
+                text = text.lower()
+            if rule.get("ignore_punctuation") is True:
+                text = text.translate(_NO_PUNCTUATION)
+            return text
+
+        return normal
+
+    def _most_likely(self, sample: Sample, value: float, responses: list[list[Any]]) -> str | None:
+        """The letter of the most likely choice."""
+        if len(responses) < 2 or len(responses) > 26:
+            self.unread = _NO_ANSWER
+            return None
+        where = sample.where(self.log)
+        likelihoods = [self._likelihood(likelihood, where) for likelihood, _ in responses]
+        if self.metric == "acc_norm":
+            lengths = self._choice_lengths(sample)
+            if lengths is None or len(lengths) != len(likelihoods):
+                raise DataError(
+                    "must hold the text of each choice for acc_norm",
+                    field="arguments",
+                    remedy=WITHOUT_ANSWERS,
+                    **where,
+                )
+            pairs = zip(likelihoods, lengths, strict=True)
+            likelihoods = [number / length for number, length in pairs]
+        best = likelihoods.index(max(likelihoods))
+        target = str(sample.record.get("target")) if self._checks_choice else ""
+        # As text: a number of five thousand digits is one that int() refuses.
+        if target.isascii() and target.isdigit() and value in (0, 1):
+            is_target = (target.lstrip("0") or "0") == str(best)
+            if is_target != (value == 1):
+                raise DataError(
+                    f"must agree with {self.metric}: choice {best} is the most likely, "
+                    f"{target[:20]} is right, got {self.metric} {value:g}",
+                    field="filtered_resps",
+                    remedy=WITHOUT_ANSWERS,
+                    **where,
+                )
+        return chr(ord("A") + best)
+
+    def _likelihood(self, value: Any, where: dict[str, Any]) -> float:
+        try:
+            number = float(value) if isinstance(value, str | int | float) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isnan(number):
+            raise DataError(
+                f"must hold log-likelihoods, got {shown(value)}",
+                field="filtered_resps",
+                remedy=WITHOUT_ANSWERS,
+                **where,
+            )
+        return number
+
+    def _choice_lengths(self, sample: Sample) -> list[float] | None:
+        """The number of characters of each choice, None where the row does not hold them."""
+        texts = []
+        for arguments in arguments_of(sample.record):
+            if len(arguments) < 2 or not isinstance(arguments[1], str):
+                return None
+            texts.append(arguments[1].removeprefix(self._delimiter))
+        return [float(len(text)) for text in texts] if texts and all(texts) else None
+
+
+def _plain_number(text: str) -> str:
+    return re.sub(r"[$,]|\.$", "", text) if _NUMBER.fullmatch(text) else text

@@ -1,0 +1,175 @@
+"""Which metric and which filter of a task the labels are read by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._lm_eval_files import Log, filters_in_order
+from racer_jax.data.formats._lm_eval_rows import Sample, read_samples
+from racer_jax.data.labels import for_name
+from racer_jax.data.remedies import Remedy
+
+# Keys of a row that are not metrics.
+_PLAIN = {
+    *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
+    *("doc_hash", "prompt_hash", "target_hash"),
+}
+# Of several metrics of a task, the one taken where the user names none.
+_PREFERRED = ("acc", "exact_match")
+# What `--predict_only` writes in the place of a metric.
+_BYPASS = "bypass"
+ByTask = str | Mapping[str, str]
+
+
+class Choice(NamedTuple):
+    """What the samples of one task are read by."""
+
+    metric: str
+    filter: str
+
+
+class Chooser:
+    """Chooses metric and filter of each log by what the user says and the log holds."""
+
+    def __init__(
+        self, metric: ByTask | None, filter_name: ByTask | None, tasks: Sequence[str]
+    ) -> None:
+        self._metric, self._filter = metric, filter_name
+        self._several_tasks = len(set(tasks)) > 1
+
+    def samples(self, log: Log) -> Iterator[tuple[Sample, Choice]]:
+        """The samples of a log that the chosen filter made, each question once."""
+        survey = _survey(log)
+        metric = self._metric_of(log, survey.first)
+        names = _filter_names(log, survey, metric)
+        wanted = self._filter_of(log, names)
+        choice = Choice(metric, wanted)
+        seen: dict[int, int] = {}
+        passes: dict[int, int] = {}
+        for sample in read_samples(log):
+            name, doc_id = sample.filter, sample.query.doc_id
+            if not survey.named:
+                passes[doc_id] = passes.get(doc_id, 0) + 1
+                name = names[passes[doc_id] - 1]
+            if name != wanted:
+                continue
+            if (first := seen.setdefault(doc_id, sample.row)) != sample.row:
+                raise DataError(
+                    f"must be given once for each filter, got {doc_id} in row {first} already",
+                    field="doc_id",
+                    **sample.where(log),
+                )
+            yield sample, choice
+
+    def _filter_of(self, log: Log, filters: list[str]) -> str:
+        wanted = for_name(self._filter, log.task)
+        if len(filters) == 1 and (wanted is None or not isinstance(self._filter, Mapping)):
+            return filters[0]  # one filter for all tasks speaks of those that have a choice
+        if wanted is not None and wanted in filters:
+            return wanted
+        rule = "one filter" if wanted is None else f"filter {wanted!r}"
+        raise DataError(
+            f"must hold {rule}, got {' and '.join(filters)}",
+            path=log.path,
+            field="filter",
+            remedy=self._by_task("filter", self._filter, log.task, filters[0]),
+        )
+
+    def _metric_of(self, log: Log, first: Mapping[str, Any]) -> str:
+        """The metric to read: one number for each question."""
+        names = _metric_names(first)
+        single = [name for name in names if not isinstance(first.get(name), list | dict)]
+        wanted = for_name(self._metric, log.task)
+        if wanted is not None:
+            if wanted in first and not isinstance(first[wanted], list | dict):
+                return wanted
+            problem = f"must be among the metrics of the log, {single}"
+            if wanted in first:
+                problem = "is a list in each row, and so cannot say right or wrong"
+            raise self._no_metric(log, problem, single, field=wanted)
+        if _BYPASS in names:
+            raise DataError(
+                "must be scored, but the metric 'bypass' means that lm_eval was run with "
+                "--predict_only, which scores nothing; run it without",
+                path=log.path,
+                row=1,
+                field="metrics",
+            )
+        preferred = [name for name in _PREFERRED if name in single]
+        if preferred:
+            return preferred[0]
+        if len(single) == 1:
+            return single[0]
+        problem = f"must be one metric, got {single}"
+        if not single:
+            problem = f"must be one number for each question, got metrics that are lists: {names}"
+        raise self._no_metric(log, problem, single, field="metrics")
+
+    def _no_metric(self, log: Log, problem: str, single: list[str], field: str) -> DataError:
+        if not single and "lists" not in problem:
+            problem += "; no other metric of the log is one number for each question"
+        remedy = None
+        if single:
+            preferred = [name for name in _PREFERRED if name in single] or single
+            remedy = self._by_task("metric", self._metric, log.task, preferred[0])
+        return DataError(problem, path=log.path, row=1, field=field, remedy=remedy)
+
+    def _by_task(self, keyword: str, option: ByTask | None, task: str, value: str) -> Remedy:
+        """What to pass so that this task is read and what was said of others still holds."""
+        if not self._several_tasks:
+            return Remedy("pass {}", (keyword, value))
+        others: dict[str, Any] = dict(option) if isinstance(option, Mapping) else {}
+        if isinstance(option, str):
+            others = {"*": option}
+        return Remedy("pass {}", (keyword, {**others, task: value}))
+
+
+def _metric_names(first: Mapping[str, Any]) -> list[str]:
+    """The metrics a row says it has, else what may be one."""
+    listed = first.get("metrics")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    if names:
+        return names
+    return [n for n in first if n not in _PLAIN and isinstance(first[n], int | float)]
+
+
+class _Survey(NamedTuple):
+    """What a first pass over a log finds.
+
+    Attributes:
+      first: The first row.
+      filters: The filters that rows name, in order.
+      named: Whether any row names one.
+      passes: How often a question stands in the log at most.
+    """
+
+    first: Mapping[str, Any]
+    filters: list[str]
+    named: bool
+    passes: int
+
+
+def _survey(log: Log) -> _Survey:
+    """A first pass over a log, so that its rows need not be held until all filters are known."""
+    first: Mapping[str, Any] | None = None
+    filters: dict[str, None] = {}
+    counts: dict[int, int] = {}
+    for sample in read_samples(log):
+        if first is None:
+            first = sample.record
+        filters.setdefault(sample.filter)
+        counts[sample.query.doc_id] = counts.get(sample.query.doc_id, 0) + 1
+    named = any(filters)
+    return _Survey(first or {}, list(filters), named, max(counts.values(), default=0))
+
+
+def _filter_names(log: Log, survey: _Survey, metric: str) -> list[str]:
+    """The filters of a log; where it names none, rows repeat by filter, and get names by turn."""
+    if survey.named:
+        return survey.filters
+    names = filters_in_order(log, metric)
+    if len(names) == survey.passes:
+        return names
+    if survey.passes == 1:
+        return ["none"]
+    return [str(number) for number in range(1, survey.passes + 1)]

@@ -1,0 +1,15 @@
+"""Tables of data frames, by the readers of CSV files."""
+
+from typing import Any
+
+from racer_jax.data.formats._tables import frame_rows
+from racer_jax.data.formats.long_csv import COLUMNS, table_of_long_rows
+from racer_jax.data.formats.wide_csv import table_of_wide_rows
+from racer_jax.data.table import RoutingTable
+
+
+def table_of_frame(frame: Any, **options: Any) -> RoutingTable:
+    """The table of a data frame; see `RoutingTable.from_frame`."""
+    rows = frame_rows(frame, COLUMNS, options.pop("columns", None))
+    is_long = "model" in rows.columns and bool(rows.columns & {"correct", "score"})
+    return (table_of_long_rows if is_long else table_of_wide_rows)(rows, **options)

@@ -1,0 +1,32 @@
+"""The grammar of a label rule's name, apart from what the rule does."""
+
+import math
+import re
+from typing import NamedTuple
+
+_THRESHOLD = re.compile(r"score\s*(>=|>)\s*([0-9.eE+-]+)")
+ONE_ATTEMPT = "one attempt"
+
+
+class Threshold(NamedTuple):
+    """`score > value`, or `score >= value` where `inclusive`."""
+
+    value: float
+    inclusive: bool
+
+
+def parse_threshold(text: str) -> Threshold | None:
+    """The threshold a rule's name speaks of; None where it is not one of a finite number."""
+    match = _THRESHOLD.fullmatch(text.strip())
+    try:
+        value = float(match[2]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not math.isfinite(value):
+        return None
+    return Threshold(value, match[1] == ">=")
+
+
+def is_rule(text: str) -> bool:
+    """Whether a text is the name of a label rule."""
+    return text.strip() == ONE_ATTEMPT or parse_threshold(text) is not None
