@@ -191,11 +191,17 @@ def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] |
     if learned.groups is None:
         return learned
     whole = LearnedGains.fit(embeddings, correct)
-    arrays = {
-        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
-        for name in ("order", "weights", "bias")
-    }
-    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
+
+    def joined(name: str) -> Any:
+        return jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+
+    return replace(
+        learned,
+        order=joined("order"),
+        weights=joined("weights"),
+        bias=joined("bias"),
+        groups=(*learned.groups, OTHER),
+    )
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
