@@ -1,4 +1,4 @@
-"""RACER in JAX: small sets of LLMs from any router's scores, calibrated to a risk of at most alpha."""
+"""RACER in JAX: small sets of LLMs from any router's scores, with a risk of at most alpha."""
 
 from racer_jax._lazy import attach
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from racer_jax.data.load import load
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
+    from racer_jax.serving.cascade import Cascade
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cascade",
     "Racer",
     "RoutingTable",
     "abstains",
@@ -62,5 +64,6 @@ _HOMES = {
     "data.load": ("load",),
     "data.table": ("RoutingTable",),
     "racer.racer": ("Racer",),
+    "serving.cascade": ("Cascade",),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())

@@ -1,4 +1,7 @@
-"""What every encoder shares: the protocol, the check of the texts that enter, and word of those cut."""
+"""What every encoder shares.
+
+The protocol, the check of the texts that enter, and word of those cut.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Encoders made of others: a truncated SVD fitted on the training texts, and several encoders side by side."""
+"""Encoders made of others.
+
+A truncated SVD fitted on the training texts, and several encoders side by side.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +93,10 @@ class ReducedEncoder:
         return cls(encoder, weights, np.asarray(projection))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of the texts, float32 `[n, dim]`, of length 1; zero for a text that shares nothing."""
+        """Embeddings of the texts, float32 `[n, dim]`, of length 1.
+
+        Zero for a text that shares nothing.
+        """
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
     def stages(self) -> Stages:
@@ -174,7 +180,9 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class JoinedEncoder:
-    """Several encoders side by side; the cosine of joined vectors is the mean of the cosines where lengths are 1.
+    """Several encoders side by side.
+
+    The cosine of joined vectors is the mean of the cosines where lengths are 1.
 
     Attributes:
       encoders: At least one.

@@ -32,7 +32,7 @@ _GROUP_CHARS = 1 << 20
 
 
 def _normal_form(text: str) -> str:
-    """Compatibility form without case, single spaces, and a space at both ends that marks the edge of a word."""
+    """Compatibility form without case, with single spaces and one at both ends, a word's edge."""
     return f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
 
 
@@ -80,7 +80,8 @@ class HashedNgrams:
       ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the
         side unknown.
 
-    >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
+    >>> texts = ["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"]
+    >>> embeddings = HashedNgrams(dim=256).encode(texts)
     >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
     ((3, 256), True)
     """
@@ -163,19 +164,21 @@ class HashedNgrams:
           ValueError: If it is empty, or a text is empty or only white space.
         """
         forms = self._forms(texts)
-        found = np.empty((len(forms), self.dim), np.float32)
+        counts_by_form = np.empty((len(forms), self.dim), np.float32)
         start, chars = 0, 0
         for i, form in enumerate(forms):
             chars += len(form)
             if chars >= _GROUP_CHARS or i - start == _GROUP_TEXTS - 1 or i == len(forms) - 1:
                 places, counts = self._sparse(forms[start : i + 1])
-                found[start : i + 1] = 0
-                found[start : i + 1].reshape(-1)[places] = counts
+                counts_by_form[start : i + 1] = 0
+                counts_by_form[start : i + 1].reshape(-1)[places] = counts
                 start, chars = i + 1, 0
-        return found
+        return counts_by_form
 
     def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """`counts` at the places where there are n-grams: some hundred of a text's thousands of buckets.
+        """`counts` at the places where there are n-grams.
+
+        Some hundred of a text's thousands of buckets.
 
         Args:
           texts: A batch of strings, as in `counts`.
@@ -209,14 +212,14 @@ class HashedNgrams:
         rows = np.repeat(
             np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms]
         )
-        found = []
+        batches = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
             bucket = (h & np.uint32(self.dim - 1)).astype(kind)
             key = first + ((bucket << kind(1)) | (h >> np.uint32(31)))
-            found.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
-        keys = np.concatenate(found)
+            batches.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
+        keys = np.concatenate(batches)
         keys.sort()
         places = keys >> kind(1)
         start = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(keys)])

@@ -1,4 +1,6 @@
-"""Encoder of a text's surface: lengths, answer options, digits, symbols. Some 15 numbers, any language, no download.
+"""Encoder of a text's surface: lengths, answer options, digits, symbols.
+
+Some 15 numbers, any language, no download.
 
 How hard a question is shows on its surface about as well as in its embedding: long word problems
 fail more often than short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.

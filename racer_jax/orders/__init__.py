@@ -1,4 +1,6 @@
-"""Orders of the models by what each adds to those before it: RACER-J, learned gains, the static order.
+"""Orders of the models by what each adds to those before it.
+
+RACER-J, learned gains, the static order.
 
 May use: `core`, `routers`.
 """

@@ -1,4 +1,6 @@
-"""Orders of the models learned from training rows, as a racer uses them: the static order and RACER-J.
+"""Orders of the models learned from training rows, as a racer uses them.
+
+The static order and RACER-J.
 
 `inverse_probability` and `gap` need scores and nothing else. These need labelled rows to learn
 from, the training rows and no others, so that the queries to calibrate on and those to come stay
@@ -36,7 +38,9 @@ NEIGHBORS, WEIGHT = 200, 0.3
 
 @dataclass(frozen=True, eq=False)
 class StaticOrder:
-    """The static order of each group, by which every query of it goes: E(x, m) = 1 - the share m adds (`static_order`).
+    """The static order of each group, by which every query of it goes.
+
+    E(x, m) = 1 - the share m adds (`static_order`).
 
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
@@ -70,8 +74,10 @@ class StaticOrder:
         )
         real = self.real[codes]
         # E = 1 - gain, so the largest score is the first gain.
-        own = np.asarray(null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null))
-        return np.concatenate([real, own], axis=1).astype(np.float32)
+        null_column = np.asarray(
+            null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null)
+        )
+        return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
 Model: TypeAlias = StaticOrder | RacerJ | LearnedGains
@@ -191,17 +197,11 @@ def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] |
     if learned.groups is None:
         return learned
     whole = LearnedGains.fit(embeddings, correct)
-
-    def joined(name: str) -> Any:
-        return jnp.concatenate([getattr(learned, name), getattr(whole, name)])
-
-    return replace(
-        learned,
-        order=joined("order"),
-        weights=joined("weights"),
-        bias=joined("bias"),
-        groups=(*learned.groups, OTHER),
-    )
+    arrays: dict[str, Any] = {
+        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+        for name in ("order", "weights", "bias")
+    }
+    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]

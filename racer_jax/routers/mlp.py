@@ -1,4 +1,4 @@
-r"""MLPR: a multilayer perceptron with one sigmoid for each model, trained by binary cross-entropy."""
+r"""MLPR: a multilayer perceptron with a sigmoid for each model, trained by cross-entropy."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,10 @@ class MLPR(nnx.Module):
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
     def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
-        """What each hidden layer drops with, for a batch of so many rows: uint32 `[w]` each, empty without dropout."""
+        """What each hidden layer drops with, for a batch of so many rows.
+
+        Uint32 `[w]` each, empty without dropout.
+        """
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
         return [
@@ -138,7 +141,10 @@ class MLPR(nnx.Module):
     def logits_of_standardized(
         self, x: jax.Array, noise: Sequence[jax.Array] | None = None
     ) -> jax.Array:
-        """The layers by themselves, under dropout where there is noise: training standardises all rows once."""
+        """The layers by themselves, under dropout where there is noise.
+
+        Training standardises all rows once.
+        """
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             x = jax.nn.relu(layer(x))
@@ -175,7 +181,10 @@ def _abstract(dim: int, num_models: int, config: MLPConfig) -> MLPR:
 
 
 def _standardizer(x: jax.Array, scale: float) -> tuple[jax.Array, jax.Array]:
-    """Mean of each column, and the factor that brings it to the wanted deviation; constant columns become zero."""
+    """Mean of each column, and the factor that brings it to the wanted deviation.
+
+    Constant columns become zero.
+    """
     mean = x.mean(axis=0)
     deviation = jnp.sqrt(jnp.square(x - mean[None]).mean(axis=0))
     return mean, jnp.where(deviation > 1e-6, scale / jnp.maximum(deviation, 1e-6), 0)

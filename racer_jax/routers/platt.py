@@ -40,7 +40,10 @@ def _logit(scores: jax.Array) -> jax.Array:
 
 @jax.jit
 def _fit_one(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Slope and intercept of one model, by damped Newton steps; `z` logits and `y` booleans, `[n]`."""
+    """Slope and intercept of one model, by damped Newton steps.
+
+    `z` logits and `y` booleans, `[n]`.
+    """
     positives, n = y.sum(), y.shape[0]
     target = jnp.where(y, (positives + 1) / (positives + 2), 1 / (n - positives + 2))
     centre = z.mean()
@@ -85,7 +88,7 @@ class Platt:
 
     @classmethod
     def fit(cls, scores: ArrayLike, correct: ArrayLike) -> "Platt":
-        """Fits them on validation data, which neither trained the router nor will calibrate or test it.
+        """Fits them on validation data, which is not used to train, calibrate or test.
 
         Args:
           scores: Floating `[n, m]`, in [0, 1].

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import racer_jax
 from racer_jax.cli.main import main
 from racer_jax.data import load
 from tests.data import samples
@@ -53,7 +54,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
         == f"racer-jax: {tmp_path / 'nowhere.csv'}: cannot be read: No such file or directory"
     )
     assert main(["data", "convert", str(samples.routerdc(tmp_path)), str(tmp_path / "a.txt")]) == 1
-    assert "path must end in .npz or .csv" in capsys.readouterr().err
+    assert "path must end in .npz, .csv or .parquet" in capsys.readouterr().err
 
 
 def test_fetch_offline(tmp_path, capsys):
@@ -78,6 +79,12 @@ def test_a_wrong_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["data", "eat"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"racer-jax {racer_jax.__version__}\n"
 
 
 def test_the_module_runs():

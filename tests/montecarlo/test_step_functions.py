@@ -17,8 +17,9 @@ from racer_jax import (
 )
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
-from racer_jax.montecarlo.trials import split_parts, split_trials
+from racer_jax.montecarlo.trials import split_trials
 
 SIZE, MODELS = 40, 3
 

@@ -7,8 +7,9 @@ import pytest
 
 import racer_jax as racer
 from racer_jax import reference
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_parts, split_trials
+from racer_jax.montecarlo.trials import split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, select, select_each, vote_tables
 
 NUM, MODELS = 61, 4
