@@ -323,7 +323,7 @@ def calibration_of(
     rows = np.arange(len(table))
     critical: Any = nonconformity[rows, columns]
     if ties is not None:
-        critical = TieBroken(critical, ties[rows, columns])  # type: ignore[arg-type]
+        critical = TieBroken(critical, ties[rows, columns])
     names = tuple(table.groups) if by_group and table.group is not None else None
     scores = group_scores(critical, None if names is None else table.group, names)
     code = group_codes(table.group or (), names) if names else np.zeros(len(rows), np.int32)

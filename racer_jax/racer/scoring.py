@@ -41,7 +41,7 @@ class Measured(NamedTuple):
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
 def _measure(scores: jax.Array, nonconformity: str, null: str) -> jax.Array:
-    return NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+    return NONCONFORMITIES[nonconformity](scores, null)
 
 
 def _padded_size(num: int) -> int:
@@ -124,7 +124,7 @@ class Scorer:
             scores = function(arrays, embeddings)
             if order is not None:  # what it needs in the place of scores
                 return scores, embeddings
-            return scores, NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+            return scores, NONCONFORMITIES[nonconformity](scores, null)
 
         self._forward = forward
 

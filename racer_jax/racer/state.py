@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-import racer_jax
+from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.core.risk_levels import Level
 from racer_jax.data.labels import GIVEN
@@ -256,7 +256,7 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     if racer.calibration is not None:
         arrays |= racer.calibration.to_parts()[1]
     versions = {
-        "racer_jax": racer_jax.__version__,
+        "racer_jax": __version__,
         "jax": jax.__version__,
         "numpy": np.__version__,
     }
