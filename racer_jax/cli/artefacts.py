@@ -19,7 +19,6 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_json, print_line
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.racer.artefact import check_place
 from racer_jax.racer.racer import Racer
 
@@ -115,7 +114,7 @@ def train(parsed: argparse.Namespace) -> None:
     """`train`."""
     check_place(parsed.output)  # before minutes of work are spent
     source, rows = Source.of(parsed), Rows.of(parsed)
-    table = rows.select(source.table().complete(), source.path)
+    table = rows.select(source.table().complete(), source.name)
     racer = Racer.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -143,7 +142,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
         parser,
-        nargs="?",
+        nargs="*",
         help="labelled queries; without them only alpha is changed",
     )
     parser.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
@@ -178,16 +177,16 @@ def calibrate(parsed: argparse.Namespace) -> None:
     output = parsed.output or parsed.artefact
     check_place(output)
     if parsed.from_scores:
-        if parsed.path is None:
+        if not parsed.path:
             raise ValueError("--from-scores needs a score matrix (.npz) to read")
-        models = read_score_matrix(parsed.path).table.models
+        models = Source.of(parsed).scored().table.models
         seed = None if parsed.no_tie_break else parsed.seed or 0
         racer = Racer.from_scores(
             models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
         )
     else:
         racer = Racer.load(parsed.artefact)
-    if parsed.path is None:
+    if not parsed.path:
         if racer.calibration is None:
             raise DataError(
                 "has no calibration to change alpha of: give labelled queries", path=parsed.artefact

@@ -161,7 +161,7 @@ def _add_report(subparsers: Subparsers) -> None:
         "racer-jax report my.racer --data test.csv --output report.html",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, "--data", dest="path", required=True)
+    add_reading(parser, "--data", dest="path", required=True, nargs="+")
     parser.add_argument(
         "--output",
         type=Path,
