@@ -133,6 +133,16 @@ def test_route_lines(folder, made, capsys, monkeypatch, batch):
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
 
 
+def test_route_lines_of_every_kind(folder, capsys, monkeypatch):
+    lines = b'plain words?\n{"query": "q?", "id": 7, "group": "b"}\n"a string?"\n{"id": 8}\n'
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+    assert main(["route", "my.racer", "-", "--group", "a", "--batch", "2"]) == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer.get("group") for answer in answers] == ["a", "b", "a", None]
+    assert [answer.get("id") for answer in answers] == [None, 7, None, 8]
+    assert "must be the text of a question" in answers[3]["error"]
+
+
 def test_routing_reads_no_more_than_a_batch_ahead(made):
     from racer_jax.serving.json_lines import read_queries, route_lines
 
