@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
     """`bound-check`."""
     from tqdm import tqdm
 
-    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds
+    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
 
     alphas = parse_alphas(parsed.alphas)
     if not 0 < parsed.calibration < 1:
@@ -95,19 +96,20 @@ def bound_check(parsed: argparse.Namespace) -> int:
     with tqdm(total=parsed.splits * len(names), unit="split", disable=None, leave=False) as bar:
         for i, name in enumerate(names):
             rows = np.flatnonzero(group == name)
+            check = check_bounds_exactly
+            if parsed.splits:
+                check = partial(check_bounds, num_splits=parsed.splits, progress=bar.update)
             checks.append(
-                check_bounds(
+                check(
                     jax.random.key(1000 * (parsed.seed or 0) + i),
                     ScoredPool(name, measured.scores[rows], table.correct[rows]),
                     racer.nonconformity,
                     num_calibration=round(parsed.calibration * len(rows)),
                     alphas=alphas,
-                    num_splits=parsed.splits,
                     z_limit=parsed.z,
                     null=racer.null,
                     tie_break=racer.seed is not None,
                     matrix=measured.nonconformity[rows],
-                    progress=bar.update,
                 )
             )
     failed = any(verdict == "FAIL" for check in checks for verdict in check.verdict)

@@ -47,7 +47,7 @@ def _add_convert(subparsers: Subparsers) -> None:
         "racer-jax data convert logs/ table.npz --metric acc_norm",
     )
     add_reading(parser)
-    parser.add_argument("output", type=Path, help="file to write, .npz or .csv")
+    parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
     parser.set_defaults(run=convert)
 
 

@@ -26,6 +26,9 @@ VALUES = {
     "groups": {"mmlu_*": "mmlu"},
     "group": "gsm8k",
     "num_fewshot": 5,
+    "scorer": "match",
+    "attempt": 2,
+    "ignore": ["latency", "cost"],
     "part": "val",
     "pools": "intersect",
 }
