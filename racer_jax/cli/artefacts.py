@@ -17,7 +17,7 @@ from racer_jax.cli.options import (
     add_unseen,
     labelled,
 )
-from racer_jax.cli.output import print_json, print_line
+from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.data.errors import DataError
 from racer_jax.racer.artefact import check_place
 from racer_jax.racer.racer import Racer
@@ -57,11 +57,17 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
     )
 
 
-def _told(path: Path, racer: Racer, as_json: bool) -> None:
-    """What was made, and what must be known of it."""
+def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
+    """The artefact that was written, and what must be known of it."""
+    print_notes(notes)
     calibration = racer.calibration
     if as_json:
-        made = {"artefact": path, "models": racer.models, "warnings": racer.warnings()}
+        made = {
+            "artefact": path,
+            "models": racer.models,
+            "warnings": racer.warnings(),
+            "notes": notes,
+        }
         if calibration is not None:
             made |= {
                 "alpha": calibration.alpha,
@@ -125,7 +131,7 @@ def train(parsed: argparse.Namespace) -> None:
         tie_break=not parsed.no_tie_break,
     )
     racer.save(parsed.output)
-    _told(parsed.output, racer, parsed.json)
+    _describe(parsed.output, racer, parsed.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -186,14 +192,16 @@ def calibrate(parsed: argparse.Namespace) -> None:
         )
     else:
         racer = Racer.load(parsed.artefact)
+    notes: Sequence[str]
     if not parsed.path:
         if racer.calibration is None:
             raise DataError(
                 "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
             )
-        calibrated = racer.at(parsed.alpha)
+        calibrated, notes = racer.at(parsed.alpha), ()
     else:
         table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
+        notes = table.notes
         calibrated = racer.calibrate(
             table,
             parsed.alpha,
@@ -204,4 +212,4 @@ def calibrate(parsed: argparse.Namespace) -> None:
             allow_overlap=parsed.allow_overlap,
         )
     calibrated.save(output)
-    _told(output, calibrated, parsed.json)
+    _describe(output, calibrated, parsed.json, notes)

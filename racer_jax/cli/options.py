@@ -1,6 +1,7 @@
 """Options that several commands share, and what they stand for: the table, its rows, the input."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -197,22 +198,33 @@ class Rows:
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
 
+        Returns:
+          The rows, with a note on how many each option left out.
+
         Raises:
           DataError: If no row is left.
         """
+        notes = list(table.notes)
+
+        def kept(part: RoutingTable, option: str) -> RoutingTable:
+            if len(part) < len(table):
+                left_out = len(table) - len(part)
+                notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
+            return part
+
         if self.groups:
-            table = table.select(group=self.groups)
+            table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = racer.unseen(table)
+            table = kept(racer.unseen(table), "--unseen")
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
-            table = table.select(parts.calibration)
+            table = kept(table.select(parts.calibration), f"--share {self.share:g}")
         if not len(table):
             raise DataError(
                 "no question is left to work on: see --group, --unseen and --share", path=path
             )
-        return table
+        return dataclasses.replace(table, notes=notes)
 
 
 def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:

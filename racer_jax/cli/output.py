@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def print_line(text: str) -> None:
       OSError: If it is closed.
     """
     write("\n".join(printable(line) for line in text.split("\n")) + "\n")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What was left out or read loosely, a line each, on the standard error."""
+    for note in notes:
+        with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+            sys.stderr.write(f"note: {printable(note)}\n")
 
 
 def print_json(value: Any) -> None:

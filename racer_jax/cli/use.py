@@ -26,6 +26,7 @@ from racer_jax.cli.output import (
     print_json,
     print_json_text,
     print_line,
+    print_notes,
     write_lines,
 )
 from racer_jax.core.risk_levels import parse_alphas
@@ -200,13 +201,15 @@ def evaluate(parsed: argparse.Namespace) -> None:
     if parsed.output is not None:
         check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
-    found = racer.evaluate(table, parsed.alphas, scores=scores)
+    evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
+    figures = evaluation.to_dict() | {"notes": table.notes}
     if parsed.output is not None:
-        write_json(parsed.output, found.to_dict())
+        write_json(parsed.output, figures)
     if parsed.json:
-        print_json(found.to_dict())
+        print_json(figures)
     else:
-        print_line(str(found))
+        print_line(str(evaluation))
+    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -239,6 +242,7 @@ def report(parsed: argparse.Namespace) -> None:
     racer, table, scores = _evaluated(parsed)
     write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
     if parsed.json:
-        print_json({"report": parsed.output})
+        print_json({"report": parsed.output, "notes": table.notes})
     else:
         print_line(f"{parsed.output}: open it in a browser")
+    print_notes(table.notes)

@@ -353,7 +353,7 @@ COMPUTES = {
     "route": "racer_jax.racer.racer.Racer.route",
     "route lines": "racer_jax.racer.racer.Racer.route",
     "evaluate": "racer_jax.racer.racer.Racer.evaluate",
-    "bound-check": "racer_jax.montecarlo.bound_check.check_bounds",
+    "bound-check": "racer_jax.montecarlo.bound_check.check_bounds_exactly",
     "monitor": "racer_jax.serving.monitor.RiskMonitor.update",
     "monitor numbers": "racer_jax.serving.monitor.ExchangeabilityMonitor.update",
     "monitor again": "racer_jax.serving.monitor.RiskMonitor.update",
