@@ -77,7 +77,9 @@ def test_embedllm_repeated_rows_agree_or_are_judged_by_a_rule(tmp_path):
     assert (table.correct == RIGHT).all()
     assert "1 pairs of prompt and model stand in several rows" in table.notes
     path = logs.embedllm(tmp_path, repeat=[(0, 0, 0), (1, 0, 1)])
-    with pytest.raises(DataError, match=r"row 9 .*must agree .*'score > 0', which is what EmbedLLM does"):
+    with pytest.raises(
+        DataError, match=r"row 9 .*must agree .*'score > 0', which is what EmbedLLM does"
+    ):
         read_embedllm(path)
     lenient = read_embedllm(path, label_rule="score > 0")
     assert lenient.correct[:, 0].tolist() == [True, True, False, True]
