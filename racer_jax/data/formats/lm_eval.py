@@ -140,21 +140,26 @@ def read_lm_eval(
     scores = place.fill(np.array(all_values), np.nan)
     labels = labels_by_rule(path, scores, [query.task for query in order], label_rule, key)
     names = [for_name(groups, query.task) or query.task for query in order]
+    ids, changed = _ids(order), _changed(order)
+    rules = _rules(order, names, choices, labels.rule, path)
+    in_order = [texts[code] for code in by_order.tolist()]
+    # The names of the queries weigh as much as the table: they go before it is built.
+    del codes, order, texts
     table = built(
         path,
-        ids=_ids(order),
-        texts=[texts[code] for code in by_order.tolist()],
+        ids=ids,
+        texts=in_order,
         models=list(models),
         correct=labels.correct,
         group=names,
         graded=None if label_rule is None else scores,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
-        label_rule=_rules(order, names, choices, labels.rule, path),
+        label_rule=rules,
         missing=labels.missing,
         notes=[
             *found.notes,
             *(f"answers of {task} were left out: {why}" for task, why in sorted(reasons.items())),
-            *_changed(order),
+            *changed,
             *unread(path, {*found.others, *(log.path for log in logs)}, deep=True),
         ],
     )
