@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from timing import Timing, interleaved
 
 from racer_jax import reporting
+from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_masks, split_trials
+from racer_jax.montecarlo.trials import split_trials
 from racer_jax.studies import runtime
 
 BASE = {"queries N": 4_000, "models M": 8, "splits S": 4_096, "alphas A": 32}
@@ -102,7 +103,10 @@ def main() -> None:
     )
     axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     axes.legend()
-    title = f"Base {', '.join(f'{value:,} {name}' for name, value in BASE.items())}; median of {config.rounds};"
+    title = (
+        f"Base {', '.join(f'{value:,} {name}' for name, value in BASE.items())}; median of "
+        f"{config.rounds};"
+    )
     axes.set_title(title.rstrip(";"), fontsize=9)
     header = ["doubled", "", "", "", "", "", "power"]
     report("growth", title, header, rows, results, {"growth.png": figure})

@@ -5,7 +5,7 @@
 Scores are the share of the k nearest training queries that each model got right:
 `KNeighborsRegressor.predict` with brute force, by cosine and, which is the same order and its
 faster path, by Euclidean distance on unit vectors. All agree before anything is timed. Needs the
-extra `clusters`.
+extra `bench`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy of RACER's votes beside every honest baseline, on the same test parts.
+"""Table 1 of the paper: accuracy of RACER's votes beside honest baselines, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
     python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
@@ -29,7 +29,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
@@ -44,7 +44,8 @@ from racer_jax.studies.strategies import (
     saved,
     single_name,
 )
-from racer_jax.studies.vote_study import VoteConfig, num_repeats, vote_study
+from racer_jax.studies.vote_strategies import VoteConfig
+from racer_jax.studies.vote_study import num_repeats, vote_study
 
 # The alphas at which the coverage of sets is shown; results.csv has all.
 SHOWN = ("0.05", "0.1", "0.2", "0.3", "0.4")
@@ -102,7 +103,9 @@ class Row(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """What can be said of one score where answers are not known, arrays by alpha `[a]`; exact means over all splits.
+    """What can be said of one score where answers are not known, arrays by alpha `[a]`.
+
+    Exact means over all splits.
 
     Attributes:
       benchmark: Name of the benchmark.
@@ -173,31 +176,31 @@ def tabulate(
 def order_of(votes: Votes) -> list[str]:
     """The ways as a reader looks for them: single models, each router's own, what bounds them."""
     singles = sorted(
-        (single_name(m) for m in votes.models), key=lambda name: -votes.ways[name].mean
+        (single_name(m) for m in votes.models), key=lambda name: -votes.strategies[name].mean
     )
     of_router = []
     for router in votes.routers:
-        own = [
+        names = [
             name
-            for name in votes.ways
+            for name in votes.strategies
             if name == router or name.startswith((f"{router} ", f"{router}:"))
         ]
-        own = [name for name in own if votes.ways[name].kind != "fixed alpha"]
+        names = [name for name in names if votes.strategies[name].kind != "fixed alpha"]
         # The router and its fixed numbers of models first, then RACER.
-        of_router += sorted(own, key=lambda name: " + " in name)
-    static = [STATIC_TOP] if STATIC_TOP in votes.ways else []
+        of_router += sorted(names, key=lambda name: " + " in name)
+    static = [STATIC_TOP] if STATIC_TOP in votes.strategies else []
     return [*singles, PICKED_SINGLE, *static, *of_router, ORACLE]
 
 
 def rows_of(votes: Votes) -> list[Row]:
     """A row for each way of answering."""
-    rows, best, picked = [], votes.ways[BEST_SINGLE], votes.ways[PICKED_SINGLE]
+    rows, best, picked = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
     for name in order_of(votes):
-        way = votes.ways[name]
-        own = next(
+        way = votes.strategies[name]
+        router = next(
             (router for router in votes.routers if name.startswith(router)), votes.routers[0]
         )
-        full = votes.ways[full_name(own)]
+        full = votes.strategies[full_name(router)]
         spent, everything = dollars(way), dollars(full)
         rows.append(
             Row(
@@ -221,7 +224,7 @@ def rows_of(votes: Votes) -> list[Row]:
 def coverage_of(
     key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], config: Config
 ) -> list[Coverage]:
-    """Sizes and coverage of every score, and of the static order, which does not look at the query."""
+    """Sizes and coverage of every score, and of the static order, which ignores the query."""
     correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
     ties = tie_break(key, (len(correct), correct.shape[1] + 1))
     order = static_order(benchmark.train.correct, config.null)
@@ -231,7 +234,7 @@ def coverage_of(
         for score, nonconformity_of in SCORES.items()
     }
     scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
-    found = []
+    cells = []
     for label, nonconformity in scored.items():
         law = pool_law(
             pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas
@@ -241,8 +244,8 @@ def coverage_of(
         ]
         accuracy = float(correct[np.arange(len(correct)), first].mean())
         covered = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
-        found.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
-    return found
+        cells.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
+    return cells
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -301,7 +304,8 @@ def coverage_table(config: Config, result: Result, name: str) -> str:
     best = max((model for model in bounds if model != ORACLE), key=lambda model: bounds[model])
     header = ["coverage % (calls)", "routing %", *(f"alpha {result.alphas[i]}" for i in shown)]
     return (
-        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: {100 * bounds[ORACLE]:.1f}%\n"
+        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: "
+        f"{100 * bounds[ORACLE]:.1f}%\n"
         f"{left_table(header, lines)}"
     )
 
@@ -317,10 +321,13 @@ def report(config: Config, result: Result) -> Report:
         )
     if names:
         parts.append(
-            "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
+            "±: standard error over questions of the paired difference. sd: over splits. Best "
+            "single: with hindsight; "
             "picked: on validation, as a user would. RACER chooses alpha and vote "
-            f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best. "
-            "Pooled vote: the calibration part helped to choose the vote, which no threshold depends on."
+            f"on validation: the smallest set within {config.tolerance:g} standard errors of the "
+            "best, or the best. "
+            "Pooled vote: the calibration part helped to choose the vote, which no threshold "
+            "depends on."
         )
     for name in result.bounds:
         notes = "".join(f"\n  {note}" for note in result.notes[name])
@@ -368,7 +375,7 @@ def coverage_figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way; where answers are not known, for each score and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     blank = dict.fromkeys(COLUMNS)
     for row in result.rows:
         flat = {
@@ -386,7 +393,7 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 f"{name}_error": value.error,
                 f"{name}_split_error": value.split_error,
             }
-        found.append(blank | flat)
+        lines.append(blank | flat)
     for cell in result.coverage:
         for i, alpha in enumerate(result.alphas):
             flat = {
@@ -400,14 +407,20 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 "calls": float(cell.size[i]),
                 "covered": float(cell.covered[i]),
             }
-            found.append(blank | flat | numbers)
-    return found
+            lines.append(blank | flat | numbers)
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, answers, prints and writes what it found; returns the exit status."""
     return run_experiment(
-        Config, "Accuracy of every way of answering.", run, report, num_repeats, arguments
+        Config,
+        "Accuracy of every way of answering.",
+        run,
+        report,
+        num_repeats,
+        arguments,
+        load=study_data,
     )
 
 

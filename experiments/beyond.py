@@ -1,4 +1,4 @@
-"""Sizes at the same risk: RACER-P and RACER-G, the static order, and orders by marginal coverage gain (RACER-J).
+"""Sizes at the same risk: RACER-P, RACER-G, the static order, and RACER-J.
 
     python experiments/beyond.py                                  # the embedded simulated pool
     python experiments/beyond.py --data FOLDER                    # RouterDC's files, hashed n-grams
@@ -11,11 +11,6 @@ null mode, and across modes at equal avoidable-miss rate.
 """
 
 import sys
-import time
-
-START = time.perf_counter()
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 import racer_jax as racer
 from racer_jax import reporting
@@ -44,7 +38,9 @@ from racer_jax.orders.racer_j import RacerJ
 from racer_jax.plotting import risk as plotting
 from racer_jax.routers import KNNR
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
-from racer_jax.studies.order_studies import Nonconformity, calibration_size, for_pool, read_parts
+from racer_jax.studies.corpora import Parts, for_pool, read_parts
+from racer_jax.studies.order_studies import Nonconformity, calibration_size
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
@@ -150,6 +146,7 @@ class Result(NamedTuple):
     Attributes:
       alphas: Risk levels as written.
       null: Null mode of the cells.
+      models: Names of the models of the pool, `[m]`.
       cells: One for each benchmark and score.
       service: Sizes at equal avoidable-miss rate, null modes `paper` and `free`.
       notes: By benchmark, what was left out.
@@ -157,6 +154,7 @@ class Result(NamedTuple):
 
     alphas: tuple[str, ...]
     null: str
+    models: tuple[str, ...]
     cells: list[Cell]
     service: list[Service]
     notes: dict[str, str]
@@ -201,7 +199,10 @@ def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarra
 def nonconformities(
     config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> dict[str, Nonconformity]:
-    """Every score: null mode -> nonconformity of all test rows. Learned from training rows alone."""
+    """Every score: null mode -> nonconformity of all test rows.
+
+    Learned from training rows alone.
+    """
     encoder_key, network_key, fold_key = jax.random.split(key, 3)
     x, z, x_wide, z_wide = embed(config, encoder_key, train, test)
     correct, groups = train.correct, train.group
@@ -292,7 +293,10 @@ def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
 
 
 def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
-    """Who knows every answer calls one right model, or none: max(0, 1 - share nobody answers - alpha)."""
+    """Who knows every answer calls one right model, or none.
+
+    Max(0, 1 - share nobody answers - alpha).
+    """
     size = np.maximum(0, 1 - nobody - alpha)
     base = {cell.score: cell.size for cell in cells}
     none = np.zeros_like(size)
@@ -329,30 +333,24 @@ def service_of(
     return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
 
 
-def run(
-    config: Config,
-    key: jax.Array,
-    train: RoutingTable,
-    test: RoutingTable,
-    progress: Callable[[int], object] = lambda _: None,
-) -> Result:
+def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
     """Compares every score on every benchmark; reads and writes nothing.
 
     Args:
-      config: The options.
       key: A typed PRNG key.
-      train: Training rows, with groups.
-      test: Rows that calibrate and test; models and groups are those of the training rows, or some
-        of them.
+      data: Training rows and rows that calibrate and test; models and groups of these are those of
+        the training rows, or some of them.
+      config: The options.
       progress: Called with 1 after each benchmark.
 
     Returns:
-      The `Result`; its notes are empty.
+      The `Result`.
 
     Raises:
       ValueError: If a model or a group of the test rows is not among those of the training rows.
     """
-    train = for_pool(train, test.models)
+    test = data.test
+    train = for_pool(data.train, test.models)
     fit_key, tie_key, bootstrap_key = jax.random.split(key, 3)
     alphas = parse_alphas(config.alphas)
     scores = nonconformities(config, fit_key, train, test)
@@ -370,7 +368,7 @@ def run(
         for null in ("paper", "free"):
             service += service_of(config, name, null, pools[null], nobody)
         progress(1)
-    return Result(alphas, config.null, cells, service, {})
+    return Result(alphas, config.null, test.models, cells, service, data.notes)
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -380,11 +378,11 @@ def tables(result: Result) -> str:
     """Sizes and paired changes of every benchmark, then sizes at equal service."""
     parts = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = [cell for cell in result.cells if cell.benchmark == name]
+        cells = [cell for cell in result.cells if cell.benchmark == name]
         parts.append(f"{name}: models called at each alpha, null mode '{result.null}'")
         parts.append(
             reporting.text_table(
-                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own]
+                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in cells]
             )
         )
         parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
@@ -399,7 +397,7 @@ def tables(result: Result) -> str:
                             for d, e in zip(c.change, c.change_error, strict=True)
                         ),
                     ]
-                    for c in own
+                    for c in cells
                 ],
             )
         )
@@ -420,26 +418,29 @@ def tables(result: Result) -> str:
 
 
 def verdicts(result: Result) -> str:
-    """How RACER-J stands against RACER-P and against the static order, in a line for each benchmark."""
+    """RACER-J against RACER-P and against the static order, in a line for each benchmark."""
     lines = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = {cell.score: cell for cell in result.cells if cell.benchmark == name}
+        by_score = {cell.score: cell for cell in result.cells if cell.benchmark == name}
         if "0.1" in result.alphas:
             at = result.alphas.index("0.1")
-            each = ", ".join(
-                f"{score} {100 * own[score].against_p[at]:+.0f} ± "
-                f"{100 * own[score].against_p_error[at]:.0f}%"
+            changes = ", ".join(
+                f"{score} {100 * by_score[score].against_p[at]:+.0f} ± "
+                f"{100 * by_score[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
-                if score in own
+                if score in by_score
             )
-            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {each}")
+            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {changes}")
         for score in ("J blend", "J learned"):
-            change, error = own[score].change, own[score].change_error
+            change, error = by_score[score].change, by_score[score].change_error
             worst, best = int(np.argmax(change)), int(np.argmin(change))
             lines.append(
-                f"{name}, {score} against static: from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% (alpha "
-                f"{result.alphas[best]}) to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% (alpha "
-                f"{result.alphas[worst]}); smaller at {int((change < 0).sum())} of {len(change)} alphas"
+                f"{name}, {score} against static: "
+                f"from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% "
+                f"(alpha {result.alphas[best]}) "
+                f"to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% "
+                f"(alpha {result.alphas[worst]}); "
+                f"smaller at {int((change < 0).sum())} of {len(change)} alphas"
             )
     return "\n".join(lines)
 
@@ -463,7 +464,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figure(config: Config, result: Result, num_models: int) -> Figure:
+def figure(result: Result) -> Figure:
     """Size against alpha, a panel for each benchmark."""
     alpha = np.array([float(a) for a in result.alphas])
     panels = {
@@ -476,44 +477,38 @@ def figure(config: Config, result: Result, num_models: int) -> Figure:
         for name in dict.fromkeys(cell.benchmark for cell in result.cells)
     }
     return plotting.size_figure(
-        panels, num_models, f"all calibration/test splits, null mode '{result.null}'"
+        panels, len(result.models), f"all calibration/test splits, null mode '{result.null}'"
     )
+
+
+def report(config: Config, result: Result) -> Report:
+    """The tables, what they say, and the picture."""
+    notes = [f"{name}: {note}" for name, note in result.notes.items() if note]
+    text = "\n".join([tables(result), "", verdicts(result), *notes])
+    return Report(text, csv_rows(result), {"size.png": figure(result)}, details=result._asdict())
+
+
+def load(config: Config) -> tuple[jax.Array, Parts]:
+    """The key of the run, and the rows that the options ask for."""
+    if config.encoder == "both":
+        from racer_jax.encoders.text import minilm_folder
+
+        minilm_folder()  # says which extra lacks before any work
+    data_key, run_key = jax.random.split(jax.random.key(config.seed))
+    return run_key, read_parts(data_key, config.data, queries=config.queries)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, compares, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(
-        Config, "Compares the sizes of calibrated sets at the same risk.", arguments
+    """Compares, prints and writes; returns the exit status."""
+    return run_experiment(
+        Config,
+        "Compares the sizes of calibrated sets at the same risk.",
+        run,
+        report,
+        lambda _, data: len(data.test.groups),
+        arguments,
+        load=load,
     )
-    pool_key, run_key = jax.random.split(jax.random.key(config.seed))
-    try:
-        train, test, notes = read_parts(config.data, pool_key, queries=config.queries)
-        with tqdm(total=len(test.groups), unit="benchmark", disable=None) as bar:
-            result = run(config, run_key, train, test, bar.update)._replace(notes=notes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(result), end="\n\n")
-    print(verdicts(result))
-    for name, note in result.notes.items():
-        if note:
-            print(f"{name}: {note}")
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "size.png", figure(config, result, len(test.models)))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"In all {time.perf_counter() - START:.1f} s. Written: "
-        f"{', '.join(str(p) for p in sorted(folder.iterdir()))}"
-    )
-    return 0
 
 
 if __name__ == "__main__":

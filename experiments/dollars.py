@@ -1,4 +1,4 @@
-"""What alpha costs in dollars, and what a budget in dollars buys, on a table that knows the cost of every answer.
+"""What alpha costs in dollars, and what a budget in dollars buys, where every answer has a cost.
 
     python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench,
     eleven models python experiments/dollars.py
@@ -11,10 +11,6 @@ expected cost within the budget; mean over random splits.
 """
 
 import sys
-import time
-
-START = time.perf_counter()
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -31,16 +27,18 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.risk_control.costs import calibrate_budget
+from racer_jax.studies.corpora import Parts, for_pool, read_parts
 from racer_jax.studies.order_studies import (
     Nonconformity,
     OrdersConfig,
     calibration_size,
-    for_pool,
     hashed_embeddings,
     orders,
-    read_parts,
 )
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
+# The orders of `all_orders`.
+NUM_SCORES = 5
 # Dollars are shown for so many queries.
 UNIT = 1_000
 # What a call may cost at most, declared as this multiple of the dearest training call of the model.
@@ -136,7 +134,7 @@ class Result(NamedTuple):
 
 
 def made_up_prices(table: RoutingTable) -> np.ndarray:
-    """Prices for a pool that has none, `[m]`: from 1 to 64 hundredths of a cent a call, the better the dearer."""
+    """Prices for a pool without any, `[m]`: 1 to 64 hundredths of a cent, rising with accuracy."""
     place = np.argsort(table.correct.mean(axis=0)).argsort()
     return np.asarray(1e-4 * 2.0 ** np.linspace(0, 6, len(place))[place])
 
@@ -158,7 +156,8 @@ def known_costs(table: RoutingTable) -> np.ndarray:
     if (bad := np.isnan(table.cost)).any():
         i, j = np.argwhere(bad)[0]
         raise ValueError(
-            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the first for query "
+            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the "
+            "first for query "
             f"{table.ids[i]!r} and model {table.models[j]!r}"
         )
     return np.asarray(table.cost)
@@ -180,7 +179,7 @@ def bought(
     most: np.ndarray,
     budget: float,
 ) -> np.ndarray:
-    """Mean dollars, their standard error, mean risk and mean size on the test parts of random splits."""
+    """Mean dollars, their standard error, mean risk and mean size on the test parts."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     num = calibration_size(config.calibration, len(cost))
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
@@ -211,44 +210,45 @@ def all_orders(
 ) -> dict[str, Nonconformity]:
     """The plain orders, and the cost-aware ones."""
     x, z = hashed_embeddings(key, train, test)
-    found = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
+    by_name = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
     blend = RacerJ.fit(
         x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend
     )
-    found["static, cost-aware"] = lambda null: static(
+    by_name["static, cost-aware"] = lambda null: static(
         z, test.group, null, cost=price, gamma=config.gamma
     )
-    found["J blend, cost-aware"] = lambda null: blend(
+    by_name["J blend, cost-aware"] = lambda null: blend(
         z, test.group, null, cost=price, gamma=config.gamma
     )
-    return found
+    return by_name
 
 
-def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> Result:
+def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
     """Measures everything; reads and writes nothing.
 
     Args:
-      config: The options.
       key: A typed PRNG key.
-      train: Training rows, with groups and costs.
-      test: Rows that calibrate and test, with costs; models and groups are those of training, or
-        some of them.
+      data: Training rows, with groups and costs, and rows that calibrate and test, with costs;
+        models and groups of these are those of training, or some of them.
+      config: The options.
+      progress: Called with 1 after each score.
 
     Returns:
-      The `Result`; its notes are empty.
+      The `Result`.
 
     Raises:
       ValueError: If a model of the test rows is not among those of the training rows, or a cost is
         not known.
     """
-    train = for_pool(train, test.models)
+    test = data.test
+    train = for_pool(data.train, test.models)
     train_cost, cost = known_costs(train), known_costs(test)
     price, most = train_cost.mean(axis=0), MARGIN * train_cost.max(axis=0)
     encoder_key, tie_key, split_key = jax.random.split(key, 3)
     alphas = parse_alphas(config.alphas)
     ties = racer.tie_break(tie_key, (len(test), len(test.models) + 1))
-    result = Result(alphas, config.null, [], [], {}, {}, {})
+    result = Result(alphas, config.null, [], [], {}, {}, data.notes)
     groups = np.array(test.group)
     for name in test.groups:
         rows = groups == name
@@ -259,16 +259,18 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
         nonconformity = np.asarray(call(config.null))
         for i, name in enumerate(test.groups):
             rows = groups == name
-            own, own_ties, right, paid = (
+            values, own_ties, right, paid = (
                 nonconformity[rows],
                 ties[rows],
                 test.correct[rows],
                 cost[rows],
             )
-            spent = cumulative(own, np.asarray(own_ties), paid)
-            pool = pool_steps(own, right, own_ties, metrics={"dollars": spent})
+            spent = cumulative(values, np.asarray(own_ties), paid)
+            pool = pool_steps(values, right, own_ties, metrics={"dollars": spent})
             law = pool_law(
-                pool, num_calibration=calibration_size(config.calibration, len(own)), alpha=alphas
+                pool,
+                num_calibration=calibration_size(config.calibration, len(values)),
+                alpha=alphas,
             )
             result.by_alpha.append(
                 AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"])
@@ -276,9 +278,10 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
             for share in parse_alphas(config.budgets):
                 budget = float(share) * float(train_cost.sum(axis=1).mean())
                 split = bought(
-                    config, jax.random.fold_in(split_key, i), own, right, paid, most, budget
+                    config, jax.random.fold_in(split_key, i), values, right, paid, most, budget
                 )
                 result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
+        progress(1)
     return result
 
 
@@ -289,9 +292,10 @@ def tables(result: Result) -> str:
     """Alpha against dollars, and budgets against what they buy."""
     parts = []
     for name, full in result.full.items():
-        own = [row for row in result.by_alpha if row.benchmark == name]
+        curves = [row for row in result.by_alpha if row.benchmark == name]
         parts.append(
-            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode '{result.null}'; every "
+            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode "
+            f"'{result.null}'; every "
             f"model {UNIT * full:.2f}, an oracle {UNIT * result.cheapest[name]:.3f}"
         )
         lines = [
@@ -299,7 +303,7 @@ def tables(result: Result) -> str:
                 r.score,
                 *(f"{UNIT * d:.2f} ({s:.2f})" for d, s in zip(r.dollars, r.size, strict=True)),
             ]
-            for r in own
+            for r in curves
         ]
         parts.append(reporting.text_table(["", *result.alphas], lines))
         parts.append(
@@ -359,8 +363,8 @@ def figure(result: Result) -> Figure:
     for panel, (name, full) in zip(
         drawing.subplots(1, len(result.full), squeeze=False)[0], result.full.items(), strict=True
     ):
-        own = [row for row in result.by_alpha if row.benchmark == name]
-        for color, row in zip(colors, own, strict=False):
+        curves = [row for row in result.by_alpha if row.benchmark == name]
+        for color, row in zip(colors, curves, strict=False):
             panel.plot(alpha, UNIT * row.dollars, "o-", ms=3, color=color, label=row.score)
         panel.axhline(UNIT * full, color="0.4", ls=":", lw=1, label="every model")
         panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")
@@ -372,44 +376,40 @@ def figure(result: Result) -> Figure:
     return drawing
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
-    config = reporting.parse_config(
-        Config, "What alpha costs in dollars, and what a budget buys.", arguments
-    )
+def report(config: Config, result: Result) -> Report:
+    """The tables, whether the budgets were kept, and the picture."""
+    verdict = "PASS" if kept(result) else "FAIL"
+    text = f"{tables(result)}\n\n{verdict}: budgets against what was spent, {config.splits} splits."
+    figures = {"dollars.png": figure(result)}
+    return Report(text, csv_rows(result), figures, kept(result), result._asdict())
+
+
+def load(config: Config) -> tuple[jax.Array, Parts]:
+    """The key of the run, and the rows that the options ask for; simulated rows get prices."""
     data_key, train_key, test_key, run_key = jax.random.split(jax.random.key(config.seed), 4)
-    try:
-        train, test, notes = read_parts(
-            config.data,
-            data_key,
-            share=config.share,
-            missing=config.missing,
-            queries=config.queries,
-        )
-        if config.data is None:
-            price = made_up_prices(train)
-            train, test = with_costs(train, price, train_key), with_costs(test, price, test_key)
-        result = run(config, run_key, train, test)._replace(notes=notes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(result))
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "dollars.png", figure(result))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"{'PASS' if kept(result) else 'FAIL'}: budgets against what was spent, {config.splits} splits. In all "
-        f"{time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    data = read_parts(
+        data_key, config.data, share=config.share, missing=config.missing, queries=config.queries
     )
-    return 0 if kept(result) else 1
+    if config.data is None:
+        price = made_up_prices(data.train)
+        data = data._replace(
+            train=with_costs(data.train, price, train_key),
+            test=with_costs(data.test, price, test_key),
+        )
+    return run_key, data
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints and writes; status 1 where a budget is overspent, 2 where data is bad."""
+    return run_experiment(
+        Config,
+        "What alpha costs in dollars, and what a budget buys.",
+        run,
+        report,
+        lambda *_: NUM_SCORES,
+        arguments,
+        load=load,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved, and both accuracies.
+"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved.
 
     python experiments/ensemble_tradeoff.py                   # the embedded simulated pool
     python experiments/ensemble_tradeoff.py --data FOLDER     # RouterBench, or any routing table
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,
@@ -33,7 +33,8 @@ from racer_jax.studies.strategies import (
     saved,
     top_name,
 )
-from racer_jax.studies.vote_study import TOP_K, VoteConfig, counted_votes, num_repeats
+from racer_jax.studies.vote_strategies import TOP_K, VoteConfig
+from racer_jax.studies.vote_study import counted_votes, num_repeats
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def trades(studies: list[Votes]) -> Result:
     for votes in studies:
 
         def row(name: str, way: str, alpha: str, router: str, votes: Votes = votes) -> Row:
-            one, full = votes.ways[way], votes.ways[full_name(router)]
+            one, full = votes.strategies[way], votes.strategies[full_name(router)]
             return Row(
                 votes.name,
                 name,
@@ -107,10 +108,10 @@ def trades(studies: list[Votes]) -> Result:
 
         first = votes.routers[0]
         rows.append(row(BEST_SINGLE, BEST_SINGLE, "", first))
-        if STATIC_TOP in votes.ways:
+        if STATIC_TOP in votes.strategies:
             rows.append(row(STATIC_TOP, STATIC_TOP, "", first))
         for router in votes.routers:
-            named = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.ways]
+            named = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.strategies]
             rows += [row(name, name, "", router) for name in named]
         for label in votes.choices:
             router, _, score = label.partition(" + ")
@@ -153,14 +154,18 @@ def report(config: Config, result: Result) -> Report:
         [100 * row.calls_saved for row in chosen],
     )
     parts.append(
-        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} settings, and saves "
+        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} "
+        "settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
     )
     return Report("\n\n".join(parts), csv_rows(result), {"tradeoff.png": figure(config, result)})
 
 
 def figure(config: Config, result: Result) -> Figure:
-    """Gain against savings, a line for the fixed alphas of each score; accuracies beside those of the full ensemble."""
+    """Gain against savings, a line for the fixed alphas of each score.
+
+    Accuracies beside those of the full ensemble.
+    """
     points_: dict[str, dict[str, vote_plots.Trade]] = {}
     curves: dict[str, dict[str, list[vote_plots.Trade]]] = {}
     accuracies: dict[str, dict[str, tuple[float, float]]] = {}
@@ -178,15 +183,15 @@ def figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     for row in result.rows:
         flat = row._asdict()
         gain = flat.pop("gain")
-        found.append(
+        lines.append(
             flat
             | {"gain": gain.mean, "gain_error": gain.error, "gain_split_error": gain.split_error}
         )
-    return found
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_repeats,
         arguments,
+        load=study_data,
     )
 
 

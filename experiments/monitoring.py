@@ -1,4 +1,4 @@
-"""How often the risk monitor cries wolf, and how soon it sees the wolf, beside a fixed-window test.
+"""False alarms of the risk monitor and its delay, beside a test on a fixed window.
 
     python experiments/monitoring.py
 
@@ -8,8 +8,8 @@ compares the misses of the last w queries with the binomial quantile, at every q
 would.
 """
 
+import math
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ from scipy.stats import binom
 
 from racer_jax import reporting
 from racer_jax.montecarlo.subsets import threefry
-from racer_jax.serving.monitor import RISK_RATIOS, RiskMonitor, bets, reserve, wager
+from racer_jax.serving.betting import RISK_RATIOS, bets, reserve
+from racer_jax.serving.monitor import RiskMonitor
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 NEVER = np.iinfo(np.int32).max
 
@@ -79,7 +81,7 @@ TILE = 1_000
 def first_alarms(
     key: jax.Array, *case: Any, num_streams: int, **sizes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First alarms of the monitor and of the fixed window, int32 `[s]` each, a tile of streams at a time."""
+    """First alarms of the monitor and of the fixed window, int32 `[s]`, by tiles of streams."""
     words = tuple(jax.random.key_data(key))
     tiles = [
         _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
@@ -117,9 +119,8 @@ def _tile_alarms(
         miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
             now < change, risk_before, risk_after
         )
-        wealth = wager(
-            wealth, left[now] - left[now + 1], jnp.where(miss[:, None], paid_miss, paid_hit)
-        )
+        released = (left[now] - left[now + 1]) / len(RISK_RATIOS)
+        wealth = (wealth + released) * jnp.where(miss[:, None], paid_miss, paid_hit)
         wealth = jnp.minimum(wealth, 1e30)
         rich = wealth.sum(axis=1) + left[now + 1] >= threshold
         oldest = recent[now % window]
@@ -130,7 +131,9 @@ def _tile_alarms(
         return (wealth, recent.at[now % window].set(miss), in_window, alarm, window_alarm), None
 
     never = jnp.full(num_streams, NEVER, jnp.int32)
-    start = jnp.full((num_streams, len(RISK_RATIOS)), RiskMonitor(0.5).wealth[0], jnp.float32)
+    start = jnp.full(
+        (num_streams, len(RISK_RATIOS)), jnp.float32(math.exp(RiskMonitor(0.5).log_wealth[0]))
+    )
     carry = (
         start,
         jnp.zeros((window, num_streams), bool),
@@ -142,8 +145,10 @@ def _tile_alarms(
     return carry[3], carry[4]
 
 
-def run(config: Config, key: jax.Array) -> list[Scenario]:
-    """Simulates every scenario; reads and writes nothing."""
+def run(
+    key: jax.Array, data: None, config: Config, progress: Progress = lambda _: None
+) -> list[Scenario]:
+    """Simulates every scenario, which takes no data; reads and writes nothing."""
     high = config.ratio * config.alpha
     limit = int(binom.isf(config.level, config.window, config.alpha))
     cases = [
@@ -151,27 +156,26 @@ def run(config: Config, key: jax.Array) -> list[Scenario]:
         (f"{config.ratio:g} alpha from the start", high, high, 0),
         (f"{config.ratio:g} alpha from query {config.change:,}", config.alpha, high, config.change),
     ]
-    return [
-        Scenario(
-            *case,
-            *first_alarms(
-                jax.random.fold_in(key, i),
-                *case[1:],
-                bets(config.alpha),
-                1 / config.level,
-                limit,
-                num_streams=config.streams,
-                length=config.length,
-                window=config.window,
-            ),
+    scenarios = []
+    for i, case in enumerate(cases):
+        alarms = first_alarms(
+            jax.random.fold_in(key, i),
+            *case[1:],
+            bets(config.alpha),
+            1 / config.level,
+            limit,
+            num_streams=config.streams,
+            length=config.length,
+            window=config.window,
         )
-        for i, case in enumerate(cases)
-    ]
+        scenarios.append(Scenario(*case, *alarms))
+        progress(1)
+    return scenarios
 
 
 def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
     """A row for each scenario and test: alarms before the change, and the delay after it."""
-    found = []
+    lines = []
     for scenario in scenarios:
         false_only = scenario.risk_after == config.alpha
         for test, alarms in (
@@ -185,7 +189,7 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                 if len(delay) and not false_only
                 else ()
             )
-            found.append(
+            lines.append(
                 {
                     "scenario": scenario.name,
                     "test": test,
@@ -202,10 +206,10 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                     "delay_90_percent": float(quantiles[1]) if len(quantiles) else float("nan"),
                 }
             )
-    return found
+    return lines
 
 
-def table(found: list[dict[str, Any]], length: int) -> str:
+def table(results: list[dict[str, Any]], length: int) -> str:
     """The rows as text."""
 
     def number(value: float) -> str:
@@ -220,7 +224,7 @@ def table(found: list[dict[str, Any]], length: int) -> str:
             number(row["median_delay"]),
             number(row["delay_90_percent"]),
         ]
-        for row in found
+        for row in results
     ]
     return reporting.text_table(
         ["scenario", "test", "false alarms", "detected", "median delay", "90% within"], lines
@@ -252,34 +256,32 @@ def figure(config: Config, scenarios: list[Scenario]) -> Figure:
     return drawing
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, simulates, prints and writes; status 1 where false alarms are more frequent than promised."""
-    start = time.perf_counter()
-    config = reporting.parse_config(
-        Config, "Simulates the risk monitor: false alarms and detection delay.", arguments
-    )
-    scenarios = run(config, jax.random.key(config.seed))
-    found = rows(config, scenarios)
-    print(table(found, config.length))
-    false, error = found[0]["false_alarms"], found[0]["false_alarms_error"]
+def report(config: Config, scenarios: list[Scenario]) -> Report:
+    """The table, whether false alarms are as rare as promised, and the picture."""
+    lines = rows(config, scenarios)
+    false, error = lines[0]["false_alarms"], lines[0]["false_alarms_error"]
     kept = false <= config.level + 4 * error
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), "rows": found},
-        )
-        reporting.write_csv(folder / "results.csv", found)
-        (folder / "table.txt").write_text(table(found, config.length) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "alarms.png", figure(config, scenarios))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"{'PASS' if kept else 'FAIL'}: the monitor raised {100 * false:.2f}% false alarms in {config.streams:,} "
-        f"streams of {config.length:,}, level {100 * config.level:g}%. In all {time.perf_counter() - start:.1f} s.\n"
-        f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}"
+    verdict = (
+        f"{'PASS' if kept else 'FAIL'}: the monitor raised {100 * false:.2f}% false alarms in "
+        f"{config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
     )
-    return 0 if kept else 1
+    figures = {"alarms.png": figure(config, scenarios)}
+    return Report(
+        f"{table(lines, config.length)}\n{verdict}", lines, figures, kept, {"rows": lines}
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Simulates, prints and writes; status 1 where false alarms are more frequent than promised."""
+    return run_experiment(
+        Config,
+        "Simulates the risk monitor: false alarms and detection delay.",
+        run,
+        report,
+        lambda *_: 3,
+        arguments,
+        load=lambda config: (jax.random.key(config.seed), None),
+    )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import numpy as np
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 from racer_jax.studies.strategies import Votes
-from racer_jax.studies.vote_study import VoteConfig, counted_votes, num_repeats
+from racer_jax.studies.vote_strategies import VoteConfig
+from racer_jax.studies.vote_study import counted_votes, num_repeats
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
         panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
     subtitle = (
-        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest set within "
+        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest "
+        "set within "
         f"{config.tolerance:g} standard errors of the best"
     )
     csv_rows = [
@@ -125,7 +127,10 @@ def report(config: Config, result: Result) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the options, lets the splits choose, prints and writes what it found; returns the exit status."""
+    """Reads the options, lets the splits choose, prints and writes what it found.
+
+    Returns the exit status.
+    """
     return run_experiment(
         Config,
         "The alpha and the vote that splits choose on validation.",
@@ -133,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report,
         num_repeats,
         arguments,
+        load=study_data,
     )
 
 

@@ -1,4 +1,4 @@
-"""Figure 8 of the paper: set size against alpha for every router and score, with baselines the paper leaves out.
+"""Figure 8 of the paper: set size against alpha, with baselines that the paper leaves out.
 
     python experiments/set_size.py                     # the embedded simulated pool
     python experiments/set_size.py --data FOLDER       # RouterDC's files
@@ -29,7 +29,7 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
 
 STATIC, ORACLE = "static order", "oracle"
 
@@ -86,7 +86,10 @@ def num_curves(config: Config, benchmarks: list[Benchmark]) -> int:
 
 
 def oracle(name: str, correct: np.ndarray, null: str, alphas: tuple[str, ...]) -> Row:
-    """One right model called wherever it must be: misses go to the queries that would need a call."""
+    """One right model called wherever it must be.
+
+    Misses go to the queries that would need a call.
+    """
     alpha = np.array([float(a) for a in alphas])
     unanswerable = float((~correct.any(axis=1)).mean())
     spent = alpha if null != "never" else np.maximum(alpha - unanswerable, 0.0)
@@ -190,8 +193,14 @@ def report(config: Config, result: Result) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, computes the sizes, prints and writes them; returns the exit status."""
     return run_experiment(
-        Config, "Set size against alpha, with the static order and the oracle.", run, report, num_curves, arguments
-    )  # fmt: skip
+        Config,
+        "Set size against alpha, with the static order and the oracle.",
+        run,
+        report,
+        num_curves,
+        arguments,
+        load=study_data,
+    )
 
 
 if __name__ == "__main__":

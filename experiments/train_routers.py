@@ -1,4 +1,4 @@
-"""Trains the three base routers of the paper and compares the single model they choose with the baselines.
+"""Trains the three routers of the paper and compares the one model they choose with baselines.
 
     python experiments/train_routers.py                        # the embedded simulated pool
     python experiments/train_routers.py --data FOLDER          # RouterDC's files
@@ -13,7 +13,7 @@ the accuracy that is expected of it.
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,10 +22,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from tqdm import tqdm
 
 from racer_jax import reporting
-from racer_jax.data import RoutingTable, concat, read_routerdc_parts, simulated_pool
+from racer_jax.data import RoutingTable
 from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.base import check_texts
 from racer_jax.routers.fit import RouterConfig, fit
@@ -33,6 +32,8 @@ from racer_jax.routers.knn import KNNConfig
 from racer_jax.routers.mlp import MLPConfig
 from racer_jax.routers.report import routing_accuracy
 from racer_jax.routers.routerdc import RouterDCConfig
+from racer_jax.studies.corpora import read_source, two_parts
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 # Mean accuracy over RouterDC's four test files that is expected with the encoder "both".
 EXPECTED = {"KNNR": 0.585, "MLPR": 0.585, "RouterDC": 0.580}
@@ -138,16 +139,6 @@ class Remembering:
         return np.stack([self._known[text] for text in texts])
 
 
-def load_tables(config: Config) -> tuple[RoutingTable, RoutingTable]:
-    """The training and the test queries that the options ask for."""
-    if config.data is not None:
-        return read_routerdc_parts(config.data)
-    pool = simulated_pool(jax.random.key(config.seed))
-    return concat([part.train for part in pool.values()]), concat(
-        [part.test for part in pool.values()]
-    )
-
-
 def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[str, float]], str]:
     """Accuracy of the baselines by benchmark, and the best global single model.
 
@@ -161,8 +152,8 @@ def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[s
     rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for group in test.groups:
         correct = test.select(group=group).correct
-        own = int(train.select(group=group).correct.mean(axis=0).argmax())
-        single = (correct[:, model].mean() for model in (best, int(means.argmax()), own))
+        best_of_group = int(train.select(group=group).correct.mean(axis=0).argmax())
+        single = (correct[:, model].mean() for model in (best, int(means.argmax()), best_of_group))
         for name, share in zip(
             BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True
         ):
@@ -170,25 +161,33 @@ def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[s
     return rows, train.models[best]
 
 
-def run(
-    config: Config,
-    train: RoutingTable,
-    test: RoutingTable,
-    minilm: Encoder | None = None,
-    progress: Any = lambda _: None,
-) -> Result:
-    """Fits every router under every seed and measures it; reads and writes nothing.
+class Data(NamedTuple):
+    """What routers are trained and measured on.
 
-    Args:
-      config: The options.
+    Attributes:
       train: Training queries.
       test: Test queries, with groups.
       minilm: The encoder all-MiniLM-L6-v2, where the options ask for it.
+    """
+
+    train: RoutingTable
+    test: RoutingTable
+    minilm: Encoder | None = None
+
+
+def run(key: jax.Array, data: Data, config: Config, progress: Progress = lambda _: None) -> Result:
+    """Fits every router under every seed and measures it; reads and writes nothing.
+
+    Args:
+      key: Not used: each fit has the key of its seed, so that a seed can be repeated alone.
+      data: The queries.
+      config: The options.
       progress: Called with the number of fits done since the last call.
 
     Returns:
       The `Result`.
     """
+    train, test, minilm = data
     hashed = Remembering(HashedNgrams())
     fixed = Remembering(minilm) if minilm is not None else None
     configs: dict[str, RouterConfig] = {
@@ -224,27 +223,35 @@ def run(
 
 
 def failures(config: Config, result: Result) -> list[str]:
-    """What each router missed: the best global single model, even in hindsight, and what RouterDC's files allow."""
-    found = []
+    """What each router missed.
+
+    The best global single model, even in hindsight, and what RouterDC's files allow.
+    """
+    sentences = []
     bar = float(np.mean(list(result.baselines["best single in hindsight"].values())))
     expected = config.data is not None and config.encoder == "both"
     for router in ROUTERS:
         mean = float(np.mean([cell.mean for cell in result.of(router)]))
         if mean <= bar:
-            found.append(
+            sentences.append(
                 f"{router} {mean:.1%} does not beat the best global single model in hindsight, "
                 f"{bar:.1%}"
             )
         if expected and mean < EXPECTED[router]:
-            found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
-    return found
+            sentences.append(
+                f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it"
+            )
+    return sentences
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:
-    """Accuracy in percent: routers as mean ± standard deviation over the seeds, baselines below them."""
+    """Accuracy in percent.
+
+    Routers as mean ± standard deviation over the seeds, baselines below them.
+    """
     rows = []
     for router in ROUTERS:
         cells = result.of(router)
@@ -280,7 +287,10 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def figure(result: Result) -> Figure:
-    """A panel for each benchmark and one for their mean: a dot for each seed, a line for each baseline."""
+    """A panel for each benchmark and one for their mean.
+
+    A dot for each seed, a line for each baseline.
+    """
     style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
     colors = ("#0072B2", "#D55E00", "#009E73")
     dashes = (("0.6", ":"), ("0.2", "-"), ("0.5", "-"), ("0.2", "--"), ("0.6", "-."))
@@ -318,57 +328,56 @@ def figure(result: Result) -> Figure:
     return picture
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, trains, prints and writes what it found; returns the exit status."""
-    config = reporting.parse_config(
-        Config, "Trains the base routers and compares them with the baselines.", arguments
-    )
-    start = time.perf_counter()
-    try:
-        train, test = load_tables(config)
-        minilm = None
-        if config.encoder != "hashed":
-            from racer_jax.encoders.text import minilm as load_minilm
-
-            minilm = load_minilm(cache=config.cache)
-        # None: off where there is no terminal.
-        with tqdm(total=config.seeds * len(ROUTERS), unit="fit", disable=None) as bar:
-            result = run(config, train, test, minilm, bar.update)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def report(config: Config, result: Result) -> Report:
+    """The table, what the routers' own reports name as wrong, and whether they are good enough."""
     num_train, num_test = result.sizes
-    print(
-        f"Accuracy in percent of the chosen model; encoder '{config.encoder}', {num_train} training and {num_test} "
-        f"test queries, {config.seeds} seeds (mean ± standard deviation)\n\n{table(result)}\n"
+    problems = [f"{c.router}, seed {c.seed}: {p}" for c in result.cells for p in c.problems]
+    verdict = [f"FAIL: {failure}" for failure in result.failures] or [
+        "PASS: every router beats the best global single model and is as good as expected of it."
+    ]
+    text = "\n".join(
+        [
+            f"Accuracy in percent of the chosen model; encoder '{config.encoder}', {num_train} "
+            f"training and {num_test} test queries, {config.seeds} seeds (mean ± standard "
+            "deviation)",
+            "",
+            table(result),
+            "",
+            f"The best global single model is {result.best_single}; single models are chosen on "
+            "the training queries, but for the one in hindsight.",
+            *problems,
+            *verdict,
+        ]
     )
-    print(
-        f"The best global single model is {result.best_single}; single models are chosen on the training queries, "
-        "but for the one in hindsight."
-    )
-    for cell in result.cells:
-        for problem in cell.problems:
-            print(f"{cell.router}, seed {cell.seed}: {problem}")
-    for failure in result.failures:
-        print(f"FAIL: {failure}")
-    if not result.failures:
-        print(
-            "PASS: every router beats the best global single model and is as good as expected of "
-            "it."
-        )
+    figures = {"accuracy.png": figure(result)}
+    return Report(text, csv_rows(result), figures, not result.failures, {"result": result})
 
-    def write(folder: Path) -> None:
-        details = {"config": config, "environment": reporting.environment(), "result": result}
-        reporting.write_json(folder / "results.json", details)
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        reporting.write_figure(folder / "accuracy.png", figure(result))
 
-    folder = reporting.finish(write, config.output)
-    print(
-        f"Wrote results.json, results.csv and accuracy.png to {folder}; in all "
-        f"{time.perf_counter() - start:.0f} s."
+def load(config: Config) -> tuple[jax.Array, Data]:
+    """The training and the test queries that the options ask for, and the pretrained encoder."""
+    key = jax.random.key(config.seed)
+    minilm = None
+    if config.encoder != "hashed":
+        from racer_jax.encoders.text import minilm as load_minilm
+
+        minilm = load_minilm(cache=config.cache)
+    train, test = two_parts(key, read_source(key, config.data), 0.5)
+    if test.group is None:
+        train, test = (replace(part, group=["all"] * len(part)) for part in (train, test))
+    return key, Data(train, test, minilm)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains, prints and writes; returns the exit status."""
+    return run_experiment(
+        Config,
+        "Trains the base routers and compares them with the baselines.",
+        run,
+        report,
+        lambda config, _: config.seeds * len(ROUTERS),
+        arguments,
+        load=load,
     )
-    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

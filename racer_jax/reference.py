@@ -176,3 +176,66 @@ def prefix_answers(
 ) -> list[int]:
     """The answer of the first 0, 1, ..., m models of an order, each voted anew."""
     return [vote(order[:k], answers, scores, weights, temperature) for k in range(len(order) + 1)]
+
+
+# --- one model after another ----------------------------------------------------------------------
+
+
+def stop_leader(answers: list[int], weights: list[float]) -> int:
+    """The answer with the most weight, of equal ones the first to be there; -1 where nobody answered."""
+    present = [a for a in dict.fromkeys(answers) if a != NO_ANSWER]
+    if not present:
+        return NO_ANSWER
+    return max(
+        present, key=lambda a: sum(w for w, b in zip(weights, answers, strict=True) if b == a)
+    )
+
+
+def stop_state(answers: list[int], weights: list[float], num_called: int) -> list[float]:
+    """After the first calls: leader's sum, runner-up's, difference, leader's votes, second, distinct, missing."""
+    called, shares = answers[:num_called], weights[:num_called]
+    leader = stop_leader(called, shares)
+    present = set(called) - {NO_ANSWER}
+    sums = {a: sum(w for w, b in zip(shares, called, strict=True) if b == a) for a in present}
+    votes = {a: called.count(a) for a in present}
+    own, own_votes = sums.pop(leader, 0.0), votes.pop(leader, 0)
+    second, second_votes = max(sums.values(), default=0.0), max(votes.values(), default=0)
+    missing = called.count(NO_ANSWER)
+    return [own, second, own - second, own_votes, second_votes, len(present), missing]
+
+
+def stop_decided(answers: list[int], weights: list[float], num_called: int) -> bool:
+    """Whether the leader stays the leader when all the models left give any one answer together, or a new one."""
+    called, left = answers[:num_called], len(answers) - num_called
+    leader = stop_leader(called, weights[:num_called])
+    endings = {*called, max(answers) + 1} - {NO_ANSWER}
+    full = [stop_leader([*called, *[a] * left], weights) for a in endings]
+    return leader != NO_ANSWER and all(answer == leader for answer in full)
+
+
+def stop_loss(
+    loss: str, answers: list[int], weights: list[float], correct: list[int], num_called: int
+) -> bool:
+    """The loss of stopping after the first calls, the full vote being the reference."""
+    answer, reference = (stop_leader(answers[:k], weights[:k]) for k in (num_called, len(answers)))
+    right = {a for a, y in zip(answers, correct, strict=True) if y} - {NO_ANSWER}
+    if loss == "differs":
+        return answer != reference
+    if loss == "covers":
+        return any(correct) and not any(correct[:num_called])
+    return answer not in right and (loss == "wrong" or reference in right)
+
+
+def stop_call(path: list[Pair], threshold: Pair) -> int | None:
+    """The first call whose score is above the threshold; None if there is none, and the policy abstains."""
+    for j, pair in enumerate(path, start=1):
+        if pair[0] == inf or (pair[0] > -inf and pair > threshold):
+            return j
+    return None
+
+
+def stop_envelope(path: list[Pair], losses: list[bool], threshold: Pair) -> bool:
+    """Whether the policy loses at the threshold or at any above it, by trying all that differ."""
+    tried = [threshold, *(pair for pair in path if pair > threshold)]
+    stops = [stop_call(path, level) for level in tried]
+    return any(j is not None and losses[j - 1] for j in stops)

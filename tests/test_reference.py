@@ -7,8 +7,9 @@ import pytest
 
 import racer_jax as racer
 from racer_jax import reference
+from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_masks, split_trials
+from racer_jax.montecarlo.trials import split_trials
 
 ALPHAS = ["0.01", "0.05", "0.1", "0.29", "0.5", "0.77", "0.99"]
 SCORES = {"gap": racer.gap, "inverse_probability": racer.inverse_probability}

@@ -1,23 +1,30 @@
 """The method itself: nonconformity, calibration, prediction sets, votes.
 
-Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and
-nothing else of this package.
+Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX, NumPy
+and SciPy, and nothing else of this package.
 """
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
-    from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_rank
+    from racer_jax.core.calibration import (
+        calibrate,
+        critical_scores,
+        threshold_at_budget,
+        threshold_at_rank,
+    )
     from racer_jax.core.nonconformity import (
         TieBroken,
         augment,
         augmented_truth,
         gap,
         inverse_probability,
+        nonconformity_name,
         null_score,
+        register_nonconformity,
         smooth,
         tie_break,
     )
@@ -28,25 +35,36 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
-    from racer_jax.core.risk_levels import miss_budget, parse_alphas
+    from racer_jax.core.proportions import clopper_pearson_upper
+    from racer_jax.core.risk_levels import budget_of, miss_budget, parse_alphas
+    from racer_jax.core.sort_keys import critical_keys, critical_places, entry_keys, ordered_keys
 
 _HOMES = {
     "aggregation": ("majority_vote", "prefix_answers", "voted_right", "weighted_vote"),
-    "calibration": ("calibrate", "critical_scores", "threshold_at_rank"),
+    "calibration": (
+        "calibrate",
+        "critical_scores",
+        "threshold_at_budget",
+        "threshold_at_rank",
+    ),
     "nonconformity": (
         "TieBroken",
         "augment",
         "augmented_truth",
         "gap",
         "inverse_probability",
+        "nonconformity_name",
         "null_score",
+        "register_nonconformity",
         "smooth",
         "tie_break",
     ),
     "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
-    "risk_levels": ("miss_budget", "parse_alphas"),
+    "proportions": ("clopper_pearson_upper",),
+    "risk_levels": ("budget_of", "miss_budget", "parse_alphas"),
+    "sort_keys": ("critical_keys", "critical_places", "entry_keys", "ordered_keys"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "TieBroken",
@@ -54,19 +72,28 @@ __all__ = [
     "augment",
     "augmented_truth",
     "avoidably_missed",
+    "budget_of",
     "calibrate",
+    "clopper_pearson_upper",
+    "critical_keys",
+    "critical_places",
     "critical_scores",
+    "entry_keys",
     "gap",
     "inverse_probability",
     "majority_vote",
     "misrouted",
     "miss_budget",
+    "nonconformity_name",
     "null_score",
+    "ordered_keys",
     "parse_alphas",
     "prediction_sets",
     "prefix_answers",
+    "register_nonconformity",
     "set_size",
     "smooth",
+    "threshold_at_budget",
     "threshold_at_rank",
     "tie_break",
     "voted_right",

@@ -37,6 +37,7 @@ from racer_jax.core.checks import (
     first_bad,
     is_traced,
 )
+from racer_jax.core.float_keys import float_keys
 
 NO_ANSWER = -1
 # Binary digits to which mean router scores are compared: every float32 down to 2**-25 to its last
@@ -122,7 +123,8 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
         raise ValueError(
             f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
         )
-    real = nonconformity[..., :-1]
+    # Integers, since a sort of floats would take subnormal numbers for zeros.
+    real = float_keys(nonconformity[..., :-1])
     if tie_break is None:
         return jnp.argsort(real, axis=-1, stable=True).astype(jnp.int32)
     check_tie_break(tie_break, nonconformity.shape)

@@ -17,7 +17,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, is_traced
-from racer_jax.core.nonconformity import TieBroken, augmented_truth
+from racer_jax.core.float_keys import float_keys
+from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
 from racer_jax.core.order_statistics import select, select_sorted
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 
@@ -73,12 +74,25 @@ def critical_scores(
             f"nonconformity must have shape [..., m + 1] where correct has [..., m]: got {nonconformity.shape} and "
             f"{(*truth.shape[:-1], truth.shape[-1] - 1)}; the null model is the last column"
         )
-    value = jnp.where(truth, nonconformity, jnp.inf).min(axis=-1)
+    if tie_break is not None:
+        check_tie_break(tie_break, nonconformity.shape)
+    critical: jax.Array | TieBroken = _critical(nonconformity, truth, tie_break)
+    return critical
+
+
+@jax.jit
+def _critical(
+    nonconformity: jax.Array, truth: jax.Array, tie_break: jax.Array | None
+) -> jax.Array | TieBroken:
+    """The smallest entry of each row's truth, taken out of the row, so that a gradient can pass."""
+    keys = float_keys(nonconformity)
+    keys = jnp.where(truth, keys, jnp.full_like(keys, np.iinfo(keys.dtype).max))
+    place = jnp.argmin(keys, axis=-1, keepdims=True)
+    value = jnp.take_along_axis(nonconformity, place, axis=-1)[..., 0]
     if tie_break is None:
         return value
-    check_tie_break(tie_break, nonconformity.shape)
-    critical = truth & (nonconformity == value[..., None])
-    return TieBroken(value, jnp.where(critical, tie_break, _TOP).min(axis=-1))
+    ties = truth & (keys == jnp.take_along_axis(keys, place, axis=-1))
+    return TieBroken(value, jnp.where(ties, tie_break, jnp.uint32(_TOP)).min(axis=-1))
 
 
 def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
@@ -246,36 +260,114 @@ def calibrate(
     >>> calibrate(critical, [0.1, 0.001]).tolist()
     [0.8999999761581421, inf]
     """
-    if isinstance(critical_scores, TieBroken):
-        if tie_break is not None:
-            raise ValueError("critical_scores is a TieBroken pair already; got a tie_break as well")
-        critical_scores, tie_break = critical_scores
-    value = jnp.asarray(critical_scores)
-    check_no_nan("critical_scores", value)
-    if value.ndim < 1 or value.shape[-1] < 1:
-        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
-    size = value.shape[-1]
-    if tie_break is not None:
-        tie_break = jnp.asarray(tie_break)
-        check_tie_break(tie_break, value.shape)
-    num: int | jax.Array = size
-    if mask is not None:
-        mask = as_binary("mask", mask)
-        if mask.ndim < 1 or mask.shape[-1] != size:
-            raise ValueError(
-                f"mask must have shape [..., {size}] like critical_scores {value.shape}, got "
-                f"{mask.shape}"
-            )
-        num = jnp.sum(mask, axis=-1, dtype=jnp.int32)
-        if not is_traced(mask) and bool((num == 0).any()):
-            raise ValueError("mask must select at least one calibration row, got none")
-    rank, scalar = _ranks(alpha, num, size)
+    value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
+    mask, num = _rows(value, mask)
+    rank, scalar = _ranks(alpha, num, value.shape[-1])
     threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
-    if not scalar:
-        return threshold
+    return _first(threshold) if scalar else threshold
+
+
+@overload
+def threshold_at_budget(
+    critical_scores: ArrayLike,
+    budget: ArrayLike,
+    mask: ArrayLike | None = None,
+    tie_break: None = None,
+) -> jax.Array: ...
+
+
+@overload
+def threshold_at_budget(
+    critical_scores: TieBroken,
+    budget: ArrayLike,
+    mask: ArrayLike | None = None,
+    tie_break: None = None,
+) -> TieBroken: ...
+
+
+@overload
+def threshold_at_budget(
+    critical_scores: ArrayLike,
+    budget: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    tie_break: jax.Array,
+) -> TieBroken: ...
+
+
+def threshold_at_budget(
+    critical_scores: ArrayLike | TieBroken,
+    budget: ArrayLike,
+    mask: ArrayLike | None = None,
+    tie_break: jax.Array | None = None,
+) -> jax.Array | TieBroken:
+    r"""The smallest threshold with at most so many misses on the calibration queries.
+
+    The (n - b)-th smallest critical score for a budget of b misses: `calibrate`, from the integer
+    that an alpha stands for. Works under the caller's `jit` and `vmap`, also with traced budgets.
+
+    Args:
+      critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken`
+        pair of `critical_scores`. Infinite values are allowed, NaN is not.
+      budget: Miss budgets b, integer: one `[]`, several `[a]`, or `[..., a]` with leading axes that
+        broadcast against those of the mask.
+      mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default.
+      tie_break: Second keys of the critical scores, uint32 `[..., n]`, if not given as a pair.
+
+    Returns:
+      The threshold `[...]` for one budget, `[..., a]` for several; with a tie-break a `TieBroken`
+      pair. +inf where b < 0 (no threshold is safe), -inf where b >= n.
+
+    Raises:
+      TypeError: If the scores are not floating, the budget not an integer, `mask` not 0/1, or
+        `tie_break` not uint32.
+      ValueError: If shapes do not fit, there is no calibration row, or scores are NaN.
+
+    References:
+      Eq. 6 of the paper, solved for the number of misses.
+
+    Use this when the budget comes from somewhere else than an average risk of alpha, such as
+    `high_probability_budget`, or was computed from an alpha before.
+
+    >>> threshold_at_budget(jnp.arange(1.0, 100.0), [9, 0, -1]).tolist()
+    [90.0, 99.0, inf]
+    """
+    value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
+    mask, num = _rows(value, mask)
+    budgets = budget if isinstance(budget, jax.Array) else np.asarray(budget)
+    if not jnp.issubdtype(budgets.dtype, jnp.integer):
+        raise TypeError(f"budget must hold integers, got dtype {budgets.dtype}")
+    scalar = budgets.ndim == 0
+    if not isinstance(budgets, jax.Array):
+        # Any integer of the host's: beyond n it says no more than n.
+        budgets = jnp.asarray(np.clip(budgets, -1, value.shape[-1]).astype(np.int32))
+    rank = jnp.asarray(num, jnp.int32)[..., None] - jnp.atleast_1d(budgets).astype(jnp.int32)
+    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    return _first(threshold) if scalar else threshold
+
+
+def _first(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
+    """The threshold of the only one alpha or budget."""
     if isinstance(threshold, TieBroken):
         return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
     return threshold[..., 0]
+
+
+def _rows(value: jax.Array, mask: ArrayLike | None) -> tuple[jax.Array | None, int | jax.Array]:
+    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""
+    size = value.shape[-1]
+    if mask is None:
+        return None, size
+    mask = as_binary("mask", mask)
+    if mask.ndim < 1 or mask.shape[-1] != size:
+        raise ValueError(
+            f"mask must have shape [..., {size}] like critical_scores {value.shape}, got "
+            f"{mask.shape}"
+        )
+    num = jnp.sum(mask, axis=-1, dtype=jnp.int32)
+    if not is_traced(mask) and bool((num == 0).any()):
+        raise ValueError("mask must select at least one calibration row, got none")
+    return mask, num
 
 
 def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, bool]:

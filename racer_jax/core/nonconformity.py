@@ -13,13 +13,15 @@ Null modes, an explicit choice since sizes are only comparable within one mode:
   miss, so no threshold reaches a risk below the share of such queries.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, check_no_nan, check_scores
+from racer_jax.core.checks import as_binary, check_no_nan, check_scores, check_tie_break
 
 NullMode = Literal["paper", "free", "never"]
 NULL_MODES: tuple[str, ...] = get_args(NullMode)
@@ -35,6 +37,25 @@ class TieBroken(NamedTuple):
 
     value: jax.Array
     tie: jax.Array
+
+
+def value_and_tie(
+    name: str, numbers: ArrayLike | TieBroken, tie_break: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Numbers `[..., n]`, n >= 1, without NaN, and their second keys where they have any; checked."""
+    if isinstance(numbers, TieBroken):
+        if tie_break is not None:
+            raise ValueError(f"{name} is a TieBroken pair already; got a tie_break as well")
+        numbers, tie_break = numbers
+    value = jnp.asarray(numbers)
+    check_no_nan(name, value)
+    if value.ndim < 1 or value.shape[-1] < 1:
+        raise ValueError(f"{name} must have shape [..., n] with n >= 1, got {value.shape}")
+    if tie_break is None:
+        return value, None
+    tie = jnp.asarray(tie_break)
+    check_tie_break(tie, value.shape)
+    return value, tie
 
 
 def check_null(null: str) -> None:
@@ -233,3 +254,108 @@ def smooth(key: jax.Array, nonconformity: ArrayLike, eps: float = 1e-6) -> jax.A
     if not 0 < eps < float("inf"):
         raise ValueError(f"eps must be positive and finite, got {eps}")
     return nonconformity + eps * jax.random.uniform(key, nonconformity.shape, nonconformity.dtype)
+
+
+# --- the scores by name ---------------------------------------------------------------------------
+
+NonconformityFunction: TypeAlias = Callable[[jax.Array, Any], jax.Array]
+# Every score by name: (scores [..., m], null mode) -> nonconformity [..., m + 1]. Own ones join by
+# `register_nonconformity`.
+NONCONFORMITIES: dict[str, NonconformityFunction] = {
+    "inverse_probability": inverse_probability,
+    "gap": gap,
+}
+# What the paper calls each: its label in tables and figures.
+NONCONFORMITY_LABELS: dict[str, str] = {"inverse_probability": "RACER-P", "gap": "RACER-G"}
+
+
+def nonconformity_name(name: str) -> str:
+    """The name in `NONCONFORMITIES` of a score named either way, such as `gap` or `RACER-G`.
+
+    Args:
+      name: A name or a label; labels in any case.
+
+    Returns:
+      The name.
+
+    Raises:
+      ValueError: If there is no such score.
+
+    Use this when a user names a score.
+
+    >>> nonconformity_name("racer-p")
+    'inverse_probability'
+    """
+    if name in NONCONFORMITIES:
+        return name
+    for known, label in NONCONFORMITY_LABELS.items():
+        if isinstance(name, str) and name.lower() == label.lower():
+            return known
+    known_names = [
+        f"{known} ({NONCONFORMITY_LABELS[known]})" if known in NONCONFORMITY_LABELS else known
+        for known in NONCONFORMITIES
+    ]
+    raise ValueError(f"nonconformity must be one of {', '.join(known_names)}, got {name!r}")
+
+
+def register_nonconformity(
+    name: str, function: NonconformityFunction, label: str | None = None
+) -> None:
+    """Adds an own nonconformity score to those that `Racer` and the experiments know by name.
+
+    It is tried once, on two queries, under `jit`, in each null mode. A program that loads an
+    artefact made with an own score registers it first.
+
+    Args:
+      name: Its name, a Python identifier that is not taken.
+      function: A pure, jittable function of scores in [0, 1], floating `[..., m]`, and a null mode;
+        it returns nonconformity `[..., m + 1]`, lower where a model is more plausible, null model
+        last: -inf under `"free"`, +inf under `"never"`, finite under `"paper"`.
+      label: What tables and figures call it; the name by default.
+
+    Raises:
+      TypeError: If the name is not a string, the function not callable, or its result not floating.
+      ValueError: If the name or the label is taken or the name no identifier, or the result has
+        another shape, holds NaN, or does not keep the null mode.
+
+    Use this when RACER-P and RACER-G do not order the models as your scores should.
+
+    >>> register_nonconformity("half_gap", lambda scores, null: gap(scores, null) / 2)
+    >>> NONCONFORMITIES["half_gap"](jnp.array([0.25, 0.75]), "paper").tolist()
+    [0.25, 0.0, 0.25]
+    >>> del NONCONFORMITIES["half_gap"]
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r} of type {type(name).__name__}")
+    if not name.isidentifier():
+        raise ValueError(f"name must be an identifier such as my_score, got {name!r}")
+    if NONCONFORMITIES.get(name, function) is not function:
+        raise ValueError(f"the nonconformity {name!r} is registered already")
+    labels = {label_.lower() for known, label_ in NONCONFORMITY_LABELS.items() if known != name}
+    if label is not None and label.lower() in labels:
+        raise ValueError(f"the label {label!r} is taken by another nonconformity")
+    if not callable(function):
+        raise TypeError(f"function must be callable, got {function!r}")
+    for null in NULL_MODES:
+        _check_nonconformity(f"the nonconformity {name!r}", function, null)
+    NONCONFORMITIES[name] = function
+    if label is not None:
+        NONCONFORMITY_LABELS[name] = label
+
+
+def _check_nonconformity(who: str, function: NonconformityFunction, null: str) -> None:
+    """Tries an own nonconformity on two queries of three models under one null mode."""
+    scores = jnp.array([[0.25, 0.75, 0.0], [0.5, 0.5, 1.0]], jnp.float32)
+    result = jax.jit(function, static_argnums=1)(scores, null)
+    check_no_nan(f"{who} under null={null!r}", result)
+    if result.shape != (2, 4):
+        raise ValueError(
+            f"{who} must give shape [..., m + 1], the null model last: got {result.shape} for "
+            f"scores of shape (2, 3)"
+        )
+    last = np.asarray(result)[:, -1]
+    wanted = {"free": -np.inf, "never": np.inf}.get(null)
+    keeps = np.isfinite(last) if wanted is None else last == wanted
+    if not keeps.all():
+        needed = "a finite null model" if wanted is None else f"{wanted} for the null model"
+        raise ValueError(f"{who} must give {needed} under null={null!r}, got {last[~keeps][0]}")

@@ -9,12 +9,19 @@ XLA flushes to zero.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from racer_jax.core.float_keys import (
+    as_integers,
+    float_keys,
+    from_integers,
+    signed_dtype,
+    without_sign_of_zero,
+)
 
 # Rows shorter than this stay in a core's cache, so that a pass costs what it computes; longer ones
 # what they read.
@@ -22,40 +29,6 @@ _CACHED = 1 << 19
 _PARTS_IN_CACHE, _PARTS_IN_MEMORY = 4, 8
 # From this length on, every 64th entry is looked at first.
 _SAMPLED, _STRIDE = 1 << 14, 64
-
-
-def _signed(dtype: Any) -> Any:
-    return np.dtype(f"int{8 * dtype.itemsize}")
-
-
-def _mirrored(bits: jax.Array) -> jax.Array:
-    """Sign and magnitude to two's complement, and back: negative numbers change their order."""
-    return bits ^ ((bits >> (8 * bits.dtype.itemsize - 1)) & np.iinfo(bits.dtype).max)
-
-
-def _keys(value: jax.Array) -> jax.Array:
-    """Signed integers in the order of floats (-0 just below 0) or of unsigned integers."""
-    bits = lax.bitcast_convert_type(value, _signed(value.dtype))
-    return (
-        _mirrored(bits)
-        if jnp.issubdtype(value.dtype, jnp.floating)
-        else bits ^ np.iinfo(bits.dtype).min
-    )
-
-
-def _from_keys(keys: jax.Array, dtype: Any) -> jax.Array:
-    bits = (
-        _mirrored(keys) if jnp.issubdtype(dtype, jnp.floating) else keys ^ np.iinfo(keys.dtype).min
-    )
-    return lax.bitcast_convert_type(bits, dtype)
-
-
-def _without_sign_of_zero(value: jax.Array) -> jax.Array:
-    """-0 as 0, on the bits: arithmetic on floats may flush subnormal numbers."""
-    bits = lax.bitcast_convert_type(value, _signed(value.dtype))
-    return lax.bitcast_convert_type(
-        jnp.where(bits == np.iinfo(bits.dtype).min, 0, bits), value.dtype
-    )
 
 
 def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
@@ -78,7 +51,7 @@ def _count_below(
     # The keys are made anew in each pass: were they known not to change, the compiler would keep a
     # copy of the row.
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
-    keys = _keys(value)
+    keys = as_integers(value)
     below = [keys < bound[..., None] for bound in bounds]
     return counts([found if mask is None else found & mask for found in below], (value.ndim - 1,))
 
@@ -121,7 +94,7 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
     Returns:
       `[...]`; either zero where it is 0.
     """
-    kind = _signed(value.dtype)
+    kind = signed_dtype(value.dtype)
     least, most = np.iinfo(kind).min, np.iinfo(kind).max
     low, high = jnp.full(rank.shape, least, kind), jnp.full(rank.shape, most, kind)
     if value.shape[-1] >= _SAMPLED:
@@ -142,17 +115,17 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
         )
         below, upto = _count_below(value, mask, [near[0], jnp.minimum(near[1], most - 1) + 1])
         low, high = jnp.where(below < rank, near[0], low), jnp.where(upto >= rank, near[1], high)
-    return _from_keys(_narrow(value, mask, rank, low, high), value.dtype)
+    return from_integers(_narrow(value, mask, rank, low, high), value.dtype)
 
 
 def select(
     value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """Value and tie at one rank `[...]` of rows `[..., n]`."""
-    at = _without_sign_of_zero(_select_one(value, mask, rank))
+    at = without_sign_of_zero(_select_one(value, mask, rank))
     if tie is None:
         return at, None
-    keys, found = _keys(_without_sign_of_zero(value)), _keys(at)[..., None]
+    keys, found = float_keys(value), as_integers(at)[..., None]
     below, tied = keys < found, keys == found
     if mask is not None:
         below, tied = below & mask, tied & mask
@@ -168,7 +141,7 @@ def select_sorted(
     of them.
     """
     # Integers sort several times as fast as floats, whose comparison minds NaN.
-    keys = [_keys(_without_sign_of_zero(value)), *([] if tie is None else [tie])]
+    keys = [float_keys(value), *([] if tie is None else [tie])]
     if mask is None:
         keys = list(lax.sort(keys, dimension=-1, num_keys=len(keys)))
         index = rank - 1
@@ -177,7 +150,7 @@ def select_sorted(
         *keys, order = lax.sort((*keys, place), dimension=-1, num_keys=len(keys))
         index = _masked_place(jnp.take_along_axis(mask, order, axis=-1), rank)
     at = [jnp.take_along_axis(key, index, axis=-1, mode="clip") for key in keys]
-    return _from_keys(at[0], value.dtype), None if tie is None else at[1]
+    return from_integers(at[0], value.dtype), None if tie is None else at[1]
 
 
 def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break
+from racer_jax.core.float_keys import float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth
 
 
@@ -58,20 +59,34 @@ def prediction_sets(
     if jnp.issubdtype(value.dtype, jnp.integer):
         value = value.astype(nonconformity.dtype)
     check_no_nan("threshold", value)
-    inner = tuple(range(-min(nonconformity.ndim, 2), 0))  # [n, m + 1], or [m + 1] alone
-    if tie is None or tie_break is None:
-        nonconformity, value = jnp.broadcast_arrays(nonconformity, jnp.expand_dims(value, inner))
-        inside = nonconformity <= value
-    else:
+    if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
-        nonconformity, tie_break, value, tie = jnp.broadcast_arrays(
-            nonconformity, tie_break, jnp.expand_dims(value, inner), jnp.expand_dims(tie, inner)
-        )
-        inside = (nonconformity < value) | ((nonconformity == value) & (tie_break <= tie))
-        # The free null model is in every set, also where its tie-break says otherwise at threshold
-        # -inf.
-        inside |= nonconformity == -jnp.inf
-    return inside & (nonconformity < jnp.inf)
+    inside: jax.Array = _inside(nonconformity, value, tie_break, tie)
+    return inside
+
+
+@jax.jit
+def _inside(
+    nonconformity: jax.Array,
+    value: jax.Array,
+    tie_break: jax.Array | None,
+    tie: jax.Array | None,
+) -> jax.Array:
+    """Whether each pair (E, U) is at most the threshold's, compared as integers."""
+    inner = tuple(range(-min(nonconformity.ndim, 2), 0))  # [n, m + 1], or [m + 1] alone
+    dtype = jnp.promote_types(nonconformity.dtype, value.dtype)
+    entry, limit = jnp.broadcast_arrays(
+        nonconformity.astype(dtype), jnp.expand_dims(value.astype(dtype), inner)
+    )
+    key, last = float_keys(entry), float_keys(limit)
+    if tie is None or tie_break is None:
+        inside = key <= last
+    else:
+        _, second, last_tie = jnp.broadcast_arrays(entry, tie_break, jnp.expand_dims(tie, inner))
+        inside = (key < last) | ((key == last) & (second <= last_tie))
+    # The free null model is in every set, also where its tie-break says otherwise at threshold
+    # -inf; what has E = +inf is in none.
+    return (inside | (entry == -jnp.inf)) & (entry < jnp.inf)
 
 
 def _check_sets(sets: ArrayLike) -> jax.Array:

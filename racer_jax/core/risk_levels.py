@@ -9,8 +9,51 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from racer_jax.core.scalar_checks import check_count
+
 Level: TypeAlias = float | str | Decimal | Fraction
 Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
+Budget: TypeAlias = int | np.ndarray | Sequence[int]
+
+
+# Digits a level may be written with: more would only cost time, as 1e-9999999 does.
+_MOST_DIGITS = 100
+# Levels that one text may ask for.
+_MOST_LEVELS = 10_000
+
+
+def _shown(alpha: Any) -> str:
+    """A level as an error quotes it: cut where it is long, also an integer too long to print."""
+    try:
+        text = str(alpha)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"an integer of {alpha.bit_length()} bits"
+    return text if len(text) <= 40 else f"{text[:20]}... of {len(text)} characters"
+
+
+def _as_fraction(alpha: Level) -> Fraction:
+    """The exact value; a ValueError where it is no finite number, or has too many digits."""
+    if isinstance(alpha, int | Fraction):
+        fraction = Fraction(alpha)
+    # str() of a NumPy float32 prints the shortest decimal of ITS precision, so np.float32(0.29)
+    # is 29/100 too.
+    elif "/" in (text := str(alpha)):
+        parts = text.split("/")
+        if len(parts) != 2 or int(parts[1]) == 0:
+            raise ValueError("no fraction")
+        fraction = Fraction(int(parts[0]), int(parts[1]))
+    else:
+        decimal = Decimal(text)
+        if not decimal.is_finite():
+            raise ValueError("not finite")
+        _, digits, exponent = decimal.as_tuple()
+        # Before the power of ten is computed, which takes for ever for a large exponent.
+        if len(digits) > _MOST_DIGITS or abs(int(exponent)) > _MOST_DIGITS:
+            raise OverflowError
+        fraction = Fraction(decimal)
+    if fraction.denominator >= 10**_MOST_DIGITS + 1:
+        raise OverflowError
+    return fraction
 
 
 def exact_alpha(alpha: Level) -> Fraction:
@@ -24,7 +67,9 @@ def exact_alpha(alpha: Level) -> Fraction:
 
     Raises:
       TypeError: If `alpha` is not a number or a numeral.
-      ValueError: If it is not in (0, 1) or not finite.
+      ValueError: If it is not in (0, 1), not finite, or written with more than 100 digits.
+
+    Use this when a level is read: from here on it travels as exact numbers.
 
     >>> exact_alpha(0.29)
     Fraction(29, 100)
@@ -36,13 +81,15 @@ def exact_alpha(alpha: Level) -> Fraction:
             f"alpha must be a number in (0, 1), got {alpha!r} of type {type(alpha).__name__}"
         )
     try:
-        # str() of a NumPy float32 prints the shortest decimal of ITS precision, so np.float32(0.29)
-        # is 29/100 too.
-        fraction = alpha if isinstance(alpha, Fraction) else Fraction(str(alpha))
-    except ValueError:
-        raise ValueError(f"alpha must be in (0, 1), got {alpha}") from None
+        fraction = _as_fraction(alpha)
+    except OverflowError:
+        raise ValueError(
+            f"alpha must have at most {_MOST_DIGITS} digits, got {_shown(alpha)}"
+        ) from None
+    except (ValueError, InvalidOperation):
+        raise ValueError(f"alpha must be in (0, 1), got {_shown(alpha)}") from None
     if not 0 < fraction < 1:
-        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        raise ValueError(f"alpha must be in (0, 1), got {_shown(alpha)}")
     return fraction
 
 
@@ -61,14 +108,6 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
     if not levels:
         raise ValueError("alpha must hold at least one risk level, got none")
     return [exact_alpha(level) for level in levels], scalar
-
-
-def check_count(name: str, n: int) -> None:
-    """Refuses anything but an integer of at least 1."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {n!r} of type {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, got {n}")
 
 
 def miss_budget(alpha: Alpha, n: int) -> Any:
@@ -99,35 +138,98 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     return budgets[0] if scalar else np.asarray(budgets, dtype=np.int64)
 
 
+def budget_of(alpha: Alpha | None, n: int, budget: Budget | None = None) -> Any:
+    """The miss budget of a function that takes either a risk level or the budget itself.
+
+    Args:
+      alpha: One risk level in (0, 1) or several; None, and only then, where `budget` is given.
+      n: Number of calibration queries, at least 1.
+      budget: The budget or budgets as integers, from -1 (no threshold is safe) to n - 1.
+
+    Returns:
+      An int for one, an int64 NumPy array `[a]` for several, as of `miss_budget`.
+
+    Raises:
+      TypeError: If both or neither are given, or one is of the wrong kind.
+      ValueError: If an alpha is outside (0, 1), a budget outside -1 ... n - 1, or `n` below 1.
+
+    Use this when a law or a plan is to accept budgets that were read from alphas already.
+
+    >>> budget_of(0.1, 99), budget_of(None, 99, budget=9)
+    (9, 9)
+    """
+    if (alpha is None) == (budget is None):
+        both = "neither" if alpha is None else "both"
+        raise TypeError(f"one of alpha and budget must be given, got {both}")
+    if alpha is not None:
+        return miss_budget(alpha, n)
+    n, budgets = check_count("n", n), np.asarray(budget)
+    if budgets.dtype.kind not in "iu" or budgets.ndim > 1 or not budgets.size:
+        raise TypeError(f"budget must be an integer or integers [a], got {budget!r}")
+    if (bad := (budgets < -1) | (budgets >= n)).any():
+        raise ValueError(f"budget must be from -1 to n - 1 = {n - 1}, got {budgets[bad][0]}")
+    return budgets.astype(np.int64) if budgets.ndim else int(budgets)
+
+
 def parse_alphas(text: str) -> tuple[str, ...]:
     """`0.05,0.1` or `first:last:step`, as exact decimals.
+
+    Args:
+      text: Levels in (0, 1), at most 10,000 of them.
+
+    Returns:
+      Each level as the shortest decimal.
+
+    Raises:
+      ValueError: If the text has another form, a level is not in (0, 1) or written with more than
+        100 digits, two levels are the same, or there are too many.
+
+    Use this when levels are read from a command line or a configuration.
 
     >>> parse_alphas("0.1:0.3:0.1")
     ('0.1', '0.2', '0.3')
     """
+    is_range = ":" in text
+    wrong_form = ValueError(
+        f"alphas must be like 0.05,0.1 or 0.01:0.99:0.01, got {_shown(repr(text))}"
+    )
     try:
-        if ":" in text:
-            first, last, step = (Decimal(part) for part in text.split(":"))
-            if not (step > 0 and first <= last):
-                raise ValueError
-            levels = [first + i * step for i in range(int((last - first) / step) + 1)]
-        else:
-            levels = [Decimal(part) for part in text.split(",")]
-    except (InvalidOperation, ValueError):
-        raise ValueError(f"alphas must be like 0.05,0.1 or 0.01:0.99:0.01, got {text!r}") from None
+        levels = [Decimal(part) for part in text.split(":" if is_range else ",")]
+    except InvalidOperation:
+        raise wrong_form from None
+    if is_range:
+        if len(levels) != 3:
+            raise wrong_form
+        exact_alphas(levels[:2])
+        first, last, step = levels
+        if not (step.is_finite() and step > 0 and first <= last):
+            raise wrong_form
+        exact_alpha(min(step, last))  # has no more digits than can be added up
+        count = min(int((last - first) / step) + 1, _MOST_LEVELS + 1)
+        levels = [first + i * step for i in range(count)]
+    if len(levels) > _MOST_LEVELS:
+        raise ValueError(f"alphas must be at most {_MOST_LEVELS}, got {_shown(repr(text))}")
+    exact_alphas(levels)
     names = tuple(f"{level.normalize():f}" for level in levels)
-    exact_alphas(names)
     if len(set(names)) < len(names):
-        raise ValueError(f"alphas must differ from each other, got {text!r}")
+        raise ValueError(f"alphas must differ from each other, got {_shown(repr(text))}")
     return names
 
 
 def level_name(alpha: Level) -> str:
     """A risk level as the decimal (or fraction) that is written down, checked.
 
+    Args:
+      alpha: The level.
+
+    Returns:
+      Its text.
+
     Raises:
       TypeError: If it is not a number or a numeral.
       ValueError: If it is not in (0, 1).
+
+    Use this when a level is stored or shown.
     """
     exact_alpha(alpha)
     return str(alpha)

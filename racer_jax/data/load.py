@@ -72,6 +72,8 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 
 
 Paths = str | Path | Sequence[str | Path]
+# A remedy lists this many files, no more.
+_MAX_LISTED = 20
 # Columns by which a CSV is told, read whatever their case.
 _KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
 
@@ -239,7 +241,9 @@ def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] 
     raise DataError(
         f"must be a file, or files, of format {name}, got a folder",
         path=path,
-        remedy=Remedy("to join them name the files, {}", path=tables),
+        remedy=Remedy("to join them name the files, {}", path=tables)
+        if len(tables) <= _MAX_LISTED
+        else Remedy("to join them name the files"),
     )
 
 
@@ -279,10 +283,9 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
 
 
 def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
-    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN) as file:
+    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN, columns=columns) as file:
         header = set(file.columns)
         exported = file.preamble is not None
-    header |= {ours for ours, name in (columns or {}).items() if name in header}
     if exported:
         return "long_csv"
     if (known := _signatures.of_header(header)) is not None:

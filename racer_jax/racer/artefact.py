@@ -1,16 +1,23 @@
 """An artefact: a folder with `racer.json`, which people read, and one file of arrays that it names.
 
-`racer.json` is the only door: the arrays lie in a file named after their content, written first;
-then `racer.json` is replaced in one step; then arrays nobody names are swept out. Whoever is killed
-at whatever moment leaves the old artefact or the new one. A new folder is filled beside its place
-and moved there whole.
+A reader always gets one whole version, whoever writes and whoever is killed:
+
+- The arrays are written first, to a file named after their content; then `racer.json`, which names
+  them, is replaced in one step. A new folder is filled beside its place and moved there whole.
+- A writer holds a lock, so writers take turns and the last one wins. Under the lock it removes
+  files that `racer.json` does not name: nobody else writes, and a reader who was about to open
+  such a file reads `racer.json` again. What a killed writer left is removed by the next one.
+- Where there is no lock (Windows, some network disks), each version has a file name of its own,
+  and a writer removes only the file that the `racer.json` it replaced had named.
 """
 
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +29,7 @@ from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
 from racer_jax.data.files import blaming, written_whole
+from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
@@ -30,6 +38,12 @@ from racer_jax.racer.serialization import named
 FORMAT = 2
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
+_ARRAYS = re.compile(r"arrays-[0-9a-f]{16}(-[0-9a-f]{12})?\.safetensors")
+# Unfinished files, as `written_whole` names them.
+_UNFINISHED = re.compile(r"\.(arrays-[0-9a-f-]+\.safetensors|racer\.json)\.\w+\.\w+")
+_LOCK = ".lock"
+# How often a reader starts again because a writer has just replaced what it was reading.
+_READS = 100
 
 
 def _checksum(description: Mapping[str, Any]) -> str:
@@ -53,16 +67,23 @@ def check_place(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
-    if path.is_dir() and not (path / DESCRIPTION).exists() and any(path.iterdir()):
+    if not path.is_dir() or (path / DESCRIPTION).exists():
+        return
+    if not all(_is_ours(entry.name) for entry in path.iterdir()):
         raise ArtefactError(
             "must be an artefact or an empty folder, got a folder with other files", path=path
         )
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a file is one that a killed writer may have left in a folder that was empty."""
+    return name == _LOCK or bool(_ARRAYS.fullmatch(name) or _UNFINISHED.fullmatch(name))
+
+
 def write(
     path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes an artefact, whole or not at all.
+    """Writes an artefact, whole or not at all; safe beside other writers and readers of it.
 
     Args:
       path: The folder; it is made, or its artefact replaced.
@@ -71,63 +92,98 @@ def write(
 
     Raises:
       ArtefactError: If the path is a file, or a folder that holds something else.
-      OSError: If the disk refuses.
+      OSError: If the disk refuses, or another process holds the lock for minutes.
     """
     path = Path(path)
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    checksum = hashlib.sha256(content).hexdigest()
     full = {
         "format": FORMAT if "order" in description else 1,
         **description,
         "pool_fingerprint": named(description["models"]),
-        "arrays": {"file": f"{_PREFIX}{checksum[:16]}{_SUFFIX}", "sha256": checksum},
     }
-    full["checksum"] = _checksum(full)
-    text = (json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     with blaming(path):
-        if path.is_dir():
-            _fill(path, full["arrays"]["file"], content, text)
-        else:
-            _fill_new(path, full["arrays"]["file"], content, text)
+        if path.is_dir() or not _fill_new(path, full, content):
+            check_place(path)
+            _fill(path, full, content)
 
 
-def _fill_new(path: Path, name: str, content: bytes, text: bytes) -> None:
-    """A folder that is filled beside its place and moved there whole."""
+def _fill_new(path: Path, description: Mapping[str, Any], content: bytes) -> bool:
+    """Fills a folder beside its place and moves it there whole; False if another was faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        mask = os.umask(0)
-        os.umask(mask)
-        beside.chmod(0o777 & ~mask)
-        _fill(beside, name, content, text)
-        os.rename(beside, path)
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(beside)
+    prefix = f".{path.name}.partial-"
+    with locked(path.parent / f".{path.name}.lock") as alone:
+        if alone:  # nobody else makes this artefact, so what looks like it was left by a kill
+            for entry in list(path.parent.iterdir()):
+                if entry.name.startswith(prefix):
+                    shutil.rmtree(entry, ignore_errors=True)
+        beside = path.parent / f"{prefix}{secrets.token_hex(6)}"
+        os.mkdir(beside)
+        try:
+            _write_version(beside, _new_name(content, unique=False), description, content)
+            os.rename(beside, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+            return False
+        finally:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(beside)
+    return True
 
 
-def _fill(folder: Path, name: str, content: bytes, text: bytes) -> None:
-    """Arrays first, then the door, then the sweep."""
-    try:
-        _write_synced(folder / name, content)
-        _write_synced(folder / DESCRIPTION, text)
-    except BaseException:
-        if not _named_by(folder / DESCRIPTION, name):
+def _fill(folder: Path, description: Mapping[str, Any], content: bytes) -> None:
+    """Puts a version in the place of the one a folder holds, or into an empty folder."""
+    with locked(folder / _LOCK) as alone:
+        before = _name_in(folder / DESCRIPTION)
+        if alone and (before is not None or not (folder / DESCRIPTION).exists()):
+            _remove_all_but(folder, before)
+        name = _new_name(content, unique=not alone)
+        try:
+            _write_version(folder, name, description, content)
+        except BaseException:
+            if _name_in(folder / DESCRIPTION) != name:
+                with suppress(OSError):
+                    (folder / name).unlink()
+            raise
+        if alone:
+            _remove_all_but(folder, name)
+        elif before is not None and before != name:
             with suppress(OSError):
-                (folder / name).unlink()
-        raise
-    for old in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        if old.name != name:
+                (folder / before).unlink()
+
+
+def _new_name(content: bytes, *, unique: bool) -> str:
+    """The name of a file of arrays: after its content, and one that nobody else writes if unique."""
+    own = f"-{secrets.token_hex(6)}" if unique else ""
+    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{own}{_SUFFIX}"
+
+
+def _write_version(folder: Path, name: str, description: Mapping[str, Any], content: bytes) -> None:
+    """The arrays first, then the description that names them."""
+    arrays = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    full = {**description, "arrays": arrays}
+    full["checksum"] = _checksum(full)
+    text = json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_synced(folder / name, content)
+    _write_synced(folder / DESCRIPTION, text.encode())
+
+
+def _remove_all_but(folder: Path, name: str | None) -> None:
+    """Removes the arrays that `racer.json` does not name, and unfinished files."""
+    for entry in list(folder.iterdir()):
+        if entry.name not in (name, _LOCK) and _is_ours(entry.name):
             with suppress(OSError):
-                old.unlink()
+                entry.unlink()
 
 
-def _named_by(description: Path, name: str) -> bool:
+def _name_in(path: Path) -> str | None:
+    """The file of arrays that a description names, None where it cannot be read."""
     try:
-        return bool(json.loads(description.read_text(encoding="utf-8"))["arrays"]["file"] == name)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        name = json.loads(path.read_text(encoding="utf-8"))["arrays"]["file"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) and _ARRAYS.fullmatch(name) else None
 
 
 def read(
@@ -149,41 +205,81 @@ def read(
       OtherPoolError: If it is for other models, or for the same in another order.
     """
     path = Path(path)
-    for _ in range(3):
-        description = _read_description(path)
-        name = str(description["arrays"]["file"])
-        try:
-            content = (path / name).read_bytes()
-            break
-        except FileNotFoundError:
-            continue  # somebody has just saved: the door leads elsewhere now
-        except OSError as error:
-            raise ArtefactError(
-                f"cannot be read: {error.strerror or error}", path=path / name
-            ) from None
-    else:
-        raise CorruptError("the file of arrays that racer.json names is lost", path=path / name)
-    if hashlib.sha256(content).hexdigest() != description["arrays"]["sha256"]:
-        raise CorruptError(
-            "the checksum does not fit: the file is not what was written", path=path / name
-        )
+    description, content = _version(path)
+    file = path / description["arrays"]["file"]
+    if hashlib.sha256(content).hexdigest() != description["arrays"].get("sha256"):
+        raise CorruptError("the checksum does not fit: the file is not what was written", path=file)
     try:
         arrays = parse_arrays(content)
-    except SafetensorError as error:
-        raise CorruptError(f"cannot be parsed: {error}", path=path / name) from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"cannot be parsed: {error}", path=file) from None
     if models is not None and list(models) != description["models"]:
         raise OtherPoolError(
-            f"was made for the models {description['models']}, got {list(models)}; scores and thresholds hold for its "
-            f"own pool in its own order: train and calibrate again",
+            f"was made for the models {description['models']}, got {list(models)}; scores and "
+            f"thresholds hold for its own pool in its own order: train and calibrate again",
             path=path / DESCRIPTION,
         )
     return description, arrays
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    door = path / DESCRIPTION
+def _version(path: Path) -> tuple[dict[str, Any], bytes]:
+    """A description and the bytes of the file it names, of one and the same version.
+
+    Between the two reads a writer may have replaced the first and removed the second; then
+    `racer.json` is another file than before, and the reader starts again.
+    """
+    last = None
+    for _ in range(_READS):
+        description, identity = _read_description(path)
+        file = path / description["arrays"]["file"]
+        try:
+            return description, _content(file)[0]
+        except FileNotFoundError:
+            if identity == last:
+                break
+            last = identity
+        except OSError as error:
+            raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None
+    raise CorruptError("the file of arrays that racer.json names is lost", path=file)
+
+
+def _content(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """The bytes of a file and what tells it from another of its name; never waits for a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
     try:
-        text = door.read_text(encoding="utf-8")
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtefactError("must be a file", path=path)
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(), (status.st_ino, status.st_mtime_ns)
+    finally:
+        os.close(handle)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a key that stands twice says one thing to a reader and another to us."""
+    plain: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in plain:
+            raise _RepeatedKeyError(name)
+        plain[name] = value
+    return plain
+
+
+class _RepeatedKeyError(Exception):
+    """A key that stands twice in one object of JSON."""
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+    """What `racer.json` says, checked, and which file it was."""
+    file = path / DESCRIPTION
+    try:
+        content, identity = _content(file)
     except (FileNotFoundError, NotADirectoryError):
         problem = (
             "is no artefact: there is no racer.json"
@@ -191,29 +287,48 @@ def _read_description(path: Path) -> dict[str, Any]:
             else "is no artefact: there is no such folder"
         )
         raise ArtefactError(problem, path=path) from None
-    except UnicodeDecodeError:
-        raise CorruptError("must be JSON in UTF-8", path=door) from None
     except OSError as error:
-        raise ArtefactError(f"cannot be read: {error.strerror or error}", path=door) from None
+        raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None
     try:
-        description = json.loads(text)
-    except ValueError:
-        raise CorruptError("must be JSON: the file was cut or edited", path=door) from None
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise CorruptError("must be the description of an artefact, with a format", path=door)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CorruptError("must be JSON in UTF-8", path=file) from None
+    try:
+        description = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        checksum = _checksum(description) if isinstance(description, dict) else None
+    except _RepeatedKeyError as error:
+        raise CorruptError(f"states {str(error)!r} twice", path=file) from None
+    except (ValueError, RecursionError):
+        raise CorruptError("must be JSON: the file was cut or edited", path=file) from None
+    _check_description(description, checksum, file)
+    return description, identity
+
+
+def _check_description(description: Any, checksum: str | None, file: Path) -> None:
+    """Refuses a description that is not whole, of a newer format, or of another pool."""
+    if not isinstance(description, dict) or type(description.get("format")) is not int:
+        raise CorruptError("must be the description of an artefact, with a format", path=file)
+    if description["format"] < 1:
+        raise CorruptError(f"format must be at least 1, got {description['format']}", path=file)
     if description["format"] > FORMAT:
         raise NewerFormatError(
             f"is of format {description['format']}, this version reads up to {FORMAT}: install a "
             "newer racer-jax",
-            path=door,
+            path=file,
         )
     models = description.get("models")
     if not isinstance(models, list) or named(models) != description.get("pool_fingerprint"):
         raise OtherPoolError(
-            "the pool was changed after the artefact was made: scores and thresholds hold for the models it was "
-            "trained and calibrated with; train and calibrate again",
-            path=door,
+            "the pool was changed after the artefact was made: scores and thresholds hold for the "
+            "models it was trained and calibrated with; train and calibrate again",
+            path=file,
         )
-    if description.get("checksum") != _checksum(description):
-        raise CorruptError("the checksum does not fit: racer.json was edited or damaged", path=door)
-    return description
+    if description.get("checksum") != checksum:
+        raise CorruptError("the checksum does not fit: racer.json was edited or damaged", path=file)
+    arrays = description.get("arrays")
+    name = arrays.get("file") if isinstance(arrays, dict) else None
+    if not isinstance(name, str) or not _ARRAYS.fullmatch(name):
+        raise CorruptError(
+            f"arrays.file must name a file beside it, arrays-<16 digits>.safetensors, got {name!r}",
+            path=file,
+        )

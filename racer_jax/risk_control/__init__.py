@@ -1,19 +1,19 @@
 """Guarantees: their bounds and laws, and calibration beyond one level on average.
 
 By group (Mondrian), with high probability, under covariate shift, to a budget in dollars, of the
-selective risk. May use: `core`.
+selective risk; and the calibrated stop of models that are called one after another. May use:
+`core`.
 """
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.risk_control.alpha_choice import knee, within_budget, within_error
     from racer_jax.risk_control.bounds import (
         RiskBounds,
         SplitRiskLaw,
-        clopper_pearson,
         miss_law,
         risk_bounds,
         risk_law,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         calibrate_weighted,
         estimate_density_ratio,
     )
+    from racer_jax.risk_control.group_scores import GroupedScores, group_codes, group_scores
     from racer_jax.risk_control.high_probability import (
         calibrate_uniform,
         calibrate_with_probability,
@@ -48,13 +49,25 @@ if TYPE_CHECKING:
         smallest_size,
     )
     from racer_jax.risk_control.selective import Selective, calibrate_selective
+    from racer_jax.risk_control.stopping import (
+        Stops,
+        path_nonconformity,
+        stop_critical_scores,
+        stop_losses,
+        stops_at,
+    )
+    from racer_jax.risk_control.vote_path import (
+        PathStates,
+        path_states,
+        state_features,
+        stopping_scores,
+    )
 
 _HOMES = {
     "alpha_choice": ("knee", "within_budget", "within_error"),
     "bounds": (
         "RiskBounds",
         "SplitRiskLaw",
-        "clopper_pearson",
         "miss_law",
         "risk_bounds",
         "risk_law",
@@ -76,6 +89,7 @@ _HOMES = {
         "calibrate_weighted",
         "estimate_density_ratio",
     ),
+    "group_scores": ("GroupedScores", "group_codes", "group_scores"),
     "high_probability": (
         "calibrate_uniform",
         "calibrate_with_probability",
@@ -84,17 +98,28 @@ _HOMES = {
     ),
     "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
     "selective": ("Selective", "calibrate_selective"),
+    "stopping": (
+        "Stops",
+        "path_nonconformity",
+        "stop_critical_scores",
+        "stop_losses",
+        "stops_at",
+    ),
+    "vote_path": ("PathStates", "path_states", "state_features", "stopping_scores"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedScores",
     "GroupedThreshold",
+    "PathStates",
     "RiskBounds",
     "Selective",
     "SplitRiskLaw",
+    "Stops",
     "WeightedCalibration",
     "attainable_alpha",
     "calibrate_budget",
@@ -105,11 +130,14 @@ __all__ = [
     "calibrate_weighted",
     "calibrate_with_probability",
     "cap_models",
-    "clopper_pearson",
     "estimate_density_ratio",
+    "group_codes",
+    "group_scores",
     "high_probability_budget",
     "knee",
     "miss_law",
+    "path_nonconformity",
+    "path_states",
     "risk_bounds",
     "risk_law",
     "risk_std",
@@ -117,6 +145,11 @@ __all__ = [
     "smallest_calibration_size",
     "smallest_size",
     "split_risk_law",
+    "state_features",
+    "stop_critical_scores",
+    "stop_losses",
+    "stopping_scores",
+    "stops_at",
     "uniform_budget",
     "within_budget",
     "within_error",

@@ -8,8 +8,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad
-from racer_jax.core.risk_levels import check_count
-from racer_jax.risk_control.bounds import clopper_pearson
+from racer_jax.core.float_keys import float_keys
+from racer_jax.core.proportions import clopper_pearson_upper
+from racer_jax.core.scalar_checks import check_count
 
 
 def cap_models(
@@ -50,7 +51,7 @@ def cap_models(
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
         second = tie_break[..., :-1]
-    place = jnp.argsort(jnp.lexsort((second, real), axis=-1), axis=-1)
+    place = jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
     return jnp.concatenate(
         [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
     )
@@ -97,7 +98,7 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
     if value.ndim != 1 or not len(value):
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
     misses, n = int((value == jnp.inf).sum()), len(value)
-    return Attainable((misses + 1) / (n + 1), clopper_pearson(misses, n, delta), misses)
+    return Attainable((misses + 1) / (n + 1), clopper_pearson_upper(misses, n, delta), misses)
 
 
 class BudgetThreshold(NamedTuple):

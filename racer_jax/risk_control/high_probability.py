@@ -4,34 +4,30 @@ Given the calibration set, the risk of the threshold with miss budget b follows 
 Its quantile is exact, so the budget is the largest that can be promised.
 """
 
-from math import floor, log, sqrt
+from fractions import Fraction
+from math import comb, floor, log, sqrt
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import betainc
 
-from racer_jax.core.calibration import threshold_at_rank
-from racer_jax.core.checks import check_no_nan
-from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.risk_levels import Alpha, check_count, exact_alphas
+from racer_jax.core.calibration import threshold_at_budget
+from racer_jax.core.nonconformity import TieBroken, value_and_tie
+from racer_jax.core.risk_levels import Alpha, exact_alphas
+from racer_jax.core.scalar_checks import check_chance, check_count
 
 
 def check_delta(delta: float) -> float:
     """A chance of failure: a number in (0, 1)."""
-    if isinstance(delta, bool) or not isinstance(delta, int | float | np.number):
-        raise TypeError(
-            f"delta must be a number in (0, 1), got {delta!r} of type {type(delta).__name__}"
-        )
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
-    return float(delta)
+    return check_chance("delta", delta)
 
 
 def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
     r"""The largest miss budget b with P(Beta(b + 1, n - b) <= alpha) >= 1 - delta.
+
+    Safe for any delta: where rounding leaves a doubt, rationals decide, or the budget is one less.
 
     Args:
       alpha: Risk level or levels in (0, 1).
@@ -46,27 +42,53 @@ def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
       TypeError: If an argument is of the wrong kind.
       ValueError: If alpha or delta is outside (0, 1), or `n` below 1.
 
+    Use this when a risk above alpha must be rare over calibration sets, not only on average.
+
     >>> high_probability_budget(0.1, 1000, 0.05), high_probability_budget(0.1, 28, 0.05)
     (84, -1)
     """
-    check_count("n", n)
-    delta = check_delta(delta)
+    n, chance = check_count("n", n), check_delta(delta)
     fractions, scalar = exact_alphas(alpha)
-    budgets = np.array([_largest_budget(float(f), int(n), delta) for f in fractions], np.int64)
+    exact = Fraction(str(delta))
+    budgets = np.array([_largest_budget(f, n, chance, exact) for f in fractions], np.int64)
     return int(budgets[0]) if scalar else budgets
 
 
-def _largest_budget(alpha: float, n: int, delta: float) -> int:
-    """Bisection: the probability falls as the budget grows."""
+def _largest_budget(alpha: Fraction, n: int, delta: float, exact_delta: Fraction) -> int:
+    """Bisection: the chance of failure grows with the budget."""
     # `low` will do (at -1 every model is called), above `high` nothing is looked for
     low, high = -1, n - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if betainc(middle + 1, n - middle, alpha) >= 1 - delta:
+        if _is_safe(middle, alpha, n, delta, exact_delta):
             low = middle
         else:
             high = middle - 1
     return low
+
+
+# Relative error of the incomplete beta function, with room to spare.
+_BETA_ERROR = 1e-8
+# Up to this many queries the exact sum takes milliseconds.
+_MOST_EXACT = 2000
+
+
+def _is_safe(budget: int, alpha: Fraction, n: int, delta: float, exact_delta: Fraction) -> bool:
+    """Whether P(Beta(b + 1, n - b) > alpha) <= delta, as decimals: never yes where it is no.
+
+    The upper tail itself is computed, since 1 - delta is 1 for the smallest deltas. It equals
+    P(Binomial(n, alpha) <= b), a sum of rationals, which decides where floats cannot; where that
+    would take long, the answer is no.
+    """
+    above = float(betainc(n - budget, budget + 1, float(1 - alpha)))
+    if abs(above - delta) > _BETA_ERROR * delta:
+        return above < delta
+    if n > _MOST_EXACT:
+        return False
+    # The sum of C(n, k) p^k (q - p)^(n - k) for alpha = p / q, in integers.
+    p, rest = alpha.numerator, alpha.denominator - alpha.numerator
+    total = sum(comb(n, k) * p**k * rest ** (n - k) for k in range(budget + 1))
+    return bool(total * exact_delta.denominator <= exact_delta.numerator * alpha.denominator**n)
 
 
 def calibrate_with_probability(
@@ -90,20 +112,17 @@ def calibrate_with_probability(
     Raises:
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is outside (0, 1).
+
+    Use this when one calibration set is all there will be, and its risk must hold.
+
+    >>> import jax.numpy as jnp
+    >>> calibrate_with_probability(jnp.arange(1000.0), 0.1, 0.05).tolist()
+    915.0
     """
-    value, tie = (
-        critical_scores
-        if isinstance(critical_scores, TieBroken)
-        else (jnp.asarray(critical_scores), None)
-    )
-    check_no_nan("critical_scores", value)
-    if value.ndim < 1 or value.shape[-1] < 1:
-        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
-    n = value.shape[-1]
-    budget = high_probability_budget(alpha, n, delta)
-    rank = jnp.asarray(n - np.atleast_1d(budget), jnp.int32)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
-    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
+    value, tie = value_and_tie("critical_scores", critical_scores)
+    budget = high_probability_budget(alpha, value.shape[-1], delta)
+    threshold: jax.Array | TieBroken = threshold_at_budget(value, budget, tie_break=tie)
+    return threshold
 
 
 def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
@@ -128,13 +147,21 @@ def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
 
     References:
       Massart, "The Tight Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", 1990.
+
+    Use this when an alpha is to be chosen on the calibration queries themselves.
+
+    >>> uniform_budget([0.05, 0.1], 1000, 0.05)
+    array([11, 61])
     """
-    check_count("n", n)
+    n = check_count("n", n)
     if check_delta(delta) > 0.5:
         raise ValueError(f"delta must be in (0, .5] for the one-sided inequality, got {delta}")
     fractions, scalar = exact_alphas(alpha)
     slack = sqrt(log(1 / delta) / (2 * n))
-    budgets = np.array([max(-1, floor(n * (float(f) - slack))) for f in fractions], np.int64)
+    # A budget that only rounding makes a whole number is not taken: floats err by some 1e-16 n.
+    budgets = np.array(
+        [max(-1, floor(n * (float(f) - slack) - 1e-15 * n)) for f in fractions], np.int64
+    )
     return int(budgets[0]) if scalar else budgets
 
 
@@ -154,16 +181,10 @@ def calibrate_uniform(
     Raises:
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is out of range.
+
+    Use this when an alpha is to be chosen by what its sets cost on the calibration queries.
     """
-    value, tie = (
-        critical_scores
-        if isinstance(critical_scores, TieBroken)
-        else (jnp.asarray(critical_scores), None)
-    )
-    check_no_nan("critical_scores", value)
-    if value.ndim < 1 or value.shape[-1] < 1:
-        raise ValueError(f"critical_scores must have shape [..., n] with n >= 1, got {value.shape}")
+    value, tie = value_and_tie("critical_scores", critical_scores)
     budget = uniform_budget(alpha, value.shape[-1], delta)
-    rank = jnp.asarray(value.shape[-1] - np.atleast_1d(budget), jnp.int32)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, None, tie)
-    return threshold if np.ndim(budget) else jax.tree.map(lambda x: x[..., 0], threshold)
+    threshold: jax.Array | TieBroken = threshold_at_budget(value, budget, tie_break=tie)
+    return threshold

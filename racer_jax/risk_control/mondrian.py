@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import critical_scores, threshold_at_rank
-from racer_jax.core.checks import check_no_nan
+from racer_jax.core.calibration import critical_scores
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.risk_levels import Level, exact_alpha, miss_budget
+from racer_jax.core.risk_levels import Level, exact_alpha
 from racer_jax.risk_control.bounds import smallest_calibration_size
+from racer_jax.risk_control.group_scores import FALLBACKS as FALLBACKS
+from racer_jax.risk_control.group_scores import Fallback as Fallback
+from racer_jax.risk_control.group_scores import group_codes, group_scores
 from racer_jax.risk_control.high_probability import check_delta, high_probability_budget
 
-Fallback = Literal["pooled", "all"]
-FALLBACKS: tuple[str, ...] = get_args(Fallback)
 Unseen = Literal["error", "pooled", "all"]
 UNSEEN: tuple[str, ...] = get_args(Unseen)
 
@@ -45,6 +45,8 @@ class GroupedThreshold:
       fallback: What groups too small for alpha were given.
       unseen: What a group gets that calibration did not see.
       too_small: Names of the groups too small; no promise holds for them under `"pooled"`.
+
+    Use this when queries to come are to get the threshold of their group, by `of`.
     """
 
     groups: tuple[str, ...] | None
@@ -63,7 +65,7 @@ class GroupedThreshold:
             return ""
         counts = dict(zip(self.groups or (), self.num_rows, strict=True))
         names = ", ".join(f"{name!r} (n = {counts[name]})" for name in self.too_small)
-        given = (
+        instead = (
             "the pooled threshold, without a promise of their own"
             if self.fallback == "pooled"
             else "every model"
@@ -72,7 +74,7 @@ class GroupedThreshold:
         surely = "" if self.delta is None else f" and delta = {self.delta:g}"
         return (
             f"groups too small for alpha = {self.alpha}{surely}, which takes n >= {needed}: "
-            f"{names}; they get {given}"
+            f"{names}; they get {instead}"
         )
 
     def of(self, groups: Sequence[str] | None) -> jax.Array | TieBroken:
@@ -99,7 +101,7 @@ class GroupedThreshold:
         if groups is None or self.groups is None:
             single: jax.Array | TieBroken = jax.tree.map(lambda x: x[0], self.threshold)
             return single
-        codes = _codes(groups, self.groups, known_only=self.unseen == "error")
+        codes = _known_codes(groups, self.groups, self.unseen)
         value, tie = (
             self.threshold if isinstance(self.threshold, TieBroken) else (self.threshold, None)
         )
@@ -132,6 +134,8 @@ def smallest_size(alpha: Level, delta: float | None = None) -> int:
       TypeError: If an argument is not a number.
       ValueError: If one is outside (0, 1).
 
+    Use this when deciding how many queries to label.
+
     >>> smallest_size(0.1), smallest_size(0.1, 0.05)
     (9, 29)
     """
@@ -143,23 +147,18 @@ def smallest_size(alpha: Level, delta: float | None = None) -> int:
     return size
 
 
-def _codes(groups: Sequence[str], known: Sequence[str], *, known_only: bool) -> np.ndarray:
-    """The place of each group among the known, the number of these for others."""
+def _known_codes(groups: Sequence[str], known: tuple[str, ...], unseen: str) -> np.ndarray:
+    """`group_codes` of queries to come, which `unseen` may not allow to be of another group."""
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
-    place = {name: i for i, name in enumerate(known)}
-    codes = np.array([place.get(name, len(known)) for name in groups], np.int32)
-    if known_only and (codes == len(known)).any():
+    codes = group_codes(groups, known)
+    if unseen == "error" and (codes == len(known)).any():
         i = int(np.argmax(codes == len(known)))
         raise ValueError(
-            f"groups must be among those of the calibration queries, {tuple(known)}, got {groups[i]!r} at [{i}]; "
-            f"calibrate with unseen='all' or unseen='pooled' to let others through"
+            f"groups must be among those of the calibration queries, {known}, got {groups[i]!r} at "
+            f"[{i}]; calibrate with unseen='all' or unseen='pooled' to let others through"
         )
     return codes
-
-
-def _budget(alpha: Level, n: int, delta: float | None) -> int:
-    return int(miss_budget(alpha, n) if delta is None else high_probability_budget(alpha, n, delta))
 
 
 def calibrate_by_group(
@@ -200,6 +199,8 @@ def calibrate_by_group(
     References:
       Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, Section 4.5.
 
+    Use this when the risk of every group matters, not only that of all queries together.
+
     >>> grouped = calibrate_by_group(jnp.arange(12.0), ["a"] * 9 + ["b"] * 3, 0.1)
     >>> grouped.threshold.tolist(), grouped.too_small
     ([8.0, inf], ('b',))
@@ -208,41 +209,29 @@ def calibrate_by_group(
         raise ValueError(f"fallback must be one of {FALLBACKS}, got {fallback!r}")
     if unseen not in UNSEEN:
         raise ValueError(f"unseen must be one of {UNSEEN}, got {unseen!r}")
-    value, tie = (
-        critical_scores
-        if isinstance(critical_scores, TieBroken)
-        else (jnp.asarray(critical_scores), None)
+    scores = group_scores(critical_scores, groups)
+    own_fallback: Fallback = "all" if groups is None else fallback
+    too_small = scores.budgets([alpha], delta)[:, 0] < 0
+    names = tuple(np.array(scores.groups or (), object)[too_small[: len(scores.groups or ())]])
+    return GroupedThreshold(
+        groups=scores.groups,
+        threshold=_on_device(*scores.thresholds([alpha], delta, own_fallback), column=0),
+        pooled=jax.tree.map(
+            lambda x: x[0], _on_device(*scores.pooled().thresholds([alpha], delta), column=0)
+        ),
+        num_rows=tuple(scores.num_queries.tolist()),
+        alpha=alpha,
+        delta=delta,
+        fallback=fallback,
+        unseen=unseen,
+        too_small=names,
     )
-    check_no_nan("critical_scores", value)
-    if value.ndim != 1 or not len(value):
-        raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
-    num = len(value)
-    if groups is not None and not isinstance(groups, str) and len(groups) != num:
-        raise ValueError(
-            f"groups must name one group for each of the {num} queries, got {len(groups)}"
-        )
-    known = None if groups is None else tuple(dict.fromkeys(groups))
-    codes = (
-        np.zeros(num, np.int32) if groups is None else _codes(groups, known or (), known_only=True)
-    )
-    masks = codes == np.arange(codes.max() + 1)[:, None]
-    num_rows = tuple(int(rows) for rows in masks.sum(axis=1))
 
-    def thresholds(masks: np.ndarray | None, sizes: tuple[int, ...]) -> jax.Array | TieBroken:
-        ranks = np.array([size - _budget(alpha, size, delta) for size in sizes], np.int32)
-        ranks, rows = (ranks, None) if masks is None else (ranks[:, None], jnp.asarray(masks))
-        found: jax.Array | TieBroken = threshold_at_rank(value, jnp.asarray(ranks), rows, tie)
-        found = jax.tree.map(lambda x: x[..., 0], found)
-        return found
 
-    own, pooled = thresholds(masks, num_rows), thresholds(None, (num,))
-    small = np.array([_budget(alpha, rows, delta) < 0 for rows in num_rows])
-    if known is not None and fallback == "pooled":
-        own = jax.tree.map(lambda each, all_: jnp.where(small, all_, each), own, pooled)
-    names = tuple(
-        name for name, is_small in zip(known or (), small, strict=known is not None) if is_small
-    )
-    return GroupedThreshold(known, own, pooled, num_rows, alpha, delta, fallback, unseen, names)
+def _on_device(value: np.ndarray, tie: np.ndarray | None, column: int) -> jax.Array | TieBroken:
+    """One column of thresholds `[g, a]` as arrays of a device."""
+    at = jnp.asarray(value[:, column])
+    return at if tie is None else TieBroken(at, jnp.asarray(tie[:, column]))
 
 
 def calibrate_table(
@@ -280,14 +269,16 @@ def calibrate_table(
       ValueError: If shapes do not fit, a value is NaN or not 0/1, alpha or delta is outside (0, 1),
         or an option is unknown.
 
+    Use this when queries come as a table: it takes the groups where there are any.
+
     >>> nonconformity = jnp.arange(40.0).reshape(20, 2)
-    >>> found = calibrate_table(nonconformity, jnp.ones((20, 1)), 0.1, ["a", "b"] * 10)
-    >>> found.of(["b", "a"]).tolist()
+    >>> grouped = calibrate_table(nonconformity, jnp.ones((20, 1)), 0.1, ["a", "b"] * 10)
+    >>> grouped.of(["b", "a"]).tolist()
     [38.0, 36.0]
     """
-    critical = (
-        critical_scores(nonconformity, correct, tie_break)
-        if tie_break is not None
-        else critical_scores(nonconformity, correct)
-    )
+    critical: jax.Array | TieBroken
+    if tie_break is None:
+        critical = critical_scores(nonconformity, correct)
+    else:
+        critical = critical_scores(nonconformity, correct, tie_break)
     return calibrate_by_group(critical, groups, alpha, fallback, delta=delta, unseen=unseen)

@@ -11,7 +11,7 @@ from racer_jax.core.checks import as_binary, check_floating, first_bad, is_trace
 
 # To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from
 # before (scores, checkpoints) is taken for what this code would make.
-DRAWS = 2
+DRAWS = 3
 
 
 @runtime_checkable
@@ -24,7 +24,9 @@ class Router(Protocol):
 
 
 def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -> jax.Array:
-    """Embeddings: floating `[n, d]`, n and d at least 1, finite; d equal to `dim` where that is known.
+    """Embeddings: floating `[n, d]`, n and d at least 1, finite.
+
+    D equal to `dim` where that is known.
 
     Raises:
       TypeError: If they are not floating.
@@ -58,7 +60,8 @@ def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array
     embeddings, correct = check_embeddings("embeddings", embeddings), as_binary("correct", correct)
     if correct.ndim != 2 or correct.shape[0] != embeddings.shape[0] or correct.shape[1] < 1:
         raise ValueError(
-            f"correct must have shape [n, m] with m >= 1 where embeddings has [n, d], got {correct.shape} and "
+            "correct must have shape [n, m] with m >= 1 where embeddings has [n, d], got "
+            f"{correct.shape} and "
             f"{embeddings.shape}"
         )
     return embeddings, correct

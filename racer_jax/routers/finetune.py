@@ -91,7 +91,6 @@ def finetune(
       TypeError: If an array is of the wrong kind.
       ValueError: If shapes do not fit, a value is out of range, or the folder holds checkpoints of
         another run.
-      ModuleNotFoundError: If clusters are needed and scikit-learn is not installed.
       TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint
         stays.
     """

@@ -1,4 +1,6 @@
-r"""RouterDC: one learned vector for each model; a model's score is the cosine of its vector with the query's.
+r"""RouterDC: one learned vector for each model.
+
+A model's score is the cosine of its vector with the query's.
 
 Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear
 projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes
@@ -7,6 +9,7 @@ the largest softmax score is about .23, so that the null model, at one minus it,
 prefer `sigmoid`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,7 +20,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_scores
+from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.routers.base import check_embeddings, check_training
+from racer_jax.routers.clusters import cluster_queries
 from racer_jax.routers.contrastive import (
     contrast,
     cosines,
@@ -25,6 +30,7 @@ from racer_jax.routers.contrastive import (
     sample_llm_loss,
     sample_sample_loss,
 )
+from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
@@ -124,6 +130,36 @@ class RouterDC(nnx.Module):
         self.probability = config.probability
         self.temperature = config.temperature
 
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        num_models, width = self.models[...].shape
+        description = {
+            "kind": "routerdc",
+            "dim": self.dim,
+            "num_models": int(num_models),
+            "width": None if self.projection is None else int(width),
+            "probability": self.probability,
+            "temperature": self.temperature,
+        }
+        return description, module_arrays(self, prefix)
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "RouterDC":
+        """The router of `to_parts`."""
+        config = RouterDCConfig(
+            dim=description["width"],
+            probability=description["probability"],
+            temperature=float(description["temperature"]),
+        )
+        sizes = int(description["dim"]), int(description["num_models"])
+        return module_from(lambda rngs: cls(*sizes, config, rngs=rngs), arrays, prefix)
+
     def hidden(self, embeddings: jax.Array) -> jax.Array:
         """The queries' vectors, `[n, width]`."""
         embeddings = embeddings.astype(jnp.float32)
@@ -185,41 +221,6 @@ def dual_contrastive_loss(
         return loss
     neighbors = draw_neighbors(neighbor_key, clusters, config.num_cluster_negatives)
     return loss + config.cluster_weight * sample_sample_loss(hidden, neighbors, config.temperature)
-
-
-def cluster_queries(key: jax.Array, embeddings: ArrayLike, num_clusters: int = 5) -> np.ndarray:
-    """Clusters of queries by k-means on their embeddings, with scikit-learn (extra `clusters`).
-
-    Args:
-      key: A typed PRNG key.
-      embeddings: Floating `[n, d]`.
-      num_clusters: Clusters, at most n.
-
-    Returns:
-      int32 `[n]`.
-
-    Raises:
-      ModuleNotFoundError: If scikit-learn is not installed.
-      ValueError: If there are fewer queries than clusters.
-    """
-    try:
-        from sklearn.cluster import KMeans
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "clusters by k-means need scikit-learn: pip install 'racer-jax[clusters]', or pass "
-            "clusters of your own"
-        ) from error
-    embeddings = check_embeddings("embeddings", embeddings)
-    if not 1 <= num_clusters <= embeddings.shape[0]:
-        raise ValueError(
-            f"num_clusters must be between 1 and the {embeddings.shape[0]} queries, got "
-            f"{num_clusters}"
-        )
-    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    labels = KMeans(num_clusters, n_init=4, random_state=seed).fit_predict(
-        np.asarray(embeddings, np.float32)
-    )
-    return np.asarray(labels, np.int32)
 
 
 def _new(key: jax.Array, dim: int, num_models: int, config: RouterDCConfig) -> RouterDC:
@@ -286,7 +287,6 @@ def fit_routerdc(
     Raises:
       TypeError: If an array is of the wrong kind.
       ValueError: If shapes do not fit, a value is out of range, or there are too few rows.
-      ModuleNotFoundError: If clusters are needed and scikit-learn is not installed.
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     routers, reports = fit_routerdcs(
@@ -353,7 +353,6 @@ def check_clusters(
     Raises:
       TypeError: If given clusters are not integers.
       ValueError: If they have another shape.
-      ModuleNotFoundError: If they are needed and scikit-learn is not installed.
     """
     n = embeddings.shape[0]
     if clusters is None:

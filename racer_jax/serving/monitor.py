@@ -1,4 +1,4 @@
-r"""Monitoring after deployment: is the risk still at most alpha, and are the queries still those of calibration?
+r"""Monitoring after deployment: the risk, and whether the queries are still those of calibration.
 
 Both monitors bet against a hypothesis. Starting with 1, no strategy of bets that are fair (or
 worse) under the hypothesis reaches 1 / level with a chance above the level, EVER (Ville's
@@ -10,14 +10,21 @@ wealth at any time is evidence one may read.
 - `ExchangeabilityMonitor`: any unlabelled number, such as the router's highest score. Hypothesis:
   it is exchangeable.
 
+Bets lose while the hypothesis holds. So half of the wealth is a reserve that goes to the bets
+slowly, for ever and never all of it: a mixture over the times at which a change may begin. A change
+after n queries needs some 2 log log n more evidence than one at the start, whatever was lost
+before. Wealth is kept as logarithms, which neither vanish nor overflow.
+
 Both are small, frozen, and can be saved and taken up again; an update returns a new monitor.
 """
 
 import hashlib
 import json
+import os
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from math import exp, inf, isfinite, log
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
@@ -26,37 +33,24 @@ import numpy as np
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
+from racer_jax.serving.betting import (
+    DRIFTS,
+    RESERVE,
+    RISK_RATIOS,
+    log_bets,
+    log_capital_after,
+    log_released,
+    log_sum,
+    log_total,
+    reserve,
+    tie_break,
+)
 
-# The bets: against each of these multiples of alpha as the true risk.
-RISK_RATIOS = (1.2, 1.5, 2.0, 3.0, 5.0)
-# Wealth kept in reserve at the start, for changes that come later.
-_RESERVE = 0.5
-# Wealth is held below this, far beyond any alarm, so that it stays finite.
-_RICHEST = 1e200
-_JUMP = 0.01
-_FORMAT = 1
+# The largest logarithm whose exponential is still printed as a number.
+_LARGEST_LOG = 690.0
+_FORMAT = 2
 
 M = TypeVar("M", bound="_Saved")
-
-
-def bets(alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """What each bet pays for a miss and for a hit, `[k]`; fair where the chance of a miss is alpha, else worse.
-
-    A bet on risk p > alpha pays the likelihood ratio: p / alpha for a miss, (1 - p) / (1 - alpha)
-    for a hit.
-    """
-    risks = np.minimum(alpha * np.array(RISK_RATIOS), (1 + 3 * alpha) / 4)
-    return risks / alpha, (1 - risks) / (1 - alpha)
-
-
-def reserve(num: Any) -> Any:
-    """Wealth still in reserve after `num` queries: it goes to the bets slowly, and never all of it."""
-    return _RESERVE / (1 + np.log2(1 + np.asarray(num, float)))
-
-
-def wager(wealth: Any, released: Any, factor: Any) -> Any:
-    """One query: the released reserve is shared among the bets, then each is paid; wealth and factor `[..., k]`."""
-    return (wealth + released / len(RISK_RATIOS)) * factor
 
 
 def _digest(state: Mapping[str, Any]) -> str:
@@ -71,11 +65,13 @@ class _Saved:
     kind: ClassVar[str]
 
     def save(self, path: str | Path) -> None:
-        """Writes the state as JSON, whole or not at all."""
+        """Writes the state as JSON, whole or not at all, and waits until the disk has it."""
         state = json.loads(json.dumps({"format": _FORMAT, "kind": self.kind, **asdict(self)}))
-        with written_whole(path) as temporary:
-            text = json.dumps({**state, "checksum": _digest(state)}, indent=1)
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps({**state, "checksum": _digest(state)}, indent=1)
+        with written_whole(path) as temporary, Path(temporary).open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls: type[M], path: str | Path) -> M:
@@ -85,34 +81,49 @@ class _Saved:
           DataError: If the file cannot be read, is not such a state, is of a newer format, or was
             damaged.
         """
-        try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-        except ValueError:
-            raise DataError("must be JSON in UTF-8", path=path) from None
-        if not isinstance(state, dict) or state.get("kind") != cls.kind:
+        state = _state_of(path)
+        if state.get("kind") != cls.kind:
             raise DataError(f"must be the saved state of a monitor of kind {cls.kind!r}", path=path)
-        if state.get("format") != _FORMAT:
+        if state.get("format") not in range(1, _FORMAT + 1):
             raise DataError(
                 f"must be of format {_FORMAT}, written by this version or an older one", path=path
             )
         checksum = state.pop("checksum", None)
-        fields = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in state.items()
-            if name not in ("kind", "format")
-        }
+        intact = checksum == _digest(state)
         try:
+            if state["format"] == 1:
+                state = cls._from_format_1(state)
+            fields = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in state.items()
+                if name not in ("kind", "format")
+            }
             monitor = cls(**fields)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(str(error), path=path) from None
-        if checksum != _digest(state):
+        if not intact:
             raise DataError(
                 "must carry the checksum of its content: it was damaged, or changed by hand",
                 path=path,
             )
         return monitor
+
+    @classmethod
+    def _from_format_1(cls, state: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def _state_of(path: str | Path) -> dict[str, Any]:
+    """The JSON object of a file."""
+    try:
+        state = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
+    except (ValueError, RecursionError):
+        raise DataError("must be JSON in UTF-8", path=path) from None
+    if not isinstance(state, dict):
+        raise DataError("must be the saved state of a monitor, a JSON object", path=path)
+    return state
 
 
 def _check_level(level: float) -> None:
@@ -124,11 +135,17 @@ def _check_level(level: float) -> None:
         raise ValueError(f"level must be in (0, 1), got {level}")
 
 
-def _check_numbers(name: str, values: tuple[float, ...], num: int) -> None:
-    if len(values) != num or not all(
-        isinstance(v, int | float) and isfinite(v) and v >= 0 for v in values
-    ):
-        raise ValueError(f"{name} must hold {num} finite numbers, none negative, got {values!r}")
+def _check_logs(name: str, values: tuple[float, ...], num: int) -> None:
+    if len(values) != num or not all(isinstance(v, int | float) and isfinite(v) for v in values):
+        raise ValueError(f"{name} must hold {num} finite numbers, got {values!r}")
+
+
+def _old_logs(name: str, state: dict[str, Any], num: int) -> tuple[float, ...]:
+    """Wealth as format 1 kept it, as logarithms."""
+    values = state.pop(name, ())
+    if len(values) != num or not all(isinstance(v, int | float) and 0 < v < inf for v in values):
+        raise ValueError(f"{name} must hold {num} finite numbers above 0, got {values!r}")
+    return tuple(log(value) for value in values)
 
 
 def _check_whole(name: str, value: Any, least: int = 0) -> None:
@@ -149,13 +166,16 @@ def _check_alarm(alarm: Any, num: int) -> None:
 class RiskMonitor(_Saved):
     """Tests for ever whether the risk is at most alpha, from labelled feedback.
 
+    Use this when some of the deployed decisions get a label later, however few.
+
     Attributes:
       alpha: The risk that was promised, in (0, 1).
       level: Chance of a false alarm, ever, in (0, 1).
-      num: Queries seen.
+      num: Queries counted.
       misses: Misses among them.
-      wealth: What each bet holds, `[k]`.
+      log_wealth: Logarithm of what each bet holds, `[k]`.
       alarm: Number of the query at which the wealth first reached 1 / level; None so far.
+      position: Position in the feedback of the last query counted; 0 where it carries none.
 
     Raises:
       TypeError: If alpha or level is not a number, or a count not an integer.
@@ -172,29 +192,42 @@ class RiskMonitor(_Saved):
     level: float = 0.05
     num: int = 0
     misses: int = 0
-    wealth: tuple[float, ...] = ((1 - _RESERVE) / len(RISK_RATIOS),) * len(RISK_RATIOS)
+    log_wealth: tuple[float, ...] = (log((1 - RESERVE) / len(RISK_RATIOS)),) * len(RISK_RATIOS)
     alarm: int | None = None
+    position: int = 0
 
     def __post_init__(self) -> None:
         exact_alpha(self.alpha)
         _check_level(self.level)
-        _check_numbers("wealth", self.wealth, len(RISK_RATIOS))
+        _check_logs("log_wealth", self.log_wealth, len(RISK_RATIOS))
         _check_whole("num", self.num)
         _check_whole("misses", self.misses)
+        _check_whole("position", self.position)
         _check_alarm(self.alarm, self.num)
         if self.misses > self.num:
             raise ValueError(f"misses must be between 0 and num = {self.num}, got {self.misses}")
 
+    @classmethod
+    def _from_format_1(cls, state: dict[str, Any]) -> dict[str, Any]:
+        logs = _old_logs("wealth", state, len(RISK_RATIOS))
+        return {**state, "log_wealth": logs}
+
+    @property
+    def log_evidence(self) -> float:
+        """Logarithm of the wealth."""
+        return log_total(self.log_wealth, self.num)
+
     @property
     def evidence(self) -> float:
-        """The wealth: 1 at the start, and at most 1 in expectation while the risk is at most alpha."""
-        return float(sum(self.wealth) + reserve(self.num))
+        """The wealth, 1 at the start; its mean is at most 1 while the risk is at most alpha."""
+        return exp(min(self.log_evidence, _LARGEST_LOG))
 
-    def update(self, missed: Iterable[bool]) -> "RiskMonitor":
+    def update(self, missed: Iterable[bool], position: int | None = None) -> "RiskMonitor":
         """The monitor after more feedback, in the order it came.
 
         Args:
           missed: Whether each query was misrouted, bool or 0/1.
+          position: Position in the feedback of the last of them, to be kept in the state.
 
         Returns:
           A new monitor.
@@ -202,42 +235,56 @@ class RiskMonitor(_Saved):
         Raises:
           ValueError: If an entry is neither 0 nor 1.
         """
-        paid_miss, paid_hit = bets(float(self.alpha))
-        wealth, num, misses, alarm = np.array(self.wealth), self.num, self.misses, self.alarm
+        log_miss, log_hit = log_bets(float(self.alpha))
+        wealth, num, misses, alarm = self.log_wealth, self.num, self.misses, self.alarm
         for i, miss in enumerate(missed):
             if miss not in (0, 1):
                 raise ValueError(f"missed must be 0 or 1, got {miss!r} at [{i}]")
-            wealth = wager(wealth, reserve(num) - reserve(num + 1), paid_miss if miss else paid_hit)
-            wealth = np.minimum(wealth, _RICHEST)
+            released = log_released(num) - log(len(wealth))
+            factors = log_miss if miss else log_hit
+            wealth = tuple(
+                log_sum((value, released)) + factor
+                for value, factor in zip(wealth, factors, strict=True)
+            )
             num, misses = num + 1, misses + bool(miss)
-            if alarm is None and wealth.sum() + reserve(num) >= 1 / self.level:
+            if alarm is None and log_total(wealth, num) >= -log(self.level):
                 alarm = num
-        return replace(self, num=num, misses=misses, wealth=tuple(wealth.tolist()), alarm=alarm)
+        position = self.position if position is None else position
+        return replace(
+            self, num=num, misses=misses, log_wealth=wealth, alarm=alarm, position=position
+        )
 
 
 @dataclass(frozen=True)
 class ExchangeabilityMonitor(_Saved):
-    """Tests for ever whether a stream of unlabelled numbers is exchangeable: a conformal martingale.
+    """Tests for ever whether a stream of unlabelled numbers is exchangeable.
 
-    Each number is ranked among those before it, ties broken at random; ranks of exchangeable
-    numbers are uniform and independent. The bets (the simple jumper) say that they drift to one
-    side, and change their mind now and then. Numbers are kept as counts in bins, so the state stays
-    small; a fixed binning keeps exchangeability.
+    A conformal martingale: each number is ranked among those before it, ties broken at random;
+    ranks of exchangeable numbers are uniform and independent. The bets say that they drift to one
+    side, by much or by little, and change their mind now and then. Numbers are kept as counts in
+    bins, so the state stays small; a fixed binning keeps exchangeability.
+
+    Use this when there are no labels: it says that the queries changed, not that the risk did.
 
     Attributes:
       edges: Inner edges of the bins, increasing, `[b]`; chosen without the stream
         (`ExchangeabilityMonitor.over`).
       level: Chance of a false alarm, ever, in (0, 1).
-      seed: Of the tie-breaking; query i uses (seed, i) alone.
-      num: Numbers seen.
+      seed: Seed of the tie-breaking; query i uses (seed, i) alone.
+      num: Numbers counted.
       counts: Numbers in each bin, `[b + 1]`; empty at the start.
-      capital: What the bets on low, no and high drift hold.
-      alarm: Number of the query at which the capital first reached 1 / level; None so far.
+      log_capital: Logarithm of what the bet on each of `DRIFTS` holds.
+      alarm: Number of the query at which the wealth first reached 1 / level; None so far.
+      position: Position in the stream of the last number counted; 0 where it carries none.
 
     Raises:
       TypeError: If the level is not a number, or a count not an integer.
       ValueError: If the edges do not increase, the level is outside (0, 1), or the state does not
         fit.
+
+    >>> monitor = ExchangeabilityMonitor((0.5,)).update([0.1, 0.9] * 50)
+    >>> monitor.alarm is None, monitor.update([0.9] * 200).alarm is None
+    (True, False)
     """
 
     kind: ClassVar[str] = "exchangeability"
@@ -247,8 +294,9 @@ class ExchangeabilityMonitor(_Saved):
     seed: int = 0
     num: int = 0
     counts: tuple[int, ...] = ()
-    capital: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
+    log_capital: tuple[float, ...] = (log((1 - RESERVE) / len(DRIFTS)),) * len(DRIFTS)
     alarm: int | None = None
+    position: int = 0
 
     def __post_init__(self) -> None:
         _check_level(self.level)
@@ -258,9 +306,10 @@ class ExchangeabilityMonitor(_Saved):
             or (np.diff(self.edges) <= 0).any()
         ):
             raise ValueError(f"edges must be finite and increase, got {self.edges!r}")
-        _check_numbers("capital", self.capital, 3)
+        _check_logs("log_capital", self.log_capital, len(DRIFTS))
         _check_whole("seed", self.seed)
         _check_whole("num", self.num)
+        _check_whole("position", self.position)
         _check_alarm(self.alarm, self.num)
         counts = self.counts or (0,) * (len(self.edges) + 1)
         for count in counts:
@@ -273,6 +322,19 @@ class ExchangeabilityMonitor(_Saved):
         object.__setattr__(self, "counts", tuple(counts))
 
     @classmethod
+    def _from_format_1(cls, state: dict[str, Any]) -> dict[str, Any]:
+        """The old wealth, divided anew: a part becomes the reserve that format 1 did not have."""
+        wealth = exp(log_sum(_old_logs("capital", state, 3)))
+        _check_whole("num", state.get("num", 0))
+        left = wealth - float(reserve(state.get("num", 0)))
+        if left <= 0:
+            raise ValueError(
+                "must be a state whose bets still hold something: an older version kept no reserve, "
+                "and this monitor has lost its wealth; begin another"
+            )
+        return {**state, "log_capital": (log(left / len(DRIFTS)),) * len(DRIFTS)}
+
+    @classmethod
     def over(
         cls, reference: Iterable[float], num_bins: int = 64, level: float = 0.05, seed: int = 0
     ) -> "ExchangeabilityMonitor":
@@ -282,7 +344,7 @@ class ExchangeabilityMonitor(_Saved):
           reference: Numbers the stream will not contain, such as those of training queries.
           num_bins: Number of bins at most, at least 2.
           level: Chance of a false alarm, ever.
-          seed: Of the tie-breaking.
+          seed: Seed of the tie-breaking.
 
         Raises:
           ValueError: If there are fewer than two different numbers, one is not finite, or
@@ -297,15 +359,23 @@ class ExchangeabilityMonitor(_Saved):
         return cls(tuple(edges.tolist()), level, seed)
 
     @property
-    def evidence(self) -> float:
-        """The capital: 1 at the start, and 1 in expectation while the stream is exchangeable."""
-        return float(sum(self.capital))
+    def log_evidence(self) -> float:
+        """Logarithm of the wealth."""
+        return log_total(self.log_capital, self.num)
 
-    def update(self, numbers: Iterable[float]) -> "ExchangeabilityMonitor":
+    @property
+    def evidence(self) -> float:
+        """The wealth, 1 at the start; its mean is 1 while the stream is exchangeable."""
+        return exp(min(self.log_evidence, _LARGEST_LOG))
+
+    def update(
+        self, numbers: Iterable[float], position: int | None = None
+    ) -> "ExchangeabilityMonitor":
         """The monitor after more numbers, in the order they came.
 
         Args:
           numbers: One for each query, finite.
+          position: Position in the stream of the last of them, to be kept in the state.
 
         Returns:
           A new monitor.
@@ -313,31 +383,25 @@ class ExchangeabilityMonitor(_Saved):
         Raises:
           ValueError: If a number is not finite.
         """
-        counts, capital, num, alarm = (
-            np.array(self.counts),
-            np.array(self.capital),
-            self.num,
-            self.alarm,
-        )
-        drift = np.array([-1.0, 0.0, 1.0])
+        counts, capital, num, alarm = list(self.counts), self.log_capital, self.num, self.alarm
         for i, number in enumerate(numbers):
             if not isfinite(number):
                 raise ValueError(f"numbers must be finite, got {number} at [{i}]")
-            at = int(np.searchsorted(self.edges, number, side="right"))
+            at = bisect_right(self.edges, number)
             counts[at] += 1
+            chance = tie_break(self.seed, num + 1)
+            rank = (sum(counts[at + 1 :]) + chance * counts[at]) / (num + 1)
+            capital = log_capital_after(capital, num, rank)
             num += 1
-            chance = np.random.default_rng((self.seed, num)).random()
-            rank = (counts[at + 1 :].sum() + chance * counts[at]) / num
-            capital = (1 - _JUMP) * capital + _JUMP / 3 * capital.sum()
-            capital = np.minimum(capital * (1 + drift * (rank - 0.5)), _RICHEST)
-            if alarm is None and capital.sum() >= 1 / self.level:
+            if alarm is None and log_total(capital, num) >= -log(self.level):
                 alarm = num
         return replace(
             self,
             num=num,
-            counts=tuple(counts.tolist()),
-            capital=tuple(capital.tolist()),
+            counts=tuple(counts),
+            log_capital=capital,
             alarm=alarm,
+            position=self.position if position is None else position,
         )
 
 
@@ -351,10 +415,6 @@ def load_monitor(path: str | Path) -> Monitor:
       DataError: If the file cannot be read, is not such a state, is of a newer format, or was
         damaged.
     """
-    try:
-        kind = json.loads(Path(path).read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
-        kind = None  # what is wrong is said below
-    return (ExchangeabilityMonitor if kind == ExchangeabilityMonitor.kind else RiskMonitor).load(
-        path
-    )
+    if _state_of(path).get("kind") == ExchangeabilityMonitor.kind:
+        return ExchangeabilityMonitor.load(path)
+    return RiskMonitor.load(path)

@@ -1,33 +1,36 @@
-"""Studies: benchmarks split into what routers learn from and what is calibrated and tested, with routers' scores.
+"""Studies: benchmarks split into what routers learn from and what is calibrated and tested.
 
-One door for every experiment: the embedded simulated pool, RouterDC's train and test files, or any
-routing table, of which a random share of the questions then trains the routers. `study` reads,
-trains and scores once; every experiment takes what it returns.
+Each has the scores of its routers.
+
+`study` reads, trains and scores once; every experiment takes what it returns.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-import racer_jax
-from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
-from racer_jax.data.combine import concat
+from racer_jax._version import __version__
+from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS
+from racer_jax.data import RoutingTable
 from racer_jax.data.files import written_whole
-from racer_jax.data.formats.routerdc import TrainTest
-from racer_jax.data.load import guess
-from racer_jax.data.splits import PAPER, PAPER_ARC, split
+from racer_jax.data.splits import PAPER, PAPER_ARC
 from racer_jax.encoders import Encoder, JoinedEncoder, ReducedEncoder
 from racer_jax.routers import KNNR, Router, choose_neighbors
 from racer_jax.routers.base import DRAWS
-from racer_jax.studies.scored_pools import unseen_questions
+from racer_jax.studies.corpora import (
+    Source,
+    first_of_each_group,
+    read_source,
+    two_parts,
+    unseen_by_group,
+)
 
 EncoderName = Literal["hashed", "minilm", "both"]
 ROUTERS: Mapping[str, str] = {
@@ -36,9 +39,9 @@ ROUTERS: Mapping[str, str] = {
     "routerdc": "RouterDC",
     "prior": "Prior",
 }
+# The scores of the paper, by their labels and in its order.
 SCORES: Mapping[str, Callable[..., jax.Array]] = {
-    "RACER-G": racer_jax.gap,
-    "RACER-P": racer_jax.inverse_probability,
+    NONCONFORMITY_LABELS[name]: NONCONFORMITIES[name] for name in ("gap", "inverse_probability")
 }
 # The risk levels of the paper.
 PAPER_ALPHAS = "0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
@@ -111,10 +114,6 @@ class StudyConfig:
         return tuple(name for name in self.routers.replace(" ", "").split(",") if name)
 
 
-# Tables as they were read: both parts, or one table that is yet to be split.
-Source: TypeAlias = TrainTest | RoutingTable
-
-
 class Benchmark(NamedTuple):
     """One benchmark of a study.
 
@@ -136,61 +135,21 @@ class Benchmark(NamedTuple):
 
     @property
     def part_sizes(self) -> tuple[int, int]:
-        """Calibration and validation queries of a split, as in the paper: 50% and 10%, of ARC-Challenge 40% and 20%."""
+        """Calibration and validation queries of a split, as in the paper.
+
+        50% and 10%, of ARC-Challenge 40% and 20%.
+        """
         small = "arc_c" in self.name.lower().replace("-", "_")
         calibration, validation, _ = PAPER_ARC if small else PAPER
         num = len(self.test)
         sizes = round(num * calibration), round(num * validation)
         if min(sizes) < 1 or sum(sizes) >= num:
             raise ValueError(
-                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would calibrate, {sizes[1]} "
+                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would "
+                f"calibrate, {sizes[1]} "
                 f"validate and {num - sum(sizes)} test, and each part needs at least one"
             )
         return sizes
-
-
-def read_source(key: jax.Array, config: StudyConfig) -> Source:
-    """Reads what the options ask for, once; `key` makes the simulated pool.
-
-    Raises:
-      DataError: If a file is not what it should be.
-      ValueError: If an option does not fit the data.
-    """
-    if config.data is None:
-        pool = simulated_pool(key)
-        return TrainTest(
-            concat([p.train for p in pool.values()]), concat([p.test for p in pool.values()])
-        )
-    if config.data.is_dir() and guess(config.data) == "routerdc":
-        return read_routerdc_parts(config.data, label_rule=config.label_rule)
-    options = {} if config.label_rule is None else {"label_rule": config.label_rule}
-    return load(config.data, **options).complete()
-
-
-def _first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group, the first ones."""
-    if not num:
-        return table
-    seen: dict[str, int] = {}
-    rows = []
-    for i, group in enumerate(table.group or [""] * len(table)):
-        seen[group] = seen.get(group, 0) + 1
-        if seen[group] <= num:
-            rows.append(i)
-    return table.select(rows)
-
-
-def _parts(
-    key: jax.Array, source: Source, config: StudyConfig
-) -> tuple[RoutingTable, RoutingTable]:
-    """What trains the routers, and the rest."""
-    if isinstance(source, RoutingTable):
-        share = Decimal(str(config.train))
-        picked = split(key, source, (float(share), 0.0, float(1 - share)))
-        train, test = source.select(picked.calibration), source.select(picked.test)
-    else:
-        train, test = source
-    return _first_of_each_group(train, config.queries), _first_of_each_group(test, config.queries)
 
 
 def _encoder(key: jax.Array, texts: Sequence[str], config: StudyConfig) -> Encoder:
@@ -227,10 +186,8 @@ def _fingerprint(
 ) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    said = json.dumps(
-        [racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models]
-    )
-    digest = hashlib.sha256(said.encode())
+    description = json.dumps([__version__, DRAWS, options, train.texts, list(texts), train.models])
+    digest = hashlib.sha256(description.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())
     return digest.hexdigest()[:32]
@@ -239,7 +196,9 @@ def _fingerprint(
 def router_scores(
     key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig
 ) -> dict[str, np.ndarray]:
-    """Fits every router to the training rows and scores the texts; what the cache has is not fitted again.
+    """Fits every router to the training rows and scores the texts.
+
+    What the cache has is not fitted again.
 
     Args:
       key: A typed PRNG key; each router has its own, whichever others are asked for.
@@ -295,7 +254,10 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
       ValueError: If there are too few training rows.
     """
     split_key, router_key = jax.random.split(key)
-    train, rest = _parts(split_key, source, config)
+    train, rest = (
+        first_of_each_group(part, config.queries)
+        for part in two_parts(split_key, source, config.train)
+    )
     if not len(train) or not len(rest):
         raise ValueError(
             f"both parts need queries, got {len(train)} to train on and {len(rest)} to test on"
@@ -303,22 +265,26 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
     unnamed = config.data.stem if config.data is not None else "all"
     if rest.group is None or train.group is None:
         train, rest = (replace(table, group=[unnamed] * len(table)) for table in (train, rest))
-    kept = {name: unseen_questions(train, rest.select(group=name)) for name in rest.groups}
+    kept = unseen_by_group(train, rest)
     texts = [text for table, _ in kept.values() for text in table.texts]
     scores = router_scores(router_key, train, texts, config)
-    found, start = [], 0
+    results, start = [], 0
     for name, (table, left_out) in kept.items():
         rows = slice(start, start + len(table))
         start += len(table)
         rule = table.label_rule if isinstance(table.label_rule, str) else table.label_rule[name]
-        own = train.select(group=name) if name in train.groups else train
+        train_rows = train.select(group=name) if name in train.groups else train
         notes = tuple(filter(None, (f"right: {rule}", left_out, *table.notes)))
-        found.append(Benchmark(name, own, table, {r: s[rows] for r, s in scores.items()}, notes))
-    return found
+        results.append(
+            Benchmark(name, train_rows, table, {r: s[rows] for r, s in scores.items()}, notes)
+        )
+    return results
 
 
 def study(config: StudyConfig) -> list[Benchmark]:
-    """Reads the data and makes the benchmarks of every repeat: all that the options and their seed decide.
+    """Reads the data and makes the benchmarks of every repeat.
+
+    All that the options and their seed decide.
 
     Args:
       config: The options.
@@ -333,7 +299,9 @@ def study(config: StudyConfig) -> list[Benchmark]:
       ValueError: If an option does not fit the data.
     """
     source_key, router_key, _ = _keys(config)
-    source = read_source(source_key, config)
+    source = read_source(source_key, config.data, label_rule=config.label_rule)
+    if isinstance(source, RoutingTable):
+        source = source.complete()
     repeats = range(config.repeats)
     return [
         b for i in repeats for b in benchmarks(jax.random.fold_in(router_key, i), source, config)
@@ -350,7 +318,9 @@ def _keys(config: StudyConfig) -> jax.Array:
 
 
 def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str, ...]]:
-    """Pools of models by name; without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
+    """Pools of models by name.
+
+    Without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
 
     Args:
       models: All models.
@@ -366,11 +336,11 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
     """
     if pools is None:
         left_out = {n: out for n, out in ROUTERBENCH_POOLS.items() if set(out) <= set(models)}
-        found = {"all": tuple(models)}
-        return found | {
+        by_name = {"all": tuple(models)}
+        return by_name | {
             name: tuple(m for m in models if m not in out) for name, out in left_out.items()
         }
-    found = {}
+    by_name = {}
     for part in filter(None, (part.strip() for part in pools.split(";"))):
         name, equals, listed = (piece.strip() for piece in part.partition("="))
         if not equals and name != "all":
@@ -383,14 +353,16 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
                 f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}"
             )
         without = not equals or listed.startswith("-")
-        found[name] = tuple(m for m in models if (m not in named) == without)
-        if len(found[name]) < 2:
-            raise ValueError(f"pools: {name!r} must hold at least two models, got {found[name]}")
-    return found
+        by_name[name] = tuple(m for m in models if (m not in named) == without)
+        if len(by_name[name]) < 2:
+            raise ValueError(f"pools: {name!r} must hold at least two models, got {by_name[name]}")
+    return by_name
 
 
 def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
-    """The benchmark with some of its models; scores are those of the same routers, column by column.
+    """The benchmark with some of its models.
+
+    Scores are those of the same routers, column by column.
 
     Raises:
       ValueError: If a model does not exist.

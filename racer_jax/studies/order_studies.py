@@ -1,22 +1,22 @@
-"""Training rows, test rows, and the orders learned from training: what a study of sizes starts from."""
+"""Training rows, test rows, and the orders learned from training.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+What a study of sizes starts from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 
 from racer_jax.core.nonconformity import NullMode, inverse_probability
-from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
-from racer_jax.data.combine import concat
-from racer_jax.data.load import guess
+from racer_jax.data import RoutingTable
 from racer_jax.encoders.compound import ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.routers import KNNR
-from racer_jax.studies.scored_pools import unseen_questions
 
 Nonconformity = Callable[[NullMode], jax.Array]
 
@@ -47,109 +47,10 @@ class OrdersConfig:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
 
 
-class Parts(NamedTuple):
-    """Rows to learn from and rows to calibrate and test on, both with groups.
-
-    Attributes:
-      train: Training rows.
-      test: Rows without repeats of a question and without questions of the training rows.
-      notes: By group, what was left out; empty where nothing was.
-    """
-
-    train: RoutingTable
-    test: RoutingTable
-    notes: dict[str, str]
-
-
-def read_parts(
-    data: Path | None,
-    key: jax.Array,
-    *,
-    share: float = 0.4,
-    missing: str = "error",
-    queries: int = 0,
-) -> Parts:
-    """The parts of RouterDC's files, of any other table split at random by question, or of the simulated pool.
-
-    Args:
-      data: A folder of RouterDC's JSON files, anything else that `racer_jax.data.load` reads, or
-        None for simulation.
-      key: A typed PRNG key, of the simulation or the split.
-      share: Share of the questions that train, where the data brings no training part of its own.
-      missing: What becomes of queries without a result for every model, in formats that have such:
-        `error` or `drop`.
-      queries: At most so many rows of each group in either part; 0 for all.
-
-    Returns:
-      The parts; a table without groups is one group, named after its file.
-
-    Raises:
-      DataError: If the data is not what it should be.
-      ValueError: If an option does not fit it.
-    """
-    if data is None:
-        simulated = simulated_pool(key)
-        train, test = (
-            concat([getattr(part, which) for part in simulated.values()])
-            for which in ("train", "test")
-        )
-        notes = dict.fromkeys(test.groups, "")
-    else:
-        if data.is_dir() and guess(data) == "routerdc":
-            train, whole = read_routerdc_parts(data)
-        else:
-            table = load(data, **({} if missing == "error" else {"missing": missing}))
-            table = (
-                table if table.group is not None else replace(table, group=[data.stem] * len(table))
-            )
-            rows = table.split(key, (share, 0, round(1 - share, 9)))
-            train, whole = table.select(rows.calibration), table.select(rows.test)
-        kept = {name: unseen_questions(train, whole.select(group=name)) for name in whole.groups}
-        test = concat([rows for rows, _ in kept.values()])
-        notes = {name: note for name, (_, note) in kept.items()}
-    if queries:
-        train, test = (first_of_each_group(table, queries) for table in (train, test))
-    return Parts(train, test, notes)
-
-
-def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group, in the order they came; the table must have groups."""
-    groups = np.array(table.group)
-    return table.select(
-        np.sort(np.concatenate([np.flatnonzero(groups == name)[:num] for name in table.groups]))
-    )
-
-
-def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
-    """Training rows with the models of a pool, in the pool's order.
-
-    Args:
-      train: The training table; models that are not in the pool are left out.
-      models: Names of the pool's models.
-
-    Returns:
-      The table.
-
-    Raises:
-      ValueError: If a model of the pool is not in the training table: an order cannot be learned
-        for it.
-
-    >>> table = RoutingTable(ids=["a"], texts=["?"], models=["x", "y"], correct=[[1, 0]])
-    >>> for_pool(table, ["y"]).models
-    ('y',)
-    """
-    if absent := [name for name in models if name not in train.models]:
-        raise ValueError(
-            f"the training table must hold every model of the pool, {', '.join(map(repr, absent))} "
-            f"{'is' if len(absent) == 1 else 'are'} not among {tuple(train.models)}"
-        )
-    return train if tuple(train.models) == tuple(models) else train.select(models=models)
-
-
 def hashed_embeddings(
     key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hashed character n-grams of both parts, reduced to 256 numbers by what the training texts show.
+    """Hashed character n-grams of both parts, reduced to 256 numbers on the training texts.
 
     Args:
       key: A typed PRNG key.
@@ -172,7 +73,7 @@ def orders(
     neighbors: int,
     blend: float,
 ) -> dict[str, Nonconformity]:
-    """RACER-P on k nearest neighbours, the static order and RACER-J blend, learned from training rows alone.
+    """RACER-P on k nearest neighbours, the static order and RACER-J blend, from training rows.
 
     Args:
       x: Embeddings of the training rows, `[n, d]`.

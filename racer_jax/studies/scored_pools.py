@@ -1,21 +1,18 @@
-"""Pools of labelled queries with a router's scores: simulated, from benchmark files, or from a saved matrix."""
+"""Pools of labelled queries with a router's scores.
+
+Simulated, from benchmark files, or from a saved matrix.
+"""
 
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from racer_jax.data import (
-    DataError,
-    RoutingTable,
-    read_routerdc_parts,
-    read_score_matrix,
-    simulated_pool,
-)
-from racer_jax.data.table import normal_text
+from racer_jax.data import DataError, read_routerdc_parts, read_score_matrix, simulated_pool
 from racer_jax.encoders import HashedNgrams
 from racer_jax.montecarlo.bound_check import ScoredPool
 from racer_jax.routers import KNNR
+from racer_jax.studies.corpora import unseen_by_group
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
@@ -40,34 +37,10 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
     ]
 
 
-def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTable, str]:
-    """The test rows without repeats of a question and without questions of the training part.
-
-    So no question stands on both sides of a split, and the rows are exchangeable.
-
-    Args:
-      train: What the router was trained on.
-      test: What is to be calibrated and tested on.
-
-    Returns:
-      The rows left, and a sentence on what was left out; empty where nothing was.
-    """
-    trained = {normal_text(text) for text in train.texts}
-    _, first = np.unique(test.question_ids, return_index=True)
-    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in trained]
-    repeated, leaked = len(test) - len(first), len(first) - len(keep)
-    note = (
-        f"left out {repeated} repeated and {leaked} trained-on questions"
-        if repeated or leaked
-        else ""
-    )
-    return test.select(keep), note
-
-
 def routerdc_pools(
     folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100
 ) -> list[ScoredPool]:
-    """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams of the union of the training files.
+    """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams.
 
     Args:
       folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.
@@ -87,8 +60,7 @@ def routerdc_pools(
     encoder = HashedNgrams(dim=1024)
     router = KNNR.fit(encoder.encode(train.texts), train.correct, k=num_neighbors)
     pools = []
-    for name in test.groups:
-        rows, left_out = unseen_questions(train, test.select(group=name))
+    for name, (rows, left_out) in unseen_by_group(train, test).items():
         rule = rows.label_rule if isinstance(rows.label_rule, str) else rows.label_rule[name]
         note = "; ".join(filter(None, (f"right iff {rule}", left_out)))
         pools.append(

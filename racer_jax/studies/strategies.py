@@ -1,4 +1,4 @@
-"""Ways of answering, what each got right, and how two of them compare: what `voting` counts and experiments show."""
+"""Strategies: ways to answer queries, what each got right, and how two of them compare."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ STATIC_TOP = "top-3 by training accuracy, majority"
 ORACLE = "oracle: any model right"
 
 
-class Way(NamedTuple):
+class Strategy(NamedTuple):
     """One way of answering the queries of a benchmark.
 
     Attributes:
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
     """One way of answering on the test parts of all splits.
 
     Attributes:
-      kind: As in `Way`.
+      kind: As in `Strategy`.
       accuracy: Test accuracy of each split, `[s]`.
       calls: Mean models called, `[s]`.
       cost: Mean dollars a query, `[s]`; None where not known.
@@ -52,6 +52,28 @@ class Measured(NamedTuple):
         return float(self.accuracy.mean())
 
 
+def measure(strategy: Strategy, in_test: np.ndarray) -> Measured:
+    """One strategy on the test part of every split.
+
+    Args:
+      strategy: What it does with each query.
+      in_test: 1 where a query is in the test part of a split, float32 `[s, n]`.
+
+    Returns:
+      What it got right, what it called and what that cost.
+    """
+    size = in_test.sum(axis=1)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, np.float32)
+        total = in_test @ values if values.ndim == 1 else np.einsum("sn,sn->s", in_test, values)
+        return np.asarray(total / size, np.float64)
+
+    right = (in_test * np.asarray(strategy.right, np.float32)).sum(axis=0, dtype=np.float64)
+    cost = None if strategy.cost is None else mean(strategy.cost)
+    return Measured(strategy.kind, mean(strategy.right), mean(strategy.calls), cost, right)
+
+
 class Votes(NamedTuple):
     """All ways of answering with one pool of models on one benchmark.
 
@@ -61,7 +83,7 @@ class Votes(NamedTuple):
       num_queries: Queries that were in a test part.
       alphas: Risk levels to choose from, `[a]`.
       weightings: Names of the aggregations, temperatures of one weighting together, `[w]`.
-      ways: Name -> what it did. The router's way of a RACER variant is named by `racer_name`.
+      strategies: Name -> what it did; `racer_name` names a RACER variant.
       choices: Router and score -> share of the splits that chose each alpha and weighting,
         `[a, w]`.
       notes: What a reader should know, one sentence each.
@@ -72,7 +94,7 @@ class Votes(NamedTuple):
     num_queries: int
     alphas: tuple[str, ...]
     weightings: tuple[str, ...]
-    ways: dict[str, Measured]
+    strategies: dict[str, Measured]
     choices: dict[str, np.ndarray]
     notes: tuple[str, ...]
 
@@ -143,10 +165,10 @@ def dollars(way: Measured) -> float | None:
     return None if way.cost is None else 1000 * float(way.cost.mean())
 
 
-def points(found: Difference) -> str:
+def points(change: Difference) -> str:
     """A paired difference in points of accuracy, with its standard error over questions.
 
     >>> points(Difference(0.0184, 0.006, 0.0004))
     '+1.8 ± 0.6'
     """
-    return f"{100 * found.mean:+.1f} ± {100 * found.error:.1f}"
+    return f"{100 * change.mean:+.1f} ± {100 * change.error:.1f}"

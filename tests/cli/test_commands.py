@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from racer_jax.cli import commands
+from racer_jax.cli import system
 from racer_jax.cli.main import _parsed, build_parser, main
 from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import MODELS
@@ -273,11 +273,12 @@ def test_doctor(capsys):
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["jax"] == jax.__version__
-    assert set(told["extras"]) == set(commands._EXTRAS)
+    assert set(told["extras"]) == set(system._EXTRAS)
     assert main(["doctor"]) == 0
     assert "extra minilm" in capsys.readouterr().out
 
 
+@pytest.mark.extra
 def test_completion(monkeypatch, capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import racer_jax
 from racer_jax.cli.main import main
 from racer_jax.data import load
 from tests.data import samples
@@ -78,6 +79,12 @@ def test_a_wrong_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["data", "eat"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"racer-jax {racer_jax.__version__}\n"
 
 
 def test_the_module_runs():

@@ -67,6 +67,31 @@ def one_old_log(folder):
     return next(samples.lm_eval_old(folder).rglob("*toy_arc*"))
 
 
+def spreadsheet(folder):
+    """A long table as a spreadsheet of another country writes it, with an index."""
+    path = samples.long_csv(folder)
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    lines = [["", *head[:-1], "Correct "]]
+    for number, row in enumerate(rows):
+        words = {"1": "Yes", "0": "no"}
+        cost = f"${row[5]}".replace(".", ",")
+        lines.append([number, *row[:5], cost, *row[6:-1], words[row[-1]]])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";", lineterminator="\n").writerows(lines)
+    return path
+
+
+def json_rows(folder):
+    """A long table as JSON lines."""
+    with samples.long_csv(folder).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = folder / "rows.jsonl"
+    lines = (json.dumps(row | {"correct": int(row["correct"])}) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def saved_parquet(folder):
     path = folder / "saved.parquet"
     write_parquet(read_long_csv(samples.long_csv(folder)), path)
@@ -74,6 +99,8 @@ def saved_parquet(folder):
 
 
 TEXTS = {
+    "spreadsheet": (spreadsheet, read_long_csv),
+    "json_rows": (json_rows, read_long_csv),
     "long": (samples.long_csv, read_long_csv),
     "exported": (exported, read_long_csv),
     "wide": (samples.wide_csv, read_wide_csv),

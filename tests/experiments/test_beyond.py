@@ -9,7 +9,7 @@ import racer_jax as racer
 from experiments.beyond import Config, main, nonconformities, pools_of
 from racer_jax.data import RoutingTable, save
 from racer_jax.montecarlo.exact import pool_law
-from racer_jax.studies.order_studies import read_parts
+from racer_jax.studies.corpora import read_parts
 
 OPTIONS = [
     "--queries",
@@ -25,6 +25,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.long
 def test_a_tiny_run_writes_a_table_a_figure_and_files(tmp_path, capsys):
     status = main([*OPTIONS, "--alphas", "0.1,0.4", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
@@ -76,7 +77,7 @@ def expected_risk(budget, num, size, lost):
 @pytest.mark.slow
 def test_the_exact_law_on_real_data_for_every_score_null_mode_and_benchmark(data_dir):
     config = Config(data=data_dir / "routerdc")
-    train, test, _ = read_parts(config.data, jax.random.key(0))
+    train, test, _ = read_parts(jax.random.key(0), config.data)
     scores = nonconformities(config, jax.random.key(1), train, test)
     assert len(scores) == 10
     alphas = ["0.01", "0.02", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5"]

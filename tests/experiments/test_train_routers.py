@@ -12,6 +12,7 @@ from experiments.train_routers import (
     ROUTERS,
     Cell,
     Config,
+    Data,
     Result,
     baselines,
     failures,
@@ -20,6 +21,7 @@ from experiments.train_routers import (
     table,
 )
 from racer_jax.data import RoutingTable
+from racer_jax.data.formats.routerdc import TrainTest
 
 SMALL = Config(encoder="hashed", dim=8, neighbors=5, epochs=3, rounds=1, seeds=2)
 
@@ -40,9 +42,10 @@ def make(num: int, seed: int) -> RoutingTable:
 
 @pytest.fixture(scope="module")
 def result():
-    return run(SMALL, make(160, 0), make(60, 1))
+    return run(jax.random.key(0), Data(make(160, 0), make(60, 1)), SMALL)
 
 
+@pytest.mark.long
 def test_every_router_beats_the_best_global_single_model(result):
     assert [(cell.router, cell.seed) for cell in result.cells] == [
         (r, s) for s in (0, 1) for r in ROUTERS
@@ -64,6 +67,7 @@ def test_baselines_by_hand():
     assert np.mean(list(rows["best single in hindsight"].values())) == pytest.approx(means.max())
 
 
+@pytest.mark.long
 def test_a_router_that_misses_is_named(result, tmp_path):
     weak = [Cell(router, 0, {"a": 0.1, "b": 0.2}, 0.0, 0, ()) for router in ROUTERS]
     found = failures(SMALL, Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
@@ -77,9 +81,11 @@ def test_a_router_that_misses_is_named(result, tmp_path):
     assert "MLPR 15.0% is below the 58.5% expected of it" in real
 
 
+@pytest.mark.long
 def test_table_and_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "experiments.train_routers.load_tables", lambda config: (make(160, 0), make(60, 1))
+        "experiments.train_routers.read_source",
+        lambda key, data: TrainTest(make(160, 0), make(60, 1)),
     )
     options = [
         "--encoder",
@@ -105,6 +111,7 @@ def test_table_and_files(tmp_path, monkeypatch, capsys):
     assert results["environment"]["jax"] == jax.__version__
 
 
+@pytest.mark.long
 def test_the_table_shows_mean_and_spread(result):
     lines = table(result).splitlines()
     assert lines[0].split() == ["a", "b", "mean", "fit", "(s)"]
@@ -117,7 +124,7 @@ def test_bad_options(tmp_path, capsys):
         main(["--seeds", "0"])
     assert "seeds must be at least 1, got 0" in capsys.readouterr().err
     assert main(["--data", str(tmp_path), "--encoder", "hashed"]) == 2
-    assert "must hold files named <benchmark>_train.json" in capsys.readouterr().err
+    assert "must be in a known format, got a folder without logs" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import pytest
 
 import racer_jax as racer
 from racer_jax import reference
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_parts, split_trials
+from racer_jax.montecarlo.trials import split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, select, select_each, vote_tables
 
 NUM, MODELS = 61, 4
@@ -83,7 +84,10 @@ def parts_of(study, num_splits):
 
 
 def chosen_plainly(study, part, tolerance, pooled=False):
-    """One split in plain Python: alpha, aggregation, the full ensemble's aggregation, models called."""
+    """One split in plain Python.
+
+    Alpha, aggregation, the full ensemble's aggregation, models called.
+    """
     _, correct, _, nonconformity, ties, _, tables, _ = study
     rows = np.asarray(nonconformity, np.float64).tolist()
     second = [None] * NUM if ties is None else np.asarray(ties).tolist()

@@ -13,7 +13,6 @@ from racer_jax.routers.report import routing_accuracy
 from racer_jax.routers.routerdc import (
     RouterDC,
     RouterDCConfig,
-    cluster_queries,
     fit_routerdc,
     fit_routerdcs,
 )
@@ -47,6 +46,7 @@ def test_beats_every_single_model(problem, fitted):
     assert isinstance(router, Router)
 
 
+@pytest.mark.long
 def test_deterministic_and_vmapped_over_seeds(problem, fitted):
     again, _ = fit_routerdc(jax.random.key(0), *problem, CONFIG, clusters=CLUSTERS)
     np.testing.assert_array_equal(again(problem[0]), fitted[0](problem[0]))
@@ -77,6 +77,7 @@ def test_scores_are_the_formula(problem, fitted):
     )
 
 
+@pytest.mark.long
 def test_graded_scores_and_no_projection(problem):
     config = replace(CONFIG, dim=None, num_rounds=1, cluster_weight=0.0)
     graded = problem[1] * np.float32(0.7)
@@ -89,33 +90,11 @@ def test_graded_scores_and_no_projection(problem):
         fit_routerdc(jax.random.key(0), *problem, config, graded=graded[:1])
 
 
+@pytest.mark.long
 def test_one_model_is_a_constant_router(problem):
     config = replace(CONFIG, num_rounds=1, cluster_weight=0.0)
     router, _ = fit_routerdc(jax.random.key(0), problem[0], problem[1][:, :1], config)
     assert bool(jnp.isfinite(router(problem[0])).all())
-
-
-def test_clusters_by_k_means():
-    pytest.importorskip("sklearn", reason="the clusters extra is not installed")
-    rng = np.random.default_rng(0)
-    centres = 20 * np.eye(3)
-    x = (centres[np.arange(60) % 3] + rng.normal(size=(60, 3))).astype(np.float32)
-    labels = cluster_queries(jax.random.key(0), x, 3)
-    assert labels.dtype == np.int32
-    assert [len(set(labels[i::3])) for i in range(3)] == [1, 1, 1]
-    assert len(set(labels)) == 3
-    with pytest.raises(
-        ValueError, match="num_clusters must be between 1 and the 60 queries, got 61"
-    ):
-        cluster_queries(jax.random.key(0), x, 61)
-
-
-def test_k_means_needs_the_extra(problem, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"pip install 'racer-jax\[clusters\]', or pass clusters"
-    ):
-        cluster_queries(jax.random.key(0), problem[0])
 
 
 @pytest.mark.parametrize(

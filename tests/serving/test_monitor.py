@@ -9,13 +9,8 @@ import pytest
 
 from experiments import monitoring
 from racer_jax.data import DataError
-from racer_jax.serving.monitor import (
-    RISK_RATIOS,
-    ExchangeabilityMonitor,
-    RiskMonitor,
-    bets,
-    reserve,
-)
+from racer_jax.serving.betting import RISK_RATIOS, bets, reserve
+from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
 RNG = np.random.default_rng(0)
 
@@ -89,6 +84,171 @@ def test_the_simulation_is_the_monitor():
         assert RiskMonitor(0.1).update(missed[:, i]).alarm == alarms[i]
 
 
+# The guarantee, exactly and step by step. Whatever the state, the mean of the wealth after the next
+# query is at most the wealth before it: that, and an alarm at 1 / level and not before, is all that
+# Ville's inequality asks for.
+
+
+def walked(monitor, entries):
+    """The monitor after each of the entries, itself first."""
+    steps = [monitor]
+    for entry in entries:
+        steps.append(steps[-1].update([entry]))
+    return steps
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.1, 0.3, 0.9, 0.999])
+def test_the_wealth_is_a_martingale_at_alpha_and_shrinks_below(alpha):
+    for risk in (0, alpha, min(1, 4 * alpha)):
+        for monitor in walked(RiskMonitor(alpha), RNG.random(60) < risk)[::5]:
+            miss, hit = (np.exp(monitor.update([m]).log_evidence) for m in (1, 0))
+            before = np.exp(monitor.log_evidence)
+            assert alpha * miss + (1 - alpha) * hit == pytest.approx(before, rel=1e-12)
+            lower = 0.9 * alpha
+            assert lower * miss + (1 - lower) * hit < before
+
+
+def test_the_reserve_is_shared_among_the_bets_and_nothing_is_made_of_nothing():
+    from racer_jax.serving.betting import log_released
+
+    for num in (0, 1, 7, 1000):
+        released = float(reserve(num) - reserve(num + 1))
+        assert np.exp(log_released(num)) == pytest.approx(released, rel=1e-9)
+    total = sum(np.exp(log_released(num)) for num in range(500))
+    assert total == pytest.approx(float(reserve(0) - reserve(500)), rel=1e-12)
+    assert 0 < np.exp(log_released(10**15)) < np.exp(log_released(10**14))
+
+
+def exact_mean(values, edges):
+    """Mean wealth after each of `values` in every order and with every tie-break.
+
+    The wealth is linear in each tie-break, so its mean over uniform ones is that over the ends 0
+    and 1.
+    """
+    import itertools
+
+    totals = np.zeros(len(values) + 1)
+    cases = 0
+    for order in itertools.permutations(values):
+        for chances in itertools.product((0.0, 1.0), repeat=len(values)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    "racer_jax.serving.monitor.tie_break",
+                    lambda seed, num, chances=chances: chances[num - 1],
+                )
+                steps = walked(ExchangeabilityMonitor(edges), order)
+            totals += [np.exp(step.log_evidence) for step in steps]
+            cases += 1
+    return totals / cases
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.2, 0.3, 0.9), (0.1, 0.1, 0.4, 0.4)])
+def test_the_wealth_is_a_martingale_over_all_orders(values):
+    np.testing.assert_allclose(exact_mean(values, (0.15, 0.5)), 1, rtol=1e-12)
+
+
+def test_the_wealth_stays_a_martingale_from_any_state():
+    """Given the past, rank and wealth are one-to-one and linear: the mean is that of the ends."""
+    from racer_jax.serving.betting import log_capital_after, log_total
+
+    for num in (0, 3, 100, 10**6):
+        for _ in range(5):
+            capital = tuple(RNG.normal(-3, 3, 5).tolist())
+            ends = [np.exp(log_total(log_capital_after(capital, num, r), num + 1)) for r in (0, 1)]
+            assert np.mean(ends) == pytest.approx(np.exp(log_total(capital, num)), rel=1e-12)
+
+
+def test_tie_breaks_are_independent_uniform_numbers():
+    from racer_jax.serving.betting import tie_break
+
+    chances = [tie_break(3, num) for num in range(200)]
+    assert len(set(chances)) == 200
+    assert abs(np.mean(chances) - 0.5) < 5 / np.sqrt(12 * 200)
+    assert tie_break(3, 5) == chances[5] != tie_break(4, 5)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.3])
+def test_an_alarm_is_raised_at_one_over_the_level_and_not_before(level):
+    """Streams whose wealth comes close to the limit: the first query at or above it, exactly."""
+    near = 0
+    for i in range(60):
+        monitor = RiskMonitor(0.2, level)
+        steps = walked(monitor, np.random.default_rng(i).random(60) < 0.35)
+        wealth = np.array([np.exp(step.log_evidence) for step in steps])
+        reached = np.flatnonzero(wealth >= 1 / level)
+        first = int(reached[0]) if len(reached) else None
+        assert steps[-1].alarm == first
+        near += bool((wealth[:first] > 0.9 / level).any())
+    assert near > 3  # an alarm at 0.9 / level would have been seen
+    for i in range(25):
+        drift = np.random.default_rng(i).random(60) ** (1 + np.arange(60) / 30)
+        steps = walked(ExchangeabilityMonitor((0.3, 0.6), level), drift)
+        reached = [s.num for s in steps if np.exp(s.log_evidence) >= 1 / level]
+        assert steps[-1].alarm == (reached[0] if reached else None)
+
+
+def test_the_level_holds_over_every_stream_of_a_small_world():
+    """All 2 ** 12 streams of feedback, each with its probability: the exact chance of an alarm."""
+    alpha, level, length = 0.5, 0.4, 12
+    chance = {RiskMonitor(alpha, level): 1.0}
+    false = 0.0
+    for _ in range(length):
+        after = {}
+        for monitor, weight in chance.items():
+            for miss in (0, 1):
+                step = monitor.update([miss])
+                if step.alarm is not None:
+                    false += weight / 2
+                    continue
+                # The order of a stream is forgotten only where its wealth is the same.
+                after[step] = after.get(step, 0.0) + weight / 2
+        chance = after
+    assert 0.1 < false <= level
+
+
+def test_power_is_kept_for_ever():
+    """After 10 ** 9 exchangeable queries that lost nearly everything, a shift is still seen soon."""
+    num = 10**9
+    lost = ExchangeabilityMonitor(
+        (0.25, 0.5, 0.75),
+        num=num,
+        counts=(num // 4,) * 4,
+        log_capital=(-5000.0,) * 5,
+    )
+    assert lost.update([0.9] * 120).alarm is not None
+    start = ExchangeabilityMonitor((0.25, 0.5, 0.75), num=400, counts=(100,) * 4)
+    delays = [monitor.update([0.9] * 200).alarm - monitor.num for monitor in (start, lost)]
+    assert delays[1] < 6 * delays[0]
+    risk = RiskMonitor(0.1, num=num, misses=0, log_wealth=(-5000.0,) * 5)
+    assert risk.update([1] * 40).alarm is not None
+
+
+def test_wealth_beyond_any_float_is_kept():
+    rich = RiskMonitor(0.01).update([1] * 3000)
+    assert rich.log_evidence > 1000
+    assert np.isfinite(rich.evidence)
+    poor = RiskMonitor(0.9).update([0] * 3000)
+    assert np.isfinite(poor.log_evidence)
+
+
+def test_states_of_format_1_go_on(tmp_path):
+    from racer_jax.serving.monitor import _digest, load_monitor
+
+    def old(kind, **state):
+        state = {"format": 1, "kind": kind, **state}
+        (tmp_path / "old.json").write_text(json.dumps({**state, "checksum": _digest(state)}))
+        return tmp_path / "old.json"
+
+    wealth = [0.3, 0.2, 0.1, 0.05, 0.01]
+    found = load_monitor(old("risk", alpha=0.1, num=9, misses=1, wealth=wealth, alarm=None))
+    assert np.exp(found.log_wealth) == pytest.approx(wealth)
+    more = {"edges": [0.5], "level": 0.05, "seed": 0, "num": 4, "counts": [3, 1], "alarm": None}
+    found = load_monitor(old("exchangeability", **more, capital=[0.5, 0.4, 0.3]))
+    assert found.evidence == pytest.approx(1.2)  # nothing is made of nothing
+    with pytest.raises(DataError, match="begin another"):
+        load_monitor(old("exchangeability", **more, capital=[1e-9, 1e-9, 1e-9]))
+
+
 def test_a_higher_risk_is_seen_from_the_start_and_later():
     assert RiskMonitor(0.1).update(RNG.random(3000) < 0.15).alarm < 3000
     late = RiskMonitor(0.1).update([*(RNG.random(2000) < 0.08), *(RNG.random(3000) < 0.2)])
@@ -135,36 +295,36 @@ def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(start, stream, tmp_p
     ("text", "message"),
     [
         ("", "must be JSON in UTF-8"),
-        ("[]", "must be the saved state of a monitor of kind 'risk'"),
+        ("[]", "must be the saved state of a monitor, a JSON object"),
         ('{"kind": "exchangeability"}', "kind 'risk'"),
-        ('{"kind": "risk", "format": 99}', "must be of format 1"),
-        ('{"kind": "risk", "format": 1, "alpha": 2.0}', "alpha must be in (0, 1), got 2.0"),
-        ('{"kind": "risk", "format": 1, "beta": 2.0}', "unexpected keyword"),
+        ('{"kind": "risk", "format": 99}', "must be of format 2"),
+        ('{"kind": "risk", "format": 2, "alpha": 2.0}', "alpha must be in (0, 1), got 2.0"),
+        ('{"kind": "risk", "format": 2, "beta": 2.0}', "unexpected keyword"),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1]}',
-            "wealth must hold 5 finite numbers",
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "log_wealth": [1]}',
+            "log_wealth must hold 5 finite numbers",
         ),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "misses": 3}',
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "misses": 3}',
             "misses must be between 0 and num = 0, got 3",
         ),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "num": "7"}',
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "num": "7"}',
             "num must be an integer, got '7' of type str",
         ),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "num": -1}',
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "num": -1}',
             "num must be at least 0, got -1",
         ),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "alarm": 2}',
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "alarm": 2}',
             "alarm must be None or at most num = 0, got 2",
         ),
         (
-            '{"kind": "risk", "format": 1, "alpha": 0.1, "wealth": [1, 1, 1, 1, NaN]}',
-            "wealth must hold 5 finite",
+            '{"kind": "risk", "format": 2, "alpha": 0.1, "log_wealth": [1, 1, 1, 1, NaN]}',
+            "log_wealth must hold 5 finite",
         ),
-        ('{"kind": "risk", "format": 1, "alpha": 0.1}', "must carry the checksum of its content"),
+        ('{"kind": "risk", "format": 2, "alpha": 0.1}', "must carry the checksum of its content"),
     ],
 )
 def test_a_file_that_is_no_state_is_refused(text, message, tmp_path):

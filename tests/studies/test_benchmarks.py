@@ -10,7 +10,7 @@ from racer_jax.studies.benchmarks import (
     study,
     subpool,
 )
-from racer_jax.studies.scored_pools import unseen_questions
+from racer_jax.studies.corpora import unseen_questions
 
 MODELS = ("a", "b", "c", "d")
 WORDS = ("tide", "moss", "lamp", "rust", "fern", "salt")

@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 
 from racer_jax.data import RoutingTable, save
+from racer_jax.studies.corpora import first_of_each_group, for_pool, read_parts
 from racer_jax.studies.order_studies import (
     calibration_size,
-    first_of_each_group,
-    for_pool,
     hashed_embeddings,
     orders,
-    read_parts,
 )
 
 
@@ -28,7 +26,7 @@ def table(group=None, num=60):
 
 def test_any_table_is_split_by_question_and_has_groups(tmp_path):
     save(table(), tmp_path / "mine.npz")
-    train, test, notes = read_parts(tmp_path / "mine.npz", jax.random.key(0), share=0.3)
+    train, test, notes = read_parts(jax.random.key(0), tmp_path / "mine.npz", share=0.3)
     assert train.groups == test.groups == ("mine",)
     assert not set(train.texts) & set(test.texts)
     assert len(set(test.texts)) == len(test)
@@ -38,14 +36,14 @@ def test_any_table_is_split_by_question_and_has_groups(tmp_path):
 
 def test_groups_and_limits_are_kept(tmp_path):
     save(table(group=["a", "b"] * 30), tmp_path / "mine.npz")
-    train, test, _ = read_parts(tmp_path / "mine.npz", jax.random.key(0), queries=4)
+    train, test, _ = read_parts(jax.random.key(0), tmp_path / "mine.npz", queries=4)
     for part in (train, test):
         assert sorted(part.group) == ["a"] * 4 + ["b"] * 4
     assert first_of_each_group(table(group=["a", "b"] * 30), 1).ids == ("0", "1")
 
 
 def test_orders_are_learned_from_training_rows():
-    train, test, _ = read_parts(None, jax.random.key(0), queries=40)
+    train, test, _ = read_parts(jax.random.key(0), None, queries=40)
     x, z = hashed_embeddings(jax.random.key(1), train, test)
     found = orders(x, train, z, test, neighbors=10, blend=0.3)
     for call in found.values():
@@ -55,7 +53,7 @@ def test_orders_are_learned_from_training_rows():
 
 
 def test_routerdc_brings_its_own_parts(data_dir):
-    train, test, notes = read_parts(data_dir / "routerdc", jax.random.key(0), queries=30)
+    train, test, notes = read_parts(jax.random.key(0), data_dir / "routerdc", queries=30)
     assert len(train) == len(test) == 120
     assert notes["mmlu"] == "left out 8 repeated and 16 trained-on questions"
 

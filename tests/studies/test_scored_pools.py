@@ -6,11 +6,11 @@ import pytest
 
 from racer_jax.data import DataError, RoutingTable
 from racer_jax.data.synthetic import MODELS
+from racer_jax.studies.corpora import unseen_questions
 from racer_jax.studies.scored_pools import (
     matrix_pools,
     routerdc_pools,
     simulated_pools,
-    unseen_questions,
 )
 
 SCORES = np.random.default_rng(0).random((20, 3))

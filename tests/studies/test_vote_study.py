@@ -6,8 +6,8 @@ import pytest
 from racer_jax import gap, reference, tie_break
 from racer_jax.core.aggregation import answer_codes, model_order
 from racer_jax.data import save
+from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.step_functions import pool_steps
-from racer_jax.montecarlo.trials import split_parts
 from racer_jax.montecarlo.tuning import select, vote_tables
 from racer_jax.studies.benchmarks import study
 from racer_jax.studies.strategies import (
@@ -25,7 +25,8 @@ from racer_jax.studies.strategies import (
     single_name,
     top_name,
 )
-from racer_jax.studies.vote_study import VoteConfig, num_repeats, vote_study
+from racer_jax.studies.vote_strategies import VoteConfig
+from racer_jax.studies.vote_study import num_repeats, vote_study
 from tests.studies.test_benchmarks import MODELS, table
 
 SPLITS = 12
@@ -66,6 +67,7 @@ def parts_and_keys(made, repeat):
     return part, ties, nonconformity, pool
 
 
+@pytest.mark.long
 def test_fixed_ways_are_means_over_the_test_parts(made):
     _, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -79,16 +81,16 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
         for s in range(SPLITS):
             test = np.flatnonzero(part[s] == 2)
             for m, model in enumerate(MODELS):
-                way = votes.ways[single_name(model)]
+                way = votes.strategies[single_name(model)]
                 assert way.accuracy[rows][s] == pytest.approx(correct[test, m].mean())
                 assert way.cost[rows][s] == pytest.approx(
                     benchmark.test.cost[test, m].mean(), rel=1e-5
                 )
             picked = correct[part[s] == 1].mean(axis=0).argmax()
-            assert votes.ways[PICKED_SINGLE].accuracy[rows][s] == pytest.approx(
+            assert votes.strategies[PICKED_SINGLE].accuracy[rows][s] == pytest.approx(
                 correct[test, picked].mean()
             )
-            assert votes.ways[ORACLE].accuracy[rows][s] == pytest.approx(
+            assert votes.strategies[ORACLE].accuracy[rows][s] == pytest.approx(
                 correct[test].any(axis=1).mean()
             )
             voted = [
@@ -98,15 +100,16 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
             right = [
                 bool((correct[i] & (codes[i] == v)).any()) for i, v in zip(test, voted, strict=True)
             ]
-            assert votes.ways[full_name("KNNR", False)].accuracy[rows][s] == pytest.approx(
+            assert votes.strategies[full_name("KNNR", False)].accuracy[rows][s] == pytest.approx(
                 np.mean(right)
             )
-    assert votes.ways[full_name("KNNR")].calls == pytest.approx(4)
-    assert votes.ways[top_name("KNNR", 2)].calls == pytest.approx(2)
-    assert votes.ways[STATIC_TOP].calls == pytest.approx(3)
-    assert votes.ways["KNNR"].calls == pytest.approx(1)
+    assert votes.strategies[full_name("KNNR")].calls == pytest.approx(4)
+    assert votes.strategies[top_name("KNNR", 2)].calls == pytest.approx(2)
+    assert votes.strategies[STATIC_TOP].calls == pytest.approx(3)
+    assert votes.strategies["KNNR"].calls == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_racer_is_what_each_split_selects(made):
     config, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -117,17 +120,17 @@ def test_racer_is_what_each_split_selects(made):
         )
         choice = select(part, pool, own.right, alpha=config.alphas.split(","))
         rows = slice(repeat * SPLITS, (repeat + 1) * SPLITS)
-        way = votes.ways["KNNR + RACER-G"]
+        way = votes.strategies["KNNR + RACER-G"]
         np.testing.assert_allclose(way.accuracy[rows], choice.accuracy(own.right), rtol=1e-6)
         np.testing.assert_allclose(way.calls[rows], choice.mean(choice.num_called), rtol=1e-6)
-        full = votes.ways[full_name("KNNR")]
+        full = votes.strategies[full_name("KNNR")]
         np.testing.assert_allclose(full.accuracy[rows], choice.full_accuracy(own.right), rtol=1e-6)
         pooled = select(
             part, pool, own.right, alpha=config.alphas.split(","), tolerance=0, pooled_vote=True
         )
-        way = votes.ways["KNNR + RACER-G, best on validation, pooled vote"]
+        way = votes.strategies["KNNR + RACER-G, best on validation, pooled vote"]
         np.testing.assert_allclose(way.accuracy[rows], pooled.accuracy(own.right), rtol=1e-6)
-        full = votes.ways[pooled_name("KNNR")]
+        full = votes.strategies[pooled_name("KNNR")]
         np.testing.assert_allclose(full.accuracy[rows], pooled.full_accuracy(own.right), rtol=1e-6)
         order = np.asarray(model_order(nonconformity, ties))
         spent = np.take_along_axis(benchmark.test.cost, order, axis=1)
@@ -136,9 +139,10 @@ def test_racer_is_what_each_split_selects(made):
         assert way.cost[rows][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.long
 def test_queries_of_all_repeats_are_matched_by_name(made):
     _, benchmarks, votes = made
-    way = votes.ways[single_name("b")]
+    way = votes.strategies[single_name("b")]
     names = list(dict.fromkeys(name for benchmark in benchmarks for name in benchmark.test.ids))
     truth = dict(
         zip(
@@ -154,38 +158,44 @@ def test_queries_of_all_repeats_are_matched_by_name(made):
     ).tolist()
 
 
+@pytest.mark.long
 def test_bounds_and_shares_are_in_order(made):
     _, _, votes = made
     for score in ("RACER-G", "RACER-P"):
         label = racer_name("KNNR", score)
-        chosen, within = votes.ways[label], votes.ways[f"{label}: oracle within the set"]
+        chosen, within = (
+            votes.strategies[label],
+            votes.strategies[f"{label}: oracle within the set"],
+        )
         assert (chosen.accuracy <= within.accuracy + 1e-9).all()
-        assert (within.accuracy <= votes.ways[ORACLE].accuracy + 1e-9).all()
-        best = votes.ways[f"{label}, best on validation"]
+        assert (within.accuracy <= votes.strategies[ORACLE].accuracy + 1e-9).all()
+        best = votes.strategies[f"{label}, best on validation"]
         assert chosen.calls.mean() <= best.calls.mean() + 1e-9
-        chance = votes.ways[f"{label}: random sets of the same sizes, majority"]
+        chance = votes.strategies[f"{label}: random sets of the same sizes, majority"]
         np.testing.assert_allclose(chance.calls, chosen.calls)
         assert votes.choices[label].sum() == pytest.approx(1)
         calls = [
-            votes.ways[racer_name("KNNR", score, alpha)].calls.mean() for alpha in votes.alphas
+            votes.strategies[racer_name("KNNR", score, alpha)].calls.mean()
+            for alpha in votes.alphas
         ]
         assert calls == sorted(calls, reverse=True)
-    best = max((votes.ways[single_name(model)] for model in MODELS), key=lambda way: way.mean)
-    assert votes.ways[BEST_SINGLE].mean == best.mean
+    best = max((votes.strategies[single_name(model)] for model in MODELS), key=lambda way: way.mean)
+    assert votes.strategies[BEST_SINGLE].mean == best.mean
     assert votes.weightings == ("majority", "score", "log_odds")
     assert votes.routers == ["KNNR"]
 
 
+@pytest.mark.long
 def test_pools_share_their_splits(made):
     config, benchmarks, votes = made
     other = VoteConfig(**{**config.__dict__, "pools": "all; three=-d", "repeats": 1})
     both = vote_study(jax.random.key(2), benchmarks[:1], other, lambda _: None)
     assert [study.name for study in both] == ["maths", "maths, three"]
     assert both[1].models == ("a", "b", "c")
-    one, two = (study.ways[single_name("a")].accuracy for study in both)
+    one, two = (study.strategies[single_name("a")].accuracy for study in both)
     np.testing.assert_array_equal(one, two)
-    np.testing.assert_array_equal(one, votes.ways[single_name("a")].accuracy[:SPLITS])
-    assert STATIC_TOP not in both[1].ways
+    np.testing.assert_array_equal(one, votes.strategies[single_name("a")].accuracy[:SPLITS])
+    assert STATIC_TOP not in both[1].strategies
 
 
 def measured(accuracy, by_query, calls=1.0, cost=None):

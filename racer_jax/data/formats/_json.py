@@ -172,9 +172,19 @@ def shown(value: Any) -> str:
 
 
 def row_columns(
-    path: Path, rows: Iterator[tuple[int, int, dict[str, Any]]]
+    path: Path, rows: Iterator[tuple[int, int, dict[str, Any]]], texts: frozenset[str]
 ) -> tuple[dict[str, list[str]], list[int]]:
-    """Flat JSON objects as columns of fields, and their lines; a key that a row lacks is empty."""
+    """JSON objects as columns of fields, and their lines; a key that a row lacks is empty.
+
+    Args:
+      path: For an error.
+      rows: Row, line and object.
+      texts: Keys whose values must be texts or numbers; what is nested under others is only kept so
+        that it can be named.
+
+    Returns:
+      The columns and the lines.
+    """
     columns: dict[str, list[str]] = {}
     lines: list[int] = []
     values = 0
@@ -185,6 +195,8 @@ def row_columns(
                 _check_sparsity(path, row, len(columns) + 1, values)
             column = columns.setdefault(name, [])
             column.extend([""] * (len(lines) - len(column)))
+            if isinstance(value, list | dict) and name not in texts:
+                value = type(value).__name__
             column.append(cell(value, name, path=path, row=row, line=line or None))
         lines.append(line)
     if not columns:
@@ -197,7 +209,7 @@ def row_columns(
 
 def _check_sparsity(path: Path, rows: int, columns: int, values: int) -> None:
     """Refuses rows of which each has fields of its own: their table would not fit in memory."""
-    if rows * columns > 1_000_000 + 20 * values:
+    if rows * columns > 100_000 + 20 * values:
         raise DataError(
             f"must have the same fields in most rows, got {values} values for {rows} rows x "
             f"{columns} fields",

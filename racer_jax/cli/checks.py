@@ -1,0 +1,283 @@
+"""`bound-check` and `monitor`: is what was promised true, before and after deployment?"""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from racer_jax.cli.options import (
+    Rows,
+    Source,
+    Subparsers,
+    add_choosing,
+    add_command,
+    add_json,
+    add_reading,
+    add_unseen,
+    labelled,
+    open_input,
+)
+from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line
+from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.racer.racer import Racer
+from racer_jax.reporting.tables import text_table
+from racer_jax.serving.monitor import Monitor, RiskMonitor
+
+if TYPE_CHECKING:
+    from racer_jax.serving.feedback import Entries
+
+
+def add(subparsers: Subparsers) -> None:
+    """The commands of this module."""
+    _add_bound_check(subparsers)
+    _add_monitor(subparsers)
+
+
+def _add_bound_check(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "bound-check",
+        "Check the bounds on your own data: split it at random again and again, calibrate on one part, measure the "
+        "other, and compare the mean risk with the promises and the exact law. Exit status 3 where it is off.",
+        """
+racer-jax bound-check my.racer test.csv --splits 10000
+racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits""",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser)
+    parser.add_argument(
+        "--alphas", default="0.05,0.1,0.2,0.3", help="risk levels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--splits",
+        type=int,
+        default=2000,
+        help="random splits of each group (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=float,
+        default=0.5,
+        help="share that calibrates (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--z",
+        type=float,
+        default=5.0,
+        help="standard errors that fail a mean (default: %(default)s)",
+    )
+    add_unseen(parser)
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=bound_check)
+
+
+def bound_check(parsed: argparse.Namespace) -> int:
+    """`bound-check`."""
+    from tqdm import tqdm
+
+    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
+
+    alphas = parse_alphas(parsed.alphas)
+    if not 0 < parsed.calibration < 1:
+        raise ValueError(f"--calibration must be a share in (0, 1), got {parsed.calibration}")
+    if parsed.splits < 0 or not parsed.z > 0:
+        raise ValueError("--splits must not be negative, and --z must be above 0")
+    racer = Racer.load(parsed.artefact)
+    table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
+    measured = racer.score(table, scores)
+    names = table.groups or ("all",)
+    group = np.array(table.group if table.group is not None else ["all"] * len(table))
+    checks = []
+    with tqdm(total=parsed.splits * len(names), unit="split", disable=None, leave=False) as bar:
+        for i, name in enumerate(names):
+            rows = np.flatnonzero(group == name)
+            check = check_bounds_exactly
+            if parsed.splits:
+                check = partial(check_bounds, num_splits=parsed.splits, progress=bar.update)
+            checks.append(
+                check(
+                    jax.random.key(1000 * (parsed.seed or 0) + i),
+                    ScoredPool(name, measured.scores[rows], table.correct[rows]),
+                    racer.nonconformity,
+                    num_calibration=round(parsed.calibration * len(rows)),
+                    alphas=alphas,
+                    z_limit=parsed.z,
+                    null=racer.null,
+                    tie_break=racer.seed is not None,
+                    matrix=measured.nonconformity[rows],
+                )
+            )
+    failed = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
+    if parsed.json:
+        print_json({"passed": not failed, "checks": checks})
+    else:
+        head = [
+            "group",
+            "n",
+            "alpha",
+            "risk",
+            "exact",
+            "at least",
+            "at most",
+            "size",
+            "abstains",
+            "verdict",
+        ]
+        rows_ = [
+            [
+                check.pool,
+                str(check.num_calibration),
+                alpha,
+                *(
+                    f"{column[i]:.4f}"
+                    for column in (check.risk, check.exact, check.lower, check.upper)
+                ),
+                f"{check.size[i]:.2f}",
+                f"{check.abstention[i]:.1%}",
+                check.verdict[i] + (f" ({check.note[i]})" if check.note[i] else ""),
+            ]
+            for check in checks
+            for i, alpha in enumerate(alphas)
+        ]
+        print_line(text_table(head, rows_))
+    return FAILED if failed else 0
+
+
+def _add_monitor(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "monitor",
+        "Test what was deployed, query by query. Is the risk still at most alpha (kind 'risk')? "
+        "Feedback is lines of JSON with 'missed' (0 or 1), in the order it came. Have the queries "
+        "changed (kind 'exchangeability')? That takes no labels: lines are decisions as 'route' "
+        "writes them, whose best score counts, or objects with a 'number' of yours. The chance of "
+        "a false alarm, EVER, is at most --level. The state is kept in a file, and no two "
+        "monitors count into one state at once. A stream is counted line by line: an alarm is "
+        "said when it comes, and the state on disk is at most a second or 1,000 lines behind. A "
+        "file is counted whole or not at all. Lines with a 'position' that grows are counted once, "
+        "however often they are sent. Exit status 3 once there is an alarm.",
+        """
+racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
+racer-jax monitor state.json --artefact my.racer --input feedback.jsonl --resume   new lines only
+tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
+racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
+    )
+    parser.add_argument(
+        "state", type=Path, metavar="STATE", help="file of the state; made if absent"
+    )
+    parser.add_argument(
+        "--input",
+        default="-",
+        metavar="FILE",
+        help="lines to read; - for the standard input (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="the input is one file that grows: leave out the lines that this state has counted",
+    )
+    parser.add_argument(
+        "--kind", choices=("risk", "exchangeability"), help="default: that of the state, else risk"
+    )
+    parser.add_argument(
+        "--artefact", type=Path, metavar="ARTEFACT", help="risk: whose alpha was promised"
+    )
+    parser.add_argument("--alpha", help="risk: what was promised, where there is no artefact")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="exchangeability: lines like those to come, not among them, such as decisions on "
+        "training questions; they say how finely numbers are told apart, not what is normal: for "
+        "that, feed calibration queries first",
+    )
+    parser.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
+    parser.add_argument(
+        "--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for another monitor of this state (default: %(default)g)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=monitor)
+
+
+def monitor(parsed: argparse.Namespace) -> int:
+    """`monitor`."""
+    from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
+    from racer_jax.serving.state_file import alone_with, is_regular, raising_when_terminated
+
+    if not 0 <= parsed.wait < float("inf"):
+        raise ValueError(f"--wait must be seconds, at least 0, got {parsed.wait}")
+    names = ("kind", "level", "alpha", "artefact", "reference", "seed")
+    options = MonitorOptions(**{name: getattr(parsed, name) for name in names})
+    state: Path = parsed.state
+    check_file(state)
+    with (
+        raising_when_terminated(),
+        alone_with(state, parsed.wait),
+        open_input(parsed.input) as file,
+    ):
+        start = open_monitor(state, options)
+        entries = Entries(start, file, parsed.input, resume=parsed.resume)
+        if is_regular(file) and not parsed.resume:
+            end = _counted_whole(start, entries)
+            end.save(state)
+        else:
+            end = _counted_live(start, entries, state, parsed.json)
+        skipped = entries.skipped
+    _print_monitor(end, parsed.json, skipped)
+    return FAILED if end.alarm is not None else 0
+
+
+def _counted_whole(monitor: Monitor, entries: "Entries") -> Monitor:
+    """All entries at once, to be saved at the end: all of them or none."""
+    end = monitor.update(entry.value for entry in entries)
+    return replace(end, position=entries.position)
+
+
+def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bool) -> Monitor:
+    """Entries as they come; the state is saved on the way, and an alarm said when it comes."""
+    from racer_jax.serving.feedback import count
+    from racer_jax.serving.state_file import StateKeeper
+
+    with StateKeeper(state, monitor) as keeper:
+        for entry in entries:
+            before, after = keeper.monitor, count(keeper.monitor, entry)
+            keeper.count(after)
+            if before.alarm is None and after.alarm is not None:
+                keeper.save()
+                _print_monitor(after, as_json)
+                flush()
+        return keeper.monitor
+
+
+def _print_monitor(monitor: Monitor, as_json: bool, skipped: int = 0) -> None:
+    """A monitor in a line, of words or of JSON."""
+    if as_json:
+        of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
+        names = ("kind", "level", "num", "alarm", "evidence", *of_risk)
+        counted_before = {"skipped": skipped} if skipped else {}
+        print_json({name: getattr(monitor, name) for name in names} | counted_before)
+        return
+    if isinstance(monitor, RiskMonitor):
+        share = f" ({monitor.misses / monitor.num:.3f})" if monitor.num else ""
+        counted = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
+        against = "risk <= alpha"
+    else:
+        counted, against = "their numbers ranked", "exchangeable queries"
+    alarm = "no alarm" if monitor.alarm is None else f"ALARM since query {monitor.alarm}"
+    again = f"; {skipped} lines were counted before and left out" if skipped else ""
+    print_line(
+        f"{monitor.num} queries, {counted}: {alarm}; evidence {monitor.evidence:.3g} against "
+        f"{against}, an alarm from {1 / monitor.level:g}{again}"
+    )

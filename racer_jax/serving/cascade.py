@@ -1,0 +1,419 @@
+r"""`Cascade`: one model after another, until stopping is safe; frozen, saved and loaded like a `Racer`.
+
+`start` says which models to call for a query, `tell` takes their answers and says which to call
+next, or gives the answer and why it is enough.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from math import inf
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from racer_jax._version import __version__
+from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.data.table import RoutingTable
+from racer_jax.racer import artefact
+from racer_jax.racer.errors import ArtefactError, CorruptError, NotCalibratedError, OverlapError
+from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
+from racer_jax.risk_control.stopping import Loss
+from racer_jax.sequential.calibration import StopCalibration
+from racer_jax.sequential.caller import Caller, CallState
+from racer_jax.sequential.evaluation import PathEvaluation, evaluate_paths
+from racer_jax.sequential.normal_forms import NormalForm, normal_form
+from racer_jax.sequential.parts import (
+    calibration_from,
+    calibration_parts,
+    policy_from,
+    policy_parts,
+)
+from racer_jax.sequential.policy import Objective, Policy, Reference, check_labels, fit_policy
+from racer_jax.sequential.replay import Paths, replay
+from racer_jax.sequential.wording import promise
+
+_TOP = 0xFFFFFFFF
+KIND = "cascade"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cascade:
+    """Calls one model after another and stops when that is safe.
+
+    Without a calibration it stops where the vote is decided: its answers are then those of the full
+    vote, with fewer calls. Calibrated, it stops earlier, and the chance of the chosen loss is at
+    most alpha.
+
+    Attributes:
+      policy: Order, weights, reference and risk models, learned from training rows.
+      seed: Seed of the tie-break of the stopping scores.
+      form: Name of the normal form of answers; see `normal_form`.
+      trained_on: Fingerprints of the training questions, uint64, sorted.
+      label_rule: How right and wrong were told apart in training.
+      calibration: The critical scores and the level in use, or None.
+      forms: The caller's own normal forms by name; they are not saved.
+
+    Raises:
+      UnknownFormError: If the normal form has no name here.
+    """
+
+    policy: Policy
+    seed: int
+    form: str
+    trained_on: np.ndarray
+    label_rule: str
+    calibration: StopCalibration | None = None
+    forms: Mapping[str, NormalForm] | None = None
+
+    def __post_init__(self) -> None:
+        normal_form(self.form, self.forms)
+
+    def __repr__(self) -> str:
+        state = "stops where the vote is decided"
+        if self.calibration is not None:
+            state = f"alpha = {self.calibration.alpha} on {self.calibration.loss!r}"
+        return f"Cascade({' > '.join(self.policy.calls)}; {state})"
+
+    # --- how one is made --------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        key: jax.Array,
+        table: RoutingTable,
+        *,
+        loss: Loss = "regret",
+        reference: Reference = "auto",
+        objective: Objective = "calls",
+        batches: Sequence[int] | None = None,
+        alpha: float | None = None,
+        form: str = "text",
+        forms: Mapping[str, NormalForm] | None = None,
+    ) -> "Cascade":
+        """Learns whom to call when, and how the answers vote; deterministic for a key.
+
+        Use this when the answers of every model to some hundred labelled queries are logged.
+
+        Args:
+          key: A typed PRNG key.
+          table: Training rows with `answers` in normal form, every model's result.
+          loss: What stopping early shall not incur: `regret`, `differs`, `covers` or `wrong`.
+          reference: `vote`, `best` or `auto`; see `fit_policy`.
+          objective: What the order saves: `calls` or `dollars`.
+          batches: Sizes of the first batches of calls made at once, such as `(2, 2)`.
+          alpha: The level you mean to calibrate for, if you know it.
+          form: Normal form of the answers that `tell` will be given: `text`, `letter`, `number`,
+            `json:FIELD` or one of `forms`.
+          forms: Functions of your own from a response to its normal form, by name.
+
+        Returns:
+          A cascade that stops where the vote is decided; calibrate it to stop earlier.
+
+        Raises:
+          TypeError: If an argument is of the wrong kind.
+          ValueError: If an option is unknown, or the table lacks answers, results or rows.
+        """
+        normal_form(form, forms)
+        fit_key, tie_key = jax.random.split(key)
+        policy = fit_policy(
+            fit_key,
+            table,
+            loss=loss,
+            reference=reference,
+            objective=objective,
+            batches=batches,
+            alpha=alpha,
+        )
+        return cls(
+            policy=policy,
+            seed=int(jax.random.bits(tie_key)),
+            form=form,
+            trained_on=np.unique(question_fingerprints(table)),
+            label_rule=_rule(table),
+            forms=forms,
+        )
+
+    def calibrate(
+        self,
+        table: RoutingTable,
+        alpha: Level = 0.01,
+        *,
+        loss: Loss | None = None,
+        by_group: bool = False,
+        delta: float | None = None,
+        allow_overlap: bool = False,
+    ) -> "Cascade":
+        """Calibrates the stop on queries it was not trained on.
+
+        Args:
+          table: Rows with the answer of every model. Labels are not looked at where the loss is
+            `differs`: traffic that all models answered will do.
+          alpha: The level, in (0, 1).
+          loss: What shall have a chance of at most alpha; that of `fit` where None.
+          by_group: A threshold for each group, so that the chance is at most alpha in each.
+          delta: The risk is to be at most alpha for all calibration sets but this share of them;
+            None for a risk of at most alpha on average over them.
+          allow_overlap: Calibrate although questions were trained on; nothing is promised then.
+
+        Returns:
+          The calibrated cascade.
+
+        Raises:
+          OverlapError: If a question was trained on.
+          ValueError: If the table is of another pool, lacks answers, labels or groups where they
+            are needed, or has too few rows for alpha.
+        """
+        name = loss or self.policy.loss
+        level = level_name(alpha)
+        if name != "differs":
+            check_labels(table)
+        paths = replay(self.policy, table)
+        questions = question_fingerprints(table)
+        overlap = np.isin(questions, self.trained_on)
+        if overlap.any() and not allow_overlap:
+            row = int(np.argmax(overlap))
+            raise OverlapError(
+                f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
+                f"first {table.ids[row]!r}: the order and the weights know them, and the risk would "
+                "be higher than promised; leave them out, or pass allow_overlap=True to do without "
+                "the promise"
+            )
+        if by_group and table.group is None:
+            raise ValueError("by_group needs a table with groups, got none")
+        critical = paths.critical(name, jnp.asarray(self._ties(questions)))
+        groups = tuple(table.groups) if by_group else None
+        place = {group: i for i, group in enumerate(groups or ())}
+        code = np.zeros(len(table), np.int32)
+        if groups is not None:
+            code = np.array([place[group] for group in table.group or ()], np.int32)
+        calibration = StopCalibration(
+            alpha=level,
+            loss=name,
+            value=np.asarray(critical.value),
+            tie=np.asarray(critical.tie),
+            code=code,
+            groups=groups,
+            delta=delta,
+            questions=np.unique(questions),
+            num_overlap=int(overlap.sum()),
+            label_rule=_rule(table),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return replace(self, calibration=calibration)
+
+    def at(self, alpha: Level) -> "Cascade":
+        """The same cascade at another level, from the critical scores it keeps; no data is needed.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          ValueError: If alpha is outside (0, 1), or the calibration rows too few for it.
+        """
+        if self.calibration is None:
+            raise NotCalibratedError("at")
+        return replace(self, calibration=self.calibration.at(alpha))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The pool."""
+        return self.policy.models
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that is calibrated, or was learned for."""
+        return self.policy.loss if self.calibration is None else self.calibration.loss
+
+    def guarantee(self) -> str:
+        """What is promised, in a sentence or two, with its assumption."""
+        return promise(self.policy, self.calibration)
+
+    # --- one query --------------------------------------------------------------------------------
+
+    @cached_property
+    def _caller(self) -> Caller:
+        return Caller(self.policy, self.calibration, normal_form(self.form, self.forms))
+
+    def start(self, query: str, group: str | None = None) -> CallState:
+        """The models to call first for a query.
+
+        Args:
+          query: Its text.
+          group: Its group, where calibration was by group or the policy learned from groups.
+
+        Returns:
+          A `CallState`; give it to `tell` with the answers of `call`.
+
+        Raises:
+          TypeError: If the query or the group is not a string.
+        """
+        for name, value in (("query", query), ("group", "" if group is None else group)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a string, got {value!r}")
+        return self._caller.start(self._ties(np.array([fingerprint(query)], np.uint64))[0], group)
+
+    def tell(
+        self,
+        state: CallState,
+        answers: Mapping[str, str | None],
+        dollars: Mapping[str, float] | None = None,
+    ) -> CallState:
+        """The next models to call, or the answer, after hearing from some or all that were called.
+
+        A model that is late, refused or failed is told as None: a state, which is no answer and
+        equals no other.
+
+        Args:
+          state: From `start` or `tell`; it is not changed.
+          answers: What models of `state.call` wrote, or None; they are put in normal form here.
+          dollars: What these calls cost, by model.
+
+        Returns:
+          The new `CallState`.
+
+        Raises:
+          TypeError: If an answer is neither a string nor None.
+          ValueError: If a model was not asked, or has been told already, or nothing is awaited.
+        """
+        return self._caller.tell(state, answers, dollars)
+
+    # --- logs -------------------------------------------------------------------------------------
+
+    def _ties(self, questions: np.ndarray) -> np.ndarray:
+        return question_ties(questions, self.seed, len(self.policy.order))
+
+    def replay(self, table: RoutingTable) -> Paths:
+        """The paths of the logged queries of a table: its scores, losses and metrics by call.
+
+        Raises:
+          ValueError: If the table has no answers or is of other models.
+        """
+        return replay(self.policy, table)
+
+    def tie_break(self, table: RoutingTable) -> np.ndarray:
+        """The second keys of the stopping scores of a table's queries, uint32 `[n, b]`."""
+        return self._ties(question_fingerprints(table))
+
+    def evaluate(
+        self, table: RoutingTable, alphas: Sequence[Level] | None = None
+    ) -> tuple[PathEvaluation, ...]:
+        """What it does on logged queries: calls, dollars, accuracy, risk, and why it stopped.
+
+        Args:
+          table: Rows with the answer of every model.
+          alphas: Levels to evaluate at; its own where None. Decided votes alone (`alpha` 0) come
+            first.
+
+        Returns:
+          One `PathEvaluation` a level, that of decided votes alone first.
+
+        Raises:
+          ValueError: If the table has no answers or is of other models, or the calibration rows are
+            too few for a level.
+        """
+        paths = replay(self.policy, table)
+        ties = self.tie_break(table)
+        num = len(table)
+        never = TieBroken(jnp.full(num, inf), jnp.full(num, _TOP, jnp.uint32))
+        # A decided vote incurs neither of these; the other losses know no decided vote.
+        loss: Loss = "differs" if self.loss == "differs" else "regret"
+        done = [evaluate_paths(paths, never, ties, loss, "0")]
+        if self.calibration is not None:
+            levels = [self.calibration.alpha] if alphas is None else [level_name(a) for a in alphas]
+            for level in levels:
+                at = self.calibration.at(level)
+                threshold = at.thresholds(table.group if at.groups else None, num)
+                done.append(evaluate_paths(paths, threshold, ties, self.loss, level))
+        return tuple(done)
+
+    # --- to disk and back -------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an artefact, whole or not at all; see `racer_jax.racer.artefact`.
+
+        Raises:
+          ArtefactError: If the path is no place for one.
+          OSError: If the disk refuses.
+        """
+        policy, arrays = policy_parts(self.policy)
+        calibration, calibration_arrays = calibration_parts(self.calibration)
+        description = {
+            "kind": KIND,
+            "guarantee": self.guarantee(),
+            "models": list(self.models),
+            "order": list(self.policy.calls),
+            "policy": policy,
+            "seed": self.seed,
+            "normal_form": self.form,
+            "training": {"num_questions": len(self.trained_on), "label_rule": self.label_rule},
+            "calibration": calibration,
+            "versions": {
+                "racer_jax": __version__,
+                "jax": jax.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        arrays = {**arrays, **calibration_arrays, "trained_on": self.trained_on}
+        artefact.write(path, description, arrays)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        models: Sequence[str] | None = None,
+        forms: Mapping[str, NormalForm] | None = None,
+    ) -> "Cascade":
+        """Reads an artefact.
+
+        Args:
+          path: The folder.
+          models: The pool you have, to be sure that it is the artefact's; None to take the
+            artefact's.
+          forms: Your own normal forms by name, where the artefact uses one.
+
+        Raises:
+          ArtefactError: If it cannot be read, or is not of a cascade.
+          UnknownFormError: If it uses a normal form that is not among `forms`.
+        """
+        description, arrays = artefact.read(path, models)
+        if description.get("kind") != KIND:
+            raise ArtefactError(
+                "is no cascade but the artefact of a Racer: load it with Racer.load",
+                path=Path(path),
+            )
+        form = description.get("normal_form")
+        if isinstance(form, str):
+            normal_form(form, forms)
+        try:
+            return cls(
+                policy=policy_from(
+                    tuple(description["models"]),
+                    description["order"],
+                    description["policy"],
+                    arrays,
+                ),
+                seed=description["seed"],
+                form=description["normal_form"],
+                trained_on=arrays["trained_on"],
+                label_rule=description["training"]["label_rule"],
+                calibration=calibration_from(description["calibration"], arrays),
+                forms=forms,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise CorruptError(
+                f"is not a cascade of this format: {problem}", path=Path(path)
+            ) from None
+
+
+def _rule(table: RoutingTable) -> str:
+    """The label rules of a table in one string."""
+    rules = table.rules
+    if len(set(rules.values())) == 1:
+        return next(iter(rules.values()))
+    return "; ".join(f"{group}: {rule}" for group, rule in rules.items())
