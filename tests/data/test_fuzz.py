@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -235,7 +236,7 @@ def check_table(table):
     """What holds of every table, however it came about."""
     assert isinstance(table, RoutingTable)
     assert table.correct.dtype == bool
-    rebuilt = RoutingTable(**{name: getattr(table, name) for name in table.__dataclass_fields__})
+    rebuilt = replace(table)
     assert rebuilt == table
 
 

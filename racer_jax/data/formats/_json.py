@@ -82,7 +82,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
         yield from ((row, 0, record) for row, record in json_list(read_text(path), path))
         return
     for row, (line, content) in enumerate(byte_lines(path), start=1):
-        record = parse(content.decode(), path, row=row, line=line)
+        record = parse(str(content, "utf-8"), path, row=row, line=line)
         check_object(record, path, row=row, line=line)
         yield row, line, record
 
