@@ -1,4 +1,4 @@
-"""Predictions as files: for each query the models called, whether the system abstained, and its answer."""
+"""Predictions as files: for each query the models called, abstention, and the answer."""
 
 import csv
 import json
