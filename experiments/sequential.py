@@ -275,14 +275,16 @@ def checked(
 ) -> Check:
     """Mean envelope risk over drawn splits against the exact law."""
     num = pool.num_queries // 2
+    exact, sharp = float(law.risk_mean[0]), float(sharp_risk(alpha, num))
+    if not (pool.metrics["risk"].first > 0).any():  # one risk at every threshold
+        return Check(pool_name, way, alpha, exact, exact, sharp, 0.0)
     trials = split_trials(
         key, pool.only("risk"), num_calibration=num, alpha=alpha, num_trials=splits
     )
     risk = trials.risk[:, 0].astype(np.float64)
     error = risk.std(ddof=1) / np.sqrt(splits)
-    exact = float(law.risk_mean[0])
     z = 0.0 if error == 0 and abs(risk.mean() - exact) < 1e-6 else (risk.mean() - exact) / error
-    return Check(pool_name, way, alpha, float(risk.mean()), exact, float(sharp_risk(alpha, num)), z)
+    return Check(pool_name, way, alpha, float(risk.mean()), exact, sharp, z)
 
 
 def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Row:

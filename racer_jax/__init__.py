@@ -1,4 +1,4 @@
-"""RACER in JAX: small sets of LLMs from any router's scores, calibrated to a risk of at most alpha."""
+"""RACER in JAX: small sets of LLMs from any router's scores, with a risk of at most alpha."""
 
 from racer_jax._lazy import attach
 

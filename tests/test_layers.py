@@ -16,9 +16,9 @@ PACKAGE = Path(racer_jax.__file__).parent
 # libraries beside the standard library, JAX and NumPy. "_lazy" and the version are there for all.
 MAY_IMPORT = {
     "_lazy": ("", ""),
-    "core": ("", ""),
+    "core": ("", "scipy"),
     "reference": ("", ""),
-    "data": ("", "scipy tqdm pooch"),
+    "data": ("core", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
     "encoders": (
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     ),
     "studies": (
         "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
-        "tqdm matplotlib transformers safetensors",
+        "tqdm matplotlib transformers safetensors scipy",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),

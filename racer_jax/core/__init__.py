@@ -1,7 +1,7 @@
 """The method itself: nonconformity, calibration, prediction sets, votes.
 
-Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and
-nothing else of this package.
+Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX, NumPy
+and SciPy, and nothing else of this package.
 """
 
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
+    from racer_jax.core.proportions import clopper_pearson, clopper_pearson_upper
     from racer_jax.core.risk_levels import budget_of, miss_budget, parse_alphas
     from racer_jax.core.sort_keys import critical_keys, critical_places, entry_keys, ordered_keys
 
@@ -59,6 +60,7 @@ _HOMES = {
         "tie_break",
     ),
     "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "proportions": ("clopper_pearson", "clopper_pearson_upper"),
     "risk_levels": ("budget_of", "miss_budget", "parse_alphas"),
     "sort_keys": ("critical_keys", "critical_places", "entry_keys", "ordered_keys"),
 }
@@ -72,6 +74,8 @@ __all__ = [
     "avoidably_missed",
     "budget_of",
     "calibrate",
+    "clopper_pearson",
+    "clopper_pearson_upper",
     "critical_keys",
     "critical_places",
     "critical_scores",

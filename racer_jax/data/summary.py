@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
+from racer_jax.core.proportions import clopper_pearson
 from racer_jax.data.errors import printable
 
 if TYPE_CHECKING:
@@ -182,30 +182,6 @@ def _ends(model: str, groups: Sequence[GroupSummary]) -> list[str]:
     for group in (low, high):
         ends += [f"{group.accuracies[model]:.4f}", printable(group.group)]
     return ends
-
-
-def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a proportion.
-
-    Args:
-      successes: Number of successes, 0 to `n`.
-      n: Number of trials.
-      confidence: Its level, in (0, 1).
-
-    Returns:
-      Its ends; (0, 1) where there is no trial.
-
-    References:
-      Clopper and Pearson 1934: each end is a quantile of a Beta law.
-
-    >>> low, high = clopper_pearson(0, 10)
-    >>> low, round(high, 4)
-    (0.0, 0.3085)
-    """
-    tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
-    return float(low), float(high)
 
 
 def _aligned(head: list[str], rows: list[list[str]]) -> str:

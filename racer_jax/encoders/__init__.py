@@ -13,18 +13,21 @@ from racer_jax.encoders.hashing import HashedNgrams
 
 if TYPE_CHECKING:
     from racer_jax.encoders.cache import EmbeddingCache
+    from racer_jax.encoders.registry import ENCODERS, named, register_encoder
     from racer_jax.encoders.surface import SurfaceEncoder
     from racer_jax.encoders.text import TextEncoder, minilm
 
 # What needs Flax or Transformers is imported when it is asked for.
 _HOMES = {
     "cache": ("EmbeddingCache",),
+    "registry": ("ENCODERS", "named", "register_encoder"),
     "surface": ("SurfaceEncoder",),
     "text": ("TextEncoder", "minilm"),
 }
 __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 
 __all__ = [
+    "ENCODERS",
     "EmbeddingCache",
     "Encoder",
     "HashedNgrams",
@@ -34,4 +37,6 @@ __all__ = [
     "TextEncoder",
     "check_texts",
     "minilm",
+    "named",
+    "register_encoder",
 ]

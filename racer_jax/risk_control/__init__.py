@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from racer_jax.risk_control.bounds import (
         RiskBounds,
         SplitRiskLaw,
-        clopper_pearson,
         miss_law,
         risk_bounds,
         risk_law,
@@ -69,7 +68,6 @@ _HOMES = {
     "bounds": (
         "RiskBounds",
         "SplitRiskLaw",
-        "clopper_pearson",
         "miss_law",
         "risk_bounds",
         "risk_law",
@@ -132,7 +130,6 @@ __all__ = [
     "calibrate_weighted",
     "calibrate_with_probability",
     "cap_models",
-    "clopper_pearson",
     "estimate_density_ratio",
     "group_codes",
     "group_scores",

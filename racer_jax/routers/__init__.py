@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from racer_jax.routers.finetune import FinetuneConfig
     from racer_jax.routers.fit import TextRouter
     from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
+    from racer_jax.routers.registry import ROUTERS, named, register_router
     from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, fit_routerdc, fit_routerdcs
 
 # What needs Flax or Transformers is imported when it is asked for.
 _HOMES = {
     "finetune": ("FinetuneConfig",),
     "fit": ("TextRouter",),
+    "registry": ("ROUTERS", "named", "register_router"),
     "mlp": ("MLPConfig", "MLPR", "fit_mlp", "fit_mlps"),
     "routerdc": ("RouterDC", "RouterDCConfig", "fit_routerdc", "fit_routerdcs"),
 }
@@ -30,6 +32,7 @@ __getattr__, __dir__ = attach(__name__, _HOMES, globals())
 __all__ = [
     "KNNR",
     "MLPR",
+    "ROUTERS",
     "FinetuneConfig",
     "KNNConfig",
     "MLPConfig",
@@ -45,5 +48,7 @@ __all__ = [
     "fit_mlps",
     "fit_routerdc",
     "fit_routerdcs",
+    "named",
     "neighbor_weights",
+    "register_router",
 ]

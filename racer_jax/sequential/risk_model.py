@@ -19,6 +19,7 @@ _NUM_INTERACTIONS = 3  # the leader's sum, the runner-up's and their difference
 _RIDGE = 1.0
 _STEPS = 12
 _TOLERANCE = 1e-4
+_BLOCK = 64
 _DIGITS = 23  # one less than float32 holds
 
 
@@ -43,11 +44,20 @@ class RiskModel(NamedTuple):
 
 def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Coefficients `[k]` of a ridge logistic regression of a 0/1 target `[r]` on columns `[r, k]`."""
-    beta = np.zeros(columns.shape[1])
+    num, num_columns = columns.shape
+    # Products of blocks of rows are too small for BLAS to share among threads: on a busy machine
+    # threads that wait for each other take a hundred times as long as the work, and the sums would
+    # depend on their number. Rows of zeros fill the last block; they add nothing to any sum.
+    blocks = np.zeros((-(-num // _BLOCK), _BLOCK, num_columns))
+    blocks.reshape(-1, num_columns)[:num] = columns
+    wanted = np.zeros(blocks.shape[:2])
+    wanted.reshape(-1)[:num] = target
+    across = blocks.transpose(0, 2, 1)
+    beta = np.zeros(num_columns)
     for _ in range(_STEPS):
-        chance = expit(columns @ beta)
-        slope = columns.T @ (chance - target) + _RIDGE * beta
-        curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns
+        chance = expit(blocks @ beta)
+        slope = (across @ (chance - wanted)[..., None]).sum(axis=0)[:, 0] + _RIDGE * beta
+        curvature = (across @ (blocks * (chance * (1 - chance))[..., None])).sum(axis=0)
         curvature[np.diag_indices_from(curvature)] += _RIDGE
         step = cho_solve(cho_factor(curvature), slope)
         beta -= step

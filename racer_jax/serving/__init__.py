@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
-    from racer_jax.serving.feedback import open_monitor
+    from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.json_lines import read_queries, route_lines
     from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
 
@@ -20,7 +20,7 @@ _HOMES = {
     "cascade": ("Cascade",),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
-    "feedback": ("open_monitor",),
+    "feedback": ("Entries", "MonitorOptions", "open_monitor"),
     "json_lines": ("read_queries", "route_lines"),
     "monitor": ("ExchangeabilityMonitor", "RiskMonitor", "load_monitor"),
 }
@@ -30,8 +30,10 @@ __all__ = [
     "Cascade",
     "Endpoint",
     "EndpointError",
+    "Entries",
     "ExchangeabilityMonitor",
     "Judgement",
+    "MonitorOptions",
     "RiskMonitor",
     "elicit",
     "load_monitor",

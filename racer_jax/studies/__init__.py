@@ -1,4 +1,6 @@
-"""What the experiments share: benchmarks with routers' scores, strategies, the shell that runs a study and writes it.
+"""What the experiments share.
+
+Benchmarks with routers' scores, strategies, the shell that runs a study and writes it.
 
 May use: everything but `serving` and `cli`.
 """

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from racer_jax.core.proportions import clopper_pearson
 from racer_jax.data import RoutingTable, read_routerdc, summarize
-from racer_jax.data.summary import clopper_pearson
 
 
 @settings(deadline=None, max_examples=100)

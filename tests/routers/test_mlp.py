@@ -69,6 +69,7 @@ def test_several_seeds_equal_each_by_itself(problem, fitted):
     assert float(jnp.abs(routers[1](problem[0]) - routers[0](problem[0])).max()) > 0.01
 
 
+@pytest.mark.long
 def test_a_run_vmaps_over_seeds(problem):
     x, y = jnp.asarray(problem[0], jnp.float32), jnp.asarray(problem[1], jnp.float32)
     arrays, config = ((x[80:], y[80:]), (x[:80], y[:80])), replace(CONFIG, max_epochs=3)

@@ -181,6 +181,7 @@ def test_bounds_and_shares_are_in_order(made):
     assert votes.routers == ["KNNR"]
 
 
+@pytest.mark.long
 def test_pools_share_their_splits(made):
     config, benchmarks, votes = made
     other = VoteConfig(**{**config.__dict__, "pools": "all; three=-d", "repeats": 1})

@@ -1,0 +1,147 @@
+"""A tiny run of the study of a calibrated stop, and its parts against something independent."""
+
+import itertools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import sequential
+from racer_jax import reference
+from racer_jax.data.formats.table_npz import save_table
+from racer_jax.montecarlo import pool_law
+from racer_jax.risk_control.bounds import sharp_risk
+from racer_jax.studies import stopping_ways
+from racer_jax.studies.answer_pools import answer_pools
+from racer_jax.studies.stopping_ways import Rows, means_by_query
+from tests.sequential.pools import answered_table
+
+
+@pytest.mark.parametrize("splits", [0, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_tiny_run(splits, tmp_path, capsys):
+    save_table(answered_table(150, seed=9), tmp_path / "pool.npz")
+    options = {"draws": 1, "alphas": "0.05", "splits": splits, "output": tmp_path / "out"}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    status = sequential.main([f"--data={tmp_path / 'pool.npz'}", *arguments])
+    assert status == 0
+    written = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    rows = {(row["way"], row["alpha"]): row for row in written["rows"]}
+    fields = "pool way alpha calls dollars rounds accuracy difference difference_error regret law"
+    assert set(fields.split()) <= set(rows[sequential.SEQUENTIAL, 0.05])
+    decided, full = rows[sequential.SEQUENTIAL, 0.0], rows["full vote", None]
+    assert (decided["difference"], decided["regret"]) == (0, 0)
+    assert decided["calls"] < full["calls"] == 5
+    for (_, alpha), row in rows.items():
+        if alpha:
+            assert row["regret"] <= row["law"] + 1e-9 or row["way"] == sequential.LABEL_FREE
+            assert row["law"] == pytest.approx(float(sharp_risk("0.05", 45)))
+    assert (tmp_path / "out" / "sequential.png").read_bytes()[:4] == b"\x89PNG"
+    assert ("PASS: mean envelope risk" in capsys.readouterr().out) == bool(splits)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--data is needed"),
+        (["--data", "{table}", "--pools", "nine"], "pools must be among .*, got 'nine'"),
+    ],
+)
+def test_options_that_do_not_fit(options, message, tmp_path, capsys):
+    save_table(answered_table(20), tmp_path / "pool.npz")
+    arguments = [option.format(table=tmp_path / "pool.npz") for option in options]
+    assert sequential.main(arguments) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def small_rows(seed=0, num=9):
+    table = answered_table(300, seed=seed).select(slice(0, num))
+    codes = stopping_ways.codes_of(table)
+    weights = np.array([1.0, 2.0, 1.5, 1.25, 0.5])
+    reference_code = [reference.stop_leader(row, weights.tolist()) for row in codes.tolist()]
+    return Rows(codes, np.asarray(table.correct), table.cost, np.array(reference_code, np.int32))
+
+
+def test_means_by_query_add_up_to_the_exact_law_and_equal_enumeration():
+    rows = small_rows()
+    way = stopping_ways.agreement(rows, np.array([0.6, 0.8, 0.7, 0.75, 0.65]))
+    ties = np.random.default_rng(0).integers(0, 2**32, way.scores.shape, dtype=np.uint32)
+    alphas = ["0.25", "0.5"]
+    means = means_by_query(way, ties, alphas)
+    law = pool_law(way.pool(jnp.asarray(ties)), num_calibration=4, alpha=alphas)
+    for name, value in means.items():
+        np.testing.assert_allclose(value.mean(axis=1), law.extra_mean[name], atol=1e-12)
+    paths = [
+        list(zip(s, u, strict=True))
+        for s, u in zip(way.scores.tolist(), ties.tolist(), strict=True)
+    ]
+    critical = []
+    for path, lost in zip(paths, way.losses.tolist(), strict=True):
+        records = [p for k, p in enumerate(path) if p > max([(-np.inf, 0), *path[:k]]) and lost[k]]
+        critical.append(max([(-np.inf, 0), *records]))
+    for a, alpha in enumerate(alphas):
+        total, count = np.zeros(9), np.zeros(9)
+        for split in itertools.combinations(range(9), 4):
+            level = reference.threshold([critical[i] for i in split], alpha)
+            for i in set(range(9)) - set(split):
+                total[i] += way.metrics["calls"][i, reference.stop_call(paths[i], level) - 1]
+                count[i] += 1
+        np.testing.assert_allclose(means["calls"][a], total / count, atol=1e-12)
+
+
+def test_unanimity_and_majority_decided_by_hand():
+    codes = np.array([[0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 1, 1], [0, 1, 0, -1, -1, -1]], np.int32)
+    correct = codes == 1
+    rows = Rows(codes, correct, None, np.array([0, 1, 0], np.int32))
+    abc = stopping_ways.unanimity(rows, np.arange(6.0))
+    first = sequential.stopped_where_sure(abc)
+    assert first["calls"].tolist() == [3, 6, 6]
+    assert first["rounds"].tolist() == [1, 2, 2]
+    assert first["accuracy"].tolist() == [0, 1, 0]  # three agree; three agree at last; plurality
+    decided = sequential.stopped_where_sure(stopping_ways.majority_decided(rows, np.arange(6.0)))
+    # From the back, three votes of six: a tie would go to the answer that was there first.
+    assert decided["calls"].tolist() == [3, 3, 6]
+
+
+def test_a_set_chosen_beforehand_is_a_path():
+    rows = small_rows(3)
+    nonconformity = np.random.default_rng(1).random((9, 5)).round(1)
+    way = stopping_ways.one_shot(rows, nonconformity, np.ones(5))
+    for level in (0.15, 0.55, 0.95):
+        sizes = np.maximum((nonconformity <= level).sum(axis=1), 1)
+        stop = (way.scores > np.float32(level)).argmax(axis=1) + 1
+        assert (stop == sizes).all()
+
+
+@pytest.mark.slow
+def test_the_floors_on_real_data(data_dir):
+    pools = answer_pools(data_dir)
+    config = sequential.Config(draws=6, splits=0, data=data_dir)
+    names = ("arc weak7", "arc without gpt-4", "gsm8k small7")
+    result = sequential.run(
+        jax.random.key(0), {name: pools[name] for name in names}, config, lambda _: None
+    )
+    rows = {(row.pool, row.way, row.alpha): row for row in result.rows}
+    weak, way = "arc weak7", sequential.SEQUENTIAL
+    assert abs(rows[weak, way, 0.0].calls - 2.6) <= 0.15
+    assert rows[weak, way, 0.0].difference == 0
+    assert rows[weak, way, 0.01].calls <= 2.1
+    assert rows[weak, way, 0.01].risk == pytest.approx(rows[weak, way, 0.01].law)
+    assert abs(rows["gsm8k small7", way, 0.0].calls - 4.2) <= 0.2
+    assert rows["gsm8k small7", way, 0.01].calls <= 2.7
+    cheap = rows["arc without gpt-4", sequential.DOLLARS, 0.02]
+    single = rows["arc without gpt-4", "best single", None]
+    assert cheap.dollars <= 0.4 * single.dollars
+    assert cheap.accuracy >= single.accuracy - 2 * cheap.difference_error
+
+
+def test_the_pools_of_the_data(data_dir):
+    pools = answer_pools(data_dir)
+    sizes = {name: len(table.models) for name, table in pools.items()}
+    if "arc all" in pools:
+        assert (sizes["arc all"], sizes["arc without gpt-4"], sizes["arc weak7"]) == (11, 10, 7)
+        assert pools["arc weak7"].correct.mean(axis=0).max() < 0.84
+    if "gsm8k small7" in pools:
+        assert (sizes["gsm8k small7"], sizes["gsm8k mid7"], sizes["gsm8k api11"]) == (7, 7, 11)
