@@ -165,8 +165,10 @@ class Rows(ABC):
                     remedy=self.other_name(name),
                 )
 
-    def other_name(self, name: str) -> Remedy:
+    def other_name(self, name: str) -> Remedy | None:
         """What to pass where a column of the format has another name."""
+        if len(name) > 60:
+            return None
         example = next((n for n in self.header if 0 < len(n) < 60), "name")
         return Remedy("if it has another name pass such as {}", columns={name: example})
 
