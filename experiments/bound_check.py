@@ -332,8 +332,9 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
         pool: {label: plotting.SizeCurve(alpha, cell.size) for label, cell in cells.items()}
         for pool, cells in by_pool.items()
     }
+    failed = sum(cell.verdict.count("FAIL") for cell in result.checks)
     pictures = {
-        "risk.png": plotting.risk_figure(risk, subtitle),
+        "risk.png": plotting.risk_figure(risk, subtitle, failed),
         "size.png": plotting.size_figure(size, num_models, subtitle),
     }
     if first.histogram is not None:
@@ -373,7 +374,11 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, runs the check, prints and writes what it found; returns the exit status."""
+    """Reads the options, runs the check, prints and writes what it found.
+
+    Returns:
+      The exit status.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = reporting.parse_config(
         Config, "Checks RACER's risk bounds over random splits.", arguments

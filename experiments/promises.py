@@ -1,4 +1,6 @@
-"""What sharper promises cost: with high probability, for all alphas at once, in every group, under a cap on the models.
+"""What sharper promises cost.
+
+With high probability, for all alphas at once, in every group, under a cap on the models.
 
     python experiments/promises.py                                    # the embedded simulated pool
     python experiments/promises.py --data FOLDER                      # RouterDC's files
@@ -402,7 +404,10 @@ def verdicts(result: Result) -> str:
 
 
 def kept(result: Result) -> bool:
-    """Whether no mean risk is above its alpha (not asked under the null mode `never`, where some are out of reach)."""
+    """Whether no mean risk is above its alpha.
+
+    Not asked under the null mode `never`, where some levels are out of reach.
+    """
     rows = [(r.risk, r.alpha) for r in result.promised]
     rows += [
         (g.risk, g.alpha)
@@ -480,7 +485,10 @@ def figure(result: Result) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, compares, prints and writes; status 1 where a promise is broken, 2 where data is bad."""
+    """Reads the options, compares, prints and writes.
+
+    Status 1 where a promise is broken, 2 where data is bad.
+    """
     config = reporting.parse_config(Config, "What sharper promises cost in size.", arguments)
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:

@@ -20,8 +20,6 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
-    # Small arrays gain nothing from optimized code. `.ci/run` runs the tests with it as well.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax
@@ -35,6 +33,17 @@ jax.config.update("jax_debug_key_reuse", True)
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pages of the site take long, each with shapes of its own; README and tutorial do not wait."""
+    for item in items:
+        if DOCS in item.path.parents:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from racer_jax import __version__
+from racer_jax._version import __version__
 from racer_jax.cli import artefacts, checks, demo, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, printable
 from racer_jax.serving.state_file import Terminated

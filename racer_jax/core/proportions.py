@@ -1,9 +1,6 @@
-"""Exact intervals of a proportion (Clopper and Pearson 1934).
+"""Exact bounds of a proportion (Clopper and Pearson 1934)."""
 
-Nothing of JAX is imported here, so that a summary of data can use it without the wait.
-"""
-
-from scipy.special import betainccinv, betaincinv
+from scipy.special import betainccinv
 
 from racer_jax.core.scalar_checks import check_chance, check_count
 
@@ -44,33 +41,3 @@ def clopper_pearson_upper(successes: int, n: int, delta: float) -> float:
         return 1.0
     # Of the complement, since 1 - delta would lose a small delta.
     return float(betainccinv(successes + 1, n - successes, delta))
-
-
-def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a proportion.
-
-    Args:
-      successes: Number of successes, 0 to `n`.
-      n: Number of trials.
-      confidence: Its level, in (0, 1).
-
-    Returns:
-      Its ends; (0, 1) where there is no trial.
-
-    Raises:
-      TypeError: If an argument is of the wrong kind.
-      ValueError: If one is out of range.
-
-    References:
-      Clopper and Pearson 1934: each end is a quantile of a Beta law.
-
-    Use this when a share is to be shown with how sure it is.
-
-    >>> low, high = clopper_pearson(0, 10)
-    >>> low, round(high, 4)
-    (0.0, 0.3085)
-    """
-    _check_successes(successes, n)
-    tail = (1 - check_chance("confidence", confidence)) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    return low, 1.0 if successes == n else clopper_pearson_upper(successes, n, tail)

@@ -6,7 +6,8 @@ texts), `checkpoint` (weights in and out), `bert`, `deberta`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
+
 from racer_jax.encoders.base import Encoder, check_texts
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
@@ -24,7 +25,7 @@ _HOMES = {
     "surface": ("SurfaceEncoder",),
     "text": ("TextEncoder", "minilm"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "ENCODERS",

@@ -5,7 +5,7 @@ May use: `core`, `risk_control`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.bootstrap import bootstrap_sizes
@@ -43,7 +43,7 @@ _HOMES = {
     "trials": ("Trials", "split_trials", "stream_trials"),
     "tuning": ("Selections", "VoteTables", "vote_tables"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "BoundCheck",

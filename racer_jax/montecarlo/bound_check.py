@@ -1,8 +1,8 @@
-"""Are the bounds kept? A pool is split again and again, and the mean test risk held to its promises.
+"""Are the bounds kept? Mean test risks over splits of a pool, beside their promises.
 
 Three ways to split, one record of what came out: `check_bounds` draws splits at random,
-`check_bounds_exactly` takes all of them at once, and `check_bounds_broken` breaks the assumption, so
-that the check must fail.
+`check_bounds_exactly` takes all of them at once, and `check_bounds_broken` breaks the assumption,
+so that the check must fail.
 """
 
 from collections.abc import Callable, Sequence
@@ -309,8 +309,8 @@ def check_bounds(
       num_splits: Number of splits.
       num_validation: Queries of a split that neither calibrate nor test.
       progress: Called with the number of splits done since the last call.
-      **spec: What is checked, the fields of `BoundSpec`: `num_calibration`, `alphas`, `z_limit`, and
-        where wanted `null`, `tie_break` and `matrix`.
+      **spec: What is checked, the fields of `BoundSpec`: `num_calibration`, `alphas`, `z_limit`,
+        and where wanted `null`, `tie_break` and `matrix`.
 
     Returns:
       The `BoundCheck`.
@@ -372,8 +372,9 @@ def check_bounds_broken(
 ) -> BoundCheck:
     """`check_bounds` where test queries are routed by the scores of other queries.
 
-    Use this when you want to see that the check can fail: calibration and test are not exchangeable,
-    nothing is promised, and a verdict of PASS throughout would say that the check sees nothing.
+    Use this when you want to see that the check can fail: calibration and test are not
+    exchangeable, nothing is promised, and a verdict of PASS throughout would say that the check
+    sees nothing.
 
     Args:
       key: As for `check_bounds`.
@@ -404,7 +405,10 @@ def check_bounds_broken(
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Distance in standard errors; 0 where there is none, infinite where there is one and no error."""
+    """Distance in standard errors.
+
+    0 where there is none, infinite where there is one and no error.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(distance == 0, 0.0, distance / error)
 
@@ -418,9 +422,9 @@ def infeasible_note(alpha: Fraction, num_calibration: int) -> str:
 def _histogram_at(
     level: Fraction, levels: list[Fraction], measured: Measured, laws: RiskLaws
 ) -> RiskHistogram | None:
-    """Test risk over splits at one level and its exact law in the same bins; None without the level.
+    """Test risk over splits at one level and its exact law in the same bins.
 
-    Trimmed to the bins where either is.
+    Trimmed to the bins where either is; None without the level.
     """
     if level not in levels:
         return None

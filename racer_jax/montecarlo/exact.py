@@ -52,8 +52,8 @@ class Mixture(NamedTuple):
 class SplitLaw(NamedTuple):
     """Exact laws over all splits.
 
-    Arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha). What a pool narrowed by
-    `Pool.only` leaves out is None.
+    Arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha). What a pool narrowed
+    by `Pool.only` leaves out is None.
 
     Attributes:
       risk_mean: Mean over splits of the test risk.
@@ -99,11 +99,11 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [low, high) that J leaves with a chance below exp(-_NEGLIGIBLE), by Hoeffding's bound.
+    """Positions [low, high) that J leaves with a chance below exp(-_NEGLIGIBLE).
 
-    J >= x says that fewer than k of the first x queries calibrate, and J < x that at least k do;
-    the number is hypergeometric, whose tails are below exp(-n divergence(share, x / N)). Bisection
-    for x.
+    By Hoeffding's bound: J >= x says that fewer than k of the first x queries calibrate, and J < x
+    that at least k do; the number is hypergeometric, whose tails are below exp(-n divergence(share,
+    x / N)). Bisection for x.
     """
     edges = []
     for share, limit in ((rank / num, 0.0), ((rank - 1) / num, float(size))):
@@ -151,7 +151,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
 
 
 class _Sums(NamedTuple):
-    """Sums of numbers and of their squares over the queries below and above each position, `[N + 1]`."""
+    """Sums of numbers and of their squares over the queries below and above each position `[N + 1]`."""
 
     below: np.ndarray
     above: np.ndarray
@@ -201,7 +201,10 @@ def _windows(values: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
 
 
 def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
-    """Log C(a, b) for a up to `size`, -inf where it is 0; in extended precision where the machine has it."""
+    """Log C(a, b) for a up to `size`, -inf where it is 0.
+
+    In extended precision where the machine has it.
+    """
     log_factorial = np.cumsum(np.log(np.maximum(np.arange(size + 1), 1).astype(np.longdouble)))
 
     def log_choose(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -268,7 +271,10 @@ def _by_value(misses: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _infeasible_misses(pool: Pool, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-    """Law of the test misses at threshold +inf: the queries that no threshold covers, hypergeometric."""
+    """Law of the test misses at threshold +inf.
+
+    Those are the queries that no threshold covers; their number is hypergeometric.
+    """
     size = pool.num_queries
     lost = size - int(pool.covered[-1])
     log_choose = _log_chooser(size)
@@ -302,8 +308,8 @@ def pool_law(
     """`split_law` of a pool that is in rank space already.
 
     Use this when several laws of one pool are wanted (other levels, other numbers of calibration
-    queries): it is sorted once, and each law takes milliseconds. It replaces `split_trials` wherever
-    queries are split plainly.
+    queries): it is sorted once, and each law takes milliseconds. It replaces `split_trials`
+    wherever queries are split plainly.
 
     Args:
       pool: From `pool_steps`.
@@ -399,9 +405,10 @@ def split_law(
 ) -> SplitLaw:
     r"""Mean and spread of every metric over all C(N, n) splits, and the whole law of the test risk.
 
-    Use this when you want to know what calibration does to a table you have, at every level and with
-    no sampling error. The pool is a fixed set of N labelled queries; each split calibrates on n of them and tests on
-    the others, every split equally likely. Nothing is sampled: `split_trials` converges to this.
+    Use this when you want to know what calibration does to a table you have, at every level and
+    with no sampling error. The pool is a fixed set of N labelled queries; each split calibrates on
+    n of them and tests on the others, every split equally likely. Nothing is sampled:
+    `split_trials` converges to this.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
@@ -419,8 +426,8 @@ def split_law(
     Raises:
       TypeError: If an array has the wrong kind, `num_calibration` is not an integer, or an alpha
         not numeric; or if not exactly one of `alpha` and `budget` is there.
-      ValueError: If shapes do not fit, or a value, `num_calibration`, an alpha or a budget is out of
-        range.
+      ValueError: If shapes do not fit, or a value, `num_calibration`, an alpha or a budget is out
+        of range.
 
     References:
       Without ties the mean risk is floor(alpha (n + 1)) / (n + 1), between the bounds of Theorems

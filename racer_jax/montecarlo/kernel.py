@@ -50,7 +50,10 @@ def _draw(plan: DrawPlan, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Arr
 def _countable(
     planes: Planes, calibration: jax.Array, parts: dict[str, jax.Array], scratch: Scratch
 ) -> tuple[jax.Array, dict[str, Packed]]:
-    """Calibration rows before each word `[w + 1, t]`, and each part's bits by entry of the planes."""
+    """Calibration rows before each word, and each part's bits to be counted.
+
+    The rows are `[w + 1, t]`; the bits stand in the order of the entries of the planes.
+    """
     bits, per_row = [], [lax.population_count(calibration).astype(jnp.int32)]
     for part, (byte, running) in zip(parts.values(), scratch, strict=True):
         gathered = gather_bytes(as_bytes(part), planes.order, byte)

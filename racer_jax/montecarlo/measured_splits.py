@@ -91,7 +91,7 @@ def stale_trials(
     ties: jax.Array | None,
     budget: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Metrics `[s, a]` of splits whose test scores come from another router than those calibrated on.
+    """Metrics `[s, a]` of splits whose test scores are those of another router.
 
     Plain use of the public functions, one split at a time: calibrate on the mask, predict on the
     rest.
@@ -124,7 +124,10 @@ def stale_splits(
     budget: np.ndarray,
     num_splits: int,
 ) -> Measured:
-    """Splits that are not exchangeable: each test query is routed by the scores of another query."""
+    """Splits that are not exchangeable.
+
+    Each test query is routed by the scores of another query.
+    """
     rows_key, split_key = jax.random.split(key)
     stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
     masks = split_masks(

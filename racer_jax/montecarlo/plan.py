@@ -13,7 +13,7 @@ from racer_jax.montecarlo.split_design import Design, DrawPlan, Ranks, draw_part
 from racer_jax.montecarlo.step_functions import Pool, Steps
 from racer_jax.montecarlo.subsets import Leaf
 
-# Steps that are no small set of whole numbers are rounded to this many binary digits of the largest.
+# Steps of many sizes are rounded to this many binary digits of the largest.
 _DIGITS = 24
 # Totals below this are summed as int32, and so are the differences of two of them.
 _MOST_WHOLE = 2**30

@@ -27,8 +27,8 @@ def split_masks(
 ) -> jax.Array:
     """Replays plain splits: which POSITIONS of the pool are calibration queries in each trial.
 
-    Use this when the pool is split plainly and positions are wanted; under `jit`, too. `split_parts`
-    replays every design, by query.
+    Use this when the pool is split plainly and positions are wanted; under `jit`, too.
+    `split_parts` replays every design, by query.
 
     Args:
       key: The typed PRNG key given to `split_trials`.

@@ -228,7 +228,9 @@ def draw_parts(design: Design) -> DrawPlan:
 
 
 def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
-    """Keys of the draws of each trial: uint32 `[..., 2 (draw), 2 (word), g t]` of trials `[..., t]`.
+    """Keys of the draws of each trial.
+
+    They are uint32 `[..., 2 (draw), 2 (word), g t]` of trials `[..., t]`.
 
     Made apart from their use: a key that the compiler makes anew for every word costs as much as
     the word.
@@ -246,7 +248,10 @@ def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
 
 
 def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array | None]:
-    """Calibration and validation words `[w, g t]` of a tile of trials, groups one after the other."""
+    """Calibration and validation words `[w, g t]` of a tile of trials.
+
+    Groups stand one after the other.
+    """
     inner, outer = ((keys[i, 0], keys[i, 1]) for i in range(2))
     if plan.outer is None:
         return uniform_subsets(inner, plan.calibration), None

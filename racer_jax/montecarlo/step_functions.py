@@ -46,7 +46,9 @@ class Steps(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Labelled queries in rank space: sorted once by critical score, with the steps of every metric.
+    """Labelled queries in rank space.
+
+    Sorted once by critical score, with the steps of every metric.
 
     Host arrays. Use this when reading thresholds by position, or to hand a pool from one law or
     Monte Carlo to the next.
@@ -80,7 +82,9 @@ class Pool(NamedTuple):
         return bool((self.covered[:-1] == np.arange(1, len(self.covered))).all())
 
     def only(self, *names: str) -> "Pool":
-        """The same pool with some of its metrics: trials and laws of it cost less, and leave the others out.
+        """The same pool with some of its metrics.
+
+        Trials and laws of it cost less, and leave the others out.
 
         Args:
           *names: Metrics to keep, at least one.
@@ -245,8 +249,9 @@ def pool_steps(
 
     # A model is in the set from the first position whose critical key is not below its own.
     first = np.searchsorted(sorted_keys, keys[order].ravel()).reshape(value.shape)
-    first[value[order] == -np.inf] = 0  # always inside, whatever the tie
-    first[value[order] == np.inf] = num + 1  # never inside, whatever the threshold
+    value = value[order]
+    first[value == -np.inf] = 0  # always inside, whatever the tie
+    first[value == np.inf] = num + 1  # never inside, whatever the threshold
 
     steps = _own_metrics(right[order], first, strict_risk)
     by_number = np.sort(first[:, :-1], axis=1)
@@ -254,7 +259,7 @@ def pool_steps(
         if name in (*steps, "threshold"):
             raise ValueError(f"metrics: the name {name!r} is taken")
         steps[name] = _table_steps(name, table, by_number, order)
-    at = np.append(value[order, critical[order]], np.inf).astype(value.dtype)
+    at = np.append(value[rows, critical[order]], np.inf).astype(value.dtype)
     threshold: np.ndarray | TieBroken = at
     if tie is not None:
         second = np.append(tie[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)

@@ -59,7 +59,9 @@ class Summary(NamedTuple):
 
 @dataclass
 class Accumulator:
-    """Running sums of one metric: of totals, integers where it counts, that `scale` turns into means.
+    """Running sums of one metric.
+
+    Of totals, whole numbers where it counts; `scale` turns them into means.
 
     Attributes:
       scale: What one unit of the totals is worth.
@@ -89,7 +91,10 @@ class Accumulator:
 
     @classmethod
     def start(cls, pilot: np.ndarray, scale: float, bins: int) -> "Accumulator":
-        """Empty sums; their bins cover eight standard deviations of pilot totals `[a, s]` either side."""
+        """Empty sums, with bins as wide as pilot totals `[a, s]` ask for.
+
+        They cover eight standard deviations on either side.
+        """
         mean, spread = pilot.mean(axis=1, dtype=np.float64), pilot.std(axis=1, dtype=np.float64)
         centre: np.ndarray
         width: np.ndarray

@@ -45,7 +45,9 @@ _BATCH = 16
 
 
 class VoteTables(NamedTuple):
-    """What every aggregation makes of every set, for all queries of a pool; aggregation 0 is the majority vote.
+    """What every aggregation makes of every set, for all queries of a pool.
+
+    Aggregation 0 is the majority vote. Use this when reading what `vote_tables` made.
 
     Attributes:
       weighting: Name of the weighting of each aggregation, `[k]`.
@@ -60,6 +62,8 @@ class VoteTables(NamedTuple):
 
 class Selections(NamedTuple):
     """What each split chose, and what it takes to look up anything on its test part.
+
+    Use this when reading what `select` chose.
 
     Attributes:
       part: Part of each query: 0 calibration, 1 validation, 2 test; int8 `[s, n]`.
@@ -139,7 +143,8 @@ def vote_tables(
     """The answer of every set under every weighting and temperature, right or wrong.
 
     Use this when votes are to be compared or tuned: it is made once for a pool, and every choice of
-    `select` is a look-up in it. The weightings are the router's scores, their log-odds and every confidence given.
+    `select` is a look-up in it. The weightings are the router's scores, their log-odds and every
+    confidence given.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating `[n, m + 1]`, null model last.

@@ -7,7 +7,7 @@ May use: `core`, `routers`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.orders.coverage_gain import static_order
@@ -30,7 +30,7 @@ _HOMES = {
     "model_orders": ("ORDERS", "Order", "StaticOrder", "fit_order", "register_order"),
     "racer_j": ("RacerJ",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "ORDERS",

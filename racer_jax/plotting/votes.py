@@ -1,4 +1,7 @@
-"""Figures of votes: every function takes numbers, returns a matplotlib `Figure` and computes nothing."""
+"""Figures of votes.
+
+Every function takes numbers, returns a matplotlib `Figure` and computes nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -149,7 +152,9 @@ def tradeoff_figure(
     accuracies: Mapping[str, Mapping[str, tuple[float, float]]],
     subtitle: str,
 ) -> Figure:
-    """Accuracy gained over the full ensemble against calls saved, and the accuracies beside each other.
+    """Accuracy gained over the full ensemble against calls saved.
+
+    The accuracies stand beside each other.
 
     Args:
       trades: Benchmark -> way -> where it lies.
@@ -214,7 +219,9 @@ def tradeoff_figure(
 def coverage_figure(
     panels: Mapping[str, Mapping[str, CoverageLine]], singles: Mapping[str, float], subtitle: str
 ) -> Figure:
-    """Coverage against calls where answers are not known: what a perfect judge of the called models would reach.
+    """Coverage against calls where answers are not known.
+
+    What a perfect judge of the called models would reach.
 
     Args:
       panels: Benchmark -> label -> line.

@@ -7,7 +7,7 @@ selective risk; and the calibrated stop of models that are called one after anot
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.risk_control.alpha_choice import knee, within_budget, within_error
@@ -107,7 +107,7 @@ _HOMES = {
     ),
     "vote_path": ("PathStates", "path_states", "state_features", "stopping_scores"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Attainable",

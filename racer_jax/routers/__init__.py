@@ -6,7 +6,8 @@ What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `r
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
+
 from racer_jax.routers.base import Router
 from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
 from racer_jax.routers.platt import Platt, PlattScaled
@@ -27,7 +28,7 @@ _HOMES = {
     "mlp": ("MLPConfig", "MLPR", "fit_mlp", "fit_mlps"),
     "routerdc": ("RouterDC", "RouterDCConfig", "fit_routerdc", "fit_routerdcs"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "KNNR",

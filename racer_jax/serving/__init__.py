@@ -6,7 +6,7 @@ Models called one after another (`Cascade`). May use: `core`, `risk_control`, `d
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
@@ -24,7 +24,7 @@ _HOMES = {
     "json_lines": ("read_queries", "route_lines"),
     "monitor": ("ExchangeabilityMonitor", "RiskMonitor", "load_monitor"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Cascade",

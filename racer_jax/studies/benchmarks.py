@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-import racer_jax
+from racer_jax._version import __version__
+from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS
 from racer_jax.data import RoutingTable
 from racer_jax.data.files import written_whole
 from racer_jax.data.splits import PAPER, PAPER_ARC
@@ -38,9 +39,9 @@ ROUTERS: Mapping[str, str] = {
     "routerdc": "RouterDC",
     "prior": "Prior",
 }
+# The scores of the paper, by their labels and in its order.
 SCORES: Mapping[str, Callable[..., jax.Array]] = {
-    "RACER-G": racer_jax.gap,
-    "RACER-P": racer_jax.inverse_probability,
+    NONCONFORMITY_LABELS[name]: NONCONFORMITIES[name] for name in ("gap", "inverse_probability")
 }
 # The risk levels of the paper.
 PAPER_ALPHAS = "0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
@@ -185,9 +186,7 @@ def _fingerprint(
 ) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    description = json.dumps(
-        [racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models]
-    )
+    description = json.dumps([__version__, DRAWS, options, train.texts, list(texts), train.models])
     digest = hashlib.sha256(description.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())

@@ -15,7 +15,7 @@ import jax
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from racer_jax import reporting
+import racer_jax.reporting as reporting
 from racer_jax.studies import runtime
 from racer_jax.studies.benchmarks import SCORES, Benchmark, StudyConfig, run_key, study
 

@@ -59,6 +59,7 @@ def test_the_other_null_modes_run(null, tmp_path, capsys):
     assert f"null mode '{null}'" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_dollars_are_what_the_called_answers_cost(tmp_path, capsys):
     options = [
         "--alphas",

@@ -47,7 +47,10 @@ def example(total, num_models, levels, null, broken, seed=0):
 
 
 def measured(nonconformity, correct, tie, cost, parts, part):
-    """Threshold and metrics of one split, by the public functions: calibrate on one part, measure another."""
+    """Threshold and metrics of one split, by the public functions.
+
+    Calibrate on one part, measure another.
+    """
     inside, other = parts == CALIBRATION, parts == part
     ties = (None, None) if tie is None else (tie[inside], tie[other])
     threshold = calibrate(critical_scores(nonconformity[inside], correct[inside], ties[0]), ALPHAS)
