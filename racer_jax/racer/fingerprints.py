@@ -11,7 +11,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from racer_jax.data.table import RoutingTable, normal_text
+from racer_jax.data.table import RoutingTable
+from racer_jax.data.texts import normal_text
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -1,4 +1,4 @@
-"""Logs as people have them: which report belongs to which log, what a question is, what is a label."""
+"""Logs as people have them: whose a log is, what a question is, what is a label."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The answers of a log of lm-evaluation-harness, in a form in which equal answers are equal strings."""
+"""The answers of a log of lm-evaluation-harness: equal answers as equal strings."""
 
 import math
 import re
@@ -78,7 +78,8 @@ class AnswerReader:
             if remover is None and not is_expression(regex):
                 continue  # the harness cannot have used it either
             if remover is None:
-                self.unread = f"an expression that the metric ignores is too involved to be run: {shown(regex)}"
+                what = "an expression that the metric ignores is too involved to be run"
+                self.unread = f"{what}: {shown(regex)}"
                 return str
             removers.append(remover)
 

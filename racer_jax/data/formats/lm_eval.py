@@ -1,4 +1,6 @@
-"""The output of lm-evaluation-harness with `--log_samples`: a folder for each model, a file of samples for each task.
+"""The output of lm-evaluation-harness with `--log_samples`.
+
+A folder for each model, a file of samples for each task:
 
 `<out>/<model>/samples_<task>_<timestamp>.jsonl` beside `results_<timestamp>.json`, which alone
 holds the name of the model. Up to version 0.4.2 a file of samples is one indented JSON list,
@@ -114,8 +116,11 @@ def read_lm_eval(
         for sample, choice in chooser.samples(log):
             if choices.setdefault(log.task, choice) != choice:
                 other = choices[log.task]
-                problem = f"must be read by the metric and filter of the other models, {other}, got {choice}"
-                raise DataError(problem, path=log.path)
+                raise DataError(
+                    f"must be read by the metric and filter of the other models, {other}, got "
+                    f"{choice}",
+                    path=log.path,
+                )
             value = metric_value(log, sample, choice.metric, graded)
             if answers and reader is None:
                 reader = AnswerReader(log, choice.metric, graded)
