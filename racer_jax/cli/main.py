@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from racer_jax import __version__
-from racer_jax.cli import artefacts, checks, demo, system, tables, use
+from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, WRONG
 
 _STATUSES = """exit status:
@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, use, checks):
+    for family in (tables, artefacts, use, cascade, checks):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

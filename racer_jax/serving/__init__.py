@@ -10,6 +10,7 @@ from racer_jax._lazy import attach
 
 if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
+    from racer_jax.serving.cascade_lines import answer_lines
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
     from racer_jax.serving.feedback import open_monitor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "cascade": ("Cascade",),
+    "cascade_lines": ("answer_lines",),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
     "feedback": ("open_monitor",),
@@ -33,6 +35,7 @@ __all__ = [
     "ExchangeabilityMonitor",
     "Judgement",
     "RiskMonitor",
+    "answer_lines",
     "elicit",
     "load_monitor",
     "open_monitor",
