@@ -1,4 +1,6 @@
-"""How long does it take to know the accuracy of every vote on every split: NumPy loops, or tables and step functions?
+"""How long does it take to know the accuracy of every vote on every split.
+
+NumPy loops, or tables and step functions?.
 
     python benchmarks/aggregation.py [--data FOLDER]
 
@@ -72,7 +74,10 @@ class Problem(NamedTuple):
 
 
 def problem(config: Config) -> Problem:
-    """A k-NN router's scores; verbal and P(True) are made up where the data has none, half informative."""
+    """A k-NN router's scores.
+
+    Verbal and P(True) are made up where the data has none, half informative.
+    """
     rng = np.random.default_rng(0)
     if config.data is not None:
         benchmark = study(StudyConfig(data=config.data, routers="knn"))[0]
@@ -101,10 +106,12 @@ def problem(config: Config) -> Problem:
 
 
 def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
-    """This package: every vote tabulated, the accuracy of each a step function, all splits in one call."""
+    """This package: every vote tabulated, its accuracy a step function, all splits in one call."""
     shape = (len(WEIGHTINGS), len(TEMPERATURES))
-    own = {name: p.weights[name] for name in ("verbal", "p_true")}
-    tables = vote_tables(p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own)
+    confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
+    tables = vote_tables(
+        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=confidences
+    )
     metrics = {f"right {k}": right for k, right in enumerate(tables.right[1:])}
     pool = pool_steps(p.nonconformity, p.correct, p.ties, metrics=metrics)
     trials = split_trials(key, pool, alpha=ALPHAS, num_trials=splits, **p.counts)
@@ -115,7 +122,10 @@ def ours(p: Problem, key: jax.Array, splits: int) -> np.ndarray:
 def numpy_cell(
     p: Problem, inside: np.ndarray, test: np.ndarray, weights: np.ndarray, temperature: float
 ) -> float:
-    """Accuracy of one weighting and temperature on one test part: one NumPy pass over its queries."""
+    """Accuracy of one weighting and temperature on one test part.
+
+    One NumPy pass over its queries.
+    """
     called, answers, scores = inside[test], p.answers[test], p.scores[test]
     voting = called & (answers >= 0)
     scaled = np.where(called, weights[test] / temperature, -np.inf)
@@ -133,7 +143,10 @@ def numpy_cell(
 
 
 def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
-    """The models called for every query at one alpha of one split, bool `[n, m]`; ties by their second keys."""
+    """The models called for every query at one alpha of one split, bool `[n, m]`.
+
+    Ties by their second keys.
+    """
     truth = np.concatenate([p.correct, ~p.correct.any(1, keepdims=True)], axis=1)
     # scores in [0, 1] lie further apart
     keys = p.nonconformity.astype(np.float64) + np.asarray(p.ties) / 2**32 * 1e-9
@@ -148,32 +161,40 @@ def called_sets(p: Problem, part: np.ndarray, alpha: str) -> np.ndarray:
 
 
 def numpy_loop(p: Problem, parts: np.ndarray, temperatures: tuple[float, ...]) -> np.ndarray:
-    """What one writes first: calibrate each split for each alpha, then vote anew for each weighting and temperature."""
-    found = np.empty((len(parts), len(ALPHAS), len(WEIGHTINGS), len(temperatures)))
+    """What one writes first.
+
+    Calibrate each split for each alpha, then vote anew for each weighting and temperature.
+    """
+    accuracy = np.empty((len(parts), len(ALPHAS), len(WEIGHTINGS), len(temperatures)))
     for s, part in enumerate(parts):
         for a, alpha in enumerate(ALPHAS):
             inside = called_sets(p, part, alpha)
             for w, weighting in enumerate(WEIGHTINGS):
                 for t, temperature in enumerate(temperatures):
-                    found[s, a, w, t] = numpy_cell(
+                    accuracy[s, a, w, t] = numpy_cell(
                         p, inside, part == 2, p.weights[weighting], temperature
                     )
-    return found
+    return accuracy
 
 
 def numpy_tables(p: Problem, parts: np.ndarray) -> np.ndarray:
-    """The same idea as ours in NumPy: votes tabulated (by ours), then one gather for each split and alpha."""
-    own = {name: p.weights[name] for name in ("verbal", "p_true")}
+    """The same idea as ours in NumPy.
+
+    Votes tabulated (by ours), then one gather for each split and alpha.
+    """
+    confidences = {name: p.weights[name] for name in ("verbal", "p_true")}
     tables = vote_tables(
-        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=own
+        p.nonconformity, p.answers, p.scores, p.correct, p.ties, confidence=confidences
     ).right[1:]
     by_set = np.ascontiguousarray(np.moveaxis(tables, 0, -1))
-    found = np.empty((len(parts), len(ALPHAS), len(tables)))
+    accuracy = np.empty((len(parts), len(ALPHAS), len(tables)))
     for s, part in enumerate(parts):
         test = np.flatnonzero(part == 2)
         for a, alpha in enumerate(ALPHAS):
-            found[s, a] = by_set[test, called_sets(p, part, alpha)[test].sum(axis=1)].mean(axis=0)
-    return found.reshape(len(parts), len(ALPHAS), len(WEIGHTINGS), len(TEMPERATURES))
+            accuracy[s, a] = by_set[test, called_sets(p, part, alpha)[test].sum(axis=1)].mean(
+                axis=0
+            )
+    return accuracy.reshape(len(parts), len(ALPHAS), len(WEIGHTINGS), len(TEMPERATURES))
 
 
 def plain_cell(
@@ -193,9 +214,11 @@ def plain_cell(
             for m, yes in enumerate(reference.prediction_set(rows[i], limit, second[i])[:-1])
             if yes
         ]
-        own = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
-        voted = reference.vote(called, *own, temperature)
-        right.append(any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(own[0]))))
+        lists = (p.answers[i].tolist(), p.scores[i].tolist(), p.weights[weighting][i].tolist())
+        voted = reference.vote(called, *lists, temperature)
+        right.append(
+            any(p.correct[i, m] and p.answers[i, m] == voted for m in range(len(lists[0])))
+        )
     return float(np.mean(right))
 
 
@@ -203,7 +226,10 @@ def plain_cell(
 
 
 def check_agreement(p: Problem, key: jax.Array) -> float:
-    """Raises unless all variants give the same accuracies; returns the most that NumPy's rounded sums differ by."""
+    """Raises unless all variants give the same accuracies.
+
+    Returns the most that NumPy's rounded sums differ by.
+    """
     parts = parts_of(p, key, 2)
     expected = ours(p, key, 2)
     np.testing.assert_allclose(numpy_tables(p, parts), expected, rtol=1e-6)
@@ -280,11 +306,13 @@ def main() -> None:
     tables = [wall(lambda: numpy_tables(p, parts[:0])) for _ in range(config.rounds)]
     for i in range(config.rounds):
         for name, (run, share, _) in variants.items():
-            taken = wall(lambda run=run, i=i: run(i))
-            walls[name].append(taken * cells / share)
+            seconds_taken = wall(lambda run=run, i=i: run(i))
+            walls[name].append(seconds_taken * cells / share)
     tabulated = "NumPy on tabulated votes (tables by ours)"
     once = median(tables)  # tables are made once, whatever the number of splits
-    walls[tabulated] = [once + (taken - once) * config.splits / few for taken in walls[tabulated]]
+    walls[tabulated] = [
+        once + (seconds_taken - once) * config.splits / few for seconds_taken in walls[tabulated]
+    ]
     best = median(walls[list(variants)[-1]])
     header = ["variant", "wall", "first call", "times ours", "how"]
     rows = [

@@ -62,7 +62,10 @@ def workload(name: str) -> Problem:
 
 
 def naive_numpy(problem: Problem, rng: np.random.Generator, num_splits: int) -> np.ndarray:
-    """What comes to mind first: permute, partition for each alpha, compare. [3, s, a]: risk, size, abstention."""
+    """What comes to mind first: permute, partition for each alpha, compare. [3, s, a].
+
+    Risk, size, abstention.
+    """
     nonconformity, correct, num, _ = problem
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
     critical = np.where(truth, nonconformity, np.inf).min(axis=1)
@@ -82,7 +85,10 @@ def naive_numpy(problem: Problem, rng: np.random.Generator, num_splits: int) -> 
 
 
 class _Counted(NamedTuple):
-    """The steps of a metric for NumPy: whose they are, and how many act at each threshold position."""
+    """The steps of a metric for NumPy.
+
+    Whose they are, and how many act at each threshold position.
+    """
 
     query: np.ndarray
     upto: np.ndarray
@@ -95,7 +101,9 @@ def _counted(pool: Pool, name: str) -> _Counted:
 
 
 class BestNumpy:
-    """The fastest we could write: pool sorted once, a split is one partition, every alpha a prefix sum.
+    """The fastest we could write.
+
+    Pool sorted once, a split is one partition, every alpha a prefix sum.
 
     A split is the n smallest of N random words; metrics are counted by packing the bits of the test
     queries in order of effect and summing the bits of 64-bit words.
@@ -119,7 +127,7 @@ class BestNumpy:
     def counts(
         self, calibration: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, misses, models called and abstentions of one split, given by a mask over positions."""
+        """Positions, misses, models called and abstentions of one split, a mask over positions."""
         position = np.flatnonzero(calibration)[self.ranks - 1]
         test = ~calibration
         num_test = len(test) - self.num

@@ -115,7 +115,7 @@ def variants(
     """All ways to do it, the slow ones first."""
     num_splits, rng = SPLITS[name], np.random.default_rng(0)
     devices = len(jax.devices())
-    found = {
+    variants = {
         "naive NumPy": Variant(
             lambda: naive_numpy(task, rng, 1), 1 / num_splits, "1 split a round *"
         )
@@ -123,48 +123,48 @@ def variants(
     if name == "W1":
         mask = np.arange(pool.num_queries) < task.num_calibration
         arrays = jax.device_put((task.nonconformity, task.correct, task.ranks))
-        found["plain NumPy (`racer_jax.reference`)"] = Variant(
+        variants["plain NumPy (`racer_jax.reference`)"] = Variant(
             lambda: reference.split_metrics(
                 task.nonconformity, task.correct, mask, task.alphas[50]
             ),
             1 / num_splits / len(task.alphas),
             "1 split x 1 alpha a round *",
         )
-        found["naive JAX: permutation and sort under `vmap`"] = Variant(
+        variants["naive JAX: permutation and sort under `vmap`"] = Variant(
             lambda: naive_jax(jax.random.key(0), *arrays, task.num_calibration, 20),
             20 / num_splits,
             "20 splits *",
         )
     few = num_splits // 50
-    found[BEST] = Variant(
+    variants[BEST] = Variant(
         lambda: best.run(rng, few), few / num_splits, f"pool sorted before; {few} splits a round *"
     )
     if devices > 1:
         note = "pool sorted before; all splits"
-        found[f"{OURS}, 1 device"] = Variant(
+        variants[f"{OURS}, 1 device"] = Variant(
             lambda: trials(task, pool, num_splits, num_devices=1), 1, note
         )
-    found[OURS] = Variant(
+    variants[OURS] = Variant(
         lambda: trials(task, pool, num_splits),
         1,
         f"pool sorted before; all splits, {devices} devices",
     )
-    found["`racer_jax.montecarlo.exact.pool_law`"] = Variant(
+    variants["`racer_jax.montecarlo.exact.pool_law`"] = Variant(
         lambda: pool_law(pool, num_calibration=task.num_calibration, alpha=task.alphas),
         1,
         "exact law: no splits at all",
     )
-    found["`racer_jax.montecarlo.step_functions.pool_steps`"] = Variant(
+    variants["`racer_jax.montecarlo.step_functions.pool_steps`"] = Variant(
         lambda: pool_steps(task.nonconformity, task.correct), 1, "sorting the pool, once"
     )
     if c is not None:
         for threads in sorted({1, os.cpu_count() or 1}):
-            found[f"C, {threads} threads"] = Variant(
+            variants[f"C, {threads} threads"] = Variant(
                 lambda threads=threads: c.run(0, num_splits, threads),
                 1,
                 "attainable reference; all splits",
             )
-    return found
+    return variants
 
 
 def main() -> None:

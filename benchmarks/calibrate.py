@@ -93,7 +93,10 @@ def main() -> None:
             f"{t.wall / base.wall:.3f} of the loop",
         ]
         rows.append([f"{num_masks:,} masks x {size:,} x 99 alphas", name, *times, seconds(t.first)])
-    title = f"Calibration at alpha = 0.1, median of {config.rounds} interleaved rounds or more (* extrapolated);"
+    title = (
+        f"Calibration at alpha = 0.1, median of {config.rounds} interleaved rounds or more (* "
+        "extrapolated);"
+    )
     report("calibrate", title, header, rows, results)
 
 

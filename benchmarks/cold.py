@@ -45,14 +45,16 @@ start, cpu = time.perf_counter(), time.process_time()
 pool = pool_steps(nonconformity, correct).only("risk", "size", "abstention")
 sorting = time.perf_counter() - start
 def run():
-    return split_trials(jax.random.key(0), pool, num_calibration=len(correct) // 2, alpha=[str(a) for a in alphas],
+    return split_trials(jax.random.key(0), pool, num_calibration=len(correct) // 2,
+                        alpha=[str(a) for a in alphas],
                         num_trials=int(sys.argv[2]))
 run()
 first = time.perf_counter() - start
 again = time.perf_counter()
 run()
 warm = time.perf_counter() - again
-print(json.dumps({"import": imported, "sort": sorting, **spent, "warm run": warm, "all": imported + first,
+print(json.dumps({"import": imported, "sort": sorting, **spent, "warm run": warm,
+                  "all": imported + first,
                   "CPU": time.process_time()}))
 """
 

@@ -96,7 +96,10 @@ class Problem(NamedTuple):
 
 
 def plain_greedy(weights: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """RACER-J in NumPy, all queries side by side: nonconformity of the real models, float32 `[n, m]`."""
+    """RACER-J in NumPy, all queries side by side.
+
+    Nonconformity of the real models, float32 `[n, m]`.
+    """
     uncovered, num_models = weights.astype(np.float32), support.shape[1]
     support = support.astype(np.float32)
     used = np.zeros((len(weights), num_models), bool)
@@ -148,7 +151,10 @@ def problem(config: Config, case: str) -> Problem:
             np.put_along_axis(weights, near, np.float32(0.7 / num_rows + 0.3 / 200), axis=1)
             return plain_greedy(weights, correct)
 
-        shape = f"{config.queries:,} queries x {num_rows:,} rows x {num_models} models, embeddings of {config.dim}"
+        shape = (
+            f"{config.queries:,} queries x {num_rows:,} rows x {num_models} models, embeddings of "
+            f"{config.dim}"
+        )
         return Problem(shape, lambda: model(z), plain, lambda: model(z[:few]), config.queries)
     scores = rng.beta(2, 2, size=(config.queries, num_models)).astype(np.float32)
     shape = f"{config.queries:,} queries x {num_models} models"
@@ -257,7 +263,8 @@ def main(arguments: list[str] | None = None) -> None:
     table = reporting.text_table(header, rows)
     environment = reporting.environment()
     title = (
-        f"Median of {config.rounds} warm calls; {environment['machine']}, jax {environment['jax']}. NumPy: the greedy "
+        f"Median of {config.rounds} warm calls; {environment['machine']}, jax "
+        f"{environment['jax']}. NumPy: the greedy "
         f"alone, neighbours included, extrapolated from {config.checked} queries."
     )
     print(table, title, sep="\n")

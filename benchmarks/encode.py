@@ -160,7 +160,7 @@ def theirs(folder: Path, batches: list[Batch], dtype: str) -> Callable[[], list[
 
 
 def flops(folder: Path, batches: list[Batch]) -> float:
-    """Multiplications and additions of the dense layers and of attention, positions of DeBERTa left out."""
+    """Operations of the dense layers and of attention, positions of DeBERTa left out."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)

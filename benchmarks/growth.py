@@ -103,7 +103,10 @@ def main() -> None:
     )
     axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     axes.legend()
-    title = f"Base {', '.join(f'{value:,} {name}' for name, value in BASE.items())}; median of {config.rounds};"
+    title = (
+        f"Base {', '.join(f'{value:,} {name}' for name, value in BASE.items())}; median of "
+        f"{config.rounds};"
+    )
     axes.set_title(title.rstrip(";"), fontsize=9)
     header = ["doubled", "", "", "", "", "", "power"]
     report("growth", title, header, rows, results, {"growth.png": figure})

@@ -34,7 +34,7 @@ def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
 
 
 def saved_workload(name: str, folder: str | Path) -> str:
-    """A file with the pool of a workload, for a fresh process that should not spend time or memory on making it."""
+    """A file with the pool of a workload, for a fresh process that should not make it itself."""
     task = workload(name)
     path = Path(folder) / f"{name}.npz"
     np.savez(
@@ -68,7 +68,7 @@ def report(
     results: Mapping[str, Any],
     figures: Mapping[str, Any] | None = None,
 ) -> str:
-    """Prints the table, writes it with the figures as JSON and Markdown, and returns its Markdown."""
+    """Prints the table, writes it with the figures, and returns its Markdown."""
     environment = reporting.environment()
     title = f"{title} {environment['machine']}, {environment['devices']}, jax {environment['jax']}."
     print(f"{title}\n{reporting.text_table(header, rows)}")

@@ -187,7 +187,10 @@ def main() -> None:
         for name, t in timings.items()
     ]
     header = ["package", "wall", "CPU", "times ours", "alphas with equal counts"]
-    title = f"W1, its split-conformal analog for peers; median of {config.rounds} rounds (* extrapolated from 1 split);"
+    title = (
+        f"W1, its split-conformal analog for peers; median of {config.rounds} rounds (* "
+        "extrapolated from 1 split);"
+    )
     report("peers", title, header, rows, {"timings": timings, "agree": agree})
 
 

@@ -49,7 +49,8 @@ for name in ("risk", "size", "abstention"):
     error = np.maximum(getattr(law, name + "_std"), 1e-12) / np.sqrt(splits) + 1e-6
     if (z := np.abs(value.mean(axis=0) - getattr(law, name + "_mean")) / error).max() > 6:
         raise ValueError(f"{name} is off the exact law, |z| = {z.max():.1f}")
-print(json.dumps({"sort": sort, "first": first, "wall": wall, "cpu": cpu, "exact": exact, "before": before,
+print(json.dumps({"sort": sort, "first": first, "wall": wall, "cpu": cpu, "exact": exact,
+                  "before": before,
                   "peak": used}))
 """
 

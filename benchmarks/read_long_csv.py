@@ -121,7 +121,8 @@ def main() -> None:
     print(f"{'reader':<12}{'wall s':>9}{'cpu s':>9}{'peak MB':>10}{'imports MB':>12}")
     for name, (before, after) in memory.items():
         print(
-            f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}{after / 1e6:>10.0f}{before / 1e6:>12.0f}"
+            f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}"
+            f"{after / 1e6:>10.0f}{before / 1e6:>12.0f}"
         )
     print(
         f"{ratio:.2f} times pandas (at most {LIMIT_RATIO:g}), under {LIMIT_BYTES / 1e9:g} GB: "

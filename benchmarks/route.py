@@ -1,4 +1,4 @@
-"""How fast is a decision? One query warm, and queries in batches, beside scikit-learn's pipeline of the same shape.
+"""How fast is a decision? One query, and queries in batches, beside scikit-learn's pipeline.
 
 Ours: hashed n-grams (4,096 buckets of 2- to 4-grams) -> 256 columns of a truncated SVD -> MLPR (256
 hidden) or KNNR (100 neighbours) -> nonconformity -> tie-break -> set -> `Decision`. Scikit-learn's:
@@ -58,7 +58,7 @@ def sklearn_pipeline(router: str, train: RoutingTable) -> Any:
         if router == "mlp"
         else KNeighborsClassifier(100, metric="cosine", algorithm="brute")
     )
-    made = make_pipeline(
+    pipeline = make_pipeline(
         HashingVectorizer(analyzer="char", ngram_range=(2, 4), n_features=4096),
         TfidfTransformer(sublinear_tf=False),
         TruncatedSVD(256, random_state=0),
@@ -66,11 +66,14 @@ def sklearn_pipeline(router: str, train: RoutingTable) -> Any:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # five epochs do not converge: its speed is asked for here
-        return made.fit(list(train.texts), train.correct.astype(int))
+        return pipeline.fit(list(train.texts), train.correct.astype(int))
 
 
 def agree(racer: Racer, table: RoutingTable, num: int) -> float:
-    """Checks that alone, in a batch and by plain functions the sets are the same; largest difference of the scores."""
+    """Checks that alone, in a batch and by plain functions the sets are the same.
+
+    Largest difference of the scores.
+    """
     part = table.select(slice(0, num))
     batch = racer.route(part.texts, part.group)
     scores = np.asarray(racer.scorer.router(racer.scorer.encoder.encode(part.texts)))
@@ -169,12 +172,14 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("results/benchmarks/route"), help="folder"
     )
-    given = parser.parse_args()
-    found = run(given.train, given.single, given.batch, given.rounds)
+    options = parser.parse_args()
+    figures = run(options.train, options.single, options.batch, options.rounds)
     print(
-        f"{found['num_train']:,} training queries, {found['num_models']} models, {found['mean_characters']:.0f} "
-        f"characters a query, {found['cores']} core(s); scores alone, batched and plain differ by at most "
-        f"{max(found['largest_difference_of_scores'].values()):.1e}\n"
+        f"{figures['num_train']:,} training queries, {figures['num_models']} models, "
+        f"{figures['mean_characters']:.0f} "
+        f"characters a query, {figures['cores']} core(s); scores alone, batched and plain differ "
+        "by at most "
+        f"{max(figures['largest_difference_of_scores'].values()):.1e}\n"
     )
     rows = [
         [
@@ -184,17 +189,17 @@ def main() -> None:
             f"{v['queries_per_second']:,.0f}",
             f"{v['queries_per_cpu_second']:,.0f}",
         ]
-        for name, v in found["variants"].items()
+        for name, v in figures["variants"].items()
     ]
     table = reporting.markdown_table(
         ["variant", "one query, median", "99%", "queries a second", "a CPU second"], rows
     )
     print(table)
-    given.output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     reporting.write_json(
-        given.output / "results.json", {"environment": reporting.environment(), **found}
+        options.output / "results.json", {"environment": reporting.environment(), **figures}
     )
-    (given.output / "table.md").write_text(table + "\n", encoding="utf-8")
+    (options.output / "table.md").write_text(table + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,10 @@ def fit_torch(
     seed: int,
     fused: bool | None = None,
 ) -> float:
-    """The same training in PyTorch, with its fused AdamW or the one it takes; the held-out loss of the best epoch."""
+    """The same training in PyTorch, with its fused AdamW or the one it takes.
+
+    The held-out loss of the best epoch.
+    """
     torch.manual_seed(seed)
     held = len(x) // 8
     mean, scale = x[held:].mean(0), ours.input_scale / x[held:].std(0)
@@ -100,7 +103,10 @@ def fit_torch(
 def fit_sklearn(
     x: np.ndarray, y: np.ndarray, config: Config, ours: MLPConfig, evaluate: bool
 ) -> None:
-    """The same network and epochs in scikit-learn, with a held-out eighth evaluated after each, or left out."""
+    """The same network and epochs in scikit-learn.
+
+    With a held-out eighth evaluated after each, or left out.
+    """
     held = len(x) // 8
     model = MLPClassifier(
         (config.hidden,),
@@ -120,7 +126,7 @@ def fit_sklearn(
 
 
 def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]:
-    """The two large products of a step, forward and the gradient of the kernel, as often as one seed takes them."""
+    """The two large products of a step, as often as one seed takes them."""
     batch, steps = (
         ours.batch_size,
         config.epochs * -(-(config.rows - config.rows // 8) // ours.batch_size),
@@ -133,8 +139,8 @@ def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]
     def in_jax(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
         # The barrier ties the products to the loop, or they would be taken once.
         def step(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            x, kernel, cotangent = given = lax.optimization_barrier(carry[0])
-            return given, (x @ kernel, x.T @ cotangent)
+            x, kernel, cotangent = operands = lax.optimization_barrier(carry[0])
+            return operands, (x @ kernel, x.T @ cotangent)
 
         given = (x, kernel, cotangent)
         return lax.fori_loop(0, steps, step, (given, (cotangent, kernel)))[1]

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy of RACER's votes beside every honest baseline, on the same test parts.
+"""Table 1 of the paper: accuracy of RACER's votes beside honest baselines, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
     python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
@@ -103,7 +103,9 @@ class Row(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """What can be said of one score where answers are not known, arrays by alpha `[a]`; exact means over all splits.
+    """What can be said of one score where answers are not known, arrays by alpha `[a]`.
+
+    Exact means over all splits.
 
     Attributes:
       benchmark: Name of the benchmark.
@@ -178,14 +180,14 @@ def order_of(votes: Votes) -> list[str]:
     )
     of_router = []
     for router in votes.routers:
-        own = [
+        names = [
             name
             for name in votes.strategies
             if name == router or name.startswith((f"{router} ", f"{router}:"))
         ]
-        own = [name for name in own if votes.strategies[name].kind != "fixed alpha"]
+        names = [name for name in names if votes.strategies[name].kind != "fixed alpha"]
         # The router and its fixed numbers of models first, then RACER.
-        of_router += sorted(own, key=lambda name: " + " in name)
+        of_router += sorted(names, key=lambda name: " + " in name)
     static = [STATIC_TOP] if STATIC_TOP in votes.strategies else []
     return [*singles, PICKED_SINGLE, *static, *of_router, ORACLE]
 
@@ -195,10 +197,10 @@ def rows_of(votes: Votes) -> list[Row]:
     rows, best, picked = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
     for name in order_of(votes):
         way = votes.strategies[name]
-        own = next(
+        router = next(
             (router for router in votes.routers if name.startswith(router)), votes.routers[0]
         )
-        full = votes.strategies[full_name(own)]
+        full = votes.strategies[full_name(router)]
         spent, everything = dollars(way), dollars(full)
         rows.append(
             Row(
@@ -222,7 +224,7 @@ def rows_of(votes: Votes) -> list[Row]:
 def coverage_of(
     key: jax.Array, benchmark: Benchmark, alphas: tuple[str, ...], config: Config
 ) -> list[Coverage]:
-    """Sizes and coverage of every score, and of the static order, which does not look at the query."""
+    """Sizes and coverage of every score, and of the static order, which ignores the query."""
     correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
     ties = tie_break(key, (len(correct), correct.shape[1] + 1))
     order = static_order(benchmark.train.correct, config.null)
@@ -232,7 +234,7 @@ def coverage_of(
         for score, nonconformity_of in SCORES.items()
     }
     scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
-    found = []
+    cells = []
     for label, nonconformity in scored.items():
         law = pool_law(
             pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas
@@ -242,8 +244,8 @@ def coverage_of(
         ]
         accuracy = float(correct[np.arange(len(correct)), first].mean())
         covered = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
-        found.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
-    return found
+        cells.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
+    return cells
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -302,7 +304,8 @@ def coverage_table(config: Config, result: Result, name: str) -> str:
     best = max((model for model in bounds if model != ORACLE), key=lambda model: bounds[model])
     header = ["coverage % (calls)", "routing %", *(f"alpha {result.alphas[i]}" for i in shown)]
     return (
-        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: {100 * bounds[ORACLE]:.1f}%\n"
+        f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: "
+        f"{100 * bounds[ORACLE]:.1f}%\n"
         f"{left_table(header, lines)}"
     )
 
@@ -318,10 +321,13 @@ def report(config: Config, result: Result) -> Report:
         )
     if names:
         parts.append(
-            "±: standard error over questions of the paired difference. sd: over splits. Best single: with hindsight; "
+            "±: standard error over questions of the paired difference. sd: over splits. Best "
+            "single: with hindsight; "
             "picked: on validation, as a user would. RACER chooses alpha and vote "
-            f"on validation: the smallest set within {config.tolerance:g} standard errors of the best, or the best. "
-            "Pooled vote: the calibration part helped to choose the vote, which no threshold depends on."
+            f"on validation: the smallest set within {config.tolerance:g} standard errors of the "
+            "best, or the best. "
+            "Pooled vote: the calibration part helped to choose the vote, which no threshold "
+            "depends on."
         )
     for name in result.bounds:
         notes = "".join(f"\n  {note}" for note in result.notes[name])
@@ -369,7 +375,7 @@ def coverage_figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way; where answers are not known, for each score and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     blank = dict.fromkeys(COLUMNS)
     for row in result.rows:
         flat = {
@@ -387,7 +393,7 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 f"{name}_error": value.error,
                 f"{name}_split_error": value.split_error,
             }
-        found.append(blank | flat)
+        lines.append(blank | flat)
     for cell in result.coverage:
         for i, alpha in enumerate(result.alphas):
             flat = {
@@ -401,8 +407,8 @@ def csv_rows(result: Result) -> list[dict[str, object]]:
                 "calls": float(cell.size[i]),
                 "covered": float(cell.covered[i]),
             }
-            found.append(blank | flat | numbers)
-    return found
+            lines.append(blank | flat | numbers)
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Sizes at the same risk: RACER-P and RACER-G, the static order, and orders by marginal coverage gain (RACER-J).
+"""Sizes at the same risk: RACER-P, RACER-G, the static order, and RACER-J.
 
     python experiments/beyond.py                                  # the embedded simulated pool
     python experiments/beyond.py --data FOLDER                    # RouterDC's files, hashed n-grams
@@ -199,7 +199,10 @@ def out_of_fold(key: jax.Array, x: np.ndarray, correct: np.ndarray) -> np.ndarra
 def nonconformities(
     config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> dict[str, Nonconformity]:
-    """Every score: null mode -> nonconformity of all test rows. Learned from training rows alone."""
+    """Every score: null mode -> nonconformity of all test rows.
+
+    Learned from training rows alone.
+    """
     encoder_key, network_key, fold_key = jax.random.split(key, 3)
     x, z, x_wide, z_wide = embed(config, encoder_key, train, test)
     correct, groups = train.correct, train.group
@@ -290,7 +293,10 @@ def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
 
 
 def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
-    """Who knows every answer calls one right model, or none: max(0, 1 - share nobody answers - alpha)."""
+    """Who knows every answer calls one right model, or none.
+
+    Max(0, 1 - share nobody answers - alpha).
+    """
     size = np.maximum(0, 1 - nobody - alpha)
     base = {cell.score: cell.size for cell in cells}
     none = np.zeros_like(size)
@@ -372,11 +378,11 @@ def tables(result: Result) -> str:
     """Sizes and paired changes of every benchmark, then sizes at equal service."""
     parts = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = [cell for cell in result.cells if cell.benchmark == name]
+        cells = [cell for cell in result.cells if cell.benchmark == name]
         parts.append(f"{name}: models called at each alpha, null mode '{result.null}'")
         parts.append(
             reporting.text_table(
-                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in own]
+                ["", *result.alphas], [[c.score, *(f"{s:.2f}" for s in c.size)] for c in cells]
             )
         )
         parts.append(f"{name}: size relative to the static order, ± bootstrap error over queries")
@@ -391,7 +397,7 @@ def tables(result: Result) -> str:
                             for d, e in zip(c.change, c.change_error, strict=True)
                         ),
                     ]
-                    for c in own
+                    for c in cells
                 ],
             )
         )
@@ -412,26 +418,29 @@ def tables(result: Result) -> str:
 
 
 def verdicts(result: Result) -> str:
-    """How RACER-J stands against RACER-P and against the static order, in a line for each benchmark."""
+    """RACER-J against RACER-P and against the static order, in a line for each benchmark."""
     lines = []
     for name in dict.fromkeys(cell.benchmark for cell in result.cells):
-        own = {cell.score: cell for cell in result.cells if cell.benchmark == name}
+        by_score = {cell.score: cell for cell in result.cells if cell.benchmark == name}
         if "0.1" in result.alphas:
             at = result.alphas.index("0.1")
-            each = ", ".join(
-                f"{score} {100 * own[score].against_p[at]:+.0f} ± "
-                f"{100 * own[score].against_p_error[at]:.0f}%"
+            changes = ", ".join(
+                f"{score} {100 * by_score[score].against_p[at]:+.0f} ± "
+                f"{100 * by_score[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
-                if score in own
+                if score in by_score
             )
-            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {each}")
+            lines.append(f"{name}, alpha = 0.1, against P on the MLP router: {changes}")
         for score in ("J blend", "J learned"):
-            change, error = own[score].change, own[score].change_error
+            change, error = by_score[score].change, by_score[score].change_error
             worst, best = int(np.argmax(change)), int(np.argmin(change))
             lines.append(
-                f"{name}, {score} against static: from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% (alpha "
-                f"{result.alphas[best]}) to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% (alpha "
-                f"{result.alphas[worst]}); smaller at {int((change < 0).sum())} of {len(change)} alphas"
+                f"{name}, {score} against static: "
+                f"from {100 * change[best]:+.1f} ± {100 * error[best]:.1f}% "
+                f"(alpha {result.alphas[best]}) "
+                f"to {100 * change[worst]:+.1f} ± {100 * error[worst]:.1f}% "
+                f"(alpha {result.alphas[worst]}); "
+                f"smaller at {int((change < 0).sum())} of {len(change)} alphas"
             )
     return "\n".join(lines)
 
@@ -481,6 +490,10 @@ def report(config: Config, result: Result) -> Report:
 
 def load(config: Config) -> tuple[jax.Array, Parts]:
     """The key of the run, and the rows that the options ask for."""
+    if config.encoder == "both":
+        from racer_jax.encoders.text import minilm_folder
+
+        minilm_folder()  # says which extra lacks before any work
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     return run_key, read_parts(data_key, config.data, queries=config.queries)
 

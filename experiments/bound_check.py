@@ -18,6 +18,7 @@ START = time.perf_counter()  # before the imports, which are part of what a user
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -32,15 +33,18 @@ from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.bound_check import (
     HISTOGRAM_ALPHA,
-    SCORES,
     BoundCheck,
-    Progress,
+    BoundSpec,
     check_bounds,
+    check_bounds_broken,
+    check_bounds_exactly,
 )
+from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.plotting import risk as plotting
 from racer_jax.studies import runtime
 from racer_jax.studies.scored_pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
 
+# The paper's nonconformity scores, in the order of their tables.
 LABELS = {"gap": "RACER-G", "inverse_probability": "RACER-P"}
 # The paper's risk levels are shown, and a few more; results.csv holds every level.
 SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
@@ -91,8 +95,13 @@ class Config:
         Path | None, "folder that keeps compiled code from run to run; by default the user's cache"
     ] = None
 
+    @cached_property
+    def levels(self) -> tuple[str, ...]:
+        """The risk levels as exact decimals."""
+        return parse_alphas(self.alphas)
+
     def __post_init__(self) -> None:
-        parse_alphas(self.alphas)
+        _ = self.levels  # read here, so that a wrong one is an error of usage
         if self.data is not None and self.scores is not None:
             raise ValueError("data and scores exclude each other; got both")
         if self.splits < 2:
@@ -160,8 +169,7 @@ def run(
     Returns:
       The `Result`.
     """
-    alphas = parse_alphas(config.alphas)
-    names = scores_of(config)
+    alphas, names = config.levels, scores_of(config)
     # Upper bound, lower bound and the law (from either side): four comparisons a cell share the
     # significance.
     num_tests = 4 * len(pools) * len(names) * len(alphas)
@@ -169,21 +177,15 @@ def run(
 
     def check_pool(number: int) -> list[BoundCheck]:
         pool, pool_key = pools[number], jax.random.fold_in(key, number)
+        spec = BoundSpec(
+            num_calibration=round(len(pool.correct) * config.calibration),
+            alphas=alphas,
+            z_limit=z_limit,
+            null=config.null,
+            tie_break=config.tie_break,
+        )
         return [
-            check_bounds(
-                jax.random.fold_in(pool_key, i),
-                pool,
-                name,
-                num_calibration=round(len(pool.correct) * config.calibration),
-                alphas=alphas,
-                num_splits=splits_of(config),
-                num_validation=round(len(pool.correct) * config.validation),
-                z_limit=z_limit,
-                null=config.null,
-                tie_break=config.tie_break,
-                stale=config.broken,
-                progress=progress,
-            )
+            checked(config, jax.random.fold_in(pool_key, i), pool, name, spec, progress)
             for i, name in enumerate(names)
         ]
 
@@ -197,6 +199,34 @@ def run(
     return Result(alphas, checks, {pool.name: pool.note for pool in pools}, z_limit, num_tests)
 
 
+def checked(
+    config: Config,
+    key: jax.Array,
+    pool: ScoredPool,
+    score: str,
+    spec: BoundSpec,
+    progress: Progress,
+) -> BoundCheck:
+    """One pool and score, in the way that the options ask for."""
+    if config.exact:
+        return check_bounds_exactly(key, pool, score, **spec)
+    num_splits = splits_of(config)
+    if config.broken:
+        check = check_bounds_broken(key, pool, score, num_splits=num_splits, **spec)
+        progress(num_splits)
+        return check
+    num_validation = round(len(pool.correct) * config.validation)
+    return check_bounds(
+        key,
+        pool,
+        score,
+        num_splits=num_splits,
+        num_validation=num_validation,
+        progress=progress,
+        **spec,
+    )
+
+
 def splits_of(config: Config) -> int:
     """The number of splits of each pool and score; 0 for the exact laws alone."""
     if config.exact:
@@ -206,7 +236,7 @@ def splits_of(config: Config) -> int:
 
 def scores_of(config: Config) -> list[str]:
     """The nonconformity scores that the options ask for."""
-    return list(SCORES) if config.nonconformity == "both" else [config.nonconformity]
+    return list(LABELS) if config.nonconformity == "both" else [config.nonconformity]
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
@@ -302,8 +332,9 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
         pool: {label: plotting.SizeCurve(alpha, cell.size) for label, cell in cells.items()}
         for pool, cells in by_pool.items()
     }
+    failed = sum(cell.verdict.count("FAIL") for cell in result.checks)
     pictures = {
-        "risk.png": plotting.risk_figure(risk, subtitle),
+        "risk.png": plotting.risk_figure(risk, subtitle, failed),
         "size.png": plotting.size_figure(size, num_models, subtitle),
     }
     if first.histogram is not None:
@@ -343,7 +374,11 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, runs the check, prints and writes what it found; returns the exit status."""
+    """Reads the options, runs the check, prints and writes what it found.
+
+    Returns:
+      The exit status.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = reporting.parse_config(
         Config, "Checks RACER's risk bounds over random splits.", arguments

@@ -1,4 +1,4 @@
-"""What alpha costs in dollars, and what a budget in dollars buys, on a table that knows the cost of every answer.
+"""What alpha costs in dollars, and what a budget in dollars buys, where every answer has a cost.
 
     python experiments/dollars.py --data shared/data/routerbench --missing drop       # RouterBench,
     eleven models python experiments/dollars.py
@@ -134,7 +134,7 @@ class Result(NamedTuple):
 
 
 def made_up_prices(table: RoutingTable) -> np.ndarray:
-    """Prices for a pool that has none, `[m]`: from 1 to 64 hundredths of a cent a call, the better the dearer."""
+    """Prices for a pool without any, `[m]`: 1 to 64 hundredths of a cent, rising with accuracy."""
     place = np.argsort(table.correct.mean(axis=0)).argsort()
     return np.asarray(1e-4 * 2.0 ** np.linspace(0, 6, len(place))[place])
 
@@ -156,7 +156,8 @@ def known_costs(table: RoutingTable) -> np.ndarray:
     if (bad := np.isnan(table.cost)).any():
         i, j = np.argwhere(bad)[0]
         raise ValueError(
-            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the first for query "
+            f"the table must know the cost of every answer, {int(bad.sum())} are not known, the "
+            "first for query "
             f"{table.ids[i]!r} and model {table.models[j]!r}"
         )
     return np.asarray(table.cost)
@@ -178,7 +179,7 @@ def bought(
     most: np.ndarray,
     budget: float,
 ) -> np.ndarray:
-    """Mean dollars, their standard error, mean risk and mean size on the test parts of random splits."""
+    """Mean dollars, their standard error, mean risk and mean size on the test parts."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     num = calibration_size(config.calibration, len(cost))
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
@@ -209,18 +210,18 @@ def all_orders(
 ) -> dict[str, Nonconformity]:
     """The plain orders, and the cost-aware ones."""
     x, z = hashed_embeddings(key, train, test)
-    found = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
+    by_name = orders(x, train, z, test, neighbors=config.neighbors, blend=config.blend)
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
     blend = RacerJ.fit(
         x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend
     )
-    found["static, cost-aware"] = lambda null: static(
+    by_name["static, cost-aware"] = lambda null: static(
         z, test.group, null, cost=price, gamma=config.gamma
     )
-    found["J blend, cost-aware"] = lambda null: blend(
+    by_name["J blend, cost-aware"] = lambda null: blend(
         z, test.group, null, cost=price, gamma=config.gamma
     )
-    return found
+    return by_name
 
 
 def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
@@ -258,16 +259,18 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
         nonconformity = np.asarray(call(config.null))
         for i, name in enumerate(test.groups):
             rows = groups == name
-            own, own_ties, right, paid = (
+            values, own_ties, right, paid = (
                 nonconformity[rows],
                 ties[rows],
                 test.correct[rows],
                 cost[rows],
             )
-            spent = cumulative(own, np.asarray(own_ties), paid)
-            pool = pool_steps(own, right, own_ties, metrics={"dollars": spent})
+            spent = cumulative(values, np.asarray(own_ties), paid)
+            pool = pool_steps(values, right, own_ties, metrics={"dollars": spent})
             law = pool_law(
-                pool, num_calibration=calibration_size(config.calibration, len(own)), alpha=alphas
+                pool,
+                num_calibration=calibration_size(config.calibration, len(values)),
+                alpha=alphas,
             )
             result.by_alpha.append(
                 AlphaCost(name, score, law.risk_mean, law.size_mean, law.extra_mean["dollars"])
@@ -275,7 +278,7 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
             for share in parse_alphas(config.budgets):
                 budget = float(share) * float(train_cost.sum(axis=1).mean())
                 split = bought(
-                    config, jax.random.fold_in(split_key, i), own, right, paid, most, budget
+                    config, jax.random.fold_in(split_key, i), values, right, paid, most, budget
                 )
                 result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
         progress(1)
@@ -289,9 +292,10 @@ def tables(result: Result) -> str:
     """Alpha against dollars, and budgets against what they buy."""
     parts = []
     for name, full in result.full.items():
-        own = [row for row in result.by_alpha if row.benchmark == name]
+        curves = [row for row in result.by_alpha if row.benchmark == name]
         parts.append(
-            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode '{result.null}'; every "
+            f"{name}: dollars for {UNIT:,} queries (models called) at each alpha, null mode "
+            f"'{result.null}'; every "
             f"model {UNIT * full:.2f}, an oracle {UNIT * result.cheapest[name]:.3f}"
         )
         lines = [
@@ -299,7 +303,7 @@ def tables(result: Result) -> str:
                 r.score,
                 *(f"{UNIT * d:.2f} ({s:.2f})" for d, s in zip(r.dollars, r.size, strict=True)),
             ]
-            for r in own
+            for r in curves
         ]
         parts.append(reporting.text_table(["", *result.alphas], lines))
         parts.append(
@@ -359,8 +363,8 @@ def figure(result: Result) -> Figure:
     for panel, (name, full) in zip(
         drawing.subplots(1, len(result.full), squeeze=False)[0], result.full.items(), strict=True
     ):
-        own = [row for row in result.by_alpha if row.benchmark == name]
-        for color, row in zip(colors, own, strict=False):
+        curves = [row for row in result.by_alpha if row.benchmark == name]
+        for color, row in zip(colors, curves, strict=False):
             panel.plot(alpha, UNIT * row.dollars, "o-", ms=3, color=color, label=row.score)
         panel.axhline(UNIT * full, color="0.4", ls=":", lw=1, label="every model")
         panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")

@@ -1,4 +1,4 @@
-"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved, and both accuracies.
+"""Figures 3 and 7 of the paper: accuracy gained over the full ensemble against calls saved.
 
     python experiments/ensemble_tradeoff.py                   # the embedded simulated pool
     python experiments/ensemble_tradeoff.py --data FOLDER     # RouterBench, or any routing table
@@ -154,14 +154,18 @@ def report(config: Config, result: Result) -> Report:
         [100 * row.calls_saved for row in chosen],
     )
     parts.append(
-        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} settings, and saves "
+        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} "
+        "settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
     )
     return Report("\n\n".join(parts), csv_rows(result), {"tradeoff.png": figure(config, result)})
 
 
 def figure(config: Config, result: Result) -> Figure:
-    """Gain against savings, a line for the fixed alphas of each score; accuracies beside those of the full ensemble."""
+    """Gain against savings, a line for the fixed alphas of each score.
+
+    Accuracies beside those of the full ensemble.
+    """
     points_: dict[str, dict[str, vote_plots.Trade]] = {}
     curves: dict[str, dict[str, list[vote_plots.Trade]]] = {}
     accuracies: dict[str, dict[str, tuple[float, float]]] = {}
@@ -179,15 +183,15 @@ def figure(config: Config, result: Result) -> Figure:
 
 def csv_rows(result: Result) -> list[dict[str, object]]:
     """A row for each way and alpha."""
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
     for row in result.rows:
         flat = row._asdict()
         gain = flat.pop("gain")
-        found.append(
+        lines.append(
             flat
             | {"gain": gain.mean, "gain_error": gain.error, "gain_split_error": gain.split_error}
         )
-    return found
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

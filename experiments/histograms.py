@@ -1,4 +1,4 @@
-"""Figures 2 and 5 of the paper: test risk and set size over splits at alpha = .10, with the exact law drawn over them.
+"""Figures 2 and 5 of the paper: test risk and set size over splits at alpha = .10, with their law.
 
     python experiments/histograms.py                     # the embedded simulated pool
     python experiments/histograms.py --data FOLDER       # RouterDC's files
@@ -159,7 +159,7 @@ def spread_of(
 
 
 def bin_edges(values: np.ndarray, unit: int, bins: int) -> np.ndarray:
-    """Edges of about so many bins, each of equally many multiples of 1 / unit, none of which falls on an edge."""
+    """Edges of about so many bins, each of equally many multiples of 1 / unit, none on an edge."""
     low, high = np.floor(values.min() * unit) - 1, np.ceil(values.max() * unit) + 1
     width = max(1.0, np.ceil((high - low) / bins))
     return (low - 0.5 + width * np.arange(int(np.ceil((high - low) / width)) + 2)) / unit
@@ -189,9 +189,12 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}, alpha = {config.alpha}, {config.splits:,} splits{notes}\n"
                      f"{reporting.text_table(header, lines)}")  # fmt: skip
     parts.append(
-        f"distance: between the shares of splits and of the law, cumulated over the bins; {config.splits:,} draws from "
-        f"the law itself would exceed {1.95 / np.sqrt(config.splits):.4f} once in a thousand. The law of the risk is "
-        "exact; that of the size has exact mean and deviation, but normal components: off where most sets are full."
+        "distance: between the shares of splits and of the law, cumulated over the bins; "
+        f"{config.splits:,} draws from "
+        f"the law itself would exceed {1.95 / np.sqrt(config.splits):.4f} once in a thousand. The "
+        "law of the risk is "
+        "exact; that of the size has exact mean and deviation, but normal components: off where "
+        "most sets are full."
     )
     panels: dict[str, dict[str, dict[str, dict[str, study_plots.Spread]]]] = {}
     for row in result.rows:

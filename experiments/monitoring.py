@@ -1,4 +1,4 @@
-"""How often the risk monitor cries wolf, and how soon it sees the wolf, beside a fixed-window test.
+"""False alarms of the risk monitor and its delay, beside a test on a fixed window.
 
     python experiments/monitoring.py
 
@@ -81,7 +81,7 @@ TILE = 1_000
 def first_alarms(
     key: jax.Array, *case: Any, num_streams: int, **sizes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First alarms of the monitor and of the fixed window, int32 `[s]` each, a tile of streams at a time."""
+    """First alarms of the monitor and of the fixed window, int32 `[s]`, by tiles of streams."""
     words = tuple(jax.random.key_data(key))
     tiles = [
         _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
@@ -175,7 +175,7 @@ def run(
 
 def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
     """A row for each scenario and test: alarms before the change, and the delay after it."""
-    found = []
+    lines = []
     for scenario in scenarios:
         false_only = scenario.risk_after == config.alpha
         for test, alarms in (
@@ -189,7 +189,7 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                 if len(delay) and not false_only
                 else ()
             )
-            found.append(
+            lines.append(
                 {
                     "scenario": scenario.name,
                     "test": test,
@@ -206,10 +206,10 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                     "delay_90_percent": float(quantiles[1]) if len(quantiles) else float("nan"),
                 }
             )
-    return found
+    return lines
 
 
-def table(found: list[dict[str, Any]], length: int) -> str:
+def table(results: list[dict[str, Any]], length: int) -> str:
     """The rows as text."""
 
     def number(value: float) -> str:
@@ -224,7 +224,7 @@ def table(found: list[dict[str, Any]], length: int) -> str:
             number(row["median_delay"]),
             number(row["delay_90_percent"]),
         ]
-        for row in found
+        for row in results
     ]
     return reporting.text_table(
         ["scenario", "test", "false alarms", "detected", "median delay", "90% within"], lines

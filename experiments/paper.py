@@ -1,4 +1,4 @@
-"""The whole paper in one run: every table and figure, the routers of each corpus trained once for all of them.
+"""The whole paper in one run: every table and figure, the routers trained once for all.
 
     python -m experiments.paper                     # the embedded simulated pool throughout
     python -m experiments.paper --data FOLDER       # FOLDER/routerdc (correctness) and
@@ -94,33 +94,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passed = True
         with tqdm(total=8, unit="part", disable=None) as bar:
 
-            def done(module: ModuleType, own: Any, result: Any, since: float) -> bool:
-                found: Report = module.report(own, result)
+            def done(module: ModuleType, settings: Any, result: Any, since: float) -> bool:
+                summary: Report = module.report(settings, result)
                 title = (module.__doc__ or "").partition("\n")[0]
                 print(f"\n=== {title}\n")
-                publish(own, result, found, time.perf_counter() - since)
+                publish(settings, result, summary, time.perf_counter() - since)
                 bar.update(1)
-                return found.passed
+                return summary.passed
 
             benchmarks = study(StudyConfig(data=correctness, **shared))
             bar.update(1)
             for module, options in risks:
-                since, own = time.perf_counter(), configured(module, correctness, **options)
-                passed &= done(module, own, module.run(run_key(own), benchmarks, own), since)
+                since, settings = time.perf_counter(), configured(module, correctness, **options)
+                passed &= done(
+                    module, settings, module.run(run_key(settings), benchmarks, settings), since
+                )
 
             since = time.perf_counter()
             listed = ",".join(dict.fromkeys([*config.routers.replace(" ", "").split(","), "prior"]))
             voting = {"splits": config.splits, "repeats": config.repeats, "routers": listed}
-            own = configured(accuracy_table, answers, **voting)
-            answered = study(own)
-            votes = counted_votes(run_key(own), answered, own, lambda _: None)
+            settings = configured(accuracy_table, answers, **voting)
+            answered = study(settings)
+            votes = counted_votes(run_key(settings), answered, settings, lambda _: None)
             bar.update(1)
             silent = [benchmark for benchmark in benchmarks if benchmark.test.answers is None]
             done(
                 accuracy_table,
-                own,
+                settings,
                 accuracy_table.tabulate(
-                    jax.random.split(run_key(own))[1], votes, [*answered, *silent], own
+                    jax.random.split(run_key(settings))[1], votes, [*answered, *silent], settings
                 ),
                 since,
             )

@@ -1,4 +1,6 @@
-"""What sharper promises cost: with high probability, for all alphas at once, in every group, under a cap on the models.
+"""What sharper promises cost.
+
+With high probability, for all alphas at once, in every group, under a cap on the models.
 
     python experiments/promises.py                                    # the embedded simulated pool
     python experiments/promises.py --data FOLDER                      # RouterDC's files
@@ -16,7 +18,7 @@ import time
 START = time.perf_counter()
 
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,7 +29,7 @@ from scipy.stats import beta
 
 import racer_jax as racer
 from racer_jax import reporting
-from racer_jax.core.risk_levels import Level, parse_alphas
+from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data import RoutingTable
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
@@ -57,9 +59,14 @@ class Config(OrdersConfig):
     uniform: Annotated[float, "chance of failure of the promise for all alphas at once"] = 0.1
     output: Annotated[Path, "folder of the results"] = Path("results/promises")
 
+    @cached_property
+    def levels(self) -> tuple[str, ...]:
+        """The risk levels as exact decimals."""
+        return parse_alphas(self.alphas)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_alphas(self.alphas)
+        _ = self.levels  # read here, so that a wrong one is an error of usage
         for delta in self.delta_list:
             high_probability_budget(0.5, 1, delta)
         uniform_budget(0.5, 1, self.uniform)
@@ -161,11 +168,6 @@ class Result(NamedTuple):
 # --- what is compared -----------------------------------------------------------------------------
 
 
-def level_of(budget: int, num: int) -> Level:
-    """An alpha whose miss budget is this one: the exact laws take levels, the promises give budgets."""
-    return Fraction(2 * budget + 3, 2 * (num + 1))
-
-
 def promised(
     config: Config, benchmark: str, score: str, pool: Pool, alphas: tuple[str, ...]
 ) -> list[Promised]:
@@ -177,7 +179,7 @@ def promised(
     budgets[f"all alphas, delta = {config.uniform:g}"] = uniform_budget(alphas, num, config.uniform)
     rows = []
     for promise, each in budgets.items():
-        law = pool_law(pool, num_calibration=num, alpha=[level_of(int(b), num) for b in each])
+        law = pool_law(pool, num_calibration=num, budget=each)
         above = [
             float(beta.sf(float(a), b + 1, num - b)) if b >= 0 else 0.0
             for a, b in zip(alphas, each, strict=True)
@@ -293,7 +295,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
     """
     train = for_pool(train, test.models)
     encoder_key, tie_key = jax.random.split(key)
-    alphas = parse_alphas(config.alphas)
+    alphas = config.levels
     x, z = hashed_embeddings(encoder_key, train, test)
     ties = racer.tie_break(tie_key, (len(test), test.correct.shape[1] + 1))
     result = Result(alphas, config.null, [], [], [], {})
@@ -402,7 +404,10 @@ def verdicts(result: Result) -> str:
 
 
 def kept(result: Result) -> bool:
-    """Whether no mean risk is above its alpha (not asked under the null mode `never`, where some are out of reach)."""
+    """Whether no mean risk is above its alpha.
+
+    Not asked under the null mode `never`, where some levels are out of reach.
+    """
     rows = [(r.risk, r.alpha) for r in result.promised]
     rows += [
         (g.risk, g.alpha)
@@ -480,7 +485,10 @@ def figure(result: Result) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, compares, prints and writes; status 1 where a promise is broken, 2 where data is bad."""
+    """Reads the options, compares, prints and writes.
+
+    Status 1 where a promise is broken, 2 where data is bad.
+    """
     config = reporting.parse_config(Config, "What sharper promises cost in size.", arguments)
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     try:

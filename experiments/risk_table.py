@@ -1,4 +1,4 @@
-"""Table 2 of the paper: mean test risk for every benchmark, router, score and alpha, beside its law.
+"""Table 2 of the paper: mean test risk by benchmark, router, score and alpha, beside its law.
 
     python experiments/risk_table.py                     # the embedded simulated pool
     python experiments/risk_table.py --data FOLDER       # RouterDC's files
@@ -171,14 +171,19 @@ def report(config: Config, result: Result) -> Report:
                 "",
             ]
         )
-        title = f"{name}: {first.num_calibration} calibration, {first.num_test} test queries, {config.splits:,} splits"
+        title = (
+            f"{name}: {first.num_calibration} calibration, {first.num_test} test queries, "
+            f"{config.splits:,} splits"
+        )
         table = left_table(["mean test risk", *result.alphas, "max |z|"], lines)
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{title}{notes}\n{table}")
     failed, beyond = int((z > limit).sum()), int((z > 3).sum())
     parts.append(
-        f"{'FAIL' if failed else 'PASS'}: {z.size - failed} of {z.size} cells on the law (within {limit:.2f} standard "
-        f"errors, a chance of {config.significance:g} for one false alarm in all). Largest |z| = {z.max():.2f}; "
+        f"{'FAIL' if failed else 'PASS'}: {z.size - failed} of {z.size} cells on the law (within "
+        f"{limit:.2f} standard "
+        f"errors, a chance of {config.significance:g} for one false alarm in all). Largest |z| = "
+        f"{z.max():.2f}; "
         f"{beyond} beyond 3, where chance alone would put {z.size * 0.0027:.1f}."
     )
     alpha = np.array([float(a) for a in result.alphas])

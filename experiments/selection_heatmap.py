@@ -106,7 +106,8 @@ def report(config: Config, result: Result) -> Report:
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
         panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
     subtitle = (
-        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest set within "
+        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest "
+        "set within "
         f"{config.tolerance:g} standard errors of the best"
     )
     csv_rows = [
@@ -126,7 +127,10 @@ def report(config: Config, result: Result) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the options, lets the splits choose, prints and writes what it found; returns the exit status."""
+    """Reads the options, lets the splits choose, prints and writes what it found.
+
+    Returns the exit status.
+    """
     return run_experiment(
         Config,
         "The alpha and the vote that splits choose on validation.",

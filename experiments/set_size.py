@@ -1,4 +1,4 @@
-"""Figure 8 of the paper: set size against alpha for every router and score, with baselines the paper leaves out.
+"""Figure 8 of the paper: set size against alpha, with baselines that the paper leaves out.
 
     python experiments/set_size.py                     # the embedded simulated pool
     python experiments/set_size.py --data FOLDER       # RouterDC's files
@@ -86,7 +86,10 @@ def num_curves(config: Config, benchmarks: list[Benchmark]) -> int:
 
 
 def oracle(name: str, correct: np.ndarray, null: str, alphas: tuple[str, ...]) -> Row:
-    """One right model called wherever it must be: misses go to the queries that would need a call."""
+    """One right model called wherever it must be.
+
+    Misses go to the queries that would need a call.
+    """
     alpha = np.array([float(a) for a in alphas])
     unanswerable = float((~correct.any(axis=1)).mean())
     spent = alpha if null != "never" else np.maximum(alpha - unanswerable, 0.0)

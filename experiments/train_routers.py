@@ -1,4 +1,4 @@
-"""Trains the three base routers of the paper and compares the single model they choose with the baselines.
+"""Trains the three routers of the paper and compares the one model they choose with baselines.
 
     python experiments/train_routers.py                        # the embedded simulated pool
     python experiments/train_routers.py --data FOLDER          # RouterDC's files
@@ -152,8 +152,8 @@ def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[s
     rows: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for group in test.groups:
         correct = test.select(group=group).correct
-        own = int(train.select(group=group).correct.mean(axis=0).argmax())
-        single = (correct[:, model].mean() for model in (best, int(means.argmax()), own))
+        best_of_group = int(train.select(group=group).correct.mean(axis=0).argmax())
+        single = (correct[:, model].mean() for model in (best, int(means.argmax()), best_of_group))
         for name, share in zip(
             BASELINES, (correct.mean(), *single, correct.any(axis=1).mean()), strict=True
         ):
@@ -223,27 +223,35 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress = lambda 
 
 
 def failures(config: Config, result: Result) -> list[str]:
-    """What each router missed: the best global single model, even in hindsight, and what RouterDC's files allow."""
-    found = []
+    """What each router missed.
+
+    The best global single model, even in hindsight, and what RouterDC's files allow.
+    """
+    sentences = []
     bar = float(np.mean(list(result.baselines["best single in hindsight"].values())))
     expected = config.data is not None and config.encoder == "both"
     for router in ROUTERS:
         mean = float(np.mean([cell.mean for cell in result.of(router)]))
         if mean <= bar:
-            found.append(
+            sentences.append(
                 f"{router} {mean:.1%} does not beat the best global single model in hindsight, "
                 f"{bar:.1%}"
             )
         if expected and mean < EXPECTED[router]:
-            found.append(f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it")
-    return found
+            sentences.append(
+                f"{router} {mean:.1%} is below the {EXPECTED[router]:.1%} expected of it"
+            )
+    return sentences
 
 
 # --- what a reader sees ---------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:
-    """Accuracy in percent: routers as mean ± standard deviation over the seeds, baselines below them."""
+    """Accuracy in percent.
+
+    Routers as mean ± standard deviation over the seeds, baselines below them.
+    """
     rows = []
     for router in ROUTERS:
         cells = result.of(router)
@@ -279,7 +287,10 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def figure(result: Result) -> Figure:
-    """A panel for each benchmark and one for their mean: a dot for each seed, a line for each baseline."""
+    """A panel for each benchmark and one for their mean.
+
+    A dot for each seed, a line for each baseline.
+    """
     style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
     colors = ("#0072B2", "#D55E00", "#009E73")
     dashes = (("0.6", ":"), ("0.2", "-"), ("0.5", "-"), ("0.2", "--"), ("0.6", "-."))
@@ -345,14 +356,14 @@ def report(config: Config, result: Result) -> Report:
 def load(config: Config) -> tuple[jax.Array, Data]:
     """The training and the test queries that the options ask for, and the pretrained encoder."""
     key = jax.random.key(config.seed)
-    train, test = two_parts(key, read_source(key, config.data), 0.5)
-    if test.group is None:
-        train, test = (replace(part, group=["all"] * len(part)) for part in (train, test))
     minilm = None
     if config.encoder != "hashed":
         from racer_jax.encoders.text import minilm as load_minilm
 
         minilm = load_minilm(cache=config.cache)
+    train, test = two_parts(key, read_source(key, config.data), 0.5)
+    if test.group is None:
+        train, test = (replace(part, group=["all"] * len(part)) for part in (train, test))
     return key, Data(train, test, minilm)
 
 

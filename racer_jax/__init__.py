@@ -1,6 +1,8 @@
-"""RACER in JAX: small sets of LLMs from any router's scores, calibrated to a risk of at most alpha."""
+"""RACER in JAX: small sets of LLMs from any router's scores, with a risk of at most alpha."""
 
-from racer_jax._lazy import attach
+import lazy_loader
+
+from racer_jax._version import __version__ as __version__
 
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.cascade import Cascade
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Cascade",
@@ -66,4 +66,4 @@ _HOMES = {
     "racer.racer": ("Racer",),
     "serving.cascade": ("Cascade",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)

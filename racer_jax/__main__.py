@@ -1,4 +1,4 @@
-"""The `racer-jax` command, and `python -m racer_jax`: ready for Ctrl-C before anything heavy is imported.
+"""The `racer-jax` command: ready for Ctrl-C before anything heavy is imported.
 
 While modules are imported nothing is being written, so an interrupt says its line and is gone.
 Later it is raised, so that what is half written is taken away, and said once that is done. Nothing
@@ -33,7 +33,10 @@ _state = _State()
 
 
 def _leave(_signal: int, _frame: "FrameType | None") -> None:
-    """While modules are imported: an exception in the middle of that may be swallowed or become another."""
+    """While modules are imported.
+
+    An exception in the middle of that may be swallowed or become another.
+    """
     os.write(2, _LINE)
     os._exit(INTERRUPTED)
 
@@ -46,10 +49,10 @@ def _raise(_signal: int, _frame: "FrameType | None") -> None:
     raise KeyboardInterrupt
 
 
-def _unraisable(found: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came inside a callback, which cannot pass it on, comes again a moment later."""
-    if not issubclass(found.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(found)
+def _unraisable(exception: "sys.UnraisableHookArgs") -> None:
+    """An interrupt inside a callback, which cannot pass it on, comes again a moment later."""
+    if not issubclass(exception.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(exception)
         return
     import _thread
     import threading
@@ -60,8 +63,18 @@ def _unraisable(found: "sys.UnraisableHookArgs") -> None:
     again.start()
 
 
+def _hold_standard_descriptors() -> None:
+    """Where a standard stream is closed, a file opened later would be taken for it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+
+
 def main() -> int:
     """Runs the command of this process; returns its exit status."""
+    _hold_standard_descriptors()
     # as in `nohup racer-jax ... &`: so it stays
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         from racer_jax.cli.main import main as run

@@ -1,13 +1,56 @@
-"""Fixtures that more than one test module uses."""
+"""How all tests run, and fixtures that more than one test module uses."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+# Compiling is four fifths of the suite's time. What the environment says is read when JAX is
+# imported, here, by the workers of pytest-xdist and by every process that a test starts: all share
+# one folder of compiled code, which goes when the session ends, and leave the user's alone.
+if "RACER_JAX_TEST_CACHE" not in os.environ:
+    _CACHE = tempfile.mkdtemp(prefix="racer_jax_tests_")
+    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+    os.environ |= {
+        "RACER_JAX_TEST_CACHE": _CACHE,
+        "RACER_JAX_CACHE": _CACHE,
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(_CACHE, "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+# The same examples on every machine: a search that finds something new finds it in the run of
+# whoever asked for it, with `--hypothesis-profile explore`.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("same")
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pages of the site take long, each with shapes of its own; README and tutorial do not wait."""
+    for item in items:
+        if DOCS in item.path.parents:
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_code_is_dropped() -> Iterator[None]:
+    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 import racer_jax
-from racer_jax import _lazy
 
 PACKAGE = Path(racer_jax.__file__).parent
 # One line a package (or module beside the packages): what it may use of racer_jax, and of other
-# libraries beside the standard library, JAX and NumPy. "_lazy" and the version are there for all.
+# libraries beside the standard library, JAX and NumPy. The version is there for all, and so is the
+# library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
-    "_lazy": ("", ""),
-    "core": ("", ""),
+    "_version": ("", ""),
+    "core": ("", "scipy"),
     "reference": ("", ""),
-    "data": ("", "scipy tqdm pooch"),
+    "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
     "encoders": (
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     ),
     "studies": (
         "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
-        "tqdm matplotlib transformers safetensors",
+        "tqdm matplotlib transformers safetensors scipy",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
@@ -43,8 +43,6 @@ MAY_IMPORT = {
     "__main__": ("cli", ""),
     "__init__": ("core racer data serving", ""),
 }
-# A class that offers a function of a higher module as its method, which imports it when called.
-METHODS = {("racer_jax.data.table", "racer_jax.data.frames")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -75,9 +73,8 @@ def test_every_package_has_its_line():
 def test_imports_go_downwards_only(path):
     package = package_of(path)
     packages, libraries = (set(names.split()) for names in MAY_IMPORT[package])
-    # The root itself is there for its version.
-    packages |= {package, "_lazy", "__version__"}
-    libraries |= {"jax", "numpy", "racer_jax"} | sys.stdlib_module_names
+    packages |= {package, "_version"}
+    libraries |= {"jax", "numpy", "lazy_loader", "racer_jax"} | sys.stdlib_module_names
     for name in imports(path):
         library, _, rest = name.partition(".")
         assert library in libraries, f"{package} may not use {name}"
@@ -100,7 +97,7 @@ def test_no_circle_inside_a_package(package):
         if package_of(path) == package and path.name != "__init__.py":
             # Of `from a.b import c` the module is `a.b.c` or `a.b`.
             used = {n if n in names else n.rpartition(".")[0] for n in imports(path)}
-            graph[name] = {other for other in used & set(names) if (name, other) not in METHODS}
+            graph[name] = used & set(names)
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
@@ -118,17 +115,6 @@ def test_the_names_of_a_package_can_be_imported_from_it(package):
             typed |= {alias.name for line in node.body for alias in line.names}
     assert lazy == typed
     assert lazy <= set(names)
-
-
-def test_a_lazy_name_is_imported_once_and_a_wrong_one_is_named():
-    namespace = {"here": 1}
-    get, names = _lazy.attach("racer_jax.core", {"calibration": ("calibrate",)}, namespace)
-    assert names() == ["calibrate", "here"]
-    assert get("calibrate") is racer_jax.calibrate is namespace["calibrate"]
-    with pytest.raises(
-        AttributeError, match=r"module 'racer_jax.core' has no attribute 'calibrat'"
-    ):
-        get("calibrat")
 
 
 def test_importing_the_core_stays_light():
@@ -160,7 +146,7 @@ def test_the_package_waits_to_be_asked():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert done == "False False\nTrue racer_jax.core.calibration\n"
-    with pytest.raises(AttributeError, match="has no attribute 'calibrat'"):
+    with pytest.raises(AttributeError, match="calibrat"):
         racer_jax.calibrat  # noqa: B018
 
 

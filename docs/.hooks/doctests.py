@@ -1,4 +1,7 @@
-"""Shows the examples of docstrings as code: griffe fences them only under a heading, ours stand where they explain."""
+"""Shows the examples of docstrings as code.
+
+Griffe fences them only under a heading, ours stand where they explain.
+"""
 
 import re
 from typing import Any

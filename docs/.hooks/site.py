@@ -1,4 +1,6 @@
-"""What the site needs beyond its Markdown: pages of the repository's root, the API reference, formulas as MathML.
+"""What the site needs beyond its Markdown.
+
+Pages of the repository's root, the API reference, formulas as MathML.
 
 Formulas become MathML while the site is built, so that a page needs no script and no network to
 show them.
@@ -37,7 +39,10 @@ def modules() -> list[str]:
 
 
 def _at_home(source: str, text: str) -> str:
-    """The links of a page that moves to the top of the site: relative to there, or as text where it lacks them."""
+    """The links of a page that moves to the top of the site.
+
+    Relative to there, or as text where it lacks them.
+    """
 
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
@@ -55,18 +60,18 @@ def _at_home(source: str, text: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Appends the API reference to the contents: the package, then its rooms."""
-    rooms: dict[str, list[Any]] = {}
+    """Appends the API reference to the contents: the package, then its packages."""
+    packages: dict[str, list[Any]] = {}
     for name in modules():
         parts = name.split(".")
         page = {name.removeprefix("racer_jax."): f"api/{name}.md"}
-        rooms.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
-    alone = rooms.pop("", [])
+        packages.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
+    alone = packages.pop("", [])
     groups = []
-    for room, pages in rooms.items():
-        own = [page for page in alone if room in page]
-        alone = [page for page in alone if room not in page]
-        groups.append({room: own + pages})
+    for package, pages in packages.items():
+        first = [page for page in alone if package in page]
+        alone = [page for page in alone if package not in page]
+        groups.append({package: first + pages})
     config.nav.append({"API reference": alone + groups})
     return config
 
@@ -88,7 +93,9 @@ def on_page_content(content: str, **_: Any) -> str:
     """Turns formulas into MathML."""
 
     def formula(match: re.Match[str]) -> str:
-        made = convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline")
-        return f'<div class="formula">{made}</div>' if match[1] == "div" else str(made)
+        mathml = convert(
+            html.unescape(match[2]), display="block" if match[1] == "div" else "inline"
+        )
+        return f'<div class="formula">{mathml}</div>' if match[1] == "div" else str(mathml)
 
     return _FORMULA.sub(formula, content)

@@ -19,7 +19,7 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import print_json, print_line
+from racer_jax.cli.output import flush, print_json, print_json_text, print_line
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
@@ -278,5 +278,5 @@ def route(parsed: argparse.Namespace) -> None:
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
     with open_input(parsed.input) as file:
         for line in answer_lines(cascade, file, parsed.input):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            print_json_text(line)
+            flush()  # whoever asks in a pipe waits for this line

@@ -1,7 +1,10 @@
 """`bound-check` and `monitor`: is what was promised true, before and after deployment?"""
 
 import argparse
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -18,11 +21,14 @@ from racer_jax.cli.options import (
     labelled,
     open_input,
 )
-from racer_jax.cli.output import FAILED, check_file, print_json, print_line
+from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.racer.racer import Racer
 from racer_jax.reporting.tables import text_table
-from racer_jax.serving.monitor import RiskMonitor
+from racer_jax.serving.monitor import Monitor, RiskMonitor
+
+if TYPE_CHECKING:
+    from racer_jax.serving.feedback import Entries
 
 
 def add(subparsers: Subparsers) -> None:
@@ -74,7 +80,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
     """`bound-check`."""
     from tqdm import tqdm
 
-    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds
+    from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
 
     alphas = parse_alphas(parsed.alphas)
     if not 0 < parsed.calibration < 1:
@@ -90,19 +96,20 @@ def bound_check(parsed: argparse.Namespace) -> int:
     with tqdm(total=parsed.splits * len(names), unit="split", disable=None, leave=False) as bar:
         for i, name in enumerate(names):
             rows = np.flatnonzero(group == name)
+            check = check_bounds_exactly
+            if parsed.splits:
+                check = partial(check_bounds, num_splits=parsed.splits, progress=bar.update)
             checks.append(
-                check_bounds(
+                check(
                     jax.random.key(1000 * (parsed.seed or 0) + i),
                     ScoredPool(name, measured.scores[rows], table.correct[rows]),
                     racer.nonconformity,
                     num_calibration=round(parsed.calibration * len(rows)),
                     alphas=alphas,
-                    num_splits=parsed.splits,
                     z_limit=parsed.z,
                     null=racer.null,
                     tie_break=racer.seed is not None,
                     matrix=measured.nonconformity[rows],
-                    progress=bar.update,
                 )
             )
     failed = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
@@ -145,21 +152,34 @@ def _add_monitor(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "monitor",
-        "Watch what was deployed. Is the risk still at most alpha (kind 'risk')? Feedback is lines of JSON with "
-        "'missed' (0 or 1), in the order it came. Have the queries changed (kind 'exchangeability')? That takes no "
-        "labels: lines are decisions as 'route' writes them, whose best score counts, or objects with a 'number' of "
-        "yours. The chance of a false alarm, EVER, is at most --level. The state is kept in a file. Exit status 3 once "
-        "there is an alarm.",
+        "Test what was deployed, query by query. Is the risk still at most alpha (kind 'risk')? "
+        "Feedback is lines of JSON with 'missed' (0 or 1), in the order it came. Have the queries "
+        "changed (kind 'exchangeability')? That takes no labels: lines are decisions as 'route' "
+        "writes them, whose best score counts, or objects with a 'number' of yours. The chance of "
+        "a false alarm, EVER, is at most --level. The state is kept in a file, and no two "
+        "monitors count into one state at once. A stream is counted line by line: an alarm is "
+        "said when it comes, and the state on disk is at most a second or 1,000 lines behind. A "
+        "file is counted whole or not at all. Lines with a 'position' that grows are counted once, "
+        "however often they are sent. Exit status 3 once there is an alarm.",
         """
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
+racer-jax monitor state.json --artefact my.racer --input feedback.jsonl --resume   new lines only
 tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
-racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input decisions.jsonl""",
+racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
     )
     parser.add_argument(
         "state", type=Path, metavar="STATE", help="file of the state; made if absent"
     )
     parser.add_argument(
-        "--input", default="-", metavar="FILE", help="lines to read; - for the standard input"
+        "--input",
+        default="-",
+        metavar="FILE",
+        help="lines to read; - for the standard input (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="the input is one file that grows: leave out the lines that this state has counted",
     )
     parser.add_argument(
         "--kind", choices=("risk", "exchangeability"), help="default: that of the state, else risk"
@@ -172,12 +192,20 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "--reference",
         type=Path,
         metavar="FILE",
-        help="exchangeability: lines like those to come, not among them, such as decisions on training questions; "
-        "they say how finely numbers are told apart, not what is normal: for that, feed calibration queries first",
+        help="exchangeability: lines like those to come, not among them, such as decisions on "
+        "training questions; they say how finely numbers are told apart, not what is normal: for "
+        "that, feed calibration queries first",
     )
     parser.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
     parser.add_argument(
         "--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for another monitor of this state (default: %(default)g)",
     )
     add_json(parser)
     parser.set_defaults(run=monitor)
@@ -185,33 +213,71 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
 
 def monitor(parsed: argparse.Namespace) -> int:
     """`monitor`."""
-    from racer_jax.serving.feedback import Asked, open_monitor, read_for
+    from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
+    from racer_jax.serving.state_file import alone_with, is_regular, raising_when_terminated
 
+    if not 0 <= parsed.wait < float("inf"):
+        raise ValueError(f"--wait must be seconds, at least 0, got {parsed.wait}")
     names = ("kind", "level", "alpha", "artefact", "reference", "seed")
-    check_file(parsed.state)
-    watch = open_monitor(parsed.state, Asked(**{name: getattr(parsed, name) for name in names}))
-    with open_input(parsed.input) as file:
-        watch = watch.update(read_for(watch, file, parsed.input))
-    watch.save(parsed.state)
-    if parsed.json:
-        told = (
-            "kind",
-            "level",
-            "num",
-            "alarm",
-            "evidence",
-            *(("alpha", "misses") if isinstance(watch, RiskMonitor) else ()),
-        )
-        print_json({name: getattr(watch, name) for name in told})
-    else:
-        alarm = "no alarm" if watch.alarm is None else f"ALARM since query {watch.alarm}"
-        if isinstance(watch, RiskMonitor):
-            seen = f"{watch.misses} missed ({watch.misses / watch.num:.3f}), alpha = {watch.alpha}"
-            against = "risk <= alpha"
+    options = MonitorOptions(**{name: getattr(parsed, name) for name in names})
+    state: Path = parsed.state
+    check_file(state)
+    with (
+        raising_when_terminated(),
+        alone_with(state, parsed.wait),
+        open_input(parsed.input) as file,
+    ):
+        start = open_monitor(state, options)
+        entries = Entries(start, file, parsed.input, resume=parsed.resume)
+        if is_regular(file) and not parsed.resume:
+            end = _counted_whole(start, entries)
+            end.save(state)
         else:
-            seen, against = "their numbers ranked", "exchangeable queries"
-        print_line(
-            f"{watch.num} queries, {seen}: {alarm}; evidence {watch.evidence:.3g} against {against}, an alarm from "
-            f"{1 / watch.level:g}"
-        )
-    return FAILED if watch.alarm is not None else 0
+            end = _counted_live(start, entries, state, parsed.json)
+        skipped = entries.skipped
+    _print_monitor(end, parsed.json, skipped)
+    return FAILED if end.alarm is not None else 0
+
+
+def _counted_whole(monitor: Monitor, entries: "Entries") -> Monitor:
+    """All entries at once, to be saved at the end: all of them or none."""
+    end = monitor.update(entry.value for entry in entries)
+    return replace(end, position=entries.position)
+
+
+def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bool) -> Monitor:
+    """Entries as they come; the state is saved on the way, and an alarm said when it comes."""
+    from racer_jax.serving.feedback import count
+    from racer_jax.serving.state_file import StateKeeper
+
+    with StateKeeper(state, monitor) as keeper:
+        for entry in entries:
+            before, after = keeper.monitor, count(keeper.monitor, entry)
+            keeper.count(after)
+            if before.alarm is None and after.alarm is not None:
+                keeper.save()
+                _print_monitor(after, as_json)
+                flush()
+        return keeper.monitor
+
+
+def _print_monitor(monitor: Monitor, as_json: bool, skipped: int = 0) -> None:
+    """A monitor in a line, of words or of JSON."""
+    if as_json:
+        of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
+        names = ("kind", "level", "num", "alarm", "evidence", *of_risk)
+        counted_before = {"skipped": skipped} if skipped else {}
+        print_json({name: getattr(monitor, name) for name in names} | counted_before)
+        return
+    if isinstance(monitor, RiskMonitor):
+        share = f" ({monitor.misses / monitor.num:.3f})" if monitor.num else ""
+        counted = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
+        against = "risk <= alpha"
+    else:
+        counted, against = "their numbers ranked", "exchangeable queries"
+    alarm = "no alarm" if monitor.alarm is None else f"ALARM since query {monitor.alarm}"
+    again = f"; {skipped} lines were counted before and left out" if skipped else ""
+    print_line(
+        f"{monitor.num} queries, {counted}: {alarm}; evidence {monitor.evidence:.3g} against "
+        f"{against}, an alarm from {1 / monitor.level:g}{again}"
+    )

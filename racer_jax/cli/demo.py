@@ -2,14 +2,13 @@
 
 import importlib.util
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
 from racer_jax.cli.options import Subparsers, add_command
-from racer_jax.cli.output import print_line
+from racer_jax.cli.output import flush, print_line
 from racer_jax.data.combine import concat
 from racer_jax.data.files import written_whole
 from racer_jax.data.load import save
@@ -75,7 +74,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         temporary.write_text("\n".join(["#!/bin/sh", "set -e", *typed]) + "\n", encoding="utf-8")
     for command, line in zip(commands, typed, strict=True):
         print_line(f"\n$ {line}")
-        sys.stdout.flush()
+        flush()
         if status := main(command):
             return status
     left = ", ".join(sorted(path.name for path in folder.iterdir()))

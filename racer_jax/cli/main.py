@@ -1,21 +1,26 @@
 """The `racer-jax` command: what can be typed, and how every command ends."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
-from racer_jax import __version__
+from racer_jax._version import __version__
 from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
-from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, WRONG
+from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, printable
+from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
   0  done
   1  data, options or the machine are not what they should be; one line on the standard error says what
   2  the command line cannot be read
   3  a check ran and failed (bound-check), or an alarm has been raised (monitor)
-  130  interrupted; what was being written is not there"""
+  130  interrupted; what was being written is not there (monitor: what was counted is saved)
+  143  terminated"""
 
 _EXAMPLES = """from evaluation logs to guaranteed routing:
   racer-jax data summary LOGS                              is it read as you mean it?
@@ -37,12 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status; `racer-jax --help` lists them.
     """
     try:
+        _write_any_text()
         parsed = _parsed(arguments)
         status: int | None = parsed.run(parsed)
-        sys.stdout.flush()
+        flush()
     except KeyboardInterrupt:
         _give_up_output()
         return _say("interrupted", INTERRUPTED)
+    except Terminated:
+        _give_up_output()
+        return _say("terminated", TERMINATED)
     except BrokenPipeError:
         _give_up_output()
         return CLOSED
@@ -52,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{place}{error.strerror or error}", WRONG)
     except (ValueError, ImportError) as error:
         return _say(str(error), WRONG)
+    except RecursionError:
+        return _say("the input is nested too deeply", WRONG)
     except MemoryError:
         return _say("out of memory", WRONG)
     return OK if status is None else status
@@ -71,18 +82,35 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+def _write_any_text() -> None:
+    """A terminal that cannot show a character shows its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _give_up_output() -> None:
     """Where the output takes no more, Python would complain once more when it closes it."""
     try:
-        sys.stdout.flush()
+        flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _say(problem: str, status: int) -> int:
-    """One line, whatever the problem says."""
-    print(f"racer-jax: {' '.join(problem.split())}", file=sys.stderr)  # noqa: T201
+    """One line on the standard error, whatever the problem says."""
+    line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
+    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+        sys.stderr.write(line)
+        sys.stderr.flush()
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors show no control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -90,7 +118,7 @@ def _say(problem: str, status: int) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; completion is made from it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right is at "
         "most the alpha you choose.",

@@ -186,6 +186,8 @@ def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np
 def open_input(name: str) -> Iterator[IO[bytes]]:
     """A file for reading, or the standard input."""
     if name == "-":
+        if sys.stdin is None:
+            raise DataError("is closed: there is nothing to read from", path="standard input")
         yield sys.stdin.buffer
         return
     with Path(name).open("rb") as file:

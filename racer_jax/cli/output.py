@@ -1,6 +1,7 @@
 """Printing and writing: what every command leaves on the terminal or in a file."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,68 @@ from racer_jax.reporting.files import as_plain
 
 # Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the
 # command line itself, from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C),
-# `CLOSED` (the reader of a pipe went away).
-OK, WRONG, FAILED, INTERRUPTED, CLOSED = 0, 1, 3, 130, 141
+# `CLOSED` (the reader of a pipe went away), `TERMINATED` (SIGTERM).
+OK, WRONG, FAILED, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 3, 130, 141, 143
+# What is no printable character, yet harmless in a line: other spaces than the plain one.
+_KEPT = frozenset("\t\u00a0\u2002\u2003\u2009\u202f\u3000")
+
+
+def printable(text: str) -> str:
+    r"""Text with its control characters written out: none of them reaches a terminal.
+
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _KEPT else ascii(c)[1:-1] for c in text)
 
 
 def print_line(text: str) -> None:
-    """A line on the standard output."""
-    print(text)  # noqa: T201
+    """A line, or several, on the standard output.
+
+    Raises:
+      OSError: If it is closed.
+    """
+    write("\n".join(printable(line) for line in text.split("\n")) + "\n")
 
 
 def print_json(value: Any) -> None:
     """A line of JSON on the standard output."""
-    print_line(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False))
+    print_json_text(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def print_json_text(text: str) -> None:
+    """A line that is JSON already; what a terminal must not get, or cannot show, is escaped."""
+    if not text.isprintable() or not _shows(text):
+        text = "".join(c if c.isprintable() and _shows(c) else json.dumps(c)[1:-1] for c in text)
+    write(text + "\n")
+
+
+def _shows(text: str) -> bool:
+    """Whether the standard output can write the text as it is."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write(text: str) -> None:
+    """Writes to the standard output.
+
+    Raises:
+      OSError: If it is closed.
+    """
+    if sys.stdout is None:
+        raise OSError("the standard output is closed: there is nowhere to print to")
+    sys.stdout.write(text)
+
+
+def flush() -> None:
+    """Nothing printed waits any longer."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def check_file(path: Path) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from racer_jax.cli.options import Subparsers, add_command, add_json
-from racer_jax.cli.output import print_json, print_line
+from racer_jax.cli.output import print_json, print_line, write
 from racer_jax.reporting.files import environment
 
 _EXTRAS = {
@@ -89,4 +89,4 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> None:
         raise ModuleNotFoundError(
             "completion needs shtab: pip install 'racer-jax[completion]'"
         ) from None
-    print_line(shtab.complete(parser, shell=shell))
+    write(shtab.complete(parser, shell=shell) + "\n")

@@ -1,11 +1,10 @@
 """`data`: tables of labelled queries are read, converted and downloaded."""
 
 import argparse
-import json
 from pathlib import Path
 
 from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
-from racer_jax.cli.output import print_line
+from racer_jax.cli.output import print_json, print_line
 from racer_jax.data.fetch import BASE_URL, CORPORA, fetch
 from racer_jax.data.load import save
 
@@ -35,7 +34,7 @@ def summary(parsed: argparse.Namespace) -> None:
     """`data summary`."""
     found = Source.of(parsed).table().summary()
     if parsed.json:
-        print_line(json.dumps(found.to_dict(), ensure_ascii=False))
+        print_json(found.to_dict())
     else:
         print_line(str(found))
 
@@ -48,7 +47,7 @@ def _add_convert(subparsers: Subparsers) -> None:
         "racer-jax data convert logs/ table.npz --metric acc_norm",
     )
     add_reading(parser)
-    parser.add_argument("output", type=Path, help="file to write, .npz or .csv")
+    parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
     parser.set_defaults(run=convert)
 
 

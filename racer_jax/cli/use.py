@@ -1,7 +1,6 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,14 @@ from racer_jax.cli.options import (
     labelled,
     open_input,
 )
-from racer_jax.cli.output import check_file, print_json, print_line, write_lines
+from racer_jax.cli.output import (
+    check_file,
+    flush,
+    print_json,
+    print_json_text,
+    print_line,
+    write_lines,
+)
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
@@ -97,9 +103,9 @@ def route(parsed: argparse.Namespace) -> None:
         lines = route_lines(racer, read_queries(file, parsed.input, racer), parsed.batch)
         if parsed.output is None:
             for line in lines:
-                sys.stdout.write(line + "\n")
-                if sys.stdin is not None and parsed.input == "-":
-                    sys.stdout.flush()
+                print_json_text(line)
+                if parsed.input == "-":
+                    flush()
             return
         write_lines(parsed.output, lines)
 

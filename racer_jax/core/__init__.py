@@ -1,12 +1,12 @@
 """The method itself: nonconformity, calibration, prediction sets, votes.
 
-Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX and NumPy, and
-nothing else of this package.
+Pure functions of arrays that run under the caller's `jit` and `vmap`. May use: JAX, NumPy
+and SciPy, and nothing else of this package.
 """
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.core.aggregation import majority_vote, prefix_answers, voted_right, weighted_vote
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         prediction_sets,
         set_size,
     )
+    from racer_jax.core.proportions import clopper_pearson_upper
     from racer_jax.core.risk_levels import budget_of, miss_budget, parse_alphas
     from racer_jax.core.sort_keys import critical_keys, critical_places, entry_keys, ordered_keys
 
@@ -59,10 +60,11 @@ _HOMES = {
         "tie_break",
     ),
     "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
+    "proportions": ("clopper_pearson_upper",),
     "risk_levels": ("budget_of", "miss_budget", "parse_alphas"),
     "sort_keys": ("critical_keys", "critical_places", "entry_keys", "ordered_keys"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "TieBroken",
@@ -72,6 +74,7 @@ __all__ = [
     "avoidably_missed",
     "budget_of",
     "calibrate",
+    "clopper_pearson_upper",
     "critical_keys",
     "critical_places",
     "critical_scores",

@@ -5,12 +5,20 @@
 
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
-from racer_jax.data.export import write_predictions
+from racer_jax.data.export import write_predictions, write_routerarena
 from racer_jax.data.fetch import fetch
+from racer_jax.data.formats.embedllm import read_embedllm
+from racer_jax.data.formats.every_eval_ever import read_every_eval_ever
+from racer_jax.data.formats.helm import read_helm
+from racer_jax.data.formats.inspect_ai import read_inspect
 from racer_jax.data.formats.llmrouter import read_llmrouter
+from racer_jax.data.formats.llmrouterbench import read_llmrouterbench
 from racer_jax.data.formats.lm_eval import read_lm_eval
 from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
+from racer_jax.data.formats.parquet import read_parquet, write_parquet
+from racer_jax.data.formats.promptfoo import read_promptfoo
 from racer_jax.data.formats.routellm import read_routellm
+from racer_jax.data.formats.routerarena import read_routerarena
 from racer_jax.data.formats.routerbench import read_routerbench
 from racer_jax.data.formats.routerdc import TrainTest, read_routerdc, read_routerdc_parts
 from racer_jax.data.formats.routereval import read_routereval, read_routereval_embeddings
@@ -38,10 +46,18 @@ __all__ = [
     "guess",
     "load",
     "paper_split",
+    "read_embedllm",
+    "read_every_eval_ever",
+    "read_helm",
+    "read_inspect",
     "read_llmrouter",
+    "read_llmrouterbench",
     "read_lm_eval",
     "read_long_csv",
+    "read_parquet",
+    "read_promptfoo",
     "read_routellm",
+    "read_routerarena",
     "read_routerbench",
     "read_routerdc",
     "read_routerdc_parts",
@@ -56,5 +72,7 @@ __all__ = [
     "split",
     "summarize",
     "write_long_csv",
+    "write_parquet",
     "write_predictions",
+    "write_routerarena",
 ]

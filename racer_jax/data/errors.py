@@ -38,6 +38,11 @@ def printable(text: str) -> str:
     )
 
 
+def _short(text: str, most: int) -> str:
+    """A text that a line can hold: names in a damaged file may be as long as the file."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 class DataError(ValueError):
     """A file that cannot be read as a correct table.
 
@@ -102,8 +107,9 @@ class DataError(ValueError):
         elif self.line is not None:
             place.append(f"line {self.line}")
         if self.field is not None:
-            place.append(f"field {self.field!r}")
-        text = f"{', '.join(place)}: {self.problem}" if place else self.problem
+            place.append(f"field {_short(self.field, 200)!r}")
+        problem = _short(self.problem, 1000)
+        text = f"{', '.join(place)}: {problem}" if place else problem
         if self.remedy is not None:
             text += "; " + (self.remedy.in_shell() if shell else self.remedy.in_python())
         if self.format is not None:

@@ -13,16 +13,24 @@ from typing import Any
 
 from racer_jax.data.combine import Pools, concat
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats import long_csv, table_npz
+from racer_jax.data.formats import _signatures, long_csv, table_npz
 from racer_jax.data.formats._folders import bare_name
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._source import as_file
 from racer_jax.data.formats._tables import holds_json
 from racer_jax.data.formats._text import open_csv, read_text, refuse_binary
+from racer_jax.data.formats.embedllm import read_embedllm
+from racer_jax.data.formats.every_eval_ever import read_every_eval_ever
+from racer_jax.data.formats.helm import read_helm
+from racer_jax.data.formats.inspect_ai import read_inspect
 from racer_jax.data.formats.llmrouter import read_llmrouter
+from racer_jax.data.formats.llmrouterbench import read_llmrouterbench
 from racer_jax.data.formats.lm_eval import read_lm_eval
 from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
+from racer_jax.data.formats.parquet import is_exported, read_parquet, write_parquet
+from racer_jax.data.formats.promptfoo import read_promptfoo
 from racer_jax.data.formats.routellm import read_routellm
+from racer_jax.data.formats.routerarena import read_routerarena
 from racer_jax.data.formats.routerbench import read_routerbench
 from racer_jax.data.formats.routerdc import read_routerdc
 from racer_jax.data.formats.routereval import read_routereval
@@ -42,13 +50,21 @@ def _scored(path: str | Path) -> RoutingTable:
 READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
     {
         "lm_eval": read_lm_eval,
+        "inspect": read_inspect,
+        "every_eval_ever": read_every_eval_ever,
+        "promptfoo": read_promptfoo,
+        "helm": read_helm,
         "routerdc": read_routerdc,
         "routerbench": read_routerbench,
         "routellm": read_routellm,
         "llmrouter": read_llmrouter,
         "routereval": read_routereval,
+        "llmrouterbench": read_llmrouterbench,
+        "embedllm": read_embedllm,
+        "routerarena": read_routerarena,
         "long_csv": read_long_csv,
         "wide_csv": read_wide_csv,
+        "parquet": read_parquet,
         "score_matrix": _scored,
         "table": read_table,
     }
@@ -56,6 +72,8 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 
 
 Paths = str | Path | Sequence[str | Path]
+# A remedy lists this many files, no more.
+_MAX_LISTED = 20
 # Columns by which a CSV is told, read whatever their case.
 _KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
 
@@ -104,7 +122,8 @@ def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> Rou
             table = _read(file, name, options)
         except DataError as error:
             raise error.taken_for(name) from None
-        if name == "table" or (name == "long_csv" and _is_exported(file, delimiter)):
+        exported = name == "long_csv" and _is_exported(file, delimiter)
+        if name == "table" or exported or (name == "parquet" and is_exported(file)):
             return table
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
 
@@ -152,16 +171,18 @@ def save(table: RoutingTable, path: str | Path) -> None:
 
     Args:
       table: The table.
-      path: Where to; `.npz`, or `.csv` for a long CSV.
+      path: Where to; `.npz`, `.csv` for a long CSV or `.parquet` for a long Parquet file.
 
     Raises:
-      ValueError: If the name ends in neither, or the table cannot be written as CSV because it has
-        no query.
+      ImportError: If Parquet is to be written and pyarrow is not installed.
+      ValueError: If the name ends in none of these, or the table has no query and is not to be
+        written as `.npz`.
     """
     suffix = Path(path).suffix
-    if suffix not in (".npz", ".csv"):
-        raise ValueError(f"path must end in .npz or .csv, got {path}")
-    (save_table if suffix == ".npz" else write_long_csv)(table, path)
+    writers = {".npz": save_table, ".csv": write_long_csv, ".parquet": write_parquet}
+    if suffix not in writers:
+        raise ValueError(f"path must end in .npz, .csv or .parquet, got {path}")
+    writers[suffix](table, path)
 
 
 def guess(
@@ -186,6 +207,8 @@ def guess(
     name = bare_name(path)
     if name.endswith((".npz", ".npy")):
         return _guess_archive(path)
+    if (known := _signatures.of_bytes(path)) is not None:
+        return known
     refuse_binary(path)
     if name.endswith((".json", ".jsonl")) or holds_json(path):
         return _guess_json(path, columns)
@@ -203,6 +226,8 @@ def _unknown(path: Path, found: str) -> DataError:
 
 
 def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
+    if (known := _signatures.of_folder(path)) is not None:
+        return known
     if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
         return "lm_eval"
     if any(path.glob("*test.json*")) or any(path.glob("*train.json*")):
@@ -216,7 +241,9 @@ def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] 
     raise DataError(
         f"must be a file, or files, of format {name}, got a folder",
         path=path,
-        remedy=Remedy("to join them name the files, {}", path=tables),
+        remedy=Remedy("to join them name the files, {}", path=tables)
+        if len(tables) <= _MAX_LISTED
+        else Remedy("to join them name the files"),
     )
 
 
@@ -232,13 +259,16 @@ def _guess_archive(path: Path) -> str:
 
 
 def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
-    text = read_text(path).lstrip()
-    start = text[1:].lstrip() if text.startswith("[") else text
-    try:
-        record, _ = json.JSONDecoder().raw_decode(start)
-    except (ValueError, RecursionError):
-        raise _unknown(path, "JSON whose first record cannot be read") from None
-    keys = set(record) if isinstance(record, dict) else set()
+    if (known := _signatures.of_json(path)) is not None:
+        return known
+    head = _signatures.head(path)
+    keys = set(_signatures.head_keys(head))
+    if not keys or len(head) < _signatures.HEAD:  # what cannot be read is said with its place
+        text = read_text(path).lstrip()
+        try:
+            json.JSONDecoder().raw_decode(text[1:].lstrip() if text.startswith("[") else text)
+        except (ValueError, RecursionError):
+            raise _unknown(path, "JSON whose first record cannot be read") from None
     if {"question", "scores"} <= keys:
         return "routerdc"
     if {"doc_id", "doc"} <= keys:
@@ -253,12 +283,13 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
 
 
 def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
-    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN) as file:
+    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN, columns=columns) as file:
         header = set(file.columns)
         exported = file.preamble is not None
-    header |= {ours for ours, name in (columns or {}).items() if name in header}
     if exported:
         return "long_csv"
+    if (known := _signatures.of_header(header)) is not None:
+        return known
     if {"sample_id", "eval_name"} <= header:
         return "routerbench"
     rows = _guess_rows(header)

@@ -45,11 +45,18 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "label_rule": Option(
             "--label-rule", "text or pairs", "rule for graded scores, or one by benchmark"
         ),
-        "metric": Option("--metric", "text or pairs", "metric of lm-eval logs, or one by task"),
+        "metric": Option("--metric", "text or pairs", "metric of the logs, or one by task"),
         "filter": Option("--filter", "text or pairs", "filter of lm-eval logs, or one by task"),
         "tasks": Option("--tasks", "names", "patterns of the tasks to read"),
         "groups": Option("--groups", "pairs", "group of the tasks that fit a pattern: mmlu_*=mmlu"),
         "group": Option("--group", "text", "benchmark of a single file"),
+        "scorer": Option("--scorer", "text", "scorer of Inspect logs, where there are several"),
+        "attempt": Option(
+            "--attempt", "number", "attempt to read, where each question has several"
+        ),
+        "ignore": Option(
+            "--ignore", "names", "assertions of promptfoo that say nothing of quality"
+        ),
         "num_fewshot": Option(
             "--num-fewshot", "number", "number of worked examples of the lm-eval runs to read"
         ),

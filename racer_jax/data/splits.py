@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from racer_jax.data.labels import generator
-
-if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
+from racer_jax.data.table import RoutingTable
 
 Fractions = Sequence[float]
 
@@ -37,7 +35,7 @@ class Split(NamedTuple):
 
 def split(
     key: jax.Array,
-    table: "RoutingTable",
+    table: RoutingTable,
     fractions: Fractions | Mapping[str, Fractions] = PAPER,
     by_group: bool = True,
 ) -> Split:
@@ -62,7 +60,6 @@ def split(
       ValueError: If fractions are not three numbers of at least 0 that sum to 1, or a group has
         none.
 
-    >>> from racer_jax import RoutingTable
     >>> table = RoutingTable(ids=list("abcd"), texts=["1?", "2?", "1?", "3?"], models=["x"], correct=[[1]] * 4)
     >>> parts = split(jax.random.key(0), table, (0.5, 0.0, 0.5))
     >>> len(parts.validation), any({0, 2} <= set(part.tolist()) for part in parts)
@@ -87,7 +84,7 @@ def split(
     return Split(*(np.flatnonzero(part == number) for number in range(3)))
 
 
-def paper_split(key: jax.Array, table: "RoutingTable") -> Split:
+def paper_split(key: jax.Array, table: RoutingTable) -> Split:
     """The paper's protocol: 50 / 10 / 40 in each benchmark, 40 / 20 / 40 for ARC-Challenge.
 
     Args:
@@ -129,3 +126,6 @@ def _counts(fractions: list[Fraction], n: int) -> list[int]:
     for i in order[: n - sum(counts)]:
         counts[i] += 1
     return counts
+
+
+RoutingTable.offer("split", split)

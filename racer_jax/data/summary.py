@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from racer_jax.data.errors import printable
-
-if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
+from racer_jax.data.table import RoutingTable
 
 ALL = "all"
 # More groups than these do not fit a terminal: in the first table one row each, in the second one
@@ -116,7 +113,7 @@ class Summary:
         return _aligned([*head, "lowest", "in", "highest", "in"] if folded else head, rows)
 
 
-def summarize(table: "RoutingTable", confidence: float = 0.95) -> Summary:
+def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
     """Single-model accuracies, all-wrong rates, duplicates and missing cells of a table, by group.
 
     Args:
@@ -139,7 +136,30 @@ def summarize(table: "RoutingTable", confidence: float = 0.95) -> Summary:
     return Summary(tuple(groups), confidence, tuple(table.notes))
 
 
-def _group(table: "RoutingTable", name: str, confidence: float) -> GroupSummary:
+def exact_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Ends of the exact interval of a proportion (Clopper and Pearson 1934), by SciPy.
+
+    Args:
+      successes: Number of successes, 0 to `n`.
+      n: Number of trials.
+      confidence: Its level, in (0, 1).
+
+    Returns:
+      Its ends; (0, 1) where there is no trial.
+
+    >>> low, high = exact_interval(0, 10)
+    >>> low, round(high, 4)
+    (0.0, 0.3085)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    from scipy.stats import binomtest  # takes long to import
+
+    interval = binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def _group(table: RoutingTable, name: str, confidence: float) -> GroupSummary:
     seen = np.ones(table.correct.shape, bool) if table.missing is None else ~table.missing
     evaluated = seen.sum(axis=0)
     accuracies = np.where(
@@ -147,7 +167,7 @@ def _group(table: "RoutingTable", name: str, confidence: float) -> GroupSummary:
     )
     whole = seen.all(axis=1)
     wrong, n = int((~table.correct.any(axis=1) & whole).sum()), int(whole.sum())
-    low, high = clopper_pearson(wrong, n, confidence)
+    low, high = exact_interval(wrong, n, confidence)
     best = 0 if np.isnan(accuracies).all() else int(np.nanargmax(accuracies))
     return GroupSummary(
         group=name,
@@ -184,30 +204,6 @@ def _ends(model: str, groups: Sequence[GroupSummary]) -> list[str]:
     return ends
 
 
-def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a proportion.
-
-    Args:
-      successes: Number of successes, 0 to `n`.
-      n: Number of trials.
-      confidence: Its level, in (0, 1).
-
-    Returns:
-      Its ends; (0, 1) where there is no trial.
-
-    References:
-      Clopper and Pearson 1934: each end is a quantile of a Beta law.
-
-    >>> low, high = clopper_pearson(0, 10)
-    >>> low, round(high, 4)
-    (0.0, 0.3085)
-    """
-    tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
-    return float(low), float(high)
-
-
 def _aligned(head: list[str], rows: list[list[str]]) -> str:
     """Columns of text: those of numbers to the right."""
     table = [head, *rows]
@@ -220,3 +216,6 @@ def _aligned(head: list[str], rows: list[list[str]]) -> str:
         for row in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+RoutingTable.offer("summary", summarize)

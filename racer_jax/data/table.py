@@ -1,10 +1,10 @@
 """The routing table: who answered what rightly, at what cost, validated once and frozen."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from racer_jax.data.labels import GIVEN
 if TYPE_CHECKING:
     import jax
 
-    from racer_jax.data.splits import Fractions, Split
-    from racer_jax.data.summary import Summary
 
 _MAX_MARKS = 1000
 
@@ -147,10 +145,15 @@ class RoutingTable:
       TypeError: If a field is of the wrong kind.
       ValueError: If shapes do not fit, names repeat, or a value is out of range.
 
-    >>> table = RoutingTable(ids=["a", "b"], texts=["1 + 1?", "2 + 2?"], models=["x", "y"], correct=[[1, 0], [0, 0]])
+    >>> texts, correct = ["1 + 1?", "2 + 2?"], [[1, 0], [0, 0]]
+    >>> table = RoutingTable(ids=["a", "b"], texts=texts, models=["x", "y"], correct=correct)
     >>> table
     RoutingTable(2 queries x 2 models, label rule 'as given')
     """
+
+    # Functions of modules above this one that the table offers as methods: they enter themselves
+    # here, so that this module, on which all others stand, imports none of them.
+    _methods: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     ids: Sequence[str]
     texts: Sequence[str]
@@ -416,6 +419,11 @@ class RoutingTable:
         return replace(table, notes=(*table.notes, note))
 
     @classmethod
+    def offer(cls, name: str, function: Callable[..., Any]) -> None:
+        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use."""
+        cls._methods[name] = function
+
+    @classmethod
     def from_frame(cls, frame: Any, **options: Any) -> "RoutingTable":
         """The table of a data frame of pandas or polars.
 
@@ -432,26 +440,20 @@ class RoutingTable:
           TypeError: If it is not a data frame.
           DataError: If a field is not what it should be; it names row and column.
         """
-        from racer_jax.data.frames import table_of_frame
+        return cls._methods["from_frame"](frame, **options)  # type: ignore[no-any-return]
 
-        return table_of_frame(frame, **options)
-
-    def summary(self, confidence: float = 0.95) -> "Summary":
+    def summary(self, confidence: float = 0.95) -> Any:
         """The table in figures, to print; see `racer_jax.data.summary.summarize`."""
-        from racer_jax.data.summary import summarize
-
-        return summarize(self, confidence)
+        return self._methods["summary"](self, confidence)
 
     def split(
         self,
         key: "jax.Array",
-        fractions: "Fractions | Mapping[str, Fractions]" = (0.5, 0.1, 0.4),
+        fractions: Sequence[float] | Mapping[str, Sequence[float]] = (0.5, 0.1, 0.4),
         by_group: bool = True,
-    ) -> "Split":
+    ) -> Any:
         """Row numbers of a random split by question; see `racer_jax.data.splits.split`."""
-        from racer_jax.data.splits import split
-
-        return split(key, self, fractions, by_group)
+        return self._methods["split"](key, self, fractions, by_group)
 
     def complete(self) -> "RoutingTable":
         """The table without the queries that lack a model's result; a note says how many were left out."""

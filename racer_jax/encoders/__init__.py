@@ -6,25 +6,29 @@ texts), `checkpoint` (weights in and out), `bert`, `deberta`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
+
 from racer_jax.encoders.base import Encoder, check_texts
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 
 if TYPE_CHECKING:
     from racer_jax.encoders.cache import EmbeddingCache
+    from racer_jax.encoders.registry import ENCODERS, named, register_encoder
     from racer_jax.encoders.surface import SurfaceEncoder
     from racer_jax.encoders.text import TextEncoder, minilm
 
 # What needs Flax or Transformers is imported when it is asked for.
 _HOMES = {
     "cache": ("EmbeddingCache",),
+    "registry": ("ENCODERS", "named", "register_encoder"),
     "surface": ("SurfaceEncoder",),
     "text": ("TextEncoder", "minilm"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
+    "ENCODERS",
     "EmbeddingCache",
     "Encoder",
     "HashedNgrams",
@@ -34,4 +38,6 @@ __all__ = [
     "TextEncoder",
     "check_texts",
     "minilm",
+    "named",
+    "register_encoder",
 ]

@@ -1,8 +1,11 @@
-"""What every encoder shares: the protocol, the check of the texts that enter, and word of those cut."""
+"""What every encoder shares.
+
+The protocol, the check of the texts that enter, and word of those cut.
+"""
 
 import logging
-from collections.abc import Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +13,43 @@ Side = Literal["left", "right"]
 SIDES: tuple[str, ...] = get_args(Side)
 
 _LOGGER = logging.getLogger(__name__)
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+# An object in pieces: a description in plain values, and arrays by name.
+Parts: TypeAlias = tuple[dict[str, Any], Arrays]
+# Saves, and reads, an object inside another one: the object and the prefix of its arrays' names.
+Save: TypeAlias = Callable[[Any, str], Parts]
+Read: TypeAlias = Callable[[Mapping[str, Any], str], Any]
+
+
+class Stages(NamedTuple):
+    """`encode` in two steps, of which the second can be compiled together with a router.
+
+    Attributes:
+      front: Texts to an array, on the host.
+      arrays: What `back` needs beside it.
+      back: A pure function of `arrays` and what `front` gave, to embeddings; None where that is
+        what `front` gives.
+    """
+
+    front: Callable[[Sequence[str]], np.ndarray]
+    arrays: Any = ()
+    back: Callable[[Any, Any], Any] | None = None
+
+
+class PartsError(ValueError):
+    """An object that cannot be saved, or a description and arrays that do not make one."""
+
+
+def array_of(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """An array by its name.
+
+    Raises:
+      PartsError: If there is none.
+    """
+    if name not in arrays:
+        raise PartsError(f"the array {name!r} is missing")
+    return np.asarray(arrays[name])
 
 
 @runtime_checkable

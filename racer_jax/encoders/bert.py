@@ -39,7 +39,7 @@ class BertSelfAttention(nnx.Module):
         self.value = Linear(config.hidden_size, width, **types)
 
     def __call__(self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array) -> jax.Array:
-        """Hidden states `[b, t, hidden]` and mask `[b, t]` to the context `[b, t, heads * head_size]`."""
+        """Hidden states `[b, t, hidden]`, mask `[b, t]` to context `[b, t, heads * head_size]`."""
         q, k, v = (
             split_heads(project(hidden), self.num_heads)
             for project in (self.query, self.key, self.value)

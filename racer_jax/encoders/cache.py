@@ -1,4 +1,4 @@
-"""Embeddings on disk, found again by the content of the text, the weights and the settings that made them."""
+"""Embeddings on disk, looked up by the text and by the weights and settings of the encoder."""
 
 import hashlib
 import logging

@@ -1,4 +1,6 @@
-"""Pretrained weights in and out: `config.json` and `model.safetensors`, the format of the Hugging Face hub, no PyTorch.
+"""Pretrained weights in and out.
+
+`config.json` and `model.safetensors`, the format of the Hugging Face hub, no PyTorch.
 
 The modules are named after the weights, so one rule translates them all: a `kernel` is a `weight`
 with its axes reversed, an `embedding` or a `scale` is a `weight`.
@@ -146,7 +148,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 class _Weights:
-    """Names and shapes of a checkpoint's tensors, read one at a time; names are those of a model without heads."""
+    """Names and shapes of a checkpoint's tensors, read one at a time.
+
+    Names are those of a model without heads.
+    """
 
     def __init__(self, folder: Path, prefix: str) -> None:
         self._handles = [safe_open(file, framework="numpy") for file in _weight_files(folder)]
@@ -210,9 +215,9 @@ def load_weights(
         and weights.shape(names[path]) != (shape := _file_shape(path, variable.get_value().shape))
     ]
     problems = [
-        f"{len(found)} {what}:{_listed(found)}"
-        for found, what in ((missing, "missing"), (surplus, "surplus"), (wrong, "of another shape"))
-        if found
+        f"{len(names)} {what}:{_listed(names)}"
+        for names, what in ((missing, "missing"), (surplus, "surplus"), (wrong, "of another shape"))
+        if names
     ]
     if problems:
         raise ValueError(f"the weights in {folder} do not fit the model; " + "\n".join(problems))
@@ -261,7 +266,10 @@ def load_model(
 
 
 def abstract_model(config: Any, **options: Any) -> Model:
-    """The structure of a configuration's model, with shapes in the place of weights: costs neither time nor memory."""
+    """The structure of a configuration's model, with shapes in the place of weights.
+
+    Costs neither time nor memory.
+    """
     kind = _MODELS[config.model_type][1]
     return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), **options))
 

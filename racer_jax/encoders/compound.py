@@ -1,14 +1,18 @@
-"""Encoders made of others: a truncated SVD fitted on the training texts, and several encoders side by side."""
+"""Encoders made of others.
 
-from collections.abc import Sequence
+A truncated SVD fitted on the training texts, and several encoders side by side.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from racer_jax.encoders.base import Encoder
+from racer_jax.encoders.base import Encoder, Parts, Read, Save, Stages, array_of
 from racer_jax.encoders.hashing import HashedNgrams
 
 # The range of the matrix is found from this many more random directions than are kept, over this
@@ -89,8 +93,84 @@ class ReducedEncoder:
         return cls(encoder, weights, np.asarray(projection))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of the texts, float32 `[n, dim]`, of length 1; zero for a text that shares nothing."""
+        """Embeddings of the texts, float32 `[n, dim]`, of length 1.
+
+        Zero for a text that shares nothing.
+        """
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
+
+    def stages(self) -> Stages:
+        """`encode` in two steps: what is done on the host, and what can be compiled with a router."""
+        if isinstance(self.encoder, HashedNgrams):
+            return Stages(_sparse_ngrams(self, self.encoder))
+        return Stages(self.encoder.encode, (self.weights, self.projection), _reduced)
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The encoder in pieces, with the one that comes first."""
+        inner, arrays = save(self.encoder, f"{prefix}.inner")
+        fitted = {f"{prefix}.weights": self.weights, f"{prefix}.projection": self.projection}
+        return {"kind": "reduced", "encoder": inner}, {**arrays, **fitted}
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "ReducedEncoder":
+        """The encoder of `to_parts`."""
+        inner = read(description["encoder"], f"{prefix}.inner")
+        weights, projection = (
+            array_of(arrays, f"{prefix}.{name}") for name in ("weights", "projection")
+        )
+        return cls(inner, weights, projection)
+
+
+def _sparse_ngrams(
+    encoder: ReducedEncoder, ngrams: HashedNgrams
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """`encoder.encode`, up to rounding, for hashed n-grams.
+
+    A text has some hundred of the thousands of buckets, so a sparse product is much faster than a
+    dense one.
+
+    Args:
+      encoder: A reduced encoder of hashed n-grams.
+      ngrams: Its first encoder.
+
+    Returns:
+      A function of texts, as checked by `check_texts`.
+    """
+    from scipy.sparse import csr_array
+
+    projection = np.ascontiguousarray(
+        np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32
+    )
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        places, counts = ngrams.sparse_counts(texts)
+        shape = (len(texts), ngrams.dim)
+        starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
+        # Lengths along the way do not matter: the last step scales to length 1.
+        values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
+        columns = (places % places.dtype.type(ngrams.dim)).astype(np.int32)
+        reduced = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
+        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
+        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
+
+    return encode
+
+
+def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """What `ReducedEncoder.encode` does after its first encoder."""
+    weights, projection = arrays
+
+    def unit(x: jax.Array) -> jax.Array:
+        norms = jnp.linalg.norm(x, axis=1, keepdims=True)
+        return x / jnp.where(norms > 0, norms, 1)
+
+    return unit(jnp.matmul(unit(x * weights[None]), projection, precision="highest"))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -100,7 +180,9 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class JoinedEncoder:
-    """Several encoders side by side; the cosine of joined vectors is the mean of the cosines where lengths are 1.
+    """Several encoders side by side.
+
+    The cosine of joined vectors is the mean of the cosines where lengths are 1.
 
     Attributes:
       encoders: At least one.
@@ -118,3 +200,21 @@ class JoinedEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, sum of the encoders' dimensions]`."""
         return np.concatenate([encoder.encode(texts) for encoder in self.encoders], axis=1)
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The encoders in pieces."""
+        parts = [save(encoder, f"{prefix}.{i}") for i, encoder in enumerate(self.encoders)]
+        arrays = {name: array for _, inner in parts for name, array in inner.items()}
+        return {"kind": "joined", "encoders": [description for description, _ in parts]}, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "JoinedEncoder":
+        """The encoder of `to_parts`."""
+        inner = description["encoders"]
+        return cls(tuple(read(part, f"{prefix}.{i}") for i, part in enumerate(inner)))

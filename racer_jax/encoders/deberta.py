@@ -1,4 +1,4 @@
-r"""DeBERTa v2 and v3: disentangled attention, in which content attends to positions and positions to content.
+r"""DeBERTa v2 and v3: content attends to positions, and positions to content.
 
 The logit of query i and key j is
 
@@ -42,7 +42,9 @@ POSITION_TERMS = ("c2p", "p2c")
 
 
 def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
-    """Bucket of each signed distance: the distance itself up to half the buckets, logarithmic beyond.
+    """Bucket of each signed distance.
+
+    The distance itself up to half the buckets, logarithmic beyond.
 
     Args:
       distance: Query position minus key position, integers of any shape.
@@ -102,7 +104,7 @@ class DisentangledSelfAttention(nnx.Module):
     def __call__(
         self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array, relative: jax.Array | None
     ) -> jax.Array:
-        """Hidden states `[b, t, hidden]`, mask `[b, t]` and relative vectors `[2t - 1, hidden]` to the context.
+        """Hidden states `[b, t, hidden]`, mask, relative `[2t - 1, hidden]` to the context.
 
         Row r of `relative` belongs to the distance i - j = t - 1 - r.
         """
@@ -120,7 +122,7 @@ class DisentangledSelfAttention(nnx.Module):
     def _position_logits(
         self, relative: jax.Array, scale: float
     ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """The terms with positions, as a function of one example's scaled queries and its keys, `[h, t, d]`."""
+        """The terms with positions: a function of one example's queries and keys, `[h, t, d]`."""
 
         def heads(project: Linear, relative: jax.Array) -> jax.Array:
             # [h, d, 2t - 1]
@@ -149,7 +151,10 @@ class DisentangledSelfAttention(nnx.Module):
 
 
 class DebertaEmbeddings(nnx.Module):
-    """Word vectors, with position and token-type vectors where the configuration has them; zero on padding."""
+    """Word vectors, with position and token-type vectors where the configuration has them.
+
+    Zero on padding.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         width = int(getattr(config, "embedding_size", config.hidden_size))
@@ -187,7 +192,7 @@ class DebertaEmbeddings(nnx.Module):
 
 
 class ConvLayer(nnx.Module):
-    """The convolution over neighbouring tokens that the xlarge models of v2 add to the first layer."""
+    """The convolution over neighbouring tokens in the first layer of the xlarge models of v2."""
 
     def __init__(
         self, config: Any, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
@@ -342,11 +347,11 @@ def position_terms(config: Any) -> tuple[str, ...]:
     Raises:
       ValueError: If it asks for another.
     """
-    given = config.pos_att_type or []
+    relative_terms = config.pos_att_type or []
     terms = (
-        [term.strip() for term in given.lower().split("|")]
-        if isinstance(given, str)
-        else list(given)
+        [term.strip() for term in relative_terms.lower().split("|")]
+        if isinstance(relative_terms, str)
+        else list(relative_terms)
     )
     if unknown := sorted(set(terms) - set(POSITION_TERMS)):
         raise ValueError(f"pos_att_type must hold only {POSITION_TERMS}, got {unknown}")

@@ -7,12 +7,21 @@ points: the same in every process, on every machine.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
+from racer_jax.encoders.base import (
+    Parts,
+    Read,
+    Save,
+    Side,
+    check_side,
+    check_texts,
+    report_truncated,
+)
 
 _FNV_OFFSET = np.uint32(0x811C9DC5)
 _FNV_PRIME = np.uint32(0x01000193)
@@ -23,7 +32,7 @@ _GROUP_CHARS = 1 << 20
 
 
 def _normal_form(text: str) -> str:
-    """Compatibility form without case, single spaces, and a space at both ends that marks the edge of a word."""
+    """Compatibility form without case, with single spaces and one at both ends, a word's edge."""
     return f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
 
 
@@ -71,7 +80,8 @@ class HashedNgrams:
       ValueError: If `dim` is not a power of two, a size is below 1, `max_chars` below 1, or the
         side unknown.
 
-    >>> embeddings = HashedNgrams(dim=256).encode(["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"])
+    >>> texts = ["What is 2 + 2?", "what is  2 + 2?", "二加二等于几?"]
+    >>> embeddings = HashedNgrams(dim=256).encode(texts)
     >>> embeddings.shape, bool((embeddings[0] == embeddings[1]).all())
     ((3, 256), True)
     """
@@ -91,6 +101,31 @@ class HashedNgrams:
         if self.max_chars < 1:
             raise ValueError(f"max_chars must be at least 1, got {self.max_chars}")
         check_side(self.truncation_side)
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The encoder in pieces; it has no arrays."""
+        description = {
+            "kind": "hashed_ngrams",
+            "dim": self.dim,
+            "sizes": [int(size) for size in self.sizes],
+            "max_chars": self.max_chars,
+            "truncation_side": self.truncation_side,
+        }
+        return description, {}
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "HashedNgrams":
+        """The encoder of `to_parts`."""
+        # The only side there was, in the first artefacts.
+        side = description.get("truncation_side", "right")
+        sizes = tuple(description["sizes"])
+        return cls(int(description["dim"]), sizes, int(description["max_chars"]), side)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of length 1, from `counts`.
@@ -129,19 +164,21 @@ class HashedNgrams:
           ValueError: If it is empty, or a text is empty or only white space.
         """
         forms = self._forms(texts)
-        found = np.empty((len(forms), self.dim), np.float32)
+        counts_by_form = np.empty((len(forms), self.dim), np.float32)
         start, chars = 0, 0
         for i, form in enumerate(forms):
             chars += len(form)
             if chars >= _GROUP_CHARS or i - start == _GROUP_TEXTS - 1 or i == len(forms) - 1:
                 places, counts = self._sparse(forms[start : i + 1])
-                found[start : i + 1] = 0
-                found[start : i + 1].reshape(-1)[places] = counts
+                counts_by_form[start : i + 1] = 0
+                counts_by_form[start : i + 1].reshape(-1)[places] = counts
                 start, chars = i + 1, 0
-        return found
+        return counts_by_form
 
     def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """`counts` at the places where there are n-grams: some hundred of a text's thousands of buckets.
+        """`counts` at the places where there are n-grams.
+
+        Some hundred of a text's thousands of buckets.
 
         Args:
           texts: A batch of strings, as in `counts`.
@@ -175,14 +212,14 @@ class HashedNgrams:
         rows = np.repeat(
             np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms]
         )
-        found = []
+        batches = []
         for size in self.sizes:
             h = ngram_hashes(code_points, size)
             first = rows[: len(h)]
             bucket = (h & np.uint32(self.dim - 1)).astype(kind)
             key = first + ((bucket << kind(1)) | (h >> np.uint32(31)))
-            found.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
-        keys = np.concatenate(found)
+            batches.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
+        keys = np.concatenate(batches)
         keys.sort()
         places = keys >> kind(1)
         start = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(keys)])

@@ -224,19 +224,27 @@ def embedding(
 
 
 def _dropout_bits(rate: float) -> int:
-    """Random bits of an entry: the binary digits of the rate, 1 where it is a half and 16 at most."""
+    """Random bits of an entry.
+
+    The binary digits of the rate, 1 where it is a half and 16 at most.
+    """
     return next(bits for bits in (1, 2, 4, 8, 16) if bits == 16 or (rate * 2**bits).is_integer())
 
 
 def dropout_words(key: jax.Array, size: int, rate: float) -> jax.Array:
-    """The random words with which `drop` drops from `size` entries, uint32 `[w]`; none where the rate is 0."""
+    """The random words with which `drop` drops from `size` entries, uint32 `[w]`.
+
+    None where the rate is 0.
+    """
     num_words = -(-size * _dropout_bits(rate) // 32) if rate else 0
     words: jax.Array = jax.random.bits(key, (num_words,), jnp.uint32)
     return words
 
 
 def drop(words: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Zeroes entries with probability `rate` and scales up the rest, with words from `dropout_words`.
+    """Zeroes entries with probability `rate` and scales up the rest.
+
+    The words are those of `dropout_words`.
 
     An entry takes as many random bits as its rate has binary digits, to which the rate is rounded;
     a float for each would cost as much as a layer. What is left is scaled by the rounded rate, so
@@ -339,7 +347,7 @@ def attend(
 
 
 def rematerialized(layer: Any, *args: Any) -> Any:
-    """Calls a layer so that the backward pass computes its inner values again instead of keeping them."""
+    """Calls a layer so that the backward pass computes its inner values again."""
     graph, state = nnx.split(layer)
 
     @jax.checkpoint
@@ -350,7 +358,9 @@ def rematerialized(layer: Any, *args: Any) -> Any:
 
 
 def check_inputs(input_ids: jax.Array, attention_mask: jax.Array, max_length: int | None) -> None:
-    """Token ids and mask: integers `[b, t]` of one shape, no longer than the positions the model has.
+    """Token ids and mask.
+
+    Integers `[b, t]` of one shape, no longer than the positions the model has.
 
     Raises:
       TypeError: If the ids are not integers.
@@ -395,7 +405,10 @@ class Intermediate(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention and its output; `self` and `output` are the names of the pretrained weights."""
+    """Self-attention and its output.
+
+    `self` and `output` are the names of the pretrained weights.
+    """
 
     def __init__(self, self_attention: Any, config: Any, **types: Any) -> None:
         self.self = self_attention
@@ -405,7 +418,10 @@ class Attention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One transformer layer: self-attention, then two dense layers, each with a residual and LayerNorm after it."""
+    """One transformer layer.
+
+    Self-attention, then two dense layers, each with a residual and LayerNorm after it.
+    """
 
     def __init__(self, self_attention: nnx.Module, config: Any, **types: Any) -> None:
         self.attention = Attention(self_attention, config, **types)
@@ -415,7 +431,7 @@ class Layer(nnx.Module):
     def __call__(
         self, key: jax.Array | None, hidden: jax.Array, mask: jax.Array, *extra: Any
     ) -> jax.Array:
-        """Hidden states `[b, t, hidden]`, mask bool `[b, t]`, and what else the self-attention takes."""
+        """Hidden states `[b, t, hidden]`, mask bool `[b, t]`, and what else attention takes."""
         attention_key, output_key, feed_forward_key = split_key(key, 3)
         context = self.attention.self(attention_key, hidden, mask, *extra)
         hidden = self.attention.output(output_key, context, hidden)

@@ -1,16 +1,19 @@
-"""Encoder of a text's surface: lengths, answer options, digits, symbols. Some 15 numbers, any language, no download.
+"""Encoder of a text's surface: lengths, answer options, digits, symbols.
+
+Some 15 numbers, any language, no download.
 
 How hard a question is shows on its surface about as well as in its embedding: long word problems
 fail more often than short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from racer_jax.encoders.base import check_texts
+from racer_jax.encoders.base import Parts, Read, Save, array_of, check_texts
 
 _OPTION = re.compile(r"^\s*\(?[A-J][.):]\s*(.*)$", re.MULTILINE)
 _SYMBOLS = frozenset("=+-*/^<>√∑∫%$\\{}")
@@ -86,6 +89,23 @@ class SurfaceEncoder:
         return cls(
             features.mean(axis=0).astype(np.float32), deviation.astype(np.float32), float(scale)
         )
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The encoder in pieces."""
+        arrays = {f"{prefix}.mean": self.mean, f"{prefix}.deviation": self.deviation}
+        return {"kind": "surface", "scale": self.scale}, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "SurfaceEncoder":
+        """The encoder of `to_parts`."""
+        mean, deviation = (array_of(arrays, f"{prefix}.{name}") for name in ("mean", "deviation"))
+        return cls(mean, deviation, float(description["scale"]))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Standardised features of the texts, clipped at 4 deviations, float32 `[n, d]`."""

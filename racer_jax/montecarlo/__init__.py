@@ -5,40 +5,62 @@ May use: `core`, `risk_control`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.bootstrap import bootstrap_sizes
-    from racer_jax.montecarlo.bound_check import BoundCheck, RiskHistogram, ScoredPool, check_bounds
+    from racer_jax.montecarlo.bound_check import (
+        BoundCheck,
+        BoundSpec,
+        RiskHistogram,
+        ScoredPool,
+        check_bounds,
+        check_bounds_broken,
+        check_bounds_exactly,
+    )
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
     from racer_jax.montecarlo.replay import split_masks, split_parts
+    from racer_jax.montecarlo.split_design import SplitSpec
     from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
     from racer_jax.montecarlo.trials import Trials, split_trials, stream_trials
     from racer_jax.montecarlo.tuning import Selections, VoteTables, vote_tables
 
 _HOMES = {
     "bootstrap": ("bootstrap_sizes",),
-    "bound_check": ("BoundCheck", "RiskHistogram", "ScoredPool", "check_bounds"),
+    "bound_check": (
+        "BoundCheck",
+        "BoundSpec",
+        "RiskHistogram",
+        "ScoredPool",
+        "check_bounds",
+        "check_bounds_broken",
+        "check_bounds_exactly",
+    ),
     "exact": ("SplitLaw", "pool_law", "split_law"),
     "replay": ("split_masks", "split_parts"),
+    "split_design": ("SplitSpec",),
     "step_functions": ("Pool", "Steps", "pool_steps"),
     "trials": ("Trials", "split_trials", "stream_trials"),
     "tuning": ("Selections", "VoteTables", "vote_tables"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "BoundCheck",
+    "BoundSpec",
     "Pool",
     "RiskHistogram",
     "ScoredPool",
     "Selections",
     "SplitLaw",
+    "SplitSpec",
     "Steps",
     "Trials",
     "VoteTables",
     "bootstrap_sizes",
     "check_bounds",
+    "check_bounds_broken",
+    "check_bounds_exactly",
     "pool_law",
     "pool_steps",
     "split_law",

@@ -17,7 +17,10 @@ from racer_jax.montecarlo.step_functions import Pool
 def bootstrap_sizes(
     key: jax.Array, pools: Mapping[str, Pool], alpha: Alpha, num: int
 ) -> dict[str, np.ndarray]:
-    """Mean set sizes on resampled queries, each resample calibrated anew at its own (1 - alpha) quantile.
+    """Mean set sizes on resampled queries, each resample calibrated anew.
+
+    The threshold of a resample is its own (1 - alpha) quantile. Use this when scores are to be
+    compared on one pool: differences vary far less than the sizes themselves.
 
     Args:
       key: A typed PRNG key.
@@ -52,7 +55,10 @@ def bootstrap_sizes(
 
 
 def _sizes(pool: Pool, count: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Mean size where each query stands `count` times, at the first threshold that covers `needed` of them; `[a]`."""
+    """Mean size where each query stands `count` times.
+
+    At the first threshold that covers `needed` of them, `[a]`.
+    """
     num = pool.num_queries
     weight = count[np.asarray(pool.order)]
     position = np.searchsorted(np.cumsum(weight), needed)
@@ -68,8 +74,8 @@ def at_equal_service(
 ) -> np.ndarray:
     """Sizes at given avoidable-miss rates, between the risk levels that were measured.
 
-    The one comparison that is fair across null modes: a null model that covers unanswerable queries
-    lowers the risk and answers nobody.
+    Use this when null modes are to be compared. It is the one comparison that is fair to them: a null
+    model that covers unanswerable queries lowers the risk and answers nobody.
 
     Args:
       avoidable_miss: Avoidable-miss rate at each risk level, nondecreasing, `[a]`.

@@ -1,39 +1,65 @@
-"""Are the bounds kept? A pool is split at random again and again, and the mean test risk compared with its promises."""
+"""Are the bounds kept? Mean test risks over splits of a pool, beside their promises.
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+Three ways to split, one record of what came out: `check_bounds` draws splits at random,
+`check_bounds_exactly` takes all of them at once, and `check_bounds_broken` breaks the assumption,
+so that the check must fail.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import NamedTuple, Protocol, Required, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from racer_jax.core.calibration import calibrate, critical_scores
-from racer_jax.core.nonconformity import NullMode, gap, inverse_probability
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.nonconformity import tie_break as second_keys
-from racer_jax.core.prediction_sets import (
-    abstains,
-    avoidably_missed,
-    misrouted,
-    prediction_sets,
-    set_size,
-)
+from racer_jax.core.risk_levels import exact_alphas, miss_budget
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
-from racer_jax.montecarlo.replay import split_masks
+from racer_jax.montecarlo.measured_splits import (
+    Measured,
+    Progress,
+    RiskLaws,
+    exact_splits,
+    fresh_splits,
+    risk_laws,
+    stale_splits,
+)
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
-from racer_jax.montecarlo.trials import stream_trials
 from racer_jax.risk_control import bounds as guarantees
 
-SCORES = {"gap": gap, "inverse_probability": inverse_probability}
 # The risk level whose test risks are kept as a histogram, as in the paper's figures.
 HISTOGRAM_ALPHA = "0.1"
 
-Progress = Callable[[int], object]
+
+class BoundSpec(TypedDict, total=False):
+    """What is checked: keywords of `check_bounds` and its two sisters.
+
+    Use this when several pools are checked alike: make it once and hand it on with `**`.
+
+    Attributes:
+      num_calibration: n, the calibration queries of a split.
+      alphas: Risk levels, as decimals.
+      z_limit: Number of standard errors beyond which a mean counts as off.
+      null: The null mode, `paper` by default.
+      tie_break: Whether ties are broken exactly, as by default; the lower bound and the sharp law
+        need it.
+      matrix: Nonconformity `[n, m + 1]`, null model last, that is not to be made from the scores.
+    """
+
+    num_calibration: Required[int]
+    alphas: Required[Sequence[str]]
+    z_limit: Required[float]
+    null: NullMode
+    tie_break: bool
+    matrix: np.ndarray | None
 
 
 class ScoredPool(NamedTuple):
     """Labelled queries with the scores of a router.
+
+    Use this when a check is to run on a router's scores from anywhere.
 
     Attributes:
       name: Of the benchmark.
@@ -51,6 +77,8 @@ class ScoredPool(NamedTuple):
 class RiskHistogram(NamedTuple):
     """Test risk of one score on one pool over splits, at one alpha.
 
+    Use this when drawing what single splits give, as the mean hides it.
+
     Attributes:
       edges: Edges of the bins `[h + 1]`.
       share: Share of the splits in each bin `[h]`.
@@ -66,6 +94,8 @@ class RiskHistogram(NamedTuple):
 
 class BoundCheck(NamedTuple):
     """Everything about one pool and score, arrays by alpha `[a]`.
+
+    Use this when reading what `check_bounds` found.
 
     Attributes:
       pool: Name of the pool.
@@ -122,132 +152,139 @@ class BoundCheck(NamedTuple):
     histogram: RiskHistogram | None
 
 
-class Measured(NamedTuple):
-    """What the splits of one pool and score gave, by alpha.
+class _Compared(Protocol):
+    """What a verdict looks at, arrays by alpha `[a]`; see `BoundCheck`."""
 
-    Attributes:
-      num_splits: Number of splits.
-      mean: Metric -> mean over splits `[a]`.
-      risk_std: Standard deviation of the test risk over splits `[a]`.
-      edges: Edges of the bins of the test risk `[a, h + 1]`.
-      share: Share of the splits in each bin `[a, h]`.
-    """
-
-    num_splits: int
-    mean: Mapping[str, np.ndarray]
-    risk_std: np.ndarray
-    edges: np.ndarray
-    share: np.ndarray
-
-
-def fresh_splits(
-    key: jax.Array,
-    pool: Pool,
-    num_calibration: int,
-    num_validation: int,
-    alphas: tuple[str, ...],
-    num_splits: int,
-    progress: Progress,
-) -> Measured:
-    """Exchangeable splits, as the guarantee asks for."""
-    summaries = stream_trials(
-        key,
-        pool,
-        num_calibration=num_calibration,
-        num_validation=num_validation,
-        alpha=alphas,
-        num_trials=num_splits,
-        bins=64,
-        progress=progress,
-    )
-    risk = summaries["risk"]
-    means = {name: summary.mean for name, summary in summaries.items()}
-    return Measured(num_splits, means, risk.std, risk.edges, risk.histogram / num_splits)
+    @property
+    def risk(self) -> np.ndarray: ...
+    @property
+    def risk_error(self) -> np.ndarray: ...
+    @property
+    def exact(self) -> np.ndarray: ...
+    @property
+    def lower(self) -> np.ndarray: ...
+    @property
+    def upper(self) -> np.ndarray: ...
+    @property
+    def lower_applies(self) -> np.ndarray: ...
 
 
-def exact_splits(law: SplitLaw, num_test: int) -> Measured:
-    """All splits at once: the exact law in the place of what a sample of splits would give."""
-    means = {
-        "risk": law.risk_mean,
-        "size": law.size_mean,
-        "abstention": law.abstention_mean,
-        "avoidable_miss": law.avoidable_miss_mean,
-    }
-    half = 0.5 / num_test  # the test risk takes whole multiples of 1 / n_test: each is a bin
-    edges = np.concatenate([law.risk_support - half, law.risk_support[:, -1:] + half], axis=1)
-    return Measured(0, means, law.risk_std, edges, law.risk_probability)
+class _Means(NamedTuple):
+    """Mean risks beside what was promised of them; see `BoundCheck`."""
+
+    risk: np.ndarray
+    risk_error: np.ndarray
+    exact: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    lower_applies: np.ndarray
 
 
-@partial(jax.jit, static_argnames="alphas")
-def stale_trials(
-    masks: jax.Array,
-    nonconformity: jax.Array,
-    stale: jax.Array,
-    correct: jax.Array,
-    ties: jax.Array | None,
-    alphas: tuple[str, ...],
-) -> dict[str, jax.Array]:
-    """Splits whose test scores come from another router than the calibration scores: metrics `[s, a]`.
-
-    Plain use of the public functions, one split at a time: calibrate on the mask, predict on the
-    rest.
-    """
-    critical = critical_scores(nonconformity, correct, ties)
-
-    def one_split(mask: jax.Array) -> dict[str, jax.Array]:
-        sets = prediction_sets(stale, calibrate(critical, alphas, mask=mask), ties)
-        metrics = {
-            "risk": misrouted(sets, correct),
-            "size": set_size(sets),
-            "abstention": abstains(sets),
-            "avoidable_miss": avoidably_missed(sets, correct),
-        }
-        return {
-            name: jnp.where(mask, 0, values).sum(-1) / (~mask).sum()
-            for name, values in metrics.items()
-        }
-
-    trials: dict[str, jax.Array] = lax.map(one_split, masks)
-    return trials
-
-
-def stale_splits(
-    key: jax.Array,
-    nonconformity: jax.Array,
-    correct: np.ndarray,
-    ties: jax.Array | None,
-    num_calibration: int,
-    alphas: tuple[str, ...],
-    num_splits: int,
-) -> Measured:
-    """Splits whose exchangeability is broken: each test query is routed by the scores of some other query."""
-    rows_key, split_key = jax.random.split(key)
-    stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
-    masks = split_masks(
-        split_key, jnp.arange(num_splits), num_calibration=num_calibration, num_queries=len(correct)
-    )
-    trials = stale_trials(masks, nonconformity, stale, jnp.asarray(correct), ties, alphas)
-    values = {name: np.asarray(value, np.float64) for name, value in trials.items()}
-    binned = [np.histogram(column, bins=32) for column in values["risk"].T]
-    return Measured(
-        num_splits,
-        {name: value.mean(0) for name, value in values.items()},
-        values["risk"].std(0, ddof=1),
-        np.stack([edges for _, edges in binned]),
-        np.stack([counts for counts, _ in binned]) / num_splits,
-    )
-
-
-def verdicts(check: BoundCheck, z_limit: float, null: str) -> list[str]:
+def verdicts(check: _Compared, z_limit: float, null: str) -> list[str]:
     """By alpha; FAIL is `z_limit` errors above the upper bound, below the lower, or off the law."""
     margin = z_limit * check.risk_error + 1e-12
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
     failed = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
     failed |= check.lower_applies & (check.risk < check.lower - margin)
-    return [
-        "infeasible" if i else "FAIL" if f else "PASS"
-        for i, f in zip(infeasible, failed, strict=True)
-    ]
+    verdict = np.where(failed, "FAIL", "PASS")
+    return [str(name) for name in np.where(infeasible, "infeasible", verdict)]
+
+
+class _Prepared(NamedTuple):
+    """A pool in rank space and its levels, read once.
+
+    Attributes:
+      split_key: Key of the splits.
+      entries: Nonconformity `[n, m + 1]`.
+      correct: Whether each model is right.
+      ties: Second keys, or None.
+      steps: The pool in rank space.
+      budget: Misses allowed at each level, int64 `[a]`.
+    """
+
+    split_key: jax.Array
+    entries: jax.Array
+    correct: np.ndarray
+    ties: jax.Array | None
+    steps: Pool
+    budget: np.ndarray
+
+
+def _entries(
+    pool: ScoredPool, nonconformity: str, matrix: np.ndarray | None, null: NullMode
+) -> jax.Array:
+    """The nonconformity of a pool `[n, m + 1]`."""
+    if matrix is not None:
+        return jnp.asarray(matrix)
+    return NONCONFORMITIES[nonconformity](jnp.asarray(pool.scores), null)
+
+
+def _check(
+    key: jax.Array,
+    pool: ScoredPool,
+    nonconformity: str,
+    measure: Callable[[_Prepared, SplitLaw, int], Measured],
+    num_validation: int = 0,
+    **spec: Unpack[BoundSpec],
+) -> BoundCheck:
+    """Splits a pool in one way (`measure`, of the pool, its law and n_test) and compares."""
+    num_calibration, null = spec["num_calibration"], spec.get("null", "paper")
+    num_test = len(pool.correct) - num_calibration - num_validation
+    if num_calibration < 1 or num_test < 1:
+        raise ValueError(
+            f"pool {pool.name!r} of {len(pool.correct)} queries is too small: {num_calibration} "
+            f"would calibrate and {num_test} test, and each part needs at least one"
+        )
+    levels = exact_alphas(tuple(spec["alphas"]))[0]
+    budget = miss_budget(levels, num_calibration)
+    tie_key, split_key = jax.random.split(key)
+    entries = _entries(pool, nonconformity, spec.get("matrix"), null)
+    ties = second_keys(tie_key, entries.shape) if spec.get("tie_break", True) else None
+    steps = pool_steps(entries, pool.correct, ties)
+    law = pool_law(steps, num_calibration=num_calibration, budget=budget)
+    ready = _Prepared(split_key, entries, pool.correct, ties, steps, budget)
+    measured = measure(ready, law, num_test)
+
+    bounds = guarantees.risk_bounds(levels, num_calibration)
+    sharp = (budget + 1) / (num_calibration + 1)
+    means = _Means(
+        risk=measured.mean["risk"],
+        risk_error=measured.risk_std / np.sqrt(max(measured.num_splits, 1)),
+        exact=law.risk_mean,
+        lower=bounds.lower,
+        upper=bounds.upper,
+        lower_applies=np.abs(law.risk_mean - sharp) < 1e-9,
+    )
+    if not measured.num_splits:  # all splits: nothing is sampled
+        means = means._replace(risk_error=np.zeros_like(means.risk))
+    laws = risk_laws(levels, law, means.lower_applies, num_calibration, num_validation, num_test)
+    distance = means.risk - means.exact
+    distance[np.abs(distance) < 1e-12] = 0.0
+    return BoundCheck(
+        pool=pool.name,
+        nonconformity=nonconformity,
+        num_calibration=num_calibration,
+        num_test=num_test,
+        num_splits=measured.num_splits,
+        alpha=np.array([float(level) for level in levels]),
+        risk=means.risk,
+        risk_std=measured.risk_std,
+        risk_error=means.risk_error,
+        lower=means.lower,
+        upper=means.upper,
+        lower_applies=means.lower_applies,
+        sharp=sharp,
+        exact=means.exact,
+        exact_std=laws.std,
+        z=standardised(distance, means.risk_error),
+        size=measured.mean["size"],
+        exact_size=law.size_mean,
+        abstention=measured.mean["abstention"],
+        avoidable_miss=measured.mean["avoidable_miss"],
+        verdict=verdicts(means, spec["z_limit"], null),
+        note=[infeasible_note(level, num_calibration) for level in levels],
+        histogram=_histogram_at(Fraction(HISTOGRAM_ALPHA), levels, measured, laws),
+    )
 
 
 def check_bounds(
@@ -255,33 +292,25 @@ def check_bounds(
     pool: ScoredPool,
     nonconformity: str,
     *,
-    num_calibration: int,
-    alphas: Sequence[str],
     num_splits: int,
-    z_limit: float,
     num_validation: int = 0,
-    null: NullMode = "paper",
-    tie_break: bool = True,
-    stale: bool = False,
-    matrix: np.ndarray | None = None,
     progress: Progress = lambda _: None,
+    **spec: Unpack[BoundSpec],
 ) -> BoundCheck:
-    r"""Splits a pool at random again and again and compares the mean test risk with what is promised.
+    r"""Splits a pool at random and compares the mean test risk with what is promised.
+
+    Use this when the whole way from the draw of a split to the test risk is to be checked. The
+    verdict allows for Monte Carlo error; without any, use `check_bounds_exactly`.
 
     Args:
       key: A typed PRNG key.
       pool: Labelled queries with scores.
-      nonconformity: `gap` or `inverse_probability`, or the name of what `matrix` holds.
-      num_calibration: n, the calibration queries of a split.
-      alphas: Risk levels, as decimals.
-      num_splits: Number of splits; 0 takes the exact laws in their place.
-      z_limit: Number of standard errors beyond which a mean counts as off.
+      nonconformity: Name of a nonconformity score, or of what `matrix` holds.
+      num_splits: Number of splits.
       num_validation: Queries of a split that neither calibrate nor test.
-      null: The null mode.
-      tie_break: Whether ties are broken exactly; the lower bound and the sharp law need it.
-      stale: Break exchangeability: the test queries are routed by the scores of other queries.
-      matrix: Nonconformity `[n, m + 1]`, null model last, that is not to be made from the scores.
       progress: Called with the number of splits done since the last call.
+      **spec: What is checked, the fields of `BoundSpec`: `num_calibration`, `alphas`, `z_limit`,
+        and where wanted `null`, `tie_break` and `matrix`.
 
     Returns:
       The `BoundCheck`.
@@ -292,116 +321,127 @@ def check_bounds(
     References:
       Theorems 4.3 and 4.5 of the paper; `racer_jax.montecarlo.exact` for the law.
     """
-    num_test = len(pool.correct) - num_calibration - num_validation
-    if num_calibration < 1 or num_test < 1:
-        raise ValueError(
-            f"pool {pool.name!r} of {len(pool.correct)} queries is too small: {num_calibration} would calibrate and "
-            f"{num_test} test, and each part needs at least one"
-        )
-    alphas = tuple(alphas)
-    tie_key, split_key = jax.random.split(key)
-    made = SCORES[nonconformity](pool.scores, null) if matrix is None else jnp.asarray(matrix)
-    ties = second_keys(tie_key, made.shape) if tie_break else None
-    steps = pool_steps(made, pool.correct, ties)
-    law = pool_law(steps, num_calibration=num_calibration, alpha=alphas)
-    if num_splits == 0:
-        measured = exact_splits(law, num_test)
-    elif stale:
-        measured = stale_splits(
-            split_key, made, pool.correct, ties, num_calibration, alphas, num_splits
-        )
-        progress(num_splits)
-    else:
-        measured = fresh_splits(
-            split_key, steps, num_calibration, num_validation, alphas, num_splits, progress
+
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+        return fresh_splits(
+            ready.split_key,
+            ready.steps,
+            spec["num_calibration"],
+            num_validation,
+            ready.budget,
+            num_splits,
+            progress,
         )
 
-    bounds = guarantees.risk_bounds(alphas, num_calibration)
-    risk = measured.mean["risk"]
-    error = (
-        measured.risk_std / np.sqrt(measured.num_splits)
-        if measured.num_splits
-        else np.zeros_like(risk)
-    )
-    distance = risk - law.risk_mean
-    distance[np.abs(distance) < 1e-12] = 0.0
-    sharp = guarantees.sharp_risk(alphas, num_calibration)
-    lower_applies = np.abs(law.risk_mean - sharp) < 1e-9
-    exact_std, support, probability = (
-        law.risk_std,
-        list(law.risk_support),
-        list(law.risk_probability),
-    )
-    # a smaller test part has the same mean; without ties its law depends on the sizes alone
-    if num_validation:
-        laws = [guarantees.split_risk_law(alpha, num_calibration, num_test) for alpha in alphas]
-        exact_std = np.where(lower_applies, [law.std for law in laws], np.nan)
-        support, probability = [law.risk for law in laws], [law.probability for law in laws]
-    check = BoundCheck(
-        pool=pool.name,
-        nonconformity=nonconformity,
-        num_calibration=num_calibration,
-        num_test=num_test,
-        num_splits=measured.num_splits,
-        alpha=np.array([float(a) for a in alphas]),
-        risk=risk,
-        risk_std=measured.risk_std,
-        risk_error=error,
-        lower=bounds.lower,
-        upper=bounds.upper,
-        lower_applies=lower_applies,
-        sharp=sharp,
-        exact=law.risk_mean,
-        exact_std=exact_std,
-        z=standardised(distance, error),
-        size=measured.mean["size"],
-        exact_size=law.size_mean,
-        abstention=measured.mean["abstention"],
-        avoidable_miss=measured.mean["avoidable_miss"],
-        verdict=[],
-        note=[infeasible_note(a, num_calibration) for a in alphas],
-        histogram=None,
-    )
-    check = check._replace(verdict=verdicts(check, z_limit, null))
-    if HISTOGRAM_ALPHA not in alphas:
-        return check
-    row = alphas.index(HISTOGRAM_ALPHA)
-    known = lower_applies[row] or not num_validation
-    return check._replace(
-        histogram=histogram(
-            measured, row, support[row] if known else None, probability[row] if known else None
+    return _check(key, pool, nonconformity, measure, num_validation, **spec)
+
+
+def check_bounds_exactly(
+    key: jax.Array, pool: ScoredPool, nonconformity: str, **spec: Unpack[BoundSpec]
+) -> BoundCheck:
+    """`check_bounds` over all splits at once: their exact law, nothing sampled.
+
+    Use this when the promises are to be checked in a moment; the key only breaks ties.
+
+    Args:
+      key: As for `check_bounds`.
+      pool: As for `check_bounds`.
+      nonconformity: As for `check_bounds`.
+      **spec: As for `check_bounds`.
+
+    Returns:
+      The `BoundCheck`, of 0 splits.
+
+    Raises:
+      ValueError: As `check_bounds`.
+    """
+
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+        return exact_splits(law, num_test)
+
+    return _check(key, pool, nonconformity, measure, **spec)
+
+
+def check_bounds_broken(
+    key: jax.Array,
+    pool: ScoredPool,
+    nonconformity: str,
+    *,
+    num_splits: int,
+    **spec: Unpack[BoundSpec],
+) -> BoundCheck:
+    """`check_bounds` where test queries are routed by the scores of other queries.
+
+    Use this when you want to see that the check can fail: calibration and test are not
+    exchangeable, nothing is promised, and a verdict of PASS throughout would say that the check
+    sees nothing.
+
+    Args:
+      key: As for `check_bounds`.
+      pool: As for `check_bounds`.
+      nonconformity: As for `check_bounds`.
+      num_splits: As for `check_bounds`.
+      **spec: As for `check_bounds`.
+
+    Returns:
+      The `BoundCheck`.
+
+    Raises:
+      ValueError: As `check_bounds`.
+    """
+
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+        return stale_splits(
+            ready.split_key,
+            ready.entries,
+            ready.correct,
+            ready.ties,
+            spec["num_calibration"],
+            ready.budget,
+            num_splits,
         )
-    )
+
+    return _check(key, pool, nonconformity, measure, **spec)
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Distance in standard errors; 0 where there is no distance, infinite where there is one and no error."""
+    """Distance in standard errors.
+
+    0 where there is none, infinite where there is one and no error.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(distance == 0, 0.0, distance / error)
 
 
-def infeasible_note(alpha: str, num_calibration: int) -> str:
+def infeasible_note(alpha: Fraction, num_calibration: int) -> str:
     """What it would take to make an alpha feasible; empty where it is."""
     needed = guarantees.smallest_calibration_size(alpha)
     return f"threshold +inf: needs n >= {needed}" if needed > num_calibration else ""
 
 
-def histogram(
-    measured: Measured, row: int, support: np.ndarray | None, probability: np.ndarray | None
-) -> RiskHistogram:
-    """Test risk over splits at one alpha and its exact law in the same bins, trimmed to where either is."""
-    edges, share = measured.edges[row], measured.share[row]
+def _histogram_at(
+    level: Fraction, levels: list[Fraction], measured: Measured, laws: RiskLaws
+) -> RiskHistogram | None:
+    """Test risk over splits at one level and its exact law in the same bins.
+
+    Trimmed to the bins where either is; None without the level.
+    """
+    if level not in levels:
+        return None
+    row = levels.index(level)
+    edges, share, law = measured.edges[row], measured.share[row], laws.laws[row]
     expected = np.zeros(len(share))
-    if support is not None and probability is not None:
+    if law is not None:
         # A value on an edge belongs to the bin below it, in the law as in the histogram of the
         # splits.
+        support, probability = law
         bins = np.clip(np.searchsorted(edges, support - 1e-12) - 1, 0, len(share) - 1)
         expected += np.bincount(bins, probability, len(share))
     used = np.flatnonzero((share > 0) | (expected > 1e-6))
-    kept = slice(used[0], used[-1] + 1)
+    first, last = used[0], used[-1] + 1
     return RiskHistogram(
-        edges[kept.start : kept.stop + 1],
-        share[kept],
-        expected[kept],
+        edges[first : last + 1],
+        share[first:last],
+        expected[first:last],
         float(measured.mean["risk"][row]),
     )

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import ndtr
 
-from racer_jax.core.risk_levels import Alpha, miss_budget
+from racer_jax.core.risk_levels import Alpha, Budget, budget_of
 from racer_jax.montecarlo.step_functions import METRICS, Pool, Steps, pool_steps
 
 # Positions less likely than exp(-_NEGLIGIBLE) in sum are left out of the law of J.
@@ -25,7 +25,8 @@ _NEGLIGIBLE = 48.0
 class Mixture(NamedTuple):
     """The law of a metric over all splits as a mixture over the position of the threshold.
 
-    Each component is the mean of two samples without replacement; its mean and standard deviation
+    Use this when a quantile or a tail of a metric over splits is wanted, not its mean alone. Each
+    component is the mean of two samples without replacement; its mean and standard deviation
     are exact, and for large parts it is close to normal.
 
     Attributes:
@@ -39,7 +40,7 @@ class Mixture(NamedTuple):
     std: np.ndarray
 
     def cdf(self, value: ArrayLike) -> np.ndarray:
-        """P(metric <= value) with normal components, for values `[a]` or one for all; `[a]`."""
+        """P(metric <= value) with normal components, `[a]`, for values `[a]` or one for all."""
         distance = (
             np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
         )
@@ -49,9 +50,10 @@ class Mixture(NamedTuple):
 
 
 class SplitLaw(NamedTuple):
-    """Exact laws over all splits; arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha).
+    """Exact laws over all splits.
 
-    What a pool narrowed by `Pool.only` leaves out is None.
+    Arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha). What a pool narrowed
+    by `Pool.only` leaves out is None.
 
     Attributes:
       risk_mean: Mean over splits of the test risk.
@@ -97,11 +99,11 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [low, high) outside which J falls with a chance below exp(-_NEGLIGIBLE), by Hoeffding's bound.
+    """Positions [low, high) that J leaves with a chance below exp(-_NEGLIGIBLE).
 
-    J >= x says that fewer than k of the first x queries calibrate, and J < x that at least k do;
-    the number is hypergeometric, whose tails are below exp(-n divergence(share, x / N)). Bisection
-    for x.
+    By Hoeffding's bound: J >= x says that fewer than k of the first x queries calibrate, and J < x
+    that at least k do; the number is hypergeometric, whose tails are below exp(-n divergence(share,
+    x / N)). Bisection for x.
     """
     edges = []
     for share, limit in ((rank / num, 0.0), ((rank - 1) / num, float(size))):
@@ -124,7 +126,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
     """
     low, high = _window(rank, num, size)
     width = int((high - low).max())
-    own, low = low, np.minimum(low, size - width)  # one width for all, within the pool
+    row_low, low = low, np.minimum(low, size - width)  # one width for all, within the pool
     position = low[:, None] + np.arange(width, dtype=np.float64)
     k, budget = rank[:, None], (num - rank)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -133,7 +135,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
             * (size - 1 - budget - position)
             / ((position + 2 - k) * (size - 1 - position))
         )
-    start = (own - low)[:, None]
+    start = (row_low - low)[:, None]
     place = np.arange(width)
     ratio = np.where((place >= start) & (position < size - 1 - budget), ratio, 0.0)
     law = np.ones((len(rank), width))
@@ -149,7 +151,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
 
 
 class _Sums(NamedTuple):
-    """Sums of numbers, and of their squares, over the queries below and above each threshold position; `[N + 1]`."""
+    """Sums of numbers and of their squares over the queries below and above each position `[N + 1]`."""
 
     below: np.ndarray
     above: np.ndarray
@@ -158,7 +160,7 @@ class _Sums(NamedTuple):
 
 
 def _sums(steps: Steps) -> _Sums:
-    """Sums of a metric at each threshold position, over queries at lower and at higher positions."""
+    """Sums of a metric over the queries below and above each position of the threshold."""
     size = len(steps.start)
     first, query = steps.first, steps.query
     early = query > first  # the query is above the threshold while it acts, until it is passed
@@ -183,7 +185,7 @@ def _sums(steps: Steps) -> _Sums:
 def _moments(
     total: np.ndarray, square: np.ndarray, size: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of `size` numbers with these sums, and their variance over size - 1: what sampling needs."""
+    """Mean of `size` numbers with these sums, and their variance over size - 1."""
     mean = total / np.maximum(size, 1)
     return mean, np.maximum(square - total * mean, 0.0) / np.maximum(size, 1) / np.maximum(
         size - 1, 1
@@ -199,7 +201,10 @@ def _windows(values: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
 
 
 def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
-    """Log C(a, b) for a up to `size`, -inf where it is 0; in extended precision where the machine has it."""
+    """Log C(a, b) for a up to `size`, -inf where it is 0.
+
+    In extended precision where the machine has it.
+    """
     log_factorial = np.cumsum(np.log(np.maximum(np.arange(size + 1), 1).astype(np.longdouble)))
 
     def log_choose(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -214,7 +219,7 @@ def _log_chooser(size: int) -> Callable[[ArrayLike, ArrayLike], np.ndarray]:
 def _tied_misses(
     pool: Pool, rank: np.ndarray, num: int, low: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Number of test misses and its probability, one entry a position, `[a, v]`, where critical scores tie.
+    """Number of test misses and its probability where critical scores tie; by position, `[a, v]`.
 
     A threshold in the block [s, e) of equal scores covers e queries, of which C(e) = c are
     calibration queries: P(C(e) = c, C(s) < k) for c = k, k + 1, ...: as many terms as the block has
@@ -266,7 +271,10 @@ def _by_value(misses: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _infeasible_misses(pool: Pool, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-    """Law of the test misses at threshold +inf: those that no threshold covers, a hypergeometric number."""
+    """Law of the test misses at threshold +inf.
+
+    Those are the queries that no threshold covers; their number is hypergeometric.
+    """
     size = pool.num_queries
     lost = size - int(pool.covered[-1])
     log_choose = _log_chooser(size)
@@ -290,30 +298,44 @@ def _pad(array: np.ndarray, width: int, fill: str | float) -> np.ndarray:
 # --- all together ---------------------------------------------------------------------------------
 
 
-def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
+def pool_law(
+    pool: Pool,
+    *,
+    num_calibration: int,
+    alpha: Alpha | None = None,
+    budget: Budget | None = None,
+) -> SplitLaw:
     """`split_law` of a pool that is in rank space already.
+
+    Use this when several laws of one pool are wanted (other levels, other numbers of calibration
+    queries): it is sorted once, and each law takes milliseconds. It replaces `split_trials`
+    wherever queries are split plainly.
 
     Args:
       pool: From `pool_steps`.
       num_calibration: n, at least 1, less than the number of queries.
       alpha: One risk level in (0, 1) or several.
+      budget: In the place of `alpha`: how many calibration queries the threshold may miss, from -1
+        (the threshold is +inf) to n - 1, one integer or `[a]`. For guarantees with budgets of their
+        own, such as `high_probability_budget`.
 
     Returns:
       The `SplitLaw`.
 
     Raises:
-      TypeError: If `num_calibration` is not an integer or an alpha not numeric.
-      ValueError: If `num_calibration` or an alpha is out of range.
+      TypeError: If `num_calibration` is not an integer or an alpha not numeric; or if not exactly
+        one of `alpha` and `budget` is there.
+      ValueError: If `num_calibration`, an alpha or a budget is out of range.
     """
     size, num = pool.num_queries, num_calibration
-    budget = np.atleast_1d(miss_budget(alpha, num))
+    budgets = np.atleast_1d(budget_of(alpha, num, budget))
     if num >= size:
         raise ValueError(
             f"num_calibration must leave at least one of the {size} queries for the test, got {num}"
         )
     num_test = size - num
-    feasible = budget >= 0
-    rank = num - np.maximum(budget, 0)
+    feasible = budgets >= 0
+    rank = num - np.maximum(budgets, 0)
     low, law = _position_law(rank, num, size)
     width = law.shape[1]
 
@@ -333,16 +355,16 @@ def pool_law(pool: Pool, *, num_calibration: int, alpha: Alpha) -> SplitLaw:
         # An infeasible alpha has one threshold, +inf, and the whole pool to draw the test part
         # from.
         whole = _moments(sums.below[-1:], sums.below_square[-1:], np.array([size]))
-        given = below * _windows(lower[0], low, width) + above * _windows(upper[0], low, width)
+        value = below * _windows(lower[0], low, width) + above * _windows(upper[0], low, width)
         spread = below_spread * _windows(lower[1], low, width) + above_spread * _windows(
             upper[1], low, width
         )
-        given = np.where(feasible[:, None], given, num_test * whole[0])
+        value = np.where(feasible[:, None], value, num_test * whole[0])
         spread = np.where(feasible[:, None], spread, num_test * num * whole[1])
-        total = np.einsum("aw,aw->a", law, given)
-        variance = np.einsum("aw,aw->a", law, spread + (given - total[:, None]) ** 2)
+        total = np.einsum("aw,aw->a", law, value)
+        variance = np.einsum("aw,aw->a", law, spread + (value - total[:, None]) ** 2)
         mean[name], std[name] = total / num_test, np.sqrt(variance) / num_test
-        mixture[name] = Mixture(law, given / num_test, np.sqrt(spread) / num_test)
+        mixture[name] = Mixture(law, value / num_test, np.sqrt(spread) / num_test)
 
     if pool.distinct:
         # Misses fall one by one as the position rises.
@@ -376,20 +398,24 @@ def split_law(
     correct: ArrayLike,
     *,
     num_calibration: int,
-    alpha: Alpha,
+    alpha: Alpha | None = None,
+    budget: Budget | None = None,
     tie_break: jax.Array | None = None,
     metrics: Mapping[str, ArrayLike] | None = None,
 ) -> SplitLaw:
-    r"""Mean and standard deviation of every metric over all C(N, n) splits, and the whole law of the test risk.
+    r"""Mean and spread of every metric over all C(N, n) splits, and the whole law of the test risk.
 
-    The pool is a fixed set of N labelled queries; each split calibrates on n of them and tests on
-    the others, every split equally likely. Nothing is sampled: `split_trials` converges to this.
+    Use this when you want to know what calibration does to a table you have, at every level and
+    with no sampling error. The pool is a fixed set of N labelled queries; each split calibrates on
+    n of them and tests on the others, every split equally likely. Nothing is sampled:
+    `split_trials` converges to this.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1, `[N, m]`.
       num_calibration: n, at least 1, less than N.
       alpha: One risk level in (0, 1) or several.
+      budget: In the place of `alpha`, as in `pool_law`.
       tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`. Without them ties
         count as in Eq. 4.
       metrics: Further metrics, as in `pool_steps`.
@@ -399,12 +425,13 @@ def split_law(
 
     Raises:
       TypeError: If an array has the wrong kind, `num_calibration` is not an integer, or an alpha
-        not numeric.
-      ValueError: If shapes do not fit, or a value, `num_calibration` or an alpha is out of range.
+        not numeric; or if not exactly one of `alpha` and `budget` is there.
+      ValueError: If shapes do not fit, or a value, `num_calibration`, an alpha or a budget is out
+        of range.
 
     References:
       Without ties the mean risk is floor(alpha (n + 1)) / (n + 1), between the bounds of Theorems
       4.3 and 4.5.
     """
     pool = pool_steps(nonconformity, correct, tie_break, metrics=metrics)
-    return pool_law(pool, num_calibration=num_calibration, alpha=alpha)
+    return pool_law(pool, num_calibration=num_calibration, alpha=alpha, budget=budget)

@@ -27,7 +27,9 @@ _Walk = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Order(NamedTuple):
-    """Where to find the bit of each entry of a list, for packing: entry 128 j + 8 s + i is bit i of byte s of block j.
+    """Where to find the bit of each entry of a list, for packing.
+
+    Entry 128 j + 8 s + i is bit i of byte s of block j.
 
     Attributes:
       row: Row of its byte among the bytes of `as_bytes`, int32 `[16, 8, b]` by s, i and j.
@@ -79,7 +81,10 @@ def as_bytes(words: jax.Array) -> jax.Array:
 
 
 def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
-    """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`: eight row loads a byte."""
+    """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`.
+
+    It takes eight row loads a byte.
+    """
 
     def place(s: jax.Array, out: jax.Array) -> jax.Array:
         row, mask = load(order.row, s), load(order.mask, s)
@@ -116,7 +121,10 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Number of bits in each block up to each byte `[16, b, t]`, written over `out`, and in all of it `[b, t]`."""
+    """Number of bits in each block up to each byte `[16, b, t]`, written over `out`.
+
+    The number in all of each block is the second result, `[b, t]`.
+    """
 
     def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
@@ -128,7 +136,10 @@ def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
-    """Number of bits before each entry `[a, t]` of its lane, up to the one number of `Packed.before`."""
+    """Number of bits before each entry `[a, t]` of its lane.
+
+    Up to one number for each lane, that of `Packed.before`.
+    """
     num_blocks, lanes = bits.before.shape
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
     block = entry >> 7

@@ -1,22 +1,30 @@
-r"""What the trials of one pool read: metrics as weighted counts, ranks and draws, worked out once on the host."""
+r"""What the trials of one pool read, worked out once on the host.
+
+The metrics as weighted counts (`Planes`), the ranks of the thresholds and the draw of the parts.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from racer_jax.core.risk_levels import Alpha
 from racer_jax.montecarlo.packed_bits import BLOCK, Order, packing_order
 from racer_jax.montecarlo.split_design import Design, DrawPlan, Ranks, draw_parts, rank_plan
 from racer_jax.montecarlo.step_functions import Pool, Steps
 from racer_jax.montecarlo.subsets import Leaf
 
-# Metrics that do not count are rounded to this many binary digits of their largest step.
+# Steps of many sizes are rounded to this many binary digits of the largest.
 _DIGITS = 24
+# Totals below this are summed as int32, and so are the differences of two of them.
+_MOST_WHOLE = 2**30
+# An index is int32: into the entries of all planes, and into rows of bytes times lanes.
+_MOST_INDEX = 2**31 - 1
 
 
 class Planes(NamedTuple):
-    """Metrics as weighted counts: every entry of a plane is one query from one position on; data of a jitted call.
+    """Metrics as weighted counts; data of a jitted call.
+
+    Every entry of a plane is one query, which counts from one position of the threshold on.
 
     Attributes:
       order: The queries of all planes, one plane after the other, each padded to whole blocks.
@@ -32,22 +40,34 @@ class Planes(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """Value of a metric: base * rows + sum of weight * count over its planes."""
+    """Value of a metric: base * rows + sum of weight * count over its planes.
+
+    Attributes:
+      name: Its name.
+      base: What most queries have where no model is called.
+      planes: Numbers of its planes.
+      weights: What an entry of each plane adds.
+      whole: Whether every total is a whole number that int32 holds, whatever the part.
+    """
 
     name: str
     base: float
     planes: tuple[int, ...]
     weights: tuple[float, ...]
-
-    @property
-    def counts(self) -> bool:
-        """Whether every value is a whole number."""
-        return all(float(x).is_integer() for x in (self.base, *self.weights))
+    whole: bool
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The static part of a plan."""
+    """The static part of a plan.
+
+    Attributes:
+      metrics: The metrics.
+      num_queries: N.
+      width: Words of the bracket in which a threshold is looked for first.
+      distinct: Whether the misses follow from the position of the threshold alone.
+      means: Whether thresholds and means are wanted, or totals.
+    """
 
     metrics: tuple[Metric, ...]
     num_queries: int
@@ -56,7 +76,7 @@ class Shape:
     means: bool
 
 
-class Plan(NamedTuple):
+class TrialPlan(NamedTuple):
     """All that a jitted call reads."""
 
     draw: DrawPlan
@@ -66,24 +86,30 @@ class Plan(NamedTuple):
 
 
 def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
-    """The common value of a metric at position 0, and its steps as planes (weight, query, first) of equal steps."""
+    """The common value of a metric at position 0, and its steps as planes of equal steps.
+
+    A plane is (weight, query, first). Two sizes of step or fewer, as of risk, size and abstention,
+    are two planes or fewer. Others, such as costs, are written in binary, one plane for each digit:
+    a sum of any steps is then a weighted sum of counts, which is all the kernel can do.
+    """
     # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score,
     # the first model's.
-    now = np.searchsorted(steps.first, 1)
-    value = steps.start + np.bincount(steps.query[:now], steps.delta[:now], len(steps.start))
-    values, number = np.unique(value, return_counts=True)
-    base = float(values[number.argmax()])
+    num_first = np.searchsorted(steps.first, 1)
+    value = steps.start + np.bincount(
+        steps.query[:num_first], steps.delta[:num_first], len(steps.start)
+    )
+    values, frequency = np.unique(value, return_counts=True)
+    base = float(values[frequency.argmax()])
     other = np.flatnonzero(value != base)  # these begin with a step of their own
-    query = np.concatenate([other, steps.query[now:]])
-    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[now:]])
-    delta = np.concatenate([value[other] - base, steps.delta[now:]])
+    query = np.concatenate([other, steps.query[num_first:]])
+    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[num_first:]])
+    delta = np.concatenate([value[other] - base, steps.delta[num_first:]])
     if len(delta) == 0:
         return base, []
     sizes = np.unique(delta)
     if len(sizes) <= 2:
         return base, [(float(size), query[delta == size], first[delta == size]) for size in sizes]
-    # Binary digits of the steps, in two's complement: one plane a digit, so that a sum of steps is
-    # a sum of counts.
+    # In two's complement: the last digit is that of the sign.
     largest = np.abs(delta).max()
     unit = 1.0
     if (delta != np.rint(delta)).any() or largest >= 2**_DIGITS:
@@ -98,10 +124,32 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     return base, [plane for plane in planes if len(plane[1])]
 
 
-def trial_plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[Plan, Shape]:
-    """What is worked out once, on the host."""
+def _is_whole(base: float, planes: list[tuple[float, np.ndarray, np.ndarray]], num: int) -> bool:
+    """Whether all totals, and all sums on the way to them, are whole and below `_MOST_WHOLE`."""
+    weights = [weight for weight, _, _ in planes]
+    most = abs(base) * num + sum(abs(weight) * len(query) for weight, query, _ in planes)
+    return most < _MOST_WHOLE and all(float(x).is_integer() for x in (base, *weights))
+
+
+def trial_plan(
+    pool: Pool, design: Design, budget: np.ndarray, means: bool
+) -> tuple[TrialPlan, Shape]:
+    """The plan of a pool and a way to split it.
+
+    Args:
+      pool: From `pool_steps`.
+      design: From `split_design`.
+      budget: Misses allowed, `[a, r]`, from `Design.budgets`.
+      means: Whether thresholds and means are wanted, or totals.
+
+    Returns:
+      What a jitted call reads, and its static part.
+
+    Raises:
+      ValueError: If the metrics have 2**31 steps or more.
+    """
     draw = draw_parts(design)
-    ranks, width = rank_plan(design, alpha)
+    ranks, width = rank_plan(design, budget)
     num = pool.num_queries
     # Without ties the misses are the test queries above the threshold: known from its position
     # alone.
@@ -111,24 +159,43 @@ def trial_plan(pool: Pool, design: Design, alpha: Alpha, means: bool) -> tuple[P
     end = 0
     for name, steps in pool.metrics.items():
         base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
-        numbers = range(len(begin), len(begin) + len(planes))
-        metrics.append(Metric(name, base, tuple(numbers), tuple(weight for weight, _, _ in planes)))
+        numbers = tuple(range(len(begin), len(begin) + len(planes)))
+        weights = tuple(weight for weight, _, _ in planes)
+        metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
         for _, query, first in planes:
             by_position = np.argsort(first, kind="stable")
             padded = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
             padded[: len(query)] = query[by_position]
             queries.append(padded)
-            entries.append(
-                end + np.searchsorted(first[by_position], np.arange(num + 1), side="right")
-            )
+            prefix = np.searchsorted(first[by_position], np.arange(num + 1), side="right")
+            entries.append(end + prefix)
             begin.append(end)
             end += len(padded)
+    if end > _MOST_INDEX:
+        raise ValueError(
+            f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "
+            "of them with pool.only(...)"
+        )
+    if not queries:  # the kernel reads a block, even where no metric is counted
+        queries.append(np.zeros(BLOCK, np.int64))
     num_words = len(draw.calibration.valid) if draw.order is None else draw.order.row.shape[2] * 4
     planes_ = Planes(
-        packing_order(np.concatenate([*queries, np.zeros(0, np.int64)]), num_words),
+        packing_order(np.concatenate(queries), num_words),
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )
-    return Plan(draw, ranks, planes_, pool.threshold), Shape(
-        tuple(metrics), num, width, distinct, means
-    )
+    shape = Shape(tuple(metrics), num, width, distinct, means)
+    return TrialPlan(draw, ranks, planes_, pool.threshold), shape
+
+
+def most_lanes(plan: TrialPlan) -> int:
+    """How many trials a tile may hold so that an int32 index reaches every byte and word of it.
+
+    Raises:
+      ValueError: If not even one.
+    """
+    num_words, num_groups = plan.draw.calibration.valid.shape
+    rows = max(np.prod(plan.planes.order.row.shape[::2]), num_words * num_groups)
+    if rows > _MOST_INDEX:
+        raise ValueError(f"a pool and its groups must have fewer than 2**31 bytes, got {rows}")
+    return int(_MOST_INDEX // rows)

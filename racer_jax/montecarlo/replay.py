@@ -1,6 +1,7 @@
 r"""Splits drawn again: which queries stood in which part of any trial."""
 
 from functools import partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.montecarlo.split_design import (
-    Counts,
     DrawPlan,
+    SplitSpec,
     draw_parts,
     split_design,
     trial_keys,
@@ -25,6 +26,9 @@ def split_masks(
     key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int
 ) -> jax.Array:
     """Replays plain splits: which POSITIONS of the pool are calibration queries in each trial.
+
+    Use this when the pool is split plainly and positions are wanted; under `jit`, too.
+    `split_parts` replays every design, by query.
 
     Args:
       key: The typed PRNG key given to `split_trials`.
@@ -45,22 +49,18 @@ def split_parts(
     key: jax.Array,
     trials: ArrayLike,
     pool: Pool,
-    *,
-    num_calibration: Counts,
-    num_validation: Counts = 0,
-    group: ArrayLike | None = None,
-    question: ArrayLike | None = None,
+    **split: Unpack[SplitSpec],
 ) -> np.ndarray:
     """Replays splits of any design: the part of each query in each trial.
+
+    Use this when something is to be measured on the very splits that `split_trials` drew, and it is
+    no step function of the threshold.
 
     Args:
       key: The typed PRNG key given to `split_trials`.
       trials: Indices of trials, int `[s]`.
       pool: From `pool_steps`.
-      num_calibration: As in `split_trials`.
-      num_validation: As in `split_trials`.
-      group: As in `split_trials`.
-      question: As in `split_trials`.
+      **split: How each trial splits the pool, the fields of `SplitSpec`, as for `split_trials`.
 
     Returns:
       int8 `[s, N]`, by query in the order given to `pool_steps`: 0 calibration, 1 validation, 2
@@ -70,7 +70,7 @@ def split_parts(
       TypeError: If the key is not typed or a count is not an integer.
       ValueError: If a count is out of range or labels do not fit.
     """
-    design = split_design(pool.order, num_calibration, num_validation, group, question)
+    design = split_design(pool.order, **split)
     parts = np.full((len(np.asarray(trials)), pool.num_queries), 2, np.int8)
     drawn = _drawn_masks(
         np.asarray(key_words(key)),

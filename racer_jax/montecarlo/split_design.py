@@ -1,22 +1,47 @@
-r"""How a pool is split: which rows move together, in how many parts, and how each alpha reads the calibration part.
+r"""How a pool is split: which rows move together, in how many parts, and who the threshold is.
 
 Rows that share a question are one UNIT and move together. Units belong to groups (one by default),
 and each part of a split takes a fixed number of units from each group, every such choice equally
 likely.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Required, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.risk_levels import Alpha, miss_budget
+from racer_jax.core.risk_levels import Alpha, Budget, budget_of, exact_alphas
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.packed_bits import Order, as_bytes, gather_bytes, packing_order
 from racer_jax.montecarlo.subsets import Draw, Leaf, Words, draw_plan, folded, uniform_subsets
 
 Counts = int | np.integer | ArrayLike
+
+
+class SplitSpec(TypedDict, total=False):
+    """How to split a pool: keywords of everything that draws splits, such as `split_trials`.
+
+    Use this when several calls share a way to split: make it once and hand it on with `**`.
+
+    Attributes:
+      num_calibration: n, the number of queries (of questions, if given) that calibrate, at least 1.
+        With groups, one number for each in order of label, or one in all that is shared in
+        proportion to their sizes.
+      num_validation: The same for a validation part, for choices that must not see the test part.
+      group: Labels `[N]`; each part takes a fixed number from each group (a stratified split).
+      question: Labels `[N]`; rows of one question always stand in one part. n then varies from
+        trial to trial, and each trial uses its own.
+
+    >>> SplitSpec(num_calibration=100, num_validation=50)
+    {'num_calibration': 100, 'num_validation': 50}
+    """
+
+    num_calibration: Required[Counts]
+    num_validation: Counts
+    group: ArrayLike | None
+    question: ArrayLike | None
 
 
 class Design(NamedTuple):
@@ -55,13 +80,30 @@ class Design(NamedTuple):
         """Whether there is a validation part."""
         return bool(self.validation.any())
 
+    def budgets(self, alpha: Alpha | None, budget: Budget | None = None) -> np.ndarray:
+        """How many calibration rows each threshold may miss, by level and number n of rows.
 
-def check_integer(name: str, value: object, least: int) -> None:
-    """Refuses what is not an integer, or is below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        Args:
+          alpha: One risk level in (0, 1) or several.
+          budget: In its place, the budgets themselves; only where n is the same in every split.
+
+        Returns:
+          int64 `[a, r]`, column i for `least + i` rows.
+
+        Raises:
+          TypeError: If both or neither are there, or one is of the wrong kind.
+          ValueError: If one is out of range, or n varies and budgets are given.
+        """
+        if alpha is not None and budget is None:
+            levels = exact_alphas(alpha)[0]  # read once, for every n
+            numbers = range(self.least, self.most + 1)
+            return np.stack([budget_of(levels, n) for n in numbers], axis=1)
+        if self.least < self.most:
+            raise ValueError(
+                "budget needs a fixed number of calibration rows, and with these questions it "
+                f"varies from {self.least} to {self.most}: name alpha instead"
+            )
+        return np.atleast_1d(budget_of(alpha, self.least, budget))[:, None]
 
 
 def _labels(name: str, labels: ArrayLike, num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,23 +118,27 @@ def _labels(name: str, labels: ArrayLike, num: int) -> tuple[np.ndarray, np.ndar
 
 
 def _shares(name: str, num: Counts, size: np.ndarray, least: int) -> np.ndarray:
-    """Units to take of each group: a number for each, or one in all, shared in proportion (largest remainder)."""
-    given = np.asarray(num)
-    if given.ndim:
-        if given.shape != size.shape or given.dtype.kind not in "iu":
+    """Units to take of each group: a number for each, or one in all that they share.
+
+    They share in proportion to their sizes, by largest remainder.
+    """
+    share = np.asarray(num)
+    if share.ndim:
+        if share.shape != size.shape or share.dtype.kind not in "iu":
             raise ValueError(
                 f"{name} must be an integer or one integer for each of the {len(size)} groups, "
                 f"got {num}"
             )
-        if (given < 0).any() or given.sum() < least:
+        if (share < 0).any() or share.sum() < least:
             raise ValueError(
                 f"{name} must be 0 or more for each group and {least} or more in all, got {num}"
             )
-        return given.astype(np.int64)
-    check_integer(name, num, least)
-    exact = int(given) * size / size.sum()
+        return share.astype(np.int64)
+    check_count(name, num, least)
+    total = int(share)
+    exact = total * size / size.sum()
     share = np.floor(exact).astype(np.int64)
-    largest = np.argsort(-(exact - share), kind="stable")[: int(given) - int(share.sum())]
+    largest = np.argsort(-(exact - share), kind="stable")[: total - int(share.sum())]
     share[largest] += 1
     return np.asarray(share)
 
@@ -104,7 +150,7 @@ def split_design(
     group: ArrayLike | None = None,
     question: ArrayLike | None = None,
 ) -> Design:
-    """Checks and lays out a way to split; arguments as in `split_trials`, `order` that of the `Pool`."""
+    """Checks and lays out a way to split: a `SplitSpec`, and the `order` of the `Pool`."""
     num = len(order)
     which, inverse = _labels("group", np.zeros(num) if group is None else np.asarray(group), num)
     unit = np.arange(num)
@@ -132,9 +178,9 @@ def split_design(
     left = group_size - calibration - validation
     if (left < 0).any() or not left.any():
         raise ValueError(
-            f"num_calibration (and num_validation) must leave at least one of the {group_size.sum()} queries or "
-            f"questions for the test and fit in each group: got {calibration.tolist()} and {validation.tolist()} of "
-            f"{group_size.tolist()}"
+            "num_calibration (and num_validation) must leave at least one of the "
+            f"{group_size.sum()} queries or questions for the test and fit in each group: got "
+            f"{calibration.tolist()} and {validation.tolist()} of {group_size.tolist()}"
         )
     rows_of_unit = np.bincount(unit)
     least = most = 0
@@ -182,7 +228,9 @@ def draw_parts(design: Design) -> DrawPlan:
 
 
 def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
-    """Keys of the draws of each trial, uint32 `[..., 2 (draw), 2 (word), g t]` for trials `[..., t]`.
+    """Keys of the draws of each trial.
+
+    They are uint32 `[..., 2 (draw), 2 (word), g t]` of trials `[..., t]`.
 
     Made apart from their use: a key that the compiler makes anew for every word costs as much as
     the word.
@@ -200,7 +248,10 @@ def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
 
 
 def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array | None]:
-    """Calibration and validation words `[w, g t]` of a tile of trials, groups one after the other."""
+    """Calibration and validation words `[w, g t]` of a tile of trials.
+
+    Groups stand one after the other.
+    """
     inner, outer = ((keys[i, 0], keys[i, 1]) for i in range(2))
     if plan.outer is None:
         return uniform_subsets(inner, plan.calibration), None
@@ -229,7 +280,7 @@ class Ranks(NamedTuple):
     """Which calibration query is the threshold; data of a jitted call.
 
     Attributes:
-      rank: Rank k = n - b by alpha and by number n of calibration rows above the least, int32
+      rank: Rank k = n - b by level and by number n of calibration rows above the least, int32
         `[a, r]`.
       least: The least n.
       guess: First word of the bracket in which to look for it, int32 `[a]`.
@@ -240,13 +291,28 @@ class Ranks(NamedTuple):
     guess: Leaf
 
 
-def rank_plan(design: Design, alpha: Alpha) -> tuple[Ranks, int]:
-    """Ranks for every alpha and number of calibration rows, and the width of the bracket in words."""
-    numbers = np.arange(design.least, design.most + 1)
-    rank = np.stack([n - np.atleast_1d(miss_budget(alpha, int(n))) for n in numbers], axis=1)
+def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
+    """Ranks of the thresholds, and where in the pool to look for them.
+
+    Why a bracket: the threshold is the k-th calibration query, and its position in the pool is
+    random, but hardly so. The k-th of n drawn from N stands near k (N + 1) / (n + 1), with a
+    standard deviation of at most sqrt((N + 1) (N - n) / (4 (n + 2))) positions: some 50 of 8,000.
+    So the kernel counts words in a bracket of a few words around that place instead of searching
+    all of them. The bracket is six standard deviations to either side; where n varies from split to
+    split, the mean position varies too, and the bracket is wider by half that range. A lane whose
+    threshold is outside goes on by steps, so the width costs or saves time and never changes a
+    result.
+
+    Args:
+      design: The way to split.
+      budget: Misses allowed, `[a, r]`, from `Design.budgets`.
+
+    Returns:
+      The `Ranks`, and the width of the brackets in words.
+    """
+    rank = np.arange(design.least, design.most + 1) - budget
     size, middle = design.num_queries, (design.least + design.most) / 2
     num_words = -(-size // 32)
-    # The position of the k-th of n is near k (N + 1) / (n + 1); its spread is widest in the middle.
     spread = (
         np.sqrt((size + 1) * max(size - middle, 1) / (4 * (middle + 2)))
         + (design.most - design.least) / 4

@@ -1,4 +1,4 @@
-r"""A pool's metrics as step functions of the threshold's rank: built once, read by `trials` and `exact`.
+r"""A pool's metrics as step functions of the threshold's rank: what `trials` and `exact` read.
 
 Every set is a prefix of its query's models in order of nonconformity, so a metric of a set (a miss,
 its size, an abstention, a cost) is a step function of the threshold. Only thresholds at a critical
@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, first_bad, is_traced
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.sort_keys import ordered_keys
+from racer_jax.core.sort_keys import critical_places, ordered_keys
 
 METRICS = ("risk", "size", "abstention", "avoidable_miss")
 
@@ -46,7 +46,12 @@ class Steps(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Labelled queries in rank space: sorted once by critical score, with the steps of every metric; host arrays.
+    """Labelled queries in rank space.
+
+    Sorted once by critical score, with the steps of every metric.
+
+    Host arrays. Use this when reading thresholds by position, or to hand a pool from one law or
+    Monte Carlo to the next.
 
     Attributes:
       threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that
@@ -70,11 +75,16 @@ class Pool(NamedTuple):
 
     @property
     def distinct(self) -> bool:
-        """Whether a threshold at position j covers exactly j + 1 queries: no ties and no infinite critical score."""
+        """Whether no critical scores tie and none is infinite.
+
+        A threshold at position j then covers exactly j + 1 queries.
+        """
         return bool((self.covered[:-1] == np.arange(1, len(self.covered))).all())
 
     def only(self, *names: str) -> "Pool":
-        """The same pool with some of its metrics: trials and laws of it cost less, and leave the others out.
+        """The same pool with some of its metrics.
+
+        Trials and laws of it cost less, and leave the others out.
 
         Args:
           *names: Metrics to keep, at least one.
@@ -92,10 +102,10 @@ class Pool(NamedTuple):
 
 
 def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
-    """Steps in the order they act, of values `[N, s + 1]` before and after steps that act from `first` `[N, s]` on.
+    """Steps in the order they act.
 
-    Steps that act nowhere (`first` above N) or do nothing are left out; those of a query are in
-    ascending order.
+    Of values `[N, s + 1]` before and after steps that act from `first` `[N, s]` on. Steps that act
+    nowhere (`first` above N) or do nothing are left out; those of a query are in ascending order.
     """
     num, num_steps = first.shape
     delta = np.diff(values, axis=1)
@@ -111,13 +121,13 @@ def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
 
 
 def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarray) -> Steps:
-    """The steps of a caller's metric by number of models called, which enter at `first` `[N, m]` in ascending order."""
+    """The steps of a caller's metric by number of models called; they enter at `first` `[N, m]`."""
     values = np.asarray(table, np.float64)
     num, num_models = first.shape
     if values.shape != (num, num_models + 1):
         raise ValueError(
-            f"metrics[{name!r}] must have shape [N, m + 1] = {(num, num_models + 1)}, a value for each number of "
-            f"models called from none to all, got {values.shape}"
+            f"metrics[{name!r}] must have shape [N, m + 1] = {(num, num_models + 1)}, a value for "
+            f"each number of models called from none to all, got {values.shape}"
         )
     if (bad := ~np.isfinite(values)).any():
         raise ValueError(
@@ -125,6 +135,70 @@ def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarr
         )
     # Models that enter at one position enter together: their steps add up to the one that counts.
     return _sorted_steps(values[order], first)
+
+
+def _checked(
+    nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The arrays of `pool_steps` on the host, checked."""
+    if is_traced(nonconformity, correct, tie_break):
+        raise TypeError("pool_steps sorts on the host and cannot be traced; call it outside jit")
+    # Sorted on the host, so it never goes to a device; rounded as it would be there.
+    value = np.asarray(nonconformity)
+    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+    check_no_nan("nonconformity", value)
+    right = np.asarray(as_binary("correct", correct))
+    if value.ndim != 2 or right.ndim != 2 or value.shape[1] != right.shape[1] + 1:
+        raise ValueError(
+            "nonconformity must have shape [N, m + 1] where correct has [N, m]: got "
+            f"{value.shape} and {right.shape}; the null model is the last column"
+        )
+    if value.shape[0] != right.shape[0] or value.shape[0] < 1 or right.shape[1] < 1:
+        raise ValueError(
+            "nonconformity and correct must be of the same N >= 1 queries, with at least one "
+            f"model, got {value.shape} and {right.shape}"
+        )
+    if tie_break is None:
+        return value, right, None
+    tie_break = jnp.asarray(tie_break)
+    check_tie_break(tie_break, value.shape)
+    return value, right, np.asarray(tie_break)
+
+
+def _until_first(group: np.ndarray, first: np.ndarray, empty: bool = False) -> Steps:
+    """1 until the first model of a group is in the set, then 0.
+
+    Args:
+      group: Which models belong to it, bool `[N, s]`.
+      first: Position from which each is in the set, `[N, s]`.
+      empty: Whether a query whose group is empty has 1 throughout, or 0.
+    """
+    start = np.asarray(group.any(axis=1, keepdims=True) | empty)
+    enters = np.where(group, first, len(first) + 1).min(axis=1, keepdims=True)
+    values = np.concatenate([start, np.zeros_like(start)], axis=1)
+    return _sorted_steps(values.astype(np.float64), enters)
+
+
+def _own_metrics(right: np.ndarray, first: np.ndarray, strict_risk: bool) -> dict[str, Steps]:
+    """The steps of the metrics every pool has, of queries in order of position.
+
+    Args:
+      right: Whether each real model is right, `[N, m]`.
+      first: Position from which each model is in the set, `[N, m + 1]`, null model last.
+      strict_risk: Whether `strict_risk` is among them.
+    """
+    truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
+    real = first[:, :-1]
+    number = np.broadcast_to(np.arange(first.shape[1], dtype=np.float64), first.shape)
+    steps = {
+        "risk": _until_first(truth, first),
+        "size": _sorted_steps(number, np.sort(real, axis=1)),
+        "abstention": _until_first(np.ones_like(right), real),
+        "avoidable_miss": _until_first(right, real),
+    }
+    if strict_risk:
+        steps["strict_risk"] = _until_first(right, real, empty=True)
+    return steps
 
 
 def pool_steps(
@@ -137,7 +211,8 @@ def pool_steps(
 ) -> Pool:
     r"""Sorts a pool of labelled queries once into rank space, with the steps of every metric.
 
-    Runs on the host, once; `split_trials` and `pool_law` read its result and nothing else.
+    Runs on the host, once; `split_trials` and `pool_law` read its result and nothing else. Use this
+    when a table of scores is to be split again and again, or with a metric of your own.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
@@ -160,74 +235,34 @@ def pool_steps(
       ValueError: If shapes do not fit, a value is NaN, there is no query, or the name of a metric
         is taken.
 
-    >>> pool = pool_steps(jnp.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]]), jnp.array([[1, 0], [1, 0]]))
+    >>> nonconformity = jnp.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]])
+    >>> pool = pool_steps(nonconformity, jnp.array([[1, 0], [1, 0]]))
     >>> pool.threshold.tolist(), pool.metrics["size"].first.tolist()
     ([0.0, 0.5, inf], [0, 0, 1, 1])
     """
-    if is_traced(nonconformity, correct, tie_break):
-        raise TypeError("pool_steps sorts on the host and cannot be traced; call it outside jit")
-    # Sorted on the host, so it never goes to a device; rounded as it would be there.
-    value = np.asarray(nonconformity)
-    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
-    check_no_nan("nonconformity", value)
-    correct = as_binary("correct", correct)
-    if value.ndim != 2 or correct.ndim != 2 or value.shape[1] != correct.shape[1] + 1:
-        raise ValueError(
-            f"nonconformity must have shape [N, m + 1] where correct has [N, m]: got {value.shape} and "
-            f"{correct.shape}; the null model is the last column"
-        )
-    if value.shape[0] != correct.shape[0] or value.shape[0] < 1 or correct.shape[1] < 1:
-        raise ValueError(
-            f"nonconformity and correct must be of the same N >= 1 queries, with at least one model, got "
-            f"{value.shape} and {correct.shape}"
-        )
-    if tie_break is not None:
-        tie_break = jnp.asarray(tie_break)
-        check_tie_break(tie_break, value.shape)
-    right = np.asarray(correct)
-    num, num_models = right.shape
-    truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
-
-    keys = ordered_keys(value, None if tie_break is None else np.asarray(tie_break))
-    rows = np.arange(num)
-    critical = np.where(truth, keys, np.iinfo(keys.dtype).max).argmin(axis=1)
+    value, right, tie = _checked(nonconformity, correct, tie_break)
+    num = len(value)
+    keys, rows = ordered_keys(value, tie), np.arange(num)
+    critical = critical_places(keys, right)
     order = np.argsort(keys[rows, critical], kind="stable")
     sorted_keys = keys[rows, critical][order]
 
     # A model is in the set from the first position whose critical key is not below its own.
-    first = np.searchsorted(sorted_keys, keys[order].ravel()).reshape(num, num_models + 1)
-    value, right, truth = value[order], right[order], truth[order]
-    never = num + 1
+    first = np.searchsorted(sorted_keys, keys[order].ravel()).reshape(value.shape)
+    value = value[order]
     first[value == -np.inf] = 0  # always inside, whatever the tie
-    first[value == np.inf] = never  # never inside, whatever the threshold
+    first[value == np.inf] = num + 1  # never inside, whatever the threshold
 
-    def until(group: np.ndarray, which: np.ndarray, empty: bool = False) -> Steps:
-        """1 until the first model of a group is in the set, then 0; `empty` throughout where the group is."""
-        start = np.asarray(group.any(axis=1, keepdims=True) | empty)
-        enters = np.where(group, which, never).min(axis=1, keepdims=True)
-        return _sorted_steps(
-            np.concatenate([start, np.zeros_like(start)], axis=1).astype(np.float64), enters
-        )
-
-    real = np.sort(first[:, :-1], axis=1)
-    steps = {
-        "risk": until(truth, first),
-        "size": _sorted_steps(
-            np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1)), real
-        ),
-        "abstention": until(np.ones_like(right), real),
-        "avoidable_miss": until(right, first[:, :-1]),
-    }
-    if strict_risk:
-        steps["strict_risk"] = until(right, first[:, :-1], empty=True)
+    steps = _own_metrics(right[order], first, strict_risk)
+    by_number = np.sort(first[:, :-1], axis=1)
     for name, table in (metrics or {}).items():
         if name in (*steps, "threshold"):
             raise ValueError(f"metrics: the name {name!r} is taken")
-        steps[name] = _table_steps(name, table, real, order)
+        steps[name] = _table_steps(name, table, by_number, order)
     at = np.append(value[rows, critical[order]], np.inf).astype(value.dtype)
     threshold: np.ndarray | TieBroken = at
-    if tie_break is not None:
-        tie = np.append(np.asarray(tie_break)[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)
-        threshold = TieBroken(at, tie)  # type: ignore[arg-type]
+    if tie is not None:
+        second = np.append(tie[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)
+        threshold = TieBroken(at, second)  # type: ignore[arg-type]
     covered = np.searchsorted(steps["risk"].first, np.arange(num + 1), side="right")
     return Pool(threshold, order.astype(np.int32), covered.astype(np.int32), steps)

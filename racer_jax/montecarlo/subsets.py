@@ -26,12 +26,18 @@ _DIGIT_COST = 0.35
 
 
 def load(array: ArrayLike, index: jax.Array) -> jax.Array:
-    """`array[index]` along the first axis for indices known to be in bounds: no clamping, no wrapping."""
+    """`array[index]` along the first axis for indices known to be in bounds.
+
+    There is no clamping, no wrapping.
+    """
     return jnp.asarray(array).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:
-    """Threefry-2x32 with 20 rounds written out: the bits of JAX's own generator, several times as fast on a CPU."""
+    """Threefry-2x32 with 20 rounds written out.
+
+    The bits of JAX's own generator, several times as fast on a CPU.
+    """
     k0, k1 = key
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     x0, x1 = x0 + k0, x1 + k1
@@ -45,7 +51,10 @@ def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:
 
 
 def key_words(key: jax.Array) -> jax.Array:
-    """Two uint32 words `[2]` that stand for a typed key of any kind; those of a Threefry key are its own."""
+    """Two uint32 words `[2]` that stand for a typed key of any kind.
+
+    Those of a Threefry key are its own.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a typed PRNG key (see jax.random.key), got dtype {key.dtype}")
     if key.ndim:
@@ -79,7 +88,10 @@ class Draw(NamedTuple):
 
 
 def _digits(num: int, size: int) -> tuple[int, int]:
-    """(k, d): the Bernoulli probability k / 2**d near num / size that makes digits and draws together cheapest."""
+    """(k, d): the Bernoulli probability k / 2**d near num / size that costs least in all.
+
+    The cost is that of its digits and of the draws that repair takes.
+    """
     share, words = num / size, -(-size // 32)
     best = (np.inf, 0, 1)
     for d in range(1, 17):
@@ -90,7 +102,10 @@ def _digits(num: int, size: int) -> tuple[int, int]:
 
 
 def draw_plan(num: np.ndarray, size: np.ndarray) -> Draw:
-    """The `Draw` of subsets of `num` `[g]` of `size` `[g]` elements, 0 <= num <= size, on the host."""
+    """The `Draw` of subsets of `num` `[g]` of `size` `[g]` elements, 0 <= num <= size.
+
+    Made on the host.
+    """
     num, size = np.asarray(num), np.asarray(size)
     words = -(-int(size.max()) // 32)
     pairs = [
@@ -113,14 +128,16 @@ def draw_plan(num: np.ndarray, size: np.ndarray) -> Draw:
 
 
 def _bernoulli(key: Words, digit: jax.Array, num_words: int) -> jax.Array:
-    """Words of independent bits, each 1 with the probability whose binary digits are given `[d, l]`."""
+    """Words of independent bits, each 1 with the probability whose binary digits are `[d, l]`."""
     place = jnp.arange(num_words, dtype=jnp.uint32)[:, None]
     row_key = (key[0][None], key[1][None])
 
     def refine(i: jax.Array, words: jax.Array) -> jax.Array:
         # Reading the digits from the last to the first: P(1) becomes (digit + P(1)) / 2.
         # One word of the two, as the compiler would make both anew for the other.
-        uniform = threefry(row_key, place, jnp.broadcast_to(i.astype(jnp.uint32), place.shape))[0]
+        uniform = threefry(
+            row_key, place, jnp.broadcast_to(jnp.asarray(i, jnp.uint32), place.shape)
+        )[0]
         return jnp.where(load(digit, i)[None], words | uniform, words & uniform)
 
     zero = jnp.zeros((num_words, key[0].shape[0]), jnp.uint32)
@@ -130,6 +147,19 @@ def _bernoulli(key: Words, digit: jax.Array, num_words: int) -> jax.Array:
 
 def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> jax.Array:
     """An exactly uniform subset for each lane.
+
+    Why not a shuffle or a sort: they read and write N numbers of 32 bits for each subset. Here a
+    subset is N bits. The Bernoulli bits cost a word of random bits for each binary digit of the
+    probability and 32 elements, and the number of elements is then off by some sqrt(N), which the
+    repair flips one by one. `draw_plan` weighs the two: few digits put the probability a little off
+    and cost more repair, many digits cost words.
+
+    Why it is exact: given its size, a Bernoulli subset is uniform among the subsets of that size.
+    Taking out (or putting in) an element drawn uniformly among those that are in (or not) keeps it
+    so. A draw that hits a position outside, or of the side that has too few, is thrown away, which
+    leaves the others uniform. The draws have a counter of their own (`1 << 16`, above any digit),
+    so they share no random word with the Bernoulli bits: else what is taken out would depend on
+    what is in.
 
     Args:
       key: Two uint32 `[l]`, a Threefry key for each lane; used for nothing else.
@@ -168,7 +198,7 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
             # side that has too few, is no draw: what is left is uniform.
             flat, surplus = state
             word = (
-                load(uniform, i >> 1) << ((i & 1) << 4).astype(jnp.uint32)
+                load(uniform, i >> 1) << jnp.asarray((i & 1) << 4, jnp.uint32)
                 if halves
                 else load(uniform, i)
             )

@@ -1,13 +1,14 @@
-r"""Summaries of a stream of trials in bounded memory: moments, extremes and histograms, kept in a file if asked to.
+r"""Summaries of a stream of trials in bounded memory, kept in a file if asked to.
 
-Counts are summed as integers, so that the summary does not depend on how the stream is cut into
-chunks.
+Moments, extremes and histograms. Counts are summed as integers, so that the summary does not depend
+on how the stream is cut into chunks.
 """
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ import numpy as np
 
 class Summary(NamedTuple):
     """Moments and histogram of one metric over trials, by alpha.
+
+    Use this when reading what `stream_trials` returns.
 
     Attributes:
       mean: float64 `[a]`.
@@ -36,7 +39,9 @@ class Summary(NamedTuple):
     histogram: np.ndarray
 
     def quantile(self, level: float) -> np.ndarray:
-        """The smallest value that at least this share of the trials does not exceed, `[a]`, to the width of a bin.
+        """The smallest value that at least this share of the trials does not exceed, `[a]`.
+
+        To the width of a bin.
 
         Args:
           level: Between 0 and 1.
@@ -54,7 +59,9 @@ class Summary(NamedTuple):
 
 @dataclass
 class Accumulator:
-    """Running sums of one metric: of totals, integers where it counts, that `scale` turns into means.
+    """Running sums of one metric.
+
+    Of totals, whole numbers where it counts; `scale` turns them into means.
 
     Attributes:
       scale: What one unit of the totals is worth.
@@ -63,7 +70,8 @@ class Accumulator:
       width: Width of a bin, `[a]`.
       num: Number of trials so far.
       total: Sum of the centred totals, `[a]`.
-      square: Sum of their squares, `[a]`.
+      square: Sum of their squares, `[a]`; of whole totals in units of 2**31.
+      square_rest: What the squares of whole totals leave over, `[a]`.
       least: Smallest total, `[a]`.
       most: Largest total, `[a]`.
       histogram: int64 `[a, h]`.
@@ -76,13 +84,17 @@ class Accumulator:
     num: int
     total: np.ndarray
     square: np.ndarray
+    square_rest: np.ndarray
     least: np.ndarray
     most: np.ndarray
     histogram: np.ndarray
 
     @classmethod
     def start(cls, pilot: np.ndarray, scale: float, bins: int) -> "Accumulator":
-        """Empty sums, with bins over eight standard deviations of the pilot totals `[a, s]` on either side."""
+        """Empty sums, with bins as wide as pilot totals `[a, s]` ask for.
+
+        They cover eight standard deviations on either side.
+        """
         mean, spread = pilot.mean(axis=1, dtype=np.float64), pilot.std(axis=1, dtype=np.float64)
         centre: np.ndarray
         width: np.ndarray
@@ -106,10 +118,16 @@ class Accumulator:
             0,
             zero,
             zero,
+            zero,
             pilot.min(axis=1),
             pilot.max(axis=1),
             histogram,
         )
+
+    @property
+    def exact(self) -> bool:
+        """Whether the totals are whole numbers, and summed as such."""
+        return self.centre.dtype.kind == "i"
 
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`."""
@@ -118,9 +136,14 @@ class Accumulator:
         self.most = np.maximum(self.most, totals.max(axis=1))
         centred = totals - self.centre.astype(totals.dtype)[:, None]
         self.total = self.total + centred.sum(axis=1, dtype=self.centre.dtype)
-        # Squares of counts are exact in float64, and so is their sum over a chunk.
-        wide = centred.astype(np.float64)
-        self.square = self.square + np.einsum("as,as->a", wide, wide).astype(self.centre.dtype)
+        wide = centred.astype(self.centre.dtype)
+        if self.exact:
+            # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
+            squares = wide * wide
+            self.square = self.square + (squares >> 31).sum(axis=1)
+            self.square_rest = self.square_rest + (squares & (2**31 - 1)).sum(axis=1)
+        else:
+            self.square = self.square + np.einsum("as,as->a", wide, wide)
         bins = self.histogram.shape[1]
         index = np.ceil((totals - self.low[:, None]) / self.width[:, None])
         index = (
@@ -134,9 +157,13 @@ class Accumulator:
         """What has been added so far."""
         num = self.num
         # Python's integers: the sums of counts stay exact up to the last division.
-        exact = self.centre.dtype.kind == "i"
-        kind = int if exact else float
-        total, square = [kind(x) for x in self.total], [kind(x) for x in self.square]
+        kind = int if self.exact else float
+        unit = 2**31 if self.exact else 1
+        total = [kind(x) for x in self.total]
+        square = [
+            kind(x) * unit + kind(rest)
+            for x, rest in zip(self.square, self.square_rest, strict=True)
+        ]
         mean = [(kind(c) * num + t) / num for c, t in zip(self.centre, total, strict=True)]
         spread = [
             max(num * q - t * t, 0) / (num * max(num - 1, 1))
@@ -160,47 +187,69 @@ def fingerprint(arrays: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, run: str, accumulators: dict[str, Accumulator]) -> None:
-    """Writes the state of a stream, atomically: a kill leaves the last whole one."""
-    state: dict[str, Any] = {"run": np.array(run), "names": np.array(list(accumulators))}
-    for i, accumulator in enumerate(accumulators.values()):
-        state |= {f"{i}.{name}": np.asarray(value) for name, value in vars(accumulator).items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **state)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+@dataclass
+class Checkpoint:
+    """The file that keeps the state of a stream of trials.
 
-
-def load(path: Path, run: str) -> dict[str, Accumulator]:
-    """The state that `save` wrote for the same run.
-
-    Raises:
-      ValueError: If the file is of another run, or not a checkpoint.
+    Attributes:
+      path: The file.
+      every: Seconds between saves.
+      run: Fingerprint of the run; the file of another run is refused.
+      saved: When it was last saved, a time of `time.monotonic`.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            state = dict(file)
-        names = [str(name) for name in state["names"]]
-        written = str(state["run"])
-        fields = list(Accumulator.__dataclass_fields__)
-        accumulators = {
-            name: Accumulator(**{field: state[f"{i}.{field}"] for field in fields})
-            for i, name in enumerate(names)
-        }
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"checkpoint {path} is not the state of a stream of trials: {error}"
-        ) from None
-    if written != run:
-        raise ValueError(
-            f"checkpoint {path} is of another run: its key, pool, alphas, split or bins differ; "
-            "name another file"
-        )
-    for accumulator in accumulators.values():
-        accumulator.num, accumulator.scale = int(accumulator.num), float(accumulator.scale)
-    return accumulators
+
+    path: Path
+    every: float
+    run: str
+    saved: float = field(default_factory=time.monotonic)
+
+    def save_when_due(self, sums: dict[str, Accumulator]) -> None:
+        """Saves the state if the last time is long enough ago."""
+        if time.monotonic() - self.saved > self.every:
+            self.save(sums)
+
+    def save(self, sums: dict[str, Accumulator]) -> None:
+        """Writes the state, atomically: a kill leaves the last whole one."""
+        state: dict[str, Any] = {"run": np.array(self.run), "names": np.array(list(sums))}
+        for i, total in enumerate(sums.values()):
+            state |= {f"{i}.{name}": np.asarray(value) for name, value in vars(total).items()}
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **state)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.saved = time.monotonic()
+
+    def load(self) -> dict[str, Accumulator]:
+        """The state that was saved; empty where there is no file.
+
+        Raises:
+          ValueError: If the file is of another run, or not a checkpoint.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                state = dict(file)
+            run, names = str(state["run"]), [str(name) for name in state["names"]]
+            fields = list(Accumulator.__dataclass_fields__)
+            sums = {
+                name: Accumulator(**{key: state[f"{i}.{key}"] for key in fields})
+                for i, name in enumerate(names)
+            }
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise ValueError(
+                f"checkpoint {self.path} is not the state of a stream of trials: {error}"
+            ) from None
+        if run != self.run:
+            raise ValueError(
+                f"checkpoint {self.path} is of another run: its key, pool, alphas, split or bins "
+                "differ; name another file"
+            )
+        for total in sums.values():
+            total.num, total.scale = int(total.num), float(total.scale)
+        return sums

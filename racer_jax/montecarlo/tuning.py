@@ -33,7 +33,7 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.aggregation import log_odds, model_order, prefix_answers, voted_right
 from racer_jax.core.checks import check_floating, is_traced
-from racer_jax.core.risk_levels import Alpha, miss_budget
+from racer_jax.core.risk_levels import Alpha, Budget, budget_of
 from racer_jax.montecarlo.step_functions import Pool
 
 MAJORITY = "majority"
@@ -45,7 +45,9 @@ _BATCH = 16
 
 
 class VoteTables(NamedTuple):
-    """What every aggregation makes of every set, for all queries of a pool; aggregation 0 is the majority vote.
+    """What every aggregation makes of every set, for all queries of a pool.
+
+    Aggregation 0 is the majority vote. Use this when reading what `vote_tables` made.
 
     Attributes:
       weighting: Name of the weighting of each aggregation, `[k]`.
@@ -60,6 +62,8 @@ class VoteTables(NamedTuple):
 
 class Selections(NamedTuple):
     """What each split chose, and what it takes to look up anything on its test part.
+
+    Use this when reading what `select` chose.
 
     Attributes:
       part: Part of each query: 0 calibration, 1 validation, 2 test; int8 `[s, n]`.
@@ -136,9 +140,11 @@ def vote_tables(
     confidence: Mapping[str, ArrayLike] | None = None,
     temperatures: tuple[float, ...] = TEMPERATURES,
 ) -> VoteTables:
-    """The answer of every set under every weighting and temperature, right or wrong: made once for a pool.
+    """The answer of every set under every weighting and temperature, right or wrong.
 
-    The weightings are the router's scores, their log-odds and every confidence given.
+    Use this when votes are to be compared or tuned: it is made once for a pool, and every choice of
+    `select` is a look-up in it. The weightings are the router's scores, their log-odds and every
+    confidence given.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating `[n, m + 1]`, null model last.
@@ -187,7 +193,10 @@ def vote_tables(
 
 
 def _entries(pool: Pool, num_models: int) -> np.ndarray:
-    """Position from which the k-th model of each query is called, ascending, `[n, m]`; N + 1 where it never is."""
+    """Position from which the k-th model of each query is called, ascending, `[n, m]`.
+
+    N + 1 where it never is.
+    """
     size, num = pool.metrics["size"], pool.num_queries
     by_query = np.argsort(size.query, kind="stable")
     query, first = size.query[by_query], size.first[by_query]
@@ -198,16 +207,6 @@ def _entries(pool: Pool, num_models: int) -> np.ndarray:
     return entries
 
 
-class _Choice(NamedTuple):
-    """The choice of one split, scalars; see `Selections`."""
-
-    alpha: jax.Array
-    aggregation: jax.Array
-    full_aggregation: jax.Array
-    num_right: jax.Array
-    num_called: jax.Array
-
-
 def _choose(
     position: jax.Array,
     validation: jax.Array,
@@ -215,8 +214,12 @@ def _choose(
     entries: jax.Array,
     table: jax.Array,
     tolerance: jax.Array,
-) -> _Choice:
-    """Chooses for one split, from a table `[n, m + 1, k]`.
+) -> dict[str, jax.Array]:
+    """Chooses for one split, from a table `[n, m + 1, k]`: scalars by name of `Selections`.
+
+    Whatever the rule looks at is a whole number: how many answers are right, how many models are
+    called, on how many queries two pairs differ. So pairs are compared exactly, ties are ties on
+    every machine, and the only rounding is in the comparison with the standard error.
 
     Args:
       position: Positions of the thresholds, `[a]`.
@@ -238,7 +241,7 @@ def _choose(
     calls = called.sum(axis=1, dtype=jnp.int32)[:, None]
 
     def best_of(allowed: jax.Array, *keys: jax.Array) -> jax.Array:
-        """Flat index of the pair with the largest first key, of those with the largest second, and so on."""
+        """Flat index of the pair with the largest keys, compared in turn."""
         for key in keys:
             allowed = allowed & (key == jnp.where(allowed, key, _LEAST).max())
         return jnp.argmax(allowed.reshape(-1))
@@ -261,7 +264,13 @@ def _choose(
     chosen = jnp.unravel_index(best_of(as_good & allowed, fewest, right), right.shape)
     full = jnp.argmax(table[jnp.concatenate([validation, voters]), -1].sum(axis=0, dtype=jnp.int32))
     num_called = (entries <= position[chosen[0]]).sum(axis=-1, dtype=jnp.int32)
-    return _Choice(chosen[0], chosen[1], full, right[chosen], num_called)
+    return {
+        "alpha": chosen[0],
+        "aggregation": chosen[1],
+        "full_aggregation": full,
+        "num_called": num_called,
+        "validation_right": right[chosen],  # a number; `select` makes a share of it
+    }
 
 
 @partial(jax.jit, static_argnames="batch")
@@ -271,12 +280,14 @@ def _choices(
     table: jax.Array,
     tolerance: jax.Array,
     batch: int,
-) -> _Choice:
-    def choose(split: tuple[jax.Array, jax.Array, jax.Array]) -> _Choice:
+) -> dict[str, jax.Array]:
+    """`_choose` of every split, some at a time."""
+
+    def choose(split: tuple[jax.Array, jax.Array, jax.Array]) -> dict[str, jax.Array]:
         position, validation, voters = split
         return _choose(position, validation, voters, entries, table, tolerance)
 
-    choices: _Choice = lax.map(choose, splits, batch_size=batch)
+    choices: dict[str, jax.Array] = lax.map(choose, splits, batch_size=batch)
     return choices
 
 
@@ -286,36 +297,14 @@ def _indices(part: np.ndarray, code: int) -> np.ndarray:
     counts = inside.sum(axis=1)
     if (counts != counts[0]).any() or not counts[0]:
         raise ValueError(
-            f"part must hold as many queries of part {code} in every split, at least one, got {counts.min()} to "
-            f"{counts.max()}"
+            f"part must hold as many queries of part {code} in every split, at least one, got "
+            f"{counts.min()} to {counts.max()}"
         )
     return np.asarray(np.nonzero(inside)[1].reshape(len(part), -1))
 
 
-class _Prepared(NamedTuple):
-    """What the choices of all alphas share.
-
-    Attributes:
-      part: As given, `[s, n]`.
-      at: Positions of the thresholds, int32 `[s, a]`.
-      validation: Validation queries, int32 `[s, v]`.
-      voters: Further queries that help to choose the aggregation, int32 `[s, c]`.
-      entries: From `_entries`.
-      table: Whether each aggregation is right, `[n, m + 1, k]`.
-    """
-
-    part: np.ndarray
-    at: jax.Array
-    validation: jax.Array
-    voters: jax.Array
-    entries: jax.Array
-    table: jax.Array
-
-
-def _prepared(
-    part: ArrayLike, pool: Pool, right: ArrayLike, alpha: Alpha, pooled_vote: bool
-) -> _Prepared:
-    """Checks what `select` was given and calibrates."""
+def _checked(part: ArrayLike, pool: Pool, right: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The parts and tables of `select` on the host, checked."""
     if is_traced(part, right):
         raise TypeError("select runs on the host and cannot be traced; call it outside jit")
     parts, tables, num = np.asarray(part), np.asarray(right), pool.num_queries
@@ -333,37 +322,7 @@ def _prepared(
             f"right must have shape [k, n, m + 1] with the n = {num} of the pool, got "
             f"{tables.shape}"
         )
-    positions, validation, _ = (
-        _indices(parts[:, pool.order], 0),
-        _indices(parts, 1),
-        _indices(parts, 2),
-    )
-    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
-    rank = positions.shape[1] - np.atleast_1d(miss_budget(alpha, positions.shape[1]))
-    infinite = np.full((len(parts), 1), num)  # rank n + 1 is the threshold +inf
-    at = np.concatenate([positions, infinite], axis=1)[:, rank - 1]
-    return _Prepared(
-        parts,
-        jnp.asarray(at, jnp.int32),
-        jnp.asarray(validation, jnp.int32),
-        jnp.asarray(voters, jnp.int32),
-        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
-        jnp.asarray(np.moveaxis(tables, 0, -1)),
-    )
-
-
-def _selections(ready: _Prepared, alphas: slice, tolerance: float) -> Selections:
-    """The choice among some of the alphas."""
-    splits = (ready.at[:, alphas], ready.validation, ready.voters)
-    choices = _choices(splits, ready.entries, ready.table, jnp.float32(tolerance), _BATCH)
-    return Selections(
-        part=ready.part,
-        alpha=np.asarray(choices.alpha),
-        aggregation=np.asarray(choices.aggregation),
-        full_aggregation=np.asarray(choices.full_aggregation),
-        num_called=np.asarray(choices.num_called),
-        validation_right=np.asarray(choices.num_right) / ready.validation.shape[1],
-    )
+    return parts, tables
 
 
 def select(
@@ -371,15 +330,24 @@ def select(
     pool: Pool,
     right: ArrayLike,
     *,
-    alpha: Alpha,
+    alpha: Alpha | None = None,
+    budget: Budget | None = None,
     tolerance: float = 1.0,
     pooled_vote: bool = False,
 ) -> Selections:
-    """Calibrates each split for every alpha and chooses alpha and aggregation on its own validation part.
+    """Calibrates each split for every alpha and chooses among them on its own validation part.
 
     The full ensemble chooses its aggregation on the same validation part: most right answers, of
     several the first. With `pooled_vote` the aggregations are chosen on calibration and validation
     together, by most right answers too.
+
+    Why it is fast: nothing is calibrated or voted anew. A threshold is an order statistic of
+    positions, the models it calls are a comparison of positions, and whether their vote is right is
+    an entry of `right`. A choice among a levels and k aggregations is a table [a, k] of whole
+    numbers, summed over the validation part.
+
+    Use this when alpha and the aggregation are to be tuned as the paper does, on validation, and
+    the gain is to be measured on a test part that had no say.
 
     Args:
       part: Part of each query in each split: 0 calibration, 1 validation, 2 test; int `[s, n]`,
@@ -388,6 +356,8 @@ def select(
       right: Whether each aggregation is right by the number of models called, bool `[k, n, m + 1]`;
         `VoteTables.right`.
       alpha: Risk levels in (0, 1) to choose from, one or several.
+      budget: In the place of `alpha`: how many calibration queries each threshold may miss, one
+        integer or `[a]`.
       tolerance: How many standard errors behind the best still count as good; 0 insists on the
         best.
       pooled_vote: Whether the calibration part helps to choose the aggregation, the full ensemble's
@@ -397,37 +367,66 @@ def select(
       The `Selections`.
 
     Raises:
-      TypeError: If `part` does not hold integers, or `right` is not boolean.
-      ValueError: If an alpha is out of range, the shapes do not fit, the splits differ in the size
-        of a part, or the tolerance is negative.
+      TypeError: If `part` does not hold integers, or `right` is not boolean; or if not exactly one
+        of `alpha` and `budget` is there.
+      ValueError: If an alpha or a budget is out of range, the shapes do not fit, the splits differ
+        in the size of a part, or the tolerance is negative.
     """
     if not 0 <= tolerance < inf:
         raise ValueError(
             f"tolerance must be a finite number of standard errors, at least 0, got {tolerance}"
         )
-    ready = _prepared(part, pool, right, alpha, pooled_vote)
-    return _selections(ready, slice(None), tolerance)
+    parts, tables = _checked(part, pool, right)
+    calibration = _indices(parts[:, pool.order], 0)  # positions, ascending
+    validation = _indices(parts, 1)
+    _indices(parts, 2)
+    voters = _indices(parts, 0) if pooled_vote else validation[:, :0]
+    num = calibration.shape[1]
+    rank = num - np.atleast_1d(budget_of(alpha, num, budget))
+    infinite = np.full((len(parts), 1), pool.num_queries)  # rank n + 1 is the threshold +inf
+    position = np.concatenate([calibration, infinite], axis=1)[:, rank - 1]
+    choices = _choices(
+        tuple(jnp.asarray(x, jnp.int32) for x in (position, validation, voters)),
+        jnp.asarray(_entries(pool, tables.shape[2] - 1)),
+        jnp.asarray(np.moveaxis(tables, 0, -1)),
+        jnp.float32(tolerance),
+        _BATCH,
+    )
+    chosen = {name: np.asarray(value) for name, value in choices.items()}
+    chosen["validation_right"] = chosen["validation_right"] / validation.shape[1]
+    return Selections(part=parts, **chosen)
 
 
-def select_each(part: ArrayLike, pool: Pool, right: ArrayLike, *, alpha: Alpha) -> list[Selections]:
-    """Calibrates each split for every alpha and chooses the aggregation of each on its own validation part.
+def select_each(
+    part: ArrayLike,
+    pool: Pool,
+    right: ArrayLike,
+    *,
+    alpha: Alpha | None = None,
+    budget: Budget | None = None,
+) -> list[Selections]:
+    """`select` for one alpha after another, with tolerance 0: only the aggregation is chosen.
 
-    What `select` gives for one alpha after another, with tolerance 0; what they share is prepared
-    once.
+    Use this when every level of a curve is to be shown, each with the votes tuned for it.
 
     Args:
       part: As for `select`.
       pool: As for `select`.
       right: As for `select`.
       alpha: Risk levels in (0, 1), one or several.
+      budget: In the place of `alpha`, as for `select`.
 
     Returns:
-      The `Selections` of each alpha, whose `alpha` is its place among them.
+      The `Selections` of each level, whose `alpha` is its place among them.
 
     Raises:
       TypeError: As `select`.
       ValueError: As `select`.
     """
-    ready = _prepared(part, pool, right, alpha, False)
-    chosen = (_selections(ready, slice(a, a + 1), 0.0) for a in range(ready.at.shape[1]))
-    return [choice._replace(alpha=choice.alpha + a) for a, choice in enumerate(chosen)]
+    parts, _ = _checked(part, pool, right)
+    num = _indices(parts, 0).shape[1]
+    choices = [
+        select(parts, pool, right, budget=int(misses), tolerance=0.0)
+        for misses in np.atleast_1d(budget_of(alpha, num, budget))
+    ]
+    return [choice._replace(alpha=choice.alpha + a) for a, choice in enumerate(choices)]

@@ -1,11 +1,13 @@
-"""Orders of the models by what each adds to those before it: RACER-J, learned gains, the static order.
+"""Orders of the models by what each adds to those before it.
+
+RACER-J, learned gains, the static order.
 
 May use: `core`, `routers`.
 """
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.orders.coverage_gain import static_order
@@ -18,19 +20,20 @@ if TYPE_CHECKING:
         tilted,
     )
     from racer_jax.orders.learned_gains import LearnedGains
-    from racer_jax.orders.model_orders import Order, StaticOrder, fit_order
+    from racer_jax.orders.model_orders import ORDERS, Order, StaticOrder, fit_order, register_order
     from racer_jax.orders.racer_j import RacerJ
 
 _HOMES = {
     "coverage_gain": ("static_order",),
     "joint_laws": ("PatternLaw", "factor", "fit_loadings", "pattern_law", "tilt", "tilted"),
     "learned_gains": ("LearnedGains",),
-    "model_orders": ("Order", "StaticOrder", "fit_order"),
+    "model_orders": ("ORDERS", "Order", "StaticOrder", "fit_order", "register_order"),
     "racer_j": ("RacerJ",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
+    "ORDERS",
     "LearnedGains",
     "Order",
     "PatternLaw",
@@ -40,6 +43,7 @@ __all__ = [
     "fit_loadings",
     "fit_order",
     "pattern_law",
+    "register_order",
     "static_order",
     "tilt",
     "tilted",

@@ -1,4 +1,6 @@
-r"""Nonconformity by marginal coverage gain (RACER-J): order models by what each adds to those before it.
+r"""Nonconformity by marginal coverage gain (RACER-J).
+
+Order models by what each adds to those before it.
 
 Models of one pool are redundant: scores s(x, m) that are nearly equal make a set jump from one
 model to all of them, although the second adds little to the first. RACER-J orders the models of a
@@ -56,7 +58,9 @@ class Patterns(NamedTuple):
 
 
 def distinct_patterns(correct: ArrayLike) -> Patterns:
-    """The distinct rows of `correct`: at most 2^m, so that few rows stand for many where m is small.
+    """The distinct rows of `correct`: at most 2^m.
+
+    Few rows stand for many where m is small.
 
     Runs on the host.
 
@@ -87,7 +91,10 @@ def check_training_rows(correct: ArrayLike) -> jax.Array:
 
 
 def check_weights(weights: ArrayLike, num_rows: int) -> jax.Array:
-    """Weights over support rows: floating, `[..., s]`, finite, not negative, each row with sum 1."""
+    """Weights over support rows.
+
+    Floating, `[..., s]`, finite, not negative, each row with sum 1.
+    """
     weights = jnp.asarray(weights)
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_rows:
@@ -130,7 +137,7 @@ def check_cost(cost: ArrayLike, num_models: int) -> jax.Array:
 
 
 def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Array:
-    """What a gain counts for at each model's cost, (c_min / c)^gamma in (0, 1], `[..., m]`; ones without costs."""
+    """Factor of a gain by cost, (c_min / c)^gamma in (0, 1], `[..., m]`; ones without costs."""
     if not 0 <= gamma <= 4:
         raise ValueError(f"gamma must be in [0, 4], got {gamma}")
     if cost is None:
@@ -140,7 +147,9 @@ def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Arra
 
 
 def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: str) -> jax.Array:
-    """Nonconformity `[m + 1]` of one query: weights `[s]` over support `[s, m]`, gains discounted by `[m]`.
+    """Nonconformity `[m + 1]` of one query.
+
+    Weights `[s]` over support `[s, m]`, gains discounted by `[m]`.
 
     Support holds chances of being right, given which the models are independent: 0 and 1 where they
     are training rows.
@@ -168,8 +177,8 @@ def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: st
     start = (weights, jnp.zeros(column.shape, bool), zero, jnp.zeros(column.shape, weights.dtype))
     nonconformity = lax.scan(step, start, length=len(column))[0][3]
     # g = 1 - max_m s(x, m), hence E(x, m0) = max_m s(x, m).
-    own = null_nonconformity(gain(weights).max(), null)
-    return jnp.append(nonconformity, own)
+    null_value = null_nonconformity(gain(weights).max(), null)
+    return jnp.append(nonconformity, null_value)
 
 
 @partial(jax.jit, static_argnames="null")
@@ -191,7 +200,7 @@ def block_size(entries: int) -> int:
 def gains_under(
     weights: jax.Array, support: jax.Array, discount: jax.Array, null: str
 ) -> jax.Array:
-    """Nonconformity `[..., m + 1]` of weights `[..., s]` over support `[s, m]`, discounts `[..., m]` broadcast."""
+    """Nonconformity `[..., m + 1]`: weights `[..., s]`, support `[s, m]`, discounts `[..., m]`."""
     num_models = support.shape[1]
     batch = jnp.broadcast_shapes(weights.shape[:-1], discount.shape[:-1])
     weights = jnp.broadcast_to(weights, (*batch, weights.shape[-1])).reshape(-1, weights.shape[-1])
@@ -229,7 +238,8 @@ def coverage_gain(
       ValueError: If shapes do not fit, weights are negative, infinite or do not sum to 1, a cost is
         missing, not above 0 or infinite, `correct` is not 0/1, or the null mode is unknown.
 
-    >>> rows = jnp.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]])  # the second model adds nothing to the first
+    >>> # The second model adds nothing to the first.
+    >>> rows = jnp.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]])
     >>> coverage_gain(jnp.full(4, 0.25), rows).tolist()
     [0.25, 1.0, 0.75, -inf]
     """
@@ -246,7 +256,7 @@ def static_order(
     cost: ArrayLike | None = None,
     gamma: float = 0.5,
 ) -> jax.Array:
-    """The static order: RACER-J with uniform weights, the same greedy cover of the training rows for every query.
+    """The static order: RACER-J with uniform weights, the same greedy cover for every query.
 
     A baseline that no study of sets should leave out. Its critical scores take m + 1 values only,
     so calibrate it with the exact tie-break: the set is then a prefix of the order, one model

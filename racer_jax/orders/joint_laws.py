@@ -1,4 +1,6 @@
-r"""RACER-J for black-box routers: from marginal scores s(x, m) to a joint law, then to marginal coverage gains.
+r"""RACER-J for black-box routers.
+
+Marginal scores s(x, m) become a joint law, and that marginal coverage gains.
 
 A score matrix says how likely each model is right, not how the models cover each other; the
 training rows do. Two joint laws with the router's marginals:
@@ -82,7 +84,8 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
     num, num_models = rows.shape
     if num_models > MAX_TILTED:
         raise ValueError(
-            f"correct must have at most {MAX_TILTED} models, since the law lists all 2^m patterns, got {num_models}; "
+            f"correct must have at most {MAX_TILTED} models, since the law lists all 2^m patterns, "
+            f"got {num_models}; "
             f"use factor, which takes any number"
         )
     if not 0 < smoothing < float("inf"):
@@ -135,7 +138,9 @@ def _flat(scores: ArrayLike) -> tuple[jax.Array, tuple[int, ...]]:
 
 
 def tilted(scores: ArrayLike, law: PatternLaw) -> jax.Array:
-    r"""The law of the patterns of each query: q_x(y) proportional to b(y) exp(t . y), with marginals s(x, .).
+    r"""The law of the patterns of each query.
+
+    Q_x(y) proportional to b(y) exp(t . y), with marginals s(x, .).
 
     Args:
       scores: Router scores s(x, m), floating `[..., m]`; clipped to [.005, .995].
@@ -184,7 +189,8 @@ def tilt(
         the law, a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
     >>> law = pattern_law([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], smoothing=0.1)
-    >>> tilt(jnp.array([0.5, 0.45, 0.4]), law)[:3].argsort().tolist()  # the third covers what the first leaves
+    >>> # The third model covers what the first leaves.
+    >>> tilt(jnp.array([0.5, 0.45, 0.4]), law)[:3].argsort().tolist()
     [0, 2, 1]
     """
     check_null(null)
@@ -199,7 +205,10 @@ def _nodes() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _logits(scores: jax.Array, loadings: jax.Array) -> jax.Array:
-    """b_m + sigma_m z at each node, `[z, m]`, with b such that the marginals are the scores `[m]`."""
+    """b_m + sigma_m z at each node, `[z, m]`.
+
+    b is such that the marginals are the scores `[m]`.
+    """
     nodes, weights = _nodes()
     slope = nodes[:, None] * loadings[None]
     target = jnp.clip(scores, _CLIP, 1 - _CLIP)
@@ -237,7 +246,9 @@ def factor(
     cost: ArrayLike | None = None,
     gamma: float = 0.5,
 ) -> jax.Array:
-    """RACER-J by one latent factor: coverage gains of a black-box router's scores, for any number of models.
+    """RACER-J by one latent factor.
+
+    Coverage gains of a black-box router's scores, for any number of models.
 
     Args:
       scores: Router scores s(x, m), floating `[..., m]`; clipped to [.005, .995].
@@ -255,7 +266,8 @@ def factor(
       ValueError: If a score is not finite or outside [0, 1], the loadings are not `[m]` and within
         [-8, 8], a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
-    >>> factor(jnp.array([0.5, 0.4]), jnp.zeros(2)).round(3).tolist()  # independent: 1 - .5, 1 - .5 * .4
+    >>> # Independent models: 1 - .5, 1 - .5 * .4.
+    >>> factor(jnp.array([0.5, 0.4]), jnp.zeros(2)).round(3).tolist()
     [0.5, 0.800000011920929, -inf]
     """
     check_null(null)
@@ -291,16 +303,16 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
         chance = jax.nn.sigmoid(logits)
         slope = lax.stop_gradient(weights @ (chance * (1 - chance)))
         logits = logits - ((weights @ chance - lax.stop_gradient(weights @ chance)) / slope)[None]
-        each = jnp.where(right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)).sum(
-            axis=-1
-        )
-        return jax.nn.logsumexp(each, b=weights)
+        log_likelihood = jnp.where(
+            right[None], jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        ).sum(axis=-1)
+        return jax.nn.logsumexp(log_likelihood, b=weights)
 
     return -jax.vmap(one)(scores, correct).mean()
 
 
 def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
-    """Loadings of `factor` by maximum likelihood of the training patterns given the router's marginals.
+    """Loadings of `factor`, by maximum likelihood of the training patterns.
 
     Runs on the host. Scores must be out of fold: those a router gives to rows it was fitted on are
     too sure of themselves and leave nothing for the common factor to explain.
@@ -327,12 +339,12 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
         return float(value), np.asarray(gradient, np.float64)
 
     start = np.ones(shape[1])
-    found = minimize(
+    solution = minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
         bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1],
     )
-    loadings = jnp.asarray(found.x, jnp.float32)
+    loadings = jnp.asarray(solution.x, jnp.float32)
     return loadings * jnp.where(loadings.sum() < 0, -1, 1)

@@ -1,4 +1,6 @@
-r"""RACER-J with learned gains: the static order of a group, each model's gain learned from the query.
+r"""RACER-J with learned gains.
+
+The static order of a group, each model's gain learned from the query.
 
 Which model comes second is a matter of the pool and hardly of the query; how much the second still
 adds to the first is not. So the order stays static, m_1, m_2, ..., and the router learns the
@@ -34,7 +36,9 @@ _MAX_ITERATIONS = 200
 def _loss(
     weights: jax.Array, x: jax.Array, position: jax.Array, log_prior: jax.Array, ridge: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Penalised mean negative log-likelihood of the positions, and its gradient; weights `[d + 1, m + 1]`.
+    """Penalised mean negative log-likelihood of the positions, and its gradient.
+
+    Weights `[d + 1, m + 1]`.
 
     The last row belongs to a column of ones and is free of the penalty.
     """
@@ -76,14 +80,14 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
         value, gradient = _loss(jnp.asarray(flat.reshape(shape), jnp.float32), *arguments)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    found = minimize(
+    solution = minimize(
         objective,
         np.zeros(shape).ravel(),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _MAX_ITERATIONS},
     )
-    weights, intercept = np.split(found.x.reshape(shape), [-1])
+    weights, intercept = np.split(solution.x.reshape(shape), [-1])
     return order, weights, log_prior + intercept[0] - mean @ weights
 
 
@@ -205,8 +209,8 @@ def _positions(model: LearnedGains, queries: jax.Array, codes: jax.Array) -> jax
     logits = jnp.matmul(queries.astype(jnp.float32), flat, precision="highest").reshape(
         -1, num_groups, num_classes
     )
-    own = jnp.take_along_axis(logits, codes[:, None, None], axis=1)[:, 0]
-    return jax.nn.softmax(own + model.bias[codes])
+    group_logits = jnp.take_along_axis(logits, codes[:, None, None], axis=1)[:, 0]
+    return jax.nn.softmax(group_logits + model.bias[codes])
 
 
 @partial(jax.jit, static_argnames="null")

@@ -1,4 +1,6 @@
-"""Orders of the models learned from training rows, as a racer uses them: the static order and RACER-J.
+"""Orders of the models learned from training rows, as a racer uses them.
+
+The static order and RACER-J.
 
 `inverse_probability` and `gap` need scores and nothing else. These need labelled rows to learn
 from, the training rows and no others, so that the queries to calibrate on and those to come stay
@@ -14,9 +16,9 @@ Where the training rows have groups each has its own order; a group that is not 
 of all rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,6 @@ from racer_jax.orders.learned_gains import LearnedGains
 from racer_jax.orders.racer_j import RacerJ
 
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
-ORDERS = (STATIC, BLEND, LEARNED)
 # What a group goes by that has no training rows.
 OTHER = "(any other group)"
 # The neighbours of the blend, and their weight.
@@ -37,7 +38,9 @@ NEIGHBORS, WEIGHT = 200, 0.3
 
 @dataclass(frozen=True, eq=False)
 class StaticOrder:
-    """The static order of each group, by which every query of it goes: E(x, m) = 1 - the share m adds (`static_order`).
+    """The static order of each group, by which every query of it goes.
+
+    E(x, m) = 1 - the share m adds (`static_order`).
 
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
@@ -71,11 +74,20 @@ class StaticOrder:
         )
         real = self.real[codes]
         # E = 1 - gain, so the largest score is the first gain.
-        own = np.asarray(null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null))
-        return np.concatenate([real, own], axis=1).astype(np.float32)
+        null_column = np.asarray(
+            null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null)
+        )
+        return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
 Model: TypeAlias = StaticOrder | RacerJ | LearnedGains
+# What of a model is written to disk: its arrays, and its settings.
+_ARRAYS = {
+    STATIC: ("real",),
+    BLEND: ("train", "of_row", "prior", "patterns"),
+    LEARNED: ("order", "weights", "bias"),
+}
+_SETTINGS: dict[str, tuple[str, ...]] = {STATIC: (), BLEND: ("k", "w"), LEARNED: ("ridge",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +101,49 @@ class Order:
 
     kind: str
     model: Model
+
+    def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The order in pieces: a description in plain values, and arrays by name."""
+        groups = None if self.model.groups is None else list(self.model.groups)
+        description: dict[str, Any] = {"kind": self.kind, "groups": groups}
+        if self.kind not in _ARRAYS:
+            raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
+        description |= {name: getattr(self.model, name) for name in _SETTINGS[self.kind]}
+        names = _ARRAYS[self.kind]
+        arrays = {f"{prefix}.{name}": np.asarray(getattr(self.model, name)) for name in names}
+        if self.kind == BLEND:  # 0 or 1: a byte each
+            arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
+        return description, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str = "order",
+    ) -> "Order":
+        """The order of `to_parts`.
+
+        Raises:
+          KeyError: If an array or a setting is missing.
+          ValueError: If the description is not of an order.
+        """
+        kind = description.get("kind")
+        if kind not in _ARRAYS:
+            raise ValueError(f"an order of kind {kind!r} is not known")
+        groups = None if description["groups"] is None else tuple(description["groups"])
+        loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        if kind == STATIC:
+            return cls(kind, StaticOrder(loaded["real"], groups))
+        on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
+        if kind == LEARNED:
+            return cls(
+                kind,
+                LearnedGains(**on_device, groups=groups, ridge=float(description["ridge"])),
+            )
+        on_device["patterns"] = on_device["patterns"].astype(jnp.float32)
+        k, w = int(description["k"]), float(description["w"])
+        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w))
 
     @property
     def by_group(self) -> bool:
@@ -116,14 +171,71 @@ class Order:
         return np.asarray(self.model(embeddings, names, null))
 
 
+def _static(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+    """The static order of each group, and of all rows for other groups."""
+    static = StaticOrder.fit(correct, groups)
+    if static.groups is None:
+        return static
+    real = np.concatenate([static.real, StaticOrder.fit(correct, None).real])
+    return StaticOrder(real, (*static.groups, OTHER))
+
+
+def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+    """RACER-J; other groups have the shares of all rows."""
+    num_neighbors = min(NEIGHBORS, len(correct))
+    blend = RacerJ.fit(embeddings, correct, groups=groups, k=num_neighbors, w=WEIGHT)
+    if blend.groups is None:
+        return blend
+    share = np.bincount(np.asarray(blend.of_row), minlength=len(blend.patterns)) / len(correct)
+    prior = jnp.concatenate([blend.prior, jnp.asarray(share, jnp.float32)[None]])
+    return replace(blend, prior=prior, groups=(*blend.groups, OTHER))
+
+
+def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+    """Learned gains; other groups have those of all rows."""
+    learned = LearnedGains.fit(embeddings, correct, groups=groups)
+    if learned.groups is None:
+        return learned
+    whole = LearnedGains.fit(embeddings, correct)
+    arrays: dict[str, Any] = {
+        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+        for name in ("order", "weights", "bias")
+    }
+    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
+
+
+Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
+# Name -> what learns the order from embeddings, correctness and groups of the training rows.
+ORDERS: dict[str, Fit] = {STATIC: _static, BLEND: _blend, LEARNED: _learned}
+
+
+def register_order(name: str, fit: Fit) -> None:
+    """Adds an order to those that go by a name; a racer with it cannot be saved.
+
+    Args:
+      name: Its name.
+      fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
+        model: called with embeddings, groups and the null mode it gives nonconformity float32
+        `[n, m + 1]`; its `groups`, None or a tuple, say which groups it knows, `OTHER` last.
+
+    Raises:
+      ValueError: If the name is taken.
+
+    Use this when an order of your own is to be chosen by name.
+    """
+    if name in ORDERS:
+        raise ValueError(f"the order {name!r} is there already")
+    ORDERS[name] = fit
+
+
 def fit_order(
     kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None
 ) -> Order:
     """Learns an order from training rows; deterministic.
 
     Args:
-      kind: `static`, `J` or `J_learned`.
-      embeddings: Of the training queries, floating `[n, d]`.
+      kind: One of `ORDERS`: `static`, `J`, `J_learned`, or a registered one.
+      embeddings: Embeddings of the training queries, floating `[n, d]`.
       correct: Whether each model got each right, bool `[n, m]`.
       groups: The group of each, or None.
 
@@ -132,34 +244,9 @@ def fit_order(
 
     Raises:
       ValueError: If the kind is unknown.
+
+    Use this when sets are to hold models that answer what the others do not.
     """
     if kind not in ORDERS:
-        raise ValueError(f"an order must be one of {ORDERS}, got {kind!r}")
-    if kind == STATIC:
-        static = StaticOrder.fit(correct, groups)
-        if static.groups is not None:
-            real = np.concatenate([static.real, StaticOrder.fit(correct, None).real])
-            static = StaticOrder(real, (*static.groups, OTHER))
-        return Order(kind, static)
-    if kind == BLEND:
-        blend = RacerJ.fit(
-            embeddings, correct, groups=groups, k=min(NEIGHBORS, len(correct)), w=WEIGHT
-        )
-        if blend.groups is not None:
-            share = np.bincount(np.asarray(blend.of_row), minlength=len(blend.patterns)) / len(
-                correct
-            )
-            prior = jnp.concatenate([blend.prior, jnp.asarray(share, jnp.float32)[None]])
-            blend = replace(blend, prior=prior, groups=(*blend.groups, OTHER))
-        return Order(kind, blend)
-    learned = LearnedGains.fit(embeddings, correct, groups=groups)
-    if learned.groups is not None:
-        whole = LearnedGains.fit(embeddings, correct)
-        order, weights, bias = (
-            jnp.concatenate([getattr(learned, name), getattr(whole, name)])
-            for name in ("order", "weights", "bias")
-        )
-        learned = replace(
-            learned, order=order, weights=weights, bias=bias, groups=(*learned.groups, OTHER)
-        )
-    return Order(kind, learned)
+        raise ValueError(f"an order must be one of {tuple(ORDERS)}, got {kind!r}")
+    return Order(kind, ORDERS[kind](embeddings, correct, groups))

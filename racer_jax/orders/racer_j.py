@@ -1,4 +1,6 @@
-r"""RACER-J on training queries: weights that blend a query's whole group with its nearest neighbours.
+r"""RACER-J on training queries.
+
+Weights that blend a query's whole group with its nearest neighbours.
 
   W(x) = (1 - w) uniform over the training rows of the query's group (or all) + w uniform over its k
   nearest
@@ -26,13 +28,18 @@ from racer_jax.routers.knn import neighbor_weights, unit_rows
 
 
 def as_codes(groups: Sequence[str] | None, num: int) -> tuple[tuple[str, ...] | None, np.ndarray]:
-    """The names of the training groups in order of appearance, and the number of each row's; one group where None."""
+    """The names of the training groups in order of appearance, and the number of each row's.
+
+    One group where None.
+    """
     known = None if groups is None else tuple(dict.fromkeys(groups))
     return known, np.asarray(group_codes(groups, known, num))
 
 
 def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: int) -> jax.Array:
-    """The place of each query's group among the training groups, int32 `[n]`; zeros where there are none.
+    """The place of each query's group among the training groups, int32 `[n]`.
+
+    Zeros where there are none.
 
     Raises:
       TypeError: If `groups` is a single string.

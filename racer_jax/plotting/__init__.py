@@ -5,7 +5,7 @@ May use: the results of `montecarlo`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.plotting.risk import (
@@ -55,7 +55,7 @@ _HOMES = {
         "tradeoff_figure",
     ),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Bar",

@@ -1,4 +1,7 @@
-"""Figures of results: every function takes numbers, returns a matplotlib `Figure` and computes nothing."""
+"""Figures of results.
+
+Every function takes numbers, returns a matplotlib `Figure` and computes nothing.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -59,7 +62,10 @@ class SizeCurve(NamedTuple):
 def _grid(
     num_rows: int, num_columns: int, height: float, **kwargs: Any
 ) -> tuple[Figure, np.ndarray]:
-    """An empty figure of panels; made without pyplot, so that nothing depends on a display or stays open."""
+    """An empty figure of panels.
+
+    Made without pyplot, so that nothing depends on a display or stays open.
+    """
     figure = Figure(figsize=(3.3 * num_columns + 0.4, height))
     return figure, figure.subplots(num_rows, num_columns, squeeze=False, **kwargs)
 
@@ -78,12 +84,17 @@ def _legend(figure: Figure, axes: Axes) -> None:
     )
 
 
-def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) -> Figure:
-    """Risk against alpha inside the band of its bounds: as it is above, as the distance from alpha below.
+def risk_figure(
+    panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str, failed: int = 0
+) -> Figure:
+    """Risk against alpha inside the band of its bounds.
+
+    As it is above, as the distance from alpha below.
 
     Args:
       panels: Pool -> score -> curve.
       subtitle: What was run, in a line.
+      failed: Number of cells that are not where they should be; the title says so.
 
     Returns:
       Two rows of panels, one column for each pool.
@@ -130,9 +141,10 @@ def risk_figure(panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str) ->
             _percent(bottom)
         axes[0, 0].set_ylabel("mean test risk")
         axes[1, 0].set_ylabel("mean test risk minus alpha")
-        figure.suptitle(
-            f"Mean test risk stays inside the paper's bounds, on the exact law\n{subtitle}"
-        )
+        title = "Mean test risk stays inside the paper's bounds, on the exact law"
+        if failed:
+            title = f"FAIL: {failed} mean test risks leave the paper's bounds or the exact law"
+        figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[1, 0])
     return figure
 

@@ -1,4 +1,7 @@
-"""Figures of risk and size: every function takes numbers, returns a matplotlib `Figure` and computes nothing."""
+"""Figures of risk and size.
+
+Every function takes numbers, returns a matplotlib `Figure` and computes nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

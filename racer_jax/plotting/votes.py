@@ -1,4 +1,7 @@
-"""Figures of votes: every function takes numbers, returns a matplotlib `Figure` and computes nothing."""
+"""Figures of votes.
+
+Every function takes numbers, returns a matplotlib `Figure` and computes nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -149,7 +152,9 @@ def tradeoff_figure(
     accuracies: Mapping[str, Mapping[str, tuple[float, float]]],
     subtitle: str,
 ) -> Figure:
-    """Accuracy gained over the full ensemble against calls saved, and the accuracies beside each other.
+    """Accuracy gained over the full ensemble against calls saved.
+
+    The accuracies stand beside each other.
 
     Args:
       trades: Benchmark -> way -> where it lies.
@@ -172,13 +177,13 @@ def tradeoff_figure(
                 top.plot(saved, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
             for label, trade in trades[name].items():
                 router, score = split_label(label)
-                own, _, rest = label.partition(": ")
+                router, _, rest = label.partition(": ")
                 if score:
                     style = {"fmt": MARKS[score], "color": colors[router], "ms": 7}
                 elif rest:
                     style = {
                         "fmt": _FIXED.get(rest.partition(",")[0], "x"),
-                        "color": colors[own],
+                        "color": colors[router],
                         "ms": 5,
                         "mfc": "none",
                     }
@@ -214,7 +219,9 @@ def tradeoff_figure(
 def coverage_figure(
     panels: Mapping[str, Mapping[str, CoverageLine]], singles: Mapping[str, float], subtitle: str
 ) -> Figure:
-    """Coverage against calls where answers are not known: what a perfect judge of the called models would reach.
+    """Coverage against calls where answers are not known.
+
+    What a perfect judge of the called models would reach.
 
     Args:
       panels: Benchmark -> label -> line.

@@ -5,7 +5,7 @@ May use: all that computes (`core` to `orders`), `data` and `reporting`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.racer.calibration import Calibration
@@ -23,7 +23,7 @@ _HOMES = {
     "racer": ("Racer",),
     "report": ("write_report",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "ArtefactError",

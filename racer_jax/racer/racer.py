@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-import racer_jax
+from racer_jax._version import __version__
 from racer_jax.core.aggregation import (
     NO_ANSWER,
     answer_codes,
@@ -745,7 +745,7 @@ class Racer:
             else [self.models[j] for j in self.static_order],
             **routing,
             "versions": {
-                "racer_jax": racer_jax.__version__,
+                "racer_jax": __version__,
                 "jax": jax.__version__,
                 "numpy": np.__version__,
             },

@@ -5,7 +5,7 @@ May use: `core`, `data`.
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.reporting.files import (
@@ -24,7 +24,7 @@ _HOMES = {
     "options": ("parse_config",),
     "tables": ("left_table", "markdown_table", "text_table"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "as_plain",

@@ -1,4 +1,7 @@
-"""How an experiment meets its reader: options from a dataclass, tables as text, files written whole or not at all."""
+"""How an experiment meets its reader.
+
+Options from a dataclass, tables as text, files written whole or not at all.
+"""
 
 import csv
 import dataclasses
@@ -12,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import racer_jax
+from racer_jax._version import __version__
 from racer_jax.data.files import written_whole
 
 
@@ -36,7 +39,10 @@ def as_plain(value: Any) -> Any:
 
 
 def write_json(path: str | Path, results: Any) -> None:
-    """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects, infinities as strings."""
+    """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects.
+
+    Infinities as strings.
+    """
     with written_whole(path) as temporary:
         temporary.write_text(
             json.dumps(as_plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -64,7 +70,7 @@ def environment() -> dict[str, str]:
     """What a figure depends on besides the code: versions, machine and devices."""
     devices = jax.devices()
     return {
-        "racer_jax": racer_jax.__version__,
+        "racer_jax": __version__,
         "jax": jax.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Right-aligned columns under a header and a rule.
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
+    """Aligned columns under a header and a rule.
+
+    Use this when numbers are printed for a reader at a terminal.
+
+    Args:
+      header: Names of the columns.
+      rows: Cells as text, as many in each row.
+      left: How many of the first columns begin on the left; the others end on the right.
+
+    Returns:
+      The table, lines without trailing spaces.
 
     >>> print(text_table(["alpha", "risk"], [["0.1", "0.0987"]]))
     alpha    risk
@@ -12,15 +22,20 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
       0.1  0.0987
     """
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(str(cell).rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    lines = []
+    for line in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            str(cell).ljust(width) if i < left else str(cell).rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same as a table of Markdown.
+
+    Use this when a table goes into a document.
 
     >>> print(markdown_table(["alpha", "risk"], [["0.1", "0.0987"]]))
     | alpha | risk |
@@ -33,7 +48,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """`reporting.text_table` with a first column that begins on the left.
+    """`text_table` with a first column that begins on the left.
+
+    Use this when the rows have names.
 
     >>> print(left_table(["way", "calls"], [["one", "1.00"], ["several", "2.50"]]))
     way      calls
@@ -41,6 +58,4 @@ def left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     one       1.00
     several   2.50
     """
-    width = max(len(row[0]) for row in [header, *rows])
-    lines = [[row[0].ljust(width), *row[1:]] for row in rows]
-    return text_table([header[0].ljust(width), *header[1:]], lines)
+    return text_table(header, rows, left=1)

@@ -7,14 +7,13 @@ selective risk; and the calibrated stop of models that are called one after anot
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.risk_control.alpha_choice import knee, within_budget, within_error
     from racer_jax.risk_control.bounds import (
         RiskBounds,
         SplitRiskLaw,
-        clopper_pearson,
         miss_law,
         risk_bounds,
         risk_law,
@@ -69,7 +68,6 @@ _HOMES = {
     "bounds": (
         "RiskBounds",
         "SplitRiskLaw",
-        "clopper_pearson",
         "miss_law",
         "risk_bounds",
         "risk_law",
@@ -109,7 +107,7 @@ _HOMES = {
     ),
     "vote_path": ("PathStates", "path_states", "state_features", "stopping_scores"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Attainable",
@@ -132,7 +130,6 @@ __all__ = [
     "calibrate_weighted",
     "calibrate_with_probability",
     "cap_models",
-    "clopper_pearson",
     "estimate_density_ratio",
     "group_codes",
     "group_scores",

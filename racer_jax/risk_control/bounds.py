@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from scipy.special import betaincinv, gammaln
+from scipy.special import gammaln
 
 from racer_jax.core.risk_levels import (
     Alpha,
+    Budget,
     Level,
+    budget_of,
     exact_alpha,
     exact_alphas,
-    miss_budget,
 )
 from racer_jax.core.scalar_checks import check_count
-from racer_jax.risk_control.high_probability import check_delta
 
 
 class RiskBounds(NamedTuple):
@@ -49,6 +49,8 @@ def smallest_calibration_size(alpha: Level) -> int:
       TypeError: If `alpha` is not a number or a numeral.
       ValueError: If it is outside (0, 1).
 
+    Use this when deciding how many queries to label.
+
     >>> smallest_calibration_size(0.01)
     99
     """
@@ -71,6 +73,8 @@ def risk_bounds(alpha: Alpha, n: int) -> RiskBounds:
 
     References:
       Theorem 4.3 (upper; exchangeability) and Theorem 4.5 (lower; no ties).
+
+    Use this when a figure is to show the bounds of the paper; `sharp_risk` is the exact mean.
     """
     check_count("n", n)
     fractions, scalar = exact_alphas(alpha)
@@ -79,45 +83,53 @@ def risk_bounds(alpha: Alpha, n: int) -> RiskBounds:
     return RiskBounds(float(lower[0]), float(upper[0])) if scalar else RiskBounds(lower, upper)
 
 
-def sharp_risk(alpha: Alpha, n: int) -> Any:
+def sharp_risk(alpha: Alpha | None, n: int, *, budget: Budget | None = None) -> Any:
     r"""The exact expected risk without ties: E[risk] = (b + 1) / (n + 1) = floor(alpha (n + 1)) / (n + 1).
 
     So alpha - 1 / (n + 1) < E[risk] <= alpha: twice as sharp as Theorem 4.5. An infeasible alpha,
     below 1 / (n + 1), gives 0, since every model is called.
 
     Args:
-      alpha: Risk level or levels in (0, 1).
+      alpha: Risk level or levels in (0, 1); None where the budget is given.
       n: Number of calibration queries.
+      budget: Miss budget or budgets b in the place of alpha.
 
     Returns:
       A float, or a float64 array `[a]`.
 
     Raises:
-      TypeError: If `alpha` is not numeric or `n` not an integer.
-      ValueError: If an alpha is outside (0, 1) or `n` below 1.
+      TypeError: If `alpha` is not numeric, or `n` or the budget not an integer.
+      ValueError: If an alpha is outside (0, 1), a budget outside -1 ... n - 1, or `n` below 1.
 
-    >>> sharp_risk(0.1, 99)
-    0.1
+    Use this when a measured mean risk is to be compared with what it must be.
+
+    >>> sharp_risk(0.1, 99), sharp_risk(None, 99, budget=9)
+    (0.1, 0.1)
     """
-    return (miss_budget(alpha, n) + 1) / (n + 1)
+    return (budget_of(alpha, n, budget) + 1) / (n + 1)
 
 
-def _feasible_budget(alpha: Level, n: int) -> int:
-    budget = int(miss_budget(alpha, n))
-    if budget < 0:
+def _feasible_budget(alpha: Level | None, n: int, budget: int | None) -> int:
+    misses = budget_of(alpha, n, budget)
+    if np.ndim(misses):
+        raise TypeError(f"alpha or budget must be a single one, got {len(misses)}")
+    if misses < 0 and alpha is None:
+        raise ValueError("budget must be at least 0: with -1 the threshold is +inf and the risk 0")
+    if misses < 0 and alpha is not None:
         raise ValueError(
             f"alpha = {alpha} is infeasible with n = {n}: the threshold is +inf and the risk is 0; "
             f"it takes n >= {smallest_calibration_size(alpha)}"
         )
-    return budget
+    return int(misses)
 
 
-def risk_law(alpha: Level, n: int) -> Any:
+def risk_law(alpha: Level | None, n: int, *, budget: int | None = None) -> Any:
     r"""Law of the risk given the calibration set: risk(lambda_hat) ~ Beta(b + 1, n - b).
 
     Args:
-      alpha: One risk level in (0, 1).
+      alpha: One risk level in (0, 1); None where the budget is given.
       n: Number of calibration queries.
+      budget: Miss budget b in the place of alpha, an integer.
 
     Returns:
       A frozen `scipy.stats.beta`.
@@ -125,18 +137,24 @@ def risk_law(alpha: Level, n: int) -> Any:
     Raises:
       TypeError: If `alpha` is not numeric or `n` not an integer.
       ValueError: If alpha is outside (0, 1), `n` below 1, or alpha infeasible with n.
+
+    Use this when the risk of one calibrated threshold is in question, not its mean.
+
+    >>> round(float(risk_law(0.1, 99).mean()), 3)
+    0.1
     """
-    budget = _feasible_budget(alpha, n)
-    return stats.beta(budget + 1, n - budget)
+    misses = _feasible_budget(alpha, n, budget)
+    return stats.beta(misses + 1, n - misses)
 
 
-def miss_law(alpha: Level, n: int, num_test: int) -> Any:
+def miss_law(alpha: Level | None, n: int, num_test: int, *, budget: int | None = None) -> Any:
     r"""Law of the number of misses on fresh test queries: BetaBinomial(n_test, b + 1, n - b).
 
     Args:
-      alpha: One risk level in (0, 1).
+      alpha: One risk level in (0, 1); None where the budget is given.
       n: Number of calibration queries.
       num_test: Number of test queries.
+      budget: Miss budget b in the place of alpha, an integer.
 
     Returns:
       A frozen `scipy.stats.betabinom`.
@@ -144,10 +162,12 @@ def miss_law(alpha: Level, n: int, num_test: int) -> Any:
     Raises:
       TypeError: If `alpha` is not numeric or a count not an integer.
       ValueError: If alpha is outside (0, 1), a count below 1, or alpha infeasible with n.
+
+    Use this when counts of misses on test queries are to be judged.
     """
     check_count("num_test", num_test)
-    budget = _feasible_budget(alpha, n)
-    return stats.betabinom(num_test, budget + 1, n - budget)
+    misses = _feasible_budget(alpha, n, budget)
+    return stats.betabinom(num_test, misses + 1, n - misses)
 
 
 def risk_std(alpha: Alpha, n: int, num_test: int) -> Any:
@@ -164,6 +184,8 @@ def risk_std(alpha: Alpha, n: int, num_test: int) -> Any:
     Raises:
       TypeError: If `alpha` is not numeric or a count not an integer.
       ValueError: If an alpha is outside (0, 1) or a count below 1.
+
+    Use this when an error bar is wanted for the risk of one split.
     """
     check_count("n", n)
     check_count("num_test", num_test)
@@ -188,7 +210,9 @@ class SplitRiskLaw(NamedTuple):
     std: float
 
 
-def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
+def split_risk_law(
+    alpha: Level | None, n: int, num_test: int, *, budget: int | None = None
+) -> SplitRiskLaw:
     r"""Law of the test risk over all C(N, n) splits of a pool of N = n + n_test queries, with no ties.
 
     The population rank J of the threshold is negative hypergeometric, P(J = j) = C(j-1, k-1) C(N-j,
@@ -197,9 +221,10 @@ def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
     law of `miss_law`, seen from a finite pool: the law does not depend on the scores at all.
 
     Args:
-      alpha: One risk level in (0, 1).
+      alpha: One risk level in (0, 1); None where the budget is given.
       n: Number of calibration queries.
       num_test: Number of test queries, N - n.
+      budget: Miss budget b in the place of alpha, an integer.
 
     Returns:
       `SplitRiskLaw`. An infeasible alpha has risk 0 with certainty.
@@ -207,13 +232,15 @@ def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
     Raises:
       TypeError: If `alpha` is not numeric or a count not an integer.
       ValueError: If alpha is outside (0, 1) or a count below 1.
+
+    Use this when the same labelled queries are split again and again.
     """
     check_count("num_test", num_test)
-    budget = int(miss_budget(alpha, n))
-    if budget < 0:
+    misses = budget_of(alpha, n, budget)
+    if misses < 0:
         return SplitRiskLaw(np.zeros(1), np.ones(1), 0.0, 0.0)
-    rank, pool = n - budget, n + num_test
-    j = np.arange(pool - budget, rank - 1, -1)
+    rank, pool = n - misses, n + num_test
+    j = np.arange(pool - misses, rank - 1, -1)
     log_probability = (
         _log_choose(j - 1, rank - 1)
         + _log_choose(pool - j, n - rank)
@@ -222,19 +249,13 @@ def split_risk_law(alpha: Level, n: int, num_test: int) -> SplitRiskLaw:
     variance = rank * (pool + 1) * num_test * (n + 1 - rank) / ((n + 1) ** 2 * (n + 2))
     probability = np.exp(log_probability)
     return SplitRiskLaw(
-        risk=(pool - j - budget) / num_test,
+        risk=(pool - j - misses) / num_test,
         # takes out the rounding of the log-gammas, about 1e-12
         probability=probability / probability.sum(),
-        mean=(budget + 1) / (n + 1),
+        mean=(misses + 1) / (n + 1),
         std=sqrt(variance) / num_test,
     )
 
 
 def _log_choose(n: np.ndarray, k: Any) -> np.ndarray:
     return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
-
-
-def clopper_pearson(misses: int, n: int, delta: float) -> float:
-    """Upper bound of a Bernoulli mean that holds with probability 1 - delta: the exact one."""
-    check_count("n", n)
-    return 1.0 if misses >= n else float(betaincinv(misses + 1, n - misses, 1 - check_delta(delta)))

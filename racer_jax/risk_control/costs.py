@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad
 from racer_jax.core.float_keys import float_keys
+from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.scalar_checks import check_count
-from racer_jax.risk_control.bounds import clopper_pearson
 
 
 def cap_models(
@@ -98,7 +98,7 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
     if value.ndim != 1 or not len(value):
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
     misses, n = int((value == jnp.inf).sum()), len(value)
-    return Attainable((misses + 1) / (n + 1), clopper_pearson(misses, n, delta), misses)
+    return Attainable((misses + 1) / (n + 1), clopper_pearson_upper(misses, n, delta), misses)
 
 
 class BudgetThreshold(NamedTuple):

@@ -4,7 +4,8 @@ Given the calibration set, the risk of the threshold with miss budget b follows 
 Its quantile is exact, so the budget is the largest that can be promised.
 """
 
-from math import floor, log, sqrt
+from fractions import Fraction
+from math import comb, floor, log, sqrt
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ def check_delta(delta: float) -> float:
 def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
     r"""The largest miss budget b with P(Beta(b + 1, n - b) <= alpha) >= 1 - delta.
 
+    Safe for any delta: where rounding leaves a doubt, rationals decide, or the budget is one less.
+
     Args:
       alpha: Risk level or levels in (0, 1).
       n: Number of calibration queries.
@@ -39,27 +42,53 @@ def high_probability_budget(alpha: Alpha, n: int, delta: float) -> Any:
       TypeError: If an argument is of the wrong kind.
       ValueError: If alpha or delta is outside (0, 1), or `n` below 1.
 
+    Use this when a risk above alpha must be rare over calibration sets, not only on average.
+
     >>> high_probability_budget(0.1, 1000, 0.05), high_probability_budget(0.1, 28, 0.05)
     (84, -1)
     """
-    check_count("n", n)
-    delta = check_delta(delta)
+    n, chance = check_count("n", n), check_delta(delta)
     fractions, scalar = exact_alphas(alpha)
-    budgets = np.array([_largest_budget(float(f), int(n), delta) for f in fractions], np.int64)
+    exact = Fraction(str(delta))
+    budgets = np.array([_largest_budget(f, n, chance, exact) for f in fractions], np.int64)
     return int(budgets[0]) if scalar else budgets
 
 
-def _largest_budget(alpha: float, n: int, delta: float) -> int:
-    """Bisection: the probability falls as the budget grows."""
+def _largest_budget(alpha: Fraction, n: int, delta: float, exact_delta: Fraction) -> int:
+    """Bisection: the chance of failure grows with the budget."""
     # `low` will do (at -1 every model is called), above `high` nothing is looked for
     low, high = -1, n - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if betainc(middle + 1, n - middle, alpha) >= 1 - delta:
+        if _is_safe(middle, alpha, n, delta, exact_delta):
             low = middle
         else:
             high = middle - 1
     return low
+
+
+# Relative error of the incomplete beta function, with room to spare.
+_BETA_ERROR = 1e-8
+# Up to this many queries the exact sum takes milliseconds.
+_MOST_EXACT = 2000
+
+
+def _is_safe(budget: int, alpha: Fraction, n: int, delta: float, exact_delta: Fraction) -> bool:
+    """Whether P(Beta(b + 1, n - b) > alpha) <= delta, as decimals: never yes where it is no.
+
+    The upper tail itself is computed, since 1 - delta is 1 for the smallest deltas. It equals
+    P(Binomial(n, alpha) <= b), a sum of rationals, which decides where floats cannot; where that
+    would take long, the answer is no.
+    """
+    above = float(betainc(n - budget, budget + 1, float(1 - alpha)))
+    if abs(above - delta) > _BETA_ERROR * delta:
+        return above < delta
+    if n > _MOST_EXACT:
+        return False
+    # The sum of C(n, k) p^k (q - p)^(n - k) for alpha = p / q, in integers.
+    p, rest = alpha.numerator, alpha.denominator - alpha.numerator
+    total = sum(comb(n, k) * p**k * rest ** (n - k) for k in range(budget + 1))
+    return bool(total * exact_delta.denominator <= exact_delta.numerator * alpha.denominator**n)
 
 
 def calibrate_with_probability(
@@ -83,6 +112,12 @@ def calibrate_with_probability(
     Raises:
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is outside (0, 1).
+
+    Use this when one calibration set is all there will be, and its risk must hold.
+
+    >>> import jax.numpy as jnp
+    >>> calibrate_with_probability(jnp.arange(1000.0), 0.1, 0.05).tolist()
+    915.0
     """
     value, tie = value_and_tie("critical_scores", critical_scores)
     budget = high_probability_budget(alpha, value.shape[-1], delta)
@@ -112,13 +147,21 @@ def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
 
     References:
       Massart, "The Tight Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality", 1990.
+
+    Use this when an alpha is to be chosen on the calibration queries themselves.
+
+    >>> uniform_budget([0.05, 0.1], 1000, 0.05)
+    array([11, 61])
     """
-    check_count("n", n)
+    n = check_count("n", n)
     if check_delta(delta) > 0.5:
         raise ValueError(f"delta must be in (0, .5] for the one-sided inequality, got {delta}")
     fractions, scalar = exact_alphas(alpha)
     slack = sqrt(log(1 / delta) / (2 * n))
-    budgets = np.array([max(-1, floor(n * (float(f) - slack))) for f in fractions], np.int64)
+    # A budget that only rounding makes a whole number is not taken: floats err by some 1e-16 n.
+    budgets = np.array(
+        [max(-1, floor(n * (float(f) - slack) - 1e-15 * n)) for f in fractions], np.int64
+    )
     return int(budgets[0]) if scalar else budgets
 
 
@@ -138,6 +181,8 @@ def calibrate_uniform(
     Raises:
       TypeError: If an argument is of the wrong kind.
       ValueError: If there is no query, scores are NaN, or alpha or delta is out of range.
+
+    Use this when an alpha is to be chosen by what its sets cost on the calibration queries.
     """
     value, tie = value_and_tie("critical_scores", critical_scores)
     budget = uniform_budget(alpha, value.shape[-1], delta)

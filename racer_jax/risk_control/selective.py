@@ -2,15 +2,13 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import bdtr
 
-from racer_jax.core.checks import as_binary
-from racer_jax.core.prediction_sets import abstains, misrouted, prediction_sets
+from racer_jax.core.calibration import critical_scores
+from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.risk_levels import Level, exact_alpha
-from racer_jax.risk_control.bounds import clopper_pearson
 from racer_jax.risk_control.high_probability import check_delta
 
 
@@ -60,6 +58,12 @@ def calibrate_selective(
 
     References:
       Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", 2021, fixed sequence testing.
+
+    Use this when abstaining is free and the answers that are given must be right.
+
+    >>> nonconformity = np.tile(np.float32([[0.1, -np.inf]]), (100, 1))
+    >>> calibrate_selective(nonconformity, np.ones((100, 1)), [0.5], 0.1, 0.05).threshold
+    0.5
     """
     level, delta = float(exact_alpha(alpha)), check_delta(delta)
     grid = np.asarray(thresholds)
@@ -67,25 +71,29 @@ def calibrate_selective(
         raise ValueError(
             f"thresholds must be floating [l] with l >= 1 and no NaN, got {thresholds!r}"
         )
-    right = as_binary("correct", correct)
-    found = Selective(None, 0.0, 0.0, 1.0, 0)
+    answers_from, missed_until = _selective_steps(nonconformity, correct)
+    num = len(answers_from)
+    certified = Selective(None, 0.0, 0.0, 1.0, 0)
     for i, threshold in enumerate(np.sort(grid)[::-1], start=1):
-        sets = prediction_sets(
-            nonconformity, jnp.asarray(threshold, jnp.asarray(nonconformity).dtype)
-        )
-        answered = ~np.asarray(abstains(sets))
-        misses, num = (
-            int((np.asarray(misrouted(sets, right)) & answered).sum()),
-            int(answered.sum()),
-        )
+        at = threshold.astype(answers_from.dtype)
+        is_answered = (answers_from <= at) & (answers_from < np.inf)
+        answered = int(is_answered.sum())
+        # +inf is the critical score of a query that no set can save.
+        saved = (missed_until <= at) & (missed_until < np.inf)
+        misses = int((is_answered & ~saved).sum())
         # so few misses are too likely at risk alpha
-        if not num or bdtr(misses, num, level) > delta:
-            return found._replace(num_tested=i)
-        found = Selective(
-            float(threshold),
-            num / len(answered),
-            misses / num,
-            clopper_pearson(misses, num, delta),
-            i,
+        if not answered or bdtr(misses, answered, level) > delta:
+            return certified._replace(num_tested=i)
+        upper = clopper_pearson_upper(misses, answered, delta)
+        certified = Selective(float(threshold), answered / num, misses / answered, upper, i)
+    return certified
+
+
+def _selective_steps(nonconformity: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The threshold from which each query is answered, and that until which it is a miss, `[n]`."""
+    critical = np.asarray(critical_scores(nonconformity, correct))
+    if critical.ndim != 1 or not len(critical):
+        raise ValueError(
+            f"nonconformity must have shape [n, m + 1] with n >= 1, got {np.shape(nonconformity)}"
         )
-    return found
+    return np.asarray(nonconformity)[:, :-1].min(axis=1).astype(critical.dtype), critical

@@ -6,7 +6,8 @@ What is trained needs Flax and Optax and stands in modules of its own: `mlp`, `r
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
+
 from racer_jax.routers.base import Router
 from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
 from racer_jax.routers.platt import Platt, PlattScaled
@@ -16,20 +17,23 @@ if TYPE_CHECKING:
     from racer_jax.routers.finetune import FinetuneConfig
     from racer_jax.routers.fit import TextRouter
     from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
+    from racer_jax.routers.registry import ROUTERS, named, register_router
     from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, fit_routerdc, fit_routerdcs
 
 # What needs Flax or Transformers is imported when it is asked for.
 _HOMES = {
     "finetune": ("FinetuneConfig",),
     "fit": ("TextRouter",),
+    "registry": ("ROUTERS", "named", "register_router"),
     "mlp": ("MLPConfig", "MLPR", "fit_mlp", "fit_mlps"),
     "routerdc": ("RouterDC", "RouterDCConfig", "fit_routerdc", "fit_routerdcs"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "KNNR",
     "MLPR",
+    "ROUTERS",
     "FinetuneConfig",
     "KNNConfig",
     "MLPConfig",
@@ -45,5 +49,7 @@ __all__ = [
     "fit_mlps",
     "fit_routerdc",
     "fit_routerdcs",
+    "named",
     "neighbor_weights",
+    "register_router",
 ]

@@ -24,7 +24,9 @@ class Router(Protocol):
 
 
 def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -> jax.Array:
-    """Embeddings: floating `[n, d]`, n and d at least 1, finite; d equal to `dim` where that is known.
+    """Embeddings: floating `[n, d]`, n and d at least 1, finite.
+
+    D equal to `dim` where that is known.
 
     Raises:
       TypeError: If they are not floating.
@@ -58,7 +60,8 @@ def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array
     embeddings, correct = check_embeddings("embeddings", embeddings), as_binary("correct", correct)
     if correct.ndim != 2 or correct.shape[0] != embeddings.shape[0] or correct.shape[1] < 1:
         raise ValueError(
-            f"correct must have shape [n, m] with m >= 1 where embeddings has [n, d], got {correct.shape} and "
+            "correct must have shape [n, m] with m >= 1 where embeddings has [n, d], got "
+            f"{correct.shape} and "
             f"{embeddings.shape}"
         )
     return embeddings, correct

@@ -1,4 +1,7 @@
-"""Clusters of queries: k-means on their embeddings, seeded by k-means++ and improved by Lloyd's steps."""
+"""Clusters of queries.
+
+K-means on their embeddings, seeded by k-means++ and improved by Lloyd's steps.
+"""
 
 from functools import partial
 from typing import NamedTuple

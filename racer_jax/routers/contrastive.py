@@ -20,7 +20,10 @@ _NEVER = -1e30
 
 
 def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosines of the rows of `a` `[n, d]` with the rows of `b` `[m, d]`, float32 `[n, m]`; 0 for a zero row."""
+    """Cosines of the rows of `a` `[n, d]` with the rows of `b` `[m, d]`, float32 `[n, m]`.
+
+    0 for a zero row.
+    """
 
     def unit(x: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)

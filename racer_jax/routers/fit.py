@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
@@ -15,7 +15,7 @@ from racer_jax.routers.mlp import MLPConfig, fit_mlp
 from racer_jax.routers.report import TrainingReport
 from racer_jax.routers.routerdc import RouterDCConfig, fit_routerdc
 
-RouterConfig: TypeAlias = KNNConfig | MLPConfig | RouterDCConfig
+RouterConfig: TypeAlias = KNNConfig | MLPConfig | RouterDCConfig | Any
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def fit(
     Args:
       key: A typed PRNG key.
       table: The training queries; rows of the same question are held out together.
-      config: Which router: a `KNNConfig`, `MLPConfig` or `RouterDCConfig`.
+      config: Which router: a `KNNConfig`, `MLPConfig` or `RouterDCConfig`, or an object with a
+        method `fit(key, embeddings, correct, questions)` that returns a router.
       encoder: Texts to embeddings; where None, hashed n-grams with a truncated SVD fitted on these
         texts.
 
@@ -74,7 +75,9 @@ def fit(
       ValueError: If the table lacks results or texts, or has too few rows.
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
-    if not isinstance(config, KNNConfig | MLPConfig | RouterDCConfig):
+    if not isinstance(config, KNNConfig | MLPConfig | RouterDCConfig) and not hasattr(
+        config, "fit"
+    ):
         raise TypeError(
             f"config must be a KNNConfig, MLPConfig or RouterDCConfig, got {type(config).__name__}"
         )
@@ -91,8 +94,10 @@ def fit(
         router = KNNR.fit(embeddings, table.correct, config.k, config.block_size)
     elif isinstance(config, MLPConfig):
         router, report = fit_mlp(router_key, embeddings, table.correct, config, table.question_ids)
-    else:
+    elif isinstance(config, RouterDCConfig):
         router, report = fit_routerdc(
             router_key, embeddings, table.correct, config, questions=table.question_ids
         )
+    else:
+        router = config.fit(router_key, embeddings, table.correct, table.question_ids)
     return Fit(TextRouter(encoder, router, tuple(table.models)), report)

@@ -10,8 +10,10 @@ tie. So it depends neither on the order of the training rows nor on the size of 
 duplicated training queries need no special care.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,17 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.order_statistics import counts
+from racer_jax.encoders.base import Parts, Read, Save, array_of
 from racer_jax.routers.base import check_embeddings, check_training
 
 TIE_TOLERANCE = 1e-6
 
 
 def unit_rows(embeddings: jax.Array) -> jax.Array:
-    """The rows scaled to length 1, in float32; a zero row stays zero, at similarity 0 to everything."""
+    """The rows scaled to length 1, in float32.
+
+    A zero row stays zero, at similarity 0 to everything.
+    """
     embeddings = embeddings.astype(jnp.float32)
     # Scaling by the largest entry first keeps the squares of very large and very small rows finite.
     largest = jnp.abs(embeddings).max(axis=-1, keepdims=True)
@@ -41,7 +47,7 @@ def _similarities(queries: jax.Array, train: jax.Array) -> jax.Array:
 
 
 def _weights(similarities: jax.Array, k: int) -> jax.Array:
-    """Votes of each training row, `[b, n]`: 1 for the nearest, equal shares of what is left for ties, k in all."""
+    """Votes of each training row, `[b, n]`, k in all: 1 for the nearest, equal shares for ties."""
     # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row,
     # 90 times slower.
     kth = lax.top_k(similarities, k)[0].min(axis=1, keepdims=True)
@@ -118,7 +124,10 @@ def _held_out_losses(
     targets: jax.Array,
     k: int,
 ) -> jax.Array:
-    """Log-loss of each query, itself left out of its neighbours, `[b]`; `rows` are the places of the queries."""
+    """Log-loss of each query, itself left out of its neighbours, `[b]`.
+
+    `rows` are the places of the queries.
+    """
     near = _similarities(queries, train)
     near = jnp.where(rows[:, None] == jnp.arange(train.shape[0])[None, :], -jnp.inf, near)
     right = jnp.matmul(_weights(near, k), correct, precision="highest")
@@ -128,7 +137,9 @@ def _held_out_losses(
 
 
 def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: int = 512) -> int:
-    """How many neighbours to ask, from the training queries alone, by leave-one-out and the one-standard-error rule.
+    """How many neighbours to ask, from the training queries alone.
+
+    It is chosen by leave-one-out and the one-standard-error rule.
 
     Of 25, 50, 100, ... below the number of training queries, the largest k whose leave-one-out
     log-loss is within one standard error of the best, that of the paired differences, query by
@@ -149,8 +160,9 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
         or not 0/1, or `block_size` is less than 1.
 
     >>> import numpy as np
-    >>> angle = np.repeat(np.arange(4), 30) * np.pi / 2  # four topics of 30 queries, one model for each
-    >>> choose_neighbors(np.stack([np.cos(angle), np.sin(angle)], 1), np.eye(4)[np.repeat(np.arange(4), 30)])
+    >>> topic = np.repeat(np.arange(4), 30)  # four topics of 30 queries, one model for each
+    >>> angle = topic * np.pi / 2
+    >>> choose_neighbors(np.stack([np.cos(angle), np.sin(angle)], 1), np.eye(4)[topic])
     25
     """
     embeddings, correct = check_training(embeddings, correct)
@@ -236,6 +248,34 @@ class KNNR:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
         return cls(unit_rows(embeddings), correct.astype(jnp.float32), k, block_size)
+
+    def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, "KNNR"]:
+        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        return lambda router, x: router(x), self
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        arrays = {
+            f"{prefix}.train": np.asarray(self.train),
+            # Labels are 0 or 1: a byte each.
+            f"{prefix}.correct": np.asarray(self.correct, np.uint8),
+        }
+        return {"kind": "knn", "k": self.k, "block_size": self.block_size}, arrays
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "KNNR":
+        """The router of `to_parts`."""
+        train, correct = (array_of(arrays, f"{prefix}.{name}") for name in ("train", "correct"))
+        labels = jnp.asarray(correct, jnp.float32)
+        return cls(
+            jnp.asarray(train), labels, int(description["k"]), int(description["block_size"])
+        )
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
         """Scores s(x, m), the share of the k nearest training queries model m got right.

@@ -1,19 +1,22 @@
-r"""MLPR: a multilayer perceptron with one sigmoid for each model, trained by binary cross-entropy."""
+r"""MLPR: a multilayer perceptron with a sigmoid for each model, trained by cross-entropy."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear, drop, dropout_words
 from racer_jax.routers.base import check_embeddings, check_training
+from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
@@ -90,6 +93,31 @@ class MLPR(nnx.Module):
         )
         self.dropout = dropout
 
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        layers = list(self.layers)
+        description = {
+            "kind": "mlp",
+            "dim": int(self.mean[...].shape[0]),
+            "num_models": int(layers[-1].kernel[...].shape[1]),
+            "hidden": [int(layer.kernel[...].shape[1]) for layer in layers[:-1]],
+            "dropout": self.dropout,
+        }
+        return description, module_arrays(self, prefix)
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "MLPR":
+        """The router of `to_parts`."""
+        sizes = int(description["dim"]), int(description["num_models"])
+        hidden, dropout = tuple(description["hidden"]), float(description["dropout"])
+        return module_from(lambda rngs: cls(*sizes, hidden, dropout, rngs=rngs), arrays, prefix)
+
     def logits(self, embeddings: jax.Array) -> jax.Array:
         """Logits `[n, m]` of embeddings `[n, d]`."""
         return self.logits_of_standardized(self.standardized(embeddings))
@@ -99,7 +127,10 @@ class MLPR(nnx.Module):
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
     def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
-        """What each hidden layer drops with, for a batch of so many rows: uint32 `[w]` each, empty without dropout."""
+        """What each hidden layer drops with, for a batch of so many rows.
+
+        Uint32 `[w]` each, empty without dropout.
+        """
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
         return [
@@ -110,7 +141,10 @@ class MLPR(nnx.Module):
     def logits_of_standardized(
         self, x: jax.Array, noise: Sequence[jax.Array] | None = None
     ) -> jax.Array:
-        """The layers by themselves, under dropout where there is noise: training standardises all rows once."""
+        """The layers by themselves, under dropout where there is noise.
+
+        Training standardises all rows once.
+        """
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             x = jax.nn.relu(layer(x))
@@ -147,7 +181,10 @@ def _abstract(dim: int, num_models: int, config: MLPConfig) -> MLPR:
 
 
 def _standardizer(x: jax.Array, scale: float) -> tuple[jax.Array, jax.Array]:
-    """Mean of each column, and the factor that brings it to the wanted deviation; constant columns become zero."""
+    """Mean of each column, and the factor that brings it to the wanted deviation.
+
+    Constant columns become zero.
+    """
     mean = x.mean(axis=0)
     deviation = jnp.sqrt(jnp.square(x - mean[None]).mean(axis=0))
     return mean, jnp.where(deviation > 1e-6, scale / jnp.maximum(deviation, 1e-6), 0)

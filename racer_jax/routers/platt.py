@@ -8,16 +8,19 @@ The targets are Platt's, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that a model t
 on the validation data, or never, gets a finite answer.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_scores
+from racer_jax.encoders.base import Parts, Read, Save, array_of
 from racer_jax.routers.base import Router
 
 # Scores of exactly 0 or 1, which a k-NN router gives, have no logit; they are read as this far
@@ -37,7 +40,10 @@ def _logit(scores: jax.Array) -> jax.Array:
 
 @jax.jit
 def _fit_one(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Slope and intercept of one model, by damped Newton steps; `z` logits and `y` booleans, `[n]`."""
+    """Slope and intercept of one model, by damped Newton steps.
+
+    `z` logits and `y` booleans, `[n]`.
+    """
     positives, n = y.sum(), y.shape[0]
     target = jnp.where(y, (positives + 1) / (positives + 2), 1 / (n - positives + 2))
     centre = z.mean()
@@ -82,7 +88,7 @@ class Platt:
 
     @classmethod
     def fit(cls, scores: ArrayLike, correct: ArrayLike) -> "Platt":
-        """Fits them on validation data, which neither trained the router nor will calibrate or test it.
+        """Fits them on validation data, which is not used to train, calibrate or test.
 
         Args:
           scores: Floating `[n, m]`, in [0, 1].
@@ -135,3 +141,33 @@ class PlattScaled:
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
         """Scores s(x, m), float32 `[n, m]`, of embeddings `[n, d]`."""
         return self.platt(self.router(embeddings))
+
+    def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, Any] | None:
+        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        pure = pure_router(self.router)
+        if pure is None:
+            return None
+        function, arrays = pure
+        return lambda both, x: both[1](function(both[0], x)), (arrays, self.platt)
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces, with the one whose scores are calibrated."""
+        inner, arrays = save(self.router, f"{prefix}.inner")
+        fitted = {
+            f"{prefix}.slope": np.asarray(self.platt.slope),
+            f"{prefix}.intercept": np.asarray(self.platt.intercept),
+        }
+        return {"kind": "platt", "router": inner}, {**arrays, **fitted}
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "PlattScaled":
+        """The router of `to_parts`."""
+        slope, intercept = (array_of(arrays, f"{prefix}.{name}") for name in ("slope", "intercept"))
+        inner = read(description["router"], f"{prefix}.inner")
+        return cls(inner, Platt(jnp.asarray(slope), jnp.asarray(intercept)))

@@ -1,4 +1,7 @@
-"""Training over seeds, and what a run says about itself: where it stopped, what it reached on rows it never saw."""
+"""Training over seeds, and what a run says about itself.
+
+Where it stopped, what it reached on rows it never saw.
+"""
 
 import functools
 from collections.abc import Callable
@@ -208,10 +211,10 @@ def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
     """`_train` with the seeds spread over devices."""
 
     def spread(keys: jax.Array, arrays: Any, held: jax.Array, **static: Any) -> _Trained:
-        own, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+        by_device, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
         train: Callable[..., _Trained] = functools.partial(_train, **static)
-        specs = (own, all_of_it, all_of_it)
-        part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
+        specs = (by_device, all_of_it, all_of_it)
+        part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=by_device, check_vma=False)
         return part(keys, arrays, held)
 
     return jax.jit(
@@ -251,9 +254,9 @@ def fit_over_keys(
         np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)
     ]
     graph = nnx.graphdef(abstract)
-    given = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
+    shared = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
     states, fits, scores = jax.tree.map(
-        np.asarray, _compiled(mesh)(*given, fit=fit, config=config, graph=graph)
+        np.asarray, _compiled(mesh)(*shared, fit=fit, config=config, graph=graph)
     )
     routers = [
         nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states))

@@ -1,4 +1,6 @@
-r"""RouterDC: one learned vector for each model; a model's score is the cosine of its vector with the query's.
+r"""RouterDC: one learned vector for each model.
+
+A model's score is the cosine of its vector with the query's.
 
 Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear
 projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes
@@ -7,6 +9,7 @@ the largest softmax score is about .23, so that the null model, at one minus it,
 prefer `sigmoid`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,6 +20,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_scores
+from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.clusters import cluster_queries
 from racer_jax.routers.contrastive import (
@@ -26,6 +30,7 @@ from racer_jax.routers.contrastive import (
     sample_llm_loss,
     sample_sample_loss,
 )
+from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
@@ -124,6 +129,36 @@ class RouterDC(nnx.Module):
         self.dim = dim
         self.probability = config.probability
         self.temperature = config.temperature
+
+    def to_parts(self, prefix: str, save: Save) -> Parts:
+        """The router in pieces."""
+        num_models, width = self.models[...].shape
+        description = {
+            "kind": "routerdc",
+            "dim": self.dim,
+            "num_models": int(num_models),
+            "width": None if self.projection is None else int(width),
+            "probability": self.probability,
+            "temperature": self.temperature,
+        }
+        return description, module_arrays(self, prefix)
+
+    @classmethod
+    def from_parts(
+        cls,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        prefix: str,
+        read: Read,
+    ) -> "RouterDC":
+        """The router of `to_parts`."""
+        config = RouterDCConfig(
+            dim=description["width"],
+            probability=description["probability"],
+            temperature=float(description["temperature"]),
+        )
+        sizes = int(description["dim"]), int(description["num_models"])
+        return module_from(lambda rngs: cls(*sizes, config, rngs=rngs), arrays, prefix)
 
     def hidden(self, embeddings: jax.Array) -> jax.Array:
         """The queries' vectors, `[n, width]`."""

@@ -1,4 +1,4 @@
-"""Long training: rounds of steps in one jitted scan each, a checkpoint after every round, one device or many.
+"""Long training: rounds of steps in one jitted scan each, with a checkpoint after every round.
 
 A checkpoint is one safetensors file with its description as JSON in the header, written beside and
 moved into place. A run that finds checkpoints of its own goes on from the newest, and ends bit for
@@ -138,7 +138,8 @@ def load_checkpoint(folder: Path, like: RunState, identity: str) -> tuple[RunSta
                 description = json.loads((file.metadata() or {}).get("description", "{}"))
                 if description.get("identity") != identity:
                     raise ValueError(
-                        f"{path} is the checkpoint of another run (another key, model, optimizer or number of steps); "
+                        f"{path} is the checkpoint of another run (another key, model, optimizer "
+                        "or number of steps); "
                         "give this run a folder of its own"
                     )
                 leaves = [jnp.asarray(file.get_tensor(name)) for name in _named(like)]
@@ -264,8 +265,8 @@ def _round(
     resident = isinstance(batches, Resident)
 
     def round_(state: RunState, inputs: Any, data: Any) -> RunState:
-        def step(train: TrainState, given: Any) -> tuple[TrainState, jax.Array]:
-            batch = take(data, given) if resident else given
+        def step(train: TrainState, batch_and_key: Any) -> tuple[TrainState, jax.Array]:
+            batch = take(data, batch_and_key) if resident else batch_and_key
             if rows is not None:
                 batch = lax.with_sharding_constraint(batch, rows)
             return update(jax.random.fold_in(key, train.step), train, batch, loss, optimizer)

@@ -1,4 +1,4 @@
-"""Training: one jitted scan where the data fits, the same steps in checkpointed rounds where it does not.
+"""Training: one jitted scan where the data fits, else the same steps in checkpointed rounds.
 
 A step is a function of the state, a batch and a key, and step i uses `fold_in(key, i)` alone. So a
 run that was killed and resumed from its last checkpoint is the same run, bit for bit. A loss or
@@ -123,13 +123,13 @@ def all_finite(tree: Any) -> jax.Array:
         starts = [min(part * size, num - size) for part in range(_PARTS)]
         parts = [lax.slice_in_dim(magnitudes, start, start + size, axis=axis) for start in starts]
         largest = lax.reduce(parts, [kind.type(0)] * _PARTS, larger, tuple(range(magnitudes.ndim)))
-        found: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
-        return found
+        is_finite: jax.Array = functools.reduce(jnp.maximum, largest) < infinity
+        return is_finite
 
-    found: jax.Array = functools.reduce(
+    all_finite: jax.Array = functools.reduce(
         jnp.logical_and, map(finite, jax.tree.leaves(tree)), jnp.bool_(True)
     )
-    return found
+    return all_finite
 
 
 def update(
@@ -190,7 +190,9 @@ def batch_indices(
     num_steps: int,
     num_epochs: int | None = None,
 ) -> jax.Array:
-    """Rows of the batches of some steps: every epoch is a fresh permutation, batches run on from one to the next.
+    """Rows of the batches of some steps.
+
+    Every epoch is a fresh permutation, batches run on from one to the next.
 
     Args:
       key: A typed PRNG key; epoch e is drawn from `fold_in(key, e)`.
@@ -301,8 +303,10 @@ def fit_in_memory(
         typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
         return typed
 
-    def step(state: TrainState, given: tuple[jax.Array, Any]) -> tuple[TrainState, jax.Array]:
-        indices, noise = given
+    def step(
+        state: TrainState, batch_and_key: tuple[jax.Array, Any]
+    ) -> tuple[TrainState, jax.Array]:
+        indices, noise = batch_and_key
         return update(noise, state, take(data, indices), loss, optimizer)
 
     def noise_of(step: jax.Array) -> Any:

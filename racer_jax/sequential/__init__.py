@@ -7,7 +7,7 @@ hands it is `racer_jax.serving.Cascade`. May use: `core`, `risk_control`, `monte
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.sequential.caller import CallState
@@ -25,7 +25,7 @@ _HOMES = {
     "replay": ("Paths", "replay", "stopping_pool"),
     "weights": ("fit_vote_weights",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "CallState",

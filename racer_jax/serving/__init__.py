@@ -6,14 +6,14 @@ Models called one after another (`Cascade`). May use: `core`, `risk_control`, `d
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
-    from racer_jax.serving.feedback import open_monitor
+    from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.json_lines import read_queries, route_lines
     from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor, load_monitor
 
@@ -22,18 +22,20 @@ _HOMES = {
     "cascade_lines": ("answer_lines",),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
-    "feedback": ("open_monitor",),
+    "feedback": ("Entries", "MonitorOptions", "open_monitor"),
     "json_lines": ("read_queries", "route_lines"),
     "monitor": ("ExchangeabilityMonitor", "RiskMonitor", "load_monitor"),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Cascade",
     "Endpoint",
     "EndpointError",
+    "Entries",
     "ExchangeabilityMonitor",
     "Judgement",
+    "MonitorOptions",
     "RiskMonitor",
     "answer_lines",
     "elicit",

@@ -27,7 +27,8 @@ def bets(alpha: float) -> tuple[np.ndarray, np.ndarray]:
     Where the risk is below alpha, the bets lose. A bet on risk p > alpha pays the likelihood ratio:
     p / alpha for a miss, (1 - p) / (1 - alpha) for a hit.
     """
-    risks = np.minimum(alpha * np.array(RISK_RATIOS), (1 + 3 * alpha) / 4)
+    highest = min((1 + 3 * alpha) / 4, float(np.nextafter(1, 0)))
+    risks = np.minimum(alpha * np.array(RISK_RATIOS), highest)
     return risks / alpha, (1 - risks) / (1 - alpha)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import racer_jax
+from racer_jax._version import __version__
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
@@ -360,7 +360,7 @@ class Cascade:
             "training": {"num_questions": len(self.trained_on), "label_rule": self.label_rule},
             "calibration": calibration,
             "versions": {
-                "racer_jax": racer_jax.__version__,
+                "racer_jax": __version__,
                 "jax": jax.__version__,
                 "numpy": np.__version__,
             },

@@ -1,11 +1,11 @@
-"""What monitors are fed, as lines of JSON, and the monitor that a state file and the options ask for."""
+"""Feedback as lines of JSON, and the monitor that a state file and the options ask for."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
@@ -17,7 +17,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Asked:
+class MonitorOptions:
     """What the options ask for; None where they do not say.
 
     Attributes:
@@ -26,7 +26,7 @@ class Asked:
       alpha: The risk that was promised.
       artefact: An artefact, whose alpha was promised.
       reference: A file of numbers that the stream will not contain.
-      seed: Of the tie-breaking of exchangeability.
+      seed: Seed of the tie-breaking of exchangeability.
     """
 
     kind: str | None = None
@@ -37,112 +37,171 @@ class Asked:
     seed: int | None = None
 
 
-def open_monitor(state: Path, asked: Asked) -> Monitor:
-    """The monitor of a state file, which must be what the options ask for, or a new one where there is no file.
+def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
+    """The monitor of a state file, or a new one where there is no file.
+
+    Where there is a file, its monitor must be the one that the options ask for.
 
     Raises:
       DataError: If the file is not a state, or the reference not numbers.
       ValueError: If the options ask for another monitor than that of the file, or do not say what a
         new one needs.
     """
-    watch = load_monitor(state) if state.exists() else None
-    kind = asked.kind or (RISK if watch is None else watch.kind)
-    if watch is not None and watch.kind != kind:
+    monitor = load_monitor(state) if state.exists() else None
+    kind = options.kind or (RISK if monitor is None else monitor.kind)
+    if monitor is not None and monitor.kind != kind:
         raise DataError(
-            f"is the state of a monitor of kind {watch.kind!r}, not {kind!r}: begin another",
+            f"is the state of a monitor of kind {monitor.kind!r}, not {kind!r}: begin another",
             path=state,
         )
-    strangers = ("reference", "seed") if kind == RISK else ("alpha", "artefact")
-    for name in strangers:
-        if getattr(asked, name) is not None:
+    unfit = ("reference", "seed") if kind == RISK else ("alpha", "artefact")
+    for name in unfit:
+        if getattr(options, name) is not None:
             raise ValueError(f"--{name} is not for monitors of kind {kind!r}")
-    if asked.alpha is not None and asked.artefact is not None:
+    if options.alpha is not None and options.artefact is not None:
         raise ValueError("give --alpha or --artefact, not both")
-    wanted: dict[str, Any] = {"level": asked.level}
+    wanted: dict[str, Any] = {"level": options.level}
     if kind == RISK:
-        alpha = asked.alpha if asked.artefact is None else _promised(asked.artefact)
+        alpha = options.alpha if options.artefact is None else _promised(options.artefact)
         wanted["alpha"] = None if alpha is None else float(exact_alpha(alpha))
     else:
-        wanted["seed"] = asked.seed
-    if watch is not None:
+        wanted["seed"] = options.seed
+    if monitor is not None:
         for name, value in wanted.items():
-            if value is not None and value != (there := getattr(watch, name)):
+            if value is not None and value != (there := getattr(monitor, name)):
                 raise DataError(
                     f"is the state of a monitor with {name} = {there}, got {value}: begin another",
                     path=state,
                 )
-        return watch
-    level = LEVEL if asked.level is None else asked.level
+        return monitor
+    level = LEVEL if options.level is None else options.level
     if kind == RISK:
         if wanted["alpha"] is None:
             raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
         return RiskMonitor(alpha=wanted["alpha"], level=level)
-    if asked.reference is None:
+    if options.reference is None:
         raise ValueError(
             "a new monitor of exchangeability needs --reference, numbers like those that will come"
         )
-    with asked.reference.open("rb") as file:
-        reference = list(read_numbers(file, str(asked.reference)))
+    with options.reference.open("rb") as file:
+        numbers = ExchangeabilityMonitor((0.0,))
+        name = str(options.reference)
+        reference = [entry.value for entry in Entries(numbers, file, name)]
     try:
-        return ExchangeabilityMonitor.over(reference, level=level, seed=asked.seed or 0)
+        return ExchangeabilityMonitor.over(reference, level=level, seed=options.seed or 0)
     except ValueError as error:
-        raise DataError(str(error), path=asked.reference) from None
+        raise DataError(str(error), path=options.reference) from None
 
 
 def _promised(artefact: Path) -> str:
     calibration = Racer.load(artefact).calibration
     if calibration is None:
         raise DataError(
-            "has no calibration, so it promises nothing that could be watched", path=artefact
+            "has no calibration, so it promises nothing that a monitor could test", path=artefact
         )
     return calibration.alpha
 
 
-def read_for(watch: Monitor, file: IO[bytes], path: str) -> Iterator[Any]:
-    """What the monitor eats, line by line."""
-    return read_missed(file, path) if watch.kind == RISK else read_numbers(file, path)
+class Entry(NamedTuple):
+    """One line of feedback.
 
-
-def read_missed(file: IO[bytes], path: str) -> Iterator[bool]:
-    """Whether each query was missed: lines with 0, 1, or an object with `missed`.
-
-    Raises:
-      DataError: If a line is none, or there is no line.
+    Attributes:
+      value: Whether the query was missed, or its number.
+      position: Its position in the feedback; None where it carries none.
     """
-    return _records(file, path, _missed)
+
+    value: Any
+    position: int | None
 
 
-def read_numbers(file: IO[bytes], path: str) -> Iterator[float]:
-    """A number of each query: lines with a number, an object with `number`, or a decision, whose best score it is.
+class Entries:
+    """What a monitor counts, line by line, as the lines come.
 
-    Raises:
-      DataError: If a line is none, or there is no line.
+    Feedback is lines with 0, 1, or an object with `missed`. Numbers are lines with a number, an
+    object with `number`, or a decision, whose best score it is. An object may carry `position`, a
+    whole number that grows: what the state has counted up to its own position is left out, so that
+    feedback that is sent twice is counted once.
+
+    Attributes:
+      position: Position of the last entry; that of the monitor at the start.
+      skipped: Number of entries left out, for they were counted before.
     """
-    return _records(file, path, _number)
+
+    def __init__(
+        self, monitor: Monitor, file: IO[bytes], path: str, *, resume: bool = False
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+          monitor: Whose kind says what the lines hold, and whose position what was counted.
+          file: Opened for bytes.
+          path: Its name, for errors.
+          resume: Take the number of the line as the position: the file only grows.
+        """
+        self.position, self.skipped = monitor.position, 0
+        self._file, self._path, self._resume = file, path, resume
+        self._parse = _missed if monitor.kind == RISK else _number
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Reads the file.
+
+        Raises:
+          DataError: If a line is none, or there is no line.
+        """
+        empty = True
+        for line, raw in enumerate(self._file, start=1):
+            if not raw.strip():
+                continue
+            empty = False
+            try:
+                entry = self._entry(raw, line)
+            except ValueError as error:
+                raise DataError(str(error), path=self._path, line=line) from None
+            if entry.position is not None:
+                if entry.position <= self.position:
+                    self.skipped += 1
+                    continue
+                self.position = entry.position
+            yield entry
+        if empty:
+            raise DataError("holds nothing: there must be at least one line", path=self._path)
+
+    def _entry(self, raw: bytes, line: int) -> Entry:
+        record = _json(raw)
+        position = _position(record)
+        if self._resume:
+            if position is not None:
+                raise ValueError("carries a position of its own: leave --resume out")
+            position = line
+        return Entry(self._parse(record), position)
 
 
-def _records(file: IO[bytes], path: str, parse: Callable[[Any], Any]) -> Iterator[Any]:
-    none = True
-    for line, raw in enumerate(file, start=1):
-        if not raw.strip():
-            continue
-        try:
-            record = json.loads(raw)
-        except (ValueError, RecursionError):
-            raise DataError("must be JSON in UTF-8", path=path, line=line) from None
-        try:
-            yield parse(record)
-        except ValueError as error:
-            raise DataError(str(error), path=path, line=line) from None
-        none = False
-    if none:
-        raise DataError("holds nothing: there must be at least one line", path=path)
+def count(monitor: Monitor, entry: Entry) -> Monitor:
+    """The monitor after one more line."""
+    return monitor.update([entry.value], position=entry.position)
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON in UTF-8") from None
+
+
+def _position(record: Any) -> int | None:
+    position = record.get("position") if isinstance(record, dict) else None
+    if position is None:
+        return None
+    whole = isinstance(position, int) and not isinstance(position, bool)
+    if not whole or not 1 <= position < 2**63:
+        raise ValueError(f"'position' must be a whole number of at least 1, got {_short(position)}")
+    return int(position)
 
 
 def _missed(record: Any) -> bool:
     missed = record.get("missed") if isinstance(record, dict) else record
     if missed not in (0, 1):
-        raise ValueError(f"'missed' must be 0 or 1, got {missed!r}")
+        raise ValueError(f"'missed' must be 0 or 1, got {_short(missed)}")
     return bool(missed)
 
 
@@ -153,15 +212,26 @@ def _number(record: Any) -> float:
         if "number" not in record and isinstance(scores, dict) and scores:
             numbers = list(scores.values())
             if not all(_is_number(score) for score in numbers):
-                raise ValueError(f"'scores' must hold finite numbers, got {scores!r}")
+                raise ValueError(f"'scores' must hold finite numbers, got {_short(scores)}")
             return float(max(numbers))
         number = record.get("number")
     if not _is_number(number):
         raise ValueError(
-            f"must be a finite number, or an object with 'number' or 'scores', got {record!r}"
+            f"must be a finite number, or an object with 'number' or 'scores', got {_short(record)}"
         )
     return float(number)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _short(value: Any, longest: int = 80) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,11 +1,13 @@
-"""What the experiments share: benchmarks with routers' scores, strategies, the shell that runs a study and writes it.
+"""What the experiments share.
+
+Benchmarks with routers' scores, strategies, the shell that runs a study and writes it.
 
 May use: everything but `serving` and `cli`.
 """
 
 from typing import TYPE_CHECKING
 
-from racer_jax._lazy import attach
+import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.studies.benchmarks import Benchmark, StudyConfig
@@ -23,7 +25,7 @@ _HOMES = {
     "vote_strategies": ("VoteConfig",),
     "vote_study": ("vote_study",),
 }
-__getattr__, __dir__ = attach(__name__, _HOMES, globals())
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Benchmark",

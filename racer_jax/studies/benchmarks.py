@@ -1,4 +1,6 @@
-"""Studies: benchmarks split into what routers learn from and what is calibrated and tested, with routers' scores.
+"""Studies: benchmarks split into what routers learn from and what is calibrated and tested.
+
+Each has the scores of its routers.
 
 `study` reads, trains and scores once; every experiment takes what it returns.
 """
@@ -14,7 +16,8 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-import racer_jax
+from racer_jax._version import __version__
+from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS
 from racer_jax.data import RoutingTable
 from racer_jax.data.files import written_whole
 from racer_jax.data.splits import PAPER, PAPER_ARC
@@ -36,9 +39,9 @@ ROUTERS: Mapping[str, str] = {
     "routerdc": "RouterDC",
     "prior": "Prior",
 }
+# The scores of the paper, by their labels and in its order.
 SCORES: Mapping[str, Callable[..., jax.Array]] = {
-    "RACER-G": racer_jax.gap,
-    "RACER-P": racer_jax.inverse_probability,
+    NONCONFORMITY_LABELS[name]: NONCONFORMITIES[name] for name in ("gap", "inverse_probability")
 }
 # The risk levels of the paper.
 PAPER_ALPHAS = "0.01,0.05,0.1,0.15,0.2,0.3,0.4,0.5"
@@ -132,14 +135,18 @@ class Benchmark(NamedTuple):
 
     @property
     def part_sizes(self) -> tuple[int, int]:
-        """Calibration and validation queries of a split, as in the paper: 50% and 10%, of ARC-Challenge 40% and 20%."""
+        """Calibration and validation queries of a split, as in the paper.
+
+        50% and 10%, of ARC-Challenge 40% and 20%.
+        """
         small = "arc_c" in self.name.lower().replace("-", "_")
         calibration, validation, _ = PAPER_ARC if small else PAPER
         num = len(self.test)
         sizes = round(num * calibration), round(num * validation)
         if min(sizes) < 1 or sum(sizes) >= num:
             raise ValueError(
-                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would calibrate, {sizes[1]} "
+                f"benchmark {self.name!r} of {num} queries is too small: {sizes[0]} would "
+                f"calibrate, {sizes[1]} "
                 f"validate and {num - sum(sizes)} test, and each part needs at least one"
             )
         return sizes
@@ -179,10 +186,8 @@ def _fingerprint(
 ) -> str:
     """Names everything that the scores depend on."""
     options = {name: str(getattr(config, name)) for name in ("encoder", "neighbors")}
-    said = json.dumps(
-        [racer_jax.__version__, DRAWS, options, train.texts, list(texts), train.models]
-    )
-    digest = hashlib.sha256(said.encode())
+    description = json.dumps([__version__, DRAWS, options, train.texts, list(texts), train.models])
+    digest = hashlib.sha256(description.encode())
     digest.update(np.packbits(train.correct).tobytes())
     digest.update(np.asarray(jax.random.key_data(key)).tobytes())
     return digest.hexdigest()[:32]
@@ -191,7 +196,9 @@ def _fingerprint(
 def router_scores(
     key: jax.Array, train: RoutingTable, texts: Sequence[str], config: StudyConfig
 ) -> dict[str, np.ndarray]:
-    """Fits every router to the training rows and scores the texts; what the cache has is not fitted again.
+    """Fits every router to the training rows and scores the texts.
+
+    What the cache has is not fitted again.
 
     Args:
       key: A typed PRNG key; each router has its own, whichever others are asked for.
@@ -261,19 +268,23 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
     kept = unseen_by_group(train, rest)
     texts = [text for table, _ in kept.values() for text in table.texts]
     scores = router_scores(router_key, train, texts, config)
-    found, start = [], 0
+    results, start = [], 0
     for name, (table, left_out) in kept.items():
         rows = slice(start, start + len(table))
         start += len(table)
         rule = table.label_rule if isinstance(table.label_rule, str) else table.label_rule[name]
-        own = train.select(group=name) if name in train.groups else train
+        train_rows = train.select(group=name) if name in train.groups else train
         notes = tuple(filter(None, (f"right: {rule}", left_out, *table.notes)))
-        found.append(Benchmark(name, own, table, {r: s[rows] for r, s in scores.items()}, notes))
-    return found
+        results.append(
+            Benchmark(name, train_rows, table, {r: s[rows] for r, s in scores.items()}, notes)
+        )
+    return results
 
 
 def study(config: StudyConfig) -> list[Benchmark]:
-    """Reads the data and makes the benchmarks of every repeat: all that the options and their seed decide.
+    """Reads the data and makes the benchmarks of every repeat.
+
+    All that the options and their seed decide.
 
     Args:
       config: The options.
@@ -307,7 +318,9 @@ def _keys(config: StudyConfig) -> jax.Array:
 
 
 def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str, ...]]:
-    """Pools of models by name; without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
+    """Pools of models by name.
+
+    Without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
 
     Args:
       models: All models.
@@ -323,11 +336,11 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
     """
     if pools is None:
         left_out = {n: out for n, out in ROUTERBENCH_POOLS.items() if set(out) <= set(models)}
-        found = {"all": tuple(models)}
-        return found | {
+        by_name = {"all": tuple(models)}
+        return by_name | {
             name: tuple(m for m in models if m not in out) for name, out in left_out.items()
         }
-    found = {}
+    by_name = {}
     for part in filter(None, (part.strip() for part in pools.split(";"))):
         name, equals, listed = (piece.strip() for piece in part.partition("="))
         if not equals and name != "all":
@@ -340,14 +353,16 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
                 f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}"
             )
         without = not equals or listed.startswith("-")
-        found[name] = tuple(m for m in models if (m not in named) == without)
-        if len(found[name]) < 2:
-            raise ValueError(f"pools: {name!r} must hold at least two models, got {found[name]}")
-    return found
+        by_name[name] = tuple(m for m in models if (m not in named) == without)
+        if len(by_name[name]) < 2:
+            raise ValueError(f"pools: {name!r} must hold at least two models, got {by_name[name]}")
+    return by_name
 
 
 def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
-    """The benchmark with some of its models; scores are those of the same routers, column by column.
+    """The benchmark with some of its models.
+
+    Scores are those of the same routers, column by column.
 
     Raises:
       ValueError: If a model does not exist.

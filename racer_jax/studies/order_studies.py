@@ -1,4 +1,7 @@
-"""Training rows, test rows, and the orders learned from training: what a study of sizes starts from."""
+"""Training rows, test rows, and the orders learned from training.
+
+What a study of sizes starts from.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +50,7 @@ class OrdersConfig:
 def hashed_embeddings(
     key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hashed character n-grams of both parts, reduced to 256 numbers by what the training texts show.
+    """Hashed character n-grams of both parts, reduced to 256 numbers on the training texts.
 
     Args:
       key: A typed PRNG key.
@@ -70,7 +73,7 @@ def orders(
     neighbors: int,
     blend: float,
 ) -> dict[str, Nonconformity]:
-    """RACER-P on k nearest neighbours, the static order and RACER-J blend, learned from training rows alone.
+    """RACER-P on k nearest neighbours, the static order and RACER-J blend, from training rows.
 
     Args:
       x: Embeddings of the training rows, `[n, d]`.

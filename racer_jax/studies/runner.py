@@ -1,4 +1,7 @@
-"""The shell around every study: options in, tables, pictures and files out; the study itself is free of all that."""
+"""The shell around every study: options in, tables, pictures and files out.
+
+The study itself is free of all that.
+"""
 
 import os
 import sys
@@ -12,7 +15,7 @@ import jax
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from racer_jax import reporting
+import racer_jax.reporting as reporting
 from racer_jax.studies import runtime
 from racer_jax.studies.benchmarks import SCORES, Benchmark, StudyConfig, run_key, study
 
@@ -43,7 +46,10 @@ class Report(NamedTuple):
 
 
 def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:
-    """Results in the order of the items; each pool compiles anew, on one core, so that several use all cores."""
+    """Results in the order of the items.
+
+    Each pool compiles anew, on one core, so that several use all cores.
+    """
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return list(threads.map(function, items))
 
@@ -85,7 +91,15 @@ def publish(config: Any, result: Any, report: Report, seconds: float) -> None:
 
 
 def set_up(config: StudyConfig) -> None:
-    """Devices, and the cache of compiled code."""
+    """Devices, and the cache of compiled code; what the encoder needs is asked for before any work.
+
+    Raises:
+      ModuleNotFoundError: If an extra is not installed that the options need.
+    """
+    if config.encoder != "hashed":
+        from racer_jax.encoders.text import minilm_folder  # takes seconds to import
+
+        minilm_folder()
     runtime.use_compilation_cache(None if config.cache is None else config.cache / "compiled")
     runtime.use_all_cores()
 

@@ -1,4 +1,7 @@
-"""What a command sets up before its first computation: devices, processes, and a cache of compiled code."""
+"""What a command sets up before its first computation.
+
+Devices, processes, and a cache of compiled code.
+"""
 
 import os
 import socket
@@ -24,7 +27,9 @@ def cache_folder() -> Path:
 
 
 def use_compilation_cache(folder: str | Path | None) -> None:
-    """Keeps compiled code from run to run; for one run of an experiment, compiling is most of the time.
+    """Keeps compiled code from run to run.
+
+    For one run of an experiment, compiling is most of the time.
 
     Args:
       folder: Where; `cache_folder()` when None. JAX makes it, and goes without where it cannot.
@@ -37,7 +42,10 @@ def use_compilation_cache(folder: str | Path | None) -> None:
 
 
 def use_all_cores() -> None:
-    """Makes every core a device, so that trials spread over them; without effect once JAX has found its devices."""
+    """Makes every core a device, so that trials spread over them.
+
+    Without effect once JAX has found its devices.
+    """
     try:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     except RuntimeError:
@@ -78,7 +86,7 @@ def launched() -> bool:
 
 
 def join(cluster: bool = False) -> None:
-    """Joins the other processes of a `launch`, or those of a cluster (Slurm, Cloud TPU: what JAX detects).
+    """Joins the other processes of a `launch`, or of a cluster that JAX detects (Slurm, Cloud TPU).
 
     Args:
       cluster: Whether to ask the cluster's environment.

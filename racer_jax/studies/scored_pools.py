@@ -1,4 +1,7 @@
-"""Pools of labelled queries with a router's scores: simulated, from benchmark files, or from a saved matrix."""
+"""Pools of labelled queries with a router's scores.
+
+Simulated, from benchmark files, or from a saved matrix.
+"""
 
 from pathlib import Path
 
@@ -37,7 +40,7 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
 def routerdc_pools(
     folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100
 ) -> list[ScoredPool]:
-    """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams of the union of the training files.
+    """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams.
 
     Args:
       folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.

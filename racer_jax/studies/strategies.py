@@ -165,10 +165,10 @@ def dollars(way: Measured) -> float | None:
     return None if way.cost is None else 1000 * float(way.cost.mean())
 
 
-def points(found: Difference) -> str:
+def points(change: Difference) -> str:
     """A paired difference in points of accuracy, with its standard error over questions.
 
     >>> points(Difference(0.0184, 0.006, 0.0004))
     '+1.8 ± 0.6'
     """
-    return f"{100 * found.mean:+.1f} ± {100 * found.error:.1f}"
+    return f"{100 * change.mean:+.1f} ± {100 * change.error:.1f}"

@@ -328,7 +328,10 @@ def single_strategies(setting: Setting) -> Iterator[tuple[str, Strategy]]:
 
 
 def known_costs(benchmark: Benchmark) -> np.ndarray | None:
-    """Dollars of each answer, those not known filled with the mean of their model; None where a model has none."""
+    """Dollars of each answer, those not known filled with the mean of their model.
+
+    None where a model has none.
+    """
     cost = benchmark.test.cost
     if cost is None or np.isnan(cost).all(axis=0).any():
         return None

@@ -278,6 +278,7 @@ def test_doctor(capsys):
     assert "extra minilm" in capsys.readouterr().out
 
 
+@pytest.mark.extra
 def test_completion(monkeypatch, capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
         == f"racer-jax: {tmp_path / 'nowhere.csv'}: cannot be read: No such file or directory"
     )
     assert main(["data", "convert", str(samples.routerdc(tmp_path)), str(tmp_path / "a.txt")]) == 1
-    assert "path must end in .npz or .csv" in capsys.readouterr().err
+    assert "path must end in .npz, .csv or .parquet" in capsys.readouterr().err
 
 
 def test_fetch_offline(tmp_path, capsys):

@@ -301,10 +301,16 @@ class Stdout(io.StringIO):
         raise self.error
 
 
+def with_extras(names):
+    """The names of commands; one that needs more than the tests' own extra bears the marker."""
+    mark = pytest.mark.extra
+    return [pytest.param(name, marks=mark) if name == "completion" else name for name in names]
+
+
 PRINTS = [name for name in COMMANDS if name not in ("data fetch", "route lines")]
 
 
-@pytest.mark.parametrize("command", PRINTS)
+@pytest.mark.parametrize("command", with_extras(PRINTS))
 @pytest.mark.parametrize("fault", ["full", "Ctrl-C"])
 def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, command, fault):
     for extra in {"report": ["plotly"], "completion": ["shtab"]}.get(command, []):
@@ -348,7 +354,7 @@ COMPUTES = {
 }
 
 
-@pytest.mark.parametrize("command", COMPUTES)
+@pytest.mark.parametrize("command", with_extras(COMPUTES))
 def test_ctrl_c_and_too_little_memory_while_it_computes(folder, capsys, monkeypatch, command):
     for extra in {"data fetch": ["pooch"], "completion": ["shtab"]}.get(command, []):
         pytest.importorskip(extra)
@@ -429,7 +435,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "train train.npz -o train.npz": "must be a folder to write an artefact to, got a file",
         "train train.npz -o .": "a folder with other files",
         "demo --output .": "must be a new folder, or that of an earlier demo",
-        "data convert test.npz out.txt": "path must end in .npz or .csv",
+        "data convert test.npz out.txt": "path must end in .npz, .csv or .parquet",
         "monitor new.json --input feedback.jsonl": "needs --alpha or --artefact",
         "monitor new.json --alpha 0.1 --artefact my.racer": "--alpha or --artefact, not both",
         "monitor new.json --alpha 1.5 --input feedback.jsonl": "alpha must be in (0, 1), got 1.5",

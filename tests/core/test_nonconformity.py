@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 
 from racer_jax import augment, gap, inverse_probability, null_score, reference, tie_break
-from racer_jax.core.nonconformity import NULL_MODES, augmented_truth, null_nonconformity, smooth
+from racer_jax.core import nonconformity
+from racer_jax.core.nonconformity import (
+    NULL_MODES,
+    augmented_truth,
+    null_nonconformity,
+    register_nonconformity,
+    smooth,
+)
 from tests.strategies import NULLS, problems
 
 SCORES = np.random.default_rng(0).random((50, 7)).astype(np.float32)
@@ -174,3 +181,88 @@ def test_the_null_model_beside_models_in_order(null):
     scores = jax.random.uniform(jax.random.key(5), (20, 4))
     own = null_nonconformity(scores.max(axis=1), null)
     np.testing.assert_allclose(own, inverse_probability(scores, null)[:, -1], atol=1e-7)
+
+
+# --- the scores by name ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry, put back as it was."""
+    monkeypatch.setattr(nonconformity, "NONCONFORMITIES", dict(nonconformity.NONCONFORMITIES))
+    monkeypatch.setattr(
+        nonconformity, "NONCONFORMITY_LABELS", dict(nonconformity.NONCONFORMITY_LABELS)
+    )
+    return nonconformity
+
+
+def test_the_paper_s_scores_have_their_names(registry):
+    assert {"inverse_probability": inverse_probability, "gap": gap} == registry.NONCONFORMITIES
+    for name, label in [("inverse_probability", "RACER-P"), ("gap", "RACER-G")]:
+        assert registry.NONCONFORMITY_LABELS[name] == label
+        for text in (name, label, label.lower()):
+            assert registry.nonconformity_name(text) == name
+    with pytest.raises(
+        ValueError,
+        match=r"one of inverse_probability \(RACER-P\), gap \(RACER-G\), got 'gapp'",
+    ):
+        registry.nonconformity_name("gapp")
+
+
+def test_an_own_score_joins(registry):
+    def squared(scores, null):
+        return gap(scores, null) * jnp.abs(gap(scores, null))
+
+    register_nonconformity("squared", squared, label="SQ")
+    register_nonconformity("squared", squared)  # again, as a module that is reloaded does
+    assert registry.NONCONFORMITIES["squared"] is squared
+    assert registry.nonconformity_name("sq") == "squared"
+    register_nonconformity("plain", squared)
+    with pytest.raises(ValueError, match=r"squared \(SQ\), plain, got 'x'"):
+        registry.nonconformity_name("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "label", "error", "message"),
+    [
+        (1, gap, None, TypeError, "name must be a string, got 1"),
+        ("my-score", gap, None, ValueError, "name must be an identifier such as my_score"),
+        ("gap", inverse_probability, None, ValueError, "'gap' is registered already"),
+        ("mine", gap, "racer-g", ValueError, "the label 'racer-g' is taken"),
+        ("mine", 3, None, TypeError, "function must be callable, got 3"),
+        ("mine", lambda s, null: s, None, ValueError, "got (2, 3) for scores of shape (2, 3)"),
+        (
+            "mine",
+            lambda s, null: gap(s, null) * 0,
+            None,
+            ValueError,
+            "'mine' under null='free' must not be NaN",
+        ),
+        (
+            "mine",
+            lambda s, null: gap(s, "paper"),
+            None,
+            ValueError,
+            "'mine' must give -inf for the null model under null='free', got",
+        ),
+        (
+            "mine",
+            lambda s, null: gap(s, "never" if null == "paper" else null),
+            None,
+            ValueError,
+            "'mine' must give a finite null model under null='paper', got inf",
+        ),
+        (
+            "mine",
+            lambda s, null: gap(s, null).astype(jnp.int32),
+            None,
+            TypeError,
+            "'mine' under null='paper' must be floating, got dtype int32",
+        ),
+    ],
+)
+def test_a_score_that_cannot_be_one_is_refused(registry, name, function, label, error, message):
+    before = dict(registry.NONCONFORMITIES)
+    with pytest.raises(error, match=re.escape(message)):
+        register_nonconformity(name, function, label)
+    assert before == registry.NONCONFORMITIES

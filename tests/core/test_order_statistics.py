@@ -55,22 +55,6 @@ def test_select_equals_a_sort(masked):
             assert int(second[i]) == tie[i, expected], name
 
 
-@pytest.mark.parametrize("levels", [1, 2, 10, 1000])
-@pytest.mark.parametrize("size", [(1 << 14) - 1, 1 << 14, SIZE])
-def test_tied_rows_on_both_sides_of_the_sample(size, levels):
-    """Tied scores narrow the bracket to few keys at once: its last key may be the only one that is a score."""
-    value = (np.random.default_rng(levels).integers(0, levels + 1, size) / levels).astype(
-        np.float32
-    )
-    rank = np.unique(
-        np.append(np.searchsorted(np.sort(value), np.unique(value)[:40], side="right"), [1, size])
-    )
-    at = jax.jit(jax.vmap(lambda k: select(jnp.asarray(value), None, None, k)[0]))(
-        jnp.asarray(rank, jnp.int32)
-    )
-    np.testing.assert_array_equal(at, np.sort(value)[rank - 1])
-
-
 @pytest.mark.parametrize("size", [1, 64, 500])
 def test_sorted_ranks_under_a_mask(size):
     rng = np.random.default_rng(size)

@@ -147,7 +147,7 @@ def test_other_columns_are_named_in_a_note(tmp_path):
 
 def test_graded_scores_need_a_rule(tmp_path):
     path = put(tmp_path, "query_id,model,score\na,x,0.5\na,y,0.7\nb,x,\nb,y,1\n")
-    with pytest.raises(DataError, match="field 'correct': must be a column; .*pass label_rule="):
+    with pytest.raises(DataError, match=r"field 'correct': must be a column; .*pass label_rule="):
         read_long_csv(path)
     table = read_long_csv(path, label_rule="score > 0.5", missing="keep")
     assert table.correct.tolist() == [[False, True], [False, True]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from racer_jax.data.load import READERS
-from tests.data import samples
+from tests.data import log_samples, samples
 
 PAGES = Path(__file__).parents[2] / "docs" / "data"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -30,6 +30,18 @@ def test_the_examples_run(tmp_path, monkeypatch, page):
         make(tmp_path)
     for make in (samples.llmrouter, samples.routereval, samples.lm_eval):
         make(tmp_path)
+    for make in (
+        log_samples.inspect_logs,
+        log_samples.every_eval_ever,
+        log_samples.promptfoo,
+        log_samples.helm,
+        log_samples.llmrouterbench,
+        log_samples.embedllm,
+        log_samples.routerarena,
+    ):
+        make(tmp_path)
+    if page.stem == "parquet":
+        pytest.importorskip("pyarrow", reason="extra parquet")
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     assert blocks

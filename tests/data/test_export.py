@@ -57,7 +57,7 @@ def test_without_answers_only_an_empty_set_abstains(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"path": "a.txt"}, ValueError, r"path must end in \.csv or \.jsonl"),
+        ({"path": "a.txt"}, ValueError, r"path must end in \.csv, \.jsonl or \.parquet"),
         ({"called": CALLED.astype(int)}, TypeError, "called must be boolean, got dtype int64"),
         (
             {"called": CALLED[:2]},

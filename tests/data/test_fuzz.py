@@ -6,6 +6,7 @@ is read must be what a slow, separate reader of the same bytes reads.
 """
 
 import csv
+import importlib.util
 import io
 import json
 import math
@@ -21,10 +22,18 @@ from racer_jax.data import (
     DataError,
     RoutingTable,
     load,
+    read_embedllm,
+    read_every_eval_ever,
+    read_helm,
+    read_inspect,
     read_llmrouter,
+    read_llmrouterbench,
     read_lm_eval,
     read_long_csv,
+    read_parquet,
+    read_promptfoo,
     read_routellm,
+    read_routerarena,
     read_routerbench,
     read_routerdc,
     read_routereval,
@@ -33,8 +42,9 @@ from racer_jax.data import (
     read_wide_csv,
     save_table,
     write_long_csv,
+    write_parquet,
 )
-from tests.data import samples
+from tests.data import log_samples, samples
 
 
 def exported(folder):
@@ -57,7 +67,40 @@ def one_old_log(folder):
     return next(samples.lm_eval_old(folder).rglob("*toy_arc*"))
 
 
+def spreadsheet(folder):
+    """A long table as a spreadsheet of another country writes it, with an index."""
+    path = samples.long_csv(folder)
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    lines = [["", *head[:-1], "Correct "]]
+    for number, row in enumerate(rows):
+        words = {"1": "Yes", "0": "no"}
+        cost = f"${row[5]}".replace(".", ",")
+        lines.append([number, *row[:5], cost, *row[6:-1], words[row[-1]]])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";", lineterminator="\n").writerows(lines)
+    return path
+
+
+def json_rows(folder):
+    """A long table as JSON lines."""
+    with samples.long_csv(folder).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = folder / "rows.jsonl"
+    lines = (json.dumps(row | {"correct": int(row["correct"])}) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def saved_parquet(folder):
+    path = folder / "saved.parquet"
+    write_parquet(read_long_csv(samples.long_csv(folder)), path)
+    return path
+
+
 TEXTS = {
+    "spreadsheet": (spreadsheet, read_long_csv),
+    "json_rows": (json_rows, read_long_csv),
     "long": (samples.long_csv, read_long_csv),
     "exported": (exported, read_long_csv),
     "wide": (samples.wide_csv, read_wide_csv),
@@ -67,12 +110,22 @@ TEXTS = {
     "routerdc": (samples.routerdc, read_routerdc),
     "lm_eval": (one_log, read_lm_eval),
     "lm_eval_old": (one_old_log, read_lm_eval),
+    "inspect": (log_samples.inspect_json, read_inspect),
+    "every_eval_ever": (log_samples.every_eval_ever_file, read_every_eval_ever),
+    "promptfoo": (log_samples.promptfoo, read_promptfoo),
+    "helm": (log_samples.helm_run, lambda path: read_helm(path.parent)),
+    "llmrouterbench": (log_samples.llmrouterbench_file, read_llmrouterbench),
+    "embedllm": (log_samples.embedllm, read_embedllm),
+    "routerarena": (log_samples.routerarena_file, read_routerarena),
 }
 BINARY = {
     "routereval": (samples.routereval, read_routereval),
     "score_matrix": (samples.score_matrix, lambda path: read_score_matrix(path).table),
     "table": (saved, read_table),
+    "inspect_eval": (log_samples.inspect_eval, read_inspect),
 }
+if importlib.util.find_spec("pyarrow") is not None:
+    BINARY["parquet"] = (saved_parquet, read_parquet)
 ALL = TEXTS | BINARY
 
 EVIL = [
@@ -199,7 +252,7 @@ def test_any_mutation_gives_a_table_or_a_data_error(tmp_path_factory, name, chan
     if not isinstance(result, DataError):
         check_table(result)
         # which marks empty labels as it was told to
-        assert result.missing is None or name == "exported"
+        assert result.missing is None or name in ("exported", "parquet")
     attempt(load, path, data)
 
 
@@ -243,7 +296,7 @@ def test_marks_and_line_ends_of_other_systems_change_nothing(tmp_path, name):
         assert attempt(reader, path, data.replace(b"\n", b"\r\n")) == whole
 
 
-@pytest.mark.parametrize("name", ["long", "wide", "routerbench", "routellm"])
+@pytest.mark.parametrize("name", ["long", "wide", "routerbench", "routellm", "embedllm"])
 @FUZZ(max_examples=40)
 @given(data=st.data())
 def test_columns_may_stand_in_any_order(tmp_path_factory, name, data):
@@ -259,7 +312,8 @@ def test_columns_may_stand_in_any_order(tmp_path_factory, name, data):
 
 
 @pytest.mark.parametrize(
-    "name", ["long", "wide", "routerbench", "routellm", "llmrouter", "lm_eval"]
+    "name",
+    ["long", "wide", "routerbench", "routellm", "llmrouter", "lm_eval", "embedllm", "routerarena"],
 )
 @FUZZ(max_examples=25)
 @given(data=st.data())

@@ -116,10 +116,10 @@ def test_options_are_those_of_the_reader(tmp_path):
         ValueError, match=r"leave out label_rule=; its options are group=, missing="
     ):
         load(path, label_rule="score > 0")
-    with pytest.raises(ValueError, match=r"format must be one of .*, got 'parquet'"):
-        load(path, "parquet")
-    with pytest.raises(ValueError, match=r"path must end in \.npz or \.csv, got"):
-        save(load(path), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"format must be one of .*, got 'feather'"):
+        load(path, "feather")
+    with pytest.raises(ValueError, match=r"path must end in \.npz, \.csv or \.parquet, got"):
+        save(load(path), tmp_path / "a.feather")
 
 
 def test_real_corpora(data_dir):

@@ -1,4 +1,4 @@
-"""The summary, against counts by hand and SciPy's exact interval."""
+"""The summary, against counts by hand and the Beta law of the exact interval."""
 
 import json
 
@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import beta
 
 from racer_jax.data import RoutingTable, read_routerdc, summarize
-from racer_jax.data.summary import clopper_pearson
+from racer_jax.data.summary import exact_interval
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
-def test_clopper_pearson_is_scipy_s_exact_interval(n, data, confidence):
-    successes = data.draw(st.integers(0, n))
-    expected = binomtest(successes, n).proportion_ci(confidence, method="exact")
-    np.testing.assert_allclose(clopper_pearson(successes, n, confidence), expected, atol=1e-12)
+def test_the_interval_s_ends_are_quantiles_of_beta_laws(n, data, confidence):
+    successes, tail = data.draw(st.integers(0, n)), (1 - confidence) / 2
+    low = beta.ppf(tail, successes, n - successes + 1) if successes else 0.0
+    high = beta.isf(tail, successes + 1, n - successes) if successes < n else 1.0
+    np.testing.assert_allclose(exact_interval(successes, n, confidence), (low, high), atol=1e-9)
 
 
 def test_no_trial_says_nothing():
-    assert clopper_pearson(0, 0) == (0.0, 1.0)
+    assert exact_interval(0, 0) == (0.0, 1.0)
 
 
 def make(**fields):
@@ -42,7 +43,7 @@ def test_every_figure_by_hand():
     assert g.accuracies == {"x": 1 / 2, "y": 2 / 3}
     assert g.best_single == "y"
     assert g.all_wrong == 0.0  # of the two whole rows
-    assert (h.all_wrong, h.all_wrong_low, h.all_wrong_high) == (1.0, *clopper_pearson(1, 1))
+    assert (h.all_wrong, h.all_wrong_low, h.all_wrong_high) == (1.0, *exact_interval(1, 1))
     assert (whole.group, whole.num_queries, whole.all_wrong) == ("all", 4, 1 / 3)
     assert summary.notes == ("a note",)
 

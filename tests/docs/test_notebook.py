@@ -21,6 +21,7 @@ print(json.dumps([[str(output) for output in cell.outputs] for cell in notebook.
 """
 
 
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path):
     for module in ("nbclient", "ipykernel"):
         pytest.importorskip(module, reason="extra test")

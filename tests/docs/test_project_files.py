@@ -18,6 +18,7 @@ def field(name: str) -> str:
     return re.search(rf"^{name}: (.*)$", text, re.MULTILINE)[1].strip('"')
 
 
+@pytest.mark.extra
 def test_the_citation_is_valid():
     pytest.importorskip("cffconvert", reason="extra docs")
     code = "import sys; from cffconvert.cli.cli import cli; sys.argv[1:] = ['--validate', '-i', 'CITATION.cff']; cli()"

@@ -12,6 +12,7 @@ from tests.encoders.conftest import TINY
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.extra
 
 V3 = {
     "relative_attention": True,

@@ -146,6 +146,7 @@ def test_from_pretrained_and_bfloat16(tiny_bert, encoder):
     np.testing.assert_allclose(half.encode(TEXTS), encoder.encode(TEXTS), atol=0.05)
 
 
+@pytest.mark.long
 def test_spread_over_devices_equals_one(tiny_bert):
     code = f"""
 import numpy as np

@@ -25,6 +25,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.long
 def test_a_tiny_run_writes_a_table_a_figure_and_files(tmp_path, capsys):
     status = main([*OPTIONS, "--alphas", "0.1,0.4", "--output", str(tmp_path)])
     printed = capsys.readouterr().out

@@ -200,6 +200,7 @@ def test_unreadable_files_and_small_pools_end_with_one_line(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_the_embedded_default_and_real_data(data_dir, tmp_path):
     for arguments in ([], ["--data", str(data_dir / "routerdc")]):
         options = ["--splits", "60", "--alphas", "0.1,0.3", "--output", str(tmp_path)]

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import dollars, promises
-from racer_jax import miss_budget
-from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data import RoutingTable
 
 FEW = ["--queries", "150", "--neighbors", "20"]
 
 
+@pytest.mark.long
 def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     status = promises.main(
         [*FEW, "--alphas", "0.1,0.3", "--deltas", "0.2,0.01", "--output", str(tmp_path)]
@@ -53,18 +52,14 @@ def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     assert {"on average", "pooled", "by group"} <= {row["promise"] for row in rows}
 
 
-@pytest.mark.parametrize("num", [1, 7, 99])
-def test_a_budget_has_a_level(num):
-    for budget in range(-1, num):
-        assert miss_budget(exact_alpha(promises.level_of(budget, num)), num) == budget
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("null", [pytest.param("paper", marks=pytest.mark.slow), "never"])
 def test_the_other_null_modes_run(null, tmp_path, capsys):
     assert promises.main([*FEW, "--null", null, "--alphas", "0.3", "--output", str(tmp_path)]) == 0
     assert f"null mode '{null}'" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_dollars_are_what_the_called_answers_cost(tmp_path, capsys):
     options = [
         "--alphas",

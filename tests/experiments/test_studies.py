@@ -103,6 +103,7 @@ def test_each_runs_on_any_table(module, tmp_path, capsys):
     assert len(read_rows(out)) > 1
 
 
+@pytest.mark.long
 def test_the_whole_paper_in_one_run(folder, tmp_path, capsys):
     arguments = [
         "--data",
@@ -149,6 +150,7 @@ def test_the_whole_paper_in_one_run(folder, tmp_path, capsys):
     assert one == (tmp_path / "out" / "ensemble_tradeoff" / "tables.txt").read_text()
 
 
+@pytest.mark.long
 def test_where_only_correctness_is_known(folder, tmp_path, capsys):
     arguments = ["--data", str(folder / "routerdc"), "--routers", "knn", "--neighbors", "10"]
     assert accuracy_table.main([*arguments, "--output", str(tmp_path / "out")]) == 0

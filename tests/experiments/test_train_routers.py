@@ -45,6 +45,7 @@ def result():
     return run(jax.random.key(0), Data(make(160, 0), make(60, 1)), SMALL)
 
 
+@pytest.mark.long
 def test_every_router_beats_the_best_global_single_model(result):
     assert [(cell.router, cell.seed) for cell in result.cells] == [
         (r, s) for s in (0, 1) for r in ROUTERS
@@ -66,6 +67,7 @@ def test_baselines_by_hand():
     assert np.mean(list(rows["best single in hindsight"].values())) == pytest.approx(means.max())
 
 
+@pytest.mark.long
 def test_a_router_that_misses_is_named(result, tmp_path):
     weak = [Cell(router, 0, {"a": 0.1, "b": 0.2}, 0.0, 0, ()) for router in ROUTERS]
     found = failures(SMALL, Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
@@ -79,6 +81,7 @@ def test_a_router_that_misses_is_named(result, tmp_path):
     assert "MLPR 15.0% is below the 58.5% expected of it" in real
 
 
+@pytest.mark.long
 def test_table_and_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "experiments.train_routers.read_source",
@@ -108,6 +111,7 @@ def test_table_and_files(tmp_path, monkeypatch, capsys):
     assert results["environment"]["jax"] == jax.__version__
 
 
+@pytest.mark.long
 def test_the_table_shows_mean_and_spread(result):
     lines = table(result).splitlines()
     assert lines[0].split() == ["a", "b", "mean", "fit", "(s)"]

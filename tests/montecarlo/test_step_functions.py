@@ -120,7 +120,10 @@ def test_strict_risk_is_one_less_the_share_answered():
 
 
 def test_dollars_are_added_in_double_precision():
-    """A million splits of micro-dollars beside one dear query: float32 sums would lose the small ones."""
+    """A million splits of micro-dollars beside one dear query.
+
+    Float32 sums would lose the small ones.
+    """
     nonconformity, correct, _ = example(1000, "paper", False)
     cost = np.cumsum(np.full((SIZE, MODELS + 1), 1e-9), axis=1)
     cost[0] += 1.0
@@ -201,3 +204,14 @@ def test_bad_input():
             pool_steps(*arguments, **how)
     with pytest.raises(TypeError, match="cannot be traced"):
         jax.jit(lambda e: pool_steps(e, correct).order)(nonconformity)
+
+
+@pytest.mark.parametrize("bit", [0, 15, 16, 31])
+def test_every_bit_of_a_tie_break_counts(bit):
+    """Two queries whose critical scores tie and whose second keys differ in one bit."""
+    nonconformity = np.zeros((2, 2), np.float32)
+    tie = jnp.asarray([[1 << bit, 0xFFFFFFFF], [0, 0xFFFFFFFF]], jnp.uint32)
+    pool = pool_steps(nonconformity, np.ones((2, 1), bool), tie)
+    assert pool.order.tolist() == [1, 0]
+    assert pool.distinct
+    assert pool.threshold.tie_break.tolist() == [0, 1 << bit, 0xFFFFFFFF]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from racer_jax.montecarlo import subsets
 from racer_jax.montecarlo.subsets import (
     draw_plan,
     folded,
@@ -54,7 +55,10 @@ def test_uniform_over_all_subsets(num, size):
 
 @pytest.mark.parametrize(("num", "size"), [(4, 8), (3, 8)])
 def test_a_biased_repair_fails(num, size):
-    """Repairing from the first element on, one order for all: the right size, and far from uniform."""
+    """Repairing from the first element on, one order for all.
+
+    The right size, and far from uniform.
+    """
     rng = np.random.default_rng(0)
     mask = rng.random((size, 40_000)) < num / size
     for column in mask.T:
@@ -149,3 +153,38 @@ def test_keys():
         key_words(jnp.zeros(2, jnp.uint32))
     with pytest.raises(ValueError, match="key must be a single key"):
         key_words(jax.random.split(jax.random.key(0)))
+
+
+def test_no_random_word_is_used_twice(monkeypatch):
+    """The draws of the repair are not those that made the subset, nor of an earlier round."""
+    counters = []
+
+    def recorded(key, x0, x1):
+        counters.extend(zip(np.ravel(x0).tolist(), np.ravel(x1).tolist(), strict=True))
+        return threefry(key, x0, x1)
+
+    monkeypatch.setattr(subsets, "threefry", recorded)
+    monkeypatch.setattr(subsets, "_ROUND", 2)
+    draw = draw_plan(np.array([20]), np.array([40]))
+    key = (jnp.arange(2, dtype=jnp.uint32), jnp.zeros(2, jnp.uint32))
+    with jax.disable_jit():
+        words = uniform_subsets(key, draw._replace(digit=np.array([[True], [False], [True]])))
+        mask = unpack(words, 40)
+    assert (np.asarray(mask).sum(axis=0) == 20).all()
+    assert len(counters) > 3 * 2 + 4  # three digits of two words, and several rounds of repair
+    assert len(set(counters)) == len(counters)
+
+
+# A position of at most 16 bits takes half a word of a draw, one of 17 bits a whole word.
+@pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1])
+def test_repair_reaches_every_position_whatever_its_bits(size):
+    num, lanes = 128, 32
+    draw = draw_plan(np.array([num]), np.array([size]))
+    draw = draw._replace(digit=np.zeros((1, 1), bool))  # nothing by Bernoulli: all by repair
+    mask = np.asarray(masks(lane_keys(jnp.uint32(4), lanes), draw, size))
+    assert (mask.sum(axis=0) == num).all()
+    at = np.nonzero(mask.T)[1]
+    for bin_of in (at * 16 // size, at % 16):  # by their highest bits, and by their lowest
+        counts = np.bincount(bin_of, minlength=16)
+        expected = num * lanes / 16
+        assert chi2.sf(((counts - expected) ** 2 / expected).sum(), 15) > P_VALUE

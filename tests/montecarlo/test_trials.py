@@ -47,7 +47,10 @@ def example(total, num_models, levels, null, broken, seed=0):
 
 
 def measured(nonconformity, correct, tie, cost, parts, part):
-    """Threshold and metrics of one split, by the public functions: calibrate on one part, measure another."""
+    """Threshold and metrics of one split, by the public functions.
+
+    Calibrate on one part, measure another.
+    """
     inside, other = parts == CALIBRATION, parts == part
     ties = (None, None) if tie is None else (tie[inside], tie[other])
     threshold = calibrate(critical_scores(nonconformity[inside], correct[inside], ties[0]), ALPHAS)
@@ -81,11 +84,18 @@ POOLS = {"ties": ("paper", 5, False), "free": ("free", 5, True), "never": ("neve
 @pytest.mark.parametrize(
     ("pool_name", "design_name"),
     [
-        *((name, "plain") for name in POOLS),
-        ("free", "validation"),
-        ("never", "group"),
-        ("ties", "question"),
+        ("ties", "plain"),
         ("free", "all"),
+        *(
+            pytest.param(*names, marks=pytest.mark.long)
+            for names in [
+                ("free", "plain"),
+                ("never", "plain"),
+                ("free", "validation"),
+                ("never", "group"),
+                ("ties", "question"),
+            ]
+        ),
     ],
 )
 def test_replay(pool_name, design_name):
@@ -195,6 +205,7 @@ def test_stream_equals_trials():
             jax.tree.map(np.testing.assert_array_equal, summary[name], other[name])
 
 
+@pytest.mark.long
 def test_stream_by_question_with_validation():
     nonconformity, correct, tie = example(61, 3, 5, "paper", True)
     pool = pool_steps(nonconformity, correct, tie)
@@ -291,6 +302,7 @@ def finished(process):
     return json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_the_same_on_many_devices_and_processes():
     one = finished(start(0, 0, 1, 0))
     assert (one["devices"], one["processes"]) == (1, 1)

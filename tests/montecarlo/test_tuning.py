@@ -84,7 +84,10 @@ def parts_of(study, num_splits):
 
 
 def chosen_plainly(study, part, tolerance, pooled=False):
-    """One split in plain Python: alpha, aggregation, the full ensemble's aggregation, models called."""
+    """One split in plain Python.
+
+    Alpha, aggregation, the full ensemble's aggregation, models called.
+    """
     _, correct, _, nonconformity, ties, _, tables, _ = study
     rows = np.asarray(nonconformity, np.float64).tolist()
     second = [None] * NUM if ties is None else np.asarray(ties).tolist()

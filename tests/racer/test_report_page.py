@@ -16,9 +16,12 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = (
     os.environ.get("RACER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium (apt-get install chromium, or RACER_CHROMIUM)"
-)
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium (apt-get install chromium, or RACER_CHROMIUM)"
+    ),
+]
 
 CHARTS = ("risk", "saved", "accuracy", "called", "fixed", "groups")
 # Text that is seen with its size, its colour and the colour behind it, as numbers.

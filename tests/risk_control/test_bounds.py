@@ -114,6 +114,21 @@ def test_an_infeasible_alpha_has_risk_zero():
     assert (law.risk.tolist(), law.probability.tolist(), law.mean, law.std) == ([0], [1], 0, 0)
 
 
+def test_a_budget_stands_for_the_alpha_it_was_read_from():
+    for alpha, n in [(0.1, 99), (0.29, 99), ("1/3", 10), (0.5, 1)]:
+        budget = racer.miss_budget(alpha, n)
+        assert guarantees.sharp_risk(None, n, budget=budget) == guarantees.sharp_risk(alpha, n)
+        for law in (guarantees.risk_law, lambda a, n, **b: guarantees.miss_law(a, n, 7, **b)):
+            assert law(None, n, budget=budget).args == law(alpha, n).args
+        one = guarantees.split_risk_law(None, n, 7, budget=budget)
+        other = guarantees.split_risk_law(alpha, n, 7)
+        assert (one.mean, one.std) == (other.mean, other.std)
+        np.testing.assert_array_equal(one.risk, other.risk)
+        np.testing.assert_array_equal(one.probability, other.probability)
+    assert guarantees.sharp_risk(None, 9, budget=[-1, 0, 8]).tolist() == [0, 0.1, 0.9]
+    assert guarantees.split_risk_law(None, 9, 3, budget=-1).mean == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -128,6 +143,21 @@ def test_an_infeasible_alpha_has_risk_zero():
             lambda: guarantees.split_risk_law(0.5, 9, 0),
             ValueError,
             "num_test must be at least 1, got 0",
+        ),
+        (
+            lambda: guarantees.risk_law(None, 9, budget=-1),
+            ValueError,
+            "budget must be at least 0: with -1 the threshold is +inf",
+        ),
+        (
+            lambda: guarantees.risk_law(None, 9, budget=[0, 1]),
+            TypeError,
+            "alpha or budget must be a single one, got 2",
+        ),
+        (
+            lambda: guarantees.sharp_risk(0.5, 9, budget=4),
+            TypeError,
+            "one of alpha and budget must be given, got both",
         ),
         (lambda: guarantees.risk_std(0.5, 0, 1), ValueError, "n must be at least 1, got 0"),
         (lambda: guarantees.risk_bounds(0.5, 2.5), TypeError, "n must be an integer, got 2.5"),

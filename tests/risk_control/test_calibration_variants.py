@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from scipy import stats
 
 import racer_jax as racer
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.risk_control import high_probability
 from racer_jax.risk_control.covariate_shift import calibrate_weighted, estimate_density_ratio
 from racer_jax.risk_control.high_probability import (
     calibrate_with_probability,
@@ -36,6 +38,44 @@ def test_the_budget_is_the_largest_that_can_be_promised(n, delta):
         # The same in the language of coins: b misses or fewer of n would be too few by chance with
         # probability delta.
         assert expected == -1 or stats.binom.cdf(expected, n, alpha) <= delta + 1e-12
+
+
+def chance_of_failure(budget, alpha, n):
+    """P(Binomial(n, alpha) <= b) = P(Beta(b + 1, n - b) > alpha), in rationals."""
+    p = Fraction(alpha)
+    return sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(budget + 1))
+
+
+@pytest.mark.parametrize("delta", ["0.3", "1e-10", "1e-16", "1e-40", "1e-300"])
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_the_budget_is_safe_for_the_smallest_deltas_and_no_smaller_than_need_be(n, delta):
+    for alpha in ("0.05", "0.5", "0.97"):
+        budget = high_probability_budget(alpha, n, float(delta))
+        if budget >= 0:
+            assert chance_of_failure(budget, alpha, n) <= Fraction(delta)
+        assert chance_of_failure(budget + 1, alpha, n) > Fraction(delta)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "n", "delta", "budget"),
+    [
+        (0.5, 1, 0.5, 0),
+        (0.5, 3, 0.125, 0),
+        (0.5, 3, 0.5, 1),
+        (0.9, 17, 1e-17, 0),
+        (0.9, 17, 0.9999999999e-17, -1),
+        (0.9, 20, 1.81e-18, 1),  # 1e-20 + 20 * 9e-20
+        (0.9, 20, 1.80999e-18, 0),
+    ],
+)
+def test_a_delta_that_is_met_exactly_is_met(alpha, n, delta, budget):
+    assert high_probability_budget(alpha, n, delta) == budget
+
+
+def test_where_rationals_would_take_long_a_doubt_is_resolved_to_the_safe_side(monkeypatch):
+    monkeypatch.setattr(high_probability, "_MOST_EXACT", 2)
+    assert high_probability_budget(0.5, 3, 0.125) == -1
+    assert high_probability_budget(0.5, 3, 0.1250001) == 0
 
 
 def test_budgets_are_monotone_and_never_above_the_plain_one():

@@ -76,6 +76,7 @@ def test_an_empty_cluster_moves_to_the_farthest_point():
     assert float(total) == pytest.approx(1.0)
 
 
+@pytest.mark.extra
 def test_as_good_as_scikit_learn():
     cluster = pytest.importorskip("sklearn.cluster", reason="scikit-learn is not installed")
     rng = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def test_random_ties_are_fair():
     np.testing.assert_allclose(rate, [1 / 3] * 3 + [0, 0], atol=5 * (2 / 9 / 20_000) ** 0.5)
 
 
+@pytest.mark.extra
 def test_losses_and_gradients_equal_torch(batch):
     torch = pytest.importorskip("torch", reason="the parity extra is not installed")
     functional = torch.nn.functional

@@ -65,6 +65,7 @@ def trained(tmp_path_factory):
     return *run(folder=folder), folder
 
 
+@pytest.mark.long
 def test_learns(trained):
     model, router, result, _ = trained
     ids, mask, correct = problem()
@@ -76,6 +77,7 @@ def test_learns(trained):
     assert np.isfinite(result.best_value)
 
 
+@pytest.mark.long
 def test_resumes(trained):
     *_, result, folder = trained
     (folder / "step-000000060.safetensors").unlink()
@@ -85,6 +87,7 @@ def test_resumes(trained):
     np.testing.assert_array_equal(router.models[...], trained[1].models[...])
 
 
+@pytest.mark.long
 def test_other_data_is_another_run(trained):
     graded = 0.6 * problem()[2]
     with pytest.raises(ValueError, match="is the checkpoint of another run"):

@@ -60,6 +60,7 @@ def test_deterministic_for_a_key_and_different_for_another(problem, fitted):
     assert float(jnp.abs(other(problem[0]) - again(problem[0])).max()) > 0.01
 
 
+@pytest.mark.long
 def test_several_seeds_equal_each_by_itself(problem, fitted):
     keys = jax.vmap(jax.random.key)(jnp.array([0, 7]))
     routers, reports = fit_mlps(keys, *problem, CONFIG)
@@ -69,6 +70,7 @@ def test_several_seeds_equal_each_by_itself(problem, fitted):
     assert float(jnp.abs(routers[1](problem[0]) - routers[0](problem[0])).max()) > 0.01
 
 
+@pytest.mark.long
 def test_a_run_vmaps_over_seeds(problem):
     x, y = jnp.asarray(problem[0], jnp.float32), jnp.asarray(problem[1], jnp.float32)
     arrays, config = ((x[80:], y[80:]), (x[:80], y[:80])), replace(CONFIG, max_epochs=3)
@@ -127,6 +129,7 @@ def test_a_constant_router_is_named(problem):
     assert report.problems[0].startswith("constant router: held-out scores vary by ")
 
 
+@pytest.mark.long
 def test_one_model_and_one_class(problem):
     for value in (0, 1):
         router, report = fit_mlp(jax.random.key(0), problem[0], np.full((320, 1), value), CONFIG)
@@ -134,6 +137,7 @@ def test_one_model_and_one_class(problem):
         assert report.accuracy == report.best_single == value
 
 
+@pytest.mark.long
 def test_divergence_stops_with_the_step(problem):
     config = replace(CONFIG, max_epochs=2, optimizer=OptimizerConfig(1e30))
     with pytest.raises(

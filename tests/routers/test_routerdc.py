@@ -46,6 +46,7 @@ def test_beats_every_single_model(problem, fitted):
     assert isinstance(router, Router)
 
 
+@pytest.mark.long
 def test_deterministic_and_vmapped_over_seeds(problem, fitted):
     again, _ = fit_routerdc(jax.random.key(0), *problem, CONFIG, clusters=CLUSTERS)
     np.testing.assert_array_equal(again(problem[0]), fitted[0](problem[0]))
@@ -76,6 +77,7 @@ def test_scores_are_the_formula(problem, fitted):
     )
 
 
+@pytest.mark.long
 def test_graded_scores_and_no_projection(problem):
     config = replace(CONFIG, dim=None, num_rounds=1, cluster_weight=0.0)
     graded = problem[1] * np.float32(0.7)
@@ -88,6 +90,7 @@ def test_graded_scores_and_no_projection(problem):
         fit_routerdc(jax.random.key(0), *problem, config, graded=graded[:1])
 
 
+@pytest.mark.long
 def test_one_model_is_a_constant_router(problem):
     config = replace(CONFIG, num_rounds=1, cluster_weight=0.0)
     router, _ = fit_routerdc(jax.random.key(0), problem[0], problem[1][:, :1], config)

@@ -139,6 +139,7 @@ def start(folder, out):
     return subprocess.Popen([sys.executable, "-c", CODE, str(folder), str(out)])
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
     for wanted in (20, 90):
@@ -161,6 +162,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(resumed["losses"], whole.losses)
 
 
+@pytest.mark.long
 def test_four_devices_equal_one(plain, tmp_path):
     code = f"""
 import sys

@@ -67,6 +67,7 @@ def parts_and_keys(made, repeat):
     return part, ties, nonconformity, pool
 
 
+@pytest.mark.long
 def test_fixed_ways_are_means_over_the_test_parts(made):
     _, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -108,6 +109,7 @@ def test_fixed_ways_are_means_over_the_test_parts(made):
     assert votes.strategies["KNNR"].calls == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_racer_is_what_each_split_selects(made):
     config, benchmarks, votes = made
     for repeat, benchmark in enumerate(benchmarks):
@@ -137,6 +139,7 @@ def test_racer_is_what_each_split_selects(made):
         assert way.cost[rows][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.long
 def test_queries_of_all_repeats_are_matched_by_name(made):
     _, benchmarks, votes = made
     way = votes.strategies[single_name("b")]
@@ -155,6 +158,7 @@ def test_queries_of_all_repeats_are_matched_by_name(made):
     ).tolist()
 
 
+@pytest.mark.long
 def test_bounds_and_shares_are_in_order(made):
     _, _, votes = made
     for score in ("RACER-G", "RACER-P"):
@@ -181,6 +185,7 @@ def test_bounds_and_shares_are_in_order(made):
     assert votes.routers == ["KNNR"]
 
 
+@pytest.mark.long
 def test_pools_share_their_splits(made):
     config, benchmarks, votes = made
     other = VoteConfig(**{**config.__dict__, "pools": "all; three=-d", "repeats": 1})

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._lines import MAX_RECORD, byte_lines
+from racer_jax.data.formats._source import opened
 from racer_jax.data.formats._text import read_text
 
-# One record may be this long. Parsed JSON takes up to 30 times its text, if it is made of empty
-# lists: records are therefore parsed one by one, and let go before the next.
-MAX_RECORD = 1 << 26
 _SPACE = " \t\n\r"
 
 
@@ -79,24 +78,20 @@ def too_deep(path: Path, *, row: int | None = None, line: int | None = None) -> 
 
 def json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """The objects of a JSON-lines file, or of one JSON list, with their row and line, each checked."""
-    text = read_text(path)
-    if text[_skip(text, 0) : _skip(text, 0) + 1] == "[":
-        yield from ((row, 0, record) for row, record in json_list(text, path))
+    if starts_list(path):
+        yield from ((row, 0, record) for row, record in json_list(read_text(path), path))
         return
-    row, start, line = 0, 0, 0
-    while start < len(text):
-        # Not splitlines(): U+2028 and its like may stand unescaped inside a JSON string.
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        content = text[start:end]
-        start, line = end + 1, line + 1
-        if not content.strip():
-            continue
-        row += 1
-        _check_length(len(content), path, row, line)
-        record = parse(content, path, row=row, line=line)
+    for row, (line, content) in enumerate(byte_lines(path), start=1):
+        record = parse(content.decode(), path, row=row, line=line)
         check_object(record, path, row=row, line=line)
         yield row, line, record
+
+
+def starts_list(path: Path) -> bool:
+    """Whether a file begins as a JSON list does."""
+    with opened(path) as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return start[:1] == b"["
 
 
 def json_list(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -132,7 +127,7 @@ def _check_length(length: int, path: Path, row: int, line: int | None) -> None:
 
 
 def check_object(
-    record: Any, path: Path, *, row: int, line: int | None = None, field: str | None = None
+    record: Any, path: Path, *, row: int | None, line: int | None = None, field: str | None = None
 ) -> None:
     """Refuses what is not an object, and an object that names a key twice."""
     if not isinstance(record, dict):
@@ -147,7 +142,13 @@ def check_object(
 
 
 def check_text(
-    value: Any, field: str, *, path: Path, row: int, line: int | None = None, empty: bool = True
+    value: Any,
+    field: str,
+    *,
+    path: Path,
+    row: int | None,
+    line: int | None = None,
+    empty: bool = True,
 ) -> None:
     """Refuses what is not a string, or one that UTF-8 cannot write: JSON can escape half of a character."""
     if not isinstance(value, str) or not (value or empty):
@@ -171,9 +172,19 @@ def shown(value: Any) -> str:
 
 
 def row_columns(
-    path: Path, rows: Iterator[tuple[int, int, dict[str, Any]]]
+    path: Path, rows: Iterator[tuple[int, int, dict[str, Any]]], texts: frozenset[str]
 ) -> tuple[dict[str, list[str]], list[int]]:
-    """Flat JSON objects as columns of fields, and their lines; a key that a row lacks is empty."""
+    """JSON objects as columns of fields, and their lines; a key that a row lacks is empty.
+
+    Args:
+      path: For an error.
+      rows: Row, line and object.
+      texts: Keys whose values must be texts or numbers; what is nested under others is only kept so
+        that it can be named.
+
+    Returns:
+      The columns and the lines.
+    """
     columns: dict[str, list[str]] = {}
     lines: list[int] = []
     values = 0
@@ -184,6 +195,8 @@ def row_columns(
                 _check_sparsity(path, row, len(columns) + 1, values)
             column = columns.setdefault(name, [])
             column.extend([""] * (len(lines) - len(column)))
+            if isinstance(value, list | dict) and name not in texts:
+                value = type(value).__name__
             column.append(cell(value, name, path=path, row=row, line=line or None))
         lines.append(line)
     if not columns:
@@ -196,7 +209,7 @@ def row_columns(
 
 def _check_sparsity(path: Path, rows: int, columns: int, values: int) -> None:
     """Refuses rows of which each has fields of its own: their table would not fit in memory."""
-    if rows * columns > 1_000_000 + 20 * values:
+    if rows * columns > 100_000 + 20 * values:
         raise DataError(
             f"must have the same fields in most rows, got {values} values for {rows} rows x "
             f"{columns} fields",

@@ -39,23 +39,27 @@ class Chooser:
 
     def samples(self, log: Log) -> Iterator[tuple[Sample, Choice]]:
         """The samples of a log that the chosen filter made, each question once."""
-        samples = list(read_samples(log))
-        metric = self._metric_of(log, samples)
-        samples = _named_filters(log, samples, metric)
-        wanted = self._filter_of(log, list(dict.fromkeys(sample.filter for sample in samples)))
+        survey = _survey(log)
+        metric = self._metric_of(log, survey.first)
+        names = _filter_names(log, survey, metric)
+        wanted = self._filter_of(log, names)
+        choice = Choice(metric, wanted)
         seen: dict[int, int] = {}
-        for sample in samples:
-            if sample.filter != wanted:
+        passes: dict[int, int] = {}
+        for sample in read_samples(log):
+            name, doc_id = sample.filter, sample.query.doc_id
+            if not survey.named:
+                passes[doc_id] = passes.get(doc_id, 0) + 1
+                name = names[passes[doc_id] - 1]
+            if name != wanted:
                 continue
-            first = seen.setdefault(sample.query.doc_id, sample.row)
-            if first != sample.row:
+            if (first := seen.setdefault(doc_id, sample.row)) != sample.row:
                 raise DataError(
-                    f"must be given once for each filter, got {sample.query.doc_id} in row "
-                    f"{first} already",
+                    f"must be given once for each filter, got {doc_id} in row {first} already",
                     field="doc_id",
                     **sample.where(log),
                 )
-            yield sample, Choice(metric, wanted)
+            yield sample, choice
 
     def _filter_of(self, log: Log, filters: list[str]) -> str:
         wanted = for_name(self._filter, log.task)
@@ -71,9 +75,8 @@ class Chooser:
             remedy=self._by_task("filter", self._filter, log.task, filters[0]),
         )
 
-    def _metric_of(self, log: Log, samples: list[Sample]) -> str:
+    def _metric_of(self, log: Log, first: Mapping[str, Any]) -> str:
         """The metric to read: one number for each question."""
-        first = samples[0].record
         names = _metric_names(first)
         single = [name for name in names if not isinstance(first.get(name), list | dict)]
         wanted = for_name(self._metric, log.task)
@@ -121,7 +124,7 @@ class Chooser:
         return Remedy("pass {}", (keyword, {**others, task: value}))
 
 
-def _metric_names(first: dict[str, Any]) -> list[str]:
+def _metric_names(first: Mapping[str, Any]) -> list[str]:
     """The metrics a row says it has, else what may be one."""
     listed = first.get("metrics")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
@@ -130,20 +133,43 @@ def _metric_names(first: dict[str, Any]) -> list[str]:
     return [n for n in first if n not in _PLAIN and isinstance(first[n], int | float)]
 
 
-def _named_filters(log: Log, samples: list[Sample], metric: str) -> list[Sample]:
-    """The samples with names for filters the log does not name: rows then repeat by filter."""
-    if any(sample.filter for sample in samples):
-        return samples
-    passes: dict[int, int] = {}
-    numbers = []
-    for sample in samples:
-        numbers.append(passes.get(sample.query.doc_id, 0))
-        passes[sample.query.doc_id] = numbers[-1] + 1
-    count = max(passes.values())
+class _Survey(NamedTuple):
+    """What a first pass over a log finds.
+
+    Attributes:
+      first: The first row.
+      filters: The filters that rows name, in order.
+      named: Whether any row names one.
+      passes: How often a question stands in the log at most.
+    """
+
+    first: Mapping[str, Any]
+    filters: list[str]
+    named: bool
+    passes: int
+
+
+def _survey(log: Log) -> _Survey:
+    """A first pass over a log, so that its rows need not be held until all filters are known."""
+    first: Mapping[str, Any] | None = None
+    filters: dict[str, None] = {}
+    counts: dict[int, int] = {}
+    for sample in read_samples(log):
+        if first is None:
+            first = sample.record
+        filters.setdefault(sample.filter)
+        counts[sample.query.doc_id] = counts.get(sample.query.doc_id, 0) + 1
+    named = any(filters)
+    return _Survey(first or {}, list(filters), named, max(counts.values(), default=0))
+
+
+def _filter_names(log: Log, survey: _Survey, metric: str) -> list[str]:
+    """The filters of a log; where it names none, rows repeat by filter, and get names by turn."""
+    if survey.named:
+        return survey.filters
     names = filters_in_order(log, metric)
-    if len(names) != count:
-        names = ["none"] if count == 1 else [str(number) for number in range(1, count + 1)]
-    return [
-        sample._replace(filter=names[number])
-        for sample, number in zip(samples, numbers, strict=True)
-    ]
+    if len(names) == survey.passes:
+        return names
+    if survey.passes == 1:
+        return ["none"]
+    return [str(number) for number in range(1, survey.passes + 1)]

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import GRADED
-from racer_jax.data.formats._json import json_lines, shown, too_deep
+from racer_jax.data.formats._json import shown, too_deep
 from racer_jax.data.formats._lm_eval_files import Log
+from racer_jax.data.formats._records import record_lines
 
 
 class Query(NamedTuple):
@@ -27,7 +28,7 @@ class Sample(NamedTuple):
     line: int
     query: Query
     filter: str
-    record: dict[str, Any]
+    record: Mapping[str, Any]
 
     def where(self, log: Log) -> dict[str, Any]:
         """The place of the row, for an error."""
@@ -36,8 +37,8 @@ class Sample(NamedTuple):
 
 def read_samples(log: Log) -> Iterator[Sample]:
     """The rows of a log, with what every row must have."""
-    for row, line, record in json_lines(log.path):
-        doc_id, doc = record.get("doc_id"), record.get("doc")
+    for row, line, record in record_lines(log.path):
+        doc_id = record.get("doc_id")
         where: dict[str, Any] = {"path": log.path, "row": row, "line": line or None}
         if isinstance(doc_id, bool) or not isinstance(doc_id, int):
             raise DataError(f"must be a whole number, got {shown(doc_id)}", field="doc_id", **where)
@@ -45,7 +46,7 @@ def read_samples(log: Log) -> Iterator[Sample]:
         if digest is None:
             # The harness's own recipe, so that logs with and without hashes join.
             try:
-                text = json.dumps(doc, indent=2, ensure_ascii=False)
+                text = json.dumps(record.get("doc"), indent=2, ensure_ascii=False)
             except RecursionError:
                 raise too_deep(**where) from None
             digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
@@ -53,9 +54,7 @@ def read_samples(log: Log) -> Iterator[Sample]:
         for field, value in (("doc_hash", digest), ("filter", name)):
             if not isinstance(value, str):
                 raise DataError(f"must be a text, got {shown(value)}", field=field, **where)
-        # Only what is read later is kept: prompts with worked examples fill most of a log.
-        kept = {name: value for name, value in record.items() if name != "resps"}
-        yield Sample(row, line, Query(log.task, doc_id, digest), name, kept)
+        yield Sample(row, line, Query(log.task, doc_id, digest), name, record)
 
 
 def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:

@@ -6,6 +6,7 @@ a premise) and what there is to choose from. All of them belong to the text: que
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from racer_jax.data.formats._json import check_text, too_deep
@@ -34,7 +35,7 @@ _NUMBERED = (
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def arguments_of(record: dict[str, Any]) -> list[list[Any]]:
+def arguments_of(record: Mapping[str, Any]) -> list[list[Any]]:
     """The requests of a row: objects of objects since version 0.4.3, lists of lists before."""
     requests = record.get("arguments")
     requests = list(requests.values()) if isinstance(requests, dict) else requests
@@ -47,7 +48,7 @@ def arguments_of(record: dict[str, Any]) -> list[list[Any]]:
     return parts
 
 
-def text_of(record: dict[str, Any], where: dict[str, Any], whole_prompt: bool = False) -> str:
+def text_of(record: Mapping[str, Any], where: dict[str, Any], whole_prompt: bool = False) -> str:
     """The text of a question with what it is about and its choices.
 
     Args:
@@ -119,7 +120,7 @@ def _numbered(doc: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def _from_prompt(record: dict[str, Any], whole: bool) -> str:
+def _from_prompt(record: Mapping[str, Any], whole: bool) -> str:
     """The prompt as it was sent: of a chat the last message of the user, or all of them."""
     prompt: Any = next((request[0] for request in arguments_of(record) if request), "")
     messages = _messages(prompt)

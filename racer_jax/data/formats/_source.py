@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from racer_jax.data.errors import DataError
 
@@ -24,10 +24,10 @@ _MAX_GROWTH, _FREE_GROWTH = 200, 1 << 26
 # How long a named pipe may stay without anybody who writes to it.
 _WAIT_SECONDS = 2.0
 _BLOCK = 1 << 20
-_OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
-    b"\x1f\x8b": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
-    b"BZh": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
-    b"\xfd7zXZ": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),
+_OPENERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
 }
 
 

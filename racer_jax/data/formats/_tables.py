@@ -13,6 +13,7 @@ from racer_jax.data.formats._text import open_csv
 
 # What errors name where there is no file.
 FRAME = Path("the data frame")
+_TEXTS = ("query_id", "query", "model", "group", "answer")
 
 
 @contextmanager
@@ -40,8 +41,13 @@ def open_rows(
         with open_csv(path, delimiter, marker, known=known, columns=columns) as file:
             yield file
         return
-    fields, lines = row_columns(path, json_lines(path))
+    fields, lines = row_columns(path, json_lines(path), _texts(columns))
     yield ColumnRows(path, fields, Header(known, columns, index=False), lines)
+
+
+def _texts(columns: Mapping[str, str] | None) -> frozenset[str]:
+    """The names that columns of text have in the file."""
+    return frozenset((columns or {}).get(name, name) for name in _TEXTS)
 
 
 def holds_json(path: Path) -> bool:
@@ -82,8 +88,9 @@ def frame_rows(
         raise DataError("must be named once, got it twice", path=FRAME, field=twice)
     if not names or not values[0]:
         raise DataError("must hold at least one row", path=FRAME)
+    texts = _texts(columns)
     fields = {
-        name: [_field(value, name, row) for row, value in enumerate(column, start=1)]
+        name: [_field(value, name, row, name in texts) for row, value in enumerate(column, start=1)]
         for name, column in zip(names, values, strict=True)
     }
     return ColumnRows(FRAME, fields, Header(known, columns, index=False))
@@ -96,7 +103,7 @@ def _listed(frame: Any, position: int) -> list[Any]:
     return list(frame.to_series(position).to_list())
 
 
-def _field(value: Any, name: str, row: int) -> str:
+def _field(value: Any, name: str, row: int, is_text: bool) -> str:
     """A value as the field of a table; what pandas calls missing is empty."""
     if type(value).__name__ in ("NAType", "NaTType"):
         return ""
@@ -104,4 +111,6 @@ def _field(value: Any, name: str, row: int) -> str:
         value = value.item()
     if type(value).__name__ == "Decimal":
         return str(value)
+    if not is_text and not isinstance(value, str | bool | int | float | None):
+        value = type(value).__name__  # a column to be named, not read
     return cell(value, name, path=FRAME, row=row)

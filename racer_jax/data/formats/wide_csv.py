@@ -30,6 +30,8 @@ from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 _QUERY = ("query_id", "query", "group")
+# A remedy lists this many models, no more.
+_MAX_LISTED = 20
 _BESIDE = ("answer", "cost", "tokens")
 
 
@@ -183,7 +185,8 @@ def _scores(
         others = [other for other in others if _is_read(file, chunk, other, labels)]
         if not others:
             raise
-        raise error.advising(Remedy("if it is no model pass {}", models=others)) from None
+        value = others if len(others) <= _MAX_LISTED else ...
+        raise error.advising(Remedy("if it is no model pass {}", models=value)) from None
 
 
 def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:

@@ -1,0 +1,316 @@
+"""Parquet as typed columns in batches; whatever is wrong with a file becomes a `DataError`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._source import cannot_read
+from racer_jax.data.remedies import Remedy
+
+# One row group may unpack to this much.
+MAX_GROUP = 1 << 32
+# Above this a whole number is not what a float64 holds.
+_EXACT = 1 << 53
+
+
+def modules() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+      ImportError: If pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("Parquet needs pyarrow: pip install 'racer-jax[parquet]'") from None
+    return pyarrow, pyarrow.parquet
+
+
+class Batch(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+      first_row: Number of the first, counted from 1 over all files.
+      columns: Column name -> its array.
+    """
+
+    first_row: int
+    columns: Mapping[str, Any]
+
+
+class Source:
+    """Files of one table, their schema checked.
+
+    Attributes:
+      path: The file or folder.
+      names: The names of the columns, as the reader knows them.
+      metadata: The metadata of the schema.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Any], columns: Mapping[str, str]) -> None:
+        self.path, self._files = path, files
+        schema = files[0].schema_arrow
+        self.metadata: Mapping[bytes, bytes] = schema.metadata or {}
+        for file in files[1:]:
+            if not file.schema_arrow.equals(schema):
+                raise DataError("must hold files with the same columns", path=path)
+        self._held = list(schema.names)
+        if len(set(self._held)) < len(self._held):
+            raise DataError("must name each column once, got one twice", path=path)
+        self._origin = {name: name for name in self._held if name not in columns.values()}
+        for name, origin in columns.items():
+            _field(schema, origin, path)
+            self._origin[name] = origin
+        self.names = list(self._origin)
+        for file in files:
+            for group in range(file.metadata.num_row_groups):
+                size = file.metadata.row_group(group).total_byte_size
+                if not 0 <= size <= MAX_GROUP:
+                    raise DataError(
+                        f"must unpack to at most {MAX_GROUP >> 30} GiB a row group, row group "
+                        f"{group} declares {size} bytes",
+                        path=path,
+                    )
+
+    def shown(self) -> list[str]:
+        """The file's columns, as an error shows them."""
+        return self._held[:20]
+
+    def error(
+        self,
+        problem: str,
+        row: int | None = None,
+        field: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> DataError:
+        """An error at a row; the field is named as the file names it."""
+        name = self._origin.get(field or "", field)
+        return DataError(problem, path=self.path, row=row, field=name, remedy=remedy)
+
+    def identity(self) -> str:
+        """The column that names the queries."""
+        for name in ("query_id", "query"):
+            if name in self.names:
+                return name
+        raise self.error(
+            f"must be a column, or 'query' must, the file has {self.shown()}",
+            None,
+            "query_id",
+            Remedy("pass such as {}", columns={"query": "prompt"}),
+        )
+
+    def batches(self, names: Sequence[str], size: int) -> Iterator[Batch]:
+        """The rows, some at a time, of those of the columns that there are."""
+        arrow, _ = modules()
+        wanted = [name for name in dict.fromkeys(names) if name in self._origin]
+        origins = [self._origin[name] for name in wanted]
+        first = 1
+        for file in self._files:
+            for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
+                columns = {
+                    name: _descended(arrow, batch, origin)
+                    for name, origin in zip(wanted, origins, strict=True)
+                }
+                yield Batch(first, columns)
+                first += batch.num_rows
+        if first == 1:
+            raise DataError("must hold at least one row", path=self.path)
+
+
+def _field(schema: Any, origin: str, path: Path) -> None:
+    """Refuses a column that is not there; a dot goes into a struct."""
+    if origin in schema.names:
+        return
+    name, *parts = origin.split(".")
+    if name not in schema.names:
+        raise DataError(f"must be a column, the file has {schema.names}", path=path, field=origin)
+    kind = schema.field(name).type
+    for part in parts:
+        held = [kind.field(i).name for i in range(getattr(kind, "num_fields", 0))]
+        if part not in held or not hasattr(kind, "get_field_index"):
+            raise DataError(f"must be a field of {name!r}, got {held}", path=path, field=origin)
+        kind = kind.field(kind.get_field_index(part)).type
+
+
+def _descended(arrow: Any, batch: Any, origin: str) -> Any:
+    """A column, or a field of a struct."""
+    if origin in batch.schema.names:
+        return batch.column(origin)
+    name, *parts = origin.split(".")
+    array = batch.column(name)
+    for part in parts:
+        array = arrow.compute.struct_field(array, part)
+    return array
+
+
+@contextmanager
+def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
+    """Opens Parquet; whatever is wrong with it as a file becomes a `DataError`.
+
+    Args:
+      path: The file, or a folder of files.
+      columns: Name the reader knows -> name in the file.
+
+    Yields:
+      The source.
+
+    Raises:
+      ImportError: If pyarrow is not installed.
+    """
+    arrow, parquet = modules()
+    import pyarrow.compute  # noqa: F401 - so that `arrow.compute` is there
+
+    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not paths:
+        raise DataError("must hold .parquet files, got none", path=path)
+    try:
+        with ExitStack() as stack:
+            files = []
+            for name in paths:
+                handle = stack.enter_context(name.open("rb"))
+                files.append(stack.enter_context(parquet.ParquetFile(handle)))
+            yield Source(path, files, columns)
+    except DataError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # Arrow's own: a page that cannot be unpacked
+            raise DataError(f"must be whole Parquet: {_line(error)}", path=path) from None
+        raise cannot_read(path, error) from None
+    except (arrow.ArrowException, ValueError, OverflowError, KeyError, TypeError) as error:
+        raise DataError(f"must be whole Parquet: {_line(error)}", path=path) from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class Columns:
+    """Columns as they are read: codes of strings, numbers, labels and texts."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._index: dict[str, dict[str, int]] = {}
+        self._parts: dict[str, list[Any]] = {}
+
+    def values(self, name: str) -> list[str]:
+        """The distinct values of a column of codes, in order of their codes."""
+        return list(self._index[name])
+
+    def joined(self) -> dict[str, Any]:
+        """Each column whole: an array, or a list where it holds texts."""
+        whole: dict[str, Any] = {}
+        for name in list(self._parts):
+            parts = self._parts.pop(name)  # the batches go as their column is made
+            if isinstance(parts[0], list):
+                whole[name] = [value for part in parts for value in part]
+            else:
+                whole[name] = np.concatenate(parts)
+        return whole
+
+    def _put(self, name: str, part: Any) -> None:
+        self._parts.setdefault(name, []).append(part)
+
+    def _strings(self, batch: Batch, name: str, required: bool) -> list[str | None]:
+        """A column as texts; None where it is null."""
+        arrow, _ = modules()
+        array, kind = batch.columns[name], batch.columns[name].type
+        if arrow.types.is_dictionary(kind):
+            array, kind = array.dictionary_decode(), kind.value_type
+        if required and array.null_count:
+            row = int(np.flatnonzero(np.array(array.is_null()))[0])
+            raise self._source.error("must not be empty", batch.first_row + row, name)
+        if arrow.types.is_integer(kind):
+            array = array.cast(arrow.string())
+        elif arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
+            return [None if v is None else prompt_text(v) for v in array.to_pylist()]
+        elif not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+            raise self._source.error(f"must be text, got a column of {kind}", None, name)
+        return list(array.to_pylist())
+
+    def texts(self, batch: Batch, name: str, *, required: bool = False, empty: bool = True) -> None:
+        """A column of texts; an empty one counts as null where it may be."""
+        if name not in batch.columns:
+            return
+        values = self._strings(batch, name, required)
+        if not empty and "" in values:
+            row = values.index("")
+            raise self._source.error("must not be empty", batch.first_row + row, name)
+        self._put(name, values if required else [value or None for value in values])
+
+    def codes(self, batch: Batch, name: str, *, empty: bool = False) -> None:
+        """A column of names, as codes by first appearance."""
+        values = self._strings(batch, name, required=True)
+        if not empty and "" in values:
+            row = values.index("")
+            raise self._source.error("must not be empty", batch.first_row + row, name)
+        index = self._index.setdefault(name, {})
+        codes = (index.setdefault(str(value), len(index)) for value in values)
+        self._put(name, np.fromiter(codes, np.int64, len(values)))
+
+    def numbers(
+        self,
+        batch: Batch,
+        name: str,
+        *,
+        low: float = -math.inf,
+        high: float = math.inf,
+        whole: bool = False,
+    ) -> None:
+        """A column of numbers, float64; null and NaN are NaN ("not known")."""
+        if name not in batch.columns:
+            return
+        values = self._floats(batch, name)
+        bad = np.isinf(values) | (values < low) | (values > high)
+        if whole:
+            bad |= np.isfinite(values) & (values % 1 != 0)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            kind = "a whole number" if whole else "a number"
+            bounds = f" of at least {low:g}" if low > -math.inf else ""
+            bounds = f" in [{low:g}, {high:g}]" if high < math.inf else bounds
+            raise self._source.error(
+                f"must be {kind}{bounds}, or null where not known, got {values[row]:g}",
+                batch.first_row + row,
+                name,
+            )
+        self._put(name, values)
+
+    def _floats(self, batch: Batch, name: str) -> np.ndarray:
+        arrow, _ = modules()
+        array, kind = batch.columns[name], batch.columns[name].type
+        if arrow.types.is_integer(kind):
+            values = array.cast(arrow.float64(), safe=False)
+            floats = np.array(values.fill_null(math.nan))
+            if (np.abs(floats[np.isfinite(floats)]) > _EXACT).any():
+                raise self._source.error(f"must be numbers of at most {_EXACT}", None, name)
+            return floats
+        if arrow.types.is_boolean(kind) or arrow.types.is_floating(kind):
+            floats = np.array(array.cast(arrow.float64()).fill_null(math.nan))
+            return floats
+        if arrow.types.is_decimal(kind):
+            return np.array(array.cast(arrow.float64()).fill_null(math.nan))
+        if arrow.types.is_null(kind):
+            return np.full(len(array), math.nan)
+        raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
+
+    def labels(self, batch: Batch, name: str) -> None:
+        """A column of booleans or 0/1, int8; null is -1 ("nobody evaluated this pair")."""
+        values = self._floats(batch, name)
+        known = ~np.isnan(values)
+        bad = known & (values != 0) & (values != 1)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise self._source.error(
+                f"must be true or false, 0 or 1, or null where not evaluated, got {values[row]:g}",
+                batch.first_row + row,
+                name,
+                Remedy("for graded scores pass {}", label_rule="score > 0.5"),
+            )
+        self._put(name, np.where(known, values, -1).astype(np.int8))

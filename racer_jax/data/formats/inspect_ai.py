@@ -1,0 +1,353 @@
+"""Logs of Inspect AI: `.eval` archives and `.json` files, one log for each task and model.
+
+A log holds `eval` (task, model), `results` and `samples`, each with an `id`, an `epoch`, the
+`input` and the `scores` by scorer. An `.eval` file is a ZIP archive of the same, `header.json` and
+`samples/<id>_epoch_<n>.json`. Models are joined by (task, id, input), never by order.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from racer_jax.data.answers import text
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._content import prompt_text, with_options
+from racer_jax.data.formats._json import check_object, parse, shown
+from racer_jax.data.formats._text import read_text
+from racer_jax.data.formats._zip import open_zip
+from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
+from racer_jax.data.table import RoutingTable
+
+_SAMPLE = re.compile(r"samples/.+\.json")
+_ZIP = b"PK"
+# What Inspect's own reducers make of a value that is no number.
+_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
+
+
+class Log(NamedTuple):
+    """One log, its samples not read yet.
+
+    Attributes:
+      path: The file.
+      model: Name of the model.
+      task: Name of the task.
+      arguments: Arguments of the task, as JSON.
+      created: When the run began.
+      header: The log without its samples.
+    """
+
+    path: Path
+    model: str
+    task: str
+    arguments: str
+    created: str
+    header: dict[str, Any]
+
+
+def read_inspect(
+    path: str | Path,
+    *,
+    scorer: str | None = None,
+    label_rule: Rules | None = None,
+    key: jax.Array | None = None,
+    attempt: int | None = None,
+    answer: Callable[[str], str | None] = text,
+    missing: Missing = "error",
+) -> RoutingTable:
+    """Reads logs of Inspect AI.
+
+    Use this when the models were evaluated with Inspect AI, inspect_evals or a version of lighteval
+    that writes its logs. C is right and I and N are wrong; P is half right, a graded score. Where a
+    sample has several epochs a label rule judges the share of them that is right, or `attempt`
+    names the epoch to read. A sample that ended in an error was not evaluated.
+
+    Args:
+      path: One log, or a folder of logs.
+      scorer: The scorer that says right or wrong, where there are several; `<scorer>/<key>` of one
+        that gives several values.
+      label_rule: Makes the labels from graded scores, or from the pass rate over epochs; when None
+        the scores must be C, I, N, 0 or 1.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      attempt: The epoch to read, counted from 1; all when None.
+      answer: Finds the answer in what the scorer took for it (see `racer_jax.data.answers`).
+      missing: What to do with pairs that have no result: `error`, `drop` their queries with a note,
+        or `keep` them.
+
+    Returns:
+      The table; `group` is the task, and a query's id is `<task>/<id>`.
+
+    Raises:
+      DataError: If a log is not what it should be; it names file, row and field.
+      ImportError: If an archive is compressed with zstd and nothing here reads that.
+      ValueError: If an option is not one of those above.
+    """
+    path = Path(path)
+    gathered = Attempts(
+        path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="epoch"
+    )
+    logs, notes = _newest(_found(path))
+    groups = _groups(logs)
+    chosen: dict[str, str] = {}
+    for log in logs:
+        group = groups[log.task, log.arguments]
+        count = 0
+        for sample, place in _samples(log):
+            count += 1
+            name = _scorer(log, sample, place, scorer)
+            if name is not None and chosen.setdefault(group, name) != name:
+                raise place.error(
+                    f"must be scored by {chosen[group]!r} as for the other models, got {name!r}",
+                    "scores",
+                    Remedy("pass such as {}", scorer=name),
+                )
+            _take(gathered, log, group, sample, place, name, answer)
+        notes += _incomplete(log, count)
+    if not chosen:
+        raise DataError(
+            "must hold scores, got samples without any; run `inspect score` on the logs first",
+            path=path,
+        )
+    return gathered.table(notes, read=(log.path for log in logs), rule_name=_rule_name(chosen))
+
+
+def _rule_name(chosen: Mapping[str, str]) -> str:
+    scorers = sorted(set(chosen.values()))
+    return f"{scorers[0]} = C" if len(scorers) == 1 else GIVEN
+
+
+def _found(path: Path) -> list[Log]:
+    """All logs of a path."""
+    if not path.is_dir():
+        return [_opened(path)]
+    files = sorted([*path.rglob("*.eval"), *path.rglob("*.json")])
+    # `logs.json` and `eval-set.json` of an eval set describe logs and are none.
+    files = [file for file in files if file.name not in ("logs.json", "eval-set.json")]
+    if not files:
+        raise DataError("must hold .eval or .json logs of Inspect, got none", path=path)
+    logs = []
+    for file in files:
+        logs.append(_opened(file))
+        # All logs at once may be more than memory holds: each is read again when it is its turn.
+        logs[-1].header.pop("samples", None)
+    return logs
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == _ZIP
+    except OSError:
+        return False  # who reads it says why
+
+
+def _opened(path: Path) -> Log:
+    """A log and what its header says, checked."""
+    if _is_archive(path):
+        with open_zip(path) as archive:
+            if "header.json" not in archive.names:
+                unfinished = "_journal/start.json" in archive.names
+                hint = (
+                    ": the run did not finish; run `inspect log recover` on it first"
+                    if unfinished
+                    else ""
+                )
+                raise DataError(f"must hold the member 'header.json'{hint}", path=path)
+            header = parse(archive.text("header.json"), path)
+        held: Any = []
+    else:
+        header = parse(read_text(path), path)
+        held = header.get("samples") if isinstance(header, dict) else None
+    check_object(header, path, row=None)
+    if not isinstance(held, list):
+        raise DataError(
+            f"must be a list of samples, got {shown(held)}; logs written with "
+            "`--no-log-samples` hold none",
+            path=path,
+            field="samples",
+        )
+    about = header.get("eval")
+    check_object(about, path, row=None, field="eval")
+    place = Place(path)
+    model = text_field(about.get("model"), "eval.model", place)
+    task = text_field(about.get("task"), "eval.task", place)
+    created = about.get("created")
+    arguments = json.dumps(about.get("task_args") or {}, sort_keys=True)
+    return Log(path, model, task, arguments, created if isinstance(created, str) else "", header)
+
+
+def _newest(logs: list[Log]) -> tuple[list[Log], list[str]]:
+    """The newest log of each model, task and arguments, and notes on the older ones."""
+    kept: dict[tuple[str, str, str], Log] = {}
+    notes: list[str] = []
+    for log in logs:
+        other = kept.setdefault((log.model, log.task, log.arguments), log)
+        if other is log:
+            continue
+        if other.created == log.created:
+            raise DataError(
+                f"must be the only newest log of {log.model!r} on {log.task!r}, got {other.path} "
+                "as well",
+                path=log.path,
+            )
+        newer, older = (log, other) if log.created > other.created else (other, log)
+        kept[log.model, log.task, log.arguments] = newer
+        notes.append(f"ignored {older.path.name} of {log.model}, older than {newer.path.name}")
+    return list(kept.values()), notes
+
+
+def _groups(logs: list[Log]) -> dict[tuple[str, str], str]:
+    """Name of each task; with its arguments where one model ran it with several."""
+    runs: dict[tuple[str, str], set[str]] = {}
+    for log in logs:
+        runs.setdefault((log.model, log.task), set()).add(log.arguments)
+    several = {task for (_, task), arguments in runs.items() if len(arguments) > 1}
+    return {
+        (log.task, log.arguments): f"{log.task}{log.arguments}" if log.task in several else log.task
+        for log in logs
+    }
+
+
+def _samples(log: Log) -> Iterator[tuple[dict[str, Any], Place]]:
+    """The samples of a log, one by one, each an object."""
+    if _is_archive(log.path):
+        with open_zip(log.path) as archive:
+            names = [name for name in archive.names if _SAMPLE.fullmatch(name)]
+            for row, name in enumerate(names, start=1):
+                sample = parse(archive.text(name), log.path, row=row)
+                check_object(sample, log.path, row=row, field=name)
+                yield sample, Place(log.path, row)
+        return
+    samples = log.header.get("samples")
+    samples = parse(read_text(log.path), log.path)["samples"] if samples is None else samples
+    for row, sample in enumerate(samples, start=1):
+        check_object(sample, log.path, row=row, field="samples")
+        yield sample, Place(log.path, row)
+
+
+def _scorer(log: Log, sample: dict[str, Any], place: Place, wanted: str | None) -> str | None:
+    """The scorer to read a sample by, None where it has no score."""
+    scores = sample.get("scores")
+    if not scores:
+        return None
+    check_object(scores, place.path, row=place.row, field="scores")
+    for name in scores:
+        text_field(name, "scores", place)
+    if wanted is not None:
+        if wanted.partition("/")[0] in scores or wanted in scores:
+            return wanted
+        raise place.error(f"must hold the scorer {wanted!r}, got {sorted(scores)}", "scores")
+    if len(scores) > 1:
+        raise place.error(
+            f"must have one scorer, got {sorted(scores)}",
+            "scores",
+            Remedy("pass such as {}", scorer=sorted(scores)[0]),
+        )
+    return str(next(iter(scores)))
+
+
+def _take(
+    gathered: Attempts,
+    log: Log,
+    group: str,
+    sample: dict[str, Any],
+    place: Place,
+    scorer: str | None,
+    answer: Callable[[str], str | None],
+) -> None:
+    """One sample as a result."""
+    identity = sample.get("id")
+    if isinstance(identity, bool) or not isinstance(identity, int | str) or identity == "":
+        raise place.error(f"must be a whole number or a text, got {shown(identity)}", "id")
+    epoch = sample.get("epoch", 1)
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 < epoch < 1 << 31:
+        raise place.error(f"must be a whole number of at least 1, got {shown(epoch)}", "epoch")
+    given = sample.get("input")
+    key: Hashable = (group, str(identity), json.dumps(given, sort_keys=True))
+
+    def question() -> Question:
+        attachments = sample.get("attachments")
+        asked = prompt_text(given, attachments if isinstance(attachments, dict) else None)
+        words = with_options(asked, sample.get("choices"))
+        return Question(key, f"{group}/{identity}", words, group)
+
+    score, found = math.nan, None
+    if scorer is not None and sample.get("error") is None:
+        score, found = _value(sample["scores"], scorer, place)
+    tokens, cost = _usage(log, sample, place)
+    gathered.add(
+        key,
+        log.model,
+        score,
+        place,
+        question,
+        attempt=epoch,
+        answer=None if found is None else answer(found) or None,
+        tokens=tokens,
+        cost=cost,
+        field=f"scores.{scorer}.value",
+        hint=" (P is 0.5)" if score == 0.5 else "",
+    )
+
+
+def _value(scores: Mapping[str, Any], scorer: str, place: Place) -> tuple[float, str | None]:
+    """The score that a scorer gave, and the answer it saw; NaN where it gave none."""
+    name, _, part = (scorer, "", "") if scorer in scores else scorer.partition("/")
+    entry = scores[name]
+    if entry is None:
+        return math.nan, None
+    field = f"scores.{scorer}"
+    check_object(entry, place.path, row=place.row, field=field)
+    value = entry.get("value")
+    if isinstance(value, dict):
+        if not part:
+            keys = [str(key) for key in value] or ["key"]
+            raise place.error(
+                f"must be one value, got {sorted(keys)[:12]}",
+                f"{field}.value",
+                Remedy("pass such as {}", scorer=f"{name}/{keys[0]}"),
+            )
+        check_object(value, place.path, row=place.row, field=f"{field}.value")
+        value = value.get(part)
+    elif part:
+        raise place.error(f"must hold the value {part!r}, got {shown(value)}", f"{field}.value")
+    seen = entry.get("answer")
+    found = seen if isinstance(seen, str) and value != "N" else None
+    if isinstance(value, str):
+        if value not in _VALUES:
+            raise place.error(
+                f"must be C, I, P, N or a number, got {shown(value)}", f"{field}.value"
+            )
+        return _VALUES[value], found
+    return number_of(value, f"{field}.value", place), found
+
+
+def _usage(log: Log, sample: dict[str, Any], place: Place) -> tuple[float, float]:
+    """Output tokens and dollars of the model that was evaluated, NaN where the log does not say."""
+    by_model = sample.get("model_usage")
+    usage = by_model.get(log.model) if isinstance(by_model, dict) else None
+    if not isinstance(usage, dict):
+        return math.nan, math.nan
+    field = f"model_usage.{log.model}"
+    spent = usage.get("output_tokens")
+    tokens = number_of(spent, f"{field}.output_tokens", place, low=0, whole=True)
+    cost = number_of(usage.get("total_cost"), f"{field}.total_cost", place, low=0)
+    return tokens, cost
+
+
+def _incomplete(log: Log, count: int) -> list[str]:
+    """A note on a run that did not end well."""
+    status = log.header.get("status")
+    if status in (None, "success"):
+        return []
+    data = log.header["eval"].get("dataset")
+    ids = data.get("sample_ids") if isinstance(data, dict) else None
+    of = f" of {len(ids)}" if isinstance(ids, list) else ""
+    return [f"{log.path.name} has status {shown(status)}: {count}{of} samples"]

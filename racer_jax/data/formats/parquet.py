@@ -1,0 +1,389 @@
+"""Parquet, long or wide: the columns of `long_csv` and `wide_csv`, with types.
+
+A long table has a column `model` and one row for each (query, model); a wide one has one row for
+each query and one column for each model. A file this package wrote holds in its metadata what rows
+cannot: label rule, notes and prices. Rows are read in batches, columns that are not needed never.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.files import written_whole
+from racer_jax.data.formats import _arrow
+from racer_jax.data.formats._arrow import Columns, Source
+from racer_jax.data.formats._cells import (
+    Grid,
+    Missing,
+    Rules,
+    built,
+    check_missing,
+    check_rule,
+    grid,
+    labels_by_rule,
+    object_matrix,
+    repeated,
+    settle_missing,
+)
+from racer_jax.data.formats._columns import first_difference
+from racer_jax.data.formats._folders import unread
+from racer_jax.data.formats._json import parse
+from racer_jax.data.formats._rows import ignored_columns
+from racer_jax.data.remedies import Remedy
+from racer_jax.data.table import RoutingTable
+
+VERSION = 1
+# The key of a file's metadata under which this package writes what rows cannot hold.
+MARK = b"racer_jax_table"
+_CONFIDENCE = "confidence_"
+_QUERY = ("query_id", "query", "group")
+_BESIDE = ("answer", "cost", "tokens")
+_BATCH = 1 << 14
+
+
+def read_parquet(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    models: Sequence[str] | None = None,
+    label_rule: Rules | None = None,
+    key: jax.Array | None = None,
+    missing: Missing | None = None,
+) -> RoutingTable:
+    """Reads Parquet, long or wide.
+
+    Use this when results come from a warehouse, a data frame or a dataset of Hugging Face.
+
+    Args:
+      path: The file, or a folder of files that are parts of one table.
+      columns: Names of the file's columns where they are others, such as
+        `{"query": "prompt", "correct": "is_correct"}`; a dot goes into a struct (`doc.question`).
+      models: Of a wide table, the columns that are models; when None, all but `query_id`, `query`,
+        `group` and those with a `|`. Of a long table, the models to keep, in this order.
+      label_rule: Makes the labels from graded scores: the column `score` of a long table, the
+        models' columns of a wide one.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      missing: What to do with pairs that have no row or an empty label: refuse them (`error`),
+        leave out their queries with a note (`drop`) or keep them marked (`keep`). When None they
+        are refused, but kept in a file that this package wrote.
+
+    Returns:
+      The table; queries and models in order of first appearance.
+
+    Raises:
+      DataError: If the file is not what it should be; it names file, row and field.
+      ImportError: If pyarrow is not installed.
+      ValueError: If an option is not one of those above.
+    """
+    check_missing(missing or "error")
+    path = Path(path)
+    check_rule(label_rule)
+    with _arrow.open_source(path, dict(columns or {})) as source:
+        about = _about(source)
+        long = "model" in source.names
+        args = (label_rule, key)
+        fields = _long(source, *args, about) if long else _wide(source, models, *args)
+    fields["notes"] += unread(path, sorted(path.rglob("*.parquet")), deep=True)
+    table = built(path, **fields)
+    if about is not None:  # the notes of the table that was written, and none on its texts
+        table = replace(table, notes=fields["notes"])
+    if models is not None and long:
+        if absent := [name for name in models if name not in table.models]:
+            raise DataError(f"must hold the model {absent[0]!r}, got {table.models}", path=path)
+        table = table.select(models=models)
+    default: Missing = "error" if about is None else "keep"
+    return settle_missing(table, missing or default, path)
+
+
+def _about(source: Source) -> dict[str, Any] | None:
+    """What the metadata of a file says that this package wrote, checked."""
+    text = source.metadata.get(MARK)
+    if text is None:
+        return None
+    try:
+        about = parse(text.decode(), source.path)
+    except UnicodeDecodeError:
+        raise DataError("must hold metadata in UTF-8", path=source.path) from None
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        found = about.get("version") if isinstance(about, dict) else about
+        raise DataError(
+            f"must be of format version {VERSION}, got {found!r}; update racer_jax",
+            path=source.path,
+        )
+    kinds = {"rows": int, "label_rule": str | dict, "notes": list, "price": list | None}
+    for name, kind in kinds.items():
+        if name not in about or not isinstance(about[name], kind):
+            raise DataError(
+                "must stand in the metadata of an exported table", path=source.path, field=name
+            )
+    return about
+
+
+def _long(
+    source: Source, rule: Rules | None, key: jax.Array | None, about: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The fields of a table of one row for each (query, model)."""
+    label = "correct" if rule is None else "score"
+    if label not in source.names:
+        remedy = Remedy("if it has another name pass such as {}", columns={label: "name"})
+        if rule is None and "score" in source.names:
+            remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
+        problem = f"must be a column, the file has {source.shown()}"
+        raise source.error(problem, None, label, remedy)
+    identity = source.identity()
+    schemes = [n for n in source.names if n.startswith(_CONFIDENCE) and n != _CONFIDENCE]
+    numbers = {"score": -math.inf, "cost": 0.0, "tokens": 0.0}
+    wanted = [identity, "model", *(n for n in ("query", "group") if n != identity)]
+    texts = [name for name in wanted if name in source.names]
+    read = Columns(source)
+    for batch in source.batches([*texts, label, "answer", *numbers, *schemes], size=_BATCH):
+        for name in texts:
+            read.codes(batch, name, empty=name == "query" != identity)
+        for name, low in numbers.items():
+            read.numbers(batch, name, low=low, whole=name == "tokens")
+        for name in schemes:
+            read.numbers(batch, name, low=0.0, high=1.0)
+        if rule is None:
+            read.labels(batch, "correct")
+        read.texts(batch, "answer")
+    found = read.joined()
+    query, model = found[identity], found["model"]
+    names, model_names = read.values(identity), read.values("model")
+    if (twice := repeated(query * len(model_names) + model)) is not None:
+        first, again = twice
+        raise source.error(
+            f"must be given once for query {names[query[again]]!r} and model "
+            f"{model_names[model[again]]!r}, got it in row {first + 1} already",
+            again + 1,
+            "model",
+        )
+    for name in texts[2:]:
+        if (differs := first_difference(found[name], query)) is not None:
+            row, first = differs
+            raise source.error(
+                f"must be the same in every row of query {names[query[row]]!r}, got another than "
+                f"in row {first + 1}",
+                row + 1,
+                name,
+            )
+    place = grid(query, model, (len(names), len(model_names)), source.path)
+    fields = _matrices(place, read, found, identity)
+    _apply(source, fields, place, found, rule, key)
+    fields["notes"] = ignored_columns(
+        name for name in source.names if name not in (*wanted, *numbers, *schemes, label, "answer")
+    )
+    if about is not None:
+        if about["rows"] != len(query) or len(query) != place.shape[0] * place.shape[1]:
+            raise source.error(
+                f"must hold the {about['rows']} rows its metadata speaks of, got {len(query)}"
+            )
+        fields["notes"] = [*about["notes"], *fields["notes"]]
+        fields["price"] = _prices(about["price"], source)
+        if rule is None:
+            fields["label_rule"] = about["label_rule"]
+    return fields
+
+
+def _prices(listed: list[Any] | None, source: Source) -> np.ndarray | None:
+    if listed is None:
+        return None
+    try:
+        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        raise source.error("must be a list of numbers", None, "price") from None
+
+
+def _matrices(
+    place: Grid, read: Columns, found: Mapping[str, Any], identity: str
+) -> dict[str, Any]:
+    """All fields of a long table but the labels."""
+    query = found[identity]
+    firsts = np.unique(query, return_index=True)[1]
+
+    def per_query(name: str) -> list[str]:
+        values = read.values(name)
+        return [values[code] for code in found[name][firsts].tolist()]
+
+    ids = read.values(identity)
+    fields: dict[str, Any] = {
+        "ids": ids,
+        "models": read.values("model"),
+        "texts": per_query("query") if "query" in found else [""] * len(ids),
+        "group": per_query("group") if "group" in found else None,
+        "answers": object_matrix(place, found["answer"]) if "answer" in found else None,
+    }
+    for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
+        if name in found:
+            fields[field] = place.fill(found[name], np.nan)
+    fields["confidence"] = {
+        name.removeprefix(_CONFIDENCE): place.fill(column, np.nan)
+        for name, column in found.items()
+        if name.startswith(_CONFIDENCE)
+    }
+    return fields
+
+
+def _apply(
+    source: Source,
+    fields: dict[str, Any],
+    place: Grid,
+    found: Mapping[str, Any],
+    rule: Rules | None,
+    key: jax.Array | None,
+) -> None:
+    """The labels of a long table."""
+    if rule is None:
+        marks = place.fill(found["correct"], -1)
+        fields |= {"correct": marks == 1, "missing": marks == -1}
+        return
+    labels = labels_by_rule(source.path, fields["graded"], fields["group"], rule, key)
+    fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
+
+
+def _wide(
+    source: Source, models: Sequence[str] | None, rule: Rules | None, key: jax.Array | None
+) -> dict[str, Any]:
+    """The fields of a table of one row for each query."""
+    identity = source.identity()
+    names = list(models or [n for n in source.names if n not in _QUERY and "|" not in n])
+    for name in names:
+        if name not in source.names:
+            raise source.error(f"must be a column, the file has {source.shown()}", None, name)
+    if not names:
+        raise source.error(f"must hold a column for each model, got {source.shown()}")
+    beside = {f"{name}|{part}" for name in names for part in _BESIDE} & set(source.names)
+    known = {*_QUERY, *names, *beside}
+    read = Columns(source)
+    for batch in source.batches([*_QUERY, *names, *sorted(beside)], size=_BATCH):
+        for name in _QUERY:
+            read.texts(batch, name, required=True, empty=name == "query" != identity)
+        for name in names:
+            if rule is None:
+                read.labels(batch, name)
+            else:
+                read.numbers(batch, name)
+        for name in sorted(beside):
+            if name.endswith("|answer"):
+                read.texts(batch, name)
+            else:
+                read.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
+    found = read.joined()
+    ids = found[identity]
+    seen: dict[str, int] = {}
+    for row, name in enumerate(ids, start=1):
+        if (first := seen.setdefault(name, row)) != row:
+            raise source.error(
+                f"must be unique, got {name[:60]!r} in row {first} already", row, identity
+            )
+    values = np.column_stack([found[name] for name in names])
+    fields: dict[str, Any] = {
+        "ids": ids,
+        "texts": found.get("query", [""] * len(ids)),
+        "models": names,
+        "group": found.get("group"),
+        "notes": ignored_columns(name for name in source.names if name not in known),
+    }
+    if rule is None:
+        fields |= {"correct": values == 1, "missing": values == -1}
+    else:
+        labels = labels_by_rule(source.path, values, fields["group"], rule, key)
+        fields |= {"correct": labels.correct, "missing": labels.missing, "graded": values}
+        fields["label_rule"] = labels.rule
+    for part in _BESIDE:
+        if not any(f"{name}|{part}" in found for name in names):
+            continue
+        default = None if part == "answer" else np.nan
+        matrix = np.full(values.shape, default, dtype=object if default is None else np.float64)
+        for j, name in enumerate(names):
+            if f"{name}|{part}" in found:
+                matrix[:, j] = found[f"{name}|{part}"]
+        fields["answers" if part == "answer" else part] = matrix
+    return fields
+
+
+def is_exported(path: Path) -> bool:
+    """Whether this package wrote a file."""
+    with _arrow.open_source(path, {}) as source:
+        return MARK in source.metadata
+
+
+def write_parquet(table: RoutingTable, path: str | Path) -> None:
+    """Writes a table as long Parquet; `read_parquet` reads it back equal.
+
+    Use this when a warehouse or a data frame is to read the table: one row for each
+    (query, model), nulls where something is not known.
+
+    Args:
+      table: The table, of at least one query.
+      path: Where to. Written whole or not at all.
+
+    Raises:
+      ImportError: If pyarrow is not installed.
+      ValueError: If the table has no query.
+    """
+    arrow, parquet = _arrow.modules()
+    if not len(table):
+        raise ValueError("table must hold at least one query to be written as Parquet, got none")
+    rule = table.label_rule if isinstance(table.label_rule, str) else dict(table.label_rule)
+    prices = None
+    if table.price is not None:
+        prices = [None if math.isnan(price) else price for price in table.price.tolist()]
+    about = {
+        "version": VERSION,
+        "rows": table.correct.size,
+        "label_rule": rule,
+        "price": prices,
+        "notes": list(table.notes),
+    }
+    text, number = arrow.string(), arrow.float64()
+    schema = {"query_id": text, "query": text}
+    if table.group is not None:
+        schema["group"] = text
+    schema |= {"model": text, "correct": arrow.bool_()}
+    cells = {"score": table.graded, "cost": table.cost, "tokens": table.tokens}
+    matrices = {name: matrix for name, matrix in cells.items() if matrix is not None}
+    matrices |= {_CONFIDENCE + scheme: matrix for scheme, matrix in table.confidence.items()}
+    schema |= dict.fromkeys(matrices, number)
+    if table.answers is not None:
+        schema["answer"] = text
+    declared = arrow.schema(schema, metadata={MARK: json.dumps(about).encode()})
+    with (
+        written_whole(path) as temporary,
+        parquet.ParquetWriter(temporary, declared, compression="zstd") as file,
+    ):
+        step = max(1, _BATCH // len(table.models))
+        for start in range(0, len(table), step):
+            rows = slice(start, min(start + step, len(table)))
+            file.write_table(
+                arrow.Table.from_pydict(_block(table, matrices, rows), schema=declared)
+            )
+
+
+def _block(table: RoutingTable, matrices: Mapping[str, np.ndarray], rows: slice) -> dict[str, Any]:
+    """Some queries of a table, by column."""
+    m = len(table.models)
+
+    def spread(values: Sequence[str]) -> list[str]:
+        return [value for value in values[rows] for _ in range(m)]
+
+    block: dict[str, Any] = {"query_id": spread(table.ids), "query": spread(table.texts)}
+    if table.group is not None:
+        block["group"] = spread(table.group)
+    labels = table.correct[rows].astype(object)
+    if table.missing is not None:
+        labels[table.missing[rows]] = None
+    block |= {"model": list(table.models) * len(labels), "correct": labels.reshape(-1).tolist()}
+    for name, matrix in matrices.items():
+        values = matrix[rows].astype(object)
+        values[np.isnan(matrix[rows])] = None
+        block[name] = values.reshape(-1).tolist()
+    if table.answers is not None:
+        block["answer"] = table.answers[rows].reshape(-1).tolist()
+    return block

@@ -1,0 +1,248 @@
+"""Exports of promptfoo, version 3: `promptfoo eval --output results.json` or `promptfoo export`.
+
+`results.results` holds one record for each (test, prompt, provider): `testIdx`, `promptId`,
+`vars`, `provider.id`, `success` and, in `gradingResult.componentResults`, each assertion's verdict.
+`success` mixes quality with cost and latency, so that a right answer that came late counts as
+wrong: labels are made from the assertions about quality alone.
+"""
+
+import json
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from racer_jax.data.answers import text
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._json import check_object, parse, shown
+from racer_jax.data.formats._text import read_text
+from racer_jax.data.remedies import Remedy
+from racer_jax.data.table import RoutingTable
+
+# Assertions that say what an answer costs, not whether it is right.
+NOT_QUALITY = ("cost", "latency")
+_ERROR = 2  # `failureReason`: the provider failed, nothing was judged
+_PASSES = "all assertions but those of {} pass"
+
+
+def read_promptfoo(
+    path: str | Path,
+    *,
+    ignore: Sequence[str] = NOT_QUALITY,
+    label_rule: Rules | None = None,
+    key: jax.Array | None = None,
+    attempt: int | None = None,
+    answer: Callable[[str], str | None] = text,
+    missing: Missing = "error",
+) -> RoutingTable:
+    """Reads an export of promptfoo.
+
+    Use this when prompts were tested with several providers. An answer is right where every
+    assertion passes that is not of an ignored type. A result whose provider failed
+    (`failureReason` 2) was not evaluated. Tests with the same variables and assertions are
+    attempts at one question, as `--repeat` makes them.
+
+    Args:
+      path: The file.
+      ignore: Types of assertions that say nothing of quality.
+      label_rule: Makes the labels from the mean score of the assertions, by their weights, or from
+        its mean over attempts.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      attempt: The attempt to read, counted from 1; all when None.
+      answer: Finds the answer in an output (see `racer_jax.data.answers`).
+      missing: What to do with pairs that have no result: `error`, `drop` their queries with a note,
+        or `keep` them.
+
+    Returns:
+      The table; a model is named by its provider's id, and a query's id is
+      `test <testIdx>`, with the number of the prompt where there are several.
+
+    Raises:
+      DataError: If the file is not what it should be; it names file, row and field.
+      ValueError: If an option is not one of those above.
+    """
+    path = Path(path)
+    ignored = [ignore] if isinstance(ignore, str) else list(ignore)
+    gathered = Attempts(
+        path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="attempt"
+    )
+    results = _results(path)
+    prompts: dict[str, int] = {}
+    labels: dict[str, set[str]] = {}
+    for result, place in results:
+        prompts.setdefault(_prompt_id(result), len(prompts))
+        name, label = _provider(result, place)
+        labels.setdefault(name, set()).add(label)
+    numbers: dict[Hashable, dict[int, int]] = {}
+    for result, place in results:
+        test = result.get("testIdx")
+        if isinstance(test, bool) or not isinstance(test, int):
+            raise place.error(f"must be a whole number, got {shown(test)}", "testIdx")
+        case = result.get("testCase")
+        asserted = case.get("assert") if isinstance(case, dict) else None
+        prompt = _prompt_id(result)
+        shared = (result.get("vars"), asserted)
+        identity: Hashable = (prompt, json.dumps(shared, sort_keys=True))
+        tests = numbers.setdefault(identity, {})
+        number = tests.setdefault(test, len(tests) + 1)
+        several = f", prompt {prompts[prompt] + 1}" if len(prompts) > 1 else ""
+        name, label = _provider(result, place)
+        model = f"{name} ({label})" if label and len(labels[name]) > 1 else name
+        first = f"test {next(iter(tests))}{several}"
+        _take(gathered, result, place, identity, number, first, model, ignored, answer)
+    rule_name = _PASSES.format(", ".join(ignored)) if ignored else "all assertions pass"
+    return gathered.table(rule_name=rule_name)
+
+
+def _results(path: Path) -> list[tuple[dict[str, Any], Place]]:
+    """The records of an export, each an object."""
+    whole = parse(read_text(path), path)
+    check_object(whole, path, row=None)
+    inner = whole.get("results")
+    check_object(inner, path, row=None, field="results")
+    version, listed = inner.get("version"), inner.get("results")
+    if version != 3 or not isinstance(listed, list):
+        raise DataError(
+            f"must be an export of promptfoo of version 3 with a list results.results, got version "
+            f"{shown(version)}",
+            path=path,
+            field="results.version",
+        )
+    found = []
+    for row, result in enumerate(listed, start=1):
+        check_object(result, path, row=row, field="results.results")
+        found.append((result, Place(path, row)))
+    return found
+
+
+def _prompt_id(result: dict[str, Any]) -> str:
+    """What tells prompts apart: the hash of the template where there is one, else its number."""
+    name = result.get("promptId")
+    return name if isinstance(name, str) else f"{result.get('promptIdx')}"
+
+
+def _provider(result: dict[str, Any], place: Place) -> tuple[str, str]:
+    """Id and label of the provider of a record."""
+    provider = result.get("provider")
+    if isinstance(provider, str):
+        return text_field(provider, "provider", place), ""
+    check_object(provider, place.path, row=place.row, field="provider")
+    name = text_field(result["provider"].get("id"), "provider.id", place)
+    label = result["provider"].get("label") or ""
+    return name, text_field(label, "provider.label", place, empty=True)
+
+
+def _take(
+    gathered: Attempts,
+    result: dict[str, Any],
+    place: Place,
+    identity: Hashable,
+    attempt: int,
+    name: str,
+    model: str,
+    ignored: Sequence[str],
+    answer: Callable[[str], str | None],
+) -> None:
+    """One record as a result."""
+
+    def question() -> Question:
+        prompt = result.get("prompt")
+        words = prompt.get("raw") if isinstance(prompt, dict) else prompt
+        return Question(identity, name, _plain(text_field(words, "prompt.raw", place)), "promptfoo")
+
+    response = result.get("response")
+    output = response.get("output") if isinstance(response, dict) else None
+    found = output if isinstance(output, str) else None
+    usage = response.get("tokenUsage") if isinstance(response, dict) else None
+    spent = usage.get("completion") if isinstance(usage, dict) else None
+    field = "response.tokenUsage.completion"
+    gathered.add(
+        identity,
+        model,
+        _score(result, place, ignored, graded=gathered.rule is not None),
+        place,
+        question,
+        attempt=attempt,
+        answer=None if found is None else answer(found) or None,
+        cost=number_of(result.get("cost"), "cost", place, low=0),
+        tokens=number_of(spent, field, place, low=0, whole=True),
+        field="gradingResult.componentResults",
+    )
+
+
+def _plain(prompt: str) -> str:
+    """A prompt that is a JSON list of chat messages as the text of these."""
+    if not prompt.lstrip().startswith("[{"):
+        return prompt
+    try:
+        return prompt_text(json.loads(prompt)) or prompt
+    except (ValueError, RecursionError):
+        return prompt
+
+
+def _score(result: dict[str, Any], place: Place, ignored: Sequence[str], graded: bool) -> float:
+    """What the assertions about quality say; NaN where the provider failed."""
+    if result.get("failureReason") == _ERROR:
+        return math.nan
+    judged = result.get("gradingResult")
+    field = "gradingResult"
+    check_object(judged, place.path, row=place.row, field=field)
+    listed = result["gradingResult"].get("componentResults")
+    field = "gradingResult.componentResults"
+    if not isinstance(listed, list):
+        raise place.error(f"must be a list of assertions, got {shown(listed)}", field)
+    scores, weights, passes = [], [], []
+    types: set[str] = set()
+    for component in _components(listed, place, 0):
+        assertion = component.get("assertion")
+        about: dict[str, Any] = assertion if isinstance(assertion, dict) else {}
+        kind = about.get("type")
+        name = kind.removeprefix("not-") if isinstance(kind, str) else ""
+        types.add(name or "unnamed")
+        if name in ignored:
+            continue
+        weight = number_of(about.get("weight"), f"{field}.assertion.weight", place, low=0)
+        weight = 1.0 if math.isnan(weight) else weight
+        if not weight:
+            continue  # promptfoo reports such an assertion and does not judge by it
+        passed = component.get("pass")
+        if not isinstance(passed, bool):
+            raise place.error(f"must be true or false, got {shown(passed)}", f"{field}.pass")
+        score = number_of(component.get("score"), f"{field}.score", place)
+        passes.append(passed)
+        scores.append(float(passed) if math.isnan(score) else score)
+        weights.append(weight)
+    if not passes:
+        raise place.error(
+            f"must hold an assertion about quality, got {sorted(types)}",
+            field,
+            Remedy("to judge by these pass such as {}", ignore=sorted(set(ignored) - types)),
+        )
+    mean = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
+    threshold = _threshold(result, place)
+    if graded:
+        return mean
+    return float(all(passes) if math.isnan(threshold) else mean >= threshold)
+
+
+def _components(listed: list[Any], place: Place, depth: int) -> Iterator[dict[str, Any]]:
+    """The single assertions: a set of assertions stands for its members."""
+    for component in listed:
+        check_object(component, place.path, row=place.row, field="gradingResult.componentResults")
+        inner = component.get("componentResults")
+        if isinstance(inner, list) and inner and depth < 8:
+            yield from _components(inner, place, depth + 1)
+        else:
+            yield component
+
+
+def _threshold(result: dict[str, Any], place: Place) -> float:
+    """The score a test asks for, NaN where all its assertions must pass."""
+    case = result.get("testCase")
+    value = case.get("threshold") if isinstance(case, dict) else None
+    return number_of(value, "testCase.threshold", place)

@@ -1,0 +1,147 @@
+r"""The kernel of Monte Carlo: one tile of trials, from keys to metrics.
+
+A tile of trials is laid out as lanes side by side, so that every array below has the trials as its
+last axis and one vector instruction serves many of them. What a trial costs is what it reads:
+
+1. Draw. The parts are bits by position of the pool, 32 to a word (`subsets`).
+2. Threshold. It is the k-th calibration query in rank order, so its position is that of the k-th
+   bit: running counts of whole words, and a search within one word (`packed_bits.select`). One
+   alpha costs a few steps, where a sort would cost the whole pool.
+3. Metrics. A metric at a threshold is a weighted number of TEST queries among a prefix of its
+   steps (`plan.Planes`). The bits of the test part are gathered once in the order of those steps;
+   from then on each alpha is one look-up of a running count, whatever the size of the prefix.
+
+So the pool is read once for each trial, and one more alpha costs one look-up for each plane.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from racer_jax.montecarlo.packed_bits import (
+    Packed,
+    as_bytes,
+    count_before,
+    exclusive_sums,
+    gather_bytes,
+    running_counts,
+    select,
+)
+from racer_jax.montecarlo.plan import Planes, Shape, TrialPlan
+from racer_jax.montecarlo.split_design import DrawPlan, trial_parts, words_by_position
+from racer_jax.montecarlo.subsets import load
+
+Scratch = tuple[tuple[jax.Array, jax.Array], ...]  # bytes and running counts of each part
+
+
+def _draw(plan: DrawPlan, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Words `[w, t]` of the calibration part and, by name, of the parts that are measured."""
+    lanes = keys.shape[-1] // plan.calibration.num.shape[0]
+    drawn, validation = trial_parts(keys, plan)
+    calibration = words_by_position(drawn, plan, lanes)
+    if validation is None:
+        return calibration, {"test": ~calibration}
+    validation = words_by_position(validation, plan, lanes)
+    return calibration, {"test": ~(calibration | validation), "validation": validation}
+
+
+def _countable(
+    planes: Planes, calibration: jax.Array, parts: dict[str, jax.Array], scratch: Scratch
+) -> tuple[jax.Array, dict[str, Packed]]:
+    """Calibration rows before each word, and each part's bits to be counted.
+
+    The rows are `[w + 1, t]`; the bits stand in the order of the entries of the planes.
+    """
+    bits, per_row = [], [lax.population_count(calibration).astype(jnp.int32)]
+    for part, (byte, running) in zip(parts.values(), scratch, strict=True):
+        gathered = gather_bytes(as_bytes(part), planes.order, byte)
+        counted, total = running_counts(gathered, running)
+        bits.append((gathered, counted))
+        per_row.append(total.astype(jnp.int32))
+    # The words of calibration and the blocks of all parts are summed in one go. So the sums of a
+    # part begin with those of the rows above it: one number for each lane, taken off in
+    # `_counts_at`.
+    before = exclusive_sums(jnp.concatenate(per_row))[0]
+    num_words, num_blocks = len(calibration), planes.order.row.shape[2]
+    packed = {}
+    for i, (name, (byte, running)) in enumerate(zip(parts, bits, strict=True)):
+        begin = num_words + i * num_blocks
+        packed[name] = Packed(byte, running, before[begin : begin + num_blocks])
+    return before[: num_words + 1], packed
+
+
+def _counts_at(planes: Planes, packed: Packed, position: jax.Array) -> jax.Array:
+    """Number of queries of a part in each plane's prefix at each threshold `[p, a, t]`."""
+
+    def prefix(_: None, plane: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        entry, begin = plane
+        start = load(packed.before, begin >> 7)[None]  # planes begin with a block
+        return None, count_before(packed, load(entry, position)) - start
+
+    counts: jax.Array = lax.scan(prefix, None, (planes.entry, planes.begin))[1]
+    return counts
+
+
+def _metric_values(
+    shape: Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None
+) -> dict[str, Any]:
+    """Each metric over a part `[a, t]`.
+
+    Totals, int32 where they are whole numbers and float32 otherwise; or means, float32.
+    """
+    values = {}
+    for metric in shape.metrics:
+        kind = jnp.int32 if metric.whole else jnp.float32
+        if metric.name == "risk" and uncovered is not None:
+            total = uncovered
+        else:
+            total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
+            for plane, weight in zip(metric.planes, metric.weights, strict=True):
+                total = total + counts[plane].astype(kind) * kind(weight)
+        if shape.means:
+            total = total.astype(jnp.float32) / rows[None].astype(jnp.float32)
+        values[metric.name] = total
+    return values
+
+
+def tile_values(
+    plan: TrialPlan, shape: Shape, scratch: Scratch, keys: jax.Array
+) -> tuple[Scratch, dict[str, Any]]:
+    """One tile of trials: values of the metrics of each part, and thresholds with means; `[a, t]`.
+
+    The scratch arrays are carried from tile to tile, so that they are not cleared for each.
+    """
+    calibration, parts = _draw(plan.draw, keys)
+    before, packed = _countable(plan.planes, calibration, parts, scratch)
+    num = before[len(calibration)]
+
+    # One column where the number of calibration rows is fixed, one a lane where it varies with the
+    # split.
+    ranks = plan.ranks
+    rows = num if ranks.rank.shape[1] > 1 else jnp.full(1, ranks.least)
+    rank = ranks.rank[:, rows - ranks.least]
+    position = select(calibration, before, jnp.minimum(rank, rows[None]), ranks.guess, shape.width)
+    infinite = rank > rows[None]
+    position = jnp.where(infinite, shape.num_queries, position)
+
+    sizes = {"test": shape.num_queries - num}
+    if "validation" in parts:
+        validation = lax.population_count(parts["validation"]).astype(jnp.int32).sum(axis=0)
+        sizes = {"test": sizes["test"] - validation, "validation": validation}
+    # Without ties the misses are the test queries above the threshold: all queries above it, less
+    # the calibration queries above it.
+    uncovered = None
+    if shape.distinct:
+        uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank)
+
+    result: dict[str, Any] = {}
+    if shape.means:
+        result["threshold"] = jax.tree.map(lambda x: load(x, position), plan.threshold)
+    for name, bits in packed.items():
+        counts = _counts_at(plan.planes, bits, position)
+        result[name] = _metric_values(shape, counts, sizes[name], uncovered)
+        if not shape.means:
+            result[name]["rows"] = sizes[name][None]
+    return tuple((bits.byte, bits.running) for bits in packed.values()), result
