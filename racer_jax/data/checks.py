@@ -21,7 +21,10 @@ def strings(
     if not empty and not all(result):
         raise ValueError(f"{name} must not hold empty strings, got one at [{result.index('')}]")
     try:
-        "".join(result).encode()
+        # One by one: joined, the texts of a large table would be held a second and a third time.
+        for value in result:
+            if not value.isascii():
+                value.encode()
     except UnicodeEncodeError:
         i = next(
             i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode()

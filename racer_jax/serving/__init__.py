@@ -10,6 +10,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
+    from racer_jax.serving.cascade_lines import answer_lines
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
     from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "cascade": ("Cascade",),
+    "cascade_lines": ("answer_lines",),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
     "feedback": ("Entries", "MonitorOptions", "open_monitor"),
@@ -35,6 +37,7 @@ __all__ = [
     "Judgement",
     "MonitorOptions",
     "RiskMonitor",
+    "answer_lines",
     "elicit",
     "load_monitor",
     "open_monitor",

@@ -330,6 +330,14 @@ class Cascade:
                 done.append(evaluate_paths(paths, threshold, ties, self.loss, level))
         return tuple(done)
 
+    def unseen(self, table: RoutingTable) -> RoutingTable:
+        """The rows of a table whose question was neither trained nor calibrated on."""
+        questions = question_fingerprints(table)
+        seen = np.isin(questions, self.trained_on)
+        if self.calibration is not None:
+            seen |= np.isin(questions, self.calibration.questions)
+        return table.select(~seen)
+
     # --- to disk and back -------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:

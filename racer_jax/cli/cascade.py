@@ -1,0 +1,282 @@
+"""`cascade`: one model after another, trained, calibrated, measured and used."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from racer_jax.cli.options import (
+    Rows,
+    Source,
+    Subparsers,
+    add_choosing,
+    add_command,
+    add_json,
+    add_reading,
+    add_unseen,
+    open_input,
+)
+from racer_jax.cli.output import flush, print_json, print_json_text, print_line
+from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.data.errors import DataError
+from racer_jax.data.table import RoutingTable
+from racer_jax.racer.artefact import check_place
+from racer_jax.serving.cascade import Cascade
+
+_LOSSES = {
+    "regret": "a wrong answer where the reference has a right one",
+    "differs": "an answer that is not the reference's; needs no labels",
+    "covers": "no model called is right though some of the pool is",
+    "wrong": "a wrong answer; abstains where it is not safe",
+}
+
+
+def add(subparsers: Subparsers) -> None:
+    """The commands of this module."""
+    cascade = subparsers.add_parser(
+        "cascade", help="call one model after another until stopping is safe"
+    )
+    inner = cascade.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(inner)
+    _add_calibrate(inner)
+    _add_evaluate(inner)
+    _add_route(inner)
+
+
+def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
+    meaning = "; ".join(f"{name}: {text}" for name, text in _LOSSES.items())
+    shown = default or "that of training"
+    parser.add_argument(
+        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {shown})"
+    )
+
+
+def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
+    """What was made, and what is promised."""
+    calibration = cascade.calibration
+    if as_json:
+        made: dict[str, Any] = {
+            "artefact": path,
+            "models": cascade.models,
+            "order": cascade.policy.calls,
+            "reference": cascade.policy.reference,
+            "guarantee": cascade.guarantee(),
+        }
+        if calibration is not None:
+            made |= {
+                "alpha": calibration.alpha,
+                "loss": calibration.loss,
+                "n": len(calibration.value),
+                "groups": calibration.groups,
+            }
+        print_json(made)
+        return
+    print_line(f"{path}: {cascade!r}")
+    print_line(cascade.guarantee())
+
+
+def _add_train(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "train",
+        "Learn whom to call when, from the logged answers of every model. What is written stops "
+        "where the vote is decided; calibrate it, on OTHER questions, to stop earlier.",
+        """
+racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
+racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
+    )
+    add_reading(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
+    )
+    _add_loss(parser, "regret")
+    parser.add_argument(
+        "--reference",
+        choices=("auto", "vote", "best"),
+        default="auto",
+        help="whose answer counts: the weighted vote of all, that of the best model, or the better "
+        "of the two on rows held out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--objective",
+        choices=("calls", "dollars"),
+        default="calls",
+        help="what the order saves (default: %(default)s)",
+    )
+    parser.add_argument("--batches", help="sizes of the first batches of calls, such as 2,2")
+    parser.add_argument("--alpha", type=float, help="the level you mean to calibrate for")
+    parser.add_argument(
+        "--form",
+        default="text",
+        help="normal form of answers in use: text, letter, number or json:FIELD (default: "
+        "%(default)s)",
+    )
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=train)
+
+
+def _batches(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ValueError(f"--batches must be whole numbers such as 2,2, got {text!r}") from None
+
+
+def train(parsed: argparse.Namespace) -> None:
+    """`cascade train`."""
+    check_place(parsed.output)
+    batches = _batches(parsed.batches)
+    source, rows = Source.of(parsed), Rows.of(parsed)
+    table = rows.select(source.table().complete(), source.path)
+    cascade = Cascade.fit(
+        jax.random.key(parsed.seed or 0),
+        table,
+        loss=parsed.loss,
+        reference=parsed.reference,
+        objective=parsed.objective,
+        batches=batches,
+        alpha=parsed.alpha,
+        form=parsed.form,
+    )
+    cascade.save(parsed.output)
+    _describe(parsed.output, cascade, parsed.json)
+
+
+def _read(parsed: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
+    """The rows that the options ask for."""
+    source, rows = Source.of(parsed), Rows.of(parsed)
+    table = source.table()
+    if labels:
+        table = table.complete()
+    if parsed.unseen:
+        table = cascade.unseen(table)
+    return rows.select(table, source.path)
+
+
+def _add_calibrate(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "calibrate",
+        "Choose how early to stop so that the chance of the loss is at most alpha. The questions "
+        "must not be those of training.",
+        """
+racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
+racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs     no labels needed
+racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser, nargs="?", help="logged answers; without them only alpha is changed")
+    parser.add_argument("--alpha", required=True, help="the risk level, such as 0.01")
+    _add_loss(parser, None)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
+    )
+    parser.add_argument("--by-group", action="store_true", help="a threshold for each group")
+    parser.add_argument(
+        "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
+    )
+    parser.add_argument(
+        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+    )
+    add_unseen(parser)
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=calibrate)
+
+
+def calibrate(parsed: argparse.Namespace) -> None:
+    """`cascade calibrate`."""
+    output = parsed.output or parsed.artefact
+    check_place(output)
+    cascade = Cascade.load(parsed.artefact)
+    if parsed.path is None:
+        if cascade.calibration is None:
+            problem = "has no calibration to change alpha of: give logged answers"
+            raise DataError(problem, path=parsed.artefact)
+        if parsed.loss not in (None, cascade.calibration.loss):
+            raise ValueError("another --loss needs logged answers to calibrate on")
+        calibrated = cascade.at(parsed.alpha)
+    else:
+        loss = parsed.loss or cascade.policy.loss
+        calibrated = cascade.calibrate(
+            _read(parsed, cascade, labels=loss != "differs"),
+            parsed.alpha,
+            loss=loss,
+            by_group=parsed.by_group,
+            delta=parsed.delta,
+            allow_overlap=parsed.allow_overlap,
+        )
+    calibrated.save(output)
+    _describe(output, calibrated, parsed.json)
+
+
+def _add_evaluate(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "evaluate",
+        "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped; first "
+        "with decided votes alone.",
+        "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser)
+    parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
+    add_unseen(parser)
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=evaluate)
+
+
+def evaluate(parsed: argparse.Namespace) -> None:
+    """`cascade evaluate`."""
+    alphas = None if parsed.alphas is None else parse_alphas(parsed.alphas)
+    cascade = Cascade.load(parsed.artefact)
+    done = cascade.evaluate(_read(parsed, cascade), alphas)
+    if parsed.json:
+        print_json({"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]})
+        return
+    print_line(cascade.guarantee())
+    for one in done:
+        print_line(str(one))
+
+
+def _add_route(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "route",
+        'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
+        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} brings '
+        "answers, null for none. Back come the models to call, or the answer with its reason.",
+        "racer-jax cascade route my.cascade --input -",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    parser.add_argument("--alpha", help="another risk level than the artefact's")
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        default="-",
+        help="lines of JSON to read (default: the standard input)",
+    )
+    parser.set_defaults(run=route)
+
+
+def route(parsed: argparse.Namespace) -> None:
+    """`cascade route`."""
+    from racer_jax.serving.cascade_lines import answer_lines
+
+    cascade = Cascade.load(parsed.artefact)
+    if parsed.alpha is not None:
+        cascade = cascade.at(parsed.alpha)
+    if cascade.calibration is None:
+        # On the error stream: the other carries lines of JSON alone.
+        print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
+    with open_input(parsed.input) as file:
+        for line in answer_lines(cascade, file, parsed.input):
+            print_json_text(line)
+            flush()  # whoever asks in a pipe waits for this line

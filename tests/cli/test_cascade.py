@@ -1,0 +1,124 @@
+"""`racer-jax cascade`: from logs to answers, and what cannot be done, said in a line."""
+
+import io
+import json
+
+import pytest
+
+from racer_jax.cli.main import main
+from racer_jax.data.formats.table_npz import save_table
+from racer_jax.serving.cascade import Cascade
+from racer_jax.serving.cascade_lines import answer_lines
+from tests.sequential.pools import answered_table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cascade")
+    save_table(answered_table(400, seed=6), root / "logs.npz")
+    arguments = ["--share", "0.5", "--form", "letter", "--reference", "vote"]
+    assert main(["cascade", "train", f"{root}/logs.npz", "-o", f"{root}/a", *arguments]) == 0
+    arguments = ["--alpha", "0.05", "--unseen", "-o", f"{root}/b"]
+    assert main(["cascade", "calibrate", f"{root}/a", f"{root}/logs.npz", *arguments]) == 0
+    return root
+
+
+def test_train_calibrate_and_evaluate(folder, capsys):
+    assert main(["cascade", "calibrate", f"{folder}/b", "--alpha", "0.1", "-o", f"{folder}/c"]) == 0
+    assert "is at most 0.1" in capsys.readouterr().out
+    logs = f"{folder}/logs.npz"
+    assert main(["cascade", "evaluate", f"{folder}/b", logs, "--alphas", "0.05,0.1", "--json"]) == 0
+    levels = json.loads(capsys.readouterr().out)["levels"]
+    assert [level["alpha"] for level in levels] == ["0", "0.05", "0.1"]
+    calls = [level["calls"] for level in levels]
+    assert calls == sorted(calls, reverse=True)
+    assert main(["cascade", "evaluate", f"{folder}/b", logs]) == 0
+    assert "stopped after" in capsys.readouterr().out
+    assert main(["cascade", "calibrate", f"{folder}/b", "--alpha", "0.05", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 200
+
+
+def lines(cascade, *records):
+    text = b"".join(
+        (r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in records
+    )
+    return map(json.loads, answer_lines(cascade, io.BytesIO(text), "-"))
+
+
+def test_a_conversation_in_lines(folder):
+    cascade = Cascade.load(folder / "b")
+    first = cascade.policy.calls[0]
+    answers = dict.fromkeys(cascade.models, "B")
+    out = list(
+        lines(
+            cascade,
+            {"id": "x", "text": "What is 2 + 2?"},
+            {"id": "y", "text": "And 3 + 3?"},
+            {"id": "x", "text": "again"},
+            {"id": "x", "answers": {"nobody": "A"}},
+            {"id": "z", "answers": {first: "A"}},
+            {"id": "x", "answers": {first: 3}},
+            {"id": "x", "answers": [first]},
+            b"{",
+            b"[]",
+            {"text": "no id"},
+            {"id": "x"},
+            *({"id": "x", "answers": {name: answers[name]}} for name in cascade.policy.calls[:1]),
+            {"id": "y", "answers": {first: None}},
+            *({"id": name, "answers": {model: "C"}} for model in cascade.policy.calls[1:] for name in "xy"),
+        )
+    )  # fmt: skip
+    assert out[0] == {"id": "x", "call": [first], "calls": 0, "cost": 0}
+    errors = [line["error"] for line in out[2:11]]
+    for error, expected in zip(
+        errors,
+        (
+            "'x' is open already", "was not asked", "no query 'z' is open", "must be a string",
+            "must be an object", "JSON object in UTF-8", "got list", "id that is a string", "'text'",
+        ),
+        strict=True,
+    ):  # fmt: skip
+        assert expected in error
+    assert out[2]["line"] == 3
+    final = [line for line in out if "reason" in line]
+    assert {line["id"] for line in final} == {"x", "y"}
+    assert all(line["answer"] in ("B", "C") for line in final)
+
+
+def test_open_queries_at_the_end_are_named(folder):
+    from racer_jax.data.errors import DataError
+
+    cascade = Cascade.load(folder / "b")
+    out = lines(cascade, {"id": "q", "text": "What?"})
+    assert next(out)["id"] == "q"
+    with pytest.raises(DataError, match="ends while 1 queries are open, first 'q'"):
+        next(out)
+
+
+def test_route_reads_a_file(folder, capsys):
+    queries = folder / "queries.jsonl"
+    queries.write_text('{"id": "q", "text": "What?"}\n')
+    assert main(["cascade", "route", f"{folder}/a", "--input", str(queries)]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["id"] == "q"
+    assert "Not calibrated" in printed.err
+    assert "queries are open" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{0}/logs.npz", "-o", "{0}/new", "--batches", "two"], "--batches must be whole"),
+        (["train", "{0}/logs.npz", "-o", "{0}/new", "--form", "letters"], "json:FIELD"),
+        (["calibrate", "{0}/a", "--alpha", "0.1"], "has no calibration to change alpha of"),
+        (["calibrate", "{0}/b", "--alpha", "0.001"], "takes at least 999 calibration rows"),
+        (["calibrate", "{0}/b", "--alpha", "0.1", "--loss", "wrong"], "another --loss needs"),
+        (["calibrate", "{0}/b", "{0}/logs.npz", "--alpha", "0.1"], "were trained on"),
+        (["evaluate", "{0}/logs.npz", "{0}/logs.npz"], "is no artefact"),
+        (["route", "{0}/a", "--alpha", "0.1"], "needs a threshold"),
+    ],
+)
+def test_what_cannot_be_done(arguments, message, folder, capsys):
+    assert main(["cascade", *(word.format(folder) for word in arguments)]) == 1
+    assert message in capsys.readouterr().err
+    assert not (folder / "new").exists()
