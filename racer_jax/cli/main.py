@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from racer_jax._version import __version__
-<<<<<<< HEAD
-from racer_jax.cli import artefacts, checks, demo, system, tables, use
+from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
 from racer_jax.data.errors import DataError, printable
-=======
-from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
-from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, printable
->>>>>>> refs/heads/sequential
 from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
