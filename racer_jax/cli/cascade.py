@@ -171,7 +171,7 @@ racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs  
 racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, nargs="?", help="logged answers; without them only alpha is changed")
+    add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
     parser.add_argument("--alpha", required=True, help="the risk level, such as 0.01")
     _add_loss(parser, None)
     parser.add_argument(
@@ -195,7 +195,7 @@ def calibrate(parsed: argparse.Namespace) -> None:
     output = parsed.output or parsed.artefact
     check_place(output)
     cascade = Cascade.load(parsed.artefact)
-    if parsed.path is None:
+    if not parsed.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
             raise DataError(problem, path=parsed.artefact)
