@@ -196,7 +196,8 @@ def main() -> None:
     ]
     size, models = task.correct.shape
     title = (
-        f"{size:,} queries, {models} models, {SPLITS[config.workload]:,} splits, {len(task.alphas)} alphas; median of "
+        f"{size:,} queries, {models} models, {SPLITS[config.workload]:,} splits, "
+        f"{len(task.alphas)} alphas; median of "
         f"{config.rounds} interleaved rounds, warm (* extrapolated);"
     )
     results = {

@@ -358,17 +358,23 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
     worst = max(float(np.abs(cell.z).max()) for cell in result.checks)
     splits = sum(cell.num_splits for cell in result.checks)
     verdict = (
-        f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} cells within the bounds "
+        f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
+        "cells within the bounds "
         f"and on the law, {failed} beyond" + (f", {skipped} infeasible" if skipped else "")
     )
     overall_line = f"In all {overall:.1f} s, from the import to the last file."
     if config.exact:
-        return f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. {overall_line}"
+        return (
+            f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. "
+            f"{overall_line}"
+        )
     return (
         f"{verdict}\n"
-        f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of {config.significance:g} for one false "
+        f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of "
+        f"{config.significance:g} for one false "
         f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.\n"
-        f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, compilation included: "
+        f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, "
+        "compilation included: "
         f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. {overall_line}"
     )
 

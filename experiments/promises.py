@@ -396,8 +396,10 @@ def verdicts(result: Result) -> str:
             ]
             change = own["by group", "all"].size / own["pooled", "all"].size - 1
             lines.append(
-                f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from {min(pooled):.1f} to "
-                f"{max(pooled):.1f}%; by group it is at most {alpha} in each, with sets {100 * change:+.1f}% in size"
+                f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from "
+                f"{min(pooled):.1f} to "
+                f"{max(pooled):.1f}%; by group it is at most {alpha} in each, with sets "
+                f"{100 * change:+.1f}% in size"
             )
     return "\n".join(lines)
 

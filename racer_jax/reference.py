@@ -1,4 +1,6 @@
-r"""The paper in plain NumPy, float64, one query and one split at a time: slow, literal, easy to check by eye.
+r"""The paper in plain NumPy, float64, one query and one split at a time.
+
+Slow, literal, easy to check by eye.
 
 The oracle of the tests and the baseline of the benchmarks. It shares no code with the rest of the
 package and nothing is vectorised: each function is its formula. A tie-break pairs every
@@ -40,7 +42,10 @@ def inverse_probability(scores: list[float], null: str = "paper") -> list[float]
 
 
 def truth_set(correct: list[int]) -> list[int]:
-    """Eq. 2: indices of the models that are right; the null model's, len(correct), where none is."""
+    """Eq. 2: indices of the models that are right.
+
+    The null model's, len(correct), where none is.
+    """
     right = [m for m, y in enumerate(correct) if y]
     return right if right else [len(correct)]
 
@@ -55,7 +60,10 @@ def critical_score(
 
 @cache
 def miss_budget(alpha: str | float, n: int) -> int:
-    """The largest number of misses that Eq. 6 allows, by search over its inequality in rationals; -1 if none."""
+    """The largest number of misses that Eq. 6 allows, by search over its inequality in rationals.
+
+    -1 if none.
+    """
     level = Fraction(str(alpha))
     misses = -1
     while misses < n and Fraction(n, n + 1) * Fraction(misses + 1, n) + Fraction(1, n + 1) <= level:
@@ -64,7 +72,10 @@ def miss_budget(alpha: str | float, n: int) -> int:
 
 
 def threshold(critical: list[Pair], alpha: str | float) -> Pair:
-    """Eq. 6: the smallest lambda at which the calibration loss is within the budget; (inf, inf) if there is none."""
+    """Eq. 6: the smallest lambda at which the calibration loss is within the budget.
+
+    (inf, inf) if there is none.
+    """
     budget = miss_budget(alpha, len(critical))
     ordered = sorted(critical)
     for candidate in ordered:
@@ -77,7 +88,10 @@ def threshold(critical: list[Pair], alpha: str | float) -> Pair:
 def prediction_set(
     nonconformity: list[float], threshold: Pair, tie_break: list[int] | None = None
 ) -> list[bool]:
-    """Eq. 4: the models at or below the threshold; E = inf is in no set and E = -inf in every set."""
+    """Eq. 4: the models at or below the threshold.
+
+    E = inf is in no set and E = -inf in every set.
+    """
     ties = [0] * len(nonconformity) if tie_break is None else tie_break
     return [
         e == -inf or (e < inf and (e, u) <= threshold)
@@ -125,7 +139,10 @@ def split_metrics(
 
 
 def softmax(weights: list[float], temperature: float) -> list[Fraction]:
-    """Terms of the softmax of w / T, each rounded far below the smallest; equal weights at T = inf."""
+    """Terms of the softmax of w / T, each rounded far below the smallest.
+
+    Equal weights at T = inf.
+    """
     if temperature == inf:
         return [Fraction(1, len(weights))] * len(weights)
     spread = (max(weights) - min(weights)) / temperature
@@ -143,7 +160,9 @@ def vote(
     weights: list[float] | None = None,
     temperature: float = inf,
 ) -> int:
-    """The answer of the called models: most weight, then highest mean router score, then smallest code; -1 for none.
+    """The answer of the called models.
+
+    Most weight, then highest mean router score, then smallest code; -1 for none.
 
     Args:
       called: Indices of the models of the set.
@@ -182,7 +201,10 @@ def prefix_answers(
 
 
 def stop_leader(answers: list[int], weights: list[float]) -> int:
-    """The answer with the most weight, of equal ones the first to be there; -1 where nobody answered."""
+    """The answer with the most weight, of equal ones the first to be there.
+
+    -1 where nobody answered.
+    """
     present = [a for a in dict.fromkeys(answers) if a != NO_ANSWER]
     if not present:
         return NO_ANSWER
@@ -192,7 +214,10 @@ def stop_leader(answers: list[int], weights: list[float]) -> int:
 
 
 def stop_state(answers: list[int], weights: list[float], num_called: int) -> list[float]:
-    """After the first calls: leader's sum, runner-up's, difference, leader's votes, second, distinct, missing."""
+    """After the first calls.
+
+    Leader's sum, runner-up's, difference, leader's votes, second, distinct, missing.
+    """
     called, shares = answers[:num_called], weights[:num_called]
     leader = stop_leader(called, shares)
     present = set(called) - {NO_ANSWER}
@@ -227,7 +252,10 @@ def stop_loss(
 
 
 def stop_call(path: list[Pair], threshold: Pair) -> int | None:
-    """The first call whose score is above the threshold; None if there is none, and the policy abstains."""
+    """The first call whose score is above the threshold.
+
+    None if there is none, and the policy abstains.
+    """
     for j, pair in enumerate(path, start=1):
         if pair[0] == inf or (pair[0] > -inf and pair > threshold):
             return j

@@ -140,7 +140,8 @@ def _add_calibrate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "calibrate",
-        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; "
+        "Choose the threshold so that the risk is at most alpha. The questions must not be those "
+        "of training; "
         "where the table has groups, each gets a threshold and the risk is at most alpha in each.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6

@@ -41,7 +41,8 @@ def _add_bound_check(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "bound-check",
-        "Check the bounds on your own data: split it at random again and again, calibrate on one part, "
+        "Check the bounds on your own data: split it at random again and again, calibrate on one "
+        "part, "
         "measure the other, and compare the mean risk with the promises and the exact law. Exit "
         "status 3 where it is off.",
         """

@@ -145,7 +145,10 @@ def _limbs(scores: jax.Array) -> jax.Array:
 
 
 def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array:
-    """Sign of (mean score of the voters `mine` - that of `other`), in integers: no rounding, whatever the order."""
+    """Sign of (mean score of the voters `mine` - that of `other`), in integers.
+
+    No rounding, whatever the order.
+    """
     bits = 30 - 2 * limbs.shape[-1].bit_length()
     signed = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
     difference, rest = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -393,7 +396,8 @@ def _vote(
     num_models = scores.shape[-1]
     if sets.ndim < 1 or sets.shape[-1] != num_models + 1:
         raise ValueError(
-            f"sets must have shape [..., m + 1] where scores has [..., m], got {sets.shape} and {scores.shape}; the "
+            f"sets must have shape [..., m + 1] where scores has [..., m], got {sets.shape} and "
+            f"{scores.shape}; the "
             f"null model is the last column"
         )
     shape = jnp.broadcast_shapes(sets.shape[:-1], answers.shape[:-1])

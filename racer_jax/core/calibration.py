@@ -44,7 +44,9 @@ def critical_scores(
 def critical_scores(
     nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
-    r"""Critical scores c(x) = min over m in Y~(x) of E(x, m): the threshold from which the set is no longer a miss.
+    r"""Critical scores c(x) = min over m in Y~(x) of E(x, m).
+
+    The threshold from which the set is no longer a miss.
 
     The loss of Eq. 5 is 1{c(x) > lambda}.
 
@@ -151,7 +153,10 @@ def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> ja
 
 
 def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
-    """Rank n - b for a traced alpha; `n` [..., 1]. Rounds down the budget wherever the decimal is in doubt."""
+    """Rank n - b for a traced alpha; `n` [..., 1].
+
+    Rounds down the budget wherever the decimal is in doubt.
+    """
     # Reading alpha, converting n and the product each round by 2**-24 at most; 2**-22 covers them.
     slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
     budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1
@@ -186,7 +191,9 @@ def threshold_at_rank(
     mask: jax.Array | None = None,
     tie_break: jax.Array | None = None,
 ) -> jax.Array | TieBroken:
-    r"""The order statistic at each rank: the jitted kernel of `calibrate`, with integer ranks as data.
+    r"""The order statistic at each rank.
+
+    The jitted kernel of `calibrate`, with integer ranks as data.
 
     Args:
       critical_scores: c(x), floating, `[..., n]`.
@@ -421,7 +428,10 @@ def _rows(
 
 
 def _ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[jax.Array, bool]:
-    """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit; whether alpha is a scalar."""
+    """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit.
+
+    Whether alpha is a scalar.
+    """
     if is_traced(alpha):
         level = jnp.asarray(alpha)
         if level.ndim > 1:

@@ -28,7 +28,9 @@ NULL_MODES: tuple[str, ...] = get_args(NullMode)
 
 
 class TieBroken(NamedTuple):
-    """Numbers whose ties are broken exactly: compared by `value`, and by `tie` where the values are equal.
+    """Numbers whose ties are broken exactly.
+
+    Compared by `value`, and by `tie` where the values are equal.
 
     Attributes:
       value: Nonconformity, critical scores or thresholds; floating, any shape.
@@ -42,7 +44,10 @@ class TieBroken(NamedTuple):
 def value_and_tie(
     name: str, numbers: ArrayLike | TieBroken, tie_break: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Numbers `[..., n]`, n >= 1, without NaN, and their second keys where they have any; checked."""
+    """Numbers `[..., n]`, n >= 1, without NaN, and their second keys where they have any.
+
+    Checked.
+    """
     if isinstance(numbers, TieBroken):
         if tie_break is not None:
             raise ValueError(f"{name} is a TieBroken pair already; got a tie_break as well")
@@ -89,7 +94,9 @@ def null_score(scores: ArrayLike) -> jax.Array:
 
 
 def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
-    """E of the null model where the real models are ordered already: 1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
+    """E of the null model where the real models are ordered already.
+
+    1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
 
     Args:
       largest: max_m s(x, m), floating, any shape.
@@ -189,7 +196,9 @@ def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Arra
 
 
 def augmented_truth(correct: ArrayLike) -> jax.Array:
-    r"""The augmented truth set Y~(x): the models that are right, or the null model where none is (Eq. 2).
+    r"""The augmented truth set Y~(x).
+
+    The models that are right, or the null model where none is (Eq. 2).
 
     Args:
       correct: Whether each model is right, bool or 0/1, `[..., m]`.

@@ -32,7 +32,10 @@ _SAMPLED, _STRIDE = 1 << 14, 64
 
 
 def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
-    """Number of set entries of each mask over some axes, int32, in one pass; quick on a CPU from three masks on."""
+    """Number of set entries of each mask over some axes, int32, in one pass.
+
+    Quick on a CPU from three masks on.
+    """
 
     def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         return tuple(x + y for x, y in zip(left, right, strict=True))
@@ -72,7 +75,10 @@ def _count_below(
 def _narrow(
     value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-    """Key of the `rank`-th smallest `[...]` of each row, by narrowing the keys [low, high] that it may have."""
+    """Key of the `rank`-th smallest `[...]` of each row.
+
+    By narrowing the keys [low, high] that it may have.
+    """
     parts = _PARTS_IN_CACHE if value.shape[-1] < _CACHED else _PARTS_IN_MEMORY
     unsigned = np.dtype(f"uint{8 * low.dtype.itemsize}")
 
@@ -96,7 +102,9 @@ def _narrow(
 
 
 def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> jax.Array:
-    """The `rank`-th smallest of each row by counting passes: exact, no sort, nothing as large as the row kept.
+    """The `rank`-th smallest of each row by counting passes.
+
+    Exact, no sort, nothing as large as the row kept.
 
     A sample tells where to look. A bracket that misses costs passes, never the result.
 
@@ -168,7 +176,10 @@ def select_sorted(
 
 
 def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
-    """Place of the rank-th bit of each word, from 0: is it in the lower half, and so on, five times."""
+    """Place of the rank-th bit of each word.
+
+    From 0: is it in the lower half, and so on, five times.
+    """
     place = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):
         low = lax.population_count(word & np.uint32((1 << half) - 1)).astype(jnp.int32)

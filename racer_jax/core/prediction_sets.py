@@ -53,7 +53,8 @@ def prediction_sets(
         )
     if isinstance(threshold, TieBroken) != (tie_break is not None):
         raise ValueError(
-            "threshold and tie_break go together: a TieBroken threshold needs the tie_break of the queries, and a "
+            "threshold and tie_break go together: a TieBroken threshold needs the tie_break of the "
+            "queries, and a "
             "tie_break needs a threshold calibrated with one"
         )
     value, tie = threshold if isinstance(threshold, TieBroken) else (jnp.asarray(threshold), None)

@@ -18,7 +18,10 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_chance(name: str, value: Any) -> float:
-    """Refuses anything but a number in (0, 1), such as a chance of failure; returns it as a float."""
+    """Refuses anything but a number in (0, 1), such as a chance of failure.
+
+    Returns it as a float.
+    """
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(
             f"{name} must be a number in (0, 1), got {value!r} of type {type(value).__name__}"

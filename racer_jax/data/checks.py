@@ -81,11 +81,13 @@ def number_array(
     array = array.astype(np.float64)
     if (bad := np.isinf(array)).any():
         raise ValueError(
-            f"{name} must be finite (NaN where not known), got {array[bad][0]} at {first_place(bad)}"
+            f"{name} must be finite (NaN where not known), got {array[bad][0]} at "
+            f"{first_place(bad)}"
         )
     if (bad := (array < low) | (array > high)).any():
         raise ValueError(
-            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {first_place(bad)}"
+            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at "
+            f"{first_place(bad)}"
         )
     return frozen(array)
 

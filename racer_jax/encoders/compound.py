@@ -100,7 +100,10 @@ class ReducedEncoder:
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
     def stages(self) -> Stages:
-        """`encode` in two steps: what is done on the host, and what can be compiled with a router."""
+        """`encode` in two steps.
+
+        What is done on the host, and what can be compiled with a router.
+        """
         if isinstance(self.encoder, HashedNgrams):
             return Stages(_sparse_ngrams(self, self.encoder))
         return Stages(self.encoder.encode, (self.weights, self.projection), _reduced)

@@ -211,7 +211,10 @@ def tradeoff_figure(
         axes[0, 0].set_ylabel("accuracy over all models, tuned")
         axes[1, 0].set_ylabel("test accuracy")
         legend_below(figure, axes[0, 0], axes[1, 0], columns=4)
-        note = "lines: fixed alphas; filled marks: chosen on validation; bars: standard error over questions"
+        note = (
+            "lines: fixed alphas; filled marks: chosen on validation; bars: standard error over "
+            "questions"
+        )
         figure.suptitle(f"What fewer calls cost or bring ({note})\n{subtitle}")
     return figure
 

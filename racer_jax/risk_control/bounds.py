@@ -84,7 +84,9 @@ def risk_bounds(alpha: Alpha, n: int) -> RiskBounds:
 
 
 def sharp_risk(alpha: Alpha | None, n: int, *, budget: Budget | None = None) -> Any:
-    r"""The exact expected risk without ties: E[risk] = (b + 1) / (n + 1) = floor(alpha (n + 1)) / (n + 1).
+    r"""The exact expected risk without ties.
+
+    E[risk] = (b + 1) / (n + 1) = floor(alpha (n + 1)) / (n + 1).
 
     So alpha - 1 / (n + 1) < E[risk] <= alpha: twice as sharp as Theorem 4.5. An infeasible alpha,
     below 1 / (n + 1), gives 0, since every model is called.
@@ -213,7 +215,9 @@ class SplitRiskLaw(NamedTuple):
 def split_risk_law(
     alpha: Level | None, n: int, num_test: int, *, budget: int | None = None
 ) -> SplitRiskLaw:
-    r"""Law of the test risk over all C(N, n) splits of a pool of N = n + n_test queries, with no ties.
+    r"""Law of the test risk over all C(N, n) splits of a pool of N = n + n_test queries.
+
+    With no ties.
 
     The population rank J of the threshold is negative hypergeometric, P(J = j) = C(j-1, k-1) C(N-j,
     n-k) / C(N, n) for k = n - b, and the test risk is (N - J - b) / (N - n). Its mean is (b + 1) /

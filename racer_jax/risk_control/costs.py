@@ -194,12 +194,17 @@ def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) ->
 
 
 def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
-    """The largest cost of calling every model, declared or implied by fixed prices; costs `[m]` or `[n, m]`."""
+    """The largest cost of calling every model, declared or implied by fixed prices.
+
+    Costs `[m]` or `[n, m]`.
+    """
     if most is None:
         if costs.ndim > 1:
             raise ValueError(
-                "most must be given where costs vary from query to query: what calling a model can cost at most, [m], "
-                "or all of them together; the dearest calibration query is no bound for the queries to come"
+                "most must be given where costs vary from query to query: what calling a model can "
+                "cost at most, [m], "
+                "or all of them together; the dearest calibration query is no bound for the "
+                "queries to come"
             )
         return float(costs.sum())
     limit = _dollars("most", most, ((), costs.shape[-1:]))

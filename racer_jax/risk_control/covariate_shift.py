@@ -1,4 +1,6 @@
-"""Calibration under covariate shift: calibration queries count by how likely they are among the queries to come.
+"""Calibration under covariate shift.
+
+Calibration queries count by how likely they are among the queries to come.
 
 The law of the queries changes between calibration and use, the law of right and wrong given the
 query does not (Tibshirani, Barber, Candes and Ramdas 2019).
@@ -25,15 +27,19 @@ def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
         raise ValueError(f"{name} must have shape [n] with n >= 1, got {values.shape}")
     if (bad := ~(np.isfinite(values) & (values > 0))).any():
         raise ValueError(
-            f"{name} must be finite and above 0, got {values[bad][0]} at {first_bad(bad)}: a query that cannot occur "
-            f"among those to come (0), or only there (inf), tells nothing about them and must be left out by the caller"
+            f"{name} must be finite and above 0, got {values[bad][0]} at {first_bad(bad)}: a query "
+            "that cannot occur "
+            "among those to come (0), or only there (inf), tells nothing about them and must be "
+            "left out by the caller"
         )
     return values
 
 
 @dataclass(frozen=True)
 class WeightedCalibration:
-    """Critical scores in order and what they weigh: the threshold of a query depends on the query's own weight.
+    """Critical scores in order and what they weigh.
+
+    The threshold of a query depends on the query's own weight.
 
     Attributes:
       critical: Critical scores ascending, `[n]`.
@@ -72,7 +78,9 @@ class WeightedCalibration:
 def calibrate_weighted(
     critical_scores: ArrayLike, weights: ArrayLike, alpha: Level
 ) -> WeightedCalibration:
-    r"""Calibration under covariate shift: calibration query i counts w_i = dP_to_come(x_i) / dP_calibration(x_i).
+    r"""Calibration under covariate shift.
+
+    Calibration query i counts w_i = dP_to_come(x_i) / dP_calibration(x_i).
 
     If the weights are the true likelihood ratios up to a factor, and the law of right and wrong
     given the query is the same, the risk on the queries to come is at most alpha. Weights that were
@@ -138,7 +146,9 @@ class DensityRatio(NamedTuple):
 def estimate_density_ratio(
     calibration: ArrayLike, to_come: ArrayLike, ridge: float = 1.0, largest: float = 50.0
 ) -> DensityRatio:
-    r"""Likelihood ratios by logistic regression between the two sets of embeddings: w = p / (1 - p) n / t.
+    r"""Likelihood ratios by logistic regression between the two sets of embeddings.
+
+    W = p / (1 - p) n / t.
 
     Args:
       calibration: Embeddings of the calibration queries, floating `[n, d]`.
@@ -198,7 +208,8 @@ def estimate_density_ratio(
     own, other = ratio[: len(parts[0])], ratio[len(parts[0]) :]
     effective = float(own.sum() ** 2 / (own**2).sum())
     caveat = (
-        f"weights were estimated by a classifier, not known: the risk is at most alpha only up to their error; "
+        "weights were estimated by a classifier, not known: the risk is at most alpha only up to "
+        "their error; "
         f"{len(own)} calibration queries are worth {effective:.0f} equally weighted ones"
     )
     return DensityRatio(own, other, effective, caveat)

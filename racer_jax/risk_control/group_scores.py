@@ -1,4 +1,6 @@
-"""Critical scores sorted within each group of calibration queries: any threshold is then one of them.
+"""Critical scores sorted within each group of calibration queries.
+
+Any threshold is then one of them.
 
 This is what `Racer` keeps in an artefact, and what gives the threshold at a new alpha without data.
 It runs on the host; under `jit` or `vmap` the same thresholds come from `calibrate` with one mask

@@ -1,4 +1,6 @@
-r"""Calibration with high probability: risk at most alpha on all but a share delta of the calibration sets.
+r"""Calibration with high probability.
+
+Risk at most alpha on all but a share delta of the calibration sets.
 
 Given the calibration set, the risk of the threshold with miss budget b follows Beta(b + 1, n - b).
 Its quantile is exact, so the budget is the largest that can be promised.
@@ -126,7 +128,9 @@ def calibrate_with_probability(
 
 
 def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
-    r"""Miss budgets that hold for every alpha at once: b = floor(n (alpha - sqrt(log(1 / delta) / (2 n)))).
+    r"""Miss budgets that hold for every alpha at once.
+
+    B = floor(n (alpha - sqrt(log(1 / delta) / (2 n)))).
 
     By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, with probability 1
     - delta over the calibration set the risk of EVERY threshold is below its miss rate plus
@@ -168,7 +172,9 @@ def uniform_budget(alpha: Alpha, n: int, delta: float) -> Any:
 def calibrate_uniform(
     critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float
 ) -> jax.Array | TieBroken:
-    """Thresholds of which any may be chosen after looking: all keep risk <= alpha with probability 1 - delta.
+    """Thresholds of which any may be chosen after looking.
+
+    All keep risk <= alpha with probability 1 - delta.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or a `TieBroken` pair.

@@ -1,4 +1,6 @@
-"""Calibration by group (Mondrian): the risk is at most alpha in every group, not only on average over them.
+"""Calibration by group (Mondrian).
+
+The risk is at most alpha in every group, not only on average over them.
 
 One threshold for all groups spends the misses where they are easy to save: on average the risk is
 alpha, on the hard group it may be twice that. So where queries have groups, `calibrate_table` makes
@@ -78,7 +80,9 @@ class GroupedThreshold:
         )
 
     def of(self, groups: Sequence[str] | None) -> jax.Array | TieBroken:
-        """The threshold of each query, `[n]`; the single one, `[]`, where the calibration queries had no groups.
+        """The threshold of each query, `[n]`.
+
+        The single one, `[]`, where the calibration queries had no groups.
 
         Args:
           groups: Name of the group of each query, `[n]`; None where, and only where, the
@@ -120,7 +124,9 @@ class GroupedThreshold:
 
 
 def smallest_size(alpha: Level, delta: float | None = None) -> int:
-    """The smallest number of calibration queries with a finite threshold: ceil(1 / alpha) - 1, and more with a delta.
+    """The smallest number of calibration queries with a finite threshold.
+
+    Ceil(1 / alpha) - 1, and more with a delta.
 
     Args:
       alpha: Risk level in (0, 1).
@@ -245,7 +251,9 @@ def calibrate_table(
     fallback: Fallback = "all",
     unseen: Unseen = "error",
 ) -> GroupedThreshold:
-    """Calibrates a table of queries: by group where it has groups, which is the default, else all together.
+    """Calibrates a table of queries.
+
+    By group where it has groups, which is the default, else all together.
 
     For one threshold whatever the groups, pass `groups=None`.
 

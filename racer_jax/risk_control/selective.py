@@ -33,7 +33,9 @@ class Selective(NamedTuple):
 def calibrate_selective(
     nonconformity: ArrayLike, correct: ArrayLike, thresholds: ArrayLike, alpha: Level, delta: float
 ) -> Selective:
-    r"""Smallest threshold of a fixed grid whose SELECTIVE risk is at most alpha, with probability 1 - delta.
+    r"""Smallest threshold of a fixed grid whose SELECTIVE risk is at most alpha.
+
+    With probability 1 - delta.
 
     Selective risk is P(misrouted | some model is called). It is not monotone in the threshold, so
     Eq. 6 does not bound it. Learn-then-Test does: thresholds are tested from the largest down, each

@@ -1,4 +1,6 @@
-r"""Asking a model how sure it is of an answer: the weights `verbal` and `p_true` of the weighted vote.
+r"""Asking a model how sure it is of an answer.
+
+The weights `verbal` and `p_true` of the weighted vote.
 
 One evaluator model, behind any endpoint that speaks the OpenAI protocol, is shown each question
 with each answer the pool gave to it, and rates the answer (Appendix B of the paper, "Weighting
@@ -34,11 +36,13 @@ SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 PROMPTS = {
     "verbal": (
-        "Question:\n{question}\n\nProposed answer:\n{answer}\n\nIs the proposed answer correct? Reply with one digit "
+        "Question:\n{question}\n\nProposed answer:\n{answer}\n\nIs the proposed answer correct? "
+        "Reply with one digit "
         "and nothing else: 1 if you are confident that it is correct, 0 if you are not."
     ),
     "p_true": (
-        "Question:\n{question}\n\nProposed answer:\n{answer}\n\nIs the proposed answer true or false? Reply with one "
+        "Question:\n{question}\n\nProposed answer:\n{answer}\n\nIs the proposed answer true or "
+        "false? Reply with one "
         "word and nothing else: True or False."
     ),
 }
@@ -80,7 +84,9 @@ def parse_binary(reply: str) -> int | None:
 
 
 def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
-    """P(True) from the likeliest tokens and their log-probabilities: the softmax over the two options.
+    """P(True) from the likeliest tokens and their log-probabilities.
+
+    The softmax over the two options.
 
     All spellings of an option (`True`, ` true`) count together. An option that is not among the
     tokens is far less likely than all that are and counts as impossible. None if neither is among
@@ -226,7 +232,10 @@ def _is_judgement(entry: Judgement) -> bool:
 
 
 class _Record:
-    """Judgements on disk, a line each, so that a run that was interrupted goes on where it stopped."""
+    """Judgements on disk, a line each.
+
+    So that a run that was interrupted goes on where it stopped.
+    """
 
     def __init__(self, path: Path | None, model: str) -> None:
         self.path, self.model = path, model
@@ -314,7 +323,8 @@ def elicit(
             judged = _judge(table, endpoint.model, client, "p_true", kept, endpoint.num_workers)
             if any(j.source == "no logprobs" for j in judged.values()):
                 notes.append(
-                    f"{endpoint.model}: the endpoint gives no log-probabilities, so there is no p_true; verbal "
+                    f"{endpoint.model}: the endpoint gives no log-probabilities, so there is no "
+                    "p_true; verbal "
                     f"confidence stands in its place"
                 )
                 wanted = ["verbal"]
@@ -336,7 +346,10 @@ def elicit(
 def _judge(
     table: RoutingTable, model: str, client: Any, scheme: Scheme, record: _Record, num_workers: int
 ) -> dict[tuple[int, str], Judgement]:
-    """The judgement of every distinct answer of every query; stops at the first sign of missing log-probabilities."""
+    """The judgement of every distinct answer of every query.
+
+    Stops at the first sign of missing log-probabilities.
+    """
     answers: np.ndarray = table.answers  # type: ignore[assignment]
     pairs = [
         (i, answer)

@@ -329,7 +329,8 @@ class ExchangeabilityMonitor(_Saved):
         left = wealth - float(reserve(state.get("num", 0)))
         if left <= 0:
             raise ValueError(
-                "must be a state whose bets still hold something: an older version kept no reserve, "
+                "must be a state whose bets still hold something: an older version kept no "
+                "reserve, "
                 "and this monitor has lost its wealth; begin another"
             )
         return {**state, "log_capital": (log(left / len(DRIFTS)),) * len(DRIFTS)}
