@@ -156,14 +156,14 @@ def load_pools(config: Config, key: jax.Array) -> list[ScoredPool]:
 
 
 def run(
-    config: Config, pools: list[ScoredPool], key: jax.Array, progress: Progress = lambda _: None
+    key: jax.Array, pools: list[ScoredPool], config: Config, progress: Progress = lambda _: None
 ) -> Result:
     """Checks every pool under every score; reads and writes nothing.
 
     Args:
-      config: The options.
-      pools: What to check.
       key: A typed PRNG key.
+      pools: What to check.
+      config: The options.
       progress: Called with the number of splits done since the last call.
 
     Returns:
@@ -396,7 +396,7 @@ def main(arguments: list[str] | None = None) -> int:
         total = splits_of(config) * len(pools) * len(scores_of(config))
         quiet = None if runtime.speaks() and total else True  # None: off where there is no terminal
         with tqdm(total=total, unit="split", unit_scale=True, disable=quiet) as bar:
-            result = run(config, pools, check_key, bar.update)
+            result = run(check_key, pools, config, bar.update)
         checking = time.perf_counter() - checking
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,10 +13,6 @@ experiments/dollars.py.
 """
 
 import sys
-import time
-
-START = time.perf_counter()
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +31,14 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
 from racer_jax.risk_control.costs import cap_models
 from racer_jax.risk_control.high_probability import high_probability_budget, uniform_budget
-from racer_jax.studies.corpora import for_pool, read_parts
+from racer_jax.studies.corpora import Parts, for_pool, read_parts
 from racer_jax.studies.order_studies import (
     OrdersConfig,
     calibration_size,
     hashed_embeddings,
     orders,
 )
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 ON_AVERAGE = "on average"
 # Drawn in the figure; the tables hold every score.
@@ -277,28 +274,29 @@ def capped(
     return rows
 
 
-def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable) -> Result:
+def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
     """All comparisons; reads and writes nothing.
 
     Args:
-      config: The options.
       key: A typed PRNG key.
-      train: Training rows, with groups.
-      test: Rows that calibrate and test; models and groups are those of the training rows, or some
-        of them.
+      data: Training rows, with groups, and rows that calibrate and test; models and groups of
+        these are those of the training rows, or some of them.
+      config: The options.
+      progress: Called with 1 after each score.
 
     Returns:
-      The `Result`; its notes are empty.
+      The `Result`.
 
     Raises:
       ValueError: If a model of the test rows is not among those of the training rows.
     """
-    train = for_pool(train, test.models)
+    test = data.test
+    train = for_pool(data.train, test.models)
     encoder_key, tie_key = jax.random.split(key)
     alphas = config.levels
     x, z = hashed_embeddings(encoder_key, train, test)
     ties = racer.tie_break(tie_key, (len(test), test.correct.shape[1] + 1))
-    result = Result(alphas, config.null, [], [], [], {})
+    result = Result(alphas, config.null, [], [], [], data.notes)
     for score, call in orders(
         x, train, z, test, neighbors=config.neighbors, blend=config.blend
     ).items():
@@ -314,6 +312,7 @@ def run(config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable)
             )
         if len(test.groups) > 1:
             result.grouped.extend(grouped(config, score, nonconformity, test, ties, alphas))
+        progress(1)
     return result
 
 
@@ -330,8 +329,8 @@ def tables(result: Result) -> str:
             if row.benchmark == name:
                 cells.setdefault((row.score, row.promise), []).append(row)
         parts.append(
-            f"{name}: models called at each alpha (chance that the calibrated risk is above alpha), "
-            f"null mode '{result.null}'"
+            f"{name}: models called at each alpha (chance that the calibrated risk is above "
+            f"alpha), null mode '{result.null}'"
         )
         lines = [
             [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in each)]
@@ -484,43 +483,33 @@ def figure(result: Result) -> Figure:
     return drawing
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Reads the options, compares, prints and writes.
+def report(config: Config, result: Result) -> Report:
+    """The tables, what they say, whether the promises were kept, and the picture."""
+    verdict = "PASS" if kept(result) else "FAIL"
+    text = f"{tables(result)}\n\n{verdicts(result)}\n{verdict}: mean risks against their alphas."
+    figures = {"promises.png": figure(result)}
+    return Report(text, csv_rows(result), figures, kept(result), result._asdict())
 
-    Status 1 where a promise is broken, 2 where data is bad.
-    """
-    config = reporting.parse_config(Config, "What sharper promises cost in size.", arguments)
+
+def load(config: Config) -> tuple[jax.Array, Parts]:
+    """The key of the run, and the rows that the options ask for."""
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
-    try:
-        train, test, notes = read_parts(
-            data_key,
-            config.data,
-            share=config.share,
-            missing=config.missing,
-            queries=config.queries,
-        )
-        result = run(config, run_key, train, test)._replace(notes=notes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(result), end="\n\n")
-    print(verdicts(result))
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        (folder / "tables.txt").write_text(tables(result) + "\n", encoding="utf-8")
-        reporting.write_figure(folder / "promises.png", figure(result))
-
-    folder = reporting.finish(write, config.output)
-    print(
-        f"{'PASS' if kept(result) else 'FAIL'}: mean risks against their alphas. In all "
-        f"{time.perf_counter() - START:.1f} s. Written: {', '.join(str(p) for p in sorted(folder.iterdir()))}"
+    return run_key, read_parts(
+        data_key, config.data, share=config.share, missing=config.missing, queries=config.queries
     )
-    return 0 if kept(result) else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compares, prints and writes; status 1 where a promise is broken, 2 where data is bad."""
+    return run_experiment(
+        Config,
+        "What sharper promises cost in size.",
+        run,
+        report,
+        lambda *_: 3,  # the scores of `orders`
+        arguments,
+        load=load,
+    )
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ from racer_jax.cli.options import (
     add_unseen,
     labelled,
 )
-from racer_jax.cli.output import print_json, print_line
+from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.racer.artefact import check_place
 from racer_jax.racer.racer import Racer
 
 _NONCONFORMITIES = {
     "inverse_probability": "1 - score (RACER-P)",
     "gap": "the gap to the best score (RACER-G)",
-    "static": "what each model adds to those before it on the training questions, the same for every question",
+    "static": "what each model adds to those before it on the training questions, the same for "
+    "every question",
     "J": "the same, near this question (RACER-J)",
     "J_learned": "the same, learned from this question",
 }
@@ -50,19 +50,25 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         "--null",
         choices=("paper", "free", "never"),
         default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; 'free' never counts them "
-        "as a miss; 'never' always does",
+        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
+        "'free' never counts them as a miss; 'never' always does",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
     )
 
 
-def _told(path: Path, racer: Racer, as_json: bool) -> None:
-    """What was made, and what must be known of it."""
+def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
+    """The artefact that was written, and what must be known of it."""
+    print_notes(notes)
     calibration = racer.calibration
     if as_json:
-        made = {"artefact": path, "models": racer.models, "warnings": racer.warnings()}
+        made = {
+            "artefact": path,
+            "models": racer.models,
+            "warnings": racer.warnings(),
+            "notes": notes,
+        }
         if calibration is not None:
             made |= {
                 "alpha": calibration.alpha,
@@ -90,7 +96,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free    the smallest sets, for a judge, not a vote""",
+racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets, for a judge""",
     )
     add_reading(parser)
     parser.add_argument(
@@ -103,7 +109,8 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free    the small
         "--encoder",
         choices=("hashed", "minilm", "both"),
         default="hashed",
-        help="hashed n-grams need no download; the others need the extra 'minilm' (default: %(default)s)",
+        help="hashed n-grams need no download; the others need the extra 'minilm' "
+        "(default: %(default)s)",
     )
     _add_racer_options(parser, tuple(_NONCONFORMITIES))
     add_choosing(parser)
@@ -115,7 +122,7 @@ def train(parsed: argparse.Namespace) -> None:
     """`train`."""
     check_place(parsed.output)  # before minutes of work are spent
     source, rows = Source.of(parsed), Rows.of(parsed)
-    table = rows.select(source.table().complete(), source.path)
+    table = rows.select(source.table().complete(), source.name)
     racer = Racer.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -126,24 +133,24 @@ def train(parsed: argparse.Namespace) -> None:
         tie_break=not parsed.no_tie_break,
     )
     racer.save(parsed.output)
-    _told(parsed.output, racer, parsed.json)
+    _describe(parsed.output, racer, parsed.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "calibrate",
-        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; where "
-        "the table has groups, each gets a threshold and the risk is at most alpha in each.",
+        "Choose the threshold so that the risk is at most alpha. The questions must not be those of training; "
+        "where the table has groups, each gets a threshold and the risk is at most alpha in each.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
 racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
-racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any router's scores, no training""",
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
         parser,
-        nargs="?",
+        nargs="*",
         help="labelled queries; without them only alpha is changed",
     )
     parser.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
@@ -155,7 +162,8 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores     any route
         "--fallback",
         choices=("all", "pooled"),
         default="all",
-        help="groups too small for alpha get every model, or the threshold of all groups (default: %(default)s)",
+        help="groups too small for alpha get every model, or the threshold of all groups "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
@@ -178,23 +186,25 @@ def calibrate(parsed: argparse.Namespace) -> None:
     output = parsed.output or parsed.artefact
     check_place(output)
     if parsed.from_scores:
-        if parsed.path is None:
+        if not parsed.path:
             raise ValueError("--from-scores needs a score matrix (.npz) to read")
-        models = read_score_matrix(parsed.path).table.models
+        models = Source.of(parsed).scored().table.models
         seed = None if parsed.no_tie_break else parsed.seed or 0
         racer = Racer.from_scores(
             models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
         )
     else:
         racer = Racer.load(parsed.artefact)
-    if parsed.path is None:
+    notes: Sequence[str]
+    if not parsed.path:
         if racer.calibration is None:
             raise DataError(
                 "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
             )
-        calibrated = racer.at(parsed.alpha)
+        calibrated, notes = racer.at(parsed.alpha), ()
     else:
         table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
+        notes = table.notes
         calibrated = racer.calibrate(
             table,
             parsed.alpha,
@@ -205,4 +215,4 @@ def calibrate(parsed: argparse.Namespace) -> None:
             allow_overlap=parsed.allow_overlap,
         )
     calibrated.save(output)
-    _told(output, calibrated, parsed.json)
+    _describe(output, calibrated, parsed.json, notes)

@@ -133,7 +133,7 @@ def train(parsed: argparse.Namespace) -> None:
     check_place(parsed.output)
     batches = _batches(parsed.batches)
     source, rows = Source.of(parsed), Rows.of(parsed)
-    table = rows.select(source.table().complete(), source.path)
+    table = rows.select(source.table().complete(), source.name)
     cascade = Cascade.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -156,7 +156,7 @@ def _read(parsed: argparse.Namespace, cascade: Cascade, labels: bool = True) -> 
         table = table.complete()
     if parsed.unseen:
         table = cascade.unseen(table)
-    return rows.select(table, source.path)
+    return rows.select(table, source.name)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:

@@ -41,8 +41,9 @@ def _add_bound_check(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "bound-check",
-        "Check the bounds on your own data: split it at random again and again, calibrate on one part, measure the "
-        "other, and compare the mean risk with the promises and the exact law. Exit status 3 where it is off.",
+        "Check the bounds on your own data: split it at random again and again, calibrate on one part, "
+        "measure the other, and compare the mean risk with the promises and the exact law. Exit "
+        "status 3 where it is off.",
         """
 racer-jax bound-check my.racer test.csv --splits 10000
 racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits""",

@@ -21,8 +21,8 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the commands and, with the "
-        "extra 'report', a report.",
+        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
     parser.add_argument(
@@ -81,7 +81,8 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     print_line(f"\n{folder}: {left}")
     if lacking:
         print_line(
-            f"no report was written, for its charts need plotly: pip install 'racer-jax[report]', then\n"
+            "no report was written, for its charts need plotly: "
+            f"pip install 'racer-jax[report]', then\n"
             f"  {shlex.join(['racer-jax', *report])}"
         )
     return 0

@@ -11,12 +11,13 @@ from typing import NoReturn
 
 from racer_jax._version import __version__
 from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
-from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, printable
+from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
+from racer_jax.data.errors import DataError, printable
 from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
   0  done
-  1  data, options or the machine are not what they should be; one line on the standard error says what
+  1  data, options or the machine are not what they should be; one line says what
   2  the command line cannot be read
   3  a check ran and failed (bound-check), or an alarm has been raised (monitor)
   130  interrupted; what was being written is not there (monitor: what was counted is saved)
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"{place}{error.strerror or error}", WRONG)
     except (ValueError, ImportError) as error:
-        return _say(str(error), WRONG)
+        return _say(in_shell(error), WRONG)
     except RecursionError:
         return _say("the input is nested too deeply", WRONG)
     except MemoryError:
@@ -69,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; what argparse leaves over because an option stood before it is put in its place."""
+    """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
     parsed, left = parser.parse_known_args(arguments)
     if left and not any(word.startswith("-") for word in left):
         if getattr(parsed, "text", None) == []:
             parsed.text, left = left, []
-        elif getattr(parsed, "path", "") is None and len(left) == 1:
-            parsed.path, left = Path(left[0]), []
+        elif isinstance(getattr(parsed, "path", None), list):
+            parsed.path, left = [*parsed.path, *map(Path, left)], []
     if left:
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     return parsed
@@ -106,6 +107,29 @@ def _say(problem: str, status: int) -> int:
     return status
 
 
+# What the errors of lower packages advise, as it is typed here.
+_TYPED = (
+    ("pass allow_overlap=True", "pass --allow-overlap"),
+    ("leave them out, or", "leave them out with --unseen, or"),
+    ("call calibrate(table, alpha) first", "calibrate it first with racer-jax calibrate"),
+    ("give scores to route_scores", "give lines with 'scores' in a file: --input FILE"),
+    ("score the queries yourself (Racer.from_scores)", "use calibrate --from-scores"),
+    ("pass scores=, one row for each query", "name a score matrix, one row for each query"),
+    ("scores= is for one made by Racer.from_scores", "scores are for one made --from-scores"),
+    ("use Racer.fit(nonconformity=...)", "use train --nonconformity"),
+    ("pass another base_url", "pass another --base-url"),
+    ("as base_url (--base-url)", "as --base-url"),
+)
+
+
+def in_shell(error: Exception) -> str:
+    """The message of an error, its advice spelled as it is typed in a shell."""
+    text = error.in_shell() if isinstance(error, DataError) else str(error)
+    for words, typed in _TYPED:
+        text = text.replace(words, typed)
+    return text
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors show no control characters."""
 
@@ -120,8 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; completion is made from it."""
     parser = _Parser(
         prog="racer-jax",
-        description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right is at "
-        "most the alpha you choose.",
+        description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right "
+        "is at most the alpha you choose.",
         epilog=f"{_EXAMPLES}\n{_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

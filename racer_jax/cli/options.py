@@ -1,6 +1,7 @@
 """Options that several commands share, and what they stand for: the table, its rows, the input."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,11 +14,27 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import read_score_matrix
+from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
 from racer_jax.data.load import READERS, load
+from racer_jax.data.remedies import OPTIONS, option_value
 from racer_jax.data.splits import split
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.racer import Racer
+
+_TABLES = "files or folders of labelled queries to read; several are joined"
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "format": tuple(READERS),
+    "missing": ("error", "drop", "keep"),
+    "part": ("train", "val", "test"),
+    "pools": ("match", "intersect"),
+}
+_METAVARS = {
+    "text": "TEXT",
+    "number": "N",
+    "names": "NAME,...",
+    "pairs": "NAME=NAME,...",
+    "text or pairs": "TEXT",
+}
 
 
 class Subparsers(Protocol):
@@ -42,27 +59,33 @@ def add_command(
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
-    """The table and how it is read; `names` and `positional` change the argument itself."""
-    positional.setdefault("help", "file or folder of labelled queries to read")
+    """The tables and how they are read; `names` and `positional` change the argument itself."""
+    positional = {"nargs": "+", "help": _TABLES} | positional
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
     reading = parser.add_argument_group("reading")
-    reading.add_argument("--format", choices=READERS, help="its format (default: guessed)")
+    for keyword, option in OPTIONS.items():
+        if keyword == "key":
+            continue
+        destination = _destination(keyword)
+        if option.kind == "switch":
+            switch = argparse.BooleanOptionalAction
+            reading.add_argument(option.flag, action=switch, dest=destination, help=option.help)
+            continue
+        reading.add_argument(
+            option.flag,
+            dest=destination,
+            choices=_CHOICES.get(keyword),
+            metavar=None if keyword in _CHOICES else _METAVARS[option.kind],
+            help=option.help,
+        )
     reading.add_argument(
-        "--label-rule", help="when an answer is right, such as 'score > 0.5' or 'one attempt'"
+        "--seed", type=int, help="seed of the label rule 'one attempt', of --share and of training"
     )
-    reading.add_argument(
-        "--missing", choices=("error", "drop", "keep"), help="what to do with pairs not evaluated"
-    )
-    reading.add_argument(
-        "--part", choices=("train", "val", "test"), help="part to read of formats that have parts"
-    )
-    reading.add_argument("--metric", help="metric of lm_eval logs, such as acc_norm")
-    reading.add_argument("--filter", help="filter of lm_eval logs, such as strict-match")
-    reading.add_argument("--tasks", nargs="+", help="patterns of the lm_eval tasks to read")
-    reading.add_argument("--delimiter", help="what separates the fields of a CSV of your own")
-    reading.add_argument(
-        "--seed", type=int, help="key of the label rule 'one attempt', of --share and of training"
-    )
+
+
+def _destination(keyword: str) -> str:
+    """Where an option of the readers is kept: not where other options of a command are."""
+    return f"reading_{keyword}"
 
 
 def add_choosing(parser: argparse.ArgumentParser) -> None:
@@ -92,30 +115,51 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """The table that the options name, and how it is read.
+    """The tables that the options name, and how they are read.
 
     Attributes:
-      path: File or folder.
-      format: Format of the file; guessed when None.
-      options: Options of the reader that were typed.
+      paths: Files or folders.
+      options: Options of `load` that were typed.
     """
 
-    path: Path
-    format: str | None
+    paths: tuple[Path, ...]
     options: Mapping[str, Any]
 
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> "Source":
-        """The options of `add_reading`."""
-        names = ("label_rule", "missing", "part", "metric", "filter", "tasks", "delimiter")
-        options = {name: value for name in names if (value := getattr(parsed, name)) is not None}
-        if parsed.seed is not None and parsed.label_rule is not None:
+        """The options of `add_reading`.
+
+        Raises:
+          ValueError: If one cannot be read; the message names it.
+        """
+        typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
+        options = {
+            name: option_value(name, value) if isinstance(value, str) else value
+            for name, value in typed.items()
+            if value is not None
+        }
+        if parsed.seed is not None and "label_rule" in options:
             options["key"] = jax.random.key(parsed.seed)
-        return cls(parsed.path, parsed.format, options)
+        return cls(tuple(parsed.path), options)
+
+    @property
+    def name(self) -> str:
+        """The files, for an error."""
+        return ", ".join(str(path) for path in self.paths)
 
     def table(self) -> RoutingTable:
-        """Every row of the table."""
-        return load(self.path, self.format, **self.options)
+        """Every row of the tables."""
+        return load(self.paths, **self.options)
+
+    def scored(self) -> ScoredTable:
+        """The one score matrix that is named.
+
+        Raises:
+          DataError: If there are several, or the file is none.
+        """
+        if len(self.paths) > 1:
+            raise DataError("must be one score matrix (.npz), got several files", path=self.name)
+        return read_score_matrix(self.paths[0])
 
 
 @dataclass(frozen=True)
@@ -146,7 +190,7 @@ class Rows:
         unseen = getattr(parsed, "unseen", False)
         return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: Path, racer: Racer | None = None) -> RoutingTable:
+    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
         """These rows of the table.
 
         Args:
@@ -154,30 +198,41 @@ class Rows:
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
 
+        Returns:
+          The rows, with a note on how many each option left out.
+
         Raises:
           DataError: If no row is left.
         """
+        notes = list(table.notes)
+
+        def kept(part: RoutingTable, option: str) -> RoutingTable:
+            if len(part) < len(table):
+                left_out = len(table) - len(part)
+                notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
+            return part
+
         if self.groups:
-            table = table.select(group=self.groups)
+            table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = racer.unseen(table)
+            table = kept(racer.unseen(table), "--unseen")
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
-            table = table.select(parts.calibration)
+            table = kept(table.select(parts.calibration), f"--share {self.share:g}")
         if not len(table):
             raise DataError(
                 "no question is left to work on: see --group, --unseen and --share", path=path
             )
-        return table
+        return dataclasses.replace(table, notes=notes)
 
 
 def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows."""
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.path, racer), None
-    scored = read_score_matrix(source.path)
-    table = rows.select(scored.table, source.path, racer)
+        return rows.select(source.table().complete(), source.name, racer), None
+    scored = source.scored()
+    table = rows.select(scored.table, source.name, racer)
     place = {name: i for i, name in enumerate(scored.table.ids)}
     return table, scored.scores[[place[name] for name in table.ids]]
 

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from racer_jax.data.errors import DataError
+from racer_jax.data.errors import DataError, printable
 from racer_jax.data.files import written_whole
 from racer_jax.reporting.files import as_plain
 
@@ -14,19 +15,6 @@ from racer_jax.reporting.files import as_plain
 # command line itself, from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C),
 # `CLOSED` (the reader of a pipe went away), `TERMINATED` (SIGTERM).
 OK, WRONG, FAILED, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 3, 130, 141, 143
-# What is no printable character, yet harmless in a line: other spaces than the plain one.
-_KEPT = frozenset("\t\u00a0\u2002\u2003\u2009\u202f\u3000")
-
-
-def printable(text: str) -> str:
-    r"""Text with its control characters written out: none of them reaches a terminal.
-
-    >>> printable("a\x1b[31m")
-    'a\\x1b[31m'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in _KEPT else ascii(c)[1:-1] for c in text)
 
 
 def print_line(text: str) -> None:
@@ -36,6 +24,13 @@ def print_line(text: str) -> None:
       OSError: If it is closed.
     """
     write("\n".join(printable(line) for line in text.split("\n")) + "\n")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What was left out or read loosely, a line each, on the standard error."""
+    for note in notes:
+        with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+            sys.stderr.write(f"note: {printable(note)}\n")
 
 
 def print_json(value: Any) -> None:

@@ -1,7 +1,10 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
 import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +26,7 @@ from racer_jax.cli.output import (
     print_json,
     print_json_text,
     print_line,
+    print_notes,
     write_lines,
 )
 from racer_jax.core.risk_levels import parse_alphas
@@ -32,6 +36,9 @@ from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.report import write_report
 from racer_jax.reporting.files import write_json
+
+if TYPE_CHECKING:
+    from racer_jax.serving.json_lines import BadLine, Query
 
 
 def add(subparsers: Subparsers) -> None:
@@ -52,8 +59,10 @@ def _add_route(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "route",
-        "Say which models to call. Questions are arguments, or lines of JSON with 'text' (for an artefact made from "
-        "scores: 'scores', by model) and, if there are any, 'group' and 'id'; the answer is a line of JSON for each.",
+        "Say which models to call. Questions are arguments, or lines: plain text, or JSON with "
+        "'text' or 'query' (for an artefact made from scores: 'scores', by model) and, if there "
+        "are any, 'group' and 'id'. The answer is a line of JSON for each; a line that is no "
+        "query gets an object with 'error', and the exit status at the end is 1.",
         """
 racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
@@ -62,13 +71,16 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")
-    parser.add_argument("--group", help="the group of the questions that are arguments")
-    parser.add_argument("--alpha", help="another risk level than the artefact's")
     parser.add_argument(
-        "--input", metavar="FILE", help="lines of JSON to read; - for the standard input"
+        "--group", help="the group of the questions (of lines: where they name none)"
     )
+    parser.add_argument("--alpha", help="another risk level than the artefact's")
+    parser.add_argument("--input", metavar="FILE", help="lines to read; - for the standard input")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first line that is no query"
     )
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
@@ -81,7 +93,10 @@ def route(parsed: argparse.Namespace) -> None:
     """`route`."""
     from racer_jax.serving.json_lines import read_queries, route_lines
 
-    if bool(parsed.text) == bool(parsed.input):
+    source = parsed.input
+    if source is None and parsed.text == ["-"]:
+        source, parsed.text = "-", []
+    if bool(parsed.text) == bool(source):
         raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
     if parsed.batch < 1:
         raise ValueError(f"--batch must be at least 1, got {parsed.batch}")
@@ -90,24 +105,66 @@ def route(parsed: argparse.Namespace) -> None:
         racer = racer.at(parsed.alpha)
     if parsed.text:
         for i, decision in enumerate(racer.route(parsed.text, parsed.group)):
-            told = (
-                decision.to_json()
-                if parsed.json
-                else f"{', '.join(decision.models) or '(abstain)'}"
-            )
-            print_line(
-                told if parsed.json else f"{parsed.text[i]}\n  {told}\n  {decision.explain()}"
-            )
+            if parsed.json:
+                print_json_text(decision.to_json())
+                continue
+            models = ", ".join(decision.models) or "(abstain)"
+            print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
         return
-    with open_input(parsed.input) as file:
-        lines = route_lines(racer, read_queries(file, parsed.input, racer), parsed.batch)
-        if parsed.output is None:
-            for line in lines:
+    with open_input(source) as file:
+        queries = _Counted(read_queries(file, source, racer, strict=parsed.strict), parsed.group)
+        lines = route_lines(racer, queries, parsed.batch)
+        if parsed.output is not None:
+            write_lines(parsed.output, queries.checked(lines))
+        else:
+            for line in queries.checked(lines):
                 print_json_text(line)
-                if parsed.input == "-":
+                if source == "-":
                     flush()
-            return
-        write_lines(parsed.output, lines)
+    if queries.num_bad:
+        raise DataError(
+            f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
+            f"'error' in the place of a decision; first: {queries.first_error}",
+            path=source,
+        )
+
+
+class _Counted:
+    """Queries on their way to the router: counted, and given the group of the options.
+
+    Attributes:
+      num: Number of lines read.
+      num_bad: Number of lines that are no queries.
+      first_error: What is wrong with the first of them.
+    """
+
+    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
+        """Reads nothing yet; `group` is that of queries which name none."""
+        self.num, self.num_bad = 0, 0
+        self.first_error: DataError | None = None
+        self._queries, self._group = queries, group
+
+    def __iter__(self) -> "Iterator[Query | BadLine]":
+        from racer_jax.serving.json_lines import BadLine
+
+        for query in self._queries:
+            self.num += 1
+            if isinstance(query, BadLine):
+                self.num_bad += 1
+                self.first_error = self.first_error or query.error
+            elif query.group is None:
+                query = replace(query, group=self._group)
+            yield query
+
+    def checked(self, lines: Iterable[str]) -> Iterator[str]:
+        """The lines; an input without a single query is an error, and no file is written.
+
+        Raises:
+          DataError: If there was no query.
+        """
+        yield from lines
+        if self.first_error is not None and self.num_bad == self.num:
+            raise self.first_error
 
 
 def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
@@ -144,13 +201,15 @@ def evaluate(parsed: argparse.Namespace) -> None:
     if parsed.output is not None:
         check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
-    found = racer.evaluate(table, parsed.alphas, scores=scores)
+    evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
+    figures = evaluation.to_dict() | {"notes": table.notes}
     if parsed.output is not None:
-        write_json(parsed.output, found.to_dict())
+        write_json(parsed.output, figures)
     if parsed.json:
-        print_json(found.to_dict())
+        print_json(figures)
     else:
-        print_line(str(found))
+        print_line(str(evaluation))
+    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -161,7 +220,7 @@ def _add_report(subparsers: Subparsers) -> None:
         "racer-jax report my.racer --data test.csv --output report.html",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, "--data", dest="path", required=True)
+    add_reading(parser, "--data", dest="path", required=True, nargs="+")
     parser.add_argument(
         "--output",
         type=Path,
@@ -183,6 +242,7 @@ def report(parsed: argparse.Namespace) -> None:
     racer, table, scores = _evaluated(parsed)
     write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
     if parsed.json:
-        print_json({"report": parsed.output})
+        print_json({"report": parsed.output, "notes": table.notes})
     else:
         print_line(f"{parsed.output}: open it in a browser")
+    print_notes(table.notes)

@@ -153,7 +153,7 @@ def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array
     for limb in limbs[::-1]:
         difference = (difference >> bits) + jnp.sum(limb * signed)
         rest = rest | (difference & ((1 << bits) - 1) != 0)
-    return jnp.where(difference != 0, jnp.sign(difference), rest)
+    return jnp.where(difference != 0, jnp.sign(difference), rest.astype(jnp.int32))
 
 
 def _weight_sign(
@@ -165,12 +165,13 @@ def _weight_sign(
     equal = weights[:, None] == weights[None, :]
     first = ~(equal & (index[None, :] < index[:, None])).any(axis=-1)
     # Votes of equal weight cancel as integers; the first model of each weight stands for them all.
-    counts = jnp.where(first, jnp.sum(equal * signed[None, :], axis=-1), 0)
+    counts = jnp.where(first, jnp.sum(jnp.where(equal, signed[None, :], 0), axis=-1), 0)
     left = counts != 0
     below = jnp.where(left, jnp.where(left, weights, -jnp.inf).max() - weights, 0.0)
     # exp(-x) = 1 + expm1(-x): the ones are counted exactly, so a large T leaves the digits to the
     # small differences.
     shrink = jnp.where(below == 0, 0.0, jnp.expm1(-below / temperature))
+    counts = counts.astype(jnp.float32)  # of fewer models than 2**24: exact
     return jnp.sign(counts.sum() + jnp.sum(counts * shrink))
 
 

@@ -8,7 +8,7 @@ sees integers only, so another alpha never recompiles.
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, is_traced
-from racer_jax.core.float_keys import float_keys
+from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
-from racer_jax.core.order_statistics import select, select_sorted
+from racer_jax.core.order_statistics import select, select_sorted, varying_like
+from racer_jax.core.padding import can_pad, first_rows, padded
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 
 _TOP = np.uint32(0xFFFFFFFF)
@@ -68,23 +69,33 @@ def critical_scores(
     """
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)
-    truth = augmented_truth(correct)
-    if nonconformity.shape != truth.shape:
+    right = as_binary("correct", correct)
+    if right.ndim < 1 or right.shape[-1] < 1:
         raise ValueError(
-            f"nonconformity must have shape [..., m + 1] where correct has [..., m]: got {nonconformity.shape} and "
-            f"{(*truth.shape[:-1], truth.shape[-1] - 1)}; the null model is the last column"
+            f"correct must have shape [..., m] with at least one model, got {right.shape}"
+        )
+    if nonconformity.shape != (*right.shape[:-1], right.shape[-1] + 1):
+        raise ValueError(
+            f"nonconformity must have shape [..., m + 1] where correct has [..., m]: got "
+            f"{nonconformity.shape} and {right.shape}; the null model is the last column"
         )
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
-    critical: jax.Array | TieBroken = _critical(nonconformity, truth, tie_break)
-    return critical
+    size = nonconformity.shape[0]
+    pads = nonconformity.ndim == 2 and size > 0 and can_pad(nonconformity, right, tie_break)
+    if pads:
+        nonconformity, right = padded(nonconformity, 0, 0), padded(right, 0, False)
+        tie_break = None if tie_break is None else padded(tie_break, 0, 0)
+    critical: jax.Array | TieBroken = _critical(nonconformity, right, tie_break)
+    return jax.tree.map(lambda x: first_rows(x, 0, size), critical) if pads else critical
 
 
 @jax.jit
 def _critical(
-    nonconformity: jax.Array, truth: jax.Array, tie_break: jax.Array | None
+    nonconformity: jax.Array, correct: jax.Array, tie_break: jax.Array | None
 ) -> jax.Array | TieBroken:
     """The smallest entry of each row's truth, taken out of the row, so that a gradient can pass."""
+    truth = augmented_truth(correct)
     keys = float_keys(nonconformity)
     keys = jnp.where(truth, keys, jnp.full_like(keys, np.iinfo(keys.dtype).max))
     place = jnp.argmin(keys, axis=-1, keepdims=True)
@@ -135,7 +146,7 @@ def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> ja
         remainder = 2 * remainder + ((t >> shift) & 1) * p
         return (2 * quotient + remainder // q, remainder % q), None
 
-    zero = jnp.zeros((*t.shape[:-1], len(fractions)), jnp.int32)
+    zero = varying_like(jnp.zeros((*t.shape[:-1], len(fractions)), jnp.int32), t)
     return lax.scan(bit, (zero, zero), shifts)[0][0]
 
 
@@ -151,6 +162,21 @@ def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
 def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
     """Leading axes of length 1, so that scores shared by all masks stay one row."""
     return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
+
+
+@jax.custom_jvp
+def _without_gradient(critical_scores: jax.Array) -> jax.Array:
+    """The scores as they are; differentiating a threshold is an error, not zeros in silence."""
+    return critical_scores
+
+
+@_without_gradient.defjvp
+def _refuse_gradient(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "a calibrated threshold has no useful gradient: it is one of the critical scores. For a "
+        "threshold that is held fixed pass jax.lax.stop_gradient(critical_scores); to train "
+        "through calibration use a soft quantile in its place"
+    )
 
 
 @jax.jit
@@ -173,8 +199,9 @@ def threshold_at_rank(
       Thresholds `[..., a]`; with a tie-break a `TieBroken` pair of them.
     """
     dtype = critical_scores.dtype
+    critical_scores = _without_gradient(critical_scores)
     # exact, and of a width that has integers
-    value = critical_scores.astype(jnp.promote_types(dtype, jnp.float32))
+    value = critical_scores.astype(common_dtype(dtype, jnp.float32))
     ndim = max(value.ndim, 0 if mask is None else mask.ndim)
     value, rank = _with_ndim(value, ndim), _with_ndim(rank, ndim)
     tie_break = None if tie_break is None else _with_ndim(tie_break, ndim)
@@ -263,7 +290,7 @@ def calibrate(
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
     mask, num = _rows(value, mask)
     rank, scalar = _ranks(alpha, num, value.shape[-1])
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    threshold = _padded_threshold(value, rank, mask, tie_break)
     return _first(threshold) if scalar else threshold
 
 
@@ -337,13 +364,32 @@ def threshold_at_budget(
     budgets = budget if isinstance(budget, jax.Array) else np.asarray(budget)
     if not jnp.issubdtype(budgets.dtype, jnp.integer):
         raise TypeError(f"budget must hold integers, got dtype {budgets.dtype}")
-    scalar = budgets.ndim == 0
-    if not isinstance(budgets, jax.Array):
-        # Any integer of the host's: beyond n it says no more than n.
-        budgets = jnp.asarray(np.clip(budgets, -1, value.shape[-1]).astype(np.int32))
-    rank = jnp.asarray(num, jnp.int32)[..., None] - jnp.atleast_1d(budgets).astype(jnp.int32)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    scalar, size = budgets.ndim == 0, value.shape[-1]
+    # Beyond n a budget says no more than n does.
+    if is_traced(budgets, num):
+        misses = jnp.atleast_1d(jnp.clip(budgets, -1, size)).astype(jnp.int32)
+        rank = jnp.asarray(num, jnp.int32)[..., None] - misses
+    else:
+        known = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
+        rank = jnp.asarray((np.asarray(num)[..., None] - known).astype(np.int32))
+    threshold = _padded_threshold(value, rank, mask, tie_break)
     return _first(threshold) if scalar else threshold
+
+
+def _padded_threshold(
+    value: jax.Array, rank: jax.Array, mask: jax.Array | None, tie_break: jax.Array | None
+) -> jax.Array | TieBroken:
+    """`threshold_at_rank`, compiled for few lengths where the arrays have values.
+
+    What is added is (+inf, the last tie), not below any score, so that it is at no rank up to n;
+    and at the ranks above n the threshold is just that.
+    """
+    if can_pad(value, rank, mask, tie_break):
+        value = padded(value, -1, np.inf)
+        mask = None if mask is None else padded(mask, -1, False)
+        tie_break = None if tie_break is None else padded(tie_break, -1, _TOP)
+    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    return threshold
 
 
 def _first(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
@@ -353,7 +399,9 @@ def _first(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
     return threshold[..., 0]
 
 
-def _rows(value: jax.Array, mask: ArrayLike | None) -> tuple[jax.Array | None, int | jax.Array]:
+def _rows(
+    value: jax.Array, mask: ArrayLike | None
+) -> tuple[jax.Array | None, int | np.ndarray | jax.Array]:
     """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""
     size = value.shape[-1]
     if mask is None:
@@ -364,13 +412,15 @@ def _rows(value: jax.Array, mask: ArrayLike | None) -> tuple[jax.Array | None, i
             f"mask must have shape [..., {size}] like critical_scores {value.shape}, got "
             f"{mask.shape}"
         )
-    num = jnp.sum(mask, axis=-1, dtype=jnp.int32)
-    if not is_traced(mask) and bool((num == 0).any()):
+    if is_traced(mask):
+        return mask, jnp.sum(mask, axis=-1, dtype=jnp.int32)
+    num = np.asarray(mask).sum(axis=-1)
+    if (num == 0).any():
         raise ValueError("mask must select at least one calibration row, got none")
     return mask, num
 
 
-def _ranks(alpha: Alpha, num: int | jax.Array, limit: int) -> tuple[jax.Array, bool]:
+def _ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[jax.Array, bool]:
     """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit; whether alpha is a scalar."""
     if is_traced(alpha):
         level = jnp.asarray(alpha)

@@ -64,6 +64,8 @@ def as_binary(name: str, array: Any) -> jax.Array:
         values = np.asarray(array, dtype=np.float64)
         if (bad := (values != 0) & (values != 1)).any():
             raise ValueError(f"{name} must be 0/1, got {values[bad][0]} at {first_bad(bad)}")
+        if not isinstance(array, jax.Array) or len(array.devices()) == 1:
+            return jnp.asarray(values != 0)  # on the host, where nothing is compiled
     return jnp.asarray(array != 0)
 
 

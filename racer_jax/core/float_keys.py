@@ -49,3 +49,9 @@ def without_sign_of_zero(value: jax.Array) -> jax.Array:
 def float_keys(value: jax.Array) -> jax.Array:
     """Signed integers in the order of floats; -0 and 0 are the same number."""
     return as_integers(without_sign_of_zero(value))
+
+
+def common_dtype(*dtypes: Any) -> Any:
+    """The dtype that holds numbers of both, also where the caller forbids implicit promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(*dtypes)

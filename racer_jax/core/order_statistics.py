@@ -44,6 +44,19 @@ def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, 
     return sums
 
 
+def varying_like(array: jax.Array, *others: jax.Array | None) -> jax.Array:
+    """`array`, said to differ between the devices of a `shard_map` wherever one of the others does.
+
+    A loop must be given what it gives back: bounds that start equal everywhere differ after one
+    step over rows that do. A condition that is never true says so without a word of `shard_map`,
+    and the compiler leaves nothing of it.
+    """
+    for x in others:
+        if x is not None:
+            array = jnp.where(x.astype(bool).any() & False, jnp.zeros_like(array), array)
+    return array
+
+
 def _count_below(
     value: jax.Array, mask: jax.Array | None, bounds: Sequence[jax.Array]
 ) -> tuple[jax.Array, ...]:
@@ -78,7 +91,8 @@ def _narrow(
         part = sum((count < rank).astype(unsigned) for count in below)
         return at(step * part), at(step * (part + 1) - 1)
 
-    return lax.while_loop(lambda state: (state[0] != state[1]).any(), narrow, (low, high))[0]
+    start = (varying_like(low, value, mask, rank), varying_like(high, value, mask, rank))
+    return lax.while_loop(lambda state: (state[0] != state[1]).any(), narrow, start)[0]
 
 
 def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> jax.Array:

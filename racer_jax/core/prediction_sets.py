@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break
-from racer_jax.core.float_keys import float_keys
+from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth
+from racer_jax.core.padding import can_pad, first_rows, padded
 
 
 def prediction_sets(
@@ -61,8 +62,25 @@ def prediction_sets(
     check_no_nan("threshold", value)
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
-    inside: jax.Array = _inside(nonconformity, value, tie_break, tie)
+    inside: jax.Array
+    if _pads(nonconformity, value, tie_break, tie):
+        size, nonconformity = nonconformity.shape[0], padded(nonconformity, 0, 0)
+        tie_break = None if tie_break is None else padded(tie_break, 0, 0)
+        inside = first_rows(_inside(nonconformity, value, tie_break, tie), -2, size)
+    else:
+        inside = _inside(nonconformity, value, tie_break, tie)
     return inside
+
+
+# Sets of more entries are not copied to cut off what was added.
+_MOST_PADDED = 1 << 22
+
+
+def _pads(nonconformity: jax.Array, value: jax.Array, *ties: jax.Array | None) -> bool:
+    """Whether rows are padded, so that few lengths are compiled."""
+    if nonconformity.ndim != 2 or nonconformity.size * max(1, value.size) > _MOST_PADDED:
+        return False
+    return nonconformity.shape[0] > 0 and can_pad(nonconformity, value, *ties)
 
 
 @jax.jit
@@ -74,7 +92,7 @@ def _inside(
 ) -> jax.Array:
     """Whether each pair (E, U) is at most the threshold's, compared as integers."""
     inner = tuple(range(-min(nonconformity.ndim, 2), 0))  # [n, m + 1], or [m + 1] alone
-    dtype = jnp.promote_types(nonconformity.dtype, value.dtype)
+    dtype = common_dtype(nonconformity.dtype, value.dtype)
     entry, limit = jnp.broadcast_arrays(
         nonconformity.astype(dtype), jnp.expand_dims(value.astype(dtype), inner)
     )

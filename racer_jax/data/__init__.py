@@ -3,6 +3,7 @@
 `load(path)` reads any of the formats; see `docs/data` for a page on each.
 """
 
+import racer_jax.data.frames  # noqa: F401 - enters RoutingTable.from_frame
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.export import write_predictions, write_routerarena

@@ -7,7 +7,7 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 def letter(response: str, last: str = "E") -> str | None:
-    r"""The choice of a response that is a lone letter, perhaps with a bracket, a colon or a full stop.
+    r"""The choice of a response that is a lone letter, perhaps with a bracket or a full stop.
 
     Args:
       response: The response.

@@ -163,7 +163,8 @@ def fetch(
             if isinstance(error, DataError):
                 raise
             raise DataError(
-                f"must have SHA-256 {file.sha256}; what {url} gave has another, so it was damaged on the way "
+                f"must have SHA-256 {file.sha256}; what {url} gave has another, so it was "
+                f"damaged on the way "
                 "or changed there, and was thrown away; try again, or pass another base_url",
                 path=folder / name,
             ) from None
@@ -182,8 +183,10 @@ def _offline(url: str, folder: Path, name: str, error: Exception) -> str:
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         reason = error.reason
     return (
-        f"could not be downloaded from {url} ({reason}). Run the command again when the network is back: it goes on "
-        f"where it stopped. On a machine without a network, download the file elsewhere and put it into {folder} as "
+        f"could not be downloaded from {url} ({reason}). Run the command again when the network "
+        f"is back: it goes on "
+        f"where it stopped. On a machine without a network, download the file elsewhere and put "
+        f"it into {folder} as "
         f"{name}; or pass a mirror as base_url (--base-url)"
     )
 

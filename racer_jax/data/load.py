@@ -14,6 +14,7 @@ from typing import Any
 from racer_jax.data.combine import Pools, concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats import _signatures, long_csv, table_npz
+from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
 from racer_jax.data.formats._folders import bare_name
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._source import as_file
@@ -137,12 +138,22 @@ def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
             raise _no_option(path, format, option, known)
     if "models" in known or options.get("models") is None:
         return reader(path, **{name: value for name, value in options.items() if name in known})
-    models = options["models"]
-    table = reader(path, **{name: value for name, value in options.items() if name != "models"})
+    rest = {name: value for name, value in options.items() if name != "models"}
+    if "missing" in known:
+        check_missing(rest.get("missing") or "error")
+        # What further models lack is no reason to refuse or to leave out anything.
+        rest["missing"] = "keep"
+    table = reader(path, **rest)
     try:
-        return table.aligned(models)
+        table = table.aligned(options["models"])
     except DataError as error:
         raise error.at(path) from None
+    if "missing" not in known:
+        return table
+    exported = format == "long_csv" and _is_exported(path, options.get("delimiter"))
+    default: Missing = "keep" if exported else "error"
+    policy: Missing = options.get("missing") or default
+    return settle_missing(table, policy, path)
 
 
 def _no_option(path: Path, format: str, option: str, known: Sequence[str]) -> DataError:

@@ -49,7 +49,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "filter": Option("--filter", "text or pairs", "filter of lm-eval logs, or one by task"),
         "tasks": Option("--tasks", "names", "patterns of the tasks to read"),
         "groups": Option("--groups", "pairs", "group of the tasks that fit a pattern: mmlu_*=mmlu"),
-        "group": Option("--group", "text", "benchmark of a single file"),
+        "group": Option("--benchmark", "text", "benchmark (group) of a single file"),
         "scorer": Option("--scorer", "text", "scorer of Inspect logs, where there are several"),
         "attempt": Option(
             "--attempt", "number", "attempt to read, where each question has several"

@@ -1,4 +1,4 @@
-"""Random splits by question, never by row: the duplicates of one question stand on one side together."""
+"""Random splits by question, never by row: duplicates of a question stay together."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -60,7 +60,8 @@ def split(
       ValueError: If fractions are not three numbers of at least 0 that sum to 1, or a group has
         none.
 
-    >>> table = RoutingTable(ids=list("abcd"), texts=["1?", "2?", "1?", "3?"], models=["x"], correct=[[1]] * 4)
+    >>> texts = ["1?", "2?", "1?", "3?"]
+    >>> table = RoutingTable(ids=list("abcd"), texts=texts, models=["x"], correct=[[1]] * 4)
     >>> parts = split(jax.random.key(0), table, (0.5, 0.0, 0.5))
     >>> len(parts.validation), any({0, 2} <= set(part.tolist()) for part in parts)
     (0, True)

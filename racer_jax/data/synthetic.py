@@ -1,4 +1,6 @@
-r"""A simulated pool: seven models on four benchmarks that behave as the paper's do, made from a key, with no download.
+r"""A simulated pool: seven models on four benchmarks that behave as the paper's do.
+
+It is made from a key, with no download.
 
 Each model m answers query i rightly where a latent ability exceeds a threshold:
 
@@ -107,7 +109,7 @@ def simulated_pool(
     train_sizes: Mapping[str, int] = TRAIN_SIZES,
     qualities: Mapping[str, float] = QUALITIES,
 ) -> dict[str, SimulatedBenchmark]:
-    """The simulated pool, whole: tables with texts and answers, and router scores, of every benchmark.
+    """The simulated pool, whole: tables with texts and answers, and router scores.
 
     Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both
     to within sampling error. Scores are noisy posteriors: P(correct | what the router saw), where
@@ -174,7 +176,9 @@ def _benchmark(
     asked = questions(rng, name, topics, levels)
     correct = ability > -law.thresholds
     answers = _answers(rng, asked, correct)
-    p_true = np.where(answers == None, np.nan, _posterior(rng, ability, law, _EVALUATOR_SEES))  # noqa: E711
+    posterior = _posterior(rng, ability, law, _EVALUATOR_SEES)
+    absent = answers == None  # noqa: E711 - elementwise
+    p_true = np.where(absent, np.nan, posterior)
     verbal = np.where(np.isnan(p_true), np.nan, p_true > 0.5)
 
     def part(rows: slice, label: str) -> RoutingTable:
@@ -228,7 +232,7 @@ def _answers(rng: np.random.Generator, asked: list[Question], correct: np.ndarra
 def _posterior(
     rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float
 ) -> np.ndarray:
-    """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; the noise has the correlation of t itself."""
+    """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; noise correlated as t is."""
     easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
     error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
     signal = seen * ability + np.sqrt(1 - seen**2) * error

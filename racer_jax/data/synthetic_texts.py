@@ -1,4 +1,6 @@
-"""Questions for the simulated pool, in the manner of the four benchmarks: word problems, exams, some in Chinese.
+"""Questions for the simulated pool, in the manner of the four benchmarks.
+
+Word problems and exams, some of them in Chinese.
 
 A question shows two things that decide who answers it, so that an encoder and a router have
 something to learn: its topic, in its words, and its level, in how it is put.
@@ -49,13 +51,16 @@ _MMLU = (
         "anatomy",
         "is found in which part of the body",
         "the femur: the thigh; the cochlea: the ear; the alveoli: the lungs; the retina: the eye; "
-        "the ulna: the forearm; the nephron: the kidney; the mitral valve: the heart; the incus: the skull",
+        "the ulna: the forearm; the nephron: the kidney; the mitral valve: the heart; the "
+        "incus: the skull",
     ),
     _topic(
         "astronomy",
         "is best described as",
-        "Titan: a moon of Saturn; Ceres: a dwarf planet; Sirius: a binary star; Andromeda: a spiral galaxy; "
-        "Halley: a comet; the Crab: a supernova remnant; Betelgeuse: a red supergiant; Vesta: an asteroid",
+        "Titan: a moon of Saturn; Ceres: a dwarf planet; Sirius: a binary star; Andromeda: a "
+        "spiral galaxy; "
+        "Halley: a comet; the Crab: a supernova remnant; Betelgeuse: a red supergiant; Vesta: "
+        "an asteroid",
     ),
     _topic(
         "chemistry",
@@ -71,8 +76,10 @@ _MMLU = (
     _topic(
         "computer science",
         "runs in which time",
-        "binary search: O(log n); merge sort: O(n log n); bubble sort: O(n^2); a hash look-up: O(1); "
-        "naive matrix multiplication: O(n^3); listing all subsets: O(2^n); trying all orders: O(n!); "
+        "binary search: O(log n); merge sort: O(n log n); bubble sort: O(n^2); a hash look-up: "
+        "O(1); "
+        "naive matrix multiplication: O(n^3); listing all subsets: O(2^n); trying all orders: "
+        "O(n!); "
         "finding a maximum: O(n)",
     ),
     _topic(
@@ -80,19 +87,22 @@ _MMLU = (
         "is the name of which wrong",
         "battery: an unlawful touching; libel: a written defamation; slander: a spoken defamation; "
         "trespass: an entry without permission; conversion: a taking of goods; "
-        "nuisance: a disturbance of enjoyment; perjury: a lie under oath; arson: a burning of property",
+        "nuisance: a disturbance of enjoyment; perjury: a lie under oath; arson: a burning of "
+        "property",
     ),
     _topic(
         "philosophy",
         "is the author of which work",
-        "Plato: the Republic; Kant: the Critique of Pure Reason; Hume: the Treatise of Human Nature; "
+        "Plato: the Republic; Kant: the Critique of Pure Reason; Hume: the Treatise of Human "
+        "Nature; "
         "Hobbes: Leviathan; Mill: Utilitarianism; Spinoza: the Ethics; Descartes: the Meditations; "
         "Locke: the Two Treatises",
     ),
     _topic(
         "economics",
         "is the term for which situation",
-        "monopoly: one seller; monopsony: one buyer; oligopoly: a few sellers; inflation: rising prices; "
+        "monopoly: one seller; monopsony: one buyer; oligopoly: a few sellers; inflation: "
+        "rising prices; "
         "deflation: falling prices; a deficit: spending above revenue; a tariff: a tax on imports; "
         "a subsidy: a payment to producers",
     ),
@@ -148,32 +158,37 @@ _ARC = (
     _topic(
         "states of matter",
         "is an example of which change",
-        "ice turning to water: melting; water turning to ice: freezing; dew on the grass: condensation; "
+        "ice turning to water: melting; water turning to ice: freezing; dew on the grass: "
+        "condensation; "
         "a puddle drying: evaporation; dry ice smoking: sublimation; iron turning brown: rusting; "
         "wood turning to ash: burning; sugar stirred into tea: dissolving",
     ),
     _topic(
         "organisms",
         "is which kind of living thing",
-        "a frog: an amphibian; a whale: a mammal; a snake: a reptile; a trout: a fish; a sparrow: a bird; "
+        "a frog: an amphibian; a whale: a mammal; a snake: a reptile; a trout: a fish; a "
+        "sparrow: a bird; "
         "a beetle: an insect; a mushroom: a fungus; a fern: a plant",
     ),
     _topic(
         "energy",
         "turns electric energy mostly into what",
-        "a lamp: light; a toaster: heat; a fan: motion; a loudspeaker: sound; a charger: chemical energy; "
+        "a lamp: light; a toaster: heat; a fan: motion; a loudspeaker: sound; a charger: "
+        "chemical energy; "
         "an electromagnet: magnetism; an elevator: potential energy; an antenna: radio waves",
     ),
     _topic(
         "instruments",
         "measures which quantity",
-        "a barometer: air pressure; a thermometer: temperature; an anemometer: wind speed; a balance: mass; "
+        "a barometer: air pressure; a thermometer: temperature; an anemometer: wind speed; a "
+        "balance: mass; "
         "a ruler: length; a stopwatch: time; a spring scale: force; an ammeter: current",
     ),
     _topic(
         "the Earth",
         "is formed by which process",
-        "a canyon: erosion by a river; a volcano: rising magma; a delta: deposition of sediment; a dune: wind; "
+        "a canyon: erosion by a river; a volcano: rising magma; a delta: deposition of "
+        "sediment; a dune: wind; "
         "a glacier valley: moving ice; a fossil: burial of remains; a cave: dissolving limestone; "
         "a mountain range: colliding plates",
     ),
@@ -187,13 +202,15 @@ _ARC = (
     _topic(
         "ecosystems",
         "has which role in a food chain",
-        "grass: a producer; a rabbit: a herbivore; a hawk: a predator; a bacterium in soil: a decomposer; "
+        "grass: a producer; a rabbit: a herbivore; a hawk: a predator; a bacterium in soil: a "
+        "decomposer; "
         "a bear: an omnivore; a vulture: a scavenger; a flea: a parasite; a mouse: prey",
     ),
     _topic(
         "materials",
         "is useful because it is what",
-        "copper: a conductor of electricity; rubber: an insulator; glass: transparent; steel: strong; "
+        "copper: a conductor of electricity; rubber: an insulator; glass: transparent; steel: "
+        "strong; "
         "cork: light enough to float; a sponge: absorbent; diamond: hard; wool: a keeper of warmth",
     ),
 )
@@ -288,7 +305,7 @@ def questions(
 
 
 def _choices(draw: _Draw, topic: _Topic) -> tuple[str, list[str], Question]:
-    """A subject of a topic, four answers in the order drawn, and the letters of the right and the wrong ones."""
+    """A subject of a topic, four answers as drawn, and the letters of right and wrong ones."""
     letters = ["ABCD"[draw.order.index(i)] for i in range(4)]
     options = [topic.pairs[draw.pairs[i]][1] for i in draw.order]
     return topic.pairs[draw.pairs[0]][0], options, Question("", letters[0], tuple(letters[1:]))
@@ -335,7 +352,8 @@ def _arc(draw: _Draw, topic: int, level: int) -> Question:
         f"{about.relation}?",
         f"{name} compares several examples of {about.name} {place}. What explains best: {subject} "
         f"{about.relation}?",
-        f"{name} designs an investigation of {about.name} {place}, and repeats it. Which conclusion would most likely "
+        f"{name} designs an investigation of {about.name} {place}, and repeats it. Which "
+        f"conclusion would most likely "
         f"follow: {subject} {about.relation}?",
     )[level]
     return answer._replace(text=f"Question:{stem}\nAnswer:")

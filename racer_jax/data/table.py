@@ -1,124 +1,31 @@
 """The routing table: who answered what rightly, at what cost, validated once and frozen."""
 
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from racer_jax.data.checks import (
+    answer_matrix,
+    first_place,
+    frozen,
+    label_matrix,
+    number_array,
+    strings,
+)
 from racer_jax.data.errors import DataError
 from racer_jax.data.labels import GIVEN
+from racer_jax.data.texts import normal_text
 
 if TYPE_CHECKING:
     import jax
 
 
-_MAX_MARKS = 1000
-
-
-def _strings(
-    name: str, values: Iterable[str], unique: bool = False, empty: bool = False
-) -> tuple[str, ...]:
-    """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty."""
-    if isinstance(values, str):
-        raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
-    result = tuple(values)
-    if not set(map(type, result)) <= {str}:
-        for i, value in enumerate(result):
-            if not isinstance(value, str):
-                raise TypeError(f"{name} must hold strings, got {value!r} at [{i}]")
-        result = tuple(map(str, result))  # NumPy's strings become plain ones
-    if not empty and not all(result):
-        raise ValueError(f"{name} must not hold empty strings, got one at [{result.index('')}]")
-    try:
-        "".join(result).encode()
-    except UnicodeEncodeError:
-        i = next(
-            i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode()
-        )
-        raise ValueError(
-            f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
-        ) from None
-    if unique and len(set(result)) < len(result):
-        seen: dict[str, int] = {}
-        for i, value in enumerate(result):
-            if (first := seen.setdefault(value, i)) != i:
-                raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
-    return result
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array = np.array(array, order="C")
-    array.flags.writeable = False
-    return array
-
-
-def _at(bad: np.ndarray) -> str:
-    return str([int(i) for i in np.argwhere(bad)[0]])
-
-
-def _bool(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    if array.dtype.kind != "b" and (bad := (array != 0) & (array != 1)).any():
-        raise ValueError(f"{name} must be 0/1, got {array[bad][0]} at {_at(bad)}")
-    return _frozen(array.astype(bool))
-
-
-def _float(
-    name: str,
-    array: Any,
-    shape: tuple[int, ...],
-    low: float = -np.inf,
-    high: float = np.inf,
-    unit: str = "",
-) -> np.ndarray:
-    """float64 with NaN for "not known", no infinity, within [low, high]."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    array = array.astype(np.float64)
-    if (bad := np.isinf(array)).any():
-        raise ValueError(
-            f"{name} must be finite (NaN where not known), got {array[bad][0]} at {_at(bad)}"
-        )
-    if (bad := (array < low) | (array > high)).any():
-        raise ValueError(
-            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {_at(bad)}"
-        )
-    return _frozen(array)
-
-
-def normal_text(text: str) -> str:
-    """The text by which two questions are the same: Unicode NFC, runs of white space as one."""
-    if not text.isascii() and not _has_many_marks(text):
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(text.split())
-
-
-def _has_many_marks(text: str) -> bool:
-    """Whether a letter carries more marks than any script puts on one.
-
-    To put a run of marks in order takes the square of its length: a megabyte of them takes hours.
-    """
-    run = 0
-    for character in text if len(text) > _MAX_MARKS else "":
-        run = run + 1 if unicodedata.combining(character) else 0
-        if run > _MAX_MARKS:
-            return True
-    return False
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class RoutingTable:
-    """Queries x models: which model answered which query rightly, and what else is known of the answer.
+    """Queries x models: which model answered which query rightly, and what else is known.
 
     Arrays are host NumPy, read-only. NaN in `graded`, `confidence`, `cost`, `tokens` means "not
     known"; None in `answers` means the model gave no answer, which is not the same as a wrong one:
@@ -146,8 +53,7 @@ class RoutingTable:
       ValueError: If shapes do not fit, names repeat, or a value is out of range.
 
     >>> texts, correct = ["1 + 1?", "2 + 2?"], [[1, 0], [0, 0]]
-    >>> table = RoutingTable(ids=["a", "b"], texts=texts, models=["x", "y"], correct=correct)
-    >>> table
+    >>> RoutingTable(ids=["a", "b"], texts=texts, models=["x", "y"], correct=correct)
     RoutingTable(2 queries x 2 models, label rule 'as given')
     """
 
@@ -174,10 +80,10 @@ class RoutingTable:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        put("ids", _strings("ids", self.ids, unique=True))
-        put("models", _strings("models", self.models, unique=True))
-        put("texts", _strings("texts", self.texts, empty=True))
-        put("notes", _strings("notes", self.notes))
+        put("ids", strings("ids", self.ids, unique=True))
+        put("models", strings("models", self.models, unique=True))
+        put("texts", strings("texts", self.texts, empty=True))
+        put("notes", strings("notes", self.notes))
         n, m = len(self.ids), len(self.models)
         if m < 1:
             raise ValueError("models must hold at least one model, got none")
@@ -185,49 +91,54 @@ class RoutingTable:
             raise ValueError(
                 f"texts must hold one text for each of the {n} ids, got {len(self.texts)}"
             )
-        put("correct", _bool("correct", self.correct, (n, m)))
+        put("correct", label_matrix("correct", self.correct, (n, m)))
         if self.group is not None:
-            put("group", _strings("group", self.group))
+            put("group", strings("group", self.group))
             if len(self.group) != n:
                 raise ValueError(
                     f"group must hold one name for each of the {n} ids, got {len(self.group)}"
                 )
         for name in ("graded", "cost", "tokens"):
             if (value := getattr(self, name)) is not None:
-                put(name, _float(name, value, (n, m), low=-np.inf if name == "graded" else 0.0))
+                put(
+                    name,
+                    number_array(name, value, (n, m), low=-np.inf if name == "graded" else 0.0),
+                )
         if (
             self.tokens is not None
             and (bad := np.isfinite(self.tokens) & (self.tokens % 1 != 0)).any()
         ):
             raise ValueError(
-                f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {_at(bad)}"
+                f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {first_place(bad)}"
             )
         if self.price is not None:
             put(
                 "price",
-                _float("price", self.price, (m,), low=0.0, unit=" dollars per million tokens"),
+                number_array(
+                    "price", self.price, (m,), low=0.0, unit=" dollars per million tokens"
+                ),
             )
-        schemes = _strings("confidence schemes", self.confidence)
+        schemes = strings("confidence schemes", self.confidence)
         put(
             "confidence",
             {
-                s: _float(f"confidence[{s!r}]", self.confidence[s], (n, m), 0.0, 1.0)
+                s: number_array(f"confidence[{s!r}]", self.confidence[s], (n, m), 0.0, 1.0)
                 for s in schemes
             },
         )
         if self.answers is not None:
-            put("answers", _answers(self.answers, (n, m)))
+            put("answers", answer_matrix(self.answers, (n, m)))
         if self.missing is not None:
-            missing = _bool("missing", self.missing, (n, m))
+            missing = label_matrix("missing", self.missing, (n, m))
             if (bad := missing & self.correct).any():
-                raise ValueError(f"correct must be 0 where missing, got 1 at {_at(bad)}")
+                raise ValueError(f"correct must be 0 where missing, got 1 at {first_place(bad)}")
             put("missing", missing if missing.any() else None)
         put("label_rule", self._checked_rule())
 
     def _checked_rule(self) -> str | Mapping[str, str]:
         rule = self.label_rule
         if isinstance(rule, str):
-            return _strings("label_rule", [rule])[0]
+            return strings("label_rule", [rule])[0]
         if not isinstance(rule, Mapping):
             raise TypeError(
                 f"label_rule must be a name or a mapping of group to name, got {rule!r}"
@@ -239,7 +150,7 @@ class RoutingTable:
             raise ValueError(
                 f"label_rule must name a rule for every group, got none for {absent[0]!r}"
             )
-        names = _strings("label_rule", [rule[g] for g in present])
+        names = strings("label_rule", [rule[g] for g in present])
         return names[0] if len(set(names)) == 1 else dict(zip(present, names, strict=True))
 
     def __eq__(self, other: object) -> bool:
@@ -272,14 +183,14 @@ class RoutingTable:
 
     @property
     def rules(self) -> dict[str, str]:
-        """The label rule of each group; under the name `all` where there are no groups or no rows."""
+        """The label rule of each group; of `all` where there are no groups or no rows."""
         if isinstance(self.label_rule, str):
             return dict.fromkeys(self.groups or ("all",), self.label_rule)
         return dict(self.label_rule)
 
     @cached_property
     def question_ids(self) -> np.ndarray:
-        """Which rows are the same question: int32 `[n]`, equal where the normalised texts are equal.
+        """Which rows are the same question: int32 `[n]`, equal where normal texts are equal.
 
         Numbered by first appearance over the whole table. A query without text is a question of its
         own. Splits are made over these numbers, so that no question stands on both sides.
@@ -290,7 +201,7 @@ class RoutingTable:
         # space.
         for i, (name, text) in enumerate(zip(self.ids, self.texts, strict=True)):
             numbers[i] = seen.setdefault(normal_text(text) or f" {name}", len(seen))
-        return _frozen(numbers)
+        return frozen(numbers)
 
     def select(
         self,
@@ -400,7 +311,7 @@ class RoutingTable:
         >>> table.aligned(["y"]).notes
         ('left out 1 of 2 models, which the pool does not hold: x',)
         """
-        models = _strings("models", models, unique=True)
+        models = strings("models", models, unique=True)
         present, wanted = set(self.models), set(models)
         if absent := [name for name in models if name not in present]:
             raise DataError(
@@ -456,7 +367,7 @@ class RoutingTable:
         return self._methods["split"](key, self, fractions, by_group)
 
     def complete(self) -> "RoutingTable":
-        """The table without the queries that lack a model's result; a note says how many were left out."""
+        """The table without the queries that lack a model's result; a note counts them."""
         if self.missing is None:
             return self
         whole = ~self.missing.any(axis=1)
@@ -478,21 +389,3 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     return type(a) is type(b) and bool(a == b)
-
-
-def _answers(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.array(answers, dtype=object)
-    if array.shape != shape:
-        raise ValueError(f"answers must have shape {shape}, got {array.shape}")
-    for i, value in enumerate(array.reshape(-1)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(
-                f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}"
-            )
-        if value == "":
-            raise ValueError(
-                f"answers must be None where there is no answer, got '' at "
-                f"{list(divmod(i, shape[1]))}"
-            )
-    _strings("answers", [value for value in array.reshape(-1) if value is not None])
-    return _frozen(array)

@@ -4,10 +4,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from math import isfinite
-from typing import Any, overload
+from math import inf, isfinite
+from typing import Any, TypeAlias, overload
 
 import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.aggregation import (
+    NO_ANSWER,
+    answer_codes,
+    log_odds,
+    majority_vote,
+    weighted_vote,
+)
+from racer_jax.core.sort_keys import entry_keys
+from racer_jax.data.errors import printable
+from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.fingerprints import question_ties
+from racer_jax.racer.scoring import Measured
+
+Groups: TypeAlias = Sequence[str | None] | str | None
+WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 
 
 class Reason(StrEnum):
@@ -57,36 +74,37 @@ class Decision:
         return not self.models
 
     def explain(self) -> str:
-        """The decision in words."""
+        """The decision in words; control characters in names are escaped."""
         of_group = "" if self.group is None else f" of group {self.group!r}"
         num = len(self.scores)
         if self.reason is Reason.ABSTAIN:
-            lead = f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}{of_group}."
-        elif self.reason is Reason.UNKNOWN_GROUP:
-            named = (
-                "no group was given"
-                if self.group is None
-                else f"nobody calibrated on group {self.group!r}"
+            lead = (
+                f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}"
+                f"{of_group}."
             )
+        elif self.reason is Reason.UNKNOWN_GROUP:
+            named = "no group was given"
+            if self.group is not None:
+                named = f"nobody calibrated on group {self.group!r}"
             lead = f"Call every model: {named}, so nothing is promised for fewer."
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
             lead = (
-                f"Call {', then '.join(self.models)}: {len(self.models)} of {num} models are plausible enough at "
-                f"alpha = {self.alpha}{of_group}."
+                f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
+                f"models are plausible enough at alpha = {self.alpha}{of_group}."
             )
-        told = []
-        for model, score in sorted(
-            self.scores.items(), key=lambda item: (-self.margins[item[0]], -item[1])
+        details = []
+        for model in sorted(
+            self.scores, key=lambda name: (-self.margins[name], -self.scores[name])
         ):
             margin = self.margins[model]
             side = "called" if model in self.models else "left out"
             by = f" by {abs(margin):.3f}" if isfinite(margin) else ""
-            told.append(f"{model} {score:.3f} ({side}{by})")
+            details.append(f"{printable(model)} {self.scores[model]:.3f} ({side}{by})")
         threshold = f"threshold {self.threshold:.4g}"
         cost = "" if self.expected_cost is None else f" Expected cost ${self.expected_cost:.4g}."
-        return f"{lead} Scores: {'; '.join(told)}; {threshold}.{cost}"
+        return f"{lead} Scores: {'; '.join(details)}; {threshold}.{cost}"
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values; infinities as the strings `inf` and `-inf`."""
@@ -144,7 +162,7 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Decisions(Sequence[Decision]):
-    """The decisions on several queries: arrays for those who want arrays, a sequence of `Decision` for the others.
+    """The decisions on several queries, as arrays and as a sequence of `Decision`.
 
     Attributes:
       pool: Names of the models, `[m]`.
@@ -212,7 +230,116 @@ class Decisions(Sequence[Decision]):
 
 
 def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tuple[Reason, ...]:
-    """The reason of each query, from its set `[n, m + 1]` and whether its threshold is infinite, its group unknown."""
+    """The reason of each query.
+
+    Args:
+      sets: Its set, bool `[n, m + 1]`.
+      infinite: Whether its threshold is infinite, bool `[n]`.
+      unknown: Whether its group is unknown, bool `[n]`.
+    """
     code = np.where(unknown, 3, np.where(infinite, 2, np.where(sets[:, :-1].any(axis=1), 0, 1)))
     names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, Reason.UNKNOWN_GROUP)
     return tuple(names[c] for c in code.tolist())
+
+
+def group_names(groups: Groups, num: int) -> Sequence[str | None] | None:
+    """One group for each of so many queries, where groups are one name for all or one for each.
+
+    Raises:
+      ValueError: If there are more or fewer.
+    """
+    names = [groups] * num if isinstance(groups, str) else groups
+    if names is not None and len(names) != num:
+        raise ValueError(
+            f"groups must name one group for each of the {num} queries, got {len(names)}"
+        )
+    return names
+
+
+def decide(
+    calibration: Calibration,
+    measured: Measured,
+    groups: Sequence[str | None] | None,
+    *,
+    pool: tuple[str, ...],
+    seed: int | None,
+    questions: np.ndarray | None,
+    group_is_needed: bool,
+    cost: np.ndarray | None,
+) -> Decisions:
+    """Compares the nonconformity of queries with the thresholds of their groups.
+
+    Args:
+      calibration: The calibration.
+      measured: Scores and nonconformity of the queries.
+      groups: The group of each, `[n]`, or None.
+      pool: Names of the models.
+      seed: Seed of the tie-break; None where ties are not broken.
+      questions: Fingerprints of the queries, uint64 `[n]`; None where ties are not broken.
+      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
+        its group is one of an unknown group.
+      cost: Mean dollars of each model, float64 `[m]`, or None.
+    """
+    num, num_groups = len(measured.scores), len(calibration.threshold)
+    code = calibration.codes(groups, num)
+    if group_is_needed:
+        absent = np.ones(num, bool)
+        if groups is not None:
+            absent = np.array([name is None for name in groups])
+        code = np.where(absent, num_groups, code)
+    ties = None
+    if questions is not None and seed is not None:
+        ties = question_ties(questions, seed, len(pool) + 1)
+    keys = entry_keys(measured.nonconformity, ties)
+    sets = keys <= calibration.threshold_key[code][:, None]
+    threshold = np.append(calibration.threshold, np.float32(inf))[code]
+    return Decisions(
+        pool=pool,
+        scores=measured.scores,
+        nonconformity=measured.nonconformity,
+        sets=sets,
+        order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
+        threshold=threshold,
+        reasons=reasons(sets, threshold == inf, code == num_groups),
+        alpha=calibration.alpha,
+        groups=groups,
+        cost=cost,
+    )
+
+
+def aggregate(
+    decision: Decision,
+    answers: Mapping[str, str | None],
+    weighting: str,
+    temperature: float,
+    confidence: Mapping[str, float] | None,
+) -> str | None:
+    """One answer of those the called models gave; see `Racer.aggregate`."""
+    if set(answers) != set(decision.models):
+        raise ValueError(
+            f"answers must be of the called models {decision.models}, got {tuple(answers)}"
+        )
+    if weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"weighting must be majority, score, log_odds or confidence, got {weighting!r}"
+        )
+    if not decision.models:
+        return None
+    in_order = [answers[model] for model in decision.models]
+    codes = answer_codes([in_order])[0]
+    scores = np.array([decision.scores[model] for model in decision.models], np.float32)
+    everyone = np.append(np.ones(len(in_order), bool), False)
+    if weighting == "majority":
+        voted = int(majority_vote(everyone, codes, scores))
+    else:
+        weights: ArrayLike = scores
+        if weighting == "log_odds":
+            weights = log_odds(scores)
+        elif weighting == "confidence":
+            if confidence is None or set(confidence) != set(decision.models):
+                raise ValueError(
+                    f"confidence must be of the called models {decision.models}, got {confidence}"
+                )
+            weights = np.array([confidence[model] for model in decision.models], np.float32)
+        voted = int(weighted_vote(everyone, codes, scores, weights, temperature))
+    return None if voted == NO_ANSWER else in_order[codes.tolist().index(voted)]

@@ -30,5 +30,15 @@ class NotCalibratedError(ValueError):
         super().__init__(f"{step} needs a threshold: call calibrate(table, alpha) first")
 
 
+class ForkedError(RuntimeError):
+    """A computation in a process that was forked after JAX was used."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this process was forked after JAX was used, and JAX would wait in it for ever: start "
+            "workers by multiprocessing.get_context('spawn') and call Racer.load in each"
+        )
+
+
 class OverlapError(ValueError):
     """Calibration on questions the router was trained on."""

@@ -1,4 +1,4 @@
-"""What a calibrated racer does on labelled queries, for its own alpha and for many, from the same step functions.
+"""What a calibrated racer does on labelled queries, for its own alpha and for many.
 
 Every metric of a query is a step function of the threshold: it changes where a model enters its
 set. The steps of all queries of a group are sorted once; a threshold then reads each metric off a
@@ -7,209 +7,34 @@ chosen on the queries evaluated here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from racer_jax.core.aggregation import answer_codes, prefix_answers, voted_right
-from racer_jax.core.risk_levels import exact_alpha
-from racer_jax.core.sort_keys import NEVER, entry_keys
+from racer_jax.core.risk_levels import Level, exact_alpha, level_name, parse_alphas
+from racer_jax.core.sort_keys import critical_keys, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
 from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.fitting import label_rule
+from racer_jax.racer.processes import check_process
+from racer_jax.racer.results import JUDGE, Baseline, Evaluation, GroupEvaluation
 from racer_jax.racer.scoring import Measured
-from racer_jax.reporting.files import as_plain
-from racer_jax.reporting.tables import text_table
+from racer_jax.racer.state import RacerState
+from racer_jax.routers.scores import Scores
+
+__all__ = ["Baseline", "Evaluation", "GroupEvaluation", "evaluate", "evaluate_racer"]
 
 ALL = "all"
-# The aggregation of a judge who knows: right where one of the called models is.
-JUDGE = "a judge picks"
+# The levels evaluated beside the racer's own.
+ALPHAS = "0.01:0.5:0.01"
 # The temperatures at which weighted votes are reported: close to the heaviest voter, and close to a
 # majority.
 TEMPERATURES = (0.1, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """A fixed choice of models, the same for every query.
-
-    Attributes:
-      name: `best single`, `full ensemble`, or `static order, k models`.
-      models: The models called.
-      size: How many.
-      avoidable_miss: Share of the queries some model answers and none of these does.
-      accuracy: Aggregation -> share answered rightly; `a judge picks` counts a query as right when
-        one of them is.
-      cost: Mean dollars a query, None where costs are not known.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    size: int
-    avoidable_miss: float
-    accuracy: Mapping[str, float]
-    cost: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class GroupEvaluation:
-    """One group, or all queries together; arrays are float64 `[a]`, one entry for each alpha of the `Evaluation`.
-
-    Attributes:
-      group: Its name; `all` for the whole table.
-      num_queries: Queries evaluated.
-      num_calibration: Queries its thresholds were calibrated on.
-      promised: Whether the calibration promises a risk of at most alpha for just these queries.
-      beta: Share of the queries that no model answers.
-      beta_low: Lower end of its 95% Clopper-Pearson interval.
-      beta_high: Upper end.
-      risk: Share of the queries that are misrouted.
-      lower: What the expected risk is above, by the exact law; NaN where ties are not broken or
-        nothing is promised.
-      upper: What it is at most: alpha; NaN where nothing is promised.
-      expected: The expected risk by the exact law; NaN likewise.
-      std: Standard deviation of `risk` around it, over calibration and evaluated queries alike.
-      size: Mean number of models called.
-      calls_saved: 1 - size / m, against the full ensemble.
-      cost: Mean dollars a query, None where costs are not known.
-      cost_saved: Share of the full ensemble's dollars saved, None likewise.
-      abstention: Share of the queries for which no model is called.
-      avoidable_miss: Share that some model answers while none that does is called.
-      accuracy: Aggregation -> share of the queries answered rightly, by the called models' vote;
-        `a judge picks` counts a query as right when one of the called models is.
-      called: Model -> share of the queries it is called for.
-      baselines: The fixed choices to compare with; the last is the full ensemble.
-      oracle: 1 - beta, what a perfect choice of one model reaches.
-      random: Mean accuracy of the models, what a random choice of one reaches.
-    """
-
-    group: str
-    num_queries: int
-    num_calibration: int
-    promised: bool
-    beta: float
-    beta_low: float
-    beta_high: float
-    risk: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    expected: np.ndarray
-    std: np.ndarray
-    size: np.ndarray
-    calls_saved: np.ndarray
-    cost: np.ndarray | None
-    cost_saved: np.ndarray | None
-    abstention: np.ndarray
-    avoidable_miss: np.ndarray
-    accuracy: Mapping[str, np.ndarray]
-    called: Mapping[str, np.ndarray]
-    baselines: tuple[Baseline, ...]
-    oracle: float
-    random: float
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a racer does on a table.
-
-    Attributes:
-      alpha: The racer's own risk level.
-      alphas: All levels evaluated, ascending, its own among them.
-      models: The pool.
-      nonconformity: Name of the nonconformity score.
-      null: The null mode.
-      label_rule: How right and wrong were told apart in the table.
-      guarantee: What is promised, in words, with its assumption.
-      num_seen: Rows whose question the racer was trained or calibrated on: what they show is too
-        good.
-      groups: All queries first, then each group of the table.
-      notes: What a reader of the figures must know, one sentence each.
-    """
-
-    alpha: str
-    alphas: tuple[str, ...]
-    models: tuple[str, ...]
-    nonconformity: str
-    null: str
-    label_rule: str
-    guarantee: str
-    num_seen: int
-    groups: tuple[GroupEvaluation, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def row(self) -> int:
-        """The place of the racer's own alpha among `alphas`."""
-        return self.alphas.index(self.alpha)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain lists, dictionaries, numbers and strings; NaN and infinities as strings."""
-        plain: dict[str, Any] = as_plain(self)
-        return plain
-
-    def __str__(self) -> str:
-        own = self.row
-        aggregation = next(
-            (name for group in self.groups for name in group.accuracy if name == MAJORITY), JUDGE
-        )
-        head = [
-            "group",
-            "queries",
-            "risk",
-            "at most",
-            "expected",
-            "size",
-            "calls saved",
-            "abstains",
-            "cost",
-            aggregation,
-        ]
-        rows = []
-        for group in self.groups:
-            promised = (
-                [f"{group.upper[own]:.3f}", f"{group.expected[own]:.3f}"]
-                if group.promised
-                else ["-", "-"]
-            )
-            cost = "-" if group.cost is None else f"${group.cost[own]:.3g}"
-            figures = [
-                f"{group.size[own]:.2f}",
-                f"{group.calls_saved[own]:.1%}",
-                f"{group.abstention[own]:.1%}",
-                cost,
-            ]
-            accuracy = f"{group.accuracy[aggregation][own]:.1%}"
-            rows.append(
-                [
-                    group.group,
-                    str(group.num_queries),
-                    f"{group.risk[own]:.3f}",
-                    *promised,
-                    *figures,
-                    accuracy,
-                ]
-            )
-        fixed = []
-        for line in self.groups[0].baselines:
-            cost = "-" if line.cost is None else f"${line.cost:.3g}"
-            accuracy = f"{line.accuracy.get(aggregation, line.accuracy[JUDGE]):.1%}"
-            fixed.append([line.name, str(line.size), f"{line.avoidable_miss:.3f}", cost, accuracy])
-        avoidable = (
-            f"avoidable misses at alpha = {self.alpha}: {self.groups[0].avoidable_miss[own]:.3f}"
-        )
-        whole = self.groups[0]
-        beta = f"no model answers {whole.beta:.1%} of the queries (95%: {whole.beta_low:.1%} to {whole.beta_high:.1%})"
-        parts = [
-            f"alpha = {self.alpha}, nonconformity {self.nonconformity}, null mode {self.null!r}",
-            text_table(head, rows),
-            f"{beta}; {avoidable}",
-            text_table(["fixed choice", "size", "avoidable misses", "cost", aggregation], fixed),
-            self.guarantee,
-            *(f"note: {note}" for note in self.notes),
-        ]
-        return "\n\n".join(parts[:4]) + "\n\n" + "\n".join(parts[4:])
 
 
 # --- step functions -------------------------------------------------------------------------------
@@ -258,7 +83,7 @@ def _tables(
 
 
 def _filled_cost(table: RoutingTable, mean: np.ndarray | None) -> np.ndarray | None:
-    """Dollars of each answer; where one is not known the model's mean, None where that is not known either."""
+    """Dollars of each answer, the model's mean where it is not known; None without a mean."""
     if table.cost is None and mean is None:
         return None
     known = np.full(table.correct.shape, np.nan) if table.cost is None else table.cost
@@ -272,11 +97,14 @@ def _filled_cost(table: RoutingTable, mean: np.ndarray | None) -> np.ndarray | N
 def votes(
     table: RoutingTable, measured: Measured, ties: np.ndarray | None, temperatures: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Whether each aggregation is right by the number of models called, bool `[n, m + 1]`; none without answers."""
+    """Whether each aggregation is right by the number of models called, bool `[n, m + 1]`.
+
+    There is none where the table has no answers.
+    """
     if table.answers is None:
         return {}
     whole = {name: value for name, value in table.confidence.items() if np.isfinite(value).all()}
-    made = vote_tables(
+    voted = vote_tables(
         measured.nonconformity,
         answer_codes(table.answers),
         measured.scores,
@@ -287,13 +115,16 @@ def votes(
     )
     names = [
         weighting if weighting == MAJORITY else f"{weighting}, T = {temperature:g}"
-        for weighting, temperature in zip(made.weighting, made.temperature, strict=True)
+        for weighting, temperature in zip(voted.weighting, voted.temperature, strict=True)
     ]
-    return dict(zip(names, made.right, strict=True))
+    return dict(zip(names, voted.right, strict=True))
 
 
 def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -> np.ndarray | None:
-    """Whether the majority of the first k models of a fixed order is right, bool `[n, m + 1]`; None without answers."""
+    """Whether the majority of the first k models of a fixed order is right, bool `[n, m + 1]`.
+
+    None where the table has no answers.
+    """
     if table.answers is None:
         return None
     codes = answer_codes(table.answers)
@@ -314,7 +145,10 @@ class _Law(NamedTuple):
 
 
 def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) -> _Law:
-    """Given the calibration set the risk is Beta(b + 1, n - b), so the misses of `counts` queries are beta-binomial."""
+    """The laws of the risk of each group, on so many queries of it.
+
+    Given the calibration set the risk is Beta(b + 1, n - b), so misses are beta-binomial.
+    """
     budgets, n = calibration.budgets(alphas), calibration.num_queries[:, None].astype(np.float64)
     value, infeasible = calibration.thresholds(alphas)[0], budgets < 0
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
@@ -373,14 +207,13 @@ def evaluate(
       alphas: Risk levels.
       static_order: The models in the order of the baseline.
       mean_cost: Mean dollars of each model, float64 `[m]`, in the place of costs the table lacks.
-      temperatures: Of the weighted votes.
+      temperatures: Temperatures of the weighted votes.
     """
     num = len(table)
     keys = entry_keys(measured.nonconformity, ties)
     order = np.argsort(keys[:, :-1], axis=1, kind="stable")
     entries = np.take_along_axis(keys[:, :-1], order, axis=1)
-    truth = np.concatenate([table.correct, ~table.correct.any(axis=1, keepdims=True)], axis=1)
-    critical = np.where(truth, keys, NEVER).min(axis=1)
+    critical = critical_keys(keys, table.correct)
     cost = _filled_cost(table, mean_cost)
     tables = _tables(table.correct, order, cost, votes(table, measured, ties, temperatures))
     code, thresholds = calibration.codes(table.group, num), calibration.threshold_keys(alphas)
@@ -476,7 +309,10 @@ def _group(
 
 
 def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ...]:
-    """The fixed choices on some rows: the best single model of calibration, prefixes of the static order, all."""
+    """The fixed choices on some rows.
+
+    They are the best single model of calibration, prefixes of the static order, and all models.
+    """
     table, order, fixed = study.table, list(study.static_order), study.fixed
     right = table.correct[rows]
     some = right.any(axis=1)
@@ -508,3 +344,63 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
         if metric.startswith("accuracy ")
     }
     return (*lines, line("full ensemble", range(len(order)), full))
+
+
+def _levels(alphas: Sequence[Level] | str | None, own: str) -> tuple[str, ...]:
+    """The levels to evaluate, ascending, a racer's own among them as it is written there."""
+    beside: Sequence[Level] | str = ALPHAS if alphas is None else alphas
+    if isinstance(beside, str):
+        beside = parse_alphas(beside)
+    # Two ways to write one number are one level.
+    by_value = {exact_alpha(alpha): level_name(alpha) for alpha in (*beside, own)}
+    return tuple(by_value[value] for value in sorted(by_value))
+
+
+def evaluate_racer(
+    racer: RacerState,
+    table: RoutingTable,
+    alphas: Sequence[Level] | str | None,
+    scores: Scores | ArrayLike | None,
+    temperatures: Sequence[float],
+) -> Evaluation:
+    """What a racer does on labelled queries; see `Racer.evaluate`."""
+    calibration = racer._calibrated("evaluate")
+    check_process()
+    table = racer._matched(table, scores)
+    levels = _levels(alphas, calibration.alpha)
+    measured = racer._measured(table, scores)
+    questions, rule = question_fingerprints(table), label_rule(table)
+    seen = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
+    notes = [*racer.warnings(), *table.notes]
+    if seen.any():
+        notes.insert(
+            0,
+            f"{int(seen.sum())} of {len(seen)} questions were trained or calibrated on: too "
+            "good to be true",
+        )
+    if rule != calibration.label_rule:
+        notes.append(
+            f"calibrated under the label rule {calibration.label_rule!r}, evaluated under {rule!r}"
+        )
+    groups = evaluate(
+        table,
+        measured,
+        racer._ties(questions, measured),
+        calibration,
+        levels,
+        static_order=racer.static_order or tuple(range(len(racer.models))),
+        mean_cost=racer.cost,
+        temperatures=temperatures,
+    )
+    return Evaluation(
+        alpha=calibration.alpha,
+        alphas=levels,
+        models=racer.models,
+        nonconformity=racer.nonconformity,
+        null=racer.null,
+        label_rule=rule,
+        guarantee=racer.guarantee(),
+        num_seen=int(seen.sum()),
+        groups=groups,
+        notes=tuple(notes),
+    )

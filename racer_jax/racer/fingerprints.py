@@ -1,4 +1,4 @@
-"""Questions by fingerprint: who was trained on, who calibrates, and the second keys that break a question's ties.
+"""Questions by fingerprint: who was trained on, who calibrates, and the keys that break ties.
 
 A fingerprint is 64 bits of a hash of the normalised text, the same in every process. Two tables are
 compared by them, so an artefact need not hold the texts. The tie-break of a question is a function
@@ -11,7 +11,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from racer_jax.data.table import RoutingTable, normal_text
+from racer_jax.data.table import RoutingTable
+from racer_jax.data.texts import normal_text
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -32,12 +33,18 @@ def fingerprints(texts: Iterable[str]) -> np.ndarray:
 
 
 def question_fingerprints(table: RoutingTable) -> np.ndarray:
-    """The fingerprint of each row's question, uint64 `[n]`; that of its id where a row has no text."""
+    """The fingerprint of each row's question, uint64 `[n]`.
+
+    That of its id where a row has no text.
+    """
     return fingerprints(text or name for text, name in zip(table.texts, table.ids, strict=True))
 
 
 def row_fingerprints(rows: np.ndarray) -> np.ndarray:
-    """Fingerprints of rows of numbers `[n, m]` where there is nothing else to tell queries apart by, uint64 `[n]`."""
+    """Fingerprints of rows of numbers `[n, m]`, uint64 `[n]`.
+
+    Use this when there is nothing else to tell queries apart by.
+    """
     return np.fromiter(
         (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows),
         np.uint64,
@@ -56,7 +63,7 @@ def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
 
     Args:
       questions: Fingerprints, uint64 `[n]`.
-      seed: Of the artefact, below 2**64.
+      seed: Seed of the racer, below 2**64.
       num: Keys of each question: the models and the null model.
 
     Returns:

@@ -31,8 +31,9 @@ from racer_jax.core.risk_levels import Level, exact_alpha
 from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.evaluation import TEMPERATURES, Evaluation
+from racer_jax.racer.evaluation import TEMPERATURES
 from racer_jax.racer.racer import Racer
+from racer_jax.racer.results import Evaluation
 from racer_jax.reporting.files import environment
 from racer_jax.routers.scores import Scores
 
@@ -101,8 +102,8 @@ def report_html(data: Mapping[str, Any]) -> str:
     return Template((templates / "report.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(data["title"]),
         policy=(
-            f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; "
-            "img-src data:; base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; "
+            "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
         ),
         style=(templates / "report.css").read_text(encoding="utf-8"),
         data=embedded_json(data),
@@ -130,7 +131,7 @@ def write_report(
       path: The HTML file to write; its folder must exist.
       alphas: Levels of the slider beside the racer's own, as in `Racer.evaluate`.
       scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
-      temperatures: Of the weighted votes, where the table has answers.
+      temperatures: Temperatures of the weighted votes, where the table has answers.
       title: The heading.
 
     Returns:
@@ -153,7 +154,9 @@ def write_report(
 
 
 def embedded_json(value: Any) -> str:
-    r"""JSON that can stand inside a script element: no character in it can end the element or open a comment.
+    r"""JSON that can stand inside a script element.
+
+    No character in it can end the element or open a comment.
 
     >>> embedded_json({"model": "</script><b>"})
     '{"model":"\\u003c/script\\u003e\\u003cb\\u003e"}'

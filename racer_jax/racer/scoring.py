@@ -7,29 +7,24 @@ padded to powers of two, so that few shapes are ever compiled.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.checks import first_bad
-from racer_jax.core.nonconformity import NullMode, gap, inverse_probability
-from racer_jax.encoders.base import Encoder, check_texts
-from racer_jax.encoders.compound import ReducedEncoder
-from racer_jax.encoders.hashing import HashedNgrams
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
+from racer_jax.encoders.base import Encoder, Stages, check_texts
 from racer_jax.orders.model_orders import Order
+from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
-from racer_jax.routers.knn import KNNR
-from racer_jax.routers.platt import PlattScaled
+from racer_jax.routers.registry import pure_router
 
-NONCONFORMITIES = {"gap": gap, "inverse_probability": inverse_probability}
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
 # Batches that are sent off before the first is waited for.
 _AHEAD = 2
-
-Pure = Callable[[Any, jax.Array], jax.Array]
 
 
 class Measured(NamedTuple):
@@ -44,71 +39,9 @@ class Measured(NamedTuple):
     nonconformity: np.ndarray
 
 
-def pure_router(router: Router) -> tuple[Pure, Any] | None:
-    """A router as a pure function of its arrays and embeddings; None where it is not one of ours."""
-    if isinstance(router, KNNR):
-        return lambda arrays, x: arrays(x), router
-    if isinstance(router, PlattScaled):
-        if (inner := pure_router(router.router)) is None:
-            return None
-        function, arrays = inner
-        return lambda both, x: both[1](function(both[0], x)), (arrays, router.platt)
-    from flax import nnx  # takes a second to import; a k-NN router does without
-
-    if not isinstance(router, nnx.Module):
-        return None
-    graph, state = nnx.split(router)
-    return lambda state, x: nnx.merge(graph, state)(x), state
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    norms = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x / jnp.where(norms > 0, norms, 1)
-
-
-def _reduced(arrays: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    """What `ReducedEncoder.encode` does after its first encoder."""
-    weights, projection = arrays
-    return _unit(jnp.matmul(_unit(x * weights[None]), projection, precision="highest"))
-
-
-def sparse_ngrams(
-    encoder: ReducedEncoder, ngrams: HashedNgrams
-) -> Callable[[Sequence[str]], np.ndarray]:
-    """`encoder.encode`, up to rounding, for hashed n-grams: a text has some hundred of the thousands of buckets.
-
-    Args:
-      encoder: A reduced encoder of hashed n-grams.
-      ngrams: Its first encoder.
-
-    Returns:
-      A function of texts, as checked by `check_texts`.
-    """
-    from scipy.sparse import csr_array
-
-    projection = np.ascontiguousarray(
-        np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32
-    )
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        places, counts = ngrams.sparse_counts(texts)
-        shape = (len(texts), ngrams.dim)
-        starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
-        # Lengths along the way do not matter: the last step scales to length 1.
-        values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
-        rows = csr_array(
-            (values, (places % places.dtype.type(ngrams.dim)).astype(np.int32), starts), shape=shape
-        )
-        reduced = np.asarray(rows @ projection)
-        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
-        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
-
-    return encode
-
-
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
 def _measure(scores: jax.Array, nonconformity: str, null: str) -> jax.Array:
-    return NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+    return NONCONFORMITIES[nonconformity](scores, null)
 
 
 def _padded_size(num: int) -> int:
@@ -116,7 +49,7 @@ def _padded_size(num: int) -> int:
 
 
 def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of rows padded to a power of two by repeating the first, and how many rows of each are real."""
+    """Batches padded to a power of two by repeating the first row, and how many rows are real."""
     for start in range(0, len(x), LARGEST):
         batch = x[start : start + LARGEST]
         size = _padded_size(len(batch))
@@ -146,6 +79,7 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
 
 def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
     """Nonconformity of scores float32 `[n, m]` that came from outside."""
+    check_process()
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
     ]
@@ -154,6 +88,8 @@ def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measure
 
 class Scorer:
     """An encoder and a router, compiled together.
+
+    Use this when texts are to be scored as a racer scores them; it pickles as what it was made of.
 
     Args:
       encoder: Texts to embeddings.
@@ -166,22 +102,16 @@ class Scorer:
         self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None
     ) -> None:
         self.encoder, self.router, self.num_models, self.order = encoder, router, num_models, order
-        first = encoder.encoder if isinstance(encoder, ReducedEncoder) else encoder
-        reduced = first is not encoder
-        self._front: Callable[[Sequence[str]], np.ndarray] = first.encode
-        if isinstance(encoder, ReducedEncoder) and isinstance(first, HashedNgrams):
-            self._front, reduced = sparse_ngrams(encoder, first), False
+        check_process()
+        split = getattr(encoder, "stages", None)
+        stages: Stages = Stages(encoder.encode) if split is None else split()
+        self._front, back = stages.front, stages.back
         pure = pure_router(router)
         self._compiled = pure is not None
         if pure is None:
             return
         function, arrays = pure
-        projection = (
-            (encoder.weights, encoder.projection)
-            if reduced and isinstance(encoder, ReducedEncoder)
-            else ()
-        )
-        leaves, tree = jax.tree.flatten((projection, arrays))
+        leaves, tree = jax.tree.flatten((stages.arrays, arrays))
         # Leaves in a flat list: a call flattens no modules.
         self._leaves = [jax.device_put(leaf) for leaf in leaves]
 
@@ -189,14 +119,17 @@ class Scorer:
         def forward(
             leaves: list[jax.Array], x: jax.Array, nonconformity: str, null: str
         ) -> tuple[jax.Array, jax.Array]:
-            projection, arrays = jax.tree.unflatten(tree, leaves)
-            embeddings = _reduced(projection, x) if reduced else x
+            encoder_arrays, arrays = jax.tree.unflatten(tree, leaves)
+            embeddings = x if back is None else back(encoder_arrays, x)
             scores = function(arrays, embeddings)
             if order is not None:  # what it needs in the place of scores
                 return scores, embeddings
-            return scores, NONCONFORMITIES[nonconformity](scores, null)  # type: ignore[arg-type]
+            return scores, NONCONFORMITIES[nonconformity](scores, null)
 
         self._forward = forward
+
+    def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
+        return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
     def __call__(
         self,
@@ -205,7 +138,9 @@ class Scorer:
         null: NullMode,
         groups: Sequence[str | None] | None = None,
     ) -> Measured:
-        """Scores and nonconformity of texts; a text gets the same alone as among others, up to rounding.
+        """Scores and nonconformity of texts; a text gets the same alone as among others.
+
+        Up to rounding, that is.
 
         Args:
           texts: `[n]`.
@@ -218,6 +153,7 @@ class Scorer:
           ValueError: If it is empty, a text is empty or only white space, or the router gives no
             scores.
         """
+        check_process()
         texts = check_texts(texts)
         waiting: list[Callable[[], Measured]] = []
         parts: list[Measured] = []
@@ -231,11 +167,9 @@ class Scorer:
             if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(waiting.pop(0)())
         parts += [finish() for finish in waiting]
-        result = (
-            parts[0]
-            if len(parts) == 1
-            else Measured(*map(np.concatenate, zip(*parts, strict=True)))
-        )
+        result = parts[0]
+        if len(parts) > 1:
+            result = Measured(*map(np.concatenate, zip(*parts, strict=True)))
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
@@ -253,12 +187,12 @@ class Scorer:
         num, order = len(texts), self.order
         if not self._compiled:
             embeddings = self.encoder.encode(texts)
-            given = check_given_scores(
+            checked = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
             )
             if order is None:
-                return partial(measure_scores, given, nonconformity, null)
-            scores, second = jnp.asarray(given), next(_padded(np.asarray(embeddings)))[0]
+                return partial(measure_scores, checked, nonconformity, null)
+            scores, second = jnp.asarray(checked), next(_padded(np.asarray(embeddings)))[0]
         else:
             batch, _ = next(_padded(self._front(texts)))
             scores, second = self._forward(

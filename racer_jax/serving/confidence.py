@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from racer_jax.data import RoutingTable
-from racer_jax.serving.endpoint import Endpoint, EndpointError
+from racer_jax.serving.endpoint import Endpoint, EndpointError, shown
 
 Scheme = Literal["verbal", "p_true"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
@@ -46,6 +46,8 @@ _BINARY = re.compile(r"(?<![\d.,-])[01](?![\d]|[.,]\d)")
 # Enough for a digit behind a word or two, and for a word that a tokenizer takes apart.
 _MAX_TOKENS = 8
 _TOP_LOGPROBS = 20
+# A log-probability that a server rounded may be a little above 0.
+_ROUNDED_UP = 1e-3
 # What an endpoint answers when it does not know an option of the request.
 _UNKNOWN_OPTION = (400, 404, 422, 501)
 
@@ -84,16 +86,24 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
     tokens is far less likely than all that are and counts as impossible. None if neither is among
     them.
 
+    Raises:
+      ValueError: If a log-probability is infinite or NaN.
+
     >>> round(probability_of_true([("True", math.log(0.6)), (" False", math.log(0.2)), ("It", math.log(0.1))]), 6)
     0.75
     """
-    mass = {"true": 0.0, "false": 0.0}
+    logs: dict[str, list[float]] = {"true": [], "false": []}
     for token, log_probability in tokens:
+        if not log_probability < math.inf:  # NaN too
+            raise ValueError(f"a log-probability must be finite, got {log_probability}")
         option = token.strip().strip("\"'*.").lower()
-        if option in mass:
-            mass[option] += math.exp(log_probability)
-    total = sum(mass.values())
-    return mass["true"] / total if total > 0 else None
+        if option in logs and log_probability > -math.inf:
+            logs[option].append(log_probability)
+    highest = max((*logs["true"], *logs["false"]), default=None)
+    if highest is None:
+        return None
+    mass = {name: math.fsum(math.exp(v - highest) for v in values) for name, values in logs.items()}
+    return mass["true"] / (mass["true"] + mass["false"])
 
 
 def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> Judgement:
@@ -124,8 +134,10 @@ def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> 
     messages = [
         {"role": "user", "content": PROMPTS[scheme].format(question=question, answer=answer)}
     ]
+    key = client.api_key
     try:
         completion = client.chat.completions.create(model=model, messages=messages, **options)
+        return _judgement(completion, scheme, key)
     except openai.APITimeoutError:
         raise EndpointError(
             f"no reply within {client.timeout:g} s, sent {client.max_retries + 1} times"
@@ -133,30 +145,84 @@ def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> 
     except openai.APIStatusError as error:
         if scheme == "p_true" and error.status_code in _UNKNOWN_OPTION:
             return Judgement(None, f"status {error.status_code}", "no logprobs")
+        message = shown(error.message, key)
         raise EndpointError(
-            f"the endpoint answers with status {error.status_code}: {error.message}"
+            f"the endpoint answers with status {error.status_code}: {message}"
         ) from None
+    except openai.APIResponseValidationError as error:
+        raise EndpointError(f"the reply cannot be read: {shown(error, key)}") from None
     except openai.OpenAIError as error:
-        raise EndpointError(f"the endpoint cannot be reached: {error}") from None
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        problem = shown(f"{error}{cause}", key)
+        raise EndpointError(f"the endpoint cannot be reached: {problem}") from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise EndpointError(f"the reply cannot be read: {shown(error, key)}") from None
+
+
+def _judgement(completion: Any, scheme: Scheme, key: str | None) -> Judgement:
+    """The judgement that a reply holds; whatever else it holds is an error."""
     choices = getattr(completion, "choices", None)
-    if not choices:
+    if not (isinstance(choices, list) and choices):
         raise EndpointError("the reply holds no field 'choices'")
     reply = getattr(getattr(choices[0], "message", None), "content", None)
+    if reply is not None and not isinstance(reply, str):
+        raise EndpointError(
+            "the field 'choices[0].message.content' of the reply must be text, got "
+            f"{shown(repr(reply), key)}"
+        )
+    words = None if reply is None else _kept(reply, key)
     if scheme == "p_true":
-        tokens = getattr(getattr(choices[0], "logprobs", None), "content", None)
-        if not tokens:
-            return Judgement(None, reply or "", "no logprobs")
-        for token in tokens:  # models may open with white space or a quotation mark
-            value = probability_of_true(
-                [(top.token, top.logprob) for top in token.top_logprobs or [token]]
-            )
-            if value is not None:
-                return Judgement(value, reply or "", "p_true")
-        return Judgement(None, reply or "", "neither")
-    if reply is None:
+        return _from_logprobs(choices[0], words or "", key)
+    if words is None:
         raise EndpointError("the reply holds no field 'choices[0].message.content'")
-    binary = parse_binary(reply)
-    return Judgement(float(binary or 0), reply, "unparsable" if binary is None else "verbal")
+    binary = parse_binary(words)
+    return Judgement(float(binary or 0), words, "unparsable" if binary is None else "verbal")
+
+
+def _from_logprobs(choice: Any, reply: str, key: str | None) -> Judgement:
+    """P(True) of the first token that names an option."""
+    tokens = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not tokens:
+        return Judgement(None, reply, "no logprobs")
+    if not isinstance(tokens, list):
+        raise EndpointError(
+            f"the log-probabilities of the reply must be a list, got {shown(repr(tokens), key)}"
+        )
+    for token in tokens:  # models may open with white space or a quotation mark
+        likeliest = getattr(token, "top_logprobs", None) or [token]
+        value = probability_of_true([_log_probability(top, key) for top in likeliest])
+        if value is not None:
+            return Judgement(value, reply, "p_true")
+    return Judgement(None, reply, "neither")
+
+
+def _log_probability(top: Any, key: str | None) -> tuple[str, float]:
+    """A token and its log-probability, as the protocol has them."""
+    token, value = getattr(top, "token", None), getattr(top, "logprob", None)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(token, str) or not number:
+        raise EndpointError(
+            "a log-probability of the reply must be a token and a number, got "
+            f"{shown(repr((token, value)), key)}"
+        )
+    log_probability = float(value)  # type: ignore[arg-type]
+    if not log_probability <= _ROUNDED_UP:  # NaN, or more than certain
+        raise EndpointError(f"a log-probability of the reply must be at most 0, got {value}")
+    return token, log_probability
+
+
+def _kept(reply: str, key: str | None) -> str:
+    """A reply as it is kept: without lone surrogates, and without the key if it was echoed."""
+    words = reply.encode("utf-8", "backslashreplace").decode("utf-8")
+    return words.replace(key, "[key]") if key is not None and len(key) > len("none") else words
+
+
+def _is_judgement(entry: Judgement) -> bool:
+    """Whether what a record holds is one: nothing else may come into a table."""
+    value = entry.value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    valid = value is None or (number and 0 <= value <= 1)
+    return valid and isinstance(entry.reply, str) and isinstance(entry.source, str)
 
 
 class _Record:
@@ -168,15 +234,15 @@ class _Record:
         self._found: dict[str, Judgement] = {}
         self._torn = False
         if path is not None and path.exists():
-            text = path.read_text(encoding="utf-8")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
+            data = path.read_bytes()
+            self._torn = bool(data) and not data.endswith(b"\n")
+            for line in data.splitlines():
                 try:
                     entry = json.loads(line)
-                    self._found[entry["key"]] = Judgement(
-                        entry["value"], entry["reply"], entry["source"]
-                    )
-                except (json.JSONDecodeError, KeyError, TypeError):
+                    kept = Judgement(entry["value"], entry["reply"], entry["source"])
+                    if _is_judgement(kept):
+                        self._found[entry["key"]] = kept
+                except (ValueError, LookupError, TypeError, RecursionError):
                     continue  # the line that an interrupted run left half written
 
     def key(self, scheme: str, question: str, answer: str) -> str:

@@ -1,7 +1,22 @@
-"""A client of an OpenAI-compatible endpoint."""
+"""A client of an OpenAI-compatible endpoint, which need not be a friend.
 
-from dataclasses import dataclass
+A reply is bounded in bytes and in seconds from the request to its last byte, is not decompressed,
+and leads nowhere else. What an error says of it holds neither the key nor control characters.
+"""
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
+
+from racer_jax.data.errors import printable
+
+# The largest reply that is read. A verdict on one answer takes some thousand bytes.
+MAX_REPLY_BYTES = 4 << 20
+_LONGEST_MESSAGE = 300
+_SHORTEST_SECRET = 6
 
 
 class EndpointError(RuntimeError):
@@ -16,8 +31,8 @@ class Endpoint:
       model: Name of the evaluator, as the endpoint knows it.
       base_url: Where it is, such as `http://127.0.0.1:8000/v1`; that of OpenAI when None.
       api_key: The key; the environment variable OPENAI_API_KEY when None. A local server needs
-        none.
-      timeout: Seconds until a request is given up.
+        none. It is in no `repr` and no error.
+      timeout: Seconds until a request is given up, however much of the reply has come.
       max_retries: How often a request that timed out, was refused for its rate (429) or failed on
         the server (5xx) is sent again, after growing pauses or the pause that the server asks for.
       num_workers: Requests under way at once.
@@ -28,13 +43,13 @@ class Endpoint:
 
     model: str
     base_url: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout: float = 60.0
     max_retries: int = 4
     num_workers: int = 8
 
     def __post_init__(self) -> None:
-        if not self.timeout > 0:
+        if not (self.timeout > 0 and isfinite(self.timeout)):
             raise ValueError(f"timeout must be positive, in seconds, got {self.timeout}")
         if self.max_retries < 0:
             raise ValueError(f"max_retries must be at least 0, got {self.max_retries}")
@@ -63,6 +78,68 @@ class Endpoint:
                 base_url=self.base_url,
                 timeout=self.timeout,
                 max_retries=self.max_retries,
+                http_client=_bounded_client(openai, self.timeout),
             )
         except openai.OpenAIError as error:
             raise EndpointError(f"the endpoint cannot be used: {error}") from None
+
+
+def shown(text: object, key: str | None) -> str:
+    """What an endpoint sent, fit for an error: short, without the key and control characters."""
+    words = str(text)
+    if key is not None and len(key) >= _SHORTEST_SECRET:
+        words = words.replace(key, "[key]")
+    if len(words) > _LONGEST_MESSAGE:
+        words = f"{words[:_LONGEST_MESSAGE]}..."
+    return printable(words)
+
+
+def _bounded_client(openai: Any, timeout: float) -> Any:
+    """The HTTP client of the `openai` package, with bounds on the whole of a reply.
+
+    Its own timeout is that of a single read: a server that sends a byte now and then holds it for
+    ever. Here the exchange runs in a thread of its own, which is left behind when time is up.
+    """
+    base = openai.DefaultHttpxClient
+    http = sys.modules[base.__mro__[1].__module__.partition(".")[0]]  # httpx, or its successor
+
+    def exchange(send: Any, request: Any, options: dict[str, Any], end: float) -> Any:
+        response = send(request, **(options | {"stream": True}))
+        try:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise http.DecodingError("the reply is compressed, which was not asked for")
+            body = bytearray()
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    raise http.ReadError(f"the reply has more than {MAX_REPLY_BYTES >> 20} MiB")
+                if time.monotonic() > end:
+                    raise http.ReadTimeout("the reply takes too long", request=request)
+        finally:
+            response.close()
+        return http.Response(
+            response.status_code, headers=response.headers, content=bytes(body), request=request
+        )
+
+    class Bounded(base):  # type: ignore[misc, valid-type]
+        def send(self, request: Any, **options: Any) -> Any:
+            request.headers["Accept-Encoding"] = "identity"
+            outcome: list[Any] = []
+            send = super().send
+
+            def work() -> None:
+                try:
+                    outcome.append(exchange(send, request, options, time.monotonic() + timeout))
+                except Exception as error:  # raised again where the reply is waited for
+                    outcome.append(error)
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(timeout)
+            if not outcome:
+                raise http.ReadTimeout("the reply takes too long", request=request)
+            if isinstance(outcome[0], Exception):
+                raise outcome[0]
+            return outcome[0]
+
+    return Bounded(timeout=timeout, follow_redirects=False)

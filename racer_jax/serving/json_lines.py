@@ -1,17 +1,23 @@
 """Queries as lines of JSON, in and out, a batch at a time: memory does not grow with the file."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
 
 # A line longer than this is no query but a file that is not lines.
 _LONGEST = 16 << 20
+# A line that begins like this is meant to be JSON.
+_JSON_STARTS = ("{", "[", '"')
+# Bytes that no plain text holds: the file is something else.
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -30,113 +36,212 @@ class Query:
     text: str | None
     scores: list[float] | None
     group: str | None
-    id: str | None
+    id: str | int | None
+
+
+class BadLine(NamedTuple):
+    """A line that is no query; its place in the answers is taken by an error.
+
+    Attributes:
+      error: What is wrong, with file and line.
+      id: Its name where it could be read, or None.
+    """
+
+    error: DataError
+    id: str | int | None
+
+    def to_json(self) -> str:
+        """The error as a line of JSON."""
+        record = {} if self.id is None else {"id": self.id}
+        return json.dumps({**record, "error": str(self.error)}, ensure_ascii=False)
 
 
 def _string(record: dict[str, Any], field: str, path: str, line: int) -> str | None:
     value = record.get(field)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"must be a string, got {value!r}", path=path, line=line, field=field)
+        raise DataError(f"must be a string, got {_short(value)}", path=path, line=line, field=field)
     return value
 
 
-def _scores(record: dict[str, Any], models: tuple[str, ...], path: str, line: int) -> list[float]:
-    given = record.get("scores")
-    if not isinstance(given, dict) or set(given) != set(models):
+def _id(record: dict[str, Any], path: str, line: int) -> str | int | None:
+    """A name, which may be a number."""
+    value = record.get("id")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not whole and not isinstance(value, str):
         raise DataError(
-            f"must hold a score of each of {list(models)}, got {given!r}",
+            f"must be a string or a whole number, got {_short(value)}",
+            path=path,
+            line=line,
+            field="id",
+        )
+    return value
+
+
+def _text(record: dict[str, Any], path: str, line: int) -> str | None:
+    """The question, under either name."""
+    if "text" in record and "query" in record:
+        raise DataError("must stand under 'text' or 'query', not both", path=path, line=line)
+    return _string(record, "query" if "query" in record else "text", path, line)
+
+
+def _scores(record: dict[str, Any], models: tuple[str, ...], path: str, line: int) -> list[float]:
+    scores = record.get("scores")
+    if not isinstance(scores, dict) or set(scores) != set(models):
+        raise DataError(
+            f"must hold a score of each of {list(models)}, got {_short(scores)}",
             path=path,
             line=line,
             field="scores",
         )
-    for model, score in given.items():
+    for model, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise DataError(
-                f"must be in [0, 1], got {score!r} for {model!r}",
+                f"must be in [0, 1], got {_short(score)} for {model!r}",
                 path=path,
                 line=line,
                 field="scores",
             )
-    return [float(given[model]) for model in models]
+    return [float(scores[model]) for model in models]
 
 
-def read_queries(file: IO[bytes], path: str, racer: Racer) -> Iterator[Query]:
-    """The queries of a file of JSON lines: objects with `text` (or `scores`), and `group` and `id` if there are any.
+def _short(value: Any, longest: int = 80) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def read_queries(
+    file: IO[bytes], path: str, racer: Racer, *, strict: bool = True
+) -> Iterator[Query | BadLine]:
+    """The queries of a file of lines, JSON or plain text.
+
+    A line of JSON is an object with `text` or `query` (for a racer made from scores: `scores`, by
+    model), and `group` and `id` if there are any, or a string. Any other line is the text of a
+    question as it stands, unless it begins like JSON.
 
     Args:
       file: Opened for bytes.
       path: Its name, for errors.
       racer: Who will route them.
+      strict: Raise the error of the first line that is no query, in place of yielding it.
 
     Yields:
-      One query for each line that is not blank.
+      A query, or what is wrong, for each line that is not blank.
 
     Raises:
-      DataError: If a line is not such an object, named by line and field, or there is none.
+      DataError: If a line is no query and `strict`, a line has no end, or there is no line.
     """
-    none = True
+    empty = True
     for line in range(1, 1 << 62):
         raw = file.readline(_LONGEST)
         if not raw:
             break
         if len(raw) >= _LONGEST:
             raise DataError(
-                f"must be lines of JSON, got one of more than {_LONGEST >> 20} MiB",
-                path=path,
-                line=line,
+                f"must be lines, got one of more than {_LONGEST >> 20} MiB", path=path, line=line
             )
         if not raw.strip():
             continue
-        try:
-            record = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
-        except (ValueError, RecursionError):
-            raise DataError("must be a JSON object in UTF-8", path=path, line=line) from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"must be a JSON object, got {type(record).__name__}", path=path, line=line
-            )
-        text, scores = _string(record, "text", path, line), None
+        if empty and b"\0" in raw:
+            raise DataError("must be lines of text, got a binary file", path=path, line=line)
+        empty = False
+        query = _query(raw, racer, path, line)
+        if strict and isinstance(query, BadLine):
+            raise query.error
+        yield query
+    if empty:
+        raise DataError("holds no question: there must be at least one line", path=path)
+
+
+def _query(raw: bytes, racer: Racer, path: str, line: int) -> Query | BadLine:
+    """The query of a line, or what is wrong with it."""
+    name: str | int | None = None
+    try:
+        record = _record(raw, racer, path, line)
+        name = _id(record, path, line)
+        text, scores = _text(record, path, line), None
         if racer.scorer is None:
             scores = _scores(record, racer.models, path, line)
         elif text is None or not text.strip():
             raise DataError(
                 f"must be the text of a question, got {text!r}", path=path, line=line, field="text"
             )
+        _check_unicode(text, path, line)
         group = _string(record, "group", path, line)
-        none = False
-        yield Query(line, text, scores, group, _string(record, "id", path, line))
-    if none:
-        raise DataError("holds no question: there must be at least one line", path=path)
+        _check_unicode(group, path, line)
+        return Query(line, text, scores, group, name)
+    except DataError as error:
+        return BadLine(error, name)
 
 
-def route_lines(racer: Racer, queries: Iterator[Query], batch: int) -> Iterator[str]:
-    """Routes queries as they come; yields a line of JSON for each, in their order, `id` first where it has one.
+def _record(raw: bytes, racer: Racer, path: str, line: int) -> dict[str, Any]:
+    """The object of a line; a line of plain text becomes one."""
+    try:
+        words = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
+    except UnicodeDecodeError:
+        raise DataError("must be text in UTF-8", path=path, line=line) from None
+    if words[:1] not in _JSON_STARTS and racer.scorer is not None:
+        if _CONTROL.search(words):
+            raise DataError("must be text, got control characters", path=path, line=line)
+        return {"text": words}
+    try:
+        record = json.loads(words)
+    except (ValueError, RecursionError):
+        raise DataError("must be a JSON object, or plain text", path=path, line=line) from None
+    if isinstance(record, str):
+        return {"text": record}
+    if not isinstance(record, dict):
+        raise DataError(f"must be a JSON object, got {type(record).__name__}", path=path, line=line)
+    return record
+
+
+def _check_unicode(text: str | None, path: str, line: int) -> None:
+    """A lone surrogate is no text: nothing could be written of it."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise DataError("must be text without lone surrogates", path=path, line=line) from None
+
+
+def route_lines(racer: Racer, queries: Iterable[Query | BadLine], batch: int) -> Iterator[str]:
+    """Routes queries as they come; yields a line of JSON for each, in their order.
+
+    The `id` comes first where there is one. A line that was no query gets an object with `error`.
 
     Raises:
       NotCalibratedError: If the racer has no threshold.
       DataError: If a query is not what it should be.
     """
-    waiting: list[Query] = []
-
-    def routed() -> Iterator[str]:
-        groups = [query.group for query in waiting]
-        if racer.scorer is None:
-            scores = np.array([query.scores for query in waiting], np.float32)
-            named = [query.text or query.id for query in waiting]
-            ids = [name for name in named if name is not None]
-            decisions = racer.route_scores(
-                scores, groups, ids=ids if len(ids) == len(waiting) else None
-            )
-        else:
-            decisions = racer.route([query.text or "" for query in waiting], groups)
-        for query, decision in zip(waiting, decisions, strict=True):
-            name = {} if query.id is None else {"id": query.id}
-            yield json.dumps({**name, **decision.to_dict()}, ensure_ascii=False, allow_nan=False)
-
+    waiting: list[Query | BadLine] = []
     for query in queries:
         waiting.append(query)
         if len(waiting) == batch:
-            yield from routed()
+            yield from _routed(racer, waiting)
             waiting.clear()
     if waiting:
-        yield from routed()
+        yield from _routed(racer, waiting)
+
+
+def _routed(racer: Racer, waiting: Sequence[Query | BadLine]) -> Iterator[str]:
+    """The answers to a batch."""
+    decisions = iter(_decisions(racer, [q for q in waiting if isinstance(q, Query)]))
+    for query in waiting:
+        if isinstance(query, BadLine):
+            yield query.to_json()
+            continue
+        name = {} if query.id is None else {"id": query.id}
+        decision = next(decisions).to_dict()
+        yield json.dumps({**name, **decision}, ensure_ascii=False, allow_nan=False)
+
+
+def _decisions(racer: Racer, queries: Sequence[Query]) -> Iterable[Decision]:
+    """The decisions of queries, all at once."""
+    if not queries:
+        return ()
+    groups = [query.group for query in queries]
+    if racer.scorer is not None:
+        return racer.route([query.text or "" for query in queries], groups)
+    scores = np.array([query.scores for query in queries], np.float32)
+    names = [query.text or query.id for query in queries]
+    ids = [str(name) for name in names if name is not None]
+    return racer.route_scores(scores, groups, ids=ids if len(ids) == len(queries) else None)

@@ -18,7 +18,7 @@ from racer_jax.data.combine import concat
 from racer_jax.data.formats.routerdc import TrainTest
 from racer_jax.data.load import guess
 from racer_jax.data.splits import split
-from racer_jax.data.table import normal_text
+from racer_jax.data.texts import normal_text
 
 # Tables as they were read: both parts, or one table that is yet to be split.
 Source: TypeAlias = TrainTest | RoutingTable

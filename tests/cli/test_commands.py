@@ -107,6 +107,26 @@ def test_unseen_leaves_out_what_was_trained_and_calibrated_on(folder, capsys):
     assert "Nothing is promised" in capsys.readouterr().out
 
 
+def test_what_is_left_out_is_said_with_counts(folder, capsys):
+    """On the terminal and in JSON, by every command that leaves rows out."""
+    Path("holes.csv").write_text(
+        "".join(["query,model,correct\n"])
+        + "".join(f"q{i}?,x,{i % 2}\nq{i}?,y,{'' if i < 3 else 1}\n" for i in range(20))
+    )
+    line = ["train", "holes.csv", "-o", "h.racer", "--router", "knn", "--missing", "drop"]
+    assert main([*line, "--share", "0.5", "--json"]) == 0
+    streams = capsys.readouterr()
+    notes = json.loads(streams.out)["notes"]
+    assert any("3" in note and "20" in note for note in notes), notes
+    left_out = next(note for note in notes if note.startswith("--share 0.5 left out"))
+    assert left_out.endswith("of 17 questions")
+    assert f"note: {left_out}\n" in streams.err
+    line = ["evaluate", "my.racer", "test.npz", "--alphas", "0.3", "--group", "a", "--json"]
+    assert main(line) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any(note.startswith("--group left out ") for note in notes)
+
+
 def test_route_in_words_and_in_json(folder, made, capsys):
     assert main(["route", "my.racer", "--group", "a", "What is a prime?"]) == 0
     assert "at alpha = 0.3 of group 'a'" in capsys.readouterr().out
@@ -131,6 +151,16 @@ def test_route_lines(folder, made, capsys, monkeypatch, batch):
     monkeypatch.setattr(sys, "stdin", stdin)
     assert main([*options, "--input", "-"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+
+
+def test_route_lines_of_every_kind(folder, capsys, monkeypatch):
+    lines = b'plain words?\n{"query": "q?", "id": 7, "group": "b"}\n"a string?"\n{"id": 8}\n'
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+    assert main(["route", "my.racer", "-", "--group", "a", "--batch", "2"]) == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer.get("group") for answer in answers] == ["a", "b", "a", None]
+    assert [answer.get("id") for answer in answers] == [None, 7, None, 8]
+    assert "must be the text of a question" in answers[3]["error"]
 
 
 def test_routing_reads_no_more_than_a_batch_ahead(made):

@@ -30,7 +30,7 @@ def test_summary_prints_json(tmp_path, capsys):
 def test_options_of_logs(tmp_path, capsys):
     path = str(samples.lm_eval(tmp_path))
     assert main(["data", "summary", path]) == 1
-    assert "pass filter=" in capsys.readouterr().err
+    assert "pass --filter toy_gsm8k=strict-match" in capsys.readouterr().err
     assert main(["data", "summary", path, "--filter", "strict-match", "--tasks", "toy_gsm8k"]) == 0
     assert "exact_match, strict-match = 1" in capsys.readouterr().out
 

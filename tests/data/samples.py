@@ -1,4 +1,4 @@
-"""Small files in the true layout of every format, all of one pool: what a reader must make of them is known."""
+"""Small files in the true layout of every format, all of one pool that is known."""
 
 import csv
 import hashlib
@@ -168,7 +168,7 @@ CHOICES = ["two", "four", "eight"]
 
 
 def lm_eval_rows(j, old=False):
-    """Rows of a multiple-choice task and of an open one with two filters, as version 0.4.13 or 0.4.2 writes them."""
+    """Rows of a multiple-choice task and of an open one with two filters, of either version."""
     choice, generated = [], []
     for i, text in enumerate(QUESTIONS):
         doc = {
@@ -266,7 +266,7 @@ def lm_eval(folder):
 
 
 def lm_eval_old(folder):
-    """The output folders of version 0.4.2: indented lists, no hashes, no filters, no time stamps."""
+    """The output folders of version 0.4.2: indented lists without hashes, filters and stamps."""
     out = folder / "old"
     for j, model in enumerate(MODELS):
         place = out / f"run{j}"

@@ -1,4 +1,4 @@
-"""Any mutation of a valid file: a correct table or a `DataError` that names it, never another error or number.
+"""Any mutation of a valid file: a correct table or a `DataError` that names it.
 
 What can be known of a mutated file is checked: mutations that do not change the meaning must not
 change the table; a file cut short must give nothing that the whole file did not say; whatever else
@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -235,7 +236,7 @@ def check_table(table):
     """What holds of every table, however it came about."""
     assert isinstance(table, RoutingTable)
     assert table.correct.dtype == bool
-    rebuilt = RoutingTable(**{name: getattr(table, name) for name in table.__dataclass_fields__})
+    rebuilt = replace(table)
     assert rebuilt == table
 
 
@@ -339,7 +340,7 @@ def test_a_repeated_row_is_found_or_harmless(tmp_path_factory, name, data):
 
 
 def slow_long_csv(data):
-    """The labels of a long CSV, pair by pair, by the plainest means; None where the file is not plainly right."""
+    """The labels of a long CSV by the plainest means; None where it is not plainly right."""
     try:
         lines = [
             row
@@ -349,6 +350,7 @@ def slow_long_csv(data):
     except (UnicodeDecodeError, csv.Error):
         return None
     head, *rows = lines
+    head = [name.strip().lower() for name in head]
     if any(len(row) != len(head) for row in rows):
         return None
     labels = {}
@@ -360,7 +362,11 @@ def slow_long_csv(data):
             "0": False,
             "0.0": False,
             "false": False,
-        }.get((row.get("correct") or "").lower())
+            "yes": True,
+            "y": True,
+            "no": False,
+            "n": False,
+        }.get((row.get("correct") or "").strip().lower())
         pair = (row["query_id"] if "query_id" in row else row.get("query"), row.get("model"))
         if label is None or None in pair or "" in pair or pair in labels:
             return None

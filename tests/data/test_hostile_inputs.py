@@ -1,4 +1,4 @@
-"""Inputs made to hang, to swell, or to be read by halves: linear in time, bounded in memory, or refused."""
+"""Inputs made to hang, to swell, or to be read by halves: bounded, or refused."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from racer_jax.data.answers import last_number, letter
 from racer_jax.data.formats._patterns import is_expression, linear_remover
 from racer_jax.data.formats._text import refuse_binary
 from racer_jax.data.formats.routerbench import _listed, last_question
-from racer_jax.data.table import normal_text
+from racer_jax.data.texts import normal_text
 from tests.data import samples
 
 
@@ -345,7 +345,8 @@ DEEP = {
     ),
     "llmrouter": (
         read_llmrouter,
-        '{"task_name": "t", "query": "?", "ground_truth": DEEP, "model_name": "m", "performance": 1}',
+        '{"task_name": "t", "query": "?", "ground_truth": DEEP, "model_name": "m", '
+        '"performance": 1}',
     ),
     "routerdc": (read_routerdc, '[{"question": DEEP, "scores": {"m": 1}}]'),
 }

@@ -1,4 +1,4 @@
-"""Logs of lm-evaluation-harness: the figures it printed itself, and every way its folders differ."""
+"""Logs of lm-evaluation-harness: the figures it printed, and the ways its folders differ."""
 
 import json
 import shutil

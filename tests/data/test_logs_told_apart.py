@@ -1,4 +1,4 @@
-"""Logs as people have them: which report belongs to which log, what a question is, what is a label."""
+"""Logs as people have them: whose a log is, what a question is, what is a label."""
 
 import gzip
 import json
@@ -174,6 +174,8 @@ def test_the_check_of_the_choice_is_for_metrics_of_0_and_1(tmp_path):
     assert accuracies(table) == {"m": 1.0}
     assert table.answers.tolist() == [["A"]]
     write_log(tmp_path / "m", "toy", FIRST, choices(0.0))
+    graded = read_lm_eval(tmp_path, label_rule="score > 0.5")
+    assert accuracies(graded) == {"m": 0.0}
     with pytest.raises(DataError, match="must agree with acc: choice 0 is the most likely"):
         read_lm_eval(tmp_path)
     write_log(tmp_path / "m", "toy", FIRST, choices(1.0, target="9" * 5000))

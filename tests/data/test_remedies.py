@@ -179,6 +179,12 @@ def test_models_are_chosen_by_name_in_any_format(tmp_path):
     assert table.models == (samples.MODELS[1],)
     assert table.correct.tolist() == read_routerbench(path).correct[:, 1:].tolist()
     assert "left out 1 of 2 models" in " ".join(table.notes)
+    sparse = tmp_path / "sparse.csv"
+    sparse.write_text(LOGS.format(label="correct", a="1") + "b,2?,z,1\n")
+    with pytest.raises(DataError, match=r"1 of 6 are missing \(z 1\)"):
+        load(sparse)
+    assert len(load(sparse, models=["y", "x"])) == 2
+    assert load(sparse, models=["z"], missing="drop").ids == ("b",)
     with pytest.raises(DataError, match="must hold all 1 models of the pool, got none of z"):
         load(path, models=["z"])
 

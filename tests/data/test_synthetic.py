@@ -17,7 +17,7 @@ from racer_jax.data.synthetic import (
     solve,
 )
 from racer_jax.data.synthetic_texts import questions
-from racer_jax.data.table import normal_text
+from racer_jax.data.texts import normal_text
 from racer_jax.encoders import HashedNgrams
 from racer_jax.routers import KNNR
 

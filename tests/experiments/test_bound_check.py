@@ -73,7 +73,7 @@ def test_a_pool_that_is_not_exchangeable_fails(pools, tmp_path, capsys):
 @pytest.mark.parametrize("tie_break", [True, False])
 def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
     config = Config(alphas=ALPHAS, splits=300, null=null, tie_break=tie_break, nonconformity="gap")
-    result = run(config, pools, jax.random.key(0))
+    result = run(jax.random.key(0), pools, config)
     (cell,) = result.checks
     assert result.passed
     assert ("infeasible" in cell.verdict) == (null == "never")
@@ -83,10 +83,10 @@ def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
 
 def test_the_exact_laws_alone_equal_the_splits(pools):
     sampled = run(
-        Config(alphas=ALPHAS, splits=3000, nonconformity="gap"), pools, jax.random.key(0)
+        jax.random.key(0), pools, Config(alphas=ALPHAS, splits=3000, nonconformity="gap")
     ).checks[0]
     exact = run(
-        Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)
+        jax.random.key(0), pools, Config(alphas=ALPHAS, exact=True, nonconformity="gap")
     ).checks[0]
     assert exact.num_splits == 0
     assert set(exact.verdict) == {"PASS"}
@@ -103,13 +103,13 @@ def test_the_exact_laws_alone_equal_the_splits(pools):
 
 def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
     config = Config(alphas=ALPHAS, splits=3000, nonconformity="gap", validation=0.3)
-    check = run(config, pools, jax.random.key(0)).checks[0]
+    check = run(jax.random.key(0), pools, config).checks[0]
     assert (check.num_calibration, check.num_test) == (80, 32)
     assert set(check.verdict) == {"PASS"}
     np.testing.assert_allclose(check.risk_std[1:], check.exact_std[1:], rtol=0.1)
     np.testing.assert_allclose(check.histogram.share, check.histogram.law, atol=0.03)
     whole = run(
-        Config(alphas=ALPHAS, exact=True, nonconformity="gap"), pools, jax.random.key(0)
+        jax.random.key(0), pools, Config(alphas=ALPHAS, exact=True, nonconformity="gap")
     ).checks[0]
     assert (check.exact_std[1:] > whole.exact_std[1:]).all()
 
@@ -146,7 +146,7 @@ def test_two_processes_find_what_one_does(tmp_path):
 
 def test_a_shifted_mean_fails_on_either_side(pools):
     config = Config(alphas=ALPHAS, splits=400, nonconformity="gap")
-    result = run(config, pools, jax.random.key(0))
+    result = run(jax.random.key(0), pools, config)
     (cell,) = result.checks
     for shift in (-8, 8):
         moved = cell._replace(risk=cell.risk + shift * cell.risk_error)
@@ -158,7 +158,7 @@ def test_a_shifted_mean_fails_on_either_side(pools):
 def test_the_run_is_a_function_of_its_seed(pools):
     config = Config(alphas="0.1", splits=50, nonconformity="gap")
     first, again, other = (
-        run(config, pools, jax.random.key(seed)).checks[0].risk for seed in (0, 0, 1)
+        run(jax.random.key(seed), pools, config).checks[0].risk for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other

@@ -205,6 +205,106 @@ def test_a_description_that_lacks_something_is_refused(saved):
         Racer.load(saved)
 
 
+@pytest.fixture
+def crafted(tmp_path):
+    """An artefact with two groups, and what edits it with checksums that fit."""
+    part = table_of(np.random.default_rng(4), 30)
+    bare = Racer.from_scores(MODELS).calibrate(part.table, 0.3, scores=part.scores)
+    bare.save(tmp_path / "crafted")
+    return tmp_path / "crafted"
+
+
+def without(key):
+    return lambda described: described.pop(key)
+
+
+def with_calibration(**changes):
+    return lambda described: described["calibration"].update(changes)
+
+
+def first_threshold(**changes):
+    return lambda described: described["calibration"]["thresholds"][0].update(changes)
+
+
+def arrays_named(file):
+    return lambda described: described["arrays"].update(file=file)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(guarantee="At most 0.0001."), "states guarantee = 'At most 0.0001.'"),
+        (lambda d: d.update(warnings=["None."]), "states warnings"),
+        (with_calibration(alpha="0.01"), "states (guarantee|warnings|calibration)"),
+        (first_threshold(threshold=0.001), "states calibration.thresholds"),
+        (first_threshold(n=9999), "states calibration.thresholds"),
+        (with_calibration(fingerprint="0" * 32), "states calibration.fingerprint"),
+        (with_calibration(n=10**6), "states calibration.n = 1000000"),
+        (lambda d: d.update(tie_break="none"), "states tie_break = 'none'"),
+        (lambda d: d["training"].update(num_questions=5), "states training.num_questions = 5"),
+        (without("warnings"), "does not state warnings"),
+        (without("calibration"), "lacks 'calibration'"),
+        (lambda d: d.update(static_order=["x"]), "is not an artefact of this format"),
+        (lambda d: d.update(calibration=[]), "is not an artefact of this format"),
+        (lambda d: d.update(format=0), "format must be at least 1"),
+        (lambda d: d.update(format=True), "with a format"),
+        (without("arrays"), "arrays.file must name a file beside it"),
+        (arrays_named("../outside.bin"), "arrays.file must name a file beside it"),
+        (arrays_named("/etc/passwd"), "arrays.file must name a file beside it"),
+        (arrays_named("racer.json"), "arrays.file must name a file beside it"),
+        (arrays_named("a\0b"), "arrays.file must name a file beside it"),
+    ],
+)
+def test_what_people_read_is_what_is_used(crafted, edit, message):
+    described = json.loads((crafted / "racer.json").read_text())
+    edit(described)
+    described["checksum"] = artefact._checksum(described)
+    (crafted / "racer.json").write_text(json.dumps(described))
+    with pytest.raises(errors.CorruptError, match=message):
+        Racer.load(crafted)
+
+
+@pytest.mark.parametrize("key", ["guarantee", "alpha"])
+def test_a_key_that_stands_twice_is_refused(crafted, key):
+    text = (crafted / "racer.json").read_text()
+    twice = text.replace(f'"{key}":', f'"{key}": "at most 0.0001", "{key}":', 1)
+    (crafted / "racer.json").write_text(twice)
+    with pytest.raises(errors.CorruptError, match=f"states '{key}' twice"):
+        Racer.load(crafted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update({"calibration.value": a["calibration.value"][::-1]}), "must ascend"),
+        (lambda a: a["calibration.value"].fill(np.nan), "without NaN"),
+        (lambda a: a.update({"calibration.tie": a["calibration.tie"][:5]}), "calibration.tie must"),
+        (lambda a: a["calibration.code"].fill(7), "calibration.code must ascend"),
+        (lambda a: a.pop("calibration.value"), "lacks 'calibration.value'"),
+    ],
+)
+def test_arrays_that_are_no_calibration_are_refused(crafted, change, message):
+    description, arrays = artefact.read(crafted)
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    change(arrays)
+    left_out = ("format", "pool_fingerprint", "arrays", "checksum")
+    artefact.write(crafted, {k: v for k, v in description.items() if k not in left_out}, arrays)
+    with pytest.raises(errors.CorruptError, match=message):
+        Racer.load(crafted)
+
+
+def test_json_that_is_none_and_files_that_are_none(crafted):
+    file = crafted / "racer.json"
+    for content in ("[" * 200_000, '{"format": 1, "models": ["\\ud800"]}', '{"format": NaN}'):
+        file.write_text(content)
+        with pytest.raises(errors.CorruptError, match="must be JSON"):
+            Racer.load(crafted)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(errors.ArtefactError, match="must be a file"):
+        Racer.load(crafted)
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Stands for an encoder whose weights are elsewhere."""
@@ -255,7 +355,11 @@ def test_places_that_are_none(racer, tmp_path):
     with pytest.raises(errors.ArtefactError, match="a folder with other files"):
         racer.save(tmp_path)
     (tmp_path / "empty").mkdir()
+    # What a save that was killed in an empty folder left there.
+    for name in ("arrays-0123456789abcdef.safetensors", ".racer.json.0a1b2c.json", ".lock"):
+        (tmp_path / "empty" / name).write_text("half")
     racer.save(tmp_path / "empty")
+    assert len(list((tmp_path / "empty").iterdir())) == 2
     assert Racer.load(tmp_path / "empty").alpha == "0.3"
 
 

@@ -1,6 +1,10 @@
 """The racer against the core's own functions and plain loops, its order of steps, and every error it raises."""
 
 import json
+import os
+import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import racer_jax as core
+import racer_jax.encoders.registry
+import racer_jax.routers.registry
+from racer_jax import encoders, routers
 from racer_jax.core.aggregation import answer_codes, majority_vote, voted_right, weighted_vote
 from racer_jax.data import RoutingTable
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
@@ -619,7 +626,9 @@ def test_tables_that_do_not_fit(data, racer, texts):
         racer.route_scores(np.zeros((2, 3), int))
     with pytest.raises(ValueError, match=r"finite and in \[0, 1\], got nan at \[0, 1\]"):
         racer.route_scores(np.array([[0.1, np.nan, 0.2]]))
-    with pytest.raises(ValueError, match="scores must be of the models"):
+    with pytest.raises(
+        ValueError, match=r"scores must be of the models.* there is none of 'small'"
+    ):
         racer.route_scores(Scores(np.full((1, 3), 0.5, np.float32), ["x", "y", "z"]))
     assert len(racer.route_scores(Scores(np.full((1, 3), 0.5, np.float32), MODELS), "a")) == 1
     with pytest.raises(ValueError, match="one group for each of the 60 queries, got 1"):
@@ -635,6 +644,102 @@ def test_tables_that_do_not_fit(data, racer, texts):
     calibrated = texts.racer.calibrate(texts.calibration, 0.2)
     with pytest.raises(ValueError, match="must not be empty or only white space"):
         calibrated.route(" ")
+
+
+def test_models_are_matched_by_name(data, texts):
+    part, turned = data.calibration, [2, 0, 1]
+    names = [MODELS[j] for j in turned]
+    table, scores = part.table.select(models=names), Scores(part.scores[:, turned], names)
+    bare = Racer.from_scores(MODELS, seed=7)
+    by_place = bare.calibrate(part.table, 0.2, scores=part.scores)
+    by_name = bare.calibrate(table, 0.2, scores=scores)
+    np.testing.assert_array_equal(by_name.calibration.value, by_place.calibration.value)
+    assert by_name.static_order == by_place.static_order
+    first = by_place.evaluate(part.table, [0.1], scores=part.scores)
+    second = by_place.evaluate(table, [0.1], scores=scores)
+    assert str(first) == str(second)
+    fewer = Racer.from_scores(MODELS[:2], seed=7).calibrate(table, 0.2, scores=scores)
+    again = fewer.evaluate(table, [0.1], scores=scores)
+    assert any("left out 1 of 3 models" in note for note in again.notes)
+    with pytest.raises(ValueError, match="got none of large"):
+        bare.calibrate(part.table.select(models=MODELS[:2]), 0.2, scores=scores)
+
+
+def test_names_cannot_steer_a_terminal(data):
+    names, part = ["\x1b[2Jsmall", "medium", "\u202elarge"], data.calibration
+    table = RoutingTable(
+        ids=part.table.ids,
+        texts=part.table.texts,
+        models=names,
+        correct=part.table.correct,
+        group=["g\x07" if name == "a" else name for name in part.table.group],
+    )
+    made = Racer.from_scores(names).calibrate(table, 0.2, scores=part.scores)
+    printed = [str(made.evaluate(table, [0.1], scores=part.scores)), *made.at(0.001).warnings()]
+    printed.append(made.route_scores(part.scores[:1], "g\x07")[0].explain())
+    assert r"\x1b[2Jsmall" in printed[-1]
+    for text in printed:
+        assert all(character.isprintable() or character == "\n" for character in text), text
+
+
+def test_a_racer_pickles(texts, data):
+    racer = texts.racer.calibrate(texts.calibration, 0.2)
+    again = pickle.loads(pickle.dumps(racer))
+    queries = texts.calibration.texts[:4], texts.calibration.group[:4]
+    assert list(again.route(*queries)) == list(racer.route(*queries))
+
+
+_FORKED = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from racer_jax.racer import ForkedError, Racer
+
+def in_child(work):
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except ForkedError as error:
+            os._exit(7 if "spawn" in str(error) else 8)
+        except BaseException:
+            os._exit(9)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+scores = np.full((2, 3), 0.5, np.float32)
+work = lambda: Racer.load(sys.argv[1]).route_scores(scores, "a")
+print(in_child(work))
+work()
+print(in_child(work))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_after_jax_was_used_is_an_error_and_one_before_works(racer, tmp_path):
+    racer.save(tmp_path / "a")
+    command = [sys.executable, "-c", _FORKED, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["0", "7"], done.stderr
+
+
+def test_routers_and_encoders_of_ones_own_go_by_their_name(texts, monkeypatch):
+    class Constant:
+        def fit(self, key, embeddings, correct, questions):
+            shares = correct.mean(axis=0).astype(np.float32)
+            return lambda x: np.tile(shares, (len(x), 1))
+
+    monkeypatch.setattr(routers.registry, "ROUTERS", dict(routers.ROUTERS))
+    monkeypatch.setattr(encoders.registry, "ENCODERS", dict(encoders.ENCODERS))
+    routers.register_router("constant", lambda num_rows: Constant())
+    encoders.register_encoder("tiny", lambda key, batch: HashedNgrams(dim=16))
+    racer = Racer.fit(jax.random.key(0), texts.train, "constant", "tiny")
+    scores = racer.score(texts.calibration).scores
+    np.testing.assert_allclose(scores[0], texts.train.correct.mean(axis=0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"the router 'constant' .* is there already"):
+        routers.register_router("constant", lambda num_rows: Constant())
+    with pytest.raises(ValueError, match=r"the encoder 'tiny' .* is there already"):
+        encoders.register_encoder("tiny", lambda key, batch: HashedNgrams())
 
 
 def test_fits_that_cannot_be(texts):

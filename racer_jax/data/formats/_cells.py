@@ -1,4 +1,7 @@
-"""From a list of (query, model) results to a matrix; what is missing or named twice is reported, never filled in."""
+"""From a list of (query, model) results to a matrix.
+
+What is missing or named twice is reported, never filled in.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +51,7 @@ class Grid(NamedTuple):
 
 
 def repeated(index: np.ndarray) -> tuple[int, int] | None:
-    """The positions of the first result that repeats a pair, and of the one it repeats; None if there is none."""
+    """The places of the first result that repeats a pair, and of the one it repeats, if any."""
     order = np.argsort(index, kind="stable")
     again = np.flatnonzero(np.diff(index[order]) == 0)
     if not len(again):
@@ -194,7 +197,7 @@ def labels_by_rule(
 
 
 def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
-    """Asks about scores of 0 to 100 under a rule for scores of 0 to 1, which would find all right."""
+    """Asks about scores of 0 to 100 under a rule for 0 to 1, which would find all right."""
     if rule.threshold is None or not 0 < rule.threshold < 1 or not scores.size:
         return
     top = float(scores.max())

@@ -1,4 +1,7 @@
-"""JSON with nothing hidden: repeated keys, NaN, nesting bombs and broken encodings become errors that say where."""
+"""JSON with nothing hidden.
+
+Repeated keys, NaN, deep nesting and broken encodings become errors that say where.
+"""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ _SPACE = " \t\n\r"
 
 
 class Repeated(dict[str, Any]):
-    """A JSON object that named a key twice; `key` is the key. Plain `json` would keep the last and say nothing."""
+    """A JSON object that named `key` twice; plain `json` would keep the last in silence."""
 
     key: str = ""
 
@@ -35,7 +38,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def parse(text: str, path: Path, *, row: int | None = None, line: int | None = None) -> Any:
-    """One JSON value; NaN and infinities pass as floats, for the caller to refuse with their field."""
+    """One JSON value; NaN and infinities pass as floats, which the caller refuses by field."""
     value, end = _value(text, _skip(text, 0), path, row, line)
     if (end := _skip(text, end)) != len(text):
         raise _invalid(json.JSONDecodeError("Extra data", text, end), path, row=row, line=line)
@@ -77,12 +80,12 @@ def too_deep(path: Path, *, row: int | None = None, line: int | None = None) -> 
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The objects of a JSON-lines file, or of one JSON list, with their row and line, each checked."""
+    """The objects of a JSON-lines file, or of one JSON list, with row and line, each checked."""
     if starts_list(path):
         yield from ((row, 0, record) for row, record in json_list(read_text(path), path))
         return
     for row, (line, content) in enumerate(byte_lines(path), start=1):
-        record = parse(content.decode(), path, row=row, line=line)
+        record = parse(str(content, "utf-8"), path, row=row, line=line)
         check_object(record, path, row=row, line=line)
         yield row, line, record
 
@@ -150,7 +153,7 @@ def check_text(
     line: int | None = None,
     empty: bool = True,
 ) -> None:
-    """Refuses what is not a string, or one that UTF-8 cannot write: JSON can escape half of a character."""
+    """Refuses what is no string that UTF-8 can write: JSON can escape half of a character."""
     if not isinstance(value, str) or not (value or empty):
         raise DataError(
             f"must be a text, got {shown(value)}", path=path, row=row, line=line, field=field
@@ -158,7 +161,8 @@ def check_text(
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        problem = f"must be text that UTF-8 can write, got a lone surrogate at character {error.start + 1}"
+        place = error.start + 1
+        problem = f"must be text that UTF-8 can write, got a lone surrogate at character {place}"
         raise DataError(problem, path=path, row=row, line=line, field=field) from None
 
 

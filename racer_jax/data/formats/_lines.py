@@ -1,5 +1,7 @@
 """Files read line by line, block by block: what is held is one line, however long the file is."""
 
+import codecs
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,25 @@ from racer_jax.data.formats._text import not_utf8
 MAX_RECORD = 1 << 26
 _BLOCK = 1 << 18
 _MARK = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n\v\f"
 # Seconds before a bar appears: what is read sooner needs none.
 _DELAY = 2.0
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Turns the search for cycles off while many small objects are made that have none.
+
+    Strings by the million make no cycles, but the collector looks for some at every turn, and jax
+    hangs a callback on it: half of the time of reading.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @contextmanager
@@ -45,14 +64,14 @@ def progress(path: Path, total: int, unit: str = "B") -> Iterator[Callable[[int]
         yield bar.update
 
 
-def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
     """The lines of a UTF-8 file that are not blank, with their number, counted from 1.
 
     Args:
       path: The file, plain or compressed.
 
     Yields:
-      Number and bytes, without white space around them.
+      Number and bytes, not copied where a line stands within one block.
 
     Raises:
       DataError: If there is no such file, it is not UTF-8, it holds no line or one that is longer
@@ -64,41 +83,59 @@ def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         file.seek(0)
         empty = True
         with progress(path, size) as update:
-            for line, raw in enumerate(_split(path, file, update), start=1):
-                # Not by str.splitlines(): U+2028 and its like may stand unescaped inside a string.
-                content = (raw.removeprefix(_MARK) if line == 1 else raw).strip()
-                if not content:
-                    continue
-                if not content.isascii():
-                    try:
-                        content.decode()
-                    except UnicodeDecodeError:
-                        raise not_utf8(path, file) from None
-                empty = False
-                yield line, content
+            for line, content in _split(path, file, update):
+                if not content or content[-1] in _SPACE or content[0] in _SPACE:
+                    content = memoryview(bytes(content).strip())
+                if content:
+                    empty = False
+                    yield line, content
     if empty:
         raise DataError("must not be empty", path=path)
 
 
-def _split(path: Path, file: IO[bytes], update: Callable[[int], object]) -> Iterator[bytes]:
-    """The lines of a file, blank ones too."""
-    parts: list[bytes] = []
-    held = count = 0
-    while block := file.read(_BLOCK):
+def _split(
+    path: Path, file: IO[bytes], update: Callable[[int], object]
+) -> Iterator[tuple[int, memoryview]]:
+    """The lines of a file with their number, blank ones too."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    held: list[bytes] = []  # the beginning of a line that no block so far has ended
+    length, line, clean = 0, 1, True
+    while True:
+        block = file.read(_BLOCK)
         update(len(block))
-        first, *others = block.split(b"\n")
-        parts.append(first)
-        held += len(first)
-        if held > MAX_RECORD:
+        # Not by str.splitlines(): U+2028 and its like may stand unescaped inside a JSON string.
+        if not (clean and block.isascii()):
+            clean = _checked(path, file, decode, block)
+        if not block:
+            break
+        start = 0
+        if line == 1 and not held:
+            start = len(_MARK) if block.startswith(_MARK) else 0
+        view = memoryview(block)
+        while (end := block.find(b"\n", start)) >= 0:
+            if held:
+                held.append(block[start:end])
+                yield line, memoryview(b"".join(held))
+                held, length = [], 0
+            else:
+                yield line, view[start:end]
+            start, line = end + 1, line + 1
+        held.append(block[start:])
+        length += len(block) - start
+        if length > MAX_RECORD:
             raise DataError(
                 f"must be a record of at most {MAX_RECORD >> 20} MiB, got one of more",
                 path=path,
-                line=count + 1,
+                line=line,
             )
-        if not others:
-            continue
-        yield b"".join(parts)
-        yield from others[:-1]
-        count += len(others)
-        parts, held = [others[-1]], len(others[-1])
-    yield b"".join(parts)
+    yield line, memoryview(b"".join(held))
+
+
+def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:
+    """Whether a block ends between two characters; an error where it is not UTF-8."""
+    try:
+        decode(block, not block)
+    except UnicodeDecodeError:
+        raise not_utf8(path, file) from None
+    # A character may be cut in two by the end of the block.
+    return block[-3:].isascii()

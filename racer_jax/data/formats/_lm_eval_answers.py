@@ -1,4 +1,4 @@
-"""The answers of a log of lm-evaluation-harness, in a form in which equal answers are equal strings."""
+"""The answers of a log of lm-evaluation-harness: equal answers as equal strings."""
 
 import math
 import re
@@ -48,7 +48,7 @@ class AnswerReader:
                 remedy=WITHOUT_ANSWERS,
                 **sample.where(self.log),
             )
-        if all(isinstance(response, list) and len(response) == 2 for response in responses):
+        if all([isinstance(response, list) and len(response) == 2 for response in responses]):
             return self._most_likely(sample, value, responses)
         while isinstance(responses, list) and len(responses) == 1:
             responses = responses[0]
@@ -78,7 +78,8 @@ class AnswerReader:
             if remover is None and not is_expression(regex):
                 continue  # the harness cannot have used it either
             if remover is None:
-                self.unread = f"an expression that the metric ignores is too involved to be run: {shown(regex)}"
+                what = "an expression that the metric ignores is too involved to be run"
+                self.unread = f"{what}: {shown(regex)}"
                 return str
             removers.append(remover)
 
@@ -98,8 +99,13 @@ class AnswerReader:
         if len(responses) < 2 or len(responses) > 26:
             self.unread = _NO_ANSWER
             return None
-        where = sample.where(self.log)
-        likelihoods = [self._likelihood(likelihood, where) for likelihood, _ in responses]
+        try:
+            likelihoods = [float(likelihood) for likelihood, _ in responses]
+        except (ValueError, TypeError, OverflowError):
+            likelihoods = [math.nan]
+        if math.isnan(sum(likelihoods)):  # one of them is no number, or they cancel out
+            where = sample.where(self.log)
+            likelihoods = [self._likelihood(likelihood, where) for likelihood, _ in responses]
         if self.metric == "acc_norm":
             lengths = self._choice_lengths(sample)
             if lengths is None or len(lengths) != len(likelihoods):
@@ -107,7 +113,7 @@ class AnswerReader:
                     "must hold the text of each choice for acc_norm",
                     field="arguments",
                     remedy=WITHOUT_ANSWERS,
-                    **where,
+                    **sample.where(self.log),
                 )
             pairs = zip(likelihoods, lengths, strict=True)
             likelihoods = [number / length for number, length in pairs]
@@ -122,7 +128,7 @@ class AnswerReader:
                     f"{target[:20]} is right, got {self.metric} {value:g}",
                     field="filtered_resps",
                     remedy=WITHOUT_ANSWERS,
-                    **where,
+                    **sample.where(self.log),
                 )
         return chr(ord("A") + best)
 

@@ -39,23 +39,30 @@ class Chooser:
 
     def samples(self, log: Log) -> Iterator[tuple[Sample, Choice]]:
         """The samples of a log that the chosen filter made, each question once."""
-        survey = _survey(log)
-        metric = self._metric_of(log, survey.first)
-        names = _filter_names(log, survey, metric)
-        wanted = self._filter_of(log, names)
-        choice = Choice(metric, wanted)
+        first = next(read_samples(log))  # what is wrong with the first row is said at once
+        metric = self._metric_of(log, first.record)
+        wanted = for_name(self._filter, log.task)
+        survey = None
+        if not first.filter or wanted not in (None, first.filter):
+            # Which filter is meant depends on all there are: a pass of its own over the log.
+            survey = _survey(log)
+        names = [first.filter] if survey is None else _filter_names(log, survey, metric)
+        chosen = self._filter_of(log, names)
+        choice = Choice(metric, chosen)
         seen: dict[int, int] = {}
         passes: dict[int, int] = {}
         for sample in read_samples(log):
             name, doc_id = sample.filter, sample.query.doc_id
-            if not survey.named:
+            if survey is not None and not survey.named:
                 passes[doc_id] = passes.get(doc_id, 0) + 1
                 name = names[passes[doc_id] - 1]
-            if name != wanted:
+            if name != chosen:
+                if wanted is None and survey is None:
+                    self._filter_of(log, _survey(log).filters)  # names all there are
                 continue
-            if (first := seen.setdefault(doc_id, sample.row)) != sample.row:
+            if (row := seen.setdefault(doc_id, sample.row)) != sample.row:
                 raise DataError(
-                    f"must be given once for each filter, got {doc_id} in row {first} already",
+                    f"must be given once for each filter, got {doc_id} in row {row} already",
                     field="doc_id",
                     **sample.where(log),
                 )
@@ -134,33 +141,27 @@ def _metric_names(first: Mapping[str, Any]) -> list[str]:
 
 
 class _Survey(NamedTuple):
-    """What a first pass over a log finds.
+    """What a pass over all of a log finds.
 
     Attributes:
-      first: The first row.
       filters: The filters that rows name, in order.
       named: Whether any row names one.
       passes: How often a question stands in the log at most.
     """
 
-    first: Mapping[str, Any]
     filters: list[str]
     named: bool
     passes: int
 
 
 def _survey(log: Log) -> _Survey:
-    """A first pass over a log, so that its rows need not be held until all filters are known."""
-    first: Mapping[str, Any] | None = None
+    """A pass over a log, so that its rows need not be held until all filters are known."""
     filters: dict[str, None] = {}
     counts: dict[int, int] = {}
     for sample in read_samples(log):
-        if first is None:
-            first = sample.record
         filters.setdefault(sample.filter)
         counts[sample.query.doc_id] = counts.get(sample.query.doc_id, 0) + 1
-    named = any(filters)
-    return _Survey(first or {}, list(filters), named, max(counts.values(), default=0))
+    return _Survey(list(filters), any(filters), max(counts.values()))
 
 
 def _filter_names(log: Log, survey: _Survey, metric: str) -> list[str]:

@@ -273,7 +273,7 @@ def reported(log: Log, metric: str, filter_name: str) -> tuple[int | None, float
 
 
 def filters_in_order(log: Log, metric: str) -> list[str]:
-    """The filters of a task in the order in which its rows were written, as the report names them."""
+    """The filters of a task in the order of its rows, as the report names them."""
     names = section(section(log.results, "results"), log.task)
     return [name.removeprefix(f"{metric},") for name in names if name.startswith(f"{metric},")]
 

@@ -39,10 +39,13 @@ def read_samples(log: Log) -> Iterator[Sample]:
     """The rows of a log, with what every row must have."""
     for row, line, record in record_lines(log.path):
         doc_id = record.get("doc_id")
+        digest, name = record.get("doc_hash"), record.get("filter", "")
+        if type(doc_id) is int and type(digest) is str and type(name) is str:
+            yield Sample(row, line, Query(log.task, doc_id, digest), name, record)
+            continue
         where: dict[str, Any] = {"path": log.path, "row": row, "line": line or None}
         if isinstance(doc_id, bool) or not isinstance(doc_id, int):
             raise DataError(f"must be a whole number, got {shown(doc_id)}", field="doc_id", **where)
-        digest = record.get("doc_hash")
         if digest is None:
             # The harness's own recipe, so that logs with and without hashes join.
             try:
@@ -50,7 +53,6 @@ def read_samples(log: Log) -> Iterator[Sample]:
             except RecursionError:
                 raise too_deep(**where) from None
             digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-        name = record.get("filter", "")
         for field, value in (("doc_hash", digest), ("filter", name)):
             if not isinstance(value, str):
                 raise DataError(f"must be a text, got {shown(value)}", field=field, **where)
@@ -60,6 +62,8 @@ def read_samples(log: Log) -> Iterator[Sample]:
 def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
     """The metric of a row; NaN where the harness wrote NaN or null: nobody knows it."""
     value = sample.record.get(metric)
+    if type(value) is float and value in (0.0, 1.0):
+        return value
     if value is None and metric in sample.record:
         return math.nan
     try:

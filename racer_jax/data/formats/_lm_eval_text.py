@@ -73,10 +73,12 @@ def _from_document(doc: Any) -> str:
     """The text of the known fields of a document; empty where it has no question."""
     if not isinstance(doc, dict):
         return ""
-    question = next((text for name in _QUESTION if (text := _plain(doc.get(name)))), "")
+    asked = (_plain(doc[name]) for name in _QUESTION if name in doc)
+    question = next(filter(None, asked), "")
     if not question:
         return ""
-    about = [text for name in _CONTEXT if (text := _plain(doc.get(name))) and text != question]
+    held = [doc[name] for name in _CONTEXT if name in doc]
+    about = [text for value in held if (text := _plain(value)) and text != question]
     return "\n".join([*about, question, *_choices(doc)])
 
 

@@ -1,4 +1,4 @@
-"""NumPy archives without pickle and without surprises: every array's size is known and bounded before it is read."""
+"""NumPy archives without pickle: the size of every array is bounded before it is read."""
 
 import math
 import re
@@ -180,7 +180,7 @@ def open_npz(path: Path) -> Iterator[Archive]:
 
 
 def packed_strings(values: list[str | None]) -> dict[str, np.ndarray]:
-    """Strings and Nones as two arrays: their UTF-8 bytes, and where each ends; -1 - end for None."""
+    """Strings and Nones as two arrays: UTF-8 bytes, and where each ends; -1 - end for None."""
     encoded = [b"" if value is None else value.encode() for value in values]
     ends = (
         np.cumsum([len(value) for value in encoded], dtype=np.int64)

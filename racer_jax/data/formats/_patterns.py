@@ -1,4 +1,4 @@
-"""Regular expressions that come with a file, run only where the time they take is linear in the text.
+"""Regular expressions that come with a file, run only where they take linear time.
 
 A log may bring any expression along, and Python's engine takes exponential time for some. Accepted
 are those that look at a bounded number of characters from each place: characters, classes and

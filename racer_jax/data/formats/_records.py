@@ -9,8 +9,9 @@ does not read (NaN, half characters), goes to the parser that tells exactly what
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -20,30 +21,56 @@ from racer_jax.data.formats._text import read_text
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
+
+
+class _Often(TypedDict, total=False):
+    """Fields that are read of every row, decoded in one go."""
+
+    doc_id: Any
+    doc_hash: Any
+    filter: Any
+    filtered_resps: Any
+    target: Any
+    acc: Any
+    exact_match: Any
+
+
+_OFTEN = msgspec.json.Decoder(_Often)
 _FAULTS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
-class Record(Mapping[str, Any]):
-    """A row whose fields are decoded when they are asked for."""
+class Record(dict[str, Any]):
+    """A row: the fields that are always read, and the others, decoded when they are asked for."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("raw",)
+    raw: dict[str, msgspec.Raw]
 
-    def __init__(self, raw: dict[str, msgspec.Raw]) -> None:
-        self._raw = raw
-
-    def __getitem__(self, name: str) -> Any:
-        raw = self._raw[name]
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a field, or the default where there is none."""
+        if dict.__contains__(self, name):
+            return dict.__getitem__(self, name)
+        if name not in self.raw:
+            return default
         try:
-            return _VALUE.decode(raw)
+            self[name] = _VALUE.decode(self.raw[name])
         except _FAULTS:
             # Half characters and integers of a thousand digits, which Python's parser judges.
-            return parse(bytes(raw).decode(), Path(name))
+            self[name] = parse(bytes(self.raw[name]).decode(), Path(name))
+        return dict.__getitem__(self, name)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.raw:
+            raise KeyError(name)
+        return self.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.raw
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
+        return iter(self.raw)
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self.raw)
 
 
 def record_lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
@@ -65,23 +92,43 @@ def record_lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
         yield row, line, _record(content, path, row, line)
 
 
-def _record(content: bytes, path: Path, row: int, line: int) -> Mapping[str, Any]:
+def _record(content: memoryview, path: Path, row: int, line: int) -> Mapping[str, Any]:
     """One row."""
     try:
         raw = _FIELDS.decode(content)
     except _FAULTS:
         raw = None
     if raw is not None and _is_whole(raw, content):
-        return Record(raw)
-    record = parse(content.decode(), path, row=row, line=line)
+        try:
+            found = Record(_OFTEN.decode(content))
+        except _FAULTS:
+            found = Record()
+        found.raw = raw
+        return found
+    record = parse(str(content, "utf-8"), path, row=row, line=line)
     check_object(record, path, row=row, line=line)
-    found: Mapping[str, Any] = record
-    return found
+    checked: Mapping[str, Any] = record
+    return checked
 
 
-def _is_whole(raw: dict[str, msgspec.Raw], content: bytes) -> bool:
+def _is_whole(raw: dict[str, msgspec.Raw], content: memoryview) -> bool:
     """Whether a row is nothing but the fields found in it, so that none stands twice."""
-    spaced = content[1:].partition(b":")[2][:1] == b" "
-    colon, comma = (b'": ', b', "') if spaced else (b'":', b',"')
-    written = [b"%b%b%b" % (name.encode(), colon, value) for name, value in raw.items()]
-    return b'{"' + comma.join(written) + b"}" == content
+    parts: list[Any] = [b"}"] * (2 * len(raw) + 1)
+    parts[1::2] = raw.values()
+    row = bytes(content)  # views are compared item by item
+    for prefixes in _prefixes(tuple(raw)):
+        parts[:-1:2] = prefixes
+        if b"".join(parts) == row:
+            return True
+    return False
+
+
+@lru_cache(1 << 10)
+def _prefixes(names: tuple[str, ...]) -> list[list[bytes]]:
+    """What stands before each value, in the layout of Python's JSON and in the compact one."""
+    layouts = []
+    for comma, colon in ((", ", ": "), (",", ":")):
+        starts = ["{", *([comma] * (len(names) - 1))]
+        pairs = zip(starts, names, strict=False)
+        layouts.append([f'{start}"{name}"{colon}'.encode() for start, name in pairs])
+    return layouts

@@ -1,4 +1,4 @@
-"""Rows with named columns, from whatever holds them, and the fields of a column as labels or numbers.
+"""Rows with named columns, and the fields of a column as labels or numbers.
 
 Spreadsheets write the same thing in many ways. What can mean one thing only is read, and said once,
 in the note of `Rows.notes`; what can mean two things is refused.
@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class Rows(ABC):
         self._loose[what] = None
 
     def notes(self, ignored: Iterable[str] = ()) -> list[str]:
-        """A note on what was accepted loosely, and one on the columns not read, where there are any."""
+        """A note on what was accepted loosely, and one on the columns not read, if any."""
         notes = [f"accepted as written: {'; '.join(self._loose)}"] if self._loose else []
         return [*notes, *ignored_columns(ignored)]
 
@@ -165,9 +165,11 @@ class Rows(ABC):
                     remedy=self.other_name(name),
                 )
 
-    def other_name(self, name: str) -> Remedy:
+    def other_name(self, name: str) -> Remedy | None:
         """What to pass where a column of the format has another name."""
-        example = next((n for n in self.header if n), "name")
+        if len(name) > 60:
+            return None
+        example = next((n for n in self.header if 0 < len(n) < 60), "name")
         return Remedy("if it has another name pass such as {}", columns={name: example})
 
     def chunks(self) -> Iterator[Chunk]:
@@ -201,10 +203,10 @@ class Rows(ABC):
             "must have a name for every column, got one without", path=self.path, line=1
         )
 
-    def error(self, problem: str, row: int, field: str | None = None, **more: object) -> DataError:
+    def error(self, problem: str, row: int, field: str | None = None, **more: Any) -> DataError:
         """An error at a record, with the line it ends on."""
-        line = self.line_of(row)
-        return DataError(problem, path=self.path, row=row, line=line, field=field, **more)  # type: ignore[arg-type]
+        place: dict[str, Any] = {"row": row, "line": self.line_of(row), "field": field}
+        return DataError(problem, path=self.path, **place, **more)
 
 
 class ColumnRows(Rows):
@@ -234,7 +236,7 @@ def listed(names: Iterable[str]) -> str:
     """Names as an error lists them: the first of them, and how many more."""
     names = list(names)
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{names[:20]}{more}"
+    return f"{[name[:60] for name in names[:20]]}{more}"
 
 
 def ignored_columns(names: Iterable[str]) -> list[str]:
@@ -258,7 +260,7 @@ def column_of_floats(
     low: float = -np.inf,
     high: float = np.inf,
 ) -> np.ndarray:
-    """A column of decimal numbers, float64; an empty field is NaN ("not known"), anything else is refused."""
+    """A column of decimal numbers, float64; NaN where empty; anything else is refused."""
     column = chunk.columns[name]
     joined = "".join(column)
     try:
@@ -357,6 +359,8 @@ def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = No
     known: dict[str, int] = {}
     for text in set(column):
         plain = text.strip().lower()
+        if len(plain) < len(text) and plain in _LABELS | _WORDS:
+            file.accept("labels are read without spaces around them")
         if plain in _LABELS:
             known[text] = _LABELS[plain]
         elif plain in _WORDS:

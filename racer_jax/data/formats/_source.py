@@ -1,4 +1,4 @@
-"""Where bytes come from: files, compressed files and pipes, each opened once and bounded in size."""
+"""Where bytes come from: files, compressed files and pipes, opened once and bounded."""
 
 import bz2
 import gzip

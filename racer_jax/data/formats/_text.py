@@ -1,4 +1,4 @@
-"""Files as text: UTF-8 or an error that says where it is not, and CSV read in bulk without losing the place."""
+"""Files as text: UTF-8 or an error that says where it is not, and CSV read in bulk."""
 
 import codecs
 import csv

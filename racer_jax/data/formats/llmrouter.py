@@ -112,7 +112,8 @@ def read_llmrouter(
     names = list(models)
     if (twice := repeated(query * len(names) + model)) is not None:
         (first, _), (row, line) = lines[twice[0]], lines[twice[1]]
-        problem = f"must be given once for model {names[model[twice[1]]]!r}, got it in row {first} already"
+        name = names[model[twice[1]]]
+        problem = f"must be given once for model {name!r}, got it in row {first} already"
         raise DataError(problem, path=path, row=row, line=line or None, field="query")
     place = grid(query, model, (len(queries), len(names)), path)
     scores = place.fill(results[:, 2], np.nan)

@@ -1,4 +1,6 @@
-"""The output of lm-evaluation-harness with `--log_samples`: a folder for each model, a file of samples for each task.
+"""The output of lm-evaluation-harness with `--log_samples`.
+
+A folder for each model, a file of samples for each task:
 
 `<out>/<model>/samples_<task>_<timestamp>.jsonl` beside `results_<timestamp>.json`, which alone
 holds the name of the model. Up to version 0.4.2 a file of samples is one indented JSON list,
@@ -7,7 +9,8 @@ never by order.
 """
 
 import math
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +32,7 @@ from racer_jax.data.formats._cells import (
 )
 from racer_jax.data.formats._folders import unread
 from racer_jax.data.formats._json import check_text
+from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
 from racer_jax.data.formats._lm_eval_files import Log, find_logs, reported
@@ -39,6 +43,7 @@ from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 
+@without_collector()
 def read_lm_eval(
     path: str | Path,
     *,
@@ -98,58 +103,68 @@ def read_lm_eval(
     models = {name: j for j, name in enumerate(dict.fromkeys(log.model for log in logs))}
     chooser = Chooser(metric, filter, [log.task for log in logs])
     choices: dict[str, Choice] = {}
-    texts: dict[Query, str] = {}
-    results: list[tuple[Query, int, float]] = []
+    codes: dict[Query, int] = {}
+    texts: list[str] = []
+    # One number for each result: Python objects would take ten times the memory.
+    query_codes, columns, all_values = array("q"), array("q"), array("d")
     answer_list: list[str | None] = []
     reasons: dict[str, str] = {}
     for log in logs:
-        values: list[float] = []
+        start = len(all_values)
         graded = for_name(label_rule, log.task) is not None
         reader: AnswerReader | None = None
         for sample, choice in chooser.samples(log):
             if choices.setdefault(log.task, choice) != choice:
                 other = choices[log.task]
-                problem = f"must be read by the metric and filter of the other models, {other}, got {choice}"
-                raise DataError(problem, path=log.path)
+                raise DataError(
+                    f"must be read by the metric and filter of the other models, {other}, got "
+                    f"{choice}",
+                    path=log.path,
+                )
             value = metric_value(log, sample, choice.metric, graded)
             if answers and reader is None:
                 reader = AnswerReader(log, choice.metric, graded)
             answer = None if reader is None else reader.answer(sample, value)
-            where = sample.where(log)
-            if sample.query not in texts:
-                texts[sample.query] = text_of(sample.record, where, whole_prompt)
-            if answer is not None:
-                check_text(answer, "filtered_resps", **where)
-            results.append((sample.query, models[log.model], value))
+            code = codes.setdefault(sample.query, len(texts))
+            if code == len(texts):
+                texts.append(text_of(sample.record, sample.where(log), whole_prompt))
+            if answer is not None and not answer.isascii():
+                check_text(answer, "filtered_resps", **sample.where(log))
+            query_codes.append(code)
+            columns.append(models[log.model])
+            all_values.append(value)
             answer_list.append(answer)
-            values.append(value)
         if reader is not None and reader.unread is not None:
             reasons.setdefault(log.task, reader.unread)
         if check_results:
-            _check_results(log, choices[log.task], values)
-    order = sorted(texts, key=lambda query: (query.task, query.doc_id, query.doc_hash))
-    numbers = {query: number for number, query in enumerate(order)}
-    rows = np.array([numbers[query] for query, _, _ in results])
-    columns = np.array([model for _, model, _ in results])
-    place = grid(rows, columns, (len(order), len(models)), path)
-    scores = place.fill(np.array([value for _, _, value in results]), np.nan)
+            _check_results(log, choices[log.task], all_values[start:])
+    order = sorted(codes, key=lambda query: (query.task, query.doc_id, query.doc_hash))
+    by_order = np.fromiter((codes[query] for query in order), np.int64, len(order))
+    rows = np.argsort(by_order)[np.array(query_codes)]
+    place = grid(rows, np.array(columns), (len(order), len(models)), path)
+    scores = place.fill(np.array(all_values), np.nan)
     labels = labels_by_rule(path, scores, [query.task for query in order], label_rule, key)
     names = [for_name(groups, query.task) or query.task for query in order]
+    ids, changed = _ids(order), _changed(order)
+    rules = _rules(order, names, choices, labels.rule, path)
+    in_order = [texts[code] for code in by_order.tolist()]
+    # The names of the queries weigh as much as the table: they go before it is built.
+    del codes, order, texts
     table = built(
         path,
-        ids=_ids(order),
-        texts=[texts[query] for query in order],
+        ids=ids,
+        texts=in_order,
         models=list(models),
         correct=labels.correct,
         group=names,
         graded=None if label_rule is None else scores,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
-        label_rule=_rules(order, names, choices, labels.rule, path),
+        label_rule=rules,
         missing=labels.missing,
         notes=[
             *found.notes,
             *(f"answers of {task} were left out: {why}" for task, why in sorted(reasons.items())),
-            *_changed(order),
+            *changed,
             *unread(path, {*found.others, *(log.path for log in logs)}, deep=True),
         ],
     )
@@ -172,7 +187,7 @@ def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> lis
     return kept
 
 
-def _check_results(log: Log, choice: Choice, values: list[float]) -> None:
+def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
     """Refuses a log that is not the one the harness reported on."""
     asked, mean = reported(log, choice.metric, choice.filter)
     remedy = Remedy("pass {} if the log was shortened on purpose", check_results=False)

@@ -1,4 +1,4 @@
-"""A long CSV, one row for each (query, model): the format for your own data, and the one tables are exported to.
+"""A long CSV, one row for each (query, model): for your own data, and for exported tables.
 
 Columns: `model`; `query_id`, `query` (the text) or both; `correct` (0/1, True/False) or `score`
 with a label rule; and, as far as they are known, `group`, `score`, `answer`, `cost` (dollars),
@@ -246,7 +246,7 @@ def _results(file: Rows, use_labels: bool) -> _Results:
 def _check_names(
     file: Rows, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]
 ) -> None:
-    """Refuses empty names, a pair named twice, and a query whose text or group changes from row to row."""
+    """Refuses empty names, repeated pairs, and a query whose text or group changes."""
     for name in (identity, "model", "group"):
         if name in codes and "" in (values := codes[name].values):
             row = int(np.flatnonzero(columns[name] == values.index(""))[0]) + 1
@@ -346,7 +346,8 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
         _CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()
     }
     if table.answers is not None:
-        matrices["answer"] = np.where(table.answers == None, "", table.answers)  # noqa: E711 - elementwise
+        absent = table.answers == None  # noqa: E711 - elementwise
+        matrices["answer"] = np.where(absent, "", table.answers)
     with (
         written_whole(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,

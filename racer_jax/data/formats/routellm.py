@@ -1,4 +1,6 @@
-"""RouteLLM's evaluation CSV: `prompt, <weak>, <strong>` with True or False, and sometimes the responses in full.
+"""RouteLLM's evaluation CSV: `prompt, <weak>, <strong>` with True or False.
+
+Sometimes the responses stand there in full.
 
 The files of `routellm/evals/` of github.com/lm-sys/RouteLLM: `gsm8k/gsm8k_responses.csv` and, for
 each subject, `mmlu/responses/mmlu_<subject>.csv`. Columns `<model>_response` hold free text; they

@@ -1,4 +1,4 @@
-"""RouterBench's wide CSV: a score, an answer and a cost in dollars for each model, one row for each question.
+"""RouterBench's wide CSV: a score, an answer and a cost in dollars for each model.
 
 Columns: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (score),
 `<model>|model_response`, `<model>|total_cost`. The files of `datasets/routerbench_zs/` of

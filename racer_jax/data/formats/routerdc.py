@@ -1,4 +1,6 @@
-"""RouterDC's JSON: a list of `{"question": ..., "scores": {model: number}}`, one file a benchmark and part.
+"""RouterDC's JSON, one file for each benchmark and part.
+
+A file is a list of `{"question": ..., "scores": {model: number}}`.
 
 The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on
 GSM8K, MMLU, CMMLU and ARC-Challenge. For multiple choice the score is the probability a model gave
@@ -212,7 +214,7 @@ def _rule_for(group: str, label_rule: Rules | None, path: Path) -> str:
 
 
 def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
-    """Questions, models and scores of one file; `models`, where given, sets the order and must match."""
+    """Questions, models and scores of one file, in the order of `models` where there are any."""
     rows = json_list(read_text(path), path)
     origin = "the first file" if models else "row 1"
     questions: list[str] = []

@@ -1,4 +1,6 @@
-"""RouterEval's NPZ: for each part `<part>_score` [n, m] and `<part>_embed` [n, d] or `<part>_prompt` [n].
+"""RouterEval's NPZ: scores, and embeddings or prompts, of each part.
+
+Of each part `<part>_score` [n, m] and `<part>_embed` [n, d] or `<part>_prompt` [n].
 
 The parts are `train`, `val` and `test` (github.com/MilkThink-Lab/RouterEval writes such a file for
 its routers). The file names neither models nor queries.

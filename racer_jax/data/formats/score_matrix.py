@@ -1,4 +1,4 @@
-"""A bare score matrix as `.npz`: `scores` [n, m] of any router, `correct` [n, m], and names if there are any.
+"""A bare score matrix as `.npz`: `scores` [n, m] of any router, and `correct` [n, m].
 
 `models` [m], `ids` [n], `texts` [n] and `group` [n] are optional arrays of strings.
 """

@@ -1,0 +1,109 @@
+"""Checks of what a routing table is made of; each returns a read-only copy in its own type."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def strings(
+    name: str, values: Iterable[str], unique: bool = False, empty: bool = False
+) -> tuple[str, ...]:
+    """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
+    result = tuple(values)
+    if not set(map(type, result)) <= {str}:
+        for i, value in enumerate(result):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must hold strings, got {value!r} at [{i}]")
+        result = tuple(map(str, result))  # NumPy's strings become plain ones
+    if not empty and not all(result):
+        raise ValueError(f"{name} must not hold empty strings, got one at [{result.index('')}]")
+    try:
+        # One by one: joined, the texts of a large table would be held a second and a third time.
+        for value in result:
+            if not value.isascii():
+                value.encode()
+    except UnicodeEncodeError:
+        i = next(
+            i for i, value in enumerate(result) if value != value.encode(errors="ignore").decode()
+        )
+        raise ValueError(
+            f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
+        ) from None
+    if unique and len(set(result)) < len(result):
+        seen: dict[str, int] = {}
+        for i, value in enumerate(result):
+            if (first := seen.setdefault(value, i)) != i:
+                raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
+    return result
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A copy that cannot be written to."""
+    array = np.array(array, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def first_place(bad: np.ndarray) -> str:
+    """The indices of the first true element, as an error shows them."""
+    return str([int(i) for i in np.argwhere(bad)[0]])
+
+
+def label_matrix(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Truth values, or numbers that are all 0 or 1, as bool."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if array.dtype.kind != "b" and (bad := (array != 0) & (array != 1)).any():
+        raise ValueError(f"{name} must be 0/1, got {array[bad][0]} at {first_place(bad)}")
+    return frozen(array.astype(bool))
+
+
+def number_array(
+    name: str,
+    array: Any,
+    shape: tuple[int, ...],
+    low: float = -np.inf,
+    high: float = np.inf,
+    unit: str = "",
+) -> np.ndarray:
+    """float64 with NaN for "not known", no infinity, within [low, high]."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    array = array.astype(np.float64)
+    if (bad := np.isinf(array)).any():
+        raise ValueError(
+            f"{name} must be finite (NaN where not known), got {array[bad][0]} at {first_place(bad)}"
+        )
+    if (bad := (array < low) | (array > high)).any():
+        raise ValueError(
+            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at {first_place(bad)}"
+        )
+    return frozen(array)
+
+
+def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Strings of which none is empty, and None where there is no answer, as objects."""
+    array = np.array(answers, dtype=object)
+    if array.shape != shape:
+        raise ValueError(f"answers must have shape {shape}, got {array.shape}")
+    for i, value in enumerate(array.reshape(-1)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(
+                f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}"
+            )
+        if value == "":
+            raise ValueError(
+                f"answers must be None where there is no answer, got '' at "
+                f"{list(divmod(i, shape[1]))}"
+            )
+    strings("answers", [value for value in array.reshape(-1) if value is not None])
+    return frozen(array)

@@ -1,0 +1,294 @@
+"""What a racer is made of: its fields, what they say, and how they are written to disk.
+
+`racer_jax.racer.racer.Racer` adds the steps that use them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax._version import __version__
+from racer_jax.core.nonconformity import NullMode, check_null
+from racer_jax.core.risk_levels import Level
+from racer_jax.data.labels import GIVEN
+from racer_jax.data.table import RoutingTable
+from racer_jax.encoders.base import Encoder
+from racer_jax.encoders.registry import encoder_from, encoder_parts
+from racer_jax.orders.model_orders import ORDERS, Order
+from racer_jax.racer import serialization
+from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.errors import NotCalibratedError
+from racer_jax.racer.fingerprints import question_fingerprints, question_ties
+from racer_jax.racer.fitting import check_nonconformity, matched
+from racer_jax.racer.processes import check_process
+from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.routers.registry import router_from, router_parts
+from racer_jax.routers.scores import Scores
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RacerState:
+    """A router, a nonconformity and a calibration.
+
+    Attributes:
+      models: The pool, in the order of the scores' columns.
+      nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned from
+        the training rows: `"static"`, `"J"` (RACER-J) or `"J_learned"`, see
+        `racer_jax.orders.model_orders`.
+      null: The null mode, see `racer_jax.core.nonconformity`.
+      seed: Seed of the exact tie-break; None where ties are not broken.
+      scorer: Texts to scores; None where scores come from outside.
+      trained_on: Fingerprints of the training questions, uint64, sorted.
+      static_order: The models by how much each adds to those before it on the training (else
+        calibration) queries.
+      cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
+      label_rule: How right and wrong were told apart in training.
+      calibration: The calibration; None before `calibrate`.
+
+    Raises:
+      ValueError: If an option is unknown.
+
+    Use this when you need to know what a `Racer` holds.
+    """
+
+    models: tuple[str, ...]
+    nonconformity: str = "inverse_probability"
+    null: NullMode = "paper"
+    seed: int | None = 0
+    scorer: Scorer | None = None
+    trained_on: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    static_order: tuple[int, ...] | None = None
+    cost: np.ndarray | None = None
+    label_rule: str = GIVEN
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        check_null(self.null)
+        check_nonconformity(self.nonconformity)
+        order = None if self.scorer is None else self.scorer.order
+        kind = None if order is None else order.kind
+        if (self.nonconformity in ORDERS or kind is not None) and kind != self.nonconformity:
+            raise ValueError(
+                f"nonconformity {self.nonconformity!r} must be that of the order learned from "
+                f"training rows, {'of which there is none' if kind is None else repr(kind)}: use "
+                f"Racer.fit(nonconformity=...)"
+            )
+        object.__setattr__(self, "models", tuple(self.models))
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise ValueError(f"models must hold at least one name, each once, got {self.models}")
+
+    def __repr__(self) -> str:
+        state = "not calibrated"
+        if self.calibration is not None:
+            num = int(self.calibration.num_queries.sum())
+            state = f"alpha = {self.calibration.alpha}, calibrated on {num} queries"
+        return (
+            f"Racer({len(self.models)} models, {self.nonconformity}, null mode {self.null!r}, "
+            f"{state})"
+        )
+
+    def at(self, alpha: Level) -> Self:
+        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
+
+        Choosing the best looking of several alphas on the calibration queries themselves breaks the
+        promise of the chosen one; choose on other queries, or beforehand.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          ValueError: If alpha is outside (0, 1).
+        """
+        return replace(self, calibration=self._calibrated("at").at(alpha))
+
+    @property
+    def alpha(self) -> str:
+        """The risk level in use.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+        """
+        return self._calibrated("alpha").alpha
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must know before trusting it, one sentence each; empty without a reason."""
+        if self.calibration is None:
+            return ()
+        sentences = self.calibration.warnings()
+        if self.calibration.label_rule != self.label_rule and self.scorer is not None:
+            sentences += (
+                f"trained under the label rule {self.label_rule!r}, calibrated under "
+                f"{self.calibration.label_rule!r}: the promise is about the latter",
+            )
+        return sentences
+
+    def guarantee(self) -> str:
+        """What is promised, in a sentence, with its assumption."""
+        return self._calibrated("guarantee").guarantee(self.null)
+
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+        """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
+
+        Args:
+          table: Queries of the pool.
+          scores: Their scores, with, and only with, a racer made by `from_scores`.
+
+        Raises:
+          TypeError: If scores are not floating.
+          ValueError: If the table is of another pool or lacks results or rows, or scores do not
+            fit.
+        """
+        table = self._matched(table, scores)
+        return self._measured(table, scores)
+
+    def unseen(self, table: RoutingTable) -> RoutingTable:
+        """The rows of a table whose question was neither trained nor calibrated on."""
+        questions = question_fingerprints(table)
+        seen = np.isin(questions, self.trained_on)
+        if self.calibration is not None:
+            seen |= np.isin(questions, self.calibration.questions)
+        return table.select(~seen)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _order_by_group(self) -> bool:
+        return (
+            self.scorer is not None and self.scorer.order is not None and self.scorer.order.by_group
+        )
+
+    def _calibrated(self, step: str) -> Calibration:
+        if self.calibration is None:
+            raise NotCalibratedError(step)
+        return self.calibration
+
+    def _matched(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> RoutingTable:
+        """The table with its models in the order of the pool, complete."""
+        by_place = scores is not None and not isinstance(scores, Scores)
+        if by_place and tuple(table.models) != self.models:
+            raise ValueError(
+                f"table must be of the models {self.models}, in that order, where scores are "
+                f"columns without names, got {tuple(table.models)}: pass racer_jax.routers.Scores, "
+                f"which names them, or bring the table into that order (RoutingTable.aligned)"
+            )
+        return matched(table, self.models)
+
+    def _given(self, scores: Scores | ArrayLike) -> np.ndarray:
+        """Scores from outside `[n, m]`, by name where they have names."""
+        if not isinstance(scores, Scores):
+            return check_given_scores(np.asarray(scores), len(self.models))
+        names = list(scores.models)
+        if absent := [model for model in self.models if model not in names]:
+            raise ValueError(
+                f"scores must be of the models {self.models}, got {tuple(names)}: there is none of "
+                f"{', '.join(map(repr, absent))}"
+            )
+        columns = [names.index(model) for model in self.models]
+        return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
+
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
+        if self.scorer is None:
+            if scores is None:
+                raise ValueError(
+                    "this racer has no router of its own: pass scores=, one row for each query of "
+                    "the table"
+                )
+            values = self._given(scores)
+            if len(values) != len(table):
+                raise ValueError(
+                    f"scores must have a row for each of the {len(table)} queries, got "
+                    f"{len(values)}"
+                )
+            return measure_scores(values, self.nonconformity, self.null)
+        if scores is not None:
+            raise ValueError(
+                "this racer has a router of its own; scores= is for one made by Racer.from_scores"
+            )
+        if self._order_by_group and table.group is None:
+            raise ValueError(
+                f"table must have groups: the order {self.nonconformity!r} was learned by group, "
+                f"and a query has to say which it is of"
+            )
+        return self.scorer(table.texts, self.nonconformity, self.null, table.group)
+
+    def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
+        if self.seed is None:
+            return None
+        return question_ties(questions, self.seed, measured.nonconformity.shape[1])
+
+
+def stated(racer: RacerState) -> dict[str, Any]:
+    """What an artefact says of the racer itracer, without what it computes with."""
+    order = racer.static_order
+    return {
+        "guarantee": None if racer.calibration is None else racer.guarantee(),
+        "warnings": list(racer.warnings()),
+        "models": list(racer.models),
+        "nonconformity": racer.nonconformity,
+        "null": racer.null,
+        "tie_break": "none" if racer.seed is None else "exact",
+        "seed": racer.seed,
+        "calibration": None if racer.calibration is None else racer.calibration.to_parts()[0],
+        "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
+        "static_order": None if order is None else [racer.models[j] for j in order],
+    }
+
+
+def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays]:
+    """A racer in pieces: what `racer.json` says of it, and arrays by name."""
+    arrays: serialization.Arrays = {"trained_on": racer.trained_on}
+    routing: dict[str, Any] = {"router": None, "encoder": None}
+    if racer.scorer is not None:
+        parts = {
+            "router": router_parts(racer.scorer.router),
+            "encoder": encoder_parts(racer.scorer.encoder),
+        }
+        if racer.scorer.order is not None:
+            parts["order"] = racer.scorer.order.to_parts()
+        for name, (description, own_arrays) in parts.items():
+            arrays |= own_arrays
+            fingerprint = serialization.digest(description, own_arrays)
+            routing[name] = {"fingerprint": fingerprint, **description}
+    if racer.cost is not None:
+        arrays["cost"] = racer.cost
+    if racer.calibration is not None:
+        arrays |= racer.calibration.to_parts()[1]
+    versions = {
+        "racer_jax": __version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+    }
+    return {**stated(racer), **routing, "versions": versions}, arrays
+
+
+def fields_from(
+    description: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    pretrained: Encoder | None,
+) -> dict[str, Any]:
+    """The fields of the racer of a description and its arrays."""
+    models, scorer = tuple(description["models"]), None
+    if description["router"] is not None:
+        check_process()
+        parts = ("router", "encoder", *(("order",) if "order" in description else ()))
+        encoder = encoder_from(description["encoder"], arrays, pretrained)
+        router = router_from(description["router"], arrays)
+        order = Order.from_parts(description["order"], arrays) if "order" in parts else None
+        for name in parts:
+            serialization.check_fingerprint(name, description[name], arrays)
+        scorer = Scorer(encoder, router, len(models), order)
+    static, calibration = description["static_order"], description["calibration"]
+    return dict(
+        models=models,
+        nonconformity=description["nonconformity"],
+        null=description["null"],
+        seed=description["seed"],
+        scorer=scorer,
+        trained_on=arrays["trained_on"],
+        static_order=None if static is None else tuple(map(models.index, static)),
+        cost=arrays.get("cost"),
+        label_rule=description["training"]["label_rule"],
+        calibration=None if calibration is None else Calibration.from_parts(calibration, arrays),
+    )
