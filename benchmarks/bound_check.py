@@ -47,7 +47,7 @@ class Config:
 
 
 class Variant(NamedTuple):
-    """One way to do it: a call, the share of all the work that it does, and what the reader should know."""
+    """One way to do it: a call, its share of all the work, and what the reader should know."""
 
     run: Callable[[], Any]
     share: float

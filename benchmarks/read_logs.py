@@ -4,7 +4,7 @@ The logs hold multiple-choice rows in the layout of lm-evaluation-harness 0.4.13
 `whole rows` is the same reader fed by Python's parser, with every row of a log decoded and held, as
 it was read before. Run it with
 
-    python benchmarks/read_logs.py [--megabytes 75] [--shots 0] [--repeats 5] [--output results.json]
+    python benchmarks/read_logs.py [--megabytes 75] [--shots 0] [--repeats 5] [--output FILE]
 
 It prints a table and writes JSON. Times are CPU seconds, medians; the runs take turns. Memory is
 what Python allocates beyond what was there before, at its peak, and the finished table's share.

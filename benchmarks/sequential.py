@@ -1,4 +1,6 @@
-"""How fast is a calibrated stop: replay over thousands of splits, learning a policy, one step of a query?
+"""How fast is a calibrated stop.
+
+Replay over thousands of splits, learning a policy, one step of a query?.
 
     python benchmarks/sequential.py                 # an invented pool
     python benchmarks/sequential.py --data FOLDER   # RouterBench's ARC-Challenge

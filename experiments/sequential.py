@@ -1,6 +1,8 @@
-"""One model after another: calls, dollars and accuracy of a calibrated stop beside sets, agreement and fixed rules.
+"""One model after another.
 
-    python experiments/sequential.py --data FOLDER              # routerbench/ and zeroeval/gsm8k.npz
+Calls, dollars and accuracy of a calibrated stop beside sets, agreement and fixed rules.
+
+    python experiments/sequential.py --data FOLDER          # routerbench/ and zeroeval/gsm8k.npz
     python experiments/sequential.py --data TABLE --draws 3     # any table with answers
 
 Order, weights and risk models are learned on a random part of the questions, `--draws` times; the
@@ -355,7 +357,8 @@ def report(config: Config, result: Result) -> Report:
         passed = abs(worst.z) <= LIMIT
         below = sum(check.law < check.sharp - 1e-9 for check in result.checks)
         parts.append(
-            f"{'PASS' if passed else 'FAIL'}: mean envelope risk of {len(result.checks)} cells over "
+            f"{'PASS' if passed else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
+            "over "
             f"{config.splits} splits against its law: largest deviation {worst.z:+.2f} standard "
             f"errors ({worst.pool}, {worst.way}, alpha {worst.alpha}). In {below} cells the law is "
             "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."

@@ -230,7 +230,7 @@ def stop_state(answers: list[int], weights: list[float], num_called: int) -> lis
 
 
 def stop_decided(answers: list[int], weights: list[float], num_called: int) -> bool:
-    """Whether the leader stays the leader when all the models left give any one answer together, or a new one."""
+    """Whether the leader stays the leader when all models left give any one answer together."""
     called, left = answers[:num_called], len(answers) - num_called
     leader = stop_leader(called, weights[:num_called])
     endings = {*called, max(answers) + 1} - {NO_ANSWER}

@@ -40,7 +40,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pages of the site take long, each with shapes of its own; README and tutorial do not wait."""
+    """The pages of the site take long, each with shapes of its own.
+
+    README and tutorial do not wait.
+    """
     for item in items:
         if DOCS in item.path.parents:
             item.add_marker(pytest.mark.long)
@@ -55,7 +58,10 @@ def _compiled_code_is_dropped() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data, beside the checkout or named by RACER_DATA; the test skips where it is absent."""
+    """The folder of real data, beside the checkout or named by RACER_DATA.
+
+    The test skips where it is absent.
+    """
     root = Path(
         os.environ.get("RACER_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
     ).resolve()

@@ -1,4 +1,7 @@
-"""Hypothesis strategies: small routing problems with many ties, as k-nearest-neighbour routers make them."""
+"""Hypothesis strategies.
+
+Small routing problems with many ties, as k-nearest-neighbour routers make them.
+"""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -9,7 +12,10 @@ NULLS = st.sampled_from(["paper", "free", "never"])
 
 @st.composite
 def problems(draw):
-    """Scores on a coarse grid, float32 [n, m], and correct, bool [n, m]; few shapes, since each one compiles."""
+    """Scores on a coarse grid, float32 [n, m], and correct, bool [n, m].
+
+    Few shapes, since each one compiles.
+    """
     n, m = draw(st.sampled_from([(1, 1), (1, 3), (2, 3), (23, 3)]))
     levels = draw(st.sampled_from([1, 2, 4, 64]))
     grid = draw(st.lists(st.integers(0, levels), min_size=n * m, max_size=n * m))

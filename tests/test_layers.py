@@ -137,9 +137,13 @@ def test_importing_the_core_stays_light():
 
 
 def test_the_package_waits_to_be_asked():
-    """The command is ready for Ctrl-C before JAX is imported; what is public is there all the same."""
+    """The command is ready for Ctrl-C before JAX is imported.
+
+    What is public is there all the same.
+    """
     code = (
-        "import sys, racer_jax.__main__; print('jax' in sys.modules, 'numpy' in sys.modules); import racer_jax as r; "
+        "import sys, racer_jax.__main__; print('jax' in sys.modules, 'numpy' in sys.modules); "
+        "import racer_jax as r; "
         "print(set(r.__all__) <= set(dir(r)), r.calibrate.__module__)"
     )
     done = subprocess.run(

@@ -1,4 +1,7 @@
-"""The whole package against the plain reference, split by split: same splits, same numbers, ties included."""
+"""The whole package against the plain reference, split by split.
+
+Same splits, same numbers, ties included.
+"""
 
 import jax
 import jax.numpy as jnp

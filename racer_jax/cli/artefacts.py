@@ -96,7 +96,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets, for a judge""",
+racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets""",
     )
     add_reading(parser)
     parser.add_argument(

@@ -251,7 +251,8 @@ def _add_route(subparsers: Subparsers) -> None:
         subparsers,
         "route",
         'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
-        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} brings '
+        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} '
+        "brings "
         "answers, null for none. Back come the models to call, or the answer with its reason.",
         "racer-jax cascade route my.cascade --input -",
     )

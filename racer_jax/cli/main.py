@@ -144,7 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; completion is made from it."""
     parser = _Parser(
         prog="racer-jax",
-        description="Calibrated sets of LLMs from any router's scores: the risk that no called model is right "
+        description="Calibrated sets of LLMs from any router's scores: the risk that no called "
+        "model is right "
         "is at most the alpha you choose.",
         epilog=f"{_EXAMPLES}\n{_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

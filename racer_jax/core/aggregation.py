@@ -132,7 +132,7 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
 
 
 def _limbs(scores: jax.Array) -> jax.Array:
-    """Scores as fixed-point integers in limbs `[l, m]`, most significant first, small enough for `_mean_sign`."""
+    """Scores as fixed-point integers in limbs `[l, m]`, largest first, for `_mean_sign`."""
     num_models = scores.shape[-1]
     bits = 30 - 2 * num_models.bit_length()
     rest, limbs = scores.astype(jnp.float32), []
@@ -376,7 +376,7 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
     References:
       Section 3.3 of the paper, "Majority voting".
 
-    >>> sets = jnp.array([[True, True, True, False], [True, False, True, False], [False, False, False, True]])
+    >>> sets = jnp.array([[1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1]], bool)
     >>> majority_vote(sets, jnp.array([0, 0, 1]), jnp.array([0.25, 0.5, 0.75])).tolist()
     [0, 1, -1]
     """

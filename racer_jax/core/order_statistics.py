@@ -63,7 +63,7 @@ def varying_like(array: jax.Array, *others: jax.Array | None) -> jax.Array:
 def _count_below(
     value: jax.Array, mask: jax.Array | None, bounds: Sequence[jax.Array]
 ) -> tuple[jax.Array, ...]:
-    """Entries of each row `[..., n]` whose key is below each bound `[...]`, in one pass over the row."""
+    """Entries of each row `[..., n]` whose key is below each bound `[...]`, in one pass."""
     # The keys are made anew in each pass: were they known not to change, the compiler would keep a
     # copy of the row.
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
@@ -191,7 +191,7 @@ def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
 
 
 def _masked_place(mask: jax.Array, rank: jax.Array) -> jax.Array:
-    """Index of the `rank`-th `[..., a]` of the set entries of each row `[..., n]`: first its word, then its bit."""
+    """Index of the `rank`-th `[..., a]` set entry of each row `[..., n]`, by word, then bit."""
     short = -mask.shape[-1] % 32
     entries = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, short)]).reshape(
         *mask.shape[:-1], -1, 32

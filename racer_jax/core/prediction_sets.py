@@ -189,7 +189,8 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     References:
       Eq. 5 of the paper.
 
-    >>> misrouted(jnp.array([[True, False, True], [False, True, False]]), jnp.array([[0, 1], [0, 1]])).tolist()
+    >>> sets = jnp.array([[True, False, True], [False, True, False]])
+    >>> misrouted(sets, jnp.array([[0, 1], [0, 1]])).tolist()
     [True, False]
     """
     sets, correct = _check_pair(sets, correct)

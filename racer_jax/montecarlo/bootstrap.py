@@ -74,7 +74,8 @@ def at_equal_service(
 ) -> np.ndarray:
     """Sizes at given avoidable-miss rates, between the risk levels that were measured.
 
-    Use this when null modes are to be compared. It is the one comparison that is fair to them: a null
+    Use this when null modes are to be compared. It is the one comparison that is fair to them: a
+    null
     model that covers unanswerable queries lowers the risk and answers nobody.
 
     Args:

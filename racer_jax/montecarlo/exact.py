@@ -151,7 +151,7 @@ def _position_law(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np
 
 
 class _Sums(NamedTuple):
-    """Sums of numbers and of their squares over the queries below and above each position `[N + 1]`."""
+    """Sums of numbers and squares over the queries below and above each position `[N + 1]`."""
 
     below: np.ndarray
     above: np.ndarray

@@ -1,4 +1,4 @@
-r"""What calibration promises, in closed form (Theorems 4.3 and 4.5 of the paper, and the exact laws behind them).
+r"""What calibration promises, in closed form: Theorems 4.3 and 4.5, and the exact laws.
 
 Evaluated on the host in float64. n is the number of calibration queries, b = floor(alpha (n + 1)) -
 1 the miss budget, k = n - b the rank of the threshold among the n critical scores. The upper bound
@@ -173,7 +173,7 @@ def miss_law(alpha: Level | None, n: int, num_test: int, *, budget: int | None =
 
 
 def risk_std(alpha: Alpha, n: int, num_test: int) -> Any:
-    r"""Standard deviation of one split's test risk, sqrt(alpha (1 - alpha) (1/n + 1/n_test)), for large n and n_test.
+    r"""Standard deviation of a split's test risk, sqrt(alpha (1 - alpha) (1/n + 1/n_test)).
 
     Args:
       alpha: Risk level or levels in (0, 1).

@@ -54,7 +54,9 @@ class WeightedCalibration:
     alpha: Level
 
     def threshold(self, weights: ArrayLike) -> np.ndarray:
-        r"""inf{lambda : (sum of w_i over c_i > lambda, plus w(x)) <= alpha (sum of w_i + w(x))} for each query.
+        r"""The threshold of each query.
+
+        inf{lambda : (sum of w_i over c_i > lambda, plus w(x)) <= alpha (sum of w_i + w(x))}.
 
         Args:
           weights: w(x) of the queries, `[t]`, finite and above 0.

@@ -96,7 +96,7 @@ def _is_safe(budget: int, alpha: Fraction, n: int, delta: float, exact_delta: Fr
 def calibrate_with_probability(
     critical_scores: ArrayLike | TieBroken, alpha: Alpha, delta: float
 ) -> jax.Array | TieBroken:
-    r"""Threshold whose risk is at most alpha with probability at least 1 - delta over the calibration set.
+    r"""Threshold whose risk is at most alpha with probability at least 1 - delta.
 
     `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha,
     by some sqrt(alpha (1 - alpha) / n). This bounds it on all but a share delta of them, at the

@@ -132,7 +132,10 @@ def _above(
 
 
 def _checked(scores: ArrayLike, tie_break: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """Scores `[..., b]` and their second keys; a score of -inf can be no record, whatever its key."""
+    """Scores `[..., b]` and their second keys.
+
+    A score of -inf can be no record, whatever its key.
+    """
     scores = jnp.asarray(scores)
     check_no_nan("scores", scores)
     if scores.ndim < 1 or scores.shape[-1] < 1:
@@ -174,7 +177,9 @@ def path_nonconformity(scores: ArrayLike, tie_break: jax.Array) -> TieBroken: ..
 def path_nonconformity(
     scores: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
-    r"""The running maximum of the stopping scores: a nonconformity whose sets are the models called.
+    r"""The running maximum of the stopping scores.
+
+    A nonconformity whose sets are the models called.
 
     Column j + 1 is max_{i <= j} S_i: -inf for the first call, which is always made. The last
     column stands where the null model does, and is in the set exactly if no score is above the
@@ -230,7 +235,9 @@ def stop_critical_scores(
 def stop_critical_scores(
     scores: ArrayLike, losses: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
-    r"""Critical scores of the envelope: c(x) = max{S_j : j a record, the loss of stopping at j is 1}.
+    r"""Critical scores of the envelope.
+
+    C(x) = max{S_j : j a record, the loss of stopping at j is 1}.
 
     The policy at lambda, and at any threshold above it, loses on x only if c(x) > lambda. With
     these scores `calibrate` bounds the chance of the loss by alpha.

@@ -1,4 +1,6 @@
-r"""The vote after each call of a path: who leads, whether that can still change, how safe it is to stop.
+r"""The vote after each call of a path.
+
+Who leads, whether that can still change, how safe it is to stop.
 
 The models of a pool are called in a fixed order. After each call the answers so far have a leader,
 the answer with the largest sum of vote weights, and a linear risk model of the state of the vote

@@ -78,7 +78,10 @@ class StopCalibration:
         return dict(zip(names, zip(value, tie, strict=True), strict=True))
 
     def threshold(self, group: str | None) -> tuple[float, int]:
-        """The threshold of a query of a group and its second key; (inf, ...) for a group nobody calibrated on."""
+        """The threshold of a query of a group and its second key.
+
+        (inf, ...) for a group nobody calibrated on.
+        """
         name = None if self.groups is None else group
         return self._by_name.get(name, (np.inf, _TOP))
 

@@ -1,4 +1,7 @@
-"""What a policy does on logged queries at given thresholds: means with standard errors, and why it stopped."""
+"""What a policy does on logged queries at given thresholds.
+
+Means with standard errors, and why it stopped.
+"""
 
 from dataclasses import dataclass
 
@@ -73,8 +76,10 @@ class PathEvaluation:
             )
         if np.isfinite(self.accuracy):
             lines.append(
-                f"  accuracy  {100 * self.accuracy:.1f}%  (reference {100 * self.full_accuracy:.1f}%,"
-                f" difference {100 * self.difference:+.2f} +- {100 * self.difference_error:.2f} points)"
+                f"  accuracy  {100 * self.accuracy:.1f}%  (reference "
+                f"{100 * self.full_accuracy:.1f}%,"
+                f" difference {100 * self.difference:+.2f} +- {100 * self.difference_error:.2f} "
+                "points)"
             )
         lines.append(f"  risk      {self.risk:.4f} +- {self.risk_error:.4f}")
         shares = ", ".join(

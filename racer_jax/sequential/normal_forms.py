@@ -1,4 +1,4 @@
-"""Normal forms: from what a model wrote to the answer that is compared with others, or None for no answer."""
+"""Normal forms: from what a model wrote to the answer that is compared, or None for none."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +15,9 @@ class UnknownFormError(ValueError):
 
 
 def json_field(response: str, field: str) -> str | None:
-    """A field of a response that is a JSON object: its text, or JSON in one spelling for what is no text.
+    """A field of a response that is a JSON object.
+
+    Its text, or JSON in one spelling for what is no text.
 
     Args:
       response: The response.

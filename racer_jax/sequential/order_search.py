@@ -1,4 +1,7 @@
-r"""The order of the calls: a search over orders by weight, cost and accuracy, on training rows alone."""
+r"""The order of the calls.
+
+A search over orders by weight, cost and accuracy, on training rows alone.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -86,7 +89,7 @@ def search(
 def mean_cost_at(
     scores: np.ndarray, losses: np.ndarray, cost: np.ndarray, levels: tuple[float, ...]
 ) -> float:
-    """The least mean cost among thresholds with a mean loss of at most h, averaged over the levels h.
+    """The least mean cost at thresholds with a mean loss of at most h, averaged over levels h.
 
     Args:
       scores: Stopping scores, `[n, b]`, the last one +inf.

@@ -1,4 +1,7 @@
-"""Policies and calibrations in pieces: a description in JSON and arrays by name, and back. No pickle."""
+"""Policies and calibrations in pieces: a description in JSON and arrays by name, and back.
+
+No pickle.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -174,7 +174,10 @@ class _Training:
         return None if self.best is None else self.codes[:, self.best]
 
     def fitted(self, order: Order, loss: Loss) -> tuple[RiskModel, np.ndarray, np.ndarray]:
-        """Risk model of an order, its features and losses, with the path cut after the reference."""
+        """Risk model of an order, its features and losses.
+
+        With the path cut after the reference.
+        """
         num_models = len(self.weights)
         # The path is worked out over the whole pool, so that one shape serves every order.
         rest = [m for m in range(num_models) if m not in order]
@@ -310,7 +313,10 @@ def batch_last(ends: np.ndarray) -> np.ndarray:
 
 
 def _mean_filled(cost: np.ndarray | None) -> np.ndarray | None:
-    """Dollars `[n, m]` with a model's mean where its cost is not known; None where a model has none."""
+    """Dollars `[n, m]` with a model's mean where its cost is not known.
+
+    None where a model has none.
+    """
     if cost is None or np.isnan(cost).all(axis=0).any():
         return None
     return np.where(np.isnan(cost), np.nanmean(cost, axis=0), cost)

@@ -1,4 +1,7 @@
-r"""Paths replayed on logged tables: what a policy would have called, answered and paid at any threshold."""
+r"""Paths replayed on logged tables.
+
+What a policy would have called, answered and paid at any threshold.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,7 +102,9 @@ class Paths:
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`; the last entry: abstained.
+        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`; the last entry.
+
+        Abstained.
 
         `calls`, `rounds` (batches), `differs` and `abstained`; with labels `accuracy` and `regret`;
         with logged costs `dollars`.
@@ -142,7 +147,9 @@ def stopping_pool(
     metrics: dict[str, np.ndarray],
     tie_break: jax.Array | None = None,
 ) -> Pool:
-    """Paths in rank space: `risk`, that of the envelope, and metrics by the call a path stops after.
+    """Paths in rank space.
+
+    `risk`, that of the envelope, and metrics by the call a path stops after.
 
     The columns of the running maximum stand for the calls and, last, for abstaining; the null
     model's column holds the critical score, so it is the one that is never right by chance.

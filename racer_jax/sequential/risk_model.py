@@ -35,7 +35,7 @@ class RiskModel(NamedTuple):
     groups: np.ndarray
 
     def scores(self, features: np.ndarray, group: np.ndarray) -> np.ndarray:
-        """-logit of the loss, float64 `[n, b]`, of features `[n, b, f]` and group codes `[n]` (-1: none)."""
+        """-logit of the loss, float64 `[n, b]`: features `[n, b, f]`, group codes `[n]` (-1: none)."""
         linear = self.coefficients[:, 0] + np.einsum(
             "nbf,bf->nb", features, self.coefficients[:, 1:]
         )
@@ -43,7 +43,7 @@ class RiskModel(NamedTuple):
 
 
 def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Coefficients `[k]` of a ridge logistic regression of a 0/1 target `[r]` on columns `[r, k]`."""
+    """Coefficients `[k]` of a ridge logistic regression: target `[r]` on columns `[r, k]`."""
     num, num_columns = columns.shape
     # Products of blocks of rows are too small for BLAS to share among threads: on a busy machine
     # threads that wait for each other take a hundred times as long as the work, and the sums would
@@ -116,7 +116,7 @@ def fit_risk_model(
 
 
 def on_grid(model: RiskModel, total_weight: float) -> RiskModel:
-    """The model with coefficients so rounded that float32 holds every score, and every partial sum of one.
+    """Coefficients rounded so that float32 holds every score and every partial sum.
 
     Features are multiples of the grid of the weights, sums up to the total weight and counts up to
     the number of calls. So a score is a multiple of grid x unit, below 2^23 of them if the unit is

@@ -1,4 +1,6 @@
-r"""`Cascade`: one model after another, until stopping is safe; frozen, saved and loaded like a `Racer`.
+r"""`Cascade`: one model after another, until stopping is safe.
+
+Frozen, saved and loaded like a `Racer`.
 
 `start` says which models to call for a query, `tell` takes their answers and says which to call
 next, or gives the answer and why it is enough.
@@ -180,7 +182,8 @@ class Cascade:
             row = int(np.argmax(overlap))
             raise OverlapError(
                 f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
-                f"first {table.ids[row]!r}: the order and the weights know them, and the risk would "
+                f"first {table.ids[row]!r}: the order and the weights know them, and the risk "
+                "would "
                 "be higher than promised; leave them out, or pass allow_overlap=True to do without "
                 "the promise"
             )

@@ -1,4 +1,6 @@
-"""Queries through a cascade as lines of JSON, both ways: a line asks for calls, a line brings answers.
+"""Queries through a cascade as lines of JSON, both ways.
+
+A line asks for calls, a line brings answers.
 
 A line `{"id": ..., "text": ...}` opens a query; the line that comes back names the models to call.
 A line `{"id": ..., "answers": {model: text or null}}` brings answers; what comes back names the

@@ -95,7 +95,8 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
     Raises:
       ValueError: If a log-probability is infinite or NaN.
 
-    >>> round(probability_of_true([("True", math.log(0.6)), (" False", math.log(0.2)), ("It", math.log(0.1))]), 6)
+    >>> tokens = [("True", math.log(0.6)), (" False", math.log(0.2)), ("It", math.log(0.1))]
+    >>> round(probability_of_true(tokens), 6)
     0.75
     """
     logs: dict[str, list[float]] = {"true": [], "false": []}

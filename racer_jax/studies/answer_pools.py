@@ -46,7 +46,7 @@ _GSM8K = {
 
 
 def read_zeroeval(path: str | Path) -> RoutingTable:
-    """The answers of many models to one benchmark, as ZeroEval's result files have them, in one `.npz`.
+    """The answers of many models to one benchmark of ZeroEval, in one `.npz`.
 
     Args:
       path: A file with `models` `[m]`, `ids` and `questions` `[n]`, `answers` (codes, int `[n, m]`,

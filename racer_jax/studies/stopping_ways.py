@@ -83,7 +83,7 @@ class Rows(NamedTuple):
         rounds: np.ndarray | None = None,
         ends: np.ndarray | None = None,
     ) -> Way:
-        """A way from the order of its calls `[n, b]`, its answers and scores `[n, b]`, and its batches `[b]`."""
+        """A way from the order of its calls, its answers and scores `[n, b]`, and batches `[b]`."""
         num, num_calls = leader.shape
         ends = np.ones(num_calls, bool) if ends is None else ends
         last = batch_last(ends)
@@ -128,7 +128,10 @@ def agreement(rows: Rows, accuracy: np.ndarray) -> Way:
 
 
 def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
-    """Stop when the majority of all is decided, most accurate models first; nothing is calibrated."""
+    """Stop when the majority of all is decided, most accurate models first.
+
+    Nothing is calibrated.
+    """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
@@ -138,7 +141,10 @@ def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
 
 
 def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
-    """Three models at a time, the cheapest first, until three agree; at last the plurality of all (ABC)."""
+    """Three models at a time, the cheapest first, until three agree.
+
+    At last the plurality of all (ABC).
+    """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(key, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
@@ -182,7 +188,10 @@ def full_vote(rows: Rows, weights: np.ndarray) -> Way:
 
 
 def one_shot(rows: Rows, nonconformity: np.ndarray, weights: np.ndarray) -> Way:
-    """A set chosen before anyone has answered, which then votes: models `[n, m]` in order of nonconformity."""
+    """A set chosen before anyone has answered, which then votes.
+
+    Models `[n, m]` in order of nonconformity.
+    """
     order = np.argsort(nonconformity, axis=1, kind="stable")
     _, states = rows.along(order, weights)
     leader = np.array(states.leader)
@@ -196,7 +205,7 @@ def one_shot(rows: Rows, nonconformity: np.ndarray, weights: np.ndarray) -> Way:
 
 
 def rank_law(rank: int, num: int, size: int) -> np.ndarray:
-    """The chance that the `rank`-th of `num` of `size` ranks drawn is each of them, float64 `[size]`."""
+    """The law of the `rank`-th of `num` ranks drawn of `size`, float64 `[size]`."""
     j = np.arange(size, dtype=np.float64)
 
     def log_choose(n: np.ndarray, k: float) -> np.ndarray:

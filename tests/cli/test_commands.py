@@ -1,4 +1,7 @@
-"""Every command as a user types it: what it prints and leaves, and how it ends when it is fed nonsense."""
+"""Every command as a user types it.
+
+What it prints and leaves, and how it ends when it is fed nonsense.
+"""
 
 import importlib.util
 import io
@@ -261,13 +264,19 @@ def test_monitor_the_risk(folder, capsys):
 
 
 def test_monitor_exchangeability(folder, made, capsys):
-    """The command does what the monitor does, from the decisions that `route` writes; no label is needed."""
+    """The command does what the monitor does, from the decisions that `route` writes.
+
+    No label is needed.
+    """
     from racer_jax.serving.monitor import ExchangeabilityMonitor
 
     main(["route", "my.racer", "--input", "queries.jsonl", "--output", "decisions.jsonl"])
     numbers = made.racer.route(made.test.texts, made.test.group).scores.max(axis=1)
     Path("reference.jsonl").write_text("".join(f'{{"number": {i / 16}}}\n' for i in range(16)))
-    line = "monitor drift.json --kind exchangeability --reference reference.jsonl --seed 5 --level 0.01 --input"
+    line = (
+        "monitor drift.json --kind exchangeability --reference reference.jsonl --seed 5 --level "
+        "0.01 --input"
+    )
     assert main([*line.split(), "decisions.jsonl", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     wanted = ExchangeabilityMonitor.over([i / 16 for i in range(16)], level=0.01, seed=5).update(

@@ -85,7 +85,10 @@ def test_while_it_waits_for_input(made, started):
 
 @pytest.mark.parametrize("module", ["argparse", "numpy", "jax", "flax.nnx"])
 def test_while_it_imports(made, started, module, tmp_path):
-    """Python tells when an import is done: the first of ours, two in the middle, and one that `train` adds."""
+    """Python tells when an import is done.
+
+    The first of ours, two in the middle, and one that `train` adds.
+    """
     folder = tmp_path / "new.racer"
     process = started("train", made / "train.npz", "-o", folder, options=["-X", "importtime"])
     for line in process.stderr:
@@ -119,7 +122,10 @@ def test_an_output_that_is_full(made, started):
 
 
 def test_an_interrupt_lost_in_a_callback_comes_again():
-    """Python prints an exception in a finalizer and goes on; the second time it is raised where it can be passed on."""
+    """Python prints an exception in a finalizer and goes on.
+
+    The second time it is raised where it can be passed on.
+    """
     code = """
 import signal, sys, time
 from racer_jax import __main__ as entry

@@ -1,4 +1,6 @@
-"""Every command fed nonsense: one clear line, a status that is not 0, no traceback, nothing half written.
+"""Every command fed nonsense.
+
+One clear line, a status that is not 0, no traceback, nothing half written.
 
 The table of commands crossed with the table of faults; a fault applies to a command that has its
 kind of argument. Tests may run as root, for whom every file can be read and written, so refusals of
@@ -83,7 +85,10 @@ def snapshot(folder):
 
 
 def refused(folder, capsys, line, status=1):
-    """The command ends with the status and one clear line, and leaves everything as it was; returns the line."""
+    """The command ends with the status and one clear line, and leaves everything as it was.
+
+    Returns the line.
+    """
     before = snapshot(folder)
     capsys.readouterr()
     assert main(line) == status

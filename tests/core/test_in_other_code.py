@@ -1,4 +1,7 @@
-"""The core inside other people's programs: transforms, guards and debug modes, and few compilations."""
+"""The core inside other people's programs.
+
+Transforms, guards and debug modes, and few compilations.
+"""
 
 import subprocess
 import sys

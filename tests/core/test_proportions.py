@@ -1,4 +1,7 @@
-"""Clopper-Pearson bounds against their definition: tails of the binomial law, in exact rationals."""
+"""Clopper-Pearson bounds against their definition.
+
+Tails of the binomial law, in exact rationals.
+"""
 
 import re
 from fractions import Fraction

@@ -1,4 +1,7 @@
-"""The logs of evaluation tools: what each reader makes of a small pool that is known, and of real files."""
+"""The logs of evaluation tools.
+
+What each reader makes of a small pool that is known, and of real files.
+"""
 
 import json
 import zipfile

@@ -1,4 +1,7 @@
-"""Results of routers' benchmarks: LLMRouterBench, EmbedLLM, RouterArena, and the close calls of guessing."""
+"""Results of routers' benchmarks.
+
+LLMRouterBench, EmbedLLM, RouterArena, and the close calls of guessing.
+"""
 
 import json
 

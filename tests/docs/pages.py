@@ -44,7 +44,10 @@ def run_command(command: Command) -> None:
 
 
 def run_page(path: Path) -> int:
-    """Runs every block of a page in the current folder; returns how many examples and commands it ran."""
+    """Runs every block of a page in the current folder.
+
+    Returns how many examples and commands it ran.
+    """
     names: dict[str, object] = {"__name__": "__main__"}
     parser, count = doctest.DocTestParser(), 0
     for kind, block in FENCE.findall(path.read_text(encoding="utf-8")):

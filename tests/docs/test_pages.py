@@ -1,4 +1,7 @@
-"""The tutorial runs from its first line to its last; what its readers are told is there is there."""
+"""The tutorial runs from its first line to its last.
+
+What its readers are told is there is there.
+"""
 
 import re
 from pathlib import Path

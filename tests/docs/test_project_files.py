@@ -21,7 +21,10 @@ def field(name: str) -> str:
 @pytest.mark.extra
 def test_the_citation_is_valid():
     pytest.importorskip("cffconvert", reason="extra docs")
-    code = "import sys; from cffconvert.cli.cli import cli; sys.argv[1:] = ['--validate', '-i', 'CITATION.cff']; cli()"
+    code = (
+        "import sys; from cffconvert.cli.cli import cli; sys.argv[1:] = ['--validate', '-i', "
+        "'CITATION.cff']; cli()"
+    )
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "valid according to schema" in done.stdout, done.stderr

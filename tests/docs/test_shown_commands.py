@@ -1,4 +1,7 @@
-"""The commands of README and tutorial that show no output: typed literally, in a shell, in an empty folder."""
+"""The commands of README and tutorial that show no output.
+
+Typed literally, in a shell, in an empty folder.
+"""
 
 import os
 import re
@@ -27,7 +30,10 @@ def block(page: str, command: str) -> str:
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs lines of bash, with a `racer-jax` that is this package's; returns what each line printed."""
+    """Runs lines of bash, with a `racer-jax` that is this package's.
+
+    Returns what each line printed.
+    """
     stub = tmp_path / "bin" / "racer-jax"
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m racer_jax "$@"\n')

@@ -31,7 +31,10 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The two corpora in small: RouterDC's JSON with correctness alone, RouterBench's CSV with answers and costs."""
+    """The two corpora in small.
+
+    RouterDC's JSON with correctness alone, RouterBench's CSV with answers and costs.
+    """
     root = tmp_path_factory.mktemp("corpora")
     for part in ("routerdc", "routerbench"):
         (root / part).mkdir()

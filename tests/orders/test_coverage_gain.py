@@ -45,7 +45,10 @@ def null_column(nonconformity, weights, correct, null):
 
 @st.composite
 def supports(draw):
-    """Weights in 64ths, so that float32 sums are exact, and correct; few shapes, since each one compiles."""
+    """Weights in 64ths, so that float32 sums are exact, and correct.
+
+    Few shapes, since each one compiles.
+    """
     s, m = draw(st.sampled_from([(1, 1), (5, 3), (16, 5)]))
     cuts = sorted(draw(st.lists(st.integers(0, 64), min_size=s - 1, max_size=s - 1)))
     weights = np.diff([0, *cuts, 64]) / 64

@@ -1,4 +1,7 @@
-"""A racer with an order learned from training rows: its sets are the core's, its law is exact, it is kept whole."""
+"""A racer with an order learned from training rows.
+
+Its sets are the core's, its law is exact, it is kept whole.
+"""
 
 import json
 import subprocess
@@ -46,7 +49,10 @@ def made():
 
 
 def by_hand(name, made, table, null, groups):
-    """The nonconformity by the core's and the routers' own functions, group by group; no groups: one for all rows."""
+    """The nonconformity by the core's and the routers' own functions, group by group; no groups.
+
+    One for all rows.
+    """
     train, x, z = (
         made.train,
         made.encoder.encode(made.train.texts),
@@ -180,7 +186,8 @@ def test_saved_and_loaded_in_another_process(made, name, tmp_path):
     assert list(first) == list(second)
     if name == "J":  # one process is enough
         code = (
-            "import sys, json; from racer_jax.racer.racer import Racer; texts = json.loads(sys.argv[2]); "
+            "import sys, json; from racer_jax.racer.racer import Racer; texts = "
+            "json.loads(sys.argv[2]); "
             "print(json.dumps(Racer.load(sys.argv[1]).route(texts, 'a').sets.tolist()))"
         )
         command = [sys.executable, "-c", code, str(tmp_path / "a"), json.dumps(texts)]

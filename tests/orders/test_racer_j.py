@@ -1,4 +1,7 @@
-"""RACER-J on embeddings: the blend against its definition, learned gains between static and the truth."""
+"""RACER-J on embeddings.
+
+The blend against its definition, learned gains between static and the truth.
+"""
 
 import re
 

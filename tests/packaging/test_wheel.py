@@ -1,4 +1,7 @@
-"""What users install: the wheel passes the tests in a fresh environment, with nothing of the repository beside it."""
+"""What users install.
+
+The wheel passes the tests in a fresh environment, with nothing of the repository beside it.
+"""
 
 import subprocess
 import sys

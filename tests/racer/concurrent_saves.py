@@ -1,4 +1,6 @@
-"""Processes that save, read and die at once over one artefact; run by tests/racer/test_concurrent_saves.py.
+"""Processes that save, read and die at once over one artefact.
+
+Run by tests/racer/test_concurrent_saves.py.
 
 python tests/racer/concurrent_saves.py FOLDER rounds=100 kills=60 kills_empty=60 threads=20
 """
@@ -102,7 +104,10 @@ def rounds(path, num):
 
 
 def kills(path, num, empty=False):
-    """A process that saves without end is killed; the artefact loads, litter is at most a version."""
+    """A process that saves without end is killed.
+
+    The artefact loads, litter is at most a version.
+    """
     rng, counts = random.Random(0), Counter()
     if not empty:
         save(path, 0)

@@ -1,4 +1,7 @@
-"""The report without a browser: what is in the page, that nothing else can get in, and how it is written."""
+"""The report without a browser.
+
+What is in the page, that nothing else can get in, and how it is written.
+"""
 
 import base64
 import hashlib

@@ -1,4 +1,7 @@
-"""The report in headless Chromium: the slider moves the numbers, they are the JSON's, and everyone can read them."""
+"""The report in headless Chromium.
+
+The slider moves the numbers, they are the JSON's, and everyone can read them.
+"""
 
 import json
 import os

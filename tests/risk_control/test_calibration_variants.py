@@ -1,4 +1,7 @@
-"""Grouped, high-probability and weighted calibration: each against a closed form or a loop, and by simulation."""
+"""Grouped, high-probability and weighted calibration.
+
+Each against a closed form or a loop, and by simulation.
+"""
 
 import re
 from fractions import Fraction
@@ -216,7 +219,10 @@ def test_the_warning_says_what_a_promise_with_high_probability_takes():
 
 
 def literal_threshold(critical, weights, own, alpha):
-    """The definition in rationals: the smallest lambda at which the weighted misses are within the budget."""
+    """The definition in rationals.
+
+    The smallest lambda at which the weighted misses are within the budget.
+    """
     weights, own = [Fraction(float(w)) for w in weights], Fraction(float(own))
     budget = Fraction(str(alpha)) * (sum(weights) + own)
     for candidate in sorted(set(critical.tolist())):

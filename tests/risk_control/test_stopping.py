@@ -1,4 +1,7 @@
-"""The calibrated stop: against brute force, the NumPy reference and the sets of the running maximum."""
+"""The calibrated stop.
+
+Against brute force, the NumPy reference and the sets of the running maximum.
+"""
 
 import itertools
 from math import inf
@@ -34,7 +37,10 @@ N, B = 40, 5
 
 
 def paths(seed, levels=4):
-    """Scores that tie, losses that come and go, and second keys; the last score is +inf, its loss 0."""
+    """Scores that tie, losses that come and go, and second keys.
+
+    The last score is +inf, its loss 0.
+    """
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, levels, (N, B)) / np.float32(levels)
     scores = scores.astype(np.float32)
@@ -272,7 +278,10 @@ def test_every_kind_of_calibration_takes_them():
 
 
 def measures(scores, losses):
-    """Tables of calls, dollars and the loss itself by the call a path stops after; the last entry: abstained."""
+    """Tables of calls, dollars and the loss itself by the call a path stops after; the last entry.
+
+    Abstained.
+    """
     num = len(scores)
     calls = np.tile(np.append(np.arange(1.0, B + 1), B), (num, 1))
     dollars = calls * np.linspace(0.1, 0.9, num)[:, None]

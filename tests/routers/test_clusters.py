@@ -1,4 +1,7 @@
-"""Clusters by k-means: as good as the best partition of few points, and as scikit-learn's of many."""
+"""Clusters by k-means.
+
+As good as the best partition of few points, and as scikit-learn's of many.
+"""
 
 from itertools import product
 

@@ -1,4 +1,7 @@
-"""Encoder and router trained together: learns, equals torch's step, resumes, spreads over devices."""
+"""Encoder and router trained together.
+
+Learns, equals torch's step, resumes, spreads over devices.
+"""
 
 import os
 import subprocess

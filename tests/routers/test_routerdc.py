@@ -1,4 +1,7 @@
-"""RouterDC on frozen embeddings: learns, is deterministic, and turns cosines into scores as it is told."""
+"""RouterDC on frozen embeddings.
+
+Learns, is deterministic, and turns cosines into scores as it is told.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,7 @@
-"""Invented pools with answers: models of unequal skill that are wrong together where a query is hard."""
+"""Invented pools with answers.
+
+Models of unequal skill that are wrong together where a query is hard.
+"""
 
 from functools import cache
 

@@ -1,4 +1,7 @@
-"""What a policy learns: weights, risk model, order, reference; from training rows alone, the same every time."""
+"""What a policy learns: weights, risk model, order, reference.
+
+From training rows alone, the same every time.
+"""
 
 import jax
 import numpy as np

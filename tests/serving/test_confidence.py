@@ -1,4 +1,7 @@
-"""Confidence from an endpoint: a small fake server on loopback that can do everything a server does wrong."""
+"""Confidence from an endpoint.
+
+A small fake server on loopback that can do everything a server does wrong.
+"""
 
 import json
 import math
@@ -390,7 +393,10 @@ def tiny_checkpoint(folder: Path) -> None:
 
 @pytest.fixture
 def served(tmp_path):
-    """An endpoint of `transformers serve` with the tiny checkpoint, on loopback; down again after the test."""
+    """An endpoint of `transformers serve` with the tiny checkpoint, on loopback.
+
+    Down again after the test.
+    """
     program = Path(sys.executable).with_name("transformers")
     for module in ("fastapi", "uvicorn", "openai", "torch"):
         pytest.importorskip(
@@ -399,7 +405,10 @@ def served(tmp_path):
     if not program.exists():
         pytest.skip(f"transformers serve is not installed beside {sys.executable}")
     folder, log = tmp_path / "tiny", tmp_path / "log"
-    make = "import sys, pathlib, tests.serving.test_confidence as t; t.tiny_checkpoint(pathlib.Path(sys.argv[1]))"
+    make = (
+        "import sys, pathlib, tests.serving.test_confidence as t; "
+        "t.tiny_checkpoint(pathlib.Path(sys.argv[1]))"
+    )
     root = Path(__file__).parents[2]
     # In a process of its own: torch's warnings are not this run's errors.
     subprocess.run(

@@ -1,4 +1,7 @@
-"""Training and test parts from any source: groups, no question on both sides, and orders of the right shape."""
+"""Training and test parts from any source.
+
+Groups, no question on both sides, and orders of the right shape.
+"""
 
 import jax
 import numpy as np

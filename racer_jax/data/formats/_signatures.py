@@ -96,7 +96,7 @@ def head_keys(text: str) -> dict[str, dict[str, object]]:
       text: The head of JSON, of a JSON list or of JSON lines.
 
     Returns:
-      Key -> keys of its value, empty where that is no object. What stands after a fault is left out.
+      Key -> keys of its value, empty where that is no object. What follows a fault is left out.
 
     >>> head_keys('[{"results": {"version": 3, "prompts": ["a')
     {'results': {'version': {}, 'prompts': {}}}
