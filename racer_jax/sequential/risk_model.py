@@ -35,7 +35,7 @@ class RiskModel(NamedTuple):
     groups: np.ndarray
 
     def scores(self, features: np.ndarray, group: np.ndarray) -> np.ndarray:
-        """-logit of the loss, float64 `[n, b]`: features `[n, b, f]`, group codes `[n]` (-1: none)."""
+        """-logit of the loss, float64 `[n, b]`; group codes `[n]`, -1 for none."""
         linear = self.coefficients[:, 0] + np.einsum(
             "nbf,bf->nb", features, self.coefficients[:, 1:]
         )
