@@ -46,7 +46,7 @@ _SCORE_DIGITS = 48
 
 
 def answer_codes(answers: Any) -> np.ndarray:
-    """Answers as integer codes, query by query, for models may only agree on the same query.
+    """Answers as integer codes; codes are comparable within one query, not between queries.
 
     Runs on the host, once.
 
@@ -60,6 +60,8 @@ def answer_codes(answers: Any) -> np.ndarray:
 
     Raises:
       ValueError: If `answers` does not have two axes.
+
+    Use this when you have answers as text: the votes take integer codes.
 
     >>> answer_codes([["B", "A", None, "B"]]).tolist()
     [[1, 0, -1, 1]]
@@ -88,6 +90,9 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
     Raises:
       TypeError: If `scores` is not floating.
       ValueError: If a score is not finite or outside [0, 1], or the margin outside (0, 0.5).
+
+    Use this when router scores are the weights of `weighted_vote` and a sure model should count for
+    more than several unsure ones.
 
     >>> log_odds(jnp.array([0.5, 0.0])).round(2).tolist()
     [0.0, -5.289999961853027]
@@ -277,7 +282,7 @@ def prefix_answers(
     weights: ArrayLike | None = None,
     temperature: ArrayLike = inf,
 ) -> jax.Array:
-    r"""The answer of every set a query can have: of the first 0, 1, ..., m models in an order.
+    r"""The voted answer of the first 0, 1, ..., m models in an order: of every set there can be.
 
     All leading axes broadcast: weightings `[w, 1, n, m]` and temperatures `[t, 1]` give one table
     `[w, t, n, m + 1]`.
@@ -301,6 +306,9 @@ def prefix_answers(
 
     References:
       Section 3.3 of the paper.
+
+    Use this when you need the answers of the same queries at many thresholds or set sizes;
+    `majority_vote` and `weighted_vote` answer for one set of each query.
 
     >>> prefix_answers([2, 0, 1], [0, 0, 1], jnp.array([0.25, 0.5, 0.75])).tolist()
     [-1, 1, 1, 0]
@@ -349,6 +357,9 @@ def weighted_vote(
     References:
       Section 3.3 of the paper, "Weighted aggregation".
 
+    Use this when some models deserve more weight than others, by their score or their confidence;
+    with equal weights it is `majority_vote`.
+
     >>> answers, weights = jnp.array([0, 1, 1]), jnp.array([1.0, 0.5, 0.5])
     >>> sets = jnp.array([True, True, True, False])
     >>> [int(weighted_vote(sets, answers, weights, weights, t)) for t in (0.5, 1.0, jnp.inf)]
@@ -375,6 +386,9 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
 
     References:
       Section 3.3 of the paper, "Majority voting".
+
+    Use this when each called model has one vote; `weighted_vote` gives some models more weight, and
+    `prefix_answers` gives the answers of all set sizes at once.
 
     >>> sets = jnp.array([[1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1]], bool)
     >>> majority_vote(sets, jnp.array([0, 0, 1]), jnp.array([0.25, 0.5, 0.75])).tolist()
@@ -413,7 +427,7 @@ def _right(voted: jax.Array, answers: jax.Array, correct: jax.Array) -> jax.Arra
 
 
 def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax.Array:
-    """Whether the voted answer is right: whether it is the answer of a model that is right.
+    """Whether the voted answer is right: whether a model that is right gave it.
 
     Args:
       voted: Answer codes, int `[...]`; -1, an abstention, is never right.
@@ -426,6 +440,9 @@ def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax
     Raises:
       TypeError: If codes are not integers, or `correct` is neither boolean nor numeric.
       ValueError: If the shapes do not fit, or `correct` holds anything but 0 and 1.
+
+    Use this when you measure the accuracy of a vote; `misrouted` measures the sets, whatever the
+    vote.
 
     >>> answers, correct = jnp.array([[0, 0, 1]]), jnp.array([[0, 0, 1]])
     >>> table = prefix_answers([[2, 0, 1]], answers, jnp.array([[0.25, 0.5, 0.75]]))

@@ -46,7 +46,7 @@ def critical_scores(
 ) -> jax.Array | TieBroken:
     r"""Critical scores c(x) = min over m in Y~(x) of E(x, m).
 
-    The threshold from which the set is no longer a miss.
+    c(x) is the smallest threshold at which the set is not a miss.
 
     The loss of Eq. 5 is 1{c(x) > lambda}.
 
@@ -63,6 +63,9 @@ def critical_scores(
       TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break`
         not uint32.
       ValueError: If the shapes do not fit, nonconformity is NaN, or `correct` is not 0/1.
+
+    Use this when you have the nonconformity and the labels of calibration queries: the result is
+    what `calibrate` takes.
 
     >>> from racer_jax import gap
     >>> nonconformity = gap(jnp.array([[0.25, 0.75], [0.5, 0.125]]))
@@ -204,6 +207,9 @@ def threshold_at_rank(
 
     Returns:
       Thresholds `[..., a]`; with a tie-break a `TieBroken` pair of them.
+
+    Use this when you compute ranks yourself inside a jitted function; otherwise call `calibrate` or
+    `threshold_at_budget`, which check their arguments.
     """
     dtype = critical_scores.dtype
     critical_scores = _without_gradient(critical_scores)
@@ -289,6 +295,9 @@ def calibrate(
 
     References:
       Eq. 6 and Theorem 4.3 of the paper.
+
+    Use this when the risk, averaged over calibration sets, must be at most alpha; for a bound with
+    high probability give `high_probability_budget` to `threshold_at_budget`.
 
     >>> critical = jnp.arange(1.0, 100.0) / 100  # n = 99
     >>> calibrate(critical, [0.1, 0.001]).tolist()

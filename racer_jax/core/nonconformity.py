@@ -30,11 +30,14 @@ NULL_MODES: tuple[str, ...] = get_args(NullMode)
 class TieBroken(NamedTuple):
     """Numbers whose ties are broken exactly.
 
-    Compared by `value`, and by `tie` where the values are equal.
+    They are compared by `value`, and by `tie` where the values are equal.
 
     Attributes:
       value: Nonconformity, critical scores or thresholds; floating, any shape.
       tie: The second key, uint32, same shape.
+
+    Use this when you store or pass on critical scores or thresholds that were made with a
+    `tie_break`; without one they are plain arrays.
     """
 
     value: jax.Array
@@ -85,6 +88,9 @@ def null_score(scores: ArrayLike) -> jax.Array:
     References:
       Section 5.1 of the paper, the max-based choice of g.
 
+    Use this when you need the null model's score alone, in the null mode `"paper"`; `augment`
+    appends it to the scores of the models.
+
     >>> float(null_score(jnp.array([0.25, 0.75])))
     0.25
     """
@@ -129,6 +135,9 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
       ValueError: If there is no model, a score is not finite or outside [0, 1], or the null mode is
         unknown.
 
+    Use this when you write a nonconformity score of your own; `inverse_probability` and `gap` call
+    it for you.
+
     >>> augment(jnp.array([0.25, 0.75])).tolist()
     [0.25, 0.75, 0.25]
     """
@@ -146,7 +155,7 @@ def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Router score gap, the nonconformity of RACER-G: E(x, m) = max_m' s~(x, m') - s~(x, m).
 
     Under the null modes `"free"` and `"never"` the maximum is over the real models, since the null
-    model then has a place in the order rather than a score.
+    model then has a fixed place in the order and no score.
 
     Args:
       scores: Router scores s(x, m) in [0, 1], floating, `[..., m]`.
@@ -162,6 +171,9 @@ def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
 
     References:
       Appendix B of the paper, "Router Score-Gap".
+
+    Use this when a model should be judged by how far its score is below the best one of the same
+    query; `inverse_probability` judges it by its own score alone.
 
     >>> gap(jnp.array([0.25, 0.75])).tolist()
     [0.5, 0.0, 0.5]
@@ -189,6 +201,9 @@ def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Arra
     References:
       Appendix B of the paper, "Inverse Probability".
 
+    Use this when a score means the same on every query, as a calibrated chance of being right does;
+    `gap` only compares the scores of one query with each other.
+
     >>> inverse_probability(jnp.array([0.25, 0.75])).tolist()
     [0.75, 0.25, 0.75]
     """
@@ -210,6 +225,9 @@ def augmented_truth(correct: ArrayLike) -> jax.Array:
       TypeError: If `correct` is neither boolean nor numeric.
       ValueError: If it holds anything but 0 and 1, or there is no model.
 
+    Use this when you write a loss or a metric of your own; `misrouted` and `critical_scores` call
+    it for you.
+
     >>> augmented_truth(jnp.array([[1, 0], [0, 0]])).astype(int).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """
@@ -230,10 +248,13 @@ def tie_break(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
     Args:
       key: A typed PRNG key.
-      shape: That of the nonconformity, `[..., m + 1]`.
+      shape: Shape of the nonconformity, `[..., m + 1]`.
 
     Returns:
       uint32 of that shape, independent and uniform over all 2**32 values.
+
+    Use this when many scores are equal and the risk should be exactly floor(alpha (n + 1)) / (n +
+    1); `smooth`, the paper's way, leaves most ties in float32.
     """
     return jax.random.bits(key, shape, jnp.uint32)
 
@@ -257,6 +278,8 @@ def smooth(key: jax.Array, nonconformity: ArrayLike, eps: float = 1e-6) -> jax.A
 
     References:
       Appendix B of the paper, "Non-conformity scores".
+
+    Use this when you reproduce the paper's own way of breaking ties.
     """
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)

@@ -19,8 +19,8 @@ def prediction_sets(
 ) -> jax.Array:
     r"""The sets C(x) = {m in the augmented pool : E(x, m) <= lambda}.
 
-    A model with E = +inf is in no set, not even at threshold +inf: so the null mode `"never"` keeps
-    its word.
+    A model with E = +inf is in no set, not even at threshold +inf. So under the null mode `"never"`
+    no set holds the null model.
 
     Args:
       nonconformity: E(x, m), floating, `[..., n, m + 1]`, or `[m + 1]` for a single query; null
@@ -41,6 +41,9 @@ def prediction_sets(
 
     References:
       Eq. 4 of the paper.
+
+    Use this when you have a threshold and want to know which models to call; `set_size`, `abstains`
+    and `misrouted` measure the result.
 
     >>> prediction_sets(jnp.array([[0.0, 0.5, 0.25]]), 0.25).tolist()
     [[True, False, True]]
@@ -130,6 +133,8 @@ def set_size(sets: ArrayLike) -> jax.Array:
       TypeError: If `sets` is neither boolean nor numeric.
       ValueError: If it holds anything but 0 and 1, or has no real model.
 
+    Use this when you want the number of calls that a set costs; `abstains` says where it is zero.
+
     >>> set_size(jnp.array([[True, True, True], [False, False, True]])).tolist()
     [2, 0]
     """
@@ -148,6 +153,9 @@ def abstains(sets: ArrayLike) -> jax.Array:
     Raises:
       TypeError: If `sets` is neither boolean nor numeric.
       ValueError: If it holds anything but 0 and 1, or has no real model.
+
+    Use this when you count the queries that get no answer; `set_size` says how many models the
+    others call.
 
     >>> abstains(jnp.array([[True, True, True], [False, False, True]])).tolist()
     [False, True]
@@ -189,6 +197,9 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     References:
       Eq. 5 of the paper.
 
+    Use this when you measure the risk on labelled queries; `avoidably_missed` leaves out the
+    queries that no model can answer.
+
     >>> sets = jnp.array([[True, False, True], [False, True, False]])
     >>> misrouted(sets, jnp.array([[0, 1], [0, 1]])).tolist()
     [True, False]
@@ -200,8 +211,9 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
 def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Whether some model could answer and none that can was called.
 
-    The share of such queries is the avoidable-miss rate: unlike the risk, it gives nothing for a
-    null model that covers a query nobody can answer, so it compares sets across null modes.
+    The share of such queries is the avoidable-miss rate. A query that no model can answer never
+    counts, so the rate, unlike the risk, does not depend on whether the null model is in a set, and
+    sets of different null modes can be compared by it.
 
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last.
@@ -214,6 +226,9 @@ def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     Raises:
       TypeError: If an array is neither boolean nor numeric.
       ValueError: If the shapes do not fit, or an array holds anything but 0 and 1.
+
+    Use this when you want only the misses that calling more models would have avoided, or compare
+    sets of different null modes; `misrouted` is the loss that `calibrate` bounds.
     """
     sets, correct = _check_pair(sets, correct)
     return correct.any(axis=-1) & ~(sets[..., :-1] & correct).any(axis=-1)

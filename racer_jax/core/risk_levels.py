@@ -129,6 +129,9 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     References:
       Eq. 6 of the paper, solved for the number of misses.
 
+    Use this when you want to know how many calibration queries a threshold may miss at a risk
+    level; `threshold_at_budget` takes the result.
+
     >>> miss_budget(0.29, 99)  # 0.29 * 100 is 28.999999999999996 in floating point
     28
     """
