@@ -52,8 +52,11 @@ class Mixture(NamedTuple):
 class SplitLaw(NamedTuple):
     """Exact laws over all splits.
 
-    Arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha). What a pool narrowed
-    by `Pool.only` leaves out is None.
+    Arrays are float64 `[a]` unless said otherwise (a = 1 for a single alpha). Metrics that the pool
+    does not hold (see `Pool.only`) are None.
+
+    Use this when you read the result of `split_law` or `pool_law`: means and standard deviations by
+    name, the whole law of the risk, and tails of the other metrics from `mixture`.
 
     Attributes:
       risk_mean: Mean over splits of the test risk.
@@ -65,7 +68,7 @@ class SplitLaw(NamedTuple):
       avoidable_miss_mean: Mean over splits of the share of test queries that some model could
         answer, while none that can was called.
       avoidable_miss_std: Its standard deviation over splits.
-      extra_mean: The same of each further metric, by name.
+      extra_mean: Mean over splits of each further metric, by name.
       extra_std: Its standard deviation over splits.
       risk_support: Values of the test risk, ascending, `[a, w]`.
       risk_probability: Their probabilities, `[a, w]`; each row sums to 1.

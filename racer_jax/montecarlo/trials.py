@@ -40,7 +40,10 @@ _PILOT = 512
 class Trials(NamedTuple):
     """What each trial measured on its test part, for each alpha.
 
-    Host arrays; None for what the pool leaves out.
+    Host arrays. Metrics that the pool does not hold are None.
+
+    Use this when you read the result of `split_trials` and need the value of every trial;
+    `stream_trials` keeps summaries only.
 
     Attributes:
       threshold: Calibrated thresholds, `[s, a]`; a `TieBroken` pair of them if the pool has a

@@ -221,12 +221,11 @@ def coverage_gain(
 
     Args:
       weights: W(x) >= 0 over the training rows or their patterns, floating `[..., s]`; each row
-        sums to 1.
-      correct: Whether each model got each training row right, bool or 0/1 `[s, m]`.
-      null: The null mode; under `"paper"` the null model scores g(x) = 1 - max_m s(x, m).
-      cost: Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above
-        0. The order then goes by gain / cost^gamma, scaled so that the cheapest model's gain counts
-           whole.
+        sums to 1. correct: Whether each model got each training row right, bool or 0/1 `[s, m]`.
+        null: The null mode; under `"paper"` the null model scores g(x) = 1 - max_m s(x, m). cost:
+        Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above 0.
+        The order is then by gain / cost^gamma, scaled so that the gain of the cheapest model is not
+        reduced.
       gamma: How much cost matters: 0 not at all, 1 the gain for each dollar.
 
     Returns:
@@ -237,6 +236,9 @@ def coverage_gain(
         numeric.
       ValueError: If shapes do not fit, weights are negative, infinite or do not sum to 1, a cost is
         missing, not above 0 or infinite, `correct` is not 0/1, or the null mode is unknown.
+
+    Use this when you have weights of the training rows for each query from a source of your own;
+    `RacerJ` makes them from groups and neighbours.
 
     >>> # The second model adds nothing to the first.
     >>> rows = jnp.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]])
@@ -258,7 +260,7 @@ def static_order(
 ) -> jax.Array:
     """The static order: RACER-J with uniform weights, the same greedy cover for every query.
 
-    A baseline that no study of sets should leave out. Its critical scores take m + 1 values only,
+    Every study of sets should include it as a baseline. Its critical scores take m + 1 values only,
     so calibrate it with the exact tie-break: the set is then a prefix of the order, one model
     longer for a random share of the queries.
 
@@ -276,6 +278,9 @@ def static_order(
       TypeError: If `correct` is neither boolean nor numeric, or costs are not numeric.
       ValueError: If `correct` is not 0/1 `[n, m]`, a cost is missing, not above 0 or infinite, or
         the null mode is unknown.
+
+    Use this when one order should serve all queries of a group; `StaticOrder` keeps one for each
+    group, and `RacerJ` changes the order with the query.
 
     >>> static_order([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]).tolist()
     [0.25, 1.0, 0.75, -inf]

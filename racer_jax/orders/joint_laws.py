@@ -53,6 +53,8 @@ class PatternLaw(NamedTuple):
     Attributes:
       patterns: 0 or 1, float32 `[2^m, m]`.
       probability: float32 `[2^m]`, positive, with sum 1.
+
+    Use this when you call `tilt` or `tilted`, which take the law that `pattern_law` learns.
     """
 
     patterns: jax.Array
@@ -76,6 +78,9 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
       TypeError: If `correct` is neither boolean nor numeric.
       ValueError: If it is not 0/1 `[n, m]`, there are too many models, or the smoothing is not
         positive and finite.
+
+    Use this when you learn the base law once from training rows, for every call of `tilt` on that
+    pool.
 
     >>> float(pattern_law([[1, 0], [1, 1]]).probability.sum())
     1.0
@@ -140,7 +145,7 @@ def _flat(scores: ArrayLike) -> tuple[jax.Array, tuple[int, ...]]:
 def tilted(scores: ArrayLike, law: PatternLaw) -> jax.Array:
     r"""The law of the patterns of each query.
 
-    Q_x(y) proportional to b(y) exp(t . y), with marginals s(x, .).
+    q_x(y) is proportional to b(y) exp(t . y), with t such that its marginals are s(x, .).
 
     Args:
       scores: Router scores s(x, m), floating `[..., m]`; clipped to [.005, .995].
@@ -153,6 +158,9 @@ def tilted(scores: ArrayLike, law: PatternLaw) -> jax.Array:
       TypeError: If `scores` is not floating.
       ValueError: If a score is not finite or outside [0, 1], or the number of models is not that of
         the law.
+
+    Use this when you want the joint law itself, such as the chance that two models are both wrong;
+    `tilt` goes on to nonconformity.
     """
     flat, shape = _flat(scores)
     if shape[-1] != law.patterns.shape[1]:
@@ -171,7 +179,7 @@ def tilt(
     cost: ArrayLike | None = None,
     gamma: float = 0.5,
 ) -> jax.Array:
-    """RACER-J by tilt: coverage gains under the training law bent to a black-box router's scores.
+    """RACER-J by tilt: coverage gains under the training law, tilted to a router's scores.
 
     Args:
       scores: Router scores s(x, m), floating `[..., m]`; clipped to [.005, .995].
@@ -187,6 +195,9 @@ def tilt(
       TypeError: If `scores` is not floating, or costs are not numeric.
       ValueError: If a score is not finite or outside [0, 1], the number of models is not that of
         the law, a cost is missing, not above 0 or infinite, or the null mode is unknown.
+
+    Use this when your router gives scores only and the pool has at most `MAX_TILTED` (12) models;
+    `factor` takes any number, and `RacerJ` needs embeddings in the place of scores.
 
     >>> law = pattern_law([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], smoothing=0.1)
     >>> # The third model covers what the first leaves.
@@ -266,6 +277,9 @@ def factor(
       ValueError: If a score is not finite or outside [0, 1], the loadings are not `[m]` and within
         [-8, 8], a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
+    Use this when your router gives scores only and the pool has more than `MAX_TILTED` (12) models;
+    for smaller pools `tilt` uses the whole law of the training patterns.
+
     >>> # Independent models: 1 - .5, 1 - .5 * .4.
     >>> factor(jnp.array([0.5, 0.4]), jnp.zeros(2)).round(3).tolist()
     [0.5, 0.800000011920929, -inf]
@@ -314,8 +328,8 @@ def _factor_loss(loadings: jax.Array, scores: jax.Array, correct: jax.Array) -> 
 def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Loadings of `factor`, by maximum likelihood of the training patterns.
 
-    Runs on the host. Scores must be out of fold: those a router gives to rows it was fitted on are
-    too sure of themselves and leave nothing for the common factor to explain.
+    Runs on the host. Scores must be out of fold: scores of rows that the router was fitted on are
+    too close to 0 and 1, and leave nothing for the common factor to explain.
 
     Args:
       scores: Out-of-fold scores of the training queries, floating `[n, m]` in [0, 1].
@@ -327,6 +341,9 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
     Raises:
       TypeError: If `scores` is not floating, or `correct` neither boolean nor numeric.
       ValueError: If the shapes do not fit, or a value is out of range.
+
+    Use this when you have out-of-fold scores of the training queries and need the loadings that
+    `factor` takes.
     """
     right = check_training_rows(correct)
     flat, shape = _flat(scores)

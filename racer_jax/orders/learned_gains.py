@@ -98,7 +98,7 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
 )
 @dataclass(frozen=True)
 class LearnedGains:
-    """RACER-J with learned gains: gives nonconformity, not scores.
+    """RACER-J with learned gains; it gives nonconformity, not scores.
 
     Attributes:
       order: The static order of each group, int32 `[g, m]`; one row where there are no groups.
@@ -106,6 +106,9 @@ class LearnedGains:
       bias: float32 `[g, m + 1]`.
       groups: Names of the groups, `[g]`; None where there are none.
       ridge: The penalty it was fitted with.
+
+    Use this when the query's embedding says how many models of its group's order it needs; `RacerJ`
+    also changes the order with the query, and `StaticOrder` uses the group alone.
     """
 
     order: jax.Array

@@ -38,13 +38,16 @@ NEIGHBORS, WEIGHT = 200, 0.3
 
 @dataclass(frozen=True, eq=False)
 class StaticOrder:
-    """The static order of each group, by which every query of it goes.
+    """The static order of each group, the same for every query of the group.
 
     E(x, m) = 1 - the share m adds (`static_order`).
 
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
       groups: Names of the groups, `[g]`; None where there are none.
+
+    Use this when the order of the models should depend on the group alone, as a baseline or where
+    embeddings say nothing; `static_order` gives it for one set of rows.
     """
 
     real: np.ndarray
@@ -96,7 +99,10 @@ class Order:
 
     Attributes:
       kind: `static`, `J` or `J_learned`.
-      model: What was learned; where it has groups, the last is `OTHER`.
+      model: The learned model; where it has groups, the last one is `OTHER`.
+
+    Use this when code must treat every kind of order alike, for example to save and load one;
+    `fit_order` makes it.
     """
 
     kind: str

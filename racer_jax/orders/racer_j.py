@@ -76,7 +76,7 @@ def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: 
 )
 @dataclass(frozen=True)
 class RacerJ:
-    """RACER-J with weighted support: gives nonconformity, not scores.
+    """RACER-J with training rows weighted for each query; it gives nonconformity, not scores.
 
     Attributes:
       train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.
@@ -87,6 +87,9 @@ class RacerJ:
       groups: Names of the groups, `[g]`; None where there are none.
       k: Number of neighbours.
       w: Weight of the neighbours, in [0, 1].
+
+    Use this when the training queries near a query say more about it than its group alone;
+    `StaticOrder` uses the group alone, and `coverage_gain` takes weights of your own.
 
     >>> model = RacerJ.fit(jnp.eye(3), [[1, 0], [1, 1], [0, 1]], k=1, w=0.5)
     >>> model(jnp.array([[0.0, 0.0, 1.0]])).round(3).tolist()

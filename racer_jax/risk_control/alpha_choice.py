@@ -42,6 +42,9 @@ def knee(alpha: ArrayLike, size: ArrayLike) -> int:
       ValueError: If the shapes differ, there are fewer than three points, alphas do not increase,
         or a value is not finite.
 
+    Use this when you have neither a limit of cost (`within_budget`) nor measured accuracies
+    (`within_error`) and want the alpha beyond which more risk saves few calls.
+
     >>> knee([0.1, 0.2, 0.3, 0.4], [6.0, 2.0, 1.5, 1.0])
     1
     """
@@ -61,13 +64,16 @@ def within_budget(alpha: ArrayLike, cost: ArrayLike, budget: float) -> int:
     Args:
       alpha: Risk levels, `[a]`.
       cost: Mean dollars (or calls) a query at each, on validation queries, `[a]`.
-      budget: What a query may cost.
+      budget: The largest mean cost of a query that is allowed, in the unit of `cost`.
 
     Returns:
       The index.
 
     Raises:
       ValueError: If the shapes differ, a value is not finite, or no alpha is within the budget.
+
+    Use this when the mean cost is limited and you want the least risk that fits; `calibrate_budget`
+    finds the threshold itself and guarantees the expected cost.
 
     >>> within_budget([0.05, 0.1, 0.2], [4.0, 2.0, 1.0], 2.5)
     1
@@ -94,6 +100,9 @@ def within_error(accuracy: ArrayLike, error: ArrayLike, size: ArrayLike) -> int:
 
     Raises:
       ValueError: If the shapes differ, a value is not finite, or an error is negative.
+
+    Use this when accuracy matters most and sets should only be larger where that makes the answers
+    better beyond noise; `knee` needs no accuracies.
 
     >>> within_error([0.70, 0.71, 0.60], [0.02, 0.02, 0.02], [3.0, 5.0, 1.0])
     0

@@ -30,6 +30,8 @@ class RiskBounds(NamedTuple):
     Attributes:
       lower: Exclusive lower bound, float64 `[]` or `[a]`.
       upper: Inclusive upper bound, float64 `[]` or `[a]`.
+
+    Use this when you read the result of `risk_bounds`.
     """
 
     lower: Any
@@ -201,9 +203,12 @@ class SplitRiskLaw(NamedTuple):
 
     Attributes:
       risk: Values of the test risk, ascending, float64 `[j]`.
-      probability: Of each value, float64 `[j]`; sums to 1.
+      probability: Probability of each value, float64 `[j]`; sums to 1.
       mean: The expectation, (b + 1) / (n + 1).
       std: The standard deviation.
+
+    Use this when you read the result of `split_risk_law`, for example to find a quantile of the
+    test risk.
     """
 
     risk: np.ndarray

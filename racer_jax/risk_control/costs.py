@@ -16,17 +16,17 @@ from racer_jax.core.scalar_checks import check_count
 def cap_models(
     nonconformity: ArrayLike, most: int, tie_break: jax.Array | None = None
 ) -> jax.Array:
-    """Nonconformity under which no set holds more than so many real models, whatever the threshold.
+    """Nonconformity under which no set holds more than `most` real models, at any threshold.
 
-    All but the first `most` models of each query are put at +inf. The order depends on the query
+    All but the first `most` models of each query get E = +inf. The order depends on the query
     alone, so every guarantee holds as it is, down to the smallest alpha that can be attained
     (`attainable_alpha`).
 
     Args:
-      nonconformity: E(x, m), floating `[..., m + 1]`, null model last; it is left as it is.
+      nonconformity: E(x, m), floating `[..., m + 1]`, null model last; its column is not changed.
       most: The cap, at least 1.
-      tie_break: Second keys, uint32 of the same shape, where calibration uses them; else the first
-        of tied models stay.
+      tie_break: Second keys, uint32 of the same shape, where calibration uses them; without them
+        the first of tied models stay.
 
     Returns:
       `[..., m + 1]`, the same dtype.
@@ -35,6 +35,9 @@ def cap_models(
       TypeError: If `nonconformity` is not floating, `most` not an integer, or `tie_break` not
         uint32.
       ValueError: If the shapes do not fit, a value is NaN, or `most` is below 1.
+
+    Use this when no query may call more than a fixed number of models; `attainable_alpha` then says
+    how small alpha can be.
 
     >>> cap_models(jnp.array([0.5, 0.1, 0.3, -jnp.inf]), 2).tolist()
     [inf, 0.10000000149011612, 0.30000001192092896, -inf]
@@ -58,13 +61,16 @@ def cap_models(
 
 
 class Attainable(NamedTuple):
-    """What calling every model that may be called still misses.
+    """The smallest feasible alpha, and the queries missed when every allowed model is called.
 
     Attributes:
-      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` keeps any alpha from
-        here on. Its expectation bounds the risk of calling all of them.
-      upper: Bound of that risk with probability 1 - delta, by Clopper and Pearson.
+      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` has a threshold for
+        any alpha that is at least as large. Its expectation bounds the risk of calling all allowed
+        models.
+      upper: Upper bound of that risk with probability 1 - delta, by Clopper and Pearson.
       misses: Calibration queries that no allowed model answers.
+
+    Use this when you read the result of `attainable_alpha`.
     """
 
     alpha: float
@@ -75,8 +81,8 @@ class Attainable(NamedTuple):
 def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attainable:
     """The smallest alpha that can be attained under a cap or the null mode `never`.
 
-    Below it `calibrate` returns +inf, which then is no promise: capped models stay out at any
-    threshold.
+    Below it `calibrate` returns +inf, and that threshold guarantees nothing here, since models with
+    E = +inf are in no set at any threshold.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating `[n]`; +inf where no allowed model
@@ -89,6 +95,9 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
     Raises:
       TypeError: If scores are not floating or delta not a number.
       ValueError: If scores are not `[n]`, n >= 1, NaN, or delta is outside (0, 1).
+
+    Use this when sets are capped (`cap_models`) or the null mode is `never`, before you choose
+    alpha.
 
     >>> attainable_alpha(jnp.array([0.1, jnp.inf, 0.2])).alpha
     0.5
@@ -105,9 +114,13 @@ class BudgetThreshold(NamedTuple):
     """The largest threshold within a budget.
 
     Attributes:
-      threshold: It; -inf where not even the cheapest non-empty sets are within the budget.
-      mean_cost: Mean cost of a calibration query at it, dollars.
-      bound: What a query can cost at most, dollars: what the promise rests on.
+      threshold: The threshold; -inf where not even the cheapest non-empty sets are within the
+        budget.
+      mean_cost: Mean cost of a calibration query at this threshold, dollars.
+      bound: Largest possible cost of a query, dollars; the guarantee holds only if no query costs
+        more.
+
+    Use this when you read the result of `calibrate_budget`; `prediction_sets` takes the threshold.
     """
 
     threshold: float
@@ -120,21 +133,22 @@ def calibrate_budget(
 ) -> BudgetThreshold:
     r"""The largest threshold whose expected cost of a query is at most the budget.
 
-    Cost grows with the threshold and is at most B, the cost of calling every model of any query
-    there may be. The threshold is the largest with (sum of the n calibration costs + B) / (n + 1)
-    <= budget, so that for exchangeable queries E[cost of a new query] <= budget. What risk it has
-    is then measured (`attainable_alpha` of its misses), not promised beforehand.
+    Cost grows with the threshold and is at most B, the largest possible cost of calling every model
+    on one query. The threshold is the largest with (sum of the n calibration costs + B) / (n + 1)
+    <= budget, so that for exchangeable queries E[cost of a new query] <= budget. The risk at this
+    threshold is measured afterwards (`attainable_alpha` of its misses), not guaranteed beforehand.
 
     B must be known before the queries are seen: with one price a model it is their sum; where costs
-    vary from query to query it is for the caller to declare (longest prompt times price, say). The
-    dearest calibration query is no such bound, since a dearer one may come.
+    vary from query to query the caller must declare it, for example as the longest prompt times the
+    price. The most expensive calibration query is no such bound, since a more expensive one may
+    follow.
 
     Args:
       nonconformity: E(x, m) of the calibration queries, floating `[n, m + 1]`, null model last.
       cost: Dollars of calling each model, `[m]`, or for each query `[n, m]`; known, not negative.
       budget: Dollars a query, above 0.
-      most: What calling a model can cost at most, dollars: of each model `[m]`, or of all of them
-        together, a number. Implied by one price a model, needed where costs are `[n, m]`.
+      most: Largest possible cost of calling a model, dollars: of each model `[m]`, or of all of
+        them together, a number. Implied by one price a model, needed where costs are `[n, m]`.
 
     Returns:
       The `BudgetThreshold`.
@@ -147,6 +161,9 @@ def calibrate_budget(
     References:
       Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with
       the sign reversed.
+
+    Use this when the expected cost of a query is limited and no level of risk is required;
+    `calibrate` limits the risk and leaves the cost open.
 
     >>> nonconformity = jnp.tile(jnp.array([[0.1, 0.2, -jnp.inf], [0.3, 0.2, -jnp.inf]]), (50, 1))
     >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3

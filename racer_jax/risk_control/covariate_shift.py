@@ -37,7 +37,7 @@ def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WeightedCalibration:
-    """Critical scores in order and what they weigh.
+    """Critical scores in order, and their weights.
 
     The threshold of a query depends on the query's own weight.
 
@@ -46,6 +46,9 @@ class WeightedCalibration:
       above: Total weight of the calibration queries above each of them, float64 `[n]`.
       total: Total weight.
       alpha: Risk level.
+
+    Use this when you read the result of `calibrate_weighted`: calibrate once, then ask `threshold`
+    for any number of queries.
     """
 
     critical: np.ndarray
@@ -85,8 +88,8 @@ def calibrate_weighted(
     Calibration query i counts w_i = dP_to_come(x_i) / dP_calibration(x_i).
 
     If the weights are the true likelihood ratios up to a factor, and the law of right and wrong
-    given the query is the same, the risk on the queries to come is at most alpha. Weights that were
-    estimated make it a guarantee up to their error. Equal weights give `calibrate`. Runs on the
+    given the query is the same, the risk on the queries to come is at most alpha. With estimated
+    weights the guarantee holds only up to their error. Equal weights give `calibrate`. Runs on the
     host in float64.
 
     Args:
@@ -105,6 +108,9 @@ def calibrate_weighted(
     References:
       Tibshirani, Barber, Candes and Ramdas, "Conformal Prediction Under Covariate Shift", 2019,
       Corollary 1.
+
+    Use this when the queries to come differ from the calibration queries and you have their
+    likelihood ratios, known or from `estimate_density_ratio`; else use `calibrate`.
 
     >>> from racer_jax import calibrate
     >>> weighted = calibrate_weighted(jnp.arange(1.0, 100.0), jnp.ones(99), 0.29)
@@ -134,9 +140,12 @@ class DensityRatio(NamedTuple):
     Attributes:
       calibration: w_i of the calibration queries, float64 `[n]`, mean 1.
       to_come: w(x) of the queries to come, float64 `[t]`, on the same scale.
-      effective_size: How many equally weighted calibration queries they are worth, (sum w)^2 / sum
-        w^2.
-      caveat: What a reader of a result that rests on them must be told.
+      effective_size: The number of equally weighted calibration queries that are worth as much,
+        (sum w)^2 / sum w^2.
+      caveat: A sentence that every result that uses these weights should show.
+
+    Use this when you read the result of `estimate_density_ratio`: `calibration` goes to
+    `calibrate_weighted`, `to_come` to the `threshold` of its result.
     """
 
     calibration: np.ndarray
@@ -150,7 +159,7 @@ def estimate_density_ratio(
 ) -> DensityRatio:
     r"""Likelihood ratios by logistic regression between the two sets of embeddings.
 
-    W = p / (1 - p) n / t.
+    w = p / (1 - p) n / t, where p is the predicted chance that a query is one of those to come.
 
     Args:
       calibration: Embeddings of the calibration queries, floating `[n, d]`.
@@ -164,6 +173,9 @@ def estimate_density_ratio(
     Raises:
       TypeError: If an array is not floating.
       ValueError: If shapes do not fit, a value is not finite, or ridge or largest is out of range.
+
+    Use this when you have unlabelled queries to come but no known likelihood ratios for
+    `calibrate_weighted`.
     """
     parts: list[np.ndarray] = []
     for name, array in (("calibration", calibration), ("to_come", to_come)):

@@ -180,7 +180,10 @@ def group_scores(
 
 
 def group_codes(groups: Sequence[str | None], known: Sequence[str]) -> np.ndarray:
-    """The place of each group among the known, int32 `[n]`; the number of these for others."""
+    """The index of each group in `known`, int32 `[n]`; `len(known)` for any other group.
+
+    Use this when you look up an array by group, such as the thresholds `[g, a]` of `GroupedScores`.
+    """
     place: dict[str | None, int] = {name: i for i, name in enumerate(known)}
     return np.array([place.get(name, len(place)) for name in groups], np.int32)
 

@@ -16,11 +16,14 @@ class Selective(NamedTuple):
     """A threshold with a bound of the share misrouted among the queries answered.
 
     Attributes:
-      threshold: The smallest certified; None where none is.
+      threshold: The smallest certified threshold; None where none is certified.
       answered: Share of the calibration queries it answers.
       misrouted: Share misrouted among those.
       upper: Clopper-Pearson bound of that share at this threshold alone.
       num_tested: Thresholds tested until the first that failed.
+
+    Use this when you read the result of `calibrate_selective`; `prediction_sets` takes the
+    threshold, unless it is None.
     """
 
     threshold: float | None

@@ -79,8 +79,11 @@ def stop_losses(
     * `covers`: no model called is right though some model of the pool is.
     * `wrong`: the answer is wrong.
 
+    Use this when you have logged answers to all calls and need the losses for
+    `stop_critical_scores`.
+
     Args:
-      loss: Which of them.
+      loss: The name of one of these losses.
       leader: y_j, int `[..., b]`, the last of them the answer after all calls.
       answers: Answer codes of all models in any order, int `[..., m]`; for `covers` in the order of
         the calls.
@@ -181,9 +184,12 @@ def path_nonconformity(
 
     A nonconformity whose sets are the models called.
 
-    Column j + 1 is max_{i <= j} S_i: -inf for the first call, which is always made. The last
-    column stands where the null model does, and is in the set exactly if no score is above the
-    threshold: if the policy abstains after the last call.
+    Column j + 1 is max_{i <= j} S_i: -inf for the first call, which is always made. The last column
+    takes the place of the null model. It is in the set exactly if no score is above the threshold,
+    that is, if the policy abstains after the last call.
+
+    Use this when you want the models called by a stopping policy as sets, to measure them as other
+    sets are measured; `stops_at` gives only their number.
 
     Args:
       scores: S_j, floating `[..., b]`, without NaN.
@@ -271,6 +277,8 @@ def stop_critical_scores(
 class Stops(NamedTuple):
     """Where the policy stops at each threshold.
 
+    Use this when you read the result of `stops_at`, to count calls and abstentions.
+
     Attributes:
       calls: Number of models called, 1 to b, int32 `[..., n]`.
       stopped: Whether a score was above the threshold; False where the policy abstains after the
@@ -287,6 +295,9 @@ def stops_at(
     r"""The number of calls at a threshold, tau = min{j : S_j > lambda}.
 
     A score of +inf stops at every threshold, +inf included.
+
+    Use this when you have a calibrated threshold and want the number of calls of each query;
+    `path_nonconformity` gives the models called as sets.
 
     Args:
       scores: S_j, floating `[..., n, b]`, or `[b]` for a single query.

@@ -27,11 +27,16 @@ NUM_STATE_FEATURES = 7
 
 
 class PathStates(NamedTuple):
-    """What is known after each call of a path; arrays `[..., b]` by call unless said otherwise.
+    """The state of the vote after each call of a path.
+
+    Arrays are `[..., b]`, one entry for each call, unless said otherwise.
+
+    Use this when you write a stopping score of your own from the state of the vote; `path_states`
+    returns it.
 
     Attributes:
       leader: Code of the answer with the largest sum of weights, of equal sums the one that was
-        there first; -1 while nobody has answered; int32.
+        given first; -1 while nobody has answered; int32.
       leader_sum: Its sum of weights, float32; 0 while nobody has answered.
       runner_up_sum: The largest sum of any other answer, at least 0, float32.
       leader_votes: Models that gave the leader, int32.
@@ -168,6 +173,9 @@ def state_features(states: PathStates) -> jax.Array:
     second most votes, distinct answers, missing answers. Then, for each call, whether it was made
     and gave the leader.
 
+    Use this when you fit or inspect a linear risk model, whose coefficients belong to these
+    columns; `stopping_scores` applies one.
+
     Args:
       states: From `path_states`.
     """
@@ -196,11 +204,14 @@ def stopping_scores(
     S_j is -inf where nobody can stop, inside a batch of calls and while there is no answer, and
     +inf where stopping cannot lose.
 
+    Use this when you have the coefficients of a linear risk model; scores of any other kind go to
+    `stop_critical_scores` directly.
+
     Args:
       states: From `path_states`.
       coefficients: Intercept, then one for each of `state_features`, by call, float32
         `[b, 8 + b]`.
-      offset: What is added to every score of a query (its group's), float32 `[...]`.
+      offset: A number added to every score of a query (that of its group), float32 `[...]`.
       ends: Whether a batch of calls ends with each call, bool `[b]`; the last one does.
       settled: Where stopping cannot lose: `vote`, once the leader is decided and after the last
         call; `last`, after the last call alone; `never`, for a loss that the last answer incurs
