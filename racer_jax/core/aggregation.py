@@ -113,11 +113,13 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
       tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`.
 
     Returns:
-      int32 `[..., m]`; what still ties stands in the order of the pool.
+      int32 `[..., m]`; models that still tie are in the order of the pool.
 
     Raises:
       TypeError: If `nonconformity` is not floating, or `tie_break` not uint32.
       ValueError: If a shape does not fit or nonconformity is NaN.
+
+    Use this when you need the models in the order in which a set grows; `prefix_answers` takes it.
 
     >>> model_order(jnp.array([0.5, 0.0, 0.25, 0.1])).tolist()
     [1, 2, 0]

@@ -40,7 +40,10 @@ class Mixture(NamedTuple):
     std: np.ndarray
 
     def cdf(self, value: ArrayLike) -> np.ndarray:
-        """P(metric <= value) with normal components, `[a]`, for values `[a]` or one for all."""
+        """P(metric <= value) with normal components, `[a]`, for values `[a]` or one for all.
+
+        Use this when you want the chance that a metric of one split stays below a value.
+        """
         distance = (
             np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
         )

@@ -30,11 +30,14 @@ class Steps(NamedTuple):
 
     At position j the value of a query is its `start` plus its steps whose `first` is at most j.
 
+    Use this when you compute a statistic over many thresholds yourself from the metrics of a
+    `Pool`; `pool_law` and `split_trials` read them for you.
+
     Attributes:
       start: The value of an empty set, queries by position, float64 `[N]`.
       query: The position of the query whose step this is, int32 `[K]`.
       first: The position from which it takes effect, ascending, int32 `[K]`.
-      delta: By how much the value changes, float64 `[K]`.
+      delta: Change of the value, float64 `[K]`.
       value: The value of the query after it, float64 `[K]`.
     """
 
@@ -48,10 +51,10 @@ class Steps(NamedTuple):
 class Pool(NamedTuple):
     """Labelled queries in rank space.
 
-    Sorted once by critical score, with the steps of every metric.
+    They are sorted once by critical score, with the steps of every metric. Arrays of the host.
 
-    Host arrays. Use this when reading thresholds by position, or to hand a pool from one law or
-    Monte Carlo to the next.
+    Use this when you read thresholds by position, or compute several laws or runs of trials from
+    the same sorted queries.
 
     Attributes:
       threshold: The critical scores in order, then +inf: `[N + 1]`, or a `TieBroken` pair of that
@@ -84,7 +87,9 @@ class Pool(NamedTuple):
     def only(self, *names: str) -> "Pool":
         """The same pool with some of its metrics.
 
-        Trials and laws of it cost less, and leave the others out.
+        Its trials and laws cost less; the other metrics are None there.
+
+        Use this when you need few of the metrics, to save time and memory.
 
         Args:
           *names: Metrics to keep, at least one.
@@ -211,8 +216,10 @@ def pool_steps(
 ) -> Pool:
     r"""Sorts a pool of labelled queries once into rank space, with the steps of every metric.
 
-    Runs on the host, once; `split_trials` and `pool_law` read its result and nothing else. Use this
-    when a table of scores is to be split again and again, or with a metric of your own.
+    Runs on the host, once; `split_trials` and `pool_law` read its result and nothing else.
+
+    Use this when you split the same table many times, or with a metric of your own; for one law
+    alone `split_law` calls it for you.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[N, m + 1]`, null model last.
@@ -220,8 +227,8 @@ def pool_steps(
       tie_break: Optional second keys, uint32 `[N, m + 1]`, from `tie_break`; pairs (E, U) are then
         compared lexicographically. Without them all entries equal to the threshold are inside.
       strict_risk: Whether to measure `strict_risk` too: no model that is called is right, whether
-        or not any model of the pool is. It is the risk without the null model's excuse: the
-        avoidable misses and all unanswerable queries.
+        or not any model of the pool is. It counts the avoidable misses and all unanswerable
+        queries, also where the null model is in the set.
       metrics: Further metrics by name, each a table `[N, m + 1]` of a query's value by the number
         of real models called, from none to all, in order of nonconformity; models that tie enter
         together.

@@ -41,7 +41,9 @@ class Summary(NamedTuple):
     def quantile(self, level: float) -> np.ndarray:
         """The smallest value that at least this share of the trials does not exceed, `[a]`.
 
-        To the width of a bin.
+        It is exact up to the width of a bin.
+
+        Use this when you want a quantile or a median of a metric over trials.
 
         Args:
           level: Between 0 and 1.

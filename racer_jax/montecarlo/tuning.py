@@ -15,9 +15,9 @@ the first.
 Pooled votes. No threshold depends on how the answers of a set are merged, so the calibration part
 may help to choose that: the aggregation of each alpha is then the one with the most right answers
 on calibration and validation together (of several, the first), and the rule above chooses among the
-alphas by what is right on validation. Each alpha keeps its promise. That of the alpha chosen, which
-the calibration part now sways through the votes too, is not whole; where it must be, calibrate
-afresh.
+alphas by the right answers on validation. The guarantee holds for each alpha that is fixed in
+advance. For the alpha chosen it does not hold in full, since the calibration part now also
+influences the choice through the votes; where it must hold, calibrate on new queries.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class VoteTables(NamedTuple):
 
 
 class Selections(NamedTuple):
-    """What each split chose, and what it takes to look up anything on its test part.
+    """The choice of each split, and the data to measure any metric of it on the test part.
 
     Use this when reading what `select` chose.
 
@@ -84,6 +84,9 @@ class Selections(NamedTuple):
     def called_value(self, table: ArrayLike) -> np.ndarray:
         """Any metric of the chosen sets, from its table by number of models called.
 
+        Use this when you have a metric by number of models called, such as a cost; pass the result
+        to `mean`.
+
         Args:
           table: `[n, m + 1]`, for no model called up to all, in the order the sets grow.
 
@@ -100,6 +103,8 @@ class Selections(NamedTuple):
 
     def mean(self, values: ArrayLike, part: int = 2) -> np.ndarray:
         """Mean over the test part, or another, of each split.
+
+        Use this when you have one value for each query and want its mean over a part of each split.
 
         Args:
           values: By query `[n]`, or by split and query `[s, n]`.

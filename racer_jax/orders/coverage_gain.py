@@ -221,11 +221,12 @@ def coverage_gain(
 
     Args:
       weights: W(x) >= 0 over the training rows or their patterns, floating `[..., s]`; each row
-        sums to 1. correct: Whether each model got each training row right, bool or 0/1 `[s, m]`.
-        null: The null mode; under `"paper"` the null model scores g(x) = 1 - max_m s(x, m). cost:
-        Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above 0.
-        The order is then by gain / cost^gamma, scaled so that the gain of the cheapest model is not
-        reduced.
+        sums to 1.
+      correct: Whether each model got each training row right, bool or 0/1 `[s, m]`.
+      null: The null mode; under `"paper"` the null model scores g(x) = 1 - max_m s(x, m).
+      cost: Dollars a call of each model costs (or is expected to cost), `[m]` or `[..., m]`, above
+        0. The order is then by gain / cost^gamma, scaled so that the gain of the cheapest model is
+        not reduced.
       gamma: How much cost matters: 0 not at all, 1 the gain for each dollar.
 
     Returns:

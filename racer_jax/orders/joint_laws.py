@@ -5,7 +5,7 @@ Marginal scores s(x, m) become a joint law, and that marginal coverage gains.
 A score matrix says how likely each model is right, not how the models cover each other; the
 training rows do. Two joint laws with the router's marginals:
 
-- tilt: the law of the training patterns, b(y), bent to the scores: q_x(y) proportional to b(y)
+- tilt: the law of the training patterns, b(y), fitted to the scores: q_x(y) proportional to b(y)
   exp(t . y), with t such that the marginals of q_x are s(x, .). Of all laws with these marginals it
   is the closest to b in the sense of Kullback and Leibler. All 2^m patterns are listed, so m is at
   most `MAX_TILTED`.

@@ -128,6 +128,8 @@ class LearnedGains:
     ) -> "LearnedGains":
         """Fits one regression for each group, on the host; deterministic.
 
+        Use this when you have labelled training rows with embeddings; calibrate on other rows.
+
         Args:
           embeddings: Floating `[n, d]`, columns of comparable scale.
           correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
@@ -161,6 +163,9 @@ class LearnedGains:
     def positions(self, embeddings: ArrayLike, groups: Sequence[str] | None = None) -> jax.Array:
         """Chance of each position of the first right model in the order of the query's group.
 
+        Use this when you want the chances themselves, for example to inspect the model; calling the
+        model gives nonconformity.
+
         Args:
           embeddings: Floating `[n, d]`.
           groups: Name of the group of each query, `[n]`; with, and only with, a model that was
@@ -183,6 +188,8 @@ class LearnedGains:
         self, embeddings: ArrayLike, groups: Sequence[str] | None = None, null: NullMode = "free"
     ) -> jax.Array:
         """Nonconformity of queries.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take.
 
         Args:
           embeddings: Floating `[n, d]`.

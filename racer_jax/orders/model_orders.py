@@ -55,7 +55,11 @@ class StaticOrder:
 
     @classmethod
     def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
-        """The order of each group's rows, bool `[n, m]`."""
+        """The order of each group's rows, bool `[n, m]`.
+
+        Use this when you have labelled training rows, with or without groups; calibrate on other
+        rows.
+        """
         known = None if groups is None else tuple(dict.fromkeys(groups))
         parts = (
             [correct]
@@ -67,7 +71,10 @@ class StaticOrder:
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
     ) -> np.ndarray:
-        """Nonconformity `[n, m + 1]` of queries, whose embeddings it does not look at."""
+        """Nonconformity `[n, m + 1]` of queries; only the number of the embeddings is used.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take.
+        """
         check_null(null)
         place = {name: i for i, name in enumerate(self.groups or ())}
         codes = (
@@ -109,7 +116,10 @@ class Order:
     model: Model
 
     def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The order in pieces: a description in plain values, and arrays by name."""
+        """The order in pieces: a description in plain values, and arrays by name.
+
+        Use this when you write an order to a file; `from_parts` reads it back.
+        """
         groups = None if self.model.groups is None else list(self.model.groups)
         description: dict[str, Any] = {"kind": self.kind, "groups": groups}
         if self.kind not in _ARRAYS:
@@ -129,6 +139,8 @@ class Order:
         prefix: str = "order",
     ) -> "Order":
         """The order of `to_parts`.
+
+        Use this when you read an order that `to_parts` wrote.
 
         Raises:
           KeyError: If an array or a setting is missing.
@@ -160,6 +172,9 @@ class Order:
         self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode
     ) -> np.ndarray:
         """Nonconformity of queries.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take; groups that were
+        not in training get the order of all rows.
 
         Args:
           embeddings: Floating `[n, d]`.

@@ -116,6 +116,8 @@ class RacerJ:
     ) -> "RacerJ":
         """Keeps the training queries; there is nothing to learn.
 
+        Use this when you have labelled training rows with embeddings; calibrate on other rows.
+
         Args:
           embeddings: Floating `[n, d]`.
           correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
@@ -161,6 +163,8 @@ class RacerJ:
         gamma: float = 0.5,
     ) -> jax.Array:
         """Nonconformity of queries, a block at a time.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take.
 
         Args:
           embeddings: Floating `[n, d]`.

@@ -28,7 +28,10 @@ _STYLE: Any = {
 
 
 class RiskCurve(NamedTuple):
-    """Mean test risk of one score on one pool, and what was promised; float `[a]` each.
+    """Mean test risk of one score on one pool, its bounds and its exact mean; float `[a]` each.
+
+    Use this when you draw one score in a panel of `risk_figure`; `RiskLine`, for `risk_law_figure`,
+    has no bounds.
 
     Attributes:
       alpha: Risk levels.
@@ -49,6 +52,9 @@ class RiskCurve(NamedTuple):
 
 class SizeCurve(NamedTuple):
     """Mean number of models called by one score on one pool; float `[a]` each.
+
+    Use this when you draw one score in a panel of `size_figure`; `SizeLine`, for `sizes_figure`,
+    also has the avoidable misses.
 
     Attributes:
       alpha: Risk levels.
@@ -89,12 +95,15 @@ def risk_figure(
 ) -> Figure:
     """Risk against alpha inside the band of its bounds.
 
-    As it is above, as the distance from alpha below.
+    The upper row shows the risk itself, the lower row its distance from alpha.
+
+    Use this when you check the mean risk of a few scores against the paper's bounds;
+    `risk_law_figure` compares many routers and scores with the exact law.
 
     Args:
       panels: Pool -> score -> curve.
       subtitle: What was run, in a line.
-      failed: Number of cells that are not where they should be; the title says so.
+      failed: Number of means outside the paper's bounds or off the exact law; the title reports it.
 
     Returns:
       Two rows of panels, one column for each pool.
@@ -154,6 +163,9 @@ def histogram_figure(
 ) -> Figure:
     """Test risk over splits at one alpha, with the exact law drawn over it.
 
+    Use this when you show how much the risk of single splits varies; `risk_figure` shows the means,
+    and `spread_figure` also shows set sizes and several routers.
+
     Args:
       panels: Pool -> score -> histogram.
       alpha: The risk level of all of them.
@@ -198,6 +210,9 @@ def size_figure(
     panels: Mapping[str, Mapping[str, SizeCurve]], num_models: int, subtitle: str
 ) -> Figure:
     """Mean set size against alpha.
+
+    Use this when you show how many models are called at each alpha; `sizes_figure` adds baselines
+    and the avoidable misses.
 
     Args:
       panels: Pool -> score -> curve.

@@ -22,6 +22,9 @@ MARKS = {"RACER-G": "o", "RACER-P": "s"}
 class RiskLine(NamedTuple):
     """Mean test risk of one router and score on one benchmark, float `[a]` each.
 
+    Use this when you draw one router and score in `risk_law_figure`; `RiskCurve`, for
+    `risk_figure`, also has the paper's bounds.
+
     Attributes:
       mean: Mean over splits.
       error: Its standard error.
@@ -34,7 +37,9 @@ class RiskLine(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """One metric over splits, and what the exact law gives the same bins.
+    """One metric over splits, and the probability of the same bins under the exact law.
+
+    Use this when you draw one score in a panel of `spread_figure`.
 
     Attributes:
       edges: Edges of the bins `[h + 1]`.
@@ -51,6 +56,9 @@ class Spread(NamedTuple):
 
 class SizeLine(NamedTuple):
     """Mean set size and avoidable-miss rate by alpha, float `[a]` each.
+
+    Use this when you draw one router, score or baseline in `sizes_figure`; `SizeCurve`, for
+    `size_figure`, has the size alone.
 
     Attributes:
       size: Mean number of models called.
@@ -89,6 +97,9 @@ def risk_law_figure(
     alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLine]], subtitle: str
 ) -> Figure:
     """Distance of the mean test risk from its law, in standard errors, for every router and score.
+
+    Use this when you compare many routers and scores with the exact law; `risk_figure` shows a few
+    scores inside the paper's bounds.
 
     Args:
       alpha: Risk levels `[a]`.
@@ -131,6 +142,9 @@ def spread_figure(
     subtitle: str,
 ) -> Figure:
     """Test risk and set size over splits at one alpha, with the exact law drawn over them.
+
+    Use this when you show how much risk and size of single splits vary at one alpha;
+    `histogram_figure` shows the risk of one router alone.
 
     Args:
       alpha: The risk level.
@@ -188,6 +202,9 @@ def sizes_figure(
     subtitle: str,
 ) -> Figure:
     """Set size, and avoidable-miss rate, against alpha.
+
+    Use this when you compare routers and scores with baselines by size and avoidable misses;
+    `size_figure` shows the size of a few scores alone.
 
     Args:
       alpha: Risk levels `[a]`.

@@ -33,9 +33,11 @@ _REACH = 0.15
 class CoverageLine(NamedTuple):
     """Coverage of sets by their size, float `[a]` each.
 
+    Use this when you draw one line of `coverage_figure`.
+
     Attributes:
       size: Mean number of models called.
-      covered: Share of queries that a called model answers rightly.
+      covered: Share of queries for which a called model is right.
     """
 
     size: np.ndarray
@@ -43,7 +45,9 @@ class CoverageLine(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What splits chose on validation.
+    """Share of the splits that chose each alpha and vote on their validation part.
+
+    Use this when you fill one panel of `heatmap_figure`.
 
     Attributes:
       weightings: Names of the votes `[w]`.
@@ -57,10 +61,13 @@ class Choices(NamedTuple):
 class Bar(NamedTuple):
     """Accuracy of one way of answering.
 
+    Use this when you draw one row of `accuracy_figure`.
+
     Attributes:
       mean: Mean over splits.
       std: Standard deviation over splits.
-      kind: What it is, for its colour: `single`, `router`, `racer`, `ensemble`, `bound`.
+      kind: Kind of the way of answering, which sets the colour: `single`, `router`, `racer`,
+        `ensemble`, `bound`.
     """
 
     mean: float
@@ -70,6 +77,8 @@ class Bar(NamedTuple):
 
 class Trade(NamedTuple):
     """One way of answering against the full ensemble.
+
+    Use this when you draw one point of `tradeoff_figure`.
 
     Attributes:
       saved: Share of model calls saved.
@@ -84,6 +93,9 @@ class Trade(NamedTuple):
 
 def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> Figure:
     """Accuracy of every way of answering, with its standard deviation over splits.
+
+    Use this when you compare ways of answering by accuracy alone; `tradeoff_figure` sets it
+    against the calls saved.
 
     Args:
       panels: Benchmark -> way -> bar.
@@ -154,10 +166,13 @@ def tradeoff_figure(
 ) -> Figure:
     """Accuracy gained over the full ensemble against calls saved.
 
-    The accuracies stand beside each other.
+    The lower row shows the two accuracies side by side.
+
+    Use this when you ask how much accuracy fewer calls cost or bring; `accuracy_figure` leaves out
+    the calls.
 
     Args:
-      trades: Benchmark -> way -> where it lies.
+      trades: Benchmark -> way -> its point in the upper row.
       curves: Benchmark -> label -> the same score at each fixed alpha.
       accuracies: Benchmark -> label -> accuracy of RACER and of the full ensemble, tuned the same
         way.
@@ -224,7 +239,10 @@ def coverage_figure(
 ) -> Figure:
     """Coverage against calls where answers are not known.
 
-    What a perfect judge of the called models would reach.
+    Coverage is the accuracy of a perfect judge of the answers of the called models.
+
+    Use this when a benchmark has no answers to vote on; with answers `accuracy_figure` and
+    `tradeoff_figure` show what the votes reach.
 
     Args:
       panels: Benchmark -> label -> line.
@@ -263,6 +281,9 @@ def heatmap_figure(
     alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choices]], subtitle: str
 ) -> Figure:
     """How often each alpha and vote was chosen on validation.
+
+    Use this when alpha and vote are chosen on validation and you want to see how much the choice
+    varies between splits.
 
     Args:
       alphas: Risk levels `[a]`.

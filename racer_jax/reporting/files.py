@@ -20,7 +20,10 @@ from racer_jax.data.files import written_whole
 
 
 def as_plain(value: Any) -> Any:
-    """What JSON can hold: arrays as lists, infinities as strings, since JSON has none."""
+    """A value as JSON can hold it: arrays as lists, NaN and infinities as strings.
+
+    Use this when you write results with a JSON writer of your own; `write_json` calls it for you.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return as_plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):
@@ -41,7 +44,9 @@ def as_plain(value: Any) -> Any:
 def write_json(path: str | Path, results: Any) -> None:
     """Writes results as JSON: arrays as lists, named tuples and dataclasses as objects.
 
-    Infinities as strings.
+    NaN and infinities become strings, since JSON has neither.
+
+    Use this when results are nested, such as arrays by name; for plain rows use `write_csv`.
     """
     with written_whole(path) as temporary:
         temporary.write_text(
@@ -50,7 +55,10 @@ def write_json(path: str | Path, results: Any) -> None:
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one line for each row; the columns are the keys of the first."""
+    """Writes one line for each row; the columns are the keys of the first.
+
+    Use this when results are rows with the same fields; for nested results use `write_json`.
+    """
     with (
         written_whole(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -61,13 +69,19 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_figure(path: str | Path, figure: Any) -> None:
-    """Writes a matplotlib figure as a PNG picture."""
+    """Writes a matplotlib figure as a PNG picture.
+
+    Use this when you save a figure: a file of this name is then complete, never half written.
+    """
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 
 def environment() -> dict[str, str]:
-    """What a figure depends on besides the code: versions, machine and devices."""
+    """The versions, the machine and the devices, on which results depend besides the code.
+
+    Use this when you save results, so that a reader can see which versions and devices made them.
+    """
     devices = jax.devices()
     return {
         "racer_jax": __version__,
@@ -80,10 +94,13 @@ def environment() -> dict[str, str]:
 
 
 def finish(write: Callable[[Path], None], output: str | Path) -> Path:
-    """Makes the output folder, has it filled, and returns it.
+    """Makes the output folder, calls `write` to fill it, and returns it.
+
+    Use this when a command writes several files into one folder, so that a folder that cannot be
+    written to ends it with one line and no traceback.
 
     Raises:
-      SystemExit: If the folder cannot be written to, with the reason in a line.
+      SystemExit: If the folder cannot be written to, with the reason in one line.
     """
     folder = Path(output)
     try:

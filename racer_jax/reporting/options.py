@@ -19,6 +19,9 @@ def _kind(hint: Any) -> tuple[Any, tuple[str, ...] | None]:
 def parse_config(config: type[C], description: str, arguments: Sequence[str] | None = None) -> C:
     """Builds a command line from the fields of a dataclass and reads it.
 
+    Use this when a script has a frozen dataclass of settings: each field becomes an option, without
+    a parser of its own.
+
     Args:
       config: A dataclass of fields `name: Annotated[type, "help"] = default`; the type may be
         optional or a `Literal`. ValueErrors of its construction become errors of usage.
@@ -29,7 +32,7 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
       An instance of `config`.
 
     Raises:
-      SystemExit: If an argument is unknown or not what it should be, or help was asked for.
+      SystemExit: If an argument is unknown or invalid, or help is requested.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter

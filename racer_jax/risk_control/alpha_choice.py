@@ -1,7 +1,7 @@
-r"""Choosing alpha, a cap or a budget, and what is still promised afterwards.
+r"""Choosing one of several alphas without losing the guarantee.
 
-Each threshold of `calibrate` keeps its promise on its own. Choosing the best looking of several
-alphas on the same calibration queries does not keep it: the choice may chase the noise. Choose on
+The guarantee of `calibrate` holds for each threshold on its own. It does not hold for an alpha
+chosen by results on the same calibration queries, because the choice may follow chance. Choose on
 validation queries that calibration does not use (`knee`, `within_budget`, `within_error`), or
 calibrate with bounds that hold for all thresholds at once (`calibrate_uniform`).
 """

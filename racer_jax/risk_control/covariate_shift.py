@@ -71,6 +71,9 @@ class WeightedCalibration:
         Raises:
           TypeError: If weights are not numeric.
           ValueError: If they are not `[t]`, finite and above 0.
+
+        Use this when you have the likelihood ratios of the queries to come; each query gets a
+        threshold of its own.
         """
         own = check_likelihood_ratio("weights", weights)
         # A relative slack of 1e-12 takes in what rounding does to sums that are equal on paper.

@@ -59,7 +59,10 @@ class GroupedScores:
         return np.diff(self.start)
 
     def pooled(self) -> "GroupedScores":
-        """The critical scores of all groups as one."""
+        """The critical scores of all groups as one.
+
+        Use this when you want one threshold for all groups together.
+        """
         return group_scores(_pair(self.value, self.tie), None)
 
     def budgets(self, alphas: Sequence[Level], delta: float | None = None) -> np.ndarray:
@@ -72,6 +75,9 @@ class GroupedScores:
 
         Returns:
           int64 `[g, a]`; -1 where no threshold is safe.
+
+        Use this when you want to see how many misses each group may make; `thresholds` goes on to
+        the thresholds.
         """
         levels = list(alphas)
         return np.stack([_budgets(levels, int(num), delta) for num in self.num_queries])
@@ -85,6 +91,8 @@ class GroupedScores:
         Returns:
           Thresholds `[g, a]`, the dtype of the scores, and their second keys, uint32 `[g, a]`, or
           None. +inf where b < 0, -inf where b >= n, as of `threshold_at_budget`.
+
+        Use this when you have miss budgets of your own; `thresholds` computes them from alphas.
         """
         misses, num = np.asarray(budgets), self.num_queries[:, None]
         unsafe, free = misses < 0, misses >= num
@@ -105,11 +113,14 @@ class GroupedScores:
         Args:
           alphas: Risk levels in (0, 1), `[a]`.
           delta: As in `budgets`.
-          fallback: What a group gets that is too small for an alpha: `"all"` models, or the
+          fallback: The threshold of a group that is too small for an alpha: `"all"` models, or the
             `"pooled"` threshold of all groups.
 
         Returns:
           As of `at_budgets`.
+
+        Use this when you want the thresholds at one or many alphas, with a rule for groups that are
+        too small.
         """
         budgets = self.budgets(alphas, delta)
         value, tie = self.at_budgets(budgets)
@@ -123,7 +134,10 @@ class GroupedScores:
         return value, np.where(too_small, pooled_tie, tie)
 
     def place(self, groups: Sequence[str | None]) -> np.ndarray:
-        """The place of each name among the groups, int32 `[n]`; the number of these for others."""
+        """The index of each name in `groups`, int32 `[n]`; the number of groups for other names.
+
+        Use this when you look up the threshold of each query in the result of `thresholds`.
+        """
         return group_codes(groups, self.groups or ())
 
 

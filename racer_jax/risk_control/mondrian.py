@@ -36,17 +36,17 @@ class GroupedThreshold:
 
     Attributes:
       groups: Names of the groups, `[g]`; None where the calibration queries had none.
-      threshold: Of each group, floating `[g]`, or a `TieBroken` pair of them; `[1]` where there are
-        no groups.
+      threshold: The threshold of each group, floating `[g]`, or a `TieBroken` pair of them; `[1]`
+        where there are no groups.
       pooled: The threshold of all calibration queries together, floating `[]` or a `TieBroken`
         pair.
       num_rows: Calibration queries of each group, `[g]`; `[1]` where there are no groups.
       alpha: The risk level as given.
       delta: The chance of failure the thresholds were calibrated for; None where the risk is
         bounded on average.
-      fallback: What groups too small for alpha were given.
-      unseen: What a group gets that calibration did not see.
-      too_small: Names of the groups too small; no promise holds for them under `"pooled"`.
+      fallback: The kind of threshold of groups that are too small for alpha.
+      unseen: The kind of threshold of groups that calibration did not see.
+      too_small: Names of the groups too small; under `"pooled"` nothing is guaranteed for them.
 
     Use this when queries to come are to get the threshold of their group, by `of`.
     """
@@ -62,7 +62,10 @@ class GroupedThreshold:
     too_small: tuple[str, ...]
 
     def warning(self) -> str:
-        """What a user must know of the groups that are too small; empty where there are none."""
+        """A warning about the groups that are too small; empty where there are none.
+
+        Use this when you show results of a calibration by group.
+        """
         if not self.too_small:
             return ""
         counts = dict(zip(self.groups or (), self.num_rows, strict=True))
