@@ -14,9 +14,8 @@ term. So answers tie exactly when they should (for finite T: iff their voters' w
 by one), no weight is lost at T = .01, none overflows, and T = inf counts votes. The rest is
 float32: sums that differ by less than one part in some 10^6 may come out either way.
 
-Every set is a prefix of its query's models in order of nonconformity, so `prefix_answers` finds the
-answer of every set a query can have in one pass: a model that joins can only make its own answer
-win.
+Every set is a prefix of its query's models in order of nonconformity. So `prefix_answers` answers
+for every set in one pass: a model that joins can only make its own answer win.
 """
 
 from math import inf
@@ -40,28 +39,21 @@ from racer_jax.core.checks import (
 from racer_jax.core.float_keys import float_keys
 
 NO_ANSWER = -1
-# Binary digits to which mean router scores are compared: every float32 down to 2**-25 to its last
-# digit.
+# Binary digits of compared mean router scores: every float32 down to 2**-25 to its last digit.
 _SCORE_DIGITS = 48
 
 
 def answer_codes(answers: Any) -> np.ndarray:
-    """Answers as integer codes; codes are comparable within one query, not between queries.
-
-    Runs on the host, once.
+    """Answers as integer codes, comparable within one query only; runs on the host, once.
 
     Args:
-      answers: Hashable answers that sort among themselves, such as strings; None where a model gave
-        none; `[n, m]`.
+      answers: Hashable, sortable answers, such as strings; None for no answer; `[n, m]`.
 
     Returns:
-      int32 `[n, m]`: the place of the answer among the sorted distinct answers of its query, -1 for
-      None.
+      int32 `[n, m]`: the place among the sorted distinct answers of the query, -1 for None.
 
     Raises:
       ValueError: If `answers` does not have two axes.
-
-    Use this when you have answers as text: the votes take integer codes.
 
     >>> answer_codes([["B", "A", None, "B"]]).tolist()
     [[1, 0, -1, 1]]
@@ -91,9 +83,6 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
       TypeError: If `scores` is not floating.
       ValueError: If a score is not finite or outside [0, 1], or the margin outside (0, 0.5).
 
-    Use this when router scores are the weights of `weighted_vote` and a sure model should count for
-    more than several unsure ones.
-
     >>> log_odds(jnp.array([0.5, 0.0])).round(2).tolist()
     [0.0, -5.289999961853027]
     """
@@ -118,8 +107,6 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
     Raises:
       TypeError: If `nonconformity` is not floating, or `tie_break` not uint32.
       ValueError: If a shape does not fit or nonconformity is NaN.
-
-    Use this when you need the models in the order in which a set grows; `prefix_answers` takes it.
 
     >>> model_order(jnp.array([0.5, 0.0, 0.25, 0.1])).tolist()
     [1, 2, 0]
@@ -152,10 +139,7 @@ def _limbs(scores: jax.Array) -> jax.Array:
 
 
 def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array:
-    """Sign of (mean score of the voters `mine` - that of `other`), in integers.
-
-    No rounding, whatever the order.
-    """
+    """Sign of (mean score of the voters `mine` - that of `other`), in integers, not rounded."""
     bits = 30 - 2 * limbs.shape[-1].bit_length()
     signed = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
     difference, rest = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -309,8 +293,7 @@ def prefix_answers(
     References:
       Section 3.3 of the paper.
 
-    Use this when you need the answers of the same queries at many thresholds or set sizes;
-    `majority_vote` and `weighted_vote` answer for one set of each query.
+    Use this when you need the answers at many set sizes; `majority_vote` answers for one set.
 
     >>> prefix_answers([2, 0, 1], [0, 0, 1], jnp.array([0.25, 0.5, 0.75])).tolist()
     [-1, 1, 1, 0]
@@ -359,8 +342,7 @@ def weighted_vote(
     References:
       Section 3.3 of the paper, "Weighted aggregation".
 
-    Use this when some models deserve more weight than others, by their score or their confidence;
-    with equal weights it is `majority_vote`.
+    Use this when some models should count more than others; `majority_vote` counts all alike.
 
     >>> answers, weights = jnp.array([0, 1, 1]), jnp.array([1.0, 0.5, 0.5])
     >>> sets = jnp.array([True, True, True, False])
@@ -376,8 +358,7 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
     Args:
       sets: bool or 0/1, `[..., m + 1]`, null model last; it does not vote.
       answers: Answer codes, int `[..., m]`; -1 where a model gave none.
-      scores: Router scores in [0, 1], floating `[..., m]`; ties go to the highest mean over an
-        answer's voters.
+      scores: Router scores in [0, 1], floating `[..., m]`; their means break ties.
 
     Returns:
       int32 `[...]`: the answer code; -1 where no model is called or none of them answered.
@@ -389,8 +370,7 @@ def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax
     References:
       Section 3.3 of the paper, "Majority voting".
 
-    Use this when each called model has one vote; `weighted_vote` gives some models more weight, and
-    `prefix_answers` gives the answers of all set sizes at once.
+    Use this when each called model has one vote; `weighted_vote` lets some models count more.
 
     >>> sets = jnp.array([[1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 1]], bool)
     >>> majority_vote(sets, jnp.array([0, 0, 1]), jnp.array([0.25, 0.5, 0.75])).tolist()
@@ -443,8 +423,7 @@ def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax
       TypeError: If codes are not integers, or `correct` is neither boolean nor numeric.
       ValueError: If the shapes do not fit, or `correct` holds anything but 0 and 1.
 
-    Use this when you measure the accuracy of a vote; `misrouted` measures the sets, whatever the
-    vote.
+    Use this when you measure the accuracy of a vote; `misrouted` measures the sets themselves.
 
     >>> answers, correct = jnp.array([[0, 0, 1]]), jnp.array([[0, 0, 1]])
     >>> table = prefix_answers([[2, 0, 1]], answers, jnp.array([[0.25, 0.5, 0.75]]))

@@ -46,15 +46,13 @@ def critical_scores(
 ) -> jax.Array | TieBroken:
     r"""Critical scores c(x) = min over m in Y~(x) of E(x, m).
 
-    c(x) is the smallest threshold at which the set is not a miss.
-
-    The loss of Eq. 5 is 1{c(x) > lambda}.
+    c(x) is the smallest threshold at which the set is not a miss: the loss of Eq. 5 is
+    1{c(x) > lambda}.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[..., m + 1]`, null model last.
       correct: Whether each real model is right, bool or 0/1, `[..., m]`.
-      tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`. Pairs (E, U) are
-        then compared lexicographically.
+      tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`; they order equal E.
 
     Returns:
       `[...]`; with a tie-break a `TieBroken` pair of `[...]`.
@@ -64,8 +62,7 @@ def critical_scores(
         not uint32.
       ValueError: If the shapes do not fit, nonconformity is NaN, or `correct` is not 0/1.
 
-    Use this when you have the nonconformity and the labels of calibration queries: the result is
-    what `calibrate` takes.
+    Use this when you have labelled calibration queries: `calibrate` takes the result.
 
     >>> from racer_jax import gap
     >>> nonconformity = gap(jnp.array([[0.25, 0.75], [0.5, 0.125]]))
@@ -115,8 +112,7 @@ def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
     """The largest fraction <= alpha whose denominator is at most `limit`.
 
     floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <=
-    alpha, and s / t has denominator at most `limit`. So any decimal fits in int32 arithmetic
-    without losing a single budget.
+    alpha, whose denominator is at most `limit`. So any decimal is exact in int32 arithmetic.
     """
     if alpha.denominator <= limit:
         return alpha
@@ -194,9 +190,7 @@ def threshold_at_rank(
     mask: jax.Array | None = None,
     tie_break: jax.Array | None = None,
 ) -> jax.Array | TieBroken:
-    r"""The order statistic at each rank.
-
-    The jitted kernel of `calibrate`, with integer ranks as data.
+    r"""The order statistic at each rank: the jitted kernel of `calibrate`, with ranks as data.
 
     Args:
       critical_scores: c(x), floating, `[..., n]`.
@@ -208,8 +202,7 @@ def threshold_at_rank(
     Returns:
       Thresholds `[..., a]`; with a tie-break a `TieBroken` pair of them.
 
-    Use this when you compute ranks yourself inside a jitted function; otherwise call `calibrate` or
-    `threshold_at_budget`, which check their arguments.
+    Use this when you have ranks under `jit`; `threshold_at_budget` also checks its arguments.
     """
     dtype = critical_scores.dtype
     critical_scores = _without_gradient(critical_scores)
@@ -270,9 +263,8 @@ def calibrate(
     the tie-break it is exactly floor(alpha (n + 1)) / (n + 1).
 
     Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not
-    recompile if it is given as an array. Prefer a Python number where it is known: its budget is
-    exact, while that of a traced alpha is rounded to the safe side (never one miss too many, at
-    times one too few).
+    recompile if it is given as an array. Prefer a Python number: its budget is exact, while that of
+    a traced alpha is rounded to the safe side (never one miss too many, at times one too few).
 
     Args:
       critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken`
@@ -296,8 +288,7 @@ def calibrate(
     References:
       Eq. 6 and Theorem 4.3 of the paper.
 
-    Use this when the risk, averaged over calibration sets, must be at most alpha; for a bound with
-    high probability give `high_probability_budget` to `threshold_at_budget`.
+    Use this when the mean risk must be at most alpha; `threshold_at_budget` takes other budgets.
 
     >>> critical = jnp.arange(1.0, 100.0) / 100  # n = 99
     >>> calibrate(critical, [0.1, 0.001]).tolist()
