@@ -57,6 +57,9 @@ class Encoder(Protocol):
     """Anything that turns texts into one vector each.
 
     Equal texts give equal vectors, whatever else is in the batch.
+
+    Use this when you write an encoder of your own: a class with this one method works wherever an
+    encoder is asked for.
     """
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -66,6 +69,9 @@ class Encoder(Protocol):
 
 def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list, if each of them says something.
+
+    Use this when you write an encoder of your own and its `encode` shall refuse bad texts as the
+    others do.
 
     Args:
       texts: At least one string; none empty or all white space.

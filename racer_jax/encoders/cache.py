@@ -27,6 +27,9 @@ class EmbeddingCache:
     processes may use one cache. A file that cannot be read is passed over, with a warning in the
     log, and its texts are encoded again.
 
+    Use this when you build an encoder of your own that is slow enough to keep its vectors;
+    `TextEncoder` makes its cache itself from the option `cache`.
+
     Args:
       folder: Made if absent.
       fingerprint: Names the encoder: weights and settings.

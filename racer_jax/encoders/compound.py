@@ -53,6 +53,9 @@ def right_singular_vectors(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
 class ReducedEncoder:
     """An encoder followed by a projection, its vectors scaled to length 1.
 
+    Use this when the vectors of an encoder are long, as those of `HashedNgrams` are, and training
+    texts are at hand; make one with `fit`.
+
     Attributes:
       encoder: The encoder that comes first.
       weights: How much each of its columns counts, float32 `[d]`.
@@ -186,6 +189,9 @@ class JoinedEncoder:
     """Several encoders side by side.
 
     The cosine of joined vectors is the mean of the cosines where lengths are 1.
+
+    Use this when a router shall see what several encoders show, such as `HashedNgrams` and
+    `SurfaceEncoder`.
 
     Attributes:
       encoders: At least one.

@@ -70,6 +70,9 @@ def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
 class HashedNgrams:
     """Encoder of hashed character n-grams.
 
+    Use this when you want an encoder that needs no download, no training and no GPU; for shorter
+    vectors put it into a `ReducedEncoder`.
+
     Attributes:
       dim: Length d of the vectors, a power of two.
       sizes: The sizes of the n-grams, in code points.

@@ -58,6 +58,9 @@ def surface(text: str) -> list[float]:
 class SurfaceEncoder:
     """Surface features, standardised on training texts.
 
+    Use this when you want to add length, options and symbols of a question to another encoder's
+    vectors; make one with `fit` and put both into a `JoinedEncoder`.
+
     Attributes:
       mean: Of each feature over the training texts, float32 `[d]`.
       deviation: Of each feature, float32 `[d]`; 1 where a feature is constant.

@@ -28,7 +28,11 @@ WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 
 
 class Reason(StrEnum):
-    """Why these models are called."""
+    """Why these models are called.
+
+    Use this when your program does different things for different reasons: `Decision.reason` is one
+    of these.
+    """
 
     OK = "ok"
     ABSTAIN = "abstain"
@@ -44,6 +48,8 @@ def _number(value: float) -> float | str:
 @dataclass(frozen=True)
 class Decision:
     """The decision on one query.
+
+    Use this when you read what `Racer.route` returns for one query.
 
     Attributes:
       models: The models to call, most plausible first; empty where the racer abstains.
@@ -163,6 +169,9 @@ class Decision:
 @dataclass(frozen=True, eq=False)
 class Decisions(Sequence[Decision]):
     """The decisions on several queries, as arrays and as a sequence of `Decision`.
+
+    Use this when you read what `Racer.route` returns for several queries, or `Racer.route_scores`;
+    its items are `Decision` objects.
 
     Attributes:
       pool: Names of the models, `[m]`.

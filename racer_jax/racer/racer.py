@@ -78,6 +78,9 @@ class Racer(RacerState):
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
+        Use this when you have labelled texts and no router yet; `from_router` and `from_scores`
+        take one that exists.
+
         Args:
           key: A typed PRNG key.
           table: Training questions with texts, every model's result.
@@ -129,6 +132,8 @@ class Racer(RacerState):
     ) -> "Racer":
         """A racer around an encoder and a router that are there already.
 
+        Use this when you have a trained router that works on embeddings; `fit` trains one for you.
+
         Args:
           encoder: Texts to embeddings.
           router: Embeddings to scores in [0, 1].
@@ -165,6 +170,9 @@ class Racer(RacerState):
 
         They go to `calibrate`, `route_scores` and `evaluate`.
 
+        Use this when your scores come from another program, or from a router that is not written in
+        JAX.
+
         Args:
           models: Names of the models, in the order of the scores' columns.
           nonconformity: `"inverse_probability"` or `"gap"`.
@@ -193,6 +201,9 @@ class Racer(RacerState):
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
+
+        Use this when labelled questions are at hand that the router was not trained on; to change
+        only alpha later, `at` is enough.
 
         Args:
           table: Calibration questions, every model's result. Its models are matched by name;
@@ -258,6 +269,9 @@ class Racer(RacerState):
     def route(self, texts: str | Sequence[str], groups: Groups = None) -> Decision | Decisions:
         """Which models to call for a query, or for each of several.
 
+        Use this when the racer has an encoder and a router, and queries are texts; for scores use
+        `route_scores`.
+
         Args:
           texts: One question, or several.
           groups: The group of each question, or one name for all; needed where thresholds are by
@@ -288,6 +302,8 @@ class Racer(RacerState):
         self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
     ) -> Decisions:
         """Which models to call for queries whose scores you have.
+
+        Use this when the racer was made by `from_scores`, or you have already computed the scores.
 
         Args:
           scores: s(x, m) in [0, 1], floating `[n, m]`.
@@ -325,6 +341,8 @@ class Racer(RacerState):
     ) -> str | None:
         """One answer of those the called models gave.
 
+        Use this when the called models have answered one query and you need a single answer.
+
         Args:
           routed: The decision.
           answers: Called model -> its answer in a normal form, None where it gave none.
@@ -354,6 +372,9 @@ class Racer(RacerState):
     ) -> Evaluation:
         """What the racer does on labelled queries, at its own alpha and at others.
 
+        Use this when you have labelled queries that were not used for training or calibration and
+        want risk, set size and accuracy at several levels; `write_report` makes a page of them.
+
         Args:
           table: Labelled queries; rows whose question was trained or calibrated on are counted in a
             note.
@@ -379,6 +400,8 @@ class Racer(RacerState):
 
         See `racer_jax.racer.artefact`.
 
+        Use this when a racer shall be used later, by another process or by the command line.
+
         Raises:
           ArtefactError: If the path is no place for one.
           ValueError: If the router or the encoder is one that cannot be saved.
@@ -395,6 +418,8 @@ class Racer(RacerState):
         encoder: Encoder | None = None,
     ) -> "Racer":
         """Reads an artefact.
+
+        Use this when a racer was written by `save`; it is calibrated if it was so then.
 
         Args:
           path: The folder.

@@ -124,6 +124,9 @@ def write_report(
 ) -> Evaluation:
     """Evaluates a racer on labelled queries and writes the report, whole or not at all.
 
+    Use this when other people shall see what a racer does, on a page with figures; `Racer.evaluate`
+    returns the same numbers for a program.
+
     Args:
       racer: The calibrated racer.
       table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen`

@@ -100,6 +100,8 @@ class GroupEvaluation:
 class Evaluation:
     """What a racer does on a table.
 
+    Use this when you read what `Racer.evaluate` returns.
+
     Attributes:
       alpha: The racer's own risk level.
       alphas: All levels evaluated, ascending, its own among them.

@@ -69,6 +69,8 @@ def neighbor_weights(queries: ArrayLike, train: ArrayLike, k: int) -> jax.Array:
 
     For one block of queries; the result is as large as the similarities, so call it block by block.
 
+    Use this when you want to see which training queries a `KNNR` relies on for a query.
+
     Args:
       queries: Embeddings, floating `[b, d]`.
       train: Embeddings of the training queries, floating `[n, d]`.
@@ -146,6 +148,8 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
     query. Scores of few neighbours are noisy and the noise reorders the models, which a vote pays
     for; so the smoothest router that the data do not speak against.
 
+    Use this when you do not know a good `k` for `KNNR.fit`.
+
     Args:
       embeddings: Of the training queries, one row a question, floating `[n, d]`.
       correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
@@ -191,6 +195,9 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
 class KNNConfig:
     """How a KNNR is built.
 
+    Use this when `fit` or `Racer.fit` shall build a k-nearest-neighbour router with a k of your
+    choice.
+
     Attributes:
       k: Number of neighbours.
       block_size: Queries scored at once.
@@ -208,6 +215,9 @@ class KNNConfig:
 @dataclass(frozen=True)
 class KNNR:
     """The k-nearest-neighbour router.
+
+    Use this when you want a router without training, or have only some hundred labelled queries;
+    `MLPR` and `RouterDC` are trained.
 
     Attributes:
       train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.

@@ -44,6 +44,9 @@ _INITIAL_DEVIATION = 0.78
 class RouterDCConfig:
     """How a RouterDC is built and trained.
 
+    Use this when `fit`, `Racer.fit` or `fit_routerdc` shall train a RouterDC with other settings
+    than the defaults.
+
     Attributes:
       dim: Width of the projection of the embeddings; None for none.
       probability: How cosines become scores, `"sigmoid"` or `"softmax"`.
@@ -110,6 +113,9 @@ class RouterDCConfig:
 
 class RouterDC(nnx.Module):
     """The router: an optional projection, and one vector for each model.
+
+    Use this when you want the router of the RouterDC paper; `fit_routerdc` trains one, and a router
+    made here by hand is untrained.
 
     Args:
       dim: Columns of the embeddings.
@@ -270,6 +276,9 @@ def fit_routerdc(
 ) -> tuple[RouterDC, TrainingReport]:
     """Trains a RouterDC on frozen embeddings; deterministic for a key.
 
+    Use this when you have embeddings, and perhaps graded scores, and want one router; `fit` starts
+    from texts, and `fit_routerdcs` trains several routers at once.
+
     Args:
       key: A typed PRNG key.
       embeddings: Floating `[n, d]`.
@@ -314,6 +323,9 @@ def fit_routerdcs(
     """Trains one RouterDC for each key, all at once under `vmap`; otherwise as `fit_routerdc`.
 
     All of them hold out the same rows and share the same clusters, drawn from the first key.
+
+    Use this when you need the same router from several keys, for instance to see how much chance in
+    training matters.
     """
     config = config or RouterDCConfig()
     x, right = check_training(embeddings, correct)
