@@ -24,6 +24,9 @@ GIVEN = "as given"
 class LabelRule:
     """A rule that turns graded scores into right or wrong.
 
+    Use this when scores are graded and you make 0/1 labels of them in your own code; the readers
+    take the rule's name as `label_rule`.
+
     Attributes:
       name: Its canonical name, such as `score > 0.5`; `parse` reads it back.
       threshold: The number compared with, None for `one attempt`.

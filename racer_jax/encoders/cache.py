@@ -31,8 +31,8 @@ class EmbeddingCache:
     `TextEncoder` makes its cache itself from the option `cache`.
 
     Args:
-      folder: Made if absent.
-      fingerprint: Names the encoder: weights and settings.
+      folder: Folder of the cache; made if absent.
+      fingerprint: Name of the encoder that stands for its weights and settings.
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:

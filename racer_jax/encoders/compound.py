@@ -58,7 +58,7 @@ class ReducedEncoder:
 
     Attributes:
       encoder: The encoder that comes first.
-      weights: How much each of its columns counts, float32 `[d]`.
+      weights: Weight of each of its columns, float32 `[d]`.
       projection: float32 `[d, dim]`.
     """
 
@@ -98,7 +98,7 @@ class ReducedEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, dim]`, of length 1.
 
-        Zero for a text that shares nothing.
+        The zero vector for a text that has no column in common with the training texts.
         """
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
@@ -194,7 +194,7 @@ class JoinedEncoder:
     `SurfaceEncoder`.
 
     Attributes:
-      encoders: At least one.
+      encoders: The encoders, at least one; their vectors stand in this order.
 
     Raises:
       ValueError: If there is none.

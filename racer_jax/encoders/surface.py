@@ -62,9 +62,10 @@ class SurfaceEncoder:
     vectors; make one with `fit` and put both into a `JoinedEncoder`.
 
     Attributes:
-      mean: Of each feature over the training texts, float32 `[d]`.
-      deviation: Of each feature, float32 `[d]`; 1 where a feature is constant.
-      scale: What one standard deviation becomes; .2 beside embeddings of length 1.
+      mean: Mean of each feature over the training texts, float32 `[d]`.
+      deviation: Standard deviation of each feature, float32 `[d]`; 1 where it is constant.
+      scale: What one standard deviation becomes; 0.2 is meant for a place beside embeddings of
+        length 1.
     """
 
     mean: np.ndarray

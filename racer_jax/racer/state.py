@@ -238,7 +238,7 @@ class RacerState:
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
-    """What an artefact says of the racer itracer, without what it computes with."""
+    """What an artefact says of the racer itself, without the arrays it computes with."""
     order = racer.static_order
     return {
         "guarantee": None if racer.calibration is None else racer.guarantee(),

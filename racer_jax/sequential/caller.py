@@ -19,6 +19,8 @@ _TOP = 0xFFFFFFFF
 class CallState:
     """Where a query stands: the models to call now, or its answer.
 
+    Use this when you read what `Cascade.start` and `Cascade.tell` return.
+
     Attributes:
       call: Names of the models whose answers are awaited; empty once there is an answer.
       answer: The answer in normal form; None while models are awaited, where it abstained, or where

@@ -46,6 +46,8 @@ _MOST_ROWS = 2000
 class Policy:
     """Whom to call when, how the answers vote, and how safe it is to stop; host arrays.
 
+    Use this when you want to inspect what `fit_policy` learned, or set order and weights by hand.
+
     Attributes:
       models: Names of the pool, `[m]`.
       order: The models in the order of their calls, numbers into `models`, `[b]`.

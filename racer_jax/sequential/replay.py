@@ -37,6 +37,8 @@ from racer_jax.sequential.policy import (
 class Paths:
     """The paths of logged queries under a policy: all that stopping at each call would have given.
 
+    Use this when you read what `replay` returns.
+
     Attributes:
       policy: The policy.
       codes: Answer codes of the pool, int32 `[n, m]`.
@@ -154,6 +156,9 @@ def stopping_pool(
     The columns of the running maximum stand for the calls and, last, for abstaining; the null
     model's column holds the critical score, so it is the one that is never right by chance.
 
+    Use this when you have stopping scores and losses of your own and want the risk over random
+    splits; `Paths.pool` makes the pool of replayed queries.
+
     Args:
       scores: Stopping scores, floating `[n, b]`.
       losses: Loss of stopping, bool `[n, b]`.
@@ -183,6 +188,9 @@ def stopping_pool(
 
 def replay(policy: Policy, table: RoutingTable) -> Paths:
     """The paths of the logged queries of a table.
+
+    Use this when you have a `Policy` without a cascade; `Cascade.replay` does the same for a
+    cascade.
 
     Args:
       policy: The policy.

@@ -52,6 +52,9 @@ class Cascade:
     vote, with fewer calls. Calibrated, it stops earlier, and the chance of the chosen loss is at
     most alpha.
 
+    Use this when models are called one after another and an answer may save the next call; a
+    `Racer` chooses all models before any of them answers.
+
     Attributes:
       policy: Order, weights, reference and risk models, learned from training rows.
       seed: Seed of the tie-break of the stopping scores.
@@ -153,6 +156,9 @@ class Cascade:
     ) -> "Cascade":
         """Calibrates the stop on queries it was not trained on.
 
+        Use this when the cascade shall stop before the vote is decided, with a known risk; to
+        change only alpha later, `at` is enough.
+
         Args:
           table: Rows with the answer of every model. Labels are not looked at where the loss is
             `differs`: traffic that all models answered will do.
@@ -213,6 +219,9 @@ class Cascade:
     def at(self, alpha: Level) -> "Cascade":
         """The same cascade at another level, from the critical scores it keeps; no data is needed.
 
+        Use this when you want another level after `calibrate`; a new loss or new rows need
+        `calibrate`.
+
         Raises:
           NotCalibratedError: If it has no calibration.
           ValueError: If alpha is outside (0, 1), or the calibration rows too few for it.
@@ -223,16 +232,25 @@ class Cascade:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The pool."""
+        """The pool.
+
+        Use this when you need the names of the columns that a table must have.
+        """
         return self.policy.models
 
     @property
     def loss(self) -> Loss:
-        """The loss that is calibrated, or was learned for."""
+        """The loss that is calibrated, or was learned for.
+
+        Use this when you want to know what alpha is about.
+        """
         return self.policy.loss if self.calibration is None else self.calibration.loss
 
     def guarantee(self) -> str:
-        """What is promised, in a sentence or two, with its assumption."""
+        """What is promised, in a sentence or two, with its assumption.
+
+        Use this when you want to print or store the promise together with the answers.
+        """
         return promise(self.policy, self.calibration)
 
     # --- one query --------------------------------------------------------------------------------
@@ -243,6 +261,8 @@ class Cascade:
 
     def start(self, query: str, group: str | None = None) -> CallState:
         """The models to call first for a query.
+
+        Use this when a new query comes in; every later step is `tell`.
 
         Args:
           query: Its text.
@@ -270,6 +290,8 @@ class Cascade:
         A model that is late, refused or failed is told as None: a state, which is no answer and
         equals no other.
 
+        Use this when models of `state.call` have answered, failed or taken too long.
+
         Args:
           state: From `start` or `tell`; it is not changed.
           answers: What models of `state.call` wrote, or None; they are put in normal form here.
@@ -292,19 +314,29 @@ class Cascade:
     def replay(self, table: RoutingTable) -> Paths:
         """The paths of the logged queries of a table: its scores, losses and metrics by call.
 
+        Use this when you want the single queries, for an analysis of your own; `evaluate` gives
+        means.
+
         Raises:
           ValueError: If the table has no answers or is of other models.
         """
         return replay(self.policy, table)
 
     def tie_break(self, table: RoutingTable) -> np.ndarray:
-        """The second keys of the stopping scores of a table's queries, uint32 `[n, b]`."""
+        """The second keys of the stopping scores of a table's queries, uint32 `[n, b]`.
+
+        Use this when you work with the stopping scores of `replay` and want exactly the stops of
+        `start` and `tell`.
+        """
         return self._ties(question_fingerprints(table))
 
     def evaluate(
         self, table: RoutingTable, alphas: Sequence[Level] | None = None
     ) -> tuple[PathEvaluation, ...]:
         """What it does on logged queries: calls, dollars, accuracy, risk, and why it stopped.
+
+        Use this when you have logged answers of every model and want to know, before anyone uses
+        the cascade, what it saves and risks.
 
         Args:
           table: Rows with the answer of every model.
@@ -334,7 +366,11 @@ class Cascade:
         return tuple(done)
 
     def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on."""
+        """The rows of a table whose question was neither trained nor calibrated on.
+
+        Use this when you have one table for everything and need rows that are fair for calibration
+        or evaluation.
+        """
         questions = question_fingerprints(table)
         seen = np.isin(questions, self.trained_on)
         if self.calibration is not None:
@@ -345,6 +381,8 @@ class Cascade:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an artefact, whole or not at all; see `racer_jax.racer.artefact`.
+
+        Use this when another process or the command line shall use the cascade later.
 
         Raises:
           ArtefactError: If the path is no place for one.
@@ -380,6 +418,8 @@ class Cascade:
         forms: Mapping[str, NormalForm] | None = None,
     ) -> "Cascade":
         """Reads an artefact.
+
+        Use this when a cascade was written by `save`; `Racer.load` reads a racer.
 
         Args:
           path: The folder.

@@ -60,6 +60,9 @@ _UNKNOWN_OPTION = (400, 404, 422, 501)
 class Judgement:
     """What the evaluator said of one answer to one question.
 
+    Use this when you read what the evaluator said about single answers; `elicit` puts only the
+    values into its table.
+
     Attributes:
       value: Confidence in [0, 1]; None where the endpoint gives no log-probabilities.
       reply: Its reply, word for word.
@@ -292,6 +295,9 @@ def elicit(
     """Asks one evaluator for its confidence in every answer of a table.
 
     Answers that several models gave to a question are asked about once.
+
+    Use this when votes shall be weighted by confidence and the table has answers but no confidences
+    yet.
 
     Args:
       table: With answers.

@@ -27,6 +27,9 @@ class EndpointError(RuntimeError):
 class Endpoint:
     """An endpoint that speaks the OpenAI protocol, and the evaluator model behind it.
 
+    Use this when `elicit` shall ask a model for confidences: the endpoint says which model, where,
+    and how patiently.
+
     Attributes:
       model: Name of the evaluator, as the endpoint knows it.
       base_url: Where it is, such as `http://127.0.0.1:8000/v1`; that of OpenAI when None.

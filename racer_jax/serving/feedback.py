@@ -20,6 +20,9 @@ LEVEL = 0.05
 class MonitorOptions:
     """What the options ask for; None where they do not say.
 
+    Use this when you call `open_monitor`; in a Python program of your own, make a `RiskMonitor` or
+    `ExchangeabilityMonitor` directly.
+
     Attributes:
       kind: `risk` or `exchangeability`.
       level: Chance of a false alarm, ever.
@@ -41,6 +44,9 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
     """The monitor of a state file, or a new one where there is no file.
 
     Where there is a file, its monitor must be the one that the options ask for.
+
+    Use this when a program runs again and again and its monitor shall go on from a file;
+    `load_monitor` only reads one that is there.
 
     Raises:
       DataError: If the file is not a state, or the reference not numbers.
@@ -121,6 +127,9 @@ class Entries:
     object with `number`, or a decision, whose best score it is. An object may carry `position`, a
     whole number that grows: what the state has counted up to its own position is left out, so that
     feedback that is sent twice is counted once.
+
+    Use this when feedback comes as lines of a file or pipe; in a Python program, pass numbers to
+    the monitor directly.
 
     Attributes:
       position: Position of the last entry; that of the monitor at the start.

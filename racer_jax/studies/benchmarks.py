@@ -64,7 +64,10 @@ ROUTERBENCH_POOLS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What every study asks for: where the queries come from, and which routers score them."""
+    """What every study asks for: where the queries come from, and which routers score them.
+
+    Use this when you write a study of your own: add its options in a subclass.
+    """
 
     data: Annotated[
         Path | None,
@@ -116,6 +119,8 @@ class StudyConfig:
 
 class Benchmark(NamedTuple):
     """One benchmark of a study.
+
+    Use this when you have scores of your own to put into a study, or read what a study prepared.
 
     Attributes:
       name: Its name.

@@ -29,6 +29,8 @@ Progress = Callable[[int], object]
 class Report(NamedTuple):
     """What a reader gets.
 
+    Use this when you write a study of your own: `run_study` writes what its report holds.
+
     Attributes:
       text: The tables and what to make of them.
       rows: The lines of `results.csv`.

@@ -31,6 +31,8 @@ class Strategy(NamedTuple):
 class Measured(NamedTuple):
     """One way of answering on the test parts of all splits.
 
+    Use this when you read what `measure` returns.
+
     Attributes:
       kind: As in `Strategy`.
       accuracy: Test accuracy of each split, `[s]`.
@@ -106,6 +108,8 @@ class Votes(NamedTuple):
 
 class Difference(NamedTuple):
     """A paired difference of accuracies.
+
+    Use this when you read what `difference` returns.
 
     Attributes:
       mean: Mean over splits.

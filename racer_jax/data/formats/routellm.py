@@ -34,6 +34,8 @@ def read_routellm(
 ) -> RoutingTable:
     """Reads a CSV of RouteLLM, or a folder of them.
 
+    Use this when you want the weak and the strong model of RouteLLM's evaluation.
+
     Args:
       path: The file, or a folder of files with the same models.
       group: The benchmark of a single file; from its name when None (`gsm8k_responses.csv` is

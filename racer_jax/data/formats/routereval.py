@@ -32,6 +32,9 @@ def read_routereval(
 ) -> RoutingTable:
     """Reads one part of an NPZ of RouterEval.
 
+    Use this when you want the labels of RouterEval; `read_routereval_embeddings` reads the
+    embeddings of the same rows.
+
     Args:
       path: The file.
       part: `train`, `val` or `test`.
@@ -106,6 +109,9 @@ def read_routereval(
 
 def read_routereval_embeddings(path: str | Path, part: Part = "test") -> np.ndarray:
     """The embeddings that such a file holds beside the scores.
+
+    Use this when you fit a router to RouterEval's own embeddings: the file may hold no texts to
+    encode.
 
     Args:
       path: The file.
