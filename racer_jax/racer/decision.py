@@ -180,7 +180,7 @@ class Decisions(Sequence[Decision]):
       sets: Which models are in the set, bool `[n, m + 1]`, null model last.
       order: The models by nonconformity, int `[n, m]`.
       threshold: The threshold of each query, float32 `[n]`.
-      reasons: Why, `[n]`.
+      reasons: Reason of each decision, `[n]`.
       alpha: The risk level.
       groups: The group of each query, or None.
       cost: Mean dollars of each model, float64 `[m]`, or None.
@@ -323,7 +323,7 @@ def aggregate(
     temperature: float,
     confidence: Mapping[str, float] | None,
 ) -> str | None:
-    """One answer of those the called models gave; see `Racer.aggregate`."""
+    """One answer, voted from those of the called models; see `Racer.aggregate`."""
     if set(answers) != set(decision.models):
         raise ValueError(
             f"answers must be of the called models {decision.models}, got {tuple(answers)}"

@@ -129,8 +129,8 @@ def write_report(
 
     Args:
       racer: The calibrated racer.
-      table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen`
-        picks them.
+      table: Labelled queries, if possible without those of training and calibration;
+        `Racer.unseen` selects them.
       path: The HTML file to write; its folder must exist.
       alphas: Levels of the slider beside the racer's own, as in `Racer.evaluate`.
       scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
@@ -138,7 +138,7 @@ def write_report(
       title: The heading.
 
     Returns:
-      What it shows.
+      The evaluation that the page shows.
 
     Raises:
       ModuleNotFoundError: If Plotly is not installed.

@@ -46,7 +46,7 @@ class RacerState:
       static_order: The models by how much each adds to those before it on the training (else
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
-      label_rule: How right and wrong were told apart in training.
+      label_rule: The rule that said which answers were right in training.
       calibration: The calibration; None before `calibrate`.
 
     Raises:
@@ -160,8 +160,7 @@ class RacerState:
     def unseen(self, table: RoutingTable) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
 
-        Use this when you have one table for everything and need rows that are fair for calibration
-        or evaluation.
+        Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
         seen = np.isin(questions, self.trained_on)

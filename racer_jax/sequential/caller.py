@@ -27,7 +27,7 @@ class CallState:
         no model answered.
       reason: `decided` (no answers to come can change it), `risk` (the predicted loss is small
         enough), `all called`, `abstained`; None while models are awaited.
-      calls: Models called and heard.
+      calls: Number of models that were called and have answered or failed.
       cost: Dollars of these calls, from `dollars` where `tell` was given them and else the mean of
         the training rows; None where neither is known.
       answers: The answers heard so far by model, in normal form, None for no answer.
@@ -53,7 +53,7 @@ class CallState:
 
     @property
     def calls(self) -> int:
-        """Models called and heard."""
+        """Number of models that were called and have answered or failed."""
         return len(self.answers)
 
     @property

@@ -30,7 +30,7 @@ class PathEvaluation:
       rounds: Mean number of batches of calls.
       dollars: Mean dollars a query, nan where not logged.
       accuracy: Share of right answers, nan without labels.
-      full_accuracy: That of the reference.
+      full_accuracy: Share of right answers of the reference.
       regret: Share of wrong answers where the reference is right.
       differs: Share of answers that are not the reference's.
       stopped_after: Share of queries by number of calls, 1 to b.

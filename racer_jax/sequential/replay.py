@@ -104,9 +104,9 @@ class Paths:
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`; the last entry.
+        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`.
 
-        Abstained.
+        The last entry is for a query that abstains.
 
         `calls`, `rounds` (batches), `differs` and `abstained`; with labels `accuracy` and `regret`;
         with logged costs `dollars`.
@@ -149,9 +149,9 @@ def stopping_pool(
     metrics: dict[str, np.ndarray],
     tie_break: jax.Array | None = None,
 ) -> Pool:
-    """Paths in rank space.
+    """Paths in rank space, for random splits: their risk, and metrics by the number of calls.
 
-    `risk`, that of the envelope, and metrics by the call a path stops after.
+    The metric `risk` is that of the envelope.
 
     The columns of the running maximum stand for the calls and, last, for abstaining; the null
     model's column holds the critical score, so it is the one that is never right by chance.

@@ -18,16 +18,16 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class MonitorOptions:
-    """What the options ask for; None where they do not say.
+    """The options of a monitor; None for each option that was not given.
 
     Use this when you call `open_monitor`; in a Python program of your own, make a `RiskMonitor` or
     `ExchangeabilityMonitor` directly.
 
     Attributes:
       kind: `risk` or `exchangeability`.
-      level: Chance of a false alarm, ever.
+      level: Chance that a false alarm ever happens.
       alpha: The risk that was promised.
-      artefact: An artefact, whose alpha was promised.
+      artefact: An artefact whose alpha is the promised risk.
       reference: A file of numbers that the stream will not contain.
       seed: Seed of the tie-breaking of exchangeability.
     """
@@ -45,8 +45,8 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
 
     Where there is a file, its monitor must be the one that the options ask for.
 
-    Use this when a program runs again and again and its monitor shall go on from a file;
-    `load_monitor` only reads one that is there.
+    Use this when a program runs several times and its monitor shall go on from a file;
+    `load_monitor` only reads a file that exists.
 
     Raises:
       DataError: If the file is not a state, or the reference not numbers.

@@ -124,7 +124,7 @@ def read_queries(
     Args:
       file: Opened for bytes.
       path: Its name, for errors.
-      racer: Who will route them.
+      racer: The racer that will route them.
       strict: Raise the error of the first line that is no query, in place of yielding it.
 
     Yields:

@@ -1,6 +1,6 @@
-"""The shell around every study: options in, tables, pictures and files out.
+"""What surrounds every study: it reads options, and prints tables and writes pictures and files.
 
-The study itself is free of all that.
+The study itself does none of that.
 """
 
 import os
@@ -27,12 +27,12 @@ Progress = Callable[[int], object]
 
 
 class Report(NamedTuple):
-    """What a reader gets.
+    """What a study prints and writes.
 
-    Use this when you write a study of your own: `run_study` writes what its report holds.
+    Use this when you write a study of your own: `run_experiment` prints and writes its report.
 
     Attributes:
-      text: The tables and what to make of them.
+      text: The tables and their explanation.
       rows: The lines of `results.csv`.
       figures: Pictures by file name.
       passed: Whether every check of the study held; the exit status says so.

@@ -16,13 +16,15 @@ from racer_jax.studies.corpora import unseen_by_group
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
-    """The embedded default: seven simulated models on four benchmarks, and a simulated router.
+    """The default, which needs no files: seven simulated models on four benchmarks.
+
+    The router is simulated too.
 
     Use this when a check shall run without any data of yours.
 
     Args:
       key: A typed PRNG key; it fixes everything.
-      quality: How much the router sees of what decides: `weak`, `fair` or `strong`.
+      quality: How much the router knows about each query: `weak`, `fair` or `strong`.
 
     Returns:
       One pool for each benchmark.
