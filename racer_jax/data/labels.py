@@ -1,7 +1,7 @@
-"""Label rules: how a graded score becomes right or wrong, by a name that travels with the table.
+"""Label rules: how a graded score becomes right or wrong; the table keeps the rule's name.
 
 On GSM8K the rule moves the share of questions that no model answers from 4.5% to 32%, so a result
-without its rule is not a result.
+means nothing without its rule.
 """
 
 from collections.abc import Mapping

@@ -84,8 +84,8 @@ def load(
 ) -> RoutingTable:
     """Reads a table in any of the formats.
 
-    Use this when you read any file; the reader of one format, such as `read_lm_eval`, shows the
-    options of that format.
+    Use this when your labels are in a file of any known format; the reader of one format, such as
+    `read_lm_eval`, shows the options of that format.
 
     Args:
       path: A file, a folder of files, or several of them, whose queries are joined.

@@ -58,8 +58,8 @@ class Encoder(Protocol):
 
     Equal texts give equal vectors, whatever else is in the batch.
 
-    Use this when you write an encoder of your own: a class with this one method works wherever an
-    encoder is asked for.
+    Use this when you write an encoder of your own: this one method is enough to train and route,
+    but not to save.
     """
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Encoder of a text's surface: lengths, answer options, digits, symbols.
 
-Some 15 numbers, any language, no download.
+It gives 19 numbers, for any language, without a download.
 
-How hard a question is shows on its surface about as well as in its embedding: long word problems
-fail more often than short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
+The surface of a question says about as much about its difficulty as its embedding does: long word
+problems are answered wrongly more often than short ones. Beside an embedding (`JoinedEncoder`), the
+features add what it leaves out.
 """
 
 import re

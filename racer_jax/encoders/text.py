@@ -116,8 +116,8 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
 class TextEncoder:
     """Encodes texts with a pretrained transformer.
 
-    Use this when the weights of a pretrained BERT or DeBERTa are on disk; `HashedNgrams` needs
-    none.
+    Use this when you have the weights of a pretrained BERT or DeBERTa; `from_pretrained` reads them
+    from a folder or a hub. `HashedNgrams` needs no weights.
 
     Args:
       model: A `Bert` or `Deberta`.
@@ -346,7 +346,7 @@ def minilm(**options: Any) -> TextEncoder:
     """The encoder all-MiniLM-L6-v2 (384 dimensions), from the extra `minilm`.
 
     Use this when you want a ready pretrained encoder without looking for weights yourself;
-    `TextEncoder.from_pretrained` reads any other folder.
+    `TextEncoder.from_pretrained` reads other weights.
 
     Args:
       **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.

@@ -195,7 +195,7 @@ class Racer(RacerState):
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
-        Use this when a racer is new or its traffic has changed; for another alpha, `at` is enough.
+        Use this when a racer is new or its queries have changed; for another alpha, use `at`.
 
         Args:
           table: Calibration questions, every model's result. Its models are matched by name;

@@ -216,8 +216,7 @@ class KNNConfig:
 class KNNR:
     """The k-nearest-neighbour router.
 
-    Use this when you want a router without training, or have only some hundred labelled queries;
-    `MLPR` and `RouterDC` are trained.
+    Use this when you want a router that needs no training; `MLPR` and `RouterDC` are trained.
 
     Attributes:
       train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.

@@ -142,7 +142,7 @@ class Benchmark(NamedTuple):
     def part_sizes(self) -> tuple[int, int]:
         """Calibration and validation queries of a split, as in the paper.
 
-        50% and 10%, of ARC-Challenge 40% and 20%.
+        They are 50% and 10%, and 40% and 20% for ARC-Challenge.
         """
         small = "arc_c" in self.name.lower().replace("-", "_")
         calibration, validation, _ = PAPER_ARC if small else PAPER
@@ -289,7 +289,7 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
 def study(config: StudyConfig) -> list[Benchmark]:
     """Reads the data and makes the benchmarks of every repeat.
 
-    All that the options and their seed decide.
+    The options and their seed decide everything.
 
     Args:
       config: The options.
@@ -325,7 +325,8 @@ def _keys(config: StudyConfig) -> jax.Array:
 def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str, ...]]:
     """Pools of models by name.
 
-    Without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
+    Where no pools are asked for: all models, and those pools of `ROUTERBENCH_POOLS` whose
+    left-out models are among them.
 
     Args:
       models: All models.

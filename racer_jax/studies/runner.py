@@ -50,7 +50,7 @@ class Report(NamedTuple):
 def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:
     """Results in the order of the items.
 
-    Each pool compiles anew, on one core, so that several use all cores.
+    Each pool is compiled on its own, on one core; several at the same time use all cores.
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return list(threads.map(function, items))
