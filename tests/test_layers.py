@@ -39,7 +39,10 @@ MAY_IMPORT = {
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
-    "cli": ("core data racer sequential serving montecarlo reporting", "shtab plotly tqdm"),
+    "cli": (
+        "core data encoders routers orders racer sequential serving montecarlo reporting",
+        "shtab plotly tqdm",
+    ),
     "__main__": ("cli", ""),
     "__init__": ("core racer data serving", ""),
 }

