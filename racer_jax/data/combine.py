@@ -15,6 +15,8 @@ Pools = Literal["match", "intersect"]
 def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTable:
     """The queries of several tables, one after the other.
 
+    Use this when the tables are already in memory; `load` joins several files itself.
+
     Args:
       tables: At least one; no two with a query of the same id, and either all with groups or none.
       pools: `match` demands the same models in every table (their order is that of the first);
@@ -25,8 +27,8 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
       confidence scheme) is left out, and a note says so.
 
     Raises:
-      DataError: If the pools do not match, an id is in two tables, or one label rule cannot be told
-        from another because the tables have no groups, or share one.
+      DataError: If the pools do not match, an id is in two tables, or the label rules differ and
+        cannot be kept apart because the tables have no groups, or share one.
       ValueError: If there is no table.
 
     >>> a = RoutingTable(ids=["a"], texts=["1 + 1?"], models=["x", "y"], correct=[[1, 0]])

@@ -25,6 +25,9 @@ def write_predictions(
     `answer` if there are any. The system abstains where it calls no model, and where those it calls
     give no answer.
 
+    Use this when another program shall call the models that were chosen; `save` writes the labelled
+    table.
+
     Args:
       path: Where to; `.csv`, `.jsonl` or `.parquet`. Written whole or not at all.
       ids: Name of each query, `[n]`.

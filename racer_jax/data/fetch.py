@@ -121,10 +121,13 @@ def fetch(
 ) -> Path:
     """Downloads a corpus, or finds it where it was downloaded before.
 
+    Use this when you want public data to start with and the machine has internet; `simulated_pool`
+    needs none.
+
     Args:
       corpus: `routerdc` or `routerbench`.
       folder: Where to keep it; the user's cache folder when None (`RACER_JAX_CACHE` names another).
-      base_url: Where from; a mirror holds `<base_url>/<commit>/<path>`.
+      base_url: Where to download from; a mirror holds `<base_url>/<commit>/<path>`.
       progress: Whether to show a bar for each file; when None, where the error stream is a
         terminal.
 
@@ -134,7 +137,7 @@ def fetch(
     Raises:
       ValueError: If the corpus is unknown.
       ImportError: If pooch is not installed.
-      DataError: If a file cannot be had, or is not the one it should be; it says what to do.
+      DataError: If a file cannot be downloaded, or is not the right one; it says what to do.
     """
     if corpus not in CORPORA:
         raise ValueError(f"corpus must be one of {tuple(CORPORA)}, got {corpus!r}")

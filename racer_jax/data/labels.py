@@ -1,7 +1,7 @@
-"""Label rules: how a graded score becomes right or wrong, by a name that travels with the table.
+"""Label rules: how a graded score becomes right or wrong; the table keeps the rule's name.
 
 On GSM8K the rule moves the share of questions that no model answers from 4.5% to 32%, so a result
-without its rule is not a result.
+means nothing without its rule.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,9 @@ GIVEN = "as given"
 @dataclass(frozen=True)
 class LabelRule:
     """A rule that turns graded scores into right or wrong.
+
+    Use this when scores are graded and you make 0/1 labels of them in your own code; the readers
+    take the rule's name as `label_rule`.
 
     Attributes:
       name: Its canonical name, such as `score > 0.5`; `parse` reads it back.

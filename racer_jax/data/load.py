@@ -1,6 +1,6 @@
-"""Reads a table in any format, which is guessed from the file where the user does not say.
+"""Reads a table in any format, which is guessed from the file where the user names none.
 
-Tables of several files are joined, and pipes are read once and whole.
+The tables of several files are joined, and a pipe is read once, to its end.
 """
 
 import inspect
@@ -84,12 +84,15 @@ def load(
 ) -> RoutingTable:
     """Reads a table in any of the formats.
 
+    Use this when your labels are in a file of any known format; the reader of one format, such as
+    `read_lm_eval`, shows the options of that format.
+
     Args:
       path: A file, a folder of files, or several of them, whose queries are joined.
       format: One of `READERS`; guessed from the content when None, and then named in a note of the
         table.
-      pools: Of several files: whether they must hold the same models (`match`), or those that all
-        hold are kept (`intersect`).
+      pools: For several files: they must hold the same models (`match`), or only the models that
+        all of them hold are kept (`intersect`).
       **options: Those of the format's reader, such as `label_rule` or `missing`; and `models`,
         the models to keep, for any format.
 
@@ -97,8 +100,8 @@ def load(
       The table.
 
     Raises:
-      DataError: If the file is not what it should be, its format cannot be told, or its reader does
-        not have an option.
+      DataError: If the file is not what it should be, its format cannot be recognised, or its
+        reader does not have an option.
       ValueError: If the format is unknown.
     """
     if format is not None and format not in READERS:
@@ -180,6 +183,9 @@ def _no_option(path: Path, format: str, option: str, known: Sequence[str]) -> Da
 def save(table: RoutingTable, path: str | Path) -> None:
     """Writes a table without loss, to be read by `load`.
 
+    Use this when you want to keep a table: `.npz` is for this package alone, `.csv` and `.parquet`
+    are for other programs too.
+
     Args:
       table: The table.
       path: Where to; `.npz`, `.csv` for a long CSV or `.parquet` for a long Parquet file.
@@ -199,18 +205,21 @@ def save(table: RoutingTable, path: str | Path) -> None:
 def guess(
     path: str | Path, delimiter: str | None = None, columns: Mapping[str, str] | None = None
 ) -> str:
-    """The format of a file or folder, told from its content.
+    """The format of a file or folder, recognised by its content.
+
+    Use this when you want to know the format before you read; `load` calls it where no format is
+    named.
 
     Args:
       path: The file or folder.
-      delimiter: What separates the fields if it is a CSV; told from its header when None.
+      delimiter: What separates the fields if it is a CSV; found in its header when None.
       columns: Columns that have another name in the file, if it is a CSV.
 
     Returns:
       One of `READERS`.
 
     Raises:
-      DataError: If it cannot be told.
+      DataError: If no format fits.
     """
     path = Path(path)
     if path.is_dir():

@@ -22,6 +22,9 @@ PAPER_ARC: Fractions = (0.4, 0.2, 0.4)
 class Split(NamedTuple):
     """Row numbers of the three parts, each sorted, int64; together every row once.
 
+    Use this when you read what `split` or `paper_split` returns; `RoutingTable.select` takes the
+    row numbers.
+
     Attributes:
       calibration: Rows to calibrate on.
       validation: Rows to choose alpha and aggregation on.
@@ -45,6 +48,8 @@ def split(
     questions are the fractions of their total, rounded by largest remainder. Rows follow their
     question, so with duplicates the rows of a part may differ from its fraction by some. A question
     that stands in several groups is drawn in the first of them.
+
+    Use this when you have one table and need separate rows for calibration, validation and test.
 
     Args:
       key: A typed PRNG key.
@@ -87,6 +92,9 @@ def split(
 
 def paper_split(key: jax.Array, table: RoutingTable) -> Split:
     """The paper's protocol: 50 / 10 / 40 in each benchmark, 40 / 20 / 40 for ARC-Challenge.
+
+    Use this when your figures shall be compared with the paper's; `split` takes fractions of your
+    own.
 
     Args:
       key: A typed PRNG key.

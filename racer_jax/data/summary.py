@@ -47,10 +47,12 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table in figures; prints as a table.
+    """The figures of a routing table; `print` shows them as rows and columns.
+
+    Use this when you read what `summarize` returns.
 
     Attributes:
-      groups: One for each group, and one for the whole where there is more than one group.
+      groups: Figures of each group, and of the whole table unless it has exactly one group.
       confidence: Level of the Clopper-Pearson intervals.
       notes: The notes of the table.
     """
@@ -115,6 +117,9 @@ class Summary:
 
 def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
     """Single-model accuracies, all-wrong rates, duplicates and missing cells of a table, by group.
+
+    Use this when a table has just been read: it shows whether models, groups and labels are as you
+    expect, and the share of queries that no set of models can answer rightly.
 
     Args:
       table: The table, of at least one query.

@@ -75,6 +75,8 @@ _EVALUATOR_SEES = 0.6
 class SimulatedBenchmark(NamedTuple):
     """One benchmark of the simulated pool.
 
+    Use this when you read what `simulated_pool` returns.
+
     Attributes:
       train: Queries to train routers on.
       test: Queries to calibrate and test on.
@@ -109,13 +111,15 @@ def simulated_pool(
     train_sizes: Mapping[str, int] = TRAIN_SIZES,
     qualities: Mapping[str, float] = QUALITIES,
 ) -> dict[str, SimulatedBenchmark]:
-    """The simulated pool, whole: tables with texts and answers, and router scores.
+    """The whole simulated pool: tables with texts and answers, and router scores.
 
-    Accuracies are those of the paper's Table 1 and all-wrong rates those of RouterDC's files, both
-    to within sampling error. Scores are noisy posteriors: P(correct | what the router saw), where
-    it saw the latent ability through noise that is correlated across models, as the errors of one
-    encoder are. Models that are wrong often agree on the answer; some give none. The confidences
-    `p_true` and `verbal` are those of an evaluator that sees more than the routers.
+    The accuracies are those of the paper's Table 1 and the all-wrong rates those of RouterDC's
+    files, both up to sampling error. Scores are noisy posteriors: P(correct | what the router saw),
+    where it saw the latent ability through noise that is correlated across models, as the errors of
+    one encoder are. Models that are wrong often agree on the answer; some give none. The
+    confidences `p_true` and `verbal` are those of an evaluator that sees more than the routers.
+
+    Use this when you want to try the package or test your own code and have no labelled data.
 
     Args:
       key: A typed PRNG key; it fixes everything.

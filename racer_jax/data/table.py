@@ -31,6 +31,8 @@ class RoutingTable:
     known"; None in `answers` means the model gave no answer, which is not the same as a wrong one:
     it casts no vote.
 
+    Use this when your labels are already in memory; `load` makes a table from a file.
+
     Attributes:
       ids: Name of each query, unique, `[n]`.
       texts: Text of each query, `[n]`; empty where there is none.

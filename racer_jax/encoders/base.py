@@ -1,6 +1,6 @@
 """What every encoder shares.
 
-The protocol, the check of the texts that enter, and word of those cut.
+The protocol, the check of the texts, and the warning about texts that were cut.
 """
 
 import logging
@@ -27,9 +27,9 @@ class Stages(NamedTuple):
 
     Attributes:
       front: Texts to an array, on the host.
-      arrays: What `back` needs beside it.
-      back: A pure function of `arrays` and what `front` gave, to embeddings; None where that is
-        what `front` gives.
+      arrays: What `back` needs besides the result of `front`.
+      back: A pure function of `arrays` and the result of `front` to embeddings; None where `front`
+        gives the embeddings already.
     """
 
     front: Callable[[Sequence[str]], np.ndarray]
@@ -57,6 +57,9 @@ class Encoder(Protocol):
     """Anything that turns texts into one vector each.
 
     Equal texts give equal vectors, whatever else is in the batch.
+
+    Use this when you write an encoder of your own: this one method is enough to train and route,
+    but not to save.
     """
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -65,7 +68,10 @@ class Encoder(Protocol):
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
-    """The texts as a list, if each of them says something.
+    """The texts as a list, after a check that none of them is empty.
+
+    Use this when you write an encoder of your own and its `encode` shall refuse bad texts as the
+    others do.
 
     Args:
       texts: At least one string; none empty or all white space.
@@ -104,7 +110,7 @@ def check_side(side: str) -> None:
 
 
 def report_truncated(num_truncated: int, num_texts: int, limit: str, side: str) -> None:
-    """Counts in the log the texts of which only a part was read; silent where there are none."""
+    """Logs how many texts were read only in part; logs nothing where there are none."""
     if num_truncated:
         _LOGGER.warning(
             "%d of %d texts were longer than %s and cut on the %s",

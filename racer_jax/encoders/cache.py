@@ -27,9 +27,12 @@ class EmbeddingCache:
     processes may use one cache. A file that cannot be read is passed over, with a warning in the
     log, and its texts are encoded again.
 
+    Use this when you build an encoder of your own that is slow enough to keep its vectors;
+    `TextEncoder` makes its cache itself from the option `cache`.
+
     Args:
-      folder: Made if absent.
-      fingerprint: Names the encoder: weights and settings.
+      folder: Folder of the cache; made if absent.
+      fingerprint: Name of the encoder that stands for its weights and settings.
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:

@@ -53,9 +53,12 @@ def right_singular_vectors(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
 class ReducedEncoder:
     """An encoder followed by a projection, its vectors scaled to length 1.
 
+    Use this when the vectors of an encoder are long, as those of `HashedNgrams` are, and training
+    texts are at hand; make one with `fit`.
+
     Attributes:
       encoder: The encoder that comes first.
-      weights: How much each of its columns counts, float32 `[d]`.
+      weights: Weight of each of its columns, float32 `[d]`.
       projection: float32 `[d, dim]`.
     """
 
@@ -95,7 +98,7 @@ class ReducedEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, dim]`, of length 1.
 
-        Zero for a text that shares nothing.
+        The zero vector for a text that has no column in common with the training texts.
         """
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
@@ -187,8 +190,11 @@ class JoinedEncoder:
 
     The cosine of joined vectors is the mean of the cosines where lengths are 1.
 
+    Use this when a router shall see what several encoders show, such as `HashedNgrams` and
+    `SurfaceEncoder`.
+
     Attributes:
-      encoders: At least one.
+      encoders: The encoders, at least one; their vectors stand in this order.
 
     Raises:
       ValueError: If there is none.

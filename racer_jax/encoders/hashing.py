@@ -70,6 +70,9 @@ def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
 class HashedNgrams:
     """Encoder of hashed character n-grams.
 
+    Use this when you want an encoder that needs no download, no training and no GPU; for shorter
+    vectors put it into a `ReducedEncoder`.
+
     Attributes:
       dim: Length d of the vectors, a power of two.
       sizes: The sizes of the n-grams, in code points.
@@ -149,7 +152,7 @@ class HashedNgrams:
         return np.asarray(embeddings / np.where(norms > 0, norms, 1), dtype=np.float32)
 
     def counts(self, texts: Sequence[str]) -> np.ndarray:
-        """Signed n-gram counts by bucket, of which `encode` makes the vectors; whole numbers.
+        """Signed n-gram counts by bucket, whole numbers; `encode` makes the vectors from them.
 
         Texts cut to `max_chars` are counted in the log.
 
@@ -178,7 +181,7 @@ class HashedNgrams:
     def sparse_counts(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """`counts` at the places where there are n-grams.
 
-        Some hundred of a text's thousands of buckets.
+        A text has n-grams in some hundred of its thousands of buckets.
 
         Args:
           texts: A batch of strings, as in `counts`.

@@ -1,9 +1,10 @@
 """Encoder of a text's surface: lengths, answer options, digits, symbols.
 
-Some 15 numbers, any language, no download.
+It gives 19 numbers, for any language, without a download.
 
-How hard a question is shows on its surface about as well as in its embedding: long word problems
-fail more often than short ones. Beside an embedding (`JoinedEncoder`) they add what it leaves out.
+The surface of a question says about as much about its difficulty as its embedding does: long word
+problems are answered wrongly more often than short ones. Beside an embedding (`JoinedEncoder`), the
+features add what it leaves out.
 """
 
 import re
@@ -58,10 +59,14 @@ def surface(text: str) -> list[float]:
 class SurfaceEncoder:
     """Surface features, standardised on training texts.
 
+    Use this when you want to add length, options and symbols of a question to another encoder's
+    vectors; make one with `fit` and put both into a `JoinedEncoder`.
+
     Attributes:
-      mean: Of each feature over the training texts, float32 `[d]`.
-      deviation: Of each feature, float32 `[d]`; 1 where a feature is constant.
-      scale: What one standard deviation becomes; .2 beside embeddings of length 1.
+      mean: Mean of each feature over the training texts, float32 `[d]`.
+      deviation: Standard deviation of each feature, float32 `[d]`; 1 where it is constant.
+      scale: What one standard deviation becomes; 0.2 is meant for a place beside embeddings of
+        length 1.
     """
 
     mean: np.ndarray

@@ -116,6 +116,9 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
 class TextEncoder:
     """Encodes texts with a pretrained transformer.
 
+    Use this when you have the weights of a pretrained BERT or DeBERTa; `from_pretrained` reads them
+    from a folder or a hub. `HashedNgrams` needs no weights.
+
     Args:
       model: A `Bert` or `Deberta`.
       tokenizer: A `transformers` tokenizer that belongs to it.
@@ -341,6 +344,9 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 def minilm(**options: Any) -> TextEncoder:
     """The encoder all-MiniLM-L6-v2 (384 dimensions), from the extra `minilm`.
+
+    Use this when you want a ready pretrained encoder without looking for weights yourself;
+    `TextEncoder.from_pretrained` reads other weights.
 
     Args:
       **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.

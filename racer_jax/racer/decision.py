@@ -28,7 +28,11 @@ WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 
 
 class Reason(StrEnum):
-    """Why these models are called."""
+    """Why these models are called.
+
+    Use this when your program does different things for different reasons: `Decision.reason` is one
+    of these.
+    """
 
     OK = "ok"
     ABSTAIN = "abstain"
@@ -44,6 +48,8 @@ def _number(value: float) -> float | str:
 @dataclass(frozen=True)
 class Decision:
     """The decision on one query.
+
+    Use this when you read what `Racer.route` returns for one query.
 
     Attributes:
       models: The models to call, most plausible first; empty where the racer abstains.
@@ -164,6 +170,9 @@ class Decision:
 class Decisions(Sequence[Decision]):
     """The decisions on several queries, as arrays and as a sequence of `Decision`.
 
+    Use this when you read what `Racer.route` returns for several queries, or `Racer.route_scores`;
+    its items are `Decision` objects.
+
     Attributes:
       pool: Names of the models, `[m]`.
       scores: s(x, m), float32 `[n, m]`.
@@ -171,7 +180,7 @@ class Decisions(Sequence[Decision]):
       sets: Which models are in the set, bool `[n, m + 1]`, null model last.
       order: The models by nonconformity, int `[n, m]`.
       threshold: The threshold of each query, float32 `[n]`.
-      reasons: Why, `[n]`.
+      reasons: Reason of each decision, `[n]`.
       alpha: The risk level.
       groups: The group of each query, or None.
       cost: Mean dollars of each model, float64 `[m]`, or None.
@@ -314,7 +323,7 @@ def aggregate(
     temperature: float,
     confidence: Mapping[str, float] | None,
 ) -> str | None:
-    """One answer of those the called models gave; see `Racer.aggregate`."""
+    """One answer, voted from those of the called models; see `Racer.aggregate`."""
     if set(answers) != set(decision.models):
         raise ValueError(
             f"answers must be of the called models {decision.models}, got {tuple(answers)}"

@@ -41,17 +41,13 @@ from racer_jax.routers.scores import Scores
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Racer(RacerState):
-    """A router made safe: each query gets a small set of models.
+    """A router with a calibrated threshold: each query gets a small set of models.
 
-    The risk that none of them is right is at most alpha.
+    The risk that none of them is right is at most alpha. Make one with `fit` (texts and labels),
+    `from_router` (a router of texts you have) or `from_scores` (any scores you have), then
+    `calibrate`. Its attributes are those of `RacerState`.
 
-    Use this when labelled queries are at hand and each new query is to go to as few models as a
-    risk allows.
-
-    Make one with `fit` (texts and labels), `from_router` (a router of texts you have) or
-    `from_scores` (any scores you have), then `calibrate`.
-
-    Its attributes are those of `RacerState`.
+    Use this when you have labelled queries and want to call as few models as a risk level allows.
 
     >>> from racer_jax.data import RoutingTable
     >>> models, ids = ["s", "l"], list("abcdefghi")
@@ -78,6 +74,8 @@ class Racer(RacerState):
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
+        Use this when you have labelled texts and no router yet.
+
         Args:
           key: A typed PRNG key.
           table: Training questions with texts, every model's result.
@@ -92,7 +90,7 @@ class Racer(RacerState):
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
 
         Returns:
-          A racer that wants to be calibrated, on other questions.
+          A racer that must still be calibrated, on other questions.
 
         Raises:
           TypeError: If an argument is of the wrong kind.
@@ -127,7 +125,9 @@ class Racer(RacerState):
         null: NullMode = "paper",
         seed: int | None = 0,
     ) -> "Racer":
-        """A racer around an encoder and a router that are there already.
+        """A racer around an encoder and a router that exist already.
+
+        Use this when you have a trained router that works on embeddings; `fit` trains one for you.
 
         Args:
           encoder: Texts to embeddings.
@@ -161,16 +161,17 @@ class Racer(RacerState):
         seed: int | None = 0,
         trained_on: Sequence[str] = (),
     ) -> "Racer":
-        """A racer for any black box, whose scores you pass.
+        """A racer for a router of any kind, whose scores you pass.
 
-        They go to `calibrate`, `route_scores` and `evaluate`.
+        Use this when another program makes the scores; they are passed to `calibrate`,
+        `route_scores` and `evaluate`.
 
         Args:
           models: Names of the models, in the order of the scores' columns.
           nonconformity: `"inverse_probability"` or `"gap"`.
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
-          trained_on: The texts the black box was trained on, so that calibration can refuse them.
+          trained_on: The texts that router was trained on, so that calibration can refuse them.
 
         Raises:
           ValueError: If an option is unknown.
@@ -193,6 +194,8 @@ class Racer(RacerState):
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
+
+        Use this when a racer is new or its queries have changed; for another alpha, use `at`.
 
         Args:
           table: Calibration questions, every model's result. Its models are matched by name;
@@ -258,6 +261,8 @@ class Racer(RacerState):
     def route(self, texts: str | Sequence[str], groups: Groups = None) -> Decision | Decisions:
         """Which models to call for a query, or for each of several.
 
+        Use this when the racer has a router; one made by `from_scores` needs `route_scores`.
+
         Args:
           texts: One question, or several.
           groups: The group of each question, or one name for all; needed where thresholds are by
@@ -270,8 +275,7 @@ class Racer(RacerState):
         Raises:
           NotCalibratedError: If it has no calibration.
           TypeError: If a text is not a string.
-          ValueError: If a text is empty, there is none, groups do not fit, or the racer takes
-            scores.
+          ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
         """
         calibration = self._calibrated("route")
         single = isinstance(texts, str)
@@ -288,6 +292,8 @@ class Racer(RacerState):
         self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
     ) -> Decisions:
         """Which models to call for queries whose scores you have.
+
+        Use this when the racer was made by `from_scores`, or the scores are computed already.
 
         Args:
           scores: s(x, m) in [0, 1], floating `[n, m]`.
@@ -323,7 +329,9 @@ class Racer(RacerState):
         temperature: float = 1.0,
         confidence: Mapping[str, float] | None = None,
     ) -> str | None:
-        """One answer of those the called models gave.
+        """One answer, voted from the answers of the called models.
+
+        Use this when the called models have answered one query and you need a single answer.
 
         Args:
           routed: The decision.
@@ -354,9 +362,10 @@ class Racer(RacerState):
     ) -> Evaluation:
         """What the racer does on labelled queries, at its own alpha and at others.
 
+        Use this when you want risk and set size as numbers; `write_report` makes a page of them.
+
         Args:
-          table: Labelled queries; rows whose question was trained or calibrated on are counted in a
-            note.
+          table: Labelled queries; a note counts those that were trained or calibrated on.
           alphas: Levels beside its own, or `first:last:step`; 0.01 to 0.50 where None.
           scores: Their scores, with, and only with, a racer made by `from_scores`.
           temperatures: Temperatures of the weighted votes, where the table has answers.
@@ -377,12 +386,12 @@ class Racer(RacerState):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an artefact, whole or not at all, also beside other writers and readers of it.
 
-        See `racer_jax.racer.artefact`.
+        Use this when another process shall use the racer later; see `racer_jax.racer.artefact`.
 
         Raises:
           ArtefactError: If the path is no place for one.
           ValueError: If the router or the encoder is one that cannot be saved.
-          OSError: If the disk refuses.
+          OSError: If the files cannot be written.
         """
         artefact.write(path, *racer_parts(self))
 
@@ -396,10 +405,11 @@ class Racer(RacerState):
     ) -> "Racer":
         """Reads an artefact.
 
+        Use this when a racer was written by `save`, by you or by the command line.
+
         Args:
           path: The folder.
-          models: The pool you have, to be sure that it is the artefact's; None to take the
-            artefact's.
+          models: Your pool, which must be the artefact's; None to take the artefact's.
           encoder: The pretrained encoder, where it is not MiniLM.
 
         Raises:

@@ -124,10 +124,13 @@ def write_report(
 ) -> Evaluation:
     """Evaluates a racer on labelled queries and writes the report, whole or not at all.
 
+    Use this when other people shall see what a racer does, on a page with figures; `Racer.evaluate`
+    returns the same numbers for a program.
+
     Args:
       racer: The calibrated racer.
-      table: Labelled queries, best such as it was neither trained nor calibrated on; `Racer.unseen`
-        picks them.
+      table: Labelled queries, if possible without those of training and calibration;
+        `Racer.unseen` selects them.
       path: The HTML file to write; its folder must exist.
       alphas: Levels of the slider beside the racer's own, as in `Racer.evaluate`.
       scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
@@ -135,7 +138,7 @@ def write_report(
       title: The heading.
 
     Returns:
-      What it shows.
+      The evaluation that the page shows.
 
     Raises:
       ModuleNotFoundError: If Plotly is not installed.

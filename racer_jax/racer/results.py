@@ -100,18 +100,20 @@ class GroupEvaluation:
 class Evaluation:
     """What a racer does on a table.
 
+    Use this when you read what `Racer.evaluate` returns.
+
     Attributes:
       alpha: The racer's own risk level.
       alphas: All levels evaluated, ascending, its own among them.
       models: The pool.
       nonconformity: Name of the nonconformity score.
       null: The null mode.
-      label_rule: How right and wrong were told apart in the table.
+      label_rule: The rule that said which answers of the table were right.
       guarantee: What is promised, in words, with its assumption.
-      num_seen: Rows whose question the racer was trained or calibrated on: what they show is too
-        good.
+      num_seen: Number of rows whose question the racer was trained or calibrated on; their figures
+        look better than new queries will.
       groups: All queries first, then each group of the table.
-      notes: What a reader of the figures must know, one sentence each.
+      notes: What one must know to read the figures, one sentence each.
     """
 
     alpha: str

@@ -46,7 +46,7 @@ class RacerState:
       static_order: The models by how much each adds to those before it on the training (else
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
-      label_rule: How right and wrong were told apart in training.
+      label_rule: The rule that said which answers were right in training.
       calibration: The calibration; None before `calibrate`.
 
     Raises:
@@ -97,6 +97,9 @@ class RacerState:
         Choosing the best looking of several alphas on the calibration queries themselves breaks the
         promise of the chosen one; choose on other queries, or beforehand.
 
+        Use this when you want another risk level and have already calibrated; `calibrate` is needed
+        for new data or another option.
+
         Raises:
           NotCalibratedError: If it has no calibration.
           ValueError: If alpha is outside (0, 1).
@@ -107,13 +110,18 @@ class RacerState:
     def alpha(self) -> str:
         """The risk level in use.
 
+        Use this when you want to read the risk level; `at` changes it.
+
         Raises:
           NotCalibratedError: If it has no calibration.
         """
         return self._calibrated("alpha").alpha
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user must know before trusting it, one sentence each; empty without a reason."""
+        """What a user must know before trusting it, one sentence each; empty without a reason.
+
+        Use this when a racer has just been calibrated or loaded, before you rely on it.
+        """
         if self.calibration is None:
             return ()
         sentences = self.calibration.warnings()
@@ -125,11 +133,17 @@ class RacerState:
         return sentences
 
     def guarantee(self) -> str:
-        """What is promised, in a sentence, with its assumption."""
+        """What is promised, in a sentence, with its assumption.
+
+        Use this when you want to print or store the promise together with the results.
+        """
         return self._calibrated("guarantee").guarantee(self.null)
 
     def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
+
+        Use this when you want the scores themselves, for an analysis of your own; `route` gives
+        decisions and `evaluate` gives risk and set sizes.
 
         Args:
           table: Queries of the pool.
@@ -144,7 +158,10 @@ class RacerState:
         return self._measured(table, scores)
 
     def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on."""
+        """The rows of a table whose question was neither trained nor calibrated on.
+
+        Use this when you have one table and need rows fit for calibration or evaluation.
+        """
         questions = question_fingerprints(table)
         seen = np.isin(questions, self.trained_on)
         if self.calibration is not None:
@@ -220,7 +237,7 @@ class RacerState:
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
-    """What an artefact says of the racer itracer, without what it computes with."""
+    """What an artefact says of the racer itself, without the arrays it computes with."""
     order = racer.static_order
     return {
         "guarantee": None if racer.calibration is None else racer.guarantee(),

@@ -16,7 +16,11 @@ DRAWS = 3
 
 @runtime_checkable
 class Router(Protocol):
-    """Anything that scores every model of the pool for a query."""
+    """Anything that scores every model of the pool for a query.
+
+    Use this when you write a router of your own: any function of embeddings with this signature
+    will do.
+    """
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
         """Scores s(x, m) in [0, 1], floating `[n, m]`, of embeddings `[n, d]`; higher is better."""

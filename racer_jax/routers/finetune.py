@@ -33,6 +33,8 @@ from racer_jax.routers.training import OptimizerConfig
 class FinetuneConfig:
     """How an encoder and a RouterDC are trained together.
 
+    Use this when the encoder shall be trained too; where it stays as it is, use `RouterDCConfig`.
+
     Attributes:
       router: Losses, temperature, clusters, batch size, share held out, and the optimizer, whose
         defaults are RouterDC's: 1000 steps at a learning rate of 5e-5, no projection.

@@ -22,6 +22,9 @@ RouterConfig: TypeAlias = KNNConfig | MLPConfig | RouterDCConfig | Any
 class TextRouter:
     """Scores texts: an encoder and a router on its embeddings.
 
+    Use this when you want to score texts directly, without computing embeddings first; `fit`
+    returns one.
+
     Attributes:
       encoder: Texts to embeddings.
       router: Embeddings to scores.

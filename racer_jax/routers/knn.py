@@ -67,7 +67,10 @@ def _neighbor_weights(queries: jax.Array, train: jax.Array, k: int) -> jax.Array
 def neighbor_weights(queries: ArrayLike, train: ArrayLike, k: int) -> jax.Array:
     """Weights W(x) over the training rows: 1 / k on each of the k nearest, ties sharing equally.
 
-    For one block of queries; the result is as large as the similarities, so call it block by block.
+    It handles one block of queries: the result is as large as the similarities, so call it block by
+    block.
+
+    Use this when you want to see which training queries a `KNNR` relies on for a query.
 
     Args:
       queries: Embeddings, floating `[b, d]`.
@@ -137,22 +140,23 @@ def _held_out_losses(
 
 
 def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: int = 512) -> int:
-    """How many neighbours to ask, from the training queries alone.
+    """Chooses the number of neighbours k from the training queries alone.
 
-    It is chosen by leave-one-out and the one-standard-error rule.
+    The candidates are 25, 50, 100, ... below the number of training queries. The choice is the
+    largest k whose leave-one-out log-loss is within one standard error of the best; it is the
+    standard error of the paired differences, query by query. Scores from few neighbours are noisy,
+    and the noise changes the order of the models, which makes votes worse; so the smoothest router
+    that the data do not contradict is taken.
 
-    Of 25, 50, 100, ... below the number of training queries, the largest k whose leave-one-out
-    log-loss is within one standard error of the best, that of the paired differences, query by
-    query. Scores of few neighbours are noisy and the noise reorders the models, which a vote pays
-    for; so the smoothest router that the data do not speak against.
+    Use this when you do not know a good `k` for `KNNR.fit`.
 
     Args:
-      embeddings: Of the training queries, one row a question, floating `[n, d]`.
+      embeddings: Embeddings of the training queries, one row a question, floating `[n, d]`.
       correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
       block_size: Queries held out at once, at least 1.
 
     Returns:
-      k; all the others, n - 1, where there are 25 queries or fewer.
+      k; it is n - 1, all other queries, where there are 25 queries or fewer.
 
     Raises:
       TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.
@@ -191,6 +195,9 @@ def choose_neighbors(embeddings: ArrayLike, correct: ArrayLike, *, block_size: i
 class KNNConfig:
     """How a KNNR is built.
 
+    Use this when `fit` or `Racer.fit` shall build a k-nearest-neighbour router with a k of your
+    choice.
+
     Attributes:
       k: Number of neighbours.
       block_size: Queries scored at once.
@@ -208,6 +215,8 @@ class KNNConfig:
 @dataclass(frozen=True)
 class KNNR:
     """The k-nearest-neighbour router.
+
+    Use this when you want a router that needs no training; `MLPR` and `RouterDC` are trained.
 
     Attributes:
       train: Embeddings of the training queries, scaled to length 1, float32 `[n, d]`.

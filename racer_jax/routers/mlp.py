@@ -29,6 +29,9 @@ class Standardizer(nnx.Variable[Any]):
 class MLPConfig:
     """How an MLPR is built and trained.
 
+    Use this when `fit`, `Racer.fit` or `fit_mlp` shall train an MLPR with other settings than the
+    defaults.
+
     Attributes:
       hidden: Width of each hidden layer.
       dropout: Rate after each hidden layer.
@@ -72,6 +75,9 @@ class MLPConfig:
 
 class MLPR(nnx.Module):
     """The multilayer perceptron router.
+
+    Use this when there are enough labelled queries to train on and embeddings stay as they are;
+    `fit_mlp` trains one, and a router made here by hand is untrained.
 
     Args:
       dim: Columns of the embeddings.
@@ -230,6 +236,9 @@ def fit_mlp(
 ) -> tuple[MLPR, TrainingReport]:
     """Trains an MLPR; deterministic for a key.
 
+    Use this when you have embeddings and want one router; `fit` starts from texts, and `fit_mlps`
+    trains several routers at once.
+
     Args:
       key: A typed PRNG key.
       embeddings: Floating `[n, d]`.
@@ -260,6 +269,9 @@ def fit_mlps(
     """Trains one MLPR for each key, all in one call; otherwise as `fit_mlp`.
 
     All of them hold out the same rows, drawn from the first key.
+
+    Use this when you need the same router from several keys, for instance to see how much chance in
+    training matters.
     """
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)

@@ -78,6 +78,9 @@ def _fit_one(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 class Platt:
     """Fitted slopes and intercepts.
 
+    Use this when you want to calibrate scores that you hold as an array; `PlattScaled` joins it to
+    a router.
+
     Attributes:
       slope: a, float32 `[m]`.
       intercept: b, float32 `[m]`.
@@ -129,6 +132,9 @@ class Platt:
 @dataclass(frozen=True)
 class PlattScaled:
     """A router whose scores are calibrated.
+
+    Use this when a router's scores shall be probabilities, as votes weighted by log odds need them,
+    and some queries besides the training ones are at hand.
 
     Attributes:
       router: The router.

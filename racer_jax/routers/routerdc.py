@@ -1,12 +1,12 @@
 r"""RouterDC: one learned vector for each model.
 
-A model's score is the cosine of its vector with the query's.
+A model's score comes from the cosine of its vector with the query's vector.
 
-Trained by the two contrastive losses of `contrastive`, on frozen embeddings with a linear
-projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it becomes
-a score matters: `sigmoid(cosine / temperature)`, or a `softmax` over the models. With seven models
-the largest softmax score is about .23, so that the null model, at one minus it, wins every query:
-prefer `sigmoid`.
+The router is trained with the two contrastive losses of `contrastive`, on frozen embeddings with a
+linear projection, or together with the encoder (`finetune`). A cosine lies in [-1, 1], and how it
+becomes a score matters: `sigmoid(cosine / temperature)`, or a `softmax` over the models. With seven
+models the largest softmax score is about 0.23, so the null model, whose score is one minus that,
+wins every query: prefer `sigmoid`.
 """
 
 from collections.abc import Mapping
@@ -44,16 +44,19 @@ _INITIAL_DEVIATION = 0.78
 class RouterDCConfig:
     """How a RouterDC is built and trained.
 
+    Use this when `fit`, `Racer.fit` or `fit_routerdc` shall train a RouterDC with other settings
+    than the defaults.
+
     Attributes:
       dim: Width of the projection of the embeddings; None for none.
       probability: How cosines become scores, `"sigmoid"` or `"softmax"`.
       temperature: Divides the cosines, in training and in scoring.
-      num_positive: K+, models that pull a query.
-      num_negative: K-, models that push it away.
+      num_positive: K+, number of models whose vectors a query is drawn towards.
+      num_negative: K-, number of models whose vectors it is moved away from.
       random_ties: Whether models of equal score are ordered at random in every batch, or by their
         place in the pool.
-      num_clusters: Clusters of queries, where none are given.
-      num_cluster_negatives: H, queries of other clusters that push a query away.
+      num_clusters: Number of clusters of queries, where no clusters are passed.
+      num_cluster_negatives: H, number of queries of other clusters that a query is moved away from.
       cluster_weight: Weight of the sample-sample loss; 0 for none.
       batch_size: Rows of a batch.
       steps_per_round: Steps between two evaluations on the held-out rows.
@@ -110,6 +113,9 @@ class RouterDCConfig:
 
 class RouterDC(nnx.Module):
     """The router: an optional projection, and one vector for each model.
+
+    Use this when you want the router of the RouterDC paper; `fit_routerdc` trains one, and a router
+    made here by hand is untrained.
 
     Args:
       dim: Columns of the embeddings.
@@ -270,6 +276,9 @@ def fit_routerdc(
 ) -> tuple[RouterDC, TrainingReport]:
     """Trains a RouterDC on frozen embeddings; deterministic for a key.
 
+    Use this when you have embeddings, and perhaps graded scores, and want one router; `fit` starts
+    from texts, and `fit_routerdcs` trains several routers at once.
+
     Args:
       key: A typed PRNG key.
       embeddings: Floating `[n, d]`.
@@ -314,6 +323,9 @@ def fit_routerdcs(
     """Trains one RouterDC for each key, all at once under `vmap`; otherwise as `fit_routerdc`.
 
     All of them hold out the same rows and share the same clusters, drawn from the first key.
+
+    Use this when you need the same router from several keys, for instance to see how much chance in
+    training matters.
     """
     config = config or RouterDCConfig()
     x, right = check_training(embeddings, correct)

@@ -15,6 +15,9 @@ from racer_jax.core.checks import check_scores
 class Scores:
     """A checked matrix of scores, with the names of the models.
 
+    Use this when scores come from outside, such as a file or another program, and each column shall
+    keep the name of its model.
+
     Attributes:
       values: s(x, m), float32 `[n, m]`, in [0, 1].
       models: Names of the models, `[m]`.

@@ -19,13 +19,15 @@ _TOP = 0xFFFFFFFF
 class CallState:
     """Where a query stands: the models to call now, or its answer.
 
+    Use this when you read what `Cascade.start` and `Cascade.tell` return.
+
     Attributes:
       call: Names of the models whose answers are awaited; empty once there is an answer.
       answer: The answer in normal form; None while models are awaited, where it abstained, or where
         no model answered.
       reason: `decided` (no answers to come can change it), `risk` (the predicted loss is small
         enough), `all called`, `abstained`; None while models are awaited.
-      calls: Models called and heard.
+      calls: Number of models that were called and have answered or failed.
       cost: Dollars of these calls, from `dollars` where `tell` was given them and else the mean of
         the training rows; None where neither is known.
       answers: The answers heard so far by model, in normal form, None for no answer.
@@ -51,7 +53,7 @@ class CallState:
 
     @property
     def calls(self) -> int:
-        """Models called and heard."""
+        """Number of models that were called and have answered or failed."""
         return len(self.answers)
 
     @property

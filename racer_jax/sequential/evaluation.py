@@ -19,6 +19,8 @@ REASONS = ("decided", "risk", "all called", "abstained")
 class PathEvaluation:
     """Means over queries at one level; each `*_error` is a standard error over queries.
 
+    Use this when you read what `Cascade.evaluate` or `evaluate_paths` returns.
+
     Attributes:
       alpha: The level; 0 where the policy stops on decided votes alone.
       loss: The loss that was calibrated.
@@ -28,7 +30,7 @@ class PathEvaluation:
       rounds: Mean number of batches of calls.
       dollars: Mean dollars a query, nan where not logged.
       accuracy: Share of right answers, nan without labels.
-      full_accuracy: That of the reference.
+      full_accuracy: Share of right answers of the reference.
       regret: Share of wrong answers where the reference is right.
       differs: Share of answers that are not the reference's.
       stopped_after: Share of queries by number of calls, 1 to b.
@@ -103,6 +105,9 @@ def evaluate_paths(
     paths: Paths, threshold: TieBroken, tie_break: np.ndarray, loss: Loss, alpha: str
 ) -> PathEvaluation:
     """What the policy does on logged queries.
+
+    Use this when you have thresholds of your own; `Cascade.evaluate` takes those of its
+    calibration.
 
     Args:
       paths: From `replay`.

@@ -43,6 +43,9 @@ def json_field(response: str, field: str) -> str | None:
 def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> NormalForm:
     """A normal form by name.
 
+    Use this when you bring logged answers into the form that a cascade compares; `tell` does it by
+    itself.
+
     Args:
       name: `text` (the response without white space around it), `letter` (a lone letter A to E),
         `number` (the last number), `json:FIELD` (a field of a JSON object), or one of `forms`.

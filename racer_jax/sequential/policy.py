@@ -1,6 +1,6 @@
 r"""A policy of calling one model after another: order, vote weights, reference and risk models.
 
-All of it is learned on training rows; a threshold, from other rows, makes it stop.
+All of it is learned on training rows; it stops at a threshold, which comes from other rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,9 @@ _MOST_ROWS = 2000
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Whom to call when, how the answers vote, and how safe it is to stop; host arrays.
+    """Which model to call when, how answers vote, and when stopping is safe; host arrays.
+
+    Use this when you want to inspect what `fit_policy` learned, or set order and weights by hand.
 
     Attributes:
       models: Names of the pool, `[m]`.

@@ -37,6 +37,8 @@ from racer_jax.sequential.policy import (
 class Paths:
     """The paths of logged queries under a policy: all that stopping at each call would have given.
 
+    Use this when you read what `replay` returns.
+
     Attributes:
       policy: The policy.
       codes: Answer codes of the pool, int32 `[n, m]`.
@@ -102,9 +104,9 @@ class Paths:
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`; the last entry.
+        """Each metric of a query by the call it stops after, float64 `[n, b + 1]`.
 
-        Abstained.
+        The last entry is for a query that abstains.
 
         `calls`, `rounds` (batches), `differs` and `abstained`; with labels `accuracy` and `regret`;
         with logged costs `dollars`.
@@ -147,12 +149,15 @@ def stopping_pool(
     metrics: dict[str, np.ndarray],
     tie_break: jax.Array | None = None,
 ) -> Pool:
-    """Paths in rank space.
+    """Paths in rank space, for random splits: their risk, and metrics by the number of calls.
 
-    `risk`, that of the envelope, and metrics by the call a path stops after.
+    The metric `risk` is that of the envelope.
 
     The columns of the running maximum stand for the calls and, last, for abstaining; the null
     model's column holds the critical score, so it is the one that is never right by chance.
+
+    Use this when you have stopping scores and losses of your own and want the risk over random
+    splits; `Paths.pool` makes the pool of replayed queries.
 
     Args:
       scores: Stopping scores, floating `[n, b]`.
@@ -183,6 +188,9 @@ def stopping_pool(
 
 def replay(policy: Policy, table: RoutingTable) -> Paths:
     """The paths of the logged queries of a table.
+
+    Use this when you have a `Policy` without a cascade; `Cascade.replay` does the same for a
+    cascade.
 
     Args:
       policy: The policy.

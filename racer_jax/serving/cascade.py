@@ -1,9 +1,7 @@
 r"""`Cascade`: one model after another, until stopping is safe.
 
-Frozen, saved and loaded like a `Racer`.
-
-`start` says which models to call for a query, `tell` takes their answers and says which to call
-next, or gives the answer and why it is enough.
+It is frozen, saved and loaded like a `Racer`. `start` says which models to call for a query, `tell`
+takes their answers and says which to call next, or gives the answer and why it is enough.
 """
 
 import os
@@ -52,12 +50,14 @@ class Cascade:
     vote, with fewer calls. Calibrated, it stops earlier, and the chance of the chosen loss is at
     most alpha.
 
+    Use this when an early answer may save later calls; a `Racer` chooses all its models at once.
+
     Attributes:
       policy: Order, weights, reference and risk models, learned from training rows.
       seed: Seed of the tie-break of the stopping scores.
       form: Name of the normal form of answers; see `normal_form`.
       trained_on: Fingerprints of the training questions, uint64, sorted.
-      label_rule: How right and wrong were told apart in training.
+      label_rule: The rule that said which answers were right in training.
       calibration: The critical scores and the level in use, or None.
       forms: The caller's own normal forms by name; they are not saved.
 
@@ -153,9 +153,11 @@ class Cascade:
     ) -> "Cascade":
         """Calibrates the stop on queries it was not trained on.
 
+        Use this when it shall stop before the vote is decided; for another alpha, `at` is enough.
+
         Args:
-          table: Rows with the answer of every model. Labels are not looked at where the loss is
-            `differs`: traffic that all models answered will do.
+          table: Rows with the answer of every model. Labels are not read where the loss is
+            `differs`: unlabelled queries that all models answered are enough.
           alpha: The level, in (0, 1).
           loss: What shall have a chance of at most alpha; that of `fit` where None.
           by_group: A threshold for each group, so that the chance is at most alpha in each.
@@ -213,6 +215,8 @@ class Cascade:
     def at(self, alpha: Level) -> "Cascade":
         """The same cascade at another level, from the critical scores it keeps; no data is needed.
 
+        Use this when you want another level; a new loss or new rows need `calibrate`.
+
         Raises:
           NotCalibratedError: If it has no calibration.
           ValueError: If alpha is outside (0, 1), or the calibration rows too few for it.
@@ -223,16 +227,16 @@ class Cascade:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The pool."""
+        """The pool. Use this when you need the names of the models a table must have."""
         return self.policy.models
 
     @property
     def loss(self) -> Loss:
-        """The loss that is calibrated, or was learned for."""
+        """The loss of calibration, else of `fit`. Use this when you state what alpha bounds."""
         return self.policy.loss if self.calibration is None else self.calibration.loss
 
     def guarantee(self) -> str:
-        """What is promised, in a sentence or two, with its assumption."""
+        """The promise and its assumption. Use this when you state the promise beside answers."""
         return promise(self.policy, self.calibration)
 
     # --- one query --------------------------------------------------------------------------------
@@ -243,6 +247,8 @@ class Cascade:
 
     def start(self, query: str, group: str | None = None) -> CallState:
         """The models to call first for a query.
+
+        Use this when a new query comes in; every later step is `tell`.
 
         Args:
           query: Its text.
@@ -267,8 +273,10 @@ class Cascade:
     ) -> CallState:
         """The next models to call, or the answer, after hearing from some or all that were called.
 
-        A model that is late, refused or failed is told as None: a state, which is no answer and
-        equals no other.
+        Pass None for a model that was late, refused or failed: it then has no answer, and None
+        equals no other answer.
+
+        Use this when models of `state.call` have answered, failed or taken too long.
 
         Args:
           state: From `start` or `tell`; it is not changed.
@@ -292,13 +300,18 @@ class Cascade:
     def replay(self, table: RoutingTable) -> Paths:
         """The paths of the logged queries of a table: its scores, losses and metrics by call.
 
+        Use this when you need every single query; `evaluate` gives means over them.
+
         Raises:
           ValueError: If the table has no answers or is of other models.
         """
         return replay(self.policy, table)
 
     def tie_break(self, table: RoutingTable) -> np.ndarray:
-        """The second keys of the stopping scores of a table's queries, uint32 `[n, b]`."""
+        """The second keys of the stopping scores of a table's queries, uint32 `[n, b]`.
+
+        Use this when scores of `replay` shall stop exactly where `start` and `tell` stop.
+        """
         return self._ties(question_fingerprints(table))
 
     def evaluate(
@@ -306,13 +319,14 @@ class Cascade:
     ) -> tuple[PathEvaluation, ...]:
         """What it does on logged queries: calls, dollars, accuracy, risk, and why it stopped.
 
+        Use this when you want to know, from logged answers, what the cascade saves and risks.
+
         Args:
           table: Rows with the answer of every model.
-          alphas: Levels to evaluate at; its own where None. Decided votes alone (`alpha` 0) come
-            first.
+          alphas: Levels to evaluate at; its own where None.
 
         Returns:
-          One `PathEvaluation` a level, that of decided votes alone first.
+          One `PathEvaluation` a level; that of decided votes alone (`alpha` 0) comes first.
 
         Raises:
           ValueError: If the table has no answers or is of other models, or the calibration rows are
@@ -334,7 +348,10 @@ class Cascade:
         return tuple(done)
 
     def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on."""
+        """The rows of a table whose question was neither trained nor calibrated on.
+
+        Use this when you have one table and need rows fit for calibration or evaluation.
+        """
         questions = question_fingerprints(table)
         seen = np.isin(questions, self.trained_on)
         if self.calibration is not None:
@@ -346,9 +363,11 @@ class Cascade:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an artefact, whole or not at all; see `racer_jax.racer.artefact`.
 
+        Use this when another process or the command line shall use the cascade later.
+
         Raises:
           ArtefactError: If the path is no place for one.
-          OSError: If the disk refuses.
+          OSError: If the files cannot be written.
         """
         policy, arrays = policy_parts(self.policy)
         calibration, calibration_arrays = calibration_parts(self.calibration)
@@ -381,10 +400,11 @@ class Cascade:
     ) -> "Cascade":
         """Reads an artefact.
 
+        Use this when a cascade was written by `save`; `Racer.load` reads a racer.
+
         Args:
           path: The folder.
-          models: The pool you have, to be sure that it is the artefact's; None to take the
-            artefact's.
+          models: Your pool, which must be the artefact's; None to take the artefact's.
           forms: Your own normal forms by name, where the artefact uses one.
 
         Raises:

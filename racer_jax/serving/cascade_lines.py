@@ -65,6 +65,9 @@ def _next(cascade: Cascade, states: dict[str, CallState], record: dict[str, Any]
 def answer_lines(cascade: Cascade, file: IO[bytes], path: str) -> Iterator[str]:
     """Carries queries through a cascade.
 
+    Use this when another program makes the calls and exchanges lines with this one; in Python, call
+    `Cascade.start` and `Cascade.tell`.
+
     Args:
       cascade: The cascade.
       file: Lines of JSON, opened for bytes.

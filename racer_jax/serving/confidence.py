@@ -58,11 +58,14 @@ _UNKNOWN_OPTION = (400, 404, 422, 501)
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the evaluator said of one answer to one question.
+    """What the evaluator said about one answer to one question.
+
+    Use this when you read what the evaluator said about single answers; `elicit` puts only the
+    values into its table.
 
     Attributes:
       value: Confidence in [0, 1]; None where the endpoint gives no log-probabilities.
-      reply: Its reply, word for word.
+      reply: Its whole reply.
       source: `verbal` or `p_true`; `unparsable` for a verbal reply without 0 or 1, which counts as
         0; `neither` where the log-probabilities name neither option; `no logprobs` where there are
         none.
@@ -293,9 +296,12 @@ def elicit(
 
     Answers that several models gave to a question are asked about once.
 
+    Use this when votes shall be weighted by confidence and the table has answers but no confidences
+    yet.
+
     Args:
-      table: With answers.
-      endpoint: Where the evaluator is.
+      table: A table with answers.
+      endpoint: The endpoint of the evaluator.
       schemes: Which confidences to ask for.
       record: File to keep every judgement in, a JSON line each; what it holds is not asked again.
 

@@ -1,7 +1,7 @@
-"""A client of an OpenAI-compatible endpoint, which need not be a friend.
+"""A client of an OpenAI-compatible endpoint, which may be faulty or hostile.
 
 A reply is bounded in bytes and in seconds from the request to its last byte, is not decompressed,
-and leads nowhere else. What an error says of it holds neither the key nor control characters.
+and its redirects are not followed. An error quotes neither the key nor control characters.
 """
 
 import sys
@@ -26,6 +26,9 @@ class EndpointError(RuntimeError):
 @dataclass(frozen=True)
 class Endpoint:
     """An endpoint that speaks the OpenAI protocol, and the evaluator model behind it.
+
+    Use this when `elicit` shall ask a model for confidences: the endpoint says which model to ask,
+    at which address, and how long to wait.
 
     Attributes:
       model: Name of the evaluator, as the endpoint knows it.
@@ -97,8 +100,9 @@ def shown(text: object, key: str | None) -> str:
 def _bounded_client(openai: Any, timeout: float) -> Any:
     """The HTTP client of the `openai` package, with bounds on the whole of a reply.
 
-    Its own timeout is that of a single read: a server that sends a byte now and then holds it for
-    ever. Here the exchange runs in a thread of its own, which is left behind when time is up.
+    The timeout of that client is for a single read: a server that sends a byte now and then keeps
+    it waiting for ever. Here the exchange runs in a thread of its own, which is given up when time
+    is up.
     """
     base = openai.DefaultHttpxClient
     http = sys.modules[base.__mro__[1].__module__.partition(".")[0]]  # httpx, or its successor

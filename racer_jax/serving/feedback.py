@@ -18,13 +18,16 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class MonitorOptions:
-    """What the options ask for; None where they do not say.
+    """The options of a monitor; None for each option that was not given.
+
+    Use this when you call `open_monitor`; in a Python program of your own, make a `RiskMonitor` or
+    `ExchangeabilityMonitor` directly.
 
     Attributes:
       kind: `risk` or `exchangeability`.
-      level: Chance of a false alarm, ever.
+      level: Chance that a false alarm ever happens.
       alpha: The risk that was promised.
-      artefact: An artefact, whose alpha was promised.
+      artefact: An artefact whose alpha is the promised risk.
       reference: A file of numbers that the stream will not contain.
       seed: Seed of the tie-breaking of exchangeability.
     """
@@ -41,6 +44,9 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
     """The monitor of a state file, or a new one where there is no file.
 
     Where there is a file, its monitor must be the one that the options ask for.
+
+    Use this when a program runs several times and its monitor shall go on from a file;
+    `load_monitor` only reads a file that exists.
 
     Raises:
       DataError: If the file is not a state, or the reference not numbers.
@@ -121,6 +127,9 @@ class Entries:
     object with `number`, or a decision, whose best score it is. An object may carry `position`, a
     whole number that grows: what the state has counted up to its own position is left out, so that
     feedback that is sent twice is counted once.
+
+    Use this when feedback comes as lines of a file or pipe; in a Python program, pass numbers to
+    the monitor directly.
 
     Attributes:
       position: Position of the last entry; that of the monitor at the start.

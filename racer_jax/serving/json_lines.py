@@ -119,10 +119,12 @@ def read_queries(
     model), and `group` and `id` if there are any, or a string. Any other line is the text of a
     question as it stands, unless it begins like JSON.
 
+    Use this when queries come as lines of a file or pipe; pass its result to `route_lines`.
+
     Args:
       file: Opened for bytes.
       path: Its name, for errors.
-      racer: Who will route them.
+      racer: The racer that will route them.
       strict: Raise the error of the first line that is no query, in place of yielding it.
 
     Yields:
@@ -207,6 +209,9 @@ def route_lines(racer: Racer, queries: Iterable[Query | BadLine], batch: int) ->
     """Routes queries as they come; yields a line of JSON for each, in their order.
 
     The `id` comes first where there is one. A line that was no query gets an object with `error`.
+
+    Use this when decisions shall go to another program as JSON; in Python, `Racer.route` returns
+    objects.
 
     Raises:
       NotCalibratedError: If the racer has no threshold.

@@ -412,6 +412,9 @@ Monitor: TypeAlias = RiskMonitor | ExchangeabilityMonitor
 def load_monitor(path: str | Path) -> Monitor:
     """Reads a saved monitor of either kind.
 
+    Use this when you do not know which kind of monitor a file holds; `open_monitor` also makes a
+    new one.
+
     Raises:
       DataError: If the file cannot be read, is not such a state, is of a newer format, or was
         damaged.

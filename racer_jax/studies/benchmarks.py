@@ -64,7 +64,10 @@ ROUTERBENCH_POOLS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What every study asks for: where the queries come from, and which routers score them."""
+    """What every study asks for: where the queries come from, and which routers score them.
+
+    Use this when you write a study of your own: add its options in a subclass.
+    """
 
     data: Annotated[
         Path | None,
@@ -117,6 +120,8 @@ class StudyConfig:
 class Benchmark(NamedTuple):
     """One benchmark of a study.
 
+    Use this when you have scores of your own to put into a study, or read what a study prepared.
+
     Attributes:
       name: Its name.
       train: The rows of this benchmark that routers learned from; other benchmarks' rows may have
@@ -137,7 +142,7 @@ class Benchmark(NamedTuple):
     def part_sizes(self) -> tuple[int, int]:
         """Calibration and validation queries of a split, as in the paper.
 
-        50% and 10%, of ARC-Challenge 40% and 20%.
+        They are 50% and 10%, and 40% and 20% for ARC-Challenge.
         """
         small = "arc_c" in self.name.lower().replace("-", "_")
         calibration, validation, _ = PAPER_ARC if small else PAPER
@@ -284,7 +289,7 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
 def study(config: StudyConfig) -> list[Benchmark]:
     """Reads the data and makes the benchmarks of every repeat.
 
-    All that the options and their seed decide.
+    The options and their seed decide everything.
 
     Args:
       config: The options.
@@ -320,7 +325,8 @@ def _keys(config: StudyConfig) -> jax.Array:
 def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str, ...]]:
     """Pools of models by name.
 
-    Without instruction all models, and the pools of `ROUTERBENCH_POOLS` if they are its.
+    Where no pools are asked for: all models, and those pools of `ROUTERBENCH_POOLS` whose
+    left-out models are among them.
 
     Args:
       models: All models.

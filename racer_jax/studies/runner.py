@@ -1,6 +1,6 @@
-"""The shell around every study: options in, tables, pictures and files out.
+"""What surrounds every study: it reads options, and prints tables and writes pictures and files.
 
-The study itself is free of all that.
+The study itself does none of that.
 """
 
 import os
@@ -27,10 +27,12 @@ Progress = Callable[[int], object]
 
 
 class Report(NamedTuple):
-    """What a reader gets.
+    """What a study prints and writes.
+
+    Use this when you write a study of your own: `run_experiment` prints and writes its report.
 
     Attributes:
-      text: The tables and what to make of them.
+      text: The tables and their explanation.
       rows: The lines of `results.csv`.
       figures: Pictures by file name.
       passed: Whether every check of the study held; the exit status says so.
@@ -48,7 +50,7 @@ class Report(NamedTuple):
 def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:
     """Results in the order of the items.
 
-    Each pool compiles anew, on one core, so that several use all cores.
+    Each pool is compiled on its own, on one core; several at the same time use all cores.
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return list(threads.map(function, items))

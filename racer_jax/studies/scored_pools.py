@@ -16,11 +16,15 @@ from racer_jax.studies.corpora import unseen_by_group
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
-    """The embedded default: seven simulated models on four benchmarks, and a simulated router.
+    """The default, which needs no files: seven simulated models on four benchmarks.
+
+    The router is simulated too.
+
+    Use this when a check shall run without any data of yours.
 
     Args:
       key: A typed PRNG key; it fixes everything.
-      quality: How much the router sees of what decides: `weak`, `fair` or `strong`.
+      quality: How much the router knows about each query: `weak`, `fair` or `strong`.
 
     Returns:
       One pool for each benchmark.
@@ -41,6 +45,8 @@ def routerdc_pools(
     folder: Path, *, label_rule: str | None = None, num_neighbors: int = 100
 ) -> list[ScoredPool]:
     """RouterDC's benchmarks, scored by k nearest neighbours over hashed n-grams.
+
+    Use this when a check shall run on RouterDC's public files and a simple router will do.
 
     Args:
       folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.
@@ -71,6 +77,8 @@ def routerdc_pools(
 
 def matrix_pools(path: Path) -> list[ScoredPool]:
     """A saved score matrix of any router.
+
+    Use this when a check shall run on scores that your own router made.
 
     Args:
       path: An .npz file with `scores`, floating `[n, m]` in [0, 1], and `correct`, 0/1 `[n, m]`;

@@ -31,13 +31,15 @@ class Strategy(NamedTuple):
 class Measured(NamedTuple):
     """One way of answering on the test parts of all splits.
 
+    Use this when you read how one way of answering did, split by split.
+
     Attributes:
       kind: As in `Strategy`.
       accuracy: Test accuracy of each split, `[s]`.
       calls: Mean models called, `[s]`.
       cost: Mean dollars a query, `[s]`; None where not known.
       by_query: Share of its test appearances that each query was answered rightly, `[n]`; NaN where
-        it had none.
+        it was in no test part.
     """
 
     kind: str
@@ -107,11 +109,14 @@ class Votes(NamedTuple):
 class Difference(NamedTuple):
     """A paired difference of accuracies.
 
+    Use this when you read how two ways of answering compare.
+
     Attributes:
       mean: Mean over splits.
-      error: Its standard error over QUESTIONS: how much other questions of this kind would move it.
-      split_error: Its standard error over splits alone: how much more splits of these questions
-        would.
+      error: Its standard error over questions: how much it would change with other questions of
+        this kind.
+      split_error: Its standard error over splits alone: how much it would change with other splits
+        of these questions.
     """
 
     mean: float

@@ -47,7 +47,11 @@ NUM_RANDOM_ORDERS = 16
 
 @dataclass(frozen=True)
 class VoteConfig(StudyConfig):
-    """What every study of votes asks for."""
+    """What every study of votes asks for.
+
+    Use this when a study compares votes of several models; `StudyConfig` has the options without
+    votes.
+    """
 
     alphas: Annotated[str, "risk levels to choose from, listed or first:last:step"] = VOTE_ALPHAS
     routers: Annotated[

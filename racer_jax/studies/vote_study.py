@@ -45,6 +45,8 @@ def vote_study(
 ) -> list[Votes]:
     """Every strategy on every benchmark that has answers, with every pool of models.
 
+    Use this when you want to know which way of voting is worth its calls on your benchmarks.
+
     Args:
       key: A typed PRNG key.
       benchmarks: Those of one name are repeats with routers trained anew.

@@ -40,9 +40,11 @@ def read_embedllm(
 ) -> RoutingTable:
     """Reads a CSV of EmbedLLM.
 
-    Use this for its 112 models on ten benchmarks. Rows that repeat a pair with the same label are
-    counted in a note and read once; where the labels differ, the rows are attempts at the question
-    and a rule judges the share that is right: `score > 0` is what EmbedLLM does.
+    Rows that repeat a pair with the same label are counted in a note and read once; where the
+    labels differ, the rows are attempts at the question and a rule judges the share that is right:
+    `score > 0` is what EmbedLLM does.
+
+    Use this when you want EmbedLLM's 112 models on ten benchmarks.
 
     Args:
       path: The file, plain or compressed.

@@ -45,6 +45,8 @@ def read_llmrouter(
     Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which
     tells two questions of the same text apart.
 
+    Use this when LLMRouter made the routing data of your models.
+
     Args:
       path: The file.
       label_rule: When given, makes the labels from graded performances, for all rows or by

@@ -66,6 +66,9 @@ def read_lm_eval(
     character. The answer to an open question is what the filter found, without what the metric
     ignores (`87.` is `87`); `[invalid]` is no answer.
 
+    Use this when you evaluated your models with lm-evaluation-harness and the option
+    `--log_samples`.
+
     Args:
       path: The output folder of several models, of one, or one file of samples.
       tasks: Patterns of the tasks to read, such as `mmlu_*`; all when None.

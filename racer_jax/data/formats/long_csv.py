@@ -58,6 +58,9 @@ def read_long_csv(
 ) -> RoutingTable:
     """Reads a long CSV, or JSON lines of the same rows.
 
+    Use this when your own data have one row for each query and model; `read_wide_csv` reads one row
+    for each query.
+
     Args:
       path: The file, UTF-8, with a header.
       label_rule: Makes the labels from the column `score`: `score > X`, `score >= X` or
@@ -66,8 +69,8 @@ def read_long_csv(
       missing: What to do with pairs that have no row, or an empty label: refuse them (`error`),
         leave out their queries with a note (`drop`) or keep them marked (`keep`). When None they
         are refused, but empty labels are kept in a file that this package exported.
-      delimiter: What separates the fields; a comma, semicolon or tab, told from the header, when
-        None.
+      delimiter: What separates the fields; a comma, semicolon or tab. When None it is found in
+        the header.
       columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
 
     Returns:
@@ -315,6 +318,9 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
 
     The first line begins with `#` and holds, as JSON, what the rows cannot: the format's version,
     label rule, notes and prices. `pandas.read_csv(path, skiprows=1)` reads the rest.
+
+    Use this when people or other programs shall read the table; `save_table` writes for this
+    package alone.
 
     Args:
       table: The table, of at least one query.

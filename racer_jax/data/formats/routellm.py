@@ -1,6 +1,6 @@
 """RouteLLM's evaluation CSV: `prompt, <weak>, <strong>` with True or False.
 
-Sometimes the responses stand there in full.
+Some files also hold the whole responses.
 
 The files of `routellm/evals/` of github.com/lm-sys/RouteLLM: `gsm8k/gsm8k_responses.csv` and, for
 each subject, `mmlu/responses/mmlu_<subject>.csv`. Columns `<model>_response` hold free text; they
@@ -33,6 +33,8 @@ def read_routellm(
     missing: Missing = "error",
 ) -> RoutingTable:
     """Reads a CSV of RouteLLM, or a folder of them.
+
+    Use this when you want the weak and the strong model of RouteLLM's evaluation.
 
     Args:
       path: The file, or a folder of files with the same models.

@@ -36,9 +36,12 @@ def read_routerarena(
 ) -> RoutingTable:
     """Reads evaluated answers of RouterArena.
 
-    Use this with the folder `cached_results` after `llm_evaluation/run.py`. An answer that failed
-    or was not judged yet was not evaluated. A file of predictions holds one model for each question
-    (and a few more where `for_optimality`): it is read with `missing="keep"` alone.
+    An answer that failed or was not judged yet counts as not evaluated. A file of predictions holds
+    one model for each question (and a few more where `for_optimality`): it is read with
+    `missing="keep"` alone.
+
+    Use this when `llm_evaluation/run.py` of RouterArena has judged the answers in its folder
+    `cached_results`.
 
     Args:
       path: One file, or a folder of `.jsonl` files.

@@ -2,8 +2,8 @@
 
 Columns: `sample_id`, `prompt`, `eval_name`, and for each model `<model>` (score),
 `<model>|model_response`, `<model>|total_cost`. The files of `datasets/routerbench_zs/` of
-github.com/shuhao02/RouterDC are such. As in life, some questions stand twice, with complementary
-scores: the rows are joined, across files too.
+github.com/shuhao02/RouterDC are such. Some of their questions stand in two rows, with
+complementary scores: the rows are joined, across files too.
 """
 
 import re
@@ -73,6 +73,8 @@ def read_routerbench(
     Rows of one `sample_id` are joined: of each model the score that is there is kept, with the
     answer beside it. Two different scores for one model are an error. The cost is that of the row
     whose prompt was sent fewest times, since the other rows hold the price of sending it twice.
+
+    Use this when you want RouterBench's answers and dollars, or have a CSV in its layout.
 
     Args:
       path: The file, or a folder of files with the same models.

@@ -40,6 +40,8 @@ _NAME = re.compile(r"(?:(?P<group>.+)[-_])?(?P<part>train|test)")
 class TrainTest(NamedTuple):
     """The two parts of a corpus.
 
+    Use this when you read what `read_routerdc_parts` returns.
+
     Attributes:
       train: Queries to train routers on.
       test: Queries to calibrate, validate and test on.
@@ -58,6 +60,9 @@ def read_routerdc(
     key: jax.Array | None = None,
 ) -> RoutingTable:
     """A file of RouterDC, or one part of a folder of them.
+
+    Use this when the data are RouterDC's and one file or one part is enough; `read_routerdc_parts`
+    reads both parts.
 
     Args:
       path: The JSON file, or a folder of files named `<benchmark>_train.json` and
@@ -133,6 +138,9 @@ def read_routerdc_parts(
     key: jax.Array | None = None,
 ) -> TrainTest:
     """Both parts of a folder of RouterDC files, with one order of models.
+
+    Use this when you train a router on RouterDC's training part and calibrate and test it on the
+    other part.
 
     Args:
       folder: Holds `<benchmark>_train.json` and `<benchmark>_test.json`.

@@ -1,6 +1,6 @@
 """RouterEval's NPZ: scores, and embeddings or prompts, of each part.
 
-Of each part `<part>_score` [n, m] and `<part>_embed` [n, d] or `<part>_prompt` [n].
+Each part has the arrays `<part>_score` [n, m] and `<part>_embed` [n, d] or `<part>_prompt` [n].
 
 The parts are `train`, `val` and `test` (github.com/MilkThink-Lab/RouterEval writes such a file for
 its routers). The file names neither models nor queries.
@@ -31,6 +31,9 @@ def read_routereval(
     key: jax.Array | None = None,
 ) -> RoutingTable:
     """Reads one part of an NPZ of RouterEval.
+
+    Use this when you want the labels of RouterEval; `read_routereval_embeddings` reads the
+    embeddings of the same rows.
 
     Args:
       path: The file.
@@ -105,7 +108,10 @@ def read_routereval(
 
 
 def read_routereval_embeddings(path: str | Path, part: Part = "test") -> np.ndarray:
-    """The embeddings that such a file holds beside the scores.
+    """The embeddings that an NPZ of RouterEval holds beside the scores.
+
+    Use this when you fit a router to RouterEval's own embeddings: the file may hold no texts to
+    encode.
 
     Args:
       path: The file.

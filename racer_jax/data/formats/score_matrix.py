@@ -15,10 +15,12 @@ from racer_jax.data.table import RoutingTable
 
 
 class ScoredTable(NamedTuple):
-    """Labelled queries and what a router thinks of them.
+    """Labelled queries and a router's scores of them.
+
+    Use this when you read what `read_score_matrix` returns.
 
     Attributes:
-      table: Who is right.
+      table: The queries and which models answered them rightly.
       scores: Router scores in [0, 1], float32 `[n, m]`.
     """
 
@@ -28,6 +30,9 @@ class ScoredTable(NamedTuple):
 
 def read_score_matrix(path: str | Path) -> ScoredTable:
     """Reads a score matrix and its labels.
+
+    Use this when the file holds the scores of a router beside the labels; `load` reads the table of
+    such a file without the scores.
 
     Args:
       path: The `.npz` file.

@@ -19,6 +19,9 @@ MARK = "racer_jax_table"
 def save_table(table: RoutingTable, path: str | Path) -> None:
     """Writes a table; `read_table` reads it back equal, bit for bit.
 
+    Use this when only this package will read the file; `write_long_csv` writes for people and other
+    programs.
+
     Args:
       table: The table.
       path: Where to; the name must end in `.npz`. Written whole or not at all.
@@ -55,6 +58,8 @@ def save_table(table: RoutingTable, path: str | Path) -> None:
 
 def read_table(path: str | Path) -> RoutingTable:
     """Reads a table that `save_table` wrote.
+
+    Use this when the file is known to be a saved table; `load` also finds that out itself.
 
     Args:
       path: The `.npz` file.

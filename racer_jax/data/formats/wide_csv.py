@@ -47,6 +47,9 @@ def read_wide_csv(
 ) -> RoutingTable:
     """Reads a wide CSV, or JSON lines of the same rows.
 
+    Use this when your own data have one row for each query and one column for each model, as in a
+    spreadsheet; `read_long_csv` reads one row for each query and model.
+
     Args:
       path: The file, UTF-8, with a header.
       models: The columns that are models; when None, all but `query_id`, `query`, `group` and those
@@ -56,8 +59,8 @@ def read_wide_csv(
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with empty fields: refuse them (`error`), leave out their queries with a
         note (`drop`) or keep them marked (`keep`).
-      delimiter: What separates the fields; a comma, semicolon or tab, told from the header, when
-        None.
+      delimiter: What separates the fields; a comma, semicolon or tab. When None it is found in
+        the header.
       columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
 
     Returns:
