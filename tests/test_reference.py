@@ -20,6 +20,7 @@ METRICS = ("risk", "size", "abstention", "avoidable_miss")
 NUM, NUM_CALIBRATION, NUM_TRIALS = 83, 40, 12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("name", SCORES)

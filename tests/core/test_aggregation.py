@@ -66,6 +66,7 @@ def test_the_vote_of_any_set_equals_the_exact_vote(problem, data):
         assert int(voted) == reference.vote(members, *lists, weights.tolist(), float(temperature))
 
 
+@pytest.mark.long
 def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
     rng = np.random.default_rng(0)
     n, m = 60, 9
@@ -195,6 +196,7 @@ def test_a_shift_of_all_weights_changes_nothing(problem, shift):
     assert moved.tolist() == prefix_answers(order, answers, scores, weights, 1.0).tolist()
 
 
+@pytest.mark.long
 def test_eager_jit_and_vmap_agree(transform):
     rng = np.random.default_rng(1)
     scores = jnp.asarray(rng.integers(0, 4, (6, 5)) / 4, jnp.float32)

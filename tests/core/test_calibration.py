@@ -173,6 +173,7 @@ def test_threshold_equals_the_reference_bit_for_bit(problem, alphas, num_alphas,
             assert float(threshold[i]) == expected[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_alphas", [1, 8, 9, 99])
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("masked", [False, True])

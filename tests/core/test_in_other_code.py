@@ -20,6 +20,8 @@ from racer_jax.core import aggregation, calibration, padding
 from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_budget
 from racer_jax.core.nonconformity import TieBroken
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(0)
 SCORES = (RNG.integers(0, 11, (40, 3)) / 10).astype(np.float32)
 CORRECT = RNG.random((40, 3)) < 0.5

@@ -20,6 +20,8 @@ from racer_jax.encoders.checkpoint import (
 )
 from tests.encoders.conftest import TINY
 
+pytestmark = pytest.mark.long
+
 
 def arrays(model):
     return {

@@ -7,6 +7,8 @@ import pytest
 
 from racer_jax.encoders.layers import add_row, dense, drop, dropout, dropout_words, times_row
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("ours", "plain"), [(add_row, jnp.add), (times_row, jnp.multiply)])

@@ -18,6 +18,8 @@ from racer_jax.encoders.batching import bucket_batches
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.text import TextEncoder, pool
 
+pytestmark = pytest.mark.long
+
 TEXTS = [
     "what is two plus two ?",
     "火车 速度 多少 ?",

@@ -59,6 +59,7 @@ def test_the_bounds_hold_and_everything_is_written(pools, tmp_path, capsys):
         )
 
 
+@pytest.mark.long
 def test_a_pool_that_is_not_exchangeable_fails(pools, tmp_path, capsys):
     rng = np.random.default_rng(1)
     scores = rng.random((300, 4)).astype(np.float32)
@@ -69,6 +70,7 @@ def test_a_pool_that_is_not_exchangeable_fails(pools, tmp_path, capsys):
     assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 @pytest.mark.parametrize("tie_break", [True, False])
 def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
@@ -101,6 +103,7 @@ def test_the_exact_laws_alone_equal_the_splits(pools):
     assert (np.abs(sampled.size - exact.size) < 5 * law.size_std / np.sqrt(3000) + 1e-12).all()
 
 
+@pytest.mark.long
 def test_a_validation_part_leaves_the_mean_and_widens_the_law(pools):
     config = Config(alphas=ALPHAS, splits=3000, nonconformity="gap", validation=0.3)
     check = run(jax.random.key(0), pools, config).checks[0]

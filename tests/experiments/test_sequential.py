@@ -19,6 +19,8 @@ from racer_jax.studies.answer_pools import answer_pools
 from racer_jax.studies.stopping_ways import Rows, means_by_query
 from tests.sequential.pools import answered_table
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("splits", [0, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_tiny_run(splits, tmp_path, capsys):

@@ -18,6 +18,8 @@ from experiments import (
 from racer_jax.data import save
 from tests.studies.test_benchmarks import MODELS, table
 
+pytestmark = pytest.mark.long
+
 VOTES = (accuracy_table, ensemble_tradeoff, selection_heatmap)
 PICTURES = {
     risk_table: "risk.png",

@@ -43,6 +43,7 @@ def enumerated(nonconformity, tie, correct, num, budget):
         yield np.mean(np.array(measured, float), axis=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 @pytest.mark.parametrize("levels", [1, 2, 4, 1000])

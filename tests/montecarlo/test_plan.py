@@ -55,6 +55,7 @@ def test_pools_at_the_borders_of_words_and_blocks(size):
                 assert getattr(got, name)[s, a] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.long
 def test_whole_totals_beyond_32_bits():
     """A count of tokens, whose total is no int32: its mean is that of the steps."""
     size, num = 400, 200
@@ -76,6 +77,7 @@ def test_totals_are_integers_as_long_as_they_fit(most, whole):
     assert not plan._is_whole(0.5, planes[:1], 2)
 
 
+@pytest.mark.long
 def test_the_risk_alone_is_measured_where_it_needs_no_counting():
     rng = np.random.default_rng(3)
     scores = rng.random((90, 2)).astype(np.float32)

@@ -214,4 +214,4 @@ def test_every_bit_of_a_tie_break_counts(bit):
     pool = pool_steps(nonconformity, np.ones((2, 1), bool), tie)
     assert pool.order.tolist() == [1, 0]
     assert pool.distinct
-    assert pool.threshold.tie_break.tolist() == [0, 1 << bit, 0xFFFFFFFF]
+    assert pool.threshold.tie.tolist() == [0, 1 << bit, 0xFFFFFFFF]

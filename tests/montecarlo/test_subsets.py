@@ -44,6 +44,7 @@ def patterns(mask):
     return [tuple(column) for column in np.packbits(np.asarray(mask).T, axis=1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num", "size"), [(4, 8), (3, 8), (1, 7), (6, 7), (5, 12)])
 def test_uniform_over_all_subsets(num, size):
     mask = masks(
@@ -85,6 +86,7 @@ def test_every_pair_is_equally_likely_over_many_words():
     assert count.var() == pytest.approx(num * 0.25 * (size - num) / (size - 1), rel=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("num", "size"), [(0, 5), (5, 5), (1, 1), (1, 33), (32, 33), (64, 64), (2, 70_000)]
 )
@@ -155,6 +157,7 @@ def test_keys():
         key_words(jax.random.split(jax.random.key(0)))
 
 
+@pytest.mark.long
 def test_no_random_word_is_used_twice(monkeypatch):
     """The draws of the repair are not those that made the subset, nor of an earlier round."""
     counters = []
@@ -176,6 +179,7 @@ def test_no_random_word_is_used_twice(monkeypatch):
 
 
 # A position of at most 16 bits takes half a word of a draw, one of 17 bits a whole word.
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1])
 def test_repair_reaches_every_position_whatever_its_bits(size):
     num, lanes = 128, 32

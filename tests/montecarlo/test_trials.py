@@ -150,6 +150,7 @@ def test_parts_have_their_sizes_and_keep_questions_together():
     assert {CALIBRATION, VALIDATION, TEST} == set(of_question[:, 0].tolist())
 
 
+@pytest.mark.long
 def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     run = partial(split_trials, jax.random.key(5), pool, num_calibration=29, alpha=ALPHAS)
@@ -172,6 +173,7 @@ def test_another_alpha_does_not_compile_again():
     assert trials._compiled("cpu")._cache_size() == before
 
 
+@pytest.mark.long
 def test_stream_equals_trials():
     nonconformity, correct, tie = example(61, 3, 1000, "paper", True)
     pool = pool_steps(
@@ -223,6 +225,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.long
 def test_a_killed_stream_goes_on_from_its_checkpoint(tmp_path):
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     how = {"num_calibration": 29, "alpha": ALPHAS, "chunk_size": 128}

@@ -12,6 +12,8 @@ from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
 from racer_jax.montecarlo.tuning import TEMPERATURES, select, select_each, vote_tables
 
+pytestmark = pytest.mark.long
+
 NUM, MODELS = 61, 4
 ALPHAS = ["0.01", "0.1", "0.2", "0.35", "0.6"]
 SPLIT = {"num_calibration": 25, "num_validation": 15}

@@ -131,6 +131,7 @@ def test_uniform_weights_are_the_static_order():
     )
 
 
+@pytest.mark.long
 def test_jit_vmap_and_blocks_agree_with_a_loop(transform, monkeypatch):
     correct = RNG.random((32, 4)) < 0.5
     weights = (RNG.multinomial(64, np.ones(32) / 32, size=11) / 64).astype(np.float32)
@@ -243,6 +244,7 @@ def simulated_factor(key, num, loadings):
     )
 
 
+@pytest.mark.long
 def test_loadings_are_found_again():
     loadings = np.array([0.5, 1.5, 2.5, 0.0])
     scores, correct = simulated_factor(0, 6000, loadings)
@@ -296,6 +298,7 @@ def scores_and_orders():
     return methods, correct[test]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 def test_the_guarantee_holds_for_every_score(null):
     methods, correct = scores_and_orders()

@@ -30,6 +30,8 @@ from racer_jax.risk_control.bounds import sharp_risk
 from racer_jax.routers import KNNConfig
 from tests.racer.test_racer import MODELS, table_of
 
+pytestmark = pytest.mark.long
+
 NULLS = ("paper", "free", "never")
 
 

@@ -15,6 +15,8 @@ from racer_jax.orders.learned_gains import LearnedGains, first_right
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.routers.knn import neighbor_weights
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 6)).astype(np.float32)
 Y = RNG.random((90, 3)) < 0.5

@@ -74,6 +74,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_trained_routers_come_back_bit_for_bit(config, tables, tmp_path):
     hashed = ReducedEncoder.fit(jax.random.key(0), tables[0].texts, 8, HashedNgrams(dim=64))

@@ -71,6 +71,7 @@ def pairs_of(scores, tie, i):
 # --- the state of the vote ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_states_equal_the_reference(seed):
     codes, weights, _ = answers_of(seed)
@@ -200,6 +201,7 @@ def test_the_theorem_by_brute_force_over_all_thresholds(seed):
             assert not lost[stop - 1] or expected  # the loss is below its envelope
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_the_models_called_are_the_sets_of_the_running_maximum(seed):
     scores, _, tie = paths(seed)

@@ -12,6 +12,8 @@ import pytest
 from racer_jax.routers import clusters
 from racer_jax.routers.clusters import cluster_queries
 
+pytestmark = pytest.mark.long
+
 
 def inertia(points: np.ndarray, labels: np.ndarray) -> float:
     """Sum of squared distances to the mean of the own cluster, in float64."""

@@ -15,6 +15,8 @@ from racer_jax.routers.contrastive import (
     sample_sample_loss,
 )
 
+pytestmark = pytest.mark.long
+
 
 def plain_contrast(row, num_positive, num_negative):
     """Best first, ties by place; score 0 never pulls, above one half never pushes."""

@@ -12,6 +12,8 @@ from racer_jax.routers.mlp import MLPConfig
 from racer_jax.routers.routerdc import RouterDCConfig
 from racer_jax.routers.training import OptimizerConfig
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def table():

@@ -15,6 +15,8 @@ from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
 
+pytestmark = pytest.mark.long
+
 CONFIG = MLPConfig(
     hidden=(16,),
     dropout=0.1,

@@ -21,6 +21,8 @@ from racer_jax.routers.routerdc import (
 )
 from racer_jax.routers.training import OptimizerConfig
 
+pytestmark = pytest.mark.long
+
 CONFIG = RouterDCConfig(
     dim=8,
     num_positive=2,

@@ -15,6 +15,8 @@ import pytest
 from racer_jax.routers.report import TrainingDivergedError
 from racer_jax.routers.runs import Resident, Streamed, train
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 Y = (X @ [1.0, -2.0, 0.5]).astype(np.float32)

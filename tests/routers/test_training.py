@@ -17,6 +17,8 @@ from racer_jax.routers.training import (
     update,
 )
 
+pytestmark = pytest.mark.long
+
 
 def test_batches_are_permutations_one_after_another():
     indices = np.asarray(batch_indices(jax.random.key(0), 10, 4, 0, 15))

@@ -76,6 +76,7 @@ def agrees(cascade, table, loss):
     return stops
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", LOSSES)
 def test_steps_equal_the_replay(loss, table, fitted):
     alpha = 0.1 if loss == "wrong" else 0.02
@@ -110,6 +111,7 @@ def test_scores_on_the_host_equal_those_of_the_device_to_the_last_bit(table, fit
                     assert state.score == float(scores[row, j])
 
 
+@pytest.mark.long
 def test_a_single_model_as_reference(table):
     rows = table.select(TRAIN)
     cascade = Cascade.fit(

@@ -12,6 +12,8 @@ from racer_jax.studies.benchmarks import (
 )
 from racer_jax.studies.corpora import unseen_questions
 
+pytestmark = pytest.mark.long
+
 MODELS = ("a", "b", "c", "d")
 WORDS = ("tide", "moss", "lamp", "rust", "fern", "salt")
 

@@ -15,6 +15,8 @@ from racer_jax.studies.order_studies import (
     orders,
 )
 
+pytestmark = pytest.mark.long
+
 
 def table(group=None, num=60):
     rng = np.random.default_rng(0)
