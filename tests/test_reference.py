@@ -55,6 +55,7 @@ def test_trials_equal_the_reference_for_every_split_and_alpha(name, broken, null
                 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_public_functions_equal_the_reference_on_a_split(broken):
     rng = np.random.default_rng(3)

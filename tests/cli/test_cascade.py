@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_train_calibrate_and_evaluate(folder, capsys):
     assert main(["cascade", "calibrate", f"{folder}/b", "--alpha", "0.1", "-o", f"{folder}/c"]) == 0
     assert "is at most 0.1" in capsys.readouterr().out

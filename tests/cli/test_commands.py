@@ -113,6 +113,7 @@ def test_unseen_leaves_out_what_was_trained_and_calibrated_on(folder, capsys):
     assert "Nothing is promised" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_what_is_left_out_is_said_with_counts(folder, capsys):
     """On the terminal and in JSON, by every command that leaves rows out."""
     Path("holes.csv").write_text(

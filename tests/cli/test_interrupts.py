@@ -74,6 +74,7 @@ def interrupted(process):
     return process.returncode, told
 
 
+@pytest.mark.long
 def test_while_it_waits_for_input(made, started):
     process = started("route", made / "my.racer", "--input", "-", "--batch", "1")
     process.stdin.write(b'{"text": "first?", "group": "a"}\n')
@@ -83,6 +84,7 @@ def test_while_it_waits_for_input(made, started):
     assert interrupted(process) == (130, LINE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["argparse", "numpy", "jax", "flax.nnx"])
 def test_while_it_imports(made, started, module, tmp_path):
     """Python tells when an import is done.
@@ -102,6 +104,7 @@ def test_while_it_imports(made, started, module, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_while_it_trains(made, started, tmp_path):
     """At moments that fall where they fall: either nothing was done, or all of it."""
     for delay in (0.3, 1.5):
@@ -112,6 +115,7 @@ def test_while_it_trains(made, started, tmp_path):
         assert (status, told, left) in [(130, LINE, []), (0, b"", ["new.racer"])]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_full(made, started):
     with open("/dev/full", "wb") as full:

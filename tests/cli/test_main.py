@@ -87,6 +87,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"racer-jax {racer_jax.__version__}\n"
 
 
+@pytest.mark.long
 def test_the_module_runs():
     command = [sys.executable, "-m", "racer_jax", "data", "--help"]
     assert "summary" in subprocess.run(command, capture_output=True, check=True, text=True).stdout

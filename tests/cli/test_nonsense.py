@@ -326,6 +326,7 @@ def with_extras(names):
 PRINTS = [name for name in COMMANDS if name not in ("data fetch", "route lines")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", with_extras(PRINTS))
 @pytest.mark.parametrize("fault", ["full", "Ctrl-C"])
 def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, command, fault):

@@ -42,6 +42,7 @@ def with_null(called: np.ndarray) -> np.ndarray:
 # --- against the exact reference ---
 
 
+@pytest.mark.long
 @MODEST
 @given(votes(), st.sampled_from(TEMPERATURES))
 def test_every_prefix_equals_the_exact_vote(problem, temperature):
@@ -53,6 +54,7 @@ def test_every_prefix_equals_the_exact_vote(problem, temperature):
     assert table.tolist() == expected
 
 
+@pytest.mark.long
 @MODEST
 @given(votes(), st.data())
 def test_the_vote_of_any_set_equals_the_exact_vote(problem, data):
@@ -226,6 +228,7 @@ def test_eager_jit_and_vmap_agree(transform):
     )
 
 
+@pytest.mark.long
 def test_weightings_and_temperatures_make_one_table():
     rng = np.random.default_rng(2)
     n, m = 8, 4
@@ -260,6 +263,7 @@ def test_one_compilation_for_any_temperature(monkeypatch):
 # --- the pieces around the vote ---
 
 
+@pytest.mark.long
 def test_the_prefixes_of_the_order_are_the_sets():
     rng = np.random.default_rng(3)
     nonconformity = gap(jnp.asarray(rng.integers(0, 5, (20, 4)) / 5, jnp.float32))

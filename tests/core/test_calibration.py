@@ -108,6 +108,7 @@ def test_traced_counts_keep_the_budget_exact_in_int32(alpha, limit, shares):
     assert both.tolist() == [[floor(alpha * t), floor(alpha / 3 * t)] for t in counts]
 
 
+@pytest.mark.long
 def test_a_traced_alpha_is_never_one_miss_too_many():
     n = 99
     critical = jnp.arange(float(n))
@@ -128,6 +129,7 @@ def test_a_traced_alpha_is_never_one_miss_too_many():
 # --- critical scores ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @given(problems(), NULLS, st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_critical_scores_equal_the_reference(problem, null, broken):
@@ -201,6 +203,7 @@ def test_every_path_is_the_order_statistic(num_alphas, broken, masked, transform
         assert actual.tolist() == value_expected.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("alpha", [0.1, [0.05, 0.29], PERCENTS])
 def test_vmap_over_masks_equals_a_loop(alpha):
     masks = RNG.random((25, 40)) < 0.5
@@ -223,6 +226,7 @@ def test_ten_thousand_masks():
     np.testing.assert_array_equal(batched, ordered[np.arange(10_000), ranks - 1])
 
 
+@pytest.mark.long
 def test_leading_axes_of_scores_and_masks():
     critical = jnp.asarray(RNG.random((3, 4, 25)), jnp.float32)
     for alpha, shape in ((0.2, (3, 4)), ([0.1, 0.2], (3, 4, 2)), (PERCENTS, (3, 4, 99))):
@@ -259,6 +263,7 @@ def test_dtype_is_kept(dtype):
         ).all()
 
 
+@pytest.mark.long
 @given(problems())
 @settings(deadline=None, max_examples=40)
 def test_order_of_queries_is_irrelevant_and_alpha_is_monotone(problem):

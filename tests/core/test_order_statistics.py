@@ -31,6 +31,7 @@ def rows():
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("masked", [False, True])
 def test_select_equals_a_sort(masked):
     value = np.stack(list(rows().values()))
@@ -55,6 +56,7 @@ def test_select_equals_a_sort(masked):
             assert int(second[i]) == tie[i, expected], name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 64, 500])
 def test_sorted_ranks_under_a_mask(size):
     rng = np.random.default_rng(size)

@@ -50,6 +50,7 @@ def test_sets_equal_the_reference_ties_included(problem, null, broken, row):
     assert avoidably_missed(sets, correct).tolist() == avoidable
 
 
+@pytest.mark.long
 @given(problems(), ALPHAS, st.sampled_from(["paper", "free"]), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_misses_on_the_calibration_set_are_within_the_budget(problem, alpha, null, broken):
@@ -65,6 +66,7 @@ def test_misses_on_the_calibration_set_are_within_the_budget(problem, alpha, nul
         assert misses == max(budget, 0)
 
 
+@pytest.mark.long
 @given(problems(), NULLS, st.booleans())
 @settings(deadline=None, max_examples=40)
 def test_sets_are_nested_and_risk_is_monotone_in_alpha(problem, null, broken):
@@ -101,6 +103,7 @@ def test_null_modes_decide_who_answers_for_an_unanswerable_query():
             assert not bool(avoidably_missed(sets, correct)[0])
 
 
+@pytest.mark.long
 def test_transforms(transform):
     scores = RNG.random((30, 3)).astype(np.float32).round(1)
     correct = RNG.random((30, 3)) < 0.4

@@ -269,6 +269,7 @@ def cells(table):
     return said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_cut_short_anywhere_says_nothing_new(tmp_path, name):
     make, reader = ALL[name]

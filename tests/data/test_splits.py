@@ -62,6 +62,7 @@ def test_arc_is_known_by_any_of_its_names(name):
     assert [len(part) for part in paper_split(jax.random.key(0), table(range(10)))] == [5, 1, 4]
 
 
+@pytest.mark.long
 def test_splits_are_uniform_over_questions():
     rows = table(range(6))
     counts = np.zeros(6)

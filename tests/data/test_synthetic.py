@@ -85,6 +85,7 @@ def test_confidences_tell_right_from_wrong(pool):
     assert p_true[table.correct].mean() > p_true[~table.correct & ~silent].mean() + 0.1
 
 
+@pytest.mark.long
 def test_a_router_learns_from_the_texts(pool):
     part, encoder = pool["mmlu"], HashedNgrams(dim=1024)
     router = KNNR.fit(encoder.encode(part.train.texts), part.train.correct, k=100)

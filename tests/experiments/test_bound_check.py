@@ -27,6 +27,7 @@ def pools():
     return [ScoredPool("small", scores.astype(np.float32), rng.random((160, 3)) < 0.7 * scores)]
 
 
+@pytest.mark.long
 def test_the_bounds_hold_and_everything_is_written(pools, tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", scores=pools[0].scores, correct=pools[0].correct)
     arguments = [
@@ -158,6 +159,7 @@ def test_a_shifted_mean_fails_on_either_side(pools):
         assert moved_verdicts[1:] == ["FAIL"] * 5
 
 
+@pytest.mark.long
 def test_the_run_is_a_function_of_its_seed(pools):
     config = Config(alphas="0.1", splits=50, nonconformity="gap")
     first, again, other = (

@@ -62,6 +62,7 @@ def test_count_before(num_words, num_entries):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.long
 def test_a_full_block_is_counted():
     words = jnp.full((2 * BLOCK // 32, 1), 0xFFFFFFFF, jnp.uint32)
     order = packing_order(np.arange(2 * BLOCK), len(words))
@@ -71,6 +72,7 @@ def test_a_full_block_is_counted():
     np.testing.assert_array_equal(count_before(bits, entry), entry)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("density", [0.03, 0.5, 1.0])
 @pytest.mark.parametrize("width", [1, 3, 40])
 @pytest.mark.parametrize("guess", [0, 20])

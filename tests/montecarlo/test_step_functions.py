@@ -43,6 +43,7 @@ def values_at(steps, position):
     return value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("levels", "null", "broken"),
     [
@@ -101,6 +102,7 @@ def test_every_metric_of_every_query_at_every_threshold(levels, null, broken):
         np.testing.assert_allclose(steps.value[last], np.array(after)[last], atol=1e-12)
 
 
+@pytest.mark.long
 def test_strict_risk_is_one_less_the_share_answered():
     """In trials and in the law alike: avoidable misses and the queries that no model answers."""
     nonconformity, correct, tie = example(4, "paper", True)

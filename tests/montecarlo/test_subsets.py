@@ -68,6 +68,7 @@ def test_a_biased_repair_fails(num, size):
     assert chi_square(patterns(mask), comb(size, num)) < P_VALUE
 
 
+@pytest.mark.long
 def test_every_pair_is_equally_likely_over_many_words():
     """Means and covariances of the indicators of a subset of 100 in 300, across word borders."""
     num, size, lanes = 100, 300, 20_000
@@ -123,6 +124,7 @@ def test_within_a_subset():
     assert chi_square(patterns(mask), comb(5, 2)) > P_VALUE
 
 
+@pytest.mark.long
 def test_lanes_do_not_depend_on_their_neighbours():
     draw = draw_plan(np.array([20]), np.array([50]))
     keys = lane_keys(jnp.uint32(5), 64)

@@ -130,6 +130,7 @@ def test_replay(pool_name, design_name):
                 np.testing.assert_allclose(got.validation[name][i], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_parts_have_their_sizes_and_keep_questions_together():
     pool = pool_steps(*example(61, 3, 5, "paper", True))
     group, question = DESIGNS["all"]["group"], DESIGNS["all"]["question"]
@@ -164,6 +165,7 @@ def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, run(num_trials=40), whole)
 
 
+@pytest.mark.long
 def test_another_alpha_does_not_compile_again():
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     run = partial(split_trials, pool=pool, num_calibration=29, num_trials=7)
@@ -318,6 +320,7 @@ def test_the_same_on_many_devices_and_processes():
     assert [finished(process) for process in pair] == [one | {"devices": 2, "processes": 2}] * 2
 
 
+@pytest.mark.long
 def test_bad_input():
     pool = pool_steps(*example(10, 2, 5, "paper", True))
     run = partial(split_trials, jax.random.key(0), pool)

@@ -59,6 +59,7 @@ def supports(draw):
 # --- the greedy order -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @given(supports(), NULLS)
 @settings(deadline=None, max_examples=80)
 def test_equals_the_plain_greedy(problem, null):
@@ -68,6 +69,7 @@ def test_equals_the_plain_greedy(problem, null):
     assert actual[-1] == null_column(actual, weights, correct, null)
 
 
+@pytest.mark.long
 @given(supports(), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=60)
 def test_blind_to_the_order_of_models_and_rows(problem, random):
@@ -93,6 +95,7 @@ def every_step_has_one_best(weights, correct):
     return True
 
 
+@pytest.mark.long
 @given(supports())
 @settings(deadline=None, max_examples=40)
 def test_sets_are_nested_and_the_loss_is_monotone(problem):

@@ -49,6 +49,7 @@ def arrays_of(path):
     return next(path.glob("arrays-*.safetensors"))
 
 
+@pytest.mark.long
 def test_what_is_read_is_what_was_written(racer, saved, tables):
     again = Racer.load(saved)
     first, second = (r.route(tables[1].texts, tables[1].group) for r in (racer, again))
@@ -85,6 +86,7 @@ def test_trained_routers_come_back_bit_for_bit(config, tables, tmp_path):
     np.testing.assert_array_equal(again.score(tables[1]).scores, racer.score(tables[1]).scores)
 
 
+@pytest.mark.long
 def test_platt_scaled_routers_too(racer, tables, tmp_path):
     inner = racer.scorer.router
     scores = inner(racer.scorer.encoder.encode(tables[1].texts))
@@ -459,6 +461,7 @@ for _ in range(25):
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path):
     command = [sys.executable, "-c", _DYING, str(tmp_path)]
@@ -474,6 +477,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path):
 # --- the first format -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_golden_artefacts_stay_loadable(tmp_path, number):
     golden = GOLDEN / f"format_{number}"

@@ -93,6 +93,7 @@ def texts():
 # --- against the core -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [None, 3], ids=["ties", "broken"])
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 @pytest.mark.parametrize("name", SCORES)
@@ -204,6 +205,7 @@ def test_ties_are_uniform_and_differ_by_seed_and_question():
 # --- evaluation -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_group", [True, False])
 def test_evaluation_equals_a_plain_loop(data, by_group):
     part, test = data.calibration, data.test
@@ -287,6 +289,7 @@ def test_the_spread_of_the_risk_is_that_of_the_beta_binomial(data):
         assert whole.expected[i] == pytest.approx(law.mean() / 60)
 
 
+@pytest.mark.long
 def test_evaluation_says_what_was_seen_and_how_labels_were_made(data, racer):
     again = racer.evaluate(data.calibration.table, [0.1], scores=data.calibration.scores)
     assert again.num_seen == 90
@@ -493,6 +496,7 @@ def test_nobody_called_gives_no_answer(racer):
 # --- texts ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_text_scores_are_those_of_encoder_and_router(texts):
     racer = texts.racer.calibrate(texts.calibration, 0.2)
     routed = racer.route(texts.calibration.texts, texts.calibration.group)
@@ -646,6 +650,7 @@ def test_tables_that_do_not_fit(data, racer, texts):
         calibrated.route(" ")
 
 
+@pytest.mark.long
 def test_models_are_matched_by_name(data, texts):
     part, turned = data.calibration, [2, 0, 1]
     names = [MODELS[j] for j in turned]
@@ -715,6 +720,7 @@ print(in_child(work))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_after_jax_was_used_is_an_error_and_one_before_works(racer, tmp_path):
     racer.save(tmp_path / "a")

@@ -64,6 +64,7 @@ def written(tmp_path_factory):
     return racer, table, scores, evaluation, path.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_json_is_what_evaluate_gives(written):
     racer, table, scores, evaluation, text = written
     data = Page(text).data

@@ -59,6 +59,7 @@ def test_uniform_thresholds_keep_the_tie_break():
     assert int(threshold.tie) == np.sort(np.asarray(tie))[rank - 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_cap_keeps_the_first_models(broken, transform):
     nonconformity = (RNG.integers(0, 3, (40, 5)) / 2).astype(np.float32)

@@ -49,6 +49,7 @@ def chance_of_failure(budget, alpha, n):
     return sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(budget + 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delta", ["0.3", "1e-10", "1e-16", "1e-40", "1e-300"])
 @pytest.mark.parametrize("n", [10, 100, 1000])
 def test_the_budget_is_safe_for_the_smallest_deltas_and_no_smaller_than_need_be(n, delta):
@@ -102,6 +103,7 @@ def test_the_promise_fails_on_a_share_delta_of_the_calibration_sets():
     assert plain > 3 * delta  # on average is not with high probability
 
 
+@pytest.mark.long
 def test_shapes_ties_and_infinity():
     critical = jnp.asarray(RNG.random((3, 50)), jnp.float32)
     assert calibrate_with_probability(critical, 0.2, 0.1).shape == (3,)
@@ -118,6 +120,7 @@ def test_shapes_ties_and_infinity():
 # --- by group -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fallback", ["pooled", "all"])
 @pytest.mark.parametrize("broken", [False, True])
 def test_groups_equal_a_loop(fallback, broken):
@@ -141,6 +144,7 @@ def test_groups_equal_a_loop(fallback, broken):
     assert "takes n >= 9" in grouped.warning()
 
 
+@pytest.mark.long
 def test_the_risk_is_bounded_in_every_group_where_the_pooled_one_is_not():
     num, per_group, alpha = 2000, 39, 0.1
     keys = jax.random.split(jax.random.key(2))
@@ -163,6 +167,7 @@ def test_no_warning_where_every_group_is_large_enough():
     assert calibrate_by_group(jnp.arange(20.0), ["a", "b"] * 10, 0.1).warning() == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("delta", [None, 0.2])
 def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
@@ -194,6 +199,7 @@ def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
     assert bool(sets.all())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delta", [None, 0.01, 0.05, 0.5, 0.97])
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 0.29, 0.5, 0.9])
 def test_the_smallest_size_is_where_a_finite_threshold_begins(alpha, delta):

@@ -29,6 +29,7 @@ def leaves(threshold):
     return [np.asarray(x) for x in jax.tree.leaves(threshold)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("delta", [None, 0.2])

@@ -221,6 +221,7 @@ def test_the_models_called_are_the_sets_of_the_running_maximum(seed):
     assert (set_size(sets) == stops.calls).all()
 
 
+@pytest.mark.long
 def test_critical_scores_under_jit_and_vmap(transform):
     scores, losses, tie = paths(3)
     one = stop_critical_scores(scores, losses, tie)
@@ -328,6 +329,7 @@ def test_the_exact_law_equals_enumeration_of_all_splits(finite):
             assert law.extra_mean[name][column] == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.long
 def test_the_mean_risk_of_the_envelope_is_the_law_and_the_monte_carlo_agrees():
     rng = np.random.default_rng(13)
     scores = np.concatenate([rng.random((N, B - 1)), np.full((N, 1), np.inf)], 1)

@@ -34,6 +34,7 @@ def test_equals_the_plain_search(problem, k):
     np.testing.assert_allclose(scores, plain_scores(queries, train, correct, k), atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block_size", [1, 32, 70, 1000])
 def test_block_size_changes_nothing(problem, block_size):
     queries, train, correct = problem
@@ -73,6 +74,7 @@ def test_ties_are_the_mean_over_all_ways_to_break_them(levels, k, bits):
     np.testing.assert_allclose(got, [[expected]], atol=1e-6)
 
 
+@pytest.mark.long
 def test_neighbor_weights_are_the_scores_weights(problem, transform):
     queries, train, correct = problem
     weights = transform(lambda q, t: neighbor_weights(q, t, k=11))(queries, train)
@@ -168,6 +170,7 @@ def plain_choice(train, correct):
     return max(k for k, d in behind.items() if d.mean() <= d.std(ddof=1) / np.sqrt(len(train)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0, 4.0])
 def test_the_largest_number_of_neighbours_that_is_as_good(problem, strength):
     _, train, _ = problem

@@ -41,6 +41,7 @@ def test_calibrated_means_equal_the_observed():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("right", [True, False])
 def test_one_class_and_constant_scores_stay_finite(right):
     platt = Platt.fit(np.full((30, 2), 1.0, np.float32), np.full((30, 2), right))
@@ -56,6 +57,7 @@ def test_one_row():
     )
 
 
+@pytest.mark.long
 def test_scaled_router():
     router = KNNR.fit(np.eye(4, dtype=np.float32), np.eye(4)[:, :2], k=2)
     platt = Platt.fit(router(np.eye(4, dtype=np.float32)), np.eye(4)[:, :2])

@@ -31,6 +31,7 @@ def likelihood(parameters, codes, correct, start):
     return total / num + 2 * ((parameters[:m] - start) ** 2).sum() / num
 
 
+@pytest.mark.long
 def test_weights_are_the_maximum_of_the_likelihood():
     table = answered_table(40)
     codes, correct = answer_codes(table.answers), np.asarray(table.correct)
@@ -206,6 +207,7 @@ def test_unlabelled_rows_do_not_train_and_no_rows_neither():
         fit_policy(jax.random.key(0), table.select([]))
 
 
+@pytest.mark.long
 def test_a_pool_of_one_model_and_of_models_that_never_answer():
     table = answered_table(60)
     one = fit_policy(jax.random.key(0), table.select(models=["large"]))

@@ -85,6 +85,7 @@ def test_steps_equal_the_replay(loss, table, fitted):
     assert 1 < np.mean(np.asarray(stops.calls)) < 5
 
 
+@pytest.mark.long
 def test_steps_equal_the_replay_in_batches_by_group_and_without_calibration(table, fitted):
     agrees(fitted, table.select(TEST), "regret")
     pairs = Cascade.fit(key(), table.select(TRAIN), batches=(2, 2), reference="vote", form="letter")
@@ -95,6 +96,7 @@ def test_steps_equal_the_replay_in_batches_by_group_and_without_calibration(tabl
     assert "in each group" in by_group.guarantee()
 
 
+@pytest.mark.long
 def test_scores_on_the_host_equal_those_of_the_device_to_the_last_bit(table, fitted):
     rows = table.select(TEST)
     paths = fitted.replay(rows)
@@ -167,6 +169,7 @@ def test_differs_is_calibrated_without_labels(table, fitted):
         fitted.calibrate(unlabelled, 0.05)
 
 
+@pytest.mark.long
 def test_too_few_rows_say_how_many_it_takes(table, fitted):
     rows = table.select(slice(200, 250))
     with pytest.raises(ValueError, match=r"alpha = 0.01 takes at least 99 .*there are 50"):

@@ -29,6 +29,7 @@ def test_repeated_and_trained_on_questions_are_left_out_and_counted():
     assert unseen_questions(table(["one"]), table(["two"]))[1] == ""
 
 
+@pytest.mark.long
 def test_simulated_pools_are_fixed_by_their_key():
     first, again = (simulated_pools(jax.random.key(1), "weak") for _ in range(2))
     assert [pool.name for pool in first] == ["gsm8k", "mmlu", "cmmlu", "arc_challenge"]
