@@ -224,18 +224,12 @@ def embedding(
 
 
 def _dropout_bits(rate: float) -> int:
-    """Random bits of an entry.
-
-    The binary digits of the rate, 1 where it is a half and 16 at most.
-    """
+    """Random bits of an entry: the binary digits of the rate, 1 for a half, 16 at most."""
     return next(bits for bits in (1, 2, 4, 8, 16) if bits == 16 or (rate * 2**bits).is_integer())
 
 
 def dropout_words(key: jax.Array, size: int, rate: float) -> jax.Array:
-    """The random words with which `drop` drops from `size` entries, uint32 `[w]`.
-
-    None where the rate is 0.
-    """
+    """Random words with which `drop` drops from `size` entries, uint32 `[w]`; none at rate 0."""
     num_words = -(-size * _dropout_bits(rate) // 32) if rate else 0
     words: jax.Array = jax.random.bits(key, (num_words,), jnp.uint32)
     return words
