@@ -24,7 +24,7 @@ start = time.perf_counter()
 import json
 import jax
 import numpy as np
-from racer_jax import runtime
+from racer_jax.studies import runtime
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
 runtime.use_all_cores()

@@ -19,7 +19,7 @@ CODE = """
 import json, resource, sys
 import jax
 import numpy as np
-from racer_jax import runtime
+from racer_jax.studies import runtime
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import stream_trials
 def peak():

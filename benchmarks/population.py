@@ -19,7 +19,7 @@ import json, resource, sys, time
 import jax
 import numpy as np
 from baselines import problem
-from racer_jax import runtime
+from racer_jax.studies import runtime
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials

@@ -192,13 +192,13 @@ def tradeoff_figure(
                 top.plot(saved, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
             for label, trade in trades[name].items():
                 router, score = split_label(label)
-                router, _, rest = label.partition(": ")
+                prefix, _, rest = label.partition(": ")
                 if score:
                     style = {"fmt": MARKS[score], "color": colors[router], "ms": 7}
                 elif rest:
                     style = {
                         "fmt": _FIXED.get(rest.partition(",")[0], "x"),
-                        "color": colors[router],
+                        "color": colors[prefix],
                         "ms": 5,
                         "mfc": "none",
                     }
