@@ -19,7 +19,7 @@ from racer_jax import (
     reference,
     tie_break,
 )
-from racer_jax.core.calibration import _floor_multiples, threshold_at_rank
+from racer_jax.core.calibration import _floor_multiples, _traced_rank, threshold_at_rank
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import exact_alpha
 from tests.strategies import ALPHAS, NULLS, problems
@@ -124,6 +124,20 @@ def test_a_traced_alpha_is_never_one_miss_too_many():
         jax.vmap(lambda a: calibrate(critical, a))(jnp.asarray(PERCENTS)).tolist()
         == traced.tolist()
     )
+
+
+@pytest.mark.parametrize("n", [999, 65_535, 1_000_000, 1 << 20])
+def test_the_budget_of_a_traced_alpha_is_never_above_the_exact_one(n):
+    """Alphas at, just below and just above those where one more miss is allowed."""
+    rng = np.random.default_rng(n)
+    at = (rng.integers(1, n // 2, 3000) / (n + 1)).astype(np.float32)
+    decimals = (rng.integers(1, 9999, 2000) / 10_000).astype(np.float32)
+    alphas = np.concatenate([at, np.nextafter(at, 0), np.nextafter(at, 1), decimals])
+    rank = jax.jit(_traced_rank)(jnp.asarray(alphas), jnp.full((1,), n, jnp.int32))
+    budget, exact = n - np.asarray(rank), miss_budget(alphas, n)
+    assert (budget <= exact).all()
+    # float32 knows neither alpha nor n + 1 to more than 24 digits.
+    assert (exact - budget <= 2 + n * 2.0**-20).all()
 
 
 # --- critical scores ------------------------------------------------------------------------------

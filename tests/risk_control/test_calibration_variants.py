@@ -264,6 +264,17 @@ def test_equal_weights_are_the_plain_calibration():
             assert found == plain
 
 
+@pytest.mark.parametrize("short", [1e-9, 1e-6, 1e-4, 1e-2])
+def test_an_alpha_just_short_of_one_more_miss_does_not_allow_it(short):
+    """The room left for rounding is far smaller than any difference of levels that matters."""
+    n, weight = 99, 0.7
+    critical = RNG.random(n).astype(np.float32)
+    for misses in (2, 10, 50):
+        alpha = misses / (n + 1) * (1 - short)
+        found = calibrate_weighted(critical, np.full(n, weight), alpha).threshold([weight])[0]
+        assert found == np.sort(critical)[n - misses + 1]  # misses - 2 above it, not misses - 1
+
+
 def shifted(rng, num, shift):
     """A covariate whose law moves, and critical scores that grow with it."""
     x = rng.normal(shift, 1.0, num)
