@@ -144,6 +144,7 @@ def test_route_in_words_and_in_json(folder, made, capsys):
     assert [line["reason"] for line in lines] == ["alpha infeasible"] * 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", [1, 7, 256])
 def test_route_lines(folder, made, capsys, monkeypatch, batch):
     wanted = made.racer.route(made.test.texts, made.test.group)
@@ -198,6 +199,7 @@ def test_arguments_may_follow_options(folder, capsys):
     assert "unrecognized arguments: now" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_from_scores(folder, made, capsys):
     assert (
         main(
@@ -298,6 +300,7 @@ def test_monitor_exchangeability(folder, made, capsys):
     assert "150 queries, their numbers ranked: ALARM since query" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_report(folder, capsys):
     pytest.importorskip("plotly")
     assert (
@@ -369,6 +372,7 @@ def parsers(parser, name=()):
                 yield from parsers(child, (*name, word))
 
 
+@pytest.mark.long
 def test_every_help_teaches_with_examples_that_parse(capsys):
     """The examples of `--help` are command lines that exist."""
     import shlex

@@ -164,6 +164,7 @@ def readings():
                 yield pytest.param(command, word, fault, id=f"{command}-{word}-{fault}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "word", "fault"), list(readings()))
 def test_what_cannot_be_read(folder, capsys, command, word, fault):
     suffix = {"T": ".npz" if fault in ("cut", "binary", "missing") else ".csv", "A": ".racer"}.get(
@@ -371,6 +372,7 @@ COMPUTES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", with_extras(COMPUTES))
 def test_ctrl_c_and_too_little_memory_while_it_computes(folder, capsys, monkeypatch, command):
     for extra in {"data fetch": ["pooch"], "completion": ["shtab"]}.get(command, []):
@@ -472,6 +474,7 @@ def test_options_that_are_nonsense(folder, capsys):
         assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -43,6 +43,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_the_readers_can_be_typed(command):
     for keyword, option in OPTIONS.items():

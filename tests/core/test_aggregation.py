@@ -83,6 +83,7 @@ def test_random_weights_over_many_magnitudes_equal_the_exact_vote():
             assert table[i].tolist() == reference.prefix_answers(*row, float(temperature))
 
 
+@pytest.mark.long
 def test_sixty_models_tie_exactly():
     # the means 1/3 + 1/3 + ... differ in floating point with the order of the sums, but not here
     m = 60
@@ -152,6 +153,7 @@ def test_the_smallest_and_largest_numbers_stay_finite():
 # --- ties, abstention, properties ---
 
 
+@pytest.mark.long
 def test_ties_go_to_the_highest_mean_score_then_to_the_smallest_code():
     scores = jnp.array([0.25, 0.75, 0.625, 0.5])
     every = jnp.ones(5, bool)
@@ -178,6 +180,7 @@ def test_a_single_model_decides_alone():
     assert prefix_answers([0], [-1], jnp.array([1.0])).tolist() == [-1, -1]
 
 
+@pytest.mark.long
 @MODEST
 @given(votes(num_models=(5,)), st.permutations(range(5)), st.sampled_from(TEMPERATURES))
 def test_the_order_of_the_models_does_not_matter(problem, permutation, temperature):

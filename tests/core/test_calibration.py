@@ -96,6 +96,7 @@ def test_alpha_arrays_keep_the_precision_they_were_written_in():
     assert miss_budget(np.array([0.29, 0.57]), 99).dtype == np.int64
 
 
+@pytest.mark.long
 @given(
     st.fractions(0, 1).filter(lambda f: 0 < f < 1),
     st.integers(1, 2**29),
@@ -265,6 +266,7 @@ def test_any_floats_infinities_and_signed_zeros_included(values, alpha):
     assert threshold == inf or threshold in critical
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_dtype_is_kept(dtype):
     critical = jnp.asarray(RNG.random(50), dtype)
@@ -428,6 +430,7 @@ def test_bad_input_is_named(call, error, message):
         call()
 
 
+@pytest.mark.long
 def test_exact_alpha_reads_the_decimal():
     assert exact_alpha(0.1) == Fraction(1, 10)
     assert exact_alpha("1/3") == Fraction(1, 3)

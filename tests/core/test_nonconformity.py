@@ -21,6 +21,7 @@ SCORES = np.random.default_rng(0).random((50, 7)).astype(np.float32)
 PAIRS = [(gap, reference.gap), (inverse_probability, reference.inverse_probability)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ours", "plain"), PAIRS)
 @pytest.mark.parametrize("null", NULL_MODES)
 def test_equals_the_reference(ours, plain, null, transform):
@@ -49,6 +50,7 @@ def test_null_modes_order_the_null_model_first_or_last(score):
     assert bool(jnp.isfinite(score(SCORES, "never")[:, :-1]).all())
 
 
+@pytest.mark.long
 @given(problems(), NULLS)
 @settings(deadline=None, max_examples=40)
 def test_models_keep_the_order_of_their_scores(problem, null):
@@ -78,6 +80,7 @@ def test_leading_axes_and_one_model():
     assert augment(jnp.zeros((0, 3))).shape == (0, 4)
 
 
+@pytest.mark.long
 def test_dtype_is_kept():
     for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
         for null in NULL_MODES:
@@ -94,6 +97,7 @@ def test_augmented_truth_is_never_empty_and_equals_the_reference(problem):
         assert np.flatnonzero(row).tolist() == reference.truth_set(right.tolist())
 
 
+@pytest.mark.long
 def test_tie_break_is_typed_and_a_function_of_the_key():
     first = tie_break(jax.random.key(1), (1000, 3))
     assert first.dtype == jnp.uint32
@@ -175,6 +179,7 @@ def test_bad_input_is_named(call, error, message):
         call()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", NULL_MODES)
 def test_the_null_model_beside_models_in_order(null):
     """Where 1 - s orders the real models, its E is the null column of `inverse_probability`."""

@@ -121,6 +121,7 @@ def test_transforms(transform):
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.long
 def test_leading_axes_and_a_single_query():
     nonconformity = racer.gap(RNG.random((5, 6, 3)).astype(np.float32))
     threshold = jnp.linspace(0.1, 0.5, 5)
@@ -134,6 +135,7 @@ def test_leading_axes_and_a_single_query():
     assert racer.prediction_sets(jnp.array([[0.0, 1.0]]), 1).tolist() == [[True, True]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

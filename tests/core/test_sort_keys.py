@@ -50,6 +50,7 @@ def test_keys_are_in_the_order_of_the_pairs(dtype, data):
             assert (plain[i] < plain[j]) == (first[0] < second[0])
 
 
+@pytest.mark.long
 @given(tables(), st.booleans())
 @settings(deadline=None, max_examples=100)
 def test_the_critical_score_is_the_core_s(table, broken):

@@ -43,6 +43,7 @@ def test_long(tmp_path):
     assert table.label_rule == "as given"
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(tables())
 def test_a_table_comes_back_from_a_long_csv_bit_for_bit(tmp_path_factory, table):

@@ -18,6 +18,7 @@ def test_every_format_has_a_page_that_the_contents_name(name):
     assert f"[{name}.md]({name}.md)" in (PAGES / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
 def test_the_examples_run(tmp_path, monkeypatch, page):
     for make in (

@@ -406,6 +406,7 @@ def slow_routerdc(data):
     ]
 
 
+@pytest.mark.long
 @FUZZ(max_examples=300)
 @given(changes=st.lists(mutations(), min_size=1, max_size=3))
 def test_scores_are_those_of_a_separate_reader(tmp_path_factory, changes):

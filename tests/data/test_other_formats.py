@@ -265,6 +265,7 @@ def test_score_matrices_that_are_wrong(tmp_path, arrays, message):
         read_score_matrix(npz(tmp_path, **arrays))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(tables(min_queries=1))
 def test_a_table_comes_back_from_an_npz_bit_for_bit(tmp_path_factory, table):

@@ -26,6 +26,7 @@ NAMES = st.sampled_from(["doc_id", "doc", "filter", "acc", "resps", "é", 'a"b',
 LAYOUTS = ({}, {"separators": (",", ":")}, {"ensure_ascii": False}, {"indent": None})
 
 
+@pytest.mark.long
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

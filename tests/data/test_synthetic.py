@@ -27,6 +27,7 @@ def pool():
     return simulated_pool(jax.random.key(7))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_accuracies_and_all_wrong_rates_are_the_published_ones(pool, name):
     labels = np.concatenate([pool[name].train.correct, pool[name].test.correct])
@@ -98,6 +99,7 @@ def test_a_router_learns_from_the_texts(pool):
     assert part.test.correct[np.arange(len(scores)), scores.argmax(axis=1)].mean() > best
 
 
+@pytest.mark.long
 def test_more_questions_than_there_are_get_numbers():
     rng = np.random.default_rng(0)
     made = questions(rng, "arc_challenge", np.zeros(4000, int), np.zeros(4000, int))

@@ -10,6 +10,7 @@ from racer_jax.encoders.compound import right_singular_vectors
 TEXTS = [f"{noun} number {i} 火车" for i, noun in enumerate(["train", "car", "ship", "plane"] * 5)]
 
 
+@pytest.mark.long
 def test_right_singular_vectors_equal_numpy():
     rng = np.random.default_rng(0)
     left, right = (np.linalg.qr(rng.normal(size=(n, 30)))[0] for n in (90, 70))
@@ -20,6 +21,7 @@ def test_right_singular_vectors_equal_numpy():
     np.testing.assert_allclose(np.abs((vectors * right[:, :5]).sum(axis=0)), 1, atol=1e-4)
 
 
+@pytest.mark.long
 def test_reduced_encoder_keeps_the_cosines():
     encoder = HashedNgrams(dim=512)
     reduced = ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=64, encoder=encoder)

@@ -103,6 +103,7 @@ def test_similar_texts_are_near_in_english_and_chinese():
         assert near[0, 1] > near[0, 2] + 0.3
 
 
+@pytest.mark.long
 def test_the_same_in_another_process():
     code = (
         "from racer_jax.encoders import HashedNgrams; import sys;"

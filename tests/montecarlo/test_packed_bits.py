@@ -34,6 +34,7 @@ def some_words(rng, num_words, lanes):
     return jnp.asarray(rng.integers(0, 2**32, (num_words, lanes), dtype=np.uint32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num", [1, 2, 7, 64, 100])
 def test_exclusive_sums(num):
     rows = np.random.default_rng(num).integers(0, 33, (num, 3))
@@ -42,6 +43,7 @@ def test_exclusive_sums(num):
     np.testing.assert_array_equal(total, rows.sum(axis=0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num_words", "num_entries"), [(1, 5), (3, 128), (9, 700)])
 def test_count_before(num_words, num_entries):
     rng = np.random.default_rng(num_words)

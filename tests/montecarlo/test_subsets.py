@@ -54,6 +54,7 @@ def test_uniform_over_all_subsets(num, size):
     assert chi_square(patterns(mask), comb(size, num)) > P_VALUE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num", "size"), [(4, 8), (3, 8)])
 def test_a_biased_repair_fails(num, size):
     """Repairing from the first element on, one order for all.
@@ -99,6 +100,7 @@ def test_edges_have_the_right_size(num, size):
     assert (mask.sum(axis=0) == num).all()
 
 
+@pytest.mark.long
 def test_kinds_of_subsets_side_by_side():
     num, size = np.array([3, 1, 0, 4]), np.array([8, 40, 5, 4])
     lanes = 5000
@@ -111,6 +113,7 @@ def test_kinds_of_subsets_side_by_side():
     assert chi_square(patterns(mask[:, 1]), 40) > P_VALUE
 
 
+@pytest.mark.long
 def test_within_a_subset():
     """A uniform 2-subset of a given 5 of 8 elements, by lane."""
     lanes = 20_000
@@ -133,6 +136,7 @@ def test_lanes_do_not_depend_on_their_neighbours():
     assert len(set(patterns(whole))) == 64
 
 
+@pytest.mark.long
 def test_threefry_is_jax_own():
     key = jax.random.key(123)
     words = key_words(key)

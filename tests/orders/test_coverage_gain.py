@@ -109,6 +109,7 @@ def test_sets_are_nested_and_the_loss_is_monotone(problem):
     assert covered[-1] == weights @ correct.any(axis=1)
 
 
+@pytest.mark.long
 def test_patterns_stand_for_their_rows():
     correct = RNG.random((300, 4)) < 0.5
     weights = RNG.dirichlet(np.ones(300), 20).astype(np.float32)
@@ -125,6 +126,7 @@ def test_patterns_stand_for_their_rows():
     )
 
 
+@pytest.mark.long
 def test_uniform_weights_are_the_static_order():
     correct = RNG.random((64, 5)) < 0.6
     expected = coverage_gain(np.full(64, 1 / 64, np.float32), correct)
@@ -191,6 +193,7 @@ def test_costs_discount_the_gains():
 # --- black boxes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_tilted_law_has_the_routers_marginals_and_the_training_odds():
     correct = RNG.random((400, 5)) < RNG.random((400, 1))
     law = pattern_law(correct, smoothing=20.0)
@@ -209,6 +212,7 @@ def test_the_tilted_law_has_the_routers_marginals_and_the_training_odds():
     assert np.abs(residual).max() < 1e-3
 
 
+@pytest.mark.long
 def test_the_base_laws_own_marginals_leave_it_alone():
     law = pattern_law(RNG.random((300, 4)) < 0.5, smoothing=30.0)
     marginals = np.asarray(law.probability) @ np.asarray(law.patterns)

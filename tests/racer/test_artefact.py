@@ -321,6 +321,7 @@ class Pretrained:
         return f"weights {self.weights}"
 
 
+@pytest.mark.long
 def test_other_encoder_weights_are_refused(tables, tmp_path, monkeypatch):
     racer = Racer.fit(jax.random.key(1), tables[0], KNNConfig(k=7), Pretrained(1)).calibrate(
         tables[1], 0.3

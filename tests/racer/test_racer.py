@@ -253,6 +253,7 @@ def test_evaluation_equals_a_plain_loop(data, by_group):
                 assert np.isnan(group.upper[a])
 
 
+@pytest.mark.long
 def test_baselines(data):
     part, test = data.calibration, data.test
     racer = Racer.from_scores(MODELS).calibrate(part.table, 0.2, scores=part.scores, by_group=False)
@@ -467,6 +468,7 @@ def test_decisions_are_a_sequence(data, racer):
 # --- aggregation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_aggregate(racer):
     decision = racer.at(0.05).route_scores(np.array([[0.8, 0.9, 0.95]], np.float32), "a")[0]
     assert decision.models == ("large", "medium", "small")
@@ -509,6 +511,7 @@ def test_text_scores_are_those_of_encoder_and_router(texts):
         assert alone.reason == routed[i].reason
 
 
+@pytest.mark.long
 def test_batches_of_any_size_compile_few_shapes(texts):
     racer = texts.racer.calibrate(texts.calibration, 0.2, by_group=False)
     for size in (1, 2, 3, 5, 7, 8, 9, 13, 16):
@@ -748,6 +751,7 @@ def test_routers_and_encoders_of_ones_own_go_by_their_name(texts, monkeypatch):
         encoders.register_encoder("tiny", lambda key, batch: HashedNgrams())
 
 
+@pytest.mark.long
 def test_fits_that_cannot_be(texts):
     with pytest.raises(ValueError, match="router must be one of"):
         Racer.fit(jax.random.key(0), texts.train, "tree", texts.encoder)

@@ -102,6 +102,7 @@ def test_the_budget_is_kept_on_average_and_used():
     assert choosing.calibrate_budget(nonconformity, cost, 1e-6).threshold == -np.inf
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "num"), [(4, 1500), (60, 500)])
 def test_the_budget_is_kept_where_rare_queries_are_dear(n, num):
     # One query in 20 costs 30 times as much: the dearest of 4 calibration queries is seldom one of
@@ -122,6 +123,7 @@ def test_the_budget_is_kept_where_rare_queries_are_dear(n, num):
     assert mean["seen"] > budget + 4 * error["seen"] or n == 60
 
 
+@pytest.mark.long
 def test_selective_risk_is_certified_no_more_often_than_promised():
     rng, alpha, delta, grid = (
         np.random.default_rng(4),

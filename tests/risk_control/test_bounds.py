@@ -85,6 +85,7 @@ def test_split_law_by_binomial_coefficients():
     np.testing.assert_allclose(law.probability, expected, rtol=1e-10)
 
 
+@pytest.mark.long
 def test_risk_law_is_what_fresh_queries_show():
     # Uniform critical scores: the risk of a threshold is 1 - threshold, whose law is the Beta.
     n, alpha, num = 19, 0.25, 4000

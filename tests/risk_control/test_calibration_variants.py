@@ -90,6 +90,7 @@ def test_budgets_are_monotone_and_never_above_the_plain_one():
     assert (high_probability_budget(alphas, 400, 0.01) <= budgets).all()
 
 
+@pytest.mark.long
 def test_the_promise_fails_on_a_share_delta_of_the_calibration_sets():
     n, alpha, delta, num = 200, 0.1, 0.1, 4000
     # the risk of a threshold is 1 - threshold
@@ -237,6 +238,7 @@ def literal_threshold(critical, weights, own, alpha):
     return INF
 
 
+@pytest.mark.long
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(1, 8)), min_size=1, max_size=25),
     st.integers(1, 20),
@@ -250,6 +252,7 @@ def test_equals_the_definition_in_rationals(pairs, own, percent):
     assert found.tolist() == [literal_threshold(critical, weights, own / 8, percent / 100)]
 
 
+@pytest.mark.long
 def test_equal_weights_are_the_plain_calibration():
     percents = [i / 100 for i in range(1, 100)]
     for n in (1, 9, 74, 99, 149):

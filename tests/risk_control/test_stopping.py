@@ -87,6 +87,7 @@ def test_states_equal_the_reference(seed):
         assert bool(states.decided[i, j]) == reference.stop_decided(row, weights.tolist(), j + 1)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(-1, 3), min_size=B, max_size=B),
@@ -110,6 +111,7 @@ def test_the_names_of_the_answers_do_not_matter():
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+@pytest.mark.long
 def test_states_under_jit_and_vmap(transform):
     codes, weights, _ = answers_of(6)
     one = path_states(codes, weights.astype(np.float32))
@@ -187,6 +189,7 @@ def levels_of(scores, tie):
     return [(float(v), int(u)) for v in values for u in (0, *keys, 9)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_the_theorem_by_brute_force_over_all_thresholds(seed):
     scores, losses, tie = paths(seed)
@@ -229,6 +232,7 @@ def test_critical_scores_under_jit_and_vmap(transform):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.long
 def test_many_thresholds_at_once():
     scores, _, tie = paths(3)
     value, key = jnp.array([0.0, 0.5, inf]), jnp.array([0, 1, 7], jnp.uint32)
@@ -314,6 +318,7 @@ def enumerated(scores, losses, tie, num, alpha):
     return dict(zip(("risk", *tables), np.mean(rows, axis=0), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("finite", [False, True])
 def test_the_exact_law_equals_enumeration_of_all_splits(finite):
     scores, losses, tie = (x[:9] for x in paths(12))

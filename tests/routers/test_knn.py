@@ -26,6 +26,7 @@ def problem():
     return rng.normal(size=(70, 16)).astype(np.float32), train, rng.random((300, 5)) < 0.4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("k", [1, 7, 300])
 def test_equals_the_plain_search(problem, k):
     queries, train, correct = problem
@@ -46,6 +47,7 @@ def test_block_size_changes_nothing(problem, block_size):
     )
 
 
+@pytest.mark.long
 def test_order_of_the_training_rows_changes_nothing(problem):
     queries, train, correct = problem
     train, correct = np.concatenate([train, train]), np.concatenate([correct, ~correct])
@@ -54,6 +56,7 @@ def test_order_of_the_training_rows_changes_nothing(problem):
     np.testing.assert_allclose(KNNR.fit(train, correct, k=9)(queries), shuffled, atol=1e-6)
 
 
+@pytest.mark.long
 @given(
     st.lists(st.integers(0, 2), min_size=6, max_size=6), st.sampled_from([1, 4]), st.integers(0, 63)
 )
@@ -85,6 +88,7 @@ def test_neighbor_weights_are_the_scores_weights(problem, transform):
     )
 
 
+@pytest.mark.long
 def test_zero_rows_and_extreme_lengths():
     train = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
     router = KNNR.fit(train, np.eye(3), k=1)

@@ -16,6 +16,7 @@ def make(n=400, m=3, seed=0):
     return scores, rng.random((n, m)) < truth
 
 
+@pytest.mark.long
 def test_equals_the_optimum_of_scipy():
     scores, correct = make()
     platt = Platt.fit(scores, correct)

@@ -123,6 +123,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.long
 def test_a_policy_is_the_same_every_time_and_whatever_the_answers_are_called():
     table = answered_table(200)
     fitted = fit_policy(jax.random.key(0), table, reference="vote")

@@ -129,6 +129,7 @@ def test_a_single_model_as_reference(table):
     agrees(calibrated, table.select(TEST), "regret")
 
 
+@pytest.mark.long
 def test_calibration_holds_on_the_calibration_rows_themselves(table, calibrated):
     rows = table.select(CALIBRATION)
     lost = 0

@@ -36,6 +36,7 @@ def test_the_wealth_is_the_mixture_over_bets_and_starting_times():
     assert RiskMonitor(alpha).update(missed).evidence == pytest.approx(total, rel=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("risk", [0.1, 0.05])
 def test_false_alarms_stay_under_the_level(risk):
     config = monitoring.Config(streams=2000, length=1500, window=100, change=1)
@@ -68,6 +69,7 @@ def test_ten_thousand_streams_of_ten_thousand():
     assert false <= 0.05 + 4 * error
 
 
+@pytest.mark.long
 def test_the_simulation_is_the_monitor():
     words = jax.random.key(2)
     alarms, _ = monitoring.first_alarms(
@@ -418,6 +420,7 @@ def test_bad_input_is_named(call, error, message):
         call()
 
 
+@pytest.mark.long
 def test_the_experiment_writes_what_it_prints(tmp_path, capsys):
     arguments = [
         "--streams",
