@@ -25,9 +25,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
-from racer_jax.orders.coverage_gain import static_order
+from racer_jax.orders.coverage_gain import distinct_patterns, static_order
 from racer_jax.orders.learned_gains import LearnedGains
-from racer_jax.orders.racer_j import RacerJ
+from racer_jax.orders.racer_j import RacerJ, as_codes
 
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
 # What a group goes by that has no training rows.
@@ -45,6 +45,9 @@ class StaticOrder:
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
       groups: Names of the groups, `[g]`; None where there are none.
+      patterns: The distinct rows of correctness of the training rows, bool `[s, m]`; None where an
+        older artefact did not keep them.
+      counts: How many rows of each group have each pattern, int32 `[g, s]`; None likewise.
 
     Use this when the order of the models should depend on the group alone, as a baseline or where
     embeddings say nothing; `static_order` gives it for one set of rows.
@@ -52,6 +55,8 @@ class StaticOrder:
 
     real: np.ndarray
     groups: tuple[str, ...] | None
+    patterns: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
     @classmethod
     def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
@@ -60,13 +65,38 @@ class StaticOrder:
         Use this when you have labelled training rows, with or without groups; calibrate on other
         rows.
         """
-        known = None if groups is None else tuple(dict.fromkeys(groups))
-        parts = (
-            [correct]
-            if known is None
-            else [correct[np.array([g == name for g in groups or ()])] for name in known]
-        )
-        return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), known)
+        known, codes = as_codes(groups, len(correct))
+        rows = distinct_patterns(correct)
+        counts = np.zeros((codes.max() + 1, len(rows.correct)), np.int32)
+        np.add.at(counts, (codes, rows.of_row), 1)
+        return cls._of_patterns(rows.correct, counts, known)
+
+    @classmethod
+    def _of_patterns(
+        cls, patterns: np.ndarray, counts: np.ndarray, groups: tuple[str, ...] | None
+    ) -> "StaticOrder":
+        """The order of groups with so many rows of each pattern."""
+        rows = [np.repeat(patterns, count, axis=0) for count in counts]
+        real = np.stack([np.asarray(static_order(part))[:-1] for part in rows])
+        return cls(real, groups, patterns, counts)
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the order depends on the query: not this one."""
+        return False
+
+    def of_models(self, columns: Sequence[int]) -> "StaticOrder":
+        """The static order of some of the models, learned from the same training rows.
+
+        Use this when a model leaves the pool: those that came after it may add more without it.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        chosen = list(columns)
+        if self.patterns is None or self.counts is None:  # what each added stays what it was
+            return StaticOrder(self.real[:, chosen], self.groups)
+        return self._of_patterns(self.patterns[:, chosen], self.counts, self.groups)
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
@@ -90,13 +120,47 @@ class StaticOrder:
         return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
-Model: TypeAlias = StaticOrder | RacerJ | LearnedGains
+@dataclass(frozen=True, eq=False)
+class RestrictedOrder:
+    """An order of the whole pool, of which some models are called.
+
+    Attributes:
+      model: The order of the whole pool.
+      columns: Places of those models in the pool.
+
+    Use this when an order of your own cannot say what it is without some of its models.
+    """
+
+    model: Any
+    columns: tuple[int, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The groups that the order knows."""
+        groups: tuple[str, ...] | None = self.model.groups
+        return groups
+
+    def __call__(
+        self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
+    ) -> np.ndarray:
+        """Nonconformity `[n, m + 1]` of those models, the null model's as in the whole pool.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take.
+        """
+        whole = np.asarray(self.model(embeddings, groups, null))
+        return whole[:, [*self.columns, whole.shape[1] - 1]]
+
+
+# An order of a caller's own has any type.
+Model: TypeAlias = Any
 # What of a model is written to disk: its arrays, and its settings.
 _ARRAYS = {
     STATIC: ("real",),
     BLEND: ("train", "of_row", "prior", "patterns"),
     LEARNED: ("order", "weights", "bias"),
 }
+# What an older version did not write.
+_LATER: dict[str, tuple[str, ...]] = {STATIC: ("patterns", "counts"), BLEND: (), LEARNED: ()}
 _SETTINGS: dict[str, tuple[str, ...]] = {STATIC: (), BLEND: ("k", "w"), LEARNED: ("ridge",)}
 
 
@@ -125,8 +189,10 @@ class Order:
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
         description |= {name: getattr(self.model, name) for name in _SETTINGS[self.kind]}
-        names = _ARRAYS[self.kind]
-        arrays = {f"{prefix}.{name}": np.asarray(getattr(self.model, name)) for name in names}
+        values = {name: getattr(self.model, name) for name in _ARRAYS[self.kind]}
+        later = {name: getattr(self.model, name) for name in _LATER[self.kind]}
+        values |= {name: value for name, value in later.items() if value is not None}
+        arrays = {f"{prefix}.{name}": np.asarray(value) for name, value in values.items()}
         if self.kind == BLEND:  # 0 or 1: a byte each
             arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
         return description, arrays
@@ -152,7 +218,8 @@ class Order:
         groups = None if description["groups"] is None else tuple(description["groups"])
         loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
         if kind == STATIC:
-            return cls(kind, StaticOrder(loaded["real"], groups))
+            later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
+            return cls(kind, StaticOrder(loaded["real"], groups, **later))
         on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
         if kind == LEARNED:
             return cls(
@@ -167,6 +234,23 @@ class Order:
     def by_group(self) -> bool:
         """Whether queries must say their group."""
         return self.model.groups is not None
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the order depends on the query, and not on its group alone."""
+        return bool(getattr(self.model, "reads_embeddings", True))
+
+    def of_models(self, columns: Sequence[int]) -> "Order":
+        """The order of some of the models, learned from the same training rows.
+
+        Use this when a model leaves the pool; nothing is trained.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        if hasattr(self.model, "of_models"):
+            return Order(self.kind, self.model.of_models(columns))
+        return Order(self.kind, RestrictedOrder(self.model, tuple(columns)))
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode
@@ -197,8 +281,15 @@ def _static(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | 
     static = StaticOrder.fit(correct, groups)
     if static.groups is None:
         return static
-    real = np.concatenate([static.real, StaticOrder.fit(correct, None).real])
-    return StaticOrder(real, (*static.groups, OTHER))
+    whole = StaticOrder.fit(correct, None)
+    if static.counts is None or whole.counts is None:
+        raise AssertionError("an order that was just learned knows its rows")
+    return StaticOrder(
+        np.concatenate([static.real, whole.real]),
+        (*static.groups, OTHER),
+        static.patterns,
+        np.concatenate([static.counts, whole.counts]),
+    )
 
 
 def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:

@@ -12,6 +12,7 @@ from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.registry import named as named_encoder
 from racer_jax.orders.coverage_gain import static_order
 from racer_jax.orders.model_orders import ORDERS, fit_order
+from racer_jax.racer.errors import OverlapError
 from racer_jax.racer.scoring import Scorer
 from racer_jax.routers.registry import named as named_router
 
@@ -102,3 +103,29 @@ def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
     return aligned
+
+
+def check_overlap(
+    table: RoutingTable, questions: np.ndarray, trained_on: np.ndarray, allow_overlap: bool
+) -> int:
+    """Refuses calibration questions that were trained on; returns how many there are.
+
+    Args:
+      table: The calibration queries.
+      questions: Fingerprints of their questions, uint64 `[n]`.
+      trained_on: Those of the training questions, uint64.
+      allow_overlap: Whether they are let in.
+
+    Raises:
+      OverlapError: If there are some and they are not let in.
+    """
+    overlap = np.isin(questions, trained_on)
+    if overlap.any() and not allow_overlap:
+        row = int(np.argmax(overlap))
+        raise OverlapError(
+            f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
+            f"first {table.ids[row]!r}: the router knows their answers, and the risk would be "
+            f"higher than promised; leave them out, or pass allow_overlap=True to do without "
+            f"the promise"
+        )
+    return int(overlap.sum())

@@ -3,9 +3,9 @@
 `racer_jax.racer.racer.Racer` adds the steps that use them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
-from racer_jax.core.risk_levels import Level
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -21,6 +20,7 @@ from racer_jax.encoders.registry import encoder_from, encoder_parts
 from racer_jax.orders.model_orders import ORDERS, Order
 from racer_jax.racer import serialization
 from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.decision import Decisions, decide
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
@@ -90,21 +90,6 @@ class RacerState:
             f"Racer({len(self.models)} models, {self.nonconformity}, null mode {self.null!r}, "
             f"{state})"
         )
-
-    def at(self, alpha: Level) -> Self:
-        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
-
-        Choosing the best looking of several alphas on the calibration queries themselves breaks the
-        promise of the chosen one; choose on other queries, or beforehand.
-
-        Use this when you want another risk level and have already calibrated; `calibrate` is needed
-        for new data or another option.
-
-        Raises:
-          NotCalibratedError: If it has no calibration.
-          ValueError: If alpha is outside (0, 1).
-        """
-        return replace(self, calibration=self._calibrated("at").at(alpha))
 
     @property
     def alpha(self) -> str:
@@ -229,6 +214,24 @@ class RacerState:
                 f"and a query has to say which it is of"
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
+
+    def _decide(
+        self,
+        calibration: Calibration,
+        measured: Measured,
+        questions: np.ndarray | None,
+        groups: Sequence[str | None] | None,
+    ) -> Decisions:
+        return decide(
+            calibration,
+            measured,
+            groups,
+            pool=self.models,
+            seed=self.seed,
+            questions=questions,
+            group_is_needed=self._order_by_group,
+            cost=self.cost,
+        )
 
     def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
         if self.seed is None:

@@ -24,6 +24,7 @@ from racer_jax.orders.model_orders import NEIGHBORS, ORDERS, OTHER, WEIGHT, fit_
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.racer import artefact, errors
 from racer_jax.racer.decision import Reason
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.risk_control.bounds import sharp_risk
@@ -109,7 +110,8 @@ def test_a_group_without_training_rows_has_the_order_of_all(made, name):
     np.testing.assert_allclose(got, by_hand(name, made, other, "free", None), atol=2e-6)
     calibrated = made.racers[name].calibrate(other.select(slice(0, 64)), 0.2)
     assert calibrated.route("what?", "new").reason is Reason.OK
-    assert calibrated.route("what?", "newer").reason is Reason.UNKNOWN_GROUP
+    with pytest.warns(UnknownGroupWarning, match="'newer' is unknown"):
+        assert calibrated.route("what?", "newer").reason is Reason.UNKNOWN_GROUP
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -229,7 +231,8 @@ def test_what_does_not_fit_is_refused(made):
         racer.calibrate(bare, 0.2)
     calibrated = racer.calibrate(made.pool, 0.2, by_group=False)
     # it does not say which, so every model
-    assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP
+    with pytest.warns(UnknownGroupWarning, match="no group was given"):
+        assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP
     assert calibrated.route("what?", "a").reason is Reason.OK
     with pytest.raises(
         ValueError, match="groups must name one group for each of the 2 queries, got 1"
