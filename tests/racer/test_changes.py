@@ -148,7 +148,7 @@ def test_other_options_are_what_calibrating_with_them_gives(part):
         same(first.recalibrate(0.3, **options), wanted)
         assert first.recalibrate(**options).alpha == "0.2"
     assert first.recalibrate() is first
-    with pytest.raises(TypeError, match="an option must be one of by_group, .*got 'null'"):
+    with pytest.raises(TypeError, match=r"an option must be one of by_group, .*got 'null'"):
         first.recalibrate(null="free")
 
 
@@ -211,5 +211,5 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
         with pytest.raises(UnknownGroupError, match=match):
             strict.route_scores(scores, groups)
     assert len(strict.route_scores(scores, "a")) == 6
-    with pytest.raises(ValueError, match="unknown_group must be one of .*'all'"):
+    with pytest.raises(ValueError, match=r"unknown_group must be one of .*'all'"):
         racer.recalibrate(unknown_group="none")
