@@ -10,7 +10,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 
-from racer_jax.core.risk_levels import Level
+from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.racer.calibration import Calibration, calibration_of
 from racer_jax.racer.errors import NoRecordError
 from racer_jax.racer.record import CalibrationRecord
@@ -72,17 +72,20 @@ class ChangeableRacer(RacerState):
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          NoRecordError: If it was loaded from an artefact that does not keep the queries.
+          NoRecordError: If `by_group` or `max_models` is to change and it was loaded from an
+            artefact that does not keep the queries.
           TypeError: If an option is unknown.
           ValueError: If one is out of range.
         """
         calibration = self._calibrated("recalibrate")
         _check_names(options)
-        if not options:
-            return self if alpha is None else self.at(alpha)
+        level = calibration.alpha if alpha is None else level_name(alpha)
+        if not {"by_group", "max_models"} & set(options):  # the critical scores stay what they are
+            same_scores: dict[str, Any] = dict(options)
+            return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
         record = _record_of(calibration, "recalibrate")
         chosen = _options_of(calibration) | dict(options)
-        chosen["alpha"] = calibration.alpha if alpha is None else alpha
+        chosen["alpha"] = level
         return replace(self, calibration=self._again(calibration, record, chosen))
 
     def without(self, *models: str) -> Self:

@@ -26,6 +26,7 @@ from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -142,16 +143,63 @@ class RacerState:
         table = self._matched(table, scores)
         return self._measured(table, scores)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
+    def refused_group(self, group: str | None) -> str | None:
+        """What is wrong with a query's group where unknown groups are an error; else None.
+
+        Use this when queries come one by one and a refused one shall not stop the others.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.unknown_group != "error":
+            return None
+        known = calibration.groups
+        if (known is None or group in known) and not (self._order_by_group and group is None):
+            return None
+        return unknown_sentence(group, known or ())
+
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
+
+        Args:
+          table: A table.
+          calibrated: Whether the questions it was calibrated on are left out too. For a new
+            calibration, which takes the place of the old one, they need not be.
         """
+        trained_on, calibrated_on = self._usage(table)
+        return table.select(~(trained_on | calibrated_on) if calibrated else ~trained_on)
+
+    def unseen_notes(self, table: RoutingTable, *, recalibrating: bool = False) -> list[str]:
+        """What `unseen` leaves out of a table, in words; nothing where that is nothing.
+
+        Use this when rows are left out and a user shall know which.
+
+        Args:
+          table: The table before rows are left out.
+          recalibrating: Whether the questions of the old calibration stay in.
+        """
+        trained_on, calibrated_on = (used.sum() for used in self._usage(table))
+        left_out = trained_on + (0 if recalibrating else calibrated_on)
+        notes = []
+        if left_out:
+            of = f"{trained_on:,} trained on"
+            if not recalibrating:
+                of += f", {calibrated_on:,} calibrated on"
+            notes.append(f"--unseen left out {left_out:,} of {len(table):,} questions: {of}")
+        if recalibrating and calibrated_on:
+            notes.append(
+                f"{calibrated_on:,} questions were calibrated on before and may be used again: the "
+                f"new calibration takes the place of the old one"
+            )
+        return notes
+
+    def _usage(self, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each question was trained on, and whether it was only calibrated on."""
         questions = question_fingerprints(table)
-        seen = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
-            seen |= np.isin(questions, self.calibration.questions)
-        return table.select(~seen)
+        trained_on = np.isin(questions, self.trained_on)
+        if self.calibration is None:
+            return trained_on, np.zeros(len(questions), bool)
+        return trained_on, np.isin(questions, self.calibration.questions) & ~trained_on
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def handle_unknown(
       UnknownGroupError: If the policy is `"error"` and there is such a group.
     """
     for name in dict.fromkeys(names):
-        sentence = _sentence(name, known)
+        sentence = unknown_sentence(name, known)
         if policy == "error":
             raise UnknownGroupError(sentence)
         with _LOCK:
@@ -63,7 +63,7 @@ def handle_unknown(
         warnings.warn(f"{sentence}; {_GETS[policy]}{more}", UnknownGroupWarning, stacklevel=6)
 
 
-def _sentence(name: str | None, known: Sequence[str]) -> str:
+def unknown_sentence(name: str | None, known: Sequence[str]) -> str:
     """What is wrong with a group, and which was perhaps meant."""
     if not known:
         return "no group was given, and the order of the models goes by group"
