@@ -114,6 +114,15 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         "(default: %(default)s)",
     )
     _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
+    parser.add_argument(
+        "--cost-weight",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="how much the order 'static' or 'J' minds what the models cost: 0 not at all, 1 by "
+        "what a model adds for each dollar. The promise is the same; sets become cheaper and hold "
+        "more models (default: %(default)s)",
+    )
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=train)
@@ -132,6 +141,7 @@ def train(parsed: argparse.Namespace) -> None:
         nonconformity=parsed.nonconformity,
         null=parsed.null,
         tie_break=not parsed.no_tie_break,
+        cost_weight=parsed.cost_weight,
     )
     racer.save(parsed.output)
     describe(parsed.output, racer, parsed.json, table.notes)

@@ -18,7 +18,7 @@ of all rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +32,24 @@ from racer_jax.orders.racer_j import RacerJ, as_codes
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
 # What a group goes by that has no training rows.
 OTHER = "(any other group)"
+# The orders that can mind what the models cost.
+PRICED = (STATIC, BLEND)
 # The neighbours of the blend, and their weight.
 NEIGHBORS, WEIGHT = 200, 0.3
+
+
+class Prices(NamedTuple):
+    """What calling each model costs, and how much an order of the models minds it.
+
+    Attributes:
+      cost: Mean dollars of an answer of each model, above 0, float64 `[m]`.
+      gamma: 0 not at all, 1 the gain for each dollar, as of `coverage_gain`.
+
+    Use this when an order shall put cheap models first where they add about as much.
+    """
+
+    cost: np.ndarray
+    gamma: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +75,37 @@ class StaticOrder:
     counts: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
+    def fit(
+        cls, correct: np.ndarray, groups: Sequence[str] | None, prices: "Prices | None" = None
+    ) -> "StaticOrder":
         """The order of each group's rows, bool `[n, m]`.
 
         Use this when you have labelled training rows, with or without groups; calibrate on other
         rows.
+
+        Args:
+          correct: Whether each model got each training query right, bool `[n, m]`.
+          groups: The group of each, or None.
+          prices: What the models cost, where the order shall mind it.
         """
         known, codes = as_codes(groups, len(correct))
         rows = distinct_patterns(correct)
         counts = np.zeros((codes.max() + 1, len(rows.correct)), np.int32)
         np.add.at(counts, (codes, rows.of_row), 1)
-        return cls._of_patterns(rows.correct, counts, known)
+        return cls._of_patterns(rows.correct, counts, known, prices)
 
     @classmethod
     def _of_patterns(
-        cls, patterns: np.ndarray, counts: np.ndarray, groups: tuple[str, ...] | None
+        cls,
+        patterns: np.ndarray,
+        counts: np.ndarray,
+        groups: tuple[str, ...] | None,
+        prices: "Prices | None",
     ) -> "StaticOrder":
         """The order of groups with so many rows of each pattern."""
         rows = [np.repeat(patterns, count, axis=0) for count in counts]
-        real = np.stack([np.asarray(static_order(part))[:-1] for part in rows])
+        options = {} if prices is None else prices._asdict()
+        real = np.stack([np.asarray(static_order(part, **options))[:-1] for part in rows])
         return cls(real, groups, patterns, counts)
 
     @property
@@ -85,18 +113,19 @@ class StaticOrder:
         """Whether the order depends on the query: not this one."""
         return False
 
-    def of_models(self, columns: Sequence[int]) -> "StaticOrder":
+    def of_models(self, columns: Sequence[int], prices: "Prices | None" = None) -> "StaticOrder":
         """The static order of some of the models, learned from the same training rows.
 
         Use this when a model leaves the pool: those that came after it may add more without it.
 
         Args:
           columns: Their places in the pool.
+          prices: What those models cost, where the order minds it.
         """
         chosen = list(columns)
         if self.patterns is None or self.counts is None:  # what each added stays what it was
             return StaticOrder(self.real[:, chosen], self.groups)
-        return self._of_patterns(self.patterns[:, chosen], self.counts, self.groups)
+        return self._of_patterns(self.patterns[:, chosen], self.counts, self.groups, prices)
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
@@ -171,6 +200,7 @@ class Order:
     Attributes:
       kind: `static`, `J` or `J_learned`.
       model: The learned model; where it has groups, the last one is `OTHER`.
+      prices: What the models cost, where the order minds it; else None.
 
     Use this when code must treat every kind of order alike, for example to save and load one;
     `fit_order` makes it.
@@ -178,6 +208,7 @@ class Order:
 
     kind: str
     model: Model
+    prices: Prices | None = None
 
     def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The order in pieces: a description in plain values, and arrays by name.
@@ -195,6 +226,9 @@ class Order:
         arrays = {f"{prefix}.{name}": np.asarray(value) for name, value in values.items()}
         if self.kind == BLEND:  # 0 or 1: a byte each
             arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
+        if self.prices is not None:
+            description["gamma"] = self.prices.gamma
+            arrays[f"{prefix}.cost"] = self.prices.cost
         return description, arrays
 
     @classmethod
@@ -217,9 +251,12 @@ class Order:
             raise ValueError(f"an order of kind {kind!r} is not known")
         groups = None if description["groups"] is None else tuple(description["groups"])
         loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        prices = None
+        if "gamma" in description:
+            prices = Prices(np.asarray(arrays[f"{prefix}.cost"]), float(description["gamma"]))
         if kind == STATIC:
             later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
-            return cls(kind, StaticOrder(loaded["real"], groups, **later))
+            return cls(kind, StaticOrder(loaded["real"], groups, **later), prices)
         on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
         if kind == LEARNED:
             return cls(
@@ -228,7 +265,7 @@ class Order:
             )
         on_device["patterns"] = on_device["patterns"].astype(jnp.float32)
         k, w = int(description["k"]), float(description["w"])
-        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w))
+        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w), prices)
 
     @property
     def by_group(self) -> bool:
@@ -248,8 +285,13 @@ class Order:
         Args:
           columns: Their places in the pool.
         """
+        prices = None
+        if self.prices is not None:
+            prices = Prices(self.prices.cost[list(columns)], self.prices.gamma)
+        if self.kind == STATIC:
+            return Order(self.kind, self.model.of_models(columns, prices), prices)
         if hasattr(self.model, "of_models"):
-            return Order(self.kind, self.model.of_models(columns))
+            return Order(self.kind, self.model.of_models(columns), prices)
         return Order(self.kind, RestrictedOrder(self.model, tuple(columns)))
 
     def __call__(
@@ -273,15 +315,23 @@ class Order:
             known = set(self.model.groups)
             num = len(np.asarray(embeddings))
             names = [name if name in known else OTHER for name in groups or [None] * num]
-        return np.asarray(self.model(embeddings, names, null))
+        options = {}
+        if self.prices is not None and self.kind == BLEND:  # the static order has them in it
+            options = self.prices._asdict()
+        return np.asarray(self.model(embeddings, names, null, **options))
 
 
-def _static(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+def _static(
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
+) -> Model:
     """The static order of each group, and of all rows for other groups."""
-    static = StaticOrder.fit(correct, groups)
+    static = StaticOrder.fit(correct, groups, prices)
     if static.groups is None:
         return static
-    whole = StaticOrder.fit(correct, None)
+    whole = StaticOrder.fit(correct, None, prices)
     if static.counts is None or whole.counts is None:
         raise AssertionError("an order that was just learned knows its rows")
     return StaticOrder(
@@ -341,7 +391,11 @@ def register_order(name: str, fit: Fit) -> None:
 
 
 def fit_order(
-    kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None
+    kind: str,
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
 ) -> Order:
     """Learns an order from training rows; deterministic.
 
@@ -350,15 +404,24 @@ def fit_order(
       embeddings: Embeddings of the training queries, floating `[n, d]`.
       correct: Whether each model got each right, bool `[n, m]`.
       groups: The group of each, or None.
+      prices: What the models cost, where the order shall mind it: `static` and `J` can. The promise
+        is the same; sets become cheaper and hold more models.
 
     Returns:
       The order.
 
     Raises:
-      ValueError: If the kind is unknown.
+      TypeError: If a cost is not numeric.
+      ValueError: If the kind is unknown or cannot mind the cost, or a cost is not above 0.
 
     Use this when sets are to hold models that answer what the others do not.
     """
     if kind not in ORDERS:
         raise ValueError(f"an order must be one of {tuple(ORDERS)}, got {kind!r}")
-    return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if prices is None:
+        return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if kind not in PRICED:
+        raise ValueError(f"an order that minds the cost must be one of {PRICED}, got {kind!r}")
+    if kind == STATIC:
+        return Order(kind, _static(embeddings, correct, groups, prices), prices)
+    return Order(kind, ORDERS[kind](embeddings, correct, groups), prices)

@@ -16,10 +16,10 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
+from racer_jax.racer.promises import guarantee, warnings_of
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.serialization import Arrays, digest
 from racer_jax.racer.unknown_groups import UnknownGroup, check_unknown_group, handle_unknown
-from racer_jax.risk_control.bounds import smallest_calibration_size
 from racer_jax.risk_control.group_scores import (
     FALLBACKS,
     Fallback,
@@ -30,13 +30,6 @@ from racer_jax.risk_control.group_scores import (
 from racer_jax.risk_control.high_probability import check_delta
 
 _TOP = np.uint32(0xFFFFFFFF)
-# What counts as a miss in each null mode.
-_MISSES = {
-    "paper": "no called model answers rightly (where none of the pool does: that the null model "
-    "is left out)",
-    "free": "some model of the pool answers rightly and none that is called does",
-    "never": "no called model answers rightly",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,70 +167,13 @@ class Calibration:
         """Whether each group has a finite threshold at alpha, bool `[g]`."""
         return np.asarray(self.threshold < inf)
 
-    # --- in words ---------------------------------------------------------------------------------
-    # The sentences are part of the format: an artefact whose sentence is not the one of its content
-    # is refused. A change of their words needs a new number of the format.
-
     def guarantee(self, null: str) -> str:
         """What is promised under a null mode, in a sentence, with its assumption."""
-        num = self.num_queries
-        if self.groups is None:
-            who, where = f"the {int(num.sum())} calibration queries", ""
-        else:
-            counts = zip(self.groups, num.tolist(), strict=True)
-            sizes = ", ".join(f"{name} {count}" for name, count in counts)
-            who, where = f"the calibration queries of their group ({sizes})", ", in each group"
-        how = "on average over calibration sets"
-        if self.delta is not None:
-            how = f"for all calibration sets but a share of {self.delta}"
-        if self.num_overlap:
-            return (
-                f"Nothing is promised: {self.num_overlap} calibration questions were trained on. "
-                f"The threshold was set for a chance of at most {self.alpha} that {_MISSES[null]}."
-            )
-        return (
-            f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
-            f"is at most {self.alpha}{where}, {how}."
-        )
+        return guarantee(self, null)
 
     def warnings(self) -> tuple[str, ...]:
         """What a user must know of this calibration, one sentence each."""
-        names: Sequence[str] = ("all queries",)
-        if self.groups is not None:
-            names = [f"group {name!r}" for name in self.groups]
-        budgets = self.budgets([self.alpha])[:, 0]
-        rows = zip(names, self.num_queries, budgets, self.threshold, strict=True)
-        sentences = [self._warning(*row) for row in rows]
-        if self.num_overlap:
-            sentences.append(
-                f"{self.num_overlap} calibration questions were trained on: the risk is not "
-                "promised"
-            )
-        return tuple(sentence for sentence in sentences if sentence)
-
-    def _warning(self, name: str, num: int, budget: int, threshold: float) -> str:
-        """What a user must know of one group; empty where there is nothing."""
-        if budget < 0 and self.delta is None:
-            needed = smallest_calibration_size(self.alpha)
-            what = "the pooled threshold is used, with no promise"
-            if threshold == inf:
-                what = "every model is called"
-            return (
-                f"{name}: alpha = {self.alpha} takes at least {needed} calibration queries, "
-                f"got {num}; {what}"
-            )
-        if budget < 0:
-            return (
-                f"{name}: {num} calibration queries cannot promise alpha = {self.alpha}, "
-                f"delta = {self.delta}"
-            )
-        if threshold == inf:
-            return (
-                f"{name}: more calibration queries than alpha = {self.alpha} allows have no model "
-                f"that is right, and null mode 'never' counts each as a miss; every model is "
-                f"called, and the risk is higher"
-            )
-        return ""
+        return warnings_of(self)
 
     # --- in pieces --------------------------------------------------------------------------------
 

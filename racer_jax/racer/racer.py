@@ -80,6 +80,7 @@ class Racer(ChangeableRacer):
         nonconformity: str = "inverse_probability",
         null: NullMode = "paper",
         tie_break: bool = True,
+        cost_weight: float = 0.0,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -97,6 +98,9 @@ class Racer(ChangeableRacer):
             groups; `calibrate`, `route` and `evaluate` then want groups too.
           null: The null mode.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
+          cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
+            all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
+            hold more models.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -116,7 +120,9 @@ class Racer(ChangeableRacer):
             new,
             nonconformity=nonconformity,
             seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
+            scorer=fit_scorer(
+                encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+            ),
             trained_on=np.unique(question_fingerprints(table)),
             label_rule=label_rule(table),
             **table_facts(table),
@@ -434,7 +440,10 @@ class Racer(ChangeableRacer):
         try:
             racer = cls(**fields_from(description, arrays, encoder))
             older = description["format"] < artefact.FORMAT
-            serialization.check_stated(stated(racer), description, may_lack=older)
+            facts = stated(racer)
+            if older:  # its sentences are in other words
+                facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            serialization.check_stated(facts, description, may_lack=older)
         except serialization.OtherEncoderError as error:
             raise OtherWeightsError(str(error), path=Path(path)) from None
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -341,3 +341,52 @@ def test_redundant_models_are_left_out():
         evaluation = racer.calibrate(rest, 0.1).evaluate(rest, "0.1")
         sizes[name] = evaluation.groups[0].size[0]
     assert sizes["static"] < 0.8 * sizes["inverse_probability"]
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["static", "J"])
+def test_an_order_that_minds_the_cost(made, name, tmp_path):
+    cost, gamma = np.array([0.001, 0.01, 0.1]), 0.5
+    train = replace(made.train, cost=np.tile(cost, (len(made.train), 1)))
+    options = {"nonconformity": name, "null": "free", "cost_weight": gamma}
+    racer = Racer.fit(jax.random.key(1), train, KNNConfig(k=9), made.encoder, **options)
+    got = racer.score(made.pool).nonconformity
+    if name == "static":
+        rows = [np.array([g == group for g in train.group]) for group in made.pool.group]
+        wanted = [static_order(train.correct[row], cost=cost, gamma=gamma) for row in rows[:9]]
+        np.testing.assert_allclose(got[:9], wanted, atol=2e-6)
+    else:
+        model = racer.scorer.order.model
+        read = made.encoder.encode(made.pool.texts)
+        wanted = model(read, made.pool.group, "free", cost=cost, gamma=gamma)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+    calibrated = racer.calibrate(made.pool, 0.2)
+    smaller = calibrated.without(made.train.models[0])
+    for one in (calibrated, smaller):
+        one.save(tmp_path / "a")
+        again = Racer.load(tmp_path / "a")
+        part = made.pool.aligned(one.models)
+        assert again.score(part).nonconformity.tolist() == one.score(part).nonconformity.tolist()
+    left = smaller.scorer.order.prices
+    assert left.cost.tolist() == pytest.approx(cost[1:].tolist())
+
+
+def test_costs_that_an_order_cannot_mind(made):
+    train = replace(made.train, cost=np.ones(made.train.correct.shape))
+    for table, name, match in (
+        (train, "gap", "cost_weight is for an order of the models"),
+        (train, "J_learned", "'static' or 'J', got it with nonconformity 'J_learned'"),
+        (made.train, "J", "cost_weight needs the cost of every model"),
+        (replace(train, cost=train.cost * 0), "J", "above 0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            fit(table, made, name)
+
+
+def fit(table, made, name):
+    """A racer whose order minds the cost."""
+    options = {"nonconformity": name, "cost_weight": 1.0}
+    return Racer.fit(jax.random.key(1), table, KNNConfig(k=9), made.encoder, **options)
