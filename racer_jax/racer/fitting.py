@@ -8,12 +8,15 @@ import numpy as np
 
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.data.table import RoutingTable
+from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.registry import named as named_encoder
 from racer_jax.orders.coverage_gain import discounts, static_order
-from racer_jax.orders.model_orders import ORDERS, PRICED, Prices, fit_order
+from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
+from racer_jax.orders.static_orders import Prices
 from racer_jax.racer.errors import OverlapError
 from racer_jax.racer.scoring import Scorer
+from racer_jax.routers.adapters import as_router
 from racer_jax.routers.registry import named as named_router
 
 
@@ -56,6 +59,7 @@ def fit_scorer(
 
     if isinstance(encoder, str):
         encoder = named_encoder(encoder, encoder_key, table.texts)
+    encoder = as_encoder(encoder)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
     fitted = fit(router_key, table, config, once)
@@ -65,6 +69,41 @@ def fit_scorer(
             nonconformity, once.encode(table.texts), table.correct, table.group, prices
         )
     return Scorer(encoder, fitted.router.router, len(table.models), order)
+
+
+def own_scorer(
+    encoder: Any,
+    router: Any,
+    models: Sequence[str],
+    training: RoutingTable | None,
+    nonconformity: str,
+    cost_weight: float,
+) -> Scorer:
+    """A caller's encoder and router, and an order learned from a table where one is asked for.
+
+    Args:
+      encoder: Anything that `as_encoder` takes.
+      router: Anything that `as_router` takes.
+      models: Names of the models.
+      training: Labelled questions of these models, complete; None where no order is learned.
+      nonconformity: Name of the nonconformity.
+      cost_weight: How much the order of the models minds what they cost.
+
+    Raises:
+      TypeError: If the encoder or the router is none.
+      ValueError: If there is no table to learn an order from, or no cost that it could mind.
+    """
+    encoder, router, order = as_encoder(encoder), as_router(router), None
+    if nonconformity in ORDERS:
+        if training is None:
+            raise ValueError(
+                f"the order {nonconformity!r} is learned from labelled questions: pass them as "
+                f"training="
+            )
+        prices = _prices(training, nonconformity, cost_weight)
+        embeddings = encoder.encode(training.texts)
+        order = fit_order(nonconformity, embeddings, training.correct, training.group, prices)
+    return Scorer(encoder, router, len(models), order)
 
 
 def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:

@@ -196,6 +196,11 @@ class Scorer:
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
             )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
+            )
         return result
 
     def _started(

@@ -3,7 +3,7 @@
 `racer_jax.racer.racer.Racer` adds the steps that use them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,14 @@ from racer_jax.encoders.registry import encoder_from, encoder_parts
 from racer_jax.orders.model_orders import ORDERS, Order
 from racer_jax.racer import serialization
 from racer_jax.racer.calibration import Calibration
-from racer_jax.racer.decision import Decisions, decide
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
+from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
 from racer_jax.racer.unknown_groups import unknown_sentence
+from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -263,24 +264,6 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _decide(
-        self,
-        calibration: Calibration,
-        measured: Measured,
-        questions: np.ndarray | None,
-        groups: Sequence[str | None] | None,
-    ) -> Decisions:
-        return decide(
-            calibration,
-            measured,
-            groups,
-            pool=self.models,
-            seed=self.seed,
-            questions=questions,
-            group_is_needed=self._order_by_group,
-            cost=self.cost,
-        )
-
     def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
         if self.seed is None:
             return None
@@ -309,12 +292,13 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
+        own = Writing(racer.scorer.encoder)
         parts = {
-            "router": router_parts(racer.scorer.router),
-            "encoder": encoder_parts(racer.scorer.encoder),
+            "router": router_parts(racer.scorer.router, own=own.router),
+            "encoder": encoder_parts(racer.scorer.encoder, own=own.encoder),
         }
         if racer.scorer.order is not None:
-            parts["order"] = racer.scorer.order.to_parts()
+            parts["order"] = racer.scorer.order.to_parts(own=own.order)
         for name, (description, own_arrays) in parts.items():
             arrays |= own_arrays
             fingerprint = serialization.digest(description, own_arrays)
@@ -334,19 +318,30 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
 def fields_from(
     description: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-    pretrained: Encoder | None,
+    encoder: Encoder | None = None,
+    router: Router | None = None,
+    order: Any = None,
 ) -> dict[str, Any]:
-    """The fields of the racer of a description and its arrays."""
+    """The fields of the racer of a description and its arrays, and of parts that were passed.
+
+    Raises:
+      OtherPartError: If a part is passed that the artefact does not want, or is another one.
+    """
+    own = Reading(arrays, encoder, router, order)
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
-        encoder = encoder_from(description["encoder"], arrays, pretrained)
-        router = router_from(description["router"], arrays)
-        order = Order.from_parts(description["order"], arrays) if "order" in parts else None
+        loaded = encoder_from(description["encoder"], arrays, encoder, own=own.encoder)
+        own.with_encoder(loaded)
+        routing = router_from(description["router"], arrays, own=own.router)
+        ordering = None
+        if "order" in parts:
+            ordering = Order.from_parts(description["order"], arrays, own=own.order)
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
-        scorer = Scorer(encoder, router, len(models), order)
+        scorer = Scorer(loaded, routing, len(models), ordering)
+    own.check_all_used()
     static, calibration = description["static_order"], description["calibration"]
     return dict(
         models=models,
