@@ -84,7 +84,7 @@ class ChangeableRacer(RacerState):
             same_scores: dict[str, Any] = dict(options)
             return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
         record = _record_of(calibration, "recalibrate")
-        chosen = _options_of(calibration) | dict(options)
+        chosen = options_of(calibration) | dict(options)
         chosen["alpha"] = level
         return replace(self, calibration=self._again(calibration, record, chosen))
 
@@ -123,7 +123,7 @@ class ChangeableRacer(RacerState):
             return smaller
         kept = _record_of(self.calibration, "without")
         record = kept.narrowed(columns, smaller._measured_again(kept, columns))
-        options = {"alpha": self.calibration.alpha, **_options_of(self.calibration)}
+        options = {"alpha": self.calibration.alpha, **options_of(self.calibration)}
         return replace(smaller, calibration=smaller._again(self.calibration, record, options))
 
     # --- inside -----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _check_names(options: CalibrationOptions) -> None:
             raise TypeError(f"an option must be one of {', '.join(known)}, got {name!r}")
 
 
-def _options_of(calibration: Calibration) -> dict[str, Any]:
+def options_of(calibration: Calibration) -> dict[str, Any]:
     """The options a calibration was made with, alpha aside."""
     return {
         "by_group": calibration.groups is not None,

@@ -29,6 +29,7 @@ from racer_jax.racer.calibration import calibration_of
 from racer_jax.racer.changes import ChangeableRacer
 from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
+from racer_jax.racer.extension import extended
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import (
     check_nonconformity,
@@ -287,6 +288,28 @@ class Racer(ChangeableRacer, RoutingRacer):
             facts = table_facts(table)
             unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
         return replace(self, calibration=calibration, **unknown)
+
+    def extended(self, key: jax.Array, table: RoutingTable, router: Any = None) -> "Racer":
+        """The racer of a pool with further models, trained and calibrated on the same questions.
+
+        What it needs are results of the new models, and of the old ones, on the questions this
+        racer was trained on and on those it was calibrated on. The rows are told apart by their
+        questions, the encoder stays, and the calibration has the same options, so the promise is
+        that of `calibrate` for the larger pool.
+
+        Use this when a model joins the pool; `without` takes one out and needs no data.
+
+        Args:
+          key: A typed PRNG key, for the training of the router.
+          table: Results of every model, old and new, on those questions; further rows are left out.
+          router: As in `fit`; None for one like this racer's.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          ValueError: If no model is new, a question it has seen or a result is missing, or the
+            router was not trained here and none is named.
+        """
+        return extended(self, key, table, router)
 
     # --- evaluation -------------------------------------------------------------------------------
 
