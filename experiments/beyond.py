@@ -167,15 +167,15 @@ def embed(
     config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> tuple[np.ndarray, ...]:
     """Embeddings of training and test rows, and the same with the texts' surface beside them."""
-    hashed: Encoder = ReducedEncoder.fit(
+    encoder: Encoder = ReducedEncoder.fit(
         key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3))
     )
     if config.encoder == "both":
         from racer_jax.encoders.text import minilm
 
-        hashed = JoinedEncoder((minilm(cache=config.cache), hashed))
+        encoder = JoinedEncoder((minilm(cache=config.cache), encoder))
     surface = SurfaceEncoder.fit(train.texts)
-    x, z = hashed.encode(train.texts), hashed.encode(test.texts)
+    x, z = encoder.encode(train.texts), encoder.encode(test.texts)
     return (
         x,
         z,
@@ -220,7 +220,7 @@ def nonconformities(
     loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)
     blend = RacerJ.fit(x, correct, groups=groups, k=min(config.neighbors, len(x)), w=config.blend)
     static = RacerJ.fit(x, correct, groups=groups, k=1, w=0.0)
-    learned = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
+    model = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
     scores: dict[str, Nonconformity] = {
         "P, KNN": lambda null: racer.inverse_probability(knn, null),
         P_MLP: lambda null: racer.inverse_probability(mlp, null),
@@ -229,7 +229,7 @@ def nonconformities(
         STATIC: lambda null: static(z, test.group, null),
         "J blend": lambda null: blend(z, test.group, null),
         "J factor, KNN": lambda null: factor(knn, loadings, null),
-        "J learned": lambda null: learned(z_wide, test.group, null),
+        "J learned": lambda null: model(z_wide, test.group, null),
     }
     if correct.shape[1] <= MAX_TILTED:
         law = pattern_law(correct)
@@ -254,10 +254,10 @@ def pools_of(
 
 
 def relative(
-    size: np.ndarray, base: np.ndarray, sampled: np.ndarray, base_sampled: np.ndarray
+    size: np.ndarray, base: np.ndarray, resampled_sizes: np.ndarray, resampled_base: np.ndarray
 ) -> tuple[Any, Any]:
     """Size over base minus 1, and its paired bootstrap error."""
-    return size / base - 1, (sampled / base_sampled).std(axis=0, ddof=1)
+    return size / base - 1, (resampled_sizes / resampled_base).std(axis=0, ddof=1)
 
 
 def cells_of(
@@ -276,13 +276,15 @@ def cells_of(
         )
         for score, pool in pools.items()
     }
-    sampled = bootstrap_sizes(key, pools, alphas, config.resamples)
+    resampled_sizes = bootstrap_sizes(key, pools, alphas, config.resamples)
     cells = []
     for score, law in laws.items():
         versus_static = relative(
-            law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC]
+            law.size_mean, laws[STATIC].size_mean, resampled_sizes[score], resampled_sizes[STATIC]
         )
-        versus_p = relative(law.size_mean, laws[P_MLP].size_mean, sampled[score], sampled[P_MLP])
+        versus_p = relative(
+            law.size_mean, laws[P_MLP].size_mean, resampled_sizes[score], resampled_sizes[P_MLP]
+        )
         cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
     return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
 

@@ -110,8 +110,8 @@ def _tile_alarms(
 ) -> tuple[jax.Array, jax.Array]:
     """First alarms of a tile of streams; one scan over the queries."""
     stream = first + jnp.arange(num_streams, dtype=jnp.uint32)
-    left = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
-    paid_miss, paid_hit = (jnp.asarray(paid, jnp.float32)[None] for paid in alpha_bets)
+    reserves = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
+    paid_miss, paid_hit = (jnp.asarray(factors, jnp.float32)[None] for factors in alpha_bets)
 
     def query(carry: tuple[jax.Array, ...], now: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         wealth, recent, in_window, alarm, window_alarm = carry
@@ -119,10 +119,10 @@ def _tile_alarms(
         miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
             now < change, risk_before, risk_after
         )
-        released = (left[now] - left[now + 1]) / len(RISK_RATIOS)
-        wealth = (wealth + released) * jnp.where(miss[:, None], paid_miss, paid_hit)
+        shares = (reserves[now] - reserves[now + 1]) / len(RISK_RATIOS)
+        wealth = (wealth + shares) * jnp.where(miss[:, None], paid_miss, paid_hit)
         wealth = jnp.minimum(wealth, 1e30)
-        rich = wealth.sum(axis=1) + left[now + 1] >= threshold
+        rich = wealth.sum(axis=1) + reserves[now + 1] >= threshold
         oldest = recent[now % window]
         in_window = in_window + miss - oldest
         many = (in_window > window_limit) & (now + 1 >= window)
@@ -260,14 +260,14 @@ def report(config: Config, scenarios: list[Scenario]) -> Report:
     """The table, whether false alarms are as rare as promised, and the picture."""
     lines = rows(config, scenarios)
     false, error = lines[0]["false_alarms"], lines[0]["false_alarms_error"]
-    kept = false <= config.level + 4 * error
+    within_level = false <= config.level + 4 * error
     verdict = (
-        f"{'PASS' if kept else 'FAIL'}: the monitor raised {100 * false:.2f}% false alarms in "
-        f"{config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
+        f"{'PASS' if within_level else 'FAIL'}: the monitor raised {100 * false:.2f}% false "
+        f"alarms in {config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
     )
     figures = {"alarms.png": figure(config, scenarios)}
     return Report(
-        f"{table(lines, config.length)}\n{verdict}", lines, figures, kept, {"rows": lines}
+        f"{table(lines, config.length)}\n{verdict}", lines, figures, within_level, {"rows": lines}
     )
 
 

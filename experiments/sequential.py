@@ -130,14 +130,14 @@ def ways_of(
         return fit_policy(jax.random.wrap_key_data(fit_data), train, **options)
 
     main = replay(policy(), rest)
-    order, tuned = list(main.policy.order), np.zeros(len(train.models))
-    tuned[order] = main.policy.weights
+    order, tuning_scores = list(main.policy.order), np.zeros(len(train.models))
+    tuning_scores[order] = main.policy.weights
     if main.policy.reference == "best":  # the path does not name the weights of the others
-        tuned = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
+        tuning_scores = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
     rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
     accuracy = np.asarray(train.correct).mean(axis=0)
     blind = replay(policy(loss="differs"), rest)
-    calibrated: dict[str, Callable[[str], Way]] = {
+    make: dict[str, Callable[[str], Way]] = {
         SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
         LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(blind, "differs")),
         "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
@@ -149,7 +149,7 @@ def ways_of(
             )
             for alpha in alphas
         }
-        calibrated[DOLLARS] = by_level.__getitem__
+        make[DOLLARS] = by_level.__getitem__
     x, z = hashed_embeddings(encode_key, train, rest)
     scores = KNNR.fit(x, train.correct, k=min(k, len(train)))(z)
     nonconformities = {
@@ -159,11 +159,11 @@ def ways_of(
         "static": fit_order("static", x, train.correct, None)(z, None, "free")[:, :-1],
     }
     for name, nonconformity in nonconformities.items():
-        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuned)
-        calibrated[name] = partial(_whatever_the_level, way)
+        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
+        make[name] = partial(_whatever_the_level, way)
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
-    fixed = {
+    baselines = {
         "unanimity of 3": stopping_ways.unanimity(rows, cheap_first),
         "majority decided": stopping_ways.majority_decided(rows, accuracy),
         "best single": stopping_ways.top(rows, accuracy, 1),
@@ -171,9 +171,9 @@ def ways_of(
             f"top {size}": stopping_ways.top(rows, accuracy, size)
             for size in range(2, len(train.models) + 1)
         },
-        "full vote": stopping_ways.full_vote(rows, tuned),
+        "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    return Ways(calibrated, fixed, main.right(main.reference[:, None])[:, 0].astype(np.float64))
+    return Ways(make, baselines, main.right(main.reference[:, None])[:, 0].astype(np.float64))
 
 
 class _Sums:
@@ -193,8 +193,8 @@ class _Sums:
         """Mean over questions and its standard error; nan where not logged."""
         if name not in self.totals:
             return float("nan"), float("nan")
-        seen = self.count > 0
-        value = self.totals[name][seen] / self.count[seen]
+        nonzero = self.count > 0
+        value = self.totals[name][nonzero] / self.count[nonzero]
         return float(value.mean()), float(value.std(ddof=1) / np.sqrt(len(value)))
 
 
@@ -294,7 +294,7 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
     calls, calls_error = sums.mean("calls")
     accuracy, accuracy_error = sums.mean("accuracy")
     difference, difference_error = sums.mean("difference")
-    calibrated = alpha not in (None, DECIDED)
+    has_level = alpha not in (None, DECIDED)
     return Row(
         pool=pool,
         way=way,
@@ -309,7 +309,7 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
         difference_error=difference_error,
         regret=sums.mean("regret")[0],
         risk=float(np.mean(sums.risk)) if sums.risk else None,
-        law=float(sharp_risk(alpha, size // 2)) if calibrated else None,
+        law=float(sharp_risk(alpha, size // 2)) if has_level else None,
     )
 
 
@@ -317,13 +317,13 @@ def run(
     key: jax.Array, pools: dict[str, RoutingTable], config: Config, progress: Callable[[int], Any]
 ) -> Result:
     """Every pool, one after the other; reads and writes nothing."""
-    done = [
+    parts = [
         run_pool(jax.random.fold_in(key, number), name, table, config, progress)
         for number, (name, table) in enumerate(pools.items())
     ]
     return Result(
-        [row for result in done for row in result.rows],
-        [check for result in done for check in result.checks],
+        [row for result in parts for row in result.rows],
+        [check for result in parts for check in result.checks],
     )
 
 
@@ -351,20 +351,20 @@ def report(config: Config, result: Result) -> Report:
     for name in dict.fromkeys(row.pool for row in result.rows):
         lines = [_shown(row) for row in result.rows if row.pool == name]
         parts.append(f"{name}\n{left_table(HEAD, lines)}")
-    passed = True
+    all_pass = True
     if result.checks:
         worst = max(result.checks, key=lambda check: abs(check.z))
-        passed = abs(worst.z) <= LIMIT
+        all_pass = abs(worst.z) <= LIMIT
         below = sum(check.law < check.sharp - 1e-9 for check in result.checks)
         parts.append(
-            f"{'PASS' if passed else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
+            f"{'PASS' if all_pass else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
             "over "
             f"{config.splits} splits against its law: largest deviation {worst.z:+.2f} standard "
             f"errors ({worst.pool}, {worst.way}, alpha {worst.alpha}). In {below} cells the law is "
             "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."
         )
     rows = [row._asdict() for row in result.rows]
-    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, passed)
+    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, all_pass)
 
 
 _LINES = {
@@ -388,8 +388,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     names = list(dict.fromkeys(row.pool for row in rows))
     columns = min(3, len(names))
     height = -(-len(names) // columns)
-    made = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
-    panels = np.atleast_1d(made.subplots(height, columns)).ravel()
+    picture = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
+    panels = np.atleast_1d(picture.subplots(height, columns)).ravel()
     for axes, name in zip(panels, names, strict=False):
         here = [row for row in rows if row.pool == name]
         for way, (color, marker) in _LINES.items():
@@ -409,10 +409,10 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    made.legend(
+    picture.legend(
         handles, labels, loc="outside lower center", ncols=1 + columns, frameon=False, fontsize=8
     )
-    return made
+    return picture
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -433,9 +433,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    found = report(config, result)
-    publish(config, result, found, time.perf_counter() - begin)
-    return 0 if found.passed else 1
+    text = report(config, result)
+    publish(config, result, text, time.perf_counter() - begin)
+    return 0 if text.passed else 1
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def null_score(scores: list[float]) -> float:
 def gap(scores: list[float], null: str = "paper") -> list[float]:
     """RACER-G of one query, null model last: max_m' s~(x, m') - s~(x, m)."""
     if null == "paper":
-        augmented = [*scores, null_score(scores)]
-        return [max(augmented) - s for s in augmented]
+        all_scores = [*scores, null_score(scores)]
+        return [max(all_scores) - s for s in all_scores]
     return [max(scores) - s for s in scores] + [-inf if null == "free" else inf]
 
 
@@ -77,10 +77,10 @@ def threshold(critical: list[Pair], alpha: str | float) -> Pair:
     (inf, inf) if there is none.
     """
     budget = miss_budget(alpha, len(critical))
-    ordered = sorted(critical)
-    for candidate in ordered:
+    in_order = sorted(critical)
+    for candidate in in_order:
         # the number of scores above the candidate
-        if len(ordered) - bisect_right(ordered, candidate) <= budget:
+        if len(in_order) - bisect_right(in_order, candidate) <= budget:
             return candidate
     return (inf, inf)
 
@@ -129,12 +129,12 @@ def split_metrics(
     test = np.flatnonzero(~np.asarray(calibration, dtype=bool))
     for i in test:
         members = prediction_set(rows[i], limit, ties[i])
-        called = [m for m, inside in enumerate(members[:-1]) if inside]
+        members_called = [m for m, inside in enumerate(members[:-1]) if inside]
         truth = truth_set(right[i])
         totals["risk"] += not any(members[m] for m in truth)
-        totals["size"] += len(called)
-        totals["abstention"] += not called
-        totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in called)
+        totals["size"] += len(members_called)
+        totals["abstention"] += not members_called
+        totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in members_called)
     return {"threshold": limit[0], **{name: total / len(test) for name, total in totals.items()}}
 
 
@@ -154,7 +154,7 @@ def softmax(weights: list[float], temperature: float) -> list[Fraction]:
 
 
 def vote(
-    called: list[int],
+    models: list[int],
     answers: list[int],
     scores: list[float],
     weights: list[float] | None = None,
@@ -165,18 +165,18 @@ def vote(
     Most weight, then highest mean router score, then smallest code; -1 for none.
 
     Args:
-      called: Indices of the models of the set.
+      models: Indices of the models of the set.
       answers: Answer code of each model of the pool, -1 for none.
       scores: Router score of each.
       weights: w of each; None for a majority vote.
       temperature: T.
     """
-    if not called:
+    if not models:
         return NO_ANSWER
-    shares = softmax([0.0 if weights is None else weights[m] for m in called], temperature)
+    shares = softmax([0.0 if weights is None else weights[m] for m in models], temperature)
     voters: dict[int, list[int]] = {}
     support: dict[int, Fraction] = {}
-    for m, share in zip(called, shares, strict=True):
+    for m, share in zip(models, shares, strict=True):
         if answers[m] != NO_ANSWER:
             voters.setdefault(answers[m], []).append(m)
             support[answers[m]] = support.get(answers[m], Fraction(0)) + share
@@ -218,23 +218,33 @@ def stop_state(answers: list[int], weights: list[float], num_called: int) -> lis
 
     Leader's sum, runner-up's, difference, leader's votes, second, distinct, missing.
     """
-    called, shares = answers[:num_called], weights[:num_called]
-    leader = stop_leader(called, shares)
-    present = set(called) - {NO_ANSWER}
-    sums = {a: sum(w for w, b in zip(shares, called, strict=True) if b == a) for a in present}
-    votes = {a: called.count(a) for a in present}
-    own, own_votes = sums.pop(leader, 0.0), votes.pop(leader, 0)
+    answers_so_far, shares = answers[:num_called], weights[:num_called]
+    leader = stop_leader(answers_so_far, shares)
+    present = set(answers_so_far) - {NO_ANSWER}
+    sums = {
+        a: sum(w for w, b in zip(shares, answers_so_far, strict=True) if b == a) for a in present
+    }
+    votes = {a: answers_so_far.count(a) for a in present}
+    leader_weight, own_votes = sums.pop(leader, 0.0), votes.pop(leader, 0)
     second, second_votes = max(sums.values(), default=0.0), max(votes.values(), default=0)
-    missing = called.count(NO_ANSWER)
-    return [own, second, own - second, own_votes, second_votes, len(present), missing]
+    missing = answers_so_far.count(NO_ANSWER)
+    return [
+        leader_weight,
+        second,
+        leader_weight - second,
+        own_votes,
+        second_votes,
+        len(present),
+        missing,
+    ]
 
 
 def stop_decided(answers: list[int], weights: list[float], num_called: int) -> bool:
     """Whether the leader stays the leader when all models left give any one answer together."""
-    called, left = answers[:num_called], len(answers) - num_called
-    leader = stop_leader(called, weights[:num_called])
-    endings = {*called, max(answers) + 1} - {NO_ANSWER}
-    full = [stop_leader([*called, *[a] * left], weights) for a in endings]
+    answers_so_far, num_left = answers[:num_called], len(answers) - num_called
+    leader = stop_leader(answers_so_far, weights[:num_called])
+    endings = {*answers_so_far, max(answers) + 1} - {NO_ANSWER}
+    full = [stop_leader([*answers_so_far, *[a] * num_left], weights) for a in endings]
     return leader != NO_ANSWER and all(answer == leader for answer in full)
 
 
@@ -264,6 +274,6 @@ def stop_call(path: list[Pair], threshold: Pair) -> int | None:
 
 def stop_envelope(path: list[Pair], losses: list[bool], threshold: Pair) -> bool:
     """Whether the policy loses at the threshold or at any above it, by trying all that differ."""
-    tried = [threshold, *(pair for pair in path if pair > threshold)]
-    stops = [stop_call(path, level) for level in tried]
+    thresholds = [threshold, *(pair for pair in path if pair > threshold)]
+    stops = [stop_call(path, level) for level in thresholds]
     return any(j is not None and losses[j - 1] for j in stops)

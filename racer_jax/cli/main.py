@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         _write_any_text()
-        parsed = _parsed(arguments)
-        status: int | None = parsed.run(parsed)
+        namespace = _parsed(arguments)
+        status: int | None = namespace.run(namespace)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -72,15 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
-    parsed, left = parser.parse_known_args(arguments)
-    if left and not any(word.startswith("-") for word in left):
-        if getattr(parsed, "text", None) == []:
-            parsed.text, left = left, []
-        elif isinstance(getattr(parsed, "path", None), list):
-            parsed.path, left = [*parsed.path, *map(Path, left)], []
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return parsed
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest and not any(word.startswith("-") for word in rest):
+        if getattr(namespace, "text", None) == []:
+            namespace.text, rest = rest, []
+        elif isinstance(getattr(namespace, "path", None), list):
+            namespace.path, rest = [*namespace.path, *map(Path, rest)], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return namespace
 
 
 def _write_any_text() -> None:
@@ -125,8 +125,8 @@ _TYPED = (
 def in_shell(error: Exception) -> str:
     """The message of an error, its advice spelled as it is typed in a shell."""
     text = error.in_shell() if isinstance(error, DataError) else str(error)
-    for words, typed in _TYPED:
-        text = text.replace(words, typed)
+    for words, option in _TYPED:
+        text = text.replace(words, option)
     return text
 
 

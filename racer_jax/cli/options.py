@@ -126,21 +126,21 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Source":
+    def of(cls, arguments: argparse.Namespace) -> "Source":
         """The options of `add_reading`.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
-        typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
+        values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
-            for name, value in typed.items()
+            for name, value in values.items()
             if value is not None
         }
-        if parsed.seed is not None and "label_rule" in options:
-            options["key"] = jax.random.key(parsed.seed)
-        return cls(tuple(parsed.path), options)
+        if arguments.seed is not None and "label_rule" in options:
+            options["key"] = jax.random.key(arguments.seed)
+        return cls(tuple(arguments.path), options)
 
     @property
     def name(self) -> str:
@@ -179,16 +179,16 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Rows":
+    def of(cls, arguments: argparse.Namespace) -> "Rows":
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
 
         Raises:
           ValueError: If the share is out of range.
         """
-        if parsed.share is not None and not 0 < parsed.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {parsed.share}")
-        unseen = getattr(parsed, "unseen", False)
-        return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
+        if arguments.share is not None and not 0 < arguments.share <= 1:
+            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
+        unseen = getattr(arguments, "unseen", False)
+        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
     def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
         """These rows of the table.
@@ -231,10 +231,10 @@ def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np
     """Table and, for a racer made from scores, the scores of its rows."""
     if racer.scorer is not None:
         return rows.select(source.table().complete(), source.name, racer), None
-    scored = source.scored()
-    table = rows.select(scored.table, source.name, racer)
-    place = {name: i for i, name in enumerate(scored.table.ids)}
-    return table, scored.scores[[place[name] for name in table.ids]]
+    scored_table = source.scored()
+    table = rows.select(scored_table.table, source.name, racer)
+    place = {name: i for i, name in enumerate(scored_table.table.ids)}
+    return table, scored_table.scores[[place[name] for name in table.ids]]
 
 
 @contextmanager

@@ -30,13 +30,13 @@ def _add_summary(subparsers: Subparsers) -> None:
     parser.set_defaults(run=summary)
 
 
-def summary(parsed: argparse.Namespace) -> None:
+def summary(arguments: argparse.Namespace) -> None:
     """`data summary`."""
-    found = Source.of(parsed).table().summary()
-    if parsed.json:
-        print_json(found.to_dict())
+    result = Source.of(arguments).table().summary()
+    if arguments.json:
+        print_json(result.to_dict())
     else:
-        print_line(str(found))
+        print_line(str(result))
 
 
 def _add_convert(subparsers: Subparsers) -> None:
@@ -51,11 +51,11 @@ def _add_convert(subparsers: Subparsers) -> None:
     parser.set_defaults(run=convert)
 
 
-def convert(parsed: argparse.Namespace) -> None:
+def convert(arguments: argparse.Namespace) -> None:
     """`data convert`."""
-    table = Source.of(parsed).table()
-    save(table, parsed.output)
-    print_line(f"{parsed.output}: {table!r}")
+    table = Source.of(arguments).table()
+    save(table, arguments.output)
+    print_line(f"{arguments.output}: {table!r}")
 
 
 def _add_fetch(subparsers: Subparsers) -> None:
@@ -71,6 +71,6 @@ def _add_fetch(subparsers: Subparsers) -> None:
     parser.set_defaults(run=fetch_corpus)
 
 
-def fetch_corpus(parsed: argparse.Namespace) -> None:
+def fetch_corpus(arguments: argparse.Namespace) -> None:
     """`data fetch`."""
-    print_line(str(fetch(parsed.corpus, parsed.folder, base_url=parsed.base_url)))
+    print_line(str(fetch(arguments.corpus, arguments.folder, base_url=arguments.base_url)))

@@ -377,8 +377,8 @@ def threshold_at_budget(
         misses = jnp.atleast_1d(jnp.clip(budgets, -1, size)).astype(jnp.int32)
         rank = jnp.asarray(num, jnp.int32)[..., None] - misses
     else:
-        known = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
-        rank = jnp.asarray((np.asarray(num)[..., None] - known).astype(np.int32))
+        levels = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
+        rank = jnp.asarray((np.asarray(num)[..., None] - levels).astype(np.int32))
     threshold = _padded_threshold(value, rank, mask, tie_break)
     return _first(threshold) if scalar else threshold
 

@@ -31,18 +31,18 @@ _PARTS_IN_CACHE, _PARTS_IN_MEMORY = 4, 8
 _SAMPLED, _STRIDE = 1 << 14, 64
 
 
-def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
+def counts(masks: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
     """Number of set entries of each mask over some axes, int32, in one pass.
 
     Quick on a CPU from three masks on.
     """
 
-    def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(x + y for x, y in zip(left, right, strict=True))
+    def add(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
 
     # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times
     # as slowly.
-    terms = tuple(mask.astype(jnp.int32) for mask in found)
+    terms = tuple(mask.astype(jnp.int32) for mask in masks)
     sums: tuple[jax.Array, ...] = lax.reduce(terms, (np.int32(0),) * len(terms), add, tuple(axes))
     return sums
 
@@ -69,7 +69,7 @@ def _count_below(
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
     keys = as_integers(value)
     below = [keys < bound[..., None] for bound in bounds]
-    return counts([found if mask is None else found & mask for found in below], (value.ndim - 1,))
+    return counts([flags if mask is None else flags & mask for flags in below], (value.ndim - 1,))
 
 
 def _narrow(
@@ -80,21 +80,21 @@ def _narrow(
     By narrowing the keys [low, high] that it may have.
     """
     parts = _PARTS_IN_CACHE if value.shape[-1] < _CACHED else _PARTS_IN_MEMORY
-    unsigned = np.dtype(f"uint{8 * low.dtype.itemsize}")
+    word = np.dtype(f"uint{8 * low.dtype.itemsize}")
 
     def narrow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = state
-        width = high.astype(unsigned) - low.astype(unsigned)
+        width = high.astype(word) - low.astype(word)
         # The bracket holds width + 1 keys, and `parts` steps must reach all of them: the last one
         # is `high` itself. step * parts is at most width + parts, and a power of two divides 2**32,
         # so step * parts - 1 never wraps.
         step = width // parts + 1
 
         def at(offset: jax.Array) -> jax.Array:
-            return (low.astype(unsigned) + jnp.minimum(offset, width)).astype(low.dtype)
+            return (low.astype(word) + jnp.minimum(offset, width)).astype(low.dtype)
 
         below = _count_below(value, mask, [at(step * j) for j in range(1, parts)])
-        part = sum((count < rank).astype(unsigned) for count in below)
+        part = sum((count < rank).astype(word) for count in below)
         return at(step * part), at(step * (part + 1) - 1)
 
     start = (varying_like(low, value, mask, rank), varying_like(high, value, mask, rank))
@@ -147,11 +147,11 @@ def select(
     at = without_sign_of_zero(_select_one(value, mask, rank))
     if tie is None:
         return at, None
-    keys, found = float_keys(value), as_integers(at)[..., None]
-    below, tied = keys < found, keys == found
+    keys, key = float_keys(value), as_integers(at)[..., None]
+    below, equal = keys < key, keys == key
     if mask is not None:
-        below, tied = below & mask, tied & mask
-    return at, _select_one(tie, tied, rank - jnp.sum(below, axis=-1, dtype=jnp.int32))
+        below, equal = below & mask, equal & mask
+    return at, _select_one(tie, equal, rank - jnp.sum(below, axis=-1, dtype=jnp.int32))
 
 
 def select_sorted(

@@ -33,9 +33,9 @@ def strings(
             f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
         ) from None
     if unique and len(set(result)) < len(result):
-        seen: dict[str, int] = {}
+        first_row: dict[str, int] = {}
         for i, value in enumerate(result):
-            if (first := seen.setdefault(value, i)) != i:
+            if (first := first_row.setdefault(value, i)) != i:
                 raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
     return result
 

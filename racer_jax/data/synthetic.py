@@ -150,9 +150,9 @@ def simulated_pool(
                 f"sizes must be at least 1, got {min(test_sizes[name], train_sizes[name])} for "
                 f"{name!r}"
             )
-    for quality, seen in qualities.items():
-        if not 0 <= seen < 1:
-            raise ValueError(f"qualities must be in [0, 1), got {seen} for {quality!r}")
+    for quality, noise in qualities.items():
+        if not 0 <= noise < 1:
+            raise ValueError(f"qualities must be in [0, 1), got {noise} for {quality!r}")
     rng = generator(key)
     # One stream for each benchmark, whichever are asked for: the pool of one does not depend on the
     # others.
@@ -173,20 +173,20 @@ def _benchmark(
     law = solve(accuracies, ALL_WRONG_RATES[name], affinity)
     n = n_train + n_test
     topics = rng.integers(NUM_TOPICS, size=n)
-    shown = rng.standard_normal(n)
-    easiness = np.sqrt(SHOWN_SHARE) * shown + np.sqrt(1 - SHOWN_SHARE) * rng.standard_normal(n)
+    visible = rng.standard_normal(n)
+    easiness = np.sqrt(SHOWN_SHARE) * visible + np.sqrt(1 - SHOWN_SHARE) * rng.standard_normal(n)
     ability = _ability(rng, law.loading, easiness, law.affinity[topics])
-    levels = NUM_LEVELS - 1 - (NUM_LEVELS * ndtr(shown)).astype(int).clip(0, NUM_LEVELS - 1)
-    asked = questions(rng, name, topics, levels)
+    levels = NUM_LEVELS - 1 - (NUM_LEVELS * ndtr(visible)).astype(int).clip(0, NUM_LEVELS - 1)
+    question_list = questions(rng, name, topics, levels)
     correct = ability > -law.thresholds
-    answers = _answers(rng, asked, correct)
+    answers = _answers(rng, question_list, correct)
     posterior = _posterior(rng, ability, law, _EVALUATOR_SEES)
     absent = answers == None  # noqa: E711 - elementwise
     p_true = np.where(absent, np.nan, posterior)
     verbal = np.where(np.isnan(p_true), np.nan, p_true > 0.5)
 
     def part(rows: slice, label: str) -> RoutingTable:
-        texts = [question.text for question in asked[rows]]
+        texts = [question.text for question in question_list[rows]]
         return RoutingTable(
             ids=[f"{name}_{label}/{i + 1}" for i in range(len(texts))],
             texts=texts,
@@ -199,8 +199,8 @@ def _benchmark(
         )
 
     scores = {
-        quality: _posterior(rng, ability[n_train:], law, seen)
-        for quality, seen in qualities.items()
+        quality: _posterior(rng, ability[n_train:], law, noise)
+        for quality, noise in qualities.items()
     }
     return SimulatedBenchmark(
         part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores
@@ -212,35 +212,37 @@ def _ability(
 ) -> np.ndarray:
     """Draws of t, `[n, m]`, given each query's easiness and topic."""
     noise = rng.standard_normal(topical.shape)
-    own = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
-    return np.asarray(loading * easiness[:, None] + np.sqrt(1 - loading**2) * own)
+    deviation = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
+    return np.asarray(loading * easiness[:, None] + np.sqrt(1 - loading**2) * deviation)
 
 
-def _answers(rng: np.random.Generator, asked: list[Question], correct: np.ndarray) -> np.ndarray:
+def _answers(
+    rng: np.random.Generator, question_list: list[Question], correct: np.ndarray
+) -> np.ndarray:
     """What each model answers, object `[n, m]`."""
     silent = rng.random(correct.shape) < _NO_ANSWER_RATE
-    tempted = rng.random(correct.shape) < _TEMPTED_RATE
+    follows_bait = rng.random(correct.shape) < _TEMPTED_RATE
     other = rng.integers(1 << 30, size=correct.shape)
     answers = np.empty(correct.shape, dtype=object)
-    for i, question in enumerate(asked):
+    for i, question in enumerate(question_list):
         wrong = question.wrong
         answers[i] = [
-            wrong[0] if tempted[i, m] else wrong[other[i, m] % len(wrong)]
+            wrong[0] if follows_bait[i, m] else wrong[other[i, m] % len(wrong)]
             for m in range(correct.shape[1])
         ]
     answers[~correct & silent] = None
-    right = np.array([question.right for question in asked], dtype=object)
+    right = np.array([question.right for question in question_list], dtype=object)
     return np.where(correct, right[:, None], answers)
 
 
 def _posterior(
-    rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float
+    rng: np.random.Generator, ability: np.ndarray, law: Latent, correlation: float
 ) -> np.ndarray:
     """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; noise correlated as t is."""
     easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
     error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
-    signal = seen * ability + np.sqrt(1 - seen**2) * error
-    posterior = ndtr((law.thresholds + seen * signal) / np.sqrt(1 - seen**2))
+    signal = correlation * ability + np.sqrt(1 - correlation**2) * error
+    posterior = ndtr((law.thresholds + correlation * signal) / np.sqrt(1 - correlation**2))
     return np.asarray(posterior, dtype=np.float32)
 
 

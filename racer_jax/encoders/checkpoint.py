@@ -156,10 +156,10 @@ class _Weights:
     def __init__(self, folder: Path, prefix: str) -> None:
         self._handles = [safe_open(file, framework="numpy") for file in _weight_files(folder)]
         names = {name: handle for handle in self._handles for name in handle.keys()}  # noqa: SIM118
-        prefixed = any(name.startswith(prefix) for name in names)
+        has_prefix = any(name.startswith(prefix) for name in names)
         self.origin: dict[str, tuple[Any, str]] = {}
         for name, handle in names.items():
-            plain = name.removeprefix(prefix) if prefixed else name
+            plain = name.removeprefix(prefix) if has_prefix else name
             *module, last = plain.split(".")
             # Old BERT files call the two vectors of a LayerNorm gamma and beta.
             if module and module[-1] == "LayerNorm":
@@ -167,12 +167,12 @@ class _Weights:
             self.origin[plain] = (handle, name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        handle, stored = self.origin[name]
-        return tuple(handle.get_slice(stored).get_shape())
+        handle, key = self.origin[name]
+        return tuple(handle.get_slice(key).get_shape())
 
     def read(self, name: str) -> np.ndarray:
-        handle, stored = self.origin[name]
-        return np.asarray(handle.get_tensor(stored))
+        handle, key = self.origin[name]
+        return np.asarray(handle.get_tensor(key))
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -226,8 +226,8 @@ def load_weights(
         array = np.ascontiguousarray(_to_file_axes(path, weights.read(names[path])))
         return variable.replace(jnp.asarray(array, dtype=variable.get_value().dtype))
 
-    filled = [(path, loaded(path, variable)) for path, variable in flat.items()]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    values = [(path, loaded(path, variable)) for path, variable in flat.items()]
+    return nnx.merge(graph, nnx.from_flat_state(values))
 
 
 def load_model(

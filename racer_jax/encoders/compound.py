@@ -114,8 +114,8 @@ class ReducedEncoder:
     def to_parts(self, prefix: str, save: Save) -> Parts:
         """The encoder in pieces, with the one that comes first."""
         inner, arrays = save(self.encoder, f"{prefix}.inner")
-        fitted = {f"{prefix}.weights": self.weights, f"{prefix}.projection": self.projection}
-        return {"kind": "reduced", "encoder": inner}, {**arrays, **fitted}
+        fit_arrays = {f"{prefix}.weights": self.weights, f"{prefix}.projection": self.projection}
+        return {"kind": "reduced", "encoder": inner}, {**arrays, **fit_arrays}
 
     @classmethod
     def from_parts(
@@ -161,9 +161,9 @@ def _sparse_ngrams(
         # Lengths along the way do not matter: the last step scales to length 1.
         values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
         columns = (places % places.dtype.type(ngrams.dim)).astype(np.int32)
-        reduced = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
-        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
-        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
+        product = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
+        norms = np.sqrt(np.einsum("nd,nd->n", product, product))[:, None]
+        return np.asarray(product / np.where(norms > 0, norms, 1), np.float32)
 
     return encode
 

@@ -77,8 +77,8 @@ def along_diagonals(x: jax.Array) -> jax.Array:
     # after an offset.
     if t == 1:
         return x
-    shifted = flat[..., t - 1 : t - 1 + t * (2 * t - 2)]
-    return shifted.reshape(*batch, t, 2 * t - 2)[..., :t]
+    window = flat[..., t - 1 : t - 1 + t * (2 * t - 2)]
+    return window.reshape(*batch, t, 2 * t - 2)[..., :t]
 
 
 class DisentangledSelfAttention(nnx.Module):

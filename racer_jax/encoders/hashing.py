@@ -199,12 +199,12 @@ class HashedNgrams:
         report_truncated(
             num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side
         )
-        read = (
+        forms_of = (
             slice(self.max_chars)
             if self.truncation_side == "right"
             else slice(-self.max_chars, None)
         )
-        return [_normal_form(text[read]) for text in texts]
+        return [_normal_form(text[forms_of]) for text in texts]
 
     def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """`sparse_counts` of what is read."""

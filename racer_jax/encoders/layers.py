@@ -95,9 +95,9 @@ def _dense_forward(
 
 
 def _dense_backward(
-    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+    residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
+    x, kernel = residuals
     cotangent = cotangent.astype(x.dtype)
     rows = tuple(range(x.ndim - 1))
     to_x = _contract(cotangent, kernel, (x.ndim - 1,), (1,))
@@ -201,12 +201,12 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., features]` to the same shape, in the compute dtype."""
         x = x.astype(jnp.float32)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        scaled = times_row(
-            centred * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32)
+        deviation = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(deviation).mean(axis=-1, keepdims=True)
+        normal = times_row(
+            deviation * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32)
         )
-        return add_row(scaled, self.bias[...].astype(jnp.float32)).astype(self.dtype)
+        return add_row(normal, self.bias[...].astype(jnp.float32)).astype(self.dtype)
 
 
 def embedding(
@@ -248,10 +248,10 @@ def drop(words: jax.Array, x: jax.Array, rate: float) -> jax.Array:
         return x
     bits = _dropout_bits(rate)
     num_zeroed = min(round(rate * 2**bits), 2**bits - 1)
-    drawn = (words[None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]) & np.uint32(
-        2**bits - 1
-    )
-    keep = (drawn >= num_zeroed).reshape(-1)[: x.size].reshape(x.shape)
+    bits_of_element = (
+        words[None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]
+    ) & np.uint32(2**bits - 1)
+    keep = (bits_of_element >= num_zeroed).reshape(-1)[: x.size].reshape(x.shape)
     return jnp.where(keep, x / (1 - num_zeroed / 2**bits), jnp.zeros((), x.dtype))
 
 
@@ -284,12 +284,12 @@ def over_batch(function: Callable[..., jax.Array], *args: Any, bytes_each: int) 
     at_once = jax.vmap(function)
     if args[0].shape[0] * bytes_each <= _CACHE_BYTES:
         return at_once(*args)
-    mapped: jax.Array = lax.platform_dependent(
+    result: jax.Array = lax.platform_dependent(
         *args,
         cpu=lambda *args: lax.map(lambda example: function(*example), args),
         default=at_once,
     )
-    return mapped
+    return result
 
 
 def attend(

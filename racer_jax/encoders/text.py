@@ -58,13 +58,13 @@ def pool(
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
-        pooled = hidden[:, 0]
+        sentence = hidden[:, 0]
     else:
         weight = attention_mask.astype(jnp.float32)[..., None]
-        pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
+        sentence = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
     if not normalize:
-        return pooled
-    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return sentence
+    return sentence / jnp.maximum(jnp.linalg.norm(sentence, axis=-1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -288,19 +288,19 @@ class TextEncoder:
         by_key = self._cache.lookup(keys) if self._cache is not None else {}
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in by_key}
         tokens, num_truncated = self.tokenize(list(fresh.values())) if fresh else ([], 0)
-        shapes, num_batches, computed = set(), 0, 0
+        shapes, num_batches, num_computed = set(), 0, 0
         for chunk, embedding, batch in self._batches(list(fresh), tokens):
             by_key.update(zip(chunk, embedding, strict=True))
             shapes.add(batch.input_ids.shape)
             num_batches += 1
-            computed += batch.input_ids.size
+            num_computed += batch.input_ids.size
         report = EncodingReport(
             num_texts=len(texts),
             num_cached=len(texts) - len(fresh),
             num_truncated=num_truncated,
             num_batches=num_batches,
             num_shapes=len(shapes),
-            padding=1 - sum(map(len, tokens)) / computed if computed else 0.0,
+            padding=1 - sum(map(len, tokens)) / num_computed if num_computed else 0.0,
         )
         return np.stack([by_key[key] for key in keys]), report
 

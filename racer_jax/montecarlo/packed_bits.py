@@ -63,15 +63,15 @@ def packing_order(
     (byte, word, kind).
     """
     num = -(-len(element) // BLOCK) * BLOCK
-    padded, kinds = np.zeros((2, num), np.int64)
-    padded[: len(element)] = element
+    rows, kinds = np.zeros((2, num), np.int64)
+    rows[: len(element)] = element
     kinds[: len(element)] = kind
-    row = (((padded >> 3) & 3) * num_words + (padded >> 5)) * num_kinds + kinds
+    row = (((rows >> 3) & 3) * num_words + (rows >> 5)) * num_kinds + kinds
 
     def by_place(x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, _BYTES, 8).transpose(1, 2, 0)
 
-    mask = (1 << (padded & 7)) * (np.arange(num) < len(element))  # what pads is no bit
+    mask = (1 << (rows & 7)) * (np.arange(num) < len(element))  # what pads is no bit
     return Order(by_place(row).astype(np.int32), by_place(mask).astype(np.uint8))
 
 
@@ -94,8 +94,8 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
         out = lax.dynamic_update_index_in_dim(out, byte, s, 0)
         return out
 
-    filled: jax.Array = lax.fori_loop(0, _BYTES, place, out)
-    return filled
+    result: jax.Array = lax.fori_loop(0, _BYTES, place, out)
+    return result
 
 
 def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -164,13 +164,13 @@ def trial_plan(
         metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
         for _, query, first in planes:
             by_position = np.argsort(first, kind="stable")
-            padded = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
-            padded[: len(query)] = query[by_position]
-            queries.append(padded)
+            rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
+            rows[: len(query)] = query[by_position]
+            queries.append(rows)
             prefix = np.searchsorted(first[by_position], np.arange(num + 1), side="right")
             entries.append(end + prefix)
             begin.append(end)
-            end += len(padded)
+            end += len(rows)
     if end > _MOST_INDEX:
         raise ValueError(
             f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "

@@ -166,8 +166,8 @@ def split_design(
         )
     group_size = np.bincount(group_of_unit, minlength=len(which))
     # Units in order of position, numbered within their group.
-    first_seen = np.unique(unit[order], return_index=True)[1]
-    by_position = np.argsort(first_seen)
+    first_row = np.unique(unit[order], return_index=True)[1]
+    by_position = np.argsort(first_row)
     place = np.empty(len(group_of_unit), np.int64)
     for g in range(len(which)):
         members = by_position[group_of_unit[by_position] == g]
@@ -175,8 +175,8 @@ def split_design(
 
     calibration = _shares("num_calibration", num_calibration, group_size, 1)
     validation = _shares("num_validation", num_validation, group_size, 0)
-    left = group_size - calibration - validation
-    if (left < 0).any() or not left.any():
+    num_test = group_size - calibration - validation
+    if (num_test < 0).any() or not num_test.any():
         raise ValueError(
             "num_calibration (and num_validation) must leave at least one of the "
             f"{group_size.sum()} queries or questions for the test and fit in each group: got "

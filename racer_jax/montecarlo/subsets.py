@@ -207,23 +207,25 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
             index = (at >> 5) * num_lanes + lane
             bit = jnp.uint32(1) << (at & 31).astype(jnp.uint32)
             word = load(flat, index)
-            drawn = (position < draw.size) & (((word & bit) != 0) == (surplus > 0)) & (surplus != 0)
+            wrong_bit = (
+                (position < draw.size) & (((word & bit) != 0) == (surplus > 0)) & (surplus != 0)
+            )
             if within is not None:
-                drawn &= (load(within.reshape(-1), index) & bit) != 0
+                wrong_bit &= (load(within.reshape(-1), index) & bit) != 0
             flat = flat.at[index].set(
-                jnp.where(drawn, word ^ bit, word),
+                jnp.where(wrong_bit, word ^ bit, word),
                 mode="promise_in_bounds",
                 unique_indices=True,
                 wrap_negative_indices=False,
             )
-            return flat, surplus - jnp.where(drawn, jnp.sign(surplus), 0)
+            return flat, surplus - jnp.where(wrong_bit, jnp.sign(surplus), 0)
 
         flat, surplus = lax.fori_loop(0, _ROUND, flip, (words.reshape(-1), surplus))
         return flat.reshape(num_words, num_lanes), number + 1, (surplus != 0).any()
 
     start = (words, jnp.uint32(0), jnp.array(True))
-    repaired: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
-    return repaired
+    result: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
+    return result
 
 
 def unpack(words: jax.Array, size: int) -> jax.Array:

@@ -53,8 +53,8 @@ class Summary(NamedTuple):
         """
         if not 0 <= level <= 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        reached = np.cumsum(self.histogram, axis=1)
-        index = (reached < level * reached[:, -1:]).sum(axis=1)
+        running = np.cumsum(self.histogram, axis=1)
+        index = (running < level * running[:, -1:]).sum(axis=1)
         upper = self.edges[np.arange(len(index)), index + 1]
         return np.asarray(np.clip(upper, self.minimum, self.maximum))
 
@@ -136,9 +136,9 @@ class Accumulator:
         self.num += totals.shape[1]
         self.least = np.minimum(self.least, totals.min(axis=1))
         self.most = np.maximum(self.most, totals.max(axis=1))
-        centred = totals - self.centre.astype(totals.dtype)[:, None]
-        self.total = self.total + centred.sum(axis=1, dtype=self.centre.dtype)
-        wide = centred.astype(self.centre.dtype)
+        deviations = totals - self.centre.astype(totals.dtype)[:, None]
+        self.total = self.total + deviations.sum(axis=1, dtype=self.centre.dtype)
+        wide = deviations.astype(self.centre.dtype)
         if self.exact:
             # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
             squares = wide * wide
@@ -172,11 +172,11 @@ class Accumulator:
             for t, q in zip(total, square, strict=True)
         ]
         edges = self.low[:, None] + self.width[:, None] * np.arange(-1, self.histogram.shape[1])
-        scaled = [
+        sums = [
             np.asarray(x, np.float64) * self.scale
             for x in (mean, np.sqrt(spread), self.least, self.most, edges)
         ]
-        return Summary(scaled[0], scaled[1], scaled[2], scaled[3], scaled[4], self.histogram.copy())
+        return Summary(sums[0], sums[1], sums[2], sums[3], sums[4], self.histogram.copy())
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:
@@ -197,17 +197,17 @@ class Checkpoint:
       path: The file.
       every: Seconds between saves.
       run: Fingerprint of the run; the file of another run is refused.
-      saved: When it was last saved, a time of `time.monotonic`.
+      last_save: When it was saved last, a time of `time.monotonic`.
     """
 
     path: Path
     every: float
     run: str
-    saved: float = field(default_factory=time.monotonic)
+    last_save: float = field(default_factory=time.monotonic)
 
     def save_when_due(self, sums: dict[str, Accumulator]) -> None:
         """Saves the state if the last time is long enough ago."""
-        if time.monotonic() - self.saved > self.every:
+        if time.monotonic() - self.last_save > self.every:
             self.save(sums)
 
     def save(self, sums: dict[str, Accumulator]) -> None:
@@ -224,10 +224,10 @@ class Checkpoint:
             temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
-        self.saved = time.monotonic()
+        self.last_save = time.monotonic()
 
     def load(self) -> dict[str, Accumulator]:
-        """The state that was saved; empty where there is no file.
+        """The state saved last; empty where there is no file.
 
         Raises:
           ValueError: If the file is of another run, or not a checkpoint.

@@ -156,21 +156,21 @@ def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: st
     """
     column = jnp.arange(support.shape[1])
 
-    def gain(uncovered: jax.Array) -> jax.Array:
-        return jnp.matmul(uncovered, support, precision=lax.Precision.HIGHEST)
+    def gain(weight: jax.Array) -> jax.Array:
+        return jnp.matmul(weight, support, precision=lax.Precision.HIGHEST)
 
     def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
-        uncovered, used, level, nonconformity = carry
-        ratio = jnp.where(used, -jnp.inf, gain(uncovered) * discount)
+        weight, in_set, level, nonconformity = carry
+        ratio = jnp.where(in_set, -jnp.inf, gain(weight) * discount)
         best = jnp.argmax(ratio)
         # Exact gains never grow along the order; the maximum takes out what rounding does.
         level = jnp.maximum(level, 1 - ratio[best])
-        chosen = column == best
+        is_best = column == best
         return (
-            uncovered * (1 - support.T[best]),
-            used | chosen,
+            weight * (1 - support.T[best]),
+            in_set | is_best,
             level,
-            jnp.where(chosen, level, nonconformity),
+            jnp.where(is_best, level, nonconformity),
         ), None
 
     zero = jnp.zeros((), weights.dtype)

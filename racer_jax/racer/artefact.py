@@ -155,8 +155,8 @@ def _fill(folder: Path, description: Mapping[str, Any], content: bytes) -> None:
 
 def _new_name(content: bytes, *, unique: bool) -> str:
     """The name of a file of arrays, after its content; one that nobody else writes if unique."""
-    own = f"-{secrets.token_hex(6)}" if unique else ""
-    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{own}{_SUFFIX}"
+    suffix = f"-{secrets.token_hex(6)}" if unique else ""
+    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{suffix}{_SUFFIX}"
 
 
 def _write_version(folder: Path, name: str, description: Mapping[str, Any], content: bytes) -> None:

@@ -179,12 +179,12 @@ class Calibration:
     def _warning(self, name: str, num: int, budget: int, threshold: float) -> str:
         """What a user must know of one group; empty where there is nothing."""
         if budget < 0 and self.delta is None:
-            needed = smallest_calibration_size(self.alpha)
+            smallest = smallest_calibration_size(self.alpha)
             what = "the pooled threshold is used, with no promise"
             if threshold == inf:
                 what = "every model is called"
             return (
-                f"{name}: alpha = {self.alpha} takes at least {needed} calibration queries, "
+                f"{name}: alpha = {self.alpha} takes at least {smallest} calibration queries, "
                 f"got {num}; {what}"
             )
         if budget < 0:

@@ -21,7 +21,7 @@ from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
 from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.fingerprints import question_ties
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None
 WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
@@ -89,10 +89,10 @@ class Decision:
                 f"{of_group}."
             )
         elif self.reason is Reason.UNKNOWN_GROUP:
-            named = "no group was given"
+            group_name = "no group was given"
             if self.group is not None:
-                named = f"nobody calibrated on group {self.group!r}"
-            lead = f"Call every model: {named}, so nothing is promised for fewer."
+                group_name = f"nobody calibrated on group {self.group!r}"
+            lead = f"Call every model: {group_name}, so nothing is promised for fewer."
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
@@ -222,8 +222,8 @@ class Decisions(Sequence[Decision]):
         return map(self._decision, range(len(self)))
 
     def _decision(self, i: int) -> Decision:
-        called, threshold = self.sets[i].tolist(), float(self.threshold[i])
-        models = tuple(self.pool[j] for j in self.order[i].tolist() if called[j])
+        is_called, threshold = self.sets[i].tolist(), float(self.threshold[i])
+        models = tuple(self.pool[j] for j in self.order[i].tolist() if is_called[j])
         margins = [threshold - e for e in self.nonconformity[i].tolist()]
         cost = None if self.cost is None else float(self.cost[self.sets[i, :-1]].sum())
         return Decision(
@@ -267,7 +267,7 @@ def group_names(groups: Groups, num: int) -> Sequence[str | None] | None:
 
 def decide(
     calibration: Calibration,
-    measured: Measured,
+    model_scores: ModelScores,
     groups: Sequence[str | None] | None,
     *,
     pool: tuple[str, ...],
@@ -280,7 +280,7 @@ def decide(
 
     Args:
       calibration: The calibration.
-      measured: Scores and nonconformity of the queries.
+      model_scores: Scores and nonconformity of the queries.
       groups: The group of each, `[n]`, or None.
       pool: Names of the models.
       seed: Seed of the tie-break; None where ties are not broken.
@@ -289,7 +289,7 @@ def decide(
         its group is one of an unknown group.
       cost: Mean dollars of each model, float64 `[m]`, or None.
     """
-    num, num_groups = len(measured.scores), len(calibration.threshold)
+    num, num_groups = len(model_scores.scores), len(calibration.threshold)
     code = calibration.codes(groups, num)
     if group_is_needed:
         absent = np.ones(num, bool)
@@ -299,13 +299,13 @@ def decide(
     ties = None
     if questions is not None and seed is not None:
         ties = question_ties(questions, seed, len(pool) + 1)
-    keys = entry_keys(measured.nonconformity, ties)
+    keys = entry_keys(model_scores.nonconformity, ties)
     sets = keys <= calibration.threshold_key[code][:, None]
     threshold = np.append(calibration.threshold, np.float32(inf))[code]
     return Decisions(
         pool=pool,
-        scores=measured.scores,
-        nonconformity=measured.nonconformity,
+        scores=model_scores.scores,
+        nonconformity=model_scores.nonconformity,
         sets=sets,
         order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
         threshold=threshold,
@@ -339,7 +339,7 @@ def aggregate(
     scores = np.array([decision.scores[model] for model in decision.models], np.float32)
     everyone = np.append(np.ones(len(in_order), bool), False)
     if weighting == "majority":
-        voted = int(majority_vote(everyone, codes, scores))
+        answer = int(majority_vote(everyone, codes, scores))
     else:
         weights: ArrayLike = scores
         if weighting == "log_odds":
@@ -350,5 +350,5 @@ def aggregate(
                     f"confidence must be of the called models {decision.models}, got {confidence}"
                 )
             weights = np.array([confidence[model] for model in decision.models], np.float32)
-        voted = int(weighted_vote(everyone, codes, scores, weights, temperature))
-    return None if voted == NO_ANSWER else in_order[codes.tolist().index(voted)]
+        answer = int(weighted_vote(everyone, codes, scores, weights, temperature))
+    return None if answer == NO_ANSWER else in_order[codes.tolist().index(answer)]

@@ -22,9 +22,9 @@ def check_nonconformity(name: str) -> None:
     Raises:
       ValueError: If it is not.
     """
-    known = (*NONCONFORMITIES, *ORDERS)
-    if name not in known:
-        raise ValueError(f"nonconformity must be one of {known}, got {name!r}")
+    names = (*NONCONFORMITIES, *ORDERS)
+    if name not in names:
+        raise ValueError(f"nonconformity must be one of {names}, got {name!r}")
 
 
 def fit_scorer(
@@ -51,11 +51,11 @@ def fit_scorer(
         encoder = named_encoder(encoder, encoder_key, table.texts)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
-    fitted = fit(router_key, table, config, once)
+    fit_result = fit(router_key, table, config, once)
     order = None
     if nonconformity in ORDERS:
         order = fit_order(nonconformity, once.encode(table.texts), table.correct, table.group)
-    return Scorer(encoder, fitted.router.router, len(table.models), order)
+    return Scorer(encoder, fit_result.router.router, len(table.models), order)
 
 
 class _EncodedOnce:
@@ -94,11 +94,11 @@ def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
     Raises:
       ValueError: If the table is empty, lacks one of the models, or lacks results.
     """
-    aligned = table.aligned(models)
+    table_of_models = table.aligned(models)
     if not len(table):
         raise ValueError("table must hold at least one query, got none")
-    if aligned.missing is not None:
+    if table_of_models.missing is not None:
         raise ValueError(
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
-    return aligned
+    return table_of_models

@@ -32,7 +32,7 @@ from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, ro
 from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.scoring import Measured, Scorer, measure_scores
+from racer_jax.racer.scoring import ModelScores, Scorer, measure_scores
 from racer_jax.racer.state import RacerState, fields_from, racer_parts, stated
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
@@ -141,14 +141,14 @@ class Racer(RacerState):
         Raises:
           ValueError: If an option is unknown.
         """
-        seen = np.unique(fingerprints(trained_on))
+        training_questions = np.unique(fingerprints(trained_on))
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
             scorer=Scorer(encoder, router, len(models)),
-            trained_on=seen,
+            trained_on=training_questions,
         )
 
     @classmethod
@@ -233,11 +233,11 @@ class Racer(RacerState):
                 f"higher than promised; leave them out, or pass allow_overlap=True to do without "
                 f"the promise"
             )
-        measured = self._measured(table, scores)
+        model_scores = self._measured(table, scores)
         calibration = calibration_of(
             table,
-            measured.nonconformity,
-            self._ties(questions, measured),
+            model_scores.nonconformity,
+            self._ties(questions, model_scores),
             alpha=level,
             by_group=by_group,
             fallback=fallback,
@@ -283,9 +283,9 @@ class Racer(RacerState):
         if self.scorer is None:
             raise ValueError("this racer has no router of its own: give scores to route_scores")
         names = group_names(groups, len(batch))
-        measured = self.scorer(batch, self.nonconformity, self.null, names)
+        model_scores = self.scorer(batch, self.nonconformity, self.null, names)
         questions = fingerprints(batch) if self.seed is not None else None
-        decisions = self._decide(calibration, measured, questions, names)
+        decisions = self._decide(calibration, model_scores, questions, names)
         return decisions[0] if single else decisions
 
     def route_scores(
@@ -310,20 +310,20 @@ class Racer(RacerState):
           ValueError: If shapes do not fit or a score is out of range.
         """
         calibration = self._calibrated("route_scores")
-        measured = measure_scores(self._given(scores), self.nonconformity, self.null)
-        if ids is not None and len(ids) != len(measured.scores):
+        model_scores = measure_scores(self._given(scores), self.nonconformity, self.null)
+        if ids is not None and len(ids) != len(model_scores.scores):
             raise ValueError(
-                f"ids must name each of the {len(measured.scores)} queries, got {len(ids)}"
+                f"ids must name each of the {len(model_scores.scores)} queries, got {len(ids)}"
             )
         questions = None
         if self.seed is not None:
-            questions = row_fingerprints(measured.scores) if ids is None else fingerprints(ids)
-        names = group_names(groups, len(measured.scores))
-        return self._decide(calibration, measured, questions, names)
+            questions = row_fingerprints(model_scores.scores) if ids is None else fingerprints(ids)
+        names = group_names(groups, len(model_scores.scores))
+        return self._decide(calibration, model_scores, questions, names)
 
     def aggregate(
         self,
-        routed: Decision,
+        routed_query: Decision,
         answers: Mapping[str, str | None],
         weighting: str = "majority",
         temperature: float = 1.0,
@@ -334,7 +334,7 @@ class Racer(RacerState):
         Use this when the called models have answered one query and you need a single answer.
 
         Args:
-          routed: The decision.
+          routed_query: The decision.
           answers: Called model -> its answer in a normal form, None where it gave none.
           weighting: `"majority"`, `"score"`, `"log_odds"`, or `"confidence"`.
           temperature: T of a weighted vote, positive.
@@ -348,7 +348,7 @@ class Racer(RacerState):
           ValueError: If an answer is missing or of a model that was not called, or the weighting is
             unknown.
         """
-        return decision.aggregate(routed, answers, weighting, temperature, confidence)
+        return decision.aggregate(routed_query, answers, weighting, temperature, confidence)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -434,13 +434,13 @@ class Racer(RacerState):
     def _decide(
         self,
         calibration: Calibration,
-        measured: Measured,
+        model_scores: ModelScores,
         questions: np.ndarray | None,
         groups: Sequence[str | None] | None,
     ) -> Decisions:
         return decide(
             calibration,
-            measured,
+            model_scores,
             groups,
             pool=self.models,
             seed=self.seed,

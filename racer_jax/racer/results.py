@@ -161,15 +161,15 @@ class Evaluation:
         head += ["abstains", "cost", aggregation]
         row, lines = self.row, []
         for group in self.groups:
-            promised = ["-", "-"]
+            law = ["-", "-"]
             if group.promised:
-                promised = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]
+                law = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]
             lines.append(
                 [
                     printable(group.group),
                     str(group.num_queries),
                     f"{group.risk[row]:.3f}",
-                    *promised,
+                    *law,
                     f"{group.size[row]:.2f}",
                     f"{group.calls_saved[row]:.1%}",
                     f"{group.abstention[row]:.1%}",

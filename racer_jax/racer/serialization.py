@@ -46,25 +46,29 @@ def check_fingerprint(
     check_stated({"fingerprint": digest(rest, inside)}, description, name)
 
 
-def check_stated(used: Mapping[str, Any], stated: Mapping[str, Any], where: str = "") -> None:
+def check_stated(
+    values: Mapping[str, Any], description: Mapping[str, Any], where: str = ""
+) -> None:
     """Refuses a description that says something else than what is used.
 
     Args:
-      used: What the content gives, in plain values.
-      stated: What the description says; it may say more.
+      values: What the content gives, in plain values.
+      description: What the description says; it may say more.
       where: The place in the description, for the error.
 
     Raises:
       PartsError: If they differ.
     """
-    for name, value in used.items():
+    for name, value in values.items():
         place = f"{where}.{name}" if where else name
-        if name not in stated:
+        if name not in description:
             raise PartsError(f"does not state {place}")
-        if isinstance(value, Mapping) and isinstance(stated[name], Mapping):
-            check_stated(value, stated[name], place)
-        elif _plain(stated[name]) != _plain(value):
-            raise PartsError(f"states {place} = {stated[name]!r}, but what is used is {value!r}")
+        if isinstance(value, Mapping) and isinstance(description[name], Mapping):
+            check_stated(value, description[name], place)
+        elif _plain(description[name]) != _plain(value):
+            raise PartsError(
+                f"states {place} = {description[name]!r}, but what is used is {value!r}"
+            )
 
 
 def _plain(value: Any) -> str:

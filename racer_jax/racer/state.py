@@ -25,7 +25,7 @@ from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -139,7 +139,7 @@ class RacerState:
         """
         return self._calibrated("guarantee").guarantee(self.null)
 
-    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> ModelScores:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
 
         Use this when you want the scores themselves, for an analysis of your own; `route` gives
@@ -163,10 +163,10 @@ class RacerState:
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
-        seen = np.isin(questions, self.trained_on)
+        in_training = np.isin(questions, self.trained_on)
         if self.calibration is not None:
-            seen |= np.isin(questions, self.calibration.questions)
-        return table.select(~seen)
+            in_training |= np.isin(questions, self.calibration.questions)
+        return table.select(~in_training)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class RacerState:
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
 
-    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
@@ -230,10 +230,10 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
+    def _ties(self, questions: np.ndarray, model_scores: ModelScores) -> np.ndarray | None:
         if self.seed is None:
             return None
-        return question_ties(questions, self.seed, measured.nonconformity.shape[1])
+        return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
 
 
 def stated(racer: RacerState) -> dict[str, Any]:

@@ -127,13 +127,13 @@ def draw_neighbors(key: jax.Array, clusters: jax.Array, num_negative: int = 3) -
     partners = same & ~jnp.eye(b, dtype=bool)
     order = jax.random.uniform(key, (b, b))
     positive = jnp.where(partners, order, -1).argmax(axis=1)
-    left = jnp.where(same, -1, order)
+    rest = jnp.where(same, -1, order)
     negative = []
     # A few maxima cost far less than a sort.
     for _ in range(num_negative):
-        chosen = left.argmax(axis=1)
-        negative.append(chosen)
-        left = jnp.where(jnp.arange(b)[None, :] == chosen[:, None], -1, left)
+        index = rest.argmax(axis=1)
+        negative.append(index)
+        rest = jnp.where(jnp.arange(b)[None, :] == index[:, None], -1, rest)
     valid = partners.any(axis=1) & ((~same).sum(axis=1) >= num_negative)
     return Neighbors(
         positive.astype(jnp.int32), jnp.stack(negative, axis=1).astype(jnp.int32), valid
@@ -155,6 +155,6 @@ def sample_sample_loss(
     """
     similar = cosines(hidden, hidden) / temperature
     columns = jnp.concatenate([neighbors.positive[:, None], neighbors.negative], axis=1)
-    chosen = jnp.take_along_axis(similar, columns, axis=1)
-    losses = jax.nn.logsumexp(chosen, axis=1) - chosen[:, 0]
+    similarity = jnp.take_along_axis(similar, columns, axis=1)
+    losses = jax.nn.logsumexp(similarity, axis=1) - similarity[:, 0]
     return jnp.where(neighbors.valid, losses, 0).sum() / jnp.maximum(neighbors.valid.sum(), 1)

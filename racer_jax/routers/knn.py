@@ -51,11 +51,11 @@ def _weights(similarities: jax.Array, k: int) -> jax.Array:
     # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row,
     # 90 times slower.
     kth = lax.top_k(similarities, k)[0].min(axis=1, keepdims=True)
-    above, reached = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
+    above, at_least = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
     # What is tied follows from two counts; as a third it makes them quick.
-    num_above, _, num_tied = counts([above, reached, reached & ~above], (1,))
+    num_above, _, num_tied = counts([above, at_least, at_least & ~above], (1,))
     share = (k - num_above).astype(jnp.float32) / num_tied.astype(jnp.float32)
-    return jnp.where(above, 1, jnp.where(reached, share[:, None], 0))
+    return jnp.where(above, 1, jnp.where(at_least, share[:, None], 0))
 
 
 @partial(jax.jit, static_argnames="k")
@@ -106,8 +106,8 @@ def _scores(
 
     n, d = queries.shape
     num_blocks = -(-n // block_size)
-    padded = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
-    scores: jax.Array = lax.map(block, padded.reshape(num_blocks, block_size, d))
+    blocks = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
+    scores: jax.Array = lax.map(block, blocks.reshape(num_blocks, block_size, d))
     return scores.reshape(num_blocks * block_size, -1)[:n]
 
 

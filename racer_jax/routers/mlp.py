@@ -211,7 +211,7 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
         return loss
 
     steps_per_epoch = -(-x.shape[0] // config.batch_size)
-    fitted = fit_in_memory(
+    fit_state = fit_in_memory(
         train_key,
         params,
         (x, y),
@@ -224,7 +224,7 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
         patience=config.patience,
         draw=lambda key: router.noise(key, config.batch_size),
     )
-    return nnx.merge_state(fitted.params, *rest), fitted._replace(params=None)
+    return nnx.merge_state(fit_state.params, *rest), fit_state._replace(params=None)
 
 
 def fit_mlp(
@@ -276,8 +276,10 @@ def fit_mlps(
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)
     x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
-    train, held = split_rows(
+    train, validation = split_rows(
         first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions
     )
     abstract = _abstract(x.shape[1], y.shape[1], config)
-    return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))
+    return fit_over_keys(
+        keys, (train, validation), _fit, config, abstract, (validation[0], validation[1])
+    )

@@ -159,11 +159,11 @@ class PlattScaled:
     def to_parts(self, prefix: str, save: Save) -> Parts:
         """The router in pieces, with the one whose scores are calibrated."""
         inner, arrays = save(self.router, f"{prefix}.inner")
-        fitted = {
+        coefficients = {
             f"{prefix}.slope": np.asarray(self.platt.slope),
             f"{prefix}.intercept": np.asarray(self.platt.intercept),
         }
-        return {"kind": "platt", "router": inner}, {**arrays, **fitted}
+        return {"kind": "platt", "router": inner}, {**arrays, **coefficients}
 
     @classmethod
     def from_parts(

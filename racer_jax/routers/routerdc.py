@@ -249,7 +249,7 @@ def _fit(key: jax.Array, arrays: Any, config: RouterDCConfig) -> tuple[Any, Fitt
         pairs = contrast(held_scores, config.num_positive, config.num_negative)
         return sample_llm_loss(nnx.merge(graph, params).logits(held_x), pairs)
 
-    fitted = fit_in_memory(
+    fit_state = fit_in_memory(
         train_key,
         params,
         train[:3],
@@ -261,7 +261,7 @@ def _fit(key: jax.Array, arrays: Any, config: RouterDCConfig) -> tuple[Any, Fitt
         evaluate=evaluate,
         patience=config.patience,
     )
-    return fitted.params, fitted._replace(params=None)
+    return fit_state.params, fit_state._replace(params=None)
 
 
 def fit_routerdc(
@@ -332,11 +332,13 @@ def fit_routerdcs(
     scores = check_targets(right, graded)
     groups = check_clusters(first_of(keys, 2), x, config, clusters)
     arrays = (x.astype(jnp.float32), scores, groups, right)
-    train, held = split_rows(
+    train, validation = split_rows(
         first_of(keys, 0), arrays, config.holdout, config.batch_size, questions
     )
     abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], scores.shape[1], config))
-    return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[3]))
+    return fit_over_keys(
+        keys, (train, validation), _fit, config, abstract, (validation[0], validation[3])
+    )
 
 
 def check_targets(correct: jax.Array, graded: ArrayLike | None) -> jax.Array:

@@ -209,8 +209,11 @@ def train(
         key, state, {"settings": settings, "num_steps": num_steps, "batch": batches.batch_size}
     )
     checkpoint, resumed_at = None, 0
-    if folder is not None and (found := load_checkpoint(Path(folder), state, identity)) is not None:
-        state, checkpoint = found
+    if (
+        folder is not None
+        and (last_run := load_checkpoint(Path(folder), state, identity)) is not None
+    ):
+        state, checkpoint = last_run
         resumed_at = int(state.train.step)
     # A round takes its state over, so that two of them are never in memory; the caller's parameters
     # are not among it.

@@ -104,8 +104,8 @@ def start(params: Params, optimizer: optax.GradientTransformation) -> TrainState
 def all_finite(tree: Any) -> jax.Array:
     """Whether every entry of every array, floating all, is finite, a bool scalar."""
 
-    def larger(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> list[jax.Array]:
-        return [jnp.maximum(a, b) for a, b in zip(left, right, strict=True)]
+    def larger(first: Sequence[jax.Array], second: Sequence[jax.Array]) -> list[jax.Array]:
+        return [jnp.maximum(a, b) for a, b in zip(first, second, strict=True)]
 
     def finite(array: jax.Array) -> jax.Array:
         kind = np.dtype(f"int{8 * array.dtype.itemsize}")
@@ -213,18 +213,18 @@ def batch_indices(
         raise ValueError(
             f"batch_size must be between 1 and the number of rows, {num_rows}, got {batch_size}"
         )
-    needed = num_steps * batch_size
+    num_draws = num_steps * batch_size
     first_row = jnp.asarray(first_step, jnp.int32) * batch_size
     first_epoch = first_row // num_rows
     if num_epochs is None:
-        num_epochs = -(-(num_rows - 1 + needed) // num_rows)
+        num_epochs = -(-(num_rows - 1 + num_draws) // num_rows)
     epochs = first_epoch + jnp.arange(num_epochs, dtype=jnp.int32)
 
     def epoch(e: jax.Array) -> jax.Array:
         return permutation(jax.random.fold_in(key, e), num_rows)
 
     rows = jax.vmap(epoch)(epochs).reshape(-1)
-    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (needed,)).reshape(
+    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (num_draws,)).reshape(
         num_steps, batch_size
     )
 
@@ -293,15 +293,15 @@ def fit_in_memory(
     # branches read, which JAX's check of key reuse counts as a use.
     numbers = jax.random.key_data(jax.random.split(key))
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    needed = steps_per_round * batch_size
+    num_draws = steps_per_round * batch_size
     # The first row of a round in its epoch is known here, the round only later.
     num_epochs = max(
-        -(-(number * needed % num_rows + needed) // num_rows) for number in range(num_rounds)
+        -(-(number * num_draws % num_rows + num_draws) // num_rows) for number in range(num_rounds)
     )
 
     def wrapped(number: jax.Array) -> jax.Array:
-        typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
-        return typed
+        round_key: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
+        return round_key
 
     def step(
         state: TrainState, batch_and_key: tuple[jax.Array, Any]
@@ -331,9 +331,11 @@ def fit_in_memory(
         value = evaluate(state.params).astype(jnp.float32)
         # A NaN compares false, so it is never an improvement.
         better = value < best.value
-        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, best.params)
+        best_params = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), state.params, best.params
+        )
         best = Best(
-            jnp.where(better, value, best.value), jnp.where(better, number, best.round), kept
+            jnp.where(better, value, best.value), jnp.where(better, number, best.round), best_params
         )
         return (state, best), (losses, value)
 

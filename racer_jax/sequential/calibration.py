@@ -50,15 +50,15 @@ class StopCalibration:
     date: str
 
     def __post_init__(self) -> None:
-        needed = smallest_size(self.alpha, self.delta)
+        smallest = smallest_size(self.alpha, self.delta)
         names = ("",) if self.groups is None else self.groups
         counts = np.bincount(self.code, minlength=len(names)).tolist()
         for name, count in zip(names, counts, strict=True):
-            if count < needed:
+            if count < smallest:
                 who = f"group {name!r} has" if self.groups is not None else "there are"
                 surely = "" if self.delta is None else f" and delta = {self.delta:g}"
                 raise ValueError(
-                    f"alpha = {self.alpha}{surely} takes at least {needed} calibration rows, "
+                    f"alpha = {self.alpha}{surely} takes at least {smallest} calibration rows, "
                     f"{who} {count}: with fewer no threshold is safe, and every model would be "
                     "called until the vote is decided"
                 )

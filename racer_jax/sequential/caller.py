@@ -109,27 +109,27 @@ class Caller:
         dollars: Mapping[str, float] | None,
     ) -> CallState:
         """The state after hearing some of the models that are awaited."""
-        heard, spent = dict(state.answers), dict(state.spent)
+        all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():
             self._check_told(state, model, answer)
-            heard[model] = None if answer is None else self._form(answer)
+            all_answers[model] = None if answer is None else self._form(answer)
             price = None if dollars is None else dollars.get(model)
             if price is None and self._cost is not None:
                 price = self._cost[self._calls.index(model)]
             if price is not None:
-                spent[model] = price
-        awaited = tuple(model for model in state.call if model not in answers)
-        state = replace(state, call=awaited, answers=heard, spent=spent)
-        return state if awaited else self._decided(state)
+                all_costs[model] = price
+        missing_models = tuple(model for model in state.call if model not in answers)
+        state = replace(state, call=missing_models, answers=all_answers, spent=all_costs)
+        return state if missing_models else self._decided(state)
 
     def _check_told(self, state: CallState, model: str, answer: object) -> None:
         if model not in state.call:
             if model in state.answers:
                 raise ValueError(f"model {model!r} has been told already for this query")
-            awaited = f"the models asked are {list(state.call)}"
+            expectation = f"the models asked are {list(state.call)}"
             if state.done:
-                awaited = "this query has its answer"
-            raise ValueError(f"model {model!r} was not asked: {awaited}")
+                expectation = "this query has its answer"
+            raise ValueError(f"model {model!r} was not asked: {expectation}")
         if answer is not None and not isinstance(answer, str):
             raise TypeError(
                 f"the answer of {model!r} must be a string, or None for no answer, got "
@@ -140,15 +140,15 @@ class Caller:
         """What follows from a complete batch."""
         if not state.ties:  # not calibrated, and a single model is the reference
             return replace(state, answer=next(iter(state.answers.values())), reason="decided")
-        made = len(state.answers)
-        known = [state.answers[model] for model in self._calls[:made]]
-        now = self._scorer.state(known, state.group)
+        num_calls = len(state.answers)
+        answers = [state.answers[model] for model in self._calls[:num_calls]]
+        now = self._scorer.state(answers, state.group)
         safe = now.leader is not None and self._safe(state, now.score)
         answer, reason = now.leader, None
-        if made == len(self._calls):
+        if num_calls == len(self._calls):
             reason = "all called"
             if self._policy.reference == "best":
-                answer = known[-1]
+                answer = answers[-1]
             if self._policy.settled(self._loss) == "never" and not safe:
                 answer, reason = None, "abstained"
         elif now.decided and self._policy.settled(self._loss) == "vote":
@@ -157,7 +157,7 @@ class Caller:
             reason = "risk"
         if reason is not None:
             return replace(state, answer=answer, reason=reason, score=now.score)
-        return replace(state, call=self._batches[made], score=now.score)
+        return replace(state, call=self._batches[num_calls], score=now.score)
 
     def _safe(self, state: CallState, score: float) -> bool:
         """Whether the score after the calls heard is above the threshold."""

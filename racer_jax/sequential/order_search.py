@@ -79,10 +79,10 @@ def search(
 
     best = min(candidates, key=value)
     for _ in range(_ROUNDS):
-        moved = min(_moves(best, last), key=value, default=best)
-        if value(moved) >= value(best) * (1 - _GAIN):
+        neighbour = min(_moves(best, last), key=value, default=best)
+        if value(neighbour) >= value(best) * (1 - _GAIN):
             break
-        best = moved
+        best = neighbour
     return cut_after(best, last), value(best)
 
 
@@ -105,6 +105,6 @@ def mean_cost_at(
     safe = (scores[None] > thresholds[:, None, None]) | (scores[None] == np.inf)
     stop = safe.argmax(axis=2)
     row = np.arange(len(scores))
-    lost = losses[row, stop].mean(axis=1)
-    paid = cost[row, stop].mean(axis=1)
-    return float(np.mean([paid[lost <= level].min(initial=np.inf) for level in levels]))
+    loss = losses[row, stop].mean(axis=1)
+    mean_cost = cost[row, stop].mean(axis=1)
+    return float(np.mean([mean_cost[loss <= level].min(initial=np.inf) for level in levels]))

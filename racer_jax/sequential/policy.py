@@ -84,11 +84,11 @@ class Policy:
         return "vote"
 
 
-def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> np.ndarray:
+def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) -> np.ndarray:
     """The number of each query's group among the known ones, -1 for any other, int32 `[n]`."""
-    if names is None or not known:
+    if names is None or not groups:
         return np.full(num, -1, np.int32)
-    number = {name: i for i, name in enumerate(known)}
+    number = {name: i for i, name in enumerate(groups)}
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
@@ -196,15 +196,15 @@ class _Training:
         correct = self.correct[:, whole]
         losses = np.asarray(stop_losses(loss, leader, codes, reference, correct))[:, :length]
         rows = batch_ends(self.batches, length) & (leader[:, :length] != NO_ANSWER)
-        settled = np.zeros(leader.shape, bool)
-        settled[:, length - 1] = loss != "wrong"
+        is_decided = np.zeros(leader.shape, bool)
+        is_decided[:, length - 1] = loss != "wrong"
         if self.best is None and loss in ("regret", "differs"):
-            settled |= np.asarray(states.decided)
-            settled[:, :length] &= batch_ends(self.batches, length)
-        rows &= ~settled[:, :length]
+            is_decided |= np.asarray(states.decided)
+            is_decided[:, :length] &= batch_ends(self.batches, length)
+        rows &= ~is_decided[:, :length]
         model = fit_risk_model(features, losses, rows, self.group)
         scores = np.where(rows, model.scores(features, self._groups()), -np.inf)
-        scores[settled[:, :length]] = np.inf
+        scores[is_decided[:, :length]] = np.inf
         return model, scores, losses
 
     def _groups(self) -> np.ndarray:
@@ -274,19 +274,19 @@ def fit_policy(
     group = group_codes(table.group, names, len(table)) if names else None
     training = _Training(codes, correct, cost, group, weights, best, batches)
 
-    searched: Loss = "regret" if loss == "wrong" else loss
+    search_loss: Loss = "regret" if loss == "wrong" else loss
     levels = LEVELS if alpha is None else (float(alpha),)
     if best is not None and alpha is None:
         levels = (0.01,)
 
     def value(order: Order) -> float:
-        _, scores, losses = training.fitted(order, searched)
-        spent = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
+        _, scores, losses = training.fitted(order, search_loss)
+        total_cost = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
         if objective == "dollars" and cost is not None:
-            spent = np.cumsum(cost[:, list(order)], axis=1)
+            total_cost = np.cumsum(cost[:, list(order)], axis=1)
         if batches is not None:
-            spent = spent[:, batch_last(batch_ends(batches, len(order)))]
-        return mean_cost_at(scores, losses, spent, levels)
+            total_cost = total_cost[:, batch_last(batch_ends(batches, len(order)))]
+        return mean_cost_at(scores, losses, total_cost, levels)
 
     candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
     order, _ = search(candidates, value, best)
@@ -338,8 +338,8 @@ def _reference_model(
     if reference == "best":
         return best
     fold = rng.permutation(len(codes)) % 2
-    voted = cross_validated_accuracy(codes, correct, fold)
-    return best if accuracy[best] >= voted else None
+    scores = cross_validated_accuracy(codes, correct, fold)
+    return best if accuracy[best] >= scores else None
 
 
 __all__ = [

@@ -98,9 +98,9 @@ class Paths:
 
     def right(self, code: ArrayLike) -> np.ndarray:
         """Whether answers `[n, k]` are those of a model that is right, bool `[n, k]`."""
-        answered = self._labels & (self.codes != NO_ANSWER)
+        has_answer = self._labels & (self.codes != NO_ANSWER)
         same = np.asarray(code)[:, :, None] == self.codes[:, None, :]
-        return np.asarray((same & answered[:, None, :]).any(axis=2))
+        return np.asarray((same & has_answer[:, None, :]).any(axis=2))
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -113,11 +113,11 @@ class Paths:
         """
         num, num_calls = self.leader.shape
         last = batch_last(self.policy.ends)
-        made = np.broadcast_to(last + 1.0, (num, num_calls))
+        num_called = np.broadcast_to(last + 1.0, (num, num_calls))
         rounds = np.cumsum(self.policy.ends) - self.policy.ends + 1.0
         values = {
-            "calls": made,
-            "rounds": np.broadcast_to(rounds, made.shape),
+            "calls": num_called,
+            "rounds": np.broadcast_to(rounds, num_called.shape),
             "differs": np.asarray(self.losses("differs"), np.float64),
         }
         at_end = {}
@@ -134,9 +134,9 @@ class Paths:
         }
         if self.correct is not None:
             tables["regret"][:, -1] = self.right(self.reference[:, None])[:, 0]
-        abstained = np.zeros((num, num_calls + 1))
-        abstained[:, -1] = 1.0
-        return {**tables, "abstained": abstained}
+        no_answer = np.zeros((num, num_calls + 1))
+        no_answer[:, -1] = 1.0
+        return {**tables, "abstained": no_answer}
 
     def pool(self, loss: Loss, tie_break: jax.Array | None = None) -> Pool:
         """The paths in rank space, for `split_trials`, `pool_law` and all that reads a pool."""

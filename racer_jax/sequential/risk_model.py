@@ -50,13 +50,13 @@ def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     # depend on their number. Rows of zeros fill the last block; they add nothing to any sum.
     blocks = np.zeros((-(-num // _BLOCK), _BLOCK, num_columns))
     blocks.reshape(-1, num_columns)[:num] = columns
-    wanted = np.zeros(blocks.shape[:2])
-    wanted.reshape(-1)[:num] = target
+    targets = np.zeros(blocks.shape[:2])
+    targets.reshape(-1)[:num] = target
     across = blocks.transpose(0, 2, 1)
     beta = np.zeros(num_columns)
     for _ in range(_STEPS):
         chance = expit(blocks @ beta)
-        slope = (across @ (chance - wanted)[..., None]).sum(axis=0)[:, 0] + _RIDGE * beta
+        slope = (across @ (chance - targets)[..., None]).sum(axis=0)[:, 0] + _RIDGE * beta
         curvature = (across @ (blocks * (chance * (1 - chance))[..., None])).sum(axis=0)
         curvature[np.diag_indices_from(curvature)] += _RIDGE
         step = cho_solve(cho_factor(curvature), slope)
@@ -86,21 +86,21 @@ def fit_risk_model(
     _, num_calls, num_features = features.shape
     num_groups = 0 if group is None else int(group.max()) + 1
     query, call = np.nonzero(rows)
-    used = features[query, call].astype(np.float64)
+    design = features[query, call].astype(np.float64)
     target = losses[query, call].astype(np.float64)
     if not len(query):
         return RiskModel(np.zeros((num_calls, 1 + num_features)), np.zeros(num_groups))
     # Only the state is standardised; the rest is 0 or 1 already.
     mean, scale = np.zeros(num_features), np.ones(num_features)
-    mean[:NUM_STATE_FEATURES] = used[:, :NUM_STATE_FEATURES].mean(axis=0)
-    deviation = used[:, :NUM_STATE_FEATURES].std(axis=0)
+    mean[:NUM_STATE_FEATURES] = design[:, :NUM_STATE_FEATURES].mean(axis=0)
+    deviation = design[:, :NUM_STATE_FEATURES].std(axis=0)
     scale[:NUM_STATE_FEATURES] = np.where(deviation > 0, deviation, 1.0)
-    used = (used - mean) / scale
+    design = (design - mean) / scale
     place = (np.arange(num_calls) + 1) / num_calls - 0.5
     columns = [
         np.eye(num_calls)[call],
-        used,
-        used[:, :_NUM_INTERACTIONS] * place[call][:, None],
+        design,
+        design[:, :_NUM_INTERACTIONS] * place[call][:, None],
     ]
     if group is not None:
         columns.append(np.eye(num_groups)[group[query]])

@@ -101,9 +101,9 @@ def cross_validated_accuracy(codes: np.ndarray, correct: np.ndarray, fold: np.nd
 
 def vote_is_right(codes: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Whether the weighted vote of all models is right, bool `[n]`; ties go to the first model."""
-    answered = codes != NO_ANSWER
-    same = (codes[:, :, None] == codes[:, None, :]) & answered[:, None, :]
-    sums = np.where(answered, same @ weights, -1.0)
+    has_answer = codes != NO_ANSWER
+    same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]
+    sums = np.where(has_answer, same @ weights, -1.0)
     winner = sums.argmax(axis=1)
     supporters = np.take_along_axis(same, winner[:, None, None], axis=1)[:, 0]
     return np.asarray((supporters & correct).any(axis=1))

@@ -39,8 +39,8 @@ def reserve(num: Any) -> Any:
 
 def log_released(num: int) -> float:
     """Logarithm of reserve(num) - reserve(num + 1), without cancellation at large `num`."""
-    grown = log1p(1 / (num + 1)) / log(2)
-    return log(RESERVE * grown) - log1p(log2(num + 1)) - log1p(log2(num + 2))
+    growth = log1p(1 / (num + 1)) / log(2)
+    return log(RESERVE * growth) - log1p(log2(num + 1)) - log1p(log2(num + 2))
 
 
 def log_sum(logs: Iterable[float]) -> float:

@@ -240,10 +240,10 @@ class RiskMonitor(_Saved):
         for i, miss in enumerate(missed):
             if miss not in (0, 1):
                 raise ValueError(f"missed must be 0 or 1, got {miss!r} at [{i}]")
-            released = log_released(num) - log(len(wealth))
+            reserve_share = log_released(num) - log(len(wealth))
             factors = log_miss if miss else log_hit
             wealth = tuple(
-                log_sum((value, released)) + factor
+                log_sum((value, reserve_share)) + factor
                 for value, factor in zip(wealth, factors, strict=True)
             )
             num, misses = num + 1, misses + bool(miss)
@@ -326,14 +326,14 @@ class ExchangeabilityMonitor(_Saved):
         """The old wealth, divided anew: a part becomes the reserve that format 1 did not have."""
         wealth = exp(log_sum(_old_logs("capital", state, 3)))
         _check_whole("num", state.get("num", 0))
-        left = wealth - float(reserve(state.get("num", 0)))
-        if left <= 0:
+        reserve_left = wealth - float(reserve(state.get("num", 0)))
+        if reserve_left <= 0:
             raise ValueError(
                 "must be a state whose bets still hold something: an older version kept no "
                 "reserve, "
                 "and this monitor has lost its wealth; begin another"
             )
-        return {**state, "log_capital": (log(left / len(DRIFTS)),) * len(DRIFTS)}
+        return {**state, "log_capital": (log(reserve_left / len(DRIFTS)),) * len(DRIFTS)}
 
     @classmethod
     def over(

@@ -62,9 +62,9 @@ class StateKeeper:
     ) -> None:
         self.monitor = monitor
         self._path, self._seconds, self._queries = path, seconds, queries
-        self._saved: Monitor | None = None
+        self._on_disk: Monitor | None = None
         self._one_save = threading.Lock()
-        self._ended = threading.Event()
+        self._end = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._save_now_and_then, daemon=True)
 
@@ -74,7 +74,7 @@ class StateKeeper:
 
     def __exit__(self, *_: object) -> None:
         with _signals_wait():
-            self._ended.set()
+            self._end.set()
             self._thread.join()
             self.save()
 
@@ -87,19 +87,19 @@ class StateKeeper:
         self.monitor = monitor
         if self._error is not None:
             raise self._error
-        if self._saved is None or monitor.num - self._saved.num >= self._queries:
+        if self._on_disk is None or monitor.num - self._on_disk.num >= self._queries:
             self.save()
 
     def save(self) -> None:
         """Writes the state, if it is not on disk already."""
         with self._one_save:
             monitor = self.monitor
-            if monitor is not self._saved:
+            if monitor is not self._on_disk:
                 monitor.save(self._path)
-                self._saved = monitor
+                self._on_disk = monitor
 
     def _save_now_and_then(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while not self._end.wait(self._seconds):
             try:
                 self.save()
             except OSError as error:

@@ -111,7 +111,7 @@ def answer_pools(data: str | Path) -> dict[str, RoutingTable]:
     pools: dict[str, RoutingTable] = {}
     if (folder / ROUTERBENCH).is_dir():
         table = load(folder / ROUTERBENCH, missing="drop")
-        pools |= {name: chosen(table) for name, chosen in _ARC.items()}
+        pools |= {name: subset(table) for name, subset in _ARC.items()}
     if (folder / ZEROEVAL).is_file():
         table = read_zeroeval(folder / ZEROEVAL)
         pools |= {f"gsm8k {name}": table.select(models=m) for name, m in _GSM8K.items()}

@@ -135,13 +135,13 @@ def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTa
     Returns:
       The rows left, and a sentence on what was left out; empty where nothing was.
     """
-    trained = {normal_text(text) for text in train.texts}
+    train_texts = {normal_text(text) for text in train.texts}
     _, first = np.unique(test.question_ids, return_index=True)
-    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in trained]
-    repeated, leaked = len(test) - len(first), len(first) - len(keep)
+    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in train_texts]
+    num_repeats, num_leaks = len(test) - len(first), len(first) - len(keep)
     note = ""
-    if repeated or leaked:
-        note = f"left out {repeated} repeated and {leaked} trained-on questions"
+    if num_repeats or num_leaks:
+        note = f"left out {num_repeats} repeated and {num_leaks} trained-on questions"
     return test.select(keep), note
 
 

@@ -88,11 +88,11 @@ def orders(
     """
     knn = KNNR.fit(x, train.correct, k=min(100, len(x)))(z)
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
-    blended = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
+    racer_j = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
     return {
         "P, KNN": lambda null: inverse_probability(knn, null),
         "static": lambda null: static(z, test.group, null),
-        "J blend": lambda null: blended(z, test.group, null),
+        "J blend": lambda null: racer_j(z, test.group, null),
     }
 
 

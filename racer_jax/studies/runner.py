@@ -59,8 +59,8 @@ def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R
 def cells(benchmarks: Sequence[Benchmark]) -> list[tuple[int, Benchmark, str, str]]:
     """Number, benchmark, router and score of every cell of a table."""
     routers = [(benchmark, router) for benchmark in benchmarks for router in benchmark.scores]
-    scored = [(*pair, score) for pair in routers for score in SCORES]
-    return [(number, *cell) for number, cell in enumerate(scored)]
+    triples = [(*pair, score) for pair in routers for score in SCORES]
+    return [(number, *cell) for number, cell in enumerate(triples)]
 
 
 def num_cells(config: StudyConfig, benchmarks: Sequence[Benchmark]) -> int:

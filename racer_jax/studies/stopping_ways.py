@@ -88,21 +88,21 @@ class Rows(NamedTuple):
         ends = np.ones(num_calls, bool) if ends is None else ends
         last = batch_last(ends)
         calls = np.tile(last + 1.0, (num, 1))
-        made = np.arange(1.0, num_calls + 1) if rounds is None else rounds
+        num_called = np.arange(1.0, num_calls + 1) if rounds is None else rounds
         losses = stop_losses("regret", leader, self.codes, self.reference, self.correct)
         wrong = stop_losses("wrong", leader, self.codes, self.reference, self.correct)
         values = {
             "calls": calls,
-            "rounds": np.tile(made, (num, 1)),
+            "rounds": np.tile(num_called, (num, 1)),
             "accuracy": 1.0 - np.asarray(wrong),
             "regret": np.asarray(losses, np.float64),
         }
         if self.cost is not None:
-            spent = np.take_along_axis(self.cost, order, axis=1)
-            values["dollars"] = np.cumsum(spent, axis=1)[:, last]
+            costs = np.take_along_axis(self.cost, order, axis=1)
+            values["dollars"] = np.cumsum(costs, axis=1)[:, last]
         tables = {name: np.column_stack([v, v[:, -1]]) for name, v in values.items()}
-        masked = np.where(ends, scores, -np.inf).astype(np.float32)
-        return Way(masked, np.asarray(losses), tables)
+        stop_scores = np.where(ends, scores, -np.inf).astype(np.float32)
+        return Way(stop_scores, np.asarray(losses), tables)
 
     def along(self, order: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, PathStates]:
         """Votes along an order for each query `[n, b]` with weights `[m]`: order and states."""
@@ -135,9 +135,9 @@ def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
-    decided = np.array(states.decided)
-    decided[:, -1] = True
-    return rows.way(order, np.asarray(states.leader), np.where(decided, np.inf, -np.inf))
+    is_decided = np.array(states.decided)
+    is_decided[:, -1] = True
+    return rows.way(order, np.asarray(states.leader), np.where(is_decided, np.inf, -np.inf))
 
 
 def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
@@ -154,9 +154,9 @@ def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
     ends = np.zeros(num_models, bool)
     for end in range(size, num_models + 1, size):
         tier = codes[:, end - size : end]
-        agreed = (tier == tier[:, :1]).all(axis=1) & (tier[:, 0] != NO_ANSWER)
-        scores[agreed, end - 1] = np.inf
-        leader[agreed, end - 1] = tier[agreed, 0]
+        unanimous = (tier == tier[:, :1]).all(axis=1) & (tier[:, 0] != NO_ANSWER)
+        scores[unanimous, end - 1] = np.inf
+        leader[unanimous, end - 1] = tier[unanimous, 0]
         ends[end - 1] = True
     unanimous_at_end = scores[:, -1] == np.inf
     leader[~unanimous_at_end, -1] = np.asarray(states.leader)[~unanimous_at_end, -1]
@@ -247,8 +247,8 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
         else:
             law = rank_law(calibrating - budget, calibrating, num - 1)
             # The ranks of the others: that of the query itself is skipped.
-            shifted = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
-            weights[shifted, rows] = law[:, None]
+            others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
+            weights[others, rows] = law[:, None]
         for name, table in way.metrics.items():
             results[name].append((weights * table[rows, place]).sum(axis=0))
     return {name: np.array(values) for name, values in results.items()}

@@ -28,7 +28,7 @@ class Strategy(NamedTuple):
     cost: np.ndarray | None
 
 
-class Measured(NamedTuple):
+class StrategyMetrics(NamedTuple):
     """One way of answering on the test parts of all splits.
 
     Use this when you read how one way of answering did, split by split.
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
         return float(self.accuracy.mean())
 
 
-def measure(strategy: Strategy, in_test: np.ndarray) -> Measured:
+def measure(strategy: Strategy, in_test: np.ndarray) -> StrategyMetrics:
     """One strategy on the test part of every split.
 
     Args:
@@ -73,7 +73,7 @@ def measure(strategy: Strategy, in_test: np.ndarray) -> Measured:
 
     right = (in_test * np.asarray(strategy.right, np.float32)).sum(axis=0, dtype=np.float64)
     cost = None if strategy.cost is None else mean(strategy.cost)
-    return Measured(strategy.kind, mean(strategy.right), mean(strategy.calls), cost, right)
+    return StrategyMetrics(strategy.kind, mean(strategy.right), mean(strategy.calls), cost, right)
 
 
 class Votes(NamedTuple):
@@ -96,7 +96,7 @@ class Votes(NamedTuple):
     num_queries: int
     alphas: tuple[str, ...]
     weightings: tuple[str, ...]
-    strategies: dict[str, Measured]
+    strategies: dict[str, StrategyMetrics]
     choices: dict[str, np.ndarray]
     notes: tuple[str, ...]
 
@@ -124,7 +124,7 @@ class Difference(NamedTuple):
     split_error: float
 
 
-def difference(one: Measured, other: Measured) -> Difference:
+def difference(one: StrategyMetrics, other: StrategyMetrics) -> Difference:
     """How much more accurate one way is than another, on the same test parts."""
     by_split, by_query = one.accuracy - other.accuracy, one.by_query - other.by_query
     by_query = by_query[~np.isnan(by_query)]
@@ -160,14 +160,14 @@ def single_name(model: str) -> str:
     return f"single: {model}"
 
 
-def saved(way: Measured, full: Measured) -> float:
+def saved(strategy: StrategyMetrics, full: StrategyMetrics) -> float:
     """Share of the model calls of the full ensemble that a way saves."""
-    return 1 - float(way.calls.mean() / full.calls.mean())
+    return 1 - float(strategy.calls.mean() / full.calls.mean())
 
 
-def dollars(way: Measured) -> float | None:
+def dollars(strategy: StrategyMetrics) -> float | None:
     """Mean dollars for a thousand queries; None where not known."""
-    return None if way.cost is None else 1000 * float(way.cost.mean())
+    return None if strategy.cost is None else 1000 * float(strategy.cost.mean())
 
 
 def points(change: Difference) -> str:

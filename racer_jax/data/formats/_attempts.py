@@ -157,10 +157,10 @@ class Attempts:
             raise place.error(f"must be 0 or 1, got {score:g}{hint}", field, GRADED)
         number = self._questions.get(key)
         if number is None:
-            made = question() if callable(question) else question
-            check_text(made.text, "text", path=place.path, row=place.row, line=place.line)
+            query = question() if callable(question) else question
+            check_text(query.text, "text", path=place.path, row=place.row, line=place.line)
             number = self._questions[key] = len(self._names)
-            self._names.append(made)
+            self._names.append(query)
         if answer is not None:
             check_text(answer, "answer", path=place.path, row=place.row, line=place.line)
         self._rows.append(number)
@@ -176,7 +176,7 @@ class Attempts:
         self,
         notes: Sequence[str] = (),
         *,
-        read: Iterable[Path] = (),
+        files: Iterable[Path] = (),
         rule_name: str = GIVEN,
         nothing: str = "must hold at least one result",
     ) -> RoutingTable:
@@ -184,7 +184,7 @@ class Attempts:
 
         Args:
           notes: What reading did.
-          read: The files that were read, of a folder.
+          files: The files that were read, of a folder.
           rule_name: Name of the label rule where the scores are labels.
           nothing: The error where there is no result at all.
 
@@ -223,11 +223,11 @@ class Attempts:
                     attempt=min(self._numbers),
                 ),
             )
-        graded = _means(place.places, scores, place.shape)
+        means = _means(place.places, scores, place.shape)
         groups = [question.group for question in self._names]
-        labels = labels_by_rule(self._path, graded, groups, self.rule, self._key)
+        labels = labels_by_rule(self._path, means, groups, self.rule, self._key)
         notes = [*notes, *self._attempt_notes(counts, most)]
-        names, renamed = _unique_names(self._names)
+        names, num_renamed = _unique_names(self._names)
         costs, tokens = np.array(self._costs), np.array(self._tokens)
         known_answers = most == 1 and any(answer is not None for answer in self._answers)
         table = built(
@@ -237,13 +237,13 @@ class Attempts:
             models=models,
             correct=labels.correct,
             group=groups,
-            graded=None if self.rule is None else graded,
+            graded=None if self.rule is None else means,
             answers=object_matrix(place, self._answers) if known_answers else None,
             cost=_means(place.places, costs, place.shape) if _any_known(costs) else None,
             tokens=place.fill(tokens, np.nan) if most == 1 and _any_known(tokens) else None,
             label_rule=rule_name if self.rule is None else labels.rule,
             missing=labels.missing,
-            notes=[*notes, *renamed, *unread(self._path, read, deep=True)],
+            notes=[*notes, *num_renamed, *unread(self._path, files, deep=True)],
         )
         return settle_missing(table, self._missing, self._path)
 
@@ -283,9 +283,9 @@ class Attempts:
 def _means(places: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Mean of the known values of each place, NaN where there is none."""
     cells = shape[0] * shape[1]
-    known = np.isfinite(values)
-    sums = np.bincount(places[known], weights=values[known], minlength=cells)
-    counts = np.bincount(places[known], minlength=cells)
+    finite = np.isfinite(values)
+    sums = np.bincount(places[finite], weights=values[finite], minlength=cells)
+    counts = np.bincount(places[finite], minlength=cells)
     means = np.full(cells, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means.reshape(shape)
@@ -306,8 +306,8 @@ def _unique_names(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
     names = []
     for question in questions:
         digest = hashlib.sha256(repr((question.key, question.text)).encode(errors="replace"))
-        repeated = counts[question.name] > 1
-        names.append(f"{question.name}#{digest.hexdigest()[:8]}" if repeated else question.name)
+        duplicate = counts[question.name] > 1
+        names.append(f"{question.name}#{digest.hexdigest()[:8]}" if duplicate else question.name)
     note = f"{len(several)} questions are not the same text for all models, such as {several[0]!r}"
     return names, [note]
 

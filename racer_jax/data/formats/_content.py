@@ -18,8 +18,8 @@ def content_text(content: Any, attachments: Mapping[str, Any] | None = None) -> 
     """
     if isinstance(content, str):
         if attachments and content.startswith(_ATTACHMENT):
-            found = attachments.get(content.removeprefix(_ATTACHMENT))
-            return found if isinstance(found, str) else content
+            attachment = attachments.get(content.removeprefix(_ATTACHMENT))
+            return attachment if isinstance(attachment, str) else content
         return content
     if not isinstance(content, list):
         return ""

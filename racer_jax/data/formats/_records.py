@@ -100,15 +100,15 @@ def _record(content: memoryview, path: Path, row: int, line: int) -> Mapping[str
         raw = None
     if raw is not None and _is_whole(raw, content):
         try:
-            found = Record(_OFTEN.decode(content))
+            decoded_record = Record(_OFTEN.decode(content))
         except _FAULTS:
-            found = Record()
-        found.raw = raw
-        return found
+            decoded_record = Record()
+        decoded_record.raw = raw
+        return decoded_record
     record = parse(str(content, "utf-8"), path, row=row, line=line)
     check_object(record, path, row=row, line=line)
-    checked: Mapping[str, Any] = record
-    return checked
+    mapping: Mapping[str, Any] = record
+    return mapping
 
 
 def _is_whole(raw: dict[str, msgspec.Raw], content: memoryview) -> bool:

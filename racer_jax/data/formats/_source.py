@@ -92,12 +92,12 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
         return
     most = _FREE_GROWTH + _MAX_GROWTH * size
     with tempfile.TemporaryFile() as copy:
-        written = 0
+        num_bytes = 0
         try:
-            with opener(file) as packed:
-                while block := packed.read(_BLOCK):
-                    written += len(block)
-                    if written > most:
+            with opener(file) as stream:
+                while block := stream.read(_BLOCK):
+                    num_bytes += len(block)
+                    if num_bytes > most:
                         raise DataError(
                             f"must unpack to at most {_MAX_GROWTH} times its size; unpack it first",
                             path=path,

@@ -34,12 +34,12 @@ class Members:
         self.names = archive.namelist()
         if len(set(self.names)) < len(self.names):
             raise DataError("must hold each member once, got one twice", path=path)
-        left = MAX_BYTES
+        budget = MAX_BYTES
         for info in archive.infolist():
-            left -= info.file_size
-            packed = max(info.compress_size, 1)
+            budget -= info.file_size
+            packed_size = max(info.compress_size, 1)
             ratio = _ZSTD_RATIO if info.compress_type == _ZSTD else _DEFLATE_RATIO
-            if info.file_size > min(MAX_MEMBER, packed * ratio) or left < 0:
+            if info.file_size > min(MAX_MEMBER, packed_size * ratio) or budget < 0:
                 raise DataError(
                     f"must unpack to at most {MAX_MEMBER >> 30} GiB a member and "
                     f"{MAX_BYTES >> 30} GiB in all, {info.filename!r} declares "

@@ -83,7 +83,7 @@ def read_long_csv(
     check_missing(missing or "error")
     check_rule(label_rule)
     path = Path(path)
-    with open_rows(path, delimiter, MARK, known=COLUMNS, columns=columns) as rows:
+    with open_rows(path, delimiter, MARK, names=COLUMNS, columns=columns) as rows:
         return table_of_long_rows(rows, label_rule=label_rule, key=key, missing=missing)
 
 
@@ -161,12 +161,12 @@ def check_identity(file: Rows) -> None:
         )
 
 
-def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
+def _prices(prices: list[Any] | None, path: Path) -> np.ndarray | None:
     """The prices of the first line, null where not known."""
-    if listed is None:
+    if prices is None:
         return None
     try:
-        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+        return np.array([np.nan if price is None else price for price in prices], dtype=float)
     except (ValueError, TypeError, OverflowError):
         raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
@@ -179,9 +179,9 @@ def _about(file: Rows) -> dict[str, Any] | None:
     if isinstance(about, Repeated):
         raise DataError("must be named once, got it twice", path=file.path, line=1, field=about.key)
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        found = about.get("version") if isinstance(about, dict) else about
+        version = about.get("version") if isinstance(about, dict) else about
         raise DataError(
-            f"must be of format version {VERSION}, got {found!r}; update racer_jax",
+            f"must be of format version {VERSION}, got {version!r}; update racer_jax",
             path=file.path,
             line=1,
         )
@@ -213,18 +213,18 @@ class _Results:
 
 def _results(file: Rows, use_labels: bool) -> _Results:
     schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
-    read = {*COLUMNS, *schemes}
-    ignored = [name for name in file.header if name not in read]
+    columns_read = {*COLUMNS, *schemes}
+    other_columns = [name for name in file.header if name not in columns_read]
     identity = "query_id" if "query_id" in file.columns else "query"
-    coded = [
+    text_columns = [
         identity,
         "model",
         *(name for name in ("query", "group") if name in file.columns and name != identity),
     ]
-    codes = {name: Codes() for name in coded}
+    codes = {name: Codes() for name in text_columns}
     parts: dict[str, list[Any]] = {}
     for chunk in file.chunks():
-        for name in coded:
+        for name in text_columns:
             parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
         for name in _NUMBERS:
             if name in file.columns:
@@ -243,7 +243,7 @@ def _results(file: Rows, use_labels: bool) -> _Results:
         name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()
     }
     _check_names(file, identity, codes, columns)
-    return _Results(columns[identity], columns, codes, file.notes(ignored))
+    return _Results(columns[identity], columns, codes, file.notes(other_columns))
 
 
 def _check_names(

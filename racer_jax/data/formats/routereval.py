@@ -76,9 +76,9 @@ def read_routereval(
                 field=f"{part}_prompt",
             )
     scores = scores.astype(np.float64)
-    allowed = np.isfinite(scores) if label_rule else (scores == 0) | (scores == 1)
-    if not allowed.all():
-        i, j = (int(k) for k in np.argwhere(~allowed)[0])
+    valid = np.isfinite(scores) if label_rule else (scores == 0) | (scores == 1)
+    if not valid.all():
+        i, j = (int(k) for k in np.argwhere(~valid)[0])
         raise DataError(
             f"must be {'finite' if label_rule else '0 or 1'}, got {scores[i, j]:g} in column "
             f"{j + 1}",
