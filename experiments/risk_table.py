@@ -182,8 +182,8 @@ def report(config: Config, result: Result) -> Report:
     parts.append(
         f"{'FAIL' if num_failures else 'PASS'}: {z.size - num_failures} of {z.size} cells on "
         f"the law (within {limit:.2f} standard errors, a chance of "
-        f"{config.significance:g} for one false alarm in all). Largest |z| = {z.max():.2f}; {beyond} "
-        f"beyond 3, where chance alone would put {z.size * 0.0027:.1f}."
+        f"{config.significance:g} for one false alarm in all). Largest |z| = {z.max():.2f}; "
+        f"{beyond} beyond 3, where chance alone would put {z.size * 0.0027:.1f}."
     )
     alpha = np.array([float(a) for a in result.alphas])
     panels = {

@@ -164,7 +164,7 @@ def _pretrained(description: Mapping[str, Any], pretrained: Encoder | None) -> E
     name = fingerprint() if callable(fingerprint) else "none"
     if name != original:
         raise OtherEncoderError(
-            f"the router was trained on an encoder with fingerprint {original}, got {name}: "
-            f"other weights or settings make its scores meaningless"
+            f"the router was trained on an encoder with fingerprint {original}, got "
+            f"one with {name}: other weights or settings make its scores meaningless"
         )
     return pretrained
