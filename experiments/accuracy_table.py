@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy of RACER's votes beside honest baselines, on the same test parts.
+"""Table 1 of the paper: accuracy of RACER's votes beside fair baselines, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
     python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
@@ -248,7 +248,7 @@ def coverage_of(
     return cells
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def vote_table(rows: list[Row]) -> str:

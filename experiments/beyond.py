@@ -266,7 +266,7 @@ def cells_of(
     alphas: tuple[str, ...],
     name: str,
     pools: dict[str, Pool],
-    nobody: float,
+    unanswerable: float,
 ) -> list[Cell]:
     """The cells of one benchmark, the trivial oracle last."""
     num = next(iter(pools.values())).num_queries
@@ -286,7 +286,7 @@ def cells_of(
             law.size_mean, laws[P_MLP].size_mean, resampled_sizes[score], resampled_sizes[P_MLP]
         )
         cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
-    return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
+    return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), unanswerable, cells)]
 
 
 def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
@@ -294,20 +294,20 @@ def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
     return law.risk_mean, law.size_mean, law.avoidable_miss_mean, law.abstention_mean
 
 
-def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
-    """Who knows every answer calls one right model, or none.
+def oracle(name: str, alpha: np.ndarray, unanswerable: float, cells: list[Cell]) -> Cell:
+    """An oracle calls one right model, or none.
 
-    Max(0, 1 - share nobody answers - alpha).
+    Max(0, 1 - share no model answers - alpha).
     """
-    size = np.maximum(0, 1 - nobody - alpha)
+    size = np.maximum(0, 1 - unanswerable - alpha)
     base = {cell.score: cell.size for cell in cells}
     none = np.zeros_like(size)
     return Cell(
         name,
         ORACLE,
-        1 - nobody - size,
+        1 - unanswerable - size,
         size,
-        1 - nobody - size,
+        1 - unanswerable - size,
         1 - size,
         size / base[STATIC] - 1,
         none,
@@ -317,7 +317,7 @@ def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Ce
 
 
 def service_of(
-    config: Config, name: str, null: NullMode, pools: dict[str, Pool], nobody: float
+    config: Config, name: str, null: NullMode, pools: dict[str, Pool], unanswerable: float
 ) -> list[Service]:
     """Sizes at equal avoidable-miss rate, the trivial oracle last."""
     rows = []
@@ -332,7 +332,7 @@ def service_of(
                 name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)
             )
         )
-    return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
+    return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - unanswerable - np.array(SERVICE)))]
 
 
 def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
@@ -359,21 +359,26 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
     cells: list[Cell] = []
     service: list[Service] = []
     for i, name in enumerate(test.groups):
-        nobody = float((~test.select(group=name).correct.any(axis=1)).mean())
+        unanswerable = float((~test.select(group=name).correct.any(axis=1)).mean())
         pools = {
             null: pools_of(jax.random.fold_in(tie_key, i), test, name, scores, null)
             for null in {config.null, "free", "paper"}
         }
         cells += cells_of(
-            jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody
+            jax.random.fold_in(bootstrap_key, i),
+            config,
+            alphas,
+            name,
+            pools[config.null],
+            unanswerable,
         )
         for null in ("paper", "free"):
-            service += service_of(config, name, null, pools[null], nobody)
+            service += service_of(config, name, null, pools[null], unanswerable)
         progress(1)
     return Result(alphas, config.null, test.models, cells, service, data.notes)
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:

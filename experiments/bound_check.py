@@ -239,7 +239,7 @@ def scores_of(config: Config) -> list[str]:
     return list(LABELS) if config.nonconformity == "both" else [config.nonconformity]
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def table(result: Result, cell: BoundCheck) -> str:

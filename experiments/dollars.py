@@ -41,7 +41,8 @@ from racer_jax.studies.runner import Progress, Report, run_experiment
 NUM_SCORES = 5
 # Dollars are shown for so many queries.
 UNIT = 1_000
-# What a call may cost at most, declared as this multiple of the dearest training call of the model.
+# What a call may cost at most, declared as this multiple of the most expensive training call of the
+# model.
 MARGIN = 3.0
 
 
@@ -285,7 +286,7 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
     return result
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:

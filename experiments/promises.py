@@ -322,7 +322,7 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
     return result
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:

@@ -136,10 +136,10 @@ def ways_of(
         tuning_scores = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
     rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
     accuracy = np.asarray(train.correct).mean(axis=0)
-    blind = replay(policy(loss="differs"), rest)
+    without_labels = replay(policy(loss="differs"), rest)
     make: dict[str, Callable[[str], Way]] = {
         SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
-        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(blind, "differs")),
+        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(without_labels, "differs")),
         "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
     }
     if train.cost is not None:

@@ -8,7 +8,7 @@ Nothing is sampled: sizes are exact means over all calibration/test splits. Base
 order, a greedy cover of the training rows that does not look at the query, thresholded and
 calibrated like any score; and the oracle, which calls one right model on just as many queries as
 alpha demands. The avoidable-miss rate stands beside the size, because a null model that covers
-unanswerable queries lowers the risk and answers nobody.
+unanswerable queries lowers the risk without answering a query.
 """
 
 import sys

@@ -246,7 +246,7 @@ def failures(config: Config, result: Result) -> list[str]:
     return sentences
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:

@@ -203,7 +203,7 @@ def prefix_answers(
 def stop_leader(answers: list[int], weights: list[float]) -> int:
     """The answer with the most weight, of equal ones the first to be there.
 
-    -1 where nobody answered.
+    -1 where no model answered.
     """
     present = [a for a in dict.fromkeys(answers) if a != NO_ANSWER]
     if not present:

@@ -55,7 +55,7 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         "--null",
         choices=NULL_MODES,
         default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
+        help="queries no model can answer: 'paper' scores 'none of them' as 1 - the best score; "
         "'free' never counts them as a miss; 'never' always does",
     )
     parser.add_argument(

@@ -282,4 +282,4 @@ def route(arguments: argparse.Namespace) -> None:
     with open_input(arguments.input) as file:
         for line in answer_lines(cascade, file, arguments.input):
             print_json_text(line)
-            flush()  # whoever asks in a pipe waits for this line
+            flush()  # a process at the other end of the pipe waits for this line

@@ -195,8 +195,8 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         type=Path,
         metavar="FILE",
         help="exchangeability: lines like those to come, not among them, such as decisions on "
-        "training questions; they say how finely numbers are told apart, not what is normal: for "
-        "that, feed calibration queries first",
+        "training questions; they say how finely numbers are distinguished, not what is normal: "
+        "for that, give calibration queries first",
     )
     parser.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
     parser.add_argument(

@@ -101,7 +101,7 @@ def _give_up_output() -> None:
 def _say(problem: str, status: int) -> int:
     """One line on the standard error, whatever the problem says."""
     line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
-    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+    with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
         sys.stderr.write(line)
         sys.stderr.flush()
     return status

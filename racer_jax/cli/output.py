@@ -29,7 +29,7 @@ def print_line(text: str) -> None:
 def print_notes(notes: Iterable[str]) -> None:
     """What was left out or read loosely, a line each, on the standard error."""
     for note in notes:
-        with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+        with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
             sys.stderr.write(f"note: {printable(note)}\n")
 
 

@@ -6,7 +6,7 @@ no answer, and it then casts no vote. A vote adds up softmax weights over the ca
   a* = argmax_a sum_{m in S: a_m = a} softmax_S(w / T)_m,
 
 and majority is its limit T = inf. Ties go to the answer whose voters have the highest mean router
-score, then to the smallest code. If nobody answered, the system abstains: -1.
+score, then to the smallest code. If no model answered, the system abstains: -1.
 
 Exactness. Two answers are compared by the sign of the difference of their sums, never by two
 rounded sums: equal weights cancel as integers, and what is left is taken relative to its largest

@@ -3,7 +3,7 @@ r"""Calibration of the threshold: the miss budget, the critical scores and Eq. 6
 The calibrated threshold of Eq. 6 is an order statistic. With n calibration queries, the loss may be
 1 on at most b = floor(alpha (n + 1)) - 1 of them (the miss budget), so lambda_hat is the (n - b)-th
 smallest critical score. The budget is integer arithmetic on the decimal the user wrote; the graph
-sees integers only, so another alpha never recompiles.
+works on integers only, so another alpha never recompiles.
 """
 
 from collections.abc import Sequence

@@ -106,7 +106,7 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
 
     Exact, no sort, nothing as large as the row kept.
 
-    A sample tells where to look. A bracket that misses costs passes, never the result.
+    A sample says where to look. A bracket that misses costs passes, never the result.
 
     Args:
       value: Floats or unsigned integers `[..., n]`.

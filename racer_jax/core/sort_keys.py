@@ -21,7 +21,7 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     Args:
       value: Numbers, no NaN, any shape. -0.0 and 0.0 are the same number. Keys of float16 and
         float32 compare across calls; keys of float64 only within one call, since 64 bits of a value
-        leave no room for a tie and its rank stands for it.
+        leave no bits for a tie and its rank stands for it.
       tie: Second keys, uint32 of the same shape; None to compare by value alone.
 
     Returns:

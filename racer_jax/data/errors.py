@@ -54,7 +54,7 @@ class DataError(ValueError):
       field: The column, key or array, or None.
       problem: What was wrong and what would be right.
       remedy: What to pass instead, or None where no option helps.
-      format: The format the file was taken for where nobody named one, else None.
+      format: The format the file was taken for where no format was named, else None.
     """
 
     def __init__(

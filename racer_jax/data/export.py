@@ -46,9 +46,8 @@ def write_predictions(
     if called.dtype != np.bool_:
         raise TypeError(f"called must be boolean, got dtype {called.dtype}")
     if called.shape != (len(ids), len(models)):
-        raise ValueError(
-            f"called must have shape {(len(ids), len(models))} for ids and models, got {called.shape}"
-        )
+        shape = (len(ids), len(models))
+        raise ValueError(f"called must have shape {shape} for ids and models, got {called.shape}")
     if answers is not None and len(answers) != len(ids):
         raise ValueError(
             f"answers must hold one answer for each of the {len(ids)} ids, got {len(answers)}"

@@ -75,7 +75,7 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 Paths = str | Path | Sequence[str | Path]
 # A remedy lists this many files, no more.
 _MAX_LISTED = 20
-# Columns by which a CSV is told, read whatever their case.
+# Columns by which a CSV is recognised, read whatever their case.
 _KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
 
 

@@ -1,8 +1,9 @@
 """What to pass instead, said in Python's spelling or in the shell's.
 
 `OPTIONS` is the one table of the readers' options: keyword of a reader, option of the shell, kind
-of value. Errors carry a `Remedy`; whoever prints the error chooses the spelling. `option_value`
-turns what was typed in the shell into the value a reader takes, so that every remedy can be typed.
+of value. Errors carry a `Remedy`; the code that prints the error chooses the spelling.
+`option_value` turns what was typed in the shell into the value a reader takes, so that every remedy
+can be typed.
 """
 
 import shlex
@@ -79,7 +80,7 @@ _DELIMITERS = MappingProxyType({"tab": "\t", r"\t": "\t", "comma": ",", "semicol
 
 @dataclass(frozen=True, init=False)
 class Remedy:
-    """A sentence with the options it speaks of left open.
+    """A sentence with placeholders for its options.
 
     Attributes:
       sentence: The sentence, `{}` where an option stands.

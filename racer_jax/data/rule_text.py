@@ -16,7 +16,7 @@ class Threshold(NamedTuple):
 
 
 def parse_threshold(text: str) -> Threshold | None:
-    """The threshold a rule's name speaks of; None where it is not one of a finite number."""
+    """The threshold in a rule's name; None where it is not one of a finite number."""
     match = _THRESHOLD.fullmatch(text.strip())
     try:
         value = float(match[2]) if match else math.nan

@@ -23,7 +23,7 @@ class GroupSummary:
       group: Its name.
       num_queries: Rows.
       num_duplicates: Rows that repeat a question of the group.
-      num_missing: Pairs nobody evaluated.
+      num_missing: Pairs that were not evaluated.
       accuracies: Model -> share of its evaluated queries it answers rightly; NaN where there are
         none.
       best_single: The model with the highest accuracy; of equals the first.

@@ -58,7 +58,7 @@ TRAIN_SIZES: Mapping[str, int] = MappingProxyType(
     {"gsm8k": 1000, "mmlu": 2000, "cmmlu": 2000, "arc_challenge": 820}
 )
 
-# How much of the latent ability a router sees: the correlation of what it sees with what decides.
+# How closely a router follows the latent ability: the correlation of its signal with what decides.
 QUALITIES: Mapping[str, float] = MappingProxyType({"weak": 0.2, "fair": 0.4, "strong": 0.7})
 
 # Share of what is left of the ability once the easiness is taken out that the topic explains.
@@ -67,7 +67,7 @@ TOPIC_SHARE = 0.3
 SHOWN_SHARE = 0.4
 # Of the answers that are not right: none at all; of the rest, the most tempting wrong one.
 _NO_ANSWER_RATE, _TEMPTED_RATE = 0.03, 0.5
-# What the evaluator whose confidence is recorded sees of the ability, as `QUALITIES` does for
+# The same correlation for the evaluator whose confidence is recorded, as `QUALITIES` does for
 # routers.
 _EVALUATOR_SEES = 0.6
 
@@ -117,7 +117,7 @@ def simulated_pool(
     files, both up to sampling error. Scores are noisy posteriors: P(correct | what the router saw),
     where it saw the latent ability through noise that is correlated across models, as the errors of
     one encoder are. Models that are wrong often agree on the answer; some give none. The
-    confidences `p_true` and `verbal` are those of an evaluator that sees more than the routers.
+    confidences `p_true` and `verbal` are those of an evaluator that is better than the routers.
 
     Use this when you want to try the package or test your own code and have no labelled data.
 
@@ -125,7 +125,7 @@ def simulated_pool(
       key: A typed PRNG key; it fixes everything.
       test_sizes: Number of test queries of each benchmark wanted, at least 1.
       train_sizes: Number of train queries, for the same benchmarks.
-      qualities: Name -> correlation in [0, 1) of what a router sees with the latent ability.
+      qualities: Name -> correlation in [0, 1) of a router's signal with the latent ability.
 
     Returns:
       Benchmark -> its tables and scores, in the order of `test_sizes`.

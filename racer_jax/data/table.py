@@ -46,7 +46,8 @@ class RoutingTable:
       tokens: Tokens of each answer, float64 `[n, m]` of whole numbers, or None.
       price: Dollars per million tokens of each model, float64 `[m]`, or None.
       label_rule: How `correct` was made: one name for the whole table, or one for each group.
-      missing: Pairs nobody evaluated, bool `[n, m]`, or None where there are none. See `complete`.
+      missing: Pairs that were not evaluated, bool `[n, m]`, or None where there are none. See
+        `complete`.
       notes: What reading and combining did that a reader of the results should know, one sentence
         each.
 

@@ -76,7 +76,7 @@ def at_equal_service(
 
     Use this when null modes are to be compared. It is the one comparison that is fair to them: a
     null
-    model that covers unanswerable queries lowers the risk and answers nobody.
+    model that covers unanswerable queries lowers the risk without answering a query.
 
     Args:
       avoidable_miss: Avoidable-miss rate at each risk level, nondecreasing, `[a]`.

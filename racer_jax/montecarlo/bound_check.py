@@ -121,7 +121,7 @@ class BoundCheck(NamedTuple):
       abstention: Share of test queries without a model called.
       avoidable_miss: Share that some model could answer while none that can was called.
       verdict: `PASS`, `FAIL`, or `infeasible`: the null mode `never` puts this alpha below the
-        share of queries nobody can answer.
+        share of queries no model can answer.
       note: What an infeasible alpha would take.
       histogram: Test risk at alpha = .10 over splits, None where this alpha is not among the
         levels.
@@ -374,7 +374,7 @@ def check_bounds_broken(
 
     Use this when you want to see that the check can fail: calibration and test are not
     exchangeable, nothing is promised, and a verdict of PASS throughout would say that the check
-    sees nothing.
+    detects nothing.
 
     Args:
       key: As for `check_bounds`.

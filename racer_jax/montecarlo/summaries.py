@@ -180,7 +180,7 @@ class Accumulator:
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:
-    """A digest of arrays, numbers and strings, to tell one run from another."""
+    """A digest of arrays, numbers and strings, which distinguishes one run from another."""
     digest = hashlib.sha256()
     for array in arrays:
         array = np.asarray(array)

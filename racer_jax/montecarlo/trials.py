@@ -33,7 +33,7 @@ from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fin
 # accelerator.
 _TILE = 256
 _ACCELERATOR_TILE = 4096
-# Trials that tell how wide the histograms have to be.
+# Trials that determine how wide the histograms have to be.
 _PILOT = 512
 
 
@@ -105,7 +105,7 @@ def _run(
     results: dict[str, Any] = jax.shard_map(
         on_device, mesh=mesh, in_specs=PartitionSpec(), out_specs=spec, check_vma=False
     )(key, plan, first)
-    if gather:  # several processes: each sees all trials
+    if gather:  # several processes: each computes all trials
         results = lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
     return results
 
@@ -320,7 +320,7 @@ def stream_trials(
 def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, int]]:
     """First trial and number of each chunk that is still to be run.
 
-    The first chunk of all has enough trials to tell how wide the histograms have to be.
+    The first chunk of all has enough trials to determine how wide the histograms have to be.
     """
     spans = []
     if not num_done:

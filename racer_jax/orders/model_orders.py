@@ -237,7 +237,7 @@ def register_order(name: str, fit: Fit) -> None:
       name: Its name.
       fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
         model: called with embeddings, groups and the null mode it gives nonconformity float32
-        `[n, m + 1]`; its `groups`, None or a tuple, say which groups it knows, `OTHER` last.
+        `[n, m + 1]`; its `groups`, None or a tuple, are its groups, `OTHER` last.
 
     Raises:
       ValueError: If the name is taken.

@@ -53,7 +53,7 @@ class Calibration:
       accuracy: Share of the calibration queries each model answers rightly, by group, float64
         `[g, m]`.
       questions: Fingerprints of the calibration questions, uint64, sorted.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
       date: When, as ISO 8601.
       threshold: The threshold of each group, float32 `[g]`.
@@ -268,7 +268,7 @@ class Calibration:
 
 
 def _keys_with_unknown(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
-    """Keys of thresholds `[g, a]`, and at the end those of a group nobody calibrated on."""
+    """Keys of thresholds `[g, a]`, and at the end those of a group without calibration queries."""
     ties = np.zeros(value.shape, np.uint32) if tie is None else tie
     edge = np.full((1, value.shape[1]), inf, np.float32)
     top = np.full(edge.shape, _TOP)
@@ -317,7 +317,7 @@ def calibration_of(
       delta: As of `Calibration`.
       questions: Fingerprints of the questions, uint64 `[n]`.
       num_overlap: Rows whose question was trained on.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
     """
     columns = critical_places(entry_keys(nonconformity, ties), table.correct)
     rows = np.arange(len(table))

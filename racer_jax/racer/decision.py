@@ -57,8 +57,8 @@ class Decision:
       margins: Threshold minus nonconformity of every model: those that are called have at least 0.
       threshold: The threshold; infinite where every model is called whatever its score.
       reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold
-        keeps alpha, so every model is called; `unknown group`: nobody calibrated on the query's
-        group, so every model is called.
+        keeps alpha, so every model is called; `unknown group`: no calibration query is of the
+        query's group, so every model is called.
       alpha: The risk level.
       group: The group of the query, None where there is none.
       expected_cost: Dollars, the mean costs of the called models added up; None where costs are not
@@ -91,7 +91,7 @@ class Decision:
         elif self.reason is Reason.UNKNOWN_GROUP:
             group_name = "no group was given"
             if self.group is not None:
-                group_name = f"nobody calibrated on group {self.group!r}"
+                group_name = f"no calibration query is of group {self.group!r}"
             lead = f"Call every model: {group_name}, so nothing is promised for fewer."
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."

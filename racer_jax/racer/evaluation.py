@@ -265,8 +265,8 @@ def _group(
     num = calibration.num_queries
     share = np.bincount(study.code[rows], minlength=len(num) + 1) / count
     there = share[:-1] > 0
-    # One threshold for all promises nothing to a group alone, and nobody to a group that is
-    # unknown.
+    # One threshold for all guarantees nothing for a group alone, and nothing holds for a group that
+    # is unknown.
     has_law = calibration.groups is not None or name == ALL
     within_law = bool(has_law and share[-1] == 0 and not calibration.num_overlap)
     weight = share[:-1][there][:, None] if within_law else np.full((1, 1), np.nan)

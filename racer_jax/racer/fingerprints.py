@@ -43,7 +43,7 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
 def row_fingerprints(rows: np.ndarray) -> np.ndarray:
     """Fingerprints of rows of numbers `[n, m]`, uint64 `[n]`.
 
-    Use this when there is nothing else to tell queries apart by.
+    Use this when nothing else distinguishes the queries.
     """
     return np.fromiter(
         (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows),

@@ -72,7 +72,7 @@ class _EncodedOnce:
 
 
 def label_rule(table: RoutingTable) -> str:
-    """How right and wrong were told apart in a table, in one line."""
+    """How right and wrong were decided in a table, in one line."""
     rules = table.rules
     if len(set(rules.values())) == 1:
         return next(iter(rules.values()))

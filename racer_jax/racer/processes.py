@@ -1,6 +1,6 @@
 """Forks: what JAX cannot do in them is an error in place of a wait without end.
 
-The threads of JAX do not live on in a forked process. One that was forked after JAX was used waits
+The threads of JAX do not exist in a forked process. One that was forked after JAX was used waits
 for them for ever. A fork of a process in which JAX was only imported is as good as any process.
 """
 

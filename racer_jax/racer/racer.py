@@ -266,8 +266,8 @@ class Racer(RacerState):
         Args:
           texts: One question, or several.
           groups: The group of each question, or one name for all; needed where thresholds are by
-            group. A question of no group or of one nobody calibrated on has every model called,
-            with the reason `unknown group`.
+            group. A question of no group or of one without calibration queries has every model
+            called, with the reason `unknown group`.
 
         Returns:
           A `Decision` for one question, `Decisions` for several.
@@ -341,8 +341,8 @@ class Racer(RacerState):
           confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
 
         Returns:
-          The answer; None where nobody answered or no model was called. Ties go to the higher mean
-          score.
+          The answer; None where no model answered or no model was called. Ties go to the higher
+          mean score.
 
         Raises:
           ValueError: If an answer is missing or of a model that was not called, or the weighting is

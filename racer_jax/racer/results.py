@@ -11,7 +11,7 @@ from racer_jax.montecarlo.tuning import MAJORITY
 from racer_jax.reporting.files import as_plain
 from racer_jax.reporting.tables import text_table
 
-# The aggregation of a judge who knows: right where one of the called models is.
+# The aggregation of a perfect judge: right where one of the called models is.
 JUDGE = "a judge picks"
 
 

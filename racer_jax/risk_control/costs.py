@@ -219,9 +219,8 @@ def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
         if costs.ndim > 1:
             raise ValueError(
                 "most must be given where costs vary from query to query: what calling a model can "
-                "cost at most, [m], "
-                "or all of them together; the dearest calibration query is no bound for the "
-                "queries to come"
+                "cost at most, [m], or all of them together; the most expensive calibration query "
+                "is no bound for the queries to come"
             )
         return float(costs.sum())
     limit = _dollars("most", most, ((), costs.shape[-1:]))

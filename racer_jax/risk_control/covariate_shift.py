@@ -29,7 +29,7 @@ def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"{name} must be finite and above 0, got {values[bad][0]} at {first_bad(bad)}: a query "
             "that cannot occur "
-            "among those to come (0), or only there (inf), tells nothing about them and must be "
+            "among those to come (0), or only there (inf), says nothing about them and must be "
             "left out by the caller"
         )
     return values

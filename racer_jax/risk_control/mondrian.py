@@ -272,7 +272,7 @@ def calibrate_table(
       unseen: As in `calibrate_by_group`.
 
     Returns:
-      The `GroupedThreshold`. `of` gives the threshold of each new query; tell the user of its
+      The `GroupedThreshold`. `of` gives the threshold of each new query; show the user its
       `warning`.
 
     Raises:

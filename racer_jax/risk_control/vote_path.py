@@ -36,8 +36,8 @@ class PathStates(NamedTuple):
 
     Attributes:
       leader: Code of the answer with the largest sum of weights, of equal sums the one that was
-        given first; -1 while nobody has answered; int32.
-      leader_sum: Its sum of weights, float32; 0 while nobody has answered.
+        given first; -1 while no model has answered; int32.
+      leader_sum: Its sum of weights, float32; 0 while no model has answered.
       runner_up_sum: The largest sum of any other answer, at least 0, float32.
       leader_votes: Models that gave the leader, int32.
       second_votes: Models that gave the most frequent other answer, int32.
@@ -79,7 +79,7 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
     first = present & ~jnp.tril(same, -1).any(axis=1)[None, :]
 
     # A rival can still gain all the weight that is left. With exactly that much it ties, and a tie
-    # goes to the answer that was there first; an answer nobody gave yet is there last.
+    # goes to the answer that was there first; an answer no model has given yet comes last.
     weight_after = weights.sum() - jnp.cumsum(weights)
     first_call = jnp.arange(num_calls)[None, :]
     leader_first = jnp.where(for_leader, first_call, num_calls).min(axis=1, keepdims=True)
@@ -201,8 +201,8 @@ def stopping_scores(
 ) -> jax.Array:
     r"""The stopping scores S_j of a linear risk model: -logit of the predicted loss of stopping.
 
-    S_j is -inf where nobody can stop, inside a batch of calls and while there is no answer, and
-    +inf where stopping cannot lose.
+    S_j is -inf where stopping is impossible, inside a batch of calls and while there is no answer,
+    and +inf where stopping cannot lose.
 
     Use this when you have the coefficients of a linear risk model; scores of any other kind go to
     `stop_critical_scores` directly.

@@ -52,7 +52,7 @@ class Streamed(NamedTuple):
 
     Attributes:
       batch: Function of the number of a step to its batch, a pytree of NumPy arrays
-        `[batch_size, ...]`. Always the same for a step, so that a resumed run sees what it would
+        `[batch_size, ...]`. Always the same for a step, so that a resumed run reads what it would
         have seen.
       batch_size: Rows of a batch.
     """

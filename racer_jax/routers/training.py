@@ -200,8 +200,8 @@ def batch_indices(
       batch_size: Rows of a batch, at most `num_rows`.
       first_step: Number of the first step, int32, may be traced.
       num_steps: How many steps.
-      num_epochs: How many epochs these steps touch at most, where the caller knows; as many as they
-        can where None.
+      num_epochs: How many epochs these steps touch at most, where the caller can say; as many as
+        they can where None.
 
     Returns:
       int32 `[num_steps, batch_size]`; the same for a step whichever call asks for it.

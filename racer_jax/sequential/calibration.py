@@ -30,7 +30,7 @@ class StopCalibration:
         bounded on average.
       questions: Fingerprints of the calibration questions, uint64, sorted.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       date: When, as ISO 8601.
 
     Raises:
@@ -80,7 +80,7 @@ class StopCalibration:
     def threshold(self, group: str | None) -> tuple[float, int]:
         """The threshold of a query of a group and its second key.
 
-        (inf, ...) for a group nobody calibrated on.
+        (inf, ...) for a group without calibration queries.
         """
         name = None if self.groups is None else group
         return self._by_name.get(name, (np.inf, _TOP))

@@ -125,7 +125,7 @@ class Caller:
     def _check_told(self, state: CallState, model: str, answer: object) -> None:
         if model not in state.call:
             if model in state.answers:
-                raise ValueError(f"model {model!r} has been told already for this query")
+                raise ValueError(f"model {model!r} has an answer already for this query")
             expectation = f"the models asked are {list(state.call)}"
             if state.done:
                 expectation = "this query has its answer"

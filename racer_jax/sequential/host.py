@@ -18,7 +18,7 @@ class HostState(NamedTuple):
     """Where a query stands after some calls.
 
     Attributes:
-      leader: The leading answer; None while nobody has answered.
+      leader: The leading answer; None while no model has answered.
       decided: Whether the answers to come cannot change it.
       score: The stopping score, without the rule for decided and last calls.
     """

@@ -179,10 +179,10 @@ def stopping_pool(
         nonconformity = jnp.concatenate([pair.value, at.value[:, None]], axis=1)
         columns = jnp.concatenate([pair.tie, at.tie[:, None]], axis=1)
     # No column is right but the null model's: the critical score of the pool is the envelope's.
-    nobody = np.zeros((len(nonconformity), nonconformity.shape[1] - 1), bool)
-    # Nobody stops before the first call: no call is worth as much as one.
+    none = np.zeros((len(nonconformity), nonconformity.shape[1] - 1), bool)
+    # No query stops before the first call: no call is worth as much as one.
     tables = {name: np.column_stack([table[:, 0], table]) for name, table in metrics.items()}
-    pool = pool_steps(nonconformity, nobody, columns, metrics=tables)
+    pool = pool_steps(nonconformity, none, columns, metrics=tables)
     return pool.only("risk", *metrics)
 
 

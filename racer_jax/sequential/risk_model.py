@@ -133,6 +133,6 @@ def on_grid(model: RiskModel, total_weight: float) -> RiskModel:
     largest[1 + _NUM_INTERACTIONS : 1 + NUM_STATE_FEATURES] = num_calls
     offset = np.abs(model.groups).max(initial=0.0)
     bound = float((np.abs(table) @ largest).max() + offset)
-    bound = 2 * max(bound, 1.0)  # room for what the rounding itself adds
+    bound = 2 * max(bound, 1.0)  # a margin for what the rounding itself adds
     unit = 2.0 ** (np.ceil(np.log2(bound / GRID)) - _DIGITS)
     return RiskModel(np.rint(table / unit) * unit, np.rint(model.groups / unit) * unit)

@@ -4,7 +4,7 @@ The chance that answer c is right is modelled as
 
   P(c) = exp(sum_m w_m 1{a_m = c}) / (exp(t_0 + t_1 none / 3) + sum_c' exp(sum_m w_m 1{a_m = c'})),
 
-where the first term of the denominator stands for "nobody is right" and `none` counts the models
+where the first term of the denominator stands for "no model is right" and `none` counts the models
 without an answer. One fit serves every order and every subset of the pool. Weights are at least 0:
 a vote with negative weights is never decided before its end.
 """
@@ -43,8 +43,8 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
       correct: Whether each answer is right, bool `[n, m]`.
 
     Returns:
-      float64 `[m]`, at least 0, multiples of `GRID`. Where nobody is ever right, and so nothing can
-      be learned, all weights are 1.
+      float64 `[m]`, at least 0, multiples of `GRID`. Where no model is ever right, and so nothing
+      can be learned, all weights are 1.
     """
     num, num_models = codes.shape
     right = correct & (codes != NO_ANSWER)

@@ -288,7 +288,7 @@ class Cascade:
 
         Raises:
           TypeError: If an answer is neither a string nor None.
-          ValueError: If a model was not asked, or has been told already, or nothing is awaited.
+          ValueError: If a model was not asked, or has answered already, or no answer is due.
         """
         return self._caller.tell(state, answers, dollars)
 

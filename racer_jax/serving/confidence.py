@@ -2,7 +2,7 @@ r"""Asking a model how sure it is of an answer.
 
 The weights `verbal` and `p_true` of the weighted vote.
 
-One evaluator model, behind any endpoint that speaks the OpenAI protocol, is shown each question
+One evaluator model, behind any endpoint with the OpenAI protocol, is shown each question
 with each answer the pool gave to it, and rates the answer (Appendix B of the paper, "Weighting
 schemes"):
 
@@ -383,7 +383,7 @@ def _judge(
             record.add(key, scheme, table.ids[i], answer, judgement)
         return judgement
 
-    first = [one(pair) for pair in pairs[:1]]  # alone: it tells whether there are log-probabilities
+    first = [one(pair) for pair in pairs[:1]]  # alone: it shows whether there are log-probabilities
     with ThreadPoolExecutor(num_workers) as workers:
         rest = tqdm(
             workers.map(one, pairs[1:]), scheme, len(pairs) - 1, disable=None, unit="answer"

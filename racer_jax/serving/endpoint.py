@@ -25,13 +25,13 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint that speaks the OpenAI protocol, and the evaluator model behind it.
+    """An endpoint with the OpenAI protocol, and the evaluator model behind it.
 
     Use this when `elicit` shall ask a model for confidences: the endpoint says which model to ask,
     at which address, and how long to wait.
 
     Attributes:
-      model: Name of the evaluator, as the endpoint knows it.
+      model: Name of the evaluator, at the endpoint.
       base_url: Where it is, such as `http://127.0.0.1:8000/v1`; that of OpenAI when None.
       api_key: The key; the environment variable OPENAI_API_KEY when None. A local server needs
         none. It is in no `repr` and no error.

@@ -24,7 +24,7 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
 
     Args:
       key: A typed PRNG key; it fixes everything.
-      quality: How much the router knows about each query: `weak`, `fair` or `strong`.
+      quality: How closely the scores follow the right answers: `weak`, `fair` or `strong`.
 
     Returns:
       One pool for each benchmark.

@@ -262,7 +262,7 @@ def racer_strategies(
     choices = select_each(setting.part, votes.pool, votes.table.right, alpha=list(setting.alphas))
     for alpha, choice in zip(setting.alphas, choices, strict=True):
         yield f"{label}, alpha {alpha}", racer("fixed alpha", choice)
-    # Nobody would pay for sets drawn at random, so they have no cost.
+    # Sets drawn at random are of no use in practice, so they have no cost.
     chance = of_sets("bound", votes.choice, votes.choice.called_value(by_chance))
     yield f"{label}: random sets of the same sizes, majority", chance._replace(cost=None)
     coverage = votes.choice.called_value(votes.covers)

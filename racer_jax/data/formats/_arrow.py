@@ -50,7 +50,7 @@ class Source:
 
     Attributes:
       path: The file or folder.
-      names: The names of the columns, as the reader knows them.
+      names: The names of the columns, in the names of the reader.
       metadata: The metadata of the schema.
     """
 
@@ -156,7 +156,7 @@ def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
 
     Args:
       path: The file, or a folder of files.
-      columns: Name the reader knows -> name in the file.
+      columns: Name in the reader -> name in the file.
 
     Yields:
       The source.
@@ -301,7 +301,7 @@ class Columns:
         raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
 
     def labels(self, batch: Batch, name: str) -> None:
-        """A column of booleans or 0/1, int8; null is -1 ("nobody evaluated this pair")."""
+        """A column of booleans or 0/1, int8; null is -1 ("this pair was not evaluated")."""
         values = self._floats(batch, name)
         has_label = ~np.isnan(values)
         bad = has_label & (values != 0) & (values != 1)

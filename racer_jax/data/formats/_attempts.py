@@ -61,7 +61,7 @@ class Question(NamedTuple):
     Attributes:
       key: What joins the results of several models.
       name: Name of the question in the table.
-      text: What the router sees.
+      text: What is given to the router.
       group: Benchmark or subject.
     """
 

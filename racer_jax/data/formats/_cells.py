@@ -215,7 +215,7 @@ def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
 def settle_missing(
     table: RoutingTable, missing: Missing, path: Path, because: Sequence[str] = ()
 ) -> RoutingTable:
-    """The table under a policy for pairs that nobody evaluated.
+    """The table under a policy for pairs that were not evaluated.
 
     Args:
       table: As read.

@@ -28,7 +28,7 @@ def without_collector() -> Iterator[None]:
     """Turns the search for cycles off while many small objects are made that have none.
 
     Strings by the million make no cycles, but the collector looks for some at every turn, and jax
-    hangs a callback on it: half of the time of reading.
+    attaches a callback to it: half of the time of reading.
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -71,7 +71,7 @@ class Chooser:
     def _filter_of(self, log: Log, filters: list[str]) -> str:
         filter_name = for_name(self._filter, log.task)
         if len(filters) == 1 and (filter_name is None or not isinstance(self._filter, Mapping)):
-            return filters[0]  # one filter for all tasks speaks of those that have a choice
+            return filters[0]  # one filter for all tasks is for those that have a choice
         if filter_name is not None and filter_name in filters:
             return filter_name
         rule = "one filter" if filter_name is None else f"filter {filter_name!r}"

@@ -30,7 +30,7 @@ class Log(NamedTuple):
       task: Name of the task.
       stamp: When the run was, as in the file's name; empty before version 0.4.3.
       results: What the harness reported of the run, empty where its file is gone.
-      num_fewshot: How many worked examples its prompts held, None where nobody says.
+      num_fewshot: How many worked examples its prompts held, None where it is not stated.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Found(NamedTuple):
       logs: The newest log of each model and task, by model and task.
       notes: On logs that are older, and models that are named by their folder.
       others: Files that were looked at and are no newest log: reports and older logs.
-      nameless: Those of the notes that speak of models named by their folder.
+      nameless: Those of the notes about models named by their folder.
     """
 
     logs: list[Log]
@@ -69,7 +69,7 @@ def find_logs(path: Path, num_fewshot: int | None = None) -> Found:
 
     Raises:
       DataError: If there is no log, two are equally new, or a model was run with several numbers of
-        examples and nobody says which is meant.
+        examples and the caller does not say which is meant.
     """
     files = [path]
     if path.is_dir():
@@ -210,7 +210,7 @@ def _log(file: Path, reports: dict[str, _Report], alone: bool) -> Log | None:
     stamp = match["stamp"] if match else ""
     report = reports[stamp].content if stamp in reports else {}
     if match:
-        # A run without a report is of the model its folder was made for, or of one nobody knows.
+        # A run without a report is of the model its folder was made for, or of an unknown one.
         model = _model(report) if report else _model_of_folder(file, reports)
         return _named_log(file, model, match["task"], stamp, report)
     stem = Path(name).stem

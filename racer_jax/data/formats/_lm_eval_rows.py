@@ -60,7 +60,7 @@ def read_samples(log: Log) -> Iterator[Sample]:
 
 
 def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
-    """The metric of a row; NaN where the harness wrote NaN or null: nobody knows it."""
+    """The metric of a row; NaN where the harness wrote NaN or null: not known."""
     value = sample.record.get(metric)
     if type(value) is float and value in (0.0, 1.0):
         return value

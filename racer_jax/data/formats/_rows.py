@@ -341,7 +341,7 @@ _WORDS = {"yes": 1, "no": 0, "y": 1, "n": 0} | dict.fromkeys(_UNKNOWN, -1)
 
 
 def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = None) -> np.ndarray:
-    """A column of 0/1 or True/False, int8; an empty field is -1 ("nobody evaluated this pair").
+    """A column of 0/1 or True/False, int8; an empty field is -1 ("this pair was not evaluated").
 
     Args:
       file: The rows.

@@ -1,4 +1,4 @@
-"""What tells formats apart: the first bytes of a file, the keys of its first record, a header.
+"""What distinguishes formats: the first bytes of a file, the keys of its first record, a header.
 
 Only the head of a file is read, so that guessing costs nothing where the file is large.
 """

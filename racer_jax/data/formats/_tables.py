@@ -29,7 +29,7 @@ def open_rows(
 
     Args:
       path: The file, plain or compressed.
-      delimiter: What separates the fields of a CSV; told from the header when None.
+      delimiter: What separates the fields of a CSV; recognised from the header when None.
       marker: See `open_csv`.
       names: Columns of the format, read whatever their case and the spaces around them.
       columns: Columns of the format that have another name in the file.

@@ -252,7 +252,8 @@ def open_csv(
 
     Args:
       path: The file, plain or compressed.
-      delimiter: One character; a comma, a semicolon or a tab, told from the header, when None.
+      delimiter: One character; a comma, a semicolon or a tab, recognised from the header, when
+        None.
       marker: What the first line begins with where it is not the header but belongs to the format.
       names: Columns of the format, read whatever their case and the spaces around them.
       columns: Columns of the format that have another name in the file.
@@ -268,7 +269,7 @@ def open_csv(
             remedy=Remedy("pass {}", delimiter=";"),
         )
     # Strings by the million make no cycles, but the collector looks for some at every turn, and jax
-    # hangs a callback on it: half of the time of reading.
+    # attaches a callback to it: half of the time of reading.
     collecting = gc.isenabled()
     gc.disable()
     # The limit is the module's, for all readers of the process: put back when done.
@@ -283,7 +284,7 @@ def open_csv(
             except UnicodeDecodeError:
                 raise not_utf8(path, binary) from None
             finally:
-                # Closing is for whoever opened it.
+                # The code that opened it closes it.
                 text.detach()
     finally:
         csv.field_size_limit(limit)

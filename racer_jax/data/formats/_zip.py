@@ -15,7 +15,8 @@ from racer_jax.data.formats._source import cannot_read
 # All members of an archive, and one of them, may unpack to this much.
 MAX_BYTES = 1 << 34
 MAX_MEMBER = 1 << 30
-# Deflate cannot compress better than about 1,032 to 1; whoever declares more is wrong or a bomb.
+# Deflate cannot compress better than about 1,032 to 1; an archive that declares more is damaged or
+# an attack.
 _DEFLATE_RATIO = 1100
 _ZSTD_RATIO = 1 << 15
 _ZSTD = 93

@@ -43,7 +43,7 @@ def read_llmrouter(
     """Reads routing data of LLMRouter.
 
     Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which
-    tells two questions of the same text apart.
+    distinguishes two questions of the same text.
 
     Use this when LLMRouter made the routing data of your models.
 

@@ -122,10 +122,8 @@ def table_of_long_rows(
     file.check_end(safe=["correct"])
     results = _results(file, use_labels=label_rule is None)
     if about is not None and about["rows"] != len(results.query):
-        problem = (
-            f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
-        )
-        raise DataError(problem, path=path)
+        whole = f"the {about['rows']} rows that its first line states"
+        raise DataError(f"must hold {whole}, got {len(results.query)}", path=path)
     place, fields = _matrices(file, results)
     if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
         raise DataError("must hold a row for every query and model, as it was exported", path=path)

@@ -184,7 +184,7 @@ def _long(
     if about is not None:
         if about["rows"] != len(query) or len(query) != place.shape[0] * place.shape[1]:
             raise source.error(
-                f"must hold the {about['rows']} rows its metadata speaks of, got {len(query)}"
+                f"must hold the {about['rows']} rows that its metadata states, got {len(query)}"
             )
         fields["notes"] = [*about["notes"], *fields["notes"]]
         fields["price"] = _prices(about["price"], source)

@@ -125,7 +125,7 @@ def _results(path: Path) -> list[tuple[dict[str, Any], Place]]:
 
 
 def _prompt_id(result: dict[str, Any]) -> str:
-    """What tells prompts apart: the hash of the template where there is one, else its number."""
+    """What distinguishes prompts: the hash of the template where there is one, else its number."""
     name = result.get("promptId")
     return name if isinstance(name, str) else f"{result.get('promptIdx')}"
 

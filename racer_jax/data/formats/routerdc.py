@@ -5,7 +5,7 @@ A file is a list of `{"question": ..., "scores": {model: number}}`.
 The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on
 GSM8K, MMLU, CMMLU and ARC-Challenge. For multiple choice the score is the probability a model gave
 its choice, or 0 where the choice is wrong, so it is right iff `score > 0`; for GSM8K it is the pass
-rate over ten attempts, right iff `score > 0.5` unless told otherwise.
+rate over ten attempts, right iff `score > 0.5` unless another rule is passed.
 """
 
 import re
