@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from math import inf, isfinite
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -20,7 +20,6 @@ from racer_jax.core.aggregation import (
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
 from racer_jax.racer.calibration import Calibration
-from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None
@@ -251,59 +250,50 @@ def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tupl
     return tuple(names[c] for c in code.tolist())
 
 
-def group_names(groups: Groups, num: int) -> Sequence[str | None] | None:
-    """One group for each of so many queries, where groups are one name for all or one for each.
+class Rule(NamedTuple):
+    """What decides, beside the query.
 
-    Raises:
-      ValueError: If there are more or fewer.
+    Attributes:
+      calibration: The thresholds.
+      pool: Names of the models.
+      cost: Mean dollars of each model, float64 `[m]`, or None.
+      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
+        its group is one of an unknown group.
     """
-    names = [groups] * num if isinstance(groups, str) else groups
-    if names is not None and len(names) != num:
-        raise ValueError(
-            f"groups must name one group for each of the {num} queries, got {len(names)}"
-        )
-    return names
+
+    calibration: Calibration
+    pool: tuple[str, ...]
+    cost: np.ndarray | None
+    group_is_needed: bool
 
 
 def decide(
-    calibration: Calibration,
+    rule: Rule,
     model_scores: ModelScores,
+    ties: np.ndarray | None,
     groups: Sequence[str | None] | None,
-    *,
-    pool: tuple[str, ...],
-    seed: int | None,
-    questions: np.ndarray | None,
-    group_is_needed: bool,
-    cost: np.ndarray | None,
 ) -> Decisions:
     """Compares the nonconformity of queries with the thresholds of their groups.
 
     Args:
-      calibration: The calibration.
+      rule: The thresholds, and what else the racer holds.
       model_scores: Scores and nonconformity of the queries.
+      ties: Second keys of the queries, uint32 `[n, m + 1]`; None where ties are not broken.
       groups: The group of each, `[n]`, or None.
-      pool: Names of the models.
-      seed: Seed of the tie-break; None where ties are not broken.
-      questions: Fingerprints of the queries, uint64 `[n]`; None where ties are not broken.
-      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
-        its group is one of an unknown group.
-      cost: Mean dollars of each model, float64 `[m]`, or None.
     """
+    calibration = rule.calibration
     num, num_groups = len(model_scores.scores), len(calibration.threshold)
     code = calibration.codes(groups, num)
-    if group_is_needed:
+    if rule.group_is_needed:
         absent = np.ones(num, bool)
         if groups is not None:
             absent = np.array([name is None for name in groups])
         code = np.where(absent, num_groups, code)
-    ties = None
-    if questions is not None and seed is not None:
-        ties = question_ties(questions, seed, len(pool) + 1)
     keys = entry_keys(model_scores.nonconformity, ties)
     sets = keys <= calibration.threshold_key[code][:, None]
     threshold = np.append(calibration.threshold, np.float32(inf))[code]
     return Decisions(
-        pool=pool,
+        pool=rule.pool,
         scores=model_scores.scores,
         nonconformity=model_scores.nonconformity,
         sets=sets,
@@ -312,7 +302,7 @@ def decide(
         reasons=reasons(sets, threshold == inf, code == num_groups),
         alpha=calibration.alpha,
         groups=groups,
-        cost=cost,
+        cost=rule.cost,
     )
 
 

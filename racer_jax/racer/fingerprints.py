@@ -72,3 +72,13 @@ def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
     stream = _mix(questions ^ _mix(np.array([seed], np.uint64) + _GOLDEN))
     steps = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
     return (_mix(stream[:, None] + steps[None, :]) >> np.uint64(32)).astype(np.uint32)
+
+
+def text_ties(texts: Iterable[str], seed: int, num: int) -> np.ndarray:
+    """Second keys of texts, uint32 `[n, num]`; equal texts get equal ones."""
+    return question_ties(fingerprints(texts), seed, num)
+
+
+def row_ties(rows: np.ndarray, seed: int, num: int) -> np.ndarray:
+    """Second keys of rows of numbers, uint32 `[n, num]`, where nothing else names the queries."""
+    return question_ties(row_fingerprints(rows), seed, num)

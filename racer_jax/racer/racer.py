@@ -24,15 +24,16 @@ from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.racer import artefact, decision, serialization
-from racer_jax.racer.calibration import Calibration, calibration_of
-from racer_jax.racer.decision import Decision, Decisions, Groups, decide, group_names
+from racer_jax.racer.calibration import calibration_of
+from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError, OverlapError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, row_fingerprints
+from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.scoring import ModelScores, Scorer, measure_scores
+from racer_jax.racer.routing import route_scores, route_texts
+from racer_jax.racer.scoring import Scorer
 from racer_jax.racer.state import RacerState, fields_from, racer_parts, stated
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
@@ -277,16 +278,9 @@ class Racer(RacerState):
           TypeError: If a text is not a string.
           ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
         """
-        calibration = self._calibrated("route")
-        single = isinstance(texts, str)
-        batch: list[str] = [texts] if isinstance(texts, str) else list(texts)
-        if self.scorer is None:
-            raise ValueError("this racer has no router of its own: give scores to route_scores")
-        names = group_names(groups, len(batch))
-        model_scores = self.scorer(batch, self.nonconformity, self.null, names)
-        questions = fingerprints(batch) if self.seed is not None else None
-        decisions = self._decide(calibration, model_scores, questions, names)
-        return decisions[0] if single else decisions
+        if isinstance(texts, str):
+            return route_texts(self, [texts], groups)[0]
+        return route_texts(self, list(texts), groups)
 
     def route_scores(
         self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
@@ -309,17 +303,7 @@ class Racer(RacerState):
           TypeError: If scores are not floating.
           ValueError: If shapes do not fit or a score is out of range.
         """
-        calibration = self._calibrated("route_scores")
-        model_scores = measure_scores(self._given(scores), self.nonconformity, self.null)
-        if ids is not None and len(ids) != len(model_scores.scores):
-            raise ValueError(
-                f"ids must name each of the {len(model_scores.scores)} queries, got {len(ids)}"
-            )
-        questions = None
-        if self.seed is not None:
-            questions = row_fingerprints(model_scores.scores) if ids is None else fingerprints(ids)
-        names = group_names(groups, len(model_scores.scores))
-        return self._decide(calibration, model_scores, questions, names)
+        return route_scores(self, scores, groups, ids)
 
     def aggregate(
         self,
@@ -428,23 +412,3 @@ class Racer(RacerState):
                 f"is not an artefact of this format: {problem}", path=Path(path)
             ) from None
         return racer
-
-    # --- inside -----------------------------------------------------------------------------------
-
-    def _decide(
-        self,
-        calibration: Calibration,
-        model_scores: ModelScores,
-        questions: np.ndarray | None,
-        groups: Sequence[str | None] | None,
-    ) -> Decisions:
-        return decide(
-            calibration,
-            model_scores,
-            groups,
-            pool=self.models,
-            seed=self.seed,
-            questions=questions,
-            group_is_needed=self._order_by_group,
-            cost=self.cost,
-        )
