@@ -38,7 +38,7 @@ _MEANINGS = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_train(subparsers)
     _add_calibrate(subparsers)
 
@@ -124,7 +124,7 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """`train`."""
+    """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
     check_place(arguments.output)  # before minutes of work are spent
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
@@ -188,7 +188,10 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
-    """`calibrate`."""
+    """`calibrate`.
+
+    Use this when a command line asks for a threshold; in Python, `Racer.calibrate`.
+    """
     output = arguments.output or arguments.artefact
     check_place(output)
     if arguments.from_scores:

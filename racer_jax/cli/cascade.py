@@ -35,7 +35,7 @@ _LOSSES = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     cascade = subparsers.add_parser(
         "cascade", help="call one model after another until stopping is safe"
     )
@@ -129,7 +129,10 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """`cascade train`."""
+    """`cascade train`.
+
+    Use this when a command line asks for a new cascade; in Python, `Cascade.fit`.
+    """
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
@@ -191,7 +194,10 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
-    """`cascade calibrate`."""
+    """`cascade calibrate`.
+
+    Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
+    """
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
@@ -234,7 +240,10 @@ def _add_evaluate(subparsers: Subparsers) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """`cascade evaluate`."""
+    """`cascade evaluate`.
+
+    Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
+    """
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     cascade = Cascade.load(arguments.artefact)
     evaluations = cascade.evaluate(_read(arguments, cascade), alphas)
@@ -270,7 +279,10 @@ def _add_route(subparsers: Subparsers) -> None:
 
 
 def route(arguments: argparse.Namespace) -> None:
-    """`cascade route`."""
+    """`cascade route`.
+
+    Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
+    """
     from racer_jax.serving.cascade_lines import answer_lines
 
     cascade = Cascade.load(arguments.artefact)

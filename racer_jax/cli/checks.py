@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_bound_check(subparsers)
     _add_monitor(subparsers)
 
@@ -79,7 +79,10 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
 
 
 def bound_check(arguments: argparse.Namespace) -> int:
-    """`bound-check`."""
+    """`bound-check`.
+
+    Use this when a command line asks whether the bounds hold on a table; in Python, `check_bounds`.
+    """
     from tqdm import tqdm
 
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
@@ -214,7 +217,11 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
 
 
 def monitor(arguments: argparse.Namespace) -> int:
-    """`monitor`."""
+    """`monitor`.
+
+    Use this when a command line tests feedback for a change; in Python, `RiskMonitor` or
+    `ExchangeabilityMonitor`.
+    """
     from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.state_file import alone_with, is_regular, raising_when_terminated
 

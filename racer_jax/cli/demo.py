@@ -17,7 +17,10 @@ from racer_jax.racer.errors import ArtefactError
 
 
 def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
-    """The command `demo`, whose steps `main` runs."""
+    """The command `demo`, whose steps `main` runs.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "demo",
@@ -36,7 +39,10 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
 
 
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
-    """`demo`: each step is a command of this program, printed before it runs."""
+    """`demo`: each step is a command of this program, printed before it runs.
+
+    Use this when you want to see every step on data that needs no download.
+    """
     from racer_jax.data.synthetic import simulated_pool
 
     if folder.exists() and (

@@ -36,6 +36,8 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
+    Use this when you write a program that is to behave like the command.
+
     Args:
       arguments: What follows the command's name; those of the process when None.
 
@@ -123,7 +125,10 @@ _TYPED = (
 
 
 def in_shell(error: Exception) -> str:
-    """The message of an error, its advice spelled as it is typed in a shell."""
+    """The message of an error, its advice spelled as it is typed in a shell.
+
+    Use this when an error of a reader is printed by a command.
+    """
     text = error.in_shell() if isinstance(error, DataError) else str(error)
     for words, option in _TYPED:
         text = text.replace(words, option)
@@ -141,7 +146,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; completion is made from it."""
+    """The parser of all commands; completion is made from it.
+
+    Use this when you need the options of all commands, as the completion and the tests do.
+    """
     parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called "

@@ -22,7 +22,7 @@ _EXTRAS = {
 
 
 def add_doctor(subparsers: Subparsers) -> None:
-    """The command `doctor`."""
+    """The command `doctor`. Use this when the parser of all commands is built."""
     parser = add_command(
         subparsers,
         "doctor",
@@ -34,7 +34,7 @@ def add_doctor(subparsers: Subparsers) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> None:
-    """`doctor`."""
+    """`doctor`. Use this when a command line asks what is installed, for a report of a fault."""
     packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
     versions = {name: importlib.metadata.version(name) for name in packages}
     extras = {
@@ -70,7 +70,10 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 
 def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:
-    """The command `completion` of the parser of all commands."""
+    """The command `completion` of the parser of all commands.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "completion",
@@ -82,7 +85,10 @@ def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> No
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> None:
-    """`completion`: a static script, so that Tab does not wait for JAX to be imported."""
+    """`completion`: a static script, so that Tab does not wait for JAX to be imported.
+
+    Use this when a shell is to complete the commands.
+    """
     try:
         import shtab
     except ModuleNotFoundError:

@@ -10,7 +10,7 @@ from racer_jax.data.load import save
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     data = subparsers.add_parser("data", help="read, convert and download routing data")
     inner = data.add_subparsers(required=True, metavar="COMMAND")
     _add_summary(inner)
@@ -31,7 +31,10 @@ def _add_summary(subparsers: Subparsers) -> None:
 
 
 def summary(arguments: argparse.Namespace) -> None:
-    """`data summary`."""
+    """`data summary`.
+
+    Use this when a command line asks what a table holds; in Python, `RoutingTable.summary`.
+    """
     result = Source.of(arguments).table().summary()
     if arguments.json:
         print_json(result.to_dict())
@@ -52,7 +55,10 @@ def _add_convert(subparsers: Subparsers) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """`data convert`."""
+    """`data convert`.
+
+    Use this when a command line turns logs into another format; in Python, `load` and a writer.
+    """
     table = Source.of(arguments).table()
     save(table, arguments.output)
     print_line(f"{arguments.output}: {table!r}")
@@ -72,5 +78,5 @@ def _add_fetch(subparsers: Subparsers) -> None:
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:
-    """`data fetch`."""
+    """`data fetch`. Use this when a command line downloads a public corpus; in Python, `fetch`."""
     print_line(str(fetch(arguments.corpus, arguments.folder, base_url=arguments.base_url)))

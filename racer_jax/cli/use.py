@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_route(subparsers)
     _add_evaluate(subparsers)
     _add_report(subparsers)
@@ -90,7 +90,7 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
 
 
 def route(arguments: argparse.Namespace) -> None:
-    """`route`."""
+    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
     from racer_jax.serving.json_lines import read_queries, route_lines
 
     source = arguments.input
@@ -199,7 +199,10 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """`evaluate`."""
+    """`evaluate`.
+
+    Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
+    """
     if arguments.output is not None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
@@ -239,7 +242,10 @@ def _add_report(subparsers: Subparsers) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """`report`."""
+    """`report`.
+
+    Use this when a command line asks for a page of figures; in Python, `write_report`.
+    """
     check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
     write_report(racer, table, arguments.output, arguments.alphas, scores=scores)

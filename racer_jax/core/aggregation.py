@@ -44,7 +44,7 @@ _SCORE_DIGITS = 48
 
 
 def answer_codes(answers: Any) -> np.ndarray:
-    """Answers as integer codes, comparable within one query only; runs on the host, once.
+    """Answers as integer codes of one query each. Use this when answers are strings to vote on.
 
     Args:
       answers: Hashable, sortable answers, such as strings; None for no answer; `[n, m]`.
@@ -69,7 +69,7 @@ def answer_codes(answers: Any) -> np.ndarray:
 
 
 def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
-    r"""Log-odds of router scores, log(s / (1 - s)), as weights of a vote.
+    r"""Log-odds log(s / (1 - s)) of scores. Use this when votes shall count by confidence.
 
     Args:
       scores: Router scores in [0, 1], floating, `[..., m]`.
@@ -95,7 +95,7 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
 
 
 def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) -> jax.Array:
-    """The real models in order of nonconformity: the set of k models is the first k of them.
+    """The real models in order of nonconformity. Use this when their prefixes are voted on.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[..., m + 1]`, null model last.

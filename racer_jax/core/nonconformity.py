@@ -50,6 +50,8 @@ def value_and_tie(
     """Numbers `[..., n]`, n >= 1, without NaN, and their second keys where they have any.
 
     Checked.
+
+    Use this when a function takes critical scores with or without second keys.
     """
     if isinstance(numbers, TieBroken):
         if tie_break is not None:
@@ -67,7 +69,7 @@ def value_and_tie(
 
 
 def check_null(null: str) -> None:
-    """Refuses what is not a null mode."""
+    """Refuses what is not a null mode. Use this when a function takes the name of a null mode."""
     if null not in NULL_MODES:
         raise ValueError(f"null must be one of {NULL_MODES}, got {null!r}")
 
@@ -103,6 +105,8 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
     """E of the null model where the real models are ordered already.
 
     1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
+
+    Use this when an order takes the place of scores.
 
     Args:
       largest: max_m s(x, m), floating, any shape.

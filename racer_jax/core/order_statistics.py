@@ -35,6 +35,8 @@ def counts(masks: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, 
     """Number of set entries of each mask over some axes, int32, in one pass.
 
     Quick on a CPU from three masks on.
+
+    Use this when several masks are counted over the same axes.
     """
 
     def add(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -53,6 +55,8 @@ def varying_like(array: jax.Array, *others: jax.Array | None) -> jax.Array:
     A loop must be given what it gives back: bounds that start equal everywhere differ after one
     step over rows that do. A condition that is never true says so without a word of `shard_map`,
     and the compiler leaves nothing of it.
+
+    Use this when a loop under `shard_map` carries an array.
     """
     for x in others:
         if x is not None:
@@ -143,7 +147,10 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
 def select(
     value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Value and tie at one rank `[...]` of rows `[..., n]`."""
+    """Value and tie at one rank `[...]` of rows `[..., n]`.
+
+    Use this when one order statistic of long rows is needed; `select_sorted` serves several.
+    """
     at = without_sign_of_zero(_select_one(value, mask, rank))
     if tie is None:
         return at, None
@@ -161,6 +168,8 @@ def select_sorted(
 
     The sort reads nothing of the mask, so under a vmap over masks the pool is sorted once for all
     of them.
+
+    Use this when many ranks of the same row are needed; `select` serves one.
     """
     # Integers sort several times as fast as floats, whose comparison minds NaN.
     keys = [float_keys(value), *([] if tie is None else [tie])]
@@ -179,6 +188,8 @@ def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
     """Place of the rank-th bit of each word.
 
     From 0: is it in the lower half, and so on, five times.
+
+    Use this when bits are packed in words and one of them is looked for.
     """
     place = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):

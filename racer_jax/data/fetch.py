@@ -32,6 +32,8 @@ _DISK = frozenset(
 class RemoteFile(NamedTuple):
     """A file of a corpus.
 
+    Use this when you read what a `Corpus` holds.
+
     Attributes:
       path: Where it is in the repository.
       sha256: Its digest, in hexadecimal.
@@ -43,6 +45,8 @@ class RemoteFile(NamedTuple):
 
 class Corpus(NamedTuple):
     """Some files of one commit.
+
+    Use this when you read `CORPORA`.
 
     Attributes:
       commit: The commit they are pinned to.

@@ -19,6 +19,8 @@ _MAX_ROWS, _MAX_COLUMNS = 20, 6
 class GroupSummary:
     """One group of a table, or all of it.
 
+    Use this when you read `Summary.groups`.
+
     Attributes:
       group: Its name.
       num_queries: Rows.
@@ -62,7 +64,10 @@ class Summary:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain lists, dictionaries, numbers and strings."""
+        """The figures as plain lists, dictionaries, numbers and strings.
+
+        Use this when the figures go into a file or another program.
+        """
         return asdict(self)
 
     def __str__(self) -> str:
@@ -143,6 +148,8 @@ def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
 
 def exact_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Ends of the exact interval of a proportion (Clopper and Pearson 1934), by SciPy.
+
+    Use this when an accuracy is shown with its uncertainty.
 
     Args:
       successes: Number of successes, 0 to `n`.

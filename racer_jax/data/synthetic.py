@@ -92,6 +92,8 @@ class SimulatedBenchmark(NamedTuple):
 class Latent(NamedTuple):
     """The solved law of one benchmark.
 
+    Use this when you look at how `simulated_pool` makes its answers.
+
     Attributes:
       thresholds: a_m, `[m]`.
       loading: lambda, in (0, 1).
@@ -251,6 +253,8 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
 
     Given the loading, each threshold has a closed condition on its own accuracy, solved by
     bisection; the all-wrong rate then grows with the loading, which a root finder finds.
+
+    Use this when you simulate a pool with other accuracies than those of `simulated_pool`.
 
     Args:
       accuracies: Accuracy of each model, in (0, 1), `[m]`.

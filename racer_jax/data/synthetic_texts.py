@@ -21,6 +21,8 @@ _ATTEMPTS = 20
 class Question(NamedTuple):
     """A question and its possible answers.
 
+    Use this when you read what `questions` returns.
+
     Attributes:
       text: As a model would be asked it.
       right: The right answer.
@@ -273,6 +275,8 @@ def questions(
     rng: np.random.Generator, benchmark: str, topics: np.ndarray, levels: np.ndarray
 ) -> list[Question]:
     """Questions of a benchmark, drawn at random, no two with the same text.
+
+    Use this when you need invented questions with known answers.
 
     Args:
       rng: Draws them.

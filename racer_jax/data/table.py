@@ -215,6 +215,8 @@ class RoutingTable:
     ) -> "RoutingTable":
         """Some of the rows, some of the models, or both.
 
+        Use this when rows by group, mask or number, or models by name, are needed.
+
         Args:
           rows: Row numbers, a boolean mask `[n]` or a slice; all rows when None.
           models: Names of the models to keep, in the order given; all when None.
@@ -334,7 +336,10 @@ class RoutingTable:
 
     @classmethod
     def offer(cls, name: str, function: Callable[..., Any]) -> None:
-        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use."""
+        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use.
+
+        Use this when a module of this package adds a method whose code is in a higher module.
+        """
         cls._methods[name] = function
 
     @classmethod
@@ -357,7 +362,10 @@ class RoutingTable:
         return cls._methods["from_frame"](frame, **options)  # type: ignore[no-any-return]
 
     def summary(self, confidence: float = 0.95) -> Any:
-        """The table in figures, to print; see `racer_jax.data.summary.summarize`."""
+        """The table in figures, to print; see `racer_jax.data.summary.summarize`.
+
+        Use this when you look at a table before you train or calibrate on it.
+        """
         return self._methods["summary"](self, confidence)
 
     def split(
@@ -366,11 +374,17 @@ class RoutingTable:
         fractions: Sequence[float] | Mapping[str, Sequence[float]] = (0.5, 0.1, 0.4),
         by_group: bool = True,
     ) -> Any:
-        """Row numbers of a random split by question; see `racer_jax.data.splits.split`."""
+        """Row numbers of a random split by question; see `racer_jax.data.splits.split`.
+
+        Use this when you need parts of one table, such as training and test rows.
+        """
         return self._methods["split"](key, self, fractions, by_group)
 
     def complete(self) -> "RoutingTable":
-        """The table without the queries that lack a model's result; a note counts them."""
+        """The table without the queries that lack a model's result; a note counts them.
+
+        Use this when a step needs every result, as calibration does.
+        """
         if self.missing is None:
             return self
         whole = ~self.missing.any(axis=1)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from racer_jax.encoders.arithmetic import dropout
 from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
     Linear,
     attend,
     check_inputs,
-    dropout,
     embedding,
     head_size,
     rematerialized,
@@ -27,7 +27,10 @@ from racer_jax.encoders.layers import (
 
 
 class BertSelfAttention(nnx.Module):
-    """Scaled dot-product attention over several heads."""
+    """Scaled dot-product attention over several heads.
+
+    Use this when you build a BERT layer by hand; `Bert` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.head_size = head_size(config)
@@ -48,7 +51,10 @@ class BertSelfAttention(nnx.Module):
 
 
 class BertEmbeddings(nnx.Module):
-    """The sum of word, position and token-type vectors, normalised."""
+    """The sum of word, position and token-type vectors, normalised.
+
+    Use this when you build a BERT encoder by hand; `Bert` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.word_embeddings = embedding(config.vocab_size, config.hidden_size, **types)
@@ -72,7 +78,7 @@ class BertEmbeddings(nnx.Module):
 
 
 class BertEncoder(nnx.Module):
-    """The stack of layers."""
+    """The stack of layers. Use this when you build a BERT encoder by hand; `Bert` has them all."""
 
     def __init__(self, config: Any, **types: Any) -> None:
         attentions = [BertSelfAttention(config, **types) for _ in range(config.num_hidden_layers)]
@@ -81,6 +87,8 @@ class BertEncoder(nnx.Module):
 
 class Bert(nnx.Module):
     """A BERT encoder without heads.
+
+    Use this when a checkpoint is BERT; `load_model` makes one with its weights.
 
     Args:
       config: A `transformers.BertConfig`.

@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def text_key(text: str) -> bytes:
-    """The 32 bytes by which a text is found."""
+    """The 32 bytes by which a text is found. Use this when vectors of texts are stored by text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -56,12 +56,15 @@ class EmbeddingCache:
                 self._rows[key.tobytes()] = embedding
 
     def lookup(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The embeddings of those keys that the cache has."""
+        """The embeddings of those keys that the cache has.
+
+        Use this when some embeddings may be in the cache.
+        """
         self._refresh()
         return {key: self._rows[key] for key in keys if key in self._rows}
 
     def store(self, keys: Sequence[bytes], embeddings: np.ndarray) -> None:
-        """Adds embeddings `[n, d]`, one for each key."""
+        """Adds embeddings `[n, d]`, one for each key. Use this when embeddings are new."""
         tensors = {
             "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
             "embeddings": embeddings,

@@ -57,6 +57,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
     Without a network, or with `HF_HUB_OFFLINE=1`, a snapshot that was downloaded before is found in
     the hub's cache.
 
+    Use this when a checkpoint is named by folder or hub id.
+
     Args:
       source: A folder, or a hub id `owner/name`.
       revision: Branch, tag or commit on the hub.
@@ -89,6 +91,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
 
 def load_config(folder: str | os.PathLike[str]) -> Any:
     """The `transformers` configuration of a checkpoint.
+
+    Use this when only the sizes and options of a checkpoint are needed.
 
     Args:
       folder: Holds `config.json`.
@@ -184,6 +188,8 @@ def load_weights(
 ) -> Model:
     """A copy of the model with the weights of a checkpoint.
 
+    Use this when the structure of a model is there and its weights are in a folder.
+
     Args:
       model: Gives structure, dtypes and shapes; may be abstract (`nnx.eval_shape`).
       folder: Holds `model.safetensors`, or its shards and their index.
@@ -241,6 +247,8 @@ def load_model(
 ) -> Model:
     """A pretrained encoder.
 
+    Use this when you need a pretrained model; `TextEncoder.from_pretrained` adds the tokenizer.
+
     Args:
       source: A folder, or a hub id `owner/name`.
       dtype: Compute dtype, float32 or bfloat16; products accumulate in float32 in both.
@@ -269,13 +277,18 @@ def abstract_model(config: Any, **options: Any) -> Model:
     """The structure of a configuration's model, with shapes in the place of weights.
 
     Costs neither time nor memory.
+
+    Use this when weights are about to be loaded and none shall be allocated before.
     """
     kind = _MODELS[config.model_type][1]
     return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), **options))
 
 
 def new_model(key: jax.Array, config: Any, **options: Any) -> Model:
-    """A model of a configuration with random weights; options are those of `Bert` and `Deberta`."""
+    """A model of a configuration with random weights; options are those of `Bert` and `Deberta`.
+
+    Use this when you train an encoder from nothing, or test one.
+    """
     kind = _MODELS[config.model_type][1]
     return kind(config, rngs=nnx.Rngs(key), **options)
 
@@ -296,6 +309,8 @@ def save_model(
     model: Model, folder: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000
 ) -> None:
     """Writes `config.json` and `model.safetensors`, which `load_model` and `transformers` read.
+
+    Use this when a trained encoder shall be read by this package or by `transformers`.
 
     Args:
       model: A `Bert` or `Deberta`.

@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from racer_jax.encoders.arithmetic import dropout, matmul_precision, product
 from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
@@ -28,11 +29,8 @@ from racer_jax.encoders.layers import (
     activation,
     attend,
     check_inputs,
-    dropout,
     embedding,
     head_size,
-    matmul_precision,
-    product,
     rematerialized,
     split_heads,
     split_key,
@@ -45,6 +43,8 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
     """Bucket of each signed distance.
 
     The distance itself up to half the buckets, logarithmic beyond.
+
+    Use this when DeBERTa's attention needs the bucket of each distance.
 
     Args:
       distance: Query position minus key position, integers of any shape.
@@ -70,7 +70,10 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
 
 
 def along_diagonals(x: jax.Array) -> jax.Array:
-    """`out[..., i, j] = x[..., i, j - i + t - 1]` for `x` `[..., t, 2t - 1]`, by shapes alone."""
+    """`out[..., i, j] = x[..., i, j - i + t - 1]` for `x` `[..., t, 2t - 1]`, by shapes alone.
+
+    Use this when a score by distance is needed by pair of positions.
+    """
     *batch, t, _ = x.shape
     flat = x.reshape(*batch, t * (2 * t - 1))
     # Element (i, j) stands at i (2t - 1) + j - i + t - 1 = i (2t - 2) + j + (t - 1): rows of 2t - 2
@@ -82,7 +85,10 @@ def along_diagonals(x: jax.Array) -> jax.Array:
 
 
 class DisentangledSelfAttention(nnx.Module):
-    """Attention with content-to-position and position-to-content terms."""
+    """Attention with content-to-position and position-to-content terms.
+
+    Use this when you build a DeBERTa layer by hand; `Deberta` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.head_size = head_size(config)
@@ -154,6 +160,8 @@ class DebertaEmbeddings(nnx.Module):
     """Word vectors, with position and token-type vectors where the configuration has them.
 
     Zero on padding.
+
+    Use this when you build a DeBERTa encoder by hand; `Deberta` has them all.
     """
 
     def __init__(self, config: Any, **types: Any) -> None:
@@ -192,7 +200,10 @@ class DebertaEmbeddings(nnx.Module):
 
 
 class ConvLayer(nnx.Module):
-    """The convolution over neighbouring tokens in the first layer of the xlarge models of v2."""
+    """The convolution over neighbouring tokens in the first layer of the xlarge models of v2.
+
+    Use this when you build an xlarge model of v2 by hand; `Deberta` has them all.
+    """
 
     def __init__(
         self, config: Any, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
@@ -235,7 +246,10 @@ class ConvLayer(nnx.Module):
 
 
 class DebertaEncoder(nnx.Module):
-    """The stack of layers, and the relative vectors they share."""
+    """The stack of layers, and the relative vectors they share.
+
+    Use this when you build a DeBERTa encoder by hand; `Deberta` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.layer = nnx.List(
@@ -262,7 +276,10 @@ class DebertaEncoder(nnx.Module):
             self.conv = ConvLayer(config, **types)
 
     def relative_vectors(self, length: int) -> jax.Array | None:
-        """Vectors of the distances length - 1, ..., 1 - length, `[2 length - 1, hidden]`."""
+        """Vectors of the distances length - 1, ..., 1 - length, `[2 length - 1, hidden]`.
+
+        Use this when an attention layer needs the vectors of distances.
+        """
         if not self.relative:
             return None
         distance = np.arange(length - 1, -length, -1)
@@ -274,6 +291,8 @@ class DebertaEncoder(nnx.Module):
 
 class Deberta(nnx.Module):
     """A DeBERTa v2 or v3 encoder without heads.
+
+    Use this when a checkpoint is DeBERTa v2 or v3; `load_model` makes one with its weights.
 
     Args:
       config: A `transformers.DebertaV2Config`.
@@ -343,6 +362,8 @@ class Deberta(nnx.Module):
 
 def position_terms(config: Any) -> tuple[str, ...]:
     """Which of `POSITION_TERMS` the configuration asks for.
+
+    Use this when a layer of DeBERTa is built from a configuration.
 
     Raises:
       ValueError: If it asks for another.

@@ -45,7 +45,10 @@ _CLASSES: dict[str, Any] = {
 
 
 class OtherEncoderError(ValueError):
-    """An encoder with other weights than those the router was trained on."""
+    """An encoder with other weights than those the router was trained on.
+
+    Use this when you catch the loading of an artefact without its encoder.
+    """
 
 
 def register_encoder(name: str, make: Make, *, kind: str | None = None, cls: Any = None) -> None:

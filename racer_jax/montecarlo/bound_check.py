@@ -181,7 +181,10 @@ class _Means(NamedTuple):
 
 
 def verdicts(check: _Compared, z_limit: float, null: str) -> list[str]:
-    """By alpha; FAIL is `z_limit` errors above the upper bound, below the lower, or off the law."""
+    """By alpha, PASS, FAIL or infeasible. Use this when the measured means are your own.
+
+    FAIL is `z_limit` errors above the upper bound, below the lower, or off the law.
+    """
     margin = z_limit * check.risk_error + 1e-12
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
     failures = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
@@ -405,7 +408,7 @@ def check_bounds_broken(
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Distance in standard errors.
+    """Distance in standard errors. Use this when a mean is compared with an exact value.
 
     0 where there is none, infinite where there is one and no error.
     """
@@ -414,7 +417,7 @@ def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def infeasible_note(alpha: Fraction, num_calibration: int) -> str:
-    """What it would take to make an alpha feasible; empty where it is."""
+    """What makes an alpha feasible; empty where it is. Use this when a table shows its alphas."""
     smallest = guarantees.smallest_calibration_size(alpha)
     return f"threshold +inf: needs n >= {smallest}" if smallest > num_calibration else ""
 

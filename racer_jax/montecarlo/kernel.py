@@ -112,6 +112,8 @@ def tile_values(
     """One tile of trials: values of the metrics of each part, and thresholds with means; `[a, t]`.
 
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
+
+    Use this when the trials run in your own loop; `stream_trials` runs them for you.
     """
     calibration, parts = _draw(plan.draw, keys)
     before, planes_of = _countable(plan.planes, calibration, parts, scratch)

@@ -29,6 +29,8 @@ Progress = Callable[[int], object]
 class SplitMetrics(NamedTuple):
     """What the splits of one pool and score gave, by alpha.
 
+    Use this when you read what `fresh_splits`, `exact_splits` or `stale_splits` returns.
+
     Attributes:
       num_splits: Number of splits.
       mean: Metric -> mean over splits `[a]`.
@@ -53,7 +55,10 @@ def fresh_splits(
     num_splits: int,
     progress: Progress,
 ) -> SplitMetrics:
-    """Exchangeable splits, as the guarantee asks for."""
+    """Exchangeable splits, as the guarantee asks for.
+
+    Use this when the guarantee is checked as it is stated.
+    """
     summaries = stream_trials(
         key,
         pool,
@@ -70,7 +75,10 @@ def fresh_splits(
 
 
 def exact_splits(law: SplitLaw, num_test: int) -> SplitMetrics:
-    """All splits at once: the exact law in the place of what a sample of splits would give."""
+    """All splits at once: the exact law in the place of what a sample of splits would give.
+
+    Use this when the pool is small enough for the exact law.
+    """
     means = {
         "risk": law.risk_mean,
         "size": law.size_mean,
@@ -95,6 +103,8 @@ def stale_trials(
 
     Plain use of the public functions, one split at a time: calibrate on the mask, predict on the
     rest.
+
+    Use this when you need single trials of a broken guarantee; `stale_splits` gives their means.
     """
     critical = critical_scores(nonconformity, correct, ties)
 
@@ -127,6 +137,8 @@ def stale_splits(
     """Splits that are not exchangeable.
 
     Each test query is routed by the scores of another query.
+
+    Use this when you want to see that the check fails where the guarantee does not hold.
     """
     rows_key, split_key = jax.random.split(key)
     stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
@@ -149,6 +161,8 @@ def stale_splits(
 class RiskLaws(NamedTuple):
     """The law of the test risk at each level; None where it is not known.
 
+    Use this when you read what `risk_laws` returns.
+
     Attributes:
       std: Standard deviation, NaN where it is not known, `[a]`.
       laws: Values and their probabilities, by level.
@@ -166,7 +180,10 @@ def risk_laws(
     num_validation: int,
     num_test: int,
 ) -> RiskLaws:
-    """The laws of the test risk, where a validation part may have made the test part smaller."""
+    """The laws of the test risk, where a validation part may have made the test part smaller.
+
+    Use this when measured risks are compared with what theory says.
+    """
     if not num_validation:
         laws_of_risk = zip(law.risk_support, law.risk_probability, strict=True)
         return RiskLaws(law.risk_std, list(laws_of_risk))

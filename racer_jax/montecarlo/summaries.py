@@ -65,6 +65,8 @@ class Accumulator:
 
     Of totals, whole numbers where it counts; `scale` turns them into means.
 
+    Use this when trials come in parts and only their sums are kept.
+
     Attributes:
       scale: What one unit of the totals is worth.
       centre: What is taken off each total before it is summed, `[a]`.
@@ -96,6 +98,8 @@ class Accumulator:
         """Empty sums, with bins as wide as pilot totals `[a, s]` ask for.
 
         They cover eight standard deviations on either side.
+
+        Use this when the first trials say how wide the bins must be.
         """
         mean, spread = pilot.mean(axis=1, dtype=np.float64), pilot.std(axis=1, dtype=np.float64)
         centre: np.ndarray
@@ -132,7 +136,7 @@ class Accumulator:
         return self.centre.dtype.kind == "i"
 
     def add(self, totals: np.ndarray) -> None:
-        """Adds trials `[a, s]`."""
+        """Adds trials `[a, s]`. Use this when more trials are there."""
         self.num += totals.shape[1]
         self.least = np.minimum(self.least, totals.min(axis=1))
         self.most = np.maximum(self.most, totals.max(axis=1))
@@ -156,7 +160,10 @@ class Accumulator:
         )
 
     def summary(self) -> Summary:
-        """What has been added so far."""
+        """What has been added so far.
+
+        Use this when all trials are there, or you want the state so far.
+        """
         num = self.num
         # Python's integers: the sums of counts stay exact up to the last division.
         kind = int if self.exact else float
@@ -180,7 +187,10 @@ class Accumulator:
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:
-    """A digest of arrays, numbers and strings, which distinguishes one run from another."""
+    """A digest of arrays, numbers and strings, which distinguishes one run from another.
+
+    Use this when a checkpoint must belong to this run.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         array = np.asarray(array)
@@ -192,6 +202,8 @@ def fingerprint(arrays: Iterable[Any]) -> str:
 @dataclass
 class Checkpoint:
     """The file that keeps the state of a stream of trials.
+
+    Use this when a run takes long enough to be interrupted.
 
     Attributes:
       path: The file.
@@ -206,12 +218,18 @@ class Checkpoint:
     last_save: float = field(default_factory=time.monotonic)
 
     def save_when_due(self, sums: dict[str, Accumulator]) -> None:
-        """Saves the state if the last time is long enough ago."""
+        """Saves the state if the last time is long enough ago.
+
+        Use this when a part of a run is done.
+        """
         if time.monotonic() - self.last_save > self.every:
             self.save(sums)
 
     def save(self, sums: dict[str, Accumulator]) -> None:
-        """Writes the state, atomically: a kill leaves the last whole one."""
+        """Writes the state, atomically: a kill leaves the last whole one.
+
+        Use this when the state must be on disk now.
+        """
         state: dict[str, Any] = {"run": np.array(self.run), "names": np.array(list(sums))}
         for i, total in enumerate(sums.values()):
             state |= {f"{i}.{name}": np.asarray(value) for name, value in vars(total).items()}
@@ -228,6 +246,8 @@ class Checkpoint:
 
     def load(self) -> dict[str, Accumulator]:
         """The state saved last; empty where there is no file.
+
+        Use this when a run starts and may be the continuation of another.
 
         Raises:
           ValueError: If the file is of another run, or not a checkpoint.

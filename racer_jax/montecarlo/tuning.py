@@ -125,13 +125,19 @@ class Selections(NamedTuple):
         return np.asarray(total / inside.sum(axis=1))
 
     def accuracy(self, right: np.ndarray) -> np.ndarray:
-        """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`."""
+        """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`.
+
+        Use this when you want the accuracy that a choice on validation reaches.
+        """
         return self.mean(
             right[self.aggregation[:, None], np.arange(self.part.shape[1]), self.num_called]
         )
 
     def full_accuracy(self, right: np.ndarray) -> np.ndarray:
-        """Test accuracy of the full ensemble under the aggregation it chose, `[s]`."""
+        """Test accuracy of the full ensemble under the aggregation it chose, `[s]`.
+
+        Use this when you want the full ensemble beside the chosen one.
+        """
         return self.mean(right[self.full_aggregation, :, -1])
 
 

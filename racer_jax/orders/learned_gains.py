@@ -52,7 +52,10 @@ def _loss(
 
 
 def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Position in the order of the first model that is right, m where none is; int32 `[n]`."""
+    """Position in the order of the first model that is right, m where none is; int32 `[n]`.
+
+    Use this when a learned order needs its targets.
+    """
     columns = correct[:, order]
     return np.asarray(
         np.where(columns.any(axis=1), columns.argmax(axis=1), columns.shape[1]), np.int32

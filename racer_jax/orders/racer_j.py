@@ -31,6 +31,8 @@ def as_codes(groups: Sequence[str] | None, num: int) -> tuple[tuple[str, ...] | 
     """The names of the training groups in order of appearance, and the number of each row's.
 
     One group where None.
+
+    Use this when training rows have names of groups.
     """
     names = None if groups is None else tuple(dict.fromkeys(groups))
     return names, np.asarray(group_codes(groups, names, num))
@@ -40,6 +42,8 @@ def group_codes(groups: Sequence[str] | None, names: Sequence[str] | None, num: 
     """The place of each query's group among the training groups, int32 `[n]`.
 
     Zeros where there are none.
+
+    Use this when queries have names of groups and the order was fitted by group.
 
     Raises:
       TypeError: If `groups` is a single string.

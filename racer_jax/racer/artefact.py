@@ -62,6 +62,8 @@ def _write_synced(path: Path, content: bytes) -> None:
 def check_place(path: Path) -> None:
     """Refuses what is no place for an artefact: a file, or a folder that holds something else.
 
+    Use this when a racer is about to be written to a folder.
+
     Raises:
       ArtefactError: If it is one.
     """
@@ -84,6 +86,8 @@ def write(
     path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Writes an artefact, whole or not at all; safe beside other writers and readers of it.
+
+    Use this when you write the parts of an object of your own; `Racer.save` does so for a racer.
 
     Args:
       path: The folder; it is made, or its artefact replaced.
@@ -190,6 +194,8 @@ def read(
     path: str | os.PathLike[str], models: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads an artefact and checks every bit of it.
+
+    Use this when you need description and arrays; `Racer.load` makes a racer of them.
 
     Args:
       path: The folder.

@@ -104,23 +104,38 @@ class Calibration:
         return self.scores.num_queries
 
     def at(self, alpha: Level) -> "Calibration":
-        """The same calibration at another alpha; no data is needed."""
+        """The same calibration at another alpha; no data is needed.
+
+        Use this when you have the calibration by itself; `Racer.at` does it for a racer.
+        """
         return replace(self, alpha=level_name(alpha))
 
     def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe."""
+        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe.
+
+        Use this when you want to see how many misses an alpha allows.
+        """
         return self.scores.budgets(alphas, self.delta)
 
     def thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys."""
+        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys.
+
+        Use this when you want the thresholds of several alphas.
+        """
         return self.scores.thresholds(alphas, self.delta, cast(Fallback, self.fallback))
 
     def threshold_keys(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`."""
+        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`.
+
+        Use this when queries are compared with thresholds of several alphas.
+        """
         return _keys_with_unknown(*self.thresholds(alphas))
 
     def codes(self, groups: Sequence[str | None] | None, num: int) -> np.ndarray:
-        """The place of each query's group, int `[n]`; the number of groups for an unknown one."""
+        """The place of each query's group, int `[n]`; the number of groups for an unknown one.
+
+        Use this when queries have names of groups.
+        """
         if self.groups is None:
             return np.zeros(num, np.int64)
         if groups is None:
@@ -132,7 +147,10 @@ class Calibration:
         return group_codes(groups, self.groups)
 
     def feasible(self) -> np.ndarray:
-        """Whether each group has a finite threshold at alpha, bool `[g]`."""
+        """Whether each group has a finite threshold at alpha, bool `[g]`.
+
+        Use this when you want to know which groups have too few queries.
+        """
         return np.asarray(self.threshold < inf)
 
     # --- in words ---------------------------------------------------------------------------------
@@ -140,7 +158,10 @@ class Calibration:
     # is refused. A change of their words needs a new number of the format.
 
     def guarantee(self, null: str) -> str:
-        """What is promised under a null mode, in a sentence, with its assumption."""
+        """What is promised under a null mode, in a sentence, with its assumption.
+
+        Use this when you have the calibration by itself; `Racer.guarantee` does it for a racer.
+        """
         num = self.num_queries
         if self.groups is None:
             who, where = f"the {int(num.sum())} calibration queries", ""
@@ -162,7 +183,10 @@ class Calibration:
         )
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user must know of this calibration, one sentence each."""
+        """What a user must know of this calibration, one sentence each.
+
+        Use this when you have the calibration by itself; `Racer.warnings` does it for a racer.
+        """
         names: Sequence[str] = ("all queries",)
         if self.groups is not None:
             names = [f"group {name!r}" for name in self.groups]
@@ -203,7 +227,11 @@ class Calibration:
     # --- in pieces --------------------------------------------------------------------------------
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays]:
-        """The calibration in pieces: what people read, and arrays by name."""
+        """The calibration in pieces: what people read, and arrays by name.
+
+        Use this when you store the calibration in a format of your own; `Racer.save` does so for
+        you.
+        """
         arrays = {
             "calibration.value": self.value,
             "calibration.code": self.code,
@@ -242,6 +270,8 @@ class Calibration:
         cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "Calibration":
         """The calibration of `to_parts`.
+
+        Use this when you read what `to_parts` gave.
 
         Raises:
           KeyError: If something is missing.
@@ -306,6 +336,8 @@ def calibration_of(
     label_rule: str,
 ) -> Calibration:
     """Calibrates on labelled queries.
+
+    Use this when nonconformity and labels are there; `Racer.calibrate` computes them.
 
     Args:
       table: The queries, complete.

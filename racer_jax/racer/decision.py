@@ -79,7 +79,10 @@ class Decision:
         return not self.models
 
     def explain(self) -> str:
-        """The decision in words; control characters in names are escaped."""
+        """The decision in words; control characters in names are escaped.
+
+        Use this when a person asks why these models are called.
+        """
         of_group = "" if self.group is None else f" of group {self.group!r}"
         num = len(self.scores)
         if self.reason is Reason.ABSTAIN:
@@ -112,7 +115,10 @@ class Decision:
         return f"{lead} Scores: {'; '.join(details)}; {threshold}.{cost}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The decision as plain values; infinities as the strings `inf` and `-inf`."""
+        """The decision as plain values; infinities as the strings `inf` and `-inf`.
+
+        Use this when the decision goes into a larger object of JSON.
+        """
         plain = asdict(self)
         plain["models"] = list(self.models)
         plain["abstained"] = self.abstained
@@ -122,12 +128,17 @@ class Decision:
         return plain
 
     def to_json(self) -> str:
-        """One line of JSON; `from_json` reads it back without loss."""
+        """One line of JSON; `from_json` reads it back without loss.
+
+        Use this when the decision goes to a file or another program.
+        """
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Decision":
         """The decision `to_dict` gave.
+
+        Use this when you read what `to_dict` gave.
 
         Raises:
           ValueError: If a field is missing, unknown or not what it should be.
@@ -155,6 +166,8 @@ class Decision:
     @classmethod
     def from_json(cls, text: str) -> "Decision":
         """The decision `to_json` wrote.
+
+        Use this when you read what `to_json` gave.
 
         Raises:
           ValueError: If the text is not the JSON of a decision.
@@ -240,6 +253,8 @@ class Decisions(Sequence[Decision]):
 def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tuple[Reason, ...]:
     """The reason of each query.
 
+    Use this when sets and thresholds are there.
+
     Args:
       sets: Its set, bool `[n, m + 1]`.
       infinite: Whether its threshold is infinite, bool `[n]`.
@@ -252,6 +267,8 @@ def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tupl
 
 class Rule(NamedTuple):
     """What decides, beside the query.
+
+    Use this when you call `decide`.
 
     Attributes:
       calibration: The thresholds.
@@ -274,6 +291,8 @@ def decide(
     groups: Sequence[str | None] | None,
 ) -> Decisions:
     """Compares the nonconformity of queries with the thresholds of their groups.
+
+    Use this when scores are measured already; `Racer.route` measures them.
 
     Args:
       rule: The thresholds, and what else the racer holds.
@@ -313,7 +332,10 @@ def aggregate(
     temperature: float,
     confidence: Mapping[str, float] | None,
 ) -> str | None:
-    """One answer, voted from those of the called models; see `Racer.aggregate`."""
+    """One answer, voted from those of the called models; see `Racer.aggregate`.
+
+    Use this when you have a decision and no racer; `Racer.aggregate` does the same.
+    """
     if set(answers) != set(decision.models):
         raise ValueError(
             f"answers must be of the called models {decision.models}, got {tuple(answers)}"

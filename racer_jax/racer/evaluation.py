@@ -43,6 +43,8 @@ TEMPERATURES = (0.1, 1.0)
 def step_totals(keys: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Total over queries of a metric that changes at each of a query's keys.
 
+    Use this when a metric is a function of the set and many thresholds are tried.
+
     Args:
       keys: Where each step of each query acts, ascending, uint64 `[n, s]`.
       table: The metric before and after each step, float64 `[n, s + 1]`.
@@ -103,6 +105,8 @@ def votes(
     """Whether each aggregation is right by the number of models called, bool `[n, m + 1]`.
 
     There is none where the table has no answers.
+
+    Use this when sets are evaluated by the accuracy of their vote.
     """
     if table.answers is None:
         return {}
@@ -127,6 +131,8 @@ def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -
     """Whether the majority of the first k models of one fixed order is right, bool `[n, m + 1]`.
 
     None where the table has no answers.
+
+    Use this when a vote of a fixed order is compared with RACER's.
     """
     if table.answers is None:
         return None
@@ -201,6 +207,8 @@ def evaluate(
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> tuple[GroupEvaluation, ...]:
     """All queries first, then each group of the table; see `Evaluation`.
+
+    Use this when scores are measured already; `Racer.evaluate` measures them.
 
     Args:
       table: Labelled queries of the calibration's pool, complete.
@@ -370,7 +378,10 @@ def evaluate_racer(
     scores: Scores | ArrayLike | None,
     temperatures: Sequence[float],
 ) -> Evaluation:
-    """What a racer does on labelled queries; see `Racer.evaluate`."""
+    """What a racer does on labelled queries; see `Racer.evaluate`.
+
+    Use this when you have a racer in a module below it; `Racer.evaluate` does the same.
+    """
     calibration = racer._calibrated("evaluate")
     check_process()
     table = racer._matched(table, scores)

@@ -15,6 +15,8 @@ _STATE = {"used": False, "stale": False}
 def check_process() -> None:
     """Refuses to compute in a process that was forked after JAX was used.
 
+    Use this when a function is about to compute with JAX.
+
     Raises:
       ForkedError: If this is such a process.
     """

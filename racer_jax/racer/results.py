@@ -19,6 +19,8 @@ JUDGE = "a judge picks"
 class Baseline:
     """A fixed choice of models, the same for every query.
 
+    Use this when you read `GroupEvaluation.baselines`.
+
     Attributes:
       name: `best single`, `full ensemble`, or `static order, k models`.
       models: The models called.
@@ -42,6 +44,8 @@ class GroupEvaluation:
     """One group, or all queries together.
 
     Arrays are float64 `[a]`, one entry for each alpha of the `Evaluation`.
+
+    Use this when you read `Evaluation.groups`.
 
     Attributes:
       group: Its name; `all` for the whole table.
@@ -136,6 +140,8 @@ class Evaluation:
         """The figures as plain lists, dictionaries, numbers and strings.
 
         NaN and infinities are strings.
+
+        Use this when the figures go into a file or another program.
         """
         plain: dict[str, Any] = as_plain(self)
         return plain

@@ -16,7 +16,10 @@ from racer_jax.routers.scores import Scores
 
 
 def route_texts(racer: RacerState, texts: Sequence[str], groups: Groups) -> Decisions:
-    """The decisions on texts; see `Racer.route`."""
+    """The decisions on texts; see `Racer.route`.
+
+    Use this when you are below `Racer.route`, which calls it.
+    """
     rule = _rule(racer, "route")
     if racer.scorer is None:
         raise ValueError("this racer has no router of its own: give scores to route_scores")
@@ -29,7 +32,10 @@ def route_texts(racer: RacerState, texts: Sequence[str], groups: Groups) -> Deci
 def route_scores(
     racer: RacerState, scores: Scores | ArrayLike, groups: Groups, ids: Sequence[str] | None
 ) -> Decisions:
-    """The decisions on queries whose scores are there; see `Racer.route_scores`."""
+    """The decisions on queries whose scores are there; see `Racer.route_scores`.
+
+    Use this when you are below `Racer.route_scores`, which calls it.
+    """
     rule = _rule(racer, "route_scores")
     values = racer._given(scores)
     num, num_keys = len(values), len(racer.models) + 1

@@ -30,6 +30,8 @@ _AHEAD = 2
 class ModelScores(NamedTuple):
     """Queries as calibration and routing see them.
 
+    Use this when you read what `RacerState.score` returns.
+
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
@@ -61,7 +63,10 @@ def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores") -> np.ndarray:
-    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1]."""
+    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1].
+
+    Use this when scores come from outside.
+    """
     values = np.asarray(scores)
     if values.dtype.kind != "f":
         raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
@@ -78,7 +83,10 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
 
 
 def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelScores:
-    """Nonconformity of scores float32 `[n, m]` that came from outside."""
+    """Nonconformity of scores float32 `[n, m]` that came from outside.
+
+    Use this when scores are there and their nonconformity is needed.
+    """
     check_process()
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)

@@ -13,7 +13,10 @@ from racer_jax.encoders.registry import OtherEncoderError as OtherEncoderError
 
 
 def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> str:
-    """32 hexadecimal digits that stand for a description and its arrays."""
+    """32 hexadecimal digits that stand for a description and its arrays.
+
+    Use this when two descriptions may be of the same object.
+    """
     state = hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=False).encode())
     for name, array in sorted((arrays or {}).items()):
         state.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -22,7 +25,10 @@ def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> 
 
 
 def named(models: Sequence[str]) -> str:
-    """The fingerprint of a pool: its models in their order."""
+    """The fingerprint of a pool: its models in their order.
+
+    Use this when two artefacts may be of the same pool.
+    """
     return digest(list(models))
 
 
@@ -30,6 +36,8 @@ def check_fingerprint(
     name: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Refuses a part of an artefact whose stated fingerprint is not that of its content.
+
+    Use this when a part is read from an artefact.
 
     Args:
       name: `router`, `encoder` or `order`, which is the prefix of the names of its arrays too.
@@ -50,6 +58,8 @@ def check_stated(
     values: Mapping[str, Any], description: Mapping[str, Any], where: str = ""
 ) -> None:
     """Refuses a description that says something else than what is used.
+
+    Use this when an artefact says in words what its arrays hold.
 
     Args:
       values: What the content gives, in plain values.

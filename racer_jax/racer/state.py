@@ -237,7 +237,10 @@ class RacerState:
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
-    """What an artefact says of the racer itself, without the arrays it computes with."""
+    """What an artefact says of the racer itself, without the arrays it computes with.
+
+    Use this when you want the description of a racer without its arrays.
+    """
     order = racer.static_order
     return {
         "guarantee": None if racer.calibration is None else racer.guarantee(),
@@ -254,7 +257,10 @@ def stated(racer: RacerState) -> dict[str, Any]:
 
 
 def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays]:
-    """A racer in pieces: what `racer.json` says of it, and arrays by name."""
+    """A racer in pieces: what `racer.json` says of it, and arrays by name.
+
+    Use this when a racer is written; `Racer.save` does it for you.
+    """
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
@@ -285,7 +291,10 @@ def fields_from(
     arrays: Mapping[str, np.ndarray],
     pretrained: Encoder | None,
 ) -> dict[str, Any]:
-    """The fields of the racer of a description and its arrays."""
+    """The fields of the racer of a description and its arrays.
+
+    Use this when a racer is read; `Racer.load` does it for you.
+    """
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()

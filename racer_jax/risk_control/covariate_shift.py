@@ -18,7 +18,10 @@ from racer_jax.core.risk_levels import Level, exact_alpha
 
 
 def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
-    """Likelihood ratios `[n]`: numeric, finite, above 0; float64."""
+    """Likelihood ratios `[n]`: numeric, finite, above 0; float64.
+
+    Use this when density ratios come from outside.
+    """
     values = np.asarray(weights)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {values.dtype}")

@@ -22,7 +22,7 @@ from racer_jax.core.scalar_checks import check_chance, check_count
 
 
 def check_delta(delta: float) -> float:
-    """A chance of failure: a number in (0, 1)."""
+    """A chance of failure: a number in (0, 1). Use this when a guarantee has a delta."""
     return check_chance("delta", delta)
 
 

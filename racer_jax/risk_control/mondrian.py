@@ -87,6 +87,8 @@ class GroupedThreshold:
 
         The single one, `[]`, where the calibration queries had no groups.
 
+        Use this when the groups of new queries are there.
+
         Args:
           groups: Name of the group of each query, `[n]`; None where, and only where, the
             calibration queries had none.

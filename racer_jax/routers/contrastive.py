@@ -23,6 +23,8 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
     """Cosines of the rows of `a` `[n, d]` with the rows of `b` `[m, d]`, float32 `[n, m]`.
 
     0 for a zero row.
+
+    Use this when vectors of queries are compared with vectors of models.
     """
 
     def unit(x: jax.Array) -> jax.Array:
@@ -36,6 +38,8 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
 
 class Contrast(NamedTuple):
     """Which models pull a query and which push it away.
+
+    Use this when you read what `contrast` returns.
 
     Attributes:
       positive: bool `[b, m]`.
@@ -52,6 +56,8 @@ def contrast(
     """The best and the worst models of each query.
 
     Models with score 0 are never positives, models with a score above 0.5 never negatives.
+
+    Use this when a contrastive loss needs its positive and negative models.
 
     Args:
       scores: How well each model answered, in [0, 1]; graded or 0/1; floating `[b, m]`.
@@ -84,6 +90,8 @@ def contrast(
 def sample_llm_loss(logits: jax.Array, pairs: Contrast) -> jax.Array:
     """The sample-LLM loss, a mean over the queries.
 
+    Use this when you train a router by the first loss of RouterDC alone.
+
     Args:
       logits: Cosines over the temperature, `[b, m]`.
       pairs: Masks from `contrast`.
@@ -99,6 +107,8 @@ def sample_llm_loss(logits: jax.Array, pairs: Contrast) -> jax.Array:
 class Neighbors(NamedTuple):
     """For each query of a batch one other of its cluster, and some of other clusters.
 
+    Use this when you read what `draw_neighbors` returns.
+
     Attributes:
       positive: int32 `[b]`.
       negative: int32 `[b, h]`.
@@ -113,6 +123,8 @@ class Neighbors(NamedTuple):
 
 def draw_neighbors(key: jax.Array, clusters: jax.Array, num_negative: int = 3) -> Neighbors:
     """Draws them uniformly, the negatives without replacement.
+
+    Use this when a batch needs partners for the second loss of RouterDC.
 
     Args:
       key: A typed PRNG key.
@@ -144,6 +156,8 @@ def sample_sample_loss(
     hidden: jax.Array, neighbors: Neighbors, temperature: float = 1.0
 ) -> jax.Array:
     """The sample-sample loss, a mean over the queries that have partners; 0 where none has.
+
+    Use this when you train a router by the second loss of RouterDC alone.
 
     Args:
       hidden: Vectors of the queries, `[b, d]`.

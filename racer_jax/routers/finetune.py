@@ -70,6 +70,9 @@ def finetune(
     Afterwards `TextEncoder(model, tokenizer, pooling=config.pooling, normalize=False)` gives the
     embeddings that the router takes.
 
+    Use this when a RouterDC and its text encoder shall learn together; `fit_routerdc` keeps the
+    encoder.
+
     Args:
       key: A typed PRNG key.
       model: A `Bert` or `Deberta` to start from; it is not changed.

@@ -13,8 +13,9 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
-from racer_jax.encoders.layers import Linear, drop, dropout_words
+from racer_jax.encoders.layers import Linear
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
@@ -22,7 +23,10 @@ from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
 
 
 class Standardizer(nnx.Variable[Any]):
-    """Statistics of the training inputs: kept and saved with a router, never trained."""
+    """Statistics of the training inputs: kept and saved with a router, never trained.
+
+    Use this when a network takes inputs of any scale.
+    """
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,10 @@ class MLPR(nnx.Module):
         self.dropout = dropout
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces."""
+        """The router in pieces.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         layers = list(self.layers)
         description = {
             "kind": "mlp",
@@ -119,23 +126,31 @@ class MLPR(nnx.Module):
         prefix: str,
         read: Read,
     ) -> "MLPR":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         sizes = int(description["dim"]), int(description["num_models"])
         hidden, dropout = tuple(description["hidden"]), float(description["dropout"])
         return module_from(lambda rngs: cls(*sizes, hidden, dropout, rngs=rngs), arrays, prefix)
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
-        """Logits `[n, m]` of embeddings `[n, d]`."""
+        """Logits `[n, m]` of embeddings `[n, d]`.
+
+        Use this when a loss needs logits; calling the router gives scores.
+        """
         return self.logits_of_standardized(self.standardized(embeddings))
 
     def standardized(self, embeddings: jax.Array) -> jax.Array:
-        """Inputs of the first layer, float32 `[n, d]`."""
+        """Inputs of the first layer, float32 `[n, d]`.
+
+        Use this when the layers are to be called by themselves.
+        """
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
     def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
         """What each hidden layer drops with, for a batch of so many rows.
 
         Uint32 `[w]` each, empty without dropout.
+
+        Use this when a training step drops.
         """
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
@@ -150,6 +165,8 @@ class MLPR(nnx.Module):
         """The layers by themselves, under dropout where there is noise.
 
         Training standardises all rows once.
+
+        Use this when inputs are standardised already, as in training.
         """
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):

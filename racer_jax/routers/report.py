@@ -26,6 +26,8 @@ CONSTANT_SPREAD = 0.005
 class TrainingDivergedError(ValueError):
     """Loss or gradient stopped being finite.
 
+    Use this when you catch a training run with too high a rate.
+
     Attributes:
       step: The first step at which that was so.
       checkpoint: Path of the last good checkpoint, or None where none was written.
@@ -47,6 +49,8 @@ class TrainingDivergedError(ValueError):
 @dataclass(frozen=True)
 class TrainingReport:
     """How a training run went.
+
+    Use this when you read how a router was trained.
 
     Attributes:
       num_steps: Steps taken.
@@ -74,6 +78,8 @@ def holdout(
 ) -> np.ndarray:
     """Which rows are held out, bool `[n]`; rows of the same question always together.
 
+    Use this when rows are held out by question.
+
     Args:
       key: A typed PRNG key.
       num_rows: Rows in all, at least 2.
@@ -100,6 +106,8 @@ def holdout(
 def routing_accuracy(scores: ArrayLike, correct: ArrayLike) -> float:
     """Share of queries whose best-scored model is right; the first of equal scores counts.
 
+    Use this when a router is judged by its best choice alone.
+
     Args:
       scores: `[n, m]`.
       correct: bool or 0/1 `[n, m]`.
@@ -115,6 +123,8 @@ def report_training(
     fit_result: Fitted, held_scores: np.ndarray, held_correct: np.ndarray
 ) -> TrainingReport:
     """The report of one run, from what it gave back and its scores on the held-out rows.
+
+    Use this when a run is over and its router scored the rows that were held out.
 
     Raises:
       TrainingDivergedError: If loss or gradient stopped being finite.
@@ -156,7 +166,10 @@ def _fold_in(keys: jax.Array, number: int) -> jax.Array:
 
 
 def first_of(keys: jax.Array, number: int) -> jax.Array:
-    """A key for what all seeds share: the first key, folded with a number."""
+    """A key for what all seeds share: the first key, folded with a number.
+
+    Use this when several seeds share the rows that are held out.
+    """
     key: jax.Array = _fold_in(keys, number)[0]
     return key
 
@@ -169,6 +182,8 @@ def split_rows(
     questions: ArrayLike | None = None,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The rows to train on and the rows held out, of every array.
+
+    Use this when training arrays are split before a run.
 
     Raises:
       ValueError: If there are too few rows to hold some out, or to fill a batch with the rest.
@@ -233,6 +248,8 @@ def fit_over_keys(
     validation: tuple[jax.Array, jax.Array],
 ) -> tuple[list[Any], list[TrainingReport]]:
     """Trains one router for each key, the seeds spread over the local devices, and reports on each.
+
+    Use this when several seeds are trained; one seed is a list of one key.
 
     Args:
       keys: Typed PRNG keys `[s]`.

@@ -137,7 +137,10 @@ class RouterDC(nnx.Module):
         self.temperature = config.temperature
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces."""
+        """The router in pieces.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         num_models, width = self.models[...].shape
         description = {
             "kind": "routerdc",
@@ -157,7 +160,7 @@ class RouterDC(nnx.Module):
         prefix: str,
         read: Read,
     ) -> "RouterDC":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         config = RouterDCConfig(
             dim=description["width"],
             probability=description["probability"],
@@ -167,12 +170,18 @@ class RouterDC(nnx.Module):
         return module_from(lambda rngs: cls(*sizes, config, rngs=rngs), arrays, prefix)
 
     def hidden(self, embeddings: jax.Array) -> jax.Array:
-        """The queries' vectors, `[n, width]`."""
+        """The queries' vectors, `[n, width]`.
+
+        Use this when you need the vectors before they are compared with the models.
+        """
         embeddings = embeddings.astype(jnp.float32)
         return embeddings if self.projection is None else self.projection(embeddings)
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
-        """Cosines over the temperature, float32 `[n, m]`."""
+        """Cosines over the temperature, float32 `[n, m]`.
+
+        Use this when a loss needs cosines; calling the router gives scores.
+        """
         return cosines(self.hidden(embeddings), self.models[...]) / self.temperature
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
@@ -205,6 +214,8 @@ def dual_contrastive_loss(
     config: RouterDCConfig,
 ) -> jax.Array:
     """Both losses of a batch: sample-LLM plus `cluster_weight` times sample-sample.
+
+    Use this when you train a RouterDC in a loop of your own.
 
     Args:
       key: Draws the order of ties and the neighbours.
@@ -344,6 +355,8 @@ def fit_routerdcs(
 def check_targets(correct: jax.Array, graded: ArrayLike | None) -> jax.Array:
     """The scores to contrast models by, float32 `[n, m]`: graded ones where given, else `correct`.
 
+    Use this when results may be graded or only right and wrong.
+
     Raises:
       TypeError: If graded scores are not floating.
       ValueError: If they have another shape, or are not in [0, 1].
@@ -363,6 +376,8 @@ def check_clusters(
     key: jax.Array, embeddings: jax.Array, config: RouterDCConfig, clusters: ArrayLike | None
 ) -> jax.Array:
     """The clusters of the queries, int32 `[n]`: as given, or by k-means where the losses need them.
+
+    Use this when clusters may come from the caller.
 
     Raises:
       TypeError: If given clusters are not integers.

@@ -33,6 +33,8 @@ Loss = Callable[[Params, Batch, Any], jax.Array]
 class OptimizerConfig:
     """AdamW with a schedule and clipping.
 
+    Use this when you set how a router is trained.
+
     Attributes:
       learning_rate: The peak.
       weight_decay: Decoupled, as in AdamW.
@@ -63,7 +65,10 @@ class OptimizerConfig:
             raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm}")
 
     def transformation(self, num_steps: int) -> optax.GradientTransformation:
-        """The Optax transformation for a run of so many steps."""
+        """The Optax transformation for a run of so many steps.
+
+        Use this when you train in a loop of your own.
+        """
         num_warmup = round(self.warmup * num_steps)
         rest = max(1, num_steps - num_warmup)
         after = {
@@ -82,6 +87,8 @@ class OptimizerConfig:
 class TrainState(NamedTuple):
     """Where a run stands.
 
+    Use this when you write a training loop of your own.
+
     Attributes:
       step: Number of steps taken, int32.
       params: Parameters, a pytree.
@@ -97,12 +104,15 @@ class TrainState(NamedTuple):
 
 
 def start(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step. Use this when parameters are new."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.int32(-1))
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether every entry of every array, floating all, is finite, a bool scalar."""
+    """Whether every entry of every array, floating all, is finite, a bool scalar.
+
+    Use this when a run must stop where its numbers break.
+    """
 
     def larger(first: Sequence[jax.Array], second: Sequence[jax.Array]) -> list[jax.Array]:
         return [jnp.maximum(a, b) for a, b in zip(first, second, strict=True)]
@@ -136,6 +146,8 @@ def update(
     noise: Any, state: TrainState, batch: Batch, loss: Loss, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, jax.Array]:
     """One step.
+
+    Use this when you write a training loop of your own.
 
     Args:
       noise: What `loss` takes as its third argument: the step's key, or what was drawn with it.
@@ -179,6 +191,8 @@ def permutation(key: jax.Array, num: int) -> jax.Array:
     on a CPU several times as fast as `jax.random.permutation`. Equal random bits keep the order
     from before, so sorting is repeated with fresh ones until a pair that was equal in every round
     is less likely than `1 / num`.
+
+    Use this when batches are drawn under `jit`.
     """
     position_bits = (num - 1).bit_length()
     mask = np.uint32(2**position_bits - 1)
@@ -202,6 +216,8 @@ def batch_indices(
     """Rows of the batches of some steps.
 
     Every epoch is a fresh permutation, batches run on from one to the next.
+
+    Use this when a training loop goes over the rows several times.
 
     Args:
       key: A typed PRNG key; epoch e is drawn from `fold_in(key, e)`.
@@ -239,13 +255,18 @@ def batch_indices(
 
 
 def take(data: Any, indices: jax.Array | np.ndarray) -> Any:
-    """The rows of every array of a pytree; an index past the end is that of the last row."""
+    """The rows of every array of a pytree; an index past the end is that of the last row.
+
+    Use this when batches are rows of several arrays.
+    """
     # The default would compare every index and select for every entry.
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0, mode="clip"), data)
 
 
 class Fitted(NamedTuple):
     """What a training run gives back.
+
+    Use this when you read what `fit_in_memory` returns.
 
     Attributes:
       params: The parameters of the best evaluation; without evaluation, the last ones.
@@ -280,6 +301,8 @@ def fit_in_memory(
     draw: Callable[[jax.Array], Any] = lambda key: key,
 ) -> Fitted:
     """Trains in one `lax.scan` over rounds of steps; pure, to be jitted and vmapped by the caller.
+
+    Use this when the data fit into memory and a run takes minutes.
 
     Args:
       key: A typed PRNG key.

@@ -19,6 +19,8 @@ _TOP = 0xFFFFFFFF
 class StopCalibration:
     """Calibration queries, each as its critical score, and the level in use.
 
+    Use this when you look at the threshold of a cascade.
+
     Attributes:
       alpha: The level, as it was written.
       loss: The loss whose chance is at most alpha.
@@ -81,17 +83,25 @@ class StopCalibration:
         """The threshold of a query of a group and its second key.
 
         (inf, ...) for a group without calibration queries.
+
+        Use this when one query is to be compared.
         """
         name = None if self.groups is None else group
         return self._by_name.get(name, (np.inf, _TOP))
 
     def thresholds(self, groups: Sequence[str] | None, num: int) -> TieBroken:
-        """The threshold of each of `num` queries, a pair of `[n]`."""
+        """The threshold of each of `num` queries, a pair of `[n]`.
+
+        Use this when many queries are to be compared.
+        """
         names: Sequence[str | None] = [None] * num if groups is None else groups
         pairs = [self.threshold(name) for name in names]
         value = np.array([value for value, _ in pairs], np.float32)
         return TieBroken(jnp.asarray(value), jnp.asarray([tie for _, tie in pairs], jnp.uint32))
 
     def at(self, alpha: Level) -> "StopCalibration":
-        """The same calibration at another level; no data is needed."""
+        """The same calibration at another level; no data is needed.
+
+        Use this when you have the calibration by itself; `Cascade.at` does it for a cascade.
+        """
         return replace(self, alpha=level_name(alpha))

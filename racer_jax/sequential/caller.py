@@ -62,7 +62,10 @@ class CallState:
         return sum(self.spent.values()) if len(self.spent) == len(self.answers) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as plain values for JSON."""
+        """The state as plain values for JSON.
+
+        Use this when a state waits on disk or goes to another process.
+        """
         state: dict[str, Any] = {"call": list(self.call)}
         if self.done:
             state = {"answer": self.answer, "reason": self.reason}
@@ -71,6 +74,9 @@ class CallState:
 
 class Caller:
     """Carries out a policy, one query at a time, on the host.
+
+    Use this when you have a policy by itself; `Cascade.start` and `Cascade.tell` do it for a
+    cascade.
 
     Args:
       policy: The policy.
@@ -97,7 +103,10 @@ class Caller:
         }
 
     def start(self, ties: np.ndarray, group: str | None) -> CallState:
-        """The first models to call, for a query with these second keys, uint32 `[b]`."""
+        """The first models to call, for a query with these second keys, uint32 `[b]`.
+
+        Use this when a query is new.
+        """
         if self._calibration is None and self._policy.reference == "best":
             return CallState((self._calls[-1],), group=group)
         return CallState(self._batches[0], group=group, ties=tuple(ties.tolist()))
@@ -108,7 +117,10 @@ class Caller:
         answers: Mapping[str, str | None],
         dollars: Mapping[str, float] | None,
     ) -> CallState:
-        """The state after hearing some of the models that are awaited."""
+        """The state after hearing some of the models that are awaited.
+
+        Use this when answers have come.
+        """
         all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():
             self._check_told(state, model, answer)

@@ -17,6 +17,8 @@ from racer_jax.sequential.policy import Policy
 class HostState(NamedTuple):
     """Where a query stands after some calls.
 
+    Use this when you read what `HostScorer.state` returns.
+
     Attributes:
       leader: The leading answer; None while no model has answered.
       decided: Whether the answers to come cannot change it.
@@ -30,6 +32,8 @@ class HostState(NamedTuple):
 
 class HostScorer:
     """Scores the states of one query after another, for one loss.
+
+    Use this when queries come one by one; `replay` scores many at once.
 
     Args:
       policy: The policy.
@@ -46,6 +50,8 @@ class HostScorer:
 
     def state(self, answers: Sequence[str | None], group: str | None) -> HostState:
         """The state after the first calls.
+
+        Use this when a query has some answers.
 
         Args:
           answers: Their answers in normal form, in the order of the calls, at least one.
@@ -95,7 +101,10 @@ class HostScorer:
 
 
 def is_above(score: float, tie: int, threshold: tuple[float, int]) -> bool:
-    """Whether the pair (score, tie) is above the threshold, as `stops_at` compares them."""
+    """Whether the pair (score, tie) is above the threshold, as `stops_at` compares them.
+
+    Use this when a score is compared with a threshold on the host.
+    """
     if score in (inf, -inf):
         return score > 0
     return (score, tie) > threshold

@@ -21,6 +21,8 @@ def candidate_orders(
 ) -> list[Order]:
     """Orders by weight, accuracy, cost and mixtures of them, without repeats.
 
+    Use this when an order is searched for.
+
     Args:
       weights: Vote weight of each model, `[m]`.
       accuracy: Its share of right answers, `[m]`.
@@ -44,7 +46,10 @@ def candidate_orders(
 
 
 def cut_after(order: Order, last: int | None) -> Order:
-    """The order up to and with the model whose answer is the reference; all of it where None."""
+    """The order up to and with the model whose answer is the reference; all of it where None.
+
+    Use this when calls after the reference's answer cannot change it.
+    """
     return order if last is None else order[: order.index(last) + 1]
 
 
@@ -60,6 +65,8 @@ def search(
     candidates: list[Order], objective: Callable[[Order], float], last: int | None
 ) -> tuple[Order, float]:
     """The best candidate, then improved by moving one of its first models to the end.
+
+    Use this when the candidates leave something to gain.
 
     Args:
       candidates: From `candidate_orders`.
@@ -90,6 +97,8 @@ def mean_cost_at(
     scores: np.ndarray, losses: np.ndarray, cost: np.ndarray, levels: tuple[float, ...]
 ) -> float:
     """The least mean cost at thresholds with a mean loss of at most h, averaged over levels h.
+
+    Use this when two orders are compared by what they cost at equal loss.
 
     Args:
       scores: Stopping scores, `[n, b]`, the last one +inf.

@@ -76,7 +76,10 @@ class Policy:
         return tuple(self.models[m] for m in self.order)
 
     def settled(self, loss: str) -> Settled:
-        """Where stopping cannot incur a loss."""
+        """Where stopping cannot incur a loss.
+
+        Use this when you want to know after which calls the vote cannot change.
+        """
         if loss == "wrong":
             return "never"
         if loss == "covers" or self.reference == "best":
@@ -85,7 +88,10 @@ class Policy:
 
 
 def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) -> np.ndarray:
-    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`."""
+    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`.
+
+    Use this when queries have names of groups and the policy was fitted by group.
+    """
     if names is None or not groups:
         return np.full(num, -1, np.int32)
     number = {name: i for i, name in enumerate(groups)}
@@ -94,6 +100,8 @@ def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) ->
 
 def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
+
+    Use this when a table comes from outside.
 
     Args:
       table: The table.
@@ -118,7 +126,7 @@ def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> n
 
 
 def check_labels(table: RoutingTable) -> None:
-    """Refuses a table with labels that are missing."""
+    """Refuses a table with labels that are missing. Use this when a loss needs labels."""
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]
         raise ValueError(
@@ -130,6 +138,8 @@ def check_labels(table: RoutingTable) -> None:
 
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
     """Whether a batch ends with each call: batches of the sizes given, then all the rest at once.
+
+    Use this when a policy calls several models at a time.
 
     Args:
       batches: Sizes of the first batches; None to call one model at a time.
@@ -156,7 +166,10 @@ def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
 
 
 def leaders(states: PathStates, reference: np.ndarray) -> jax.Array:
-    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`."""
+    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`.
+
+    Use this when votes along the order are there.
+    """
     return states.leader.at[..., -1].set(jnp.asarray(reference))
 
 
@@ -307,6 +320,8 @@ def fit_policy(
 
 def batch_last(ends: np.ndarray) -> np.ndarray:
     """The last call of the batch that each call is in, int `[b]`.
+
+    Use this when calls of one batch share what is known after it.
 
     >>> batch_last(np.array([False, True, True])).tolist()
     [1, 1, 2]

@@ -60,7 +60,10 @@ class Paths:
     cost: np.ndarray | None
 
     def scores(self, loss: Loss) -> jax.Array:
-        """Stopping scores for a loss, float32 `[n, b]`."""
+        """Stopping scores for a loss, float32 `[n, b]`.
+
+        Use this when you want the scores for another loss than that of the calibration.
+        """
         risk = self.policy.risk[loss]
         offset = np.append(risk.groups, 0.0)[self.group].astype(np.float32)
         scores: jax.Array = stopping_scores(
@@ -73,7 +76,10 @@ class Paths:
         return scores
 
     def losses(self, loss: Loss) -> jax.Array:
-        """The loss of stopping after each call, bool `[n, b]`."""
+        """The loss of stopping after each call, bool `[n, b]`.
+
+        Use this when you want to see where stopping would have been wrong.
+        """
         codes = self.codes
         if loss == "differs":
             return stop_losses(loss, self.leader, codes, self.reference)
@@ -84,7 +90,11 @@ class Paths:
         return stop_losses(loss, self.leader, codes, self.reference, correct, answerable)
 
     def critical(self, loss: Loss, tie_break: jax.Array | None = None) -> Any:
-        """Critical scores of the envelope `[n]`, a `TieBroken` pair with a tie-break `[n, b]`."""
+        """Critical scores of the envelope `[n]`, a `TieBroken` pair with a tie-break `[n, b]`.
+
+        Use this when you calibrate a stopping threshold yourself; `Cascade.calibrate` does it for
+        you.
+        """
         scores = self.scores(loss)
         if tie_break is None:
             return stop_critical_scores(scores, self.losses(loss))
@@ -97,7 +107,10 @@ class Paths:
         return self.correct
 
     def right(self, code: ArrayLike) -> np.ndarray:
-        """Whether answers `[n, k]` are those of a model that is right, bool `[n, k]`."""
+        """Whether answers `[n, k]` are those of a model that is right, bool `[n, k]`.
+
+        Use this when you want to see which answers along the path are right.
+        """
         has_answer = self._labels & (self.codes != NO_ANSWER)
         same = np.asarray(code)[:, :, None] == self.codes[:, None, :]
         return np.asarray((same & has_answer[:, None, :]).any(axis=2))
@@ -139,7 +152,10 @@ class Paths:
         return {**tables, "abstained": no_answer}
 
     def pool(self, loss: Loss, tie_break: jax.Array | None = None) -> Pool:
-        """The paths in rank space, for `split_trials`, `pool_law` and all that reads a pool."""
+        """The paths in rank space, for `split_trials`, `pool_law` and all that reads a pool.
+
+        Use this when you want the laws or trials of a cascade.
+        """
         return stopping_pool(self.scores(loss), self.losses(loss), self.metrics, tie_break)
 
 

@@ -26,6 +26,8 @@ _DIGITS = 23  # one less than float32 holds
 class RiskModel(NamedTuple):
     """A linear model of the logit of the loss, by call.
 
+    Use this when you read `Policy.risk`.
+
     Attributes:
       coefficients: Intercept, then one for each feature, by call, `[b, 1 + f]`.
       groups: What the score of a query of each group gains, `[g]`.
@@ -35,7 +37,10 @@ class RiskModel(NamedTuple):
     groups: np.ndarray
 
     def scores(self, features: np.ndarray, group: np.ndarray) -> np.ndarray:
-        """-logit of the loss, float64 `[n, b]`; group codes `[n]`, -1 for none."""
+        """-logit of the loss, float64 `[n, b]`; group codes `[n]`, -1 for none.
+
+        Use this when features of many queries are there.
+        """
         linear = self.coefficients[:, 0] + np.einsum(
             "nbf,bf->nb", features, self.coefficients[:, 1:]
         )
@@ -43,7 +48,10 @@ class RiskModel(NamedTuple):
 
 
 def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Coefficients `[k]` of a ridge logistic regression: target `[r]` on columns `[r, k]`."""
+    """Coefficients `[k]` of a ridge logistic regression: target `[r]` on columns `[r, k]`.
+
+    Use this when you fit a risk of your own; `fit_risk_model` makes the columns.
+    """
     num, num_columns = columns.shape
     # Products of blocks of rows are too small for BLAS to share among threads: on a busy machine
     # threads that wait for each other take a hundred times as long as the work, and the sums would
@@ -73,6 +81,8 @@ def fit_risk_model(
     group: np.ndarray | None = None,
 ) -> RiskModel:
     """Fits the risk of stopping after each call.
+
+    Use this when a policy is fitted; `fit_policy` does it for you.
 
     Args:
       features: Of each state, `[n, b, f]`, from `state_features`.
@@ -121,6 +131,8 @@ def on_grid(model: RiskModel, total_weight: float) -> RiskModel:
     Features are multiples of the grid of the weights, sums up to the total weight and counts up to
     the number of calls. So a score is a multiple of grid x unit, below 2^23 of them if the unit is
     large enough.
+
+    Use this when scores computed on the host and on the device must be equal.
 
     Args:
       model: From `fit_risk_model`.

@@ -25,6 +25,8 @@ _PENALTY = 2.0
 def starting_weights(accuracy: np.ndarray) -> np.ndarray:
     """The weights that the penalty pulls to: .7 times the log-odds of the accuracy plus 1, clipped.
 
+    Use this when a fit of weights needs where to begin.
+
     Args:
       accuracy: Share of right answers of each model, `[m]`.
     """
@@ -86,6 +88,8 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 def cross_validated_accuracy(codes: np.ndarray, correct: np.ndarray, fold: np.ndarray) -> float:
     """Accuracy of the weighted vote on rows its weights were not fitted to.
 
+    Use this when you want to know how good the weights are before they are used.
+
     Args:
       codes: Answer codes, int `[n, m]`.
       correct: Whether each answer is right, bool `[n, m]`.
@@ -100,7 +104,10 @@ def cross_validated_accuracy(codes: np.ndarray, correct: np.ndarray, fold: np.nd
 
 
 def vote_is_right(codes: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Whether the weighted vote of all models is right, bool `[n]`; ties go to the first model."""
+    """Whether the weighted vote of all models is right, bool `[n]`; ties go to the first model.
+
+    Use this when answers and labels of a table are there.
+    """
     has_answer = codes != NO_ANSWER
     same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]
     sums = np.where(has_answer, same @ weights, -1.0)

@@ -20,6 +20,8 @@ _NOT_SAID = {
 def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     """What is promised, in a sentence or two, with its assumption, and what is not.
 
+    Use this when a cascade states its guarantee.
+
     Args:
       policy: The policy.
       calibration: Its calibration, or None.

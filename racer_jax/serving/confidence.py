@@ -79,6 +79,8 @@ class Judgement:
 def parse_binary(reply: str) -> int | None:
     """The first 0 or 1 of a reply that stands by itself; None where there is none.
 
+    Use this when an evaluator answered in words.
+
     >>> parse_binary("Confidence: 1."), parse_binary("0.9"), parse_binary("10")
     (1, None, None)
     """
@@ -94,6 +96,8 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
     All spellings of an option (`True`, ` true`) count together. An option that is not among the
     tokens is far less likely than all that are and counts as impossible. None if neither is among
     them.
+
+    Use this when an endpoint gives log-probabilities.
 
     Raises:
       ValueError: If a log-probability is infinite or NaN.
@@ -118,6 +122,8 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
 
 def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> Judgement:
     """Asks the evaluator for its confidence in one answer.
+
+    Use this when you ask for one answer; `elicit` asks for a table.
 
     Args:
       client: From `Endpoint.client`.

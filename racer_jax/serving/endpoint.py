@@ -20,7 +20,10 @@ _SHORTEST_SECRET = 6
 
 
 class EndpointError(RuntimeError):
-    """The endpoint gave no usable reply; the message says for which query, and what to do."""
+    """The endpoint gave no usable reply; the message says for which query, and what to do.
+
+    Use this when you catch an endpoint that fails.
+    """
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Endpoint:
     def client(self) -> Any:
         """A client of the endpoint; close it after use.
 
+        Use this when you make several requests.
+
         Raises:
           ModuleNotFoundError: If the `openai` package is not installed.
           EndpointError: If no key is to be found for OpenAI itself.
@@ -88,7 +93,10 @@ class Endpoint:
 
 
 def shown(text: object, key: str | None) -> str:
-    """What an endpoint sent, fit for an error: short, without the key and control characters."""
+    """What an endpoint sent, fit for an error: short, without the key and control characters.
+
+    Use this when an error quotes an endpoint.
+    """
     words = str(text)
     if key is not None and len(key) >= _SHORTEST_SECRET:
         words = words.replace(key, "[key]")

@@ -111,6 +111,8 @@ def _promised(artefact: Path) -> str:
 class Entry(NamedTuple):
     """One line of feedback.
 
+    Use this when you read what feedback lines hold.
+
     Attributes:
       value: Whether the query was missed, or its number.
       position: Its position in the feedback; None where it carries none.
@@ -186,7 +188,7 @@ class Entries:
 
 
 def count(monitor: Monitor, entry: Entry) -> Monitor:
-    """The monitor after one more line."""
+    """The monitor after one more line. Use this when you have one line; `follow` reads a file."""
     return monitor.update([entry.value], position=entry.position)
 
 

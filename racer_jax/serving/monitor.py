@@ -225,6 +225,8 @@ class RiskMonitor(_Saved):
     def update(self, missed: Iterable[bool], position: int | None = None) -> "RiskMonitor":
         """The monitor after more feedback, in the order it came.
 
+        Use this when it is known which decisions missed.
+
         Args:
           missed: Whether each query was misrouted, bool or 0/1.
           position: Position in the feedback of the last of them, to be kept in the state.
@@ -341,6 +343,8 @@ class ExchangeabilityMonitor(_Saved):
     ) -> "ExchangeabilityMonitor":
         """A monitor whose bins hold about equally many of the reference numbers.
 
+        Use this when numbers of the calibration time are at hand, as the reference.
+
         Args:
           reference: Numbers the stream will not contain, such as those of training queries.
           num_bins: Number of bins at most, at least 2.
@@ -373,6 +377,8 @@ class ExchangeabilityMonitor(_Saved):
         self, numbers: Iterable[float], position: int | None = None
     ) -> "ExchangeabilityMonitor":
         """The monitor after more numbers, in the order they came.
+
+        Use this when new queries have their numbers.
 
         Args:
           numbers: One for each query, finite.

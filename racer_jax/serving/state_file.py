@@ -22,12 +22,17 @@ PATIENCE = 60.0
 
 
 class Terminated(BaseException):
-    """The process was asked to end by SIGTERM; what was counted is saved on the way out."""
+    """The process was asked to end by SIGTERM; what was counted is saved on the way out.
+
+    Use this when you catch the end of a process that keeps a state.
+    """
 
 
 @contextmanager
 def alone_with(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     """No other process counts into this state until the block ends.
+
+    Use this when two processes may count into one file.
 
     Args:
       path: File of the state.
@@ -81,6 +86,8 @@ class StateKeeper:
     def count(self, monitor: Monitor) -> None:
         """Takes over the monitor after one more query.
 
+        Use this when a query was counted.
+
         Raises:
           OSError: If the state could not be written.
         """
@@ -91,7 +98,10 @@ class StateKeeper:
             self.save()
 
     def save(self) -> None:
-        """Writes the state, if it is not on disk already."""
+        """Writes the state, if it is not on disk already.
+
+        Use this when the state must be on disk now.
+        """
         with self._one_save:
             monitor = self.monitor
             if monitor is not self._on_disk:
@@ -122,7 +132,10 @@ def _signals_wait() -> Iterator[None]:
 
 @contextmanager
 def raising_when_terminated() -> Iterator[None]:
-    """SIGTERM becomes an exception in the block, so that the state is saved before the end."""
+    """SIGTERM becomes an exception in the block, so that the state is saved before the end.
+
+    Use this when a program counts for ever and may be ended by a signal.
+    """
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -138,7 +151,10 @@ def raising_when_terminated() -> Iterator[None]:
 
 
 def is_regular(file: IO[bytes]) -> bool:
-    """Whether an open file is one that ends and can be read again; a pipe is not."""
+    """Whether an open file is one that ends and can be read again; a pipe is not.
+
+    Use this when an input may be a pipe.
+    """
     try:
         return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     except (OSError, AttributeError):  # no file of the system: bytes in memory

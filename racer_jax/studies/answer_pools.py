@@ -48,6 +48,8 @@ _GSM8K = {
 def read_zeroeval(path: str | Path) -> RoutingTable:
     """The answers of many models to one benchmark of ZeroEval, in one `.npz`.
 
+    Use this when you have results of ZeroEval on disk.
+
     Args:
       path: A file with `models` `[m]`, `ids` and `questions` `[n]`, `answers` (codes, int `[n, m]`,
         equal within a question where the answers are; -1 for none) and `correct`, bool `[n, m]`.
@@ -96,6 +98,8 @@ _ARC: Mapping[str, Callable[[RoutingTable], RoutingTable]] = {
 
 def answer_pools(data: str | Path) -> dict[str, RoutingTable]:
     """The pools of a folder, or of a single table.
+
+    Use this when a study of votes needs its pools.
 
     Args:
       data: A folder with `routerbench/` or `zeroeval/gsm8k.npz`, or anything that `load` reads,

@@ -205,6 +205,8 @@ def router_scores(
 
     What the cache has is not fitted again.
 
+    Use this when routers are to be compared on the same texts.
+
     Args:
       key: A typed PRNG key; each router has its own, whichever others are asked for.
       train: The training rows.
@@ -245,6 +247,8 @@ def router_scores(
 
 def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benchmark]:
     """Trains the routers on the training part and scores every benchmark of the rest.
+
+    Use this when a study has one split into training and rest.
 
     Args:
       key: A typed PRNG key; it splits a table in one part, and trains the routers.
@@ -291,6 +295,8 @@ def study(config: StudyConfig) -> list[Benchmark]:
 
     The options and their seed decide everything.
 
+    Use this when a study has several repeats.
+
     Args:
       config: The options.
 
@@ -314,7 +320,10 @@ def study(config: StudyConfig) -> list[Benchmark]:
 
 
 def run_key(config: StudyConfig) -> jax.Array:
-    """The key of an experiment's own draws, apart from those that made its benchmarks."""
+    """The key of an experiment's own draws, apart from those that made its benchmarks.
+
+    Use this when an experiment draws something of its own.
+    """
     return _keys(config)[2]
 
 
@@ -327,6 +336,8 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
 
     Where no pools are asked for: all models, and those pools of `ROUTERBENCH_POOLS` whose
     left-out models are among them.
+
+    Use this when an option names pools by their models.
 
     Args:
       models: All models.
@@ -369,6 +380,8 @@ def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
     """The benchmark with some of its models.
 
     Scores are those of the same routers, column by column.
+
+    Use this when a study goes over pools of models.
 
     Raises:
       ValueError: If a model does not exist.

@@ -85,6 +85,8 @@ class VoteConfig(StudyConfig):
 class Setting(NamedTuple):
     """What every strategy on one benchmark shares: labels, answers, costs, and the splits.
 
+    Use this when you write a strategy of your own.
+
     Attributes:
       benchmark: The benchmark.
       alphas: Risk levels to choose from.
@@ -121,6 +123,8 @@ class Setting(NamedTuple):
 class Scored(NamedTuple):
     """One router and score on one benchmark: sets, votes, and what validation chooses.
 
+    Use this when you write a strategy that uses a router.
+
     Attributes:
       label: Name of the RACER variant.
       router: Name of the router.
@@ -147,7 +151,10 @@ class Scored(NamedTuple):
 
 
 def vote_setting(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> Setting:
-    """Labels, answers, costs and splits of one benchmark, for all strategies."""
+    """Labels, answers, costs and splits of one benchmark, for all strategies.
+
+    Use this when a benchmark is measured by votes.
+    """
     split_key, tie_key, order_key = jax.random.split(key, 3)
     test = benchmark.test
     if test.answers is None:
@@ -186,7 +193,10 @@ def _split_parts(
 
 
 def scored_votes(setting: Setting, router: str, score: str) -> Scored:
-    """Sets and votes of one router and score, and what validation chooses."""
+    """Sets and votes of one router and score, and what validation chooses.
+
+    Use this when a strategy needs the sets of a router.
+    """
     config, correct = setting.config, setting.correct
     scores = setting.benchmark.scores[router]
     nonconformity = SCORES[score](scores, config.null)
@@ -236,7 +246,10 @@ def _prefix_costs(setting: Setting, order: np.ndarray) -> np.ndarray | None:
 
 
 def majority_right(setting: Setting, order: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Whether the majority of each prefix of an order is right, `[..., n, m + 1]`."""
+    """Whether the majority of each prefix of an order is right, `[..., n, m + 1]`.
+
+    Use this when a strategy votes along an order.
+    """
     answers = prefix_answers(order, setting.codes, scores)
     return np.asarray(voted_right(answers, setting.codes[:, None], setting.correct[:, None]))
 
@@ -244,7 +257,10 @@ def majority_right(setting: Setting, order: np.ndarray, scores: np.ndarray) -> n
 def racer_strategies(
     setting: Setting, votes: Scored, by_chance: np.ndarray
 ) -> Iterator[tuple[str, Strategy]]:
-    """What RACER does with one router and score, and the bounds that its sets allow."""
+    """What RACER does with one router and score, and the bounds that its sets allow.
+
+    Use this when the variants of RACER are measured.
+    """
     rows = np.arange(len(votes.scores))
 
     def racer(kind: str, choice: Selections) -> Strategy:
@@ -270,7 +286,10 @@ def racer_strategies(
 
 
 def choice_counts(setting: Setting, votes: Scored, weightings: tuple[str, ...]) -> np.ndarray:
-    """Share of the splits that chose each alpha and weighting, `[a, w]`."""
+    """Share of the splits that chose each alpha and weighting, `[a, w]`.
+
+    Use this when a figure shows what validation chose.
+    """
     number = np.array([weightings.index(name) for name in votes.table.weighting])
     choice = votes.choice
     counts = np.zeros((len(setting.alphas), len(weightings)))
@@ -284,7 +303,10 @@ def _fixed(kind: str, right: np.ndarray, calls: float, cost: np.ndarray | None) 
 
 
 def router_strategies(setting: Setting, votes: Scored) -> Iterator[tuple[str, Strategy]]:
-    """Routing, fixed numbers of models and the full ensemble."""
+    """Routing, fixed numbers of models and the full ensemble.
+
+    Use this when RACER is compared with routers.
+    """
     router, table = votes.router, votes.table
     num_models = setting.correct.shape[1]
 
@@ -305,7 +327,10 @@ def router_strategies(setting: Setting, votes: Scored) -> Iterator[tuple[str, St
 
 
 def single_strategies(setting: Setting) -> Iterator[tuple[str, Strategy]]:
-    """Single models, and what needs no router."""
+    """Single models, and what needs no router.
+
+    Use this when RACER is compared with single models.
+    """
     correct, cost = setting.correct, setting.cost
     num, num_models = correct.shape
 
@@ -335,6 +360,8 @@ def known_costs(benchmark: Benchmark) -> np.ndarray | None:
     """Dollars of each answer, those not known filled with the mean of their model.
 
     None where a model has none.
+
+    Use this when a strategy has costs and some are not known.
     """
     cost = benchmark.test.cost
     if cost is None or np.isnan(cost).all(axis=0).any():

@@ -84,6 +84,8 @@ def counted_votes(
 ) -> list[Votes]:
     """`vote_study` on the splits of the accuracy table, where there must be votes to count.
 
+    Use this when an experiment needs votes.
+
     Args:
       key: The key of the experiment.
       benchmarks: As of `vote_study`.
@@ -105,7 +107,7 @@ def counted_votes(
 
 
 def num_repeats(config: VoteConfig, benchmarks: Sequence[Benchmark]) -> int:
-    """How often `vote_study` reports progress."""
+    """How often `vote_study` reports progress. Use this when progress is reported."""
     with_answers = [benchmark for benchmark in benchmarks if benchmark.test.answers is not None]
     return sum(len(model_pools(benchmark.test.models, config.pools)) for benchmark in with_answers)
 

@@ -35,6 +35,8 @@ _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true"
 class Log(NamedTuple):
     """One log, its samples not read yet.
 
+    Use this when you read the logs of a folder yourself.
+
     Attributes:
       path: The file.
       model: Name of the model.

@@ -96,6 +96,8 @@ def table_of_long_rows(
 ) -> RoutingTable:
     """The table of rows for each (query, model), from wherever they come.
 
+    Use this when long rows come from a CSV, lines of JSON or a data frame.
+
     Args:
       file: The rows.
       label_rule: See `read_long_csv`.
@@ -149,7 +151,7 @@ def table_of_long_rows(
 
 
 def check_identity(file: Rows) -> None:
-    """Refuses rows that name no query."""
+    """Refuses rows that name no query. Use this when rows are by query and model."""
     if "query_id" not in file.columns and "query" not in file.columns:
         raise DataError(
             "must be a column, or 'query' must",

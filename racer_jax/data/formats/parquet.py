@@ -311,7 +311,7 @@ def _wide(
 
 
 def is_exported(path: Path) -> bool:
-    """Whether this package wrote a file."""
+    """Whether this package wrote a file. Use this when a format is guessed from a Parquet file."""
     with _arrow.open_source(path, {}) as source:
         return MARK in source.metadata
 

@@ -234,6 +234,8 @@ def last_question(prompt: str) -> str:
     An answer stands on the line of `Answer:` or on the next. The lines are read once: an expression
     that says the same takes the square of a line's length.
 
+    Use this when a log holds few-shot prompts and only the question matters.
+
     Args:
       prompt: The prompt.
 

@@ -89,6 +89,8 @@ def table_of_wide_rows(
 ) -> RoutingTable:
     """The table of rows with a column for each model, from wherever they come.
 
+    Use this when wide rows come from a CSV, lines of JSON or a data frame.
+
     Args:
       file: The rows.
       models: See `read_wide_csv`.
@@ -160,7 +162,10 @@ def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int)
 def read_columns(
     file: Rows, models: frozenset[str], columns_read: set[str], labels: bool
 ) -> dict[str, Any]:
-    """The columns of a wide file: strings of the query, labels or scores of models, the rest."""
+    """The columns of a wide file: strings of the query, labels or scores of models, the rest.
+
+    Use this when the columns of a wide file are read.
+    """
     columns: dict[str, list[Any]] = {}
     for chunk in file.chunks():
         for name in file.header:
@@ -212,7 +217,10 @@ def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
 
 
 def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
-    """Refuses empty and repeated names of queries, with the row."""
+    """Refuses empty and repeated names of queries, with the row.
+
+    Use this when a file names its queries.
+    """
     first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
         if not name:
