@@ -267,14 +267,16 @@ def vote_table(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         bound = row.way == ORACLE or "oracle" in row.way
+        calls = ["", ""]
+        if row.way != ORACLE:
+            calls = [f"{row.calls:.2f}", f"{100 * row.calls_saved:.0f}%"]
         cells = [
             f"{100 * row.accuracy:.1f}",
             f"{100 * row.std:.1f}",
             points(row.gain),
             points(row.gain_picked),
             points(row.gain_full),
-            "" if row.way == ORACLE else f"{row.calls:.2f}",
-            "" if row.way == ORACLE else f"{100 * row.calls_saved:.0f}%",
+            *calls,
         ]
         if has_prices:
             cells += (

@@ -184,11 +184,10 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
         ):
             early = alarms <= (config.length if false_only else scenario.change)
             delay = alarms[~early] - scenario.change
-            quantiles = (
-                np.quantile(delay, [0.5, 0.9], method="inverted_cdf")
-                if len(delay) and not false_only
-                else ()
-            )
+            share, quantiles = float("nan"), np.full(2, np.nan)
+            if len(delay) and not false_only:
+                share = float((alarms[~early] < NEVER).mean())
+                quantiles = np.quantile(delay, [0.5, 0.9], method="inverted_cdf")
             lines.append(
                 {
                     "scenario": scenario.name,
@@ -197,13 +196,9 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                     "false_alarms_error": float(
                         np.sqrt(early.mean() * (1 - early.mean()) / len(alarms))
                     ),
-                    "detected": float("nan")
-                    if false_only
-                    else float((alarms[~early] < NEVER).mean())
-                    if len(delay)
-                    else float("nan"),
-                    "median_delay": float(quantiles[0]) if len(quantiles) else float("nan"),
-                    "delay_90_percent": float(quantiles[1]) if len(quantiles) else float("nan"),
+                    "detected": share,
+                    "median_delay": float(quantiles[0]),
+                    "delay_90_percent": float(quantiles[1]),
                 }
             )
     return lines
@@ -213,7 +208,9 @@ def table(results: list[dict[str, Any]], length: int) -> str:
     """The rows as text."""
 
     def number(value: float) -> str:
-        return "-" if np.isnan(value) else "never" if value > length else f"{value:,.0f}"
+        if np.isnan(value):
+            return "-"
+        return "never" if value > length else f"{value:,.0f}"
 
     lines = [
         [

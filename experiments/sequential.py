@@ -295,10 +295,13 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
     accuracy, accuracy_error = sums.mean("accuracy")
     difference, difference_error = sums.mean("difference")
     has_level = alpha not in (None, DECIDED)
+    level = None if alpha is None else float(alpha)
+    risk = float(np.mean(sums.risk)) if sums.risk else None
+    law = float(sharp_risk(alpha, size // 2)) if has_level else None
     return Row(
         pool=pool,
         way=way,
-        alpha=None if alpha is None else float(alpha),
+        alpha=level,
         calls=calls,
         calls_error=calls_error,
         dollars=sums.mean("dollars")[0],
@@ -308,8 +311,8 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
         difference=difference,
         difference_error=difference_error,
         regret=sums.mean("regret")[0],
-        risk=float(np.mean(sums.risk)) if sums.risk else None,
-        law=float(sharp_risk(alpha, size // 2)) if has_level else None,
+        risk=risk,
+        law=law,
     )
 
 
@@ -329,9 +332,10 @@ def run(
 
 def _shown(row: Row) -> list[str]:
     dollars = "" if np.isnan(row.dollars) else f"{1000 * row.dollars:.2f}"
+    alpha = "" if row.alpha is None else f"{row.alpha:g}"
     return [
         row.way,
-        "" if row.alpha is None else f"{row.alpha:g}",
+        alpha,
         f"{row.calls:.2f}",
         dollars,
         f"{row.rounds:.2f}",

@@ -116,11 +116,9 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
       Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none)
       under `never`.
     """
-    return (
-        largest
-        if null == "paper"
-        else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
-    )
+    if null == "paper":
+        return largest
+    return jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
 
 
 def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:

@@ -243,18 +243,19 @@ class Calibration:
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
+        thresholds = [
+            {
+                "group": name,
+                "n": num,
+                "threshold": value if np.isfinite(value) else str(value),
+                "tie": tie,
+            }
+            for name, num, value, tie in rows
+        ]
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
-            "thresholds": [
-                {
-                    "group": name,
-                    "n": num,
-                    "threshold": value if np.isfinite(value) else str(value),
-                    "tie": tie,
-                }
-                for name, num, value, tie in rows
-            ],
+            "thresholds": thresholds,
             "groups": None if self.groups is None else list(self.groups),
             "delta": self.delta,
             "fallback": self.fallback,

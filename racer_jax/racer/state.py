@@ -241,18 +241,22 @@ def stated(racer: RacerState) -> dict[str, Any]:
 
     Use this when you want the description of a racer without its arrays.
     """
-    order = racer.static_order
+    guarantee = calibration = order = None
+    if racer.calibration is not None:
+        guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
+    if racer.static_order is not None:
+        order = [racer.models[j] for j in racer.static_order]
     return {
-        "guarantee": None if racer.calibration is None else racer.guarantee(),
+        "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
         "nonconformity": racer.nonconformity,
         "null": racer.null,
         "tie_break": "none" if racer.seed is None else "exact",
         "seed": racer.seed,
-        "calibration": None if racer.calibration is None else racer.calibration.to_parts()[0],
+        "calibration": calibration,
         "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
-        "static_order": None if order is None else [racer.models[j] for j in order],
+        "static_order": order,
     }
 
 
@@ -305,7 +309,11 @@ def fields_from(
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
         scorer = Scorer(encoder, router, len(models), order)
-    static, calibration = description["static_order"], description["calibration"]
+    calibration, static_order = None, description["static_order"]
+    if static_order is not None:
+        static_order = tuple(map(models.index, static_order))
+    if description["calibration"] is not None:
+        calibration = Calibration.from_parts(description["calibration"], arrays)
     return dict(
         models=models,
         nonconformity=description["nonconformity"],
@@ -313,8 +321,8 @@ def fields_from(
         seed=description["seed"],
         scorer=scorer,
         trained_on=arrays["trained_on"],
-        static_order=None if static is None else tuple(map(models.index, static)),
+        static_order=static_order,
         cost=arrays.get("cost"),
         label_rule=description["training"]["label_rule"],
-        calibration=None if calibration is None else Calibration.from_parts(calibration, arrays),
+        calibration=calibration,
     )

@@ -262,11 +262,11 @@ def train(
             bar.set_postfix_str(
                 f"loss {float(state.losses[first + count - 1]):.4f}, {per_second:.0f} rows/s"
             )
-    best = evaluate is not None and bool(jnp.isfinite(state.best_value))
+    best_value = float(state.best_value) if evaluate is not None else float("nan")
     return Run(
-        params=state.best_params if best else state.train.params,
+        params=state.best_params if np.isfinite(best_value) else state.train.params,
         losses=np.asarray(state.losses),
-        best_value=float(state.best_value) if evaluate is not None else float("nan"),
+        best_value=best_value,
         resumed_at=resumed_at,
     )
 

@@ -301,8 +301,11 @@ def fit_policy(
             total_cost = total_cost[:, batch_last(batch_ends(batches, len(order)))]
         return mean_cost_at(scores, losses, total_cost, levels)
 
-    candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
+    mean_cost = None if cost is None else cost.mean(axis=0)
+    candidates = candidate_orders(weights, accuracy, mean_cost)
     order, _ = search(candidates, value, best)
+    if mean_cost is not None:
+        mean_cost = mean_cost[list(order)]
     total = float(weights[list(order)].sum())
     risk = {name: on_grid(training.fitted(order, name)[0], total) for name in get_args(Loss)}
     return Policy(
@@ -313,7 +316,7 @@ def fit_policy(
         ends=batch_ends(batches, len(order)),
         risk=risk,
         groups=tuple(names),
-        mean_cost=None if cost is None else cost.mean(axis=0)[list(order)],
+        mean_cost=mean_cost,
         loss=loss,
     )
 

@@ -228,8 +228,13 @@ class Attempts:
         labels = labels_by_rule(self._path, means, groups, self.rule, self._key)
         notes = [*notes, *self._attempt_notes(counts, most)]
         names, num_renamed = _unique_names(self._names)
-        costs, tokens = np.array(self._costs), np.array(self._tokens)
-        known_answers = most == 1 and any(answer is not None for answer in self._answers)
+        answers = cost = tokens = None
+        if most == 1 and any(answer is not None for answer in self._answers):
+            answers = object_matrix(place, self._answers)
+        if _any_known(values := np.array(self._costs)):
+            cost = _means(place.places, values, place.shape)
+        if most == 1 and _any_known(values := np.array(self._tokens)):
+            tokens = place.fill(values, np.nan)
         table = built(
             self._path,
             ids=names,
@@ -237,10 +242,10 @@ class Attempts:
             models=models,
             correct=labels.correct,
             group=groups,
-            graded=None if self.rule is None else means,
-            answers=object_matrix(place, self._answers) if known_answers else None,
-            cost=_means(place.places, costs, place.shape) if _any_known(costs) else None,
-            tokens=place.fill(tokens, np.nan) if most == 1 and _any_known(tokens) else None,
+            graded=labels.graded,
+            answers=answers,
+            cost=cost,
+            tokens=tokens,
             label_rule=rule_name if self.rule is None else labels.rule,
             missing=labels.missing,
             notes=[*notes, *num_renamed, *unread(self._path, files, deep=True)],

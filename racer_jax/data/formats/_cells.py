@@ -119,11 +119,13 @@ class Labels(NamedTuple):
       correct: Who is right, bool `[n, m]`; False where missing.
       missing: Which scores are not known, bool `[n, m]`.
       rule: The rule's name, or one for each group where there are several.
+      graded: The scores; None where there is no rule, so that they say no more than `correct`.
     """
 
     correct: np.ndarray
     missing: np.ndarray
     rule: str | dict[str, str]
+    graded: np.ndarray | None = None
 
 
 def check_rule(label_rule: Rules | None) -> None:
@@ -170,7 +172,8 @@ def labels_by_rule(
             )
         rule = LabelRule.parse(label_rule)
         check_scale(path, rule, finite_scores)
-        return Labels(rule.apply(finite_scores, key) & ~missing, missing, rule.name)
+        correct = rule.apply(finite_scores, key) & ~missing
+        return Labels(correct, missing, rule.name, scores)
     correct = np.zeros(scores.shape, bool)
     names: dict[str, str] = {}
     codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
@@ -195,7 +198,7 @@ def labels_by_rule(
             finite_scores[rows], None if key is None else jax.random.fold_in(key, code)
         )
         correct[rows], names[group] = labels_of_group, rule.name
-    return Labels(correct & ~missing, missing, names)
+    return Labels(correct & ~missing, missing, names, scores)
 
 
 def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:

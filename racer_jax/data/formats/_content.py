@@ -1,6 +1,6 @@
 """Prompts as text: a string, chat messages or parts, and the options of a question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _ATTACHMENT = "attachment://"
@@ -82,3 +82,8 @@ def with_options(text: str, options: Any) -> str:
         labels = [chr(ord("A") + i) for i in range(len(options))]
     lines = [f"{label}. {option}" for label, option in zip(labels, options, strict=True)]
     return "\n".join([text, *lines])
+
+
+def normal_answer(response: object, answer: Callable[[str], str | None]) -> str | None:
+    """The normal form of a response; None where there is no response, or no answer in it."""
+    return answer(response) or None if isinstance(response, str) else None

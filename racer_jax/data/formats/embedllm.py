@@ -130,7 +130,7 @@ def read_embedllm(
         models=codes[name].values,
         correct=labels.correct,
         group=groups,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         label_rule=labels.rule,
         missing=labels.missing,
         notes=notes,

@@ -17,7 +17,7 @@ from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import with_options
+from racer_jax.data.formats._content import normal_answer, with_options
 from racer_jax.data.formats._json import check_object, json_lines, shown
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -176,7 +176,7 @@ def _take(
         place,
         question,
         attempt=attempt,
-        answer=None if response is None else answer(response) or None,
+        answer=normal_answer(response, answer),
         tokens=tokens,
         field=field,
     )

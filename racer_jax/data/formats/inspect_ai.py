@@ -18,7 +18,7 @@ from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text, with_options
+from racer_jax.data.formats._content import normal_answer, prompt_text, with_options
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.formats._zip import open_zip
@@ -291,7 +291,7 @@ def _take(
         place,
         question,
         attempt=epoch,
-        answer=None if response is None else answer(response) or None,
+        answer=normal_answer(response, answer),
         tokens=tokens,
         cost=cost,
         field=f"scores.{scorer}.value",

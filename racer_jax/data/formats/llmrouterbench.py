@@ -23,7 +23,7 @@ from racer_jax.data.formats._attempts import (
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
@@ -104,7 +104,7 @@ def read_llmrouterbench(
                 number_of(record.get("score"), "score", place),
                 place,
                 question,
-                answer=answer(response) or None if isinstance(response, str) else None,
+                answer=normal_answer(response, answer),
                 cost=number_of(record.get("cost"), "cost", place, low=0),
                 tokens=number_of(num_tokens, "completion_tokens", place, low=0, whole=True),
             )

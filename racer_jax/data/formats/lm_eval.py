@@ -160,7 +160,7 @@ def read_lm_eval(
         models=list(models),
         correct=labels.correct,
         group=names,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
         label_rule=rules,
         missing=labels.missing,

@@ -299,9 +299,13 @@ def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
         "ids": ids,
         "models": models,
         "texts": per_query("query") if "query" in codes else [""] * len(ids),
-        "group": per_query("group") if "group" in codes else None,
-        "answers": object_matrix(place, columns["answer"]) if "answer" in columns else None,
+        "group": None,
+        "answers": None,
     }
+    if "group" in codes:
+        fields["group"] = per_query("group")
+    if "answer" in columns:
+        fields["answers"] = object_matrix(place, columns["answer"])
     for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
         if name in columns:
             fields[field] = place.fill(columns[name], np.nan)
@@ -332,13 +336,14 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
     if not len(table):
         raise ValueError("table must hold at least one query to be written as CSV, got none")
     rule = table.label_rule if isinstance(table.label_rule, str) else dict(table.label_rule)
+    prices = None
+    if table.price is not None:
+        prices = [None if np.isnan(price) else price for price in table.price.tolist()]
     about = {
         "version": VERSION,
         "rows": table.correct.size,
         "label_rule": rule,
-        "price": None
-        if table.price is None
-        else [None if np.isnan(price) else price for price in table.price.tolist()],
+        "price": prices,
         "notes": list(table.notes),
     }
     labels = np.where(table.correct, "1", "0").astype(object)

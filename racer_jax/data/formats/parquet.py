@@ -218,9 +218,13 @@ def _matrices(
         "ids": ids,
         "models": columns.values("model"),
         "texts": per_query("query") if "query" in arrays else [""] * len(ids),
-        "group": per_query("group") if "group" in arrays else None,
-        "answers": object_matrix(place, arrays["answer"]) if "answer" in arrays else None,
+        "group": None,
+        "answers": None,
     }
+    if "group" in arrays:
+        fields["group"] = per_query("group")
+    if "answer" in arrays:
+        fields["answers"] = object_matrix(place, arrays["answer"])
     for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
         if name in arrays:
             fields[field] = place.fill(arrays[name], np.nan)

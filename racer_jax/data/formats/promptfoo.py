@@ -18,7 +18,7 @@ from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.remedies import Remedy
@@ -172,7 +172,7 @@ def _take(
         place,
         question,
         attempt=attempt,
-        answer=None if reply is None else answer(reply) or None,
+        answer=normal_answer(reply, answer),
         cost=number_of(result.get("cost"), "cost", place, low=0),
         tokens=number_of(num_tokens, field, place, low=0, whole=True),
         field="gradingResult.componentResults",

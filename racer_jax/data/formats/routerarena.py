@@ -19,6 +19,7 @@ from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
 from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._folders import bare_name, files_of
 from racer_jax.data.formats._json import check_object, json_lines
 from racer_jax.data.table import RoutingTable
@@ -114,7 +115,7 @@ def _take(
         score,
         place,
         question,
-        answer=answer(response) or None if isinstance(response, str) else None,
+        answer=normal_answer(response, answer),
         cost=number_of(verdict.get(fields[1]), prefix + fields[1], place, low=0),
         tokens=number_of(num_tokens, "token_usage.output_tokens", place, low=0, whole=True),
         field=prefix + fields[0],

@@ -130,7 +130,7 @@ def read_routerbench(
         models=models,
         correct=labels.correct,
         group=groups,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=answers,
         cost=None if np.isnan(costs).all() else costs,
         label_rule=labels.rule,
