@@ -78,13 +78,35 @@ class Scenario(NamedTuple):
 TILE = 1_000
 
 
+class _Case(NamedTuple):
+    """The risk of the streams, and when a test raises its alarm.
+
+    Attributes:
+      risk_before: Risk before the change.
+      risk_after: Risk from the change on.
+      change: The first query of the new risk.
+      alpha_bets: What each bet pays for a miss and for a hit.
+      threshold: Wealth of the alarm.
+      window_limit: Misses in a window that are too many.
+    """
+
+    risk_before: float
+    risk_after: float
+    change: int
+    alpha_bets: tuple[jax.Array, jax.Array]
+    threshold: float
+    window_limit: int
+
+
 def first_alarms(
     key: jax.Array, *case: Any, num_streams: int, **sizes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First alarms of the monitor and of the fixed window, int32 `[s]`, by tiles of streams."""
     words = tuple(jax.random.key_data(key))
     tiles = [
-        _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
+        _tile_alarms(
+            words, jnp.uint32(first), _Case(*case), num_streams=min(TILE, num_streams), **sizes
+        )
         for first in range(0, num_streams, TILE)
     ]
     monitor, window = (
@@ -97,12 +119,7 @@ def first_alarms(
 def _tile_alarms(
     key: tuple[jax.Array, jax.Array],
     first: jax.Array,
-    risk_before: float,
-    risk_after: float,
-    change: int,
-    alpha_bets: tuple[jax.Array, jax.Array],
-    threshold: float,
-    window_limit: int,
+    case: _Case,
     *,
     num_streams: int,
     length: int,
@@ -111,21 +128,21 @@ def _tile_alarms(
     """First alarms of a tile of streams; one scan over the queries."""
     stream = first + jnp.arange(num_streams, dtype=jnp.uint32)
     reserves = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
-    paid_miss, paid_hit = (jnp.asarray(factors, jnp.float32)[None] for factors in alpha_bets)
+    paid_miss, paid_hit = (jnp.asarray(factors, jnp.float32)[None] for factors in case.alpha_bets)
 
     def query(carry: tuple[jax.Array, ...], now: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         wealth, recent, in_window, alarm, window_alarm = carry
         bits = threefry(key, stream, jnp.full_like(stream, now.astype(jnp.uint32)))[0]
         miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
-            now < change, risk_before, risk_after
+            now < case.change, case.risk_before, case.risk_after
         )
         shares = (reserves[now] - reserves[now + 1]) / len(RISK_RATIOS)
         wealth = (wealth + shares) * jnp.where(miss[:, None], paid_miss, paid_hit)
         wealth = jnp.minimum(wealth, 1e30)
-        rich = wealth.sum(axis=1) + reserves[now + 1] >= threshold
+        rich = wealth.sum(axis=1) + reserves[now + 1] >= case.threshold
         oldest = recent[now % window]
         in_window = in_window + miss - oldest
-        many = (in_window > window_limit) & (now + 1 >= window)
+        many = (in_window > case.window_limit) & (now + 1 >= window)
         alarm = jnp.where(rich, jnp.minimum(alarm, now + 1), alarm)
         window_alarm = jnp.where(many, jnp.minimum(window_alarm, now + 1), window_alarm)
         return (wealth, recent.at[now % window].set(miss), in_window, alarm, window_alarm), None

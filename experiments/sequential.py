@@ -13,7 +13,6 @@ not help) is right. That the mean risk follows the law is checked with 10,000 dr
 """
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
-from racer_jax import reporting
 from racer_jax.core.nonconformity import inverse_probability
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
@@ -40,7 +37,7 @@ from racer_jax.sequential.weights import fit_vote_weights
 from racer_jax.studies import runtime, stopping_ways
 from racer_jax.studies.answer_pools import answer_pools
 from racer_jax.studies.order_studies import hashed_embeddings
-from racer_jax.studies.runner import Report, publish
+from racer_jax.studies.runner import Report, run_experiment
 from racer_jax.studies.stopping_ways import Rows, Way, means_by_query
 
 SEQUENTIAL, DOLLARS, LABEL_FREE = "sequential", "sequential, dollars", "sequential, label-free"
@@ -316,6 +313,18 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
     )
 
 
+def load(config: Config) -> tuple[jax.Array, dict[str, RoutingTable]]:
+    """The key of the run, and the pools that the options ask for."""
+    runtime.use_all_cores()
+    if config.data is None:
+        raise ValueError("--data is needed: a folder or a table with every model's answers")
+    pools = answer_pools(config.data)
+    names = [name.strip() for name in config.pools.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in pools]:
+        raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
+    return jax.random.key(config.seed), {name: pools[name] for name in names or pools}
+
+
 def run(
     key: jax.Array, pools: dict[str, RoutingTable], config: Config, progress: Callable[[int], Any]
 ) -> Result:
@@ -421,25 +430,15 @@ def figure(rows: Sequence[Row]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, runs the study, prints and writes it; returns the exit status."""
-    begin = time.perf_counter()
-    config = reporting.parse_config(Config, __doc__.splitlines()[0], arguments)
-    runtime.use_all_cores()
-    try:
-        if config.data is None:
-            raise ValueError("--data is needed: a folder or a table with every model's answers")
-        pools = answer_pools(config.data)
-        names = [name.strip() for name in config.pools.split(",") if name.strip()]
-        if unknown := [name for name in names if name not in pools]:
-            raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
-        pools = {name: pools[name] for name in names or pools}
-        with tqdm(total=config.draws * len(pools), unit="draw", disable=None) as bar:
-            result = run(jax.random.key(config.seed), pools, config, bar.update)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = report(config, result)
-    publish(config, result, text, time.perf_counter() - begin)
-    return 0 if text.passed else 1
+    return run_experiment(
+        Config,
+        __doc__.splitlines()[0],
+        run,
+        report,
+        lambda config, pools: config.draws * len(pools),
+        arguments,
+        load=load,
+    )
 
 
 if __name__ == "__main__":

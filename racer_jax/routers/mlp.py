@@ -19,7 +19,7 @@ from racer_jax.encoders.layers import Linear
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
-from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
+from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
 
 
 class Standardizer(nnx.Variable[Any]):
@@ -234,11 +234,8 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
         (x, y),
         cross_entropy,
         config.optimizer.transformation(steps_per_epoch * config.max_epochs),
-        batch_size=config.batch_size,
-        steps_per_round=steps_per_epoch,
-        num_rounds=config.max_epochs,
+        Rounds(config.batch_size, steps_per_epoch, config.max_epochs, config.patience),
         evaluate=lambda params: cross_entropy(params, (held_x, held_y), None),
-        patience=config.patience,
         draw=lambda key: router.noise(key, config.batch_size),
     )
     return nnx.merge_state(fit_state.params, *rest), fit_state._replace(params=None)

@@ -32,7 +32,7 @@ from racer_jax.routers.contrastive import (
 )
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
-from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
+from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
 
 Probability = Literal["sigmoid", "softmax"]
 PROBABILITIES: tuple[str, ...] = get_args(Probability)
@@ -266,11 +266,8 @@ def _fit(key: jax.Array, arrays: Any, config: RouterDCConfig) -> tuple[Any, Fitt
         train[:3],
         loss,
         config.optimizer.transformation(config.steps_per_round * config.num_rounds),
-        batch_size=config.batch_size,
-        steps_per_round=config.steps_per_round,
-        num_rounds=config.num_rounds,
+        Rounds(config.batch_size, config.steps_per_round, config.num_rounds, config.patience),
         evaluate=evaluate,
-        patience=config.patience,
     )
     return fit_state.params, fit_state._replace(params=None)
 

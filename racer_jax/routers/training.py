@@ -263,6 +263,24 @@ def take(data: Any, indices: jax.Array | np.ndarray) -> Any:
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0, mode="clip"), data)
 
 
+class Rounds(NamedTuple):
+    """How long a run trains.
+
+    Use this when you call `fit_in_memory`.
+
+    Attributes:
+      batch_size: Rows of a batch.
+      steps_per_round: Steps between two evaluations.
+      num_rounds: Rounds at most.
+      patience: Rounds without improvement after which training stops; None to use all rounds.
+    """
+
+    batch_size: int
+    steps_per_round: int
+    num_rounds: int
+    patience: int | None = None
+
+
 class Fitted(NamedTuple):
     """What a training run gives back.
 
@@ -292,12 +310,9 @@ def fit_in_memory(
     data: Any,
     loss: Loss,
     optimizer: optax.GradientTransformation,
+    rounds: Rounds,
     *,
-    batch_size: int,
-    steps_per_round: int,
-    num_rounds: int,
     evaluate: Callable[[Params], jax.Array] | None = None,
-    patience: int | None = None,
     draw: Callable[[jax.Array], Any] = lambda key: key,
 ) -> Fitted:
     """Trains in one `lax.scan` over rounds of steps; pure, to be jitted and vmapped by the caller.
@@ -307,14 +322,11 @@ def fit_in_memory(
     Args:
       key: A typed PRNG key.
       params: Parameters to start from.
-      data: Pytree of arrays `[n, ...]`; a batch is the same pytree with `batch_size` rows.
+      data: Pytree of arrays `[n, ...]`; a batch is the same pytree with the rows of a batch.
       loss: `loss(params, batch, noise)`, a scalar.
       optimizer: An Optax transformation.
-      batch_size: Rows of a batch.
-      steps_per_round: Steps between two evaluations.
-      num_rounds: Rounds at most.
+      rounds: How many rows, steps and rounds.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
-      patience: Rounds without improvement after which training stops; None to use all rounds.
       draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a
         whole round at once, which takes a CPU a tenth of the time. The key itself where not given.
 
@@ -324,6 +336,7 @@ def fit_in_memory(
     # The keys go into the scan as numbers: under vmap the `cond` below selects among what its
     # branches read, which JAX's check of key reuse counts as a use.
     numbers = jax.random.key_data(jax.random.split(key))
+    batch_size, steps_per_round, num_rounds, patience = rounds
     num_rows = jax.tree.leaves(data)[0].shape[0]
     num_draws = steps_per_round * batch_size
     # The first row of a round in its epoch is known here, the round only later.

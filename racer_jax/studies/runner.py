@@ -163,7 +163,7 @@ def run_experiment(
         with tqdm(total=num_steps(config, data), unit="step", disable=None) as bar:
             result = run(key, data, config, bar.update)
         summary = report(config, result)
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ModuleNotFoundError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     publish(config, result, summary, time.perf_counter() - begin)

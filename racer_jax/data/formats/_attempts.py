@@ -71,6 +71,31 @@ class Question(NamedTuple):
     group: str
 
 
+class Result(NamedTuple):
+    """What one model did with one question.
+
+    Attributes:
+      model: Name of the model.
+      score: 0 or 1, or a graded score where a label rule makes labels; NaN where the model was not
+        evaluated.
+      attempt: Number of the attempt.
+      answer: The answer in a normal form, None where there is none.
+      cost: Dollars.
+      tokens: Tokens of the answer.
+      field: The field the score comes from, for the error.
+      hint: What the error about a graded score says of the score.
+    """
+
+    model: str
+    score: float
+    attempt: int = 1
+    answer: str | None = None
+    cost: float = math.nan
+    tokens: float = math.nan
+    field: str = "score"
+    hint: str = ""
+
+
 class Attempts:
     """The results of a log, one for each (question, model, attempt)."""
 
@@ -119,57 +144,43 @@ class Attempts:
     def add(
         self,
         key: Hashable,
-        model: str,
-        score: float,
-        place: Place,
         question: Question | Callable[[], Question],
-        *,
-        attempt: int = 1,
-        answer: str | None = None,
-        cost: float = math.nan,
-        tokens: float = math.nan,
-        field: str = "score",
-        hint: str = "",
+        place: Place,
+        result: Result,
     ) -> None:
         """Takes one result in.
 
         Args:
           key: What joins the results of several models.
-          model: Name of the model.
-          score: 0 or 1, or a graded score where a label rule makes labels; NaN where the model was
-            not evaluated.
-          place: Where it stands.
           question: The question, or what makes it; called when the key is new.
-          attempt: Number of the attempt.
-          answer: The answer in a normal form, None where there is none.
-          cost: Dollars.
-          tokens: Tokens of the answer.
-          field: The field the score comes from, for the error.
-          hint: What the error about a graded score says of the score.
+          place: Where the result stands.
+          result: The result.
 
         Raises:
           DataError: If the score is graded and there is no rule, or a text is not one.
         """
-        if self._attempt is not None and attempt != self._attempt:
-            self._others.add(attempt)
+        if self._attempt is not None and result.attempt != self._attempt:
+            self._others.add(result.attempt)
             return
+        score = result.score
         if self.rule is None and not (score in (0, 1) or math.isnan(score)):
-            raise place.error(f"must be 0 or 1, got {score:g}{hint}", field, GRADED)
+            message = f"must be 0 or 1, got {score:g}{result.hint}"
+            raise place.error(message, result.field, GRADED)
         number = self._questions.get(key)
         if number is None:
             query = question() if callable(question) else question
             check_text(query.text, "text", path=place.path, row=place.row, line=place.line)
             number = self._questions[key] = len(self._names)
             self._names.append(query)
-        if answer is not None:
-            check_text(answer, "answer", path=place.path, row=place.row, line=place.line)
+        if result.answer is not None:
+            check_text(result.answer, "answer", path=place.path, row=place.row, line=place.line)
         self._rows.append(number)
-        self._columns.append(self._models.setdefault(model, len(self._models)))
-        self._numbers.append(attempt)
+        self._columns.append(self._models.setdefault(result.model, len(self._models)))
+        self._numbers.append(result.attempt)
         self._scores.append(score)
-        self._costs.append(cost)
-        self._tokens.append(tokens)
-        self._answers.append(answer)
+        self._costs.append(result.cost)
+        self._tokens.append(result.tokens)
+        self._answers.append(result.answer)
         self._places.append(place)
 
     def table(

@@ -15,7 +15,14 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, with_options
 from racer_jax.data.formats._json import check_object, json_lines, shown
@@ -171,14 +178,16 @@ def _take(
     response = _answer(record)
     attempts.add(
         key,
-        str(record["model_id"]),
-        math.nan if record.get("error") else score,
-        place,
         question,
-        attempt=attempt,
-        answer=normal_answer(response, answer),
-        tokens=tokens,
-        field=field,
+        place,
+        Result(
+            str(record["model_id"]),
+            math.nan if record.get("error") else score,
+            attempt=attempt,
+            answer=normal_answer(response, answer),
+            tokens=tokens,
+            field=field,
+        ),
     )
 
 

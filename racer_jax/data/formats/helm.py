@@ -18,6 +18,7 @@ from racer_jax.data.formats._attempts import (
     Attempts,
     Place,
     Question,
+    Result,
     number_of,
     objects,
     text_field,
@@ -133,14 +134,16 @@ def read_helm(
             tokens = values.get("num_completion_tokens", values.get("num_output_tokens", math.nan))
             attempts.add(
                 question_key,
-                model,
-                values[name],
-                place,
                 question,
-                attempt=trial + 1,
-                answer=state.answer,
-                tokens=tokens if tokens >= 0 and tokens % 1 == 0 else math.nan,
-                field=f"stats.{name}",
+                place,
+                Result(
+                    model,
+                    values[name],
+                    attempt=trial + 1,
+                    answer=state.answer,
+                    tokens=tokens if tokens >= 0 and tokens % 1 == 0 else math.nan,
+                    field=f"stats.{name}",
+                ),
             )
         if num_perturbed:
             notes.append(f"left out {num_perturbed} perturbed instances of {folder.name}")

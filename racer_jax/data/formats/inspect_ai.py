@@ -16,7 +16,14 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text, with_options
 from racer_jax.data.formats._json import check_object, parse, shown
@@ -286,16 +293,18 @@ def _take(
     tokens, cost = _usage(log, sample, place)
     attempts.add(
         key,
-        log.model,
-        score,
-        place,
         question,
-        attempt=epoch,
-        answer=normal_answer(response, answer),
-        tokens=tokens,
-        cost=cost,
-        field=f"scores.{scorer}.value",
-        hint=" (P is 0.5)" if score == 0.5 else "",
+        place,
+        Result(
+            log.model,
+            score,
+            attempt=epoch,
+            answer=normal_answer(response, answer),
+            tokens=tokens,
+            cost=cost,
+            field=f"scores.{scorer}.value",
+            hint=" (P is 0.5)" if score == 0.5 else "",
+        ),
     )
 
 

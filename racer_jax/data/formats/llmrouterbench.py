@@ -18,6 +18,7 @@ from racer_jax.data.formats._attempts import (
     Attempts,
     Place,
     Question,
+    Result,
     number_of,
     objects,
     text_field,
@@ -100,13 +101,15 @@ def read_llmrouterbench(
             num_tokens = record.get("completion_tokens")
             attempts.add(
                 question_key,
-                file.model,
-                number_of(record.get("score"), "score", place),
-                place,
                 question,
-                answer=normal_answer(response, answer),
-                cost=number_of(record.get("cost"), "cost", place, low=0),
-                tokens=number_of(num_tokens, "completion_tokens", place, low=0, whole=True),
+                place,
+                Result(
+                    file.model,
+                    number_of(record.get("score"), "score", place),
+                    answer=normal_answer(response, answer),
+                    cost=number_of(record.get("cost"), "cost", place, low=0),
+                    tokens=number_of(num_tokens, "completion_tokens", place, low=0, whole=True),
+                ),
             )
     return attempts.table(notes, files=(file.path for file in files))
 

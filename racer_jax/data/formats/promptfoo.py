@@ -9,6 +9,7 @@ wrong: labels are made from the assertions about quality alone.
 import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
@@ -94,7 +102,10 @@ def read_promptfoo(
         name, label = _provider(result, place)
         model = f"{name} ({label})" if label and len(labels[name]) > 1 else name
         first = f"test {next(iter(tests))}{several}"
-        _take(attempts, result, place, identity, number, first, model, assertions_left_out, answer)
+        score = _score(result, place, assertions_left_out, as_score=attempts.rule is not None)
+        question = partial(_question, result, place, identity, first)
+        parts = _result(result, place, score, model, number, answer)
+        attempts.add(identity, question, place, parts)
     rule_name = (
         _PASSES.format(", ".join(assertions_left_out))
         if assertions_left_out
@@ -141,39 +152,33 @@ def _provider(result: dict[str, Any], place: Place) -> tuple[str, str]:
     return name, text_field(label, "provider.label", place, empty=True)
 
 
-def _take(
-    attempts: Attempts,
-    result: dict[str, Any],
+def _question(record: dict[str, Any], place: Place, identity: Hashable, name: str) -> Question:
+    """The question of a record."""
+    prompt = record.get("prompt")
+    words = prompt.get("raw") if isinstance(prompt, dict) else prompt
+    return Question(identity, name, _plain(text_field(words, "prompt.raw", place)), "promptfoo")
+
+
+def _result(
+    record: dict[str, Any],
     place: Place,
-    identity: Hashable,
-    attempt: int,
-    name: str,
+    score: float,
     model: str,
-    assertions_left_out: Sequence[str],
+    attempt: int,
     answer: Callable[[str], str | None],
-) -> None:
-    """One record as a result."""
-
-    def question() -> Question:
-        prompt = result.get("prompt")
-        words = prompt.get("raw") if isinstance(prompt, dict) else prompt
-        return Question(identity, name, _plain(text_field(words, "prompt.raw", place)), "promptfoo")
-
-    response = result.get("response")
+) -> Result:
+    """The result of a record."""
+    response = record.get("response")
     output = response.get("output") if isinstance(response, dict) else None
-    reply = output if isinstance(output, str) else None
     usage = response.get("tokenUsage") if isinstance(response, dict) else None
     num_tokens = usage.get("completion") if isinstance(usage, dict) else None
     field = "response.tokenUsage.completion"
-    attempts.add(
-        identity,
+    return Result(
         model,
-        _score(result, place, assertions_left_out, as_score=attempts.rule is not None),
-        place,
-        question,
+        score,
         attempt=attempt,
-        answer=normal_answer(reply, answer),
-        cost=number_of(result.get("cost"), "cost", place, low=0),
+        answer=normal_answer(output, answer),
+        cost=number_of(record.get("cost"), "cost", place, low=0),
         tokens=number_of(num_tokens, field, place, low=0, whole=True),
         field="gradingResult.componentResults",
     )

@@ -17,7 +17,14 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._folders import bare_name, files_of
@@ -111,14 +118,16 @@ def _take(
     num_tokens = _object(result, "token_usage", place).get("output_tokens")
     attempts.add(
         question_key,
-        model,
-        score,
-        place,
         question,
-        answer=normal_answer(response, answer),
-        cost=number_of(verdict.get(fields[1]), prefix + fields[1], place, low=0),
-        tokens=number_of(num_tokens, "token_usage.output_tokens", place, low=0, whole=True),
-        field=prefix + fields[0],
+        place,
+        Result(
+            model,
+            score,
+            answer=normal_answer(response, answer),
+            cost=number_of(verdict.get(fields[1]), prefix + fields[1], place, low=0),
+            tokens=number_of(num_tokens, "token_usage.output_tokens", place, low=0, whole=True),
+            field=prefix + fields[0],
+        ),
     )
     return not math.isnan(score)
 
