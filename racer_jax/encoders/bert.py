@@ -9,18 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from racer_jax.encoders.arithmetic import dropout
 from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
     Linear,
+    Transformer,
     attend,
-    check_inputs,
     embedding,
     head_size,
-    rematerialized,
     split_heads,
     split_key,
 )
@@ -85,71 +83,36 @@ class BertEncoder(nnx.Module):
         self.layer = nnx.List([Layer(attention, config, **types) for attention in attentions])
 
 
-class Bert(nnx.Module):
-    """A BERT encoder without heads.
+class Bert(Transformer):
+    """A BERT encoder without heads, for a `transformers.BertConfig`; see `Transformer`.
 
     Use this when a checkpoint is BERT; `load_model` makes one with its weights.
-
-    Args:
-      config: A `transformers.BertConfig`.
-      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
-      param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
-        less memory for about a third more work.
-      rngs: Draws the initial weights.
 
     Raises:
       ValueError: If the configuration asks for what is not here: a decoder, cross-attention,
         relative positions, an unknown activation.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        rngs: nnx.Rngs,
-    ) -> None:
+    embeddings_type = BertEmbeddings
+    encoder_type = BertEncoder
+
+    def __init__(self, config: Any, **options: Any) -> None:
         _check_config(config)
-        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.embeddings = BertEmbeddings(config, **types)
-        self.encoder = BertEncoder(config, **types)
-        self.config = config
-        self.remat = remat
+        super().__init__(config, **options)
 
-    def __call__(
+    def hidden(
         self,
+        key: jax.Array | None,
         input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        key: jax.Array | None = None,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
     ) -> jax.Array:
-        """Hidden states of the last layer.
-
-        Args:
-          input_ids: Token ids, int `[b, t]`.
-          attention_mask: 1 for text and 0 for padding, `[b, t]`.
-          token_type_ids: Optional, int `[b, t]`; zeros where absent.
-          key: PRNG key of the dropout; without one there is no dropout.
-
-        Returns:
-          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
-
-        Raises:
-          TypeError: If the ids are not integers.
-          ValueError: If the shapes do not fit or there are more tokens than positions.
-        """
-        check_inputs(input_ids, attention_mask, self.config.max_position_embeddings)
+        """See `Transformer`. Use this when the inputs were checked."""
         embedding_key, *layer_keys = split_key(key, 1 + len(self.encoder.layer))
-        mask = attention_mask.astype(bool)
-        hidden = self.embeddings(embedding_key, input_ids, token_type_ids)
+        states: jax.Array = self.embeddings(embedding_key, input_ids, token_type_ids)
         for layer_key, layer in zip(layer_keys, self.encoder.layer, strict=True):
-            arguments = (layer_key, hidden, mask)
-            hidden = rematerialized(layer, *arguments) if self.remat else layer(*arguments)
-        return hidden
+            states = self.through(layer, layer_key, states, mask)
+        return states
 
 
 def _check_config(config: Any) -> None:

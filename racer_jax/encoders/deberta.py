@@ -26,12 +26,11 @@ from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
     Linear,
+    Transformer,
     activation,
     attend,
-    check_inputs,
     embedding,
     head_size,
-    rematerialized,
     split_heads,
     split_key,
 )
@@ -289,75 +288,41 @@ class DebertaEncoder(nnx.Module):
         return self.LayerNorm(vectors) if self.normalizes_relative else vectors
 
 
-class Deberta(nnx.Module):
-    """A DeBERTa v2 or v3 encoder without heads.
+class Deberta(Transformer):
+    """A DeBERTa v2 or v3 encoder without heads, for a `transformers.DebertaV2Config`.
 
     Use this when a checkpoint is DeBERTa v2 or v3; `load_model` makes one with its weights.
-
-    Args:
-      config: A `transformers.DebertaV2Config`.
-      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
-      param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
-        less memory for about a third more work.
-      rngs: Draws the initial weights.
 
     Raises:
       ValueError: If the configuration asks for what is not here: an unknown activation or kind of
         position term, a convolution of even size.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        rngs: nnx.Rngs,
-    ) -> None:
-        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.embeddings = DebertaEmbeddings(config, **types)
-        self.encoder = DebertaEncoder(config, **types)
-        self.config = config
-        self.remat = remat
+    embeddings_type = DebertaEmbeddings
+    encoder_type = DebertaEncoder
 
-    def __call__(
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text; None where only distances between tokens count."""
+        return super().max_length if self.embeddings.with_positions else None
+
+    def hidden(
         self,
+        key: jax.Array | None,
         input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        key: jax.Array | None = None,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
     ) -> jax.Array:
-        """Hidden states of the last layer.
-
-        Args:
-          input_ids: Token ids, int `[b, t]`.
-          attention_mask: 1 for text and 0 for padding, `[b, t]`.
-          token_type_ids: Optional, int `[b, t]`; zeros where absent.
-          key: PRNG key of the dropout; without one there is no dropout.
-
-        Returns:
-          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
-
-        Raises:
-          TypeError: If the ids are not integers.
-          ValueError: If the shapes do not fit or there are more tokens than positions.
-        """
-        limit = self.config.max_position_embeddings if self.embeddings.with_positions else None
-        check_inputs(input_ids, attention_mask, limit)
+        """See `Transformer`. Use this when the inputs were checked."""
         embedding_key, conv_key, *layer_keys = split_key(key, 2 + len(self.encoder.layer))
-        mask = attention_mask.astype(bool)
         embedded = self.embeddings(embedding_key, input_ids, mask, token_type_ids)
         relative = self.encoder.relative_vectors(input_ids.shape[1])
-        hidden = embedded
+        states: jax.Array = embedded
         for i, (layer_key, layer) in enumerate(zip(layer_keys, self.encoder.layer, strict=True)):
-            arguments = (layer_key, hidden, mask, relative)
-            hidden = rematerialized(layer, *arguments) if self.remat else layer(*arguments)
+            states = self.through(layer, layer_key, states, mask, relative)
             if i == 0 and self.encoder.has_conv:
-                hidden = self.encoder.conv(conv_key, embedded, hidden, mask)
-        return hidden
+                states = self.encoder.conv(conv_key, embedded, states, mask)
+        return states
 
 
 def position_terms(config: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ softmax and LayerNorm are computed in float32, whatever the compute dtype.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -356,3 +356,85 @@ def head_size(config: Any) -> int:
     return int(
         getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
     )
+
+
+class Transformer(nnx.Module):
+    """What the encoders without heads share: how they are built and called.
+
+    Use this when you add an architecture: it brings `embeddings_type`, `encoder_type` and `hidden`.
+
+    Args:
+      config: The configuration, that of `transformers`.
+      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
+      param_dtype: Dtype the parameters are kept in.
+      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
+        less memory for about a third more work.
+      rngs: Draws the initial weights.
+    """
+
+    embeddings_type: ClassVar[type]
+    encoder_type: ClassVar[type]
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.embeddings = self.embeddings_type(config, **types)
+        self.encoder = self.encoder_type(config, **types)
+        self.config = config
+        self.remat = remat
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text; None where there is no limit."""
+        return int(self.config.max_position_embeddings)
+
+    def hidden(
+        self,
+        key: jax.Array | None,
+        input_ids: jax.Array,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
+    ) -> jax.Array:
+        """Hidden states of the last layer for inputs that were checked.
+
+        Use this when you add an architecture; calling the encoder checks its inputs.
+        """
+        raise NotImplementedError
+
+    def through(self, layer: Any, *args: Any) -> jax.Array:
+        """What a layer makes of its arguments. Use this when `hidden` calls a layer."""
+        states: jax.Array = rematerialized(layer, *args) if self.remat else layer(*args)
+        return states
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states of the last layer.
+
+        Args:
+          input_ids: Token ids, int `[b, t]`.
+          attention_mask: 1 for text and 0 for padding, `[b, t]`.
+          token_type_ids: Optional, int `[b, t]`; zeros where absent.
+          key: PRNG key of the dropout; without one there is no dropout.
+
+        Returns:
+          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
+
+        Raises:
+          TypeError: If the ids are not integers.
+          ValueError: If the shapes do not fit or there are more tokens than positions.
+        """
+        check_inputs(input_ids, attention_mask, self.max_length)
+        return self.hidden(key, input_ids, attention_mask.astype(bool), token_type_ids)
