@@ -16,6 +16,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
 )
@@ -130,6 +131,7 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
     )
     _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
     add_choosing(parser)
+    add_sequential(parser, "train")
     add_json(parser)
     parser.set_defaults(run=train)
 
@@ -200,6 +202,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     _add_racer_options(parser, tuple(NONCONFORMITIES), "inverse_probability")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "calibrate")
     add_json(parser)
     parser.set_defaults(run=calibrate)
 

@@ -27,6 +27,8 @@ from racer_jax.racer.artefact import check_place
 from racer_jax.reporting.files import write_json
 from racer_jax.serving.cascade import Cascade
 
+# What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
+COMMANDS = ("train", "calibrate", "evaluate", "route")
 _LOSSES = {
     "regret": "a wrong answer where the reference has a right one",
     "differs": "an answer that is not the reference's; needs no labels",

@@ -107,7 +107,8 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         ["cascade", "calibrate", cascade, calibration, "--alpha", "0.01"],
         ["cascade", "evaluate", cascade, table, "--output", str(folder / "sequential.json")],
     ]
-    report = ["report", artefact, "--data", table, "--output", str(folder / "report.html")]
+    report = ["report", artefact, "--data", table, "--sequential", cascade]
+    report += ["--output", str(folder / "report.html")]
     lacking = importlib.util.find_spec("plotly") is None
     if not lacking:
         commands.append(report)

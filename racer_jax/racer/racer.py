@@ -406,6 +406,7 @@ class Racer(RacerState):
             (checksums), `OtherPoolError` and `OtherWeightsError`.
         """
         description, arrays = artefact.read(path, models)
+        artefact.check_kind(description, None, Path(path))
         try:
             racer = cls(**fields_from(description, arrays, encoder))
             serialization.check_stated(stated(racer), description)

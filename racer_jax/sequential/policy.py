@@ -92,15 +92,11 @@ def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> 
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
-def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
+def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
-    Args:
-      table: The table.
-      models: The pool of the policy; None where the table makes it.
-
     Raises:
-      ValueError: If the table has no rows, no answers or other models.
+      ValueError: If the table has no rows or no answers.
     """
     if table.answers is None:
         raise ValueError(
@@ -109,11 +105,6 @@ def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> n
         )
     if not len(table):
         raise ValueError("the table must hold at least one query, got none")
-    if models is not None and tuple(table.models) != tuple(models):
-        raise ValueError(
-            f"the table must be of the models {tuple(models)} in this order, got "
-            f"{tuple(table.models)}"
-        )
     return answer_codes(table.answers)
 
 

@@ -21,7 +21,7 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
-from racer_jax.racer.errors import ArtefactError, CorruptError, NotCalibratedError, OverlapError
+from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
 from racer_jax.risk_control.stopping import Loss
 from racer_jax.sequential.calibration import StopCalibration
@@ -412,11 +412,7 @@ class Cascade:
           UnknownFormError: If it uses a normal form that is not among `forms`.
         """
         description, arrays = artefact.read(path, models)
-        if description.get("kind") != KIND:
-            raise ArtefactError(
-                "is no cascade but the artefact of a Racer: load it with Racer.load",
-                path=Path(path),
-            )
+        artefact.check_kind(description, KIND, Path(path))
         form = description.get("normal_form")
         if isinstance(form, str):
             normal_form(form, forms)
