@@ -25,6 +25,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.artefact import check_place
 from racer_jax.reporting.files import write_json
+from racer_jax.sequential.policy import is_unlabelled
 from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
@@ -136,7 +137,7 @@ def train(parsed: argparse.Namespace) -> None:
     check_place(parsed.output)
     batches = _batches(parsed.batches)
     source, rows = Source.of(parsed), Rows.of(parsed)
-    table = rows.select(source.table().complete(), source.name)
+    table = rows.select(_labelled(source.table(), parsed.loss), source.name)
     cascade = Cascade.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -151,12 +152,26 @@ def train(parsed: argparse.Namespace) -> None:
     _describe(parsed.output, cascade, parsed.json)
 
 
-def _read(parsed: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
-    """The rows that the options ask for."""
+def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
+    """The rows that have every label; all of them where there is none and the loss needs none.
+
+    Raises:
+      ValueError: If there is no label and the loss needs them.
+    """
+    if not is_unlabelled(table):
+        return table.complete()
+    if loss != "differs":
+        raise ValueError(
+            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
+            "without (it bounds how often the answer is not that of the full vote)"
+        )
+    return table
+
+
+def _read(parsed: argparse.Namespace, cascade: Cascade, loss: str) -> RoutingTable:
+    """The rows that the options ask for; a loss that needs no labels keeps those without."""
     source, rows = Source.of(parsed), Rows.of(parsed)
-    table = source.table()
-    if labels:
-        table = table.complete()
+    table = _labelled(source.table(), loss)
     if parsed.unseen:
         table = cascade.unseen(table)
     return rows.select(table, source.name)
@@ -208,7 +223,7 @@ def calibrate(parsed: argparse.Namespace) -> None:
     else:
         loss = parsed.loss or cascade.policy.loss
         calibrated = cascade.calibrate(
-            _read(parsed, cascade, labels=loss != "differs"),
+            _read(parsed, cascade, loss),
             parsed.alpha,
             loss=loss,
             by_group=parsed.by_group,
@@ -243,7 +258,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
     if parsed.output is not None:
         check_file(parsed.output)
     cascade = Cascade.load(parsed.artefact)
-    done = cascade.evaluate(_read(parsed, cascade), alphas)
+    done = cascade.evaluate(_read(parsed, cascade, cascade.loss), alphas)
     figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]}
     if parsed.output is not None:
         write_json(parsed.output, figures)

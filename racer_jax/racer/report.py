@@ -40,7 +40,7 @@ from racer_jax.routers.scores import Scores
 
 TITLE = "Routing report"
 # Levels of stopping early: from well below what is used to where one call is enough.
-STOP_LEVELS = tuple("0.002 0.005 0.01 0.015 0.02 0.03 0.05 0.07 0.1 0.15 0.2 0.3".split())
+STOP_LEVELS = ("0.002", "0.005", "0.01", "0.015", "0.02", "0.03", "0.05", "0.1", "0.2", "0.3")
 
 
 def sequential_data(
@@ -57,9 +57,9 @@ def sequential_data(
 
     Returns:
       A dictionary: `order` of the calls, `reference` (a model, or None for the full vote), `own`,
-      the place of its own level, `num_seen`, the rows it was trained or calibrated on, and `levels`, each a `PathEvaluation`
-      with its `value` as a number and its `guarantee`; the first, of value 0, stops on decided
-      votes alone.
+      the place of its own level, `num_seen`, the rows it was trained or calibrated on, and
+      `levels`, each a `PathEvaluation` with its `value` as a number and its `guarantee`; the first,
+      of value 0, stops on decided votes alone.
     """
     by_value: dict[Any, Any] = {}
     if cascade.calibration is not None:

@@ -21,6 +21,7 @@ from racer_jax.risk_control.vote_path import (
     path_states,
     state_features,
 )
+from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
 from racer_jax.sequential.order_search import (
     LEVELS,
     Order,
@@ -119,6 +120,11 @@ def check_labels(table: RoutingTable) -> None:
         )
 
 
+def is_unlabelled(table: RoutingTable) -> bool:
+    """Whether a table has no label at all."""
+    return len(table) > 0 and table.missing is not None and bool(table.missing.all())
+
+
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
     """Whether a batch ends with each call: batches of the sizes given, then all the rest at once.
 
@@ -212,14 +218,20 @@ def fit_policy(
     batches: Sequence[int] | None = None,
     alpha: float | None = None,
 ) -> Policy:
-    """Learns order, weights, reference and risk models from labelled training rows.
+    """Learns order, weights, reference and risk models from training rows.
 
-    Use this when every model's answer to some hundred training queries is logged with its label.
+    Without any label the weights come from agreement: a model counts as right where it gives the
+    answer of the weighted vote. The promises stay valid, and the vote is less often right than one
+    learned from labels where the models differ much.
+
+    Use this when every model's answer to some hundred training queries is logged, if possible with
+    its label.
 
     Args:
       key: A typed PRNG key: it halves the rows for the choice of the reference, and picks 2,000
         rows of a larger table.
-      table: Training rows with answers; with `cost` where the objective is `dollars`.
+      table: Training rows with answers; with `cost` where the objective is `dollars`. Rows without
+        any label (`missing` everywhere) will do for the loss `differs` and the reference `vote`.
       loss: What stopping early shall not incur; the order is searched for it (for that of `regret`
         where it is `wrong`).
       reference: `vote`, the weighted vote of all; `best`, the model with the most right answers;
@@ -245,7 +257,11 @@ def fit_policy(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
     check_answers(table)
-    check_labels(table)
+    label_free = loss == "differs" and is_unlabelled(table)
+    if not label_free:
+        check_labels(table)
+    elif reference == "best":
+        raise ValueError("reference 'best' needs labels, which say what model that is: got none")
     batch_ends(batches, len(table.models))
     cost = _mean_filled(table.cost)
     if objective == "dollars" and cost is None:
@@ -258,7 +274,11 @@ def fit_policy(
     if not (codes != NO_ANSWER).any():
         raise ValueError("no model answered any training query: there is nothing to learn from")
 
-    weights = fit_vote_weights(codes, correct)
+    if label_free:
+        weights, reference = agreement_weights(codes), "vote"
+        correct = agrees_with_vote(codes, weights)
+    else:
+        weights = fit_vote_weights(codes, correct)
     accuracy = (correct & (codes != NO_ANSWER)).mean(axis=0)
     best = _reference_model(rng, codes, correct, accuracy, reference)
     names = table.groups if len(table.groups) > 1 else ()

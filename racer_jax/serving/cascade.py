@@ -104,7 +104,8 @@ class Cascade:
 
         Args:
           key: A typed PRNG key.
-          table: Training rows with `answers` in normal form, every model's result.
+          table: Training rows with `answers` in normal form, every model's result; without any
+            label for the loss `differs`.
           loss: What stopping early shall not incur: `regret`, `differs`, `covers` or `wrong`.
           reference: `vote`, `best` or `auto`; see `fit_policy`.
           objective: What the order saves: `calls` or `dollars`.
