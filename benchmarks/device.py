@@ -35,7 +35,7 @@ class Config:
     minutes: Annotated[float, "time for all of it"] = 8.0
     size: Annotated[Literal["full", "tiny"], "shapes: full, or tiny for a dry run"] = "full"
     tests: Annotated[int, "seconds for the tests on the device; 0 leaves them out"] = 210
-    workers: Annotated[int, "processes of the tests, which share the device"] = 8
+    workers: Annotated[int, "processes of the tests, which share the device"] = 14
     rounds: Annotated[int, "timed runs of each line, of which the median counts"] = 5
 
 
@@ -73,7 +73,7 @@ SIZES = {
         contrastive=(20, 64, 128),
         mlp=(5820, 640, 64, 10),
         product=8192,
-        copy=1 << 29,
+        copy=1 << 28,
     ),
     "tiny": Sizes(
         splits=(64, 256, 16),
@@ -97,8 +97,7 @@ class Line(NamedTuple):
       first: Seconds of the first call, compilation included.
       wall: Median seconds of the later ones.
       rate: What is done in a second, in words.
-      share: Share of the measured peak or bandwidth, with its name; empty where neither is the
-        limit.
+      share: Share of what the device does at best, by `Peaks`; None where none is the limit.
     """
 
     work: str
@@ -106,7 +105,7 @@ class Line(NamedTuple):
     first: float
     wall: float
     rate: str
-    share: str = ""
+    share: Callable[["Peaks"], str] | None = None
 
 
 class Peaks(NamedTuple):
@@ -114,11 +113,19 @@ class Peaks(NamedTuple):
 
     Attributes:
       bandwidth: Bytes a second, read and written, of a copy.
-      product: Operations a second of a square matrix product in bfloat16.
+      bfloat16: Operations a second of a square matrix product in bfloat16.
+      float32: The same in float32, with all of its digits.
     """
 
     bandwidth: float
-    product: float
+    bfloat16: float
+    float32: float
+
+    def __str__(self) -> str:
+        return (
+            f"copy {self.bandwidth / 1e12:.3g} TB/s, product {self.bfloat16 / 1e12:.3g} TFLOP/s "
+            f"in bfloat16 and {self.float32 / 1e12:.3g} in float32"
+        )
 
 
 class Bench(NamedTuple):
@@ -126,7 +133,6 @@ class Bench(NamedTuple):
 
     sizes: Sizes
     rounds: int
-    peaks: Peaks
 
 
 class DisagreementError(ValueError):
@@ -143,7 +149,7 @@ def run_tests(config: Config) -> dict[str, Any]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
     }
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"),
         *("-n", str(config.workers), "--dist", "worksteal", *TESTS),
     ]
     begin = time.perf_counter()
@@ -178,14 +184,20 @@ def run_tests(config: Config) -> dict[str, Any]:
 # --- timing and agreement -------------------------------------------------------------------------
 
 
-def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Seconds of the first call, and the median of the later ones."""
+def first_call(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a call that has to compile, and its result."""
     import jax
+
+    begin = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - begin, result
+
+
+def later_calls(call: Callable[[], Any], rounds: int) -> float:
+    """Median seconds of calls after the first."""
     from timing import interleaved
 
-    jax.clear_caches()
-    time_of = interleaved({"it": call}, rounds)["it"]
-    return time_of.first, time_of.wall
+    return interleaved({"it": call}, rounds)["it"].wall
 
 
 def on_cpu(call: Callable[[], Any]) -> Any:
@@ -223,14 +235,26 @@ def measure_peaks(sizes: Sizes, rounds: int) -> Peaks:
 
     x = jnp.ones(sizes.copy, jnp.float32)
     copy = jax.jit(lambda x: x + 1)
-    _, wall = timed(partial(copy, x), rounds)
-    bandwidth = 2 * x.nbytes / wall
+    bandwidth = 2 * x.nbytes / later_calls(partial(copy, x), rounds)
     del x
-    side = sizes.product
-    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
-    product = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
-    _, wall = timed(lambda: product(a), rounds)
-    return Peaks(bandwidth, 2 * side**3 / wall)
+    return Peaks(bandwidth, _product(sizes, rounds, "bfloat16"), _product(sizes, rounds, "float32"))
+
+
+def _product(sizes: Sizes, rounds: int, dtype: str) -> float:
+    """Operations a second of a square product."""
+    import jax
+    import jax.numpy as jnp
+
+    from racer_jax.encoders.layers import matmul_precision
+
+    side, number = sizes.product, jnp.dtype(dtype)
+    a = jax.random.normal(jax.random.key(0), (side, side), number)
+    product = jax.jit(
+        lambda a: jnp.matmul(
+            a, a, precision=matmul_precision(number), preferred_element_type=jnp.float32
+        )
+    )
+    return 2 * side**3 / later_calls(lambda: product(a), rounds)
 
 
 # --- the lines ------------------------------------------------------------------------------------
@@ -257,7 +281,8 @@ def split_lines(bench: Bench, name: str) -> Iterator[Line]:
     few = min(200, bench.sizes.splits[0])
     both = apart(trials(few), trials(few, jax.devices("cpu")), 0.0, f"{few} splits")
     num = bench.sizes.splits[0 if name == "W1" else 2]
-    first, wall = timed(lambda: trials(num), bench.rounds)
+    first, _ = first_call(lambda: trials(num))
+    wall = later_calls(lambda: trials(num), bench.rounds)
     size, alphas = len(task.correct), len(task.alphas)
     yield Line(
         f"{name}: {size:,} queries, {num:,} splits x {alphas} alphas",
@@ -268,7 +293,9 @@ def split_lines(bench: Bench, name: str) -> Iterator[Line]:
     )
     if name == "W1":
         many = bench.sizes.splits[1]
-        first, wall = timed(lambda: stream_trials(key, pool, num_trials=many, **arguments), 1)
+        stream = partial(stream_trials, key, pool, **arguments)
+        first, _ = first_call(lambda: stream(num_trials=many))
+        wall = later_calls(lambda: stream(num_trials=many), 1)
         yield Line(
             f"W1 as a stream: {many:,} splits", both, first, wall, f"{many / wall:,.0f} splits/s"
         )
@@ -287,16 +314,16 @@ def calibrate_lines(bench: Bench) -> Iterator[Line]:
     rank = size - int(miss_budget(0.1, size))
     expected = np.partition(values, rank - 1)[rank - 1]
     critical, function = jnp.asarray(values), jax.jit(lambda x: calibrate(x, 0.1))
-    both = apart(function(critical), expected, 0.0, "threshold")
-    first, wall = timed(lambda: function(critical), 4 * bench.rounds)
-    share = values.nbytes / wall / bench.peaks.bandwidth
+    first, threshold = first_call(lambda: function(critical))
+    both = apart(threshold, expected, 0.0, "threshold")
+    wall = later_calls(lambda: function(critical), 4 * bench.rounds)
     yield Line(
         f"calibrate: {size:,} scores",
         both,
         first,
         wall,
         f"{size / wall:,.3g} scores/s",
-        f"{share:.0%} of the bandwidth for reading it once",
+        lambda peaks: f"{values.nbytes / wall / peaks.bandwidth:.0%} of the bandwidth, read once",
     )
 
 
@@ -375,7 +402,8 @@ def encode_line(bench: Bench, name: str, config: Any, rows: int, length: int) ->
     embed = embedder(config, jnp.bfloat16)
     both += ", " + apart(embed(*few), cpu, 0.05, "bfloat16")
     batch = tuple(map(jnp.asarray, random_batch(config, rows, length)))
-    first, wall = timed(lambda: embed(*batch), bench.rounds)
+    first, _ = first_call(lambda: embed(*batch))
+    wall = later_calls(lambda: embed(*batch), bench.rounds)
     operations = dense_operations(config, rows, length)
     return Line(
         f"encode, shape of {name}, bfloat16: {rows} x {length} tokens",
@@ -383,7 +411,7 @@ def encode_line(bench: Bench, name: str, config: Any, rows: int, length: int) ->
         first,
         wall,
         f"{rows / wall:,.0f} texts/s",
-        f"{operations / wall / bench.peaks.product:.0%} of the product's speed",
+        lambda peaks: f"{operations / wall / peaks.bfloat16:.0%} of the product in bfloat16",
     )
 
 
@@ -430,7 +458,7 @@ def contrastive_lines(bench: Bench) -> Iterator[Line]:
     models = (0.78 * rng.normal(size=(7, config.hidden_size))).astype(np.float32)
     optimizer = optax.adamw(5e-5, weight_decay=0.01)
 
-    def trainer() -> Callable[[], Any]:
+    def trainer(batches: Any) -> Callable[[], Any]:
         graph, encoder = nnx.split(new_model(jax.random.key(0), config))
 
         def loss(params: Any, batch: Any, key: Any) -> jax.Array:
@@ -448,14 +476,12 @@ def contrastive_lines(bench: Bench) -> Iterator[Line]:
         on_device = jax.tree.map(jnp.asarray, batches)
         return lambda: steps(state, on_device)[1]
 
-    train = trainer()
     few = 2
-    short = jax.tree.map(lambda x: x[:few], batches)
-    whole, batches = batches, short
-    cpu = on_cpu(lambda: trainer()())
-    batches = whole
-    both = apart(train()[:few], cpu, 1e-3, f"losses of {few} steps")
-    first, wall = timed(train, bench.rounds)
+    cpu = on_cpu(lambda: trainer(jax.tree.map(lambda x: x[:few], batches))())
+    train = trainer(batches)
+    first, losses = first_call(train)
+    both = apart(losses[:few], cpu, 1e-3, f"losses of {few} steps")
+    wall = later_calls(train, bench.rounds)
     operations = 3 * num * dense_operations(config, rows, length)
     yield Line(
         f"RouterDC, shape of MiniLM, float32: {num} steps of {rows} x {length} tokens",
@@ -463,7 +489,7 @@ def contrastive_lines(bench: Bench) -> Iterator[Line]:
         first,
         wall,
         f"{1e3 * wall / num:.2f} ms a step",
-        f"{operations / wall / bench.peaks.product:.1%} of the product's speed in bfloat16",
+        lambda peaks: f"{operations / wall / peaks.float32:.0%} of the product in float32",
     )
 
 
@@ -485,9 +511,11 @@ def mlp_lines(bench: Bench) -> Iterator[Line]:
         _, reports = fit_mlps(jax.random.split(jax.random.key(0), num), x, y, config)
         return np.array([float(report.evaluations.min()) for report in reports])
 
-    both = apart(fit(1), on_cpu(lambda: fit(1)), 0.02, "held-out loss")
+    cpu = on_cpu(lambda: fit(1))
     for num in (1, seeds):
-        first, wall = timed(partial(fit, num), bench.rounds)
+        first, losses = first_call(partial(fit, num))
+        both = apart(losses[:1], cpu, 0.02, "held-out loss")
+        wall = later_calls(partial(fit, num), bench.rounds)
         yield Line(
             f"MLPR: {rows:,} rows, {epochs} epochs, {num} seed{'s' * (num > 1)}",
             both,
@@ -519,47 +547,43 @@ def main(arguments: list[str] | None = None) -> int:
 
     import jax
 
-    sizes = SIZES[config.size]
-    peaks = measure_peaks(sizes, config.rounds)
-    print(
-        f"{jax.devices()[0].device_kind}: copy {peaks.bandwidth / 1e12:.3g} TB/s, "
-        f"product in bfloat16 {peaks.product / 1e12:.3g} TFLOP/s",
-        flush=True,
-    )
+    bench = Bench(SIZES[config.size], config.rounds)
     lines, failures, not_run, bytes_at_most = [], {}, [], {}
     for name, section in SECTIONS.items():
         if time.perf_counter() - begin > 60 * config.minutes:
             not_run.append(name)
             continue
         try:
-            for line in section(Bench(sizes, config.rounds, peaks)):
+            for line in section(bench):
                 lines.append(line)
-                print(f"{line.work}: {seconds(line.wall)}, {line.rate}, {line.share}", flush=True)
+                print(f"{line.work}: {seconds(line.wall)}, {line.rate}", flush=True)
         except Exception as error:  # the other sections still have something to show
             failures[name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {failures[name][:2000]}", flush=True)
         statistics = jax.devices()[0].memory_stats() or {}
         bytes_at_most[name] = statistics.get("peak_bytes_in_use")
+    # Last, so that the memory of the sections above is theirs alone.
+    peaks = measure_peaks(bench.sizes, config.rounds)
+    shares = [line.share(peaks) if line.share else "" for line in lines]
     header = ["work", "agreement with the CPU", "first call", "warm", "rate", "share"]
     rows = [
-        [line.work, line.agreement, seconds(line.first), seconds(line.wall), line.rate, line.share]
-        for line in lines
+        [line.work, line.agreement, seconds(line.first), seconds(line.wall), line.rate, share]
+        for line, share in zip(lines, shares, strict=True)
     ]
     results = {
         "config": dataclasses.asdict(config),
         "device": jax.devices()[0].device_kind,
         "peaks": peaks._asdict(),
-        "lines": [line._asdict() for line in lines],
+        "lines": [
+            line._asdict() | {"share": share} for line, share in zip(lines, shares, strict=True)
+        ],
         "tests": tests,
         "failures": failures,
         "not_run": not_run,
         "peak_bytes_so_far": bytes_at_most,
         "seconds": time.perf_counter() - begin,
     }
-    title = (
-        f"{jax.devices()[0].device_kind}: copy {peaks.bandwidth / 1e12:.3g} TB/s, product in "
-        f"bfloat16 {peaks.product / 1e12:.3g} TFLOP/s; median of {config.rounds};"
-    )
+    title = f"{jax.devices()[0].device_kind}: {peaks}; median of {config.rounds};"
     report("device", title, header, rows, results)
     if not_run:
         print(f"not run, no time left: {', '.join(not_run)}")
