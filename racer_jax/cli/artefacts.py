@@ -86,6 +86,7 @@ def describe(
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
+                "added_models": racer.added_models() if calibration.min_models else 0.0,
             }
         if savings is not None:
             made["sequential"] = asdict(savings)
@@ -96,6 +97,11 @@ def describe(
         print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
     else:
         print_line(racer.guarantee())
+        if calibration.min_models and (price := racer.added_models()) is not None:
+            print_line(
+                f"calling at least {calibration.min_models} takes {price:+.2f} models a question, "
+                "measured on the calibration questions"
+            )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
 

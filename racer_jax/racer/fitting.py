@@ -108,7 +108,6 @@ def fitted_fields(
     encoder: Encoder | str,
     nonconformity: str,
     null: NullMode | None,
-    *,
     tie_break: bool,
     cost_weight: float,
 ) -> dict[str, Any]:

@@ -5,8 +5,7 @@ A router, a nonconformity and a calibration in one frozen object.
     racer = Racer.fit(key, training_table).calibrate(calibration_table, alpha=0.1)
     racer.route("What is 2 + 2?").models
 
-Each step returns a new object. What a step needs of an earlier one that was not taken is a
-`NotCalibratedError`.
+Each step returns a new object.
 """
 
 import os
@@ -111,18 +110,8 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        return cls(
-            **fitted_fields(
-                key,
-                table,
-                router,
-                encoder,
-                nonconformity,
-                null,
-                tie_break=tie_break,
-                cost_weight=cost_weight,
-            )
-        )
+        how = nonconformity, null, tie_break, cost_weight
+        return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod
     def from_router(
@@ -204,6 +193,7 @@ class Racer(ChangeableRacer):
         delta: float | None = None,
         unknown_group: UnknownGroup = "all",
         max_models: int | None = None,
+        min_models: int = 0,
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
@@ -228,6 +218,8 @@ class Racer(ChangeableRacer):
             for each group.
           max_models: No query calls more models than this. The risk is at most alpha as before,
             down to the least alpha that so few models can reach; below it a warning says so.
+          min_models: Every query calls this many models at least, the most plausible ones, so that
+            none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
 
@@ -256,6 +248,7 @@ class Racer(ChangeableRacer):
                 "delta": delta,
                 "unknown_group": unknown_group,
                 "max_models": max_models,
+                "min_models": min_models,
             },
             num_overlap=num_overlap,
             label_rule=label_rule(table),
