@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.labels import generator
 from racer_jax.data.table import RoutingTable
 from racer_jax.risk_control.stopping import LOSSES, Loss, stop_losses
@@ -93,12 +94,19 @@ def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> 
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
+def check_table(table: object) -> None:
+    """Refuses what is no table."""
+    if not isinstance(table, RoutingTable):
+        raise TypeError(f"table must be a RoutingTable, got {type(table).__name__}")
+
+
 def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
     Raises:
       ValueError: If the table has no rows or no answers.
     """
+    check_table(table)
     if table.answers is None:
         raise ValueError(
             "the table must hold the answer of every model: stopping early reads answers, and this "
@@ -111,6 +119,7 @@ def check_answers(table: RoutingTable) -> np.ndarray:
 
 def check_labels(table: RoutingTable) -> None:
     """Refuses a table with labels that are missing."""
+    check_table(table)
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]
         raise ValueError(
@@ -256,6 +265,8 @@ def fit_policy(
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    if alpha is not None:
+        alpha = float(exact_alpha(alpha))
     check_answers(table)
     label_free = loss == "differs" and is_unlabelled(table)
     if not label_free:

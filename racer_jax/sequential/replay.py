@@ -28,6 +28,7 @@ from racer_jax.sequential.policy import (
     batch_last,
     check_answers,
     check_labels,
+    check_table,
     group_codes,
     leaders,
 )
@@ -203,6 +204,7 @@ def replay(policy: Policy, table: RoutingTable) -> Paths:
     Raises:
       ValueError: If the table has no answers or lacks a model.
     """
+    check_table(table)
     table = table.aligned(policy.models)
     codes = check_answers(table)
     correct: np.ndarray | None = None

@@ -23,7 +23,7 @@ from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
-from racer_jax.risk_control.stopping import Loss
+from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
 from racer_jax.sequential.evaluation import PathEvaluation, evaluate_paths
@@ -175,6 +175,8 @@ class Cascade:
             are needed, or has too few rows for alpha.
         """
         name = loss or self.policy.loss
+        if name not in LOSSES:
+            raise ValueError(f"loss must be one of {LOSSES}, got {name!r}")
         level = level_name(alpha)
         if name != "differs":
             check_labels(table)

@@ -291,6 +291,46 @@ def test_answers_of_all_kinds(calibrated):
         calibrated.start(7)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None, {"large": "A"}), TypeError, "state must be what start or tell returned"),
+        (("state", "A"), TypeError, "answers must be by model"),
+        (("state", [("large", "A")]), TypeError, "answers must be by model"),
+        (("state", {"large": "A"}, 3), TypeError, "dollars must be by model"),
+        (("state", {"large": "A"}, {"large": "x"}), TypeError, "must be a number, got 'x'"),
+        (("state", {"large": "A"}, {"large": float("nan")}), ValueError, "must be at least 0"),
+        (("state", {"large": "A"}, {"large": -1.0}), ValueError, "must be at least 0, got -1.0"),
+        (
+            ("state", {"large": "A"}, {"tiny": 1.0}),
+            ValueError,
+            "models that answer now, got 'tiny'",
+        ),
+    ],
+)
+def test_steps_that_are_none(calibrated, arguments, error, message):
+    state, *rest = arguments
+    with pytest.raises(error, match=message):
+        calibrated.tell(calibrated.start("?") if state else None, *rest)
+
+
+def test_what_is_no_table_no_loss_and_no_form(table, fitted):
+    for call in (fitted.calibrate, fitted.evaluate, fitted.replay):
+        with pytest.raises(TypeError, match="table must be a RoutingTable, got NoneType"):
+            call(None)
+    with pytest.raises(ValueError, match="loss must be one of"):
+        fitted.calibrate(table.select(CALIBRATION), 0.1, loss="accuracy")
+    with pytest.raises(TypeError, match="table must be a RoutingTable"):
+        Cascade.fit(key(), [])
+    with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\)"):
+        Cascade.fit(key(), table.select(TRAIN), alpha=2.0)
+    with pytest.raises(UnknownFormError, match="named by a string"):
+        Cascade.fit(key(), table.select(TRAIN), form=3)
+    own = replace(fitted, form="own", forms={"own": len})
+    with pytest.raises(TypeError, match="must give a string, or None for no answer, got int"):
+        own.tell(own.start("?"), {own.start("?").call[0]: "A"})
+
+
 def test_nobody_answers(calibrated):
     state = calibrated.start("?")
     while not state.done:
