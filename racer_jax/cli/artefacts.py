@@ -98,9 +98,10 @@ def describe(
     else:
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
+            more = "more" if price >= 0 else "fewer"
             print_line(
-                f"calling at least {calibration.min_models} takes {price:+.2f} models a question, "
-                "measured on the calibration questions"
+                f"calling at least {calibration.min_models} takes {abs(price):.2f} models a "
+                f"question {more} than not, on the calibration questions"
             )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,14 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import check_file, flush, print_json, print_json_text, print_line
+from racer_jax.cli.output import (
+    check_file,
+    flush,
+    print_json,
+    print_json_text,
+    print_line,
+    print_notes,
+)
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
@@ -138,6 +145,7 @@ def train(parsed: argparse.Namespace) -> None:
     batches = _batches(parsed.batches)
     source, rows = Source.of(parsed), Rows.of(parsed)
     table = rows.select(_labelled(source.table(), parsed.loss), source.name)
+    print_notes(table.notes)
     cascade = Cascade.fit(
         jax.random.key(parsed.seed or 0),
         table,
@@ -168,13 +176,22 @@ def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
     return table
 
 
-def _read(parsed: argparse.Namespace, cascade: Cascade, loss: str) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without."""
+def _read(
+    parsed: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
+) -> RoutingTable:
+    """The rows that the options ask for; a loss that needs no labels keeps those without.
+
+    A new calibration takes the place of the old one, so it may use its questions again.
+    """
     source, rows = Source.of(parsed), Rows.of(parsed)
     table = _labelled(source.table(), loss)
     if parsed.unseen:
-        table = cascade.unseen(table)
-    return rows.select(table, source.name)
+        fresh = cascade.unseen(table, calibrated=not recalibrating)
+        left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
+        table = replace(fresh, notes=[*fresh.notes, left_out])
+    table = rows.select(table, source.name)
+    print_notes(table.notes)
+    return table
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -223,7 +240,7 @@ def calibrate(parsed: argparse.Namespace) -> None:
     else:
         loss = parsed.loss or cascade.policy.loss
         calibrated = cascade.calibrate(
-            _read(parsed, cascade, loss),
+            _read(parsed, cascade, loss, recalibrating=True),
             parsed.alpha,
             loss=loss,
             by_group=parsed.by_group,
@@ -302,6 +319,7 @@ def route(parsed: argparse.Namespace) -> None:
         # On the error stream: the other carries lines of JSON alone.
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
     with open_input(parsed.input) as file:
-        for line in answer_lines(cascade, file, parsed.input):
+        name = "standard input" if parsed.input == "-" else parsed.input
+        for line in answer_lines(cascade, file, name):
             print_json_text(line)
             flush()  # whoever asks in a pipe waits for this line

@@ -44,8 +44,6 @@ def guarantee(calibration: "Calibration", null: str) -> str:
         )
     if calibration.max_models is not None:
         where += f", and no query calls more than {_counted(calibration.max_models)}"
-    if calibration.min_models:
-        where += f", and every query calls at least {_counted(calibration.min_models)}"
     names = _names(calibration)
     lost = [name for name, is_lost in zip(names, _lost(calibration), strict=True) if is_lost]
     if len(lost) == len(num):
@@ -54,6 +52,8 @@ def guarantee(calibration: "Calibration", null: str) -> str:
             f"{_MISSES[null]}."
         )
     beside = f" Nothing is promised for {', '.join(lost)}." if lost else ""
+    if calibration.min_models:
+        beside += f" Every query calls at least {_counted(calibration.min_models)}."
     return (
         f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
         f"is at most {alpha}{where}, {how}.{beside}"
