@@ -134,7 +134,7 @@ class Racer(ChangeableRacer):
           router: Embeddings to scores in [0, 1].
           models: Names of the models, in the order of the scores' columns.
           trained_on: The texts it was trained on, so that calibration can refuse them.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
 
@@ -168,7 +168,7 @@ class Racer(ChangeableRacer):
 
         Args:
           models: Names of the models, in the order of the scores' columns.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
           trained_on: The texts that router was trained on, so that calibration can refuse them.
