@@ -101,6 +101,8 @@ def report_data(
 ) -> dict[str, Any]:
     """All that a report shows, as plain values.
 
+    Use this when you make a page of your own from the same figures.
+
     Args:
       racer: The calibrated racer.
       evaluation: What `racer.evaluate` measured.
@@ -146,6 +148,8 @@ def report_data(
 
 def report_html(data: Mapping[str, Any]) -> str:
     """The page.
+
+    Use this when you need the page as text; `write_report` writes a file.
 
     Args:
       data: What `report_data` gave.
@@ -227,6 +231,8 @@ def embedded_json(value: Any) -> str:
     r"""JSON that can stand inside a script element.
 
     No character in it can end the element or open a comment.
+
+    Use this when a page holds its data.
 
     >>> embedded_json({"model": "</script><b>"})
     '{"model":"\\u003c/script\\u003e\\u003cb\\u003e"}'
