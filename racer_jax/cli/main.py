@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from racer_jax._version import __version__
-from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
+from racer_jax.cli import artefacts, cascade, checks, demo, serve, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
 from racer_jax.data.errors import DataError, printable
 from racer_jax.serving.state_file import Terminated
@@ -153,7 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, use, cascade, checks):
+    for family in (tables, artefacts, use, cascade, checks, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

@@ -25,6 +25,7 @@ class Answer:
       more: Further facts for the `racer` object.
       void: Why the promise does not hold, beside the reasons of the plan.
       abstained: Whether nothing is safe enough to be shown.
+      settled: Whether the calls that were lost could not have changed the answer.
     """
 
     replies: list[Reply]
@@ -33,6 +34,7 @@ class Answer:
     more: dict[str, Any] = field(default_factory=dict)
     void: list[str] = field(default_factory=list)
     abstained: bool = False
+    settled: bool = False
 
 
 async def ask_all(asking: Asking, models: Sequence[str]) -> Answer:
@@ -59,11 +61,15 @@ async def vote(asking: Asking, models: Sequence[str], scores: Any, form: NormalF
         await asking.all(models)
         return Answer([asking.panel.replies[models[0]]])
     ballot = Vote({model: scores[model] for model in models})
+    certain = Vote({model: scores[model] for model in models})  # lost calls stay awaited there
     replies = asking.panel.replies
     async with asking.several(models) as names:
         async for model in names:
             content = replies[model].content if model in replies else None
-            ballot.add(model, None if content is None else form(content))
+            answer = None if content is None else form(content)
+            ballot.add(model, answer)
+            if model in replies:
+                certain.add(model, answer)
             if ballot.decided():
                 break
     if not replies:
@@ -71,7 +77,7 @@ async def vote(asking: Asking, models: Sequence[str], scores: Any, form: NormalF
     winner = ballot.winner
     voters = set(replies) if winner is None else set(ballot.voters(winner))
     shown = next(model for model in models if model in voters)
-    return Answer([replies[shown]], votes=ballot.counts)
+    return Answer([replies[shown]], votes=ballot.counts, settled=certain.decided())
 
 
 async def select(

@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from racer_jax.gateway.planning import Planner, Situation
 from racer_jax.gateway.settings import Settings
 from racer_jax.gateway.store import Store, meta, opened
 from racer_jax.gateway.upstream import Upstream, new_session
+from racer_jax.racer.artefact import DESCRIPTION
 
 LOG = logging.getLogger("racer_jax.gateway")
 SECONDS_OF_A_DAY = 86400.0
@@ -181,6 +183,15 @@ class Gateway:
             if new.checksum != self.planners[route].loaded.checksum:
                 self._use(route, new)
         return {route: planner.loaded.checksum for route, planner in self.planners.items()}
+
+    def artefact_files(self) -> dict[str, tuple[int, int]]:
+        """What tells the artefacts on disk from those that may replace them, by route."""
+        found = {}
+        for name, route in self.settings.routes.items():
+            with contextlib.suppress(OSError):
+                status = (Path(route.artefact) / DESCRIPTION).stat()
+                found[name] = (status.st_ino, status.st_mtime_ns)
+        return found
 
     def roll_back(self, name: str) -> str:
         """Puts the artefact before the current one in use again; returns its checksum.

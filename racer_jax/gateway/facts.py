@@ -24,13 +24,14 @@ def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
     """Why the promise does not hold; empty where it does.
 
     A call that was lost voids the promise of its request: its answer might have been the right one.
-    Calls that were cancelled could not have changed the winner.
+    Calls that were cancelled could not have changed the winner of a vote, and a lost call that
+    could not either does no harm.
     """
     reasons = list(plan.void)
     if answer is not None:
         reasons += answer.void
     lost = [name for name in panel.failed if name in plan.models]
-    if lost:
+    if lost and (answer is None or not answer.settled):
         reasons.append(f"gave no answer: {', '.join(lost)}")
     if plan.mode == "synthesize":
         reasons.append("a judge wrote the answer: no model of the set did")

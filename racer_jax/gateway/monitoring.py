@@ -191,7 +191,8 @@ class Monitors:
         query = (
             "select f.seq, f.source, f.content, d.route, d.artefact, d.alpha, d.decided, "
             "d.answered, d.null_in_set, d.pool, d.audited, d.fingerprint "
-            "from feedback f join decision d on d.id = f.decision where f.seq > ? order by f.seq limit ?"
+            "from feedback f join decision d on d.id = f.decision "
+            "where f.seq > ? order by f.seq limit ?"
         )
         while rows := connection.execute(query, [self._last_label, _ROWS]).fetchall():
             for seq, source, content, route, artefact, *rest in rows:

@@ -76,7 +76,9 @@ class Asking:
             yield self._as_they_come(tasks)
         finally:
             left = [task for task in tasks if not task.done()]
-            for task in left:
+            for task, model in tasks.items():
+                if task.done():  # perhaps at the same moment as the one that ended the block
+                    self._take(model, task)
                 task.cancel()
             if left:
                 self.panel.cancelled += [tasks[task] for task in left]
@@ -87,12 +89,15 @@ class Asking:
         while left:
             done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                model = tasks[task]
-                try:
-                    self.panel.replies[model] = task.result()
-                except CallFailedError as error:
-                    self.panel.failed[model] = error
-                yield model
+                self._take(tasks[task], task)
+                yield tasks[task]
+
+    def _take(self, model: str, task: "asyncio.Task[Reply]") -> None:
+        """Notes what became of a call that has ended."""
+        try:
+            self.panel.replies[model] = task.result()
+        except CallFailedError as error:
+            self.panel.failed[model] = error
 
     async def all(self, models: Sequence[str]) -> None:
         """Asks models at once and waits for all; a single one is asked without a task of its own.

@@ -235,7 +235,7 @@ class Planner:
         most = self._most()
         if self.route.on_unknown_group == "error" or (most or len(everyone)) < len(everyone):
             groups = self.loaded.groups
-            known = "none" if groups is None else ", ".join(groups)
+            known = "none" if groups is None else ", ".join(sorted(groups))
             named = "no group" if plan.group is None else f"the group {plan.group!r}"
             raise GatewayError(
                 400,

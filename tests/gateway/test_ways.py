@@ -12,17 +12,22 @@ def test_a_set_of_one_is_passed_through(served, upstreams):
     assert got.status == 200
     assert got.json["choices"][0]["message"]["content"] == "I am large"
     assert got.json["model"] == "large"
-    assert got.json["id"].startswith("chatcmpl-") and got.json["id"] == got.headers["x-racer-id"]
+    assert got.json["id"].startswith("chatcmpl-")
+    assert got.json["id"] == got.headers["x-racer-id"]
     assert got.json["created"] == 17
     (asked,) = upstreams.asked
-    assert asked["anything"] == {"of": ["mine"]} and asked["temperature"] == 0.5
-    assert "racer" not in asked and asked["model"] == "large"
+    assert asked["anything"] == {"of": ["mine"]}
+    assert asked["temperature"] == 0.5
+    assert "racer" not in asked
+    assert asked["model"] == "large"
     racer = got.json["racer"]
-    assert racer["set"] == ["large"] and racer["answered"] == ["large"]
+    assert racer["set"] == ["large"]
+    assert racer["answered"] == ["large"]
     assert (racer["reason"], racer["guarantee"], racer["alpha"]) == ("ok", "holds", "0.3")
     assert got.headers["x-racer-guarantee"] == "holds"
     assert got.headers["x-racer-set"] == "large"
-    assert got.headers["x-racer-artefact"] == racer["artefact"] and len(racer["artefact"]) == 12
+    assert got.headers["x-racer-artefact"] == racer["artefact"]
+    assert len(racer["artefact"]) == 12
     assert got.json["usage"]["prompt_tokens"] == 10
     assert got.json["usage"]["cost"] == pytest.approx(30e-6)
 
@@ -116,9 +121,11 @@ def test_several_models_stream_as_one(served, upstreams):
     *chunks, last, usage, done = events(got.content)
     assert done == "[DONE]"
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "B"
-    assert last["racer"]["guarantee"] == "holds" and last["choices"][0]["finish_reason"] == "stop"
+    assert last["racer"]["guarantee"] == "holds"
+    assert last["choices"][0]["finish_reason"] == "stop"
     assert got.headers["x-racer-guarantee"] == "pending"
-    assert usage["usage"]["prompt_tokens"] == 30 and usage["choices"] == []
+    assert usage["usage"]["prompt_tokens"] == 30
+    assert usage["choices"] == []
     assert {c["id"] for c in chunks} == {got.headers["x-racer-id"]}
     assert all("stream" not in asked for asked in upstreams.asked)
 
@@ -139,7 +146,8 @@ def test_tools_are_left_to_a_judge(served, upstreams):
         tools=[{"type": "function", "function": {"name": "f"}}],
         racer={"mode": "vote"},
     )
-    assert refused.status == 400 and "racer.mode" in refused.json["error"]["message"]
+    assert refused.status == 400
+    assert "racer.mode" in refused.json["error"]["message"]
 
 
 def test_a_client_may_name_a_model(served, upstreams):
