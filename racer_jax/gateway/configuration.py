@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -69,7 +69,8 @@ def json_schema() -> dict[str, Any]:
     schema = msgspec.json.schema(
         Settings, schema_hook=lambda _: {"type": "string", "pattern": r"^\$\{.*\}$"}
     )
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    plain = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(plain)))
 
 
 def _plain(path: Path) -> Any:
