@@ -134,26 +134,48 @@ class Accumulator:
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`."""
         self.num += totals.shape[1]
-        self.least = np.minimum(self.least, totals.min(axis=1))
-        self.most = np.maximum(self.most, totals.max(axis=1))
-        centred = totals - self.centre.astype(totals.dtype)[:, None]
-        self.total = self.total + centred.sum(axis=1, dtype=self.centre.dtype)
+        least, most = totals.min(axis=1), totals.max(axis=1)
+        self.least = np.minimum(self.least, least)
+        self.most = np.maximum(self.most, most)
+        values, times = self._distinct(totals, least, most)
+        centred = values - self.centre.astype(values.dtype)[:, None]
         wide = centred.astype(self.centre.dtype)
+        self.total = self.total + (wide * times).sum(axis=1)
         if self.exact:
             # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
             squares = wide * wide
-            self.square = self.square + (squares >> 31).sum(axis=1)
-            self.square_rest = self.square_rest + (squares & (2**31 - 1)).sum(axis=1)
+            self.square = self.square + ((squares >> 31) * times).sum(axis=1)
+            self.square_rest = self.square_rest + ((squares & (2**31 - 1)) * times).sum(axis=1)
         else:
             self.square = self.square + np.einsum("as,as->a", wide, wide)
         bins = self.histogram.shape[1]
-        index = np.ceil((totals - self.low[:, None]) / self.width[:, None])
+        index = np.ceil((values - self.low[:, None]) / self.width[:, None])
         index = (
-            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(totals))[:, None] * bins
+            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(values))[:, None] * bins
         )
-        self.histogram += np.bincount(index.ravel(), minlength=self.histogram.size).reshape(
-            self.histogram.shape
+        np.add.at(
+            self.histogram.reshape(-1), index.ravel(), np.broadcast_to(times, index.shape).ravel()
         )
+
+    def _distinct(
+        self, totals: np.ndarray, least: np.ndarray, most: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values `[a, v]` and how often each stands among the totals of its row, int64.
+
+        Counts of queries take few values: one pass counts them, and what follows works on some
+        hundred numbers a row, not on every trial. Totals that are no whole numbers, or spread more
+        widely than there are trials, stand for themselves.
+        """
+        once = np.ones((1, 1), np.int64)
+        if not self.exact:
+            return totals, once
+        spread = int((most.astype(np.int64) - least).max()) + 1
+        if spread > totals.shape[1]:
+            return totals, once
+        first = spread * np.arange(len(totals)) - least
+        index = (totals + first[:, None]).ravel()
+        times = np.bincount(index, minlength=spread * len(totals)).reshape(len(totals), spread)
+        return least.astype(np.int64)[:, None] + np.arange(spread), times
 
     def summary(self) -> Summary:
         """What has been added so far."""

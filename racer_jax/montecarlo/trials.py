@@ -29,10 +29,11 @@ from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
 
-# Trials of a tile: what one pass keeps in cache on a CPU, and enough work for a kernel on an
-# accelerator.
+# Trials of a tile. On a CPU: what one pass keeps in cache. On an accelerator a tile takes some
+# thousand short kernels one after the other, so the more trials share them the better; int32
+# indices keep its arrays below some gigabytes (`most_lanes`).
 _TILE = 256
-_ACCELERATOR_TILE = 4096
+_ACCELERATOR_TILE = 1 << 16
 # Trials that tell how wide the histograms have to be.
 _PILOT = 512
 

@@ -206,6 +206,14 @@ def _train(
     return trained
 
 
+def _local_devices() -> list[jax.Device]:
+    """The devices of this process, of the platform of `jax.default_device` where that is set."""
+    default = jax.config.jax_default_device
+    platform = getattr(default, "platform", default)
+    devices: list[jax.Device] = jax.local_devices(backend=platform)
+    return devices
+
+
 @functools.cache
 def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
     """`_train` with the seeds spread over devices."""
@@ -248,7 +256,7 @@ def fit_over_keys(
     keys = _fold_in(keys, 1)
     # As many devices as there are seeds to keep busy; the last seed fills up where they do not come
     # out even.
-    devices = jax.local_devices()[: len(keys)]
+    devices = _local_devices()[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
     filled = keys[
         np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)

@@ -152,13 +152,22 @@ def update(
     finite = all_finite((value, grads))
     good = finite & (state.failed_at < 0)
 
-    def taken(params: Params, opt_state: Any) -> tuple[Params, Any]:
+    def step_taken(params: Params, opt_state: Any) -> tuple[Params, Any]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    # Not a selection: with one, XLA on a CPU makes the optimizer's new state twice and copies the
+    # On a CPU not a selection: with one, XLA makes the optimizer's new state twice and copies the
     # old one. (vmap makes it one all the same.)
-    params, opt_state = lax.cond(good, taken, lambda *old: old, state.params, state.opt_state)
+    def by_branch(*old: Any) -> Any:
+        return lax.cond(good, step_taken, lambda *old: old, *old)
+
+    # An accelerator would wait at each branch until the host has read the condition, once a step.
+    def by_selection(*old: Any) -> Any:
+        return jax.tree.map(functools.partial(jnp.where, good), step_taken(*old), old)
+
+    params, opt_state = lax.platform_dependent(
+        state.params, state.opt_state, cpu=by_branch, default=by_selection
+    )
     failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
 
