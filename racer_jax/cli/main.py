@@ -4,15 +4,17 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from racer_jax._version import __version__
-from racer_jax.cli import artefacts, cascade, checks, demo, serve, system, tables, use
-from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
+from racer_jax.cli import artefacts, calibrate, cascade, checks, demo, serve, system, tables, use
+from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
@@ -45,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _write_any_text()
         parsed = _parsed(arguments)
-        status: int | None = parsed.run(parsed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UnknownGroupWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            status: int | None = parsed.run(parsed)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -81,6 +86,17 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if left:
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     return parsed
+
+
+_show_in_python = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours is a note, a line without a place in a file; others stay what they are."""
+    if issubclass(category, UnknownGroupWarning):
+        print_notes([str(message)])
+    else:
+        _show_in_python(message, category, *place)
 
 
 def _write_any_text() -> None:
@@ -153,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, use, cascade, checks, serve):
+    for family in (tables, artefacts, calibrate, use, cascade, checks, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

@@ -190,13 +190,22 @@ class Rows:
         unseen = getattr(parsed, "unseen", False)
         return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
+    def select(
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
         """These rows of the table.
 
         Args:
           table: A table.
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
 
         Returns:
           The rows, with a note on how many each option left out.
@@ -215,7 +224,9 @@ class Rows:
         if self.groups:
             table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = kept(racer.unseen(table), "--unseen")
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
@@ -227,12 +238,22 @@ class Rows:
         return dataclasses.replace(table, notes=notes)
 
 
-def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
-    """Table and, for a racer made from scores, the scores of its rows."""
+def labelled(
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
+    """Table and, for a racer made from scores, the scores of its rows.
+
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
+    """
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.name, racer), None
+        table = source.table().complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
     scored = source.scored()
-    table = rows.select(scored.table, source.name, racer)
+    table = rows.select(scored.table, source.name, racer, recalibrating=recalibrating)
     place = {name: i for i, name in enumerate(scored.table.ids)}
     return table, scored.scores[[place[name] for name in table.ids]]
 

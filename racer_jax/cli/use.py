@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +111,9 @@ def route(parsed: argparse.Namespace) -> None:
             print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
         return
     with open_input(source) as file:
-        queries = _Counted(read_queries(file, source, racer, strict=parsed.strict), parsed.group)
+        queries = _Counted(
+            read_queries(file, source, racer, strict=parsed.strict, group=parsed.group)
+        )
         lines = route_lines(racer, queries, parsed.batch)
         if parsed.output is not None:
             write_lines(parsed.output, queries.checked(lines))
@@ -130,7 +131,7 @@ def route(parsed: argparse.Namespace) -> None:
 
 
 class _Counted:
-    """Queries on their way to the router: counted, and given the group of the options.
+    """Queries on their way to the router, counted.
 
     Attributes:
       num: Number of lines read.
@@ -138,11 +139,11 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
-        """Reads nothing yet; `group` is that of queries which name none."""
+    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+        """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
-        self._queries, self._group = queries, group
+        self._queries = queries
 
     def __iter__(self) -> "Iterator[Query | BadLine]":
         from racer_jax.serving.json_lines import BadLine
@@ -152,8 +153,6 @@ class _Counted:
             if isinstance(query, BadLine):
                 self.num_bad += 1
                 self.first_error = self.first_error or query.error
-            elif query.group is None:
-                query = replace(query, group=self._group)
             yield query
 
     def checked(self, lines: Iterable[str]) -> Iterator[str]:

@@ -399,7 +399,7 @@ class Completion:
             dollars=cost,
             fingerprint=number - (1 << 64) if number >> 63 else number,
             top_score=max(scores) if scores else None,
-            null_in_set=routed is not None and routed.null_in_set,
+            null_in_set=plan.null_in_set,
             pool=tuple(plan.scores),
             scores=scores,
             audited=self.audited and routed is not None,

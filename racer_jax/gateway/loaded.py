@@ -1,6 +1,6 @@
 """Artefacts in use: loaded, checked against the configuration, warmed, and cut to what is alive."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -13,7 +13,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.gateway.settings import Mode, Route
 from racer_jax.racer import artefact
 from racer_jax.racer.calibration import Calibration
-from racer_jax.racer.errors import NotCalibratedError
+from racer_jax.racer.errors import NoRecordError, NotCalibratedError
 from racer_jax.racer.racer import Racer
 from racer_jax.sequential.normal_forms import NormalForm, normal_form
 from racer_jax.serving.cascade import KIND, Cascade
@@ -91,25 +91,13 @@ class Loaded:
 
     def calibrate_live(self, alpha: str, dead: frozenset[str]) -> None:
         """Computes the racer of the models that are alive; slow, so once for a pattern."""
-        racer: Racer | None = self.racers[alpha]
+        racer: Racer | None
         try:
-            for name in sorted(dead):
-                racer = without(racer, name)
-            if racer is not None:
-                warm(racer, sizes=(1,))
-        except ValueError:  # it keeps no scores, or nothing is left
+            racer = self.racers[alpha].without(*sorted(dead))
+            warm(racer, sizes=(1, 2, 4, 8))
+        except NoRecordError:  # the artefact does not keep the queries
             racer = None
         self._pools[alpha, dead] = racer
-
-
-def without(racer: Racer | None, name: str) -> Racer | None:
-    """The racer of the pool without a model; None where the artefact does not keep what it takes.
-
-    Raises:
-      ValueError: If the racer cannot do without it.
-    """
-    step: Callable[[str], Racer] | None = getattr(racer, "without", None)
-    return None if step is None else step(name)
 
 
 def calibration_of(racer: Racer) -> Calibration:

@@ -38,6 +38,7 @@ class Plan:
       routed: The decision; None where none was taken.
       void: Why the promise does not hold, a sentence each; empty where it does.
       abstained: Whether the set is empty.
+      null_in_set: Whether the null model is in the set.
     """
 
     models: tuple[str, ...]
@@ -50,6 +51,7 @@ class Plan:
     routed: Routed | None = None
     void: list[str] = field(default_factory=list)
     abstained: bool = False
+    null_in_set: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Planner:
             special = "multi_turn"
         if special is not None:
             return special, groups is None or special not in groups
-        return query.options.group or self.route.group, False
+        group = query.options.group or self.route.group
+        return group, groups is not None and group not in groups
 
     async def plan(self, query: Query, situation: Situation) -> Plan:
         """Whom to call.
@@ -158,13 +161,8 @@ class Planner:
         racer, lost = self._racer(alpha, situation)
         if unknown and self.route.on_unknown_group == "pooled":
             racer = self._pool(alpha, racer)
-        routed = await self._routed(racer, query, None if unknown else group)
+        routed = await self._routed(racer, query, group, unknown)
         decision = routed.decision
-        if decision.reason is Reason.UNKNOWN_GROUP:
-            unknown = True
-            if self.route.on_unknown_group == "pooled":
-                routed = await self._routed(self._pool(alpha, racer), query, None)
-                decision = routed.decision
         plan = Plan(
             models=decision.models,
             decided=decision.models,
@@ -175,6 +173,7 @@ class Planner:
             scores=decision.scores,
             routed=routed,
             abstained=decision.abstained,
+            null_in_set=routed.null_in_set,
         )
         if not self.loaded.promises:
             plan.void.append("the artefact was calibrated on questions it was trained on")
@@ -211,9 +210,15 @@ class Planner:
             self._pooled[alpha] = pooled(racer)
         return self._pooled[alpha]
 
-    async def _routed(self, racer: Racer, query: Query, group: str | None) -> Routed:
-        if group is not None and calibration_of(racer).groups is None:
+    async def _routed(
+        self, racer: Racer, query: Query, group: str | None, unknown: bool
+    ) -> Routed:
+        """The decision; of an unknown group only the scores and their order count."""
+        groups = calibration_of(racer).groups
+        if groups is None:
             group = None
+        elif unknown:
+            group = groups[0]
         try:
             return await self._batcher.decide(racer, query.text(self.route.view), group)
         except ValueError as error:
@@ -245,7 +250,7 @@ class Planner:
                 param="racer.group",
             )
         plan.models = plan.decided = everyone
-        plan.abstained = False
+        plan.abstained, plan.null_in_set = False, True
 
     def _infeasible(self, plan: Plan) -> None:
         most = self._most()

@@ -18,22 +18,38 @@ of all rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
-from racer_jax.orders.coverage_gain import static_order
+from racer_jax.orders.coverage_gain import distinct_patterns, static_order
 from racer_jax.orders.learned_gains import LearnedGains
-from racer_jax.orders.racer_j import RacerJ
+from racer_jax.orders.racer_j import RacerJ, as_codes
 
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
 # What a group goes by that has no training rows.
 OTHER = "(any other group)"
+# The orders that can mind what the models cost.
+PRICED = (STATIC, BLEND)
 # The neighbours of the blend, and their weight.
 NEIGHBORS, WEIGHT = 200, 0.3
+
+
+class Prices(NamedTuple):
+    """What calling each model costs, and how much an order of the models minds it.
+
+    Attributes:
+      cost: Mean dollars of an answer of each model, above 0, float64 `[m]`.
+      gamma: 0 not at all, 1 the gain for each dollar, as of `coverage_gain`.
+
+    Use this when an order shall put cheap models first where they add about as much.
+    """
+
+    cost: np.ndarray
+    gamma: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +61,9 @@ class StaticOrder:
     Attributes:
       real: Nonconformity of the real models, float32 `[g, m]`.
       groups: Names of the groups, `[g]`; None where there are none.
+      patterns: The distinct rows of correctness of the training rows, bool `[s, m]`; None where an
+        older artefact did not keep them.
+      counts: How many rows of each group have each pattern, int32 `[g, s]`; None likewise.
 
     Use this when the order of the models should depend on the group alone, as a baseline or where
     embeddings say nothing; `static_order` gives it for one set of rows.
@@ -52,21 +71,61 @@ class StaticOrder:
 
     real: np.ndarray
     groups: tuple[str, ...] | None
+    patterns: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
+    def fit(
+        cls, correct: np.ndarray, groups: Sequence[str] | None, prices: "Prices | None" = None
+    ) -> "StaticOrder":
         """The order of each group's rows, bool `[n, m]`.
 
         Use this when you have labelled training rows, with or without groups; calibrate on other
         rows.
+
+        Args:
+          correct: Whether each model got each training query right, bool `[n, m]`.
+          groups: The group of each, or None.
+          prices: What the models cost, where the order shall mind it.
         """
-        known = None if groups is None else tuple(dict.fromkeys(groups))
-        parts = (
-            [correct]
-            if known is None
-            else [correct[np.array([g == name for g in groups or ()])] for name in known]
-        )
-        return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), known)
+        known, codes = as_codes(groups, len(correct))
+        rows = distinct_patterns(correct)
+        counts = np.zeros((codes.max() + 1, len(rows.correct)), np.int32)
+        np.add.at(counts, (codes, rows.of_row), 1)
+        return cls._of_patterns(rows.correct, counts, known, prices)
+
+    @classmethod
+    def _of_patterns(
+        cls,
+        patterns: np.ndarray,
+        counts: np.ndarray,
+        groups: tuple[str, ...] | None,
+        prices: "Prices | None",
+    ) -> "StaticOrder":
+        """The order of groups with so many rows of each pattern."""
+        rows = [np.repeat(patterns, count, axis=0) for count in counts]
+        options = {} if prices is None else prices._asdict()
+        real = np.stack([np.asarray(static_order(part, **options))[:-1] for part in rows])
+        return cls(real, groups, patterns, counts)
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the order depends on the query: not this one."""
+        return False
+
+    def of_models(self, columns: Sequence[int], prices: "Prices | None" = None) -> "StaticOrder":
+        """The static order of some of the models, learned from the same training rows.
+
+        Use this when a model leaves the pool: those that came after it may add more without it.
+
+        Args:
+          columns: Their places in the pool.
+          prices: What those models cost, where the order minds it.
+        """
+        chosen = list(columns)
+        if self.patterns is None or self.counts is None:  # what each added stays what it was
+            return StaticOrder(self.real[:, chosen], self.groups)
+        return self._of_patterns(self.patterns[:, chosen], self.counts, self.groups, prices)
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
@@ -90,13 +149,47 @@ class StaticOrder:
         return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
-Model: TypeAlias = StaticOrder | RacerJ | LearnedGains
+@dataclass(frozen=True, eq=False)
+class RestrictedOrder:
+    """An order of the whole pool, of which some models are called.
+
+    Attributes:
+      model: The order of the whole pool.
+      columns: Places of those models in the pool.
+
+    Use this when an order of your own cannot say what it is without some of its models.
+    """
+
+    model: Any
+    columns: tuple[int, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The groups that the order knows."""
+        groups: tuple[str, ...] | None = self.model.groups
+        return groups
+
+    def __call__(
+        self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
+    ) -> np.ndarray:
+        """Nonconformity `[n, m + 1]` of those models, the null model's as in the whole pool.
+
+        Use this when you want what `critical_scores` and `prediction_sets` take.
+        """
+        whole = np.asarray(self.model(embeddings, groups, null))
+        return whole[:, [*self.columns, whole.shape[1] - 1]]
+
+
+# An order of a caller's own has any type.
+Model: TypeAlias = Any
 # What of a model is written to disk: its arrays, and its settings.
 _ARRAYS = {
     STATIC: ("real",),
     BLEND: ("train", "of_row", "prior", "patterns"),
     LEARNED: ("order", "weights", "bias"),
 }
+# What an older version did not write.
+_LATER: dict[str, tuple[str, ...]] = {STATIC: ("patterns", "counts"), BLEND: (), LEARNED: ()}
 _SETTINGS: dict[str, tuple[str, ...]] = {STATIC: (), BLEND: ("k", "w"), LEARNED: ("ridge",)}
 
 
@@ -107,6 +200,7 @@ class Order:
     Attributes:
       kind: `static`, `J` or `J_learned`.
       model: The learned model; where it has groups, the last one is `OTHER`.
+      prices: What the models cost, where the order minds it; else None.
 
     Use this when code must treat every kind of order alike, for example to save and load one;
     `fit_order` makes it.
@@ -114,6 +208,7 @@ class Order:
 
     kind: str
     model: Model
+    prices: Prices | None = None
 
     def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The order in pieces: a description in plain values, and arrays by name.
@@ -125,10 +220,15 @@ class Order:
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
         description |= {name: getattr(self.model, name) for name in _SETTINGS[self.kind]}
-        names = _ARRAYS[self.kind]
-        arrays = {f"{prefix}.{name}": np.asarray(getattr(self.model, name)) for name in names}
+        values = {name: getattr(self.model, name) for name in _ARRAYS[self.kind]}
+        later = {name: getattr(self.model, name) for name in _LATER[self.kind]}
+        values |= {name: value for name, value in later.items() if value is not None}
+        arrays = {f"{prefix}.{name}": np.asarray(value) for name, value in values.items()}
         if self.kind == BLEND:  # 0 or 1: a byte each
             arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
+        if self.prices is not None:
+            description["gamma"] = self.prices.gamma
+            arrays[f"{prefix}.cost"] = self.prices.cost
         return description, arrays
 
     @classmethod
@@ -151,8 +251,12 @@ class Order:
             raise ValueError(f"an order of kind {kind!r} is not known")
         groups = None if description["groups"] is None else tuple(description["groups"])
         loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        prices = None
+        if "gamma" in description:
+            prices = Prices(np.asarray(arrays[f"{prefix}.cost"]), float(description["gamma"]))
         if kind == STATIC:
-            return cls(kind, StaticOrder(loaded["real"], groups))
+            later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
+            return cls(kind, StaticOrder(loaded["real"], groups, **later), prices)
         on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
         if kind == LEARNED:
             return cls(
@@ -161,12 +265,34 @@ class Order:
             )
         on_device["patterns"] = on_device["patterns"].astype(jnp.float32)
         k, w = int(description["k"]), float(description["w"])
-        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w))
+        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w), prices)
 
     @property
     def by_group(self) -> bool:
         """Whether queries must say their group."""
         return self.model.groups is not None
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the order depends on the query, and not on its group alone."""
+        return bool(getattr(self.model, "reads_embeddings", True))
+
+    def of_models(self, columns: Sequence[int]) -> "Order":
+        """The order of some of the models, learned from the same training rows.
+
+        Use this when a model leaves the pool; nothing is trained.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        prices = None
+        if self.prices is not None:
+            prices = Prices(self.prices.cost[list(columns)], self.prices.gamma)
+        if self.kind == STATIC:
+            return Order(self.kind, self.model.of_models(columns, prices), prices)
+        if hasattr(self.model, "of_models"):
+            return Order(self.kind, self.model.of_models(columns), prices)
+        return Order(self.kind, RestrictedOrder(self.model, tuple(columns)))
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode
@@ -189,16 +315,31 @@ class Order:
             known = set(self.model.groups)
             num = len(np.asarray(embeddings))
             names = [name if name in known else OTHER for name in groups or [None] * num]
-        return np.asarray(self.model(embeddings, names, null))
+        options = {}
+        if self.prices is not None and self.kind == BLEND:  # the static order has them in it
+            options = self.prices._asdict()
+        return np.asarray(self.model(embeddings, names, null, **options))
 
 
-def _static(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+def _static(
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
+) -> Model:
     """The static order of each group, and of all rows for other groups."""
-    static = StaticOrder.fit(correct, groups)
+    static = StaticOrder.fit(correct, groups, prices)
     if static.groups is None:
         return static
-    real = np.concatenate([static.real, StaticOrder.fit(correct, None).real])
-    return StaticOrder(real, (*static.groups, OTHER))
+    whole = StaticOrder.fit(correct, None, prices)
+    if static.counts is None or whole.counts is None:
+        raise AssertionError("an order that was just learned knows its rows")
+    return StaticOrder(
+        np.concatenate([static.real, whole.real]),
+        (*static.groups, OTHER),
+        static.patterns,
+        np.concatenate([static.counts, whole.counts]),
+    )
 
 
 def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
@@ -250,7 +391,11 @@ def register_order(name: str, fit: Fit) -> None:
 
 
 def fit_order(
-    kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None
+    kind: str,
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
 ) -> Order:
     """Learns an order from training rows; deterministic.
 
@@ -259,15 +404,24 @@ def fit_order(
       embeddings: Embeddings of the training queries, floating `[n, d]`.
       correct: Whether each model got each right, bool `[n, m]`.
       groups: The group of each, or None.
+      prices: What the models cost, where the order shall mind it: `static` and `J` can. The promise
+        is the same; sets become cheaper and hold more models.
 
     Returns:
       The order.
 
     Raises:
-      ValueError: If the kind is unknown.
+      TypeError: If a cost is not numeric.
+      ValueError: If the kind is unknown or cannot mind the cost, or a cost is not above 0.
 
     Use this when sets are to hold models that answer what the others do not.
     """
     if kind not in ORDERS:
         raise ValueError(f"an order must be one of {tuple(ORDERS)}, got {kind!r}")
-    return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if prices is None:
+        return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if kind not in PRICED:
+        raise ValueError(f"an order that minds the cost must be one of {PRICED}, got {kind!r}")
+    if kind == STATIC:
+        return Order(kind, _static(embeddings, correct, groups, prices), prices)
+    return Order(kind, ORDERS[kind](embeddings, correct, groups), prices)

@@ -10,8 +10,9 @@ from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.registry import named as named_encoder
-from racer_jax.orders.coverage_gain import static_order
-from racer_jax.orders.model_orders import ORDERS, fit_order
+from racer_jax.orders.coverage_gain import discounts, static_order
+from racer_jax.orders.model_orders import ORDERS, PRICED, Prices, fit_order
+from racer_jax.racer.errors import OverlapError
 from racer_jax.racer.scoring import Scorer
 from racer_jax.routers.registry import named as named_router
 
@@ -34,6 +35,7 @@ def fit_scorer(
     router: Any,
     encoder: Encoder | str,
     nonconformity: str,
+    cost_weight: float = 0.0,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
 
@@ -44,7 +46,12 @@ def fit_scorer(
       router: One of `racer_jax.routers.ROUTERS`, or a configuration.
       encoder: One of `racer_jax.encoders.ENCODERS`, or an encoder.
       nonconformity: Name of the nonconformity.
+      cost_weight: How much the order of the models minds what they cost.
+
+    Raises:
+      ValueError: If the order is to mind the cost and cannot, or the costs are not known.
     """
+    prices = _prices(table, nonconformity, cost_weight)
     from racer_jax.routers.fit import fit  # imports Flax, which a racer of scores does without
 
     if isinstance(encoder, str):
@@ -54,8 +61,26 @@ def fit_scorer(
     fitted = fit(router_key, table, config, once)
     order = None
     if nonconformity in ORDERS:
-        order = fit_order(nonconformity, once.encode(table.texts), table.correct, table.group)
+        order = fit_order(
+            nonconformity, once.encode(table.texts), table.correct, table.group, prices
+        )
     return Scorer(encoder, fitted.router.router, len(table.models), order)
+
+
+def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
+    """What the models cost, where their order is to mind it."""
+    if not cost_weight:
+        return None
+    if nonconformity not in PRICED:
+        raise ValueError(
+            f"cost_weight is for an order of the models that can mind what they cost, "
+            f"{' or '.join(map(repr, PRICED))}, got it with nonconformity {nonconformity!r}"
+        )
+    cost = mean_cost(table)
+    if cost is None:
+        raise ValueError("cost_weight needs the cost of every model in the table, got none of some")
+    discounts(cost, cost_weight, len(cost))  # refuses what is no cost or no weight
+    return Prices(cost, float(cost_weight))
 
 
 class _EncodedOnce:
@@ -82,10 +107,14 @@ def label_rule(table: RoutingTable) -> str:
 def table_facts(table: RoutingTable) -> dict[str, Any]:
     """What any labelled table shows: the static order, and the mean costs where all are known."""
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
-    cost = None
-    if table.cost is not None and np.isfinite(table.cost).any(axis=0).all():
-        cost = np.nanmean(table.cost, axis=0)
-    return {"static_order": tuple(int(j) for j in order), "cost": cost}
+    return {"static_order": tuple(int(j) for j in order), "cost": mean_cost(table)}
+
+
+def mean_cost(table: RoutingTable) -> np.ndarray | None:
+    """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known."""
+    if table.cost is None or not np.isfinite(table.cost).any(axis=0).all():
+        return None
+    return np.asarray(np.nanmean(table.cost, axis=0), np.float64)
 
 
 def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
@@ -102,3 +131,29 @@ def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
     return aligned
+
+
+def check_overlap(
+    table: RoutingTable, questions: np.ndarray, trained_on: np.ndarray, allow_overlap: bool
+) -> int:
+    """Refuses calibration questions that were trained on; returns how many there are.
+
+    Args:
+      table: The calibration queries.
+      questions: Fingerprints of their questions, uint64 `[n]`.
+      trained_on: Those of the training questions, uint64.
+      allow_overlap: Whether they are let in.
+
+    Raises:
+      OverlapError: If there are some and they are not let in.
+    """
+    overlap = np.isin(questions, trained_on)
+    if overlap.any() and not allow_overlap:
+        row = int(np.argmax(overlap))
+        raise OverlapError(
+            f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
+            f"first {table.ids[row]!r}: the router knows their answers, and the risk would be "
+            f"higher than promised; leave them out, or pass allow_overlap=True to do without "
+            f"the promise"
+        )
+    return int(overlap.sum())

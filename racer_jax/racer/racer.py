@@ -24,23 +24,32 @@ from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.racer import artefact, decision, serialization
-from racer_jax.racer.calibration import Calibration, calibration_of
-from racer_jax.racer.decision import Decision, Decisions, Groups, decide, group_names
-from racer_jax.racer.errors import CorruptError, OtherWeightsError, OverlapError
+from racer_jax.racer.calibration import calibration_of
+from racer_jax.racer.changes import ChangeableRacer
+from racer_jax.racer.decision import Decision, Decisions, Groups, group_names
+from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, row_fingerprints
-from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
+from racer_jax.racer.fitting import (
+    check_nonconformity,
+    check_overlap,
+    fit_scorer,
+    label_rule,
+    table_facts,
+)
 from racer_jax.racer.processes import check_process
+from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.scoring import Measured, Scorer, measure_scores
-from racer_jax.racer.state import RacerState, fields_from, racer_parts, stated
+from racer_jax.racer.scoring import Scorer, measure_scores
+from racer_jax.racer.state import fields_from, racer_parts, stated
+from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
 from racer_jax.routers.scores import Scores
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Racer(RacerState):
+class Racer(ChangeableRacer):
     """A router with a calibrated threshold: each query gets a small set of models.
 
     The risk that none of them is right is at most alpha. Make one with `fit` (texts and labels),
@@ -71,6 +80,7 @@ class Racer(RacerState):
         nonconformity: str = "inverse_probability",
         null: NullMode = "paper",
         tie_break: bool = True,
+        cost_weight: float = 0.0,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -88,6 +98,9 @@ class Racer(RacerState):
             groups; `calibrate`, `route` and `evaluate` then want groups too.
           null: The null mode.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
+          cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
+            all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
+            hold more models.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -107,7 +120,9 @@ class Racer(RacerState):
             new,
             nonconformity=nonconformity,
             seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
+            scorer=fit_scorer(
+                encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+            ),
             trained_on=np.unique(question_fingerprints(table)),
             label_rule=label_rule(table),
             **table_facts(table),
@@ -191,11 +206,14 @@ class Racer(RacerState):
         by_group: bool = True,
         fallback: Fallback = "all",
         delta: float | None = None,
+        unknown_group: UnknownGroup = "all",
+        max_models: int | None = None,
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
-        Use this when a racer is new or its queries have changed; for another alpha, use `at`.
+        Use this when a racer is new or its queries have changed; `at` and `recalibrate` change
+        alpha and the other options without data.
 
         Args:
           table: Calibration questions, every model's result. Its models are matched by name;
@@ -208,6 +226,12 @@ class Racer(RacerState):
             or the `"pooled"` threshold, which makes none for it.
           delta: The risk is to be at most alpha for all calibration sets but this share of them;
             None for a risk of at most alpha on average over them.
+          unknown_group: What a query gets whose group is unknown or missing, where thresholds are
+            by group: `"all"` models, which keeps the promise, the `"pooled"` threshold of all
+            groups, which makes none for it, or an `"error"`. Of the first two a warning tells, once
+            for each group.
+          max_models: No query calls more models than this. The risk is at most alpha as before,
+            down to the least alpha that so few models can reach; below it a warning says so.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
 
@@ -224,30 +248,26 @@ class Racer(RacerState):
         check_process()
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
-        overlap = np.isin(questions, self.trained_on)
-        if overlap.any() and not allow_overlap:
-            row = int(np.argmax(overlap))
-            raise OverlapError(
-                f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
-                f"first {table.ids[row]!r}: the router knows their answers, and the risk would be "
-                f"higher than promised; leave them out, or pass allow_overlap=True to do without "
-                f"the promise"
-            )
+        num_overlap = check_overlap(table, questions, self.trained_on, allow_overlap)
         measured = self._measured(table, scores)
         calibration = calibration_of(
-            table,
-            measured.nonconformity,
+            CalibrationRecord.of(measured, table.correct, questions, table.group, table.groups),
             self._ties(questions, measured),
-            alpha=level,
-            by_group=by_group,
-            fallback=fallback,
-            delta=delta,
-            questions=questions,
-            num_overlap=int(overlap.sum()),
+            {
+                "alpha": level,
+                "by_group": by_group,
+                "fallback": fallback,
+                "delta": delta,
+                "unknown_group": unknown_group,
+                "max_models": max_models,
+            },
+            num_overlap=num_overlap,
             label_rule=label_rule(table),
         )
-        facts = table_facts(table)
-        unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
+        unknown = {}
+        if self.static_order is None or self.cost is None:
+            facts = table_facts(table)
+            unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
         return replace(self, calibration=calibration, **unknown)
 
     # --- routing ----------------------------------------------------------------------------------
@@ -419,7 +439,11 @@ class Racer(RacerState):
         description, arrays = artefact.read(path, models)
         try:
             racer = cls(**fields_from(description, arrays, encoder))
-            serialization.check_stated(stated(racer), description)
+            older = description["format"] < artefact.FORMAT
+            facts = stated(racer)
+            if older:  # its sentences are in other words
+                facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            serialization.check_stated(facts, description, may_lack=older)
         except serialization.OtherEncoderError as error:
             raise OtherWeightsError(str(error), path=Path(path)) from None
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -428,23 +452,3 @@ class Racer(RacerState):
                 f"is not an artefact of this format: {problem}", path=Path(path)
             ) from None
         return racer
-
-    # --- inside -----------------------------------------------------------------------------------
-
-    def _decide(
-        self,
-        calibration: Calibration,
-        measured: Measured,
-        questions: np.ndarray | None,
-        groups: Sequence[str | None] | None,
-    ) -> Decisions:
-        return decide(
-            calibration,
-            measured,
-            groups,
-            pool=self.models,
-            seed=self.seed,
-            questions=questions,
-            group_is_needed=self._order_by_group,
-            cost=self.cost,
-        )

@@ -3,9 +3,9 @@
 `racer_jax.racer.racer.Racer` adds the steps that use them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
-from racer_jax.core.risk_levels import Level
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -21,11 +20,13 @@ from racer_jax.encoders.registry import encoder_from, encoder_parts
 from racer_jax.orders.model_orders import ORDERS, Order
 from racer_jax.racer import serialization
 from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.decision import Decisions, decide
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -91,21 +92,6 @@ class RacerState:
             f"{state})"
         )
 
-    def at(self, alpha: Level) -> Self:
-        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
-
-        Choosing the best looking of several alphas on the calibration queries themselves breaks the
-        promise of the chosen one; choose on other queries, or beforehand.
-
-        Use this when you want another risk level and have already calibrated; `calibrate` is needed
-        for new data or another option.
-
-        Raises:
-          NotCalibratedError: If it has no calibration.
-          ValueError: If alpha is outside (0, 1).
-        """
-        return replace(self, calibration=self._calibrated("at").at(alpha))
-
     @property
     def alpha(self) -> str:
         """The risk level in use.
@@ -157,16 +143,63 @@ class RacerState:
         table = self._matched(table, scores)
         return self._measured(table, scores)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
+    def refused_group(self, group: str | None) -> str | None:
+        """What is wrong with a query's group where unknown groups are an error; else None.
+
+        Use this when queries come one by one and a refused one shall not stop the others.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.unknown_group != "error":
+            return None
+        known = calibration.groups
+        if (known is None or group in known) and not (self._order_by_group and group is None):
+            return None
+        return unknown_sentence(group, known or ())
+
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
+
+        Args:
+          table: A table.
+          calibrated: Whether the questions it was calibrated on are left out too. For a new
+            calibration, which takes the place of the old one, they need not be.
         """
+        trained_on, calibrated_on = self._usage(table)
+        return table.select(~(trained_on | calibrated_on) if calibrated else ~trained_on)
+
+    def unseen_notes(self, table: RoutingTable, *, recalibrating: bool = False) -> list[str]:
+        """What `unseen` leaves out of a table, in words; nothing where that is nothing.
+
+        Use this when rows are left out and a user shall know which.
+
+        Args:
+          table: The table before rows are left out.
+          recalibrating: Whether the questions of the old calibration stay in.
+        """
+        trained_on, calibrated_on = (used.sum() for used in self._usage(table))
+        left_out = trained_on + (0 if recalibrating else calibrated_on)
+        notes = []
+        if left_out:
+            of = f"{trained_on:,} trained on"
+            if not recalibrating:
+                of += f", {calibrated_on:,} calibrated on"
+            notes.append(f"--unseen left out {left_out:,} of {len(table):,} questions: {of}")
+        if recalibrating and calibrated_on:
+            notes.append(
+                f"{calibrated_on:,} questions were calibrated on before and may be used again: the "
+                f"new calibration takes the place of the old one"
+            )
+        return notes
+
+    def _usage(self, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each question was trained on, and whether it was only calibrated on."""
         questions = question_fingerprints(table)
-        seen = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
-            seen |= np.isin(questions, self.calibration.questions)
-        return table.select(~seen)
+        trained_on = np.isin(questions, self.trained_on)
+        if self.calibration is None:
+            return trained_on, np.zeros(len(questions), bool)
+        return trained_on, np.isin(questions, self.calibration.questions) & ~trained_on
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -229,6 +262,24 @@ class RacerState:
                 f"and a query has to say which it is of"
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
+
+    def _decide(
+        self,
+        calibration: Calibration,
+        measured: Measured,
+        questions: np.ndarray | None,
+        groups: Sequence[str | None] | None,
+    ) -> Decisions:
+        return decide(
+            calibration,
+            measured,
+            groups,
+            pool=self.models,
+            seed=self.seed,
+            questions=questions,
+            group_is_needed=self._order_by_group,
+            cost=self.cost,
+        )
 
     def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
         if self.seed is None:
