@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
     "gateway": (
-        "core data racer sequential serving",
+        "core risk_control data racer sequential serving",
         "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop",
     ),
     "cli": (

@@ -5,14 +5,15 @@ import importlib.util
 import json
 from pathlib import Path
 
-from racer_jax.cli.options import Subparsers, add_command
-from racer_jax.cli.output import flush, print_line
+from racer_jax.cli.options import Subparsers, add_command, add_json
+from racer_jax.cli.output import flush, print_json, print_line
 
 _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", "yaml")
 
 
 def add(subparsers: Subparsers) -> None:
-    """The command of this module."""
+    """The commands of this module."""
+    _add_recalibrate(subparsers)
     parser = add_command(
         subparsers,
         "serve",
@@ -41,6 +42,46 @@ racer-jax serve --new-key alice             a key, and the lines that let it in"
         help="where --demo keeps its artefact and state (default: %(default)s)",
     )
     parser.set_defaults(run=serve)
+
+
+def _add_recalibrate(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "recalibrate",
+        "Calibrate an artefact again, on the labelled audits of a gateway's state. What users said "
+        "is not used: they choose what they say something of.",
+        """
+racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
+racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument(
+        "--artefact", type=Path, required=True, help="folder of the artefact that was in use"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--alpha", help="another risk level")
+    add_json(parser)
+    parser.set_defaults(run=recalibrate)
+
+
+def recalibrate(parsed: argparse.Namespace) -> None:
+    """`recalibrate`."""
+    from racer_jax.gateway.recalibration import audited, recalibrated
+    from racer_jax.racer.artefact import check_place, read
+    from racer_jax.racer.racer import Racer
+
+    check_place(parsed.output)
+    racer = Racer.load(parsed.artefact)
+    checksum = str(read(parsed.artefact)[0]["checksum"])
+    labelled = audited(parsed.state, checksum, racer)
+    new = recalibrated(racer, labelled, parsed.alpha)
+    new.save(parsed.output)
+    if parsed.json:
+        print_json({"n": len(labelled), "guarantee": new.guarantee(), "warnings": new.warnings()})
+        return
+    print_line(f"{parsed.output}: {new!r}")
+    for line in (new.guarantee(), *new.warnings()):
+        print_line(line)
 
 
 def check_extra() -> None:

@@ -210,9 +210,7 @@ class Planner:
             self._pooled[alpha] = pooled(racer)
         return self._pooled[alpha]
 
-    async def _routed(
-        self, racer: Racer, query: Query, group: str | None, unknown: bool
-    ) -> Routed:
+    async def _routed(self, racer: Racer, query: Query, group: str | None, unknown: bool) -> Routed:
         """The decision; of an unknown group only the scores and their order count."""
         groups = calibration_of(racer).groups
         if groups is None:

@@ -6,11 +6,15 @@ import shutil
 import msgspec
 import pytest
 
+from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.gateway import json_schema, load_settings, settings_from
 from racer_jax.gateway.breaker import Breaker
+from racer_jax.racer.racer import Racer
 from tests.gateway.conftest import plain_settings
+from tests.gateway.test_state import settled
 from tests.gateway.upstreams import status
+from tests.racer.test_racer import MODELS
 
 
 def test_a_breaker_opens_tries_and_closes():
@@ -29,22 +33,36 @@ def test_a_breaker_opens_tries_and_closes():
     assert not breaker.is_open
 
 
-def test_a_dead_model_of_the_set_voids_the_promise_until_the_live_pool_has_a_threshold(
-    start, upstreams
+def test_a_dead_model_is_routed_around_with_a_threshold_of_the_live_pool(
+    start, upstreams, artefacts
 ):
-    gateway = start(models__small__breaker_failures=2)
+    changes = {f"models__{name}__breaker_failures": 1 for name in MODELS}
+    gateway = start(scripted=False, routes__my__mode="all", **changes)
     upstreams.reset()
-    upstreams.says.update(small=status(500))
-    for _ in range(2):
-        assert gateway.chat("small ?").status == 502
-    assert gateway.admin("GET", "/status").json["models"]["small"]["down"]
-    got = gateway.chat("small,large ?")
-    assert upstreams.models.count("small") == 2
-    assert got.json["racer"]["called"] == ["large"]
-    planner = gateway.gateway.planners["my"]
-    live = planner.loaded.live("0.3", frozenset({"small"}))
-    if live[1] is None:  # an artefact that keeps no scores for it
-        assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("degraded", "void")
+    racer = Racer.load(artefacts / "my.racer")
+    texts = [f"sum prime river {i}" for i in range(10)]
+    (dead, *_) = racer.route(texts[0], "a").models
+    upstreams.says[dead] = status(500)
+    first = gateway.chat(texts[0])
+    assert "status_500" in first.content.decode()
+    assert first.headers["x-racer-guarantee"] == "void"
+    assert gateway.admin("GET", "/status").json["models"][dead]["down"]
+    second = gateway.chat(texts[0])  # while the threshold is being computed
+    assert dead not in second.json["racer"]["called"]
+    assert second.json["racer"]["guarantee"] == "void"
+    settled(gateway)
+    live = racer.without(dead)
+    for text in texts:
+        got = gateway.chat(text).json["racer"]
+        expected = live.route(text, "a")
+        assert got["set"] == list(expected.models)
+        assert got["guarantee"] == "holds"
+        assert got["reason"] == ("degraded" if expected.models else "abstain")
+    assert upstreams.models.count(dead) == 1
+    upstreams.says.clear()
+    gateway.gateway.upstreams[dead].breaker.succeeded()
+    again = gateway.chat(texts[0]).json["racer"]
+    assert again["set"] == list(racer.route(texts[0], "a").models)
 
 
 def test_artefacts_are_reloaded_and_rolled_back(start, artefacts, tmp_path, upstreams):
@@ -210,3 +228,18 @@ def test_the_schema_knows_every_field():
     assert schema["$defs"]["Model"]["additionalProperties"] is False
     assert "base_url" in schema["$defs"]["Model"]["required"]
     assert msgspec.json.encode(schema)
+
+
+def test_the_form_and_the_view_belong_to_the_artefact(start, artefacts, tmp_path):
+    path = str(tmp_path / "form.racer")
+    shutil.copytree(artefacts / "my.racer", path)
+    assert main(["calibrate", path, "--form", "number", "--view", "all_user"]) == 0
+    racer = Racer.load(path)
+    assert (racer.normal_form, racer.view) == ("number", "all_user")
+    with pytest.raises(DataError, match="normal form 'number'"):
+        start(routes__my__artefact=path, routes__my__view="all_user")
+    with pytest.raises(DataError, match="view 'all_user'"):
+        start(routes__my__artefact=path, routes__my__form=None)
+    gateway = start(routes__my__artefact=path, routes__my__form=None, routes__my__view="all_user")
+    assert gateway.admin("GET", "/status").json["routes"]["my"]["normal_form"] == "number"
+    assert main(["calibrate", path, "--form", "nonsense"]) == 1

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from racer_jax.cli.main import main
 from racer_jax.core.aggregation import answer_codes, majority_vote
 from racer_jax.gateway.identifiers import draw, new_id, seconds_of
 from racer_jax.gateway.monitoring import miss_of, upper_bound
 from racer_jax.gateway.votes import Vote
+from racer_jax.racer.racer import Racer
+from tests.racer.test_racer import MODELS, table_of
 
 FEEDBACK = "/v1/feedback"
 
@@ -240,3 +243,33 @@ def test_the_state_of_a_newer_version_is_refused(tmp_path):
     (tmp_path / "no.db").write_text("this is no database, and it is long enough to be read as one")
     with pytest.raises(DataError, match="state of a gateway"):
         Store(str(tmp_path / "no.db"), 1.0)
+
+
+def test_recalibration_is_a_calibration_on_the_labelled_audits(
+    start, artefacts, tmp_path, capsys, upstreams
+):
+    """The thresholds are those of a racer that was calibrated on the same table."""
+    upstreams.reset()
+    path = str(tmp_path / "gateway.db")
+    gateway = start(scripted=False, audit={"share": 1.0}, state={"path": path})
+    table = table_of(np.random.default_rng(5), 40, start=2000).table
+    rows = zip(table.texts, table.group, table.correct, strict=True)
+    for text, group, correct in rows:
+        name = gateway.chat(text, racer={"group": group}).json["id"]
+        settled(gateway)
+        label = dict(zip(MODELS, map(int, correct), strict=True))
+        gateway.admin("POST", "/audit", [{"id": name, "correct": label}])
+    user = gateway.chat("one more", racer={"group": "a"}).json["id"]
+    gateway.ask("POST", FEEDBACK, {"id": user, "correct": dict.fromkeys(MODELS, 0)})
+    settled(gateway)
+    artefact, new = str(artefacts / "my.racer"), tmp_path / "new.racer"
+    command = ["recalibrate", path, "--artefact", artefact, "-o", str(new)]
+    assert main(command) == 0
+    assert "labels of audits: audit" in Racer.load(new).calibration.label_rule
+    expected = Racer.load(artefact).calibrate(table, 0.3).calibration
+    got = Racer.load(new).calibration
+    order = [got.groups.index(name) for name in expected.groups]
+    assert got.threshold[order] == pytest.approx(expected.threshold, abs=1e-6)
+    assert int(got.num_queries.sum()) == 40
+    assert main([*command[:1], str(tmp_path / "no.db"), *command[2:]]) == 1
+    assert "no such file" in capsys.readouterr().err
