@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
     "gateway": (
         "core risk_control data racer sequential serving",
-        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop",
+        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
     ),
     "cli": (
         "core data encoders routers orders racer sequential serving montecarlo reporting gateway",
