@@ -35,7 +35,7 @@ _MEANINGS = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_train(subparsers)
 
 
@@ -51,7 +51,7 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         "--null",
         choices=NULL_MODES,
         default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
+        help="queries no model can answer: 'paper' scores 'none of them' as 1 - the best score; "
         "'free' never counts them as a miss; 'never' always does",
     )
     parser.add_argument(
@@ -60,24 +60,27 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
 
 
 def describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
-    """The artefact that was written, and what must be known of it."""
+    """The artefact that was written, and what must be known of it.
+
+    Use this when a command has written an artefact.
+    """
     print_notes(notes)
     calibration = racer.calibration
     if as_json:
-        made = {
+        description = {
             "artefact": path,
             "models": racer.models,
             "warnings": racer.warnings(),
             "notes": notes,
         }
         if calibration is not None:
-            made |= {
+            description |= {
                 "alpha": calibration.alpha,
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
             }
-        print_json(made)
+        print_json(description)
         return
     print_line(f"{path}: {racer!r}")
     if calibration is None:
@@ -128,20 +131,20 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
     parser.set_defaults(run=train)
 
 
-def train(parsed: argparse.Namespace) -> None:
-    """`train`."""
-    check_place(parsed.output)  # before minutes of work are spent
-    source, rows = Source.of(parsed), Rows.of(parsed)
+def train(arguments: argparse.Namespace) -> None:
+    """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
+    check_place(arguments.output)  # before minutes of work are spent
+    source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
     racer = Racer.fit(
-        jax.random.key(parsed.seed or 0),
+        jax.random.key(arguments.seed or 0),
         table,
-        parsed.router,
-        parsed.encoder,
-        nonconformity=parsed.nonconformity,
-        null=parsed.null,
-        tie_break=not parsed.no_tie_break,
-        cost_weight=parsed.cost_weight,
+        arguments.router,
+        arguments.encoder,
+        nonconformity=arguments.nonconformity,
+        null=arguments.null,
+        tie_break=not arguments.no_tie_break,
+        cost_weight=arguments.cost_weight,
     )
-    racer.save(parsed.output)
-    describe(parsed.output, racer, parsed.json, table.notes)
+    racer.save(arguments.output)
+    describe(arguments.output, racer, arguments.json, table.notes)

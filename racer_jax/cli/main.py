@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from racer_jax._version import __version__
-from racer_jax.cli import artefacts, calibrate, cascade, checks, demo, serve, system, tables, use
+from racer_jax.cli import (
+    artefacts,
+    calibrate,
+    cascade,
+    checks,
+    demo,
+    extend,
+    serve,
+    system,
+    tables,
+    use,
+)
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
 from racer_jax.racer.errors import UnknownGroupWarning
@@ -38,6 +49,8 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
+    Use this when you write a program that is to behave like the command.
+
     Args:
       arguments: What follows the command's name; those of the process when None.
 
@@ -46,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         _write_any_text()
-        parsed = _parsed(arguments)
+        namespace = _parsed(arguments)
         with warnings.catch_warnings():
             warnings.simplefilter("always", UnknownGroupWarning)
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            status: int | None = parsed.run(parsed)
+            status: int | None = namespace.run(namespace)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -77,15 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
-    parsed, left = parser.parse_known_args(arguments)
-    if left and not any(word.startswith("-") for word in left):
-        if getattr(parsed, "text", None) == []:
-            parsed.text, left = left, []
-        elif isinstance(getattr(parsed, "path", None), list):
-            parsed.path, left = [*parsed.path, *map(Path, left)], []
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return parsed
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest and not any(word.startswith("-") for word in rest):
+        if getattr(namespace, "text", None) == []:
+            namespace.text, rest = rest, []
+        elif isinstance(getattr(namespace, "path", None), list):
+            namespace.path, rest = [*namespace.path, *map(Path, rest)], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return namespace
 
 
 _show_in_python = warnings.showwarning
@@ -117,7 +130,7 @@ def _give_up_output() -> None:
 def _say(problem: str, status: int) -> int:
     """One line on the standard error, whatever the problem says."""
     line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
-    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+    with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
         sys.stderr.write(line)
         sys.stderr.flush()
     return status
@@ -139,10 +152,13 @@ _TYPED = (
 
 
 def in_shell(error: Exception) -> str:
-    """The message of an error, its advice spelled as it is typed in a shell."""
+    """The message of an error, its advice spelled as it is typed in a shell.
+
+    Use this when an error of a reader is printed by a command.
+    """
     text = error.in_shell() if isinstance(error, DataError) else str(error)
-    for words, typed in _TYPED:
-        text = text.replace(words, typed)
+    for words, option in _TYPED:
+        text = text.replace(words, option)
     return text
 
 
@@ -157,7 +173,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; completion is made from it."""
+    """The parser of all commands; completion is made from it.
+
+    Use this when you need the options of all commands, as the completion and the tests do.
+    """
     parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called "
@@ -169,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, calibrate, use, cascade, checks, serve):
+    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

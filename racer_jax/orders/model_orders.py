@@ -18,16 +18,16 @@ of all rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
-from racer_jax.orders.coverage_gain import distinct_patterns, static_order
+from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.learned_gains import LearnedGains
-from racer_jax.orders.racer_j import RacerJ, as_codes
+from racer_jax.orders.racer_j import RacerJ
+from racer_jax.orders.static_orders import Prices, StaticOrder
 
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
 # What a group goes by that has no training rows.
@@ -36,117 +36,6 @@ OTHER = "(any other group)"
 PRICED = (STATIC, BLEND)
 # The neighbours of the blend, and their weight.
 NEIGHBORS, WEIGHT = 200, 0.3
-
-
-class Prices(NamedTuple):
-    """What calling each model costs, and how much an order of the models minds it.
-
-    Attributes:
-      cost: Mean dollars of an answer of each model, above 0, float64 `[m]`.
-      gamma: 0 not at all, 1 the gain for each dollar, as of `coverage_gain`.
-
-    Use this when an order shall put cheap models first where they add about as much.
-    """
-
-    cost: np.ndarray
-    gamma: float
-
-
-@dataclass(frozen=True, eq=False)
-class StaticOrder:
-    """The static order of each group, the same for every query of the group.
-
-    E(x, m) = 1 - the share m adds (`static_order`).
-
-    Attributes:
-      real: Nonconformity of the real models, float32 `[g, m]`.
-      groups: Names of the groups, `[g]`; None where there are none.
-      patterns: The distinct rows of correctness of the training rows, bool `[s, m]`; None where an
-        older artefact did not keep them.
-      counts: How many rows of each group have each pattern, int32 `[g, s]`; None likewise.
-
-    Use this when the order of the models should depend on the group alone, as a baseline or where
-    embeddings say nothing; `static_order` gives it for one set of rows.
-    """
-
-    real: np.ndarray
-    groups: tuple[str, ...] | None
-    patterns: np.ndarray | None = None
-    counts: np.ndarray | None = None
-
-    @classmethod
-    def fit(
-        cls, correct: np.ndarray, groups: Sequence[str] | None, prices: "Prices | None" = None
-    ) -> "StaticOrder":
-        """The order of each group's rows, bool `[n, m]`.
-
-        Use this when you have labelled training rows, with or without groups; calibrate on other
-        rows.
-
-        Args:
-          correct: Whether each model got each training query right, bool `[n, m]`.
-          groups: The group of each, or None.
-          prices: What the models cost, where the order shall mind it.
-        """
-        known, codes = as_codes(groups, len(correct))
-        rows = distinct_patterns(correct)
-        counts = np.zeros((codes.max() + 1, len(rows.correct)), np.int32)
-        np.add.at(counts, (codes, rows.of_row), 1)
-        return cls._of_patterns(rows.correct, counts, known, prices)
-
-    @classmethod
-    def _of_patterns(
-        cls,
-        patterns: np.ndarray,
-        counts: np.ndarray,
-        groups: tuple[str, ...] | None,
-        prices: "Prices | None",
-    ) -> "StaticOrder":
-        """The order of groups with so many rows of each pattern."""
-        rows = [np.repeat(patterns, count, axis=0) for count in counts]
-        options = {} if prices is None else prices._asdict()
-        real = np.stack([np.asarray(static_order(part, **options))[:-1] for part in rows])
-        return cls(real, groups, patterns, counts)
-
-    @property
-    def reads_embeddings(self) -> bool:
-        """Whether the order depends on the query: not this one."""
-        return False
-
-    def of_models(self, columns: Sequence[int], prices: "Prices | None" = None) -> "StaticOrder":
-        """The static order of some of the models, learned from the same training rows.
-
-        Use this when a model leaves the pool: those that came after it may add more without it.
-
-        Args:
-          columns: Their places in the pool.
-          prices: What those models cost, where the order minds it.
-        """
-        chosen = list(columns)
-        if self.patterns is None or self.counts is None:  # what each added stays what it was
-            return StaticOrder(self.real[:, chosen], self.groups)
-        return self._of_patterns(self.patterns[:, chosen], self.counts, self.groups, prices)
-
-    def __call__(
-        self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
-    ) -> np.ndarray:
-        """Nonconformity `[n, m + 1]` of queries; only the number of the embeddings is used.
-
-        Use this when you want what `critical_scores` and `prediction_sets` take.
-        """
-        check_null(null)
-        place = {name: i for i, name in enumerate(self.groups or ())}
-        codes = (
-            [0] * len(np.asarray(embeddings))
-            if groups is None
-            else [place[name] for name in groups]
-        )
-        real = self.real[codes]
-        # E = 1 - gain, so the largest score is the first gain.
-        null_column = np.asarray(
-            null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null)
-        )
-        return np.concatenate([real, null_column], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +71,7 @@ class RestrictedOrder:
 
 # An order of a caller's own has any type.
 Model: TypeAlias = Any
+Parts: TypeAlias = tuple[dict[str, Any], dict[str, np.ndarray]]
 # What of a model is written to disk: its arrays, and its settings.
 _ARRAYS = {
     STATIC: ("real",),
@@ -210,13 +100,29 @@ class Order:
     model: Model
     prices: Prices | None = None
 
-    def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def to_parts(
+        self, prefix: str = "order", own_part: Callable[[Any, str], Parts] | None = None
+    ) -> Parts:
         """The order in pieces: a description in plain values, and arrays by name.
 
         Use this when you write an order to a file; `from_parts` reads it back.
+
+        Args:
+          prefix: Prefix of the names of the arrays.
+          own_part: What makes pieces of the model of a registered order; None to refuse it.
+
+        Raises:
+          ValueError: If it is a registered order and that is None.
         """
         groups = None if self.model.groups is None else list(self.model.groups)
         description: dict[str, Any] = {"kind": self.kind, "groups": groups}
+        if self.kind not in _ARRAYS and own_part is not None:
+            inside = self.model
+            if isinstance(inside, RestrictedOrder):
+                description["columns"] = list(inside.columns)
+                inside = inside.model
+            description["model"], arrays = own_part(inside, prefix)
+            return description, arrays
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
         description |= {name: getattr(self.model, name) for name in _SETTINGS[self.kind]}
@@ -237,27 +143,41 @@ class Order:
         description: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         prefix: str = "order",
+        own_part: Callable[[Mapping[str, Any], str], Any] | None = None,
     ) -> "Order":
         """The order of `to_parts`.
 
         Use this when you read an order that `to_parts` wrote.
+
+        Args:
+          description: From `to_parts`.
+          arrays: Its arrays.
+          prefix: Prefix of the names of the arrays.
+          own_part: What gives the model of a registered order; None where there is none.
 
         Raises:
           KeyError: If an array or a setting is missing.
           ValueError: If the description is not of an order.
         """
         kind = description.get("kind")
+        if kind in ORDERS and "model" in description and own_part is not None:
+            model = own_part(description["model"], prefix)
+            if "columns" in description:
+                model = RestrictedOrder(model, tuple(description["columns"]))
+            return cls(kind, model)
         if kind not in _ARRAYS:
-            raise ValueError(f"an order of kind {kind!r} is not known")
+            raise ValueError(
+                f"an order of kind {kind!r} is not known: register it first (register_order)"
+            )
         groups = None if description["groups"] is None else tuple(description["groups"])
-        loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        fields = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
         prices = None
         if "gamma" in description:
             prices = Prices(np.asarray(arrays[f"{prefix}.cost"]), float(description["gamma"]))
         if kind == STATIC:
             later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
-            return cls(kind, StaticOrder(loaded["real"], groups, **later), prices)
-        on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
+            return cls(kind, StaticOrder(fields["real"], groups, **later), prices)
+        on_device = {name: jnp.asarray(array) for name, array in fields.items()}
         if kind == LEARNED:
             return cls(
                 kind,
@@ -312,9 +232,9 @@ class Order:
         """
         names = None
         if self.model.groups is not None:
-            known = set(self.model.groups)
+            group_names = set(self.model.groups)
             num = len(np.asarray(embeddings))
-            names = [name if name in known else OTHER for name in groups or [None] * num]
+            names = [name if name in group_names else OTHER for name in groups or [None] * num]
         options = {}
         if self.prices is not None and self.kind == BLEND:  # the static order has them in it
             options = self.prices._asdict()
@@ -355,15 +275,15 @@ def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | N
 
 def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
     """Learned gains; other groups have those of all rows."""
-    learned = LearnedGains.fit(embeddings, correct, groups=groups)
-    if learned.groups is None:
-        return learned
+    model = LearnedGains.fit(embeddings, correct, groups=groups)
+    if model.groups is None:
+        return model
     whole = LearnedGains.fit(embeddings, correct)
     arrays: dict[str, Any] = {
-        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+        name: jnp.concatenate([getattr(model, name), getattr(whole, name)])
         for name in ("order", "weights", "bias")
     }
-    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
+    return replace(model, groups=(*model.groups, OTHER), **arrays)
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
@@ -372,13 +292,16 @@ ORDERS: dict[str, Fit] = {STATIC: _static, BLEND: _blend, LEARNED: _learned}
 
 
 def register_order(name: str, fit: Fit) -> None:
-    """Adds an order to those that go by a name; a racer with it cannot be saved.
+    """Adds an order to those that go by a name.
+
+    A program that loads an artefact with it registers it first, and passes the model that `fit`
+    gave as `Racer.load(order=...)`.
 
     Args:
       name: Its name.
       fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
         model: called with embeddings, groups and the null mode it gives nonconformity float32
-        `[n, m + 1]`; its `groups`, None or a tuple, say which groups it knows, `OTHER` last.
+        `[n, m + 1]`; its `groups`, None or a tuple, are its groups, `OTHER` last.
 
     Raises:
       ValueError: If the name is taken.

@@ -26,7 +26,10 @@ _MISSES = {
 
 
 def guarantee(calibration: "Calibration", null: str) -> str:
-    """What is promised under a null mode, in a sentence, with its assumption."""
+    """What is promised under a null mode, in a sentence, with its assumption.
+
+    Use this when you are below `Calibration.guarantee`, which calls it.
+    """
     alpha, num = calibration.alpha, calibration.num_queries
     if calibration.groups is None:
         who, where = f"the {int(num.sum())} calibration queries", ""
@@ -59,7 +62,10 @@ def guarantee(calibration: "Calibration", null: str) -> str:
 
 
 def warnings_of(calibration: "Calibration") -> tuple[str, ...]:
-    """What a user must know of a calibration, one sentence each."""
+    """What a user must know of a calibration, one sentence each.
+
+    Use this when you are below `Calibration.warnings`, which calls it.
+    """
     budgets = calibration.budgets([calibration.alpha])[:, 0].tolist()
     rows = zip(_names(calibration), range(len(budgets)), budgets, strict=True)
     sentences = [_warning(calibration, *row) for row in rows]

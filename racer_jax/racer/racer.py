@@ -10,7 +10,7 @@ Each step returns a new object. What a step needs of an earlier one that was not
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -23,28 +23,30 @@ from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
-from racer_jax.racer import artefact, decision, serialization
+from racer_jax.racer import artefact, serialization
 from racer_jax.racer.calibration import calibration_of
 from racer_jax.racer.changes import ChangeableRacer
-from racer_jax.racer.decision import Decision, Decisions, Groups, group_names
+from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, row_fingerprints
+from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import (
     check_nonconformity,
     check_overlap,
     fit_scorer,
     label_rule,
+    matched,
+    own_scorer,
     table_facts,
 )
+from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity, own_parts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.scoring import Scorer, measure_scores
+from racer_jax.racer.routing import route_scores, route_texts
 from racer_jax.racer.state import fields_from, racer_parts, stated
 from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.mondrian import Fallback
-from racer_jax.routers.base import Router
 from racer_jax.routers.scores import Scores
 
 
@@ -131,39 +133,54 @@ class Racer(ChangeableRacer):
     @classmethod
     def from_router(
         cls,
-        encoder: Encoder,
-        router: Router,
+        encoder: Any,
+        router: Any,
         models: Sequence[str],
         *,
         trained_on: Sequence[str] = (),
+        training: RoutingTable | None = None,
         nonconformity: str = "inverse_probability",
         null: NullMode = "paper",
         seed: int | None = 0,
+        cost_weight: float = 0.0,
     ) -> "Racer":
-        """A racer around an encoder and a router that exist already.
+        """A racer around an encoder and a router that exist already, of whatever kind.
 
         Use this when you have a trained router that works on embeddings; `fit` trains one for you.
 
         Args:
-          encoder: Texts to embeddings.
-          router: Embeddings to scores in [0, 1].
+          encoder: Texts to embeddings: an encoder, a function of texts, or what has `transform`,
+            such as a scikit-learn pipeline.
+          router: Embeddings to scores in [0, 1]: a router, a Flax module, any function, or what has
+            `predict_proba`.
           models: Names of the models, in the order of the scores' columns.
           trained_on: The texts it was trained on, so that calibration can refuse them.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          training: Labelled questions from which an order of the models is learned; they count as
+            trained on.
+          nonconformity: As in `fit`; an order, such as `"J"` or `"static"`, needs `training`.
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
+          cost_weight: As in `fit`.
 
         Raises:
-          ValueError: If an option is unknown.
+          TypeError: If the encoder or the router is of no such kind.
+          ValueError: If an option is unknown, or an order is asked for without `training`.
         """
-        seen = np.unique(fingerprints(trained_on))
+        check_nonconformity(nonconformity)
+        questions = fingerprints(trained_on)
+        facts: dict[str, Any] = {}
+        if training is not None:
+            training = matched(training, models)
+            questions = np.concatenate([questions, question_fingerprints(training)])
+            facts = {"label_rule": label_rule(training), **table_facts(training)}
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
-            scorer=Scorer(encoder, router, len(models)),
-            trained_on=seen,
+            scorer=own_scorer(encoder, router, models, training, nonconformity, cost_weight),
+            trained_on=np.unique(questions),
+            **facts,
         )
 
     @classmethod
@@ -249,10 +266,10 @@ class Racer(ChangeableRacer):
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
         num_overlap = check_overlap(table, questions, self.trained_on, allow_overlap)
-        measured = self._measured(table, scores)
+        model_scores = self._measured(table, scores)
         calibration = calibration_of(
-            CalibrationRecord.of(measured, table.correct, questions, table.group, table.groups),
-            self._ties(questions, measured),
+            CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
+            self._ties(questions, model_scores),
             {
                 "alpha": level,
                 "by_group": by_group,
@@ -286,8 +303,8 @@ class Racer(ChangeableRacer):
         Args:
           texts: One question, or several.
           groups: The group of each question, or one name for all; needed where thresholds are by
-            group. A question of no group or of one nobody calibrated on has every model called,
-            with the reason `unknown group`.
+            group. A question of no group or of one without calibration queries has every model
+            called, with the reason `unknown group`.
 
         Returns:
           A `Decision` for one question, `Decisions` for several.
@@ -297,16 +314,9 @@ class Racer(ChangeableRacer):
           TypeError: If a text is not a string.
           ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
         """
-        calibration = self._calibrated("route")
-        single = isinstance(texts, str)
-        batch: list[str] = [texts] if isinstance(texts, str) else list(texts)
-        if self.scorer is None:
-            raise ValueError("this racer has no router of its own: give scores to route_scores")
-        names = group_names(groups, len(batch))
-        measured = self.scorer(batch, self.nonconformity, self.null, names)
-        questions = fingerprints(batch) if self.seed is not None else None
-        decisions = self._decide(calibration, measured, questions, names)
-        return decisions[0] if single else decisions
+        if isinstance(texts, str):
+            return route_texts(self, [texts], groups)[0]
+        return route_texts(self, list(texts), groups)
 
     def route_scores(
         self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
@@ -329,46 +339,7 @@ class Racer(ChangeableRacer):
           TypeError: If scores are not floating.
           ValueError: If shapes do not fit or a score is out of range.
         """
-        calibration = self._calibrated("route_scores")
-        measured = measure_scores(self._given(scores), self.nonconformity, self.null)
-        if ids is not None and len(ids) != len(measured.scores):
-            raise ValueError(
-                f"ids must name each of the {len(measured.scores)} queries, got {len(ids)}"
-            )
-        questions = None
-        if self.seed is not None:
-            questions = row_fingerprints(measured.scores) if ids is None else fingerprints(ids)
-        names = group_names(groups, len(measured.scores))
-        return self._decide(calibration, measured, questions, names)
-
-    def aggregate(
-        self,
-        routed: Decision,
-        answers: Mapping[str, str | None],
-        weighting: str = "majority",
-        temperature: float = 1.0,
-        confidence: Mapping[str, float] | None = None,
-    ) -> str | None:
-        """One answer, voted from the answers of the called models.
-
-        Use this when the called models have answered one query and you need a single answer.
-
-        Args:
-          routed: The decision.
-          answers: Called model -> its answer in a normal form, None where it gave none.
-          weighting: `"majority"`, `"score"`, `"log_odds"`, or `"confidence"`.
-          temperature: T of a weighted vote, positive.
-          confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
-
-        Returns:
-          The answer; None where nobody answered or no model was called. Ties go to the higher mean
-          score.
-
-        Raises:
-          ValueError: If an answer is missing or of a model that was not called, or the weighting is
-            unknown.
-        """
-        return decision.aggregate(routed, answers, weighting, temperature, confidence)
+        return route_scores(self, scores, groups, ids)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -421,7 +392,9 @@ class Racer(ChangeableRacer):
         path: str | os.PathLike[str],
         *,
         models: Sequence[str] | None = None,
-        encoder: Encoder | None = None,
+        encoder: Any = None,
+        router: Any = None,
+        order: Any = None,
     ) -> "Racer":
         """Reads an artefact.
 
@@ -430,7 +403,12 @@ class Racer(ChangeableRacer):
         Args:
           path: The folder.
           models: Your pool, which must be the artefact's; None to take the artefact's.
-          encoder: The pretrained encoder, where it is not MiniLM.
+          encoder: The encoder, where the artefact names one that it does not hold and that is not
+            MiniLM.
+          router: The router, where it is one of your own. A Flax module comes back without it: its
+            class is imported, so load such an artefact only from somebody you trust.
+          order: The model of an order of your own. All three are checked against what the artefact
+            says of those it was made with.
 
         Raises:
           ArtefactError: If it cannot be read; of its kinds, `NewerFormatError`, `CorruptError`
@@ -438,13 +416,14 @@ class Racer(ChangeableRacer):
         """
         description, arrays = artefact.read(path, models)
         try:
-            racer = cls(**fields_from(description, arrays, encoder))
+            racer = cls(**fields_from(description, arrays, *own_parts(encoder, router, order)))
             older = description["format"] < artefact.FORMAT
             facts = stated(racer)
             if older:  # its sentences are in other words
                 facts |= {name: description[name] for name in ("guarantee", "warnings")}
             serialization.check_stated(facts, description, may_lack=older)
-        except serialization.OtherEncoderError as error:
+            check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
+        except (serialization.OtherEncoderError, OtherPartError) as error:
             raise OtherWeightsError(str(error), path=Path(path)) from None
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)

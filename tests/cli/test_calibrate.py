@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from racer_jax.cli.main import main
+from racer_jax.data import load, save
 from racer_jax.racer.racer import Racer
 
 
@@ -107,3 +108,22 @@ def test_unknown_groups_of_queries(folder, made, capsys):
     assert ["error" in line for line in lines] == [True, False, True]
     assert main(["route", "my.racer", "--group", "B", text]) == 1
     assert "the group 'B' is unknown: did you mean 'b'?" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_model_is_added_by_one_command(folder, capsys):
+    tables = [load(f"{name}.npz") for name in ("train", "calibration")]
+    smaller = [table.aligned(("small", "medium")) for table in tables]
+    save(smaller[0], "small_train.npz")
+    save(smaller[1], "small_calibration.npz")
+    assert main(["train", "small_train.npz", "-o", "two.racer", "--router", "knn"]) == 0
+    assert main(["calibrate", "two.racer", "small_calibration.npz", "--alpha", "0.4"]) == 0
+    capsys.readouterr()
+    assert main(["extend", "two.racer", "train.npz", "--json"]) == 1
+    assert "80 of 80 calibration questions are missing" in capsys.readouterr().err
+    command = ["extend", "two.racer", "train.npz", "calibration.npz", "-o", "three.racer", "--json"]
+    assert main(command) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert (described["models"], described["alpha"]) == (["small", "medium", "large"], "0.4")
+    assert described["n"] == 80
+    assert Racer.load("three.racer").models == ("small", "medium", "large")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from racer_jax.data import RoutingTable
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.racer.errors import NoRecordError, UnknownGroupError, UnknownGroupWarning
 from racer_jax.racer.racer import Racer
@@ -170,7 +171,7 @@ def test_what_it_saw_is_saved_and_an_older_artefact_says_that_it_lacks_it(part, 
     same(old.recalibrate(0.3, delta=0.1), racer.recalibrate(0.3, delta=0.1))
 
 
-# --- groups nobody calibrated on ------------------------------------------------------------------
+# --- groups without calibration queries ------------------------------------------------------------------
 
 
 def test_unknown_groups_warn_once_each_and_name_what_was_meant(part, racer):
@@ -204,7 +205,9 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
     assert decisions.sets.tolist() == wanted.sets.tolist()
     assert decisions.threshold.tolist() == wanted.threshold.tolist()
     assert {reason.value for reason in decisions.reasons} == {"unknown group, pooled threshold"}
-    assert "nobody calibrated on group 'new', so the threshold of all" in decisions[0].explain()
+    assert (
+        "no calibration query is of group 'new', so the threshold of all" in decisions[0].explain()
+    )
     strict = racer.recalibrate(unknown_group="error")
     assert "error" in repr(strict.calibration.unknown_group)
     for groups, match in (("A", "did you mean 'a'"), (None, "no group was given")):
@@ -213,3 +216,55 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
     assert len(strict.route_scores(scores, "a")) == 6
     with pytest.raises(ValueError, match=r"unknown_group must be one of .*'all'"):
         racer.recalibrate(unknown_group="none")
+
+
+# --- a larger pool --------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
+    rng = np.random.default_rng(24)
+    train = table_of(rng, 70, start=3000).table
+    encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
+    options = {"delta": 0.2, "unknown_group": "pooled"}
+    small = Racer.fit(jax.random.key(1), train.aligned(LEFT), KNNConfig(k=9), encoder)
+    small = small.calibrate(part.table.aligned(LEFT), 0.3, **options)
+    extra = table_of(rng, 5, start=9000).table
+    rows = rng.permutation(len(train) + len(part.table) + len(extra))
+    whole = joined(train, part.table, extra).select(rows)
+    larger = small.extended(jax.random.key(5), whole)
+    order = [*LEFT, "medium"]
+    assert larger.models == tuple(order)
+    assert larger.trained_on.tolist() == small.trained_on.tolist()
+    assert larger.calibration.questions.tolist() == small.calibration.questions.tolist()
+    assert (larger.alpha, larger.calibration.delta) == ("0.3", 0.2)
+    assert larger.calibration.unknown_group == "pooled"
+    anew = Racer.fit(jax.random.key(5), train.aligned(order), KNNConfig(k=9), encoder)
+    anew = replace(anew, seed=larger.seed).calibrate(part.table.aligned(order), 0.3, **options)
+    for group in ("a", "b"):
+        places = [made.calibration.groups.index(group) for made in (larger, anew)]
+        pairs = zip((larger, anew), places, strict=True)
+        first, second = (made.calibration.threshold_key[place] for made, place in pairs)
+        assert first == second
+    fewer = joined(train.select(slice(1, None)), part.table)
+    with pytest.raises(ValueError, match="1 of 70 training questions are missing"):
+        small.extended(jax.random.key(5), fewer)
+    with pytest.raises(ValueError, match="10 of 90 calibration questions are missing"):
+        small.extended(jax.random.key(5), joined(train, part.table.select(slice(10, None))))
+    with pytest.raises(ValueError, match="must hold a model that is not in the pool"):
+        small.extended(jax.random.key(5), whole.aligned(LEFT))
+    with pytest.raises(ValueError, match=r"make a new one \(Racer.from_scores\)"):
+        Racer.from_scores(LEFT).calibrate(
+            part.table.aligned(LEFT), 0.3, scores=part.scores[:, :2]
+        ).extended(jax.random.key(5), whole)
+
+
+def joined(*tables):
+    """The rows of several tables of one pool."""
+    return RoutingTable(
+        ids=[name for table in tables for name in table.ids],
+        texts=[text for table in tables for text in table.texts],
+        models=tables[0].models,
+        correct=np.concatenate([table.correct for table in tables]),
+        group=[group for table in tables for group in table.group],
+    )
