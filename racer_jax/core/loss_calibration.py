@@ -14,6 +14,7 @@ of 400 queries only. A budget is such a pair too, computed from the decimal that
 that another alpha never recompiles.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 
 import jax
@@ -55,12 +56,12 @@ def _bytes(ticks: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return ticks & 255, (ticks >> 8) & 255, ticks >> 16
 
 
-def _total(ticks: jax.Array) -> Pair:
+def total(ticks: jax.Array) -> Pair:
     """The sum over the last axis, from the sums of the parts."""
     return _carried(*(part.sum(axis=-1, dtype=jnp.int32) for part in _bytes(ticks)))
 
 
-def _cumulative(ticks: jax.Array) -> Pair:
+def cumulative(ticks: jax.Array) -> Pair:
     """The sums up to each place of the last axis."""
     return _carried(*(jnp.cumsum(part, axis=-1, dtype=jnp.int32) for part in _bytes(ticks)))
 
@@ -90,15 +91,9 @@ def _threshold(
         rows = jnp.expand_dims(mask, tuple(range(ndim - mask.ndim)))
         start = jnp.where(rows, start, 0)
         drop = jnp.where(jnp.take_along_axis(rows, query, axis=-1, mode="clip"), drop, 0)
-    # needed = start - budget: the sum is within its budget once the drops have come to that much.
-    high, low = (part[..., None] for part in _total(start))
-    most_high, most_low = (jnp.expand_dims(x, tuple(range(high.ndim - x.ndim))) for x in budget)
-    low = low - most_low
-    needed = (high - most_high + (low >> 16), low & 0xFFFF)
-    dropped = _cumulative(drop)
-    index = _first_at_least(dropped, needed)
+    index, free = first_within(total(start), cumulative(drop), budget)
     count = drop.shape[-1]
-    never, free = index == count, (needed[0] < 0) | ((needed[0] == 0) & (needed[1] == 0))
+    never = index == count
     at = [
         jnp.take_along_axis(key, jnp.minimum(index, count - 1), axis=-1, mode="clip")
         for key in keys
@@ -108,6 +103,26 @@ def _threshold(
     if loss.tie is None:
         return found, None
     return found, jnp.where(free, np.uint32(0), jnp.where(never, _TOP, at[1]))
+
+
+def first_within(start: Pair, dropped: Pair, budget: Pair) -> tuple[jax.Array, jax.Array]:
+    """The first step at which a sum of losses is within its budget, and whether it starts so.
+
+    Args:
+      start: The sum before any step `[...]`.
+      dropped: How much it has fallen after each step `[..., k]`.
+      budget: The most it may be `[..., a]`.
+
+    Returns:
+      The place of the step, k where there is none, int32 `[..., a]`, and bool `[..., a]`.
+    """
+    high, low = (part[..., None] for part in start)
+    most_high, most_low = (jnp.expand_dims(x, tuple(range(high.ndim - x.ndim))) for x in budget)
+    low = low - most_low
+    # It is within its budget once it has fallen by start - budget.
+    needed = (high - most_high + (low >> 16), low & 0xFFFF)
+    free = (needed[0] < 0) | ((needed[0] == 0) & (needed[1] == 0))
+    return _first_at_least(dropped, needed), free
 
 
 def _first_at_least(sums: Pair, needed: Pair) -> jax.Array:
@@ -245,10 +260,15 @@ def threshold_at_loss(
     Use this when a budget comes from somewhere else than an average of alpha.
     """
     if can_pad(loss.start, loss.step, loss.drop, loss.tie, mask, *budget) and loss.start.ndim == 1:
-        tie = None if loss.tie is None else padded(loss.tie, 0, _TOP)
         mask = None if mask is None else padded(mask, -1, False)
-        step = padded(loss.step, 0, np.inf)
-        loss = SetLoss(padded(loss.start, 0, 0), step, padded(loss.drop, 0, 0), tie, loss.bound)
+        loss = replace(
+            loss,
+            start=padded(loss.start, 0, 0),
+            step=padded(loss.step, 0, np.inf),
+            drop=padded(loss.drop, 0, 0),
+            model=padded(loss.model, 0, 0),
+            tie=None if loss.tie is None else padded(loss.tie, 0, _TOP),
+        )
     value, second = _threshold(loss, budget, mask)
     return value if second is None else TieBroken(value, second)
 

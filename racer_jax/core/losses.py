@@ -12,7 +12,7 @@ multiple of 1,000 and of 1 to 10: decimals of three digits and the usual fractio
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
@@ -36,7 +36,7 @@ LossFunction: TypeAlias = Callable[[jax.Array], ArrayLike]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["start", "step", "drop", "tie"],
+    data_fields=["start", "step", "drop", "model", "tie"],
     meta_fields=["bound"],
 )
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,8 @@ class SetLoss:
       start: Loss of the empty set, ticks, int32 `[..., n]`.
       step: Threshold of each step, floating `[..., n, s]`, in order of entry.
       drop: How much the loss falls there, ticks, at least 0, int32 `[..., n, s]`.
+      model: The column of the model that enters, the null model's being the last, int32
+        `[..., n, s]`.
       tie: Second keys of the steps, uint32 `[..., n, s]`; None where ties are not broken.
       bound: B, the largest loss there can be, as an exact number.
     """
@@ -60,6 +62,7 @@ class SetLoss:
     start: jax.Array
     step: jax.Array
     drop: jax.Array
+    model: jax.Array
     tie: jax.Array | None
     bound: Fraction
 
@@ -88,8 +91,8 @@ class SetLoss:
 
         Use this when a pool of `[n]` queries is split into parts.
         """
-        tie = None if self.tie is None else self.tie[index]
-        return SetLoss(self.start[index], self.step[index], self.drop[index], tie, self.bound)
+        part: SetLoss = jax.tree.map(lambda array: array[index], self)
+        return part
 
 
 def _ticks(values: jax.Array, bound: Fraction) -> jax.Array:
@@ -153,14 +156,15 @@ def _grade_steps(
     grades: jax.Array,
     goal: jax.Array,
     bound: Fraction,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """Start, steps and drops of `goal` minus the best grade so far; grades `[..., n, m + 1]`."""
+) -> tuple[jax.Array, ...]:
+    """Start, steps, drops, models (and ties) of `goal` minus the best grade so far."""
     step, second, order = _in_order(entries, tie)
     best = lax.cummax(
         jnp.take_along_axis(_ticks(grades, bound), order, axis=-1), axis=grades.ndim - 1
     )
     drop = jnp.diff(best, axis=-1, prepend=0)
-    return _ticks(goal, bound), step, drop, second
+    parts = (_ticks(goal, bound), step, drop, order)
+    return parts if second is None else (*parts, second)
 
 
 def grade_loss(
@@ -215,8 +219,8 @@ def grade_loss(
     null = jnp.where(nothing, top, np.float32(0)).astype(values.dtype)
     augmented = jnp.concatenate([values, null], axis=-1)
     goal = augmented.max(axis=-1) if against == "pool" else jnp.full(values.shape[:-1], top)
-    start, step, drop, second = _grade_steps(entries, tie, augmented, goal, bound)
-    return SetLoss(start, step, drop, second, bound)
+    start, step, drop, model, *second = _grade_steps(entries, tie, augmented, goal, bound)
+    return SetLoss(start, step, drop, model, second[0] if second else None, bound)
 
 
 def set_loss(
@@ -279,7 +283,7 @@ def set_loss(
             f"loss must not grow with the set, got {float(values[size, row]):g} for {size} and "
             f"{float(values[size + 1, row]):g} for {size + 1} models of query {row}"
         )
-    return SetLoss(ticks[:, 0], step, drop, second, limit)
+    return SetLoss(ticks[:, 0], step, drop, order, second, limit)
 
 
 def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLoss:
@@ -316,9 +320,8 @@ def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLo
     # The loss after each step, so that its rounding is that of one number and not of a sum.
     after = loss.start[..., None] - jnp.cumsum(loss.drop, axis=-1)
     ticks = _product(jnp.concatenate([loss.start[..., None], after], axis=-1), share[..., None])
-    return SetLoss(
-        ticks[..., 0], loss.step, -jnp.diff(ticks, axis=-1), loss.tie, limit * loss.bound
-    )
+    drop = -jnp.diff(ticks, axis=-1)
+    return replace(loss, start=ticks[..., 0], drop=drop, bound=limit * loss.bound)
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

@@ -231,7 +231,7 @@ def test_budgets_of_a_traced_number_of_rows_are_those_of_a_known_one():
     known, _ = loss_budget(longer, num, Fraction(1))
     traced = jax.jit(lambda n: loss_budget(longer, n, Fraction(1))[0])(num)
     missing = number(known) - number(traced)
-    assert ((missing >= 0) & (missing <= 1 + TICKS * num[:, None] * 1e-9)).all()
+    assert ((missing >= 0) & (missing <= 1 + 1e-9 * TICKS * num[:, None])).all()
     assert (missing[0] == 0).all()
 
 
