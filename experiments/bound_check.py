@@ -36,6 +36,7 @@ from tqdm import tqdm
 from racer_jax import reporting
 from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS, NullMode
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.data.errors import DataError
 from racer_jax.montecarlo.bound_check import (
     HISTOGRAM_ALPHA,
     BoundCheck,
@@ -102,6 +103,9 @@ class Config:
     label_rule: Annotated[
         str | None, "when a graded score counts as right, e.g. 'score > 0.5' (--data)"
     ] = None
+    missing: Annotated[
+        Literal["error", "drop"], "what becomes of queries that lack a model's result (--data)"
+    ] = "error"
     train: Annotated[
         float, "share of the questions that router, orders or policy learn on (--data in one part)"
     ] = 0.4
@@ -188,9 +192,9 @@ def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
     from racer_jax.studies.bound_pools import scored_pools, stop_pools, table_pools
 
     if config.loss in STOP_LOSSES:
-        return [*stop_pools(key, config.data, config.loss, config.train)]
+        return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
     if config.scores is not None:
-        return [*scored_pools(config.scores, config.data, config.label_rule)]
+        return [*scored_pools(config.scores, config.data, config.label_rule, config.missing)]
     return [
         *table_pools(
             key,
@@ -198,6 +202,7 @@ def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
             names,
             config.null,
             label_rule=config.label_rule,
+            missing=config.missing,
             num_neighbors=config.neighbors,
             share=config.train,
         )
@@ -515,7 +520,8 @@ def main(arguments: list[str] | None = None) -> int:
             result = run(check_key, pools, config, bar.update)
         checking = time.perf_counter() - checking
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = error.in_shell() if isinstance(error, DataError) else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     if runtime.speaks():
         report(config, result, of_pool(pools[0])[3], checking)

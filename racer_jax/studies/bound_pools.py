@@ -39,6 +39,7 @@ def table_pools(
     null: NullMode,
     *,
     label_rule: str | None = None,
+    missing: str = "error",
     num_neighbors: int = 100,
     share: float = TRAIN_SHARE,
 ) -> list[CheckedPool]:
@@ -51,6 +52,7 @@ def table_pools(
       scores: Names of the scores to check; orders among them are learned.
       null: The null mode of the orders.
       label_rule: When a graded score counts as right.
+      missing: What becomes of queries without a result of every model: `error` or `drop`.
       num_neighbors: k of the router, at most the number of training rows.
       share: Share of the questions that train.
 
@@ -64,7 +66,7 @@ def table_pools(
     Use this when the bounds are to be checked on a table without scores.
     """
     source_key, split_key, grade_key = jax.random.split(key, 3)
-    source = read_source(source_key, data, label_rule=label_rule)
+    source = read_source(source_key, data, **_reading(label_rule, missing))
     if isinstance(source, RoutingTable):
         source = source.complete()
         if source.group is None and data is not None:
@@ -107,7 +109,15 @@ def _simulated_grades(key: jax.Array, correct: np.ndarray) -> np.ndarray:
     return np.where(correct, np.asarray(drawn, np.float64), 0.0)
 
 
-def scored_pools(scores: Path, labels: Path | None, label_rule: str | None) -> list[CheckedPool]:
+def _reading(label_rule: str | None, missing: str) -> dict[str, Any]:
+    """Options of the reader, those alone that were asked for."""
+    options = {} if label_rule is None else {"label_rule": label_rule}
+    return options if missing == "error" else options | {"missing": missing}
+
+
+def scored_pools(
+    scores: Path, labels: Path | None, label_rule: str | None = None, missing: str = "error"
+) -> list[CheckedPool]:
     """Scores of any router in a file of its own.
 
     Args:
@@ -116,6 +126,7 @@ def scored_pools(scores: Path, labels: Path | None, label_rule: str | None) -> l
         order of the table and a column for each model, by name (a column `id` is matched).
       labels: Anything that `load` reads; None where the file has the labels.
       label_rule: When a graded score of the labels counts as right.
+      missing: As of `table_pools`.
 
     Returns:
       One pool for each group.
@@ -136,8 +147,7 @@ def scored_pools(scores: Path, labels: Path | None, label_rule: str | None) -> l
             "options of racer-jax bound-check)",
             path=scores,
         )
-    options: dict[str, Any] = {} if label_rule is None else {"label_rule": label_rule}
-    table = load(labels, **options).complete()
+    table = load(labels, **_reading(label_rule, missing)).complete()
     values = _score_file(scores, table)
     if values.shape != table.correct.shape:
         raise DataError(
@@ -207,7 +217,11 @@ def _score_csv(path: Path, table: RoutingTable) -> np.ndarray:
 
 
 def stop_pools(
-    key: jax.Array, data: Path | None, loss: Loss, share: float = TRAIN_SHARE
+    key: jax.Array,
+    data: Path | None,
+    loss: Loss,
+    share: float = TRAIN_SHARE,
+    missing: str = "error",
 ) -> list[StopPool]:
     """Paths of logged answers under policies learned on a part of the questions.
 
@@ -217,6 +231,7 @@ def stop_pools(
         `load` reads, or None for the simulated pool.
       loss: What stopping early may incur.
       share: Share of the questions that the policy is learned on.
+      missing: As of `table_pools`; the benchmarks' own folders leave such queries out.
 
     Returns:
       One for each group or pool of models.
@@ -229,11 +244,12 @@ def stop_pools(
     """
     source_key, split_key, policy_key = jax.random.split(key, 3)
     tables: dict[str, tuple[RoutingTable, RoutingTable]] = {}
-    if data is not None and (data.is_file() or _has_pools(data)):
+    if data is not None and _has_pools(data):
         for name, table in answer_pools(data).items():
             tables[name] = two_parts(split_key, table, share)
     else:
-        train, rest = two_parts(split_key, read_source(source_key, data), share)
+        source = read_source(source_key, data, **_reading(None, missing))
+        train, rest = two_parts(split_key, source, share)
         names = rest.groups or ("all",)
         for name in names:
             one_group = rest.group is not None
