@@ -349,7 +349,7 @@ def label(name: str) -> str:
     return NONCONFORMITY_LABELS.get(name, name)
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def table(result: Result, cell: BoundCheck) -> str:
@@ -474,9 +474,10 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
     splits = sum(cell.num_splits for cell in result.checks)
     verdict = (
         f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
-        "cells within the bounds "
-        f"and on the law, {failed} beyond" + (f", {skipped} infeasible" if skipped else "")
+        f"cells within the bounds and on the law, {failed} beyond"
     )
+    if skipped:
+        verdict += f", {skipped} infeasible"
     overall_line = f"In all {overall:.1f} s, from the import to the last file."
     if config.exact:
         return (

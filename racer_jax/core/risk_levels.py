@@ -145,7 +145,10 @@ def exact_shares(alpha: Alpha, bound: Fraction) -> tuple[list[Fraction], bool]:
 
 
 def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
-    """Each alpha as an exact fraction, and whether a single one was given."""
+    """Each alpha as an exact fraction, and whether a single one was given.
+
+    Use this when a function takes one alpha or several.
+    """
     levels, scalar = _levels(alpha)
     return [exact_alpha(level) for level in levels], scalar
 
