@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting",
+        "core data encoders routers orders racer sequential serving montecarlo reporting studies",
         "shtab plotly tqdm",
     ),
     "__main__": ("cli", ""),
