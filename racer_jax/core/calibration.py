@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, is_traced
+from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_tie_break, is_traced
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.miss_ranks import ranks
 from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
@@ -68,7 +68,7 @@ def critical_scores(
     >>> critical_scores(nonconformity, jnp.array([[1, 0], [0, 0]])).tolist()
     [0.5, 0.0]
     """
-    nonconformity = jnp.asarray(nonconformity)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", nonconformity)
     right = as_binary("correct", correct)
     if right.ndim < 1 or right.shape[-1] < 1:
