@@ -1,4 +1,4 @@
-"""What an `.npz` may unpack to: to the byte, over all its arrays together."""
+"""What an `.npz` may unpack to, to the byte over all its arrays; and what it may hold."""
 
 import io
 import zipfile
@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from racer_jax.data.errors import DataError
+from racer_jax.data import DataError, RoutingTable, read_table, save
 from racer_jax.data.formats import _npz
 from racer_jax.data.formats._npz import open_npz
 
@@ -68,3 +68,16 @@ def test_a_shape_of_another_size_than_the_data(tmp_path, declared):
         archive.writestr("a.npy", content.getvalue().replace(b"(1000,)", b"(%04d,)" % declared))
     with pytest.raises(DataError, match=rf"must hold {declared} bytes"):
         sizes(path)
+
+
+def test_an_array_with_a_damaged_name_is_no_column_less(tmp_path):
+    table = RoutingTable(
+        ids=["a"], texts=["a?"], models=["m"], correct=np.ones((1, 1), bool), cost=np.ones((1, 1))
+    )
+    save(table, tmp_path / "a.npz")
+    data = (tmp_path / "a.npz").read_bytes()
+    for name in (b"cost.npy", b"about.ends.npy"):
+        place = data.rindex(name)  # in the directory at the end, by which it would be looked for
+        (tmp_path / "a.npz").write_bytes(data[:place] + b"C" + data[place + 1 :])
+        with pytest.raises(DataError, match=r"must (be in the file|hold the arrays of a table)"):
+            read_table(tmp_path / "a.npz")
