@@ -33,9 +33,9 @@ from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows; what has none is still written as 1, for older versions
-# to read.
-FORMAT = 2
+# 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
+# the cap of the sets, and parts of a caller's own.
+FORMAT = 3
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}(-[0-9a-f]{12})?\.safetensors")
@@ -102,7 +102,7 @@ def write(
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     full = {
-        "format": FORMAT if "order" in description else 1,
+        "format": FORMAT,
         **description,
         "pool_fingerprint": named(description["models"]),
     }

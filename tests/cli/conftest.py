@@ -15,7 +15,7 @@ from racer_jax.routers import KNNConfig
 from tests.racer.test_racer import MODELS, table_of
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Tables, an artefact that is calibrated and one that is not, a score matrix and queries."""
     folder = tmp_path_factory.mktemp("commands")
