@@ -1,9 +1,13 @@
 """Checks RACER's risk bounds over thousands of random calibration/test splits and a hundred alphas.
 
     python experiments/bound_check.py                          # the embedded simulated pool
-    python experiments/bound_check.py --data FOLDER            # RouterDC's files: hashed n-grams
-    and a k-NN router python experiments/bound_check.py --scores FILE.npz        # scores [n, m] and
-    correct [n, m] of any router
+    python experiments/bound_check.py --data TABLE             # anything that `load` reads
+    python experiments/bound_check.py --data TABLE --scores FILE.csv     # your router's scores
+    python experiments/bound_check.py --nonconformity J,static           # orders of the models
+    python experiments/bound_check.py --loss regret            # the calibrated stop of a chain
+
+`--data` trains a k-NN router over hashed n-grams on a part of the questions (RouterDC's files bring
+theirs); an `.npz` of scores [n, m] and correct [n, m] needs no table.
 
 Each pool is split at random again and again. Every split calibrates a threshold for every alpha and
 measures the test part. The mean test risk must lie within the paper's bounds and on the exact law,
@@ -16,6 +20,7 @@ import time
 
 START = time.perf_counter()  # before the imports, which are part of what a user waits for
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +34,9 @@ from scipy.special import ndtri
 from tqdm import tqdm
 
 from racer_jax import reporting
-from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS, NullMode
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.data.errors import DataError
 from racer_jax.montecarlo.bound_check import (
     HISTOGRAM_ALPHA,
     BoundCheck,
@@ -42,10 +48,18 @@ from racer_jax.montecarlo.bound_check import (
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.plotting import risk as plotting
 from racer_jax.studies import runtime
-from racer_jax.studies.scored_pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
+from racer_jax.studies.checked_pools import (
+    AnyPool,
+    CheckedPool,
+    StopPool,
+    of_pool,
+    score_names,
+)
+from racer_jax.studies.scored_pools import simulated_pools
 
-# The paper's nonconformity scores, in the order of their tables.
-LABELS = {"gap": "RACER-G", "inverse_probability": "RACER-P"}
+# Losses of a chain of calls that stops early.
+STOP_LOSSES = ("regret", "differs", "wrong")
+GRADE_LOSSES = ("grade", "shortfall")
 # The paper's risk levels are shown, and a few more; results.csv holds every level.
 SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
 MOST_FAILED = 10
@@ -58,11 +72,20 @@ class Config:
     """Options of the check."""
 
     data: Annotated[
-        Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"
+        Path | None,
+        "RouterDC's folder, or any file or folder that load reads; the simulated pool when not "
+        "given",
     ] = None
     scores: Annotated[
-        Path | None, "saved matrix: an .npz file with scores [n, m] and correct [n, m]"
+        Path | None,
+        "scores of your router: an .npz file with scores and correct [n, m]; or .npz, .npy or .csv "
+        "with scores alone, the labels being those of --data",
     ] = None
+    loss: Annotated[
+        Literal["miss", "grade", "shortfall", "regret", "differs", "wrong"],
+        "what is bounded: a miss; 1 - the best grade called, or its shortfall from the best of the "
+        "pool (graded data); or what a calibrated stop may incur (data with answers)",
+    ] = "miss"
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.01:0.99:0.01"
     splits: Annotated[int, "number of random splits"] = 10_000
     calibration: Annotated[float, "share of each pool that calibrates"] = 0.5
@@ -71,13 +94,21 @@ class Config:
     ] = 0.0
     seed: Annotated[int, "seed of the simulated pool, the tie-break and the splits"] = 0
     nonconformity: Annotated[
-        Literal["both", "gap", "inverse_probability"], "nonconformity score"
+        str,
+        "nonconformity scores, listed: gap, inverse_probability (both: these two), J, static, "
+        "J_learned, or registered ones",
     ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True
     label_rule: Annotated[
         str | None, "when a graded score counts as right, e.g. 'score > 0.5' (--data)"
     ] = None
+    missing: Annotated[
+        Literal["error", "drop"], "what becomes of queries that lack a model's result (--data)"
+    ] = "error"
+    train: Annotated[
+        float, "share of the questions that router, orders or policy learn on (--data in one part)"
+    ] = 0.4
     quality: Annotated[Literal["weak", "fair", "strong"], "router of the simulated pool"] = "fair"
     neighbors: Annotated[int, "neighbours of the k-NN router (--data)"] = 100
     significance: Annotated[
@@ -102,8 +133,15 @@ class Config:
 
     def __post_init__(self) -> None:
         _ = self.levels  # read here, so that a wrong one is an error of usage
-        if self.data is not None and self.scores is not None:
-            raise ValueError("data and scores exclude each other; got both")
+        for name in score_names(self.nonconformity):
+            if self.scores is not None and name not in NONCONFORMITIES:
+                raise ValueError(f"{name} is learned from texts: give --data without --scores")
+        if self.scores is not None and self.loss in STOP_LOSSES:
+            raise ValueError(f"loss {self.loss!r} is of a chain of calls and takes no scores")
+        if self.loss != "miss" and (self.broken or self.validation):
+            raise ValueError(f"broken and validation are for the loss 'miss', got {self.loss!r}")
+        if self.exact and self.loss in GRADE_LOSSES:
+            raise ValueError(f"the loss {self.loss!r} has no closed law: leave out --exact")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if self.exact and (self.broken or self.validation):
@@ -113,7 +151,7 @@ class Config:
             )
         if self.processes < 0:
             raise ValueError(f"processes must be at least 0, got {self.processes}")
-        for name in ("calibration", "significance"):
+        for name in ("calibration", "significance", "train"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         if not 0 <= self.validation < 1 - self.calibration:
@@ -144,19 +182,35 @@ class Result(NamedTuple):
         return not any("FAIL" in cell.verdict for cell in self.checks)
 
 
-def load_pools(config: Config, key: jax.Array) -> list[ScoredPool]:
+def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
     """The pools that the options ask for."""
+    names = scores_of(config)
+    usual = config.loss == "miss" and set(names) <= set(NONCONFORMITIES)
+    if config.data is None and config.scores is None and usual:
+        return [*simulated_pools(key, config.quality)]
+    # What only these need takes time to import.
+    from racer_jax.studies.bound_pools import scored_pools, stop_pools, table_pools
+
+    if config.loss in STOP_LOSSES:
+        return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
     if config.scores is not None:
-        return matrix_pools(config.scores)
-    if config.data is not None:
-        return routerdc_pools(
-            config.data, label_rule=config.label_rule, num_neighbors=config.neighbors
+        return [*scored_pools(config.scores, config.data, config.label_rule, config.missing)]
+    return [
+        *table_pools(
+            key,
+            config.data,
+            names,
+            config.null,
+            label_rule=config.label_rule,
+            missing=config.missing,
+            num_neighbors=config.neighbors,
+            share=config.train,
         )
-    return simulated_pools(key, config.quality)
+    ]
 
 
 def run(
-    key: jax.Array, pools: list[ScoredPool], config: Config, progress: Progress = lambda _: None
+    key: jax.Array, pools: Sequence[AnyPool], config: Config, progress: Progress = lambda _: None
 ) -> Result:
     """Checks every pool under every score; reads and writes nothing.
 
@@ -178,7 +232,7 @@ def run(
     def check_pool(number: int) -> list[BoundCheck]:
         pool, pool_key = pools[number], jax.random.fold_in(key, number)
         spec = BoundSpec(
-            num_calibration=round(len(pool.correct) * config.calibration),
+            num_calibration=round(of_pool(pool)[2] * config.calibration),
             alphas=alphas,
             z_limit=z_limit,
             null=config.null,
@@ -196,18 +250,44 @@ def run(
         checks = [
             check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks
         ]
-    return Result(alphas, checks, {pool.name: pool.note for pool in pools}, z_limit, num_tests)
+    notes = dict(of_pool(pool)[:2] for pool in pools)
+    return Result(alphas, checks, notes, z_limit, num_tests)
 
 
 def checked(
     config: Config,
     key: jax.Array,
-    pool: ScoredPool,
+    pool: AnyPool,
     score: str,
     spec: BoundSpec,
     progress: Progress,
 ) -> BoundCheck:
     """One pool and score, in the way that the options ask for."""
+    if isinstance(pool, StopPool):
+        return checked_stop(config, key, pool, spec, progress)
+    if isinstance(pool, CheckedPool):
+        graded, matrix, pool = pool.graded, pool.matrices.get(score), pool.pool
+        spec = BoundSpec(**spec, matrix=matrix)
+        if config.loss in GRADE_LOSSES:
+            if graded is None:
+                raise ValueError(f"loss {config.loss!r} needs graded scores: {pool.name} has none")
+            from racer_jax.montecarlo.loss_check import check_losses
+
+            return check_losses(
+                key,
+                pool,
+                graded,
+                score,
+                config.loss,
+                num_splits=config.splits,
+                progress=progress,
+                num_calibration=spec["num_calibration"],
+                alphas=spec["alphas"],
+                z_limit=spec["z_limit"],
+                null=config.null,
+                tie_break=config.tie_break,
+                matrix=matrix,
+            )
     if config.exact:
         return check_bounds_exactly(key, pool, score, **spec)
     num_splits = splits_of(config)
@@ -227,6 +307,27 @@ def checked(
     )
 
 
+def checked_stop(
+    config: Config, key: jax.Array, pool: StopPool, spec: BoundSpec, progress: Progress
+) -> BoundCheck:
+    """The calibrated stop of one pool's paths."""
+    from racer_jax.montecarlo.loss_check import check_stops
+
+    tie_key, split_key = jax.random.split(key)
+    ties = jax.random.bits(tie_key, pool.paths.leader.shape, np.uint32)
+    return check_stops(
+        split_key,
+        pool.name,
+        config.loss,
+        pool.paths.pool(config.loss, ties),
+        num_splits=splits_of(config),
+        progress=progress,
+        num_calibration=spec["num_calibration"],
+        alphas=spec["alphas"],
+        z_limit=spec["z_limit"],
+    )
+
+
 def splits_of(config: Config) -> int:
     """The number of splits of each pool and score; 0 for the exact laws alone."""
     if config.exact:
@@ -236,7 +337,16 @@ def splits_of(config: Config) -> int:
 
 def scores_of(config: Config) -> list[str]:
     """The nonconformity scores that the options ask for."""
-    return list(LABELS) if config.nonconformity == "both" else [config.nonconformity]
+    if config.loss in STOP_LOSSES:
+        return [config.loss]
+    return list(score_names(config.nonconformity))
+
+
+def label(name: str) -> str:
+    """What tables and figures call a score or the loss of a stop."""
+    if name in STOP_LOSSES:
+        return f"stop: {name}"
+    return NONCONFORMITY_LABELS.get(name, name)
 
 
 # --- tables and figures ---------------------------------------------------------------------------
@@ -271,21 +381,26 @@ def table(result: Result, cell: BoundCheck) -> str:
             f"{cell.risk_error[i]:.5f}",
             f"{cell.lower[i]:.5f}" if cell.lower_applies[i] else "-",
             f"{cell.upper[i]:.5f}",
-            f"{cell.sharp[i]:.5f}",
-            f"{cell.exact[i]:.5f}",
-            f"{cell.z[i]:+.2f}",
+            known(cell.sharp[i], ".5f"),
+            known(cell.exact[i], ".5f"),
+            known(cell.z[i], "+.2f"),
             f"{cell.size[i]:.3f}",
             f"{cell.abstention[i]:.4f}",
-            f"{cell.avoidable_miss[i]:.4f}",
+            known(cell.avoidable_miss[i], ".4f"),
             "  ".join(filter(None, (cell.verdict[i], cell.note[i]))),
         ]
         for i in levels
     ]
     splits = f"{cell.num_splits:,} splits" if cell.num_splits else "all splits, exactly"
     parts = f"{cell.num_calibration} calibration and {cell.num_test} test queries"
-    title = f"{cell.pool}, {LABELS[cell.nonconformity]}: {splits}, {parts}"
+    title = f"{cell.pool}, {label(cell.nonconformity)}: {splits}, {parts}"
     more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
     return f"{title}\n{reporting.text_table(header, rows)}{more}"
+
+
+def known(value: float, form: str) -> str:
+    """A number as a table shows it; a dash where there is none."""
+    return "-" if np.isnan(value) else format(value, form)
 
 
 def csv_rows(result: Result) -> list[dict[str, Any]]:
@@ -315,7 +430,7 @@ def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure
     alpha = np.array([float(a) for a in result.alphas])
     by_pool: dict[str, dict[str, BoundCheck]] = {}
     for cell in result.checks:
-        by_pool.setdefault(cell.pool, {})[LABELS[cell.nonconformity]] = cell
+        by_pool.setdefault(cell.pool, {})[label(cell.nonconformity)] = cell
     first = result.checks[0]
     splits = f"{first.num_splits:,} random splits" if first.num_splits else "all splits, exactly"
     subtitle = f"{splits}, {len(alpha)} risk levels, null mode '{config.null}'"
@@ -355,7 +470,7 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
     num_cells = len(result.checks) * len(result.alphas)
     verdicts = [verdict for cell in result.checks for verdict in cell.verdict]
     failed, skipped = verdicts.count("FAIL"), verdicts.count("infeasible")
-    worst = max(float(np.abs(cell.z).max()) for cell in result.checks)
+    worst = max(float(np.nan_to_num(np.abs(cell.z)).max()) for cell in result.checks)
     splits = sum(cell.num_splits for cell in result.checks)
     verdict = (
         f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
@@ -406,10 +521,11 @@ def main(arguments: list[str] | None = None) -> int:
             result = run(check_key, pools, config, bar.update)
         checking = time.perf_counter() - checking
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = error.in_shell() if isinstance(error, DataError) else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     if runtime.speaks():
-        report(config, result, pools[0].correct.shape[1], checking)
+        report(config, result, of_pool(pools[0])[3], checking)
     return 0 if result.passed else 1
 
 

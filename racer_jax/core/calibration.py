@@ -108,7 +108,7 @@ def _critical(
     return TieBroken(value, jnp.where(ties, tie_break, jnp.uint32(_TOP)).min(axis=-1))
 
 
-def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
+def farey_floor(alpha: Fraction, limit: int) -> Fraction:
     """The largest fraction <= alpha whose denominator is at most `limit`.
 
     floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <=
@@ -129,7 +129,7 @@ def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
 
 def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> jax.Array:
     """floor(alpha t) `[..., a]` for traced integers 0 <= t <= limit `[...]`, exact in int32."""
-    fractions = [_farey_floor(alpha, limit) for alpha in alphas]
+    fractions = [farey_floor(alpha, limit) for alpha in alphas]
     axes = (*(1,) * t.ndim, -1)
     p = np.array([fraction.numerator for fraction in fractions], np.int32).reshape(axes)
     q = np.array([fraction.denominator for fraction in fractions], np.int32).reshape(axes)
@@ -169,12 +169,12 @@ def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
 
 
 @jax.custom_jvp
-def _without_gradient(critical_scores: jax.Array) -> jax.Array:
+def without_gradient(critical_scores: jax.Array) -> jax.Array:
     """The scores as they are; differentiating a threshold is an error, not zeros in silence."""
     return critical_scores
 
 
-@_without_gradient.defjvp
+@without_gradient.defjvp
 def _refuse_gradient(primals: Any, tangents: Any) -> Any:
     raise TypeError(
         "a calibrated threshold has no useful gradient: it is one of the critical scores. For a "
@@ -205,7 +205,7 @@ def threshold_at_rank(
     Use this when you have ranks under `jit`; `threshold_at_budget` also checks its arguments.
     """
     dtype = critical_scores.dtype
-    critical_scores = _without_gradient(critical_scores)
+    critical_scores = without_gradient(critical_scores)
     # exact, and of a width that has integers
     value = critical_scores.astype(common_dtype(dtype, jnp.float32))
     ndim = max(value.ndim, 0 if mask is None else mask.ndim)
@@ -295,10 +295,10 @@ def calibrate(
     [0.8999999761581421, inf]
     """
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
-    mask, num = _rows(value, mask)
+    mask, num = checked_rows(value, mask)
     rank, scalar = _ranks(alpha, num, value.shape[-1])
     threshold = _padded_threshold(value, rank, mask, tie_break)
-    return _first(threshold) if scalar else threshold
+    return first_threshold(threshold) if scalar else threshold
 
 
 @overload
@@ -367,7 +367,7 @@ def threshold_at_budget(
     [90.0, 99.0, inf]
     """
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
-    mask, num = _rows(value, mask)
+    mask, num = checked_rows(value, mask)
     budgets = budget if isinstance(budget, jax.Array) else np.asarray(budget)
     if not jnp.issubdtype(budgets.dtype, jnp.integer):
         raise TypeError(f"budget must hold integers, got dtype {budgets.dtype}")
@@ -380,7 +380,7 @@ def threshold_at_budget(
         levels = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
         rank = jnp.asarray((np.asarray(num)[..., None] - levels).astype(np.int32))
     threshold = _padded_threshold(value, rank, mask, tie_break)
-    return _first(threshold) if scalar else threshold
+    return first_threshold(threshold) if scalar else threshold
 
 
 def _padded_threshold(
@@ -399,14 +399,14 @@ def _padded_threshold(
     return threshold
 
 
-def _first(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
+def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
     """The threshold of the only one alpha or budget."""
     if isinstance(threshold, TieBroken):
         return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
     return threshold[..., 0]
 
 
-def _rows(
+def checked_rows(
     value: jax.Array, mask: ArrayLike | None
 ) -> tuple[jax.Array | None, int | np.ndarray | jax.Array]:
     """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""

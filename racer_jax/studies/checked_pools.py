@@ -1,0 +1,106 @@
+"""Pools of every kind that a check of the bounds takes; light, so that a command starts at once."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax.montecarlo.bound_check import ScoredPool
+
+if TYPE_CHECKING:
+    from racer_jax.sequential.replay import Paths
+
+# Orders of the models that learn from training rows.
+LEARNED = ("static", "J", "J_learned")
+
+
+class CheckedPool(NamedTuple):
+    """A pool, and what else a check may want of its queries.
+
+    Use this when a check goes beyond scores and 0/1 labels.
+
+    Attributes:
+      pool: Queries, scores and labels.
+      matrices: Nonconformity `[n, m + 1]` by the name of its order, null model last.
+      graded: How good each answer is, float64 `[n, m]` in [0, 1], or None.
+    """
+
+    pool: ScoredPool
+    matrices: Mapping[str, np.ndarray]
+    graded: np.ndarray | None
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each model is right, bool `[n, m]`."""
+        return self.pool.correct
+
+
+class StopPool(NamedTuple):
+    """Logged paths of a policy that calls one model after another.
+
+    Use this when the calibrated stop is to be checked as sets are.
+
+    Attributes:
+      name: Of the benchmark.
+      paths: The paths of queries that the policy was not learned on.
+      note: What a reader should know of how it was made.
+    """
+
+    name: str
+    paths: "Paths"
+    note: str
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each answer is right, bool `[n, m]`; all False where that is not known."""
+        known = self.paths.correct
+        return np.zeros(self.paths.codes.shape, bool) if known is None else known
+
+
+def score_names(text: str) -> tuple[str, ...]:
+    """The scores that an option names: `both` (P and G), or a list of names.
+
+    Args:
+      text: Names of `NONCONFORMITIES` and `ORDERS`, own ones included, joined by commas.
+
+    Raises:
+      ValueError: If one is unknown or named twice.
+
+    Use this when a command takes the scores to check.
+
+    >>> score_names("both"), score_names("J,static")
+    (('gap', 'inverse_probability'), ('J', 'static'))
+    """
+    if text == "both":
+        return ("gap", "inverse_probability")
+    names = tuple(name.strip() for name in text.split(","))
+    known = known_names()
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"nonconformity must be both, or among {', '.join(known)}, got {name!r}"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"nonconformity must name each score once, got {text!r}")
+    return names
+
+
+def known_names() -> tuple[str, ...]:
+    """Every score and order by name, own ones included."""
+    registered: tuple[str, ...] = ()
+    if (orders := sys.modules.get("racer_jax.orders.model_orders")) is not None:
+        registered = tuple(orders.ORDERS)
+    return tuple(dict.fromkeys((*NONCONFORMITIES, *LEARNED, *registered)))
+
+
+AnyPool: TypeAlias = ScoredPool | CheckedPool | StopPool
+
+
+def of_pool(pool: AnyPool) -> tuple[str, str, int, int]:
+    """Name, note, number of queries and number of models of a pool of any kind."""
+    if isinstance(pool, StopPool):
+        return pool.name, pool.note, len(pool.paths.codes), len(pool.paths.policy.calls)
+    scored = pool.pool if isinstance(pool, CheckedPool) else pool
+    return scored.name, scored.note, *scored.scores.shape
