@@ -14,6 +14,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
 )
@@ -94,6 +95,13 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         help="no question calls more models than this; the risk is at most alpha as before, down "
         "to the least alpha that N models can reach",
     )
+    parser.add_argument(
+        "--min-models",
+        type=int,
+        metavar="N",
+        help="every question calls this many models at least, so that none goes without an answer; "
+        "the promise is the same, and what it costs in models is printed (default: 0)",
+    )
     parser.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
     parser.add_argument(
         "--fallback",
@@ -118,6 +126,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     _add_scores(parser)
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "calibrate")
     add_json(parser)
     parser.set_defaults(run=calibrate)
 
@@ -213,7 +222,7 @@ def _typed(parsed: argparse.Namespace, options: dict[str, str]) -> list[str]:
 
 def _options(parsed: argparse.Namespace) -> dict[str, Any]:
     """The options of the calibration that were typed, the groups aside."""
-    names = ("fallback", "unknown_group", "delta", "max_models")
+    names = ("fallback", "unknown_group", "delta", "max_models", "min_models")
     typed = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     return {name: None if value == _OFF else value for name, value in typed.items()}
 

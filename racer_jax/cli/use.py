@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -84,6 +86,7 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
@@ -191,6 +194,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
@@ -216,7 +220,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -229,6 +235,12 @@ def _add_report(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
     )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -238,8 +250,25 @@ def _add_report(subparsers: Subparsers) -> None:
 def report(parsed: argparse.Namespace) -> None:
     """`report`."""
     check_file(parsed.output)
+    cascade = None
+    if parsed.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
+
+        cascade = Cascade.load(parsed.sequential)
     racer, table, scores = _evaluated(parsed)
-    write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
+    if cascade is not None:
+        if table.answers is None:
+            raise DataError("has no answers, which --sequential reads", path=Source.of(parsed).name)
+        if parsed.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {parsed.sequential}"
+            )
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    write_report(racer, table, parsed.output, parsed.alphas, scores=scores, cascade=cascade)
     if parsed.json:
         print_json({"report": parsed.output, "notes": table.notes})
     else:

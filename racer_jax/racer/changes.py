@@ -14,8 +14,8 @@ from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.racer.calibration import Calibration, calibration_of
 from racer_jax.racer.errors import NoRecordError
 from racer_jax.racer.record import CalibrationRecord
+from racer_jax.racer.routing import RoutingRacer
 from racer_jax.racer.scoring import Measured, measure_scores
-from racer_jax.racer.state import RacerState
 from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.group_scores import Fallback
 
@@ -31,9 +31,10 @@ class CalibrationOptions(TypedDict, total=False):
     delta: float | None
     unknown_group: UnknownGroup
     max_models: int | None
+    min_models: int
 
 
-class ChangeableRacer(RacerState):
+class ChangeableRacer(RoutingRacer):
     """The steps of a racer that need no data.
 
     Use this when you look for what `Racer` can do once it is calibrated; make a `Racer`.
@@ -67,20 +68,22 @@ class ChangeableRacer(RacerState):
 
         Args:
           alpha: The risk level; None for its own.
-          **options: `by_group`, `fallback`, `delta`, `unknown_group` and `max_models`, as of
-            `Racer.calibrate`.
+          **options: `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
+            `min_models`, as of `Racer.calibrate`.
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          NoRecordError: If `by_group` or `max_models` is to change and it was loaded from an
-            artefact that does not keep the queries.
+          NoRecordError: If `by_group` or the number of models is to change and it was loaded from
+            an artefact that does not keep the queries.
           TypeError: If an option is unknown.
           ValueError: If one is out of range.
         """
         calibration = self._calibrated("recalibrate")
         _check_names(options)
         level = calibration.alpha if alpha is None else level_name(alpha)
-        if not {"by_group", "max_models"} & set(options):  # the critical scores stay what they are
+        if not {"by_group", "max_models", "min_models"} & set(
+            options
+        ):  # the critical scores stay what they are
             same_scores: dict[str, Any] = dict(options)
             return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
         record = _record_of(calibration, "recalibrate")
@@ -125,6 +128,32 @@ class ChangeableRacer(RacerState):
         record = kept.narrowed(columns, smaller._measured_again(kept, columns))
         options = {"alpha": self.calibration.alpha, **options_of(self.calibration)}
         return replace(smaller, calibration=smaller._again(self.calibration, record, options))
+
+    def added_models(self) -> float | None:
+        """How many models a query calls more than without `min_models`, on the calibration queries.
+
+        Some queries call a model more. Where that model is right, the threshold of all others may
+        be lower for the same risk, which gives some of it back.
+
+        Use this when you decide whether an answer to every query is worth its price.
+
+        Returns:
+          The difference of the mean set sizes; None where the calibration does not keep its
+          queries.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+        """
+        calibration = self._calibrated("added_models")
+        record = calibration.record
+        if record is None:
+            return None
+        measured = Measured(record.scores, record.nonconformity)
+        sizes = [
+            self._decide(at, measured, record.questions, record.group).called.sum(axis=1).mean()
+            for at in (calibration, self.recalibrate(min_models=0)._calibrated("added_models"))
+        ]
+        return float(sizes[0] - sizes[1])
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -181,6 +210,7 @@ def options_of(calibration: Calibration) -> dict[str, Any]:
         "delta": calibration.delta,
         "unknown_group": calibration.unknown_group,
         "max_models": calibration.max_models,
+        "min_models": calibration.min_models,
     }
 
 

@@ -19,7 +19,7 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration, capped
+from racer_jax.racer.calibration import Calibration, limited
 from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.scoring import Measured
 
@@ -104,9 +104,10 @@ class Decision:
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call {every}: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
+            verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
-                f"models are plausible enough at alpha = {self.alpha}{of_group}."
+                f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
         details = []
         for model in sorted(
@@ -313,8 +314,11 @@ def decide(
     ties = None
     if questions is not None and seed is not None:
         ties = question_ties(questions, seed, len(pool) + 1)
-    nonconformity = capped(measured.nonconformity, ties, calibration.max_models)
+    nonconformity = limited(
+        measured.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
     keys = entry_keys(nonconformity, ties)
+    plausible = entry_keys(measured.nonconformity, ties)[:, :-1]
     sets = keys <= calibration.threshold_key[code][:, None]
     edge = np.float32(calibration.unknown_threshold)
     threshold = np.append(calibration.threshold, edge)[code]
@@ -323,7 +327,7 @@ def decide(
         scores=measured.scores,
         nonconformity=nonconformity,
         sets=sets,
-        order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
+        order=np.argsort(plausible, axis=1, kind="stable"),
         threshold=threshold,
         reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,

@@ -44,6 +44,8 @@ def guarantee(calibration: "Calibration", null: str) -> str:
         )
     if calibration.max_models is not None:
         where += f", and no query calls more than {_counted(calibration.max_models)}"
+    if calibration.min_models:
+        where += f", and every query calls at least {_counted(calibration.min_models)}"
     names = _names(calibration)
     lost = [name for name, is_lost in zip(names, _lost(calibration), strict=True) if is_lost]
     if len(lost) == len(num):
