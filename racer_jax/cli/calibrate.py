@@ -123,6 +123,15 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
     )
+    parser.add_argument(
+        "--form",
+        help="the gateway compares answers in this form: text, letter, number or json:FIELD",
+    )
+    parser.add_argument(
+        "--view",
+        choices=("last_user", "all_user"),
+        help="the gateway routes this text of a conversation, as the questions of the table are",
+    )
     _add_scores(parser)
     add_unseen(parser)
     add_choosing(parser)
@@ -161,7 +170,7 @@ def calibrate(parsed: argparse.Namespace) -> None:
     output = parsed.output or parsed.artefact
     check_place(output)
     _check_applied(parsed)
-    racer = _racer(parsed)
+    racer = _serving(parsed, _racer(parsed))
     notes: Sequence[str] = ()
     if parsed.path:
         smaller = racer.without(*parsed.without) if parsed.without else racer
@@ -208,7 +217,8 @@ def _check_applied(parsed: argparse.Namespace) -> None:
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    if not (parsed.alpha or parsed.no_groups or parsed.without or _options(parsed)):
+    chosen = (parsed.alpha, parsed.no_groups, parsed.without, parsed.form, parsed.view)
+    if not (any(chosen) or _options(parsed)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"
@@ -239,6 +249,18 @@ def _racer(parsed: argparse.Namespace) -> "Racer":
         null=parsed.null or "paper",
         seed=None if parsed.no_tie_break else parsed.seed or 0,
     )
+
+
+def _serving(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
+    """The racer with what the gateway must know of its answers and texts."""
+    from dataclasses import replace
+
+    from racer_jax.sequential.normal_forms import normal_form
+
+    if parsed.form is not None:
+        normal_form(parsed.form)
+        racer = replace(racer, normal_form=parsed.form)
+    return racer if parsed.view is None else replace(racer, view=parsed.view)
 
 
 def _changed(parsed: argparse.Namespace, racer: "Racer") -> "Racer":

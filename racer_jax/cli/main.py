@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from racer_jax._version import __version__
-from racer_jax.cli import artefacts, calibrate, cascade, checks, demo, extend, system, tables, use
+from racer_jax.cli import (
+    artefacts,
+    calibrate,
+    cascade,
+    checks,
+    demo,
+    extend,
+    serve,
+    system,
+    tables,
+    use,
+)
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
 from racer_jax.racer.errors import UnknownGroupWarning
@@ -185,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, calibrate, extend, use, cascade, checks):
+    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

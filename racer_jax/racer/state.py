@@ -49,6 +49,9 @@ class RacerState:
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: The rule that said which answers were right in training.
+      normal_form: Name of the form in which answers are compared in use, see
+        `racer_jax.sequential.normal_forms`; None where it is not said.
+      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
       calibration: The calibration; None before `calibrate`.
 
     Raises:
@@ -66,6 +69,8 @@ class RacerState:
     static_order: tuple[int, ...] | None = None
     cost: np.ndarray | None = None
     label_rule: str = GIVEN
+    normal_form: str | None = None
+    view: str | None = None
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
@@ -273,7 +278,10 @@ class RacerState:
 def stated(racer: RacerState) -> dict[str, Any]:
     """What an artefact says of the racer itself, without the arrays it computes with."""
     order = racer.static_order
+    serving = {"normal_form": racer.normal_form, "view": racer.view}
+    said = {name: value for name, value in serving.items() if value is not None}
     return {
+        **({"serving": said} if said else {}),
         "guarantee": None if racer.calibration is None else racer.guarantee(),
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
@@ -343,7 +351,10 @@ def fields_from(
         scorer = Scorer(loaded, routing, len(models), ordering)
     own.check_all_used()
     static, calibration = description["static_order"], description["calibration"]
+    serving = description.get("serving") or {}
     return dict(
+        normal_form=serving.get("normal_form"),
+        view=serving.get("view"),
         models=models,
         nonconformity=description["nonconformity"],
         null=description["null"],
