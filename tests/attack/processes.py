@@ -115,8 +115,9 @@ def killed_routes(tally: Tally, rounds: int, folder: Path) -> None:
     decisions = folder / "decisions"
     whole = decisions.read_bytes()
     for number in range(10 * rounds):
-        if number % 2:
-            decisions.unlink(missing_ok=True)
+        decisions.unlink(missing_ok=True)
+        if number % 2 == 0:
+            decisions.write_bytes(whole)
         seconds = 1.0 + 2.5 * rng.random()
         status = _killed_after(command, seconds, signal.SIGKILL, cwd=folder)
         tally.tried += 1
