@@ -25,44 +25,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
-import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import ndtri
 from tqdm import tqdm
 
 from racer_jax import reporting
-from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS, NullMode
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.montecarlo.bound_check import (
-    HISTOGRAM_ALPHA,
-    BoundCheck,
-    BoundSpec,
-    check_bounds,
-    check_bounds_broken,
-    check_bounds_exactly,
-)
+from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.measured_splits import Progress
-from racer_jax.plotting import risk as plotting
 from racer_jax.studies import runtime
+from racer_jax.studies.bound_report import Result, csv_rows, figures, summary, table
+from racer_jax.studies.bound_runs import check_any
 from racer_jax.studies.checked_pools import (
+    GRADE_LOSSES,
+    STOP_LOSSES,
     AnyPool,
-    CheckedPool,
-    StopPool,
     of_pool,
     score_names,
+    scored,
 )
 from racer_jax.studies.scored_pools import simulated_pools
 
-# Losses of a chain of calls that stops early.
-STOP_LOSSES = ("regret", "differs", "wrong")
-GRADE_LOSSES = ("grade", "shortfall")
-# The paper's risk levels are shown, and a few more; results.csv holds every level.
-SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
-MOST_FAILED = 10
 # A broken run shows itself at once, and goes through the plain functions, a split at a time.
 MOST_BROKEN_SPLITS = 100
 
@@ -159,29 +146,6 @@ class Config:
             raise ValueError(f"calibration + validation must leave a test part, got {parts}")
 
 
-class Result(NamedTuple):
-    """The whole check.
-
-    Attributes:
-      alphas: Risk levels as written.
-      checks: One for each pool and score.
-      notes: By pool, how it was made.
-      z_limit: |z| beyond which a cell counts as violated.
-      num_tests: Number of comparisons the significance is shared among.
-    """
-
-    alphas: tuple[str, ...]
-    checks: list[BoundCheck]
-    notes: dict[str, str]
-    z_limit: float
-    num_tests: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether no cell failed."""
-        return not any("FAIL" in cell.verdict for cell in self.checks)
-
-
 def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
     """The pools that the options ask for."""
     names = scores_of(config)
@@ -189,12 +153,18 @@ def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
     if config.data is None and config.scores is None and usual:
         return [*simulated_pools(key, config.quality)]
     # What only these need takes time to import.
-    from racer_jax.studies.bound_pools import scored_pools, stop_pools, table_pools
+    from racer_jax.studies.bound_pools import (
+        read_table,
+        scored_pools,
+        stop_pools,
+        table_pools,
+    )
 
     if config.loss in STOP_LOSSES:
         return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
     if config.scores is not None:
-        return [*scored_pools(config.scores, config.data, config.label_rule, config.missing)]
+        labels = config.data and read_table(config.data, config.label_rule, config.missing)
+        return [*scored_pools(config.scores, labels)]
     return [
         *table_pools(
             key,
@@ -263,69 +233,13 @@ def checked(
     progress: Progress,
 ) -> BoundCheck:
     """One pool and score, in the way that the options ask for."""
-    if isinstance(pool, StopPool):
-        return checked_stop(config, key, pool, spec, progress)
-    if isinstance(pool, CheckedPool):
-        graded, matrix, pool = pool.graded, pool.matrices.get(score), pool.pool
-        spec = BoundSpec(**spec, matrix=matrix)
-        if config.loss in GRADE_LOSSES:
-            if graded is None:
-                raise ValueError(f"loss {config.loss!r} needs graded scores: {pool.name} has none")
-            from racer_jax.montecarlo.loss_check import check_losses
-
-            return check_losses(
-                key,
-                pool,
-                graded,
-                score,
-                config.loss,
-                num_splits=config.splits,
-                progress=progress,
-                num_calibration=spec["num_calibration"],
-                alphas=spec["alphas"],
-                z_limit=spec["z_limit"],
-                null=config.null,
-                tie_break=config.tie_break,
-                matrix=matrix,
-            )
-    if config.exact:
-        return check_bounds_exactly(key, pool, score, **spec)
     num_splits = splits_of(config)
     if config.broken:
-        check = check_bounds_broken(key, pool, score, num_splits=num_splits, **spec)
+        check = check_bounds_broken(key, scored(pool), score, num_splits=num_splits, **spec)
         progress(num_splits)
         return check
-    num_validation = round(len(pool.correct) * config.validation)
-    return check_bounds(
-        key,
-        pool,
-        score,
-        num_splits=num_splits,
-        num_validation=num_validation,
-        progress=progress,
-        **spec,
-    )
-
-
-def checked_stop(
-    config: Config, key: jax.Array, pool: StopPool, spec: BoundSpec, progress: Progress
-) -> BoundCheck:
-    """The calibrated stop of one pool's paths."""
-    from racer_jax.montecarlo.loss_check import check_stops
-
-    tie_key, split_key = jax.random.split(key)
-    ties = jax.random.bits(tie_key, pool.paths.leader.shape, np.uint32)
-    return check_stops(
-        split_key,
-        pool.name,
-        config.loss,
-        pool.paths.pool(config.loss, ties),
-        num_splits=splits_of(config),
-        progress=progress,
-        num_calibration=spec["num_calibration"],
-        alphas=spec["alphas"],
-        z_limit=spec["z_limit"],
-    )
+    num_validation = round(of_pool(pool)[2] * config.validation)
+    return check_any(key, pool, score, config.loss, num_splits, progress, spec, num_validation)
 
 
 def splits_of(config: Config) -> int:
@@ -340,159 +254,6 @@ def scores_of(config: Config) -> list[str]:
     if config.loss in STOP_LOSSES:
         return [config.loss]
     return list(score_names(config.nonconformity))
-
-
-def label(name: str) -> str:
-    """What tables and figures call a score or the loss of a stop."""
-    if name in STOP_LOSSES:
-        return f"stop: {name}"
-    return NONCONFORMITY_LABELS.get(name, name)
-
-
-# --- tables and figures ---------------------------------------------------------------------------
-
-
-def table(result: Result, cell: BoundCheck) -> str:
-    """One pool and score as text: the paper's risk levels, and the worst of those that failed."""
-    header = [
-        "alpha",
-        "risk",
-        "± s.e.",
-        "lower",
-        "upper",
-        "sharp law",
-        "exact",
-        "z",
-        "size",
-        "abstain",
-        "avoidable",
-        "",
-    ]
-    failed = [i for i, verdict in enumerate(cell.verdict) if verdict == "FAIL"]
-    shown = {i for i, alpha in enumerate(result.alphas) if alpha in SHOWN}
-    out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
-    worst = sorted(failed, key=lambda i: -abs(cell.z[i]))[:MOST_FAILED]
-    levels = sorted(shown.union(worst, out_of_reach)) or list(range(len(result.alphas)))
-    hidden = len(set(failed) - set(levels))
-    rows = [
-        [
-            result.alphas[i],
-            f"{cell.risk[i]:.5f}",
-            f"{cell.risk_error[i]:.5f}",
-            f"{cell.lower[i]:.5f}" if cell.lower_applies[i] else "-",
-            f"{cell.upper[i]:.5f}",
-            known(cell.sharp[i], ".5f"),
-            known(cell.exact[i], ".5f"),
-            known(cell.z[i], "+.2f"),
-            f"{cell.size[i]:.3f}",
-            f"{cell.abstention[i]:.4f}",
-            known(cell.avoidable_miss[i], ".4f"),
-            "  ".join(filter(None, (cell.verdict[i], cell.note[i]))),
-        ]
-        for i in levels
-    ]
-    splits = f"{cell.num_splits:,} splits" if cell.num_splits else "all splits, exactly"
-    parts = f"{cell.num_calibration} calibration and {cell.num_test} test queries"
-    title = f"{cell.pool}, {label(cell.nonconformity)}: {splits}, {parts}"
-    more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
-    return f"{title}\n{reporting.text_table(header, rows)}{more}"
-
-
-def known(value: float, form: str) -> str:
-    """A number as a table shows it; a dash where there is none."""
-    return "-" if np.isnan(value) else format(value, form)
-
-
-def csv_rows(result: Result) -> list[dict[str, Any]]:
-    """A row for each pool, score and alpha."""
-    columns = [
-        name for name, value in result.checks[0]._asdict().items() if isinstance(value, np.ndarray)
-    ]
-    return [
-        {
-            "pool": cell.pool,
-            "nonconformity": cell.nonconformity,
-            "num_calibration": cell.num_calibration,
-            "num_test": cell.num_test,
-            "num_splits": cell.num_splits,
-            "alpha": alpha,
-            **{name: getattr(cell, name)[i].item() for name in columns if name != "alpha"},
-            "verdict": cell.verdict[i],
-            "note": cell.note[i],
-        }
-        for cell in result.checks
-        for i, alpha in enumerate(result.alphas)
-    ]
-
-
-def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure]:
-    """The pictures by file name."""
-    alpha = np.array([float(a) for a in result.alphas])
-    by_pool: dict[str, dict[str, BoundCheck]] = {}
-    for cell in result.checks:
-        by_pool.setdefault(cell.pool, {})[label(cell.nonconformity)] = cell
-    first = result.checks[0]
-    splits = f"{first.num_splits:,} random splits" if first.num_splits else "all splits, exactly"
-    subtitle = f"{splits}, {len(alpha)} risk levels, null mode '{config.null}'"
-    risk = {
-        pool: {
-            label: plotting.RiskCurve(
-                alpha, cell.risk, 3 * cell.risk_error, cell.lower, cell.upper, cell.exact
-            )
-            for label, cell in cells.items()
-        }
-        for pool, cells in by_pool.items()
-    }
-    size = {
-        pool: {label: plotting.SizeCurve(alpha, cell.size) for label, cell in cells.items()}
-        for pool, cells in by_pool.items()
-    }
-    failed = sum(cell.verdict.count("FAIL") for cell in result.checks)
-    pictures = {
-        "risk.png": plotting.risk_figure(risk, subtitle, failed),
-        "size.png": plotting.size_figure(size, num_models, subtitle),
-    }
-    if first.histogram is not None:
-        histograms = {
-            pool: {
-                label: cell.histogram for label, cell in cells.items() if cell.histogram is not None
-            }
-            for pool, cells in by_pool.items()
-        }
-        pictures["histogram.png"] = plotting.histogram_figure(
-            histograms, float(HISTOGRAM_ALPHA), subtitle
-        )
-    return pictures
-
-
-def summary(config: Config, result: Result, checking: float, overall: float) -> str:
-    """The last lines: the verdict, and how long what took."""
-    num_cells = len(result.checks) * len(result.alphas)
-    verdicts = [verdict for cell in result.checks for verdict in cell.verdict]
-    failed, skipped = verdicts.count("FAIL"), verdicts.count("infeasible")
-    worst = max(float(np.nan_to_num(np.abs(cell.z)).max()) for cell in result.checks)
-    splits = sum(cell.num_splits for cell in result.checks)
-    verdict = (
-        f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
-        f"cells within the bounds and on the law, {failed} beyond"
-    )
-    if skipped:
-        verdict += f", {skipped} infeasible"
-    overall_line = f"In all {overall:.1f} s, from the import to the last file."
-    if config.exact:
-        return (
-            f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. "
-            f"{overall_line}"
-        )
-    return (
-        f"{verdict}\n"
-        f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of "
-        f"{config.significance:g} for one false "
-        f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.\n"
-        f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, "
-        "compilation included: "
-        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. {overall_line}"
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

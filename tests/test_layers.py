@@ -44,7 +44,8 @@ MAY_IMPORT = {
         "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
     ),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting gateway",
+        "core data encoders routers orders racer sequential serving montecarlo reporting studies "
+        "gateway",
         "shtab plotly tqdm",
     ),
     "__main__": ("cli", ""),

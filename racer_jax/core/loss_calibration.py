@@ -25,13 +25,13 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.calibration import (
     checked_rows,
-    farey_floor,
     first_threshold,
     without_gradient,
 )
 from racer_jax.core.checks import is_traced
 from racer_jax.core.float_keys import common_dtype, float_keys, from_integers, without_sign_of_zero
 from racer_jax.core.losses import TICKS, SetLoss
+from racer_jax.core.miss_ranks import farey_floor
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.order_statistics import varying_like
 from racer_jax.core.padding import can_pad, padded
@@ -39,7 +39,7 @@ from racer_jax.core.risk_levels import Alpha, exact_shares
 
 _TOP = np.uint32(0xFFFFFFFF)
 # A denominator up to here leaves room for the long division in int32.
-_MOST_DENOMINATOR = 700_000_000
+MOST_DENOMINATOR = 700_000_000
 # Steps up to which the sums of their lowest bytes fit into an int32.
 _MOST_STEPS = 1 << 23
 Pair = tuple[jax.Array, jax.Array]
@@ -185,30 +185,38 @@ def _counted_budget(shares: list[Fraction], num: jax.Array) -> Pair:
     A level whose denominator is too large is read as the next lower one that is not: the whole
     losses are the same, and of the rest less than a billionth of the sum may be missing.
     """
-    near = [farey_floor(share, _MOST_DENOMINATOR) for share in shares]
+    near = [farey_floor(share, MOST_DENOMINATOR) for share in shares]
     axes = (*(1,) * num.ndim, -1)
     p = np.array([share.numerator for share in near], np.int32).reshape(axes)
     q = np.array([share.denominator for share in near], np.int32).reshape(axes)
-    whole, rest = _divided(jnp.asarray(p), (num + 1)[..., None], q, 31)
-    ticks, _ = _divided(rest, jnp.full_like(rest, TICKS), q, TICKS.bit_length())
+    whole, rest = divided(jnp.asarray(p), (num + 1)[..., None], q, 31)
+    ticks, _ = divided(rest, jnp.full_like(rest, TICKS), q, TICKS.bit_length())
     return _pair_of_losses(whole - 1, ticks)
 
 
-def _divided(left: jax.Array, right: jax.Array, divisor: np.ndarray, bits: int) -> Pair:
+def divided(
+    left: jax.Array,
+    right: jax.Array,
+    divisor: np.ndarray,
+    bits: int,
+    remainder: jax.Array | None = None,
+) -> Pair:
     """Quotient and remainder of left * right / divisor, left <= divisor, without the product.
 
-    Horner's scheme over the bits of `right`: the remainder stays below 3 divisors.
+    Horner's scheme over the bits of `right`: the remainder stays below 3 divisors. A remainder that
+    is passed on counts as what stands before the bits.
     """
     left, right = jnp.broadcast_arrays(left, right)
     zero = varying_like(jnp.zeros_like(left), left, right)
+    start = zero if remainder is None else remainder
 
     def bit(step: int, state: Pair) -> Pair:
         quotient, remainder = state
         remainder = 2 * remainder + ((right >> (bits - 1 - step)) & 1) * left
         return 2 * quotient + remainder // divisor, remainder % divisor
 
-    divided: Pair = lax.fori_loop(0, bits, bit, (zero, zero))
-    return divided
+    result: Pair = lax.fori_loop(0, bits, bit, (zero, start))
+    return result
 
 
 def _traced_budget(alpha: jax.Array, num: jax.Array, bound: Fraction) -> Pair:

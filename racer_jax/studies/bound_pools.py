@@ -23,7 +23,13 @@ from racer_jax.sequential.policy import fit_policy
 from racer_jax.sequential.replay import replay
 from racer_jax.studies.answer_pools import ROUTERBENCH, ZEROEVAL, answer_pools
 from racer_jax.studies.checked_pools import CheckedPool, StopPool
-from racer_jax.studies.corpora import read_source, two_parts, unseen_by_group, unseen_questions
+from racer_jax.studies.corpora import (
+    Source,
+    read_source,
+    two_parts,
+    unseen_by_group,
+    unseen_questions,
+)
 from racer_jax.studies.scored_pools import matrix_pools
 
 # Share of the questions that teach router, order or policy where the data brings no such part.
@@ -34,7 +40,7 @@ _SIMULATED_GRADES = (0.25, 0.5, 0.75, 1.0)
 
 def table_pools(
     key: jax.Array,
-    data: Path | None,
+    data: Path | RoutingTable | None,
     scores: Sequence[str],
     null: NullMode,
     *,
@@ -47,8 +53,8 @@ def table_pools(
 
     Args:
       key: A typed PRNG key, of the training part where the data brings none.
-      data: RouterDC's folder, which brings its own training part, or any file or folder that `load`
-        reads; None for the simulated pool.
+      data: RouterDC's folder, which brings its own training part, any file or folder that `load`
+        reads, or a table; None for the simulated pool.
       scores: Names of the scores to check; orders among them are learned.
       null: The null mode of the orders.
       label_rule: When a graded score counts as right.
@@ -66,11 +72,7 @@ def table_pools(
     Use this when the bounds are to be checked on a table without scores.
     """
     source_key, split_key, grade_key = jax.random.split(key, 3)
-    source = read_source(source_key, data, **_reading(label_rule, missing))
-    if isinstance(source, RoutingTable):
-        source = source.complete()
-        if source.group is None and data is not None:
-            source = replace(source, group=[data.stem] * len(source))
+    source = _source(source_key, data, label_rule, missing)
     train, rest = two_parts(split_key, source, share)
     if not len(train) or not len(rest):
         raise ValueError(f"the data must hold questions to train and to check on, got {len(train)}")
@@ -109,24 +111,45 @@ def _simulated_grades(key: jax.Array, correct: np.ndarray) -> np.ndarray:
     return np.where(correct, np.asarray(drawn, np.float64), 0.0)
 
 
+def _source(
+    key: jax.Array, data: Path | RoutingTable | None, label_rule: str | None, missing: str
+) -> Source:
+    """A table, or the two parts that the data brings; a table without groups is one group."""
+    if isinstance(data, RoutingTable):
+        source: Source = data
+    else:
+        source = read_source(key, data, **_reading(label_rule, missing))
+    if not isinstance(source, RoutingTable):
+        return source
+    source = source.complete()
+    name = data.stem if isinstance(data, Path) else "all"
+    return source if source.group is not None else replace(source, group=[name] * len(source))
+
+
+def read_table(data: Path, label_rule: str | None = None, missing: str = "error") -> RoutingTable:
+    """The table of a file or folder.
+
+    Use this when scores come in a file of their own and `scored_pools` needs the labels.
+    """
+    return load(data, **_reading(label_rule, missing))
+
+
 def _reading(label_rule: str | None, missing: str) -> dict[str, Any]:
     """Options of the reader, those alone that were asked for."""
     options = {} if label_rule is None else {"label_rule": label_rule}
     return options if missing == "error" else options | {"missing": missing}
 
 
-def scored_pools(
-    scores: Path, labels: Path | None, label_rule: str | None = None, missing: str = "error"
-) -> list[CheckedPool]:
+def scored_pools(scores: Path, table: RoutingTable | None) -> list[CheckedPool]:
     """Scores of any router in a file of its own.
 
     Args:
-      scores: `.npz` with `scores` and `correct` (see `matrix_pools`); or, where `labels` names the
+      scores: `.npz` with `scores` and `correct` (see `matrix_pools`), `.npy` `[2, n, m]` of both,
+        or a long `.csv` with `model`, `query_id` or `query`, `score` and `correct`; or, with a
         table, `.npz` with `scores`, `.npy` `[n, m]`, or `.csv` with a row for each query in the
-        order of the table and a column for each model, by name (a column `id` is matched).
-      labels: Anything that `load` reads; None where the file has the labels.
-      label_rule: When a graded score of the labels counts as right.
-      missing: As of `table_pools`.
+        order of the table (or a column `id`, which is matched) and a column for each model, by
+        name.
+      table: The queries and their labels; None where the file has them.
 
     Returns:
       One pool for each group.
@@ -137,18 +160,15 @@ def scored_pools(
     Use this when your router runs elsewhere and its scores are to be checked.
     """
     kind = scores.suffix.lower()
-    if kind == ".npz" and labels is None:
+    if kind == ".npz" and table is None:
         return [CheckedPool(pool, {}, None) for pool in matrix_pools(scores)]
     if kind not in (".npz", ".npy", ".csv"):
         raise DataError("must be an .npz, .npy or .csv file of scores", path=scores)
-    if labels is None:
-        raise DataError(
-            "holds scores alone: name the table with the labels too (with --data, or after the "
-            "options of racer-jax bound-check)",
-            path=scores,
-        )
-    table = load(labels, **_reading(label_rule, missing)).complete()
-    values = _score_file(scores, table)
+    if table is None:
+        table, values = _with_labels(scores)
+    else:
+        table = table.complete()
+        values = _score_file(scores, table)
     if values.shape != table.correct.shape:
         raise DataError(
             f"must hold scores {list(table.correct.shape)}, a row for each query of the table and "
@@ -171,10 +191,36 @@ def scored_pools(
     return pools
 
 
+def _with_labels(path: Path) -> tuple[RoutingTable, np.ndarray]:
+    """The table and the scores of a file that holds both."""
+    alone = "holds scores alone: name the table of its queries and labels too"
+    if path.suffix.lower() == ".csv":
+        table = load(path).complete()
+        if table.graded is None:
+            raise DataError(alone + ", or give it the columns score and correct", path=path)
+        return table, table.graded
+    both = _array(path)
+    if both.ndim != 3 or len(both) != 2 or not np.isin(both[1], (0, 1)).all():
+        raise DataError(alone + ", or stack scores and correct [2, n, m]", path=path)
+    num, num_models = both.shape[1:]
+    table = RoutingTable(
+        ids=[str(i) for i in range(num)],
+        texts=[""] * num,
+        models=[str(j) for j in range(num_models)],
+        correct=both[1].astype(bool),
+    )
+    return table, both[0]
+
+
 def _score_file(path: Path, table: RoutingTable) -> np.ndarray:
     """The scores of a file, in the order of a table's queries and models."""
     if path.suffix.lower() == ".csv":
         return _score_csv(path, table)
+    return _array(path)
+
+
+def _array(path: Path) -> np.ndarray:
+    """The numbers of an `.npy`, or the array `scores` of an `.npz`."""
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -218,7 +264,7 @@ def _score_csv(path: Path, table: RoutingTable) -> np.ndarray:
 
 def stop_pools(
     key: jax.Array,
-    data: Path | None,
+    data: Path | RoutingTable | None,
     loss: Loss,
     share: float = TRAIN_SHARE,
     missing: str = "error",
@@ -244,19 +290,14 @@ def stop_pools(
     """
     source_key, split_key, policy_key = jax.random.split(key, 3)
     tables: dict[str, tuple[RoutingTable, RoutingTable]] = {}
-    if data is not None and _has_pools(data):
+    if isinstance(data, Path) and _has_pools(data):
         for name, table in answer_pools(data).items():
             tables[name] = two_parts(split_key, table, share)
     else:
-        source = read_source(source_key, data, **_reading(None, missing))
+        source = _source(source_key, data, None, missing)
         train, rest = two_parts(split_key, source, share)
-        names = rest.groups or ("all",)
-        for name in names:
-            one_group = rest.group is not None
-            tables[name] = (
-                train.select(group=name) if one_group else train,
-                rest.select(group=name) if one_group else rest,
-            )
+        for name in rest.groups:
+            tables[name] = train.select(group=name), rest.select(group=name)
     pools = []
     for number, (name, (train, rest)) in enumerate(tables.items()):
         kept, left_out = unseen_questions(train, rest)

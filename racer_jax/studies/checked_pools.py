@@ -4,14 +4,20 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.montecarlo.bound_check import ScoredPool
 
 if TYPE_CHECKING:
+    from racer_jax.montecarlo.step_functions import Pool
+    from racer_jax.risk_control.stopping import Loss
     from racer_jax.sequential.replay import Paths
 
+# Losses of graded answers, and of a chain of calls that stops early.
+GRADE_LOSSES = ("grade", "shortfall")
+STOP_LOSSES = ("regret", "differs", "wrong")
 # Orders of the models that learn from training rows.
 LEARNED = ("static", "J", "J_learned")
 
@@ -95,12 +101,33 @@ def known_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*NONCONFORMITIES, *LEARNED, *registered)))
 
 
-AnyPool: TypeAlias = ScoredPool | CheckedPool | StopPool
+AnyPool: TypeAlias = "ScoredPool | CheckedPool | StopPool"
+
+
+def scored(pool: AnyPool) -> ScoredPool:
+    """Queries, scores and labels of a pool of sets.
+
+    Raises:
+      TypeError: If it is one of stops, which has no scores.
+    """
+    if isinstance(pool, StopPool):
+        raise TypeError(f"the pool {pool.name!r} is of calls one after another and has no scores")
+    return pool.pool if isinstance(pool, CheckedPool) else pool
 
 
 def of_pool(pool: AnyPool) -> tuple[str, str, int, int]:
     """Name, note, number of queries and number of models of a pool of any kind."""
     if isinstance(pool, StopPool):
         return pool.name, pool.note, len(pool.paths.codes), len(pool.paths.policy.calls)
-    scored = pool.pool if isinstance(pool, CheckedPool) else pool
-    return scored.name, scored.note, *scored.scores.shape
+    part = scored(pool)
+    return part.name, part.note, len(part.correct), part.correct.shape[1]
+
+
+def stop_steps(key: jax.Array, pool: StopPool, loss: "Loss") -> tuple["Pool", jax.Array]:
+    """The paths of a pool in rank space, ties broken by a key; and a key for the splits.
+
+    Use this when `check_stops` is to run on logged paths.
+    """
+    tie_key, split_key = jax.random.split(key)
+    ties = jax.random.bits(tie_key, pool.paths.leader.shape, np.uint32)
+    return pool.paths.pool(loss, ties), split_key
