@@ -226,9 +226,8 @@ def _check_applied(arguments: argparse.Namespace) -> None:
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    chosen = (arguments.alpha, arguments.no_groups, arguments.without)
-    chosen += (arguments.form, arguments.view)
-    if not (any(chosen) or _options(arguments)):
+    changes = ("alpha", "no_groups", "without", "form", "view")
+    if not (any(getattr(arguments, name) for name in changes) or _options(arguments)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"

@@ -114,27 +114,9 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-<<<<<<< HEAD
+        check_key(key)
         how = nonconformity, null, tie_break, cost_weight
         return cls(**fitted_fields(key, table, router, encoder, *how))
-=======
-        check_key(key)
-        new = cls(models=tuple(table.models), null=null)
-        check_nonconformity(nonconformity)
-        if not len(table):
-            raise ValueError("table must hold training questions, got none")
-        check_process()
-        encoder_key, router_key, tie_key = jax.random.split(key, 3)
-        return replace(
-            new,
-            nonconformity=nonconformity,
-            seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
-            trained_on=np.unique(question_fingerprints(table)),
-            label_rule=label_rule(table),
-            **table_facts(table),
-        )
->>>>>>> w-losses
 
     @classmethod
     def from_router(
