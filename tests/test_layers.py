@@ -45,8 +45,7 @@ MAY_IMPORT = {
         "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
     ),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting studies "
-        "gateway",
+        "core data encoders routers orders racer sequential serving montecarlo reporting gateway studies",
         "shtab plotly tqdm",
     ),
     "__main__": ("cli", ""),

@@ -25,9 +25,8 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in about a minute. Leaves tables, an artefact of sets "
-        "and one that calls one model after another, the commands and, with the extra 'report', a "
-        "report.",
+        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
     parser.add_argument(
