@@ -4,15 +4,28 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from racer_jax._version import __version__
-from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
-from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
+from racer_jax.cli import (
+    artefacts,
+    calibrate,
+    cascade,
+    checks,
+    demo,
+    extend,
+    serve,
+    system,
+    tables,
+    use,
+)
+from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.serving.state_file import Terminated
 
 _STATUSES = """exit status:
@@ -36,8 +49,6 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
-    Use this when you write a program that is to behave like the command.
-
     Args:
       arguments: What follows the command's name; those of the process when None.
 
@@ -46,8 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         _write_any_text()
-        namespace = _parsed(arguments)
-        status: int | None = namespace.run(namespace)
+        parsed = _parsed(arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UnknownGroupWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            status: int | None = parsed.run(parsed)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -74,15 +88,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
-    namespace, rest = parser.parse_known_args(arguments)
-    if rest and not any(word.startswith("-") for word in rest):
-        if getattr(namespace, "text", None) == []:
-            namespace.text, rest = rest, []
-        elif isinstance(getattr(namespace, "path", None), list):
-            namespace.path, rest = [*namespace.path, *map(Path, rest)], []
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return namespace
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed, left = parser.parse_known_args(sequential_words(words))
+    if left and not any(word.startswith("-") for word in left):
+        if getattr(parsed, "text", None) == []:
+            parsed.text, left = left, []
+        elif isinstance(getattr(parsed, "path", None), list):
+            parsed.path, left = [*parsed.path, *map(Path, left)], []
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return parsed
+
+
+def sequential_words(words: Sequence[str]) -> Sequence[str]:
+    """A command with `--sequential` as the command of `cascade` that it stands for.
+
+    >>> sequential_words(["train", "logs.csv", "--sequential", "-o", "a"])
+    ['cascade', 'train', 'logs.csv', '-o', 'a']
+    """
+    end = words.index("--") if "--" in words else len(words)
+    if not words or words[0] not in cascade.COMMANDS or "--sequential" not in words[:end]:
+        return words
+    rest = [word for word in words[:end] if word != "--sequential"]
+    return ["cascade", *rest, *words[end:]]
+
+
+_show_in_python = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A warning of ours is a note, a line without a place in a file; others stay what they are."""
+    if issubclass(category, UnknownGroupWarning):
+        print_notes([str(message)])
+    else:
+        _show_in_python(message, category, *place)
 
 
 def _write_any_text() -> None:
@@ -103,7 +142,7 @@ def _give_up_output() -> None:
 def _say(problem: str, status: int) -> int:
     """One line on the standard error, whatever the problem says."""
     line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
-    with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
+    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
         sys.stderr.write(line)
         sys.stderr.flush()
     return status
@@ -119,19 +158,18 @@ _TYPED = (
     ("pass scores=, one row for each query", "name a score matrix, one row for each query"),
     ("scores= is for one made by Racer.from_scores", "scores are for one made --from-scores"),
     ("use Racer.fit(nonconformity=...)", "use train --nonconformity"),
+    ("load it with Cascade.load", "its commands are racer-jax cascade evaluate, route and so on"),
+    ("load it with Racer.load", "its commands are racer-jax evaluate, route and so on"),
     ("pass another base_url", "pass another --base-url"),
     ("as base_url (--base-url)", "as --base-url"),
 )
 
 
 def in_shell(error: Exception) -> str:
-    """The message of an error, its advice spelled as it is typed in a shell.
-
-    Use this when an error of a reader is printed by a command.
-    """
+    """The message of an error, its advice spelled as it is typed in a shell."""
     text = error.in_shell() if isinstance(error, DataError) else str(error)
-    for words, option in _TYPED:
-        text = text.replace(words, option)
+    for words, typed in _TYPED:
+        text = text.replace(words, typed)
     return text
 
 
@@ -146,10 +184,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; completion is made from it.
-
-    Use this when you need the options of all commands, as the completion and the tests do.
-    """
+    """The parser of all commands; completion is made from it."""
     parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called "
@@ -161,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, use, cascade, checks):
+    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

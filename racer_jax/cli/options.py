@@ -38,22 +38,16 @@ _METAVARS = {
 
 
 class Subparsers(Protocol):
-    """What commands are added to.
-
-    Use this when a function adds commands and you name the type of its argument.
-    """
+    """What commands are added to."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """A new command. Use this when a command is added to what `argparse` gave."""
+        """A new command."""
 
 
 def add_command(
     subparsers: Subparsers, name: str, text: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A command whose help ends with examples.
-
-    Use this when a command is new: its help then looks like that of the others.
-    """
+    """A command whose help ends with examples."""
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     return subparsers.add_parser(
         name,
@@ -65,10 +59,7 @@ def add_command(
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
-    """The tables and how they are read; `names` and `positional` change the argument itself.
-
-    Use this when a command reads tables.
-    """
+    """The tables and how they are read; `names` and `positional` change the argument itself."""
     positional = {"nargs": "+", "help": _TABLES} | positional
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
     reading = parser.add_argument_group("reading")
@@ -98,10 +89,7 @@ def _destination(keyword: str) -> str:
 
 
 def add_choosing(parser: argparse.ArgumentParser) -> None:
-    """Which rows of the table are used.
-
-    Use this when a command uses rows of a table by group, share or number.
-    """
+    """Which rows of the table are used."""
     choosing = parser.add_argument_group("which rows")
     choosing.add_argument(
         "--group", action="append", help="only this group (may be given several times)"
@@ -112,10 +100,7 @@ def add_choosing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_unseen(parser: argparse.ArgumentParser) -> None:
-    """The option `--unseen`.
-
-    Use this when a command may leave out questions that were trained on.
-    """
+    """The option `--unseen`."""
     parser.add_argument(
         "--unseen",
         action="store_true",
@@ -123,16 +108,24 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option `--sequential`, which `cli.main` reads before the others."""
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="call one model after another instead of a set at once: the same as 'racer-jax "
+        f"cascade {name}', whose --help has the options",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option `--json`. Use this when a command can print JSON for another program."""
+    """The option `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @dataclass(frozen=True)
 class Source:
     """The tables that the options name, and how they are read.
-
-    Use this when a command reads tables that `add_reading` named.
 
     Attributes:
       paths: Files or folders.
@@ -143,23 +136,21 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Source":
+    def of(cls, parsed: argparse.Namespace) -> "Source":
         """The options of `add_reading`.
-
-        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
-        values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
+        typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
-            for name, value in values.items()
+            for name, value in typed.items()
             if value is not None
         }
-        if arguments.seed is not None and "label_rule" in options:
-            options["key"] = jax.random.key(arguments.seed)
-        return cls(tuple(arguments.path), options)
+        if parsed.seed is not None and "label_rule" in options:
+            options["key"] = jax.random.key(parsed.seed)
+        return cls(tuple(parsed.path), options)
 
     @property
     def name(self) -> str:
@@ -167,16 +158,11 @@ class Source:
         return ", ".join(str(path) for path in self.paths)
 
     def table(self) -> RoutingTable:
-        """Every row of the tables.
-
-        Use this when a command uses all rows; `Rows.select` gives some of them.
-        """
+        """Every row of the tables."""
         return load(self.paths, **self.options)
 
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.
-
-        Use this when a command takes scores that another program made.
 
         Raises:
           DataError: If there are several, or the file is none.
@@ -189,8 +175,6 @@ class Source:
 @dataclass(frozen=True)
 class Rows:
     """Which rows of a table the options ask for.
-
-    Use this when a command uses only some rows of its table.
 
     Attributes:
       groups: Groups to keep; all when None.
@@ -205,28 +189,33 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Rows":
+    def of(cls, parsed: argparse.Namespace) -> "Rows":
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
-
-        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If the share is out of range.
         """
-        if arguments.share is not None and not 0 < arguments.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
-        unseen = getattr(arguments, "unseen", False)
-        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
+        if parsed.share is not None and not 0 < parsed.share <= 1:
+            raise ValueError(f"--share must be in (0, 1], got {parsed.share}")
+        unseen = getattr(parsed, "unseen", False)
+        return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
+    def select(
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
         """These rows of the table.
-
-        Use this when the table is read and its rows are to be chosen.
 
         Args:
           table: A table.
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
 
         Returns:
           The rows, with a note on how many each option left out.
@@ -245,7 +234,9 @@ class Rows:
         if self.groups:
             table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = kept(racer.unseen(table), "--unseen")
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
@@ -257,25 +248,29 @@ class Rows:
         return dataclasses.replace(table, notes=notes)
 
 
-def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
+def labelled(
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows.
 
-    Use this when a command measures or calibrates, whatever the artefact was made from.
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
     """
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.name, racer), None
-    scored_table = source.scored()
-    table = rows.select(scored_table.table, source.name, racer)
-    place = {name: i for i, name in enumerate(scored_table.table.ids)}
-    return table, scored_table.scores[[place[name] for name in table.ids]]
+        table = source.table().complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
+    scored = source.scored()
+    table = rows.select(scored.table, source.name, racer, recalibrating=recalibrating)
+    place = {name: i for i, name in enumerate(scored.table.ids)}
+    return table, scored.scores[[place[name] for name in table.ids]]
 
 
 @contextmanager
 def open_input(name: str) -> Iterator[IO[bytes]]:
-    """A file for reading, or the standard input.
-
-    Use this when a command reads lines from a file or a pipe.
-    """
+    """A file for reading, or the standard input."""
     if name == "-":
         if sys.stdin is None:
             raise DataError("is closed: there is nothing to read from", path="standard input")

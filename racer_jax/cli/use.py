@@ -16,6 +16,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module. Use this when the parser of all commands is built."""
+    """The commands of this module."""
     _add_route(subparsers)
     _add_evaluate(subparsers)
     _add_report(subparsers)
@@ -85,39 +86,40 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
 
-def route(arguments: argparse.Namespace) -> None:
-    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
+def route(parsed: argparse.Namespace) -> None:
+    """`route`."""
     from racer_jax.serving.json_lines import read_queries, route_lines
 
-    source = arguments.input
-    if source is None and arguments.text == ["-"]:
-        source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
+    source = parsed.input
+    if source is None and parsed.text == ["-"]:
+        source, parsed.text = "-", []
+    if bool(parsed.text) == bool(source):
         raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
-    racer = _loaded(arguments.artefact)
-    if arguments.alpha is not None:
-        racer = racer.at(arguments.alpha)
-    if arguments.text:
-        for i, decision in enumerate(racer.route(arguments.text, arguments.group)):
-            if arguments.json:
+    if parsed.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {parsed.batch}")
+    racer = _loaded(parsed.artefact)
+    if parsed.alpha is not None:
+        racer = racer.at(parsed.alpha)
+    if parsed.text:
+        for i, decision in enumerate(racer.route(parsed.text, parsed.group)):
+            if parsed.json:
                 print_json_text(decision.to_json())
                 continue
             models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{arguments.text[i]}\n  {models}\n  {decision.explain()}")
+            print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
         return
     with open_input(source) as file:
         queries = _Counted(
-            read_queries(file, source, racer, strict=arguments.strict), arguments.group
+            read_queries(file, source, racer, strict=parsed.strict, group=parsed.group)
         )
-        lines = route_lines(racer, queries, arguments.batch)
-        if arguments.output is not None:
-            write_lines(arguments.output, queries.checked(lines))
+        lines = route_lines(racer, queries, parsed.batch)
+        if parsed.output is not None:
+            write_lines(parsed.output, queries.checked(lines))
         else:
             for line in queries.checked(lines):
                 print_json_text(line)
@@ -132,7 +134,7 @@ def route(arguments: argparse.Namespace) -> None:
 
 
 class _Counted:
-    """Queries on their way to the router: counted, and given the group of the options.
+    """Queries on their way to the router, counted.
 
     Attributes:
       num: Number of lines read.
@@ -140,11 +142,11 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
-        """Reads nothing yet; `group` is that of queries which name none."""
+    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+        """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
-        self._queries, self._group = queries, group
+        self._queries = queries
 
     def __iter__(self) -> "Iterator[Query | BadLine]":
         from racer_jax.serving.json_lines import BadLine
@@ -154,8 +156,6 @@ class _Counted:
             if isinstance(query, BadLine):
                 self.num_bad += 1
                 self.first_error = self.first_error or query.error
-            elif query.group is None:
-                query = replace(query, group=self._group)
             yield query
 
     def checked(self, lines: Iterable[str]) -> Iterator[str]:
@@ -169,11 +169,11 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
-    if arguments.alphas is not None:
-        parse_alphas(arguments.alphas)  # before anything is read
-    racer = _loaded(arguments.artefact)
-    return racer, *labelled(Source.of(arguments), Rows.of(arguments), racer)
+def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+    if parsed.alphas is not None:
+        parse_alphas(parsed.alphas)  # before anything is read
+    racer = _loaded(parsed.artefact)
+    return racer, *labelled(Source.of(parsed), Rows.of(parsed), racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -194,23 +194,21 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """`evaluate`.
-
-    Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
-    """
-    if arguments.output is not None:
-        check_file(arguments.output)
-    racer, table, scores = _evaluated(arguments)
-    evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
+def evaluate(parsed: argparse.Namespace) -> None:
+    """`evaluate`."""
+    if parsed.output is not None:
+        check_file(parsed.output)
+    racer, table, scores = _evaluated(parsed)
+    evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
     figures = evaluation.to_dict() | {"notes": table.notes}
-    if arguments.output is not None:
-        write_json(arguments.output, figures)
-    if arguments.json:
+    if parsed.output is not None:
+        write_json(parsed.output, figures)
+    if parsed.json:
         print_json(figures)
     else:
         print_line(str(evaluation))
@@ -222,7 +220,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -235,22 +235,42 @@ def _add_report(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
     )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=report)
 
 
-def report(arguments: argparse.Namespace) -> None:
-    """`report`.
+def report(parsed: argparse.Namespace) -> None:
+    """`report`."""
+    check_file(parsed.output)
+    cascade = None
+    if parsed.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
 
-    Use this when a command line asks for a page of figures; in Python, `write_report`.
-    """
-    check_file(arguments.output)
-    racer, table, scores = _evaluated(arguments)
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores)
-    if arguments.json:
-        print_json({"report": arguments.output, "notes": table.notes})
+        cascade = Cascade.load(parsed.sequential)
+    racer, table, scores = _evaluated(parsed)
+    if cascade is not None:
+        if table.answers is None:
+            raise DataError("has no answers, which --sequential reads", path=Source.of(parsed).name)
+        if parsed.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {parsed.sequential}"
+            )
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    write_report(racer, table, parsed.output, parsed.alphas, scores=scores, cascade=cascade)
+    if parsed.json:
+        print_json({"report": parsed.output, "notes": table.notes})
     else:
-        print_line(f"{arguments.output}: open it in a browser")
+        print_line(f"{parsed.output}: open it in a browser")
     print_notes(table.notes)

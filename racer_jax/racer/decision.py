@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from math import inf, isfinite
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -19,8 +19,9 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration
-from racer_jax.racer.scoring import ModelScores
+from racer_jax.racer.calibration import Calibration, limited
+from racer_jax.racer.fingerprints import question_ties
+from racer_jax.racer.scoring import Measured
 
 Groups: TypeAlias = Sequence[str | None] | str | None
 WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
@@ -37,6 +38,7 @@ class Reason(StrEnum):
     ABSTAIN = "abstain"
     INFEASIBLE = "alpha infeasible"
     UNKNOWN_GROUP = "unknown group"
+    POOLED_GROUP = "unknown group, pooled threshold"
 
 
 def _number(value: float) -> float | str:
@@ -56,8 +58,9 @@ class Decision:
       margins: Threshold minus nonconformity of every model: those that are called have at least 0.
       threshold: The threshold; infinite where every model is called whatever its score.
       reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold
-        keeps alpha, so every model is called; `unknown group`: no calibration query is of the
-        query's group, so every model is called.
+        keeps alpha, so every model is called; `unknown group`: nobody calibrated on the query's
+        group, so every model is called; `unknown group, pooled threshold`: likewise, and the
+        threshold of all groups together was used, as calibration said.
       alpha: The risk level.
       group: The group of the query, None where there is none.
       expected_cost: Dollars, the mean costs of the called models added up; None where costs are not
@@ -79,28 +82,32 @@ class Decision:
         return not self.models
 
     def explain(self) -> str:
-        """The decision in words; control characters in names are escaped.
-
-        Use this when a person asks why these models are called.
-        """
+        """The decision in words; control characters in names are escaped."""
         of_group = "" if self.group is None else f" of group {self.group!r}"
         num = len(self.scores)
+        unknown = "no group was given"
+        if self.group is not None:
+            unknown = f"nobody calibrated on group {self.group!r}"
+        every = "every model"
+        if len(self.models) < num:
+            every = f"{', then '.join(map(printable, self.models))} (at most {len(self.models)})"
         if self.reason is Reason.ABSTAIN:
             lead = (
                 f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}"
                 f"{of_group}."
             )
         elif self.reason is Reason.UNKNOWN_GROUP:
-            group_name = "no group was given"
-            if self.group is not None:
-                group_name = f"no calibration query is of group {self.group!r}"
-            lead = f"Call every model: {group_name}, so nothing is promised for fewer."
+            lead = f"Call {every}: {unknown}, so nothing is promised for fewer."
+        elif self.reason is Reason.POOLED_GROUP:
+            called = ", then ".join(map(printable, self.models)) or "no model"
+            lead = f"Call {called}: {unknown}, so the threshold of all groups is used, unpromised."
         elif self.reason is Reason.INFEASIBLE:
-            lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
+            lead = f"Call {every}: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
+            verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
-                f"models are plausible enough at alpha = {self.alpha}{of_group}."
+                f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
         details = []
         for model in sorted(
@@ -115,10 +122,7 @@ class Decision:
         return f"{lead} Scores: {'; '.join(details)}; {threshold}.{cost}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The decision as plain values; infinities as the strings `inf` and `-inf`.
-
-        Use this when the decision goes into a larger object of JSON.
-        """
+        """The decision as plain values; infinities as the strings `inf` and `-inf`."""
         plain = asdict(self)
         plain["models"] = list(self.models)
         plain["abstained"] = self.abstained
@@ -128,17 +132,12 @@ class Decision:
         return plain
 
     def to_json(self) -> str:
-        """One line of JSON; `from_json` reads it back without loss.
-
-        Use this when the decision goes to a file or another program.
-        """
+        """One line of JSON; `from_json` reads it back without loss."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Decision":
         """The decision `to_dict` gave.
-
-        Use this when you read what `to_dict` gave.
 
         Raises:
           ValueError: If a field is missing, unknown or not what it should be.
@@ -166,8 +165,6 @@ class Decision:
     @classmethod
     def from_json(cls, text: str) -> "Decision":
         """The decision `to_json` wrote.
-
-        Use this when you read what `to_json` gave.
 
         Raises:
           ValueError: If the text is not the JSON of a decision.
@@ -234,9 +231,10 @@ class Decisions(Sequence[Decision]):
         return map(self._decision, range(len(self)))
 
     def _decision(self, i: int) -> Decision:
-        is_called, threshold = self.sets[i].tolist(), float(self.threshold[i])
-        models = tuple(self.pool[j] for j in self.order[i].tolist() if is_called[j])
-        margins = [threshold - e for e in self.nonconformity[i].tolist()]
+        called, threshold = self.sets[i].tolist(), float(self.threshold[i])
+        models = tuple(self.pool[j] for j in self.order[i].tolist() if called[j])
+        # A model that a cap leaves out has E = +inf, and is left out at an infinite threshold too.
+        margins = [-inf if e == inf else threshold - e for e in self.nonconformity[i].tolist()]
         cost = None if self.cost is None else float(self.cost[self.sets[i, :-1]].sum())
         return Decision(
             models=models,
@@ -250,78 +248,91 @@ class Decisions(Sequence[Decision]):
         )
 
 
-def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tuple[Reason, ...]:
+def reasons(
+    sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray, policy: str = "all"
+) -> tuple[Reason, ...]:
     """The reason of each query.
-
-    Use this when sets and thresholds are there.
 
     Args:
       sets: Its set, bool `[n, m + 1]`.
       infinite: Whether its threshold is infinite, bool `[n]`.
       unknown: Whether its group is unknown, bool `[n]`.
+      policy: What a query of an unknown group gets.
     """
     code = np.where(unknown, 3, np.where(infinite, 2, np.where(sets[:, :-1].any(axis=1), 0, 1)))
-    names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, Reason.UNKNOWN_GROUP)
+    of_unknown = Reason.POOLED_GROUP if policy == "pooled" else Reason.UNKNOWN_GROUP
+    names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, of_unknown)
     return tuple(names[c] for c in code.tolist())
 
 
-class Rule(NamedTuple):
-    """What decides, beside the query.
+def group_names(groups: Groups, num: int) -> Sequence[str | None] | None:
+    """One group for each of so many queries, where groups are one name for all or one for each.
 
-    Use this when you call `decide`.
-
-    Attributes:
-      calibration: The thresholds.
-      pool: Names of the models.
-      cost: Mean dollars of each model, float64 `[m]`, or None.
-      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
-        its group is one of an unknown group.
+    Raises:
+      ValueError: If there are more or fewer.
     """
-
-    calibration: Calibration
-    pool: tuple[str, ...]
-    cost: np.ndarray | None
-    group_is_needed: bool
+    names = [groups] * num if isinstance(groups, str) else groups
+    if names is not None and len(names) != num:
+        raise ValueError(
+            f"groups must name one group for each of the {num} queries, got {len(names)}"
+        )
+    return names
 
 
 def decide(
-    rule: Rule,
-    model_scores: ModelScores,
-    ties: np.ndarray | None,
+    calibration: Calibration,
+    measured: Measured,
     groups: Sequence[str | None] | None,
+    *,
+    pool: tuple[str, ...],
+    seed: int | None,
+    questions: np.ndarray | None,
+    group_is_needed: bool,
+    cost: np.ndarray | None,
 ) -> Decisions:
     """Compares the nonconformity of queries with the thresholds of their groups.
 
-    Use this when scores are measured already; `Racer.route` measures them.
-
     Args:
-      rule: The thresholds, and what else the racer holds.
-      model_scores: Scores and nonconformity of the queries.
-      ties: Second keys of the queries, uint32 `[n, m + 1]`; None where ties are not broken.
+      calibration: The calibration.
+      measured: Scores and nonconformity of the queries.
       groups: The group of each, `[n]`, or None.
+      pool: Names of the models.
+      seed: Seed of the tie-break; None where ties are not broken.
+      questions: Fingerprints of the queries, uint64 `[n]`; None where ties are not broken.
+      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
+        its group is one of an unknown group.
+      cost: Mean dollars of each model, float64 `[m]`, or None.
     """
-    calibration = rule.calibration
-    num, num_groups = len(model_scores.scores), len(calibration.threshold)
+    num, num_groups = len(measured.scores), len(calibration.threshold)
     code = calibration.codes(groups, num)
-    if rule.group_is_needed:
+    if group_is_needed:
         absent = np.ones(num, bool)
         if groups is not None:
             absent = np.array([name is None for name in groups])
         code = np.where(absent, num_groups, code)
-    keys = entry_keys(model_scores.nonconformity, ties)
+    calibration.handle_unknown(code, groups)
+    ties = None
+    if questions is not None and seed is not None:
+        ties = question_ties(questions, seed, len(pool) + 1)
+    nonconformity = limited(
+        measured.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
+    keys = entry_keys(nonconformity, ties)
+    plausible = entry_keys(measured.nonconformity, ties)[:, :-1]
     sets = keys <= calibration.threshold_key[code][:, None]
-    threshold = np.append(calibration.threshold, np.float32(inf))[code]
+    edge = np.float32(calibration.unknown_threshold)
+    threshold = np.append(calibration.threshold, edge)[code]
     return Decisions(
-        pool=rule.pool,
-        scores=model_scores.scores,
-        nonconformity=model_scores.nonconformity,
+        pool=pool,
+        scores=measured.scores,
+        nonconformity=nonconformity,
         sets=sets,
-        order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
+        order=np.argsort(plausible, axis=1, kind="stable"),
         threshold=threshold,
-        reasons=reasons(sets, threshold == inf, code == num_groups),
+        reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,
         groups=groups,
-        cost=rule.cost,
+        cost=cost,
     )
 
 
@@ -332,10 +343,7 @@ def aggregate(
     temperature: float,
     confidence: Mapping[str, float] | None,
 ) -> str | None:
-    """One answer, voted from those of the called models; see `Racer.aggregate`.
-
-    Use this when you have a decision and no racer; `Racer.aggregate` does the same.
-    """
+    """One answer, voted from those of the called models; see `Racer.aggregate`."""
     if set(answers) != set(decision.models):
         raise ValueError(
             f"answers must be of the called models {decision.models}, got {tuple(answers)}"
@@ -351,7 +359,7 @@ def aggregate(
     scores = np.array([decision.scores[model] for model in decision.models], np.float32)
     everyone = np.append(np.ones(len(in_order), bool), False)
     if weighting == "majority":
-        answer = int(majority_vote(everyone, codes, scores))
+        voted = int(majority_vote(everyone, codes, scores))
     else:
         weights: ArrayLike = scores
         if weighting == "log_odds":
@@ -362,5 +370,5 @@ def aggregate(
                     f"confidence must be of the called models {decision.models}, got {confidence}"
                 )
             weights = np.array([confidence[model] for model in decision.models], np.float32)
-        answer = int(weighted_vote(everyone, codes, scores, weights, temperature))
-    return None if answer == NO_ANSWER else in_order[codes.tolist().index(answer)]
+        voted = int(weighted_vote(everyone, codes, scores, weights, temperature))
+    return None if voted == NO_ANSWER else in_order[codes.tolist().index(voted)]

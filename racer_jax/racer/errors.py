@@ -4,55 +4,34 @@ from racer_jax.data.errors import DataError
 
 
 class ArtefactError(DataError):
-    """A folder that cannot be read or written as an artefact.
-
-    Use this when you catch whatever can be wrong with an artefact.
-    """
+    """A folder that cannot be read or written as an artefact."""
 
 
 class NewerFormatError(ArtefactError):
-    """An artefact written by a newer version of this package.
-
-    Use this when you catch an artefact that needs an upgrade of this package.
-    """
+    """An artefact written by a newer version of this package."""
 
 
 class CorruptError(ArtefactError):
-    """An artefact whose content is not what was written: bits flipped, files edited or lost.
-
-    Use this when you catch an artefact that was damaged.
-    """
+    """An artefact whose content is not what was written: bits flipped, files edited or lost."""
 
 
 class OtherPoolError(ArtefactError):
-    """An artefact for another pool of models.
-
-    Use this when you catch an artefact of other models than yours.
-    """
+    """An artefact for another pool of models."""
 
 
 class OtherWeightsError(ArtefactError):
-    """An artefact whose router was trained on an encoder with other weights.
-
-    Use this when you catch an artefact that needs another encoder.
-    """
+    """An artefact whose router was trained on an encoder with other weights."""
 
 
 class NotCalibratedError(ValueError):
-    """A step that needs a threshold, before there is one.
-
-    Use this when you catch a use before `calibrate`.
-    """
+    """A step that needs a threshold, before there is one."""
 
     def __init__(self, step: str) -> None:
         super().__init__(f"{step} needs a threshold: call calibrate(table, alpha) first")
 
 
 class ForkedError(RuntimeError):
-    """A computation in a process that was forked after JAX was used.
-
-    Use this when you catch JAX after a fork, such as in a worker process.
-    """
+    """A computation in a process that was forked after JAX was used."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -62,7 +41,22 @@ class ForkedError(RuntimeError):
 
 
 class OverlapError(ValueError):
-    """Calibration on questions the router was trained on.
+    """Calibration on questions the router was trained on."""
 
-    Use this when you catch calibration questions that were trained on.
-    """
+
+class NoRecordError(ValueError):
+    """A change of the pool or of the options, where the artefact does not keep what it needs."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(
+            f"{step} needs what calibration saw, which an artefact of an older version does not "
+            f"keep: calibrate it once more on labelled queries"
+        )
+
+
+class UnknownGroupError(ValueError):
+    """A query of a group nobody calibrated on, where calibration said that it is an error."""
+
+
+class UnknownGroupWarning(UserWarning):
+    """A query of a group nobody calibrated on, or of none, where thresholds are by group."""

@@ -20,6 +20,7 @@ from racer_jax.orders.model_orders import Order
 from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import pure_router
+from racer_jax.routers.restricted import of_models
 
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
@@ -27,18 +28,30 @@ LARGEST = 1024
 _AHEAD = 2
 
 
-class ModelScores(NamedTuple):
+class Measured(NamedTuple):
     """Queries as calibration and routing see them.
-
-    Use this when you read what `RacerState.score` returns.
 
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+      embeddings: float32 `[n, d]`, where the order of the models depends on them; else None.
     """
 
     scores: np.ndarray
     nonconformity: np.ndarray
+    embeddings: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Measured]") -> "Measured":
+        """Queries that were measured in parts, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.nonconformity for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -63,10 +76,7 @@ def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores") -> np.ndarray:
-    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1].
-
-    Use this when scores come from outside.
-    """
+    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1]."""
     values = np.asarray(scores)
     if values.dtype.kind != "f":
         raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
@@ -82,16 +92,13 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
     return values.astype(np.float32)
 
 
-def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelScores:
-    """Nonconformity of scores float32 `[n, m]` that came from outside.
-
-    Use this when scores are there and their nonconformity is needed.
-    """
+def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
+    """Nonconformity of scores float32 `[n, m]` that came from outside."""
     check_process()
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
     ]
-    return ModelScores(scores, np.concatenate(parts))
+    return Measured(scores, np.concatenate(parts))
 
 
 class Scorer:
@@ -115,7 +122,7 @@ class Scorer:
         stages: Stages = Stages(encoder.encode) if split is None else split()
         self._front, back = stages.front, stages.back
         pure = pure_router(router)
-        self._is_compilable = pure is not None
+        self._compiled = pure is not None
         if pure is None:
             return
         function, arrays = pure
@@ -136,6 +143,15 @@ class Scorer:
 
         self._forward = forward
 
+    def of_models(self, columns: Sequence[int]) -> "Scorer":
+        """The same encoder and router for some of the models, in this order.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        order = None if self.order is None else self.order.of_models(columns)
+        return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
         return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
@@ -145,7 +161,7 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None = None,
-    ) -> ModelScores:
+    ) -> Measured:
         """Scores and nonconformity of texts; a text gets the same alone as among others.
 
         Up to rounding, that is.
@@ -163,24 +179,27 @@ class Scorer:
         """
         check_process()
         texts = check_texts(texts)
-        pending: list[Callable[[], ModelScores]] = []
-        parts: list[ModelScores] = []
+        waiting: list[Callable[[], Measured]] = []
+        parts: list[Measured] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
-            pending.append(
+            waiting.append(
                 self._started(
                     texts[rows], nonconformity, null, None if groups is None else groups[rows]
                 )
             )
-            if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
-                parts.append(pending.pop(0)())
-        parts += [finish() for finish in pending]
-        result = parts[0]
-        if len(parts) > 1:
-            result = ModelScores(*map(np.concatenate, zip(*parts, strict=True)))
+            if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
+                parts.append(waiting.pop(0)())
+        parts += [finish() for finish in waiting]
+        result = Measured.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
             )
         return result
 
@@ -190,27 +209,29 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None,
-    ) -> Callable[[], ModelScores]:
+    ) -> Callable[[], Measured]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
-        if not self._is_compilable:
+        if not self._compiled:
             embeddings = self.encoder.encode(texts)
-            scores_of_batch = check_given_scores(
+            checked = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
             )
             if order is None:
-                return partial(measure_scores, scores_of_batch, nonconformity, null)
-            scores, second = jnp.asarray(scores_of_batch), next(_padded(np.asarray(embeddings)))[0]
+                return partial(measure_scores, checked, nonconformity, null)
+            scores, second = jnp.asarray(checked), next(_padded(np.asarray(embeddings)))[0]
         else:
             batch, _ = next(_padded(self._front(texts)))
             scores, second = self._forward(
                 self._leaves, batch, nonconformity=nonconformity, null=null
             )
 
-        def finish() -> ModelScores:
+        def finish() -> Measured:
             if order is None:
-                return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
+                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            return ModelScores(np.asarray(scores)[:num], order(second, names, null)[:num])
+            embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
+            measured = order(second, names, null)[:num]
+            return Measured(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

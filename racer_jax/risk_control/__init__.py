@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         BudgetThreshold,
         attainable_alpha,
         calibrate_budget,
+        call_at_least,
         cap_models,
     )
     from racer_jax.risk_control.covariate_shift import (
@@ -87,6 +88,7 @@ _HOMES = {
         "BudgetThreshold",
         "attainable_alpha",
         "calibrate_budget",
+        "call_at_least",
         "cap_models",
     ),
     "covariate_shift": (
@@ -144,6 +146,7 @@ __all__ = [
     "calibrate_uniform",
     "calibrate_weighted",
     "calibrate_with_probability",
+    "call_at_least",
     "cap_models",
     "estimate_density_ratio",
     "group_codes",
