@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
