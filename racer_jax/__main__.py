@@ -85,8 +85,8 @@ def main() -> int:
 
     sys.unraisablehook = _unraisable
     try:
-        signal.signal(signal.SIGINT, _raise)
-        status = run()
+        # The command's own modules are imported once its options have been read; then it runs.
+        status = run(imported=lambda: signal.signal(signal.SIGINT, _raise))
     except BaseException:
         if not _state.interrupted:
             raise

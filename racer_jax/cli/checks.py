@@ -6,9 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
-import numpy as np
-
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -22,13 +19,10 @@ from racer_jax.cli.options import (
     open_input,
 )
 from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line
-from racer_jax.core.risk_levels import parse_alphas
-from racer_jax.racer.racer import Racer
-from racer_jax.reporting.tables import text_table
-from racer_jax.serving.monitor import Monitor, RiskMonitor
 
 if TYPE_CHECKING:
     from racer_jax.serving.feedback import Entries
+    from racer_jax.serving.monitor import Monitor
 
 
 def add(subparsers: Subparsers) -> None:
@@ -48,6 +42,11 @@ def _add_bound_check(subparsers: Subparsers) -> None:
         """
 racer-jax bound-check my.racer test.csv --splits 10000
 racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits""",
+        needs=(
+            "racer_jax.data.loading",
+            "racer_jax.montecarlo.bound_check",
+            "racer_jax.racer.racer",
+        ),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
@@ -80,9 +79,14 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
 
 def bound_check(parsed: argparse.Namespace) -> int:
     """`bound-check`."""
+    import jax
+    import numpy as np
     from tqdm import tqdm
 
+    from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
+    from racer_jax.racer.racer import Racer
+    from racer_jax.reporting.tables import text_table
 
     alphas = parse_alphas(parsed.alphas)
     if not 0 < parsed.calibration < 1:
@@ -168,6 +172,7 @@ racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl --resume   new lines only
 tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
 racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
+        needs=("racer_jax.serving.feedback", "racer_jax.serving.state_file"),
     )
     parser.add_argument(
         "state", type=Path, metavar="STATE", help="file of the state; made if absent"
@@ -241,13 +246,13 @@ def monitor(parsed: argparse.Namespace) -> int:
     return FAILED if end.alarm is not None else 0
 
 
-def _counted_whole(monitor: Monitor, entries: "Entries") -> Monitor:
+def _counted_whole(monitor: "Monitor", entries: "Entries") -> "Monitor":
     """All entries at once, to be saved at the end: all of them or none."""
     end = monitor.update(entry.value for entry in entries)
     return replace(end, position=entries.position)
 
 
-def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bool) -> Monitor:
+def _counted_live(monitor: "Monitor", entries: "Entries", state: Path, as_json: bool) -> "Monitor":
     """Entries as they come; the state is saved on the way, and an alarm said when it comes."""
     from racer_jax.serving.feedback import count
     from racer_jax.serving.state_file import StateKeeper
@@ -263,8 +268,10 @@ def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bo
         return keeper.monitor
 
 
-def _print_monitor(monitor: Monitor, as_json: bool, skipped: int = 0) -> None:
+def _print_monitor(monitor: "Monitor", as_json: bool, skipped: int = 0) -> None:
     """A monitor in a line, of words or of JSON."""
+    from racer_jax.serving.monitor import RiskMonitor
+
     if as_json:
         of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
         names = ("kind", "level", "num", "alarm", "evidence", *of_risk)

@@ -5,14 +5,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
-from racer_jax.data.combine import concat
 from racer_jax.data.files import written_whole
-from racer_jax.data.load import save
-from racer_jax.data.splits import split
 from racer_jax.racer.errors import ArtefactError
 
 
@@ -37,6 +32,11 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
 
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     """`demo`: each step is a command of this program, printed before it runs."""
+    import jax
+
+    from racer_jax.data.combine import concat
+    from racer_jax.data.loading import save
+    from racer_jax.data.splits import split
     from racer_jax.data.synthetic import simulated_pool
 
     if folder.exists() and (

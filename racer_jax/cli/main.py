@@ -4,8 +4,9 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from racer_jax._version import __version__
 from racer_jax.cli import artefacts, cascade, checks, demo, system, tables, use
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush
 from racer_jax.data.errors import DataError, printable
-from racer_jax.serving.state_file import Terminated
+from racer_jax.serving.terminated import Terminated
 
 _STATUSES = """exit status:
   0  done
@@ -33,11 +34,14 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, imported: Callable[[], object] = lambda: None
+) -> int:
     """Runs the command.
 
     Args:
       arguments: What follows the command's name; those of the process when None.
+      imported: Called once the modules that the command needs are imported, before it runs.
 
     Returns:
       The exit status; `racer-jax --help` lists them.
@@ -45,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _write_any_text()
         parsed = _parsed(arguments)
+        for module in parsed.needs:
+            import_module(module)
+        imported()
         status: int | None = parsed.run(parsed)
         flush()
     except KeyboardInterrupt:

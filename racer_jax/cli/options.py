@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-import jax
-import numpy as np
-
+from racer_jax.cli import names
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
-from racer_jax.data.load import READERS, load
 from racer_jax.data.remedies import OPTIONS, option_value
-from racer_jax.data.splits import split
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.racer import Racer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.formats.score_matrix import ScoredTable
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
 
 _TABLES = "files or folders of labelled queries to read; several are joined"
 _CHOICES: Mapping[str, Sequence[str]] = {
-    "format": tuple(READERS),
+    "format": names.FORMATS,
     "missing": ("error", "drop", "keep"),
     "part": ("train", "val", "test"),
     "pools": ("match", "intersect"),
@@ -45,17 +45,27 @@ class Subparsers(Protocol):
 
 
 def add_command(
-    subparsers: Subparsers, name: str, text: str, examples: str
+    subparsers: Subparsers,
+    name: str,
+    text: str,
+    examples: str,
+    needs: Sequence[str] = ("racer_jax.data.loading", "racer_jax.racer.racer"),
 ) -> argparse.ArgumentParser:
-    """A command whose help ends with examples."""
+    """A command whose help ends with examples, and the modules that it cannot do without.
+
+    They are imported once its options have been read, before it runs: what only shows a help or
+    finds a wrong option waits for no module.
+    """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    return subparsers.add_parser(
+    parser = subparsers.add_parser(
         name,
         help=text[0].lower() + text[1:].split(". ")[0].removesuffix("."),
         description=text,
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(needs=tuple(needs))
+    return parser
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
@@ -139,6 +149,8 @@ class Source:
             if value is not None
         }
         if parsed.seed is not None and "label_rule" in options:
+            import jax
+
             options["key"] = jax.random.key(parsed.seed)
         return cls(tuple(parsed.path), options)
 
@@ -147,16 +159,20 @@ class Source:
         """The files, for an error."""
         return ", ".join(str(path) for path in self.paths)
 
-    def table(self) -> RoutingTable:
+    def table(self) -> "RoutingTable":
         """Every row of the tables."""
+        from racer_jax.data.loading import load
+
         return load(self.paths, **self.options)
 
-    def scored(self) -> ScoredTable:
+    def scored(self) -> "ScoredTable":
         """The one score matrix that is named.
 
         Raises:
           DataError: If there are several, or the file is none.
         """
+        from racer_jax.data.formats.score_matrix import read_score_matrix
+
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
         return read_score_matrix(self.paths[0])
@@ -190,7 +206,9 @@ class Rows:
         unseen = getattr(parsed, "unseen", False)
         return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
+    def select(
+        self, table: "RoutingTable", path: str, racer: "Racer | None" = None
+    ) -> "RoutingTable":
         """These rows of the table.
 
         Args:
@@ -206,7 +224,7 @@ class Rows:
         """
         notes = list(table.notes)
 
-        def kept(part: RoutingTable, option: str) -> RoutingTable:
+        def kept(part: "RoutingTable", option: str) -> "RoutingTable":
             if len(part) < len(table):
                 left_out = len(table) - len(part)
                 notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
@@ -217,6 +235,10 @@ class Rows:
         if racer is not None and self.unseen:
             table = kept(racer.unseen(table), "--unseen")
         if self.share is not None:
+            import jax
+
+            from racer_jax.data.splits import split
+
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
             table = kept(table.select(parts.calibration), f"--share {self.share:g}")
@@ -227,7 +249,9 @@ class Rows:
         return dataclasses.replace(table, notes=notes)
 
 
-def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
+def labelled(
+    source: Source, rows: Rows, racer: "Racer"
+) -> tuple["RoutingTable", "np.ndarray | None"]:
     """Table and, for a racer made from scores, the scores of its rows."""
     if racer.scorer is not None:
         return rows.select(source.table().complete(), source.name, racer), None

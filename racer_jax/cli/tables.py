@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
+from racer_jax.cli import names
 from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
 from racer_jax.cli.output import print_json, print_line
-from racer_jax.data.fetch import BASE_URL, CORPORA, fetch
-from racer_jax.data.load import save
 
 
 def add(subparsers: Subparsers) -> None:
@@ -24,6 +23,7 @@ def _add_summary(subparsers: Subparsers) -> None:
         "summary",
         "Print accuracies and all-wrong rates by group.",
         "racer-jax data summary logs/",
+        needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     add_json(parser)
@@ -45,6 +45,7 @@ def _add_convert(subparsers: Subparsers) -> None:
         "convert",
         "Write any format as a table (.npz) or a long CSV.",
         "racer-jax data convert logs/ table.npz --metric acc_norm",
+        needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
@@ -53,6 +54,8 @@ def _add_convert(subparsers: Subparsers) -> None:
 
 def convert(parsed: argparse.Namespace) -> None:
     """`data convert`."""
+    from racer_jax.data.loading import save
+
     table = Source.of(parsed).table()
     save(table, parsed.output)
     print_line(f"{parsed.output}: {table!r}")
@@ -64,13 +67,17 @@ def _add_fetch(subparsers: Subparsers) -> None:
         "fetch",
         "Download a public corpus; print its folder.",
         "racer-jax data fetch routerdc --folder corpora",
+        needs=("racer_jax.data.download",),
     )
-    parser.add_argument("corpus", choices=CORPORA)
+    parser.add_argument("corpus", choices=names.CORPORA)
     parser.add_argument("--folder", type=Path, help="where to keep it (default: the cache folder)")
-    parser.add_argument("--base-url", default=BASE_URL, help="a mirror (default: %(default)s)")
+    mirror = "a mirror (default: %(default)s)"
+    parser.add_argument("--base-url", default=names.BASE_URL, help=mirror)
     parser.set_defaults(run=fetch_corpus)
 
 
 def fetch_corpus(parsed: argparse.Namespace) -> None:
     """`data fetch`."""
+    from racer_jax.data.download import fetch
+
     print_line(str(fetch(parsed.corpus, parsed.folder, base_url=parsed.base_url)))

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -29,15 +27,14 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
     from racer_jax.serving.json_lines import BadLine, Query
 
 
@@ -48,7 +45,9 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(artefact: Path) -> Racer:
+def _loaded(artefact: Path) -> "Racer":
+    from racer_jax.racer.racer import Racer
+
     racer = Racer.load(artefact)
     if racer.calibration is None:
         raise DataError(str(NotCalibratedError("this command")), path=artefact)
@@ -167,7 +166,11 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+def _evaluated(
+    parsed: argparse.Namespace,
+) -> "tuple[Racer, RoutingTable, np.ndarray | None]":
+    from racer_jax.core.risk_levels import parse_alphas
+
     if parsed.alphas is not None:
         parse_alphas(parsed.alphas)  # before anything is read
     racer = _loaded(parsed.artefact)
@@ -198,6 +201,8 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
 
 def evaluate(parsed: argparse.Namespace) -> None:
     """`evaluate`."""
+    from racer_jax.reporting.files import write_json
+
     if parsed.output is not None:
         check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
@@ -238,6 +243,8 @@ def _add_report(subparsers: Subparsers) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     """`report`."""
+    from racer_jax.racer.report import write_report
+
     check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
     write_report(racer, table, parsed.output, parsed.alphas, scores=scores)

@@ -221,6 +221,3 @@ def _aligned(head: list[str], rows: list[list[str]]) -> str:
         for row in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-RoutingTable.offer("summary", summarize)

@@ -163,7 +163,8 @@ def handlers(monkeypatch):
 
 
 def test_an_interrupt_that_became_another_error(handlers, monkeypatch, capfd):
-    def garbles():
+    def garbles(imported):
+        imported()
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
@@ -180,7 +181,7 @@ def test_an_interrupt_that_became_another_error(handlers, monkeypatch, capfd):
 
 
 def test_other_errors_and_statuses_are_left_alone(handlers, monkeypatch):
-    def fails():
+    def fails(imported):
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr("racer_jax.cli.main.main", fails)
