@@ -37,7 +37,7 @@ ROUTERS: dict[str, Callable[[int], Any]] = {"mlp": _mlp, "knn": _knn, "routerdc"
 _CLASSES: dict[str, tuple[str, str]] = {
     "knn": ("racer_jax.routers.knn", "KNNR"),
     "platt": ("racer_jax.routers.platt", "PlattScaled"),
-    "mlp": ("racer_jax.routers.mlp", "MLPR"),
+    "mlp": ("racer_jax.routers.served_mlp", "ServedMLP"),
     "routerdc": ("racer_jax.routers.routerdc", "RouterDC"),
 }
 
