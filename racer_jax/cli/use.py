@@ -67,6 +67,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")

@@ -31,12 +31,12 @@ from racer_jax.encoders.layers import (
     dropout,
     embedding,
     head_size,
-    matmul_precision,
     product,
     rematerialized,
     split_heads,
     split_key,
 )
+from racer_jax.encoders.linear_maps import matmul_precision
 
 POSITION_TERMS = ("c2p", "p2c")
 

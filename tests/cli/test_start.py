@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from racer_jax.cli import names
@@ -10,9 +12,12 @@ from racer_jax.cli.main import main
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.download import BASE_URL, CORPORA
 from racer_jax.data.loading import READERS
+from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.encoders.registry import ENCODERS
 from racer_jax.orders.model_orders import ORDERS
-from racer_jax.routers import registry
+from racer_jax.racer.racer import Racer
+from racer_jax.routers import ServedMLP, registry
+from tests.racer.test_racer import MODELS, table_of
 
 LIGHT = """
 import sys
@@ -28,7 +33,7 @@ print(*sorted(loaded - set(sys.stdlib_module_names)), status, file=sys.stderr)
 
 
 @pytest.mark.parametrize(
-    "words, status", [("--help", 0), ("--version", 0), ("train --help", 0), ("route --bad", 2)]
+    ("words", "status"), [("--help", 0), ("--version", 0), ("train --help", 0), ("route --bad", 2)]
 )
 def test_a_help_and_a_usage_error_wait_for_no_library(words, status):
     done = subprocess.run(
@@ -61,3 +66,40 @@ def test_a_router_that_a_program_registers_can_be_typed(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "my_own" in capsys.readouterr().out
+
+
+HEAVY = ("scipy", "flax", "optax", "transformers", "matplotlib", "IPython", "pyarrow")
+
+
+@pytest.mark.long
+def test_routing_loads_nothing_it_does_not_use(tmp_path):
+    """A question to an MLPR on hashed n-grams: the artefact that `train` writes by default."""
+    code = (
+        "import sys; from racer_jax.cli.main import main; import racer_jax; racer_jax.Racer\n"
+        "imported = set(sys.modules); status = main(['route', sys.argv[1], 'What is 2 + 2?'])\n"
+        f"print(*({HEAVY!r} & imported), *({HEAVY!r} & set(sys.modules)), status, file=sys.stderr)"
+    ).replace(repr(HEAVY), repr(set(HEAVY)))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(artefact(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines()[-1] == "0"
+    assert done.stdout.startswith("What is 2 + 2?\n")
+
+
+def artefact(folder):
+    """An artefact with an MLPR that is not trained, and a threshold."""
+    rng = np.random.default_rng(0)
+    table = table_of(rng, 40).table
+    encoder = ReducedEncoder.fit(jax.random.key(0), table.texts, 8, HashedNgrams(dim=64))
+    widths = {"kind": "mlp", "dim": 8, "num_models": len(MODELS), "hidden": [4], "dropout": 0.5}
+    arrays = {"r.mean": np.zeros(8, np.float32), "r.scale": np.ones(8, np.float32)}
+    for i, shape in enumerate([(8, 4), (4, len(MODELS))]):
+        arrays[f"r.layers.{i}.kernel"] = rng.standard_normal(shape).astype(np.float32)
+        arrays[f"r.layers.{i}.bias"] = np.zeros(shape[1], np.float32)
+    router = ServedMLP.from_parts(widths, arrays, "r", None)
+    racer = Racer.from_router(encoder, router, MODELS).calibrate(table, 0.3, by_group=False)
+    racer.save(folder / "my.racer")
+    return folder / "my.racer"
