@@ -39,6 +39,7 @@ from racer_jax.montecarlo.bound_check import (
     check_bounds_broken,
     check_bounds_exactly,
 )
+from racer_jax.montecarlo.common_size import plan_size
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.plotting import risk as plotting
 from racer_jax.studies import runtime
@@ -175,6 +176,11 @@ def run(
     num_tests = 4 * len(pools) * len(names) * len(alphas)
     z_limit = float(-ndtri(config.significance / num_tests))
 
+    # Compiling takes longer than all splits: pools of one number of models share one program.
+    num_models = {pool.correct.shape[1] for pool in pools}
+    sizes = [(len(pool.correct), round(len(pool.correct) * config.calibration)) for pool in pools]
+    size = plan_size(sizes, max(num_models)) if len(num_models) == 1 else None
+
     def check_pool(number: int) -> list[BoundCheck]:
         pool, pool_key = pools[number], jax.random.fold_in(key, number)
         spec = BoundSpec(
@@ -183,14 +189,15 @@ def run(
             z_limit=z_limit,
             null=config.null,
             tie_break=config.tie_break,
+            size=size,
         )
         return [
             checked(config, jax.random.fold_in(pool_key, i), pool, name, spec, progress)
             for i, name in enumerate(names)
         ]
 
-    # Each size of pool compiles anew, on one core: side by side they use all. Processes must keep
-    # one order of calls.
+    # What the host does for one pool and what the devices do for another run side by side.
+    # Processes must keep one order of calls.
     workers = (os.cpu_count() or 1) if jax.process_count() == 1 else 1
     with ThreadPoolExecutor(workers) as side_by_side:
         checks = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         check_bounds_broken,
         check_bounds_exactly,
     )
+    from racer_jax.montecarlo.common_size import PlanSize, plan_size
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
     from racer_jax.montecarlo.replay import split_masks, split_parts
     from racer_jax.montecarlo.split_design import SplitSpec
@@ -36,6 +37,7 @@ _HOMES = {
         "check_bounds_broken",
         "check_bounds_exactly",
     ),
+    "common_size": ("PlanSize", "plan_size"),
     "exact": ("SplitLaw", "pool_law", "split_law"),
     "replay": ("split_masks", "split_parts"),
     "split_design": ("SplitSpec",),
@@ -48,6 +50,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 __all__ = [
     "BoundCheck",
     "BoundSpec",
+    "PlanSize",
     "Pool",
     "RiskHistogram",
     "ScoredPool",
@@ -61,6 +64,7 @@ __all__ = [
     "check_bounds",
     "check_bounds_broken",
     "check_bounds_exactly",
+    "plan_size",
     "pool_law",
     "pool_steps",
     "split_law",

@@ -124,9 +124,9 @@ def tile_values(
     rank = ranks.rank[:, rows - ranks.least]
     position = select(calibration, before, jnp.minimum(rank, rows[None]), ranks.guess, shape.width)
     infinite = rank > rows[None]
-    position = jnp.where(infinite, shape.num_queries, position)
+    position = jnp.where(infinite, plan.num_queries, position)
 
-    sizes = {"test": shape.num_queries - num}
+    sizes = {"test": plan.num_queries - num}
     if "validation" in parts:
         validation = lax.population_count(parts["validation"]).astype(jnp.int32).sum(axis=0)
         sizes = {"test": sizes["test"] - validation, "validation": validation}
@@ -134,7 +134,7 @@ def tile_values(
     # the calibration queries above it.
     uncovered = None
     if shape.distinct:
-        uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank)
+        uncovered = (plan.num_queries - 1 - position) - (rows[None] - rank)
 
     result: dict[str, Any] = {}
     if shape.means:

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
+from racer_jax.montecarlo.common_size import PlanSize, padded
 from racer_jax.montecarlo.kernel import Scratch, tile_values
 from racer_jax.montecarlo.plan import Shape, TrialPlan, most_lanes, trial_plan
 from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
@@ -251,6 +252,7 @@ def stream_trials(
     progress: Callable[[int], object] | None = None,
     checkpoint: Path | str | None = None,
     save_every: float = 30.0,
+    size: PlanSize | None = None,
     **split: Unpack[SplitSpec],
 ) -> dict[str, Summary]:
     """`split_trials` in bounded memory: moments and histogram of each metric.
@@ -275,6 +277,8 @@ def stream_trials(
       checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
         run loses what came after the last save, and a finished one can be made longer.
       save_every: Seconds between saves.
+      size: What the plan is padded to, so that pools of several sizes share one compilation, from
+        `plan_size`; the results are the same.
       **split: How each trial splits the pool, the fields of `SplitSpec`.
 
     Returns:
@@ -291,6 +295,8 @@ def stream_trials(
     check_count("bins", bins, 2)
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=False)
+    if size is not None:
+        plan, shape = padded(plan, shape, size)
     runner = _Runner(key, plan, shape, devices)
     kept = None
     if checkpoint is not None:
