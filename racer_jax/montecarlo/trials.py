@@ -67,6 +67,10 @@ class Trials(NamedTuple):
     validation: dict[str, np.ndarray]
 
 
+# Traced once for the shape of its results and for the loop over tiles: half of all tracing.
+_tile_values = jax.jit(tile_values, static_argnums=1, inline=True)
+
+
 def _run(
     key: jax.Array,
     plan: TrialPlan,
@@ -88,14 +92,14 @@ def _run(
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
         blank = jnp.zeros((*plan.planes.order.row.shape[::2], tile), jnp.uint8)
         scratch = ((blank, blank),) * (1 if plan.draw.outer is None else 2)
-        one = jax.eval_shape(partial(tile_values, plan, shape), scratch, keys[0])[1]
+        one = jax.eval_shape(partial(_tile_values, plan, shape), scratch, keys[0])[1]
         results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
         def step(
             i: jax.Array, state: tuple[Scratch, dict[str, Any]]
         ) -> tuple[Scratch, dict[str, Any]]:
             scratch, results = state
-            scratch, values = tile_values(plan, shape, scratch, load(keys, i))
+            scratch, values = _tile_values(plan, shape, scratch, load(keys, i))
             put = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
             return scratch, jax.tree.map(put, results, values)
 
