@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "reporting",
         "shtab plotly tqdm",
     ),
+    "batch": ("core encoders racer", ""),
     "__main__": ("cli compilation_cache", ""),
     "__init__": ("core racer data serving", ""),
 }
