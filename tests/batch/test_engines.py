@@ -90,10 +90,10 @@ def test_duckdb(queries, route, tmp_path):
     parquet.write_table(pa.table(queries.columns), tmp_path / "queries.parquet")
     with duckdb.connect() as connection:
         relation = connection.sql(f"select * from '{tmp_path / 'queries.parquet'}'")
-        batches = relation.fetch_arrow_reader(20)
+        batches = relation.to_arrow_reader(20)
         done = pa.concat_tables(pa.table(route(batch)) for batch in batches)
-        counted = connection.sql("select count(*) from done").fetchone()
-    assert counted == (50,)
+        counted = connection.sql("select count(*) from done").fetchall()
+    assert counted == [(50,)]
     check(queries, done.to_pydict())
 
 
