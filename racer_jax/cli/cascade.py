@@ -1,5 +1,7 @@
 """`cascade`: one model after another, trained, calibrated, measured and used."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from dataclasses import asdict
@@ -17,15 +19,15 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import flush, print_json, print_json_text, print_line
+from racer_jax.cli.output import check_file, flush, print_json, print_json_text, print_line
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
     from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
-_NEEDS = ("racer_jax.data.loading", "racer_jax.serving.cascade")
-
+# What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
+COMMANDS = ("train", "calibrate", "evaluate", "route")
 _LOSSES = {
     "regret": "a wrong answer where the reference has a right one",
     "differs": "an answer that is not the reference's; needs no labels",
@@ -35,7 +37,7 @@ _LOSSES = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     cascade = subparsers.add_parser(
         "cascade", help="call one model after another until stopping is safe"
     )
@@ -48,17 +50,17 @@ def add(subparsers: Subparsers) -> None:
 
 def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     meaning = "; ".join(f"{name}: {text}" for name, text in _LOSSES.items())
-    shown = default or "that of training"
+    default_name = default or "that of training"
     parser.add_argument(
-        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {shown})"
+        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {default_name})"
     )
 
 
-def _describe(path: Path, cascade: "Cascade", as_json: bool) -> None:
+def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
     """What was made, and what is promised."""
     calibration = cascade.calibration
     if as_json:
-        made: dict[str, Any] = {
+        description: dict[str, Any] = {
             "artefact": path,
             "models": cascade.models,
             "order": cascade.policy.calls,
@@ -66,13 +68,13 @@ def _describe(path: Path, cascade: "Cascade", as_json: bool) -> None:
             "guarantee": cascade.guarantee(),
         }
         if calibration is not None:
-            made |= {
+            description |= {
                 "alpha": calibration.alpha,
                 "loss": calibration.loss,
                 "n": len(calibration.value),
                 "groups": calibration.groups,
             }
-        print_json(made)
+        print_json(description)
         return
     print_line(f"{path}: {cascade!r}")
     print_line(cascade.guarantee())
@@ -87,7 +89,6 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
 racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
-        _NEEDS,
     )
     add_reading(parser)
     parser.add_argument(
@@ -129,38 +130,54 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"--batches must be whole numbers such as 2,2, got {text!r}") from None
 
 
-def train(parsed: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> None:
     """`cascade train`."""
     import jax
 
     from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
-    check_place(parsed.output)
-    batches = _batches(parsed.batches)
-    source, rows = Source.of(parsed), Rows.of(parsed)
-    table = rows.select(source.table().complete(), source.name)
+    check_place(arguments.output)
+    batches = _batches(arguments.batches)
+    source, rows = Source.of(arguments), Rows.of(arguments)
+    table = rows.select(_labelled(source.table(), arguments.loss), source.name)
     cascade = Cascade.fit(
-        jax.random.key(parsed.seed or 0),
+        jax.random.key(arguments.seed or 0),
         table,
-        loss=parsed.loss,
-        reference=parsed.reference,
-        objective=parsed.objective,
+        loss=arguments.loss,
+        reference=arguments.reference,
+        objective=arguments.objective,
         batches=batches,
-        alpha=parsed.alpha,
-        form=parsed.form,
+        alpha=arguments.alpha,
+        form=arguments.form,
     )
-    cascade.save(parsed.output)
-    _describe(parsed.output, cascade, parsed.json)
+    cascade.save(arguments.output)
+    _describe(arguments.output, cascade, arguments.json)
 
 
-def _read(parsed: argparse.Namespace, cascade: "Cascade", labels: bool = True) -> "RoutingTable":
-    """The rows that the options ask for."""
-    source, rows = Source.of(parsed), Rows.of(parsed)
-    table = source.table()
-    if labels:
-        table = table.complete()
-    if parsed.unseen:
+def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
+    """The rows that have every label; all of them where there is none and the loss needs none.
+
+    Raises:
+      ValueError: If there is no label and the loss needs them.
+    """
+    from racer_jax.sequential.policy import is_unlabelled
+
+    if not is_unlabelled(table):
+        return table.complete()
+    if loss != "differs":
+        raise ValueError(
+            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
+            "without (it bounds how often the answer is not that of the full vote)"
+        )
+    return table
+
+
+def _read(arguments: argparse.Namespace, cascade: Cascade, loss: str) -> RoutingTable:
+    """The rows that the options ask for; a loss that needs no labels keeps those without."""
+    source, rows = Source.of(arguments), Rows.of(arguments)
+    table = _labelled(source.table(), loss)
+    if arguments.unseen:
         table = cascade.unseen(table)
     return rows.select(table, source.name)
 
@@ -175,7 +192,6 @@ def _add_calibrate(subparsers: Subparsers) -> None:
 racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
 racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs     no labels needed
 racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
-        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -197,33 +213,36 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
     parser.set_defaults(run=calibrate)
 
 
-def calibrate(parsed: argparse.Namespace) -> None:
-    """`cascade calibrate`."""
+def calibrate(arguments: argparse.Namespace) -> None:
+    """`cascade calibrate`.
+
+    Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
+    """
     from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
-    output = parsed.output or parsed.artefact
+    output = arguments.output or arguments.artefact
     check_place(output)
-    cascade = Cascade.load(parsed.artefact)
-    if not parsed.path:
+    cascade = Cascade.load(arguments.artefact)
+    if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
-            raise DataError(problem, path=parsed.artefact)
-        if parsed.loss not in (None, cascade.calibration.loss):
+            raise DataError(problem, path=arguments.artefact)
+        if arguments.loss not in (None, cascade.calibration.loss):
             raise ValueError("another --loss needs logged answers to calibrate on")
-        calibrated = cascade.at(parsed.alpha)
+        cascade_at_alpha = cascade.at(arguments.alpha)
     else:
-        loss = parsed.loss or cascade.policy.loss
-        calibrated = cascade.calibrate(
-            _read(parsed, cascade, labels=loss != "differs"),
-            parsed.alpha,
+        loss = arguments.loss or cascade.policy.loss
+        cascade_at_alpha = cascade.calibrate(
+            _read(arguments, cascade, loss),
+            arguments.alpha,
             loss=loss,
-            by_group=parsed.by_group,
-            delta=parsed.delta,
-            allow_overlap=parsed.allow_overlap,
+            by_group=arguments.by_group,
+            delta=arguments.delta,
+            allow_overlap=arguments.allow_overlap,
         )
-    calibrated.save(output)
-    _describe(output, calibrated, parsed.json)
+    cascade_at_alpha.save(output)
+    _describe(output, cascade_at_alpha, arguments.json)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -233,30 +252,36 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped; first "
         "with decided votes alone.",
         "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
-        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
     parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
 
-def evaluate(parsed: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> None:
     """`cascade evaluate`."""
     from racer_jax.core.risk_levels import parse_alphas
+    from racer_jax.reporting.files import write_json
     from racer_jax.serving.cascade import Cascade
 
-    alphas = None if parsed.alphas is None else parse_alphas(parsed.alphas)
-    cascade = Cascade.load(parsed.artefact)
-    done = cascade.evaluate(_read(parsed, cascade), alphas)
-    if parsed.json:
-        print_json({"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]})
+    alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
+    if arguments.output is not None:
+        check_file(arguments.output)
+    cascade = Cascade.load(arguments.artefact)
+    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
+    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    if arguments.output is not None:
+        write_json(arguments.output, figures)
+    if arguments.json:
+        print_json(figures)
         return
     print_line(cascade.guarantee())
-    for one in done:
+    for one in evaluations:
         print_line(str(one))
 
 
@@ -269,7 +294,6 @@ def _add_route(subparsers: Subparsers) -> None:
         "brings "
         "answers, null for none. Back come the models to call, or the answer with its reason.",
         "racer-jax cascade route my.cascade --input -",
-        _NEEDS,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("--alpha", help="another risk level than the artefact's")
@@ -282,18 +306,21 @@ def _add_route(subparsers: Subparsers) -> None:
     parser.set_defaults(run=route)
 
 
-def route(parsed: argparse.Namespace) -> None:
-    """`cascade route`."""
+def route(arguments: argparse.Namespace) -> None:
+    """`cascade route`.
+
+    Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
+    """
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
 
-    cascade = Cascade.load(parsed.artefact)
-    if parsed.alpha is not None:
-        cascade = cascade.at(parsed.alpha)
+    cascade = Cascade.load(arguments.artefact)
+    if arguments.alpha is not None:
+        cascade = cascade.at(arguments.alpha)
     if cascade.calibration is None:
         # On the error stream: the other carries lines of JSON alone.
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
-    with open_input(parsed.input) as file:
-        for line in answer_lines(cascade, file, parsed.input):
+    with open_input(arguments.input) as file:
+        for line in answer_lines(cascade, file, arguments.input):
             print_json_text(line)
-            flush()  # whoever asks in a pipe waits for this line
+            flush()  # a process at the other end of the pipe waits for this line

@@ -1,5 +1,7 @@
 """`bound-check` and `monitor`: is what was promised true, before and after deployment?"""
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import replace
 from functools import partial
@@ -19,6 +21,12 @@ from racer_jax.cli.options import (
     open_input,
 )
 from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line
+from racer_jax.cli.score_checks import (
+    add_source,
+    bound_check_without_artefact,
+    check_source,
+    print_checks,
+)
 
 if TYPE_CHECKING:
     from racer_jax.serving.feedback import Entries
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_bound_check(subparsers)
     _add_monitor(subparsers)
 
@@ -41,15 +49,16 @@ def _add_bound_check(subparsers: Subparsers) -> None:
         "status 3 where it is off.",
         """
 racer-jax bound-check my.racer test.csv --splits 10000
-racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits""",
-        needs=(
-            "racer_jax.data.loading",
-            "racer_jax.montecarlo.bound_check",
-            "racer_jax.racer.racer",
-        ),
+racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits
+racer-jax bound-check --scores mine.npz                   scores and labels of your own router
+racer-jax bound-check --scores mine.csv test.csv          the scores alone; labels of a table
+racer-jax bound-check --table test.csv --loss regret      a stop learned from logged answers""",
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser)
+    parser.add_argument(
+        "artefact", type=Path, nargs="?", metavar="ARTEFACT", help="folder of the artefact"
+    )
+    add_reading(parser, nargs="*")
+    add_source(parser)
     parser.add_argument(
         "--alphas", default="0.05,0.1,0.2,0.3", help="risk levels (default: %(default)s)"
     )
@@ -77,8 +86,11 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
     parser.set_defaults(run=bound_check)
 
 
-def bound_check(parsed: argparse.Namespace) -> int:
-    """`bound-check`."""
+def bound_check(arguments: argparse.Namespace) -> int:
+    """`bound-check`.
+
+    Use this when a command line asks whether the bounds hold on a table; in Python, `check_bounds`.
+    """
     import jax
     import numpy as np
     from tqdm import tqdm
@@ -86,72 +98,43 @@ def bound_check(parsed: argparse.Namespace) -> int:
     from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
     from racer_jax.racer.racer import Racer
-    from racer_jax.reporting.tables import text_table
 
-    alphas = parse_alphas(parsed.alphas)
-    if not 0 < parsed.calibration < 1:
-        raise ValueError(f"--calibration must be a share in (0, 1), got {parsed.calibration}")
-    if parsed.splits < 0 or not parsed.z > 0:
+    alphas = parse_alphas(arguments.alphas)
+    check_source(arguments)
+    if not 0 < arguments.calibration < 1:
+        raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
+    if arguments.splits < 0 or not arguments.z > 0:
         raise ValueError("--splits must not be negative, and --z must be above 0")
-    racer = Racer.load(parsed.artefact)
-    table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
-    measured = racer.score(table, scores)
+    if arguments.table or arguments.scores is not None:
+        return bound_check_without_artefact(arguments)
+    racer = Racer.load(arguments.artefact)
+    table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+    model_scores = racer.score(table, scores)
     names = table.groups or ("all",)
     group = np.array(table.group if table.group is not None else ["all"] * len(table))
     checks = []
-    with tqdm(total=parsed.splits * len(names), unit="split", disable=None, leave=False) as bar:
+    with tqdm(total=arguments.splits * len(names), unit="split", disable=None, leave=False) as bar:
         for i, name in enumerate(names):
             rows = np.flatnonzero(group == name)
             check = check_bounds_exactly
-            if parsed.splits:
-                check = partial(check_bounds, num_splits=parsed.splits, progress=bar.update)
+            if arguments.splits:
+                check = partial(check_bounds, num_splits=arguments.splits, progress=bar.update)
             checks.append(
                 check(
-                    jax.random.key(1000 * (parsed.seed or 0) + i),
-                    ScoredPool(name, measured.scores[rows], table.correct[rows]),
+                    jax.random.key(1000 * (arguments.seed or 0) + i),
+                    ScoredPool(name, model_scores.scores[rows], table.correct[rows]),
                     racer.nonconformity,
-                    num_calibration=round(parsed.calibration * len(rows)),
+                    num_calibration=round(arguments.calibration * len(rows)),
                     alphas=alphas,
-                    z_limit=parsed.z,
+                    z_limit=arguments.z,
                     null=racer.null,
                     tie_break=racer.seed is not None,
-                    matrix=measured.nonconformity[rows],
+                    matrix=model_scores.nonconformity[rows],
                 )
             )
-    failed = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    if parsed.json:
-        print_json({"passed": not failed, "checks": checks})
-    else:
-        head = [
-            "group",
-            "n",
-            "alpha",
-            "risk",
-            "exact",
-            "at least",
-            "at most",
-            "size",
-            "abstains",
-            "verdict",
-        ]
-        rows_ = [
-            [
-                check.pool,
-                str(check.num_calibration),
-                alpha,
-                *(
-                    f"{column[i]:.4f}"
-                    for column in (check.risk, check.exact, check.lower, check.upper)
-                ),
-                f"{check.size[i]:.2f}",
-                f"{check.abstention[i]:.1%}",
-                check.verdict[i] + (f" ({check.note[i]})" if check.note[i] else ""),
-            ]
-            for check in checks
-            for i, alpha in enumerate(alphas)
-        ]
-        print_line(text_table(head, rows_))
-    return FAILED if failed else 0
+    any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
+    print_checks(checks, alphas, arguments.json)
+    return FAILED if any_failure else 0
 
 
 def _add_monitor(subparsers: Subparsers) -> None:
@@ -200,8 +183,8 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         type=Path,
         metavar="FILE",
         help="exchangeability: lines like those to come, not among them, such as decisions on "
-        "training questions; they say how finely numbers are told apart, not what is normal: for "
-        "that, feed calibration queries first",
+        "training questions; they say how finely numbers are distinguished, not what is normal: "
+        "for that, give calibration queries first",
     )
     parser.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
     parser.add_argument(
@@ -218,41 +201,45 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
     parser.set_defaults(run=monitor)
 
 
-def monitor(parsed: argparse.Namespace) -> int:
-    """`monitor`."""
+def monitor(arguments: argparse.Namespace) -> int:
+    """`monitor`.
+
+    Use this when a command line tests feedback for a change; in Python, `RiskMonitor` or
+    `ExchangeabilityMonitor`.
+    """
     from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.state_file import alone_with, is_regular, raising_when_terminated
 
-    if not 0 <= parsed.wait < float("inf"):
-        raise ValueError(f"--wait must be seconds, at least 0, got {parsed.wait}")
+    if not 0 <= arguments.wait < float("inf"):
+        raise ValueError(f"--wait must be seconds, at least 0, got {arguments.wait}")
     names = ("kind", "level", "alpha", "artefact", "reference", "seed")
-    options = MonitorOptions(**{name: getattr(parsed, name) for name in names})
-    state: Path = parsed.state
+    options = MonitorOptions(**{name: getattr(arguments, name) for name in names})
+    state: Path = arguments.state
     check_file(state)
     with (
         raising_when_terminated(),
-        alone_with(state, parsed.wait),
-        open_input(parsed.input) as file,
+        alone_with(state, arguments.wait),
+        open_input(arguments.input) as file,
     ):
         start = open_monitor(state, options)
-        entries = Entries(start, file, parsed.input, resume=parsed.resume)
-        if is_regular(file) and not parsed.resume:
+        entries = Entries(start, file, arguments.input, resume=arguments.resume)
+        if is_regular(file) and not arguments.resume:
             end = _counted_whole(start, entries)
             end.save(state)
         else:
-            end = _counted_live(start, entries, state, parsed.json)
-        skipped = entries.skipped
-    _print_monitor(end, parsed.json, skipped)
+            end = _counted_live(start, entries, state, arguments.json)
+        num_skipped = entries.skipped
+    _print_monitor(end, arguments.json, num_skipped)
     return FAILED if end.alarm is not None else 0
 
 
-def _counted_whole(monitor: "Monitor", entries: "Entries") -> "Monitor":
+def _counted_whole(monitor: Monitor, entries: Entries) -> Monitor:
     """All entries at once, to be saved at the end: all of them or none."""
     end = monitor.update(entry.value for entry in entries)
     return replace(end, position=entries.position)
 
 
-def _counted_live(monitor: "Monitor", entries: "Entries", state: Path, as_json: bool) -> "Monitor":
+def _counted_live(monitor: Monitor, entries: Entries, state: Path, as_json: bool) -> Monitor:
     """Entries as they come; the state is saved on the way, and an alarm said when it comes."""
     from racer_jax.serving.feedback import count
     from racer_jax.serving.state_file import StateKeeper
@@ -268,25 +255,25 @@ def _counted_live(monitor: "Monitor", entries: "Entries", state: Path, as_json: 
         return keeper.monitor
 
 
-def _print_monitor(monitor: "Monitor", as_json: bool, skipped: int = 0) -> None:
+def _print_monitor(monitor: Monitor, as_json: bool, num_skipped: int = 0) -> None:
     """A monitor in a line, of words or of JSON."""
     from racer_jax.serving.monitor import RiskMonitor
 
     if as_json:
         of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
         names = ("kind", "level", "num", "alarm", "evidence", *of_risk)
-        counted_before = {"skipped": skipped} if skipped else {}
+        counted_before = {"skipped": num_skipped} if num_skipped else {}
         print_json({name: getattr(monitor, name) for name in names} | counted_before)
         return
     if isinstance(monitor, RiskMonitor):
         share = f" ({monitor.misses / monitor.num:.3f})" if monitor.num else ""
-        counted = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
+        counts = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
         against = "risk <= alpha"
     else:
-        counted, against = "their numbers ranked", "exchangeable queries"
+        counts, against = "their numbers ranked", "exchangeable queries"
     alarm = "no alarm" if monitor.alarm is None else f"ALARM since query {monitor.alarm}"
-    again = f"; {skipped} lines were counted before and left out" if skipped else ""
+    again = f"; {num_skipped} lines were counted before and left out" if num_skipped else ""
     print_line(
-        f"{monitor.num} queries, {counted}: {alarm}; evidence {monitor.evidence:.3g} against "
+        f"{monitor.num} queries, {counts}: {alarm}; evidence {monitor.evidence:.3g} against "
         f"{against}, an alarm from {1 / monitor.level:g}{again}"
     )

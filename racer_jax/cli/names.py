@@ -29,6 +29,7 @@ FORMATS = (
 )
 CORPORA = ("routerdc", "routerbench")
 BASE_URL = "https://raw.githubusercontent.com/shuhao02/RouterDC"
+NONCONFORMITY = "J_learned"
 NULL_MODES = ("paper", "free", "never")
 
 

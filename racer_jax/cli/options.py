@@ -1,5 +1,7 @@
 """Options that several commands share, and what they stand for: the table, its rows, the input."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import sys
@@ -118,6 +120,16 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option `--sequential`, which `cli.main` reads before the others."""
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="call one model after another instead of a set at once: the same as 'racer-jax "
+        f"cascade {name}', whose --help has the options",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -136,12 +148,14 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Source":
+    def of(cls, parsed: argparse.Namespace) -> Source:
         """The options of `add_reading`.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
+        import jax
+
         typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
@@ -149,8 +163,6 @@ class Source:
             if value is not None
         }
         if parsed.seed is not None and "label_rule" in options:
-            import jax
-
             options["key"] = jax.random.key(parsed.seed)
         return cls(tuple(parsed.path), options)
 
@@ -159,13 +171,13 @@ class Source:
         """The files, for an error."""
         return ", ".join(str(path) for path in self.paths)
 
-    def table(self) -> "RoutingTable":
+    def table(self) -> RoutingTable:
         """Every row of the tables."""
         from racer_jax.data.loading import load
 
         return load(self.paths, **self.options)
 
-    def scored(self) -> "ScoredTable":
+    def scored(self) -> ScoredTable:
         """The one score matrix that is named.
 
         Raises:
@@ -195,7 +207,7 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Rows":
+    def of(cls, parsed: argparse.Namespace) -> Rows:
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
 
         Raises:
@@ -207,14 +219,21 @@ class Rows:
         return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
 
     def select(
-        self, table: "RoutingTable", path: str, racer: "Racer | None" = None
-    ) -> "RoutingTable":
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
         """These rows of the table.
 
         Args:
           table: A table.
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
 
         Returns:
           The rows, with a note on how many each option left out.
@@ -222,9 +241,13 @@ class Rows:
         Raises:
           DataError: If no row is left.
         """
+        import jax
+
+        from racer_jax.data.splits import split
+
         notes = list(table.notes)
 
-        def kept(part: "RoutingTable", option: str) -> "RoutingTable":
+        def kept(part: RoutingTable, option: str) -> RoutingTable:
             if len(part) < len(table):
                 left_out = len(table) - len(part)
                 notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
@@ -233,12 +256,10 @@ class Rows:
         if self.groups:
             table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = kept(racer.unseen(table), "--unseen")
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
         if self.share is not None:
-            import jax
-
-            from racer_jax.data.splits import split
-
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
             table = kept(table.select(parts.calibration), f"--share {self.share:g}")
@@ -250,13 +271,21 @@ class Rows:
 
 
 def labelled(
-    source: Source, rows: Rows, racer: "Racer"
-) -> tuple["RoutingTable", "np.ndarray | None"]:
-    """Table and, for a racer made from scores, the scores of its rows."""
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
+    """Table and, for a racer made from scores, the scores of its rows.
+
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
+    """
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.name, racer), None
+        table = source.table().complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
     scored = source.scored()
-    table = rows.select(scored.table, source.name, racer)
+    table = rows.select(scored.table, source.name, racer, recalibrating=recalibrating)
     place = {name: i for i, name in enumerate(scored.table.ids)}
     return table, scored.scores[[place[name] for name in table.ids]]
 

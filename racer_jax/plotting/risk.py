@@ -118,7 +118,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def risk_figure(
-    panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str, failed: int = 0
+    panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str, num_failures: int = 0
 ) -> Figure:
     """Risk against alpha inside the band of its bounds.
 
@@ -130,7 +130,7 @@ def risk_figure(
     Args:
       panels: Pool -> score -> curve.
       subtitle: What was run, in a line.
-      failed: Number of means outside the paper's bounds or off the exact law; the title reports it.
+      num_failures: Means outside the paper's bounds or off the exact law; the title reports it.
 
     Returns:
       Two rows of panels, one column for each pool.
@@ -178,15 +178,20 @@ def risk_figure(
         axes[0, 0].set_ylabel("mean test risk")
         axes[1, 0].set_ylabel("mean test risk minus alpha")
         title = "Mean test risk stays inside the paper's bounds, on the exact law"
-        if failed:
-            title = f"FAIL: {failed} mean test risks leave the paper's bounds or the exact law"
+        if num_failures:
+            title = (
+                f"FAIL: {num_failures} mean test risks leave the paper's bounds or the exact law"
+            )
         figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[1, 0])
     return figure
 
 
 def histogram_figure(
-    panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: float, subtitle: str
+    panels: Mapping[str, Mapping[str, RiskHistogram]],
+    alpha: float,
+    subtitle: str,
+    failed: int = 0,
 ) -> Figure:
     """Test risk over splits at one alpha, with the exact law drawn over it.
 
@@ -197,6 +202,7 @@ def histogram_figure(
       panels: Pool -> score -> histogram.
       alpha: The risk level of all of them.
       subtitle: What was run, in a line.
+      failed: Number of means that failed the check; the title says so where there are any.
 
     Returns:
       One row of panels for each score, one column for each pool.
@@ -226,16 +232,21 @@ def histogram_figure(
                 _percent(panel)
                 if column == 0:
                     panel.set_ylabel(f"{score}\nshare of splits")
-        figure.suptitle(
-            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split "
-            f"varies\n{subtitle}"
+        title = (
+            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split varies"
         )
+        if failed:
+            title = f"FAIL: test risk of single splits at alpha = {alpha:g} beside the exact law"
+        figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[0, 0])
     return figure
 
 
 def size_figure(
-    panels: Mapping[str, Mapping[str, SizeCurve]], num_models: int, subtitle: str
+    panels: Mapping[str, Mapping[str, SizeCurve]],
+    num_models: int,
+    subtitle: str,
+    failed: int = 0,
 ) -> Figure:
     """Mean set size against alpha.
 
@@ -246,6 +257,7 @@ def size_figure(
       panels: Pool -> score -> curve.
       num_models: M, drawn as the size of the full ensemble.
       subtitle: What was run, in a line.
+      failed: Number of means that failed the check; the title says so where there are any.
 
     Returns:
       One panel for each pool.
@@ -262,6 +274,9 @@ def size_figure(
             panel.set_ylim(bottom=0)
             _percent(panel, "x")
         axes[0, 0].set_ylabel("models called per query")
-        figure.suptitle(f"More risk allowed, fewer models called\n{subtitle}")
+        title = "More risk allowed, fewer models called"
+        if failed:
+            title = "FAIL: models called by sets that do not keep their risk"
+        figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[0, 0])
     return figure

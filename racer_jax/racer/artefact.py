@@ -1,11 +1,11 @@
 """An artefact: a folder with `racer.json`, which people read, and one file of arrays that it names.
 
-A reader always gets one whole version, whoever writes and whoever is killed:
+A reader always gets one whole version, whichever process writes or is killed:
 
 - The arrays are written first, to a file named after their content; then `racer.json`, which names
   them, is replaced in one step. A new folder is filled beside its place and moved there whole.
 - A writer holds a lock, so writers take turns and the last one wins. Under the lock it removes
-  files that `racer.json` does not name: nobody else writes, and a reader who was about to open
+  files that `racer.json` does not name: no other process writes, and a reader who was about to open
   such a file reads `racer.json` again. What a killed writer left is removed by the next one.
 - Where there is no lock (Windows, some network disks), each version has a file name of its own,
   and a writer removes only the file that the `racer.json` it replaced had named.
@@ -33,9 +33,9 @@ from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows; what has none is still written as 1, for older versions
-# to read.
-FORMAT = 2
+# 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
+# the cap of the sets, and parts of a caller's own.
+FORMAT = 3
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}(-[0-9a-f]{12})?\.safetensors")
@@ -62,6 +62,8 @@ def _write_synced(path: Path, content: bytes) -> None:
 def check_place(path: Path) -> None:
     """Refuses what is no place for an artefact: a file, or a folder that holds something else.
 
+    Use this when a racer is about to be written to a folder.
+
     Raises:
       ArtefactError: If it is one.
     """
@@ -85,6 +87,8 @@ def write(
 ) -> None:
     """Writes an artefact, whole or not at all; safe beside other writers and readers of it.
 
+    Use this when you write the parts of an object of your own; `Racer.save` does so for a racer.
+
     Args:
       path: The folder; it is made, or its artefact replaced.
       description: What `racer.json` shall say; plain values, `models` among them.
@@ -98,7 +102,7 @@ def write(
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     full = {
-        "format": FORMAT if "order" in description else 1,
+        "format": FORMAT,
         **description,
         "pool_fingerprint": named(description["models"]),
     }
@@ -113,7 +117,7 @@ def _fill_new(path: Path, description: Mapping[str, Any], content: bytes) -> boo
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.partial-"
     with locked(path.parent / f".{path.name}.lock") as alone:
-        if alone:  # nobody else makes this artefact, so what looks like it was left by a kill
+        if alone:  # no other process makes this artefact, so what looks like it was left by a kill
             for entry in list(path.parent.iterdir()):
                 if entry.name.startswith(prefix):
                     shutil.rmtree(entry, ignore_errors=True)
@@ -154,9 +158,9 @@ def _fill(folder: Path, description: Mapping[str, Any], content: bytes) -> None:
 
 
 def _new_name(content: bytes, *, unique: bool) -> str:
-    """The name of a file of arrays, after its content; one that nobody else writes if unique."""
-    own = f"-{secrets.token_hex(6)}" if unique else ""
-    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{own}{_SUFFIX}"
+    """The name of a file of arrays, after its content; where unique, no other has it."""
+    suffix = f"-{secrets.token_hex(6)}" if unique else ""
+    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{suffix}{_SUFFIX}"
 
 
 def _write_version(folder: Path, name: str, description: Mapping[str, Any], content: bytes) -> None:
@@ -190,6 +194,8 @@ def read(
     path: str | os.PathLike[str], models: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads an artefact and checks every bit of it.
+
+    Use this when you need description and arrays; `Racer.load` makes a racer of them.
 
     Args:
       path: The folder.
@@ -244,7 +250,7 @@ def _version(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _content(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a file and what tells it from another of its name; never waits for a pipe."""
+    """The bytes of a file and its identity; never waits for a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     try:
@@ -302,6 +308,26 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
         raise CorruptError("must be JSON: the file was cut or edited", path=file) from None
     _check_description(description, checksum, file)
     return description, identity
+
+
+def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
+    """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
+
+    Raises:
+      ArtefactError: If it is.
+    """
+    if description.get("kind") == kind:
+        return
+    if kind is None:
+        name = str(description["kind"])
+        raise ArtefactError(
+            f"is no Racer but the artefact of a {name.capitalize()}: load it with "
+            f"{name.capitalize()}.load",
+            path=path,
+        )
+    raise ArtefactError(
+        f"is no {kind.capitalize()} but the artefact of a Racer: load it with Racer.load", path=path
+    )
 
 
 def _check_description(description: Any, checksum: str | None, file: Path) -> None:

@@ -42,3 +42,21 @@ class ForkedError(RuntimeError):
 
 class OverlapError(ValueError):
     """Calibration on questions the router was trained on."""
+
+
+class NoRecordError(ValueError):
+    """A change of the pool or of the options, where the artefact does not keep what it needs."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(
+            f"{step} needs what calibration saw, which an artefact of an older version does not "
+            f"keep: calibrate it once more on labelled queries"
+        )
+
+
+class UnknownGroupError(ValueError):
+    """A query of a group nobody calibrated on, where calibration said that it is an error."""
+
+
+class UnknownGroupWarning(UserWarning):
+    """A query of a group nobody calibrated on, or of none, where thresholds are by group."""

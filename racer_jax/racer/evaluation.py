@@ -18,7 +18,7 @@ from racer_jax.core.sort_keys import critical_keys, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
-from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.calibration import Calibration, limited
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
 from racer_jax.racer.processes import check_process
@@ -370,6 +370,10 @@ def evaluate_racer(
     levels = _levels(alphas, calibration.alpha)
     measured = racer._measured(table, scores)
     questions, rule = question_fingerprints(table), label_rule(table)
+    ties = racer._ties(questions, measured)
+    calibration.handle_unknown(calibration.codes(table.group, len(table)), table.group)
+    shown = limited(measured.nonconformity, ties, calibration.max_models, calibration.min_models)
+    measured = measured._replace(nonconformity=shown)
     seen = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
     notes = [*racer.warnings(), *table.notes]
     if seen.any():
@@ -385,7 +389,7 @@ def evaluate_racer(
     groups = evaluate(
         table,
         measured,
-        racer._ties(questions, measured),
+        ties,
         calibration,
         levels,
         static_order=racer.static_order or tuple(range(len(racer.models))),

@@ -20,6 +20,7 @@ from racer_jax.orders.model_orders import Order
 from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import pure_router
+from racer_jax.routers.restricted import of_models
 
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
@@ -33,10 +34,24 @@ class Measured(NamedTuple):
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+      embeddings: float32 `[n, d]`, where the order of the models depends on them; else None.
     """
 
     scores: np.ndarray
     nonconformity: np.ndarray
+    embeddings: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Measured]") -> "Measured":
+        """Queries that were measured in parts, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.nonconformity for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -128,6 +143,15 @@ class Scorer:
 
         self._forward = forward
 
+    def of_models(self, columns: Sequence[int]) -> "Scorer":
+        """The same encoder and router for some of the models, in this order.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        order = None if self.order is None else self.order.of_models(columns)
+        return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
         return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
@@ -167,12 +191,15 @@ class Scorer:
             if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(waiting.pop(0)())
         parts += [finish() for finish in waiting]
-        result = parts[0]
-        if len(parts) > 1:
-            result = Measured(*map(np.concatenate, zip(*parts, strict=True)))
+        result = Measured.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
             )
         return result
 
@@ -203,6 +230,8 @@ class Scorer:
             if order is None:
                 return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            return Measured(np.asarray(scores)[:num], order(second, names, null)[:num])
+            embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
+            measured = order(second, names, null)[:num]
+            return Measured(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

@@ -46,23 +46,28 @@ def check_fingerprint(
     check_stated({"fingerprint": digest(rest, inside)}, description, name)
 
 
-def check_stated(used: Mapping[str, Any], stated: Mapping[str, Any], where: str = "") -> None:
+def check_stated(
+    used: Mapping[str, Any], stated: Mapping[str, Any], where: str = "", *, may_lack: bool = False
+) -> None:
     """Refuses a description that says something else than what is used.
 
     Args:
       used: What the content gives, in plain values.
       stated: What the description says; it may say more.
       where: The place in the description, for the error.
+      may_lack: Whether the description may leave things unsaid, as one of an older format does.
 
     Raises:
       PartsError: If they differ.
     """
     for name, value in used.items():
         place = f"{where}.{name}" if where else name
+        if name not in stated and may_lack:
+            continue
         if name not in stated:
             raise PartsError(f"does not state {place}")
         if isinstance(value, Mapping) and isinstance(stated[name], Mapping):
-            check_stated(value, stated[name], place)
+            check_stated(value, stated[name], place, may_lack=may_lack)
         elif _plain(stated[name]) != _plain(value):
             raise PartsError(f"states {place} = {stated[name]!r}, but what is used is {value!r}")
 

@@ -45,6 +45,55 @@ def cap_models(
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)
     check_count("most", most)
+    place = _places(nonconformity, tie_break)
+    real = nonconformity[..., :-1]
+    return jnp.concatenate(
+        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
+    )
+
+
+def call_at_least(
+    nonconformity: ArrayLike, least: int, tie_break: jax.Array | None = None
+) -> jax.Array:
+    """Nonconformity under which every set holds at least `least` real models, at any threshold.
+
+    The first `least` models of each query get E = -inf. Which they are depends on the query alone,
+    so every guarantee holds as it is. Sets grow by max(least - size, 0) at a given threshold, on
+    average by the share of empty sets where `least` is 1; calibrated anew, some of it comes back,
+    for a query whose first models are right is no miss at any threshold.
+
+    Args:
+      nonconformity: E(x, m), floating `[..., m + 1]`, null model last; its column is not changed.
+      least: The number of models, at least 1.
+      tie_break: Second keys, uint32 of the same shape, where calibration uses them; without them
+        the first of tied models are called.
+
+    Returns:
+      `[..., m + 1]`, the same dtype.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating, `least` not an integer, or `tie_break` not
+        uint32.
+      ValueError: If the shapes do not fit, a value is NaN, or `least` is below 1 or above m.
+
+    Use this when every query shall be answered by somebody; `cap_models` limits the other side.
+
+    >>> call_at_least(jnp.array([0.5, 0.25, -jnp.inf]), 1).tolist()
+    [0.5, -inf, -inf]
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_count("least", least)
+    place = _places(nonconformity, tie_break)
+    num_models = nonconformity.shape[-1] - 1
+    if least > num_models:
+        raise ValueError(f"least must be at most the {num_models} models, got {least}")
+    real = jnp.where(place < least, -jnp.inf, nonconformity[..., :-1])
+    return jnp.concatenate([real, nonconformity[..., -1:]], axis=-1)
+
+
+def _places(nonconformity: jax.Array, tie_break: jax.Array | None) -> jax.Array:
+    """The place of each real model among those of its query, by (E, U), int `[..., m]`."""
+    check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
         raise ValueError(
             f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
@@ -54,10 +103,7 @@ def cap_models(
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
         second = tie_break[..., :-1]
-    place = jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
-    return jnp.concatenate(
-        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
-    )
+    return jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
 
 
 class Attainable(NamedTuple):
@@ -181,9 +227,9 @@ def calibrate_budget(
         raise ValueError(f"budget must be positive and finite, got {budget}")
     bound = _cost_bound(costs, most)
     costs = np.broadcast_to(costs, (num, num_models))
-    entries, paid = value[:, :-1].ravel(), costs.ravel()
+    entries, dollars = value[:, :-1].ravel(), costs.ravel()
     order = np.argsort(entries, kind="stable")
-    entries, total = entries[order], np.cumsum(paid[order])
+    entries, total = entries[order], np.cumsum(dollars[order])
     last = np.searchsorted(entries, entries, side="right") - 1  # models that tie enter together
     # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on
     # paper.
@@ -201,8 +247,8 @@ def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) ->
     if costs.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {costs.dtype}")
     if costs.shape not in shapes:
-        wanted = " or ".join(str(list(shape)) for shape in shapes)
-        raise ValueError(f"{name} must have shape {wanted}, got {list(costs.shape)}")
+        expectation = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{name} must have shape {expectation}, got {list(costs.shape)}")
     if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
         raise ValueError(
             f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}"
@@ -219,18 +265,17 @@ def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
         if costs.ndim > 1:
             raise ValueError(
                 "most must be given where costs vary from query to query: what calling a model can "
-                "cost at most, [m], "
-                "or all of them together; the dearest calibration query is no bound for the "
-                "queries to come"
+                "cost at most, [m], or all of them together; the most expensive calibration query "
+                "is no bound for the queries to come"
             )
         return float(costs.sum())
     limit = _dollars("most", most, ((), costs.shape[-1:]))
-    paid = costs if limit.ndim else costs.sum(axis=-1)
-    if (bad := paid > limit * (1 + 1e-12)).any():
+    dollars = costs if limit.ndim else costs.sum(axis=-1)
+    if (bad := dollars > limit * (1 + 1e-12)).any():
         where = f" at {first_bad(bad)}" if bad.ndim else ""
         kind = "a model's cost" if limit.ndim else "the cost of all models"
         raise ValueError(
-            f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared "
+            f"{kind} must be at most what was declared, got {dollars[bad][0]:g}{where}, declared "
             f"{most!r}"
         )
     return float(limit.sum())

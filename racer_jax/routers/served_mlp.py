@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.arithmetic import add_row, dense
 from racer_jax.encoders.base import Arrays, Parts, Read, Save, array_of
-from racer_jax.encoders.linear_maps import add_row, dense
 from racer_jax.routers.base import check_embeddings
 
 

@@ -62,15 +62,42 @@ class CallState:
         return sum(self.spent.values()) if len(self.spent) == len(self.answers) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as plain values for JSON."""
+        """The state as plain values for JSON.
+
+        Use this when a state waits on disk or goes to another process.
+        """
         state: dict[str, Any] = {"call": list(self.call)}
         if self.done:
             state = {"answer": self.answer, "reason": self.reason}
         return {**state, "calls": self.calls, "cost": self.cost}
 
 
+def _check_steps(state: object, answers: object, dollars: object) -> None:
+    """Refuses what is no step of a query.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If dollars are no amount, or of a model whose answer is not among these.
+    """
+    if not isinstance(state, CallState):
+        raise TypeError(f"state must be what start or tell returned, got {type(state).__name__}")
+    for name, value in (("answers", answers), ("dollars", {} if dollars is None else dollars)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name} must be by model, such as {{'a': ...}}, got {value!r}")
+        for model, amount in value.items() if name == "dollars" else ():
+            if isinstance(amount, bool) or not isinstance(amount, int | float | np.number):
+                raise TypeError(f"dollars of {model!r} must be a number, got {amount!r}")
+            if not 0 <= float(amount) < inf:
+                raise ValueError(f"dollars of {model!r} must be at least 0, got {amount!r}")
+            if model not in answers:  # type: ignore[operator]
+                raise ValueError(f"dollars must be of models that answer now, got {model!r}")
+
+
 class Caller:
     """Carries out a policy, one query at a time, on the host.
+
+    Use this when you have a policy by itself; `Cascade.start` and `Cascade.tell` do it for a
+    cascade.
 
     Args:
       policy: The policy.
@@ -97,7 +124,10 @@ class Caller:
         }
 
     def start(self, ties: np.ndarray, group: str | None) -> CallState:
-        """The first models to call, for a query with these second keys, uint32 `[b]`."""
+        """The first models to call, for a query with these second keys, uint32 `[b]`.
+
+        Use this when a query is new.
+        """
         if self._calibration is None and self._policy.reference == "best":
             return CallState((self._calls[-1],), group=group)
         return CallState(self._batches[0], group=group, ties=tuple(ties.tolist()))
@@ -109,46 +139,57 @@ class Caller:
         dollars: Mapping[str, float] | None,
     ) -> CallState:
         """The state after hearing some of the models that are awaited."""
-        heard, spent = dict(state.answers), dict(state.spent)
+        _check_steps(state, answers, dollars)
+        all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():
             self._check_told(state, model, answer)
-            heard[model] = None if answer is None else self._form(answer)
+            all_answers[model] = None if answer is None else self._in_form(answer)
             price = None if dollars is None else dollars.get(model)
             if price is None and self._cost is not None:
                 price = self._cost[self._calls.index(model)]
             if price is not None:
-                spent[model] = price
-        awaited = tuple(model for model in state.call if model not in answers)
-        state = replace(state, call=awaited, answers=heard, spent=spent)
-        return state if awaited else self._decided(state)
+                all_costs[model] = price
+        missing_models = tuple(model for model in state.call if model not in answers)
+        state = replace(state, call=missing_models, answers=all_answers, spent=all_costs)
+        return state if missing_models else self._decided(state)
 
     def _check_told(self, state: CallState, model: str, answer: object) -> None:
         if model not in state.call:
             if model in state.answers:
-                raise ValueError(f"model {model!r} has been told already for this query")
-            awaited = f"the models asked are {list(state.call)}"
+                raise ValueError(f"model {model!r} has an answer already for this query")
+            expectation = f"the models asked are {list(state.call)}"
             if state.done:
-                awaited = "this query has its answer"
-            raise ValueError(f"model {model!r} was not asked: {awaited}")
+                expectation = "this query has its answer"
+            raise ValueError(f"model {model!r} was not asked: {expectation}")
         if answer is not None and not isinstance(answer, str):
             raise TypeError(
                 f"the answer of {model!r} must be a string, or None for no answer, got "
                 f"{type(answer).__name__}"
             )
 
+    def _in_form(self, answer: str) -> str | None:
+        """An answer in normal form; a form of one's own may give anything."""
+        normal: object = self._form(answer)
+        if normal is not None and not isinstance(normal, str):
+            raise TypeError(
+                "the normal form must give a string, or None for no answer, got "
+                f"{type(normal).__name__}"
+            )
+        return normal
+
     def _decided(self, state: CallState) -> CallState:
         """What follows from a complete batch."""
         if not state.ties:  # not calibrated, and a single model is the reference
             return replace(state, answer=next(iter(state.answers.values())), reason="decided")
-        made = len(state.answers)
-        known = [state.answers[model] for model in self._calls[:made]]
-        now = self._scorer.state(known, state.group)
+        num_calls = len(state.answers)
+        answers = [state.answers[model] for model in self._calls[:num_calls]]
+        now = self._scorer.state(answers, state.group)
         safe = now.leader is not None and self._safe(state, now.score)
         answer, reason = now.leader, None
-        if made == len(self._calls):
+        if num_calls == len(self._calls):
             reason = "all called"
             if self._policy.reference == "best":
-                answer = known[-1]
+                answer = answers[-1]
             if self._policy.settled(self._loss) == "never" and not safe:
                 answer, reason = None, "abstained"
         elif now.decided and self._policy.settled(self._loss) == "vote":
@@ -157,7 +198,7 @@ class Caller:
             reason = "risk"
         if reason is not None:
             return replace(state, answer=answer, reason=reason, score=now.score)
-        return replace(state, call=self._batches[made], score=now.score)
+        return replace(state, call=self._batches[num_calls], score=now.score)
 
     def _safe(self, state: CallState, score: float) -> bool:
         """Whether the score after the calls heard is above the threshold."""

@@ -11,13 +11,15 @@ _JSON = "json:"
 
 
 class UnknownFormError(ValueError):
-    """A normal form that has no name here."""
+    """A normal form that has no name here. Use this when you catch a normal form without a name."""
 
 
 def json_field(response: str, field: str) -> str | None:
     """A field of a response that is a JSON object.
 
     Its text, or JSON in one spelling for what is no text.
+
+    Use this when answers are objects of JSON.
 
     Args:
       response: The response.
@@ -64,6 +66,8 @@ def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> Nor
         return forms[name]
     if name in FORMS:
         return FORMS[name]
+    if not isinstance(name, str):
+        raise UnknownFormError(f"a normal form must be named by a string, got {name!r}")
     if name.startswith(_JSON) and len(name) > len(_JSON):
         field = name[len(_JSON) :]
         return lambda response: json_field(response, field)

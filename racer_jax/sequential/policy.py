@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.labels import generator
 from racer_jax.data.table import RoutingTable
 from racer_jax.risk_control.stopping import LOSSES, Loss, stop_losses
@@ -21,6 +22,7 @@ from racer_jax.risk_control.vote_path import (
     path_states,
     state_features,
 )
+from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
 from racer_jax.sequential.order_search import (
     LEVELS,
     Order,
@@ -76,7 +78,10 @@ class Policy:
         return tuple(self.models[m] for m in self.order)
 
     def settled(self, loss: str) -> Settled:
-        """Where stopping cannot incur a loss."""
+        """Where stopping cannot incur a loss.
+
+        Use this when you want to know after which calls the vote cannot change.
+        """
         if loss == "wrong":
             return "never"
         if loss == "covers" or self.reference == "best":
@@ -84,24 +89,30 @@ class Policy:
         return "vote"
 
 
-def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> np.ndarray:
-    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`."""
-    if names is None or not known:
+def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) -> np.ndarray:
+    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`.
+
+    Use this when queries have names of groups and the policy was fitted by group.
+    """
+    if names is None or not groups:
         return np.full(num, -1, np.int32)
-    number = {name: i for i, name in enumerate(known)}
+    number = {name: i for i, name in enumerate(groups)}
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
-def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
+def check_table(table: object) -> None:
+    """Refuses what is no table."""
+    if not isinstance(table, RoutingTable):
+        raise TypeError(f"table must be a RoutingTable, got {type(table).__name__}")
+
+
+def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
-    Args:
-      table: The table.
-      models: The pool of the policy; None where the table makes it.
-
     Raises:
-      ValueError: If the table has no rows, no answers or other models.
+      ValueError: If the table has no rows or no answers.
     """
+    check_table(table)
     if table.answers is None:
         raise ValueError(
             "the table must hold the answer of every model: stopping early reads answers, and this "
@@ -109,16 +120,12 @@ def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> n
         )
     if not len(table):
         raise ValueError("the table must hold at least one query, got none")
-    if models is not None and tuple(table.models) != tuple(models):
-        raise ValueError(
-            f"the table must be of the models {tuple(models)} in this order, got "
-            f"{tuple(table.models)}"
-        )
     return answer_codes(table.answers)
 
 
 def check_labels(table: RoutingTable) -> None:
     """Refuses a table with labels that are missing."""
+    check_table(table)
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]
         raise ValueError(
@@ -128,8 +135,15 @@ def check_labels(table: RoutingTable) -> None:
         )
 
 
+def is_unlabelled(table: RoutingTable) -> bool:
+    """Whether a table has no label at all."""
+    return len(table) > 0 and table.missing is not None and bool(table.missing.all())
+
+
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
     """Whether a batch ends with each call: batches of the sizes given, then all the rest at once.
+
+    Use this when a policy calls several models at a time.
 
     Args:
       batches: Sizes of the first batches; None to call one model at a time.
@@ -156,7 +170,10 @@ def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
 
 
 def leaders(states: PathStates, reference: np.ndarray) -> jax.Array:
-    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`."""
+    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`.
+
+    Use this when votes along the order are there.
+    """
     return states.leader.at[..., -1].set(jnp.asarray(reference))
 
 
@@ -196,15 +213,15 @@ class _Training:
         correct = self.correct[:, whole]
         losses = np.asarray(stop_losses(loss, leader, codes, reference, correct))[:, :length]
         rows = batch_ends(self.batches, length) & (leader[:, :length] != NO_ANSWER)
-        settled = np.zeros(leader.shape, bool)
-        settled[:, length - 1] = loss != "wrong"
+        is_decided = np.zeros(leader.shape, bool)
+        is_decided[:, length - 1] = loss != "wrong"
         if self.best is None and loss in ("regret", "differs"):
-            settled |= np.asarray(states.decided)
-            settled[:, :length] &= batch_ends(self.batches, length)
-        rows &= ~settled[:, :length]
+            is_decided |= np.asarray(states.decided)
+            is_decided[:, :length] &= batch_ends(self.batches, length)
+        rows &= ~is_decided[:, :length]
         model = fit_risk_model(features, losses, rows, self.group)
         scores = np.where(rows, model.scores(features, self._groups()), -np.inf)
-        scores[settled[:, :length]] = np.inf
+        scores[is_decided[:, :length]] = np.inf
         return model, scores, losses
 
     def _groups(self) -> np.ndarray:
@@ -221,14 +238,20 @@ def fit_policy(
     batches: Sequence[int] | None = None,
     alpha: float | None = None,
 ) -> Policy:
-    """Learns order, weights, reference and risk models from labelled training rows.
+    """Learns order, weights, reference and risk models from training rows.
 
-    Use this when every model's answer to some hundred training queries is logged with its label.
+    Without any label the weights come from agreement: a model counts as right where it gives the
+    answer of the weighted vote. The promises stay valid, and the vote is less often right than one
+    learned from labels where the models differ much.
+
+    Use this when every model's answer to some hundred training queries is logged, if possible with
+    its label.
 
     Args:
       key: A typed PRNG key: it halves the rows for the choice of the reference, and picks 2,000
         rows of a larger table.
-      table: Training rows with answers; with `cost` where the objective is `dollars`.
+      table: Training rows with answers; with `cost` where the objective is `dollars`. Rows without
+        any label (`missing` everywhere) will do for the loss `differs` and the reference `vote`.
       loss: What stopping early shall not incur; the order is searched for it (for that of `regret`
         where it is `wrong`).
       reference: `vote`, the weighted vote of all; `best`, the model with the most right answers;
@@ -253,8 +276,14 @@ def fit_policy(
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    if alpha is not None:
+        alpha = float(exact_alpha(alpha))
     check_answers(table)
-    check_labels(table)
+    label_free = loss == "differs" and is_unlabelled(table)
+    if not label_free:
+        check_labels(table)
+    elif reference == "best":
+        raise ValueError("reference 'best' needs labels, which say what model that is: got none")
     batch_ends(batches, len(table.models))
     cost = _mean_filled(table.cost)
     if objective == "dollars" and cost is None:
@@ -267,29 +296,36 @@ def fit_policy(
     if not (codes != NO_ANSWER).any():
         raise ValueError("no model answered any training query: there is nothing to learn from")
 
-    weights = fit_vote_weights(codes, correct)
+    if label_free:
+        weights, reference = agreement_weights(codes), "vote"
+        correct = agrees_with_vote(codes, weights)
+    else:
+        weights = fit_vote_weights(codes, correct)
     accuracy = (correct & (codes != NO_ANSWER)).mean(axis=0)
     best = _reference_model(rng, codes, correct, accuracy, reference)
     names = table.groups if len(table.groups) > 1 else ()
     group = group_codes(table.group, names, len(table)) if names else None
     training = _Training(codes, correct, cost, group, weights, best, batches)
 
-    searched: Loss = "regret" if loss == "wrong" else loss
+    search_loss: Loss = "regret" if loss == "wrong" else loss
     levels = LEVELS if alpha is None else (float(alpha),)
     if best is not None and alpha is None:
         levels = (0.01,)
 
     def value(order: Order) -> float:
-        _, scores, losses = training.fitted(order, searched)
-        spent = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
+        _, scores, losses = training.fitted(order, search_loss)
+        total_cost = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
         if objective == "dollars" and cost is not None:
-            spent = np.cumsum(cost[:, list(order)], axis=1)
+            total_cost = np.cumsum(cost[:, list(order)], axis=1)
         if batches is not None:
-            spent = spent[:, batch_last(batch_ends(batches, len(order)))]
-        return mean_cost_at(scores, losses, spent, levels)
+            total_cost = total_cost[:, batch_last(batch_ends(batches, len(order)))]
+        return mean_cost_at(scores, losses, total_cost, levels)
 
-    candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
+    mean_cost = None if cost is None else cost.mean(axis=0)
+    candidates = candidate_orders(weights, accuracy, mean_cost)
     order, _ = search(candidates, value, best)
+    if mean_cost is not None:
+        mean_cost = mean_cost[list(order)]
     total = float(weights[list(order)].sum())
     risk = {name: on_grid(training.fitted(order, name)[0], total) for name in get_args(Loss)}
     return Policy(
@@ -300,13 +336,15 @@ def fit_policy(
         ends=batch_ends(batches, len(order)),
         risk=risk,
         groups=tuple(names),
-        mean_cost=None if cost is None else cost.mean(axis=0)[list(order)],
+        mean_cost=mean_cost,
         loss=loss,
     )
 
 
 def batch_last(ends: np.ndarray) -> np.ndarray:
     """The last call of the batch that each call is in, int `[b]`.
+
+    Use this when calls of one batch share what is known after it.
 
     >>> batch_last(np.array([False, True, True])).tolist()
     [1, 1, 2]
@@ -338,8 +376,8 @@ def _reference_model(
     if reference == "best":
         return best
     fold = rng.permutation(len(codes)) % 2
-    voted = cross_validated_accuracy(codes, correct, fold)
-    return best if accuracy[best] >= voted else None
+    scores = cross_validated_accuracy(codes, correct, fold)
+    return best if accuracy[best] >= scores else None
 
 
 __all__ = [

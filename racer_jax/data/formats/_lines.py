@@ -28,7 +28,7 @@ def without_collector() -> Iterator[None]:
     """Turns the search for cycles off while many small objects are made that have none.
 
     Strings by the million make no cycles, but the collector looks for some at every turn, and jax
-    hangs a callback on it: half of the time of reading.
+    attaches a callback to it: half of the time of reading.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -98,7 +98,7 @@ def _split(
 ) -> Iterator[tuple[int, memoryview]]:
     """The lines of a file with their number, blank ones too."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    held: list[bytes] = []  # the beginning of a line that no block so far has ended
+    pieces: list[bytes] = []  # the beginning of a line that no block so far has ended
     length, line, clean = 0, 1, True
     while True:
         block = file.read(_BLOCK)
@@ -109,18 +109,18 @@ def _split(
         if not block:
             break
         start = 0
-        if line == 1 and not held:
+        if line == 1 and not pieces:
             start = len(_MARK) if block.startswith(_MARK) else 0
         view = memoryview(block)
         while (end := block.find(b"\n", start)) >= 0:
-            if held:
-                held.append(block[start:end])
-                yield line, memoryview(b"".join(held))
-                held, length = [], 0
+            if pieces:
+                pieces.append(block[start:end])
+                yield line, memoryview(b"".join(pieces))
+                pieces, length = [], 0
             else:
                 yield line, view[start:end]
             start, line = end + 1, line + 1
-        held.append(block[start:])
+        pieces.append(block[start:])
         length += len(block) - start
         if length > MAX_RECORD:
             raise DataError(
@@ -128,7 +128,7 @@ def _split(
                 path=path,
                 line=line,
             )
-    yield line, memoryview(b"".join(held))
+    yield line, memoryview(b"".join(pieces))
 
 
 def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:

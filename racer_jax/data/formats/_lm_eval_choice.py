@@ -41,26 +41,26 @@ class Chooser:
         """The samples of a log that the chosen filter made, each question once."""
         first = next(read_samples(log))  # what is wrong with the first row is said at once
         metric = self._metric_of(log, first.record)
-        wanted = for_name(self._filter, log.task)
+        filter_name = for_name(self._filter, log.task)
         survey = None
-        if not first.filter or wanted not in (None, first.filter):
+        if not first.filter or filter_name not in (None, first.filter):
             # Which filter is meant depends on all there are: a pass of its own over the log.
             survey = _survey(log)
         names = [first.filter] if survey is None else _filter_names(log, survey, metric)
-        chosen = self._filter_of(log, names)
-        choice = Choice(metric, chosen)
-        seen: dict[int, int] = {}
+        filter_of_log = self._filter_of(log, names)
+        choice = Choice(metric, filter_of_log)
+        line_of: dict[int, int] = {}
         passes: dict[int, int] = {}
         for sample in read_samples(log):
             name, doc_id = sample.filter, sample.query.doc_id
             if survey is not None and not survey.named:
                 passes[doc_id] = passes.get(doc_id, 0) + 1
                 name = names[passes[doc_id] - 1]
-            if name != chosen:
-                if wanted is None and survey is None:
+            if name != filter_of_log:
+                if filter_name is None and survey is None:
                     self._filter_of(log, _survey(log).filters)  # names all there are
                 continue
-            if (row := seen.setdefault(doc_id, sample.row)) != sample.row:
+            if (row := line_of.setdefault(doc_id, sample.row)) != sample.row:
                 raise DataError(
                     f"must be given once for each filter, got {doc_id} in row {row} already",
                     field="doc_id",
@@ -69,12 +69,12 @@ class Chooser:
             yield sample, choice
 
     def _filter_of(self, log: Log, filters: list[str]) -> str:
-        wanted = for_name(self._filter, log.task)
-        if len(filters) == 1 and (wanted is None or not isinstance(self._filter, Mapping)):
-            return filters[0]  # one filter for all tasks speaks of those that have a choice
-        if wanted is not None and wanted in filters:
-            return wanted
-        rule = "one filter" if wanted is None else f"filter {wanted!r}"
+        filter_name = for_name(self._filter, log.task)
+        if len(filters) == 1 and (filter_name is None or not isinstance(self._filter, Mapping)):
+            return filters[0]  # one filter for all tasks is for those that have a choice
+        if filter_name is not None and filter_name in filters:
+            return filter_name
+        rule = "one filter" if filter_name is None else f"filter {filter_name!r}"
         raise DataError(
             f"must hold {rule}, got {' and '.join(filters)}",
             path=log.path,
@@ -86,14 +86,14 @@ class Chooser:
         """The metric to read: one number for each question."""
         names = _metric_names(first)
         single = [name for name in names if not isinstance(first.get(name), list | dict)]
-        wanted = for_name(self._metric, log.task)
-        if wanted is not None:
-            if wanted in first and not isinstance(first[wanted], list | dict):
-                return wanted
+        metric = for_name(self._metric, log.task)
+        if metric is not None:
+            if metric in first and not isinstance(first[metric], list | dict):
+                return metric
             problem = f"must be among the metrics of the log, {single}"
-            if wanted in first:
+            if metric in first:
                 problem = "is a list in each row, and so cannot say right or wrong"
-            raise self._no_metric(log, problem, single, field=wanted)
+            raise self._no_metric(log, problem, single, field=metric)
         if _BYPASS in names:
             raise DataError(
                 "must be scored, but the metric 'bypass' means that lm_eval was run with "
@@ -102,9 +102,9 @@ class Chooser:
                 row=1,
                 field="metrics",
             )
-        preferred = [name for name in _PREFERRED if name in single]
-        if preferred:
-            return preferred[0]
+        candidates = [name for name in _PREFERRED if name in single]
+        if candidates:
+            return candidates[0]
         if len(single) == 1:
             return single[0]
         problem = f"must be one metric, got {single}"
@@ -117,8 +117,8 @@ class Chooser:
             problem += "; no other metric of the log is one number for each question"
         remedy = None
         if single:
-            preferred = [name for name in _PREFERRED if name in single] or single
-            remedy = self._by_task("metric", self._metric, log.task, preferred[0])
+            candidates = [name for name in _PREFERRED if name in single] or single
+            remedy = self._by_task("metric", self._metric, log.task, candidates[0])
         return DataError(problem, path=log.path, row=1, field=field, remedy=remedy)
 
     def _by_task(self, keyword: str, option: ByTask | None, task: str, value: str) -> Remedy:
@@ -133,8 +133,8 @@ class Chooser:
 
 def _metric_names(first: Mapping[str, Any]) -> list[str]:
     """The metrics a row says it has, else what may be one."""
-    listed = first.get("metrics")
-    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    metrics = first.get("metrics")
+    names = [name for name in metrics if isinstance(name, str)] if isinstance(metrics, list) else []
     if names:
         return names
     return [n for n in first if n not in _PLAIN and isinstance(first[n], int | float)]

@@ -60,7 +60,7 @@ def read_samples(log: Log) -> Iterator[Sample]:
 
 
 def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
-    """The metric of a row; NaN where the harness wrote NaN or null: nobody knows it."""
+    """The metric of a row; NaN where the harness wrote NaN or null: not known."""
     value = sample.record.get(metric)
     if type(value) is float and value in (0.0, 1.0):
         return value
@@ -71,8 +71,9 @@ def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
     except OverflowError:
         number = math.inf
     if math.isinf(number) or not (graded or math.isnan(number) or number in (0, 1)):
+        rule = "a number" if graded else "0 or 1"
         raise DataError(
-            f"must be {'a number' if graded else '0 or 1'}, got {shown(value)}",
+            f"must be {rule}, got {shown(value)}",
             field=metric,
             remedy=None if graded or math.isinf(number) else GRADED,
             **sample.where(log),

@@ -73,12 +73,12 @@ def _from_document(doc: Any) -> str:
     """The text of the known fields of a document; empty where it has no question."""
     if not isinstance(doc, dict):
         return ""
-    asked = (_plain(doc[name]) for name in _QUESTION if name in doc)
-    question = next(filter(None, asked), "")
+    questions = (_plain(doc[name]) for name in _QUESTION if name in doc)
+    question = next(filter(None, questions), "")
     if not question:
         return ""
-    held = [doc[name] for name in _CONTEXT if name in doc]
-    about = [text for value in held if (text := _plain(value)) and text != question]
+    contexts = [doc[name] for name in _CONTEXT if name in doc]
+    about = [text for value in contexts if (text := _plain(value)) and text != question]
     return "\n".join([*about, question, *_choices(doc)])
 
 
@@ -105,7 +105,7 @@ def _choices(doc: dict[str, Any]) -> list[str]:
     if choices is None and isinstance(targets := doc.get("mc1_targets"), dict):
         choices = targets.get("choices")
     if choices is None:
-        choices = next((found for names in _NUMBERED if (found := _numbered(doc, names))), None)
+        choices = next((options for names in _NUMBERED if (options := _numbered(doc, names))), None)
     if not isinstance(choices, list):
         return [str(choices)] if isinstance(choices, str) else []
     if choices and all(isinstance(c, dict) and "key" in c and "value" in c for c in choices):
@@ -118,8 +118,8 @@ def _choices(doc: dict[str, Any]) -> list[str]:
 
 def _numbered(doc: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     """The choices in fields of their own; none where there are fewer than two."""
-    found = [doc[name] for name in names if isinstance(doc.get(name), str)]
-    return found if len(found) > 1 else []
+    options = [doc[name] for name in names if isinstance(doc.get(name), str)]
+    return options if len(options) > 1 else []
 
 
 def _from_prompt(record: Mapping[str, Any], whole: bool) -> str:

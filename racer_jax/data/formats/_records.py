@@ -1,11 +1,11 @@
 """Records of JSON lines of which only the fields that are read are decoded.
 
-A row of an evaluation log is mostly prompts that nobody reads. msgspec finds the fields of a row
+A row of an evaluation log is mostly prompts that are not needed. msgspec finds the fields of a row
 without decoding them, twenty times as fast as Python's parser, but keeps the last of two fields of
-one name. Whether a name stands twice is told without a second look at the row: written anew from
+one name. Whether a name stands twice is known without reading the row again: written anew from
 the fields found, in the layout of Python's or of compact JSON, the row must be the same byte for
 byte, for a field that was dropped is missing there. A row for which it is not, and one that msgspec
-does not read (NaN, half characters), goes to the parser that tells exactly what is wrong.
+does not read (NaN, half characters), goes to the parser that says exactly what is wrong.
 """
 
 from collections.abc import Iterator, Mapping
@@ -100,15 +100,15 @@ def _record(content: memoryview, path: Path, row: int, line: int) -> Mapping[str
         raw = None
     if raw is not None and _is_whole(raw, content):
         try:
-            found = Record(_OFTEN.decode(content))
+            decoded_record = Record(_OFTEN.decode(content))
         except _FAULTS:
-            found = Record()
-        found.raw = raw
-        return found
+            decoded_record = Record()
+        decoded_record.raw = raw
+        return decoded_record
     record = parse(str(content, "utf-8"), path, row=row, line=line)
     check_object(record, path, row=row, line=line)
-    checked: Mapping[str, Any] = record
-    return checked
+    mapping: Mapping[str, Any] = record
+    return mapping
 
 
 def _is_whole(raw: dict[str, msgspec.Raw], content: memoryview) -> bool:

@@ -46,18 +46,18 @@ class Header:
 
     def __init__(
         self,
-        known: Iterable[str] = (),
+        names: Iterable[str] = (),
         columns: Mapping[str, str] | None = None,
         index: bool = True,
         exact: bool = False,
     ) -> None:
-        self._known = {name.casefold(): name for name in known}
+        self._spelling_of = {name.casefold(): name for name in names}
         self.columns, self.index, self.exact = dict(columns or {}), index, exact
 
     def count_known(self, names: Iterable[str]) -> int:
         """How many of the names are columns of the format."""
-        mapped = set(self.columns.values())
-        return sum(n in mapped or n.strip().casefold() in self._known for n in names)
+        targets = set(self.columns.values())
+        return sum(n in targets or n.strip().casefold() in self._spelling_of for n in names)
 
     def names(self, path: Path, raw: Sequence[str]) -> tuple[list[str], bool]:
         """The names by which columns are read, and whether any was written in another way."""
@@ -78,11 +78,11 @@ class Header:
         exact, names, loose = set(raw), [], False
         for name in raw:
             plain = name.strip()
-            known = self._known.get(plain.casefold())
+            spelling = self._spelling_of.get(plain.casefold())
             if name in theirs:
                 names.append(theirs[name])
-            elif known is not None and (known == name or known not in exact):
-                names.append(known)
+            elif spelling is not None and (spelling == name or spelling not in exact):
+                names.append(spelling)
             else:
                 names.append(plain)
             loose = loose or (names[-1] != name and name not in theirs)
@@ -116,10 +116,10 @@ class Rows(ABC):
         self._blank = [j for j, name in enumerate(names) if not name and j != self._index]
         if not header.index:
             self._blank = []
-        self._kept = [
+        self._columns_read = [
             j for j in range(self.width) if j != self._index and j not in set(self._blank)
         ]
-        self.header = tuple(names[j] for j in self._kept)
+        self.header = tuple(names[j] for j in self._columns_read)
         self.columns = frozenset(self.header)
         self.last_column = names[-1]
         self.decimal_commas: set[str] = set()
@@ -149,10 +149,10 @@ class Rows(ABC):
         """Notes something that was read though it is not written as the format says."""
         self._loose[what] = None
 
-    def notes(self, ignored: Iterable[str] = ()) -> list[str]:
+    def notes(self, columns: Iterable[str] = ()) -> list[str]:
         """A note on what was accepted loosely, and one on the columns not read, if any."""
         notes = [f"accepted as written: {'; '.join(self._loose)}"] if self._loose else []
-        return [*notes, *ignored_columns(ignored)]
+        return [*notes, *ignored_columns(columns)]
 
     def require(self, *names: str) -> None:
         """Refuses a header that lacks one of the names."""
@@ -178,8 +178,8 @@ class Rows(ABC):
         for first, columns in self.blocks():
             empty = False
             self._check_left_out(first, columns)
-            kept = (columns[j] for j in self._kept)
-            yield Chunk(first, dict(zip(self.header, kept, strict=True)))
+            data_columns = (columns[j] for j in self._columns_read)
+            yield Chunk(first, dict(zip(self.header, data_columns, strict=True)))
         if empty:
             raise DataError("must hold at least one row below the header", path=self.path)
 
@@ -262,11 +262,11 @@ def column_of_floats(
 ) -> np.ndarray:
     """A column of decimal numbers, float64; NaN where empty; anything else is refused."""
     column = chunk.columns[name]
-    joined = "".join(column)
+    whole = "".join(column)
     try:
         values = np.array([float(text) if text else np.nan for text in column])
         # float() also reads 1_000 and the digits of other scripts
-        plain = joined.isascii() and "_" not in joined
+        plain = whole.isascii() and "_" not in whole
     except ValueError:
         plain = False
     if not plain:
@@ -341,7 +341,7 @@ _WORDS = {"yes": 1, "no": 0, "y": 1, "n": 0} | dict.fromkeys(_UNKNOWN, -1)
 
 
 def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = None) -> np.ndarray:
-    """A column of 0/1 or True/False, int8; an empty field is -1 ("nobody evaluated this pair").
+    """A column of 0/1 or True/False, int8; an empty field is -1 ("this pair was not evaluated").
 
     Args:
       file: The rows.
@@ -356,26 +356,26 @@ def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = No
       DataError: If a field is none of these.
     """
     column = chunk.columns[name]
-    known: dict[str, int] = {}
+    value_of: dict[str, int] = {}
     for text in set(column):
         plain = text.strip().lower()
         if len(plain) < len(text) and plain in _LABELS | _WORDS:
             file.accept("labels are read without spaces around them")
         if plain in _LABELS:
-            known[text] = _LABELS[plain]
+            value_of[text] = _LABELS[plain]
         elif plain in _WORDS:
-            known[text] = _WORDS[plain]
+            value_of[text] = _WORDS[plain]
             what = "yes/no and y/n stand for right and wrong"
             if plain in _UNKNOWN:
                 what = "NA, N/A and null stand for what is not known"
             file.accept(what)
-    if len(known) < len(set(column)):
-        i = next(i for i, text in enumerate(column) if text not in known)
+    if len(value_of) < len(set(column)):
+        i = next(i for i, text in enumerate(column) if text not in value_of)
         problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
         raise file.error(
             problem, chunk.first_row + i, name, remedy=_graded(file, name, column[i], score)
         )
-    return np.array([known[text] for text in column], dtype=np.int8)
+    return np.array([value_of[text] for text in column], dtype=np.int8)
 
 
 def _graded(file: Rows, name: str, text: str, score: str | None) -> Remedy | None:

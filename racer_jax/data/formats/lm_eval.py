@@ -101,8 +101,8 @@ def read_lm_eval(
     check_missing(missing)
     check_rule(label_rule)
     path = Path(path)
-    found = find_logs(path, num_fewshot)
-    logs = _of_tasks(path, found.logs, tasks)
+    folder = find_logs(path, num_fewshot)
+    logs = _of_tasks(path, folder.logs, tasks)
     models = {name: j for j, name in enumerate(dict.fromkeys(log.model for log in logs))}
     chooser = Chooser(metric, filter, [log.task for log in logs])
     choices: dict[str, Choice] = {}
@@ -114,7 +114,7 @@ def read_lm_eval(
     reasons: dict[str, str] = {}
     for log in logs:
         start = len(all_values)
-        graded = for_name(label_rule, log.task) is not None
+        has_rule = for_name(label_rule, log.task) is not None
         reader: AnswerReader | None = None
         for sample, choice in chooser.samples(log):
             if choices.setdefault(log.task, choice) != choice:
@@ -124,9 +124,9 @@ def read_lm_eval(
                     f"{choice}",
                     path=log.path,
                 )
-            value = metric_value(log, sample, choice.metric, graded)
+            value = metric_value(log, sample, choice.metric, has_rule)
             if answers and reader is None:
-                reader = AnswerReader(log, choice.metric, graded)
+                reader = AnswerReader(log, choice.metric, has_rule)
             answer = None if reader is None else reader.answer(sample, value)
             code = codes.setdefault(sample.query, len(texts))
             if code == len(texts):
@@ -148,7 +148,7 @@ def read_lm_eval(
     scores = place.fill(np.array(all_values), np.nan)
     labels = labels_by_rule(path, scores, [query.task for query in order], label_rule, key)
     names = [for_name(groups, query.task) or query.task for query in order]
-    ids, changed = _ids(order), _changed(order)
+    ids, num_renamed = _ids(order), _changed(order)
     rules = _rules(order, names, choices, labels.rule, path)
     in_order = [texts[code] for code in by_order.tolist()]
     # The names of the queries weigh as much as the table: they go before it is built.
@@ -160,18 +160,18 @@ def read_lm_eval(
         models=list(models),
         correct=labels.correct,
         group=names,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
         label_rule=rules,
         missing=labels.missing,
         notes=[
-            *found.notes,
+            *folder.notes,
             *(f"answers of {task} were left out: {why}" for task, why in sorted(reasons.items())),
-            *changed,
-            *unread(path, {*found.others, *(log.path for log in logs)}, deep=True),
+            *num_renamed,
+            *unread(path, {*folder.others, *(log.path for log in logs)}, deep=True),
         ],
     )
-    return settle_missing(table, missing, path, because=found.nameless)
+    return settle_missing(table, missing, path, because=folder.nameless)
 
 
 def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> list[Log]:
@@ -179,24 +179,24 @@ def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> lis
     if tasks is None:
         return logs
     patterns = [tasks] if isinstance(tasks, str) else list(tasks)
-    kept = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
-    if not kept:
-        known = sorted({log.task for log in logs})
+    matches = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
+    if not matches:
+        names = sorted({log.task for log in logs})
         raise DataError(
-            f"must hold a log of tasks {patterns}, got logs of {known}",
+            f"must hold a log of tasks {patterns}, got logs of {names}",
             path=path,
-            remedy=Remedy("pass such as {}", tasks=known[:1]),
+            remedy=Remedy("pass such as {}", tasks=names[:1]),
         )
-    return kept
+    return matches
 
 
 def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
     """Refuses a log that is not the one the harness reported on."""
-    asked, mean = reported(log, choice.metric, choice.filter)
+    count, mean = reported(log, choice.metric, choice.filter)
     remedy = Remedy("pass {} if the log was shortened on purpose", check_results=False)
-    if asked is not None and asked != len(values):
+    if count is not None and count != len(values):
         raise DataError(
-            f"must hold the {asked} questions of the run, got {len(values)}",
+            f"must hold the {count} questions of the run, got {len(values)}",
             path=log.path,
             remedy=remedy,
         )
@@ -214,10 +214,10 @@ def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
 
 def _ids(order: list[Query]) -> list[str]:
     """`<task>/<doc_id>`, and a part of the hash where one number stands for several documents."""
-    changed = _several(order)
+    renamed_tasks = _several(order)
     return [
         f"{query.task}/{query.doc_id}"
-        + (f"#{query.doc_hash}" if (query.task, query.doc_id) in changed else "")
+        + (f"#{query.doc_hash}" if (query.task, query.doc_id) in renamed_tasks else "")
         for query in order
     ]
 
@@ -229,12 +229,12 @@ def _several(order: list[Query]) -> set[tuple[str, int]]:
 
 
 def _changed(order: list[Query]) -> list[str]:
-    changed = sorted(_several(order))
-    if not changed:
+    renamed_tasks = sorted(_several(order))
+    if not renamed_tasks:
         return []
-    task, doc_id = changed[0]
+    task, doc_id = renamed_tasks[0]
     return [
-        f"{len(changed)} questions are not the same document for all models, such as doc_id "
+        f"{len(renamed_tasks)} questions are not the same document for all models, such as doc_id "
         f"{doc_id} of {task}"
     ]
 
