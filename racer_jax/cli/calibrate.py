@@ -14,6 +14,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
 )
@@ -97,6 +98,13 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         help="no question calls more models than this; the risk is at most alpha as before, down "
         "to the least alpha that N models can reach",
     )
+    parser.add_argument(
+        "--min-models",
+        type=int,
+        metavar="N",
+        help="every question calls this many models at least, so that none goes without an answer; "
+        "the promise is the same, and what it costs in models is printed (default: 0)",
+    )
     parser.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
     parser.add_argument(
         "--fallback",
@@ -130,6 +138,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     _add_scores(parser)
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "calibrate")
     add_json(parser)
     parser.set_defaults(run=calibrate)
 
@@ -217,8 +226,8 @@ def _check_applied(arguments: argparse.Namespace) -> None:
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    names = ("alpha", "no_groups", "without", "form", "view")
-    if not (any(getattr(arguments, name) for name in names) or _options(arguments)):
+    changes = ("alpha", "no_groups", "without", "form", "view")
+    if not (any(getattr(arguments, name) for name in changes) or _options(arguments)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"
@@ -234,7 +243,7 @@ def _typed(arguments: argparse.Namespace, options: dict[str, str]) -> list[str]:
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the calibration that were typed, the groups aside."""
-    names = ("fallback", "unknown_group", "delta", "max_models")
+    names = ("fallback", "unknown_group", "delta", "max_models", "min_models")
     typed = {
         name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
     }

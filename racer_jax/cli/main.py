@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
-    namespace, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    namespace, rest = parser.parse_known_args(sequential_words(words))
     if rest and not any(word.startswith("-") for word in rest):
         if getattr(namespace, "text", None) == []:
             namespace.text, rest = rest, []
@@ -99,6 +100,19 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return namespace
+
+
+def sequential_words(words: Sequence[str]) -> Sequence[str]:
+    """A command with `--sequential` as the command of `cascade` that it stands for.
+
+    >>> sequential_words(["train", "logs.csv", "--sequential", "-o", "a"])
+    ['cascade', 'train', 'logs.csv', '-o', 'a']
+    """
+    end = words.index("--") if "--" in words else len(words)
+    if not words or words[0] not in cascade.COMMANDS or "--sequential" not in words[:end]:
+        return words
+    rest = [word for word in words[:end] if word != "--sequential"]
+    return ["cascade", *rest, *words[end:]]
 
 
 _show_in_python = warnings.showwarning
@@ -146,6 +160,8 @@ _TYPED = (
     ("pass scores=, one row for each query", "name a score matrix, one row for each query"),
     ("scores= is for one made by Racer.from_scores", "scores are for one made --from-scores"),
     ("use Racer.fit(nonconformity=...)", "use train --nonconformity"),
+    ("load it with Cascade.load", "its commands are racer-jax cascade evaluate, route and so on"),
+    ("load it with Racer.load", "its commands are racer-jax evaluate, route and so on"),
     ("pass another base_url", "pass another --base-url"),
     ("as base_url (--base-url)", "as --base-url"),
 )

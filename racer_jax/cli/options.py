@@ -123,6 +123,16 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option `--sequential`, which `cli.main` reads before the others."""
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="call one model after another instead of a set at once: the same as 'racer-jax "
+        f"cascade {name}', whose --help has the options",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json`. Use this when a command can print JSON for another program."""
     parser.add_argument("--json", action="store_true", help="print JSON")

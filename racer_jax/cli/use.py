@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -37,7 +40,7 @@ from racer_jax.racer.report import write_report
 from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
-    from racer_jax.serving.json_lines import BadLine, Query
+    from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
 def add(subparsers: Subparsers) -> None:
@@ -84,50 +87,74 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
 
 def route(arguments: argparse.Namespace) -> None:
-    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
-    from racer_jax.serving.json_lines import read_queries, route_lines
+    """`route`.
 
-    source = arguments.input
-    if source is None and arguments.text == ["-"]:
-        source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
-        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    Use this when a command line asks which models to call; in Python, `Racer.route`.
+    """
+    from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
+
+    source = _source(arguments)
     racer = _loaded(arguments.artefact)
     if arguments.alpha is not None:
         racer = racer.at(arguments.alpha)
-    if arguments.text:
-        for i, decision in enumerate(racer.route(arguments.text, arguments.group)):
-            if arguments.json:
-                print_json_text(decision.to_json())
-                continue
-            models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{arguments.text[i]}\n  {models}\n  {decision.explain()}")
-        return
-    with open_input(source) as file:
-        queries = _Counted(
-            read_queries(file, source, racer, strict=arguments.strict, group=arguments.group)
+    if source is None and racer.scorer is None:
+        raise ValueError(
+            "this racer has no router of its own: give lines of JSON with 'scores' by --input"
         )
-        lines = route_lines(racer, queries, arguments.batch)
+    words = source is None and not arguments.json
+    with nullcontext() if source is None else open_input(source) as file:
+        stream: Iterable[Query | BadLine] = (
+            Query(line, text, None, arguments.group, None)
+            for line, text in enumerate(arguments.text, start=1)
+        )
+        if source is not None and file is not None:
+            stream = read_queries(
+                file, source, racer, strict=arguments.strict, group=arguments.group
+            )
+        queries = _Counted(stream)
+        routed = route_queries(racer, queries, arguments.batch)
+        lines = queries.checked(map(_in_words if words else as_line, routed))
         if arguments.output is not None:
-            write_lines(arguments.output, queries.checked(lines))
-        else:
-            for line in queries.checked(lines):
-                print_json_text(line)
-                if source == "-":
-                    flush()
+            write_lines(arguments.output, lines)
+            lines = iter(())
+        for line in lines:
+            (print_line if words else print_json_text)(line)
+            if source == "-":
+                flush()
     if queries.num_bad:
         raise DataError(
             f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
             f"'error' in the place of a decision; first: {queries.first_error}",
             path=source,
         )
+
+
+def _source(arguments: argparse.Namespace) -> str | None:
+    """Where the lines come from; None where the questions are arguments."""
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    source: str | None = arguments.input
+    if source is None and arguments.text == ["-"]:
+        source, arguments.text = "-", []
+    if bool(arguments.text) == bool(source):
+        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
+    return source
+
+
+def _in_words(item: "Routed | BadLine") -> str:
+    """A decision for people."""
+    from racer_jax.serving.json_lines import BadLine
+
+    if isinstance(item, BadLine):
+        return str(item.error)
+    models = ", ".join(item.decision.models) or "(abstain)"
+    return f"{item.query.text}\n  {models}\n  {item.decision.explain()}"
 
 
 class _Counted:
@@ -191,6 +218,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
@@ -219,7 +247,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -231,6 +261,12 @@ def _add_report(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+    )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
     )
     add_unseen(parser)
     add_choosing(parser)
@@ -244,8 +280,26 @@ def report(arguments: argparse.Namespace) -> None:
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
     check_file(arguments.output)
+    cascade = None
+    if arguments.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
+
+        cascade = Cascade.load(arguments.sequential)
     racer, table, scores = _evaluated(arguments)
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores)
+    if cascade is not None:
+        if table.answers is None:
+            name = Source.of(arguments).name
+            raise DataError("has no answers, which --sequential reads", path=name)
+        if arguments.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
+            )
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:

@@ -310,6 +310,26 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     return description, identity
 
 
+def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
+    """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
+
+    Raises:
+      ArtefactError: If it is.
+    """
+    if description.get("kind") == kind:
+        return
+    if kind is None:
+        name = str(description["kind"])
+        raise ArtefactError(
+            f"is no Racer but the artefact of a {name.capitalize()}: load it with "
+            f"{name.capitalize()}.load",
+            path=path,
+        )
+    raise ArtefactError(
+        f"is no {kind.capitalize()} but the artefact of a Racer: load it with Racer.load", path=path
+    )
+
+
 def _check_description(description: Any, checksum: str | None, file: Path) -> None:
     """Refuses a description that is not whole, of a newer format, or of another pool."""
     if not isinstance(description, dict) or type(description.get("format")) is not int:

@@ -54,6 +54,7 @@ class Calibration:
       unknown_group: What a query gets whose group is unknown or missing, where thresholds are by
         group: `"all"` models, the `"pooled"` threshold, or an `"error"`.
       max_models: Models that a set holds at most; None for any number.
+      min_models: Models that a set holds at least; 0 for none.
       record: The calibration queries as they were measured; None in an artefact of an older format.
       threshold: The threshold of each group, float32 `[g]`.
       threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
@@ -82,6 +83,7 @@ class Calibration:
     date: str
     unknown_group: UnknownGroup = "all"
     max_models: int | None = None
+    min_models: int = 0
     record: CalibrationRecord | None = None
     threshold: np.ndarray = field(init=False)
     threshold_tie: np.ndarray | None = field(init=False)
@@ -96,6 +98,7 @@ class Calibration:
         check_unknown_group(self.unknown_group)
         if self.max_models is not None:
             check_count("max_models", self.max_models)
+        check_min_models(self.min_models, self.max_models, self.accuracy.shape[1])
         value, tie = self.thresholds([self.alpha])
         edge = self._unknown_thresholds([self.alpha])
         object.__setattr__(self, "threshold", value[:, 0])
@@ -131,6 +134,7 @@ class Calibration:
             "delta": self.delta,
             "unknown_group": self.unknown_group,
             "max_models": self.max_models,
+            "min_models": self.min_models,
         }
 
     def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
@@ -256,6 +260,7 @@ class Calibration:
             "fallback": self.fallback,
             "unknown_group": self.unknown_group,
             "max_models": self.max_models,
+            "min_models": self.min_models,
             "record_groups": record_groups,
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
@@ -297,6 +302,7 @@ class Calibration:
             date=description["date"],
             unknown_group=description.get("unknown_group", "all"),
             max_models=description.get("max_models"),
+            min_models=description.get("min_models", 0),
             record=record,
         )
 
@@ -346,12 +352,16 @@ def calibration_of(
     Args:
       record: The queries as they were measured.
       ties: Their second keys, uint32 `[n, m + 1]`; None to leave ties.
-      options: `alpha`, `by_group`, `fallback`, `delta`, `unknown_group` and `max_models`, as of
-        `Racer.calibrate`.
+      options: `alpha`, `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
+        `min_models`, as of `Racer.calibrate`.
       num_overlap: Rows whose question was trained on.
       label_rule: How right and wrong were decided.
     """
-    nonconformity = capped(record.nonconformity, ties, options["max_models"])
+    num_models = record.nonconformity.shape[1] - 1
+    check_min_models(options["min_models"], options["max_models"], num_models)
+    nonconformity = limited(
+        record.nonconformity, ties, options["max_models"], options["min_models"]
+    )
     columns = critical_places(entry_keys(nonconformity, ties), record.correct)
     rows = np.arange(len(record))
     critical: Any = nonconformity[rows, columns]
@@ -376,24 +386,44 @@ def calibration_of(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         unknown_group=options["unknown_group"],
         max_models=options["max_models"],
+        min_models=options["min_models"],
         record=record,
     )
 
 
-def capped(
-    nonconformity: np.ndarray, ties: np.ndarray | None, max_models: int | None
-) -> np.ndarray:
-    """Nonconformity `[n, m + 1]` under which a set holds at most so many models, on the host.
+def check_min_models(least: int, most: int | None, num_models: int) -> None:
+    """Refuses a least number of models that no set can hold.
 
-    All real models but the first ones have +inf, as of `racer_jax.risk_control.costs.cap_models`;
-    the null model keeps its own.
+    Raises:
+      TypeError: If it is not an integer.
+      ValueError: If it is negative, above the cap, or above the number of models.
 
-    Use this when sets hold at most some models, at calibration and at routing alike.
+    Use this when sets are to hold some models.
     """
-    if max_models is None or max_models >= nonconformity.shape[1] - 1:
+    if least == 0:
+        return
+    check_count("min_models", least)
+    largest = num_models if most is None else min(most, num_models)
+    if least > largest:
+        what = "max_models" if largest == most else "the number of models"
+        raise ValueError(f"min_models must be at most {largest}, {what}, got {least}")
+
+
+def limited(
+    nonconformity: np.ndarray, ties: np.ndarray | None, most: int | None, least: int = 0
+) -> np.ndarray:
+    """Nonconformity `[n, m + 1]` under which a set holds some models at least and at most.
+
+    On the host. The first real models have -inf and those from the cap on +inf, as of
+    `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
+    """
+    num_models = nonconformity.shape[1] - 1
+    if least == 0 and (most is None or most >= num_models):
         return nonconformity
     keys = entry_keys(nonconformity, ties)[:, :-1]
-    later = np.argsort(keys, axis=1, kind="stable")[:, max_models:]
+    order = np.argsort(keys, axis=1, kind="stable")
     result = nonconformity.copy()
-    np.put_along_axis(result, later, np.float32(inf), axis=1)
+    if most is not None:
+        np.put_along_axis(result, order[:, most:], np.float32(inf), axis=1)
+    np.put_along_axis(result, order[:, :least], np.float32(-inf), axis=1)
     return result

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer import decision
 from racer_jax.racer.calibration import Calibration, calibration_of
@@ -36,6 +37,7 @@ class CalibrationOptions(TypedDict, total=False):
     delta: float | None
     unknown_group: UnknownGroup
     max_models: int | None
+    min_models: int
 
 
 class ChangeableRacer(RacerState):
@@ -72,20 +74,22 @@ class ChangeableRacer(RacerState):
 
         Args:
           alpha: The risk level; None for its own.
-          **options: `by_group`, `fallback`, `delta`, `unknown_group` and `max_models`, as of
-            `Racer.calibrate`.
+          **options: `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
+            `min_models`, as of `Racer.calibrate`.
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          NoRecordError: If `by_group` or `max_models` is to change and it was loaded from an
-            artefact that does not keep the queries.
+          NoRecordError: If `by_group` or the number of models is to change and it was loaded from
+            an artefact that does not keep the queries.
           TypeError: If an option is unknown.
           ValueError: If one is out of range.
         """
         calibration = self._calibrated("recalibrate")
         _check_names(options)
         level = calibration.alpha if alpha is None else level_name(alpha)
-        if not {"by_group", "max_models"} & set(options):  # the critical scores stay what they are
+        if not {"by_group", "max_models", "min_models"} & set(
+            options
+        ):  # the critical scores stay what they are
             same_scores: dict[str, Any] = dict(options)
             return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
         record = _record_of(calibration, "recalibrate")
@@ -129,6 +133,40 @@ class ChangeableRacer(RacerState):
         options = {"alpha": self.calibration.alpha, **self.calibration.options()}
         return replace(smaller, calibration=smaller._again(self.calibration, record, options))
 
+    def added_models(self) -> float | None:
+        """How many models a query calls more than without `min_models`, on the calibration queries.
+
+        Some queries call a model more. Where that model is right, the threshold of all others may
+        be lower for the same risk, which gives some of it back.
+
+        Use this when you decide whether an answer to every query is worth its price.
+
+        Returns:
+          The difference of the mean set sizes; None where the calibration does not keep its
+          queries.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+        """
+        calibration = self._calibrated("added_models")
+        record = calibration.record
+        if record is None:
+            return None
+        model_scores = ModelScores(record.scores, record.nonconformity)
+        ties = self._ties(record.questions, model_scores)
+        sizes = [
+            decision.decide(
+                decision.Rule(at, self.models, self.cost, self._order_by_group),
+                model_scores,
+                ties,
+                record.group,
+            )
+            .called.sum(axis=1)
+            .mean()
+            for at in (calibration, self.recalibrate(min_models=0)._calibrated("added_models"))
+        ]
+        return float(sizes[0] - sizes[1])
+
     def extended(self, key: jax.Array, table: RoutingTable, router: Any = None) -> Self:
         """The racer of a pool with further models, trained and calibrated on the same questions.
 
@@ -153,6 +191,33 @@ class ChangeableRacer(RacerState):
 
         larger: Self = extended(self, key, table, router)
         return larger
+
+    def warm_up(self, *batches: int) -> Self:
+        """Compiles what queries need, so that the first of them does not wait for it.
+
+        Batches are padded to powers of two and cut at 1,024 queries, so `warm_up(1, 1024)` serves
+        single queries and large batches.
+
+        Use this when a server starts, before it takes queries.
+
+        Args:
+          *batches: Numbers of queries that will come at once; 1 where none is named.
+
+        Returns:
+          The racer itself.
+
+        Raises:
+          TypeError: If a number is not an integer.
+          ValueError: If it is below 1.
+        """
+        for batch in batches or (1,):
+            num = check_count("batches", batch)
+            if self.scorer is None:
+                scores = np.full((num, len(self.models)), 0.5, np.float32)
+                measure_scores(scores, self.nonconformity, self.null)
+            else:
+                self.scorer(["warm up"] * num, self.nonconformity, self.null, [None] * num)
+        return self
 
     def aggregate(
         self,

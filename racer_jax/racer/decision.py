@@ -19,7 +19,7 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration, capped
+from racer_jax.racer.calibration import Calibration, limited
 from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None
@@ -106,9 +106,10 @@ class Decision:
         elif self.reason is Reason.INFEASIBLE:
             lead = f"Call {every}: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
+            verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
-                f"models are plausible enough at alpha = {self.alpha}{of_group}."
+                f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
         details = []
         for model in sorted(
@@ -297,6 +298,9 @@ class Rule(NamedTuple):
     group_is_needed: bool
 
 
+# Scores and ties are compared as one key of 64 bits, the same that calibration sorted: a query is
+# in the set exactly where the calibration query with its score and tie would have been. Comparing
+# the float and then the tie would be the same rule written a second time.
 def decide(
     rule: Rule,
     model_scores: ModelScores,
@@ -322,8 +326,11 @@ def decide(
             absent = np.array([name is None for name in groups])
         code = np.where(absent, num_groups, code)
     calibration.handle_unknown(code, groups)
-    nonconformity = capped(model_scores.nonconformity, ties, calibration.max_models)
+    nonconformity = limited(
+        model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
     keys = entry_keys(nonconformity, ties)
+    plausible = entry_keys(model_scores.nonconformity, ties)[:, :-1]
     sets = keys <= calibration.threshold_key[code][:, None]
     edge = np.float32(calibration.unknown_threshold)
     threshold = np.append(calibration.threshold, edge)[code]
@@ -332,7 +339,7 @@ def decide(
         scores=model_scores.scores,
         nonconformity=nonconformity,
         sets=sets,
-        order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
+        order=np.argsort(plausible, axis=1, kind="stable"),
         threshold=threshold,
         reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,

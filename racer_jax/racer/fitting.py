@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax._keys import check_key
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
@@ -15,9 +16,16 @@ from racer_jax.orders.coverage_gain import discounts, static_order
 from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
 from racer_jax.orders.static_orders import Prices
 from racer_jax.racer.errors import OverlapError
+from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Scorer
 from racer_jax.routers.adapters import as_router
 from racer_jax.routers.registry import named as named_router
+
+# What calls the fewest models at the same avoidable misses (docs/beyond.md); the paper's scores,
+# RACER-P and RACER-G, come with the paper's null model.
+NONCONFORMITY = "J_learned"
+PAPER: NullMode = "paper"
 
 
 def check_nonconformity(name: str) -> None:
@@ -31,6 +39,17 @@ def check_nonconformity(name: str) -> None:
     names = (*NONCONFORMITIES, *ORDERS)
     if name not in names:
         raise ValueError(f"nonconformity must be one of {names}, got {name!r}")
+
+
+def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
+    """The null mode asked for; where None, the paper's for its scores and `free` for an order.
+
+    >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
+    ('paper', 'free', 'never')
+    """
+    if null is not None:
+        return null
+    return "free" if nonconformity in ORDERS else PAPER
 
 
 def fit_scorer(
@@ -126,6 +145,43 @@ def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Pric
         raise ValueError("cost_weight needs the cost of every model in the table, got none of some")
     discounts(cost, cost_weight, len(cost))  # refuses what is no cost or no weight
     return Prices(cost, float(cost_weight))
+
+
+def fitted_fields(
+    key: jax.Array,
+    table: RoutingTable,
+    router: Any,
+    encoder: Encoder | str,
+    nonconformity: str,
+    null: NullMode | None,
+    tie_break: bool,
+    cost_weight: float,
+) -> dict[str, Any]:
+    """The fields of a racer fitted to training questions; see `Racer.fit`.
+
+    Raises:
+      ValueError: If an option is unknown, or there are no questions.
+    """
+    check_key(key)
+    check_nonconformity(nonconformity)
+    mode = null_mode(nonconformity, null)
+    check_null(mode)
+    if not len(table):
+        raise ValueError("table must hold training questions, got none")
+    check_process()
+    encoder_key, router_key, tie_key = jax.random.split(key, 3)
+    return {
+        "models": tuple(table.models),
+        "nonconformity": nonconformity,
+        "null": mode,
+        "seed": int(jax.random.bits(tie_key)) if tie_break else None,
+        "scorer": fit_scorer(
+            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+        ),
+        "trained_on": np.unique(question_fingerprints(table)),
+        "label_rule": label_rule(table),
+        **table_facts(table),
+    }
 
 
 class _EncodedOnce:

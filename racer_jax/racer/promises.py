@@ -55,6 +55,8 @@ def guarantee(calibration: "Calibration", null: str) -> str:
             f"{_MISSES[null]}."
         )
     beside = f" Nothing is promised for {', '.join(lost)}." if lost else ""
+    if calibration.min_models:
+        beside += f" Every query calls at least {_counted(calibration.min_models)}."
     return (
         f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
         f"is at most {alpha}{where}, {how}.{beside}"

@@ -5,8 +5,7 @@ A router, a nonconformity and a calibration in one frozen object.
     racer = Racer.fit(key, training_table).calibrate(calibration_table, alpha=0.1)
     racer.route("What is 2 + 2?").models
 
-Each step returns a new object. What a step needs of an earlier one that was not taken is a
-`NotCalibratedError`.
+Each step returns a new object.
 """
 
 import os
@@ -31,9 +30,10 @@ from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import (
+    NONCONFORMITY,
     check_nonconformity,
     check_overlap,
-    fit_scorer,
+    fitted_fields,
     label_rule,
     matched,
     own_scorer,
@@ -79,8 +79,8 @@ class Racer(ChangeableRacer):
         router: Any = "mlp",
         encoder: Encoder | str = "hashed",
         *,
-        nonconformity: str = "inverse_probability",
-        null: NullMode = "paper",
+        nonconformity: str = NONCONFORMITY,
+        null: NullMode | None = None,
         tie_break: bool = True,
         cost_weight: float = 0.0,
     ) -> "Racer":
@@ -95,10 +95,11 @@ class Racer(ChangeableRacer):
             configuration of one.
           encoder: `"hashed"` (n-grams, no download), `"minilm"`, `"both"`, another name of
             `racer_jax.encoders.ENCODERS`, or an encoder.
-          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions
-            alone: `"static"`, `"J"` or `"J_learned"`. Such an order is by group where the table has
-            groups; `calibrate`, `route` and `evaluate` then want groups too.
-          null: The null mode.
+          nonconformity: An order learned from these questions alone, `"J_learned"`, `"J"` or
+            `"static"`; or the paper's `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G). An
+            order is by group where the table has groups; `calibrate`, `route` and `evaluate` then
+            want groups too.
+          null: The null mode; where None, `"free"` for an order and the paper's for its scores.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
           cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
             all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
@@ -112,23 +113,9 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        new = cls(models=tuple(table.models), null=null)
-        check_nonconformity(nonconformity)
-        if not len(table):
-            raise ValueError("table must hold training questions, got none")
-        check_process()
-        encoder_key, router_key, tie_key = jax.random.split(key, 3)
-        return replace(
-            new,
-            nonconformity=nonconformity,
-            seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(
-                encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
-            ),
-            trained_on=np.unique(question_fingerprints(table)),
-            label_rule=label_rule(table),
-            **table_facts(table),
-        )
+        check_key(key)
+        how = nonconformity, null, tie_break, cost_weight
+        return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod
     def from_router(
@@ -200,7 +187,7 @@ class Racer(ChangeableRacer):
 
         Args:
           models: Names of the models, in the order of the scores' columns.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
           trained_on: The texts that router was trained on, so that calibration can refuse them.
@@ -225,6 +212,7 @@ class Racer(ChangeableRacer):
         delta: float | None = None,
         unknown_group: UnknownGroup = "all",
         max_models: int | None = None,
+        min_models: int = 0,
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
@@ -249,6 +237,8 @@ class Racer(ChangeableRacer):
             for each group.
           max_models: No query calls more models than this. The risk is at most alpha as before,
             down to the least alpha that so few models can reach; below it a warning says so.
+          min_models: Every query calls this many models at least, the most plausible ones, so that
+            none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
 
@@ -277,6 +267,7 @@ class Racer(ChangeableRacer):
                 "delta": delta,
                 "unknown_group": unknown_group,
                 "max_models": max_models,
+                "min_models": min_models,
             },
             num_overlap=num_overlap,
             label_rule=label_rule(table),
@@ -415,6 +406,7 @@ class Racer(ChangeableRacer):
             (checksums), `OtherPoolError` and `OtherWeightsError`.
         """
         description, arrays = artefact.read(path, models)
+        artefact.check_kind(description, None, Path(path))
         try:
             racer = cls(**fields_from(description, arrays, *own_parts(encoder, router, order)))
             older = description["format"] < artefact.FORMAT

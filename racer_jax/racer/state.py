@@ -286,10 +286,9 @@ def stated(racer: RacerState) -> dict[str, Any]:
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
     serving = {"normal_form": racer.normal_form, "view": racer.view}
-    serving = {name: value for name, value in serving.items() if value is not None}
-    more = {"serving": serving} if serving else {}
+    said = {name: value for name, value in serving.items() if value is not None}
     return {
-        **more,
+        **({"serving": said} if said else {}),
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
