@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder
@@ -165,6 +166,7 @@ def fitted_fields(
     Raises:
       ValueError: If an option is unknown, or there are no questions.
     """
+    check_key(key)
     check_nonconformity(nonconformity)
     mode = null_mode(nonconformity, null)
     check_null(mode)
