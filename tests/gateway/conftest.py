@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp")
 
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.gateway import Gateway, inference_app, management_app, settings_from
-from racer_jax.gateway.batcher import Routed
+from racer_jax.gateway._batcher import Routed
 from racer_jax.racer.decision import Decision, Reason
 from racer_jax.racer.racer import Racer
 from racer_jax.routers import KNNConfig

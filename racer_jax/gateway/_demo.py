@@ -99,14 +99,14 @@ class SimulatedUpstreams:
         return "The right answer." if right else f"A wrong answer of {model}."
 
     async def _answer(self, request: Request) -> Response:
-        asked = msgspec.json.decode(await request.body())
-        users = [m for m in asked["messages"] if m["role"] == "user"]
+        body = msgspec.json.decode(await request.body())
+        users = [m for m in body["messages"] if m["role"] == "user"]
         content = users[-1]["content"] if users else ""
-        text = self._text(asked["model"], content if isinstance(content, str) else "")
+        text = self._text(body["model"], content if isinstance(content, str) else "")
         await asyncio.sleep(_DELAY_SECONDS)
         usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
-        head = {"id": "simulated", "created": 0, "model": asked["model"]}
-        if asked.get("stream"):
+        head = {"id": "simulated", "created": 0, "model": body["model"]}
+        if body.get("stream"):
             return StreamingResponse(_pieces(head, text), media_type="text/event-stream")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
