@@ -6,14 +6,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
-from racer_jax.data.combine import concat
 from racer_jax.data.files import written_whole
-from racer_jax.data.load import save
-from racer_jax.data.splits import split
 from racer_jax.racer.errors import ArtefactError
 
 # Levels at which models are called one after another: that of the artefact, and those measured.
@@ -115,6 +110,11 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
 
     Use this when you want to see every step on data that needs no download.
     """
+    import jax
+
+    from racer_jax.data.combine import concat
+    from racer_jax.data.loading import save
+    from racer_jax.data.splits import split
     from racer_jax.data.synthetic import simulated_pool
 
     if folder.exists() and (
@@ -145,8 +145,10 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         ["bound-check", artefact, table, "--splits", "0"],
         ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
         ["cascade", "calibrate", cascade, calibration, "--alpha", _STOP],
-        ["cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)]
-        + ["--output", str(folder / "sequential.json")],
+        [
+            *("cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)),
+            *("--output", str(folder / "sequential.json")),
+        ],
     ]
     report = ["report", artefact, "--data", table, "--sequential", cascade]
     report += ["--output", str(folder / "report.html")]

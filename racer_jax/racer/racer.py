@@ -113,7 +113,6 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        check_key(key)
         how = nonconformity, null, tie_break, cost_weight
         return cls(**fitted_fields(key, table, router, encoder, *how))
 
