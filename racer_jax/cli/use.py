@@ -2,11 +2,10 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from racer_jax.cli.options import (
     Rows,
@@ -16,6 +15,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -29,16 +29,15 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
-    from racer_jax.serving.json_lines import BadLine, Query
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
+    from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
 def add(subparsers: Subparsers) -> None:
@@ -48,7 +47,9 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(artefact: Path) -> Racer:
+def _loaded(artefact: Path) -> "Racer":
+    from racer_jax.racer.racer import Racer
+
     racer = Racer.load(artefact)
     if racer.calibration is None:
         raise DataError(str(NotCalibratedError("this command")), path=artefact)
@@ -68,6 +69,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")
@@ -85,44 +87,46 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
 
 def route(arguments: argparse.Namespace) -> None:
-    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
-    from racer_jax.serving.json_lines import read_queries, route_lines
+    """`route`.
 
-    source = arguments.input
-    if source is None and arguments.text == ["-"]:
-        source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
-        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    Use this when a command line asks which models to call; in Python, `Racer.route`.
+    """
+    from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
+
+    source = _source(arguments)
     racer = _loaded(arguments.artefact)
     if arguments.alpha is not None:
         racer = racer.at(arguments.alpha)
-    if arguments.text:
-        for i, decision in enumerate(racer.route(arguments.text, arguments.group)):
-            if arguments.json:
-                print_json_text(decision.to_json())
-                continue
-            models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{arguments.text[i]}\n  {models}\n  {decision.explain()}")
-        return
-    with open_input(source) as file:
-        queries = _Counted(
-            read_queries(file, source, racer, strict=arguments.strict), arguments.group
+    if source is None and racer.scorer is None:
+        raise ValueError(
+            "this racer has no router of its own: give lines of JSON with 'scores' by --input"
         )
-        lines = route_lines(racer, queries, arguments.batch)
+    words = source is None and not arguments.json
+    with nullcontext() if source is None else open_input(source) as file:
+        stream: Iterable[Query | BadLine] = (
+            Query(line, text, None, arguments.group, None)
+            for line, text in enumerate(arguments.text, start=1)
+        )
+        if source is not None and file is not None:
+            stream = read_queries(
+                file, source, racer, strict=arguments.strict, group=arguments.group
+            )
+        queries = _Counted(stream)
+        routed = route_queries(racer, queries, arguments.batch)
+        lines = queries.checked(map(_in_words if words else as_line, routed))
         if arguments.output is not None:
-            write_lines(arguments.output, queries.checked(lines))
-        else:
-            for line in queries.checked(lines):
-                print_json_text(line)
-                if source == "-":
-                    flush()
+            write_lines(arguments.output, lines)
+            lines = iter(())
+        for line in lines:
+            (print_line if words else print_json_text)(line)
+            if source == "-":
+                flush()
     if queries.num_bad:
         raise DataError(
             f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
@@ -131,8 +135,30 @@ def route(arguments: argparse.Namespace) -> None:
         )
 
 
+def _source(arguments: argparse.Namespace) -> str | None:
+    """Where the lines come from; None where the questions are arguments."""
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    source: str | None = arguments.input
+    if source is None and arguments.text == ["-"]:
+        source, arguments.text = "-", []
+    if bool(arguments.text) == bool(source):
+        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
+    return source
+
+
+def _in_words(item: "Routed | BadLine") -> str:
+    """A decision for people."""
+    from racer_jax.serving.json_lines import BadLine
+
+    if isinstance(item, BadLine):
+        return str(item.error)
+    models = ", ".join(item.decision.models) or "(abstain)"
+    return f"{item.query.text}\n  {models}\n  {item.decision.explain()}"
+
+
 class _Counted:
-    """Queries on their way to the router: counted, and given the group of the options.
+    """Queries on their way to the router, counted.
 
     Attributes:
       num: Number of lines read.
@@ -140,11 +166,11 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
-        """Reads nothing yet; `group` is that of queries which name none."""
+    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+        """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
-        self._queries, self._group = queries, group
+        self._queries = queries
 
     def __iter__(self) -> "Iterator[Query | BadLine]":
         from racer_jax.serving.json_lines import BadLine
@@ -154,8 +180,6 @@ class _Counted:
             if isinstance(query, BadLine):
                 self.num_bad += 1
                 self.first_error = self.first_error or query.error
-            elif query.group is None:
-                query = replace(query, group=self._group)
             yield query
 
     def checked(self, lines: Iterable[str]) -> Iterator[str]:
@@ -169,7 +193,9 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+def _evaluated(arguments: argparse.Namespace) -> "tuple[Racer, RoutingTable, np.ndarray | None]":
+    from racer_jax.core.risk_levels import parse_alphas
+
     if arguments.alphas is not None:
         parse_alphas(arguments.alphas)  # before anything is read
     racer = _loaded(arguments.artefact)
@@ -194,6 +220,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
@@ -203,6 +230,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
     """
+    from racer_jax.reporting.files import write_json
+
     if arguments.output is not None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
@@ -222,7 +251,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -235,6 +266,12 @@ def _add_report(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
     )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -246,9 +283,29 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
+    from racer_jax.racer.report import write_report
+
     check_file(arguments.output)
+    cascade = None
+    if arguments.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
+
+        cascade = Cascade.load(arguments.sequential)
     racer, table, scores = _evaluated(arguments)
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores)
+    if cascade is not None:
+        if table.answers is None:
+            name = Source.of(arguments).name
+            raise DataError("has no answers, which --sequential reads", path=name)
+        if arguments.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
+            )
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:

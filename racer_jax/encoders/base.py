@@ -22,6 +22,10 @@ Save: TypeAlias = Callable[[Any, str], Parts]
 Read: TypeAlias = Callable[[Mapping[str, Any], str], Any]
 
 
+# Kinds of a description whose object is a caller's own: see `racer_jax.racer.own_parts`.
+OWN_KINDS = ("own", "external", "flax")
+
+
 class Stages(NamedTuple):
     """`encode` in two steps, of which the second can be compiled together with a router.
 
@@ -47,17 +51,22 @@ class PartsError(ValueError):
     """
 
 
-def array_of(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """An array by its name.
+def array_of(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """An array by its name, of a shape where that is known.
 
     Use this when an object is made from stored arrays.
 
     Raises:
-      PartsError: If there is none.
+      PartsError: If there is none, or it has another shape.
     """
     if name not in arrays:
         raise PartsError(f"the array {name!r} is missing")
-    return np.asarray(arrays[name])
+    array = np.asarray(arrays[name])
+    if shape is not None and array.shape != shape:
+        raise PartsError(f"the array {name!r} must have shape {shape}, got {array.shape}")
+    return array
 
 
 @runtime_checkable

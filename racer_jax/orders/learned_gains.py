@@ -15,14 +15,13 @@ epochs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.optimize import minimize
 
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.orders.coverage_gain import static_order
@@ -64,6 +63,8 @@ def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.ndarray, ...]:
     """Order `[m]`, weights `[d, m + 1]` and biases `[m + 1]` of one group."""
+    from scipy.optimize import minimize  # takes half a second to import
+
     num_models = correct.shape[1]
     order = np.argsort(np.asarray(static_order(correct))[:-1], kind="stable")
     position = first_right(correct, order)
@@ -161,6 +162,32 @@ class LearnedGains:
             jnp.asarray(bias, jnp.float32),
             names,
             float(ridge),
+        )
+
+    def of_models(self, columns: Sequence[int]) -> "LearnedGains":
+        """The gains of some of the models, given that none of the others is the first right one.
+
+        Nothing is fitted anew: the chances of the places that are left are scaled to add up to 1.
+        Refitting on the training rows may order the queries better; the promise is the same.
+
+        Use this when a model leaves the pool.
+
+        Args:
+          columns: Places of those models in the pool.
+        """
+        orders, weights, bias = map(np.asarray, (self.order, self.weights, self.bias))
+        place = {model: i for i, model in enumerate(columns)}
+        places = [
+            [i for i, model in enumerate(order) if model in place] for order in orders.tolist()
+        ]
+        rows = list(zip(orders, places, strict=True))
+        new = np.array([[place[model] for model in order[i].tolist()] for order, i in rows])
+        last = [orders.shape[1]]
+        return replace(
+            self,
+            order=jnp.asarray(new, jnp.int32),
+            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, places, strict=True)]),
+            bias=jnp.stack([b[i + last] for b, i in zip(bias, places, strict=True)]),
         )
 
     def positions(self, embeddings: ArrayLike, groups: Sequence[str] | None = None) -> jax.Array:

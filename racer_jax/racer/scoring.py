@@ -20,6 +20,7 @@ from racer_jax.orders.model_orders import Order
 from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import pure_router
+from racer_jax.routers.restricted import of_models
 
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
@@ -35,10 +36,27 @@ class ModelScores(NamedTuple):
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+      embeddings: float32 `[n, d]`, where the order of the models depends on them; else None.
     """
 
     scores: np.ndarray
     nonconformity: np.ndarray
+    embeddings: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[ModelScores]") -> "ModelScores":
+        """Queries that were measured in parts, as one.
+
+        Use this when queries were measured batch by batch.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.nonconformity for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -136,6 +154,17 @@ class Scorer:
 
         self._forward = forward
 
+    def of_models(self, columns: Sequence[int]) -> "Scorer":
+        """The same encoder and router for some of the models, in this order.
+
+        Use this when a model leaves the pool.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        order = None if self.order is None else self.order.of_models(columns)
+        return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
         return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
@@ -175,12 +204,15 @@ class Scorer:
             if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(pending.pop(0)())
         parts += [finish() for finish in pending]
-        result = parts[0]
-        if len(parts) > 1:
-            result = ModelScores(*map(np.concatenate, zip(*parts, strict=True)))
+        result = ModelScores.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
             )
         return result
 
@@ -211,6 +243,8 @@ class Scorer:
             if order is None:
                 return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            return ModelScores(np.asarray(scores)[:num], order(second, names, null)[:num])
+            embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
+            measured = order(second, names, null)[:num]
+            return ModelScores(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

@@ -142,6 +142,9 @@ def test_route_in_words_and_in_json(folder, made, capsys):
     )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["reason"] for line in lines] == ["alpha infeasible"] * 2
+    assert main(["route", "my.racer", "--group", "a", "x?", "--output", "words.txt"]) == 0
+    assert capsys.readouterr().out == ""
+    assert Path("words.txt").read_text().startswith("x?\n  ")
 
 
 @pytest.mark.long
@@ -357,7 +360,10 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     told = capsys.readouterr().out.splitlines()[-2:]
     assert "no report was written" in told[0]
     assert "pip install 'racer-jax[report]'" in told[0]
-    assert told[1] == "  racer-jax report d/demo.racer --data d/test.npz --output d/report.html"
+    assert told[1] == (
+        "  racer-jax report d/demo.racer --data d/test.npz --sequential d/demo.cascade "
+        "--output d/report.html"
+    )
     assert not Path("d/report.html").exists()
     assert "report" not in Path("d/commands.sh").read_text()
 
