@@ -18,9 +18,8 @@ def written(path, **more):
     return json.loads((path / "racer.json").read_text())
 
 
-def test_an_artefact_with_an_order_is_of_the_newer_format(tmp_path):
-    assert written(tmp_path / "a")["format"] == 1
-    assert written(tmp_path / "b", order={"kind": "x"})["format"] == artefact.FORMAT == 2
+def test_an_artefact_says_its_format(tmp_path):
+    assert written(tmp_path / "a")["format"] == artefact.FORMAT
 
 
 def test_what_a_kill_left_beside_a_new_artefact_is_removed(tmp_path):
