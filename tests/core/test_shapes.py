@@ -31,3 +31,14 @@ def test_a_mask_of_another_number_of_queries():
     for mask in (np.ones(3, bool), np.ones((4, 3), bool), np.array(True)):
         with pytest.raises(ValueError, match="mask"):
             calibrate(critical, 0.3, mask)
+
+
+def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
+    critical = np.float32([0.1, 0.2, 0.3, 0.4])
+    masks = np.array([[True, True, True, False], [False, True, True, True], [True] * 4])
+    # floor(0.3 (n + 1)) - 1 misses are allowed: none of three queries, and none of four.
+    assert calibrate(critical, 0.3, masks).tolist() == np.float32([0.3, 0.4, 0.4]).tolist()
+    assert calibrate(critical, 0.1).tolist() == np.inf
+    assert calibrate(critical, 0.1, masks).tolist() == [np.inf] * 3
+    levels = calibrate(critical, [0.1, 0.3, 0.5])
+    assert levels.tolist() == [np.inf, *np.float32([0.4, 0.3]).tolist()]
