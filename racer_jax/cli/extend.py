@@ -9,7 +9,10 @@ from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add
 
 
 def add(subparsers: Subparsers) -> None:
-    """The command of this module."""
+    """The command of this module.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "extend",
@@ -32,17 +35,20 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
     parser.set_defaults(run=extend)
 
 
-def extend(parsed: argparse.Namespace) -> None:
-    """`extend`."""
+def extend(arguments: argparse.Namespace) -> None:
+    """`extend`.
+
+    Use this when a command line asks for a larger pool; in Python, `Racer.extended`.
+    """
     import jax
 
     from racer_jax.racer.artefact import check_place
     from racer_jax.racer.racer import Racer
 
-    output = parsed.output or parsed.artefact
+    output = arguments.output or arguments.artefact
     check_place(output)
-    racer = Racer.load(parsed.artefact)
-    table = Source.of(parsed).table()
-    larger = racer.extended(jax.random.key(parsed.seed or 0), table, parsed.router)
+    racer = Racer.load(arguments.artefact)
+    table = Source.of(arguments).table()
+    larger = racer.extended(jax.random.key(arguments.seed or 0), table, arguments.router)
     larger.save(output)
-    describe(output, larger, parsed.json, table.notes)
+    describe(output, larger, arguments.json, table.notes)

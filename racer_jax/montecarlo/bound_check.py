@@ -1,8 +1,7 @@
 """Are the bounds kept? Mean test risks over splits of a pool, beside their promises.
 
-Three ways to split, one record of what came out: `check_bounds` draws splits at random,
-`check_bounds_exactly` takes all of them at once, and `check_bounds_broken` breaks the assumption,
-so that the check must fail.
+Three ways to split, one record: `check_bounds` draws splits at random, `check_bounds_exactly` takes
+all at once, and `check_bounds_broken` breaks the assumption, so that the check must fail.
 """
 
 from collections.abc import Callable, Sequence

@@ -106,6 +106,11 @@ def _metric_values(
     return values
 
 
+# Why the steps come in this order: the bits of all parts are gathered and counted once, before any
+# threshold is known, for that is the work that grows with the pool. Everything after it is by alpha
+# and small: the k-th calibration bit, then look-ups of counts. The miss of a test query needs no
+# gathering at all where scores are distinct: the queries above a threshold are counted by its
+# position, and those of them in the calibration part by its rank.
 def tile_values(
     plan: TrialPlan, shape: Shape, scratch: Scratch, keys: jax.Array
 ) -> tuple[Scratch, dict[str, Any]]:

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.checks import check_scores
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.core.nonconformity import tie_break as second_keys
@@ -36,9 +37,10 @@ def pool_entries(
       key of the splits.
 
     Raises:
-      TypeError: If scores are not floating.
+      TypeError: If the key is none, or scores are not floating.
       ValueError: If a score is not in [0, 1], or the null mode is unknown.
     """
+    check_key(key)
     values = np.asarray(scores if matrix is None else matrix)
     num = len(values)
     if matrix is None:

@@ -177,15 +177,17 @@ class LearnedGains:
         """
         orders, weights, bias = map(np.asarray, (self.order, self.weights, self.bias))
         place = {model: i for i, model in enumerate(columns)}
-        kept = [[i for i, model in enumerate(order) if model in place] for order in orders.tolist()]
-        rows = list(zip(orders, kept, strict=True))
+        places = [
+            [i for i, model in enumerate(order) if model in place] for order in orders.tolist()
+        ]
+        rows = list(zip(orders, places, strict=True))
         new = np.array([[place[model] for model in order[i].tolist()] for order, i in rows])
         last = [orders.shape[1]]
         return replace(
             self,
             order=jnp.asarray(new, jnp.int32),
-            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, kept, strict=True)]),
-            bias=jnp.stack([b[i + last] for b, i in zip(bias, kept, strict=True)]),
+            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, places, strict=True)]),
+            bias=jnp.stack([b[i + last] for b, i in zip(bias, places, strict=True)]),
         )
 
     def positions(self, embeddings: ArrayLike, groups: Sequence[str] | None = None) -> jax.Array:
