@@ -176,8 +176,8 @@ def train(arguments: argparse.Namespace) -> None:
     savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
     describe(arguments.output, racer, arguments.json, table.notes, savings)
     if savings is not None and not arguments.json:
-        files = shlex.join(map(str, arguments.path))
+        paths = shlex.join(map(str, arguments.path))
         print_line(
             f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
-            f"train it: racer-jax cascade train {files} -o NEW.cascade"
+            f"train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

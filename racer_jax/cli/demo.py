@@ -145,8 +145,10 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         ["bound-check", artefact, table, "--splits", "0"],
         ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
         ["cascade", "calibrate", cascade, calibration, "--alpha", _STOP],
-        ["cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)]
-        + ["--output", str(folder / "sequential.json")],
+        [
+            *("cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)),
+            *("--output", str(folder / "sequential.json")),
+        ],
     ]
     report = ["report", artefact, "--data", table, "--sequential", cascade]
     report += ["--output", str(folder / "report.html")]

@@ -135,7 +135,10 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
-    """The option `--sequential`, which `cli.main` reads before the others."""
+    """The option `--sequential`, which `cli.main` reads before the others.
+
+    Use this when a command also takes an artefact of a cascade.
+    """
     parser.add_argument(
         "--sequential",
         action="store_true",

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
@@ -114,7 +113,6 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        check_key(key)
         how = nonconformity, null, tie_break, cost_weight
         return cls(**fitted_fields(key, table, router, encoder, *how))
 

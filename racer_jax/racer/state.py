@@ -286,9 +286,10 @@ def stated(racer: RacerState) -> dict[str, Any]:
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
     serving = {"normal_form": racer.normal_form, "view": racer.view}
-    said = {name: value for name, value in serving.items() if value is not None}
+    known = {name: value for name, value in serving.items() if value is not None}
+    optional = {"serving": known} if known else {}
     return {
-        **({"serving": said} if said else {}),
+        **optional,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
