@@ -16,6 +16,7 @@ from racer_jax.cli.options import (
     add_reading,
     add_unseen,
     labelled,
+    narrowed,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
@@ -201,17 +202,21 @@ def calibrate(parsed: argparse.Namespace) -> None:
         )
     else:
         racer = Racer.load(parsed.artefact)
+    source = Source.of(parsed)
+    pool = narrowed(source, racer)
     notes: Sequence[str]
     if not parsed.path:
         if racer.calibration is None:
             raise DataError(
                 "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
             )
+        if pool is not racer:
+            raise ValueError("--models needs labelled queries: a smaller pool is calibrated anew")
         calibrated, notes = racer.at(parsed.alpha), ()
     else:
-        table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
-        notes = table.notes
-        calibrated = racer.calibrate(
+        table, scores = labelled(source, Rows.of(parsed), pool)
+        notes = [*pool.notes[len(racer.notes) :], *table.notes]
+        calibrated = pool.calibrate(
             table,
             parsed.alpha,
             scores=scores,

@@ -16,7 +16,7 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
 from racer_jax.data.load import READERS, load
-from racer_jax.data.remedies import OPTIONS, option_value
+from racer_jax.data.remedies import OPTIONS, Remedy, option_value
 from racer_jax.data.splits import split
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.racer import Racer
@@ -151,12 +151,68 @@ class Source:
         """Every row of the tables."""
         return load(self.paths, **self.options)
 
+    def table_of(self, models: Sequence[str]) -> RoutingTable:
+        """Every row of the tables, of these models alone: results that others lack do not count.
+
+        Raises:
+          DataError: If the tables lack one of them; it says how to do without.
+        """
+        try:
+            table = load(self.paths, **{**self.options, "models": list(models)})
+        except DataError as error:
+            try:
+                lenient = {} if "missing" not in self.options else {"missing": "keep"}
+                table = load(self.paths, **{**self.options, **lenient})
+            except DataError:
+                raise error from None
+            self.checked_pool(table, models)
+            raise
+        return self.checked_pool(table, models)
+
+    def checked_pool(self, table: RoutingTable, models: Sequence[str]) -> RoutingTable:
+        """The table of these models, in their order.
+
+        Raises:
+          DataError: If it lacks one; it says how to take that one out of an artefact.
+        """
+        try:
+            return table.aligned(models)
+        except DataError as error:
+            left = [name for name in models if name in table.models]
+            if not left:
+                raise error.at(self.name) from None
+            remedy = Remedy(
+                "to take the others out of the artefact, calibrate it with {}", models=left
+            )
+            raise error.at(self.name).advising(remedy) from None
+
+    def check_models(self, models: Sequence[str]) -> None:
+        """Refuses `--models` that are not those of an artefact.
+
+        Raises:
+          ValueError: If they differ.
+        """
+        names = self.options.get("models", models)
+        if set(names) != set(models):
+            raise ValueError(
+                f"--models must name all models of the artefact, {', '.join(models)}, got "
+                f"{', '.join(names)}: to take models out of it, calibrate it with --models"
+            )
+
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.
 
         Raises:
-          DataError: If there are several, or the file is none.
+          DataError: If there are several, the file is none, or an option does not apply to it.
         """
+        refused = [name for name in self.options if name not in ("format", "models")]
+        if refused:
+            places = " and ".join("{}" for _ in refused)
+            raise DataError(
+                "a score matrix is read without options",
+                path=self.name,
+                remedy=Remedy(f"leave out {places}", *((name, ...) for name in refused)),
+            )
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
         return read_score_matrix(self.paths[0])
@@ -228,13 +284,38 @@ class Rows:
 
 
 def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
-    """Table and, for a racer made from scores, the scores of its rows."""
+    """Table and, for a racer made from scores, the scores of its rows; of the racer's models alone.
+
+    Raises:
+      DataError: If the tables lack one of its models, or no row is left.
+      ValueError: If `--models` names others than those of the racer.
+    """
+    source.check_models(racer.models)
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.name, racer), None
+        return rows.select(source.table_of(racer.models).complete(), source.name, racer), None
     scored = source.scored()
-    table = rows.select(scored.table, source.name, racer)
-    place = {name: i for i, name in enumerate(scored.table.ids)}
-    return table, scored.scores[[place[name] for name in table.ids]]
+    whole = source.checked_pool(scored.table, racer.models)
+    table = rows.select(whole, source.name, racer)
+    place = {name: i for i, name in enumerate(whole.ids)}
+    columns = [scored.table.models.index(name) for name in racer.models]
+    return table, scored.scores[[place[name] for name in table.ids]][:, columns]
+
+
+def narrowed(source: Source, racer: Racer) -> Racer:
+    """The racer without the models of its pool that `--models` does not name.
+
+    Raises:
+      ValueError: If it names one that the racer does not know.
+    """
+    names = source.options.get("models")
+    if not names or set(names) == set(racer.models):
+        return racer
+    if further := [name for name in names if name not in racer.models]:
+        raise ValueError(
+            f"--models must name models of the artefact, {', '.join(racer.models)}, got "
+            f"{further[0]!r}: to add a model train again"
+        )
+    return racer.keep(names)
 
 
 @contextmanager

@@ -202,14 +202,14 @@ def evaluate(parsed: argparse.Namespace) -> None:
         check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
     evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
-    figures = evaluation.to_dict() | {"notes": table.notes}
+    figures = evaluation.to_dict()
     if parsed.output is not None:
         write_json(parsed.output, figures)
     if parsed.json:
         print_json(figures)
+        print_notes(evaluation.notes)
     else:
         print_line(str(evaluation))
-    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -240,9 +240,9 @@ def report(parsed: argparse.Namespace) -> None:
     """`report`."""
     check_file(parsed.output)
     racer, table, scores = _evaluated(parsed)
-    write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
+    evaluation = write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
     if parsed.json:
-        print_json({"report": parsed.output, "notes": table.notes})
+        print_json({"report": parsed.output, "notes": evaluation.notes})
     else:
         print_line(f"{parsed.output}: open it in a browser")
-    print_notes(table.notes)
+    print_notes(evaluation.notes)

@@ -33,9 +33,9 @@ from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows; what has none is still written as 1, for older versions
-# to read.
-FORMAT = 2
+# 2 adds orders learned from training rows, 3 a router of more models than the pool holds. What has
+# neither is still written as 1, for older versions to read.
+FORMAT = 3
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}(-[0-9a-f]{12})?\.safetensors")
@@ -57,6 +57,13 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _oldest_format(description: Mapping[str, Any]) -> int:
+    """The lowest format whose readers understand a description."""
+    if "router_columns" in description:
+        return 3
+    return 2 if "order" in description else 1
 
 
 def check_place(path: Path) -> None:
@@ -98,7 +105,7 @@ def write(
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     full = {
-        "format": FORMAT if "order" in description else 1,
+        "format": _oldest_format(description),
         **description,
         "pool_fingerprint": named(description["models"]),
     }

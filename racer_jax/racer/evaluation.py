@@ -371,7 +371,7 @@ def evaluate_racer(
     measured = racer._measured(table, scores)
     questions, rule = question_fingerprints(table), label_rule(table)
     seen = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
-    notes = [*racer.warnings(), *table.notes]
+    notes = [*racer.warnings(), *racer.notes, *table.notes]
     if seen.any():
         notes.insert(
             0,

@@ -5,8 +5,7 @@ A router, a nonconformity and a calibration in one frozen object.
     racer = Racer.fit(key, training_table).calibrate(calibration_table, alpha=0.1)
     racer.route("What is 2 + 2?").models
 
-Each step returns a new object. What a step needs of an earlier one that was not taken is a
-`NotCalibratedError`.
+Each step returns a new object; one that lacks an earlier step raises `NotCalibratedError`.
 """
 
 import os
@@ -110,6 +109,7 @@ class Racer(RacerState):
             scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
             trained_on=np.unique(question_fingerprints(table)),
             label_rule=label_rule(table),
+            notes=tuple(f"training: {note}" for note in table.notes),
             **table_facts(table),
         )
 
@@ -248,7 +248,7 @@ class Racer(RacerState):
         )
         facts = table_facts(table)
         unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
-        return replace(self, calibration=calibration, **unknown)
+        return replace(self, calibration=calibration, notes=self._noted(table), **unknown)
 
     # --- routing ----------------------------------------------------------------------------------
 

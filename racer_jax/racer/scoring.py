@@ -94,14 +94,23 @@ class Scorer:
     Args:
       encoder: Texts to embeddings.
       router: Embeddings to scores.
-      num_models: m.
+      num_models: Number of models the router scores.
       order: The order of the models, where the nonconformity is one that is learned.
+      columns: Those of the router's models that are in the pool; all when None.
     """
 
     def __init__(
-        self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None
+        self,
+        encoder: Encoder,
+        router: Router,
+        num_models: int,
+        order: Order | None = None,
+        columns: Sequence[int] | None = None,
     ) -> None:
         self.encoder, self.router, self.num_models, self.order = encoder, router, num_models, order
+        self.columns = None if columns is None else tuple(columns)
+        kept = np.arange(num_models) if columns is None else np.array(columns, dtype=np.int64)
+        self._kept = kept
         check_process()
         split = getattr(encoder, "stages", None)
         stages: Stages = Stages(encoder.encode) if split is None else split()
@@ -122,6 +131,8 @@ class Scorer:
             encoder_arrays, arrays = jax.tree.unflatten(tree, leaves)
             embeddings = x if back is None else back(encoder_arrays, x)
             scores = function(arrays, embeddings)
+            if columns is not None:
+                scores = scores[:, kept]
             if order is not None:  # what it needs in the place of scores
                 return scores, embeddings
             return scores, NONCONFORMITIES[nonconformity](scores, null)
@@ -129,7 +140,8 @@ class Scorer:
         self._forward = forward
 
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
-        return Scorer, (self.encoder, self.router, self.num_models, self.order)
+        parts = (self.encoder, self.router, self.num_models, self.order, self.columns)
+        return Scorer, parts
 
     def __call__(
         self,
@@ -189,7 +201,7 @@ class Scorer:
             embeddings = self.encoder.encode(texts)
             checked = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
-            )
+            )[:, self._kept]
             if order is None:
                 return partial(measure_scores, checked, nonconformity, null)
             scores, second = jnp.asarray(checked), next(_padded(np.asarray(embeddings)))[0]
@@ -203,6 +215,7 @@ class Scorer:
             if order is None:
                 return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            return Measured(np.asarray(scores)[:num], order(second, names, null)[:num])
+            ordered = order(second, names, null)[:num, [*self._kept, -1]]
+            return Measured(np.asarray(scores)[:num], ordered)
 
         return finish

@@ -3,7 +3,7 @@
 `racer_jax.racer.racer.Racer` adds the steps that use them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.core.risk_levels import Level
+from racer_jax.data.checks import strings
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -28,6 +29,9 @@ from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
+
+# What the notes of a calibration begin with.
+_CALIBRATION = "calibration: "
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +52,7 @@ class RacerState:
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: The rule that said which answers were right in training.
       calibration: The calibration; None before `calibrate`.
+      notes: What training and calibration left out or read loosely, one sentence each.
 
     Raises:
       ValueError: If an option is unknown.
@@ -65,6 +70,7 @@ class RacerState:
     cost: np.ndarray | None = None
     label_rule: str = GIVEN
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_null(self.null)
@@ -105,6 +111,49 @@ class RacerState:
           ValueError: If alpha is outside (0, 1).
         """
         return replace(self, calibration=self._calibrated("at").at(alpha))
+
+    def keep(self, models: Sequence[str]) -> Self:
+        """The same racer without the other models of its pool; it must be calibrated anew.
+
+        Use this when a model was retired: the router goes on as it was trained, and what it says of
+        the others is not asked for.
+
+        Args:
+          models: The models to keep, in any order.
+
+        Returns:
+          A racer without a calibration, its models in the order they had.
+
+        Raises:
+          ValueError: If one of them is not in the pool.
+        """
+        if absent := [name for name in models if name not in self.models]:
+            raise ValueError(f"models must be among {self.models}, got {absent[0]!r}")
+        kept = [j for j, name in enumerate(self.models) if name in set(models)]
+        if len(kept) == len(self.models):
+            return replace(self, calibration=None)
+        scorer, order = self.scorer, self.static_order
+        if scorer is not None:
+            columns = scorer.columns or range(scorer.num_models)
+            scorer = Scorer(
+                scorer.encoder,
+                scorer.router,
+                scorer.num_models,
+                scorer.order,
+                [columns[j] for j in kept],
+            )
+        left_out = ", ".join(name for j, name in enumerate(self.models) if j not in kept)
+        return replace(
+            self,
+            models=tuple(self.models[j] for j in kept),
+            scorer=scorer,
+            static_order=None
+            if order is None
+            else tuple(kept.index(j) for j in order if j in kept),
+            cost=None if self.cost is None else self.cost[kept],
+            calibration=None,
+            notes=(*self.notes, f"taken out of the pool: {left_out}"),
+        )
 
     @property
     def alpha(self) -> str:
@@ -169,6 +218,13 @@ class RacerState:
         return table.select(~seen)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _noted(self, table: RoutingTable) -> tuple[str, ...]:
+        """The notes of the racer after its calibration on a table."""
+        return (
+            *(note for note in self.notes if not note.startswith(_CALIBRATION)),
+            *(_CALIBRATION + note for note in table.notes),
+        )
 
     @property
     def _order_by_group(self) -> bool:
@@ -239,6 +295,10 @@ class RacerState:
 def stated(racer: RacerState) -> dict[str, Any]:
     """What an artefact says of the racer itself, without the arrays it computes with."""
     order = racer.static_order
+    optional: dict[str, Any] = {"notes": list(racer.notes)} if racer.notes else {}
+    if racer.scorer is not None and racer.scorer.columns is not None:
+        kept, num = list(racer.scorer.columns), racer.scorer.num_models
+        optional["router_columns"] = {"kept": kept, "of": num}
     return {
         "guarantee": None if racer.calibration is None else racer.guarantee(),
         "warnings": list(racer.warnings()),
@@ -250,6 +310,7 @@ def stated(racer: RacerState) -> dict[str, Any]:
         "calibration": None if racer.calibration is None else racer.calibration.to_parts()[0],
         "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
         "static_order": None if order is None else [racer.models[j] for j in order],
+        **optional,
     }
 
 
@@ -280,6 +341,19 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     return {**stated(racer), **routing, "versions": versions}, arrays
 
 
+def _columns(
+    description: Mapping[str, Any], num: int, order: Order | None
+) -> tuple[int, Order | None, list[int] | None]:
+    """How many models the router scores, the order, and which of them are the pool."""
+    if "router_columns" not in description:
+        return num, order, None
+    kept, most = description["router_columns"]["kept"], description["router_columns"]["of"]
+    whole = type(most) is int and all(type(j) is int and 0 <= j < most for j in kept)
+    if not whole or len(kept) != num or len(set(kept)) < num:
+        raise ValueError(f"router_columns must name {num} columns, got {kept} of {most}")
+    return most, order, kept
+
+
 def fields_from(
     description: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
@@ -295,7 +369,7 @@ def fields_from(
         order = Order.from_parts(description["order"], arrays) if "order" in parts else None
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
-        scorer = Scorer(encoder, router, len(models), order)
+        scorer = Scorer(encoder, router, *_columns(description, len(models), order))
     static, calibration = description["static_order"], description["calibration"]
     return dict(
         models=models,
@@ -308,4 +382,5 @@ def fields_from(
         cost=arrays.get("cost"),
         label_rule=description["training"]["label_rule"],
         calibration=None if calibration is None else Calibration.from_parts(calibration, arrays),
+        notes=strings("notes", description.get("notes", ())),
     )

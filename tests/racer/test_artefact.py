@@ -177,10 +177,10 @@ def test_damage_has_its_own_error(saved, tmp_path):
 
 
 def test_a_newer_format_is_refused(saved):
-    edited(saved, format=3)
+    edited(saved, format=4)
     with pytest.raises(
         errors.NewerFormatError,
-        match=r"is of format 3, this version reads up to 2: install a newer",
+        match=r"is of format 4, this version reads up to 3: install a newer",
     ):
         Racer.load(saved)
 
