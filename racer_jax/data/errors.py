@@ -84,9 +84,11 @@ class DataError(ValueError):
         """The same error of another file: that of which the one named was a copy."""
         return self._with(path=path)
 
-    def advising(self, remedy: Remedy) -> "DataError":
-        """The same error with a remedy, where it has none."""
-        return self if self.remedy is not None else self._with(remedy=remedy)
+    def advising(self, remedy: Remedy, also: bool = False) -> "DataError":
+        """The same error with a remedy where it has none, or with one more (`also`)."""
+        if self.remedy is None:
+            return self._with(remedy=remedy)
+        return self._with(remedy=self.remedy.then(remedy)) if also else self
 
     def _with(self, **changes: object) -> "DataError":
         fields: dict[str, object] = {

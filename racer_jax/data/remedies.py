@@ -104,6 +104,10 @@ class Remedy:
         if sentence.count("{}") != len(self.options):
             raise ValueError(f"sentence must leave a place for each option, got {sentence!r}")
 
+    def then(self, other: "Remedy") -> "Remedy":
+        """Both remedies, one sentence after the other."""
+        return Remedy(f"{self.sentence}; {other.sentence}", *self.options, *other.options)
+
     def in_python(self) -> str:
         """The sentence with keyword arguments."""
         return self._filled([python_text(name, value) for name, value in self.options])

@@ -198,10 +198,17 @@ def labels_by_rule(
 
 def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
     """Asks about scores of 0 to 100 under a rule for 0 to 1, which would find all right."""
-    if rule.threshold is None or not 0 < rule.threshold < 1 or not scores.size:
+    if rule.threshold is None or not scores.size:
         return
     top = float(scores.max())
-    if 1 < top <= 100 and scores.min() >= 0:
+    if rule.threshold >= 1 and 0 < top <= 1 and scores.min() >= 0 and not rule.apply(scores).any():
+        share = rule.name.replace(rule.name.split()[-1], f"{rule.threshold / 100:g}")
+        raise DataError(
+            f"must hold a score that is right by the rule {rule.name!r}, got scores up to {top:g}",
+            path=path,
+            remedy=Remedy("if they are shares of 1 pass {}", label_rule=share),
+        )
+    if 0 < rule.threshold < 1 and 1 < top <= 100 and scores.min() >= 0:
         percent = rule.name.replace(repr(rule.threshold), f"{100 * rule.threshold:.12g}")
         raise DataError(
             f"must be in [0, 1] for the rule {rule.name!r}, got scores up to {top:g}",

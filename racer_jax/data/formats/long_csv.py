@@ -31,8 +31,9 @@ from racer_jax.data.formats._cells import (
     repeated,
     settle_missing,
 )
+from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._json import Repeated, parse
-from racer_jax.data.formats._rows import Rows, column_of_floats, column_of_labels
+from racer_jax.data.formats._rows import Rows
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats._text import Codes
 from racer_jax.data.labels import GIVEN
@@ -229,7 +230,7 @@ def _results(file: Rows, use_labels: bool) -> _Results:
         for name in _NUMBERS:
             if name in file.columns:
                 parts.setdefault(name, []).append(
-                    column_of_floats(file, chunk, name, *_NUMBERS[name])
+                    column_of_floats(file, chunk, name, *_NUMBERS[name], whole=name == "tokens")
                 )
         for name in schemes:
             parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
