@@ -86,19 +86,30 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
     return Grid(queries * shape[1] + models, shape)
 
 
-def built(path: Path, **fields: Any) -> RoutingTable:
+def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> RoutingTable:
     """A table of what a file says; what is wrong with it as a table is wrong with the file.
 
     A note says how many questions have no text, since no router can be trained on their texts.
+
+    Args:
+      path: The file or folder.
+      without_text: Where the questions without text stand, if the reader knows.
+      **fields: Those of the table.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: If they make no table.
     """
-    fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields)]
+    fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields, without_text)]
     try:
         return RoutingTable(**fields)
     except (ValueError, TypeError) as error:
         raise DataError(f"must hold a valid table: {error}", path=path) from None
 
 
-def _without_text(path: Path, fields: Mapping[str, Any]) -> list[str]:
+def _without_text(path: Path, fields: Mapping[str, Any], places: Sequence[str]) -> list[str]:
     """A note on questions without text: how many, and the first of them."""
     texts = fields["texts"]
     empty = [row for row, text in enumerate(texts) if not text.strip()]
@@ -106,9 +117,11 @@ def _without_text(path: Path, fields: Mapping[str, Any]) -> list[str]:
         return []
     if len(empty) == len(texts):
         return [f"{path.name} holds no text of any question"]
+    first = f"question {empty[0] + 1}, {fields['ids'][empty[0]]!r}"
+    if places:
+        first = f"that of {places[0]}"
     return [
-        f"{len(empty)} of {len(texts)} questions of {path.name} have no text, the first is "
-        f"question {empty[0] + 1}, {fields['ids'][empty[0]]!r}"
+        f"{len(empty)} of {len(texts)} questions of {path.name} have no text, the first is {first}"
     ]
 
 

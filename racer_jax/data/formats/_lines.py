@@ -16,7 +16,7 @@ from racer_jax.data.formats._text import not_utf8
 # One record may be this long. Parsed JSON takes up to 30 times its text, if it is made of empty
 # lists: records are therefore parsed one by one, and let go before the next.
 MAX_RECORD = 1 << 26
-_BLOCK = 1 << 18
+_BLOCK = 1 << 17
 _MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
 # Seconds before a bar appears: what is read sooner needs none.
@@ -64,14 +64,14 @@ def progress(path: Path, total: int, unit: str = "B") -> Iterator[Callable[[int]
         yield bar.update
 
 
-def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
+def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a UTF-8 file that are not blank, with their number, counted from 1.
 
     Args:
       path: The file, plain or compressed.
 
     Yields:
-      Number and bytes, not copied where a line stands within one block.
+      Number and bytes.
 
     Raises:
       DataError: If there is no such file, it is not UTF-8, it holds no line or one that is longer
@@ -85,7 +85,7 @@ def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
         with progress(path, size) as update:
             for line, content in _split(path, file, update):
                 if not content or content[-1] in _SPACE or content[0] in _SPACE:
-                    content = memoryview(bytes(content).strip())
+                    content = content.strip()
                 if content:
                     empty = False
                     yield line, content
@@ -95,7 +95,7 @@ def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
 
 def _split(
     path: Path, file: IO[bytes], update: Callable[[int], object]
-) -> Iterator[tuple[int, memoryview]]:
+) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their number, blank ones too."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     held: list[bytes] = []  # the beginning of a line that no block so far has ended
@@ -111,14 +111,13 @@ def _split(
         start = 0
         if line == 1 and not held:
             start = len(_MARK) if block.startswith(_MARK) else 0
-        view = memoryview(block)
+        # One after another, not by split(): a line is read while it is still in the cache.
         while (end := block.find(b"\n", start)) >= 0:
+            content = block[start:end]
             if held:
-                held.append(block[start:end])
-                yield line, memoryview(b"".join(held))
+                content = b"".join([*held, content])
                 held, length = [], 0
-            else:
-                yield line, view[start:end]
+            yield line, content
             start, line = end + 1, line + 1
         held.append(block[start:])
         length += len(block) - start
@@ -128,7 +127,7 @@ def _split(
                 path=path,
                 line=line,
             )
-    yield line, memoryview(b"".join(held))
+    yield line, b"".join(held)
 
 
 def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:
