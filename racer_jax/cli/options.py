@@ -26,7 +26,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "format": tuple(READERS),
     "missing": ("error", "drop", "keep"),
     "part": ("train", "val", "test"),
-    "pools": ("match", "intersect"),
+    "pools": ("match", "intersect", "unite"),
 }
 _METAVARS = {
     "text": "TEXT",

@@ -32,6 +32,7 @@ from racer_jax.data.splits import Split, paper_split, split
 from racer_jax.data.summary import Summary, summarize
 from racer_jax.data.synthetic import SimulatedBenchmark, simulated_pool
 from racer_jax.data.table import RoutingTable
+from racer_jax.data.unite import unite
 
 __all__ = [
     "DataError",
@@ -72,6 +73,7 @@ __all__ = [
     "simulated_pool",
     "split",
     "summarize",
+    "unite",
     "write_long_csv",
     "write_parquet",
     "write_predictions",

@@ -95,8 +95,9 @@ def load(
       path: A file, a folder of files, or several of them, whose queries are joined.
       format: One of `READERS`; guessed from the content when None, and then named in a note of the
         table.
-      pools: For several files: they must hold the same models (`match`), or only the models that
-        all of them hold are kept (`intersect`).
+      pools: For several files: they must hold the same models (`match`), only the models that all
+        of them hold are kept (`intersect`), or they hold other models on the same questions, which
+        are put side by side (`unite`).
       **options: Those of the format's reader, such as `label_rule` or `missing`; and `models`,
         the models to keep, for any format.
 
@@ -115,7 +116,13 @@ def load(
     tables = [_load_one(Path(one), format, options) for one in path]
     if len(tables) == 1:
         return tables[0]
-    table = concat(tables, pools)
+    try:
+        table = concat(tables, pools)
+    except DataError as error:
+        raise error.at(", ".join(map(str, path))) from None
+    if pools == "unite":
+        policy: Missing = options.get("missing") or "error"
+        table = settle_missing(table, policy, Path(", ".join(map(str, path))))
     return replace(table, notes=[*table.notes, f"joined {len(tables)} files"])
 
 

@@ -69,7 +69,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         ),
         "part": Option("--part", "text", "part of a corpus: train, val or test"),
         "pools": Option(
-            "--pools", "text", "models of several files: match (the same) or intersect"
+            "--pools", "text", "models of several files: match (the same), intersect, or unite"
         ),
         "key": Option("--seed", "number", "seed of what is drawn at random"),
     }

@@ -70,6 +70,19 @@ def test_a_log_without_a_report_is_not_credited_to_another_model(tmp_path):
         read_lm_eval(out)
 
 
+def test_two_runs_of_nobody_knows_which_model_are_refused(tmp_path):
+    for stamp, value in ((FIRST, 1.0), (SECOND, 0.0)):
+        path = write_log(tmp_path / "out", "toy", stamp, rows([value] * 3))
+    with pytest.raises(DataError, match="two runs on 'toy' in one folder without a report"):
+        read_lm_eval(tmp_path / "out")
+    assert accuracies(read_lm_eval(path)) == {"out": 0.0}
+    for stamp, value in ((FIRST, 1.0), (SECOND, 0.0)):
+        write_log(tmp_path / "org__a", "toy", stamp, rows([value] * 3))
+    table = read_lm_eval(tmp_path / "org__a")  # a folder that the harness made for one model
+    assert accuracies(table) == {"org__a": 0.0}
+    assert any(note.startswith("ignored ") for note in table.notes)
+
+
 def test_a_folder_named_after_its_model_vouches_for_logs_without_a_report(tmp_path):
     folder = tmp_path / "org__beta"
     write_report(folder, f"results_{SECOND}.json", "org/beta")
