@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy of RACER's votes beside honest baselines, on the same test parts.
+"""Table 1 of the paper: accuracy of RACER's votes beside fair baselines, on the same test parts.
 
     python experiments/accuracy_table.py                      # the embedded simulated pool
     python experiments/accuracy_table.py --data FOLDER        # RouterBench: answers and dollar
@@ -194,14 +194,14 @@ def order_of(votes: Votes) -> list[str]:
 
 def rows_of(votes: Votes) -> list[Row]:
     """A row for each way of answering."""
-    rows, best, picked = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
+    rows, best, single = [], votes.strategies[BEST_SINGLE], votes.strategies[PICKED_SINGLE]
     for name in order_of(votes):
         way = votes.strategies[name]
         router = next(
             (router for router in votes.routers if name.startswith(router)), votes.routers[0]
         )
         full = votes.strategies[full_name(router)]
-        spent, everything = dollars(way), dollars(full)
+        cost, everything = dollars(way), dollars(full)
         rows.append(
             Row(
                 votes.name,
@@ -210,12 +210,12 @@ def rows_of(votes: Votes) -> list[Row]:
                 way.mean,
                 float(way.accuracy.std(ddof=1)),
                 difference(way, best),
-                difference(way, picked),
+                difference(way, single),
                 difference(way, full),
                 float(way.calls.mean()),
                 saved(way, full),
-                spent,
-                None if spent is None or not everything else 1 - spent / everything,
+                cost,
+                None if cost is None or not everything else 1 - cost / everything,
             )
         )
     return rows
@@ -228,14 +228,14 @@ def coverage_of(
     correct, (num_calibration, _) = benchmark.test.correct, benchmark.part_sizes
     ties = tie_break(key, (len(correct), correct.shape[1] + 1))
     order = static_order(benchmark.train.correct, config.null)
-    scored = {
+    pools = {
         f"{ROUTERS[router]} + {score}": nonconformity_of(benchmark.scores[router], config.null)
         for router in benchmark.scores
         for score, nonconformity_of in SCORES.items()
     }
-    scored["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
+    pools["static order"] = np.broadcast_to(np.asarray(order), (len(correct), len(order)))
     cells = []
-    for label, nonconformity in scored.items():
+    for label, nonconformity in pools.items():
         law = pool_law(
             pool_steps(nonconformity, correct, ties), num_calibration=num_calibration, alpha=alphas
         )
@@ -243,17 +243,17 @@ def coverage_of(
             :, 0
         ]
         accuracy = float(correct[np.arange(len(correct)), first].mean())
-        covered = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
-        cells.append(Coverage(benchmark.name, label, accuracy, law.size_mean, covered))
+        coverage = float(correct.any(axis=1).mean()) - law.avoidable_miss_mean
+        cells.append(Coverage(benchmark.name, label, accuracy, law.size_mean, coverage))
     return cells
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def vote_table(rows: list[Row]) -> str:
     """One pool as text."""
-    priced = any(row.dollars is not None for row in rows)
+    has_prices = any(row.dollars is not None for row in rows)
     header = [
         "accuracy %",
         "sd",
@@ -263,20 +263,22 @@ def vote_table(rows: list[Row]) -> str:
         "calls",
         "saved",
     ]
-    header += ["$/1000", "$ saved"] if priced else []
+    header += ["$/1000", "$ saved"] if has_prices else []
     lines = []
     for row in rows:
         bound = row.way == ORACLE or "oracle" in row.way
+        calls = ["", ""]
+        if row.way != ORACLE:
+            calls = [f"{row.calls:.2f}", f"{100 * row.calls_saved:.0f}%"]
         cells = [
             f"{100 * row.accuracy:.1f}",
             f"{100 * row.std:.1f}",
             points(row.gain),
             points(row.gain_picked),
             points(row.gain_full),
-            "" if row.way == ORACLE else f"{row.calls:.2f}",
-            "" if row.way == ORACLE else f"{100 * row.calls_saved:.0f}%",
+            *calls,
         ]
-        if priced:
+        if has_prices:
             cells += (
                 ["", ""]
                 if row.dollars is None
@@ -288,21 +290,21 @@ def vote_table(rows: list[Row]) -> str:
 
 def coverage_table(config: Config, result: Result, name: str) -> str:
     """One benchmark without answers as text."""
-    shown = [i for i, alpha in enumerate(result.alphas) if alpha in SHOWN] or list(
+    columns = [i for i, alpha in enumerate(result.alphas) if alpha in SHOWN] or list(
         range(len(result.alphas))
     )
     lines = [
         [
             cell.label,
             f"{100 * cell.first:.1f}",
-            *(f"{100 * cell.covered[i]:.1f} ({cell.size[i]:.2f})" for i in shown),
+            *(f"{100 * cell.covered[i]:.1f} ({cell.size[i]:.2f})" for i in columns),
         ]
         for cell in result.coverage
         if cell.benchmark == name
     ]
     bounds = result.bounds[name]
     best = max((model for model in bounds if model != ORACLE), key=lambda model: bounds[model])
-    header = ["coverage % (calls)", "routing %", *(f"alpha {result.alphas[i]}" for i in shown)]
+    header = ["coverage % (calls)", "routing %", *(f"alpha {result.alphas[i]}" for i in columns)]
     return (
         f"best single model: {best}, {100 * bounds[best]:.1f}%; some model is right: "
         f"{100 * bounds[ORACLE]:.1f}%\n"

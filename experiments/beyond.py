@@ -167,15 +167,15 @@ def embed(
     config: Config, key: jax.Array, train: RoutingTable, test: RoutingTable
 ) -> tuple[np.ndarray, ...]:
     """Embeddings of training and test rows, and the same with the texts' surface beside them."""
-    hashed: Encoder = ReducedEncoder.fit(
+    encoder: Encoder = ReducedEncoder.fit(
         key, train.texts, 256, HashedNgrams(dim=4096, sizes=(1, 2, 3))
     )
     if config.encoder == "both":
         from racer_jax.encoders.text import minilm
 
-        hashed = JoinedEncoder((minilm(cache=config.cache), hashed))
+        encoder = JoinedEncoder((minilm(cache=config.cache), encoder))
     surface = SurfaceEncoder.fit(train.texts)
-    x, z = hashed.encode(train.texts), hashed.encode(test.texts)
+    x, z = encoder.encode(train.texts), encoder.encode(test.texts)
     return (
         x,
         z,
@@ -220,7 +220,7 @@ def nonconformities(
     loadings = fit_loadings(out_of_fold(fold_key, x, correct), correct)
     blend = RacerJ.fit(x, correct, groups=groups, k=min(config.neighbors, len(x)), w=config.blend)
     static = RacerJ.fit(x, correct, groups=groups, k=1, w=0.0)
-    learned = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
+    model = LearnedGains.fit(x_wide, correct, groups=groups, ridge=config.ridge)
     scores: dict[str, Nonconformity] = {
         "P, KNN": lambda null: racer.inverse_probability(knn, null),
         P_MLP: lambda null: racer.inverse_probability(mlp, null),
@@ -229,7 +229,7 @@ def nonconformities(
         STATIC: lambda null: static(z, test.group, null),
         "J blend": lambda null: blend(z, test.group, null),
         "J factor, KNN": lambda null: factor(knn, loadings, null),
-        "J learned": lambda null: learned(z_wide, test.group, null),
+        "J learned": lambda null: model(z_wide, test.group, null),
     }
     if correct.shape[1] <= MAX_TILTED:
         law = pattern_law(correct)
@@ -254,10 +254,10 @@ def pools_of(
 
 
 def relative(
-    size: np.ndarray, base: np.ndarray, sampled: np.ndarray, base_sampled: np.ndarray
+    size: np.ndarray, base: np.ndarray, resampled_sizes: np.ndarray, resampled_base: np.ndarray
 ) -> tuple[Any, Any]:
     """Size over base minus 1, and its paired bootstrap error."""
-    return size / base - 1, (sampled / base_sampled).std(axis=0, ddof=1)
+    return size / base - 1, (resampled_sizes / resampled_base).std(axis=0, ddof=1)
 
 
 def cells_of(
@@ -266,7 +266,7 @@ def cells_of(
     alphas: tuple[str, ...],
     name: str,
     pools: dict[str, Pool],
-    nobody: float,
+    unanswerable: float,
 ) -> list[Cell]:
     """The cells of one benchmark, the trivial oracle last."""
     num = next(iter(pools.values())).num_queries
@@ -276,15 +276,17 @@ def cells_of(
         )
         for score, pool in pools.items()
     }
-    sampled = bootstrap_sizes(key, pools, alphas, config.resamples)
+    resampled_sizes = bootstrap_sizes(key, pools, alphas, config.resamples)
     cells = []
     for score, law in laws.items():
         versus_static = relative(
-            law.size_mean, laws[STATIC].size_mean, sampled[score], sampled[STATIC]
+            law.size_mean, laws[STATIC].size_mean, resampled_sizes[score], resampled_sizes[STATIC]
         )
-        versus_p = relative(law.size_mean, laws[P_MLP].size_mean, sampled[score], sampled[P_MLP])
+        versus_p = relative(
+            law.size_mean, laws[P_MLP].size_mean, resampled_sizes[score], resampled_sizes[P_MLP]
+        )
         cells.append(Cell(name, score, *measured(law), *versus_static, *versus_p))
-    return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), nobody, cells)]
+    return [*cells, oracle(name, np.array([float(alpha) for alpha in alphas]), unanswerable, cells)]
 
 
 def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
@@ -292,20 +294,20 @@ def measured(law: SplitLaw) -> tuple[np.ndarray, ...]:
     return law.risk_mean, law.size_mean, law.avoidable_miss_mean, law.abstention_mean
 
 
-def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Cell:
-    """Who knows every answer calls one right model, or none.
+def oracle(name: str, alpha: np.ndarray, unanswerable: float, cells: list[Cell]) -> Cell:
+    """An oracle calls one right model, or none.
 
-    Max(0, 1 - share nobody answers - alpha).
+    Max(0, 1 - share no model answers - alpha).
     """
-    size = np.maximum(0, 1 - nobody - alpha)
+    size = np.maximum(0, 1 - unanswerable - alpha)
     base = {cell.score: cell.size for cell in cells}
     none = np.zeros_like(size)
     return Cell(
         name,
         ORACLE,
-        1 - nobody - size,
+        1 - unanswerable - size,
         size,
-        1 - nobody - size,
+        1 - unanswerable - size,
         1 - size,
         size / base[STATIC] - 1,
         none,
@@ -315,7 +317,7 @@ def oracle(name: str, alpha: np.ndarray, nobody: float, cells: list[Cell]) -> Ce
 
 
 def service_of(
-    config: Config, name: str, null: NullMode, pools: dict[str, Pool], nobody: float
+    config: Config, name: str, null: NullMode, pools: dict[str, Pool], unanswerable: float
 ) -> list[Service]:
     """Sizes at equal avoidable-miss rate, the trivial oracle last."""
     rows = []
@@ -330,7 +332,7 @@ def service_of(
                 name, score, null, at_equal_service(law.avoidable_miss_mean, law.size_mean, SERVICE)
             )
         )
-    return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - nobody - np.array(SERVICE)))]
+    return [*rows, Service(name, ORACLE, null, np.maximum(0, 1 - unanswerable - np.array(SERVICE)))]
 
 
 def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda _: None) -> Result:
@@ -357,21 +359,26 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
     cells: list[Cell] = []
     service: list[Service] = []
     for i, name in enumerate(test.groups):
-        nobody = float((~test.select(group=name).correct.any(axis=1)).mean())
+        unanswerable = float((~test.select(group=name).correct.any(axis=1)).mean())
         pools = {
             null: pools_of(jax.random.fold_in(tie_key, i), test, name, scores, null)
             for null in {config.null, "free", "paper"}
         }
         cells += cells_of(
-            jax.random.fold_in(bootstrap_key, i), config, alphas, name, pools[config.null], nobody
+            jax.random.fold_in(bootstrap_key, i),
+            config,
+            alphas,
+            name,
+            pools[config.null],
+            unanswerable,
         )
         for null in ("paper", "free"):
-            service += service_of(config, name, null, pools[null], nobody)
+            service += service_of(config, name, null, pools[null], unanswerable)
         progress(1)
     return Result(alphas, config.null, test.models, cells, service, data.notes)
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:

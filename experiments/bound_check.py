@@ -239,7 +239,7 @@ def scores_of(config: Config) -> list[str]:
     return list(LABELS) if config.nonconformity == "both" else [config.nonconformity]
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def table(result: Result, cell: BoundCheck) -> str:
@@ -359,9 +359,10 @@ def summary(config: Config, result: Result, checking: float, overall: float) -> 
     splits = sum(cell.num_splits for cell in result.checks)
     verdict = (
         f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
-        "cells within the bounds "
-        f"and on the law, {failed} beyond" + (f", {skipped} infeasible" if skipped else "")
+        f"cells within the bounds and on the law, {failed} beyond"
     )
+    if skipped:
+        verdict += f", {skipped} infeasible"
     overall_line = f"In all {overall:.1f} s, from the import to the last file."
     if config.exact:
         return (

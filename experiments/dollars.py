@@ -41,7 +41,8 @@ from racer_jax.studies.runner import Progress, Report, run_experiment
 NUM_SCORES = 5
 # Dollars are shown for so many queries.
 UNIT = 1_000
-# What a call may cost at most, declared as this multiple of the dearest training call of the model.
+# What a call may cost at most, declared as this multiple of the most expensive training call of the
+# model.
 MARGIN = 3.0
 
 
@@ -166,8 +167,8 @@ def known_costs(table: RoutingTable) -> np.ndarray:
 def cumulative(nonconformity: np.ndarray, ties: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """Dollars after each number of models of each query's order, `[n, m + 1]`."""
     order = np.lexsort((ties[:, :-1], nonconformity[:, :-1]), axis=-1)
-    paid = np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)
-    return np.concatenate([np.zeros((len(paid), 1)), paid], axis=1)
+    running = np.cumsum(np.take_along_axis(cost, order, axis=1), axis=1)
+    return np.concatenate([np.zeros((len(running), 1)), running], axis=1)
 
 
 def bought(
@@ -184,24 +185,24 @@ def bought(
     num = calibration_size(config.calibration, len(cost))
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
     critical = np.where(truth, nonconformity, np.inf).min(axis=1)
-    seen = []
+    results = []
     for _ in range(config.splits):
         rows = rng.permutation(len(cost))
         calibration, test = rows[:num], rows[num:]
         limit = calibrate_budget(
             nonconformity[calibration], cost[calibration], budget, most=most
         ).threshold
-        called = nonconformity[test, :-1] <= limit
-        seen.append(
+        is_called = nonconformity[test, :-1] <= limit
+        results.append(
             [
-                (cost[test] * called).sum(axis=1).mean(),
+                (cost[test] * is_called).sum(axis=1).mean(),
                 (critical[test] > limit).mean(),
-                called.sum(axis=1).mean(),
+                is_called.sum(axis=1).mean(),
             ]
         )
-    dollars, risk, size = np.mean(seen, axis=0)
+    dollars, risk, size = np.mean(results, axis=0)
     return np.array(
-        [dollars, np.std([d for d, *_ in seen], ddof=1) / np.sqrt(config.splits), risk, size]
+        [dollars, np.std([d for d, *_ in results], ddof=1) / np.sqrt(config.splits), risk, size]
     )
 
 
@@ -259,14 +260,14 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
         nonconformity = np.asarray(call(config.null))
         for i, name in enumerate(test.groups):
             rows = groups == name
-            values, own_ties, right, paid = (
+            values, own_ties, right, prices = (
                 nonconformity[rows],
                 ties[rows],
                 test.correct[rows],
                 cost[rows],
             )
-            spent = cumulative(values, np.asarray(own_ties), paid)
-            pool = pool_steps(values, right, own_ties, metrics={"dollars": spent})
+            total = cumulative(values, np.asarray(own_ties), prices)
+            pool = pool_steps(values, right, own_ties, metrics={"dollars": total})
             law = pool_law(
                 pool,
                 num_calibration=calibration_size(config.calibration, len(values)),
@@ -278,14 +279,14 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
             for share in parse_alphas(config.budgets):
                 budget = float(share) * float(train_cost.sum(axis=1).mean())
                 split = bought(
-                    config, jax.random.fold_in(split_key, i), values, right, paid, most, budget
+                    config, jax.random.fold_in(split_key, i), values, right, prices, most, budget
                 )
                 result.by_budget.append(BudgetCost(name, score, budget, *map(float, split)))
         progress(1)
     return result
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:

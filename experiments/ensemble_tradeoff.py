@@ -111,8 +111,8 @@ def trades(studies: list[Votes]) -> Result:
         if STATIC_TOP in votes.strategies:
             rows.append(row(STATIC_TOP, STATIC_TOP, "", first))
         for router in votes.routers:
-            named = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.strategies]
-            rows += [row(name, name, "", router) for name in named]
+            names = [top_name(router, k) for k in TOP_K if top_name(router, k) in votes.strategies]
+            rows += [row(name, name, "", router) for name in names]
         for label in votes.choices:
             router, _, score = label.partition(" + ")
             rows.append(row(label, label, "chosen", router))
@@ -148,13 +148,13 @@ def report(config: Config, result: Result) -> Report:
         ]
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
-    chosen = [row for row in result.rows if row.alpha == "chosen"]
+    at_choice = [row for row in result.rows if row.alpha == "chosen"]
     better, savings = (
-        sum(row.gain.mean > 0 for row in chosen),
-        [100 * row.calls_saved for row in chosen],
+        sum(row.gain.mean > 0 for row in at_choice),
+        [100 * row.calls_saved for row in at_choice],
     )
     parts.append(
-        f"RACER is right more often than the tuned full ensemble in {better} of {len(chosen)} "
+        f"RACER is right more often than the tuned full ensemble in {better} of {len(at_choice)} "
         "settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
     )

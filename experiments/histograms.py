@@ -150,11 +150,11 @@ def spread_of(
     """Shares of the splits in bins, and what the law gives them."""
     edges = bin_edges(values, num_test, bins)
     if metric == "risk":
-        expected = np.histogram(law.risk_support[0], edges, weights=law.risk_probability[0])[0]
+        exact_share = np.histogram(law.risk_support[0], edges, weights=law.risk_probability[0])[0]
     else:
-        expected = np.diff([law.mixture[metric].cdf(edge)[0] for edge in edges])
+        exact_share = np.diff([law.mixture[metric].cdf(edge)[0] for edge in edges])
     return study_plots.Spread(
-        edges, np.histogram(values, edges)[0] / len(values), expected, float(values.mean())
+        edges, np.histogram(values, edges)[0] / len(values), exact_share, float(values.mean())
     )
 
 

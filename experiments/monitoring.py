@@ -78,13 +78,35 @@ class Scenario(NamedTuple):
 TILE = 1_000
 
 
+class _Case(NamedTuple):
+    """The risk of the streams, and when a test raises its alarm.
+
+    Attributes:
+      risk_before: Risk before the change.
+      risk_after: Risk from the change on.
+      change: The first query of the new risk.
+      alpha_bets: What each bet pays for a miss and for a hit.
+      threshold: Wealth of the alarm.
+      window_limit: Misses in a window that are too many.
+    """
+
+    risk_before: float
+    risk_after: float
+    change: int
+    alpha_bets: tuple[jax.Array, jax.Array]
+    threshold: float
+    window_limit: int
+
+
 def first_alarms(
     key: jax.Array, *case: Any, num_streams: int, **sizes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First alarms of the monitor and of the fixed window, int32 `[s]`, by tiles of streams."""
     words = tuple(jax.random.key_data(key))
     tiles = [
-        _tile_alarms(words, jnp.uint32(first), *case, num_streams=min(TILE, num_streams), **sizes)
+        _tile_alarms(
+            words, jnp.uint32(first), _Case(*case), num_streams=min(TILE, num_streams), **sizes
+        )
         for first in range(0, num_streams, TILE)
     ]
     monitor, window = (
@@ -97,12 +119,7 @@ def first_alarms(
 def _tile_alarms(
     key: tuple[jax.Array, jax.Array],
     first: jax.Array,
-    risk_before: float,
-    risk_after: float,
-    change: int,
-    alpha_bets: tuple[jax.Array, jax.Array],
-    threshold: float,
-    window_limit: int,
+    case: _Case,
     *,
     num_streams: int,
     length: int,
@@ -110,22 +127,22 @@ def _tile_alarms(
 ) -> tuple[jax.Array, jax.Array]:
     """First alarms of a tile of streams; one scan over the queries."""
     stream = first + jnp.arange(num_streams, dtype=jnp.uint32)
-    left = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
-    paid_miss, paid_hit = (jnp.asarray(paid, jnp.float32)[None] for paid in alpha_bets)
+    reserves = jnp.asarray(reserve(np.arange(length + 1)), jnp.float32)
+    paid_miss, paid_hit = (jnp.asarray(factors, jnp.float32)[None] for factors in case.alpha_bets)
 
     def query(carry: tuple[jax.Array, ...], now: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         wealth, recent, in_window, alarm, window_alarm = carry
         bits = threefry(key, stream, jnp.full_like(stream, now.astype(jnp.uint32)))[0]
         miss = (bits >> 8).astype(jnp.float32) * 2.0**-24 < jnp.where(
-            now < change, risk_before, risk_after
+            now < case.change, case.risk_before, case.risk_after
         )
-        released = (left[now] - left[now + 1]) / len(RISK_RATIOS)
-        wealth = (wealth + released) * jnp.where(miss[:, None], paid_miss, paid_hit)
+        shares = (reserves[now] - reserves[now + 1]) / len(RISK_RATIOS)
+        wealth = (wealth + shares) * jnp.where(miss[:, None], paid_miss, paid_hit)
         wealth = jnp.minimum(wealth, 1e30)
-        rich = wealth.sum(axis=1) + left[now + 1] >= threshold
+        rich = wealth.sum(axis=1) + reserves[now + 1] >= case.threshold
         oldest = recent[now % window]
         in_window = in_window + miss - oldest
-        many = (in_window > window_limit) & (now + 1 >= window)
+        many = (in_window > case.window_limit) & (now + 1 >= window)
         alarm = jnp.where(rich, jnp.minimum(alarm, now + 1), alarm)
         window_alarm = jnp.where(many, jnp.minimum(window_alarm, now + 1), window_alarm)
         return (wealth, recent.at[now % window].set(miss), in_window, alarm, window_alarm), None
@@ -184,11 +201,10 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
         ):
             early = alarms <= (config.length if false_only else scenario.change)
             delay = alarms[~early] - scenario.change
-            quantiles = (
-                np.quantile(delay, [0.5, 0.9], method="inverted_cdf")
-                if len(delay) and not false_only
-                else ()
-            )
+            share, quantiles = float("nan"), np.full(2, np.nan)
+            if len(delay) and not false_only:
+                share = float((alarms[~early] < NEVER).mean())
+                quantiles = np.quantile(delay, [0.5, 0.9], method="inverted_cdf")
             lines.append(
                 {
                     "scenario": scenario.name,
@@ -197,13 +213,9 @@ def rows(config: Config, scenarios: list[Scenario]) -> list[dict[str, Any]]:
                     "false_alarms_error": float(
                         np.sqrt(early.mean() * (1 - early.mean()) / len(alarms))
                     ),
-                    "detected": float("nan")
-                    if false_only
-                    else float((alarms[~early] < NEVER).mean())
-                    if len(delay)
-                    else float("nan"),
-                    "median_delay": float(quantiles[0]) if len(quantiles) else float("nan"),
-                    "delay_90_percent": float(quantiles[1]) if len(quantiles) else float("nan"),
+                    "detected": share,
+                    "median_delay": float(quantiles[0]),
+                    "delay_90_percent": float(quantiles[1]),
                 }
             )
     return lines
@@ -213,7 +225,9 @@ def table(results: list[dict[str, Any]], length: int) -> str:
     """The rows as text."""
 
     def number(value: float) -> str:
-        return "-" if np.isnan(value) else "never" if value > length else f"{value:,.0f}"
+        if np.isnan(value):
+            return "-"
+        return "never" if value > length else f"{value:,.0f}"
 
     lines = [
         [
@@ -260,14 +274,14 @@ def report(config: Config, scenarios: list[Scenario]) -> Report:
     """The table, whether false alarms are as rare as promised, and the picture."""
     lines = rows(config, scenarios)
     false, error = lines[0]["false_alarms"], lines[0]["false_alarms_error"]
-    kept = false <= config.level + 4 * error
+    within_level = false <= config.level + 4 * error
     verdict = (
-        f"{'PASS' if kept else 'FAIL'}: the monitor raised {100 * false:.2f}% false alarms in "
-        f"{config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
+        f"{'PASS' if within_level else 'FAIL'}: the monitor raised {100 * false:.2f}% false "
+        f"alarms in {config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
     )
     figures = {"alarms.png": figure(config, scenarios)}
     return Report(
-        f"{table(lines, config.length)}\n{verdict}", lines, figures, kept, {"rows": lines}
+        f"{table(lines, config.length)}\n{verdict}", lines, figures, within_level, {"rows": lines}
     )
 
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, makes everything, prints and writes it; returns the exit status."""
     begin = START if arguments is None else time.perf_counter()
     config = reporting.parse_config(Config, "Every table and figure of the paper.", arguments)
-    shared = {
+    common = {
         name: getattr(config, name) for name in ("encoder", "routers", "queries", "seed", "cache")
     }
     correctness, answers = (
@@ -81,17 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return module.Config(
             data=data,
             output=config.output / module.__name__.split(".")[-1],
-            **{**shared, **options},
+            **{**common, **options},
         )
 
     try:
-        set_up(StudyConfig(**shared))
+        set_up(StudyConfig(**common))
         risks = (
             (risk_table, {"splits": config.risk_splits}),
             (histograms, {"splits": config.risk_splits}),
             (set_size, {}),
         )
-        passed = True
+        all_pass = True
         with tqdm(total=8, unit="part", disable=None) as bar:
 
             def done(module: ModuleType, settings: Any, result: Any, since: float) -> bool:
@@ -102,27 +102,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bar.update(1)
                 return summary.passed
 
-            benchmarks = study(StudyConfig(data=correctness, **shared))
+            benchmarks = study(StudyConfig(data=correctness, **common))
             bar.update(1)
             for module, options in risks:
                 since, settings = time.perf_counter(), configured(module, correctness, **options)
-                passed &= done(
+                all_pass &= done(
                     module, settings, module.run(run_key(settings), benchmarks, settings), since
                 )
 
             since = time.perf_counter()
-            listed = ",".join(dict.fromkeys([*config.routers.replace(" ", "").split(","), "prior"]))
-            voting = {"splits": config.splits, "repeats": config.repeats, "routers": listed}
+            routers = ",".join(
+                dict.fromkeys([*config.routers.replace(" ", "").split(","), "prior"])
+            )
+            voting = {"splits": config.splits, "repeats": config.repeats, "routers": routers}
             settings = configured(accuracy_table, answers, **voting)
-            answered = study(settings)
-            votes = counted_votes(run_key(settings), answered, settings, lambda _: None)
+            study_result = study(settings)
+            votes = counted_votes(run_key(settings), study_result, settings, lambda _: None)
             bar.update(1)
             silent = [benchmark for benchmark in benchmarks if benchmark.test.answers is None]
             done(
                 accuracy_table,
                 settings,
                 accuracy_table.tabulate(
-                    jax.random.split(run_key(settings))[1], votes, [*answered, *silent], settings
+                    jax.random.split(run_key(settings))[1],
+                    votes,
+                    [*study_result, *silent],
+                    settings,
                 ),
                 since,
             )
@@ -136,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     wall, cpu = time.perf_counter() - begin, time.process_time()
     print(f"\nIn all {wall:.1f} s ({cpu:.1f} s of CPU time), from the import to the last file.")
-    return 0 if passed else 1
+    return 0 if all_pass else 1
 
 
 if __name__ == "__main__":

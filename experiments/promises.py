@@ -175,11 +175,11 @@ def promised(
         budgets[f"surely, delta = {delta:g}"] = high_probability_budget(alphas, num, delta)
     budgets[f"all alphas, delta = {config.uniform:g}"] = uniform_budget(alphas, num, config.uniform)
     rows = []
-    for promise, each in budgets.items():
-        law = pool_law(pool, num_calibration=num, budget=each)
+    for promise, budget in budgets.items():
+        law = pool_law(pool, num_calibration=num, budget=budget)
         above = [
             float(beta.sf(float(a), b + 1, num - b)) if b >= 0 else 0.0
-            for a, b in zip(alphas, each, strict=True)
+            for a, b in zip(alphas, budget, strict=True)
         ]
         rows += [
             Promised(
@@ -187,7 +187,7 @@ def promised(
                 score,
                 promise,
                 alpha,
-                int(each[i]),
+                int(budget[i]),
                 law.risk_mean[i],
                 law.size_mean[i],
                 above[i],
@@ -199,9 +199,15 @@ def promised(
 
 def of_rows(steps: Steps, rows: np.ndarray) -> Steps:
     """The steps of some of the queries; rows bool `[N]` by position."""
-    kept = rows[steps.query]
+    in_rows = rows[steps.query]
     start = np.where(rows, steps.start, 0.0)
-    return Steps(start, steps.query[kept], steps.first[kept], steps.delta[kept], steps.value[kept])
+    return Steps(
+        start,
+        steps.query[in_rows],
+        steps.first[in_rows],
+        steps.delta[in_rows],
+        steps.value[in_rows],
+    )
 
 
 def grouped(
@@ -213,42 +219,42 @@ def grouped(
     alphas: tuple[str, ...],
 ) -> list[Grouped]:
     """Risk and size of each group, calibrated pooled and by group."""
-    own = {name: np.array(test.group) == name for name in test.groups}
+    rows_of = {name: np.array(test.group) == name for name in test.groups}
     pool = pool_steps(nonconformity, test.correct, ties)
     parts = {
         f"{metric} {name}": of_rows(pool.metrics[metric], rows[pool.order])
         for metric in ("risk", "size")
-        for name, rows in own.items()
+        for name, rows in rows_of.items()
     }
     pool = pool._replace(metrics={**pool.metrics, **parts})
     law = pool_law(
         pool, num_calibration=calibration_size(config.calibration, len(test)), alpha=alphas
     )
-    found = []
+    cells = []
     for i, alpha in enumerate(alphas):
-        for name, rows in own.items():
+        for name, rows in rows_of.items():
             part = [
                 float(law.extra_mean[f"{metric} {name}"][i] / rows.mean())
                 for metric in ("risk", "size")
             ]
-            found.append(Grouped(score, "pooled", alpha, name, *part))
-        found.append(
+            cells.append(Grouped(score, "pooled", alpha, name, *part))
+        cells.append(
             Grouped(score, "pooled", alpha, "all", float(law.risk_mean[i]), float(law.size_mean[i]))
         )
     by_group = {}
-    for name, rows in own.items():
+    for name, rows in rows_of.items():
         pool = pool_steps(nonconformity[rows], test.correct[rows], ties[rows])
         num = calibration_size(config.calibration, pool.num_queries)
         by_group[name] = pool_law(pool, num_calibration=num, alpha=alphas)
     for i, alpha in enumerate(alphas):
-        each = np.array([(law.risk_mean[i], law.size_mean[i]) for law in by_group.values()])
-        found += [
+        moments = np.array([(law.risk_mean[i], law.size_mean[i]) for law in by_group.values()])
+        cells += [
             Grouped(score, "by group", alpha, name, *map(float, cell))
-            for name, cell in zip(own, each, strict=True)
+            for name, cell in zip(rows_of, moments, strict=True)
         ]
-        mean = np.average(each, axis=0, weights=[rows.sum() for rows in own.values()])
-        found.append(Grouped(score, "by group", alpha, "all", *map(float, mean)))
-    return found
+        mean = np.average(moments, axis=0, weights=[rows.sum() for rows in rows_of.values()])
+        cells.append(Grouped(score, "by group", alpha, "all", *map(float, mean)))
+    return cells
 
 
 def capped(
@@ -265,8 +271,8 @@ def capped(
     for most in range(1, correct.shape[1] + 1):
         pool = pool_steps(cap_models(nonconformity, most, ties), correct, ties)
         num = calibration_size(config.calibration, pool.num_queries)
-        lost = 1 - int(pool.covered[-1]) / pool.num_queries
-        attainable = (num * lost + 1) / (num + 1)
+        avoidable = 1 - int(pool.covered[-1]) / pool.num_queries
+        attainable = (num * avoidable + 1) / (num + 1)
         law = pool_law(pool, num_calibration=num, alpha=alphas)
         within = np.array([float(alpha) >= attainable for alpha in alphas])
         size, risk = (np.where(within, values, np.nan) for values in (law.size_mean, law.risk_mean))
@@ -316,7 +322,7 @@ def run(key: jax.Array, data: Parts, config: Config, progress: Progress = lambda
     return result
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def tables(result: Result) -> str:
@@ -333,8 +339,8 @@ def tables(result: Result) -> str:
             f"alpha), null mode '{result.null}'"
         )
         lines = [
-            [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in each)]
-            for head, each in cells.items()
+            [*head, *(f"{r.size:.2f} ({100 * r.chance_above:.0f}%)" for r in rows)]
+            for head, rows in cells.items()
         ]
         parts.append(reporting.text_table(["score", "promise", *alphas], lines))
     if result.grouped:
@@ -346,8 +352,8 @@ def tables(result: Result) -> str:
             )
         parts.append("One threshold for all benchmarks or one for each: risk / models called")
         lines = [
-            [*head, *each]
-            for head, each in sorted(table.items(), key=lambda item: (item[0][0], item[0][2]))
+            [*head, *rows]
+            for head, rows in sorted(table.items(), key=lambda item: (item[0][0], item[0][2]))
         ]
         parts.append(reporting.text_table(["score", "calibration", "alpha", *names], lines))
     parts.append(
@@ -379,26 +385,26 @@ def verdicts(result: Result) -> str:
                 base.setdefault(row.benchmark, row.size)  # the promise on average comes first
                 if row.promise != ON_AVERAGE:
                     more.setdefault(row.promise, []).append(row.size / base[row.benchmark] - 1)
-        each = "; ".join(
+        text = "; ".join(
             f"{p} {100 * min(m):+.0f} to {100 * max(m):+.0f}%" for p, m in more.items()
         )
-        lines.append(f"{DRAWN}, alpha {alpha}, size against a promise on average: {each}")
-        own = {
+        lines.append(f"{DRAWN}, alpha {alpha}, size against a promise on average: {text}")
+        by_group = {
             (g.calibration, g.benchmark): g
             for g in result.grouped
             if g.score == DRAWN and g.alpha == alpha
         }
-        if own:
-            pooled = [
+        if by_group:
+            all_queries = [
                 100 * g.risk
-                for (kind, name), g in own.items()
+                for (kind, name), g in by_group.items()
                 if kind == "pooled" and name != "all"
             ]
-            change = own["by group", "all"].size / own["pooled", "all"].size - 1
+            change = by_group["by group", "all"].size / by_group["pooled", "all"].size - 1
             lines.append(
                 f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from "
-                f"{min(pooled):.1f} to "
-                f"{max(pooled):.1f}%; by group it is at most {alpha} in each, with sets "
+                f"{min(all_queries):.1f} to "
+                f"{max(all_queries):.1f}%; by group it is at most {alpha} in each, with sets "
                 f"{100 * change:+.1f}% in size"
             )
     return "\n".join(lines)

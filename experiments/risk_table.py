@@ -178,12 +178,11 @@ def report(config: Config, result: Result) -> Report:
         table = left_table(["mean test risk", *result.alphas, "max |z|"], lines)
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{title}{notes}\n{table}")
-    failed, beyond = int((z > limit).sum()), int((z > 3).sum())
+    num_failures, beyond = int((z > limit).sum()), int((z > 3).sum())
     parts.append(
-        f"{'FAIL' if failed else 'PASS'}: {z.size - failed} of {z.size} cells on the law (within "
-        f"{limit:.2f} standard "
-        f"errors, a chance of {config.significance:g} for one false alarm in all). Largest |z| = "
-        f"{z.max():.2f}; "
+        f"{'FAIL' if num_failures else 'PASS'}: {z.size - num_failures} of {z.size} cells on "
+        f"the law (within {limit:.2f} standard errors, a chance of "
+        f"{config.significance:g} for one false alarm in all). Largest |z| = {z.max():.2f}; "
         f"{beyond} beyond 3, where chance alone would put {z.size * 0.0027:.1f}."
     )
     alpha = np.array([float(a) for a in result.alphas])
@@ -214,7 +213,7 @@ def report(config: Config, result: Result) -> Report:
         for i, alpha_ in enumerate(result.alphas)
     ]
     figures = {"risk.png": study_plots.risk_law_figure(alpha, panels, subtitle)}
-    return Report("\n\n".join(parts), csv_rows, figures, not failed)
+    return Report("\n\n".join(parts), csv_rows, figures, not num_failures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ not help) is right. That the mean risk follows the law is checked with 10,000 dr
 """
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
-from racer_jax import reporting
 from racer_jax.core.nonconformity import inverse_probability
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
@@ -40,7 +37,7 @@ from racer_jax.sequential.weights import fit_vote_weights
 from racer_jax.studies import runtime, stopping_ways
 from racer_jax.studies.answer_pools import answer_pools
 from racer_jax.studies.order_studies import hashed_embeddings
-from racer_jax.studies.runner import Report, publish
+from racer_jax.studies.runner import Report, run_experiment
 from racer_jax.studies.stopping_ways import Rows, Way, means_by_query
 
 SEQUENTIAL, DOLLARS, LABEL_FREE = "sequential", "sequential, dollars", "sequential, label-free"
@@ -130,16 +127,16 @@ def ways_of(
         return fit_policy(jax.random.wrap_key_data(fit_data), train, **options)
 
     main = replay(policy(), rest)
-    order, tuned = list(main.policy.order), np.zeros(len(train.models))
-    tuned[order] = main.policy.weights
+    order, tuning_scores = list(main.policy.order), np.zeros(len(train.models))
+    tuning_scores[order] = main.policy.weights
     if main.policy.reference == "best":  # the path does not name the weights of the others
-        tuned = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
+        tuning_scores = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
     rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
     accuracy = np.asarray(train.correct).mean(axis=0)
-    blind = replay(policy(loss="differs"), rest)
-    calibrated: dict[str, Callable[[str], Way]] = {
+    without_labels = replay(policy(loss="differs"), rest)
+    make: dict[str, Callable[[str], Way]] = {
         SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
-        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(blind, "differs")),
+        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(without_labels, "differs")),
         "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
     }
     if train.cost is not None:
@@ -149,7 +146,7 @@ def ways_of(
             )
             for alpha in alphas
         }
-        calibrated[DOLLARS] = by_level.__getitem__
+        make[DOLLARS] = by_level.__getitem__
     x, z = hashed_embeddings(encode_key, train, rest)
     scores = KNNR.fit(x, train.correct, k=min(k, len(train)))(z)
     nonconformities = {
@@ -159,11 +156,11 @@ def ways_of(
         "static": fit_order("static", x, train.correct, None)(z, None, "free")[:, :-1],
     }
     for name, nonconformity in nonconformities.items():
-        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuned)
-        calibrated[name] = partial(_whatever_the_level, way)
+        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
+        make[name] = partial(_whatever_the_level, way)
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
-    fixed = {
+    baselines = {
         "unanimity of 3": stopping_ways.unanimity(rows, cheap_first),
         "majority decided": stopping_ways.majority_decided(rows, accuracy),
         "best single": stopping_ways.top(rows, accuracy, 1),
@@ -171,9 +168,9 @@ def ways_of(
             f"top {size}": stopping_ways.top(rows, accuracy, size)
             for size in range(2, len(train.models) + 1)
         },
-        "full vote": stopping_ways.full_vote(rows, tuned),
+        "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    return Ways(calibrated, fixed, main.right(main.reference[:, None])[:, 0].astype(np.float64))
+    return Ways(make, baselines, main.right(main.reference[:, None])[:, 0].astype(np.float64))
 
 
 class _Sums:
@@ -193,8 +190,8 @@ class _Sums:
         """Mean over questions and its standard error; nan where not logged."""
         if name not in self.totals:
             return float("nan"), float("nan")
-        seen = self.count > 0
-        value = self.totals[name][seen] / self.count[seen]
+        nonzero = self.count > 0
+        value = self.totals[name][nonzero] / self.count[nonzero]
         return float(value.mean()), float(value.std(ddof=1) / np.sqrt(len(value)))
 
 
@@ -294,11 +291,14 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
     calls, calls_error = sums.mean("calls")
     accuracy, accuracy_error = sums.mean("accuracy")
     difference, difference_error = sums.mean("difference")
-    calibrated = alpha not in (None, DECIDED)
+    has_level = alpha not in (None, DECIDED)
+    level = None if alpha is None else float(alpha)
+    risk = float(np.mean(sums.risk)) if sums.risk else None
+    law = float(sharp_risk(alpha, size // 2)) if has_level else None
     return Row(
         pool=pool,
         way=way,
-        alpha=None if alpha is None else float(alpha),
+        alpha=level,
         calls=calls,
         calls_error=calls_error,
         dollars=sums.mean("dollars")[0],
@@ -308,30 +308,43 @@ def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Ro
         difference=difference,
         difference_error=difference_error,
         regret=sums.mean("regret")[0],
-        risk=float(np.mean(sums.risk)) if sums.risk else None,
-        law=float(sharp_risk(alpha, size // 2)) if calibrated else None,
+        risk=risk,
+        law=law,
     )
+
+
+def load(config: Config) -> tuple[jax.Array, dict[str, RoutingTable]]:
+    """The key of the run, and the pools that the options ask for."""
+    runtime.use_all_cores()
+    if config.data is None:
+        raise ValueError("--data is needed: a folder or a table with every model's answers")
+    pools = answer_pools(config.data)
+    names = [name.strip() for name in config.pools.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in pools]:
+        raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
+    return jax.random.key(config.seed), {name: pools[name] for name in names or pools}
 
 
 def run(
     key: jax.Array, pools: dict[str, RoutingTable], config: Config, progress: Callable[[int], Any]
 ) -> Result:
     """Every pool, one after the other; reads and writes nothing."""
-    done = [
+    parts = [
         run_pool(jax.random.fold_in(key, number), name, table, config, progress)
         for number, (name, table) in enumerate(pools.items())
     ]
     return Result(
-        [row for result in done for row in result.rows],
-        [check for result in done for check in result.checks],
+        [row for result in parts for row in result.rows],
+        [check for result in parts for check in result.checks],
     )
 
 
 def _shown(row: Row) -> list[str]:
     dollars = "" if np.isnan(row.dollars) else f"{1000 * row.dollars:.2f}"
+    alpha = "" if row.alpha is None else f"{row.alpha:g}"
     return [
         row.way,
-        "" if row.alpha is None else f"{row.alpha:g}",
+        alpha,
         f"{row.calls:.2f}",
         dollars,
         f"{row.rounds:.2f}",
@@ -351,20 +364,20 @@ def report(config: Config, result: Result) -> Report:
     for name in dict.fromkeys(row.pool for row in result.rows):
         lines = [_shown(row) for row in result.rows if row.pool == name]
         parts.append(f"{name}\n{left_table(HEAD, lines)}")
-    passed = True
+    all_pass = True
     if result.checks:
         worst = max(result.checks, key=lambda check: abs(check.z))
-        passed = abs(worst.z) <= LIMIT
+        all_pass = abs(worst.z) <= LIMIT
         below = sum(check.law < check.sharp - 1e-9 for check in result.checks)
         parts.append(
-            f"{'PASS' if passed else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
+            f"{'PASS' if all_pass else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
             "over "
             f"{config.splits} splits against its law: largest deviation {worst.z:+.2f} standard "
             f"errors ({worst.pool}, {worst.way}, alpha {worst.alpha}). In {below} cells the law is "
             "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."
         )
     rows = [row._asdict() for row in result.rows]
-    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, passed)
+    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, all_pass)
 
 
 _LINES = {
@@ -388,8 +401,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     names = list(dict.fromkeys(row.pool for row in rows))
     columns = min(3, len(names))
     height = -(-len(names) // columns)
-    made = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
-    panels = np.atleast_1d(made.subplots(height, columns)).ravel()
+    picture = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
+    panels = np.atleast_1d(picture.subplots(height, columns)).ravel()
     for axes, name in zip(panels, names, strict=False):
         here = [row for row in rows if row.pool == name]
         for way, (color, marker) in _LINES.items():
@@ -409,33 +422,23 @@ def figure(rows: Sequence[Row]) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    made.legend(
+    picture.legend(
         handles, labels, loc="outside lower center", ncols=1 + columns, frameon=False, fontsize=8
     )
-    return made
+    return picture
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, runs the study, prints and writes it; returns the exit status."""
-    begin = time.perf_counter()
-    config = reporting.parse_config(Config, __doc__.splitlines()[0], arguments)
-    runtime.use_all_cores()
-    try:
-        if config.data is None:
-            raise ValueError("--data is needed: a folder or a table with every model's answers")
-        pools = answer_pools(config.data)
-        names = [name.strip() for name in config.pools.split(",") if name.strip()]
-        if unknown := [name for name in names if name not in pools]:
-            raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
-        pools = {name: pools[name] for name in names or pools}
-        with tqdm(total=config.draws * len(pools), unit="draw", disable=None) as bar:
-            result = run(jax.random.key(config.seed), pools, config, bar.update)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    found = report(config, result)
-    publish(config, result, found, time.perf_counter() - begin)
-    return 0 if found.passed else 1
+    return run_experiment(
+        Config,
+        __doc__.splitlines()[0],
+        run,
+        report,
+        lambda config, pools: config.draws * len(pools),
+        arguments,
+        load=load,
+    )
 
 
 if __name__ == "__main__":

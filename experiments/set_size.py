@@ -8,7 +8,7 @@ Nothing is sampled: sizes are exact means over all calibration/test splits. Base
 order, a greedy cover of the training rows that does not look at the query, thresholded and
 calibrated like any score; and the oracle, which calls one right model on just as many queries as
 alpha demands. The avoidable-miss rate stands beside the size, because a null model that covers
-unanswerable queries lowers the risk and answers nobody.
+unanswerable queries lowers the risk without answering a query.
 """
 
 import sys
@@ -92,11 +92,11 @@ def oracle(name: str, correct: np.ndarray, null: str, alphas: tuple[str, ...]) -
     """
     alpha = np.array([float(a) for a in alphas])
     unanswerable = float((~correct.any(axis=1)).mean())
-    spent = alpha if null != "never" else np.maximum(alpha - unanswerable, 0.0)
-    size = np.maximum(1 - unanswerable - spent, 0.0)
-    missed = 1 - unanswerable - size
-    risk = missed + (unanswerable if null == "never" else 0.0)
-    return Row(name, ORACLE, correct.shape[1], risk, size, missed)
+    budget = alpha if null != "never" else np.maximum(alpha - unanswerable, 0.0)
+    size = np.maximum(1 - unanswerable - budget, 0.0)
+    num_misses = 1 - unanswerable - size
+    risk = num_misses + (unanswerable if null == "never" else 0.0)
+    return Row(name, ORACLE, correct.shape[1], risk, size, num_misses)
 
 
 def run(
@@ -113,12 +113,12 @@ def run(
             static_order(benchmark.train.correct, config.null)[None],
             (len(correct), correct.shape[1] + 1),
         )
-        scored = {
+        pools = {
             f"{ROUTERS[router]} + {score}": nonconformity_of(scores, config.null)
             for router, scores in benchmark.scores.items()
             for score, nonconformity_of in SCORES.items()
         }
-        for label, nonconformity in (scored | {STATIC: static}).items():
+        for label, nonconformity in (pools | {STATIC: static}).items():
             ties = tie_break(jax.random.fold_in(key, number), nonconformity.shape)
             law = pool_law(
                 pool_steps(nonconformity, correct, ties),
@@ -143,18 +143,21 @@ def run(
 
 def report(config: Config, result: Result) -> Report:
     """Sizes at the paper's risk levels, the avoidable-miss rate in brackets."""
-    shown = [i for i, a in enumerate(result.alphas) if a in parse_alphas(PAPER_ALPHAS)]
-    shown = shown or list(range(len(result.alphas)))
+    columns = [i for i, a in enumerate(result.alphas) if a in parse_alphas(PAPER_ALPHAS)]
+    columns = columns or list(range(len(result.alphas)))
     names = list(dict.fromkeys(row.benchmark for row in result.rows))
     parts = []
     for name in names:
         lines = [
-            [row.label, *(f"{row.size[i]:.2f} ({100 * row.avoidable_miss[i]:.1f}%)" for i in shown)]
+            [
+                row.label,
+                *(f"{row.size[i]:.2f} ({100 * row.avoidable_miss[i]:.1f}%)" for i in columns),
+            ]
             for row in result.rows
             if row.benchmark == name
         ]
         table = left_table(
-            ["models called (avoidable misses)", *(result.alphas[i] for i in shown)], lines
+            ["models called (avoidable misses)", *(result.alphas[i] for i in columns)], lines
         )
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}, null mode '{config.null}'{notes}\n{table}")

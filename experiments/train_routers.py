@@ -129,14 +129,14 @@ class Remembering:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._known: dict[str, np.ndarray] = {}
+        self._embeddings: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, d]`."""
         texts = check_texts(texts)
-        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            self._known.update(zip(new, self._encoder.encode(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        if new := [text for text in dict.fromkeys(texts) if text not in self._embeddings]:
+            self._embeddings.update(zip(new, self._encoder.encode(new), strict=True))
+        return np.stack([self._embeddings[text] for text in texts])
 
 
 def baselines(train: RoutingTable, test: RoutingTable) -> tuple[dict[str, dict[str, float]], str]:
@@ -188,8 +188,8 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress = lambda 
       The `Result`.
     """
     train, test, minilm = data
-    hashed = Remembering(HashedNgrams())
-    fixed = Remembering(minilm) if minilm is not None else None
+    ngrams = Remembering(HashedNgrams())
+    sentence = Remembering(minilm) if minilm is not None else None
     configs: dict[str, RouterConfig] = {
         "KNNR": KNNConfig(config.neighbors),
         "MLPR": MLPConfig(max_epochs=config.epochs),
@@ -202,9 +202,11 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress = lambda 
         parts = (
             []
             if config.encoder == "minilm"
-            else [ReducedEncoder.fit(encoder_key, train.texts, config.dim, hashed)]
+            else [ReducedEncoder.fit(encoder_key, train.texts, config.dim, ngrams)]
         )
-        encoder = Remembering(JoinedEncoder((*parts, *([fixed] if fixed is not None else []))))
+        encoder = Remembering(
+            JoinedEncoder((*parts, *([sentence] if sentence is not None else [])))
+        )
         encoder.encode(train.texts)
         for key, (name, settings) in zip(keys, configs.items(), strict=True):
             start = time.perf_counter()
@@ -244,7 +246,7 @@ def failures(config: Config, result: Result) -> list[str]:
     return sentences
 
 
-# --- what a reader sees ---------------------------------------------------------------------------
+# --- tables and figures ---------------------------------------------------------------------------
 
 
 def table(result: Result) -> str:

@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 # Each name is imported when it is first asked for, and nothing beside it: the command has to be
-# ready for Ctrl-C before JAX is there, which takes a second, and whoever calibrates does not wait
-# for Flax.
+# ready for Ctrl-C before JAX is there, which takes a second, and a user who calibrates does not
+# wait for Flax.
 _HOMES = {
     "core.calibration": ("calibrate", "critical_scores"),
     "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),

@@ -35,7 +35,7 @@ _state = _State()
 def _leave(_signal: int, _frame: "FrameType | None") -> None:
     """While modules are imported.
 
-    An exception in the middle of that may be swallowed or become another.
+    An exception in the middle of that may be lost or become another.
     """
     os.write(2, _LINE)
     os._exit(INTERRUPTED)

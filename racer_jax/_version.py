@@ -1,3 +1,3 @@
-"""The version, in a module of its own: whoever writes it down needs nothing else."""
+"""The version, in a module of its own: code that records it needs nothing else."""
 
 __version__ = "0.1.0"

@@ -22,20 +22,26 @@ NO_ANSWER = -1
 
 
 def null_score(scores: list[float]) -> float:
-    """g(x) = 1 - max_m s(x, m)."""
+    """g(x) = 1 - max_m s(x, m). Use this when a test needs the score of the null model."""
     return 1 - max(scores)
 
 
 def gap(scores: list[float], null: str = "paper") -> list[float]:
-    """RACER-G of one query, null model last: max_m' s~(x, m') - s~(x, m)."""
+    """RACER-G of one query, null model last: max_m' s~(x, m') - s~(x, m).
+
+    Use this when a test needs RACER-G without the package.
+    """
     if null == "paper":
-        augmented = [*scores, null_score(scores)]
-        return [max(augmented) - s for s in augmented]
+        all_scores = [*scores, null_score(scores)]
+        return [max(all_scores) - s for s in all_scores]
     return [max(scores) - s for s in scores] + [-inf if null == "free" else inf]
 
 
 def inverse_probability(scores: list[float], null: str = "paper") -> list[float]:
-    """RACER-P of one query, null model last: 1 - s~(x, m)."""
+    """RACER-P of one query, null model last: 1 - s~(x, m).
+
+    Use this when a test needs RACER-P without the package.
+    """
     if null == "paper":
         return [1 - s for s in [*scores, null_score(scores)]]
     return [1 - s for s in scores] + [-inf if null == "free" else inf]
@@ -45,6 +51,8 @@ def truth_set(correct: list[int]) -> list[int]:
     """Eq. 2: indices of the models that are right.
 
     The null model's, len(correct), where none is.
+
+    Use this when a test needs the right models, the null model among them.
     """
     right = [m for m, y in enumerate(correct) if y]
     return right if right else [len(correct)]
@@ -53,7 +61,10 @@ def truth_set(correct: list[int]) -> list[int]:
 def critical_score(
     nonconformity: list[float], correct: list[int], tie_break: list[int] | None = None
 ) -> Pair:
-    """Min over the augmented truth set of (E, U)."""
+    """Min over the augmented truth set of (E, U).
+
+    Use this when a test needs critical scores without the package.
+    """
     ties = [0] * len(nonconformity) if tie_break is None else tie_break
     return min((nonconformity[m], ties[m]) for m in truth_set(correct))
 
@@ -63,6 +74,8 @@ def miss_budget(alpha: str | float, n: int) -> int:
     """The largest number of misses that Eq. 6 allows, by search over its inequality in rationals.
 
     -1 if none.
+
+    Use this when a test needs the budget without rounding.
     """
     level = Fraction(str(alpha))
     misses = -1
@@ -75,12 +88,14 @@ def threshold(critical: list[Pair], alpha: str | float) -> Pair:
     """Eq. 6: the smallest lambda at which the calibration loss is within the budget.
 
     (inf, inf) if there is none.
+
+    Use this when a test needs a threshold without the package.
     """
     budget = miss_budget(alpha, len(critical))
-    ordered = sorted(critical)
-    for candidate in ordered:
+    in_order = sorted(critical)
+    for candidate in in_order:
         # the number of scores above the candidate
-        if len(ordered) - bisect_right(ordered, candidate) <= budget:
+        if len(in_order) - bisect_right(in_order, candidate) <= budget:
             return candidate
     return (inf, inf)
 
@@ -91,6 +106,8 @@ def prediction_set(
     """Eq. 4: the models at or below the threshold.
 
     E = inf is in no set and E = -inf in every set.
+
+    Use this when a test needs a set without the package.
     """
     ties = [0] * len(nonconformity) if tie_break is None else tie_break
     return [
@@ -107,6 +124,8 @@ def split_metrics(
     tie_break: np.ndarray | None = None,
 ) -> dict[str, float]:
     """One split at one alpha: calibrate on the rows of the mask, measure on the others.
+
+    Use this when a test needs the metrics of one split without the package.
 
     Args:
       nonconformity: float `[n, m + 1]`, null model last.
@@ -129,12 +148,12 @@ def split_metrics(
     test = np.flatnonzero(~np.asarray(calibration, dtype=bool))
     for i in test:
         members = prediction_set(rows[i], limit, ties[i])
-        called = [m for m, inside in enumerate(members[:-1]) if inside]
+        members_called = [m for m, inside in enumerate(members[:-1]) if inside]
         truth = truth_set(right[i])
         totals["risk"] += not any(members[m] for m in truth)
-        totals["size"] += len(called)
-        totals["abstention"] += not called
-        totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in called)
+        totals["size"] += len(members_called)
+        totals["abstention"] += not members_called
+        totals["avoidable_miss"] += any(right[i]) and not any(right[i][m] for m in members_called)
     return {"threshold": limit[0], **{name: total / len(test) for name, total in totals.items()}}
 
 
@@ -142,6 +161,8 @@ def softmax(weights: list[float], temperature: float) -> list[Fraction]:
     """Terms of the softmax of w / T, each rounded far below the smallest.
 
     Equal weights at T = inf.
+
+    Use this when a test needs the softmax without the package.
     """
     if temperature == inf:
         return [Fraction(1, len(weights))] * len(weights)
@@ -154,7 +175,7 @@ def softmax(weights: list[float], temperature: float) -> list[Fraction]:
 
 
 def vote(
-    called: list[int],
+    models: list[int],
     answers: list[int],
     scores: list[float],
     weights: list[float] | None = None,
@@ -164,19 +185,21 @@ def vote(
 
     Most weight, then highest mean router score, then smallest code; -1 for none.
 
+    Use this when a test needs one vote without the package.
+
     Args:
-      called: Indices of the models of the set.
+      models: Indices of the models of the set.
       answers: Answer code of each model of the pool, -1 for none.
       scores: Router score of each.
       weights: w of each; None for a majority vote.
       temperature: T.
     """
-    if not called:
+    if not models:
         return NO_ANSWER
-    shares = softmax([0.0 if weights is None else weights[m] for m in called], temperature)
+    shares = softmax([0.0 if weights is None else weights[m] for m in models], temperature)
     voters: dict[int, list[int]] = {}
     support: dict[int, Fraction] = {}
-    for m, share in zip(called, shares, strict=True):
+    for m, share in zip(models, shares, strict=True):
         if answers[m] != NO_ANSWER:
             voters.setdefault(answers[m], []).append(m)
             support[answers[m]] = support.get(answers[m], Fraction(0)) + share
@@ -193,7 +216,10 @@ def prefix_answers(
     weights: list[float] | None = None,
     temperature: float = inf,
 ) -> list[int]:
-    """The answer of the first 0, 1, ..., m models of an order, each voted anew."""
+    """The answer of the first 0, 1, ..., m models of an order, each voted anew.
+
+    Use this when a test needs the votes along an order without the package.
+    """
     return [vote(order[:k], answers, scores, weights, temperature) for k in range(len(order) + 1)]
 
 
@@ -203,7 +229,9 @@ def prefix_answers(
 def stop_leader(answers: list[int], weights: list[float]) -> int:
     """The answer with the most weight, of equal ones the first to be there.
 
-    -1 where nobody answered.
+    -1 where no model answered.
+
+    Use this when a test needs the leader of a sequence of answers.
     """
     present = [a for a in dict.fromkeys(answers) if a != NO_ANSWER]
     if not present:
@@ -217,31 +245,49 @@ def stop_state(answers: list[int], weights: list[float], num_called: int) -> lis
     """After the first calls.
 
     Leader's sum, runner-up's, difference, leader's votes, second, distinct, missing.
+
+    Use this when a test needs the state after some calls without the package.
     """
-    called, shares = answers[:num_called], weights[:num_called]
-    leader = stop_leader(called, shares)
-    present = set(called) - {NO_ANSWER}
-    sums = {a: sum(w for w, b in zip(shares, called, strict=True) if b == a) for a in present}
-    votes = {a: called.count(a) for a in present}
-    own, own_votes = sums.pop(leader, 0.0), votes.pop(leader, 0)
+    answers_so_far, shares = answers[:num_called], weights[:num_called]
+    leader = stop_leader(answers_so_far, shares)
+    present = set(answers_so_far) - {NO_ANSWER}
+    sums = {
+        a: sum(w for w, b in zip(shares, answers_so_far, strict=True) if b == a) for a in present
+    }
+    votes = {a: answers_so_far.count(a) for a in present}
+    leader_weight, own_votes = sums.pop(leader, 0.0), votes.pop(leader, 0)
     second, second_votes = max(sums.values(), default=0.0), max(votes.values(), default=0)
-    missing = called.count(NO_ANSWER)
-    return [own, second, own - second, own_votes, second_votes, len(present), missing]
+    missing = answers_so_far.count(NO_ANSWER)
+    return [
+        leader_weight,
+        second,
+        leader_weight - second,
+        own_votes,
+        second_votes,
+        len(present),
+        missing,
+    ]
 
 
 def stop_decided(answers: list[int], weights: list[float], num_called: int) -> bool:
-    """Whether the leader stays the leader when all models left give any one answer together."""
-    called, left = answers[:num_called], len(answers) - num_called
-    leader = stop_leader(called, weights[:num_called])
-    endings = {*called, max(answers) + 1} - {NO_ANSWER}
-    full = [stop_leader([*called, *[a] * left], weights) for a in endings]
+    """Whether the leader stays the leader when all models left give any one answer together.
+
+    Use this when a test needs to know whether a vote can still change.
+    """
+    answers_so_far, num_left = answers[:num_called], len(answers) - num_called
+    leader = stop_leader(answers_so_far, weights[:num_called])
+    endings = {*answers_so_far, max(answers) + 1} - {NO_ANSWER}
+    full = [stop_leader([*answers_so_far, *[a] * num_left], weights) for a in endings]
     return leader != NO_ANSWER and all(answer == leader for answer in full)
 
 
 def stop_loss(
     loss: str, answers: list[int], weights: list[float], correct: list[int], num_called: int
 ) -> bool:
-    """The loss of stopping after the first calls, the full vote being the reference."""
+    """The loss of stopping after the first calls, the full vote being the reference.
+
+    Use this when a test needs the loss of stopping early.
+    """
     answer, reference = (stop_leader(answers[:k], weights[:k]) for k in (num_called, len(answers)))
     right = {a for a, y in zip(answers, correct, strict=True) if y} - {NO_ANSWER}
     if loss == "differs":
@@ -255,6 +301,8 @@ def stop_call(path: list[Pair], threshold: Pair) -> int | None:
     """The first call whose score is above the threshold.
 
     None if there is none, and the policy abstains.
+
+    Use this when a test needs the call at which a policy stops.
     """
     for j, pair in enumerate(path, start=1):
         if pair[0] == inf or (pair[0] > -inf and pair > threshold):
@@ -263,7 +311,10 @@ def stop_call(path: list[Pair], threshold: Pair) -> int | None:
 
 
 def stop_envelope(path: list[Pair], losses: list[bool], threshold: Pair) -> bool:
-    """Whether the policy loses at the threshold or at any above it, by trying all that differ."""
-    tried = [threshold, *(pair for pair in path if pair > threshold)]
-    stops = [stop_call(path, level) for level in tried]
+    """Whether the policy loses at the threshold or at any above it, by trying all that differ.
+
+    Use this when a test needs the envelope of losses without the package.
+    """
+    thresholds = [threshold, *(pair for pair in path if pair > threshold)]
+    stops = [stop_call(path, level) for level in thresholds]
     return any(j is not None and losses[j - 1] for j in stops)

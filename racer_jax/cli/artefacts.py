@@ -39,7 +39,7 @@ _MEANINGS = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_train(subparsers)
     _add_calibrate(subparsers)
 
@@ -56,7 +56,7 @@ def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) ->
         "--null",
         choices=NULL_MODES,
         default="paper",
-        help="queries nobody can answer: 'paper' scores 'none of them' as 1 - the best score; "
+        help="queries no model can answer: 'paper' scores 'none of them' as 1 - the best score; "
         "'free' never counts them as a miss; 'never' always does",
     )
     parser.add_argument(
@@ -69,20 +69,20 @@ def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> 
     print_notes(notes)
     calibration = racer.calibration
     if as_json:
-        made = {
+        description = {
             "artefact": path,
             "models": racer.models,
             "warnings": racer.warnings(),
             "notes": notes,
         }
         if calibration is not None:
-            made |= {
+            description |= {
                 "alpha": calibration.alpha,
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
             }
-        print_json(made)
+        print_json(description)
         return
     print_line(f"{path}: {racer!r}")
     if calibration is None:
@@ -124,22 +124,22 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
     parser.set_defaults(run=train)
 
 
-def train(parsed: argparse.Namespace) -> None:
-    """`train`."""
-    check_place(parsed.output)  # before minutes of work are spent
-    source, rows = Source.of(parsed), Rows.of(parsed)
+def train(arguments: argparse.Namespace) -> None:
+    """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
+    check_place(arguments.output)  # before minutes of work are spent
+    source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
     racer = Racer.fit(
-        jax.random.key(parsed.seed or 0),
+        jax.random.key(arguments.seed or 0),
         table,
-        parsed.router,
-        parsed.encoder,
-        nonconformity=parsed.nonconformity,
-        null=parsed.null,
-        tie_break=not parsed.no_tie_break,
+        arguments.router,
+        arguments.encoder,
+        nonconformity=arguments.nonconformity,
+        null=arguments.null,
+        tie_break=not arguments.no_tie_break,
     )
-    racer.save(parsed.output)
-    _describe(parsed.output, racer, parsed.json, table.notes)
+    racer.save(arguments.output)
+    _describe(arguments.output, racer, arguments.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -188,42 +188,46 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.set_defaults(run=calibrate)
 
 
-def calibrate(parsed: argparse.Namespace) -> None:
-    """`calibrate`."""
-    output = parsed.output or parsed.artefact
+def calibrate(arguments: argparse.Namespace) -> None:
+    """`calibrate`.
+
+    Use this when a command line asks for a threshold; in Python, `Racer.calibrate`.
+    """
+    output = arguments.output or arguments.artefact
     check_place(output)
-    if parsed.from_scores:
-        if not parsed.path:
+    if arguments.from_scores:
+        if not arguments.path:
             raise ValueError("--from-scores needs a score matrix (.npz) to read")
-        models = Source.of(parsed).scored().table.models
-        seed = None if parsed.no_tie_break else parsed.seed or 0
+        models = Source.of(arguments).scored().table.models
+        seed = None if arguments.no_tie_break else arguments.seed or 0
         racer = Racer.from_scores(
-            models, nonconformity=parsed.nonconformity, null=parsed.null, seed=seed
+            models, nonconformity=arguments.nonconformity, null=arguments.null, seed=seed
         )
     else:
-        racer = Racer.load(parsed.artefact)
-    source = Source.of(parsed)
+        racer = Racer.load(arguments.artefact)
+    source = Source.of(arguments)
     pool = narrowed(source, racer)
     notes: Sequence[str]
-    if not parsed.path:
+    if not arguments.path:
         if racer.calibration is None:
             raise DataError(
-                "has no calibration to change alpha of: give labelled queries", path=parsed.artefact
+                "has no calibration to change alpha of: give labelled queries",
+                path=arguments.artefact,
             )
         if pool is not racer:
             raise ValueError("--models needs labelled queries: a smaller pool is calibrated anew")
-        calibrated, notes = racer.at(parsed.alpha), ()
+        racer_at_alpha, notes = racer.at(arguments.alpha), ()
     else:
-        table, scores = labelled(source, Rows.of(parsed), pool)
+        table, scores = labelled(source, Rows.of(arguments), pool)
         notes = [*pool.notes[len(racer.notes) :], *table.notes]
-        calibrated = pool.calibrate(
+        racer_at_alpha = pool.calibrate(
             table,
-            parsed.alpha,
+            arguments.alpha,
             scores=scores,
-            by_group=not parsed.no_groups,
-            fallback=parsed.fallback,
-            delta=parsed.delta,
-            allow_overlap=parsed.allow_overlap,
+            by_group=not arguments.no_groups,
+            fallback=arguments.fallback,
+            delta=arguments.delta,
+            allow_overlap=arguments.allow_overlap,
         )
-    calibrated.save(output)
-    _describe(output, calibrated, parsed.json, notes)
+    racer_at_alpha.save(output)
+    _describe(output, racer_at_alpha, arguments.json, notes)

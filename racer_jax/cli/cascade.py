@@ -35,7 +35,7 @@ _LOSSES = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     cascade = subparsers.add_parser(
         "cascade", help="call one model after another until stopping is safe"
     )
@@ -48,9 +48,9 @@ def add(subparsers: Subparsers) -> None:
 
 def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     meaning = "; ".join(f"{name}: {text}" for name, text in _LOSSES.items())
-    shown = default or "that of training"
+    default_name = default or "that of training"
     parser.add_argument(
-        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {shown})"
+        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {default_name})"
     )
 
 
@@ -58,7 +58,7 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
     """What was made, and what is promised."""
     calibration = cascade.calibration
     if as_json:
-        made: dict[str, Any] = {
+        description: dict[str, Any] = {
             "artefact": path,
             "models": cascade.models,
             "order": cascade.policy.calls,
@@ -66,13 +66,13 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
             "guarantee": cascade.guarantee(),
         }
         if calibration is not None:
-            made |= {
+            description |= {
                 "alpha": calibration.alpha,
                 "loss": calibration.loss,
                 "n": len(calibration.value),
                 "groups": calibration.groups,
             }
-        print_json(made)
+        print_json(description)
         return
     print_line(f"{path}: {cascade!r}")
     print_line(cascade.guarantee())
@@ -128,33 +128,36 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"--batches must be whole numbers such as 2,2, got {text!r}") from None
 
 
-def train(parsed: argparse.Namespace) -> None:
-    """`cascade train`."""
-    check_place(parsed.output)
-    batches = _batches(parsed.batches)
-    source, rows = Source.of(parsed), Rows.of(parsed)
+def train(arguments: argparse.Namespace) -> None:
+    """`cascade train`.
+
+    Use this when a command line asks for a new cascade; in Python, `Cascade.fit`.
+    """
+    check_place(arguments.output)
+    batches = _batches(arguments.batches)
+    source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
     cascade = Cascade.fit(
-        jax.random.key(parsed.seed or 0),
+        jax.random.key(arguments.seed or 0),
         table,
-        loss=parsed.loss,
-        reference=parsed.reference,
-        objective=parsed.objective,
+        loss=arguments.loss,
+        reference=arguments.reference,
+        objective=arguments.objective,
         batches=batches,
-        alpha=parsed.alpha,
-        form=parsed.form,
+        alpha=arguments.alpha,
+        form=arguments.form,
     )
-    cascade.save(parsed.output)
-    _describe(parsed.output, cascade, parsed.json)
+    cascade.save(arguments.output)
+    _describe(arguments.output, cascade, arguments.json)
 
 
-def _read(parsed: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
+def _read(arguments: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
     """The rows that the options ask for."""
-    source, rows = Source.of(parsed), Rows.of(parsed)
+    source, rows = Source.of(arguments), Rows.of(arguments)
     table = source.table()
     if labels:
         table = table.complete()
-    if parsed.unseen:
+    if arguments.unseen:
         table = cascade.unseen(table)
     return rows.select(table, source.name)
 
@@ -190,30 +193,33 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
     parser.set_defaults(run=calibrate)
 
 
-def calibrate(parsed: argparse.Namespace) -> None:
-    """`cascade calibrate`."""
-    output = parsed.output or parsed.artefact
+def calibrate(arguments: argparse.Namespace) -> None:
+    """`cascade calibrate`.
+
+    Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
+    """
+    output = arguments.output or arguments.artefact
     check_place(output)
-    cascade = Cascade.load(parsed.artefact)
-    if not parsed.path:
+    cascade = Cascade.load(arguments.artefact)
+    if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
-            raise DataError(problem, path=parsed.artefact)
-        if parsed.loss not in (None, cascade.calibration.loss):
+            raise DataError(problem, path=arguments.artefact)
+        if arguments.loss not in (None, cascade.calibration.loss):
             raise ValueError("another --loss needs logged answers to calibrate on")
-        calibrated = cascade.at(parsed.alpha)
+        cascade_at_alpha = cascade.at(arguments.alpha)
     else:
-        loss = parsed.loss or cascade.policy.loss
-        calibrated = cascade.calibrate(
-            _read(parsed, cascade, labels=loss != "differs"),
-            parsed.alpha,
+        loss = arguments.loss or cascade.policy.loss
+        cascade_at_alpha = cascade.calibrate(
+            _read(arguments, cascade, labels=loss != "differs"),
+            arguments.alpha,
             loss=loss,
-            by_group=parsed.by_group,
-            delta=parsed.delta,
-            allow_overlap=parsed.allow_overlap,
+            by_group=arguments.by_group,
+            delta=arguments.delta,
+            allow_overlap=arguments.allow_overlap,
         )
-    calibrated.save(output)
-    _describe(output, calibrated, parsed.json)
+    cascade_at_alpha.save(output)
+    _describe(output, cascade_at_alpha, arguments.json)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -233,16 +239,21 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser.set_defaults(run=evaluate)
 
 
-def evaluate(parsed: argparse.Namespace) -> None:
-    """`cascade evaluate`."""
-    alphas = None if parsed.alphas is None else parse_alphas(parsed.alphas)
-    cascade = Cascade.load(parsed.artefact)
-    done = cascade.evaluate(_read(parsed, cascade), alphas)
-    if parsed.json:
-        print_json({"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in done]})
+def evaluate(arguments: argparse.Namespace) -> None:
+    """`cascade evaluate`.
+
+    Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
+    """
+    alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
+    cascade = Cascade.load(arguments.artefact)
+    evaluations = cascade.evaluate(_read(arguments, cascade), alphas)
+    if arguments.json:
+        print_json(
+            {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+        )
         return
     print_line(cascade.guarantee())
-    for one in done:
+    for one in evaluations:
         print_line(str(one))
 
 
@@ -267,17 +278,20 @@ def _add_route(subparsers: Subparsers) -> None:
     parser.set_defaults(run=route)
 
 
-def route(parsed: argparse.Namespace) -> None:
-    """`cascade route`."""
+def route(arguments: argparse.Namespace) -> None:
+    """`cascade route`.
+
+    Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
+    """
     from racer_jax.serving.cascade_lines import answer_lines
 
-    cascade = Cascade.load(parsed.artefact)
-    if parsed.alpha is not None:
-        cascade = cascade.at(parsed.alpha)
+    cascade = Cascade.load(arguments.artefact)
+    if arguments.alpha is not None:
+        cascade = cascade.at(arguments.alpha)
     if cascade.calibration is None:
         # On the error stream: the other carries lines of JSON alone.
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
-    with open_input(parsed.input) as file:
-        for line in answer_lines(cascade, file, parsed.input):
+    with open_input(arguments.input) as file:
+        for line in answer_lines(cascade, file, arguments.input):
             print_json_text(line)
-            flush()  # whoever asks in a pipe waits for this line
+            flush()  # a process at the other end of the pipe waits for this line

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_bound_check(subparsers)
     _add_monitor(subparsers)
 
@@ -78,45 +78,48 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
     parser.set_defaults(run=bound_check)
 
 
-def bound_check(parsed: argparse.Namespace) -> int:
-    """`bound-check`."""
+def bound_check(arguments: argparse.Namespace) -> int:
+    """`bound-check`.
+
+    Use this when a command line asks whether the bounds hold on a table; in Python, `check_bounds`.
+    """
     from tqdm import tqdm
 
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
 
-    alphas = parse_alphas(parsed.alphas)
-    if not 0 < parsed.calibration < 1:
-        raise ValueError(f"--calibration must be a share in (0, 1), got {parsed.calibration}")
-    if parsed.splits < 0 or not parsed.z > 0:
+    alphas = parse_alphas(arguments.alphas)
+    if not 0 < arguments.calibration < 1:
+        raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
+    if arguments.splits < 0 or not arguments.z > 0:
         raise ValueError("--splits must not be negative, and --z must be above 0")
-    racer = Racer.load(parsed.artefact)
-    table, scores = labelled(Source.of(parsed), Rows.of(parsed), racer)
-    measured = racer.score(table, scores)
+    racer = Racer.load(arguments.artefact)
+    table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+    model_scores = racer.score(table, scores)
     names = table.groups or ("all",)
     group = np.array(table.group if table.group is not None else ["all"] * len(table))
     checks = []
-    with tqdm(total=parsed.splits * len(names), unit="split", disable=None, leave=False) as bar:
+    with tqdm(total=arguments.splits * len(names), unit="split", disable=None, leave=False) as bar:
         for i, name in enumerate(names):
             rows = np.flatnonzero(group == name)
             check = check_bounds_exactly
-            if parsed.splits:
-                check = partial(check_bounds, num_splits=parsed.splits, progress=bar.update)
+            if arguments.splits:
+                check = partial(check_bounds, num_splits=arguments.splits, progress=bar.update)
             checks.append(
                 check(
-                    jax.random.key(1000 * (parsed.seed or 0) + i),
-                    ScoredPool(name, measured.scores[rows], table.correct[rows]),
+                    jax.random.key(1000 * (arguments.seed or 0) + i),
+                    ScoredPool(name, model_scores.scores[rows], table.correct[rows]),
                     racer.nonconformity,
-                    num_calibration=round(parsed.calibration * len(rows)),
+                    num_calibration=round(arguments.calibration * len(rows)),
                     alphas=alphas,
-                    z_limit=parsed.z,
+                    z_limit=arguments.z,
                     null=racer.null,
                     tie_break=racer.seed is not None,
-                    matrix=measured.nonconformity[rows],
+                    matrix=model_scores.nonconformity[rows],
                 )
             )
-    failed = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    if parsed.json:
-        print_json({"passed": not failed, "checks": checks})
+    any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
+    if arguments.json:
+        print_json({"passed": not any_failure, "checks": checks})
     else:
         head = [
             "group",
@@ -147,7 +150,7 @@ def bound_check(parsed: argparse.Namespace) -> int:
             for i, alpha in enumerate(alphas)
         ]
         print_line(text_table(head, rows_))
-    return FAILED if failed else 0
+    return FAILED if any_failure else 0
 
 
 def _add_monitor(subparsers: Subparsers) -> None:
@@ -195,8 +198,8 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         type=Path,
         metavar="FILE",
         help="exchangeability: lines like those to come, not among them, such as decisions on "
-        "training questions; they say how finely numbers are told apart, not what is normal: for "
-        "that, feed calibration queries first",
+        "training questions; they say how finely numbers are distinguished, not what is normal: "
+        "for that, give calibration queries first",
     )
     parser.add_argument("--level", type=float, help="chance of a false alarm (default: 0.05)")
     parser.add_argument(
@@ -213,31 +216,35 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
     parser.set_defaults(run=monitor)
 
 
-def monitor(parsed: argparse.Namespace) -> int:
-    """`monitor`."""
+def monitor(arguments: argparse.Namespace) -> int:
+    """`monitor`.
+
+    Use this when a command line tests feedback for a change; in Python, `RiskMonitor` or
+    `ExchangeabilityMonitor`.
+    """
     from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
     from racer_jax.serving.state_file import alone_with, is_regular, raising_when_terminated
 
-    if not 0 <= parsed.wait < float("inf"):
-        raise ValueError(f"--wait must be seconds, at least 0, got {parsed.wait}")
+    if not 0 <= arguments.wait < float("inf"):
+        raise ValueError(f"--wait must be seconds, at least 0, got {arguments.wait}")
     names = ("kind", "level", "alpha", "artefact", "reference", "seed")
-    options = MonitorOptions(**{name: getattr(parsed, name) for name in names})
-    state: Path = parsed.state
+    options = MonitorOptions(**{name: getattr(arguments, name) for name in names})
+    state: Path = arguments.state
     check_file(state)
     with (
         raising_when_terminated(),
-        alone_with(state, parsed.wait),
-        open_input(parsed.input) as file,
+        alone_with(state, arguments.wait),
+        open_input(arguments.input) as file,
     ):
         start = open_monitor(state, options)
-        entries = Entries(start, file, parsed.input, resume=parsed.resume)
-        if is_regular(file) and not parsed.resume:
+        entries = Entries(start, file, arguments.input, resume=arguments.resume)
+        if is_regular(file) and not arguments.resume:
             end = _counted_whole(start, entries)
             end.save(state)
         else:
-            end = _counted_live(start, entries, state, parsed.json)
-        skipped = entries.skipped
-    _print_monitor(end, parsed.json, skipped)
+            end = _counted_live(start, entries, state, arguments.json)
+        num_skipped = entries.skipped
+    _print_monitor(end, arguments.json, num_skipped)
     return FAILED if end.alarm is not None else 0
 
 
@@ -263,23 +270,23 @@ def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bo
         return keeper.monitor
 
 
-def _print_monitor(monitor: Monitor, as_json: bool, skipped: int = 0) -> None:
+def _print_monitor(monitor: Monitor, as_json: bool, num_skipped: int = 0) -> None:
     """A monitor in a line, of words or of JSON."""
     if as_json:
         of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
         names = ("kind", "level", "num", "alarm", "evidence", *of_risk)
-        counted_before = {"skipped": skipped} if skipped else {}
+        counted_before = {"skipped": num_skipped} if num_skipped else {}
         print_json({name: getattr(monitor, name) for name in names} | counted_before)
         return
     if isinstance(monitor, RiskMonitor):
         share = f" ({monitor.misses / monitor.num:.3f})" if monitor.num else ""
-        counted = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
+        counts = f"{monitor.misses} missed{share}, alpha = {monitor.alpha}"
         against = "risk <= alpha"
     else:
-        counted, against = "their numbers ranked", "exchangeable queries"
+        counts, against = "their numbers ranked", "exchangeable queries"
     alarm = "no alarm" if monitor.alarm is None else f"ALARM since query {monitor.alarm}"
-    again = f"; {skipped} lines were counted before and left out" if skipped else ""
+    again = f"; {num_skipped} lines were counted before and left out" if num_skipped else ""
     print_line(
-        f"{monitor.num} queries, {counted}: {alarm}; evidence {monitor.evidence:.3g} against "
+        f"{monitor.num} queries, {counts}: {alarm}; evidence {monitor.evidence:.3g} against "
         f"{against}, an alarm from {1 / monitor.level:g}{again}"
     )

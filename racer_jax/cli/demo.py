@@ -17,7 +17,10 @@ from racer_jax.racer.errors import ArtefactError
 
 
 def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
-    """The command `demo`, whose steps `main` runs."""
+    """The command `demo`, whose steps `main` runs.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "demo",
@@ -32,11 +35,14 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         help="folder to fill (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.set_defaults(run=lambda parsed: demo(parsed.output, parsed.seed, main))
+    parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
 
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
-    """`demo`: each step is a command of this program, printed before it runs."""
+    """`demo`: each step is a command of this program, printed before it runs.
+
+    Use this when you want to see every step on data that needs no download.
+    """
     from racer_jax.data.synthetic import simulated_pool
 
     if folder.exists() and (
@@ -69,16 +75,16 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     lacking = importlib.util.find_spec("plotly") is None
     if not lacking:
         commands.append(report)
-    typed = [shlex.join(["racer-jax", *command]) for command in commands]
+    lines = [shlex.join(["racer-jax", *command]) for command in commands]
     with written_whole(folder / "commands.sh") as temporary:
-        temporary.write_text("\n".join(["#!/bin/sh", "set -e", *typed]) + "\n", encoding="utf-8")
-    for command, line in zip(commands, typed, strict=True):
+        temporary.write_text("\n".join(["#!/bin/sh", "set -e", *lines]) + "\n", encoding="utf-8")
+    for command, line in zip(commands, lines, strict=True):
         print_line(f"\n$ {line}")
         flush()
         if status := main(command):
             return status
-    left = ", ".join(sorted(path.name for path in folder.iterdir()))
-    print_line(f"\n{folder}: {left}")
+    file_names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    print_line(f"\n{folder}: {file_names}")
     if lacking:
         print_line(
             "no report was written, for its charts need plotly: "

@@ -36,6 +36,8 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
+    Use this when you write a program that is to behave like the command.
+
     Args:
       arguments: What follows the command's name; those of the process when None.
 
@@ -44,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         _write_any_text()
-        parsed = _parsed(arguments)
-        status: int | None = parsed.run(parsed)
+        namespace = _parsed(arguments)
+        status: int | None = namespace.run(namespace)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -72,15 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
-    parsed, left = parser.parse_known_args(arguments)
-    if left and not any(word.startswith("-") for word in left):
-        if getattr(parsed, "text", None) == []:
-            parsed.text, left = left, []
-        elif isinstance(getattr(parsed, "path", None), list):
-            parsed.path, left = [*parsed.path, *map(Path, left)], []
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return parsed
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest and not any(word.startswith("-") for word in rest):
+        if getattr(namespace, "text", None) == []:
+            namespace.text, rest = rest, []
+        elif isinstance(getattr(namespace, "path", None), list):
+            namespace.path, rest = [*namespace.path, *map(Path, rest)], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return namespace
 
 
 def _write_any_text() -> None:
@@ -101,7 +103,7 @@ def _give_up_output() -> None:
 def _say(problem: str, status: int) -> int:
     """One line on the standard error, whatever the problem says."""
     line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
-    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+    with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
         sys.stderr.write(line)
         sys.stderr.flush()
     return status
@@ -123,10 +125,13 @@ _TYPED = (
 
 
 def in_shell(error: Exception) -> str:
-    """The message of an error, its advice spelled as it is typed in a shell."""
+    """The message of an error, its advice spelled as it is typed in a shell.
+
+    Use this when an error of a reader is printed by a command.
+    """
     text = error.in_shell() if isinstance(error, DataError) else str(error)
-    for words, typed in _TYPED:
-        text = text.replace(words, typed)
+    for words, option in _TYPED:
+        text = text.replace(words, option)
     return text
 
 
@@ -141,7 +146,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; completion is made from it."""
+    """The parser of all commands; completion is made from it.
+
+    Use this when you need the options of all commands, as the completion and the tests do.
+    """
     parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called "

@@ -38,16 +38,22 @@ _METAVARS = {
 
 
 class Subparsers(Protocol):
-    """What commands are added to."""
+    """What commands are added to.
+
+    Use this when a function adds commands and you name the type of its argument.
+    """
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """A new command."""
+        """A new command. Use this when a command is added to what `argparse` gave."""
 
 
 def add_command(
     subparsers: Subparsers, name: str, text: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A command whose help ends with examples."""
+    """A command whose help ends with examples.
+
+    Use this when a command is new: its help then looks like that of the others.
+    """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     return subparsers.add_parser(
         name,
@@ -59,7 +65,10 @@ def add_command(
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
-    """The tables and how they are read; `names` and `positional` change the argument itself."""
+    """The tables and how they are read; `names` and `positional` change the argument itself.
+
+    Use this when a command reads tables.
+    """
     positional = {"nargs": "+", "help": _TABLES} | positional
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
     reading = parser.add_argument_group("reading")
@@ -89,7 +98,10 @@ def _destination(keyword: str) -> str:
 
 
 def add_choosing(parser: argparse.ArgumentParser) -> None:
-    """Which rows of the table are used."""
+    """Which rows of the table are used.
+
+    Use this when a command uses rows of a table by group, share or number.
+    """
     choosing = parser.add_argument_group("which rows")
     choosing.add_argument(
         "--group", action="append", help="only this group (may be given several times)"
@@ -100,7 +112,10 @@ def add_choosing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_unseen(parser: argparse.ArgumentParser) -> None:
-    """The option `--unseen`."""
+    """The option `--unseen`.
+
+    Use this when a command may leave out questions that were trained on.
+    """
     parser.add_argument(
         "--unseen",
         action="store_true",
@@ -109,13 +124,15 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option `--json`."""
+    """The option `--json`. Use this when a command can print JSON for another program."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @dataclass(frozen=True)
 class Source:
     """The tables that the options name, and how they are read.
+
+    Use this when a command reads tables that `add_reading` named.
 
     Attributes:
       paths: Files or folders.
@@ -126,21 +143,23 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Source":
+    def of(cls, arguments: argparse.Namespace) -> "Source":
         """The options of `add_reading`.
+
+        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
-        typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
+        values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
-            for name, value in typed.items()
+            for name, value in values.items()
             if value is not None
         }
-        if parsed.seed is not None and "label_rule" in options:
-            options["key"] = jax.random.key(parsed.seed)
-        return cls(tuple(parsed.path), options)
+        if arguments.seed is not None and "label_rule" in options:
+            options["key"] = jax.random.key(arguments.seed)
+        return cls(tuple(arguments.path), options)
 
     @property
     def name(self) -> str:
@@ -148,7 +167,10 @@ class Source:
         return ", ".join(str(path) for path in self.paths)
 
     def table(self) -> RoutingTable:
-        """Every row of the tables."""
+        """Every row of the tables.
+
+        Use this when a command uses all rows; `Rows.select` gives some of them.
+        """
         return load(self.paths, **self.options)
 
     def table_of(self, models: Sequence[str]) -> RoutingTable:
@@ -202,6 +224,8 @@ class Source:
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.
 
+        Use this when a command takes scores that another program made.
+
         Raises:
           DataError: If there are several, the file is none, or an option does not apply to it.
         """
@@ -222,6 +246,8 @@ class Source:
 class Rows:
     """Which rows of a table the options ask for.
 
+    Use this when a command uses only some rows of its table.
+
     Attributes:
       groups: Groups to keep; all when None.
       share: Share of the questions to keep, drawn at random; all when None.
@@ -235,19 +261,23 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Rows":
+    def of(cls, arguments: argparse.Namespace) -> "Rows":
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
+
+        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If the share is out of range.
         """
-        if parsed.share is not None and not 0 < parsed.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {parsed.share}")
-        unseen = getattr(parsed, "unseen", False)
-        return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
+        if arguments.share is not None and not 0 < arguments.share <= 1:
+            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
+        unseen = getattr(arguments, "unseen", False)
+        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
     def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
         """These rows of the table.
+
+        Use this when the table is read and its rows are to be chosen.
 
         Args:
           table: A table.
@@ -286,6 +316,8 @@ class Rows:
 def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows; of the racer's models alone.
 
+    Use this when a command measures or calibrates, whatever the artefact was made from.
+
     Raises:
       DataError: If the tables lack one of its models, or no row is left.
       ValueError: If `--models` names others than those of the racer.
@@ -320,7 +352,10 @@ def narrowed(source: Source, racer: Racer) -> Racer:
 
 @contextmanager
 def open_input(name: str) -> Iterator[IO[bytes]]:
-    """A file for reading, or the standard input."""
+    """A file for reading, or the standard input.
+
+    Use this when a command reads lines from a file or a pipe.
+    """
     if name == "-":
         if sys.stdin is None:
             raise DataError("is closed: there is nothing to read from", path="standard input")

@@ -20,6 +20,8 @@ OK, WRONG, FAILED, INTERRUPTED, CLOSED, TERMINATED = 0, 1, 3, 130, 141, 143
 def print_line(text: str) -> None:
     """A line, or several, on the standard output.
 
+    Use this when a command prints a result for people.
+
     Raises:
       OSError: If it is closed.
     """
@@ -27,19 +29,28 @@ def print_line(text: str) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """What was left out or read loosely, a line each, on the standard error."""
+    """What was left out or read loosely, a line each, on the standard error.
+
+    Use this when a command has read a table.
+    """
     for note in notes:
-        with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+        with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
             sys.stderr.write(f"note: {printable(note)}\n")
 
 
 def print_json(value: Any) -> None:
-    """A line of JSON on the standard output."""
+    """A line of JSON on the standard output.
+
+    Use this when a command prints a result for programs.
+    """
     print_json_text(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False))
 
 
 def print_json_text(text: str) -> None:
-    """A line that is JSON already; what a terminal must not get, or cannot show, is escaped."""
+    """A line that is JSON already; what a terminal must not get, or cannot show, is escaped.
+
+    Use this when the text is JSON already, such as a decision.
+    """
     if not text.isprintable() or not _shows(text):
         text = "".join(c if c.isprintable() and _shows(c) else json.dumps(c)[1:-1] for c in text)
     write(text + "\n")
@@ -57,6 +68,8 @@ def _shows(text: str) -> bool:
 def write(text: str) -> None:
     """Writes to the standard output.
 
+    Use this when `print_line` and `print_json` are not what is printed.
+
     Raises:
       OSError: If it is closed.
     """
@@ -66,13 +79,18 @@ def write(text: str) -> None:
 
 
 def flush() -> None:
-    """Nothing printed waits any longer."""
+    """Nothing printed waits any longer.
+
+    Use this when a reader at the other end of a pipe waits for a line.
+    """
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def check_file(path: Path) -> None:
     """A file is written beside its place and moved there: no device, no folder.
+
+    Use this when a command will write a file: an error comes before the work.
 
     Raises:
       DataError: If the path cannot be written that way.
@@ -84,7 +102,10 @@ def check_file(path: Path) -> None:
 
 
 def write_lines(path: Path, lines: Iterator[str]) -> None:
-    """A text file, whole or not at all."""
+    """A text file, whole or not at all.
+
+    Use this when a command writes lines to a file that `--output` names.
+    """
     check_file(path)
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         for line in lines:

@@ -22,7 +22,7 @@ _EXTRAS = {
 
 
 def add_doctor(subparsers: Subparsers) -> None:
-    """The command `doctor`."""
+    """The command `doctor`. Use this when the parser of all commands is built."""
     parser = add_command(
         subparsers,
         "doctor",
@@ -33,8 +33,8 @@ def add_doctor(subparsers: Subparsers) -> None:
     parser.set_defaults(run=doctor)
 
 
-def doctor(parsed: argparse.Namespace) -> None:
-    """`doctor`."""
+def doctor(arguments: argparse.Namespace) -> None:
+    """`doctor`. Use this when a command line asks what is installed, for a report of a fault."""
     packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
     versions = {name: importlib.metadata.version(name) for name in packages}
     extras = {
@@ -42,9 +42,9 @@ def doctor(parsed: argparse.Namespace) -> None:
     }
     start = time.perf_counter()
     jax.block_until_ready(jax.jit(lambda x: x * 2)(np.ones(4, np.float32)))
-    compiled = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     cache = getattr(jax.config, "jax_compilation_cache_dir", None)
-    found = {
+    report = {
         **environment(),
         "packages": versions,
         "backend": jax.default_backend(),
@@ -53,12 +53,12 @@ def doctor(parsed: argparse.Namespace) -> None:
             "RACER_JAX_CACHE", "the user's cache folder (RACER_JAX_CACHE names another)"
         ),
         "compilation_cache": cache or "none",
-        "first_compilation_seconds": round(compiled, 3),
+        "first_compilation_seconds": round(seconds, 3),
     }
-    if parsed.json:
-        print_json(found)
+    if arguments.json:
+        print_json(report)
         return
-    rows = [(name, str(value)) for name, value in found.items() if not isinstance(value, dict)]
+    rows = [(name, str(value)) for name, value in report.items() if not isinstance(value, dict)]
     rows += list(versions.items())
     rows += [
         (f"extra {name}", f"{'there' if there else 'absent'}: {_EXTRAS[name][1]}")
@@ -70,7 +70,10 @@ def doctor(parsed: argparse.Namespace) -> None:
 
 
 def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:
-    """The command `completion` of the parser of all commands."""
+    """The command `completion` of the parser of all commands.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "completion",
@@ -78,11 +81,14 @@ def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> No
         "racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax",
     )
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-    parser.set_defaults(run=lambda parsed: completion(whole, parsed.shell))
+    parser.set_defaults(run=lambda arguments: completion(whole, arguments.shell))
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> None:
-    """`completion`: a static script, so that Tab does not wait for JAX to be imported."""
+    """`completion`: a static script, so that Tab does not wait for JAX to be imported.
+
+    Use this when a shell is to complete the commands.
+    """
     try:
         import shtab
     except ModuleNotFoundError:

@@ -10,7 +10,7 @@ from racer_jax.data.load import save
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     data = subparsers.add_parser("data", help="read, convert and download routing data")
     inner = data.add_subparsers(required=True, metavar="COMMAND")
     _add_summary(inner)
@@ -30,13 +30,16 @@ def _add_summary(subparsers: Subparsers) -> None:
     parser.set_defaults(run=summary)
 
 
-def summary(parsed: argparse.Namespace) -> None:
-    """`data summary`."""
-    found = Source.of(parsed).table().summary()
-    if parsed.json:
-        print_json(found.to_dict())
+def summary(arguments: argparse.Namespace) -> None:
+    """`data summary`.
+
+    Use this when a command line asks what a table holds; in Python, `RoutingTable.summary`.
+    """
+    result = Source.of(arguments).table().summary()
+    if arguments.json:
+        print_json(result.to_dict())
     else:
-        print_line(str(found))
+        print_line(str(result))
 
 
 def _add_convert(subparsers: Subparsers) -> None:
@@ -51,11 +54,14 @@ def _add_convert(subparsers: Subparsers) -> None:
     parser.set_defaults(run=convert)
 
 
-def convert(parsed: argparse.Namespace) -> None:
-    """`data convert`."""
-    table = Source.of(parsed).table()
-    save(table, parsed.output)
-    print_line(f"{parsed.output}: {table!r}")
+def convert(arguments: argparse.Namespace) -> None:
+    """`data convert`.
+
+    Use this when a command line turns logs into another format; in Python, `load` and a writer.
+    """
+    table = Source.of(arguments).table()
+    save(table, arguments.output)
+    print_line(f"{arguments.output}: {table!r}")
 
 
 def _add_fetch(subparsers: Subparsers) -> None:
@@ -71,6 +77,6 @@ def _add_fetch(subparsers: Subparsers) -> None:
     parser.set_defaults(run=fetch_corpus)
 
 
-def fetch_corpus(parsed: argparse.Namespace) -> None:
-    """`data fetch`."""
-    print_line(str(fetch(parsed.corpus, parsed.folder, base_url=parsed.base_url)))
+def fetch_corpus(arguments: argparse.Namespace) -> None:
+    """`data fetch`. Use this when a command line downloads a public corpus; in Python, `fetch`."""
+    print_line(str(fetch(arguments.corpus, arguments.folder, base_url=arguments.base_url)))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_route(subparsers)
     _add_evaluate(subparsers)
     _add_report(subparsers)
@@ -89,33 +89,35 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.set_defaults(run=route)
 
 
-def route(parsed: argparse.Namespace) -> None:
-    """`route`."""
+def route(arguments: argparse.Namespace) -> None:
+    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
     from racer_jax.serving.json_lines import read_queries, route_lines
 
-    source = parsed.input
-    if source is None and parsed.text == ["-"]:
-        source, parsed.text = "-", []
-    if bool(parsed.text) == bool(source):
+    source = arguments.input
+    if source is None and arguments.text == ["-"]:
+        source, arguments.text = "-", []
+    if bool(arguments.text) == bool(source):
         raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if parsed.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {parsed.batch}")
-    racer = _loaded(parsed.artefact)
-    if parsed.alpha is not None:
-        racer = racer.at(parsed.alpha)
-    if parsed.text:
-        for i, decision in enumerate(racer.route(parsed.text, parsed.group)):
-            if parsed.json:
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    racer = _loaded(arguments.artefact)
+    if arguments.alpha is not None:
+        racer = racer.at(arguments.alpha)
+    if arguments.text:
+        for i, decision in enumerate(racer.route(arguments.text, arguments.group)):
+            if arguments.json:
                 print_json_text(decision.to_json())
                 continue
             models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
+            print_line(f"{arguments.text[i]}\n  {models}\n  {decision.explain()}")
         return
     with open_input(source) as file:
-        queries = _Counted(read_queries(file, source, racer, strict=parsed.strict), parsed.group)
-        lines = route_lines(racer, queries, parsed.batch)
-        if parsed.output is not None:
-            write_lines(parsed.output, queries.checked(lines))
+        queries = _Counted(
+            read_queries(file, source, racer, strict=arguments.strict), arguments.group
+        )
+        lines = route_lines(racer, queries, arguments.batch)
+        if arguments.output is not None:
+            write_lines(arguments.output, queries.checked(lines))
         else:
             for line in queries.checked(lines):
                 print_json_text(line)
@@ -167,11 +169,11 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
-    if parsed.alphas is not None:
-        parse_alphas(parsed.alphas)  # before anything is read
-    racer = _loaded(parsed.artefact)
-    return racer, *labelled(Source.of(parsed), Rows.of(parsed), racer)
+def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+    if arguments.alphas is not None:
+        parse_alphas(arguments.alphas)  # before anything is read
+    racer = _loaded(arguments.artefact)
+    return racer, *labelled(Source.of(arguments), Rows.of(arguments), racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -196,16 +198,19 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.set_defaults(run=evaluate)
 
 
-def evaluate(parsed: argparse.Namespace) -> None:
-    """`evaluate`."""
-    if parsed.output is not None:
-        check_file(parsed.output)
-    racer, table, scores = _evaluated(parsed)
-    evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
+def evaluate(arguments: argparse.Namespace) -> None:
+    """`evaluate`.
+
+    Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
+    """
+    if arguments.output is not None:
+        check_file(arguments.output)
+    racer, table, scores = _evaluated(arguments)
+    evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
     figures = evaluation.to_dict()
-    if parsed.output is not None:
-        write_json(parsed.output, figures)
-    if parsed.json:
+    if arguments.output is not None:
+        write_json(arguments.output, figures)
+    if arguments.json:
         print_json(figures)
         print_notes(evaluation.notes)
     else:
@@ -236,13 +241,16 @@ def _add_report(subparsers: Subparsers) -> None:
     parser.set_defaults(run=report)
 
 
-def report(parsed: argparse.Namespace) -> None:
-    """`report`."""
-    check_file(parsed.output)
-    racer, table, scores = _evaluated(parsed)
-    evaluation = write_report(racer, table, parsed.output, parsed.alphas, scores=scores)
-    if parsed.json:
-        print_json({"report": parsed.output, "notes": evaluation.notes})
+def report(arguments: argparse.Namespace) -> None:
+    """`report`.
+
+    Use this when a command line asks for a page of figures; in Python, `write_report`.
+    """
+    check_file(arguments.output)
+    racer, table, scores = _evaluated(arguments)
+    evaluation = write_report(racer, table, arguments.output, arguments.alphas, scores=scores)
+    if arguments.json:
+        print_json({"report": arguments.output, "notes": evaluation.notes})
     else:
-        print_line(f"{parsed.output}: open it in a browser")
+        print_line(f"{arguments.output}: open it in a browser")
     print_notes(evaluation.notes)

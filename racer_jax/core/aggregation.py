@@ -6,7 +6,7 @@ no answer, and it then casts no vote. A vote adds up softmax weights over the ca
   a* = argmax_a sum_{m in S: a_m = a} softmax_S(w / T)_m,
 
 and majority is its limit T = inf. Ties go to the answer whose voters have the highest mean router
-score, then to the smallest code. If nobody answered, the system abstains: -1.
+score, then to the smallest code. If no model answered, the system abstains: -1.
 
 Exactness. Two answers are compared by the sign of the difference of their sums, never by two
 rounded sums: equal weights cancel as integers, and what is left is taken relative to its largest
@@ -44,7 +44,7 @@ _SCORE_DIGITS = 48
 
 
 def answer_codes(answers: Any) -> np.ndarray:
-    """Answers as integer codes, comparable within one query only; runs on the host, once.
+    """Answers as integer codes of one query each. Use this when answers are strings to vote on.
 
     Args:
       answers: Hashable, sortable answers, such as strings; None for no answer; `[n, m]`.
@@ -69,7 +69,7 @@ def answer_codes(answers: Any) -> np.ndarray:
 
 
 def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
-    r"""Log-odds of router scores, log(s / (1 - s)), as weights of a vote.
+    r"""Log-odds log(s / (1 - s)) of scores. Use this when votes shall count by confidence.
 
     Args:
       scores: Router scores in [0, 1], floating, `[..., m]`.
@@ -90,12 +90,12 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
     check_scores(scores)
     if not 0 < margin < 0.5:
         raise ValueError(f"margin must be in (0, 0.5), got {margin}")
-    clipped = jnp.clip(scores, margin, 1 - margin)
-    return jnp.log(clipped) - jnp.log1p(-clipped)
+    inside = jnp.clip(scores, margin, 1 - margin)
+    return jnp.log(inside) - jnp.log1p(-inside)
 
 
 def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) -> jax.Array:
-    """The real models in order of nonconformity: the set of k models is the first k of them.
+    """The real models in order of nonconformity. Use this when their prefixes are voted on.
 
     Args:
       nonconformity: E(x, m) of the augmented pool, floating, `[..., m + 1]`, null model last.
@@ -141,11 +141,11 @@ def _limbs(scores: jax.Array) -> jax.Array:
 def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array:
     """Sign of (mean score of the voters `mine` - that of `other`), in integers, not rounded."""
     bits = 30 - 2 * limbs.shape[-1].bit_length()
-    signed = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
+    sum_difference = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
     difference, rest = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     # carries run from the last limb to the first; what stays behind them is not negative
     for limb in limbs[::-1]:
-        difference = (difference >> bits) + jnp.sum(limb * signed)
+        difference = (difference >> bits) + jnp.sum(limb * sum_difference)
         rest = rest | (difference & ((1 << bits) - 1) != 0)
     return jnp.where(difference != 0, jnp.sign(difference), rest.astype(jnp.int32))
 
@@ -154,14 +154,14 @@ def _weight_sign(
     weights: jax.Array, temperature: jax.Array, mine: jax.Array, other: jax.Array
 ) -> jax.Array:
     """Sign of the difference of the sums of exp(w / T) over the voters `mine` and over `other`."""
-    signed = mine.astype(jnp.int32) - other.astype(jnp.int32)
+    difference = mine.astype(jnp.int32) - other.astype(jnp.int32)
     index = jnp.arange(weights.shape[0])
     equal = weights[:, None] == weights[None, :]
     first = ~(equal & (index[None, :] < index[:, None])).any(axis=-1)
     # Votes of equal weight cancel as integers; the first model of each weight stands for them all.
-    counts = jnp.where(first, jnp.sum(jnp.where(equal, signed[None, :], 0), axis=-1), 0)
-    left = counts != 0
-    below = jnp.where(left, jnp.where(left, weights, -jnp.inf).max() - weights, 0.0)
+    counts = jnp.where(first, jnp.sum(jnp.where(equal, difference[None, :], 0), axis=-1), 0)
+    nonzero = counts != 0
+    below = jnp.where(nonzero, jnp.where(nonzero, weights, -jnp.inf).max() - weights, 0.0)
     # exp(-x) = 1 + expm1(-x): the ones are counted exactly, so a large T leaves the digits to the
     # small differences.
     shrink = jnp.where(below == 0, 0.0, jnp.expm1(-below / temperature))
@@ -182,14 +182,14 @@ def _prefix_winners(
     def join(
         state: tuple[jax.Array, jax.Array], model: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        called, winner = state
+        is_member, winner = state
         answer = answers[model]
-        called = called | (jnp.arange(answers.shape[0]) == model)
+        is_member = is_member | (jnp.arange(answers.shape[0]) == model)
         # Only the answer of the model that joins has gained, so it is the only one that can
         # overtake the winner.
         mine, other = (
-            called & (answers == answer),
-            called & (answers == winner) & (winner != NO_ANSWER),
+            is_member & (answers == answer),
+            is_member & (answers == winner) & (winner != NO_ANSWER),
         )
         weight, mean = (
             _weight_sign(weights, temperature, mine, other),
@@ -197,7 +197,7 @@ def _prefix_winners(
         )
         wins = (weight > 0) | ((weight == 0) & ((mean > 0) | ((mean == 0) & (answer < winner))))
         winner = jnp.where(wins & (answer != NO_ANSWER), answer, winner)
-        return (called, winner), winner
+        return (is_member, winner), winner
 
     start = (jnp.zeros(answers.shape, bool), jnp.array(NO_ANSWER, answers.dtype))
     _, winners = lax.scan(join, start, order)
@@ -215,11 +215,11 @@ def _prefixes(
     arguments = (order, answers, scores, weights, temperature[..., None])
     # leading axes in equal number, for strict rank promotion
     rank = max(argument.ndim for argument in arguments)
-    aligned = [
+    columns = [
         jnp.expand_dims(argument, tuple(range(rank - argument.ndim))) for argument in arguments
     ]
-    vectorized = jnp.vectorize(_prefix_winners, signature="(m),(m),(m),(m),(t)->(k)")
-    winners: jax.Array = vectorized(*aligned)
+    over_queries = jnp.vectorize(_prefix_winners, signature="(m),(m),(m),(m),(t)->(k)")
+    winners: jax.Array = over_queries(*columns)
     return winners
 
 
@@ -397,23 +397,23 @@ def _vote(
             f"null model is the last column"
         )
     shape = jnp.broadcast_shapes(sets.shape[:-1], answers.shape[:-1])
-    called = jnp.broadcast_to(sets[..., :-1], (*shape, num_models))
-    answers = jnp.where(called, jnp.broadcast_to(answers, (*shape, num_models)), NO_ANSWER)
+    is_member = jnp.broadcast_to(sets[..., :-1], (*shape, num_models))
+    answers = jnp.where(is_member, jnp.broadcast_to(answers, (*shape, num_models)), NO_ANSWER)
     winners: jax.Array = _prefixes(jnp.arange(num_models), answers, scores, weights, temperature)
     return winners[..., -1]
 
 
 @jax.jit
-def _right(voted: jax.Array, answers: jax.Array, correct: jax.Array) -> jax.Array:
-    return (correct & (answers == voted[..., None]) & (answers != NO_ANSWER)).any(axis=-1)
+def _right(answer: jax.Array, answers: jax.Array, correct: jax.Array) -> jax.Array:
+    return (correct & (answers == answer[..., None]) & (answers != NO_ANSWER)).any(axis=-1)
 
 
-def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax.Array:
+def voted_right(answer: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Whether the voted answer is right: whether a model that is right gave it.
 
     Args:
-      voted: Answer codes, int `[...]`; -1, an abstention, is never right.
-      answers: Answer codes of the models, int `[..., m]`; leading axes broadcast against `voted`.
+      answer: Answer codes, int `[...]`; -1, an abstention, is never right.
+      answers: Answer codes of the models, int `[..., m]`; leading axes broadcast against `answer`.
       correct: Whether each model is right, bool or 0/1 `[..., m]`.
 
     Returns:
@@ -430,12 +430,12 @@ def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax
     >>> voted_right(table, answers[:, None], correct[:, None]).astype(int).tolist()
     [[0, 1, 1, 0]]
     """
-    voted, answers, correct = (
-        jnp.asarray(voted),
+    answer, answers, correct = (
+        jnp.asarray(answer),
         jnp.asarray(answers),
         as_binary("correct", correct),
     )
-    for name, codes in (("voted", voted), ("answers", answers)):
+    for name, codes in (("voted", answer), ("answers", answers)):
         if not jnp.issubdtype(codes.dtype, jnp.integer):
             raise TypeError(
                 f"{name} must hold integer codes (see answer_codes), got dtype {codes.dtype}"
@@ -444,7 +444,7 @@ def voted_right(voted: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax
         raise ValueError(
             f"answers and correct must both be [..., m], got {answers.shape} and {correct.shape}"
         )
-    shape = jnp.broadcast_shapes(voted.shape, answers.shape[:-1])
+    shape = jnp.broadcast_shapes(answer.shape, answers.shape[:-1])
     answers, correct = (jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (answers, correct))
-    right: jax.Array = _right(jnp.broadcast_to(voted, shape), answers, correct)
+    right: jax.Array = _right(jnp.broadcast_to(answer, shape), answers, correct)
     return right

@@ -3,7 +3,7 @@ r"""Calibration of the threshold: the miss budget, the critical scores and Eq. 6
 The calibrated threshold of Eq. 6 is an order statistic. With n calibration queries, the loss may be
 1 on at most b = floor(alpha (n + 1)) - 1 of them (the miss budget), so lambda_hat is the (n - b)-th
 smallest critical score. The budget is integer arithmetic on the decimal the user wrote; the graph
-sees integers only, so another alpha never recompiles.
+works on integers only, so another alpha never recompiles.
 """
 
 from collections.abc import Sequence
@@ -377,8 +377,8 @@ def threshold_at_budget(
         misses = jnp.atleast_1d(jnp.clip(budgets, -1, size)).astype(jnp.int32)
         rank = jnp.asarray(num, jnp.int32)[..., None] - misses
     else:
-        known = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
-        rank = jnp.asarray((np.asarray(num)[..., None] - known).astype(np.int32))
+        levels = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
+        rank = jnp.asarray((np.asarray(num)[..., None] - levels).astype(np.int32))
     threshold = _padded_threshold(value, rank, mask, tie_break)
     return _first(threshold) if scalar else threshold
 

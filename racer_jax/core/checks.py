@@ -12,23 +12,35 @@ import numpy as np
 
 
 def is_traced(*arrays: Any) -> bool:
-    """Whether any of the arrays has no concrete value yet."""
+    """Whether any of the arrays has no concrete value yet.
+
+    Use this when a check of values must be skipped under `jit`.
+    """
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 def first_bad(bad: np.ndarray) -> str:
-    """The index of the first True of a boolean array, as `[i, j]`."""
+    """The index of the first True of a boolean array, as `[i, j]`.
+
+    Use this when an error shall name the entry that broke a rule.
+    """
     return str([int(i) for i in np.argwhere(bad)[0]])
 
 
 def check_floating(name: str, array: jax.Array | np.ndarray) -> None:
-    """Refuses arrays whose dtype is not floating."""
+    """Refuses arrays whose dtype is not floating.
+
+    Use this when a function takes numbers whose dtype decides the result.
+    """
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating, got dtype {array.dtype}")
 
 
 def check_scores(scores: jax.Array) -> None:
-    """Router scores: floating, at least one model, finite and in [0, 1]."""
+    """Router scores: floating, at least one model, finite and in [0, 1].
+
+    Use this when scores come from outside the package.
+    """
     check_floating("scores", scores)
     if scores.ndim < 1 or scores.shape[-1] < 1:
         raise ValueError(
@@ -44,7 +56,10 @@ def check_scores(scores: jax.Array) -> None:
 
 
 def check_no_nan(name: str, array: jax.Array | np.ndarray) -> None:
-    """Floating, and without NaN; infinities are allowed, since the null modes use them."""
+    """Floating, and without NaN; infinities are allowed, since the null modes use them.
+
+    Use this when a function takes nonconformity or critical scores.
+    """
     check_floating(name, array)
     if is_traced(array):
         return
@@ -53,7 +68,10 @@ def check_no_nan(name: str, array: jax.Array | np.ndarray) -> None:
 
 
 def as_binary(name: str, array: Any) -> jax.Array:
-    """`array` as booleans; anything but booleans and 0/1 numbers is refused."""
+    """`array` as booleans; anything but booleans and 0/1 numbers is refused.
+
+    Use this when a function takes labels or losses.
+    """
     if not isinstance(array, jax.Array):
         array = np.asarray(array)
     if array.dtype == np.bool_:
@@ -70,7 +88,10 @@ def as_binary(name: str, array: Any) -> jax.Array:
 
 
 def check_tie_break(tie_break: jax.Array, shape: tuple[int, ...]) -> None:
-    """A tie-break is uint32 and has the shape of what it orders."""
+    """A tie-break is uint32 and has the shape of what it orders.
+
+    Use this when a function takes second keys.
+    """
     if tie_break.dtype != jnp.uint32:
         raise TypeError(
             f"tie_break must be uint32 (see racer_jax.tie_break), got dtype {tie_break.dtype}"

@@ -50,6 +50,8 @@ def value_and_tie(
     """Numbers `[..., n]`, n >= 1, without NaN, and their second keys where they have any.
 
     Checked.
+
+    Use this when a function takes critical scores with or without second keys.
     """
     if isinstance(numbers, TieBroken):
         if tie_break is not None:
@@ -67,7 +69,7 @@ def value_and_tie(
 
 
 def check_null(null: str) -> None:
-    """Refuses what is not a null mode."""
+    """Refuses what is not a null mode. Use this when a function takes the name of a null mode."""
     if null not in NULL_MODES:
         raise ValueError(f"null must be one of {NULL_MODES}, got {null!r}")
 
@@ -104,6 +106,8 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
 
     1 - g(x), g(x) = 1 - max_m s(x, m) (Eq. 3).
 
+    Use this when an order takes the place of scores.
+
     Args:
       largest: max_m s(x, m), floating, any shape.
       null: The null mode.
@@ -112,11 +116,9 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
       Of the same shape: `largest` under `paper`, -inf (in every set) under `free`, +inf (in none)
       under `never`.
     """
-    return (
-        largest
-        if null == "paper"
-        else jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
-    )
+    if null == "paper":
+        return largest
+    return jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
 
 
 def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
@@ -178,9 +180,9 @@ def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     >>> gap(jnp.array([0.25, 0.75])).tolist()
     [0.5, 0.0, 0.5]
     """
-    augmented = augment(scores, null)
-    competing = augmented if null == "paper" else augmented[..., :-1]
-    return competing.max(axis=-1, keepdims=True) - augmented
+    all_scores = augment(scores, null)
+    competing = all_scores if null == "paper" else all_scores[..., :-1]
+    return competing.max(axis=-1, keepdims=True) - all_scores
 
 
 def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
@@ -320,12 +322,14 @@ def nonconformity_name(name: str) -> str:
     """
     if name in NONCONFORMITIES:
         return name
-    for known, label in NONCONFORMITY_LABELS.items():
+    for short_name, label in NONCONFORMITY_LABELS.items():
         if isinstance(name, str) and name.lower() == label.lower():
-            return known
+            return short_name
     known_names = [
-        f"{known} ({NONCONFORMITY_LABELS[known]})" if known in NONCONFORMITY_LABELS else known
-        for known in NONCONFORMITIES
+        f"{short_name} ({NONCONFORMITY_LABELS[short_name]})"
+        if short_name in NONCONFORMITY_LABELS
+        else short_name
+        for short_name in NONCONFORMITIES
     ]
     raise ValueError(f"nonconformity must be one of {', '.join(known_names)}, got {name!r}")
 
@@ -363,7 +367,7 @@ def register_nonconformity(
         raise ValueError(f"name must be an identifier such as my_score, got {name!r}")
     if NONCONFORMITIES.get(name, function) is not function:
         raise ValueError(f"the nonconformity {name!r} is registered already")
-    labels = {label_.lower() for known, label_ in NONCONFORMITY_LABELS.items() if known != name}
+    labels = {label_.lower() for other, label_ in NONCONFORMITY_LABELS.items() if other != name}
     if label is not None and label.lower() in labels:
         raise ValueError(f"the label {label!r} is taken by another nonconformity")
     if not callable(function):
@@ -386,8 +390,8 @@ def _check_nonconformity(who: str, function: NonconformityFunction, null: str) -
             f"scores of shape (2, 3)"
         )
     last = np.asarray(result)[:, -1]
-    wanted = {"free": -np.inf, "never": np.inf}.get(null)
-    keeps = np.isfinite(last) if wanted is None else last == wanted
+    null_value = {"free": -np.inf, "never": np.inf}.get(null)
+    keeps = np.isfinite(last) if null_value is None else last == null_value
     if not keeps.all():
-        needed = "a finite null model" if wanted is None else f"{wanted} for the null model"
-        raise ValueError(f"{who} must give {needed} under null={null!r}, got {last[~keeps][0]}")
+        rule = "a finite null model" if null_value is None else f"{null_value} for the null model"
+        raise ValueError(f"{who} must give {rule} under null={null!r}, got {last[~keeps][0]}")

@@ -31,18 +31,20 @@ _PARTS_IN_CACHE, _PARTS_IN_MEMORY = 4, 8
 _SAMPLED, _STRIDE = 1 << 14, 64
 
 
-def counts(found: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
+def counts(masks: Sequence[jax.Array], axes: Sequence[int]) -> tuple[jax.Array, ...]:
     """Number of set entries of each mask over some axes, int32, in one pass.
 
     Quick on a CPU from three masks on.
+
+    Use this when several masks are counted over the same axes.
     """
 
-    def add(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(x + y for x, y in zip(left, right, strict=True))
+    def add(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
 
     # Several sums in one reduction run on vectors; XLA adds up a single one entry by entry, 8 times
     # as slowly.
-    terms = tuple(mask.astype(jnp.int32) for mask in found)
+    terms = tuple(mask.astype(jnp.int32) for mask in masks)
     sums: tuple[jax.Array, ...] = lax.reduce(terms, (np.int32(0),) * len(terms), add, tuple(axes))
     return sums
 
@@ -53,6 +55,8 @@ def varying_like(array: jax.Array, *others: jax.Array | None) -> jax.Array:
     A loop must be given what it gives back: bounds that start equal everywhere differ after one
     step over rows that do. A condition that is never true says so without a word of `shard_map`,
     and the compiler leaves nothing of it.
+
+    Use this when a loop under `shard_map` carries an array.
     """
     for x in others:
         if x is not None:
@@ -69,7 +73,7 @@ def _count_below(
     value, bounds = lax.optimization_barrier((value, tuple(bounds)))
     keys = as_integers(value)
     below = [keys < bound[..., None] for bound in bounds]
-    return counts([found if mask is None else found & mask for found in below], (value.ndim - 1,))
+    return counts([flags if mask is None else flags & mask for flags in below], (value.ndim - 1,))
 
 
 def _narrow(
@@ -80,21 +84,21 @@ def _narrow(
     By narrowing the keys [low, high] that it may have.
     """
     parts = _PARTS_IN_CACHE if value.shape[-1] < _CACHED else _PARTS_IN_MEMORY
-    unsigned = np.dtype(f"uint{8 * low.dtype.itemsize}")
+    word = np.dtype(f"uint{8 * low.dtype.itemsize}")
 
     def narrow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = state
-        width = high.astype(unsigned) - low.astype(unsigned)
+        width = high.astype(word) - low.astype(word)
         # The bracket holds width + 1 keys, and `parts` steps must reach all of them: the last one
         # is `high` itself. step * parts is at most width + parts, and a power of two divides 2**32,
         # so step * parts - 1 never wraps.
         step = width // parts + 1
 
         def at(offset: jax.Array) -> jax.Array:
-            return (low.astype(unsigned) + jnp.minimum(offset, width)).astype(low.dtype)
+            return (low.astype(word) + jnp.minimum(offset, width)).astype(low.dtype)
 
         below = _count_below(value, mask, [at(step * j) for j in range(1, parts)])
-        part = sum((count < rank).astype(unsigned) for count in below)
+        part = sum((count < rank).astype(word) for count in below)
         return at(step * part), at(step * (part + 1) - 1)
 
     start = (varying_like(low, value, mask, rank), varying_like(high, value, mask, rank))
@@ -106,7 +110,7 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
 
     Exact, no sort, nothing as large as the row kept.
 
-    A sample tells where to look. A bracket that misses costs passes, never the result.
+    A sample says where to look. A bracket that misses costs passes, never the result.
 
     Args:
       value: Floats or unsigned integers `[..., n]`.
@@ -143,15 +147,18 @@ def _select_one(value: jax.Array, mask: jax.Array | None, rank: jax.Array) -> ja
 def select(
     value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Value and tie at one rank `[...]` of rows `[..., n]`."""
+    """Value and tie at one rank `[...]` of rows `[..., n]`.
+
+    Use this when one order statistic of long rows is needed; `select_sorted` serves several.
+    """
     at = without_sign_of_zero(_select_one(value, mask, rank))
     if tie is None:
         return at, None
-    keys, found = float_keys(value), as_integers(at)[..., None]
-    below, tied = keys < found, keys == found
+    keys, key = float_keys(value), as_integers(at)[..., None]
+    below, equal = keys < key, keys == key
     if mask is not None:
-        below, tied = below & mask, tied & mask
-    return at, _select_one(tie, tied, rank - jnp.sum(below, axis=-1, dtype=jnp.int32))
+        below, equal = below & mask, equal & mask
+    return at, _select_one(tie, equal, rank - jnp.sum(below, axis=-1, dtype=jnp.int32))
 
 
 def select_sorted(
@@ -161,6 +168,8 @@ def select_sorted(
 
     The sort reads nothing of the mask, so under a vmap over masks the pool is sorted once for all
     of them.
+
+    Use this when many ranks of the same row are needed; `select` serves one.
     """
     # Integers sort several times as fast as floats, whose comparison minds NaN.
     keys = [float_keys(value), *([] if tie is None else [tie])]
@@ -179,6 +188,8 @@ def bit_in_word(word: jax.Array, rank: jax.Array) -> jax.Array:
     """Place of the rank-th bit of each word.
 
     From 0: is it in the lower half, and so on, five times.
+
+    Use this when bits are packed in words and one of them is looked for.
     """
     place = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):

@@ -19,14 +19,20 @@ _POWERS_UP_TO = 1024
 
 
 def padded_size(size: int) -> int:
-    """The next of the few lengths that are compiled for: at most an eighth longer beyond 1,024."""
+    """The next of the few lengths that are compiled for: at most an eighth longer beyond 1,024.
+
+    Use this when a length varies from call to call and each length would be compiled.
+    """
     bits = (size - 1).bit_length()
     step = 1 << bits if size <= _POWERS_UP_TO else 1 << (bits - 4)
     return -(-size // step) * step
 
 
 def can_pad(*arrays: Any) -> bool:
-    """Whether all arrays have values and lie on one device; None counts as one that does."""
+    """Whether all arrays have values and lie on one device; None counts as one that does.
+
+    Use this when an array may be a tracer or be spread over devices, which rules padding out.
+    """
     if is_traced(*arrays):
         return False
     on_device = [array for array in arrays if isinstance(array, jax.Array)]
@@ -34,7 +40,10 @@ def can_pad(*arrays: Any) -> bool:
 
 
 def padded(array: jax.Array, axis: int, fill: Any) -> jax.Array:
-    """`array` with one axis padded to its `padded_size`, on the host: no compilation."""
+    """`array` with one axis padded to its `padded_size`, on the host: no compilation.
+
+    Use this when an array goes to a compiled function that serves a few lengths.
+    """
     values = np.asarray(array)
     missing = padded_size(values.shape[axis]) - values.shape[axis]
     if not missing:
@@ -45,7 +54,10 @@ def padded(array: jax.Array, axis: int, fill: Any) -> jax.Array:
 
 
 def first_rows(array: jax.Array, axis: int, size: int) -> jax.Array:
-    """The first `size` entries along an axis, cut on the host: no compilation."""
+    """The first `size` entries along an axis, cut on the host: no compilation.
+
+    Use this when the result of a padded call is cut to the true length.
+    """
     if array.shape[axis] == size:
         return array
     return jnp.asarray(np.take(np.asarray(array), np.arange(size), axis=axis))

@@ -94,7 +94,10 @@ def exact_alpha(alpha: Level) -> Fraction:
 
 
 def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
-    """Each alpha as an exact fraction, and whether a single one was given."""
+    """Each alpha as an exact fraction, and whether a single one was given.
+
+    Use this when a function takes one alpha or several.
+    """
     if isinstance(alpha, np.ndarray | jax.Array):
         array = np.asarray(alpha)
         if array.ndim > 1:

@@ -9,7 +9,10 @@ import numpy as np
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Refuses anything but an integer of at least `least`; returns it as a Python integer."""
+    """Refuses anything but an integer of at least `least`; returns it as a Python integer.
+
+    Use this when a function takes a number of rows, splits or neighbours.
+    """
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
     if value < least:
@@ -21,6 +24,8 @@ def check_chance(name: str, value: Any) -> float:
     """Refuses anything but a number in (0, 1), such as a chance of failure.
 
     Returns it as a float.
+
+    Use this when a function takes a chance of failure or a level.
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(

@@ -21,7 +21,7 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     Args:
       value: Numbers, no NaN, any shape. -0.0 and 0.0 are the same number. Keys of float16 and
         float32 compare across calls; keys of float64 only within one call, since 64 bits of a value
-        leave no room for a tie and its rank stands for it.
+        leave no bits for a tie and its rank stands for it.
       tie: Second keys, uint32 of the same shape; None to compare by value alone.
 
     Returns:
@@ -33,16 +33,16 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     >>> np.argsort(keys).tolist()
     [1, 2, 0]
     """
-    ordered: np.ndarray
+    keys: np.ndarray
     if value.dtype.itemsize <= 4:
         bits = np.where(value == 0, np.float32(0), value).astype(np.float32).view(np.uint32)
-        ordered = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
+        keys = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
     else:
         ranks = np.unique(value, return_inverse=True)[1]
-        ordered = ranks.reshape(value.shape).astype(np.uint32)
+        keys = ranks.reshape(value.shape).astype(np.uint32)
     if tie is None:
-        return ordered
-    return (ordered.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
+        return keys
+    return (keys.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
 
 
 def entry_keys(nonconformity: np.ndarray, tie_break: np.ndarray | None) -> np.ndarray:

@@ -9,6 +9,8 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 def letter(response: str, last: str = "E") -> str | None:
     r"""The choice of a response that is a lone letter, perhaps with a bracket or a full stop.
 
+    Use this when answers to multiple choice are compared.
+
     Args:
       response: The response.
       last: The last letter that is a choice.
@@ -25,6 +27,8 @@ def letter(response: str, last: str = "E") -> str | None:
 
 def last_number(response: str) -> str | None:
     """The last number of a response, without separators, currency signs and trailing zeros.
+
+    Use this when answers are numbers within a text.
 
     Args:
       response: The response.
@@ -48,6 +52,8 @@ def last_number(response: str) -> str | None:
 
 def text(response: str) -> str | None:
     r"""The response itself without white space around it.
+
+    Use this when answers are compared as they are.
 
     Args:
       response: The response.

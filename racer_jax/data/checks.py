@@ -9,7 +9,10 @@ import numpy as np
 def strings(
     name: str, values: Iterable[str], unique: bool = False, empty: bool = False
 ) -> tuple[str, ...]:
-    """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty."""
+    """`values` as a tuple of strings that UTF-8 can write; optionally no two alike, none empty.
+
+    Use this when names come from a file or a caller.
+    """
     if isinstance(values, str):
         raise TypeError(f"{name} must be a sequence of strings, got the one string {values!r}")
     result = tuple(values)
@@ -33,27 +36,36 @@ def strings(
             f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
         ) from None
     if unique and len(set(result)) < len(result):
-        seen: dict[str, int] = {}
+        first_row: dict[str, int] = {}
         for i, value in enumerate(result):
-            if (first := seen.setdefault(value, i)) != i:
+            if (first := first_row.setdefault(value, i)) != i:
                 raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
     return result
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """A copy that cannot be written to."""
+    """A copy that cannot be written to.
+
+    Use this when a table keeps an array that must not change.
+    """
     array = np.array(array, order="C")
     array.flags.writeable = False
     return array
 
 
 def first_place(bad: np.ndarray) -> str:
-    """The indices of the first true element, as an error shows them."""
+    """The indices of the first true element, as an error shows them.
+
+    Use this when an error shall name the entry that broke a rule.
+    """
     return str([int(i) for i in np.argwhere(bad)[0]])
 
 
 def label_matrix(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Truth values, or numbers that are all 0 or 1, as bool."""
+    """Truth values, or numbers that are all 0 or 1, as bool.
+
+    Use this when a table is made of labels.
+    """
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
@@ -72,7 +84,10 @@ def number_array(
     high: float = np.inf,
     unit: str = "",
 ) -> np.ndarray:
-    """float64 with NaN for "not known", no infinity, within [low, high]."""
+    """float64 with NaN for "not known", no infinity, within [low, high].
+
+    Use this when a table is made of costs, confidences or graded scores.
+    """
     array = np.asarray(array)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
@@ -93,7 +108,10 @@ def number_array(
 
 
 def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Strings of which none is empty, and None where there is no answer, as objects."""
+    """Strings of which none is empty, and None where there is no answer, as objects.
+
+    Use this when a table is made of answers.
+    """
     array = np.array(answers, dtype=object)
     if array.shape != shape:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")

@@ -57,9 +57,13 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
         elif any(getattr(table, name) is not None for table in tables):
             notes.append(f"{name} is not in every table and was left out")
     schemes = list(dict.fromkeys(scheme for table in tables for scheme in table.confidence))
-    kept = [scheme for scheme in schemes if all(scheme in table.confidence for table in tables)]
+    schemes_of_all = [
+        scheme for scheme in schemes if all(scheme in table.confidence for table in tables)
+    ]
     notes.extend(
-        f"confidence {s!r} is not in every table and was left out" for s in schemes if s not in kept
+        f"confidence {s!r} is not in every table and was left out"
+        for s in schemes
+        if s not in schemes_of_all
     )
     price = tables[0].price
     if any(not _equal(price, table.price) for table in tables):
@@ -72,8 +76,8 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
             for table in tables
         ]
         missing = np.concatenate(blank)
-    grouped = {table.group is not None for table in tables if len(table)}
-    if len(grouped) > 1:
+    has_groups = {table.group is not None for table in tables if len(table)}
+    if len(has_groups) > 1:
         raise DataError("tables must all have groups, or none, got some of both")
     return RoutingTable(
         ids=[name for table in tables for name in table.ids],
@@ -81,11 +85,11 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
         models=models,
         correct=np.concatenate([table.correct for table in tables]),
         group=[name for table in tables for name in table.group or ()]
-        if grouped == {True}
+        if has_groups == {True}
         else None,
         confidence={
             scheme: np.concatenate([table.confidence[scheme] for table in tables])
-            for scheme in kept
+            for scheme in schemes_of_all
         },
         price=price,
         label_rule=_rule(tables),
@@ -118,13 +122,13 @@ def _pool(tables: Sequence[RoutingTable], pools: Pools) -> tuple[tuple[str, ...]
 
 
 def _check_ids(tables: Sequence[RoutingTable]) -> None:
-    seen: dict[str, int] = {}
+    first_row: dict[str, int] = {}
     for number, table in enumerate(tables):
         for name in table.ids:
-            if seen.setdefault(name, number) != number:
+            if first_row.setdefault(name, number) != number:
                 raise DataError(
-                    f"ids must be unique over the tables, got {name!r} in tables {seen[name]} and "
-                    f"{number}"
+                    f"ids must be unique over the tables, got {name!r} in tables "
+                    f"{first_row[name]} and {number}"
                 )
 
 

@@ -46,6 +46,8 @@ def _short(text: str, most: int) -> str:
 class DataError(ValueError):
     """A file that cannot be read as a correct table.
 
+    Use this when you catch what can be wrong with a file.
+
     Attributes:
       path: The file or folder, or None where the data came from memory.
       row: The record, counted from 1 without the header, or None where the fault is not in one
@@ -54,7 +56,7 @@ class DataError(ValueError):
       field: The column, key or array, or None.
       problem: What was wrong and what would be right.
       remedy: What to pass instead, or None where no option helps.
-      format: The format the file was taken for where nobody named one, else None.
+      format: The format the file was taken for where no format was named, else None.
     """
 
     def __init__(
@@ -73,19 +75,31 @@ class DataError(ValueError):
         super().__init__(self._text(shell=False))
 
     def in_shell(self) -> str:
-        """The message as a command prints it: its remedy names shell options."""
+        """The message as a command prints it: its remedy names shell options.
+
+        Use this when you print an error in a command of your own.
+        """
         return self._text(shell=True)
 
     def taken_for(self, format: str) -> "DataError":
-        """The same error, which says that its format was guessed."""
+        """The same error, which says that its format was guessed.
+
+        Use this when the caller did not name the format of a file.
+        """
         return self._with(format=format)
 
     def at(self, path: str | Path) -> "DataError":
-        """The same error of another file: that of which the one named was a copy."""
+        """The same error of another file: that of which the one named was a copy.
+
+        Use this when an error of an unpacked copy is about the file that the user named.
+        """
         return self._with(path=path)
 
     def advising(self, remedy: Remedy, also: bool = False) -> "DataError":
-        """The same error with a remedy where it has none, or with one more (`also`)."""
+        """The same error with a remedy where it has none, or with one more (`also`).
+
+        Use this when a reader raises an error and knows which option would help.
+        """
         if self.remedy is None:
             return self._with(remedy=remedy)
         return self._with(remedy=self.remedy.then(remedy)) if also else self

@@ -46,10 +46,8 @@ def write_predictions(
     if called.dtype != np.bool_:
         raise TypeError(f"called must be boolean, got dtype {called.dtype}")
     if called.shape != (len(ids), len(models)):
-        raise ValueError(
-            f"called must have shape {(len(ids), len(models))} for ids and models, got "
-            f"{called.shape}"
-        )
+        shape = (len(ids), len(models))
+        raise ValueError(f"called must have shape {shape} for ids and models, got {called.shape}")
     if answers is not None and len(answers) != len(ids):
         raise ValueError(
             f"answers must hold one answer for each of the {len(ids)} ids, got {len(answers)}"
@@ -78,7 +76,7 @@ def write_predictions(
             writer.writerow(row | flat)
 
 
-def _write_parquet(path: Path, rows: list[dict[str, Any]], answered: bool) -> None:
+def _write_parquet(path: Path, rows: list[dict[str, Any]], with_answers: bool) -> None:
     arrow, parquet = modules()
     kinds = {
         "query_id": arrow.string(),
@@ -86,7 +84,7 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]], answered: bool) -> No
         "num_models": arrow.int64(),
         "abstained": arrow.bool_(),
     }
-    if answered:
+    if with_answers:
         kinds["answer"] = arrow.string()
     table = arrow.Table.from_pylist(rows, schema=arrow.schema(kinds))
     with written_whole(path) as temporary:
@@ -100,11 +98,11 @@ def _rows(
     answers: Sequence[str | None] | None,
 ) -> Iterator[dict[str, Any]]:
     for i, name in enumerate(ids):
-        chosen = [models[j] for j in np.flatnonzero(called[i]).tolist()]
-        row: dict[str, Any] = {"query_id": name, "models": chosen, "num_models": len(chosen)}
-        row["abstained"] = not chosen or (answers is not None and answers[i] is None)
+        names = [models[j] for j in np.flatnonzero(called[i]).tolist()]
+        row: dict[str, Any] = {"query_id": name, "models": names, "num_models": len(names)}
+        row["abstained"] = not names or (answers is not None and answers[i] is None)
         if answers is not None:
-            row["answer"] = answers[i] if chosen else None
+            row["answer"] = answers[i] if names else None
         yield row
 
 
@@ -157,7 +155,7 @@ def write_routerarena(
             f"preference must be finite and have shape {shape} or {shape[1:]}, got {values.shape}"
         )
     empty = ~called.any(axis=1, keepdims=True)
-    chosen = np.where(called | empty, np.broadcast_to(values, shape), -np.inf).argmax(axis=1)
+    models_called = np.where(called | empty, np.broadcast_to(values, shape), -np.inf).argmax(axis=1)
     entries = [
         {
             "global index": name,
@@ -168,9 +166,9 @@ def write_routerarena(
             "accuracy": None,
             "for_optimality": False,
         }
-        for name, text, model in zip(ids, texts, chosen.tolist(), strict=True)
+        for name, text, model in zip(ids, texts, models_called.tolist(), strict=True)
     ]
     with written_whole(path) as temporary:
-        written = json.dumps(entries, ensure_ascii=False, indent=2)
-        temporary.write_text(written + "\n", encoding="utf-8")
+        document = json.dumps(entries, ensure_ascii=False, indent=2)
+        temporary.write_text(document + "\n", encoding="utf-8")
     return int(empty.sum())

@@ -32,6 +32,8 @@ _DISK = frozenset(
 class RemoteFile(NamedTuple):
     """A file of a corpus.
 
+    Use this when you read what a `Corpus` holds.
+
     Attributes:
       path: Where it is in the repository.
       sha256: Its digest, in hexadecimal.
@@ -43,6 +45,8 @@ class RemoteFile(NamedTuple):
 
 class Corpus(NamedTuple):
     """Some files of one commit.
+
+    Use this when you read `CORPORA`.
 
     Attributes:
       commit: The commit they are pinned to.
@@ -145,7 +149,7 @@ def fetch(
         import pooch
     except ImportError:
         raise ImportError("fetching needs pooch: pip install 'racer-jax[fetch]'") from None
-    chosen = CORPORA[corpus]
+    source = CORPORA[corpus]
     if folder is None:
         folder = (
             Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
@@ -155,9 +159,9 @@ def fetch(
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")
-    for file in chosen.files:
+    for file in source.files:
         url, name = (
-            f"{base_url.rstrip('/')}/{chosen.commit}/{file.path}",
+            f"{base_url.rstrip('/')}/{source.commit}/{file.path}",
             file.path.rpartition("/")[2],
         )
         try:

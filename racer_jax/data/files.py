@@ -9,7 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Errors of the disk name the file that was to be written, not the temporary one."""
+    """Errors of the disk name the file that was to be written, not the temporary one.
+
+    Use this when a file is written and the disk may be full.
+    """
     try:
         yield
     except OSError as error:
@@ -22,6 +25,8 @@ def blaming(path: Path) -> Iterator[None]:
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends without an error.
+
+    Use this when a file must never be seen half written.
 
     Args:
       path: Where the file shall be; its folder must exist.

@@ -9,7 +9,10 @@ from racer_jax.data.table import RoutingTable
 
 
 def table_of_frame(frame: Any, **options: Any) -> RoutingTable:
-    """The table of a data frame; see `RoutingTable.from_frame`."""
+    """The table of a data frame; see `RoutingTable.from_frame`.
+
+    Use this when results are in a data frame of pandas or polars.
+    """
     rows = frame_rows(frame, COLUMNS, options.pop("columns", None))
     is_long = "model" in rows.columns and bool(rows.columns & {"correct", "score"})
     return (table_of_long_rows if is_long else table_of_wide_rows)(rows, **options)

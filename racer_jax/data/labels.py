@@ -41,6 +41,8 @@ class LabelRule:
     def parse(cls, name: "str | LabelRule") -> "LabelRule":
         """The rule of a name: `score > X`, `score >= X` or `one attempt`.
 
+        Use this when the rule comes as text, as from an option.
+
         Args:
           name: The name; a rule is returned as it is.
 
@@ -72,6 +74,8 @@ class LabelRule:
     def apply(self, graded: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
         """Labels of graded scores.
 
+        Use this when results are graded and a table needs right and wrong.
+
         Args:
           graded: Scores `[n, m]`, finite; in [0, 1] for `one attempt`, whose pass rate they then
             are.
@@ -99,6 +103,8 @@ class LabelRule:
 def for_name(option: str | Mapping[str, str] | None, name: str) -> str | None:
     """What an option says of one task or benchmark.
 
+    Use this when an option holds one value for all tasks or a mapping by task.
+
     Args:
       option: One value for all, or one by name or pattern of the name.
       name: The name of the task or benchmark.
@@ -118,6 +124,8 @@ def for_name(option: str | Mapping[str, str] | None, name: str) -> str | None:
 
 def generator(key: jax.Array) -> np.random.Generator:
     """A NumPy generator seeded from a typed PRNG key: host draws stay explicit and replayable.
+
+    Use this when host code draws random numbers from a key of JAX.
 
     Args:
       key: A typed PRNG key (`jax.random.key`).

@@ -76,7 +76,7 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 Paths = str | Path | Sequence[str | Path]
 # A remedy lists this many files, no more.
 _MAX_LISTED = 20
-# Columns by which a CSV is told, read whatever their case.
+# Columns by which a CSV is recognised, read whatever their case.
 _KNOWN = (
     *(*long_csv.COLUMNS, "sample_id", "eval_name", "prompt"),
     *("prompt_id", "label", "model_name", "model_id"),
@@ -137,8 +137,8 @@ def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> Rou
             table = _read(file, name, options)
         except DataError as error:
             raise error.taken_for(name) from None
-        exported = name == "long_csv" and _is_exported(file, delimiter)
-        if name == "table" or exported or (name == "parquet" and is_exported(file)):
+        is_export = name == "long_csv" and _is_exported(file, delimiter)
+        if name == "table" or is_export or (name == "parquet" and is_exported(file)):
             return table
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
 
@@ -146,14 +146,18 @@ def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> Rou
 def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
     """The table by the reader of a format, which must have the options."""
     reader = READERS[format]
-    known = [option for option in inspect.signature(reader).parameters if option != "path"]
+    options_of_reader = [
+        option for option in inspect.signature(reader).parameters if option != "path"
+    ]
     for option in options:
-        if option not in known and option != "models":
-            raise _no_option(path, format, option, known)
-    if "models" in known or options.get("models") is None:
-        return reader(path, **{name: value for name, value in options.items() if name in known})
+        if option not in options_of_reader and option != "models":
+            raise _no_option(path, format, option, options_of_reader)
+    if "models" in options_of_reader or options.get("models") is None:
+        return reader(
+            path, **{name: value for name, value in options.items() if name in options_of_reader}
+        )
     rest = {name: value for name, value in options.items() if name != "models"}
-    if "missing" in known:
+    if "missing" in options_of_reader:
         check_missing(rest.get("missing") or "error")
         # What further models lack is no reason to refuse or to leave out anything.
         rest["missing"] = "keep"
@@ -162,31 +166,31 @@ def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
         table = table.aligned(options["models"])
     except DataError as error:
         raise error.at(path) from None
-    if "missing" not in known:
+    if "missing" not in options_of_reader:
         return table
-    exported = format == "long_csv" and _is_exported(path, options.get("delimiter"))
-    default: Missing = "keep" if exported else "error"
+    is_export = format == "long_csv" and _is_exported(path, options.get("delimiter"))
+    default: Missing = "keep" if is_export else "error"
     policy: Missing = options.get("missing") or default
     return settle_missing(table, policy, path)
 
 
-def _no_option(path: Path, format: str, option: str, known: Sequence[str]) -> DataError:
+def _no_option(path: Path, format: str, option: str, options: Sequence[str]) -> DataError:
     """The error for an option that a format does not have, with those it has."""
     if option not in OPTIONS:
-        return DataError(f"options of format {format!r} are {list(known)}, got {option!r}")
-    listed = [name for name in known if name in OPTIONS]
-    if not listed:
+        return DataError(f"options of format {format!r} are {list(options)}, got {option!r}")
+    names = [name for name in options if name in OPTIONS]
+    if not names:
         return DataError(
             f"format {format!r} has no options",
             path=path,
             remedy=Remedy("leave out {}", (option, ...)),
         )
-    places = ", ".join("{}" for _ in listed)
+    places = ", ".join("{}" for _ in names)
     return DataError(
         f"format {format!r} does not have every option named",
         path=path,
         remedy=Remedy(
-            f"leave out {{}}; its options are {places}", (option, ...), *((n, ...) for n in listed)
+            f"leave out {{}}; its options are {places}", (option, ...), *((n, ...) for n in names)
         ),
     )
 
@@ -238,23 +242,24 @@ def guess(
     name = bare_name(path)
     if name.endswith((".npz", ".npy")):
         return _guess_archive(path)
-    if (known := _signatures.of_bytes(path)) is not None:
-        return known
+    if (format_name := _signatures.of_bytes(path)) is not None:
+        return format_name
     refuse_binary(path)
     if name.endswith((".json", ".jsonl")) or holds_json(path):
         return _guess_json(path, columns)
     return _guess_csv(path, delimiter, columns)
 
 
-def _unknown(path: Path, found: str, columns: Mapping[str, str] | None = None) -> DataError:
+def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None) -> DataError:
     if columns:
         return DataError(
-            f"must name its columns query, model and correct, or query and the models, got {found}",
+            f"must name its columns query, model and correct, or query and the models, got "
+            f"{content}",
             path=path,
             remedy=Remedy("if that is what they are pass {}", columns=dict(columns)),
         )
     return DataError(
-        f"must be in a known format ({', '.join(READERS)}), got {found}",
+        f"must be in a known format ({', '.join(READERS)}), got {content}",
         path=path,
         remedy=Remedy(
             "pass {}, or {} where columns have other names", ("format", ...), ("columns", ...)
@@ -263,8 +268,8 @@ def _unknown(path: Path, found: str, columns: Mapping[str, str] | None = None) -
 
 
 def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
-    if (known := _signatures.of_folder(path)) is not None:
-        return known
+    if (format_name := _signatures.of_folder(path)) is not None:
+        return format_name
     if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
         return "lm_eval"
     if any(path.glob("*test.json*")) or any(path.glob("*train.json*")):
@@ -296,8 +301,8 @@ def _guess_archive(path: Path) -> str:
 
 
 def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
-    if (known := _signatures.of_json(path)) is not None:
-        return known
+    if (format_name := _signatures.of_json(path)) is not None:
+        return format_name
     head = _signatures.head(path)
     keys = set(_signatures.head_keys(head))
     if not keys or len(head) < _signatures.HEAD:
@@ -331,13 +336,13 @@ def _is_one_value(path: Path) -> bool:
 
 
 def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
-    with open_csv(path, delimiter, long_csv.MARK, known=_KNOWN, columns=columns) as file:
+    with open_csv(path, delimiter, long_csv.MARK, names=_KNOWN, columns=columns) as file:
         header, others = set(file.columns), other_names(file.header)
         exported = file.preamble is not None
     if exported:
         return "long_csv"
-    if (known := _signatures.of_header(header)) is not None:
-        return known
+    if (format_name := _signatures.of_header(header)) is not None:
+        return format_name
     if {"sample_id", "eval_name"} <= header:
         return "routerbench"
     rows = _guess_rows(header, others)

@@ -1,7 +1,7 @@
 """A lock that processes and threads hold while they change files that others change too.
 
 The lock is an empty file. It is removed when the holder is done, so none is left behind but by a
-process that was killed, and such a file blocks nobody: the operating system let go of the lock.
+process that was killed, and such a file blocks no process: the operating system released the lock.
 """
 
 import errno

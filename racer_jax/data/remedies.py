@@ -1,8 +1,9 @@
 """What to pass instead, said in Python's spelling or in the shell's.
 
 `OPTIONS` is the one table of the readers' options: keyword of a reader, option of the shell, kind
-of value. Errors carry a `Remedy`; whoever prints the error chooses the spelling. `option_value`
-turns what was typed in the shell into the value a reader takes, so that every remedy can be typed.
+of value. Errors carry a `Remedy`; the code that prints the error chooses the spelling.
+`option_value` turns what was typed in the shell into the value a reader takes, so that every remedy
+can be typed.
 """
 
 import shlex
@@ -18,6 +19,8 @@ Kind = Literal["text", "switch", "names", "pairs", "text or pairs", "number"]
 
 class Option(NamedTuple):
     """An option of the readers.
+
+    Use this when a reader has an option that the shell has too.
 
     Attributes:
       flag: Its name in the shell, without the `no-` of a switch.
@@ -79,7 +82,9 @@ _DELIMITERS = MappingProxyType({"tab": "\t", r"\t": "\t", "comma": ",", "semicol
 
 @dataclass(frozen=True, init=False)
 class Remedy:
-    """A sentence with the options it speaks of left open.
+    """A sentence with placeholders for its options.
+
+    Use this when an error shall say what to pass, in Python or in the shell.
 
     Attributes:
       sentence: The sentence, `{}` where an option stands.
@@ -109,11 +114,14 @@ class Remedy:
         return Remedy(f"{self.sentence}; {other.sentence}", *self.options, *other.options)
 
     def in_python(self) -> str:
-        """The sentence with keyword arguments."""
+        """The sentence with keyword arguments. Use this when the error is met in Python."""
         return self._filled([python_text(name, value) for name, value in self.options])
 
     def in_shell(self) -> str:
-        """The sentence with options of the command line."""
+        """The sentence with options of the command line.
+
+        Use this when the error is met in the shell.
+        """
         return self._filled([shell_text(name, value) for name, value in self.options])
 
     def _filled(self, texts: Sequence[str]) -> str:
@@ -124,6 +132,8 @@ class Remedy:
 
 def python_text(keyword: str, value: Any) -> str:
     """An option as Python spells it.
+
+    Use this when a message names an option for a Python program.
 
     Args:
       keyword: The keyword; `path` for the files themselves.
@@ -143,6 +153,8 @@ def python_text(keyword: str, value: Any) -> str:
 
 def shell_text(keyword: str, value: Any) -> str:
     r"""An option as the shell spells it, quoted where it must be.
+
+    Use this when a message names an option for a shell.
 
     Args:
       keyword: The keyword of the reader; `path` for the files themselves.
@@ -186,6 +198,8 @@ def _escaped(text: str, special: str) -> str:
 
 def option_value(keyword: str, text: str) -> Any:
     r"""What was typed in the shell, as the value the reader takes.
+
+    Use this when a command hands its options to a reader.
 
     Args:
       keyword: The keyword of the reader, one of `OPTIONS` that is neither a switch nor `key`.

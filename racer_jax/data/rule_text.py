@@ -9,14 +9,20 @@ ONE_ATTEMPT = "one attempt"
 
 
 class Threshold(NamedTuple):
-    """`score > value`, or `score >= value` where `inclusive`."""
+    """`score > value`, or `score >= value` where `inclusive`.
+
+    Use this when you read what `parse_threshold` returns.
+    """
 
     value: float
     inclusive: bool
 
 
 def parse_threshold(text: str) -> Threshold | None:
-    """The threshold a rule's name speaks of; None where it is not one of a finite number."""
+    """The threshold in a rule's name; None where it is not one of a finite number.
+
+    Use this when a rule's name comes as text.
+    """
     match = _THRESHOLD.fullmatch(text.strip())
     try:
         value = float(match[2]) if match else math.nan
@@ -28,5 +34,8 @@ def parse_threshold(text: str) -> Threshold | None:
 
 
 def is_rule(text: str) -> bool:
-    """Whether a text is the name of a label rule."""
+    """Whether a text is the name of a label rule.
+
+    Use this when an option may be a rule or something else.
+    """
     return text.strip() == ONE_ATTEMPT or parse_threshold(text) is not None

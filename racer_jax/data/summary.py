@@ -19,11 +19,13 @@ _MAX_ROWS, _MAX_COLUMNS = 20, 6
 class GroupSummary:
     """One group of a table, or all of it.
 
+    Use this when you read `Summary.groups`.
+
     Attributes:
       group: Its name.
       num_queries: Rows.
       num_duplicates: Rows that repeat a question of the group.
-      num_missing: Pairs nobody evaluated.
+      num_missing: Pairs that were not evaluated.
       accuracies: Model -> share of its evaluated queries it answers rightly; NaN where there are
         none.
       best_single: The model with the highest accuracy; of equals the first.
@@ -62,7 +64,10 @@ class Summary:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain lists, dictionaries, numbers and strings."""
+        """The figures as plain lists, dictionaries, numbers and strings.
+
+        Use this when the figures go into a file or another program.
+        """
         return asdict(self)
 
     def __str__(self) -> str:
@@ -78,7 +83,7 @@ class Summary:
             level,
             "label rule",
         ]
-        shown = _folded(self.groups, _MAX_ROWS)
+        groups = _folded(self.groups, _MAX_ROWS)
         rows = [
             [
                 printable(g.group),
@@ -91,11 +96,11 @@ class Summary:
                 f"{g.all_wrong_low:.4f} - {g.all_wrong_high:.4f}",
                 printable(g.label_rule),
             ]
-            for g in shown
+            for g in groups
         ]
         parts = [_aligned(head, rows), self._accuracies()]
-        if len(shown) < len(self.groups):
-            left_out = len(self.groups) - len(shown)
+        if len(groups) < len(self.groups):
+            left_out = len(self.groups) - len(groups)
             parts.insert(1, f"and {left_out} smaller groups, all of them in the JSON output")
         if self.notes:
             parts.append("\n".join(f"note: {printable(note)}" for note in self.notes))
@@ -105,14 +110,14 @@ class Summary:
         """The accuracy of each model in each group; the range over groups where there are many."""
         groups = self.groups if len(self.groups) <= _MAX_COLUMNS else self.groups[-1:]
         head = ["accuracy", *(printable(g.group) for g in groups)]
-        folded = len(groups) < len(self.groups)
+        has_rest = len(groups) < len(self.groups)
         rows = []
         for model in self.groups[0].accuracies:
             cells = [printable(model), *(f"{g.accuracies[model]:.4f}" for g in groups)]
-            if folded:
+            if has_rest:
                 cells += _ends(model, self.groups[:-1])
             rows.append(cells)
-        return _aligned([*head, "lowest", "in", "highest", "in"] if folded else head, rows)
+        return _aligned([*head, "lowest", "in", "highest", "in"] if has_rest else head, rows)
 
 
 def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
@@ -144,6 +149,8 @@ def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:
 def exact_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Ends of the exact interval of a proportion (Clopper and Pearson 1934), by SciPy.
 
+    Use this when an accuracy is shown with its uncertainty.
+
     Args:
       successes: Number of successes, 0 to `n`.
       n: Number of trials.
@@ -165,12 +172,12 @@ def exact_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[fl
 
 
 def _group(table: RoutingTable, name: str, confidence: float) -> GroupSummary:
-    seen = np.ones(table.correct.shape, bool) if table.missing is None else ~table.missing
-    evaluated = seen.sum(axis=0)
+    has_label = np.ones(table.correct.shape, bool) if table.missing is None else ~table.missing
+    num_labels = has_label.sum(axis=0)
     accuracies = np.where(
-        evaluated > 0, table.correct.sum(axis=0) / np.maximum(evaluated, 1), np.nan
+        num_labels > 0, table.correct.sum(axis=0) / np.maximum(num_labels, 1), np.nan
     )
-    whole = seen.all(axis=1)
+    whole = has_label.all(axis=1)
     wrong, n = int((~table.correct.any(axis=1) & whole).sum()), int(whole.sum())
     low, high = exact_interval(wrong, n, confidence)
     best = 0 if np.isnan(accuracies).all() else int(np.nanargmax(accuracies))
@@ -178,7 +185,7 @@ def _group(table: RoutingTable, name: str, confidence: float) -> GroupSummary:
         group=name,
         num_queries=len(table),
         num_duplicates=len(table) - len(np.unique(table.question_ids)),
-        num_missing=int((~seen).sum()),
+        num_missing=int((~has_label).sum()),
         accuracies=dict(zip(table.models, accuracies.tolist(), strict=True)),
         best_single=table.models[best],
         all_wrong=wrong / n if n else float("nan"),
@@ -198,11 +205,11 @@ def _folded(groups: Sequence[GroupSummary], most: int) -> list[GroupSummary]:
 
 def _ends(model: str, groups: Sequence[GroupSummary]) -> list[str]:
     """The lowest and the highest accuracy of a model over groups, and where they are."""
-    known = [g for g in groups if not np.isnan(g.accuracies[model])]
-    if not known:
+    with_accuracy = [g for g in groups if not np.isnan(g.accuracies[model])]
+    if not with_accuracy:
         return ["nan", "", "nan", ""]
-    low = min(known, key=lambda g: g.accuracies[model])
-    high = max(known, key=lambda g: g.accuracies[model])
+    low = min(with_accuracy, key=lambda g: g.accuracies[model])
+    high = max(with_accuracy, key=lambda g: g.accuracies[model])
     ends = []
     for group in (low, high):
         ends += [f"{group.accuracies[model]:.4f}", printable(group.group)]

@@ -58,7 +58,7 @@ TRAIN_SIZES: Mapping[str, int] = MappingProxyType(
     {"gsm8k": 1000, "mmlu": 2000, "cmmlu": 2000, "arc_challenge": 820}
 )
 
-# How much of the latent ability a router sees: the correlation of what it sees with what decides.
+# How closely a router follows the latent ability: the correlation of its signal with what decides.
 QUALITIES: Mapping[str, float] = MappingProxyType({"weak": 0.2, "fair": 0.4, "strong": 0.7})
 
 # Share of what is left of the ability once the easiness is taken out that the topic explains.
@@ -67,7 +67,7 @@ TOPIC_SHARE = 0.3
 SHOWN_SHARE = 0.4
 # Of the answers that are not right: none at all; of the rest, the most tempting wrong one.
 _NO_ANSWER_RATE, _TEMPTED_RATE = 0.03, 0.5
-# What the evaluator whose confidence is recorded sees of the ability, as `QUALITIES` does for
+# The same correlation for the evaluator whose confidence is recorded, as `QUALITIES` does for
 # routers.
 _EVALUATOR_SEES = 0.6
 
@@ -91,6 +91,8 @@ class SimulatedBenchmark(NamedTuple):
 
 class Latent(NamedTuple):
     """The solved law of one benchmark.
+
+    Use this when you look at how `simulated_pool` makes its answers.
 
     Attributes:
       thresholds: a_m, `[m]`.
@@ -117,7 +119,7 @@ def simulated_pool(
     files, both up to sampling error. Scores are noisy posteriors: P(correct | what the router saw),
     where it saw the latent ability through noise that is correlated across models, as the errors of
     one encoder are. Models that are wrong often agree on the answer; some give none. The
-    confidences `p_true` and `verbal` are those of an evaluator that sees more than the routers.
+    confidences `p_true` and `verbal` are those of an evaluator that is better than the routers.
 
     Use this when you want to try the package or test your own code and have no labelled data.
 
@@ -125,7 +127,7 @@ def simulated_pool(
       key: A typed PRNG key; it fixes everything.
       test_sizes: Number of test queries of each benchmark wanted, at least 1.
       train_sizes: Number of train queries, for the same benchmarks.
-      qualities: Name -> correlation in [0, 1) of what a router sees with the latent ability.
+      qualities: Name -> correlation in [0, 1) of a router's signal with the latent ability.
 
     Returns:
       Benchmark -> its tables and scores, in the order of `test_sizes`.
@@ -150,9 +152,9 @@ def simulated_pool(
                 f"sizes must be at least 1, got {min(test_sizes[name], train_sizes[name])} for "
                 f"{name!r}"
             )
-    for quality, seen in qualities.items():
-        if not 0 <= seen < 1:
-            raise ValueError(f"qualities must be in [0, 1), got {seen} for {quality!r}")
+    for quality, noise in qualities.items():
+        if not 0 <= noise < 1:
+            raise ValueError(f"qualities must be in [0, 1), got {noise} for {quality!r}")
     rng = generator(key)
     # One stream for each benchmark, whichever are asked for: the pool of one does not depend on the
     # others.
@@ -173,20 +175,20 @@ def _benchmark(
     law = solve(accuracies, ALL_WRONG_RATES[name], affinity)
     n = n_train + n_test
     topics = rng.integers(NUM_TOPICS, size=n)
-    shown = rng.standard_normal(n)
-    easiness = np.sqrt(SHOWN_SHARE) * shown + np.sqrt(1 - SHOWN_SHARE) * rng.standard_normal(n)
+    visible = rng.standard_normal(n)
+    easiness = np.sqrt(SHOWN_SHARE) * visible + np.sqrt(1 - SHOWN_SHARE) * rng.standard_normal(n)
     ability = _ability(rng, law.loading, easiness, law.affinity[topics])
-    levels = NUM_LEVELS - 1 - (NUM_LEVELS * ndtr(shown)).astype(int).clip(0, NUM_LEVELS - 1)
-    asked = questions(rng, name, topics, levels)
+    levels = NUM_LEVELS - 1 - (NUM_LEVELS * ndtr(visible)).astype(int).clip(0, NUM_LEVELS - 1)
+    question_list = questions(rng, name, topics, levels)
     correct = ability > -law.thresholds
-    answers = _answers(rng, asked, correct)
+    answers = _answers(rng, question_list, correct)
     posterior = _posterior(rng, ability, law, _EVALUATOR_SEES)
     absent = answers == None  # noqa: E711 - elementwise
     p_true = np.where(absent, np.nan, posterior)
     verbal = np.where(np.isnan(p_true), np.nan, p_true > 0.5)
 
     def part(rows: slice, label: str) -> RoutingTable:
-        texts = [question.text for question in asked[rows]]
+        texts = [question.text for question in question_list[rows]]
         return RoutingTable(
             ids=[f"{name}_{label}/{i + 1}" for i in range(len(texts))],
             texts=texts,
@@ -199,8 +201,8 @@ def _benchmark(
         )
 
     scores = {
-        quality: _posterior(rng, ability[n_train:], law, seen)
-        for quality, seen in qualities.items()
+        quality: _posterior(rng, ability[n_train:], law, noise)
+        for quality, noise in qualities.items()
     }
     return SimulatedBenchmark(
         part(slice(n_train), "train"), part(slice(n_train, n), "test"), scores
@@ -212,35 +214,37 @@ def _ability(
 ) -> np.ndarray:
     """Draws of t, `[n, m]`, given each query's easiness and topic."""
     noise = rng.standard_normal(topical.shape)
-    own = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
-    return np.asarray(loading * easiness[:, None] + np.sqrt(1 - loading**2) * own)
+    deviation = np.sqrt(TOPIC_SHARE) * topical + np.sqrt(1 - TOPIC_SHARE) * noise
+    return np.asarray(loading * easiness[:, None] + np.sqrt(1 - loading**2) * deviation)
 
 
-def _answers(rng: np.random.Generator, asked: list[Question], correct: np.ndarray) -> np.ndarray:
+def _answers(
+    rng: np.random.Generator, question_list: list[Question], correct: np.ndarray
+) -> np.ndarray:
     """What each model answers, object `[n, m]`."""
     silent = rng.random(correct.shape) < _NO_ANSWER_RATE
-    tempted = rng.random(correct.shape) < _TEMPTED_RATE
+    follows_bait = rng.random(correct.shape) < _TEMPTED_RATE
     other = rng.integers(1 << 30, size=correct.shape)
     answers = np.empty(correct.shape, dtype=object)
-    for i, question in enumerate(asked):
+    for i, question in enumerate(question_list):
         wrong = question.wrong
         answers[i] = [
-            wrong[0] if tempted[i, m] else wrong[other[i, m] % len(wrong)]
+            wrong[0] if follows_bait[i, m] else wrong[other[i, m] % len(wrong)]
             for m in range(correct.shape[1])
         ]
     answers[~correct & silent] = None
-    right = np.array([question.right for question in asked], dtype=object)
+    right = np.array([question.right for question in question_list], dtype=object)
     return np.where(correct, right[:, None], answers)
 
 
 def _posterior(
-    rng: np.random.Generator, ability: np.ndarray, law: Latent, seen: float
+    rng: np.random.Generator, ability: np.ndarray, law: Latent, correlation: float
 ) -> np.ndarray:
     """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; noise correlated as t is."""
     easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
     error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
-    signal = seen * ability + np.sqrt(1 - seen**2) * error
-    posterior = ndtr((law.thresholds + seen * signal) / np.sqrt(1 - seen**2))
+    signal = correlation * ability + np.sqrt(1 - correlation**2) * error
+    posterior = ndtr((law.thresholds + correlation * signal) / np.sqrt(1 - correlation**2))
     return np.asarray(posterior, dtype=np.float32)
 
 
@@ -249,6 +253,8 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
 
     Given the loading, each threshold has a closed condition on its own accuracy, solved by
     bisection; the all-wrong rate then grows with the loading, which a root finder finds.
+
+    Use this when you simulate a pool with other accuracies than those of `simulated_pool`.
 
     Args:
       accuracies: Accuracy of each model, in (0, 1), `[m]`.

@@ -21,6 +21,8 @@ _ATTEMPTS = 20
 class Question(NamedTuple):
     """A question and its possible answers.
 
+    Use this when you read what `questions` returns.
+
     Attributes:
       text: As a model would be asked it.
       right: The right answer.
@@ -274,6 +276,8 @@ def questions(
 ) -> list[Question]:
     """Questions of a benchmark, drawn at random, no two with the same text.
 
+    Use this when you need invented questions with known answers.
+
     Args:
       rng: Draws them.
       benchmark: `gsm8k`, `mmlu`, `cmmlu` or `arc_challenge`.
@@ -285,23 +289,23 @@ def questions(
       apart.
     """
     maker, result = _MAKERS[benchmark], [Question("", "", ())] * len(topics)
-    left, seen = list(range(len(topics))), set[str]()
+    rest, texts = list(range(len(topics))), set[str]()
     for attempt in range(_ATTEMPTS):
-        pairs = rng.permuted(np.tile(np.arange(8), (len(left), 1)), axis=1)[:, :4].tolist()
-        order = rng.permuted(np.tile(np.arange(4), (len(left), 1)), axis=1).tolist()
-        numbers = rng.integers(1 << 30, size=(len(left), 6)).tolist()
+        pairs = rng.permuted(np.tile(np.arange(8), (len(rest), 1)), axis=1)[:, :4].tolist()
+        order = rng.permuted(np.tile(np.arange(4), (len(rest), 1)), axis=1).tolist()
+        numbers = rng.integers(1 << 30, size=(len(rest), 6)).tolist()
         again = []
-        for i, *drawn in zip(left, pairs, order, numbers, strict=True):
-            made = maker(_Draw(*drawn), int(topics[i]), int(levels[i]))
-            if made.text in seen and attempt == _ATTEMPTS - 1:
-                made = made._replace(text=f"({i + 1}) {made.text}")
-            if made.text in seen:
+        for i, *numbers_of_draw in zip(rest, pairs, order, numbers, strict=True):
+            question = maker(_Draw(*numbers_of_draw), int(topics[i]), int(levels[i]))
+            if question.text in texts and attempt == _ATTEMPTS - 1:
+                question = question._replace(text=f"({i + 1}) {question.text}")
+            if question.text in texts:
                 again.append(i)
             else:
-                seen.add(made.text)
-                result[i] = made
-        left = again
-        if not left:
+                texts.add(question.text)
+                result[i] = question
+        rest = again
+        if not rest:
             break
     return result
 
@@ -364,9 +368,9 @@ def _arc(draw: _Draw, topic: int, level: int) -> Question:
 def _gsm8k(draw: _Draw, topic: int, level: int) -> Question:
     verb, things, unit, other = _GSM8K[topic]
     name = _NAMES[draw.numbers[0] % len(_NAMES)]
-    each, times, more, fewer, worth = (2 + number % 58 for number in draw.numbers[1:])
-    total = each * times
-    parts = [f"{name} {verb} {each} {things} in each {unit}, for {times} of them."]
+    size, times, more, fewer, worth = (2 + number % 58 for number in draw.numbers[1:])
+    total = size * times
+    parts = [f"{name} {verb} {size} {things} in each {unit}, for {times} of them."]
     if level >= 1:
         total += more
         parts.append(f"Then {name} gets {more} more {things} from a friend.")
@@ -380,7 +384,7 @@ def _gsm8k(draw: _Draw, topic: int, level: int) -> Question:
             f"Every one of the {things} left stands for {worth} {other}, and only these count now."
         )
     parts.append(f"How many {other if level >= 3 else things} does {name} have at the end?")
-    slips = (each + times, total + more, total + 1, 2 * total + 1)
+    slips = (size + times, total + more, total + 1, 2 * total + 1)
     return Question(
         " ".join(parts), str(total), tuple(str(slip) for slip in slips if slip != total)
     )

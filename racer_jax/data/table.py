@@ -46,7 +46,8 @@ class RoutingTable:
       tokens: Tokens of each answer, float64 `[n, m]` of whole numbers, or None.
       price: Dollars per million tokens of each model, float64 `[m]`, or None.
       label_rule: How `correct` was made: one name for the whole table, or one for each group.
-      missing: Pairs nobody evaluated, bool `[n, m]`, or None where there are none. See `complete`.
+      missing: Pairs that were not evaluated, bool `[n, m]`, or None where there are none. See
+        `complete`.
       notes: What reading and combining did that a reader of the results should know, one sentence
         each.
 
@@ -197,12 +198,12 @@ class RoutingTable:
         Numbered by first appearance over the whole table. A query without text is a question of its
         own. Splits are made over these numbers, so that no question stands on both sides.
         """
-        seen: dict[str, int] = {}
+        code_of: dict[str, int] = {}
         numbers = np.empty(len(self.ids), np.int32)
         # A query without text gets a key no normalised text can equal: those never begin with a
         # space.
         for i, (name, text) in enumerate(zip(self.ids, self.texts, strict=True)):
-            numbers[i] = seen.setdefault(normal_text(text) or f" {name}", len(seen))
+            numbers[i] = code_of.setdefault(normal_text(text) or f" {name}", len(code_of))
         return frozen(numbers)
 
     def select(
@@ -213,6 +214,8 @@ class RoutingTable:
         group: str | Sequence[str] | None = None,
     ) -> "RoutingTable":
         """Some of the rows, some of the models, or both.
+
+        Use this when rows by group, mask or number, or models by name, are needed.
 
         Args:
           rows: Row numbers, a boolean mask `[n]` or a slice; all rows when None.
@@ -252,13 +255,13 @@ class RoutingTable:
         if len(np.unique(index)) < len(index):
             raise ValueError("rows must name each row once")
         if group is not None:
-            wanted = [group] if isinstance(group, str) else list(group)
-            if absent := [g for g in wanted if g not in self.groups]:
+            group_names = [group] if isinstance(group, str) else list(group)
+            if absent := [g for g in group_names if g not in self.groups]:
                 raise ValueError(f"group must be one of {self.groups}, got {absent[0]!r}")
             of_row = self.group or ()
-            kept_groups = frozenset(wanted)
-            rows_kept = [i for i in index.tolist() if of_row[i] in kept_groups]
-            index = np.array(rows_kept, dtype=np.int64)
+            kept_groups = frozenset(group_names)
+            indices = [i for i in index.tolist() if of_row[i] in kept_groups]
+            index = np.array(indices, dtype=np.int64)
         names = self.models if models is None else tuple(models)
         places = {name: j for j, name in enumerate(self.models)}
         if absent := [name for name in names if name not in places]:
@@ -274,13 +277,13 @@ class RoutingTable:
             return None if array is None else array[np.ix_(index, columns)]
 
         numbers = index.tolist()
-        kept = None if self.group is None else [self.group[i] for i in numbers]
+        groups = None if self.group is None else [self.group[i] for i in numbers]
         return replace(
             self,
             ids=[self.ids[i] for i in numbers],
             texts=[self.texts[i] for i in numbers],
             models=names,
-            group=kept,
+            group=groups,
             correct=self.correct[np.ix_(index, columns)],
             graded=cells(self.graded),
             answers=cells(self.answers),
@@ -314,7 +317,7 @@ class RoutingTable:
         ('left out 1 of 2 models, which the pool does not hold: x',)
         """
         models = strings("models", models, unique=True)
-        present, wanted = set(self.models), set(models)
+        present, targets = set(self.models), set(models)
         if absent := [name for name in models if name not in present]:
             raise DataError(
                 f"the table must hold all {len(models)} models of the pool, got none of "
@@ -323,7 +326,7 @@ class RoutingTable:
         if tuple(models) == tuple(self.models):
             return self
         table = self.select(models=models)
-        if not (further := [name for name in self.models if name not in wanted]):
+        if not (further := [name for name in self.models if name not in targets]):
             return table
         note = (
             f"left out {len(further)} of {len(self.models)} models, which the pool does not hold: "
@@ -333,7 +336,10 @@ class RoutingTable:
 
     @classmethod
     def offer(cls, name: str, function: Callable[..., Any]) -> None:
-        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use."""
+        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use.
+
+        Use this when a module of this package adds a method whose code is in a higher module.
+        """
         cls._methods[name] = function
 
     @classmethod
@@ -356,7 +362,10 @@ class RoutingTable:
         return cls._methods["from_frame"](frame, **options)  # type: ignore[no-any-return]
 
     def summary(self, confidence: float = 0.95) -> Any:
-        """The table in figures, to print; see `racer_jax.data.summary.summarize`."""
+        """The table in figures, to print; see `racer_jax.data.summary.summarize`.
+
+        Use this when you look at a table before you train or calibrate on it.
+        """
         return self._methods["summary"](self, confidence)
 
     def split(
@@ -365,11 +374,17 @@ class RoutingTable:
         fractions: Sequence[float] | Mapping[str, Sequence[float]] = (0.5, 0.1, 0.4),
         by_group: bool = True,
     ) -> Any:
-        """Row numbers of a random split by question; see `racer_jax.data.splits.split`."""
+        """Row numbers of a random split by question; see `racer_jax.data.splits.split`.
+
+        Use this when you need parts of one table, such as training and test rows.
+        """
         return self._methods["split"](key, self, fractions, by_group)
 
     def complete(self) -> "RoutingTable":
-        """The table without the queries that lack a model's result; a note counts them."""
+        """The table without the queries that lack a model's result; a note counts them.
+
+        Use this when a step needs every result, as calibration does.
+        """
         if self.missing is None:
             return self
         whole = ~self.missing.any(axis=1)

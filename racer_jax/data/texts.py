@@ -6,7 +6,10 @@ _MAX_MARKS = 1000
 
 
 def normal_text(text: str) -> str:
-    """The text by which two questions are the same: Unicode NFC, runs of white space as one."""
+    """The text by which two questions are the same: Unicode NFC, runs of white space as one.
+
+    Use this when two texts may be the same question.
+    """
     if not text.isascii() and not _has_many_marks(text):
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())

@@ -25,6 +25,9 @@ Read: TypeAlias = Callable[[Mapping[str, Any], str], Any]
 class Stages(NamedTuple):
     """`encode` in two steps, of which the second can be compiled together with a router.
 
+    Use this when an encoder has a part that can run on the device; `Encoder.encode` is enough
+    otherwise.
+
     Attributes:
       front: Texts to an array, on the host.
       arrays: What `back` needs besides the result of `front`.
@@ -38,11 +41,16 @@ class Stages(NamedTuple):
 
 
 class PartsError(ValueError):
-    """An object that cannot be saved, or a description and arrays that do not make one."""
+    """An object that cannot be saved, or a description and arrays that do not make one.
+
+    Use this when you catch what can be wrong with a stored encoder, router or order.
+    """
 
 
 def array_of(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """An array by its name.
+
+    Use this when an object is made from stored arrays.
 
     Raises:
       PartsError: If there is none.
@@ -63,7 +71,10 @@ class Encoder(Protocol):
     """
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of the texts, float32 `[n, d]`, in their order."""
+        """Embeddings of the texts, float32 `[n, d]`, in their order.
+
+        Use this when you need vectors of texts.
+        """
         ...
 
 
@@ -102,6 +113,8 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 def check_side(side: str) -> None:
     """Refuses an unknown end of a text.
 
+    Use this when an encoder takes `truncation_side`.
+
     Raises:
       ValueError: If it is neither `"left"` nor `"right"`.
     """
@@ -110,7 +123,10 @@ def check_side(side: str) -> None:
 
 
 def report_truncated(num_truncated: int, num_texts: int, limit: str, side: str) -> None:
-    """Logs how many texts were read only in part; logs nothing where there are none."""
+    """Logs how many texts were read only in part; logs nothing where there are none.
+
+    Use this when an encoder cut texts.
+    """
     if num_truncated:
         _LOGGER.warning(
             "%d of %d texts were longer than %s and cut on the %s",

@@ -14,6 +14,8 @@ _BUCKETS = (16, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 class Batch(NamedTuple):
     """Rows of one shape.
 
+    Use this when token ids go to a compiled encoder.
+
     Attributes:
       rows: Which texts, int `[at most b]`.
       input_ids: int32 `[b, t]`.
@@ -28,7 +30,10 @@ class Batch(NamedTuple):
 def pad_rows(
     rows: Sequence[Sequence[int]], num_rows: int, length: int, pad_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids int32 `[num_rows, length]` and mask bool of the same shape."""
+    """Token ids int32 `[num_rows, length]` and mask bool of the same shape.
+
+    Use this when some rows make one batch of a given length.
+    """
     ids = np.full((num_rows, length), pad_id, np.int32)
     mask = np.zeros((num_rows, length), bool)
     for i, row in enumerate(rows):
@@ -47,6 +52,8 @@ def bucket_batches(
     multiple: int = 1,
 ) -> Iterator[Batch]:
     """Cuts texts into batches of few shapes.
+
+    Use this when many texts of different lengths are encoded.
 
     Args:
       tokens: Token ids of each text, none longer than `max_length`.

@@ -9,25 +9,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
+from racer_jax.encoders.arithmetic import dropout
 from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
     Linear,
+    Transformer,
     attend,
-    check_inputs,
-    dropout,
     embedding,
     head_size,
-    rematerialized,
     split_heads,
     split_key,
 )
 
 
 class BertSelfAttention(nnx.Module):
-    """Scaled dot-product attention over several heads."""
+    """Scaled dot-product attention over several heads.
+
+    Use this when you build a BERT layer by hand; `Bert` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.head_size = head_size(config)
@@ -48,7 +49,10 @@ class BertSelfAttention(nnx.Module):
 
 
 class BertEmbeddings(nnx.Module):
-    """The sum of word, position and token-type vectors, normalised."""
+    """The sum of word, position and token-type vectors, normalised.
+
+    Use this when you build a BERT encoder by hand; `Bert` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.word_embeddings = embedding(config.vocab_size, config.hidden_size, **types)
@@ -72,76 +76,43 @@ class BertEmbeddings(nnx.Module):
 
 
 class BertEncoder(nnx.Module):
-    """The stack of layers."""
+    """The stack of layers. Use this when you build a BERT encoder by hand; `Bert` has them all."""
 
     def __init__(self, config: Any, **types: Any) -> None:
         attentions = [BertSelfAttention(config, **types) for _ in range(config.num_hidden_layers)]
         self.layer = nnx.List([Layer(attention, config, **types) for attention in attentions])
 
 
-class Bert(nnx.Module):
-    """A BERT encoder without heads.
+class Bert(Transformer):
+    """A BERT encoder without heads, for a `transformers.BertConfig`; see `Transformer`.
 
-    Args:
-      config: A `transformers.BertConfig`.
-      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
-      param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
-        less memory for about a third more work.
-      rngs: Draws the initial weights.
+    Use this when a checkpoint is BERT; `load_model` makes one with its weights.
 
     Raises:
       ValueError: If the configuration asks for what is not here: a decoder, cross-attention,
         relative positions, an unknown activation.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        rngs: nnx.Rngs,
-    ) -> None:
+    embeddings_type = BertEmbeddings
+    encoder_type = BertEncoder
+
+    def __init__(self, config: Any, **options: Any) -> None:
         _check_config(config)
-        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.embeddings = BertEmbeddings(config, **types)
-        self.encoder = BertEncoder(config, **types)
-        self.config = config
-        self.remat = remat
+        super().__init__(config, **options)
 
-    def __call__(
+    def hidden(
         self,
+        key: jax.Array | None,
         input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        key: jax.Array | None = None,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
     ) -> jax.Array:
-        """Hidden states of the last layer.
-
-        Args:
-          input_ids: Token ids, int `[b, t]`.
-          attention_mask: 1 for text and 0 for padding, `[b, t]`.
-          token_type_ids: Optional, int `[b, t]`; zeros where absent.
-          key: PRNG key of the dropout; without one there is no dropout.
-
-        Returns:
-          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
-
-        Raises:
-          TypeError: If the ids are not integers.
-          ValueError: If the shapes do not fit or there are more tokens than positions.
-        """
-        check_inputs(input_ids, attention_mask, self.config.max_position_embeddings)
+        """See `Transformer`. Use this when the inputs were checked."""
         embedding_key, *layer_keys = split_key(key, 1 + len(self.encoder.layer))
-        mask = attention_mask.astype(bool)
-        hidden = self.embeddings(embedding_key, input_ids, token_type_ids)
+        states: jax.Array = self.embeddings(embedding_key, input_ids, token_type_ids)
         for layer_key, layer in zip(layer_keys, self.encoder.layer, strict=True):
-            arguments = (layer_key, hidden, mask)
-            hidden = rematerialized(layer, *arguments) if self.remat else layer(*arguments)
-        return hidden
+            states = self.through(layer, layer_key, states, mask)
+        return states
 
 
 def _check_config(config: Any) -> None:

@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def text_key(text: str) -> bytes:
-    """The 32 bytes by which a text is found."""
+    """The 32 bytes by which a text is found. Use this when vectors of texts are stored by text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -37,15 +37,15 @@ class EmbeddingCache:
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
         self._folder = Path(folder) / fingerprint
-        self._found: dict[bytes, np.ndarray] = {}
-        self._read: set[str] = set()
+        self._rows: dict[bytes, np.ndarray] = {}
+        self._paths: set[str] = set()
 
     def _refresh(self) -> None:
         """Reads the files that appeared since the last look."""
         for path in sorted(self._folder.glob("*.safetensors")):
-            if path.name in self._read:
+            if path.name in self._paths:
                 continue
-            self._read.add(path.name)
+            self._paths.add(path.name)
             try:
                 tensors = load_file(path)
                 keys, embeddings = tensors["keys"], tensors["embeddings"]
@@ -53,15 +53,18 @@ class EmbeddingCache:
                 _LOGGER.warning("cache file %s cannot be read and is passed over: %s", path, error)
                 continue
             for key, embedding in zip(keys, embeddings, strict=True):
-                self._found[key.tobytes()] = embedding
+                self._rows[key.tobytes()] = embedding
 
     def lookup(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The embeddings of those keys that the cache has."""
+        """The embeddings of those keys that the cache has.
+
+        Use this when some embeddings may be in the cache.
+        """
         self._refresh()
-        return {key: self._found[key] for key in keys if key in self._found}
+        return {key: self._rows[key] for key in keys if key in self._rows}
 
     def store(self, keys: Sequence[bytes], embeddings: np.ndarray) -> None:
-        """Adds embeddings `[n, d]`, one for each key."""
+        """Adds embeddings `[n, d]`, one for each key. Use this when embeddings are new."""
         tensors = {
             "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
             "embeddings": embeddings,
@@ -70,5 +73,5 @@ class EmbeddingCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self._folder / name) as path:
             save_file(tensors, path)
-        self._read.add(name)
-        self._found.update(zip(keys, embeddings, strict=True))
+        self._paths.add(name)
+        self._rows.update(zip(keys, embeddings, strict=True))

@@ -57,6 +57,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
     Without a network, or with `HF_HUB_OFFLINE=1`, a snapshot that was downloaded before is found in
     the hub's cache.
 
+    Use this when a checkpoint is named by folder or hub id.
+
     Args:
       source: A folder, or a hub id `owner/name`.
       revision: Branch, tag or commit on the hub.
@@ -89,6 +91,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
 
 def load_config(folder: str | os.PathLike[str]) -> Any:
     """The `transformers` configuration of a checkpoint.
+
+    Use this when only the sizes and options of a checkpoint are needed.
 
     Args:
       folder: Holds `config.json`.
@@ -156,10 +160,10 @@ class _Weights:
     def __init__(self, folder: Path, prefix: str) -> None:
         self._handles = [safe_open(file, framework="numpy") for file in _weight_files(folder)]
         names = {name: handle for handle in self._handles for name in handle.keys()}  # noqa: SIM118
-        prefixed = any(name.startswith(prefix) for name in names)
+        has_prefix = any(name.startswith(prefix) for name in names)
         self.origin: dict[str, tuple[Any, str]] = {}
         for name, handle in names.items():
-            plain = name.removeprefix(prefix) if prefixed else name
+            plain = name.removeprefix(prefix) if has_prefix else name
             *module, last = plain.split(".")
             # Old BERT files call the two vectors of a LayerNorm gamma and beta.
             if module and module[-1] == "LayerNorm":
@@ -167,12 +171,12 @@ class _Weights:
             self.origin[plain] = (handle, name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        handle, stored = self.origin[name]
-        return tuple(handle.get_slice(stored).get_shape())
+        handle, key = self.origin[name]
+        return tuple(handle.get_slice(key).get_shape())
 
     def read(self, name: str) -> np.ndarray:
-        handle, stored = self.origin[name]
-        return np.asarray(handle.get_tensor(stored))
+        handle, key = self.origin[name]
+        return np.asarray(handle.get_tensor(key))
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -183,6 +187,8 @@ def load_weights(
     model: Model, folder: str | os.PathLike[str], ignore: Iterable[str] = IGNORED
 ) -> Model:
     """A copy of the model with the weights of a checkpoint.
+
+    Use this when the structure of a model is there and its weights are in a folder.
 
     Args:
       model: Gives structure, dtypes and shapes; may be abstract (`nnx.eval_shape`).
@@ -226,8 +232,8 @@ def load_weights(
         array = np.ascontiguousarray(_to_file_axes(path, weights.read(names[path])))
         return variable.replace(jnp.asarray(array, dtype=variable.get_value().dtype))
 
-    filled = [(path, loaded(path, variable)) for path, variable in flat.items()]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    values = [(path, loaded(path, variable)) for path, variable in flat.items()]
+    return nnx.merge(graph, nnx.from_flat_state(values))
 
 
 def load_model(
@@ -240,6 +246,8 @@ def load_model(
     ignore: Iterable[str] = IGNORED,
 ) -> Model:
     """A pretrained encoder.
+
+    Use this when you need a pretrained model; `TextEncoder.from_pretrained` adds the tokenizer.
 
     Args:
       source: A folder, or a hub id `owner/name`.
@@ -269,13 +277,18 @@ def abstract_model(config: Any, **options: Any) -> Model:
     """The structure of a configuration's model, with shapes in the place of weights.
 
     Costs neither time nor memory.
+
+    Use this when weights are about to be loaded and none shall be allocated before.
     """
     kind = _MODELS[config.model_type][1]
     return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), **options))
 
 
 def new_model(key: jax.Array, config: Any, **options: Any) -> Model:
-    """A model of a configuration with random weights; options are those of `Bert` and `Deberta`."""
+    """A model of a configuration with random weights; options are those of `Bert` and `Deberta`.
+
+    Use this when you train an encoder from nothing, or test one.
+    """
     kind = _MODELS[config.model_type][1]
     return kind(config, rngs=nnx.Rngs(key), **options)
 
@@ -296,6 +309,8 @@ def save_model(
     model: Model, folder: str | os.PathLike[str], max_shard_bytes: int = 5_000_000_000
 ) -> None:
     """Writes `config.json` and `model.safetensors`, which `load_model` and `transformers` read.
+
+    Use this when a trained encoder shall be read by this package or by `transformers`.
 
     Args:
       model: A `Bert` or `Deberta`.

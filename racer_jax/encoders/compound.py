@@ -25,6 +25,8 @@ _NUM_PASSES = 2
 def right_singular_vectors(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
     """The leading right singular vectors of a matrix, by randomised subspace iteration.
 
+    Use this when a sparse matrix is too large for an exact decomposition.
+
     Args:
       key: A typed PRNG key.
       x: float32 `[n, d]`.
@@ -75,6 +77,8 @@ class ReducedEncoder:
         Columns are first weighted by their inverse document frequency, log((1 + n) / (1 + f)), f
         the number of texts in which a column is not zero.
 
+        Use this when training texts are at hand; `encode` then serves any texts.
+
         Args:
           key: A typed PRNG key.
           texts: The training texts.
@@ -99,6 +103,8 @@ class ReducedEncoder:
         """Embeddings of the texts, float32 `[n, dim]`, of length 1.
 
         The zero vector for a text that has no column in common with the training texts.
+
+        Use this when you need vectors of texts.
         """
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
@@ -106,16 +112,21 @@ class ReducedEncoder:
         """`encode` in two steps.
 
         What is done on the host, and what can be compiled with a router.
+
+        Use this when the encoder is compiled together with a router.
         """
         if isinstance(self.encoder, HashedNgrams):
             return Stages(_sparse_ngrams(self, self.encoder))
         return Stages(self.encoder.encode, (self.weights, self.projection), _reduced)
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The encoder in pieces, with the one that comes first."""
+        """The encoder in pieces, with the one that comes first.
+
+        Use this when you store the encoder in a format of your own; `Racer.save` does so for you.
+        """
         inner, arrays = save(self.encoder, f"{prefix}.inner")
-        fitted = {f"{prefix}.weights": self.weights, f"{prefix}.projection": self.projection}
-        return {"kind": "reduced", "encoder": inner}, {**arrays, **fitted}
+        fit_arrays = {f"{prefix}.weights": self.weights, f"{prefix}.projection": self.projection}
+        return {"kind": "reduced", "encoder": inner}, {**arrays, **fit_arrays}
 
     @classmethod
     def from_parts(
@@ -125,7 +136,7 @@ class ReducedEncoder:
         prefix: str,
         read: Read,
     ) -> "ReducedEncoder":
-        """The encoder of `to_parts`."""
+        """The encoder of `to_parts`. Use this when you read what `to_parts` gave."""
         inner = read(description["encoder"], f"{prefix}.inner")
         weights, projection = (
             array_of(arrays, f"{prefix}.{name}") for name in ("weights", "projection")
@@ -161,9 +172,9 @@ def _sparse_ngrams(
         # Lengths along the way do not matter: the last step scales to length 1.
         values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
         columns = (places % places.dtype.type(ngrams.dim)).astype(np.int32)
-        reduced = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
-        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
-        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
+        product = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
+        norms = np.sqrt(np.einsum("nd,nd->n", product, product))[:, None]
+        return np.asarray(product / np.where(norms > 0, norms, 1), np.float32)
 
     return encode
 
@@ -207,11 +218,17 @@ class JoinedEncoder:
             raise ValueError("encoders must hold at least one encoder, got none")
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of the texts, float32 `[n, sum of the encoders' dimensions]`."""
+        """Embeddings of the texts, float32 `[n, sum of the encoders' dimensions]`.
+
+        Use this when you need vectors of texts.
+        """
         return np.concatenate([encoder.encode(texts) for encoder in self.encoders], axis=1)
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The encoders in pieces."""
+        """The encoders in pieces.
+
+        Use this when you store the encoder in a format of your own; `Racer.save` does so for you.
+        """
         parts = [save(encoder, f"{prefix}.{i}") for i, encoder in enumerate(self.encoders)]
         arrays = {name: array for _, inner in parts for name, array in inner.items()}
         return {"kind": "joined", "encoders": [description for description, _ in parts]}, arrays
@@ -224,6 +241,6 @@ class JoinedEncoder:
         prefix: str,
         read: Read,
     ) -> "JoinedEncoder":
-        """The encoder of `to_parts`."""
+        """The encoder of `to_parts`. Use this when you read what `to_parts` gave."""
         inner = description["encoders"]
         return cls(tuple(read(part, f"{prefix}.{i}") for i, part in enumerate(inner)))

@@ -21,19 +21,16 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from racer_jax.encoders.arithmetic import dropout, matmul_precision, product
 from racer_jax.encoders.layers import (
     Layer,
     LayerNorm,
     Linear,
+    Transformer,
     activation,
     attend,
-    check_inputs,
-    dropout,
     embedding,
     head_size,
-    matmul_precision,
-    product,
-    rematerialized,
     split_heads,
     split_key,
 )
@@ -45,6 +42,8 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
     """Bucket of each signed distance.
 
     The distance itself up to half the buckets, logarithmic beyond.
+
+    Use this when DeBERTa's attention needs the bucket of each distance.
 
     Args:
       distance: Query position minus key position, integers of any shape.
@@ -70,19 +69,25 @@ def relative_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) 
 
 
 def along_diagonals(x: jax.Array) -> jax.Array:
-    """`out[..., i, j] = x[..., i, j - i + t - 1]` for `x` `[..., t, 2t - 1]`, by shapes alone."""
+    """`out[..., i, j] = x[..., i, j - i + t - 1]` for `x` `[..., t, 2t - 1]`, by shapes alone.
+
+    Use this when a score by distance is needed by pair of positions.
+    """
     *batch, t, _ = x.shape
     flat = x.reshape(*batch, t * (2 * t - 1))
     # Element (i, j) stands at i (2t - 1) + j - i + t - 1 = i (2t - 2) + j + (t - 1): rows of 2t - 2
     # after an offset.
     if t == 1:
         return x
-    shifted = flat[..., t - 1 : t - 1 + t * (2 * t - 2)]
-    return shifted.reshape(*batch, t, 2 * t - 2)[..., :t]
+    window = flat[..., t - 1 : t - 1 + t * (2 * t - 2)]
+    return window.reshape(*batch, t, 2 * t - 2)[..., :t]
 
 
 class DisentangledSelfAttention(nnx.Module):
-    """Attention with content-to-position and position-to-content terms."""
+    """Attention with content-to-position and position-to-content terms.
+
+    Use this when you build a DeBERTa layer by hand; `Deberta` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.head_size = head_size(config)
@@ -154,6 +159,8 @@ class DebertaEmbeddings(nnx.Module):
     """Word vectors, with position and token-type vectors where the configuration has them.
 
     Zero on padding.
+
+    Use this when you build a DeBERTa encoder by hand; `Deberta` has them all.
     """
 
     def __init__(self, config: Any, **types: Any) -> None:
@@ -192,7 +199,10 @@ class DebertaEmbeddings(nnx.Module):
 
 
 class ConvLayer(nnx.Module):
-    """The convolution over neighbouring tokens in the first layer of the xlarge models of v2."""
+    """The convolution over neighbouring tokens in the first layer of the xlarge models of v2.
+
+    Use this when you build an xlarge model of v2 by hand; `Deberta` has them all.
+    """
 
     def __init__(
         self, config: Any, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
@@ -235,7 +245,10 @@ class ConvLayer(nnx.Module):
 
 
 class DebertaEncoder(nnx.Module):
-    """The stack of layers, and the relative vectors they share."""
+    """The stack of layers, and the relative vectors they share.
+
+    Use this when you build a DeBERTa encoder by hand; `Deberta` has them all.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.layer = nnx.List(
@@ -262,7 +275,10 @@ class DebertaEncoder(nnx.Module):
             self.conv = ConvLayer(config, **types)
 
     def relative_vectors(self, length: int) -> jax.Array | None:
-        """Vectors of the distances length - 1, ..., 1 - length, `[2 length - 1, hidden]`."""
+        """Vectors of the distances length - 1, ..., 1 - length, `[2 length - 1, hidden]`.
+
+        Use this when an attention layer needs the vectors of distances.
+        """
         if not self.relative:
             return None
         distance = np.arange(length - 1, -length, -1)
@@ -272,77 +288,47 @@ class DebertaEncoder(nnx.Module):
         return self.LayerNorm(vectors) if self.normalizes_relative else vectors
 
 
-class Deberta(nnx.Module):
-    """A DeBERTa v2 or v3 encoder without heads.
+class Deberta(Transformer):
+    """A DeBERTa v2 or v3 encoder without heads, for a `transformers.DebertaV2Config`.
 
-    Args:
-      config: A `transformers.DebertaV2Config`.
-      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
-      param_dtype: Dtype the parameters are kept in.
-      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
-        less memory for about a third more work.
-      rngs: Draws the initial weights.
+    Use this when a checkpoint is DeBERTa v2 or v3; `load_model` makes one with its weights.
 
     Raises:
       ValueError: If the configuration asks for what is not here: an unknown activation or kind of
         position term, a convolution of even size.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        rngs: nnx.Rngs,
-    ) -> None:
-        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.embeddings = DebertaEmbeddings(config, **types)
-        self.encoder = DebertaEncoder(config, **types)
-        self.config = config
-        self.remat = remat
+    embeddings_type = DebertaEmbeddings
+    encoder_type = DebertaEncoder
 
-    def __call__(
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text; None where only distances between tokens count."""
+        return super().max_length if self.embeddings.with_positions else None
+
+    def hidden(
         self,
+        key: jax.Array | None,
         input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        key: jax.Array | None = None,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
     ) -> jax.Array:
-        """Hidden states of the last layer.
-
-        Args:
-          input_ids: Token ids, int `[b, t]`.
-          attention_mask: 1 for text and 0 for padding, `[b, t]`.
-          token_type_ids: Optional, int `[b, t]`; zeros where absent.
-          key: PRNG key of the dropout; without one there is no dropout.
-
-        Returns:
-          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
-
-        Raises:
-          TypeError: If the ids are not integers.
-          ValueError: If the shapes do not fit or there are more tokens than positions.
-        """
-        limit = self.config.max_position_embeddings if self.embeddings.with_positions else None
-        check_inputs(input_ids, attention_mask, limit)
+        """See `Transformer`. Use this when the inputs were checked."""
         embedding_key, conv_key, *layer_keys = split_key(key, 2 + len(self.encoder.layer))
-        mask = attention_mask.astype(bool)
         embedded = self.embeddings(embedding_key, input_ids, mask, token_type_ids)
         relative = self.encoder.relative_vectors(input_ids.shape[1])
-        hidden = embedded
+        states: jax.Array = embedded
         for i, (layer_key, layer) in enumerate(zip(layer_keys, self.encoder.layer, strict=True)):
-            arguments = (layer_key, hidden, mask, relative)
-            hidden = rematerialized(layer, *arguments) if self.remat else layer(*arguments)
+            states = self.through(layer, layer_key, states, mask, relative)
             if i == 0 and self.encoder.has_conv:
-                hidden = self.encoder.conv(conv_key, embedded, hidden, mask)
-        return hidden
+                states = self.encoder.conv(conv_key, embedded, states, mask)
+        return states
 
 
 def position_terms(config: Any) -> tuple[str, ...]:
     """Which of `POSITION_TERMS` the configuration asks for.
+
+    Use this when a layer of DeBERTa is built from a configuration.
 
     Raises:
       ValueError: If it asks for another.

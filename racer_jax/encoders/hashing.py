@@ -48,6 +48,8 @@ def _mix(h: np.ndarray) -> np.ndarray:
 def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
     """Hashes of all the n-grams of one size in a row of code points.
 
+    Use this when features of character n-grams are needed without an encoder.
+
     Args:
       code_points: uint32 `[c]`.
       size: Number of code points in an n-gram, at least 1.
@@ -106,7 +108,10 @@ class HashedNgrams:
         check_side(self.truncation_side)
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The encoder in pieces; it has no arrays."""
+        """The encoder in pieces; it has no arrays.
+
+        Use this when you store the encoder in a format of your own; `Racer.save` does so for you.
+        """
         description = {
             "kind": "hashed_ngrams",
             "dim": self.dim,
@@ -124,7 +129,7 @@ class HashedNgrams:
         prefix: str,
         read: Read,
     ) -> "HashedNgrams":
-        """The encoder of `to_parts`."""
+        """The encoder of `to_parts`. Use this when you read what `to_parts` gave."""
         # The only side there was, in the first artefacts.
         side = description.get("truncation_side", "right")
         sizes = tuple(description["sizes"])
@@ -132,6 +137,8 @@ class HashedNgrams:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of length 1, from `counts`.
+
+        Use this when you need vectors of texts.
 
         Args:
           texts: At least one string, none empty.
@@ -155,6 +162,8 @@ class HashedNgrams:
         """Signed n-gram counts by bucket, whole numbers; `encode` makes the vectors from them.
 
         Texts cut to `max_chars` are counted in the log.
+
+        Use this when you need the counts themselves, as `ReducedEncoder` does for its projection.
 
         Args:
           texts: At least one string, none empty.
@@ -183,6 +192,8 @@ class HashedNgrams:
 
         A text has n-grams in some hundred of its thousands of buckets.
 
+        Use this when most buckets are empty and a dense matrix would be too large.
+
         Args:
           texts: A batch of strings, as in `counts`.
 
@@ -199,12 +210,12 @@ class HashedNgrams:
         report_truncated(
             num_truncated, len(texts), f"{self.max_chars} characters", self.truncation_side
         )
-        read = (
+        forms_of = (
             slice(self.max_chars)
             if self.truncation_side == "right"
             else slice(-self.max_chars, None)
         )
-        return [_normal_form(text[read]) for text in texts]
+        return [_normal_form(text[forms_of]) for text in texts]
 
     def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """`sparse_counts` of what is read."""

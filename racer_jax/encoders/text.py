@@ -39,6 +39,8 @@ def pool(
 ) -> jax.Array:
     """One vector for each text.
 
+    Use this when token vectors are there and a text needs one vector.
+
     Args:
       hidden: Hidden states `[b, t, d]`.
       attention_mask: 1 for text and 0 for padding, `[b, t]`.
@@ -58,18 +60,20 @@ def pool(
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
-        pooled = hidden[:, 0]
+        sentence = hidden[:, 0]
     else:
         weight = attention_mask.astype(jnp.float32)[..., None]
-        pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
+        sentence = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1e-9)
     if not normalize:
-        return pooled
-    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return sentence
+    return sentence / jnp.maximum(jnp.linalg.norm(sentence, axis=-1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
 class EncodingReport:
     """What one call of `encode` did.
+
+    Use this when you read what `TextEncoder.encode_with_report` returns.
 
     Attributes:
       num_texts: Texts asked for.
@@ -91,6 +95,8 @@ class EncodingReport:
 
 def check_tokenizer(tokenizer: Any, config: Any) -> None:
     """Refuses a tokenizer that was not made for the weights.
+
+    Use this when tokenizer and weights come from different places.
 
     Raises:
       ValueError: If it has token ids the weights have no vector for, no padding token, or another
@@ -183,6 +189,8 @@ class TextEncoder:
     ) -> "TextEncoder":
         """An encoder with the weights and the tokenizer of a folder or a hub id.
 
+        Use this when the weights are in a folder or on the hub; `minilm` brings its own.
+
         Args:
           source: A folder, or a hub id `owner/name`.
           dtype: Compute dtype, float32 or bfloat16.
@@ -217,6 +225,8 @@ class TextEncoder:
         """A hash of the weights, the tokenizer and the settings.
 
         Equal where embeddings are equal.
+
+        Use this when two encoders may be the same.
         """
         digest = hashlib.sha256()
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
@@ -241,6 +251,8 @@ class TextEncoder:
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, cut to `max_length`, and how many texts were cut.
 
+        Use this when you need token ids, as `finetune` does.
+
         Raises:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
@@ -262,6 +274,8 @@ class TextEncoder:
 
         Equal texts give equal embeddings; a text alone and among others, equal up to rounding.
 
+        Use this when you need vectors of texts.
+
         Args:
           texts: At least one string, none empty.
 
@@ -282,25 +296,28 @@ class TextEncoder:
         return embeddings
 
     def encode_with_report(self, texts: Sequence[str]) -> tuple[np.ndarray, EncodingReport]:
-        """Embeddings as from `encode`, and a report of what was cut, cached and padded."""
+        """Embeddings as from `encode`, and a report of what was cut, cached and padded.
+
+        Use this when you want to know how many texts were cut.
+        """
         texts = check_texts(texts)
         keys = [text_key(text) for text in texts]
         by_key = self._cache.lookup(keys) if self._cache is not None else {}
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in by_key}
         tokens, num_truncated = self.tokenize(list(fresh.values())) if fresh else ([], 0)
-        shapes, num_batches, computed = set(), 0, 0
+        shapes, num_batches, num_computed = set(), 0, 0
         for chunk, embedding, batch in self._batches(list(fresh), tokens):
             by_key.update(zip(chunk, embedding, strict=True))
             shapes.add(batch.input_ids.shape)
             num_batches += 1
-            computed += batch.input_ids.size
+            num_computed += batch.input_ids.size
         report = EncodingReport(
             num_texts=len(texts),
             num_cached=len(texts) - len(fresh),
             num_truncated=num_truncated,
             num_batches=num_batches,
             num_shapes=len(shapes),
-            padding=1 - sum(map(len, tokens)) / computed if computed else 0.0,
+            padding=1 - sum(map(len, tokens)) / num_computed if num_computed else 0.0,
         )
         return np.stack([by_key[key] for key in keys]), report
 
@@ -337,7 +354,10 @@ class TextEncoder:
 
 
 def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """A mesh of one axis, `"data"`, over the local devices or the first few of them."""
+    """A mesh of one axis, `"data"`, over the local devices or the first few of them.
+
+    Use this when encoding or training is spread over devices.
+    """
     devices = jax.local_devices()[:num_devices]
     return jax.sharding.Mesh(np.array(devices), ("data",))
 
@@ -359,6 +379,8 @@ def minilm(**options: Any) -> TextEncoder:
 
 def minilm_folder() -> Path:
     """The folder of all-MiniLM-L6-v2's weights; asked for before other work, it fails at once.
+
+    Use this when work is about to begin that needs the weights of MiniLM.
 
     Raises:
       ModuleNotFoundError: If the extra `minilm` is not installed.

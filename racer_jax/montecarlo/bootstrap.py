@@ -45,28 +45,28 @@ def bootstrap_sizes(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     counts = rng.multinomial(size, np.full(size, 1 / size), size=num)
     fractions, _ = exact_alphas(alpha)
-    needed = np.array(
+    ranks = np.array(
         [size - fraction.numerator * size // fraction.denominator for fraction in fractions]
     )
     return {
-        name: np.stack([_sizes(pool, count, needed) for count in counts])
+        name: np.stack([_sizes(pool, count, ranks) for count in counts])
         for name, pool in pools.items()
     }
 
 
-def _sizes(pool: Pool, count: np.ndarray, needed: np.ndarray) -> np.ndarray:
+def _sizes(pool: Pool, count: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Mean size where each query stands `count` times.
 
-    At the first threshold that covers `needed` of them, `[a]`.
+    At the first threshold that covers `ranks` of them, `[a]`.
     """
     num = pool.num_queries
     weight = count[np.asarray(pool.order)]
-    position = np.searchsorted(np.cumsum(weight), needed)
+    position = np.searchsorted(np.cumsum(weight), ranks)
     finite = int(np.asarray(pool.covered)[-1])  # queries from here on have a critical score of +inf
     position = np.where(position < finite, position, num)
     steps = pool.metrics["size"]
-    entered = np.concatenate([[0], np.cumsum(weight[steps.query])])
-    return np.asarray(entered[np.searchsorted(steps.first, position, side="right")] / num)
+    running = np.concatenate([[0], np.cumsum(weight[steps.query])])
+    return np.asarray(running[np.searchsorted(steps.first, position, side="right")] / num)
 
 
 def at_equal_service(
@@ -76,7 +76,7 @@ def at_equal_service(
 
     Use this when null modes are to be compared. It is the one comparison that is fair to them: a
     null
-    model that covers unanswerable queries lowers the risk and answers nobody.
+    model that covers unanswerable queries lowers the risk without answering a query.
 
     Args:
       avoidable_miss: Avoidable-miss rate at each risk level, nondecreasing, `[a]`.

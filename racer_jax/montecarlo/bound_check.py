@@ -18,9 +18,9 @@ from racer_jax.core.nonconformity import tie_break as second_keys
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.measured_splits import (
-    Measured,
     Progress,
     RiskLaws,
+    SplitMetrics,
     exact_splits,
     fresh_splits,
     risk_laws,
@@ -121,7 +121,7 @@ class BoundCheck(NamedTuple):
       abstention: Share of test queries without a model called.
       avoidable_miss: Share that some model could answer while none that can was called.
       verdict: `PASS`, `FAIL`, or `infeasible`: the null mode `never` puts this alpha below the
-        share of queries nobody can answer.
+        share of queries no model can answer.
       note: What an infeasible alpha would take.
       histogram: Test risk at alpha = .10 over splits, None where this alpha is not among the
         levels.
@@ -181,12 +181,15 @@ class _Means(NamedTuple):
 
 
 def verdicts(check: _Compared, z_limit: float, null: str) -> list[str]:
-    """By alpha; FAIL is `z_limit` errors above the upper bound, below the lower, or off the law."""
+    """By alpha, PASS, FAIL or infeasible. Use this when the measured means are your own.
+
+    FAIL is `z_limit` errors above the upper bound, below the lower, or off the law.
+    """
     margin = z_limit * check.risk_error + 1e-12
     infeasible = (check.exact > check.upper + 1e-12) & (null == "never")
-    failed = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
-    failed |= check.lower_applies & (check.risk < check.lower - margin)
-    verdict = np.where(failed, "FAIL", "PASS")
+    failures = (check.risk > check.upper + margin) | (np.abs(check.risk - check.exact) > margin)
+    failures |= check.lower_applies & (check.risk < check.lower - margin)
+    verdict = np.where(failures, "FAIL", "PASS")
     return [str(name) for name in np.where(infeasible, "infeasible", verdict)]
 
 
@@ -223,7 +226,7 @@ def _check(
     key: jax.Array,
     pool: ScoredPool,
     nonconformity: str,
-    measure: Callable[[_Prepared, SplitLaw, int], Measured],
+    measure: Callable[[_Prepared, SplitLaw, int], SplitMetrics],
     num_validation: int = 0,
     **spec: Unpack[BoundSpec],
 ) -> BoundCheck:
@@ -243,19 +246,19 @@ def _check(
     steps = pool_steps(entries, pool.correct, ties)
     law = pool_law(steps, num_calibration=num_calibration, budget=budget)
     ready = _Prepared(split_key, entries, pool.correct, ties, steps, budget)
-    measured = measure(ready, law, num_test)
+    metrics = measure(ready, law, num_test)
 
     bounds = guarantees.risk_bounds(levels, num_calibration)
     sharp = (budget + 1) / (num_calibration + 1)
     means = _Means(
-        risk=measured.mean["risk"],
-        risk_error=measured.risk_std / np.sqrt(max(measured.num_splits, 1)),
+        risk=metrics.mean["risk"],
+        risk_error=metrics.risk_std / np.sqrt(max(metrics.num_splits, 1)),
         exact=law.risk_mean,
         lower=bounds.lower,
         upper=bounds.upper,
         lower_applies=np.abs(law.risk_mean - sharp) < 1e-9,
     )
-    if not measured.num_splits:  # all splits: nothing is sampled
+    if not metrics.num_splits:  # all splits: nothing is sampled
         means = means._replace(risk_error=np.zeros_like(means.risk))
     laws = risk_laws(levels, law, means.lower_applies, num_calibration, num_validation, num_test)
     distance = means.risk - means.exact
@@ -265,10 +268,10 @@ def _check(
         nonconformity=nonconformity,
         num_calibration=num_calibration,
         num_test=num_test,
-        num_splits=measured.num_splits,
+        num_splits=metrics.num_splits,
         alpha=np.array([float(level) for level in levels]),
         risk=means.risk,
-        risk_std=measured.risk_std,
+        risk_std=metrics.risk_std,
         risk_error=means.risk_error,
         lower=means.lower,
         upper=means.upper,
@@ -277,13 +280,13 @@ def _check(
         exact=means.exact,
         exact_std=laws.std,
         z=standardised(distance, means.risk_error),
-        size=measured.mean["size"],
+        size=metrics.mean["size"],
         exact_size=law.size_mean,
-        abstention=measured.mean["abstention"],
-        avoidable_miss=measured.mean["avoidable_miss"],
+        abstention=metrics.mean["abstention"],
+        avoidable_miss=metrics.mean["avoidable_miss"],
         verdict=verdicts(means, spec["z_limit"], null),
         note=[infeasible_note(level, num_calibration) for level in levels],
-        histogram=_histogram_at(Fraction(HISTOGRAM_ALPHA), levels, measured, laws),
+        histogram=_histogram_at(Fraction(HISTOGRAM_ALPHA), levels, metrics, laws),
     )
 
 
@@ -322,7 +325,7 @@ def check_bounds(
       Theorems 4.3 and 4.5 of the paper; `racer_jax.montecarlo.exact` for the law.
     """
 
-    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> SplitMetrics:
         return fresh_splits(
             ready.split_key,
             ready.steps,
@@ -356,7 +359,7 @@ def check_bounds_exactly(
       ValueError: As `check_bounds`.
     """
 
-    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> SplitMetrics:
         return exact_splits(law, num_test)
 
     return _check(key, pool, nonconformity, measure, **spec)
@@ -374,7 +377,7 @@ def check_bounds_broken(
 
     Use this when you want to see that the check can fail: calibration and test are not
     exchangeable, nothing is promised, and a verdict of PASS throughout would say that the check
-    sees nothing.
+    detects nothing.
 
     Args:
       key: As for `check_bounds`.
@@ -390,7 +393,7 @@ def check_bounds_broken(
       ValueError: As `check_bounds`.
     """
 
-    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> Measured:
+    def measure(ready: _Prepared, law: SplitLaw, num_test: int) -> SplitMetrics:
         return stale_splits(
             ready.split_key,
             ready.entries,
@@ -405,7 +408,7 @@ def check_bounds_broken(
 
 
 def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Distance in standard errors.
+    """Distance in standard errors. Use this when a mean is compared with an exact value.
 
     0 where there is none, infinite where there is one and no error.
     """
@@ -414,13 +417,13 @@ def standardised(distance: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def infeasible_note(alpha: Fraction, num_calibration: int) -> str:
-    """What it would take to make an alpha feasible; empty where it is."""
-    needed = guarantees.smallest_calibration_size(alpha)
-    return f"threshold +inf: needs n >= {needed}" if needed > num_calibration else ""
+    """What makes an alpha feasible; empty where it is. Use this when a table shows its alphas."""
+    smallest = guarantees.smallest_calibration_size(alpha)
+    return f"threshold +inf: needs n >= {smallest}" if smallest > num_calibration else ""
 
 
 def _histogram_at(
-    level: Fraction, levels: list[Fraction], measured: Measured, laws: RiskLaws
+    level: Fraction, levels: list[Fraction], metrics: SplitMetrics, laws: RiskLaws
 ) -> RiskHistogram | None:
     """Test risk over splits at one level and its exact law in the same bins.
 
@@ -429,19 +432,19 @@ def _histogram_at(
     if level not in levels:
         return None
     row = levels.index(level)
-    edges, share, law = measured.edges[row], measured.share[row], laws.laws[row]
-    expected = np.zeros(len(share))
+    edges, share, law = metrics.edges[row], metrics.share[row], laws.laws[row]
+    exact_share = np.zeros(len(share))
     if law is not None:
         # A value on an edge belongs to the bin below it, in the law as in the histogram of the
         # splits.
         support, probability = law
         bins = np.clip(np.searchsorted(edges, support - 1e-12) - 1, 0, len(share) - 1)
-        expected += np.bincount(bins, probability, len(share))
-    used = np.flatnonzero((share > 0) | (expected > 1e-6))
-    first, last = used[0], used[-1] + 1
+        exact_share += np.bincount(bins, probability, len(share))
+    nonzero = np.flatnonzero((share > 0) | (exact_share > 1e-6))
+    first, last = nonzero[0], nonzero[-1] + 1
     return RiskHistogram(
         edges[first : last + 1],
         share[first:last],
-        expected[first:last],
-        float(measured.mean["risk"][row]),
+        exact_share[first:last],
+        float(metrics.mean["risk"][row]),
     )

@@ -99,9 +99,9 @@ class SplitLaw(NamedTuple):
 def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Kullback-Leibler divergence of Bernoulli laws."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(p > 0, p * np.log(p / q), 0.0)
+        first_part = np.where(p > 0, p * np.log(p / q), 0.0)
         right = np.where(p < 1, (1 - p) * np.log((1 - p) / (1 - q)), 0.0)
-    return left + right
+    return first_part + right
 
 
 def _window(rank: np.ndarray, num: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -232,18 +232,20 @@ def _tied_misses(
     positions.
     """
     size = pool.num_queries
-    covered = pool.covered.astype(np.int64)
+    num_covered = pool.covered.astype(np.int64)
     log_choose = _log_chooser(size)
-    finite = int(covered[-1])  # queries from here on have a critical score of +inf: never covered
-    block_start = np.searchsorted(covered[:-1], covered[:-1])
+    finite = int(
+        num_covered[-1]
+    )  # queries from here on have a critical score of +inf: never covered
+    block_start = np.searchsorted(num_covered[:-1], num_covered[:-1])
     block_start[finite:] = finite
     last = low + width - 1
     low = block_start[low]
-    high = np.where(last >= finite, size, covered[last])
+    high = np.where(last >= finite, size, num_covered[last])
     at = low[:, None] + np.arange((high - low).max())
     inside = at < high[:, None]
     at = np.minimum(at, size - 1)
-    s, e, k = block_start[at], covered[at], rank[:, None]
+    s, e, k = block_start[at], num_covered[at], rank[:, None]
     never = at >= finite
     c = np.where(never, k - 1 - (at - finite), k + (at - s))
     law = np.exp(log_choose(e, c) + log_choose(size - e, num - c) - log_choose(size, num))
@@ -256,10 +258,10 @@ def _tied_misses(
     )
     crossing = np.where(inside, crossing, 0.0)
     before = np.cumsum(crossing, axis=1) - crossing
-    crossed = (
+    split_ties = (
         before + crossing - np.take_along_axis(before, np.maximum(s - low[:, None], 0), axis=1)
     )
-    law = np.where(inside, law * np.clip(1 - crossed, 0.0, 1.0), 0.0)
+    law = np.where(inside, law * np.clip(1 - split_ties, 0.0, 1.0), 0.0)
     return (size - e) - (num - c), law.astype(np.float64)
 
 
@@ -282,12 +284,14 @@ def _infeasible_misses(pool: Pool, num_test: int) -> tuple[np.ndarray, np.ndarra
     Those are the queries that no threshold covers; their number is hypergeometric.
     """
     size = pool.num_queries
-    lost = size - int(pool.covered[-1])
+    num_unanswerable = size - int(pool.covered[-1])
     log_choose = _log_chooser(size)
-    misses = np.arange(max(0, lost - (size - num_test)), min(lost, num_test) + 1)
+    misses = np.arange(
+        max(0, num_unanswerable - (size - num_test)), min(num_unanswerable, num_test) + 1
+    )
     chance = np.exp(
-        log_choose(lost, misses)
-        + log_choose(size - lost, num_test - misses)
+        log_choose(num_unanswerable, misses)
+        + log_choose(size - num_unanswerable, num_test - misses)
         - log_choose(size, num_test)
     )
     return misses, chance.astype(np.float64)
@@ -379,11 +383,11 @@ def pool_law(
     else:
         misses, probability = _by_value(*_tied_misses(pool, rank, num, low, width))
     if not feasible.all():
-        lost, chance = _infeasible_misses(pool, num_test)
-        width = max(misses.shape[1], len(lost))
+        infeasible_law, chance = _infeasible_misses(pool, num_test)
+        width = max(misses.shape[1], len(infeasible_law))
         misses, probability = _pad(misses, width, "edge"), _pad(probability, width, 0.0)
         misses[~feasible], probability[~feasible] = (
-            _pad(lost, width, "edge"),
+            _pad(infeasible_law, width, "edge"),
             _pad(chance, width, 0.0),
         )
     extra = [name for name in pool.metrics if name not in METRICS]

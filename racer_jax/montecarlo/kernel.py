@@ -39,8 +39,8 @@ Scratch = tuple[tuple[jax.Array, jax.Array], ...]  # bytes and running counts of
 def _draw(plan: DrawPlan, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Words `[w, t]` of the calibration part and, by name, of the parts that are measured."""
     lanes = keys.shape[-1] // plan.calibration.num.shape[0]
-    drawn, validation = trial_parts(keys, plan)
-    calibration = words_by_position(drawn, plan, lanes)
+    in_calibration, validation = trial_parts(keys, plan)
+    calibration = words_by_position(in_calibration, plan, lanes)
     if validation is None:
         return calibration, {"test": ~calibration}
     validation = words_by_position(validation, plan, lanes)
@@ -56,36 +56,36 @@ def _countable(
     """
     bits, per_row = [], [lax.population_count(calibration).astype(jnp.int32)]
     for part, (byte, running) in zip(parts.values(), scratch, strict=True):
-        gathered = gather_bytes(as_bytes(part), planes.order, byte)
-        counted, total = running_counts(gathered, running)
-        bits.append((gathered, counted))
+        byte_plane = gather_bytes(as_bytes(part), planes.order, byte)
+        before_byte, total = running_counts(byte_plane, running)
+        bits.append((byte_plane, before_byte))
         per_row.append(total.astype(jnp.int32))
     # The words of calibration and the blocks of all parts are summed in one go. So the sums of a
     # part begin with those of the rows above it: one number for each lane, taken off in
     # `_counts_at`.
     before = exclusive_sums(jnp.concatenate(per_row))[0]
     num_words, num_blocks = len(calibration), planes.order.row.shape[2]
-    packed = {}
+    planes_of = {}
     for i, (name, (byte, running)) in enumerate(zip(parts, bits, strict=True)):
         begin = num_words + i * num_blocks
-        packed[name] = Packed(byte, running, before[begin : begin + num_blocks])
-    return before[: num_words + 1], packed
+        planes_of[name] = Packed(byte, running, before[begin : begin + num_blocks])
+    return before[: num_words + 1], planes_of
 
 
-def _counts_at(planes: Planes, packed: Packed, position: jax.Array) -> jax.Array:
+def _counts_at(planes: Planes, planes_of: Packed, position: jax.Array) -> jax.Array:
     """Number of queries of a part in each plane's prefix at each threshold `[p, a, t]`."""
 
     def prefix(_: None, plane: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         entry, begin = plane
-        start = load(packed.before, begin >> 7)[None]  # planes begin with a block
-        return None, count_before(packed, load(entry, position)) - start
+        start = load(planes_of.before, begin >> 7)[None]  # planes begin with a block
+        return None, count_before(planes_of, load(entry, position)) - start
 
     counts: jax.Array = lax.scan(prefix, None, (planes.entry, planes.begin))[1]
     return counts
 
 
 def _metric_values(
-    shape: Shape, counts: jax.Array, rows: jax.Array, uncovered: jax.Array | None
+    shape: Shape, counts: jax.Array, rows: jax.Array, misses: jax.Array | None
 ) -> dict[str, Any]:
     """Each metric over a part `[a, t]`.
 
@@ -94,8 +94,8 @@ def _metric_values(
     values = {}
     for metric in shape.metrics:
         kind = jnp.int32 if metric.whole else jnp.float32
-        if metric.name == "risk" and uncovered is not None:
-            total = uncovered
+        if metric.name == "risk" and misses is not None:
+            total = misses
         else:
             total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
             for plane, weight in zip(metric.planes, metric.weights, strict=True):
@@ -112,9 +112,11 @@ def tile_values(
     """One tile of trials: values of the metrics of each part, and thresholds with means; `[a, t]`.
 
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
+
+    Use this when the trials run in your own loop; `stream_trials` runs them for you.
     """
     calibration, parts = _draw(plan.draw, keys)
-    before, packed = _countable(plan.planes, calibration, parts, scratch)
+    before, planes_of = _countable(plan.planes, calibration, parts, scratch)
     num = before[len(calibration)]
 
     # One column where the number of calibration rows is fixed, one a lane where it varies with the
@@ -132,16 +134,16 @@ def tile_values(
         sizes = {"test": sizes["test"] - validation, "validation": validation}
     # Without ties the misses are the test queries above the threshold: all queries above it, less
     # the calibration queries above it.
-    uncovered = None
+    misses = None
     if shape.distinct:
-        uncovered = (shape.num_queries - 1 - position) - (rows[None] - rank)
+        misses = (shape.num_queries - 1 - position) - (rows[None] - rank)
 
     result: dict[str, Any] = {}
     if shape.means:
         result["threshold"] = jax.tree.map(lambda x: load(x, position), plan.threshold)
-    for name, bits in packed.items():
+    for name, bits in planes_of.items():
         counts = _counts_at(plan.planes, bits, position)
-        result[name] = _metric_values(shape, counts, sizes[name], uncovered)
+        result[name] = _metric_values(shape, counts, sizes[name], misses)
         if not shape.means:
             result[name]["rows"] = sizes[name][None]
-    return tuple((bits.byte, bits.running) for bits in packed.values()), result
+    return tuple((bits.byte, bits.running) for bits in planes_of.values()), result

@@ -26,8 +26,10 @@ from racer_jax.risk_control.bounds import split_risk_law
 Progress = Callable[[int], object]
 
 
-class Measured(NamedTuple):
+class SplitMetrics(NamedTuple):
     """What the splits of one pool and score gave, by alpha.
+
+    Use this when you read what `fresh_splits`, `exact_splits` or `stale_splits` returns.
 
     Attributes:
       num_splits: Number of splits.
@@ -52,8 +54,11 @@ def fresh_splits(
     budget: np.ndarray,
     num_splits: int,
     progress: Progress,
-) -> Measured:
-    """Exchangeable splits, as the guarantee asks for."""
+) -> SplitMetrics:
+    """Exchangeable splits, as the guarantee asks for.
+
+    Use this when the guarantee is checked as it is stated.
+    """
     summaries = stream_trials(
         key,
         pool,
@@ -66,11 +71,14 @@ def fresh_splits(
     )
     risk = summaries["risk"]
     means = {name: summary.mean for name, summary in summaries.items()}
-    return Measured(num_splits, means, risk.std, risk.edges, risk.histogram / num_splits)
+    return SplitMetrics(num_splits, means, risk.std, risk.edges, risk.histogram / num_splits)
 
 
-def exact_splits(law: SplitLaw, num_test: int) -> Measured:
-    """All splits at once: the exact law in the place of what a sample of splits would give."""
+def exact_splits(law: SplitLaw, num_test: int) -> SplitMetrics:
+    """All splits at once: the exact law in the place of what a sample of splits would give.
+
+    Use this when the pool is small enough for the exact law.
+    """
     means = {
         "risk": law.risk_mean,
         "size": law.size_mean,
@@ -79,7 +87,7 @@ def exact_splits(law: SplitLaw, num_test: int) -> Measured:
     }
     half = 0.5 / num_test  # the test risk takes whole multiples of 1 / n_test: each is a bin
     edges = np.concatenate([law.risk_support - half, law.risk_support[:, -1:] + half], axis=1)
-    return Measured(0, means, law.risk_std, edges, law.risk_probability)
+    return SplitMetrics(0, means, law.risk_std, edges, law.risk_probability)
 
 
 @jax.jit
@@ -95,6 +103,8 @@ def stale_trials(
 
     Plain use of the public functions, one split at a time: calibrate on the mask, predict on the
     rest.
+
+    Use this when you need single trials of a broken guarantee; `stale_splits` gives their means.
     """
     critical = critical_scores(nonconformity, correct, ties)
 
@@ -123,10 +133,12 @@ def stale_splits(
     num_calibration: int,
     budget: np.ndarray,
     num_splits: int,
-) -> Measured:
+) -> SplitMetrics:
     """Splits that are not exchangeable.
 
     Each test query is routed by the scores of another query.
+
+    Use this when you want to see that the check fails where the guarantee does not hold.
     """
     rows_key, split_key = jax.random.split(key)
     stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
@@ -136,18 +148,20 @@ def stale_splits(
     arrays = (masks, nonconformity, stale, jnp.asarray(correct), ties, jnp.asarray(budget))
     trials = stale_trials(*arrays)
     values = {name: np.asarray(value, np.float64) for name, value in trials.items()}
-    binned = [np.histogram(column, bins=32) for column in values["risk"].T]
-    return Measured(
+    histograms = [np.histogram(column, bins=32) for column in values["risk"].T]
+    return SplitMetrics(
         num_splits,
         {name: value.mean(0) for name, value in values.items()},
         values["risk"].std(0, ddof=1),
-        np.stack([edges for _, edges in binned]),
-        np.stack([counts for counts, _ in binned]) / num_splits,
+        np.stack([edges for _, edges in histograms]),
+        np.stack([counts for counts, _ in histograms]) / num_splits,
     )
 
 
 class RiskLaws(NamedTuple):
     """The law of the test risk at each level; None where it is not known.
+
+    Use this when you read what `risk_laws` returns.
 
     Attributes:
       std: Standard deviation, NaN where it is not known, `[a]`.
@@ -166,17 +180,20 @@ def risk_laws(
     num_validation: int,
     num_test: int,
 ) -> RiskLaws:
-    """The laws of the test risk, where a validation part may have made the test part smaller."""
+    """The laws of the test risk, where a validation part may have made the test part smaller.
+
+    Use this when measured risks are compared with what theory says.
+    """
     if not num_validation:
-        known = zip(law.risk_support, law.risk_probability, strict=True)
-        return RiskLaws(law.risk_std, list(known))
+        laws_of_risk = zip(law.risk_support, law.risk_probability, strict=True)
+        return RiskLaws(law.risk_std, list(laws_of_risk))
     # A smaller test part has the same mean; without ties its law depends on the sizes alone.
     laws = [split_risk_law(level, num_calibration, num_test) for level in levels]
-    std = np.where(distinct, [each.std for each in laws], np.nan)
+    std = np.where(distinct, [level_law.std for level_law in laws], np.nan)
     return RiskLaws(
         std,
         [
-            (each.risk, each.probability) if known else None
-            for each, known in zip(laws, distinct, strict=True)
+            (level_law.risk, level_law.probability) if laws_of_risk else None
+            for level_law, laws_of_risk in zip(laws, distinct, strict=True)
         ],
     )

@@ -31,6 +31,8 @@ class Order(NamedTuple):
 
     Entry 128 j + 8 s + i is bit i of byte s of block j.
 
+    Use this when you read what `packing_order` returns.
+
     Attributes:
       row: Row of its byte among the bytes of `as_bytes`, int32 `[16, 8, b]` by s, i and j.
       mask: The bit itself, uint8 `[16, 8, b]`.
@@ -42,6 +44,8 @@ class Order(NamedTuple):
 
 class Packed(NamedTuple):
     """Bits in a new order, with what is needed to count those before any entry.
+
+    Use this when you read what `running_counts` and its caller pass on.
 
     Attributes:
       byte: uint8 `[16, b, t]`, by byte of the block and block.
@@ -61,22 +65,27 @@ def packing_order(
 
     Lanes may hold several kinds of subsets side by side: then words `[w, k t]` are read as rows
     (byte, word, kind).
+
+    Use this when bits are to be counted by position of the threshold.
     """
     num = -(-len(element) // BLOCK) * BLOCK
-    padded, kinds = np.zeros((2, num), np.int64)
-    padded[: len(element)] = element
+    rows, kinds = np.zeros((2, num), np.int64)
+    rows[: len(element)] = element
     kinds[: len(element)] = kind
-    row = (((padded >> 3) & 3) * num_words + (padded >> 5)) * num_kinds + kinds
+    row = (((rows >> 3) & 3) * num_words + (rows >> 5)) * num_kinds + kinds
 
     def by_place(x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, _BYTES, 8).transpose(1, 2, 0)
 
-    mask = (1 << (padded & 7)) * (np.arange(num) < len(element))  # what pads is no bit
+    mask = (1 << (rows & 7)) * (np.arange(num) < len(element))  # what pads is no bit
     return Order(by_place(row).astype(np.int32), by_place(mask).astype(np.uint8))
 
 
 def as_bytes(words: jax.Array) -> jax.Array:
-    """Words `[w, t]` as bytes `[4 w, t]`: row j * w + i is byte j of word i."""
+    """Words `[w, t]` as bytes `[4 w, t]`: row j * w + i is byte j of word i.
+
+    Use this when bits are gathered by byte.
+    """
     return jnp.concatenate([(words >> (8 * j)).astype(jnp.uint8) for j in range(4)])
 
 
@@ -84,6 +93,8 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
     """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`.
 
     It takes eight row loads a byte.
+
+    Use this when packed bits are put into the order of a plane.
     """
 
     def place(s: jax.Array, out: jax.Array) -> jax.Array:
@@ -94,14 +105,16 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
         out = lax.dynamic_update_index_in_dim(out, byte, s, 0)
         return out
 
-    filled: jax.Array = lax.fori_loop(0, _BYTES, place, out)
-    return filled
+    result: jax.Array = lax.fori_loop(0, _BYTES, place, out)
+    return result
 
 
 def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums of the rows before each row `[r, t]`, and of all `[t]`; int32.
 
     Segments of the rows advance side by side, so that it takes sqrt(r) steps of wide rows.
+
+    Use this when counts before each row are needed.
     """
     num, lanes = rows.shape
     segments = 1 << (num.bit_length() // 2)
@@ -124,6 +137,8 @@ def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Arra
     """Number of bits in each block up to each byte `[16, b, t]`, written over `out`.
 
     The number in all of each block is the second result, `[b, t]`.
+
+    Use this when bits before any position are to be counted.
     """
 
     def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -139,6 +154,8 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     """Number of bits before each entry `[a, t]` of its lane.
 
     Up to one number for each lane, that of `Packed.before`.
+
+    Use this when the bits before some entries are counted, after `running_counts`.
     """
     num_blocks, lanes = bits.before.shape
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
@@ -154,6 +171,8 @@ def select(
     words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int
 ) -> jax.Array:
     """Position of the rank-th bit of each lane.
+
+    Use this when a threshold is the rank-th calibration query of a lane.
 
     Args:
       words: uint32 `[w, t]`.

@@ -26,6 +26,8 @@ class Planes(NamedTuple):
 
     Every entry of a plane is one query, which counts from one position of the threshold on.
 
+    Use this when you read a `TrialPlan`.
+
     Attributes:
       order: The queries of all planes, one plane after the other, each padded to whole blocks.
       entry: By plane and threshold position, the end of the prefix of entries in effect, int32
@@ -41,6 +43,8 @@ class Planes(NamedTuple):
 @dataclass(frozen=True)
 class Metric:
     """Value of a metric: base * rows + sum of weight * count over its planes.
+
+    Use this when you read a `TrialPlan`.
 
     Attributes:
       name: Its name.
@@ -61,6 +65,8 @@ class Metric:
 class Shape:
     """The static part of a plan.
 
+    Use this when you read a `TrialPlan`.
+
     Attributes:
       metrics: The metrics.
       num_queries: N.
@@ -77,7 +83,7 @@ class Shape:
 
 
 class TrialPlan(NamedTuple):
-    """All that a jitted call reads."""
+    """All that a jitted call reads. Use this when you call `tile_values`."""
 
     draw: DrawPlan
     ranks: Ranks
@@ -136,6 +142,8 @@ def trial_plan(
 ) -> tuple[TrialPlan, Shape]:
     """The plan of a pool and a way to split it.
 
+    Use this when you call `tile_values` yourself; `stream_trials` makes its own plan.
+
     Args:
       pool: From `pool_steps`.
       design: From `split_design`.
@@ -164,13 +172,13 @@ def trial_plan(
         metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
         for _, query, first in planes:
             by_position = np.argsort(first, kind="stable")
-            padded = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
-            padded[: len(query)] = query[by_position]
-            queries.append(padded)
+            rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
+            rows[: len(query)] = query[by_position]
+            queries.append(rows)
             prefix = np.searchsorted(first[by_position], np.arange(num + 1), side="right")
             entries.append(end + prefix)
             begin.append(end)
-            end += len(padded)
+            end += len(rows)
     if end > _MOST_INDEX:
         raise ValueError(
             f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "
@@ -190,6 +198,8 @@ def trial_plan(
 
 def most_lanes(plan: TrialPlan) -> int:
     """How many trials a tile may hold so that an int32 index reaches every byte and word of it.
+
+    Use this when the size of a tile is chosen.
 
     Raises:
       ValueError: If not even one.

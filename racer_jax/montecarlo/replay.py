@@ -72,13 +72,13 @@ def split_parts(
     """
     design = split_design(pool.order, **split)
     parts = np.full((len(np.asarray(trials)), pool.num_queries), 2, np.int8)
-    drawn = _drawn_masks(
+    masks = _drawn_masks(
         np.asarray(key_words(key)),
         np.asarray(trials, np.uint32),
         draw_parts(design),
         len(pool.order),
     )
-    for code, mask in enumerate(drawn):
+    for code, mask in enumerate(masks):
         parts[:, pool.order] = np.where(np.asarray(mask).T, np.int8(code), parts[:, pool.order])
     return parts
 
@@ -88,6 +88,6 @@ def _drawn_masks(
     key: jax.Array, trials: jax.Array, draw: DrawPlan, num_queries: int
 ) -> list[jax.Array]:
     """Calibration (and validation) masks by position, `[N, s]`."""
-    drawn = trial_parts(trial_keys((key[0], key[1]), draw, trials), draw)
-    words = [words_by_position(part, draw, len(trials)) for part in drawn if part is not None]
+    parts = trial_parts(trial_keys((key[0], key[1]), draw, trials), draw)
+    words = [words_by_position(part, draw, len(trials)) for part in parts if part is not None]
     return [unpack(part, num_queries) for part in words]

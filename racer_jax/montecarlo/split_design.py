@@ -47,6 +47,8 @@ class SplitSpec(TypedDict, total=False):
 class Design(NamedTuple):
     """A way to split a pool, by position of its queries; host arrays.
 
+    Use this when you read what `split_design` returns.
+
     Attributes:
       calibration: Units of each group that calibrate, int64 `[g]`.
       validation: Units of each group that validate, int64 `[g]`.
@@ -82,6 +84,8 @@ class Design(NamedTuple):
 
     def budgets(self, alpha: Alpha | None, budget: Budget | None = None) -> np.ndarray:
         """How many calibration rows each threshold may miss, by level and number n of rows.
+
+        Use this when ranks are made from levels.
 
         Args:
           alpha: One risk level in (0, 1) or several.
@@ -150,7 +154,10 @@ def split_design(
     group: ArrayLike | None = None,
     question: ArrayLike | None = None,
 ) -> Design:
-    """Checks and lays out a way to split: a `SplitSpec`, and the `order` of the `Pool`."""
+    """Checks and lays out a way to split: a `SplitSpec`, and the `order` of the `Pool`.
+
+    Use this when a pool is to be split many times in the same way.
+    """
     num = len(order)
     which, inverse = _labels("group", np.zeros(num) if group is None else np.asarray(group), num)
     unit = np.arange(num)
@@ -166,8 +173,8 @@ def split_design(
         )
     group_size = np.bincount(group_of_unit, minlength=len(which))
     # Units in order of position, numbered within their group.
-    first_seen = np.unique(unit[order], return_index=True)[1]
-    by_position = np.argsort(first_seen)
+    first_row = np.unique(unit[order], return_index=True)[1]
+    by_position = np.argsort(first_row)
     place = np.empty(len(group_of_unit), np.int64)
     for g in range(len(which)):
         members = by_position[group_of_unit[by_position] == g]
@@ -175,8 +182,8 @@ def split_design(
 
     calibration = _shares("num_calibration", num_calibration, group_size, 1)
     validation = _shares("num_validation", num_validation, group_size, 0)
-    left = group_size - calibration - validation
-    if (left < 0).any() or not left.any():
+    num_test = group_size - calibration - validation
+    if (num_test < 0).any() or not num_test.any():
         raise ValueError(
             "num_calibration (and num_validation) must leave at least one of the "
             f"{group_size.sum()} queries or questions for the test and fit in each group: got "
@@ -196,6 +203,8 @@ def split_design(
 class DrawPlan(NamedTuple):
     """What it takes to draw the parts of a split; data of a jitted call.
 
+    Use this when you call `trial_parts`.
+
     Attributes:
       outer: Draw of calibration and validation together; None with two parts.
       calibration: Draw of the calibration part, among those.
@@ -209,7 +218,10 @@ class DrawPlan(NamedTuple):
 
 
 def draw_parts(design: Design) -> DrawPlan:
-    """The plan of a design, on the host."""
+    """The plan of a design, on the host.
+
+    Use this when the trials of a design are drawn in a jitted call.
+    """
     calibration = draw_plan(design.calibration, design.group_size)
     outer = None
     if design.validates:
@@ -234,6 +246,8 @@ def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
 
     Made apart from their use: a key that the compiler makes anew for every word costs as much as
     the word.
+
+    Use this when the trials of one call need keys that depend on their number alone.
     """
     num_groups = plan.calibration.num.shape[0]
     trial = folded(key, trials)
@@ -251,6 +265,8 @@ def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array |
     """Calibration and validation words `[w, g t]` of a tile of trials.
 
     Groups stand one after the other.
+
+    Use this when the parts of a tile of trials are needed as packed words.
     """
     inner, outer = ((keys[i, 0], keys[i, 1]) for i in range(2))
     if plan.outer is None:
@@ -261,7 +277,10 @@ def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array |
 
 
 def words_by_position(words: jax.Array, plan: DrawPlan, num_trials: int) -> jax.Array:
-    """Words by unit `[w, g t]` as words by position `[v, t]`."""
+    """Words by unit `[w, g t]` as words by position `[v, t]`.
+
+    Use this when subsets are drawn by unit, such as a question, and the pool is by query.
+    """
     if plan.order is None:
         return words
     source = as_bytes(words).reshape(-1, num_trials)
@@ -278,6 +297,8 @@ def words_by_position(words: jax.Array, plan: DrawPlan, num_trials: int) -> jax.
 
 class Ranks(NamedTuple):
     """Which calibration query is the threshold; data of a jitted call.
+
+    Use this when you read what `rank_plan` returns.
 
     Attributes:
       rank: Rank k = n - b by level and by number n of calibration rows above the least, int32
@@ -302,6 +323,8 @@ def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
     split, the mean position varies too, and the bracket is wider by half that range. A lane whose
     threshold is outside goes on by steps, so the width costs or saves time and never changes a
     result.
+
+    Use this when thresholds of many trials are selected in a jitted call.
 
     Args:
       design: The way to split.

@@ -271,5 +271,5 @@ def pool_steps(
     if tie is not None:
         second = np.append(tie[order, critical[order]], 0xFFFFFFFF).astype(np.uint32)
         threshold = TieBroken(at, second)  # type: ignore[arg-type]
-    covered = np.searchsorted(steps["risk"].first, np.arange(num + 1), side="right")
-    return Pool(threshold, order.astype(np.int32), covered.astype(np.int32), steps)
+    num_covered = np.searchsorted(steps["risk"].first, np.arange(num + 1), side="right")
+    return Pool(threshold, order.astype(np.int32), num_covered.astype(np.int32), steps)

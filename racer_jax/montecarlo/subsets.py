@@ -29,6 +29,8 @@ def load(array: ArrayLike, index: jax.Array) -> jax.Array:
     """`array[index]` along the first axis for indices known to be in bounds.
 
     There is no clamping, no wrapping.
+
+    Use this when an index is known to be in range and a check would cost time.
     """
     return jnp.asarray(array).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
@@ -37,6 +39,8 @@ def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:
     """Threefry-2x32 with 20 rounds written out.
 
     The bits of JAX's own generator, several times as fast on a CPU.
+
+    Use this when random words are needed inside a kernel, without keys as arguments.
     """
     k0, k1 = key
     keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
@@ -54,6 +58,8 @@ def key_words(key: jax.Array) -> jax.Array:
     """Two uint32 words `[2]` that stand for a typed key of any kind.
 
     Those of a Threefry key are its own.
+
+    Use this when a key goes into a jitted call as plain words.
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a typed PRNG key (see jax.random.key), got dtype {key.dtype}")
@@ -65,12 +71,17 @@ def key_words(key: jax.Array) -> jax.Array:
 
 
 def folded(key: Words, data: jax.Array) -> Words:
-    """`jax.random.fold_in` of a Threefry key, elementwise."""
+    """`jax.random.fold_in` of a Threefry key, elementwise.
+
+    Use this when many keys are made from one inside a kernel.
+    """
     return threefry(key, jnp.zeros_like(data), data)
 
 
 class Draw(NamedTuple):
     """How to draw: one kind of subset for each of `g` lanes, that every trial repeats.
+
+    Use this when you read what `draw_plan` returns.
 
     Attributes:
       num: Elements in the subset, int32 `[g]`.
@@ -105,6 +116,8 @@ def draw_plan(num: np.ndarray, size: np.ndarray) -> Draw:
     """The `Draw` of subsets of `num` `[g]` of `size` `[g]` elements, 0 <= num <= size.
 
     Made on the host.
+
+    Use this when subsets of given sizes are drawn, as those of a split.
     """
     num, size = np.asarray(num), np.asarray(size)
     words = -(-int(size.max()) // 32)
@@ -161,6 +174,8 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
     so they share no random word with the Bernoulli bits: else what is taken out would depend on
     what is in.
 
+    Use this when you need uniform subsets of packed elements.
+
     Args:
       key: Two uint32 `[l]`, a Threefry key for each lane; used for nothing else.
       draw: What to draw; its `g` divides `l`, and lane i draws the kind i // (l / g).
@@ -207,27 +222,29 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
             index = (at >> 5) * num_lanes + lane
             bit = jnp.uint32(1) << (at & 31).astype(jnp.uint32)
             word = load(flat, index)
-            drawn = (position < draw.size) & (((word & bit) != 0) == (surplus > 0)) & (surplus != 0)
+            wrong_bit = (
+                (position < draw.size) & (((word & bit) != 0) == (surplus > 0)) & (surplus != 0)
+            )
             if within is not None:
-                drawn &= (load(within.reshape(-1), index) & bit) != 0
+                wrong_bit &= (load(within.reshape(-1), index) & bit) != 0
             flat = flat.at[index].set(
-                jnp.where(drawn, word ^ bit, word),
+                jnp.where(wrong_bit, word ^ bit, word),
                 mode="promise_in_bounds",
                 unique_indices=True,
                 wrap_negative_indices=False,
             )
-            return flat, surplus - jnp.where(drawn, jnp.sign(surplus), 0)
+            return flat, surplus - jnp.where(wrong_bit, jnp.sign(surplus), 0)
 
         flat, surplus = lax.fori_loop(0, _ROUND, flip, (words.reshape(-1), surplus))
         return flat.reshape(num_words, num_lanes), number + 1, (surplus != 0).any()
 
     start = (words, jnp.uint32(0), jnp.array(True))
-    repaired: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
-    return repaired
+    result: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
+    return result
 
 
 def unpack(words: jax.Array, size: int) -> jax.Array:
-    """Words `[w, l]` as bool `[size, l]`."""
+    """Words `[w, l]` as bool `[size, l]`. Use this when you need the subsets as truth values."""
     place = lax.broadcasted_iota(jnp.uint32, (words.shape[0], 32, words.shape[1]), 1)
     bits = (words[:, None, :] >> place) & 1
     return (bits != 0).reshape(-1, words.shape[1])[:size]

@@ -53,8 +53,8 @@ class Summary(NamedTuple):
         """
         if not 0 <= level <= 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        reached = np.cumsum(self.histogram, axis=1)
-        index = (reached < level * reached[:, -1:]).sum(axis=1)
+        running = np.cumsum(self.histogram, axis=1)
+        index = (running < level * running[:, -1:]).sum(axis=1)
         upper = self.edges[np.arange(len(index)), index + 1]
         return np.asarray(np.clip(upper, self.minimum, self.maximum))
 
@@ -64,6 +64,8 @@ class Accumulator:
     """Running sums of one metric.
 
     Of totals, whole numbers where it counts; `scale` turns them into means.
+
+    Use this when trials come in parts and only their sums are kept.
 
     Attributes:
       scale: What one unit of the totals is worth.
@@ -96,6 +98,8 @@ class Accumulator:
         """Empty sums, with bins as wide as pilot totals `[a, s]` ask for.
 
         They cover eight standard deviations on either side.
+
+        Use this when the first trials say how wide the bins must be.
         """
         mean, spread = pilot.mean(axis=1, dtype=np.float64), pilot.std(axis=1, dtype=np.float64)
         centre: np.ndarray
@@ -132,31 +136,56 @@ class Accumulator:
         return self.centre.dtype.kind == "i"
 
     def add(self, totals: np.ndarray) -> None:
-        """Adds trials `[a, s]`."""
+        """Adds trials `[a, s]`. Use this when more trials are there."""
         self.num += totals.shape[1]
-        self.least = np.minimum(self.least, totals.min(axis=1))
-        self.most = np.maximum(self.most, totals.max(axis=1))
-        centred = totals - self.centre.astype(totals.dtype)[:, None]
-        self.total = self.total + centred.sum(axis=1, dtype=self.centre.dtype)
-        wide = centred.astype(self.centre.dtype)
+        least, most = totals.min(axis=1), totals.max(axis=1)
+        self.least = np.minimum(self.least, least)
+        self.most = np.maximum(self.most, most)
+        values, times = self._distinct(totals, least, most)
+        deviations = values - self.centre.astype(values.dtype)[:, None]
+        wide = deviations.astype(self.centre.dtype)
+        self.total = self.total + (wide * times).sum(axis=1)
         if self.exact:
             # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
             squares = wide * wide
-            self.square = self.square + (squares >> 31).sum(axis=1)
-            self.square_rest = self.square_rest + (squares & (2**31 - 1)).sum(axis=1)
+            self.square = self.square + ((squares >> 31) * times).sum(axis=1)
+            self.square_rest = self.square_rest + ((squares & (2**31 - 1)) * times).sum(axis=1)
         else:
             self.square = self.square + np.einsum("as,as->a", wide, wide)
         bins = self.histogram.shape[1]
-        index = np.ceil((totals - self.low[:, None]) / self.width[:, None])
+        index = np.ceil((values - self.low[:, None]) / self.width[:, None])
         index = (
-            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(totals))[:, None] * bins
+            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(values))[:, None] * bins
         )
-        self.histogram += np.bincount(index.ravel(), minlength=self.histogram.size).reshape(
-            self.histogram.shape
+        np.add.at(
+            self.histogram.reshape(-1), index.ravel(), np.broadcast_to(times, index.shape).ravel()
         )
 
+    def _distinct(
+        self, totals: np.ndarray, least: np.ndarray, most: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values `[a, v]` and how often each stands among the totals of its row, int64.
+
+        Counts of queries take few values: one pass counts them, and what follows works on some
+        hundred numbers a row, not on every trial. Totals that are no whole numbers, or spread more
+        widely than there are trials, stand for themselves.
+        """
+        once = np.ones((1, 1), np.int64)
+        if not self.exact:
+            return totals, once
+        spread = int((most.astype(np.int64) - least).max()) + 1
+        if spread > totals.shape[1]:
+            return totals, once
+        first = spread * np.arange(len(totals)) - least
+        index = (totals + first[:, None]).ravel()
+        times = np.bincount(index, minlength=spread * len(totals)).reshape(len(totals), spread)
+        return least.astype(np.int64)[:, None] + np.arange(spread), times
+
     def summary(self) -> Summary:
-        """What has been added so far."""
+        """What has been added so far.
+
+        Use this when all trials are there, or you want the state so far.
+        """
         num = self.num
         # Python's integers: the sums of counts stay exact up to the last division.
         kind = int if self.exact else float
@@ -172,15 +201,18 @@ class Accumulator:
             for t, q in zip(total, square, strict=True)
         ]
         edges = self.low[:, None] + self.width[:, None] * np.arange(-1, self.histogram.shape[1])
-        scaled = [
+        sums = [
             np.asarray(x, np.float64) * self.scale
             for x in (mean, np.sqrt(spread), self.least, self.most, edges)
         ]
-        return Summary(scaled[0], scaled[1], scaled[2], scaled[3], scaled[4], self.histogram.copy())
+        return Summary(sums[0], sums[1], sums[2], sums[3], sums[4], self.histogram.copy())
 
 
 def fingerprint(arrays: Iterable[Any]) -> str:
-    """A digest of arrays, numbers and strings, to tell one run from another."""
+    """A digest of arrays, numbers and strings, which distinguishes one run from another.
+
+    Use this when a checkpoint must belong to this run.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         array = np.asarray(array)
@@ -193,25 +225,33 @@ def fingerprint(arrays: Iterable[Any]) -> str:
 class Checkpoint:
     """The file that keeps the state of a stream of trials.
 
+    Use this when a run takes long enough to be interrupted.
+
     Attributes:
       path: The file.
       every: Seconds between saves.
       run: Fingerprint of the run; the file of another run is refused.
-      saved: When it was last saved, a time of `time.monotonic`.
+      last_save: When it was saved last, a time of `time.monotonic`.
     """
 
     path: Path
     every: float
     run: str
-    saved: float = field(default_factory=time.monotonic)
+    last_save: float = field(default_factory=time.monotonic)
 
     def save_when_due(self, sums: dict[str, Accumulator]) -> None:
-        """Saves the state if the last time is long enough ago."""
-        if time.monotonic() - self.saved > self.every:
+        """Saves the state if the last time is long enough ago.
+
+        Use this when a part of a run is done.
+        """
+        if time.monotonic() - self.last_save > self.every:
             self.save(sums)
 
     def save(self, sums: dict[str, Accumulator]) -> None:
-        """Writes the state, atomically: a kill leaves the last whole one."""
+        """Writes the state, atomically: a kill leaves the last whole one.
+
+        Use this when the state must be on disk now.
+        """
         state: dict[str, Any] = {"run": np.array(self.run), "names": np.array(list(sums))}
         for i, total in enumerate(sums.values()):
             state |= {f"{i}.{name}": np.asarray(value) for name, value in vars(total).items()}
@@ -224,10 +264,12 @@ class Checkpoint:
             temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
-        self.saved = time.monotonic()
+        self.last_save = time.monotonic()
 
     def load(self) -> dict[str, Accumulator]:
-        """The state that was saved; empty where there is no file.
+        """The state saved last; empty where there is no file.
+
+        Use this when a run starts and may be the continuation of another.
 
         Raises:
           ValueError: If the file is of another run, or not a checkpoint.

@@ -29,11 +29,12 @@ from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
 
-# Trials of a tile: what one pass keeps in cache on a CPU, and enough work for a kernel on an
-# accelerator.
+# Trials of a tile. On a CPU: what one pass keeps in cache. On an accelerator a tile takes some
+# thousand short kernels one after the other, so the more trials share them the better; int32
+# indices keep its arrays below some gigabytes (`most_lanes`).
 _TILE = 256
-_ACCELERATOR_TILE = 4096
-# Trials that tell how wide the histograms have to be.
+_ACCELERATOR_TILE = 1 << 16
+# Trials that determine how wide the histograms have to be.
 _PILOT = 512
 
 
@@ -95,8 +96,8 @@ def _run(
         ) -> tuple[Scratch, dict[str, Any]]:
             scratch, results = state
             scratch, values = tile_values(plan, shape, scratch, load(keys, i))
-            put = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
-            return scratch, jax.tree.map(put, results, values)
+            write = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
+            return scratch, jax.tree.map(write, results, values)
 
         all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, (scratch, results))[1]
         return all_tiles
@@ -105,7 +106,7 @@ def _run(
     results: dict[str, Any] = jax.shard_map(
         on_device, mesh=mesh, in_specs=PartitionSpec(), out_specs=spec, check_vma=False
     )(key, plan, first)
-    if gather:  # several processes: each sees all trials
+    if gather:  # several processes: each computes all trials
         results = lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
     return results
 
@@ -158,12 +159,12 @@ class _Runner:
         caller to cut off.
         """
         longest = max((num for _, num in spans), default=0)
-        started: deque[tuple[int, dict[str, Any]]] = deque()
+        pending: deque[tuple[int, dict[str, Any]]] = deque()
         for first, num in spans:
-            started.append((num, self.chunk(first, longest)))
-            if len(started) == 2:
-                yield started.popleft()
-        yield from started
+            pending.append((num, self.chunk(first, longest)))
+            if len(pending) == 2:
+                yield pending.popleft()
+        yield from pending
 
 
 def _check_trials(num_trials: int, first_trial: int) -> None:
@@ -292,41 +293,41 @@ def stream_trials(
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=False)
     runner = _Runner(key, plan, shape, devices)
-    kept = None
+    store = None
     if checkpoint is not None:
         run = fingerprint([*jax.tree.leaves(plan), repr(shape), runner.key, first_trial, bins])
-        kept = Checkpoint(Path(checkpoint), save_every, run)
-    sums = {} if kept is None else kept.load()
-    done = next(iter(sums.values())).num if sums else 0
-    if done > num_trials:
+        store = Checkpoint(Path(checkpoint), save_every, run)
+    sums = {} if store is None else store.load()
+    num_done = next(iter(sums.values())).num if sums else 0
+    if num_done > num_trials:
         raise ValueError(
-            f"checkpoint {checkpoint} holds {done} trials, more than the {num_trials} asked for"
+            f"checkpoint {checkpoint} holds {num_done} trials, more than the {num_trials} asked for"
         )
 
     report = progress if progress is not None else lambda _: None
-    if done:
-        report(done)
-    spans = _spans(done, num_trials, chunk_size or runner.tile * len(runner.devices))
+    if num_done:
+        report(num_done)
+    spans = _spans(num_done, num_trials, chunk_size or runner.tile * len(runner.devices))
     for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
         _add(sums, totals, num, bins)
         report(num)
-        if kept is not None:
-            kept.save_when_due(sums)
-    if kept is not None and spans:
-        kept.save(sums)
+        if store is not None:
+            store.save_when_due(sums)
+    if store is not None and spans:
+        store.save(sums)
     return {name: total.summary() for name, total in sums.items()}
 
 
-def _spans(done: int, num_trials: int, chunk_size: int) -> list[tuple[int, int]]:
+def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, int]]:
     """First trial and number of each chunk that is still to be run.
 
-    The first chunk of all has enough trials to tell how wide the histograms have to be.
+    The first chunk of all has enough trials to determine how wide the histograms have to be.
     """
     spans = []
-    if not done:
-        done = min(max(chunk_size, _PILOT), num_trials)
-        spans.append((0, done))
-    spans += [(i, min(chunk_size, num_trials - i)) for i in range(done, num_trials, chunk_size)]
+    if not num_done:
+        num_done = min(max(chunk_size, _PILOT), num_trials)
+        spans.append((0, num_done))
+    spans += [(i, min(chunk_size, num_trials - i)) for i in range(num_done, num_trials, chunk_size)]
     return spans
 
 
@@ -336,10 +337,10 @@ def _add(sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: i
         by_name = {name: np.asarray(total)[:, :num] for name, total in totals.get(part, {}).items()}
         rows = by_name.pop("rows", np.ones((1, 1)))
         for name, total in by_name.items():
-            fixed = (rows == rows[0, 0]).all()
+            constant = (rows == rows[0, 0]).all()
             if prefix + name not in sums:
-                values = total if fixed else total / rows
-                scale = 1.0 / rows[0, 0] if fixed else 1.0
+                values = total if constant else total / rows
+                scale = 1.0 / rows[0, 0] if constant else 1.0
                 sums[prefix + name] = Accumulator.start(values[:, :_PILOT], float(scale), bins)
-            added = sums[prefix + name]
-            added.add(total if added.scale != 1.0 or fixed else total / rows)
+            running_sum = sums[prefix + name]
+            running_sum.add(total if running_sum.scale != 1.0 or constant else total / rows)

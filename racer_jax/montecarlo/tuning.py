@@ -125,13 +125,19 @@ class Selections(NamedTuple):
         return np.asarray(total / inside.sum(axis=1))
 
     def accuracy(self, right: np.ndarray) -> np.ndarray:
-        """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`."""
+        """Test accuracy of each split's choice, `[s]`, from `VoteTables.right`.
+
+        Use this when you want the accuracy that a choice on validation reaches.
+        """
         return self.mean(
             right[self.aggregation[:, None], np.arange(self.part.shape[1]), self.num_called]
         )
 
     def full_accuracy(self, right: np.ndarray) -> np.ndarray:
-        """Test accuracy of the full ensemble under the aggregation it chose, `[s]`."""
+        """Test accuracy of the full ensemble under the aggregation it chose, `[s]`.
+
+        Use this when you want the full ensemble beside the chosen one.
+        """
         return self.mean(right[self.full_aggregation, :, -1])
 
 
@@ -183,13 +189,13 @@ def vote_tables(
             )
         weightings[name] = value.astype(scores.dtype)
     order = model_order(nonconformity, tie_break)
-    stacked = jnp.stack(list(weightings.values()))[:, None]
+    weights = jnp.stack(list(weightings.values()))[:, None]
     weighted = prefix_answers(
-        order, answers, scores, stacked, jnp.asarray(temperatures, jnp.float32)[:, None]
+        order, answers, scores, weights, jnp.asarray(temperatures, jnp.float32)[:, None]
     )
     majority = prefix_answers(order, answers, scores)
-    voted = jnp.concatenate([majority[None], weighted.reshape(-1, *majority.shape)])
-    right = voted_right(voted, jnp.asarray(answers)[:, None], jnp.asarray(correct)[:, None])
+    answers_of = jnp.concatenate([majority[None], weighted.reshape(-1, *majority.shape)])
+    right = voted_right(answers_of, jnp.asarray(answers)[:, None], jnp.asarray(correct)[:, None])
     return VoteTables(
         (MAJORITY, *(name for name in weightings for _ in temperatures)),
         (inf, *(float(t) for _ in weightings for t in temperatures)),
@@ -238,25 +244,25 @@ def _choose(
     num = validation.shape[0]
 
     def looked_up(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-        called = (entries[queries][None] <= position[:, None, None]).sum(axis=-1, dtype=jnp.int32)
-        return called, table[queries[None], called]
+        size = (entries[queries][None] <= position[:, None, None]).sum(axis=-1, dtype=jnp.int32)
+        return size, table[queries[None], size]
 
-    called, rows = looked_up(validation)
+    size, rows = looked_up(validation)
     right = rows.sum(axis=1, dtype=jnp.int32)
-    calls = called.sum(axis=1, dtype=jnp.int32)[:, None]
+    calls = size.sum(axis=1, dtype=jnp.int32)[:, None]
 
-    def best_of(allowed: jax.Array, *keys: jax.Array) -> jax.Array:
+    def best_of(affordable: jax.Array, *keys: jax.Array) -> jax.Array:
         """Flat index of the pair with the largest keys, compared in turn."""
         for key in keys:
-            allowed = allowed & (key == jnp.where(allowed, key, _LEAST).max())
-        return jnp.argmax(allowed.reshape(-1))
+            affordable = affordable & (key == jnp.where(affordable, key, _LEAST).max())
+        return jnp.argmax(affordable.reshape(-1))
 
-    allowed = jnp.ones(right.shape, bool)
+    affordable = jnp.ones(right.shape, bool)
     if voters.shape[0]:
-        pooled = right + looked_up(voters)[1].sum(axis=1, dtype=jnp.int32)
-        allowed = jnp.arange(right.shape[1])[None] == jnp.argmax(pooled, axis=1)[:, None]
+        num_right = right + looked_up(voters)[1].sum(axis=1, dtype=jnp.int32)
+        affordable = jnp.arange(right.shape[1])[None] == jnp.argmax(num_right, axis=1)[:, None]
     fewest = jnp.broadcast_to(-calls, right.shape)
-    best = jnp.unravel_index(best_of(allowed, right, fewest), right.shape)
+    best = jnp.unravel_index(best_of(affordable, right, fewest), right.shape)
     # d <= tolerance * sqrt((q / n - d^2) / n), d the mean difference and q the number of queries
     # that differ.
     behind = (right[best] - right).astype(jnp.float32)
@@ -266,15 +272,15 @@ def _choose(
         .astype(jnp.float32)
     )
     as_good = behind**2 * (1 + tolerance**2 / num) <= tolerance**2 * differ
-    chosen = jnp.unravel_index(best_of(as_good & allowed, fewest, right), right.shape)
+    choice = jnp.unravel_index(best_of(as_good & affordable, fewest, right), right.shape)
     full = jnp.argmax(table[jnp.concatenate([validation, voters]), -1].sum(axis=0, dtype=jnp.int32))
-    num_called = (entries <= position[chosen[0]]).sum(axis=-1, dtype=jnp.int32)
+    num_called = (entries <= position[choice[0]]).sum(axis=-1, dtype=jnp.int32)
     return {
-        "alpha": chosen[0],
-        "aggregation": chosen[1],
+        "alpha": choice[0],
+        "aggregation": choice[1],
         "full_aggregation": full,
         "num_called": num_called,
-        "validation_right": right[chosen],  # a number; `select` makes a share of it
+        "validation_right": right[choice],  # a number; `select` makes a share of it
     }
 
 
@@ -397,9 +403,9 @@ def select(
         jnp.float32(tolerance),
         _BATCH,
     )
-    chosen = {name: np.asarray(value) for name, value in choices.items()}
-    chosen["validation_right"] = chosen["validation_right"] / validation.shape[1]
-    return Selections(part=parts, **chosen)
+    arrays = {name: np.asarray(value) for name, value in choices.items()}
+    arrays["validation_right"] = arrays["validation_right"] / validation.shape[1]
+    return Selections(part=parts, **arrays)
 
 
 def select_each(

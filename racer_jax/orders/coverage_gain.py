@@ -46,6 +46,8 @@ _BLOCK_ENTRIES = 1 << 22
 class Patterns(NamedTuple):
     """The distinct rows of a correctness matrix; rows of one pattern are one row to RACER-J.
 
+    Use this when you read what `distinct_patterns` returns.
+
     Attributes:
       correct: The patterns, bool `[s, m]`, in lexicographic order.
       of_row: int32 `[n]`, the pattern of each row.
@@ -63,6 +65,8 @@ def distinct_patterns(correct: ArrayLike) -> Patterns:
     Few rows stand for many where m is small.
 
     Runs on the host.
+
+    Use this when many training rows are alike, which makes RACER-J faster.
 
     Args:
       correct: Whether each model got each training query right, bool or 0/1 `[n, m]`.
@@ -83,7 +87,10 @@ def distinct_patterns(correct: ArrayLike) -> Patterns:
 
 
 def check_training_rows(correct: ArrayLike) -> jax.Array:
-    """Correctness of training rows as booleans `[n, m]`, n and m at least 1."""
+    """Correctness of training rows as booleans `[n, m]`, n and m at least 1.
+
+    Use this when an order is fitted to training rows.
+    """
     rows = as_binary("correct", correct)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"correct must have shape [n, m] with n, m >= 1, got {rows.shape}")
@@ -94,6 +101,8 @@ def check_weights(weights: ArrayLike, num_rows: int) -> jax.Array:
     """Weights over support rows.
 
     Floating, `[..., s]`, finite, not negative, each row with sum 1.
+
+    Use this when support rows have weights.
     """
     weights = jnp.asarray(weights)
     check_floating("weights", weights)
@@ -117,7 +126,10 @@ def check_weights(weights: ArrayLike, num_rows: int) -> jax.Array:
 
 
 def check_cost(cost: ArrayLike, num_models: int) -> jax.Array:
-    """Costs of calling each model, `[..., m]`: numeric, finite and above 0."""
+    """Costs of calling each model, `[..., m]`: numeric, finite and above 0.
+
+    Use this when models have costs.
+    """
     cost = jnp.asarray(cost)
     if not (jnp.issubdtype(cost.dtype, jnp.floating) or jnp.issubdtype(cost.dtype, jnp.integer)):
         raise TypeError(f"cost must be numeric, got dtype {cost.dtype}")
@@ -137,7 +149,10 @@ def check_cost(cost: ArrayLike, num_models: int) -> jax.Array:
 
 
 def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Array:
-    """Factor of a gain by cost, (c_min / c)^gamma in (0, 1], `[..., m]`; ones without costs."""
+    """Factor of a gain by cost, (c_min / c)^gamma in (0, 1], `[..., m]`; ones without costs.
+
+    Use this when a gain counts less for an expensive model.
+    """
     if not 0 <= gamma <= 4:
         raise ValueError(f"gamma must be in [0, 4], got {gamma}")
     if cost is None:
@@ -153,24 +168,26 @@ def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: st
 
     Support holds chances of being right, given which the models are independent: 0 and 1 where they
     are training rows.
+
+    Use this when you want RACER-J of one query by itself; `RacerJ` serves many.
     """
     column = jnp.arange(support.shape[1])
 
-    def gain(uncovered: jax.Array) -> jax.Array:
-        return jnp.matmul(uncovered, support, precision=lax.Precision.HIGHEST)
+    def gain(weight: jax.Array) -> jax.Array:
+        return jnp.matmul(weight, support, precision=lax.Precision.HIGHEST)
 
     def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
-        uncovered, used, level, nonconformity = carry
-        ratio = jnp.where(used, -jnp.inf, gain(uncovered) * discount)
+        weight, in_set, level, nonconformity = carry
+        ratio = jnp.where(in_set, -jnp.inf, gain(weight) * discount)
         best = jnp.argmax(ratio)
         # Exact gains never grow along the order; the maximum takes out what rounding does.
         level = jnp.maximum(level, 1 - ratio[best])
-        chosen = column == best
+        is_best = column == best
         return (
-            uncovered * (1 - support.T[best]),
-            used | chosen,
+            weight * (1 - support.T[best]),
+            in_set | is_best,
             level,
-            jnp.where(chosen, level, nonconformity),
+            jnp.where(is_best, level, nonconformity),
         ), None
 
     zero = jnp.zeros((), weights.dtype)
@@ -193,14 +210,20 @@ def _weighted(weights: jax.Array, support: jax.Array, discount: jax.Array, null:
 
 
 def block_size(entries: int) -> int:
-    """Queries treated at once where each takes so many floats."""
+    """Queries treated at once where each takes so many floats.
+
+    Use this when a large array is computed in parts.
+    """
     return max(1, _BLOCK_ENTRIES // max(entries, 1))
 
 
 def gains_under(
     weights: jax.Array, support: jax.Array, discount: jax.Array, null: str
 ) -> jax.Array:
-    """Nonconformity `[..., m + 1]`: weights `[..., s]`, support `[s, m]`, discounts `[..., m]`."""
+    """Nonconformity `[..., m + 1]`: weights `[..., s]`, support `[s, m]`, discounts `[..., m]`.
+
+    Use this when weights and supports of many queries are there.
+    """
     num_models = support.shape[1]
     batch = jnp.broadcast_shapes(weights.shape[:-1], discount.shape[:-1])
     weights = jnp.broadcast_to(weights, (*batch, weights.shape[-1])).reshape(-1, weights.shape[-1])

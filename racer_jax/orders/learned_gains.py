@@ -52,10 +52,13 @@ def _loss(
 
 
 def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Position in the order of the first model that is right, m where none is; int32 `[n]`."""
-    ordered = correct[:, order]
+    """Position in the order of the first model that is right, m where none is; int32 `[n]`.
+
+    Use this when a learned order needs its targets.
+    """
+    columns = correct[:, order]
     return np.asarray(
-        np.where(ordered.any(axis=1), ordered.argmax(axis=1), ordered.shape[1]), np.int32
+        np.where(columns.any(axis=1), columns.argmax(axis=1), columns.shape[1]), np.int32
     )
 
 
@@ -67,10 +70,10 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
     share = np.bincount(position, minlength=num_models + 1) + 0.5  # no class without a chance
     log_prior = np.log(share / share.sum())
     mean = x.mean(axis=0)
-    centred = jnp.asarray(np.hstack([x - mean, np.ones((len(x), 1), np.float32)]))
+    design = jnp.asarray(np.hstack([x - mean, np.ones((len(x), 1), np.float32)]))
     shape = (x.shape[1] + 1, num_models + 1)
     arguments = (
-        centred,
+        design,
         jnp.asarray(position),
         jnp.asarray(log_prior, jnp.float32),
         jnp.float32(ridge),
@@ -146,7 +149,7 @@ class LearnedGains:
         x, right = check_training(embeddings, correct)
         if not 0 < ridge < float("inf"):
             raise ValueError(f"ridge must be positive and finite, got {ridge}")
-        known, codes = as_codes(groups, x.shape[0])
+        names, codes = as_codes(groups, x.shape[0])
         rows, labels = np.asarray(x, np.float32), np.asarray(right)
         fits = [
             _fit_group(rows[codes == g], labels[codes == g], ridge) for g in range(codes.max() + 1)
@@ -156,7 +159,7 @@ class LearnedGains:
             jnp.asarray(order, jnp.int32),
             jnp.asarray(weights, jnp.float32),
             jnp.asarray(bias, jnp.float32),
-            known,
+            names,
             float(ridge),
         )
 

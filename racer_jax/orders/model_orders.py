@@ -60,13 +60,13 @@ class StaticOrder:
         Use this when you have labelled training rows, with or without groups; calibrate on other
         rows.
         """
-        known = None if groups is None else tuple(dict.fromkeys(groups))
+        names = None if groups is None else tuple(dict.fromkeys(groups))
         parts = (
             [correct]
-            if known is None
-            else [correct[np.array([g == name for g in groups or ()])] for name in known]
+            if names is None
+            else [correct[np.array([g == name for g in groups or ()])] for name in names]
         )
-        return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), known)
+        return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), names)
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
@@ -150,10 +150,10 @@ class Order:
         if kind not in _ARRAYS:
             raise ValueError(f"an order of kind {kind!r} is not known")
         groups = None if description["groups"] is None else tuple(description["groups"])
-        loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        fields = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
         if kind == STATIC:
-            return cls(kind, StaticOrder(loaded["real"], groups))
-        on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
+            return cls(kind, StaticOrder(fields["real"], groups))
+        on_device = {name: jnp.asarray(array) for name, array in fields.items()}
         if kind == LEARNED:
             return cls(
                 kind,
@@ -186,9 +186,9 @@ class Order:
         """
         names = None
         if self.model.groups is not None:
-            known = set(self.model.groups)
+            group_names = set(self.model.groups)
             num = len(np.asarray(embeddings))
-            names = [name if name in known else OTHER for name in groups or [None] * num]
+            names = [name if name in group_names else OTHER for name in groups or [None] * num]
         return np.asarray(self.model(embeddings, names, null))
 
 
@@ -214,15 +214,15 @@ def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | N
 
 def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
     """Learned gains; other groups have those of all rows."""
-    learned = LearnedGains.fit(embeddings, correct, groups=groups)
-    if learned.groups is None:
-        return learned
+    model = LearnedGains.fit(embeddings, correct, groups=groups)
+    if model.groups is None:
+        return model
     whole = LearnedGains.fit(embeddings, correct)
     arrays: dict[str, Any] = {
-        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+        name: jnp.concatenate([getattr(model, name), getattr(whole, name)])
         for name in ("order", "weights", "bias")
     }
-    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
+    return replace(model, groups=(*model.groups, OTHER), **arrays)
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
@@ -237,7 +237,7 @@ def register_order(name: str, fit: Fit) -> None:
       name: Its name.
       fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
         model: called with embeddings, groups and the null mode it gives nonconformity float32
-        `[n, m + 1]`; its `groups`, None or a tuple, say which groups it knows, `OTHER` last.
+        `[n, m + 1]`; its `groups`, None or a tuple, are its groups, `OTHER` last.
 
     Raises:
       ValueError: If the name is taken.

@@ -31,15 +31,19 @@ def as_codes(groups: Sequence[str] | None, num: int) -> tuple[tuple[str, ...] | 
     """The names of the training groups in order of appearance, and the number of each row's.
 
     One group where None.
+
+    Use this when training rows have names of groups.
     """
-    known = None if groups is None else tuple(dict.fromkeys(groups))
-    return known, np.asarray(group_codes(groups, known, num))
+    names = None if groups is None else tuple(dict.fromkeys(groups))
+    return names, np.asarray(group_codes(groups, names, num))
 
 
-def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: int) -> jax.Array:
+def group_codes(groups: Sequence[str] | None, names: Sequence[str] | None, num: int) -> jax.Array:
     """The place of each query's group among the training groups, int32 `[n]`.
 
     Zeros where there are none.
+
+    Use this when queries have names of groups and the order was fitted by group.
 
     Raises:
       TypeError: If `groups` is a single string.
@@ -48,22 +52,22 @@ def group_codes(groups: Sequence[str] | None, known: Sequence[str] | None, num: 
     """
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
-    if (groups is None) != (known is None):
+    if (groups is None) != (names is None):
         raise ValueError(
             "groups must be given where the training rows have them, and only there: got "
-            f"{'none' if groups is None else 'some'}, trained on {known or 'none'}"
+            f"{'none' if groups is None else 'some'}, trained on {names or 'none'}"
         )
-    if groups is None or known is None:
+    if groups is None or names is None:
         return jnp.zeros(num, jnp.int32)
     if len(groups) != num:
         raise ValueError(
             f"groups must name one group for each of the {num} queries, got {len(groups)}"
         )
-    place = {name: i for i, name in enumerate(known)}
+    place = {name: i for i, name in enumerate(names)}
     for i, name in enumerate(groups):
         if name not in place:
             raise ValueError(
-                f"groups must be among those of the training rows, {tuple(known)}, got {name!r} "
+                f"groups must be among those of the training rows, {tuple(names)}, got {name!r} "
                 f"at [{i}]"
             )
     return jnp.array([place[name] for name in groups], jnp.int32)
@@ -139,7 +143,7 @@ class RacerJ:
             raise ValueError(f"k must be between 1 and the number of training rows, {num}, got {k}")
         if not 0 <= w <= 1:
             raise ValueError(f"w must be in [0, 1], got {w}")
-        known, codes = as_codes(groups, num)
+        names, codes = as_codes(groups, num)
         patterns = distinct_patterns(right)
         counts = np.zeros((codes.max() + 1, len(patterns.correct)))
         np.add.at(counts, (codes, patterns.of_row), 1)
@@ -148,7 +152,7 @@ class RacerJ:
             of_row=jnp.asarray(patterns.of_row),
             patterns=jnp.asarray(patterns.correct, jnp.float32),
             prior=jnp.asarray(counts / counts.sum(axis=1, keepdims=True), jnp.float32),
-            groups=known,
+            groups=names,
             k=k,
             w=float(w),
         )

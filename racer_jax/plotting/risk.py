@@ -91,7 +91,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def risk_figure(
-    panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str, failed: int = 0
+    panels: Mapping[str, Mapping[str, RiskCurve]], subtitle: str, num_failures: int = 0
 ) -> Figure:
     """Risk against alpha inside the band of its bounds.
 
@@ -103,7 +103,7 @@ def risk_figure(
     Args:
       panels: Pool -> score -> curve.
       subtitle: What was run, in a line.
-      failed: Number of means outside the paper's bounds or off the exact law; the title reports it.
+      num_failures: Means outside the paper's bounds or off the exact law; the title reports it.
 
     Returns:
       Two rows of panels, one column for each pool.
@@ -151,8 +151,10 @@ def risk_figure(
         axes[0, 0].set_ylabel("mean test risk")
         axes[1, 0].set_ylabel("mean test risk minus alpha")
         title = "Mean test risk stays inside the paper's bounds, on the exact law"
-        if failed:
-            title = f"FAIL: {failed} mean test risks leave the paper's bounds or the exact law"
+        if num_failures:
+            title = (
+                f"FAIL: {num_failures} mean test risks leave the paper's bounds or the exact law"
+            )
         figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[1, 0])
     return figure

@@ -70,7 +70,10 @@ class SizeLine(NamedTuple):
 
 
 def legend_below(figure: Figure, *panels: Axes, columns: int = 8) -> None:
-    """One entry for each label of the panels, below them all."""
+    """One entry for each label of the panels, below them all.
+
+    Use this when panels share their labels.
+    """
     entries: dict[str, Artist] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
@@ -82,13 +85,19 @@ def legend_below(figure: Figure, *panels: Axes, columns: int = 8) -> None:
 
 
 def split_label(label: str) -> tuple[str, str]:
-    """Router and score of a label such as `KNNR + RACER-G`."""
+    """Router and score of a label such as `KNNR + RACER-G`.
+
+    Use this when a figure colours by router and marks by score.
+    """
     router, _, score = label.partition(" + ")
     return router, score
 
 
 def router_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each router of the labels, in their order."""
+    """A colour for each router of the labels, in their order.
+
+    Use this when several figures show the same routers.
+    """
     routers = list(dict.fromkeys(split_label(label)[0] for label in labels))
     return dict(zip(routers, _COLORS, strict=False))
 

@@ -188,8 +188,8 @@ def tradeoff_figure(
             colors = router_colors([label for label in trades[name] if " + " in label])
             for label, points in curves[name].items():
                 router, score = split_label(label)
-                saved, gain = [p.saved for p in points], [p.gain for p in points]
-                top.plot(saved, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
+                savings, gain = [p.saved for p in points], [p.gain for p in points]
+                top.plot(savings, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
             for label, trade in trades[name].items():
                 router, score = split_label(label)
                 prefix, _, rest = label.partition(": ")
@@ -210,8 +210,8 @@ def tradeoff_figure(
             top.axhline(0, color="0.4", lw=0.8)
             top.set_title(name.replace(", ", "\n"))
             top.set_xlabel("model calls saved")
-            shown = [p.gain for p in trades[name].values()]
-            top.set_ylim(min(shown) - 0.02, max(shown) + 0.02)
+            gains = [p.gain for p in trades[name].values()]
+            top.set_ylim(min(gains) - 0.02, max(gains) + 0.02)
             _percent(top, "x")
             place = np.arange(len(accuracies[name]))
             pairs = np.array(list(accuracies[name].values()))
@@ -308,8 +308,8 @@ def heatmap_figure(
             for row, label in enumerate(labels):
                 panel, (weightings, share) = axes[row, column], by_label[label]
                 image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=most)
-                shown = alphas if row == len(labels) - 1 else [""] * len(alphas)
-                panel.set_xticks(range(len(alphas)), shown, rotation=90)
+                labels_of_axis = alphas if row == len(labels) - 1 else [""] * len(alphas)
+                panel.set_xticks(range(len(alphas)), labels_of_axis, rotation=90)
                 panel.set_yticks(
                     range(len(weightings)), weightings if column == 0 else [""] * len(weightings)
                 )

@@ -1,11 +1,11 @@
 """An artefact: a folder with `racer.json`, which people read, and one file of arrays that it names.
 
-A reader always gets one whole version, whoever writes and whoever is killed:
+A reader always gets one whole version, whichever process writes or is killed:
 
 - The arrays are written first, to a file named after their content; then `racer.json`, which names
   them, is replaced in one step. A new folder is filled beside its place and moved there whole.
 - A writer holds a lock, so writers take turns and the last one wins. Under the lock it removes
-  files that `racer.json` does not name: nobody else writes, and a reader who was about to open
+  files that `racer.json` does not name: no other process writes, and a reader who was about to open
   such a file reads `racer.json` again. What a killed writer left is removed by the next one.
 - Where there is no lock (Windows, some network disks), each version has a file name of its own,
   and a writer removes only the file that the `racer.json` it replaced had named.
@@ -69,6 +69,8 @@ def _oldest_format(description: Mapping[str, Any]) -> int:
 def check_place(path: Path) -> None:
     """Refuses what is no place for an artefact: a file, or a folder that holds something else.
 
+    Use this when a racer is about to be written to a folder.
+
     Raises:
       ArtefactError: If it is one.
     """
@@ -91,6 +93,8 @@ def write(
     path: str | os.PathLike[str], description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Writes an artefact, whole or not at all; safe beside other writers and readers of it.
+
+    Use this when you write the parts of an object of your own; `Racer.save` does so for a racer.
 
     Args:
       path: The folder; it is made, or its artefact replaced.
@@ -120,7 +124,7 @@ def _fill_new(path: Path, description: Mapping[str, Any], content: bytes) -> boo
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.partial-"
     with locked(path.parent / f".{path.name}.lock") as alone:
-        if alone:  # nobody else makes this artefact, so what looks like it was left by a kill
+        if alone:  # no other process makes this artefact, so what looks like it was left by a kill
             for entry in list(path.parent.iterdir()):
                 if entry.name.startswith(prefix):
                     shutil.rmtree(entry, ignore_errors=True)
@@ -161,9 +165,9 @@ def _fill(folder: Path, description: Mapping[str, Any], content: bytes) -> None:
 
 
 def _new_name(content: bytes, *, unique: bool) -> str:
-    """The name of a file of arrays, after its content; one that nobody else writes if unique."""
-    own = f"-{secrets.token_hex(6)}" if unique else ""
-    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{own}{_SUFFIX}"
+    """The name of a file of arrays, after its content; where unique, no other has it."""
+    suffix = f"-{secrets.token_hex(6)}" if unique else ""
+    return f"{_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}{suffix}{_SUFFIX}"
 
 
 def _write_version(folder: Path, name: str, description: Mapping[str, Any], content: bytes) -> None:
@@ -197,6 +201,8 @@ def read(
     path: str | os.PathLike[str], models: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads an artefact and checks every bit of it.
+
+    Use this when you need description and arrays; `Racer.load` makes a racer of them.
 
     Args:
       path: The folder.
@@ -251,7 +257,7 @@ def _version(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _content(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a file and what tells it from another of its name; never waits for a pipe."""
+    """The bytes of a file and its identity; never waits for a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     try:

@@ -53,7 +53,7 @@ class Calibration:
       accuracy: Share of the calibration queries each model answers rightly, by group, float64
         `[g, m]`.
       questions: Fingerprints of the calibration questions, uint64, sorted.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
       date: When, as ISO 8601.
       threshold: The threshold of each group, float32 `[g]`.
@@ -104,23 +104,38 @@ class Calibration:
         return self.scores.num_queries
 
     def at(self, alpha: Level) -> "Calibration":
-        """The same calibration at another alpha; no data is needed."""
+        """The same calibration at another alpha; no data is needed.
+
+        Use this when you have the calibration by itself; `Racer.at` does it for a racer.
+        """
         return replace(self, alpha=level_name(alpha))
 
     def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe."""
+        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe.
+
+        Use this when you want to see how many misses an alpha allows.
+        """
         return self.scores.budgets(alphas, self.delta)
 
     def thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys."""
+        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys.
+
+        Use this when you want the thresholds of several alphas.
+        """
         return self.scores.thresholds(alphas, self.delta, cast(Fallback, self.fallback))
 
     def threshold_keys(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`."""
+        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`.
+
+        Use this when queries are compared with thresholds of several alphas.
+        """
         return _keys_with_unknown(*self.thresholds(alphas))
 
     def codes(self, groups: Sequence[str | None] | None, num: int) -> np.ndarray:
-        """The place of each query's group, int `[n]`; the number of groups for an unknown one."""
+        """The place of each query's group, int `[n]`; the number of groups for an unknown one.
+
+        Use this when queries have names of groups.
+        """
         if self.groups is None:
             return np.zeros(num, np.int64)
         if groups is None:
@@ -132,7 +147,10 @@ class Calibration:
         return group_codes(groups, self.groups)
 
     def feasible(self) -> np.ndarray:
-        """Whether each group has a finite threshold at alpha, bool `[g]`."""
+        """Whether each group has a finite threshold at alpha, bool `[g]`.
+
+        Use this when you want to know which groups have too few queries.
+        """
         return np.asarray(self.threshold < inf)
 
     # --- in words ---------------------------------------------------------------------------------
@@ -140,7 +158,10 @@ class Calibration:
     # is refused. A change of their words needs a new number of the format.
 
     def guarantee(self, null: str) -> str:
-        """What is promised under a null mode, in a sentence, with its assumption."""
+        """What is promised under a null mode, in a sentence, with its assumption.
+
+        Use this when you have the calibration by itself; `Racer.guarantee` does it for a racer.
+        """
         num = self.num_queries
         if self.groups is None:
             who, where = f"the {int(num.sum())} calibration queries", ""
@@ -162,7 +183,10 @@ class Calibration:
         )
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user must know of this calibration, one sentence each."""
+        """What a user must know of this calibration, one sentence each.
+
+        Use this when you have the calibration by itself; `Racer.warnings` does it for a racer.
+        """
         names: Sequence[str] = ("all queries",)
         if self.groups is not None:
             names = [f"group {name!r}" for name in self.groups]
@@ -179,12 +203,12 @@ class Calibration:
     def _warning(self, name: str, num: int, budget: int, threshold: float) -> str:
         """What a user must know of one group; empty where there is nothing."""
         if budget < 0 and self.delta is None:
-            needed = smallest_calibration_size(self.alpha)
+            smallest = smallest_calibration_size(self.alpha)
             what = "the pooled threshold is used, with no promise"
             if threshold == inf:
                 what = "every model is called"
             return (
-                f"{name}: alpha = {self.alpha} takes at least {needed} calibration queries, "
+                f"{name}: alpha = {self.alpha} takes at least {smallest} calibration queries, "
                 f"got {num}; {what}"
             )
         if budget < 0:
@@ -203,7 +227,11 @@ class Calibration:
     # --- in pieces --------------------------------------------------------------------------------
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays]:
-        """The calibration in pieces: what people read, and arrays by name."""
+        """The calibration in pieces: what people read, and arrays by name.
+
+        Use this when you store the calibration in a format of your own; `Racer.save` does so for
+        you.
+        """
         arrays = {
             "calibration.value": self.value,
             "calibration.code": self.code,
@@ -215,18 +243,19 @@ class Calibration:
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
+        thresholds = [
+            {
+                "group": name,
+                "n": num,
+                "threshold": value if np.isfinite(value) else str(value),
+                "tie": tie,
+            }
+            for name, num, value, tie in rows
+        ]
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
-            "thresholds": [
-                {
-                    "group": name,
-                    "n": num,
-                    "threshold": value if np.isfinite(value) else str(value),
-                    "tie": tie,
-                }
-                for name, num, value, tie in rows
-            ],
+            "thresholds": thresholds,
             "groups": None if self.groups is None else list(self.groups),
             "delta": self.delta,
             "fallback": self.fallback,
@@ -242,6 +271,8 @@ class Calibration:
         cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "Calibration":
         """The calibration of `to_parts`.
+
+        Use this when you read what `to_parts` gave.
 
         Raises:
           KeyError: If something is missing.
@@ -268,7 +299,7 @@ class Calibration:
 
 
 def _keys_with_unknown(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
-    """Keys of thresholds `[g, a]`, and at the end those of a group nobody calibrated on."""
+    """Keys of thresholds `[g, a]`, and at the end those of a group without calibration queries."""
     ties = np.zeros(value.shape, np.uint32) if tie is None else tie
     edge = np.full((1, value.shape[1]), inf, np.float32)
     top = np.full(edge.shape, _TOP)
@@ -307,6 +338,8 @@ def calibration_of(
 ) -> Calibration:
     """Calibrates on labelled queries.
 
+    Use this when nonconformity and labels are there; `Racer.calibrate` computes them.
+
     Args:
       table: The queries, complete.
       nonconformity: E(x, m) of them, float32 `[n, m + 1]`, null model last.
@@ -317,7 +350,7 @@ def calibration_of(
       delta: As of `Calibration`.
       questions: Fingerprints of the questions, uint64 `[n]`.
       num_overlap: Rows whose question was trained on.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
     """
     columns = critical_places(entry_keys(nonconformity, ties), table.correct)
     rows = np.arange(len(table))

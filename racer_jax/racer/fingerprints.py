@@ -20,6 +20,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def fingerprint(text: str) -> int:
     """64 bits that stand for a question, whatever its white space and Unicode form.
 
+    Use this when one text is looked up among fingerprints.
+
     >>> fingerprint("What is  2 + 2?") == fingerprint("What is 2 + 2? ")
     True
     """
@@ -28,7 +30,10 @@ def fingerprint(text: str) -> int:
 
 
 def fingerprints(texts: Iterable[str]) -> np.ndarray:
-    """The fingerprint of each text, uint64 `[n]`."""
+    """The fingerprint of each text, uint64 `[n]`.
+
+    Use this when texts are compared without being kept.
+    """
     return np.fromiter(map(fingerprint, texts), np.uint64)
 
 
@@ -36,6 +41,8 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
     """The fingerprint of each row's question, uint64 `[n]`.
 
     That of its id where a row has no text.
+
+    Use this when two tables may share questions.
     """
     return fingerprints(text or name for text, name in zip(table.texts, table.ids, strict=True))
 
@@ -43,7 +50,7 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
 def row_fingerprints(rows: np.ndarray) -> np.ndarray:
     """Fingerprints of rows of numbers `[n, m]`, uint64 `[n]`.
 
-    Use this when there is nothing else to tell queries apart by.
+    Use this when nothing else distinguishes the queries.
     """
     return np.fromiter(
         (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows),
@@ -61,6 +68,8 @@ def _mix(z: np.ndarray) -> np.ndarray:
 def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
     """Second keys of questions, as independent and uniform as a hash makes them.
 
+    Use this when the fingerprints are there; `text_ties` computes them.
+
     Args:
       questions: Fingerprints, uint64 `[n]`.
       seed: Seed of the racer, below 2**64.
@@ -72,3 +81,19 @@ def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
     stream = _mix(questions ^ _mix(np.array([seed], np.uint64) + _GOLDEN))
     steps = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
     return (_mix(stream[:, None] + steps[None, :]) >> np.uint64(32)).astype(np.uint32)
+
+
+def text_ties(texts: Iterable[str], seed: int, num: int) -> np.ndarray:
+    """Second keys of texts, uint32 `[n, num]`; equal texts get equal ones.
+
+    Use this when queries are texts or have names.
+    """
+    return question_ties(fingerprints(texts), seed, num)
+
+
+def row_ties(rows: np.ndarray, seed: int, num: int) -> np.ndarray:
+    """Second keys of rows of numbers, uint32 `[n, num]`, where nothing else names the queries.
+
+    Use this when queries are scores alone.
+    """
+    return question_ties(row_fingerprints(rows), seed, num)

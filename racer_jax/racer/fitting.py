@@ -19,12 +19,14 @@ from racer_jax.routers.registry import named as named_router
 def check_nonconformity(name: str) -> None:
     """Refuses what is neither a nonconformity score nor an order of the models.
 
+    Use this when a nonconformity comes from a caller or a file.
+
     Raises:
       ValueError: If it is not.
     """
-    known = (*NONCONFORMITIES, *ORDERS)
-    if name not in known:
-        raise ValueError(f"nonconformity must be one of {known}, got {name!r}")
+    names = (*NONCONFORMITIES, *ORDERS)
+    if name not in names:
+        raise ValueError(f"nonconformity must be one of {names}, got {name!r}")
 
 
 def fit_scorer(
@@ -36,6 +38,8 @@ def fit_scorer(
     nonconformity: str,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
+
+    Use this when a racer is trained; `Racer.fit` does it for you.
 
     Args:
       encoder_key: A typed PRNG key.
@@ -51,11 +55,11 @@ def fit_scorer(
         encoder = named_encoder(encoder, encoder_key, table.texts)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
-    fitted = fit(router_key, table, config, once)
+    fit_result = fit(router_key, table, config, once)
     order = None
     if nonconformity in ORDERS:
         order = fit_order(nonconformity, once.encode(table.texts), table.correct, table.group)
-    return Scorer(encoder, fitted.router.router, len(table.models), order)
+    return Scorer(encoder, fit_result.router.router, len(table.models), order)
 
 
 class _EncodedOnce:
@@ -72,7 +76,10 @@ class _EncodedOnce:
 
 
 def label_rule(table: RoutingTable) -> str:
-    """How right and wrong were told apart in a table, in one line."""
+    """How right and wrong were decided in a table, in one line.
+
+    Use this when two tables may have been labelled in different ways.
+    """
     rules = table.rules
     if len(set(rules.values())) == 1:
         return next(iter(rules.values()))
@@ -80,7 +87,10 @@ def label_rule(table: RoutingTable) -> str:
 
 
 def table_facts(table: RoutingTable) -> dict[str, Any]:
-    """What any labelled table shows: the static order, and the mean costs where all are known."""
+    """What any labelled table shows: the static order, and the mean costs where all are known.
+
+    Use this when a racer has no static order or costs yet.
+    """
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
     cost = None
     if table.cost is not None and np.isfinite(table.cost).any(axis=0).all():
@@ -91,14 +101,16 @@ def table_facts(table: RoutingTable) -> dict[str, Any]:
 def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
     """A table with its models in the order of a racer, by name.
 
+    Use this when a table comes from outside and may have models in another order.
+
     Raises:
       ValueError: If the table is empty, lacks one of the models, or lacks results.
     """
-    aligned = table.aligned(models)
+    table_of_models = table.aligned(models)
     if not len(table):
         raise ValueError("table must hold at least one query, got none")
-    if aligned.missing is not None:
+    if table_of_models.missing is not None:
         raise ValueError(
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
-    return aligned
+    return table_of_models

@@ -1,6 +1,6 @@
 """Forks: what JAX cannot do in them is an error in place of a wait without end.
 
-The threads of JAX do not live on in a forked process. One that was forked after JAX was used waits
+The threads of JAX do not exist in a forked process. One that was forked after JAX was used waits
 for them for ever. A fork of a process in which JAX was only imported is as good as any process.
 """
 
@@ -14,6 +14,8 @@ _STATE = {"used": False, "stale": False}
 
 def check_process() -> None:
     """Refuses to compute in a process that was forked after JAX was used.
+
+    Use this when a function is about to compute with JAX.
 
     Raises:
       ForkedError: If this is such a process.

@@ -23,15 +23,16 @@ from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.racer import artefact, decision, serialization
-from racer_jax.racer.calibration import Calibration, calibration_of
-from racer_jax.racer.decision import Decision, Decisions, Groups, decide, group_names
+from racer_jax.racer.calibration import calibration_of
+from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError, OverlapError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints, row_fingerprints
+from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.scoring import Measured, Scorer, measure_scores
+from racer_jax.racer.routing import route_scores, route_texts
+from racer_jax.racer.scoring import Scorer
 from racer_jax.racer.state import RacerState, fields_from, racer_parts, stated
 from racer_jax.risk_control.mondrian import Fallback
 from racer_jax.routers.base import Router
@@ -141,14 +142,14 @@ class Racer(RacerState):
         Raises:
           ValueError: If an option is unknown.
         """
-        seen = np.unique(fingerprints(trained_on))
+        training_questions = np.unique(fingerprints(trained_on))
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
             scorer=Scorer(encoder, router, len(models)),
-            trained_on=seen,
+            trained_on=training_questions,
         )
 
     @classmethod
@@ -233,11 +234,11 @@ class Racer(RacerState):
                 f"higher than promised; leave them out, or pass allow_overlap=True to do without "
                 f"the promise"
             )
-        measured = self._measured(table, scores)
+        model_scores = self._measured(table, scores)
         calibration = calibration_of(
             table,
-            measured.nonconformity,
-            self._ties(questions, measured),
+            model_scores.nonconformity,
+            self._ties(questions, model_scores),
             alpha=level,
             by_group=by_group,
             fallback=fallback,
@@ -266,8 +267,8 @@ class Racer(RacerState):
         Args:
           texts: One question, or several.
           groups: The group of each question, or one name for all; needed where thresholds are by
-            group. A question of no group or of one nobody calibrated on has every model called,
-            with the reason `unknown group`.
+            group. A question of no group or of one without calibration queries has every model
+            called, with the reason `unknown group`.
 
         Returns:
           A `Decision` for one question, `Decisions` for several.
@@ -277,16 +278,9 @@ class Racer(RacerState):
           TypeError: If a text is not a string.
           ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
         """
-        calibration = self._calibrated("route")
-        single = isinstance(texts, str)
-        batch: list[str] = [texts] if isinstance(texts, str) else list(texts)
-        if self.scorer is None:
-            raise ValueError("this racer has no router of its own: give scores to route_scores")
-        names = group_names(groups, len(batch))
-        measured = self.scorer(batch, self.nonconformity, self.null, names)
-        questions = fingerprints(batch) if self.seed is not None else None
-        decisions = self._decide(calibration, measured, questions, names)
-        return decisions[0] if single else decisions
+        if isinstance(texts, str):
+            return route_texts(self, [texts], groups)[0]
+        return route_texts(self, list(texts), groups)
 
     def route_scores(
         self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
@@ -309,21 +303,11 @@ class Racer(RacerState):
           TypeError: If scores are not floating.
           ValueError: If shapes do not fit or a score is out of range.
         """
-        calibration = self._calibrated("route_scores")
-        measured = measure_scores(self._given(scores), self.nonconformity, self.null)
-        if ids is not None and len(ids) != len(measured.scores):
-            raise ValueError(
-                f"ids must name each of the {len(measured.scores)} queries, got {len(ids)}"
-            )
-        questions = None
-        if self.seed is not None:
-            questions = row_fingerprints(measured.scores) if ids is None else fingerprints(ids)
-        names = group_names(groups, len(measured.scores))
-        return self._decide(calibration, measured, questions, names)
+        return route_scores(self, scores, groups, ids)
 
     def aggregate(
         self,
-        routed: Decision,
+        routed_query: Decision,
         answers: Mapping[str, str | None],
         weighting: str = "majority",
         temperature: float = 1.0,
@@ -334,21 +318,21 @@ class Racer(RacerState):
         Use this when the called models have answered one query and you need a single answer.
 
         Args:
-          routed: The decision.
+          routed_query: The decision.
           answers: Called model -> its answer in a normal form, None where it gave none.
           weighting: `"majority"`, `"score"`, `"log_odds"`, or `"confidence"`.
           temperature: T of a weighted vote, positive.
           confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
 
         Returns:
-          The answer; None where nobody answered or no model was called. Ties go to the higher mean
-          score.
+          The answer; None where no model answered or no model was called. Ties go to the higher
+          mean score.
 
         Raises:
           ValueError: If an answer is missing or of a model that was not called, or the weighting is
             unknown.
         """
-        return decision.aggregate(routed, answers, weighting, temperature, confidence)
+        return decision.aggregate(routed_query, answers, weighting, temperature, confidence)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -428,23 +412,3 @@ class Racer(RacerState):
                 f"is not an artefact of this format: {problem}", path=Path(path)
             ) from None
         return racer
-
-    # --- inside -----------------------------------------------------------------------------------
-
-    def _decide(
-        self,
-        calibration: Calibration,
-        measured: Measured,
-        questions: np.ndarray | None,
-        groups: Sequence[str | None] | None,
-    ) -> Decisions:
-        return decide(
-            calibration,
-            measured,
-            groups,
-            pool=self.models,
-            seed=self.seed,
-            questions=questions,
-            group_is_needed=self._order_by_group,
-            cost=self.cost,
-        )

@@ -43,6 +43,8 @@ TITLE = "Routing report"
 def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dict[str, Any]:
     """All that a report shows, as plain values.
 
+    Use this when you make a page of your own from the same figures.
+
     Args:
       racer: The calibrated racer.
       evaluation: What `racer.evaluate` measured.
@@ -86,6 +88,8 @@ def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dic
 
 def report_html(data: Mapping[str, Any]) -> str:
     """The page.
+
+    Use this when you need the page as text; `write_report` writes a file.
 
     Args:
       data: What `report_data` gave.
@@ -160,6 +164,8 @@ def embedded_json(value: Any) -> str:
     r"""JSON that can stand inside a script element.
 
     No character in it can end the element or open a comment.
+
+    Use this when a page holds its data.
 
     >>> embedded_json({"model": "</script><b>"})
     '{"model":"\\u003c/script\\u003e\\u003cb\\u003e"}'

@@ -11,13 +11,15 @@ from racer_jax.montecarlo.tuning import MAJORITY
 from racer_jax.reporting.files import as_plain
 from racer_jax.reporting.tables import text_table
 
-# The aggregation of a judge who knows: right where one of the called models is.
+# The aggregation of a perfect judge: right where one of the called models is.
 JUDGE = "a judge picks"
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """A fixed choice of models, the same for every query.
+
+    Use this when you read `GroupEvaluation.baselines`.
 
     Attributes:
       name: `best single`, `full ensemble`, or `static order, k models`.
@@ -42,6 +44,8 @@ class GroupEvaluation:
     """One group, or all queries together.
 
     Arrays are float64 `[a]`, one entry for each alpha of the `Evaluation`.
+
+    Use this when you read `Evaluation.groups`.
 
     Attributes:
       group: Its name; `all` for the whole table.
@@ -136,6 +140,8 @@ class Evaluation:
         """The figures as plain lists, dictionaries, numbers and strings.
 
         NaN and infinities are strings.
+
+        Use this when the figures go into a file or another program.
         """
         plain: dict[str, Any] = as_plain(self)
         return plain
@@ -161,15 +167,15 @@ class Evaluation:
         head += ["abstains", "cost", aggregation]
         row, lines = self.row, []
         for group in self.groups:
-            promised = ["-", "-"]
+            law = ["-", "-"]
             if group.promised:
-                promised = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]
+                law = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]
             lines.append(
                 [
                     printable(group.group),
                     str(group.num_queries),
                     f"{group.risk[row]:.3f}",
-                    *promised,
+                    *law,
                     f"{group.size[row]:.2f}",
                     f"{group.calls_saved[row]:.1%}",
                     f"{group.abstention[row]:.1%}",

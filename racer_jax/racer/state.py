@@ -26,7 +26,7 @@ from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -188,7 +188,7 @@ class RacerState:
         """
         return self._calibrated("guarantee").guarantee(self.null)
 
-    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> ModelScores:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
 
         Use this when you want the scores themselves, for an analysis of your own; `route` gives
@@ -212,10 +212,10 @@ class RacerState:
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
-        seen = np.isin(questions, self.trained_on)
+        in_training = np.isin(questions, self.trained_on)
         if self.calibration is not None:
-            seen |= np.isin(questions, self.calibration.questions)
-        return table.select(~seen)
+            in_training |= np.isin(questions, self.calibration.questions)
+        return table.select(~in_training)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class RacerState:
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
 
-    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
@@ -286,36 +286,46 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
+    def _ties(self, questions: np.ndarray, model_scores: ModelScores) -> np.ndarray | None:
         if self.seed is None:
             return None
-        return question_ties(questions, self.seed, measured.nonconformity.shape[1])
+        return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
-    """What an artefact says of the racer itself, without the arrays it computes with."""
-    order = racer.static_order
+    """What an artefact says of the racer itself, without the arrays it computes with.
+
+    Use this when you want the description of a racer without its arrays.
+    """
+    guarantee = calibration = order = None
+    if racer.calibration is not None:
+        guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
+    if racer.static_order is not None:
+        order = [racer.models[j] for j in racer.static_order]
     optional: dict[str, Any] = {"notes": list(racer.notes)} if racer.notes else {}
     if racer.scorer is not None and racer.scorer.columns is not None:
         kept, num = list(racer.scorer.columns), racer.scorer.num_models
         optional["router_columns"] = {"kept": kept, "of": num}
     return {
-        "guarantee": None if racer.calibration is None else racer.guarantee(),
+        "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
         "nonconformity": racer.nonconformity,
         "null": racer.null,
         "tie_break": "none" if racer.seed is None else "exact",
         "seed": racer.seed,
-        "calibration": None if racer.calibration is None else racer.calibration.to_parts()[0],
+        "calibration": calibration,
         "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
-        "static_order": None if order is None else [racer.models[j] for j in order],
+        "static_order": order,
         **optional,
     }
 
 
 def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays]:
-    """A racer in pieces: what `racer.json` says of it, and arrays by name."""
+    """A racer in pieces: what `racer.json` says of it, and arrays by name.
+
+    Use this when a racer is written; `Racer.save` does it for you.
+    """
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
@@ -359,7 +369,10 @@ def fields_from(
     arrays: Mapping[str, np.ndarray],
     pretrained: Encoder | None,
 ) -> dict[str, Any]:
-    """The fields of the racer of a description and its arrays."""
+    """The fields of the racer of a description and its arrays.
+
+    Use this when a racer is read; `Racer.load` does it for you.
+    """
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
@@ -370,7 +383,11 @@ def fields_from(
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
         scorer = Scorer(encoder, router, *_columns(description, len(models), order))
-    static, calibration = description["static_order"], description["calibration"]
+    calibration, static_order = None, description["static_order"]
+    if static_order is not None:
+        static_order = tuple(map(models.index, static_order))
+    if description["calibration"] is not None:
+        calibration = Calibration.from_parts(description["calibration"], arrays)
     return dict(
         models=models,
         nonconformity=description["nonconformity"],
@@ -378,9 +395,9 @@ def fields_from(
         seed=description["seed"],
         scorer=scorer,
         trained_on=arrays["trained_on"],
-        static_order=None if static is None else tuple(map(models.index, static)),
+        static_order=static_order,
         cost=arrays.get("cost"),
         label_rule=description["training"]["label_rule"],
-        calibration=None if calibration is None else Calibration.from_parts(calibration, arrays),
+        calibration=calibration,
         notes=strings("notes", description.get("notes", ())),
     )

@@ -39,8 +39,8 @@ def parse_config(config: type[C], description: str, arguments: Sequence[str] | N
     )
     hints = get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        annotated, text = get_args(hints[field.name])
-        kind, choices = _kind(annotated)
+        kind_of_field, text = get_args(hints[field.name])
+        kind, choices = _kind(kind_of_field)
         how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if kind is not bool:
             how = {

@@ -181,9 +181,9 @@ def calibrate_budget(
         raise ValueError(f"budget must be positive and finite, got {budget}")
     bound = _cost_bound(costs, most)
     costs = np.broadcast_to(costs, (num, num_models))
-    entries, paid = value[:, :-1].ravel(), costs.ravel()
+    entries, dollars = value[:, :-1].ravel(), costs.ravel()
     order = np.argsort(entries, kind="stable")
-    entries, total = entries[order], np.cumsum(paid[order])
+    entries, total = entries[order], np.cumsum(dollars[order])
     last = np.searchsorted(entries, entries, side="right") - 1  # models that tie enter together
     # A relative slack of 1e-12 takes in what rounding does to a sum that equals the budget on
     # paper.
@@ -201,8 +201,8 @@ def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) ->
     if costs.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {costs.dtype}")
     if costs.shape not in shapes:
-        wanted = " or ".join(str(list(shape)) for shape in shapes)
-        raise ValueError(f"{name} must have shape {wanted}, got {list(costs.shape)}")
+        expectation = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{name} must have shape {expectation}, got {list(costs.shape)}")
     if (bad := ~(np.isfinite(costs) & (costs >= 0))).any():
         raise ValueError(
             f"{name} must be known and not negative, got {costs[bad][0]} at {first_bad(bad)}"
@@ -219,18 +219,17 @@ def _cost_bound(costs: np.ndarray, most: ArrayLike | None) -> float:
         if costs.ndim > 1:
             raise ValueError(
                 "most must be given where costs vary from query to query: what calling a model can "
-                "cost at most, [m], "
-                "or all of them together; the dearest calibration query is no bound for the "
-                "queries to come"
+                "cost at most, [m], or all of them together; the most expensive calibration query "
+                "is no bound for the queries to come"
             )
         return float(costs.sum())
     limit = _dollars("most", most, ((), costs.shape[-1:]))
-    paid = costs if limit.ndim else costs.sum(axis=-1)
-    if (bad := paid > limit * (1 + 1e-12)).any():
+    dollars = costs if limit.ndim else costs.sum(axis=-1)
+    if (bad := dollars > limit * (1 + 1e-12)).any():
         where = f" at {first_bad(bad)}" if bad.ndim else ""
         kind = "a model's cost" if limit.ndim else "the cost of all models"
         raise ValueError(
-            f"{kind} must be at most what was declared, got {paid[bad][0]:g}{where}, declared "
+            f"{kind} must be at most what was declared, got {dollars[bad][0]:g}{where}, declared "
             f"{most!r}"
         )
     return float(limit.sum())

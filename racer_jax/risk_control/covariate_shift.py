@@ -18,7 +18,10 @@ from racer_jax.core.risk_levels import Level, exact_alpha
 
 
 def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
-    """Likelihood ratios `[n]`: numeric, finite, above 0; float64."""
+    """Likelihood ratios `[n]`: numeric, finite, above 0; float64.
+
+    Use this when density ratios come from outside.
+    """
     values = np.asarray(weights)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {values.dtype}")
@@ -29,7 +32,7 @@ def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"{name} must be finite and above 0, got {values[bad][0]} at {first_bad(bad)}: a query "
             "that cannot occur "
-            "among those to come (0), or only there (inf), tells nothing about them and must be "
+            "among those to come (0), or only there (inf), says nothing about them and must be "
             "left out by the caller"
         )
     return values
@@ -75,12 +78,15 @@ class WeightedCalibration:
         Use this when you have the likelihood ratios of the queries to come; each query gets a
         threshold of its own.
         """
-        own = check_likelihood_ratio("weights", weights)
+        query_weights = check_likelihood_ratio("weights", weights)
         # A relative slack of 1e-12 takes in what rounding does to sums that are equal on paper.
-        budget = float(exact_alpha(self.alpha)) * (self.total + own) * (1 + 1e-12) - own
+        budget = (
+            float(exact_alpha(self.alpha)) * (self.total + query_weights) * (1 + 1e-12)
+            - query_weights
+        )
         index = len(self.above) - np.searchsorted(self.above[::-1], budget, side="right")
-        padded = np.append(self.critical, np.array(np.inf, self.critical.dtype))
-        return np.asarray(padded[np.where(budget < 0, len(self.above), index)])
+        critical = np.append(self.critical, np.array(np.inf, self.critical.dtype))
+        return np.asarray(critical[np.where(budget < 0, len(self.above), index)])
 
 
 def calibrate_weighted(
@@ -222,11 +228,11 @@ def estimate_density_ratio(
             break
     ratio = np.exp(np.clip(x @ beta, -30, 30)) * len(parts[0]) / len(parts[1])
     ratio = np.clip(ratio / ratio[: len(parts[0])].mean(), 1 / largest, largest)
-    own, other = ratio[: len(parts[0])], ratio[len(parts[0]) :]
-    effective = float(own.sum() ** 2 / (own**2).sum())
+    first, other = ratio[: len(parts[0])], ratio[len(parts[0]) :]
+    effective = float(first.sum() ** 2 / (first**2).sum())
     caveat = (
         "weights were estimated by a classifier, not known: the risk is at most alpha only up to "
         "their error; "
-        f"{len(own)} calibration queries are worth {effective:.0f} equally weighted ones"
+        f"{len(first)} calibration queries are worth {effective:.0f} equally weighted ones"
     )
-    return DensityRatio(own, other, effective, caveat)
+    return DensityRatio(first, other, effective, caveat)

@@ -127,8 +127,8 @@ class GroupedScores:
         too_small = budgets < 0
         if self.groups is None or fallback == "all" or not too_small.any():
             return value, tie
-        pooled, pooled_tie = self.pooled().thresholds(alphas, delta)
-        value = np.where(too_small, pooled, value)
+        all_groups, pooled_tie = self.pooled().thresholds(alphas, delta)
+        value = np.where(too_small, all_groups, value)
         if tie is None or pooled_tie is None:
             return value, None
         return value, np.where(too_small, pooled_tie, tie)
@@ -175,7 +175,7 @@ def group_scores(
         value, tie = np.asarray(scores.value), np.asarray(scores.tie)
     if value.ndim != 1:
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
-    code, known = np.zeros(len(value), np.int32), None
+    code, group_names = np.zeros(len(value), np.int32), None
     if groups is not None:
         if isinstance(groups, str):
             raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
@@ -184,21 +184,23 @@ def group_scores(
                 f"groups must name one group for each of the {len(value)} queries, got "
                 f"{len(groups)}"
             )
-        known = tuple(dict.fromkeys(groups)) if names is None else tuple(names)
-        code = group_codes(groups, known)
-        if (code == len(known)).any():
-            unknown = groups[int(np.argmax(code == len(known)))]
-            raise ValueError(f"groups must be among the names {known}, got {unknown!r}")
+        group_names = tuple(dict.fromkeys(groups)) if names is None else tuple(names)
+        code = group_codes(groups, group_names)
+        if (code == len(group_names)).any():
+            unknown = groups[int(np.argmax(code == len(group_names)))]
+            raise ValueError(f"groups must be among the names {group_names}, got {unknown!r}")
     order = np.lexsort((ordered_keys(value, tie), code))
-    return GroupedScores(value[order], None if tie is None else tie[order], code[order], known)
+    return GroupedScores(
+        value[order], None if tie is None else tie[order], code[order], group_names
+    )
 
 
-def group_codes(groups: Sequence[str | None], known: Sequence[str]) -> np.ndarray:
-    """The index of each group in `known`, int32 `[n]`; `len(known)` for any other group.
+def group_codes(groups: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+    """The index of each group in `names`, int32 `[n]`; `len(known)` for any other group.
 
     Use this when you look up an array by group, such as the thresholds `[g, a]` of `GroupedScores`.
     """
-    place: dict[str | None, int] = {name: i for i, name in enumerate(known)}
+    place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
     return np.array([place.get(name, len(place)) for name in groups], np.int32)
 
 

@@ -22,7 +22,7 @@ from racer_jax.core.scalar_checks import check_chance, check_count
 
 
 def check_delta(delta: float) -> float:
-    """A chance of failure: a number in (0, 1)."""
+    """A chance of failure: a number in (0, 1). Use this when a guarantee has a delta."""
     return check_chance("delta", delta)
 
 
@@ -69,7 +69,7 @@ def _largest_budget(alpha: Fraction, n: int, delta: float, exact_delta: Fraction
     return low
 
 
-# Relative error of the incomplete beta function, with room to spare.
+# Relative error of the incomplete beta function, with a margin.
 _BETA_ERROR = 1e-8
 # Up to this many queries the exact sum takes milliseconds.
 _MOST_EXACT = 2000

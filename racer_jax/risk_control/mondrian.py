@@ -75,10 +75,10 @@ class GroupedThreshold:
             if self.fallback == "pooled"
             else "every model"
         )
-        needed = smallest_size(self.alpha, self.delta)
+        smallest = smallest_size(self.alpha, self.delta)
         surely = "" if self.delta is None else f" and delta = {self.delta:g}"
         return (
-            f"groups too small for alpha = {self.alpha}{surely}, which takes n >= {needed}: "
+            f"groups too small for alpha = {self.alpha}{surely}, which takes n >= {smallest}: "
             f"{names}; they get {instead}"
         )
 
@@ -86,6 +86,8 @@ class GroupedThreshold:
         """The threshold of each query, `[n]`.
 
         The single one, `[]`, where the calibration queries had no groups.
+
+        Use this when the groups of new queries are there.
 
         Args:
           groups: Name of the group of each query, `[n]`; None where, and only where, the
@@ -113,17 +115,17 @@ class GroupedThreshold:
             self.threshold if isinstance(self.threshold, TieBroken) else (self.threshold, None)
         )
         # One more entry at the end for the groups that calibration did not see.
-        pooled = self.pooled.value if isinstance(self.pooled, TieBroken) else self.pooled
-        other = pooled if self.unseen == "pooled" else jnp.full_like(pooled, jnp.inf)
-        each = jnp.append(value, other)[codes]
+        other_value = self.pooled.value if isinstance(self.pooled, TieBroken) else self.pooled
+        other = other_value if self.unseen == "pooled" else jnp.full_like(other_value, jnp.inf)
+        per_query = jnp.append(value, other)[codes]
         if tie is None or not isinstance(self.pooled, TieBroken):
-            return each
+            return per_query
         other_tie = (
             self.pooled.tie
             if self.unseen == "pooled"
             else jnp.full_like(self.pooled.tie, 0xFFFFFFFF)
         )
-        return TieBroken(each, jnp.append(tie, other_tie)[codes])
+        return TieBroken(per_query, jnp.append(tie, other_tie)[codes])
 
 
 def smallest_size(alpha: Level, delta: float | None = None) -> int:
@@ -156,15 +158,15 @@ def smallest_size(alpha: Level, delta: float | None = None) -> int:
     return size
 
 
-def _known_codes(groups: Sequence[str], known: tuple[str, ...], unseen: str) -> np.ndarray:
+def _known_codes(groups: Sequence[str], names: tuple[str, ...], unseen: str) -> np.ndarray:
     """`group_codes` of queries to come, which `unseen` may not allow to be of another group."""
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
-    codes = group_codes(groups, known)
-    if unseen == "error" and (codes == len(known)).any():
-        i = int(np.argmax(codes == len(known)))
+    codes = group_codes(groups, names)
+    if unseen == "error" and (codes == len(names)).any():
+        i = int(np.argmax(codes == len(names)))
         raise ValueError(
-            f"groups must be among those of the calibration queries, {known}, got {groups[i]!r} at "
+            f"groups must be among those of the calibration queries, {names}, got {groups[i]!r} at "
             f"[{i}]; calibrate with unseen='all' or unseen='pooled' to let others through"
         )
     return codes
@@ -272,7 +274,7 @@ def calibrate_table(
       unseen: As in `calibrate_by_group`.
 
     Returns:
-      The `GroupedThreshold`. `of` gives the threshold of each new query; tell the user of its
+      The `GroupedThreshold`. `of` gives the threshold of each new query; show the user its
       `warning`.
 
     Raises:

@@ -78,20 +78,20 @@ def calibrate_selective(
         )
     answers_from, missed_until = _selective_steps(nonconformity, correct)
     num = len(answers_from)
-    certified = Selective(None, 0.0, 0.0, 1.0, 0)
+    best = Selective(None, 0.0, 0.0, 1.0, 0)
     for i, threshold in enumerate(np.sort(grid)[::-1], start=1):
         at = threshold.astype(answers_from.dtype)
         is_answered = (answers_from <= at) & (answers_from < np.inf)
-        answered = int(is_answered.sum())
+        num_answered = int(is_answered.sum())
         # +inf is the critical score of a query that no set can save.
-        saved = (missed_until <= at) & (missed_until < np.inf)
-        misses = int((is_answered & ~saved).sum())
+        hits = (missed_until <= at) & (missed_until < np.inf)
+        misses = int((is_answered & ~hits).sum())
         # so few misses are too likely at risk alpha
-        if not answered or bdtr(misses, answered, level) > delta:
-            return certified._replace(num_tested=i)
-        upper = clopper_pearson_upper(misses, answered, delta)
-        certified = Selective(float(threshold), answered / num, misses / answered, upper, i)
-    return certified
+        if not num_answered or bdtr(misses, num_answered, level) > delta:
+            return best._replace(num_tested=i)
+        upper = clopper_pearson_upper(misses, num_answered, delta)
+        best = Selective(float(threshold), num_answered / num, misses / num_answered, upper, i)
+    return best
 
 
 def _selective_steps(nonconformity: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -51,8 +51,8 @@ def _stop_losses(
     if loss == "differs":
         return leader != reference[..., None]
     if loss == "covers":
-        covered = lax.cummax(correct.astype(jnp.int32), axis=correct.ndim - 1) > 0
-        return ~covered & answerable[..., None]
+        any_right = lax.cummax(correct.astype(jnp.int32), axis=correct.ndim - 1) > 0
+        return ~any_right & answerable[..., None]
     right_answer = correct & (answers != NO_ANSWER)
 
     def is_right(code: jax.Array) -> jax.Array:
@@ -211,13 +211,13 @@ def path_nonconformity(
 
 @jax.jit
 def _critical(
-    scores: jax.Array, tie: jax.Array | None, lost: jax.Array
+    scores: jax.Array, tie: jax.Array | None, losses: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """The largest record at which stopping loses."""
     before, before_tie = _running(scores, tie)
     if before_tie is not None:
         before_tie = before_tie[..., :-1]
-    losing = lost & _above(scores, tie, before[..., :-1], before_tie)
+    losing = losses & _above(scores, tie, before[..., :-1], before_tie)
     value = jnp.where(losing, scores, -jnp.inf)
     if tie is None:
         return value.max(axis=-1), None
@@ -267,10 +267,12 @@ def stop_critical_scores(
     [0.75]
     """
     scores, tie = _checked(scores, tie_break)
-    lost = as_binary("losses", losses)
-    if lost.shape != scores.shape:
-        raise ValueError(f"losses must have the shape of scores {scores.shape}, got {lost.shape}")
-    value, second = _critical(scores, tie, lost)
+    loss_flags = as_binary("losses", losses)
+    if loss_flags.shape != scores.shape:
+        raise ValueError(
+            f"losses must have the shape of scores {scores.shape}, got {loss_flags.shape}"
+        )
+    value, second = _critical(scores, tie, loss_flags)
     return value if second is None else TieBroken(value, second)
 
 
@@ -332,6 +334,6 @@ def stops_at(
     if tie is not None and limit is not None:
         tie, limit = jnp.broadcast_arrays(tie, jnp.expand_dims(limit, inner))
     safe = _above(scores, tie, value, limit) & (scores > -jnp.inf) | (scores == jnp.inf)
-    stopped = safe.any(axis=-1)
-    calls = jnp.where(stopped, safe.argmax(axis=-1) + 1, scores.shape[-1])
-    return Stops(calls.astype(jnp.int32), stopped)
+    has_stop = safe.any(axis=-1)
+    calls = jnp.where(has_stop, safe.argmax(axis=-1) + 1, scores.shape[-1])
+    return Stops(calls.astype(jnp.int32), has_stop)

@@ -36,8 +36,8 @@ class PathStates(NamedTuple):
 
     Attributes:
       leader: Code of the answer with the largest sum of weights, of equal sums the one that was
-        given first; -1 while nobody has answered; int32.
-      leader_sum: Its sum of weights, float32; 0 while nobody has answered.
+        given first; -1 while no model has answered; int32.
+      leader_sum: Its sum of weights, float32; 0 while no model has answered.
       runner_up_sum: The largest sum of any other answer, at least 0, float32.
       leader_votes: Models that gave the leader, int32.
       second_votes: Models that gave the most frequent other answer, int32.
@@ -62,12 +62,12 @@ class PathStates(NamedTuple):
 def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
     """The states of one path `[b]`."""
     num_calls = len(answers)
-    answered = answers != NO_ANSWER
+    has_answer = answers != NO_ANSWER
     # Axes: call j, then the call i whose answer is meant. An answer has one entry for each of its
     # voters; the entry of the first of them stands for it, which is what argmax finds.
-    called = jnp.tril(jnp.ones((num_calls, num_calls), bool))
-    present = called & answered[None, :]
-    same = (answers[:, None] == answers[None, :]) & answered[None, :]
+    is_called = jnp.tril(jnp.ones((num_calls, num_calls), bool))
+    present = is_called & has_answer[None, :]
+    same = (answers[:, None] == answers[None, :]) & has_answer[None, :]
     sums = jnp.cumsum(same.astype(jnp.float32) * weights[:, None], axis=0)
     votes = jnp.cumsum(same.astype(jnp.int32), axis=0)
 
@@ -79,14 +79,14 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
     first = present & ~jnp.tril(same, -1).any(axis=1)[None, :]
 
     # A rival can still gain all the weight that is left. With exactly that much it ties, and a tie
-    # goes to the answer that was there first; an answer nobody gave yet is there last.
-    left = weights.sum() - jnp.cumsum(weights)
+    # goes to the answer that was there first; an answer no model has given yet comes last.
+    weight_after = weights.sum() - jnp.cumsum(weights)
     first_call = jnp.arange(num_calls)[None, :]
     leader_first = jnp.where(for_leader, first_call, num_calls).min(axis=1, keepdims=True)
     leader_sum = jnp.where(for_leader, sums, 0.0).max(axis=1)
-    reach, total = sums + left[:, None], leader_sum[:, None]
+    reach, total = sums + weight_after[:, None], leader_sum[:, None]
     overtakes = (reach > total) | ((reach == total) & (first_call < leader_first))
-    threatened = (first & others & overtakes).any(axis=1) | (left > leader_sum)
+    is_open = (first & others & overtakes).any(axis=1) | (weight_after > leader_sum)
     return PathStates(
         leader=leader,
         leader_sum=leader_sum,
@@ -94,8 +94,8 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
         leader_votes=jnp.where(for_leader, votes, 0).max(axis=1),
         second_votes=jnp.where(others, votes, 0).max(axis=1),
         distinct=first.sum(axis=1, dtype=jnp.int32),
-        missing=(called & ~answered[None, :]).sum(axis=1, dtype=jnp.int32),
-        decided=anyone & ~threatened,
+        missing=(is_called & ~has_answer[None, :]).sum(axis=1, dtype=jnp.int32),
+        decided=anyone & ~is_open,
         for_leader=for_leader,
     )
 
@@ -105,8 +105,8 @@ def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
     batch = answers.shape[:-1]
     flat = (x.reshape(-1, x.shape[-1]) for x in (answers, weights))
     states = jax.vmap(_one_path)(*flat)
-    shaped: PathStates = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
-    return shaped
+    result: PathStates = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), states)
+    return result
 
 
 def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
@@ -201,8 +201,8 @@ def stopping_scores(
 ) -> jax.Array:
     r"""The stopping scores S_j of a linear risk model: -logit of the predicted loss of stopping.
 
-    S_j is -inf where nobody can stop, inside a batch of calls and while there is no answer, and
-    +inf where stopping cannot lose.
+    S_j is -inf where stopping is impossible, inside a batch of calls and while there is no answer,
+    and +inf where stopping cannot lose.
 
     Use this when you have the coefficients of a linear risk model; scores of any other kind go to
     `stop_critical_scores` directly.

@@ -32,6 +32,8 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
 
     D equal to `dim` where that is known.
 
+    Use this when embeddings come from outside.
+
     Raises:
       TypeError: If they are not floating.
       ValueError: If the shape does not fit or a value is not finite.
@@ -55,6 +57,8 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
 
 def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """The arrays a router is fitted on: embeddings `[n, d]`, and `correct` as booleans `[n, m]`.
+
+    Use this when a router is fitted.
 
     Raises:
       TypeError: If embeddings are not floating, or `correct` neither boolean nor numeric.

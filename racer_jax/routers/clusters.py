@@ -76,12 +76,12 @@ def _plus_plus(key: jax.Array, points: jax.Array, num_clusters: int) -> jax.Arra
       Centres, rows of `points`, `[k, d]`.
     """
     num = points.shape[0]
-    num_drawn = 2 + int(np.log(num_clusters))  # as in scikit-learn
+    num_candidates = 2 + int(np.log(num_clusters))  # as in scikit-learn
     first_key, rest_key = jax.random.split(key)
     first = points[jax.random.randint(first_key, (), 0, num)]
 
     def add(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = jax.random.categorical(key, jnp.log(nearest), shape=(num_drawn,))
+        rows = jax.random.categorical(key, jnp.log(nearest), shape=(num_candidates,))
         distances = jnp.minimum(_squared_distances(points, points[rows]), nearest[:, None])
         best = jnp.argmin(distances.sum(axis=0))
         return distances[:, best], points[rows[best]]
@@ -106,9 +106,9 @@ def _lloyd(points: jax.Array, centres: jax.Array) -> tuple[jax.Array, jax.Array]
     def step(state: _State) -> _State:
         distances = _squared_distances(points, state.centres)
         labels = jnp.argmin(distances, axis=1).astype(jnp.int32)
-        changed = (labels != state.labels).any()
+        any_change = (labels != state.labels).any()
         centres = _means(points, labels, distances.min(axis=1), state.centres.shape[0])
-        return _State(centres, labels, changed, state.num_steps + 1)
+        return _State(centres, labels, any_change, state.num_steps + 1)
 
     start = _State(centres, jnp.full(points.shape[0], -1, jnp.int32), jnp.array(True), jnp.array(0))
     end = lax.while_loop(lambda state: state.changed & (state.num_steps < _MAX_STEPS), step, start)

@@ -23,6 +23,8 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
     """Cosines of the rows of `a` `[n, d]` with the rows of `b` `[m, d]`, float32 `[n, m]`.
 
     0 for a zero row.
+
+    Use this when vectors of queries are compared with vectors of models.
     """
 
     def unit(x: jax.Array) -> jax.Array:
@@ -36,6 +38,8 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
 
 class Contrast(NamedTuple):
     """Which models pull a query and which push it away.
+
+    Use this when you read what `contrast` returns.
 
     Attributes:
       positive: bool `[b, m]`.
@@ -52,6 +56,8 @@ def contrast(
     """The best and the worst models of each query.
 
     Models with score 0 are never positives, models with a score above 0.5 never negatives.
+
+    Use this when a contrastive loss needs its positive and negative models.
 
     Args:
       scores: How well each model answered, in [0, 1]; graded or 0/1; floating `[b, m]`.
@@ -84,6 +90,8 @@ def contrast(
 def sample_llm_loss(logits: jax.Array, pairs: Contrast) -> jax.Array:
     """The sample-LLM loss, a mean over the queries.
 
+    Use this when you train a router by the first loss of RouterDC alone.
+
     Args:
       logits: Cosines over the temperature, `[b, m]`.
       pairs: Masks from `contrast`.
@@ -98,6 +106,8 @@ def sample_llm_loss(logits: jax.Array, pairs: Contrast) -> jax.Array:
 
 class Neighbors(NamedTuple):
     """For each query of a batch one other of its cluster, and some of other clusters.
+
+    Use this when you read what `draw_neighbors` returns.
 
     Attributes:
       positive: int32 `[b]`.
@@ -114,6 +124,8 @@ class Neighbors(NamedTuple):
 def draw_neighbors(key: jax.Array, clusters: jax.Array, num_negative: int = 3) -> Neighbors:
     """Draws them uniformly, the negatives without replacement.
 
+    Use this when a batch needs partners for the second loss of RouterDC.
+
     Args:
       key: A typed PRNG key.
       clusters: Cluster of each query of the batch, int `[b]`.
@@ -127,13 +139,13 @@ def draw_neighbors(key: jax.Array, clusters: jax.Array, num_negative: int = 3) -
     partners = same & ~jnp.eye(b, dtype=bool)
     order = jax.random.uniform(key, (b, b))
     positive = jnp.where(partners, order, -1).argmax(axis=1)
-    left = jnp.where(same, -1, order)
+    rest = jnp.where(same, -1, order)
     negative = []
     # A few maxima cost far less than a sort.
     for _ in range(num_negative):
-        chosen = left.argmax(axis=1)
-        negative.append(chosen)
-        left = jnp.where(jnp.arange(b)[None, :] == chosen[:, None], -1, left)
+        index = rest.argmax(axis=1)
+        negative.append(index)
+        rest = jnp.where(jnp.arange(b)[None, :] == index[:, None], -1, rest)
     valid = partners.any(axis=1) & ((~same).sum(axis=1) >= num_negative)
     return Neighbors(
         positive.astype(jnp.int32), jnp.stack(negative, axis=1).astype(jnp.int32), valid
@@ -145,6 +157,8 @@ def sample_sample_loss(
 ) -> jax.Array:
     """The sample-sample loss, a mean over the queries that have partners; 0 where none has.
 
+    Use this when you train a router by the second loss of RouterDC alone.
+
     Args:
       hidden: Vectors of the queries, `[b, d]`.
       neighbors: From `draw_neighbors`.
@@ -155,6 +169,6 @@ def sample_sample_loss(
     """
     similar = cosines(hidden, hidden) / temperature
     columns = jnp.concatenate([neighbors.positive[:, None], neighbors.negative], axis=1)
-    chosen = jnp.take_along_axis(similar, columns, axis=1)
-    losses = jax.nn.logsumexp(chosen, axis=1) - chosen[:, 0]
+    similarity = jnp.take_along_axis(similar, columns, axis=1)
+    losses = jax.nn.logsumexp(similarity, axis=1) - similarity[:, 0]
     return jnp.where(neighbors.valid, losses, 0).sum() / jnp.maximum(neighbors.valid.sum(), 1)

@@ -70,6 +70,9 @@ def finetune(
     Afterwards `TextEncoder(model, tokenizer, pooling=config.pooling, normalize=False)` gives the
     embeddings that the router takes.
 
+    Use this when a RouterDC and its text encoder shall learn together; `fit_routerdc` keeps the
+    encoder.
+
     Args:
       key: A typed PRNG key.
       model: A `Bert` or `Deberta` to start from; it is not changed.
@@ -123,21 +126,22 @@ def finetune(
     def embed(params: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """In blocks of a batch, so that no more is in memory than in a training step."""
         size = min(settings.batch_size, len(ids))
-        padded = -(-len(ids) // size) * size
+        num_padded = -(-len(ids) // size) * size
         blocks = [
-            jnp.resize(a, (padded, a.shape[1])).reshape(-1, size, a.shape[1]) for a in (ids, mask)
+            jnp.resize(a, (num_padded, a.shape[1])).reshape(-1, size, a.shape[1])
+            for a in (ids, mask)
         ]
         model = nnx.merge(graph, params)[0]
         out: jax.Array = jax.lax.map(lambda block: hidden(model, *block), tuple(blocks))
-        return out.reshape(padded, -1)[: len(ids)]
+        return out.reshape(num_padded, -1)[: len(ids)]
 
     if clusters is None and settings.cluster_weight > 0:
         embeddings = jax.jit(embed, compiler_options=compiler_options())(params, ids, mask)
         groups = check_clusters(jax.random.fold_in(key, 2), embeddings, settings, None)
     else:
         groups = check_clusters(jax.random.fold_in(key, 2), ids, settings, clusters)
-    held = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, questions)
-    held_ids, held_mask, held_scores = ids[held], mask[held], scores[held]
+    validation = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, questions)
+    held_ids, held_mask, held_scores = ids[validation], mask[validation], scores[validation]
 
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         ids, mask, scores, groups = batch
@@ -160,7 +164,7 @@ def finetune(
         loss,
         settings.optimizer.transformation(num_steps),
         Resident(
-            jax.tree.map(lambda array: array[~held], (ids, mask, scores, groups)),
+            jax.tree.map(lambda array: array[~validation], (ids, mask, scores, groups)),
             settings.batch_size,
         ),
         num_steps=num_steps,
@@ -170,8 +174,8 @@ def finetune(
         mesh=mesh,
         settings=asdict(config) | {"data": _fingerprint(ids, mask, scores, groups)},
     )
-    trained, router = nnx.merge(graph, run.params)
-    return trained, router, run
+    encoder_state, router = nnx.merge(graph, run.params)
+    return encoder_state, router, run
 
 
 def _fingerprint(*arrays: jax.Array) -> str:

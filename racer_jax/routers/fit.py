@@ -48,6 +48,8 @@ class TextRouter:
 class Fit(NamedTuple):
     """A fitted router of texts.
 
+    Use this when you read what `fit` returns.
+
     Attributes:
       router: The router.
       report: How its training went; None for a router that is not trained.
@@ -61,6 +63,8 @@ def fit(
     key: jax.Array, table: RoutingTable, config: RouterConfig, encoder: Encoder | None = None
 ) -> Fit:
     """Fits a router to a table; deterministic for a key.
+
+    Use this when texts and labels are there and no embeddings are needed for themselves.
 
     Args:
       key: A typed PRNG key.

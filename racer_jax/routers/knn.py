@@ -32,6 +32,8 @@ def unit_rows(embeddings: jax.Array) -> jax.Array:
     """The rows scaled to length 1, in float32.
 
     A zero row stays zero, at similarity 0 to everything.
+
+    Use this when cosines are computed by a matrix product.
     """
     embeddings = embeddings.astype(jnp.float32)
     # Scaling by the largest entry first keeps the squares of very large and very small rows finite.
@@ -51,11 +53,11 @@ def _weights(similarities: jax.Array, k: int) -> jax.Array:
     # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row,
     # 90 times slower.
     kth = lax.top_k(similarities, k)[0].min(axis=1, keepdims=True)
-    above, reached = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
+    above, at_least = similarities > kth + TIE_TOLERANCE, similarities >= kth - TIE_TOLERANCE
     # What is tied follows from two counts; as a third it makes them quick.
-    num_above, _, num_tied = counts([above, reached, reached & ~above], (1,))
+    num_above, _, num_tied = counts([above, at_least, at_least & ~above], (1,))
     share = (k - num_above).astype(jnp.float32) / num_tied.astype(jnp.float32)
-    return jnp.where(above, 1, jnp.where(reached, share[:, None], 0))
+    return jnp.where(above, 1, jnp.where(at_least, share[:, None], 0))
 
 
 @partial(jax.jit, static_argnames="k")
@@ -106,8 +108,8 @@ def _scores(
 
     n, d = queries.shape
     num_blocks = -(-n // block_size)
-    padded = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
-    scores: jax.Array = lax.map(block, padded.reshape(num_blocks, block_size, d))
+    blocks = jnp.pad(queries, ((0, num_blocks * block_size - n), (0, 0)))
+    scores: jax.Array = lax.map(block, blocks.reshape(num_blocks, block_size, d))
     return scores.reshape(num_blocks * block_size, -1)[:n]
 
 
@@ -240,6 +242,8 @@ class KNNR:
     ) -> "KNNR":
         """Keeps the training queries; there is nothing to learn.
 
+        Use this when embeddings and labels are there; `fit` takes texts.
+
         Args:
           embeddings: Floating `[n, d]`.
           correct: Whether each model got each query right, bool or 0/1 `[n, m]`.
@@ -259,11 +263,17 @@ class KNNR:
         return cls(unit_rows(embeddings), correct.astype(jnp.float32), k, block_size)
 
     def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, "KNNR"]:
-        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        """The router as a pure function of its arrays and embeddings, and its arrays.
+
+        Use this when the router is compiled together with an encoder.
+        """
         return lambda router, x: router(x), self
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces."""
+        """The router in pieces.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         arrays = {
             f"{prefix}.train": np.asarray(self.train),
             # Labels are 0 or 1: a byte each.
@@ -279,7 +289,7 @@ class KNNR:
         prefix: str,
         read: Read,
     ) -> "KNNR":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         train, correct = (array_of(arrays, f"{prefix}.{name}") for name in ("train", "correct"))
         labels = jnp.asarray(correct, jnp.float32)
         return cls(

@@ -13,16 +13,20 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
-from racer_jax.encoders.layers import Linear, drop, dropout_words
+from racer_jax.encoders.layers import Linear
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
-from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
+from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
 
 
 class Standardizer(nnx.Variable[Any]):
-    """Statistics of the training inputs: kept and saved with a router, never trained."""
+    """Statistics of the training inputs: kept and saved with a router, never trained.
+
+    Use this when a network takes inputs of any scale.
+    """
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,10 @@ class MLPR(nnx.Module):
         self.dropout = dropout
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces."""
+        """The router in pieces.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         layers = list(self.layers)
         description = {
             "kind": "mlp",
@@ -119,23 +126,31 @@ class MLPR(nnx.Module):
         prefix: str,
         read: Read,
     ) -> "MLPR":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         sizes = int(description["dim"]), int(description["num_models"])
         hidden, dropout = tuple(description["hidden"]), float(description["dropout"])
         return module_from(lambda rngs: cls(*sizes, hidden, dropout, rngs=rngs), arrays, prefix)
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
-        """Logits `[n, m]` of embeddings `[n, d]`."""
+        """Logits `[n, m]` of embeddings `[n, d]`.
+
+        Use this when a loss needs logits; calling the router gives scores.
+        """
         return self.logits_of_standardized(self.standardized(embeddings))
 
     def standardized(self, embeddings: jax.Array) -> jax.Array:
-        """Inputs of the first layer, float32 `[n, d]`."""
+        """Inputs of the first layer, float32 `[n, d]`.
+
+        Use this when the layers are to be called by themselves.
+        """
         return (embeddings.astype(jnp.float32) - self.mean[...][None]) * self.scale[...][None]
 
     def noise(self, key: jax.Array, num_rows: int) -> list[jax.Array]:
         """What each hidden layer drops with, for a batch of so many rows.
 
         Uint32 `[w]` each, empty without dropout.
+
+        Use this when a training step drops.
         """
         *hidden, _ = self.layers
         keys = jax.random.split(key, len(hidden))
@@ -150,6 +165,8 @@ class MLPR(nnx.Module):
         """The layers by themselves, under dropout where there is noise.
 
         Training standardises all rows once.
+
+        Use this when inputs are standardised already, as in training.
         """
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
@@ -211,20 +228,17 @@ def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
         return loss
 
     steps_per_epoch = -(-x.shape[0] // config.batch_size)
-    fitted = fit_in_memory(
+    fit_state = fit_in_memory(
         train_key,
         params,
         (x, y),
         cross_entropy,
         config.optimizer.transformation(steps_per_epoch * config.max_epochs),
-        batch_size=config.batch_size,
-        steps_per_round=steps_per_epoch,
-        num_rounds=config.max_epochs,
+        Rounds(config.batch_size, steps_per_epoch, config.max_epochs, config.patience),
         evaluate=lambda params: cross_entropy(params, (held_x, held_y), None),
-        patience=config.patience,
         draw=lambda key: router.noise(key, config.batch_size),
     )
-    return nnx.merge_state(fitted.params, *rest), fitted._replace(params=None)
+    return nnx.merge_state(fit_state.params, *rest), fit_state._replace(params=None)
 
 
 def fit_mlp(
@@ -276,8 +290,10 @@ def fit_mlps(
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)
     x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
-    train, held = split_rows(
+    train, validation = split_rows(
         first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions
     )
     abstract = _abstract(x.shape[1], y.shape[1], config)
-    return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[1]))
+    return fit_over_keys(
+        keys, (train, validation), _fit, config, abstract, (validation[0], validation[1])
+    )

@@ -13,7 +13,10 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def module_arrays(module: nnx.Module, prefix: str) -> Arrays:
-    """The variables of a module, by the prefix and their path."""
+    """The variables of a module, by the prefix and their path.
+
+    Use this when a module of NNX is stored.
+    """
     return {
         ".".join([prefix, *map(str, path)]): np.asarray(variable.get_value())
         for path, variable in nnx.to_flat_state(nnx.state(module))
@@ -24,6 +27,8 @@ def module_from(
     make: Callable[[nnx.Rngs], Module], arrays: Mapping[str, np.ndarray], prefix: str
 ) -> Module:
     """A module with the variables of `module_arrays`.
+
+    Use this when you read what `module_arrays` gave.
 
     Args:
       make: Makes a module of the same shape; nothing is drawn with its generator.

@@ -93,6 +93,8 @@ class Platt:
     def fit(cls, scores: ArrayLike, correct: ArrayLike) -> "Platt":
         """Fits them on validation data, which is not used to train, calibrate or test.
 
+        Use this when scores of a router are there with labels of validation queries.
+
         Args:
           scores: Floating `[n, m]`, in [0, 1].
           correct: Whether each model was right, bool or 0/1 `[n, m]`.
@@ -149,7 +151,10 @@ class PlattScaled:
         return self.platt(self.router(embeddings))
 
     def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, Any] | None:
-        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        """The router as a pure function of its arrays and embeddings, and its arrays.
+
+        Use this when the router is compiled together with an encoder.
+        """
         pure = pure_router(self.router)
         if pure is None:
             return None
@@ -157,13 +162,16 @@ class PlattScaled:
         return lambda both, x: both[1](function(both[0], x)), (arrays, self.platt)
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces, with the one whose scores are calibrated."""
+        """The router in pieces, with the one whose scores are calibrated.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         inner, arrays = save(self.router, f"{prefix}.inner")
-        fitted = {
+        coefficients = {
             f"{prefix}.slope": np.asarray(self.platt.slope),
             f"{prefix}.intercept": np.asarray(self.platt.intercept),
         }
-        return {"kind": "platt", "router": inner}, {**arrays, **fitted}
+        return {"kind": "platt", "router": inner}, {**arrays, **coefficients}
 
     @classmethod
     def from_parts(
@@ -173,7 +181,7 @@ class PlattScaled:
         prefix: str,
         read: Read,
     ) -> "PlattScaled":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         slope, intercept = (array_of(arrays, f"{prefix}.{name}") for name in ("slope", "intercept"))
         inner = read(description["router"], f"{prefix}.inner")
         return cls(inner, Platt(jnp.asarray(slope), jnp.asarray(intercept)))

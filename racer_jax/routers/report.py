@@ -26,18 +26,22 @@ CONSTANT_SPREAD = 0.005
 class TrainingDivergedError(ValueError):
     """Loss or gradient stopped being finite.
 
+    Use this when you catch a training run with too high a rate.
+
     Attributes:
       step: The first step at which that was so.
       checkpoint: Path of the last good checkpoint, or None where none was written.
     """
 
     def __init__(self, step: int, checkpoint: str | None = None) -> None:
-        kept = (
+        what_remains = (
             f"the last good checkpoint is {checkpoint}"
             if checkpoint
             else "no checkpoint was written"
         )
-        super().__init__(f"training stopped: loss or gradient not finite at step {step}; {kept}")
+        super().__init__(
+            f"training stopped: loss or gradient not finite at step {step}; {what_remains}"
+        )
         self.step = step
         self.checkpoint = checkpoint
 
@@ -45,6 +49,8 @@ class TrainingDivergedError(ValueError):
 @dataclass(frozen=True)
 class TrainingReport:
     """How a training run went.
+
+    Use this when you read how a router was trained.
 
     Attributes:
       num_steps: Steps taken.
@@ -72,6 +78,8 @@ def holdout(
 ) -> np.ndarray:
     """Which rows are held out, bool `[n]`; rows of the same question always together.
 
+    Use this when rows are held out by question.
+
     Args:
       key: A typed PRNG key.
       num_rows: Rows in all, at least 2.
@@ -89,14 +97,16 @@ def holdout(
     num_questions = int(numbers.max(initial=-1)) + 1
     if num_questions < 2:
         raise ValueError(f"holding out needs at least two different questions, got {num_questions}")
-    num_held = min(num_questions - 1, max(1, round(share * num_questions)))
-    chosen = np.zeros(num_questions, bool)
-    chosen[np.asarray(jax.random.permutation(key, num_questions))[:num_held]] = True
-    return np.asarray(chosen[numbers])
+    num_validation = min(num_questions - 1, max(1, round(share * num_questions)))
+    is_validation = np.zeros(num_questions, bool)
+    is_validation[np.asarray(jax.random.permutation(key, num_questions))[:num_validation]] = True
+    return np.asarray(is_validation[numbers])
 
 
 def routing_accuracy(scores: ArrayLike, correct: ArrayLike) -> float:
     """Share of queries whose best-scored model is right; the first of equal scores counts.
+
+    Use this when a router is judged by its best choice alone.
 
     Args:
       scores: `[n, m]`.
@@ -110,17 +120,19 @@ def routing_accuracy(scores: ArrayLike, correct: ArrayLike) -> float:
 
 
 def report_training(
-    fitted: Fitted, held_scores: np.ndarray, held_correct: np.ndarray
+    fit_result: Fitted, held_scores: np.ndarray, held_correct: np.ndarray
 ) -> TrainingReport:
     """The report of one run, from what it gave back and its scores on the held-out rows.
+
+    Use this when a run is over and its router scored the rows that were held out.
 
     Raises:
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
-    if (failed_at := int(fitted.failed_at)) >= 0:
+    if (failed_at := int(fit_result.failed_at)) >= 0:
         raise TrainingDivergedError(failed_at)
-    losses = np.asarray(fitted.losses).reshape(-1)
-    evaluations = np.asarray(fitted.evaluations)
+    losses = np.asarray(fit_result.losses).reshape(-1)
+    evaluations = np.asarray(fit_result.evaluations)
     accuracy = routing_accuracy(held_scores, held_correct)
     best_single = float(held_correct.mean(axis=0).max())
     spread = float(held_scores.std(axis=0).max())
@@ -137,7 +149,7 @@ def report_training(
         )
     return TrainingReport(
         num_steps=int(np.isfinite(losses).sum()),
-        best_round=int(fitted.best_round),
+        best_round=int(fit_result.best_round),
         losses=losses[np.isfinite(losses)],
         evaluations=evaluations[np.isfinite(evaluations)],
         accuracy=accuracy,
@@ -149,12 +161,15 @@ def report_training(
 
 @jax.jit
 def _fold_in(keys: jax.Array, number: int) -> jax.Array:
-    folded: jax.Array = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-    return folded
+    key_data: jax.Array = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+    return key_data
 
 
 def first_of(keys: jax.Array, number: int) -> jax.Array:
-    """A key for what all seeds share: the first key, folded with a number."""
+    """A key for what all seeds share: the first key, folded with a number.
+
+    Use this when several seeds share the rows that are held out.
+    """
     key: jax.Array = _fold_in(keys, number)[0]
     return key
 
@@ -168,15 +183,17 @@ def split_rows(
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The rows to train on and the rows held out, of every array.
 
+    Use this when training arrays are split before a run.
+
     Raises:
       ValueError: If there are too few rows to hold some out, or to fill a batch with the rest.
     """
-    held = holdout(key, len(arrays[0]), share, questions)
-    if not 1 <= batch_size <= (left := int((~held).sum())):
+    validation = holdout(key, len(arrays[0]), share, questions)
+    if not 1 <= batch_size <= (num_train := int((~validation).sum())):
         raise ValueError(
-            f"batch_size must be at most the {left} rows left to train on, got {batch_size}"
+            f"batch_size must be at most the {num_train} rows left to train on, got {batch_size}"
         )
-    return take(arrays, np.flatnonzero(~held)), take(arrays, np.flatnonzero(held))
+    return take(arrays, np.flatnonzero(~validation)), take(arrays, np.flatnonzero(validation))
 
 
 # A router's state, the result of its run without the parameters, and its scores of the held-out
@@ -187,7 +204,7 @@ _Trained = tuple[Any, Fitted, jax.Array]
 def _train(
     keys: jax.Array,
     arrays: Any,
-    held: jax.Array,
+    validation: jax.Array,
     fit: Callable[..., tuple[Any, Fitted]],
     config: Any,
     graph: nnx.GraphDef[Any],
@@ -195,27 +212,35 @@ def _train(
     """One run for each key `[s]`, on one device."""
 
     def one(key: jax.Array) -> _Trained:
-        state, fitted = fit(key, arrays, config)
-        return state, fitted, nnx.merge(graph, state)(held)
+        state, fit_result = fit(key, arrays, config)
+        return state, fit_result, nnx.merge(graph, state)(validation)
 
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
     if len(keys) == 1 or jax.default_backend() == "cpu":
-        trained: _Trained = lax.map(one, keys)
+        results: _Trained = lax.map(one, keys)
     else:
-        trained = jax.vmap(one)(keys)
-    return trained
+        results = jax.vmap(one)(keys)
+    return results
+
+
+def _local_devices() -> list[jax.Device]:
+    """The devices of this process, of the platform of `jax.default_device` where that is set."""
+    default = jax.config.jax_default_device
+    platform = getattr(default, "platform", default)
+    devices: list[jax.Device] = jax.local_devices(backend=platform)
+    return devices
 
 
 @functools.cache
 def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
     """`_train` with the seeds spread over devices."""
 
-    def spread(keys: jax.Array, arrays: Any, held: jax.Array, **static: Any) -> _Trained:
+    def spread(keys: jax.Array, arrays: Any, validation: jax.Array, **static: Any) -> _Trained:
         by_device, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
         train: Callable[..., _Trained] = functools.partial(_train, **static)
         specs = (by_device, all_of_it, all_of_it)
         part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=by_device, check_vma=False)
-        return part(keys, arrays, held)
+        return part(keys, arrays, validation)
 
     return jax.jit(
         spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options()
@@ -228,9 +253,11 @@ def fit_over_keys(
     fit: Callable[..., tuple[Any, Fitted]],
     config: Any,
     abstract: Any,
-    held: tuple[jax.Array, jax.Array],
+    validation: tuple[jax.Array, jax.Array],
 ) -> tuple[list[Any], list[TrainingReport]]:
     """Trains one router for each key, the seeds spread over the local devices, and reports on each.
+
+    Use this when several seeds are trained; one seed is a list of one key.
 
     Args:
       keys: Typed PRNG keys `[s]`.
@@ -239,7 +266,7 @@ def fit_over_keys(
         without the parameters.
       config: Hashable.
       abstract: A router whose structure is that of the result.
-      held: Embeddings and 0/1 correctness of the held-out rows.
+      validation: Embeddings and 0/1 correctness of the held-out rows.
 
     Raises:
       TrainingDivergedError: If loss or gradient stopped being finite.
@@ -248,22 +275,24 @@ def fit_over_keys(
     keys = _fold_in(keys, 1)
     # As many devices as there are seeds to keep busy; the last seed fills up where they do not come
     # out even.
-    devices = jax.local_devices()[: len(keys)]
+    devices = _local_devices()[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
-    filled = keys[
+    key_data = keys[
         np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)
     ]
     graph = nnx.graphdef(abstract)
-    shared = jax.device_put((filled, arrays, held[0]), NamedSharding(mesh, PartitionSpec()))
+    inputs = jax.device_put((key_data, arrays, validation[0]), NamedSharding(mesh, PartitionSpec()))
     states, fits, scores = jax.tree.map(
-        np.asarray, _compiled(mesh)(*shared, fit=fit, config=config, graph=graph)
+        np.asarray, _compiled(mesh)(*inputs, fit=fit, config=config, graph=graph)
     )
     routers = [
         nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states))
         for i in range(len(keys))
     ]
     reports = [
-        report_training(jax.tree.map(lambda a, i=i: a[i], fits), scores[i], np.asarray(held[1]))
+        report_training(
+            jax.tree.map(lambda a, i=i: a[i], fits), scores[i], np.asarray(validation[1])
+        )
         for i in range(len(keys))
     ]
     return routers, reports

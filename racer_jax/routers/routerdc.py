@@ -32,7 +32,7 @@ from racer_jax.routers.contrastive import (
 )
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
-from racer_jax.routers.training import Fitted, OptimizerConfig, fit_in_memory
+from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
 
 Probability = Literal["sigmoid", "softmax"]
 PROBABILITIES: tuple[str, ...] = get_args(Probability)
@@ -137,7 +137,10 @@ class RouterDC(nnx.Module):
         self.temperature = config.temperature
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces."""
+        """The router in pieces.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         num_models, width = self.models[...].shape
         description = {
             "kind": "routerdc",
@@ -157,7 +160,7 @@ class RouterDC(nnx.Module):
         prefix: str,
         read: Read,
     ) -> "RouterDC":
-        """The router of `to_parts`."""
+        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
         config = RouterDCConfig(
             dim=description["width"],
             probability=description["probability"],
@@ -167,12 +170,18 @@ class RouterDC(nnx.Module):
         return module_from(lambda rngs: cls(*sizes, config, rngs=rngs), arrays, prefix)
 
     def hidden(self, embeddings: jax.Array) -> jax.Array:
-        """The queries' vectors, `[n, width]`."""
+        """The queries' vectors, `[n, width]`.
+
+        Use this when you need the vectors before they are compared with the models.
+        """
         embeddings = embeddings.astype(jnp.float32)
         return embeddings if self.projection is None else self.projection(embeddings)
 
     def logits(self, embeddings: jax.Array) -> jax.Array:
-        """Cosines over the temperature, float32 `[n, m]`."""
+        """Cosines over the temperature, float32 `[n, m]`.
+
+        Use this when a loss needs cosines; calling the router gives scores.
+        """
         return cosines(self.hidden(embeddings), self.models[...]) / self.temperature
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:
@@ -205,6 +214,8 @@ def dual_contrastive_loss(
     config: RouterDCConfig,
 ) -> jax.Array:
     """Both losses of a batch: sample-LLM plus `cluster_weight` times sample-sample.
+
+    Use this when you train a RouterDC in a loop of your own.
 
     Args:
       key: Draws the order of ties and the neighbours.
@@ -249,19 +260,16 @@ def _fit(key: jax.Array, arrays: Any, config: RouterDCConfig) -> tuple[Any, Fitt
         pairs = contrast(held_scores, config.num_positive, config.num_negative)
         return sample_llm_loss(nnx.merge(graph, params).logits(held_x), pairs)
 
-    fitted = fit_in_memory(
+    fit_state = fit_in_memory(
         train_key,
         params,
         train[:3],
         loss,
         config.optimizer.transformation(config.steps_per_round * config.num_rounds),
-        batch_size=config.batch_size,
-        steps_per_round=config.steps_per_round,
-        num_rounds=config.num_rounds,
+        Rounds(config.batch_size, config.steps_per_round, config.num_rounds, config.patience),
         evaluate=evaluate,
-        patience=config.patience,
     )
-    return fitted.params, fitted._replace(params=None)
+    return fit_state.params, fit_state._replace(params=None)
 
 
 def fit_routerdc(
@@ -332,15 +340,19 @@ def fit_routerdcs(
     scores = check_targets(right, graded)
     groups = check_clusters(first_of(keys, 2), x, config, clusters)
     arrays = (x.astype(jnp.float32), scores, groups, right)
-    train, held = split_rows(
+    train, validation = split_rows(
         first_of(keys, 0), arrays, config.holdout, config.batch_size, questions
     )
     abstract = nnx.eval_shape(lambda: _new(jax.random.key(0), x.shape[1], scores.shape[1], config))
-    return fit_over_keys(keys, (train, held), _fit, config, abstract, (held[0], held[3]))
+    return fit_over_keys(
+        keys, (train, validation), _fit, config, abstract, (validation[0], validation[3])
+    )
 
 
 def check_targets(correct: jax.Array, graded: ArrayLike | None) -> jax.Array:
     """The scores to contrast models by, float32 `[n, m]`: graded ones where given, else `correct`.
+
+    Use this when results may be graded or only right and wrong.
 
     Raises:
       TypeError: If graded scores are not floating.
@@ -361,6 +373,8 @@ def check_clusters(
     key: jax.Array, embeddings: jax.Array, config: RouterDCConfig, clusters: ArrayLike | None
 ) -> jax.Array:
     """The clusters of the queries, int32 `[n]`: as given, or by k-means where the losses need them.
+
+    Use this when clusters may come from the caller.
 
     Raises:
       TypeError: If given clusters are not integers.

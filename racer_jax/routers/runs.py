@@ -38,6 +38,8 @@ _NUM_KEPT = 2
 class Resident(NamedTuple):
     """Data that stays on the device; batches are rows drawn from it.
 
+    Use this when the data fit into memory.
+
     Attributes:
       data: Pytree of arrays `[n, ...]`.
       batch_size: Rows of a batch.
@@ -50,9 +52,11 @@ class Resident(NamedTuple):
 class Streamed(NamedTuple):
     """Data that comes batch by batch.
 
+    Use this when the data do not fit into memory.
+
     Attributes:
       batch: Function of the number of a step to its batch, a pytree of NumPy arrays
-        `[batch_size, ...]`. Always the same for a step, so that a resumed run sees what it would
+        `[batch_size, ...]`. Always the same for a step, so that a resumed run reads what it would
         have seen.
       batch_size: Rows of a batch.
     """
@@ -63,6 +67,8 @@ class Streamed(NamedTuple):
 
 class RunState(NamedTuple):
     """All that a checkpoint holds.
+
+    Use this when you read or write checkpoints of a run.
 
     Attributes:
       train: Parameters, optimizer and step.
@@ -79,6 +85,8 @@ class RunState(NamedTuple):
 
 class Run(NamedTuple):
     """What a run gives back.
+
+    Use this when you read what `train` returns.
 
     Attributes:
       params: The parameters with the lowest held-out loss; without evaluation, the last.
@@ -114,7 +122,10 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(folder: Path, state: RunState, identity: str) -> Path:
-    """Writes a checkpoint and removes those that are no longer needed; its path."""
+    """Writes a checkpoint and removes those that are no longer needed; its path.
+
+    Use this when a run shall go on after a kill.
+    """
     path = _path(folder, int(state.train.step))
     tensors = {name: np.asarray(leaf, order="C") for name, leaf in _named(state).items()}
     description = json.dumps({"identity": identity, "step": int(state.train.step)})
@@ -128,6 +139,8 @@ def save_checkpoint(folder: Path, state: RunState, identity: str) -> Path:
 
 def load_checkpoint(folder: Path, like: RunState, identity: str) -> tuple[RunState, Path] | None:
     """The newest checkpoint that can be read, and its path; None where there is none.
+
+    Use this when a run may be the continuation of another.
 
     Raises:
       ValueError: If it is of another run: another key, model, optimizer or number of steps.
@@ -165,6 +178,8 @@ def train(
     settings: dict[str, Any] | None = None,
 ) -> Run:
     """Trains in rounds; resumes from the checkpoints in `folder` if it holds any.
+
+    Use this when a run takes long enough to be interrupted; `fit_in_memory` has no checkpoints.
 
     Args:
       key: A typed PRNG key.
@@ -209,8 +224,11 @@ def train(
         key, state, {"settings": settings, "num_steps": num_steps, "batch": batches.batch_size}
     )
     checkpoint, resumed_at = None, 0
-    if folder is not None and (found := load_checkpoint(Path(folder), state, identity)) is not None:
-        state, checkpoint = found
+    if (
+        folder is not None
+        and (last_run := load_checkpoint(Path(folder), state, identity)) is not None
+    ):
+        state, checkpoint = last_run
         resumed_at = int(state.train.step)
     # A round takes its state over, so that two of them are never in memory; the caller's parameters
     # are not among it.
@@ -244,11 +262,11 @@ def train(
             bar.set_postfix_str(
                 f"loss {float(state.losses[first + count - 1]):.4f}, {per_second:.0f} rows/s"
             )
-    best = evaluate is not None and bool(jnp.isfinite(state.best_value))
+    best_value = float(state.best_value) if evaluate is not None else float("nan")
     return Run(
-        params=state.best_params if best else state.train.params,
+        params=state.best_params if np.isfinite(best_value) else state.train.params,
         losses=np.asarray(state.losses),
-        best_value=float(state.best_value) if evaluate is not None else float("nan"),
+        best_value=best_value,
         resumed_at=resumed_at,
     )
 

@@ -51,6 +51,8 @@ class Scores:
     def of(self, model: str) -> jax.Array:
         """The scores of one model, float32 `[n]`.
 
+        Use this when you read the scores of one model.
+
         Raises:
           KeyError: If there is no model of that name.
         """
@@ -59,5 +61,8 @@ class Scores:
         return self.values[:, self.models.index(model)]
 
     def take(self, rows: ArrayLike) -> "Scores":
-        """The scores of some queries: row numbers, or a mask bool `[n]`."""
+        """The scores of some queries: row numbers, or a mask bool `[n]`.
+
+        Use this when you need the scores of some rows.
+        """
         return Scores(self.values[np.asarray(rows)], self.models)

@@ -33,6 +33,8 @@ Loss = Callable[[Params, Batch, Any], jax.Array]
 class OptimizerConfig:
     """AdamW with a schedule and clipping.
 
+    Use this when you set how a router is trained.
+
     Attributes:
       learning_rate: The peak.
       weight_decay: Decoupled, as in AdamW.
@@ -63,7 +65,10 @@ class OptimizerConfig:
             raise ValueError(f"clip_norm must be positive or None, got {self.clip_norm}")
 
     def transformation(self, num_steps: int) -> optax.GradientTransformation:
-        """The Optax transformation for a run of so many steps."""
+        """The Optax transformation for a run of so many steps.
+
+        Use this when you train in a loop of your own.
+        """
         num_warmup = round(self.warmup * num_steps)
         rest = max(1, num_steps - num_warmup)
         after = {
@@ -82,6 +87,8 @@ class OptimizerConfig:
 class TrainState(NamedTuple):
     """Where a run stands.
 
+    Use this when you write a training loop of your own.
+
     Attributes:
       step: Number of steps taken, int32.
       params: Parameters, a pytree.
@@ -97,15 +104,18 @@ class TrainState(NamedTuple):
 
 
 def start(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step. Use this when parameters are new."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.int32(-1))
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether every entry of every array, floating all, is finite, a bool scalar."""
+    """Whether every entry of every array, floating all, is finite, a bool scalar.
 
-    def larger(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> list[jax.Array]:
-        return [jnp.maximum(a, b) for a, b in zip(left, right, strict=True)]
+    Use this when a run must stop where its numbers break.
+    """
+
+    def larger(first: Sequence[jax.Array], second: Sequence[jax.Array]) -> list[jax.Array]:
+        return [jnp.maximum(a, b) for a, b in zip(first, second, strict=True)]
 
     def finite(array: jax.Array) -> jax.Array:
         kind = np.dtype(f"int{8 * array.dtype.itemsize}")
@@ -137,6 +147,8 @@ def update(
 ) -> tuple[TrainState, jax.Array]:
     """One step.
 
+    Use this when you write a training loop of your own.
+
     Args:
       noise: What `loss` takes as its third argument: the step's key, or what was drawn with it.
       state: Where the run stands.
@@ -152,13 +164,22 @@ def update(
     finite = all_finite((value, grads))
     good = finite & (state.failed_at < 0)
 
-    def taken(params: Params, opt_state: Any) -> tuple[Params, Any]:
+    def step_taken(params: Params, opt_state: Any) -> tuple[Params, Any]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    # Not a selection: with one, XLA on a CPU makes the optimizer's new state twice and copies the
+    # On a CPU not a selection: with one, XLA makes the optimizer's new state twice and copies the
     # old one. (vmap makes it one all the same.)
-    params, opt_state = lax.cond(good, taken, lambda *old: old, state.params, state.opt_state)
+    def by_branch(*old: Any) -> Any:
+        return lax.cond(good, step_taken, lambda *old: old, *old)
+
+    # An accelerator would wait at each branch until the host has read the condition, once a step.
+    def by_selection(*old: Any) -> Any:
+        return jax.tree.map(functools.partial(jnp.where, good), step_taken(*old), old)
+
+    params, opt_state = lax.platform_dependent(
+        state.params, state.opt_state, cpu=by_branch, default=by_selection
+    )
     failed_at = jnp.where((state.failed_at < 0) & ~finite, state.step, state.failed_at)
     return TrainState(state.step + 1, params, opt_state, failed_at), value.astype(jnp.float32)
 
@@ -170,6 +191,8 @@ def permutation(key: jax.Array, num: int) -> jax.Array:
     on a CPU several times as fast as `jax.random.permutation`. Equal random bits keep the order
     from before, so sorting is repeated with fresh ones until a pair that was equal in every round
     is less likely than `1 / num`.
+
+    Use this when batches are drawn under `jit`.
     """
     position_bits = (num - 1).bit_length()
     mask = np.uint32(2**position_bits - 1)
@@ -194,14 +217,16 @@ def batch_indices(
 
     Every epoch is a fresh permutation, batches run on from one to the next.
 
+    Use this when a training loop goes over the rows several times.
+
     Args:
       key: A typed PRNG key; epoch e is drawn from `fold_in(key, e)`.
       num_rows: Rows of the data.
       batch_size: Rows of a batch, at most `num_rows`.
       first_step: Number of the first step, int32, may be traced.
       num_steps: How many steps.
-      num_epochs: How many epochs these steps touch at most, where the caller knows; as many as they
-        can where None.
+      num_epochs: How many epochs these steps touch at most, where the caller can say; as many as
+        they can where None.
 
     Returns:
       int32 `[num_steps, batch_size]`; the same for a step whichever call asks for it.
@@ -213,30 +238,53 @@ def batch_indices(
         raise ValueError(
             f"batch_size must be between 1 and the number of rows, {num_rows}, got {batch_size}"
         )
-    needed = num_steps * batch_size
+    num_draws = num_steps * batch_size
     first_row = jnp.asarray(first_step, jnp.int32) * batch_size
     first_epoch = first_row // num_rows
     if num_epochs is None:
-        num_epochs = -(-(num_rows - 1 + needed) // num_rows)
+        num_epochs = -(-(num_rows - 1 + num_draws) // num_rows)
     epochs = first_epoch + jnp.arange(num_epochs, dtype=jnp.int32)
 
     def epoch(e: jax.Array) -> jax.Array:
         return permutation(jax.random.fold_in(key, e), num_rows)
 
     rows = jax.vmap(epoch)(epochs).reshape(-1)
-    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (needed,)).reshape(
+    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (num_draws,)).reshape(
         num_steps, batch_size
     )
 
 
 def take(data: Any, indices: jax.Array | np.ndarray) -> Any:
-    """The rows of every array of a pytree; an index past the end is that of the last row."""
+    """The rows of every array of a pytree; an index past the end is that of the last row.
+
+    Use this when batches are rows of several arrays.
+    """
     # The default would compare every index and select for every entry.
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0, mode="clip"), data)
 
 
+class Rounds(NamedTuple):
+    """How long a run trains.
+
+    Use this when you call `fit_in_memory`.
+
+    Attributes:
+      batch_size: Rows of a batch.
+      steps_per_round: Steps between two evaluations.
+      num_rounds: Rounds at most.
+      patience: Rounds without improvement after which training stops; None to use all rounds.
+    """
+
+    batch_size: int
+    steps_per_round: int
+    num_rounds: int
+    patience: int | None = None
+
+
 class Fitted(NamedTuple):
     """What a training run gives back.
+
+    Use this when you read what `fit_in_memory` returns.
 
     Attributes:
       params: The parameters of the best evaluation; without evaluation, the last ones.
@@ -262,27 +310,23 @@ def fit_in_memory(
     data: Any,
     loss: Loss,
     optimizer: optax.GradientTransformation,
+    rounds: Rounds,
     *,
-    batch_size: int,
-    steps_per_round: int,
-    num_rounds: int,
     evaluate: Callable[[Params], jax.Array] | None = None,
-    patience: int | None = None,
     draw: Callable[[jax.Array], Any] = lambda key: key,
 ) -> Fitted:
     """Trains in one `lax.scan` over rounds of steps; pure, to be jitted and vmapped by the caller.
 
+    Use this when the data fit into memory and a run takes minutes.
+
     Args:
       key: A typed PRNG key.
       params: Parameters to start from.
-      data: Pytree of arrays `[n, ...]`; a batch is the same pytree with `batch_size` rows.
+      data: Pytree of arrays `[n, ...]`; a batch is the same pytree with the rows of a batch.
       loss: `loss(params, batch, noise)`, a scalar.
       optimizer: An Optax transformation.
-      batch_size: Rows of a batch.
-      steps_per_round: Steps between two evaluations.
-      num_rounds: Rounds at most.
+      rounds: How many rows, steps and rounds.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
-      patience: Rounds without improvement after which training stops; None to use all rounds.
       draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a
         whole round at once, which takes a CPU a tenth of the time. The key itself where not given.
 
@@ -292,16 +336,17 @@ def fit_in_memory(
     # The keys go into the scan as numbers: under vmap the `cond` below selects among what its
     # branches read, which JAX's check of key reuse counts as a use.
     numbers = jax.random.key_data(jax.random.split(key))
+    batch_size, steps_per_round, num_rounds, patience = rounds
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    needed = steps_per_round * batch_size
+    num_draws = steps_per_round * batch_size
     # The first row of a round in its epoch is known here, the round only later.
     num_epochs = max(
-        -(-(number * needed % num_rows + needed) // num_rows) for number in range(num_rounds)
+        -(-(number * num_draws % num_rows + num_draws) // num_rows) for number in range(num_rounds)
     )
 
     def wrapped(number: jax.Array) -> jax.Array:
-        typed: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
-        return typed
+        round_key: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
+        return round_key
 
     def step(
         state: TrainState, batch_and_key: tuple[jax.Array, Any]
@@ -331,9 +376,11 @@ def fit_in_memory(
         value = evaluate(state.params).astype(jnp.float32)
         # A NaN compares false, so it is never an improvement.
         better = value < best.value
-        kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, best.params)
+        best_params = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), state.params, best.params
+        )
         best = Best(
-            jnp.where(better, value, best.value), jnp.where(better, number, best.round), kept
+            jnp.where(better, value, best.value), jnp.where(better, number, best.round), best_params
         )
         return (state, best), (losses, value)
 

@@ -19,6 +19,8 @@ _TOP = 0xFFFFFFFF
 class StopCalibration:
     """Calibration queries, each as its critical score, and the level in use.
 
+    Use this when you look at the threshold of a cascade.
+
     Attributes:
       alpha: The level, as it was written.
       loss: The loss whose chance is at most alpha.
@@ -30,7 +32,7 @@ class StopCalibration:
         bounded on average.
       questions: Fingerprints of the calibration questions, uint64, sorted.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       date: When, as ISO 8601.
 
     Raises:
@@ -50,15 +52,15 @@ class StopCalibration:
     date: str
 
     def __post_init__(self) -> None:
-        needed = smallest_size(self.alpha, self.delta)
+        smallest = smallest_size(self.alpha, self.delta)
         names = ("",) if self.groups is None else self.groups
         counts = np.bincount(self.code, minlength=len(names)).tolist()
         for name, count in zip(names, counts, strict=True):
-            if count < needed:
+            if count < smallest:
                 who = f"group {name!r} has" if self.groups is not None else "there are"
                 surely = "" if self.delta is None else f" and delta = {self.delta:g}"
                 raise ValueError(
-                    f"alpha = {self.alpha}{surely} takes at least {needed} calibration rows, "
+                    f"alpha = {self.alpha}{surely} takes at least {smallest} calibration rows, "
                     f"{who} {count}: with fewer no threshold is safe, and every model would be "
                     "called until the vote is decided"
                 )
@@ -80,18 +82,26 @@ class StopCalibration:
     def threshold(self, group: str | None) -> tuple[float, int]:
         """The threshold of a query of a group and its second key.
 
-        (inf, ...) for a group nobody calibrated on.
+        (inf, ...) for a group without calibration queries.
+
+        Use this when one query is to be compared.
         """
         name = None if self.groups is None else group
         return self._by_name.get(name, (np.inf, _TOP))
 
     def thresholds(self, groups: Sequence[str] | None, num: int) -> TieBroken:
-        """The threshold of each of `num` queries, a pair of `[n]`."""
+        """The threshold of each of `num` queries, a pair of `[n]`.
+
+        Use this when many queries are to be compared.
+        """
         names: Sequence[str | None] = [None] * num if groups is None else groups
         pairs = [self.threshold(name) for name in names]
         value = np.array([value for value, _ in pairs], np.float32)
         return TieBroken(jnp.asarray(value), jnp.asarray([tie for _, tie in pairs], jnp.uint32))
 
     def at(self, alpha: Level) -> "StopCalibration":
-        """The same calibration at another level; no data is needed."""
+        """The same calibration at another level; no data is needed.
+
+        Use this when you have the calibration by itself; `Cascade.at` does it for a cascade.
+        """
         return replace(self, alpha=level_name(alpha))

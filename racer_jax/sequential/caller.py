@@ -62,7 +62,10 @@ class CallState:
         return sum(self.spent.values()) if len(self.spent) == len(self.answers) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as plain values for JSON."""
+        """The state as plain values for JSON.
+
+        Use this when a state waits on disk or goes to another process.
+        """
         state: dict[str, Any] = {"call": list(self.call)}
         if self.done:
             state = {"answer": self.answer, "reason": self.reason}
@@ -71,6 +74,9 @@ class CallState:
 
 class Caller:
     """Carries out a policy, one query at a time, on the host.
+
+    Use this when you have a policy by itself; `Cascade.start` and `Cascade.tell` do it for a
+    cascade.
 
     Args:
       policy: The policy.
@@ -97,7 +103,10 @@ class Caller:
         }
 
     def start(self, ties: np.ndarray, group: str | None) -> CallState:
-        """The first models to call, for a query with these second keys, uint32 `[b]`."""
+        """The first models to call, for a query with these second keys, uint32 `[b]`.
+
+        Use this when a query is new.
+        """
         if self._calibration is None and self._policy.reference == "best":
             return CallState((self._calls[-1],), group=group)
         return CallState(self._batches[0], group=group, ties=tuple(ties.tolist()))
@@ -108,28 +117,31 @@ class Caller:
         answers: Mapping[str, str | None],
         dollars: Mapping[str, float] | None,
     ) -> CallState:
-        """The state after hearing some of the models that are awaited."""
-        heard, spent = dict(state.answers), dict(state.spent)
+        """The state after hearing some of the models that are awaited.
+
+        Use this when answers have come.
+        """
+        all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():
             self._check_told(state, model, answer)
-            heard[model] = None if answer is None else self._form(answer)
+            all_answers[model] = None if answer is None else self._form(answer)
             price = None if dollars is None else dollars.get(model)
             if price is None and self._cost is not None:
                 price = self._cost[self._calls.index(model)]
             if price is not None:
-                spent[model] = price
-        awaited = tuple(model for model in state.call if model not in answers)
-        state = replace(state, call=awaited, answers=heard, spent=spent)
-        return state if awaited else self._decided(state)
+                all_costs[model] = price
+        missing_models = tuple(model for model in state.call if model not in answers)
+        state = replace(state, call=missing_models, answers=all_answers, spent=all_costs)
+        return state if missing_models else self._decided(state)
 
     def _check_told(self, state: CallState, model: str, answer: object) -> None:
         if model not in state.call:
             if model in state.answers:
-                raise ValueError(f"model {model!r} has been told already for this query")
-            awaited = f"the models asked are {list(state.call)}"
+                raise ValueError(f"model {model!r} has an answer already for this query")
+            expectation = f"the models asked are {list(state.call)}"
             if state.done:
-                awaited = "this query has its answer"
-            raise ValueError(f"model {model!r} was not asked: {awaited}")
+                expectation = "this query has its answer"
+            raise ValueError(f"model {model!r} was not asked: {expectation}")
         if answer is not None and not isinstance(answer, str):
             raise TypeError(
                 f"the answer of {model!r} must be a string, or None for no answer, got "
@@ -140,15 +152,15 @@ class Caller:
         """What follows from a complete batch."""
         if not state.ties:  # not calibrated, and a single model is the reference
             return replace(state, answer=next(iter(state.answers.values())), reason="decided")
-        made = len(state.answers)
-        known = [state.answers[model] for model in self._calls[:made]]
-        now = self._scorer.state(known, state.group)
+        num_calls = len(state.answers)
+        answers = [state.answers[model] for model in self._calls[:num_calls]]
+        now = self._scorer.state(answers, state.group)
         safe = now.leader is not None and self._safe(state, now.score)
         answer, reason = now.leader, None
-        if made == len(self._calls):
+        if num_calls == len(self._calls):
             reason = "all called"
             if self._policy.reference == "best":
-                answer = known[-1]
+                answer = answers[-1]
             if self._policy.settled(self._loss) == "never" and not safe:
                 answer, reason = None, "abstained"
         elif now.decided and self._policy.settled(self._loss) == "vote":
@@ -157,7 +169,7 @@ class Caller:
             reason = "risk"
         if reason is not None:
             return replace(state, answer=answer, reason=reason, score=now.score)
-        return replace(state, call=self._batches[made], score=now.score)
+        return replace(state, call=self._batches[num_calls], score=now.score)
 
     def _safe(self, state: CallState, score: float) -> bool:
         """Whether the score after the calls heard is above the threshold."""

@@ -119,31 +119,31 @@ def evaluate_paths(
     num, num_calls = paths.leader.shape
     scores = paths.scores(loss)
     stops = stops_at(scores[:, None], threshold, jnp.asarray(tie_break)[:, None])
-    calls, stopped = np.asarray(stops.calls)[:, 0], np.asarray(stops.stopped)[:, 0]
+    calls, has_stop = np.asarray(stops.calls)[:, 0], np.asarray(stops.stopped)[:, 0]
     rows = np.arange(num)
-    place = np.where(stopped, calls - 1, num_calls)
+    place = np.where(has_stop, calls - 1, num_calls)
     values = {name: table[rows, place] for name, table in paths.metrics.items()}
     nothing = np.full(num, np.nan)
-    labelled = paths.correct is not None
-    losses = np.asarray(paths.losses(loss)) if labelled or loss == "differs" else None
-    lost = nothing
+    has_labels = paths.correct is not None
+    losses = np.asarray(paths.losses(loss)) if has_labels or loss == "differs" else None
+    losses_of_paths = nothing
     if losses is not None:
-        lost = np.where(stopped, losses[rows, np.minimum(place, num_calls - 1)], False)
+        losses_of_paths = np.where(has_stop, losses[rows, np.minimum(place, num_calls - 1)], False)
     full, full_dollars = nothing, float("nan")
-    if labelled:
+    if has_labels:
         full = paths.right(paths.reference[:, None])[:, 0].astype(np.float64)
     if "dollars" in values:
         full_dollars = float(paths.metrics["dollars"][:, -1].mean())
-    settled = np.asarray(paths.states.decided)[rows, calls - 1]
-    settled &= paths.policy.settled(loss) == "vote"
+    is_decided = np.asarray(paths.states.decided)[rows, calls - 1]
+    is_decided &= paths.policy.settled(loss) == "vote"
     last = calls == num_calls
     why = {
-        "decided": settled & ~last,
-        "risk": stopped & ~settled & ~last,
-        "all called": stopped & last,
-        "abstained": ~stopped,
+        "decided": is_decided & ~last,
+        "risk": has_stop & ~is_decided & ~last,
+        "all called": has_stop & last,
+        "abstained": ~has_stop,
     }
-    risk, risk_error = _mean(lost.astype(np.float64))
+    risk, risk_error = _mean(losses_of_paths.astype(np.float64))
     mean_calls, calls_error = _mean(values["calls"])
     dollars, dollars_error = _mean(values.get("dollars", nothing))
     accuracy, accuracy_error = _mean(values.get("accuracy", nothing))

@@ -17,8 +17,10 @@ from racer_jax.sequential.policy import Policy
 class HostState(NamedTuple):
     """Where a query stands after some calls.
 
+    Use this when you read what `HostScorer.state` returns.
+
     Attributes:
-      leader: The leading answer; None while nobody has answered.
+      leader: The leading answer; None while no model has answered.
       decided: Whether the answers to come cannot change it.
       score: The stopping score, without the rule for decided and last calls.
     """
@@ -31,6 +33,8 @@ class HostState(NamedTuple):
 class HostScorer:
     """Scores the states of one query after another, for one loss.
 
+    Use this when queries come one by one; `replay` scores many at once.
+
     Args:
       policy: The policy.
       loss: The loss whose risk model scores.
@@ -39,13 +43,15 @@ class HostScorer:
     def __init__(self, policy: Policy, loss: Loss) -> None:
         risk = policy.risk[loss]
         self._weights: list[float] = policy.weights.tolist()
-        left = policy.weights.sum() - np.cumsum(policy.weights)
-        self._left: list[float] = left.tolist()
+        weight_after = policy.weights.sum() - np.cumsum(policy.weights)
+        self._weight_after: list[float] = weight_after.tolist()
         self._table: list[list[float]] = risk.coefficients.tolist()
         self._offset = dict(zip(policy.groups, risk.groups.tolist(), strict=False))
 
     def state(self, answers: Sequence[str | None], group: str | None) -> HostState:
         """The state after the first calls.
+
+        Use this when a query has some answers.
 
         Args:
           answers: Their answers in normal form, in the order of the calls, at least one.
@@ -60,8 +66,8 @@ class HostScorer:
         # A dict keeps the order of first appearance, so max finds the first of equal sums.
         leader = max(sums, key=sums.__getitem__) if sums else None
         last = len(answers) - 1
-        left = self._left[last]
-        first, decided = 0.0, leader is not None
+        weight_after = self._weight_after[last]
+        first, is_decided = 0.0, leader is not None
         second, second_votes, earlier = 0.0, 0, leader is not None
         for answer, total in sums.items():
             if answer == leader:
@@ -69,19 +75,19 @@ class HostScorer:
                 continue
             second, second_votes = max(second, total), max(second_votes, votes[answer])
             lead = sums[leader] - total if leader is not None else 0.0
-            if left > lead or (left == lead and earlier):
-                decided = False
-        if left > first:
-            decided = False
+            if weight_after > lead or (weight_after == lead and earlier):
+                is_decided = False
+        if weight_after > first:
+            is_decided = False
         row = self._table[last]
-        own = votes.get(leader, 0) if leader is not None else 0
+        leader_votes = votes.get(leader, 0) if leader is not None else 0
         missing = len(answers) - sum(votes.values())
         linear = (
             row[0]
             + row[1] * first
             + row[2] * second
             + row[3] * (first - second)
-            + row[4] * own
+            + row[4] * leader_votes
             + row[5] * second_votes
             + row[6] * len(sums)
             + row[7] * missing
@@ -91,11 +97,14 @@ class HostScorer:
                 if answer == leader:
                     linear += row[place]
         offset = self._offset.get(group, 0.0) if group is not None else 0.0
-        return HostState(leader, decided, offset - linear)
+        return HostState(leader, is_decided, offset - linear)
 
 
 def is_above(score: float, tie: int, threshold: tuple[float, int]) -> bool:
-    """Whether the pair (score, tie) is above the threshold, as `stops_at` compares them."""
+    """Whether the pair (score, tie) is above the threshold, as `stops_at` compares them.
+
+    Use this when a score is compared with a threshold on the host.
+    """
     if score in (inf, -inf):
         return score > 0
     return (score, tie) > threshold

@@ -11,13 +11,15 @@ _JSON = "json:"
 
 
 class UnknownFormError(ValueError):
-    """A normal form that has no name here."""
+    """A normal form that has no name here. Use this when you catch a normal form without a name."""
 
 
 def json_field(response: str, field: str) -> str | None:
     """A field of a response that is a JSON object.
 
     Its text, or JSON in one spelling for what is no text.
+
+    Use this when answers are objects of JSON.
 
     Args:
       response: The response.

@@ -21,6 +21,8 @@ def candidate_orders(
 ) -> list[Order]:
     """Orders by weight, accuracy, cost and mixtures of them, without repeats.
 
+    Use this when an order is searched for.
+
     Args:
       weights: Vote weight of each model, `[m]`.
       accuracy: Its share of right answers, `[m]`.
@@ -44,7 +46,10 @@ def candidate_orders(
 
 
 def cut_after(order: Order, last: int | None) -> Order:
-    """The order up to and with the model whose answer is the reference; all of it where None."""
+    """The order up to and with the model whose answer is the reference; all of it where None.
+
+    Use this when calls after the reference's answer cannot change it.
+    """
     return order if last is None else order[: order.index(last) + 1]
 
 
@@ -60,6 +65,8 @@ def search(
     candidates: list[Order], objective: Callable[[Order], float], last: int | None
 ) -> tuple[Order, float]:
     """The best candidate, then improved by moving one of its first models to the end.
+
+    Use this when the candidates leave something to gain.
 
     Args:
       candidates: From `candidate_orders`.
@@ -79,10 +86,10 @@ def search(
 
     best = min(candidates, key=value)
     for _ in range(_ROUNDS):
-        moved = min(_moves(best, last), key=value, default=best)
-        if value(moved) >= value(best) * (1 - _GAIN):
+        neighbour = min(_moves(best, last), key=value, default=best)
+        if value(neighbour) >= value(best) * (1 - _GAIN):
             break
-        best = moved
+        best = neighbour
     return cut_after(best, last), value(best)
 
 
@@ -90,6 +97,8 @@ def mean_cost_at(
     scores: np.ndarray, losses: np.ndarray, cost: np.ndarray, levels: tuple[float, ...]
 ) -> float:
     """The least mean cost at thresholds with a mean loss of at most h, averaged over levels h.
+
+    Use this when two orders are compared by what they cost at equal loss.
 
     Args:
       scores: Stopping scores, `[n, b]`, the last one +inf.
@@ -105,6 +114,6 @@ def mean_cost_at(
     safe = (scores[None] > thresholds[:, None, None]) | (scores[None] == np.inf)
     stop = safe.argmax(axis=2)
     row = np.arange(len(scores))
-    lost = losses[row, stop].mean(axis=1)
-    paid = cost[row, stop].mean(axis=1)
-    return float(np.mean([paid[lost <= level].min(initial=np.inf) for level in levels]))
+    loss = losses[row, stop].mean(axis=1)
+    mean_cost = cost[row, stop].mean(axis=1)
+    return float(np.mean([mean_cost[loss <= level].min(initial=np.inf) for level in levels]))

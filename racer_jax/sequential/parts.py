@@ -17,7 +17,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def policy_parts(policy: Policy) -> tuple[dict[str, Any], Arrays]:
-    """The description and the arrays of a policy."""
+    """The description and the arrays of a policy.
+
+    Use this when a cascade is written; `Cascade.save` does it for you.
+    """
     arrays = {"policy.weights": policy.weights, "policy.ends": policy.ends}
     if policy.mean_cost is not None:
         arrays["policy.mean_cost"] = policy.mean_cost
@@ -41,6 +44,8 @@ def policy_from(
     arrays: Mapping[str, np.ndarray],
 ) -> Policy:
     """The policy of a description.
+
+    Use this when a cascade is read; `Cascade.load` does it for you.
 
     Raises:
       KeyError: If a part is missing.
@@ -76,7 +81,10 @@ def policy_from(
 def calibration_parts(
     calibration: StopCalibration | None,
 ) -> tuple[dict[str, Any] | None, Arrays]:
-    """The description and the arrays of a calibration; None and nothing where there is none."""
+    """The description and the arrays of a calibration; None and nothing where there is none.
+
+    Use this when a cascade is written; `Cascade.save` does it for you.
+    """
     if calibration is None:
         return None, {}
     arrays = {
@@ -107,7 +115,10 @@ def calibration_parts(
 def calibration_from(
     description: Mapping[str, Any] | None, arrays: Mapping[str, np.ndarray]
 ) -> StopCalibration | None:
-    """The calibration of a description; None where there is none."""
+    """The calibration of a description; None where there is none.
+
+    Use this when a cascade is read; `Cascade.load` does it for you.
+    """
     if description is None:
         return None
     return StopCalibration(

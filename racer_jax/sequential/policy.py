@@ -76,7 +76,10 @@ class Policy:
         return tuple(self.models[m] for m in self.order)
 
     def settled(self, loss: str) -> Settled:
-        """Where stopping cannot incur a loss."""
+        """Where stopping cannot incur a loss.
+
+        Use this when you want to know after which calls the vote cannot change.
+        """
         if loss == "wrong":
             return "never"
         if loss == "covers" or self.reference == "best":
@@ -84,16 +87,21 @@ class Policy:
         return "vote"
 
 
-def group_codes(names: Sequence[str] | None, known: Sequence[str], num: int) -> np.ndarray:
-    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`."""
-    if names is None or not known:
+def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) -> np.ndarray:
+    """The number of each query's group among the known ones, -1 for any other, int32 `[n]`.
+
+    Use this when queries have names of groups and the policy was fitted by group.
+    """
+    if names is None or not groups:
         return np.full(num, -1, np.int32)
-    number = {name: i for i, name in enumerate(known)}
+    number = {name: i for i, name in enumerate(groups)}
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
 def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
+
+    Use this when a table comes from outside.
 
     Args:
       table: The table.
@@ -118,7 +126,7 @@ def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> n
 
 
 def check_labels(table: RoutingTable) -> None:
-    """Refuses a table with labels that are missing."""
+    """Refuses a table with labels that are missing. Use this when a loss needs labels."""
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]
         raise ValueError(
@@ -130,6 +138,8 @@ def check_labels(table: RoutingTable) -> None:
 
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
     """Whether a batch ends with each call: batches of the sizes given, then all the rest at once.
+
+    Use this when a policy calls several models at a time.
 
     Args:
       batches: Sizes of the first batches; None to call one model at a time.
@@ -156,7 +166,10 @@ def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
 
 
 def leaders(states: PathStates, reference: np.ndarray) -> jax.Array:
-    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`."""
+    """The answer after each call; after the last call it is the reference's. int32 `[n, b]`.
+
+    Use this when votes along the order are there.
+    """
     return states.leader.at[..., -1].set(jnp.asarray(reference))
 
 
@@ -196,15 +209,15 @@ class _Training:
         correct = self.correct[:, whole]
         losses = np.asarray(stop_losses(loss, leader, codes, reference, correct))[:, :length]
         rows = batch_ends(self.batches, length) & (leader[:, :length] != NO_ANSWER)
-        settled = np.zeros(leader.shape, bool)
-        settled[:, length - 1] = loss != "wrong"
+        is_decided = np.zeros(leader.shape, bool)
+        is_decided[:, length - 1] = loss != "wrong"
         if self.best is None and loss in ("regret", "differs"):
-            settled |= np.asarray(states.decided)
-            settled[:, :length] &= batch_ends(self.batches, length)
-        rows &= ~settled[:, :length]
+            is_decided |= np.asarray(states.decided)
+            is_decided[:, :length] &= batch_ends(self.batches, length)
+        rows &= ~is_decided[:, :length]
         model = fit_risk_model(features, losses, rows, self.group)
         scores = np.where(rows, model.scores(features, self._groups()), -np.inf)
-        scores[settled[:, :length]] = np.inf
+        scores[is_decided[:, :length]] = np.inf
         return model, scores, losses
 
     def _groups(self) -> np.ndarray:
@@ -274,22 +287,25 @@ def fit_policy(
     group = group_codes(table.group, names, len(table)) if names else None
     training = _Training(codes, correct, cost, group, weights, best, batches)
 
-    searched: Loss = "regret" if loss == "wrong" else loss
+    search_loss: Loss = "regret" if loss == "wrong" else loss
     levels = LEVELS if alpha is None else (float(alpha),)
     if best is not None and alpha is None:
         levels = (0.01,)
 
     def value(order: Order) -> float:
-        _, scores, losses = training.fitted(order, searched)
-        spent = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
+        _, scores, losses = training.fitted(order, search_loss)
+        total_cost = np.broadcast_to(np.arange(1.0, len(order) + 1), scores.shape)
         if objective == "dollars" and cost is not None:
-            spent = np.cumsum(cost[:, list(order)], axis=1)
+            total_cost = np.cumsum(cost[:, list(order)], axis=1)
         if batches is not None:
-            spent = spent[:, batch_last(batch_ends(batches, len(order)))]
-        return mean_cost_at(scores, losses, spent, levels)
+            total_cost = total_cost[:, batch_last(batch_ends(batches, len(order)))]
+        return mean_cost_at(scores, losses, total_cost, levels)
 
-    candidates = candidate_orders(weights, accuracy, None if cost is None else cost.mean(axis=0))
+    mean_cost = None if cost is None else cost.mean(axis=0)
+    candidates = candidate_orders(weights, accuracy, mean_cost)
     order, _ = search(candidates, value, best)
+    if mean_cost is not None:
+        mean_cost = mean_cost[list(order)]
     total = float(weights[list(order)].sum())
     risk = {name: on_grid(training.fitted(order, name)[0], total) for name in get_args(Loss)}
     return Policy(
@@ -300,13 +316,15 @@ def fit_policy(
         ends=batch_ends(batches, len(order)),
         risk=risk,
         groups=tuple(names),
-        mean_cost=None if cost is None else cost.mean(axis=0)[list(order)],
+        mean_cost=mean_cost,
         loss=loss,
     )
 
 
 def batch_last(ends: np.ndarray) -> np.ndarray:
     """The last call of the batch that each call is in, int `[b]`.
+
+    Use this when calls of one batch share what is known after it.
 
     >>> batch_last(np.array([False, True, True])).tolist()
     [1, 1, 2]
@@ -338,8 +356,8 @@ def _reference_model(
     if reference == "best":
         return best
     fold = rng.permutation(len(codes)) % 2
-    voted = cross_validated_accuracy(codes, correct, fold)
-    return best if accuracy[best] >= voted else None
+    scores = cross_validated_accuracy(codes, correct, fold)
+    return best if accuracy[best] >= scores else None
 
 
 __all__ = [

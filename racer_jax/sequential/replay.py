@@ -60,7 +60,10 @@ class Paths:
     cost: np.ndarray | None
 
     def scores(self, loss: Loss) -> jax.Array:
-        """Stopping scores for a loss, float32 `[n, b]`."""
+        """Stopping scores for a loss, float32 `[n, b]`.
+
+        Use this when you want the scores for another loss than that of the calibration.
+        """
         risk = self.policy.risk[loss]
         offset = np.append(risk.groups, 0.0)[self.group].astype(np.float32)
         scores: jax.Array = stopping_scores(
@@ -73,7 +76,10 @@ class Paths:
         return scores
 
     def losses(self, loss: Loss) -> jax.Array:
-        """The loss of stopping after each call, bool `[n, b]`."""
+        """The loss of stopping after each call, bool `[n, b]`.
+
+        Use this when you want to see where stopping would have been wrong.
+        """
         codes = self.codes
         if loss == "differs":
             return stop_losses(loss, self.leader, codes, self.reference)
@@ -84,7 +90,11 @@ class Paths:
         return stop_losses(loss, self.leader, codes, self.reference, correct, answerable)
 
     def critical(self, loss: Loss, tie_break: jax.Array | None = None) -> Any:
-        """Critical scores of the envelope `[n]`, a `TieBroken` pair with a tie-break `[n, b]`."""
+        """Critical scores of the envelope `[n]`, a `TieBroken` pair with a tie-break `[n, b]`.
+
+        Use this when you calibrate a stopping threshold yourself; `Cascade.calibrate` does it for
+        you.
+        """
         scores = self.scores(loss)
         if tie_break is None:
             return stop_critical_scores(scores, self.losses(loss))
@@ -97,10 +107,13 @@ class Paths:
         return self.correct
 
     def right(self, code: ArrayLike) -> np.ndarray:
-        """Whether answers `[n, k]` are those of a model that is right, bool `[n, k]`."""
-        answered = self._labels & (self.codes != NO_ANSWER)
+        """Whether answers `[n, k]` are those of a model that is right, bool `[n, k]`.
+
+        Use this when you want to see which answers along the path are right.
+        """
+        has_answer = self._labels & (self.codes != NO_ANSWER)
         same = np.asarray(code)[:, :, None] == self.codes[:, None, :]
-        return np.asarray((same & answered[:, None, :]).any(axis=2))
+        return np.asarray((same & has_answer[:, None, :]).any(axis=2))
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -113,11 +126,11 @@ class Paths:
         """
         num, num_calls = self.leader.shape
         last = batch_last(self.policy.ends)
-        made = np.broadcast_to(last + 1.0, (num, num_calls))
+        num_called = np.broadcast_to(last + 1.0, (num, num_calls))
         rounds = np.cumsum(self.policy.ends) - self.policy.ends + 1.0
         values = {
-            "calls": made,
-            "rounds": np.broadcast_to(rounds, made.shape),
+            "calls": num_called,
+            "rounds": np.broadcast_to(rounds, num_called.shape),
             "differs": np.asarray(self.losses("differs"), np.float64),
         }
         at_end = {}
@@ -134,12 +147,15 @@ class Paths:
         }
         if self.correct is not None:
             tables["regret"][:, -1] = self.right(self.reference[:, None])[:, 0]
-        abstained = np.zeros((num, num_calls + 1))
-        abstained[:, -1] = 1.0
-        return {**tables, "abstained": abstained}
+        no_answer = np.zeros((num, num_calls + 1))
+        no_answer[:, -1] = 1.0
+        return {**tables, "abstained": no_answer}
 
     def pool(self, loss: Loss, tie_break: jax.Array | None = None) -> Pool:
-        """The paths in rank space, for `split_trials`, `pool_law` and all that reads a pool."""
+        """The paths in rank space, for `split_trials`, `pool_law` and all that reads a pool.
+
+        Use this when you want the laws or trials of a cascade.
+        """
         return stopping_pool(self.scores(loss), self.losses(loss), self.metrics, tie_break)
 
 
@@ -179,10 +195,10 @@ def stopping_pool(
         nonconformity = jnp.concatenate([pair.value, at.value[:, None]], axis=1)
         columns = jnp.concatenate([pair.tie, at.tie[:, None]], axis=1)
     # No column is right but the null model's: the critical score of the pool is the envelope's.
-    nobody = np.zeros((len(nonconformity), nonconformity.shape[1] - 1), bool)
-    # Nobody stops before the first call: no call is worth as much as one.
+    none = np.zeros((len(nonconformity), nonconformity.shape[1] - 1), bool)
+    # No query stops before the first call: no call is worth as much as one.
     tables = {name: np.column_stack([table[:, 0], table]) for name, table in metrics.items()}
-    pool = pool_steps(nonconformity, nobody, columns, metrics=tables)
+    pool = pool_steps(nonconformity, none, columns, metrics=tables)
     return pool.only("risk", *metrics)
 
 

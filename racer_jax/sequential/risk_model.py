@@ -26,6 +26,8 @@ _DIGITS = 23  # one less than float32 holds
 class RiskModel(NamedTuple):
     """A linear model of the logit of the loss, by call.
 
+    Use this when you read `Policy.risk`.
+
     Attributes:
       coefficients: Intercept, then one for each feature, by call, `[b, 1 + f]`.
       groups: What the score of a query of each group gains, `[g]`.
@@ -35,7 +37,10 @@ class RiskModel(NamedTuple):
     groups: np.ndarray
 
     def scores(self, features: np.ndarray, group: np.ndarray) -> np.ndarray:
-        """-logit of the loss, float64 `[n, b]`; group codes `[n]`, -1 for none."""
+        """-logit of the loss, float64 `[n, b]`; group codes `[n]`, -1 for none.
+
+        Use this when features of many queries are there.
+        """
         linear = self.coefficients[:, 0] + np.einsum(
             "nbf,bf->nb", features, self.coefficients[:, 1:]
         )
@@ -43,20 +48,23 @@ class RiskModel(NamedTuple):
 
 
 def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Coefficients `[k]` of a ridge logistic regression: target `[r]` on columns `[r, k]`."""
+    """Coefficients `[k]` of a ridge logistic regression: target `[r]` on columns `[r, k]`.
+
+    Use this when you fit a risk of your own; `fit_risk_model` makes the columns.
+    """
     num, num_columns = columns.shape
     # Products of blocks of rows are too small for BLAS to share among threads: on a busy machine
     # threads that wait for each other take a hundred times as long as the work, and the sums would
     # depend on their number. Rows of zeros fill the last block; they add nothing to any sum.
     blocks = np.zeros((-(-num // _BLOCK), _BLOCK, num_columns))
     blocks.reshape(-1, num_columns)[:num] = columns
-    wanted = np.zeros(blocks.shape[:2])
-    wanted.reshape(-1)[:num] = target
+    targets = np.zeros(blocks.shape[:2])
+    targets.reshape(-1)[:num] = target
     across = blocks.transpose(0, 2, 1)
     beta = np.zeros(num_columns)
     for _ in range(_STEPS):
         chance = expit(blocks @ beta)
-        slope = (across @ (chance - wanted)[..., None]).sum(axis=0)[:, 0] + _RIDGE * beta
+        slope = (across @ (chance - targets)[..., None]).sum(axis=0)[:, 0] + _RIDGE * beta
         curvature = (across @ (blocks * (chance * (1 - chance))[..., None])).sum(axis=0)
         curvature[np.diag_indices_from(curvature)] += _RIDGE
         step = cho_solve(cho_factor(curvature), slope)
@@ -74,6 +82,8 @@ def fit_risk_model(
 ) -> RiskModel:
     """Fits the risk of stopping after each call.
 
+    Use this when a policy is fitted; `fit_policy` does it for you.
+
     Args:
       features: Of each state, `[n, b, f]`, from `state_features`.
       losses: Loss of stopping there, bool `[n, b]`.
@@ -86,21 +96,21 @@ def fit_risk_model(
     _, num_calls, num_features = features.shape
     num_groups = 0 if group is None else int(group.max()) + 1
     query, call = np.nonzero(rows)
-    used = features[query, call].astype(np.float64)
+    design = features[query, call].astype(np.float64)
     target = losses[query, call].astype(np.float64)
     if not len(query):
         return RiskModel(np.zeros((num_calls, 1 + num_features)), np.zeros(num_groups))
     # Only the state is standardised; the rest is 0 or 1 already.
     mean, scale = np.zeros(num_features), np.ones(num_features)
-    mean[:NUM_STATE_FEATURES] = used[:, :NUM_STATE_FEATURES].mean(axis=0)
-    deviation = used[:, :NUM_STATE_FEATURES].std(axis=0)
+    mean[:NUM_STATE_FEATURES] = design[:, :NUM_STATE_FEATURES].mean(axis=0)
+    deviation = design[:, :NUM_STATE_FEATURES].std(axis=0)
     scale[:NUM_STATE_FEATURES] = np.where(deviation > 0, deviation, 1.0)
-    used = (used - mean) / scale
+    design = (design - mean) / scale
     place = (np.arange(num_calls) + 1) / num_calls - 0.5
     columns = [
         np.eye(num_calls)[call],
-        used,
-        used[:, :_NUM_INTERACTIONS] * place[call][:, None],
+        design,
+        design[:, :_NUM_INTERACTIONS] * place[call][:, None],
     ]
     if group is not None:
         columns.append(np.eye(num_groups)[group[query]])
@@ -122,6 +132,8 @@ def on_grid(model: RiskModel, total_weight: float) -> RiskModel:
     the number of calls. So a score is a multiple of grid x unit, below 2^23 of them if the unit is
     large enough.
 
+    Use this when scores computed on the host and on the device must be equal.
+
     Args:
       model: From `fit_risk_model`.
       total_weight: The sum of all vote weights.
@@ -133,6 +145,6 @@ def on_grid(model: RiskModel, total_weight: float) -> RiskModel:
     largest[1 + _NUM_INTERACTIONS : 1 + NUM_STATE_FEATURES] = num_calls
     offset = np.abs(model.groups).max(initial=0.0)
     bound = float((np.abs(table) @ largest).max() + offset)
-    bound = 2 * max(bound, 1.0)  # room for what the rounding itself adds
+    bound = 2 * max(bound, 1.0)  # a margin for what the rounding itself adds
     unit = 2.0 ** (np.ceil(np.log2(bound / GRID)) - _DIGITS)
     return RiskModel(np.rint(table / unit) * unit, np.rint(model.groups / unit) * unit)

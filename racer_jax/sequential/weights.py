@@ -4,7 +4,7 @@ The chance that answer c is right is modelled as
 
   P(c) = exp(sum_m w_m 1{a_m = c}) / (exp(t_0 + t_1 none / 3) + sum_c' exp(sum_m w_m 1{a_m = c'})),
 
-where the first term of the denominator stands for "nobody is right" and `none` counts the models
+where the first term of the denominator stands for "no model is right" and `none` counts the models
 without an answer. One fit serves every order and every subset of the pool. Weights are at least 0:
 a vote with negative weights is never decided before its end.
 """
@@ -25,6 +25,8 @@ _PENALTY = 2.0
 def starting_weights(accuracy: np.ndarray) -> np.ndarray:
     """The weights that the penalty pulls to: .7 times the log-odds of the accuracy plus 1, clipped.
 
+    Use this when a fit of weights needs where to begin.
+
     Args:
       accuracy: Share of right answers of each model, `[m]`.
     """
@@ -43,8 +45,8 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
       correct: Whether each answer is right, bool `[n, m]`.
 
     Returns:
-      float64 `[m]`, at least 0, multiples of `GRID`. Where nobody is ever right, and so nothing can
-      be learned, all weights are 1.
+      float64 `[m]`, at least 0, multiples of `GRID`. Where no model is ever right, and so nothing
+      can be learned, all weights are 1.
     """
     num, num_models = codes.shape
     right = correct & (codes != NO_ANSWER)
@@ -86,6 +88,8 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
 def cross_validated_accuracy(codes: np.ndarray, correct: np.ndarray, fold: np.ndarray) -> float:
     """Accuracy of the weighted vote on rows its weights were not fitted to.
 
+    Use this when you want to know how good the weights are before they are used.
+
     Args:
       codes: Answer codes, int `[n, m]`.
       correct: Whether each answer is right, bool `[n, m]`.
@@ -100,10 +104,13 @@ def cross_validated_accuracy(codes: np.ndarray, correct: np.ndarray, fold: np.nd
 
 
 def vote_is_right(codes: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Whether the weighted vote of all models is right, bool `[n]`; ties go to the first model."""
-    answered = codes != NO_ANSWER
-    same = (codes[:, :, None] == codes[:, None, :]) & answered[:, None, :]
-    sums = np.where(answered, same @ weights, -1.0)
+    """Whether the weighted vote of all models is right, bool `[n]`; ties go to the first model.
+
+    Use this when answers and labels of a table are there.
+    """
+    has_answer = codes != NO_ANSWER
+    same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]
+    sums = np.where(has_answer, same @ weights, -1.0)
     winner = sums.argmax(axis=1)
     supporters = np.take_along_axis(same, winner[:, None, None], axis=1)[:, 0]
     return np.asarray((supporters & correct).any(axis=1))

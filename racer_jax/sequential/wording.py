@@ -20,6 +20,8 @@ _NOT_SAID = {
 def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     """What is promised, in a sentence or two, with its assumption, and what is not.
 
+    Use this when a cascade states its guarantee.
+
     Args:
       policy: The policy.
       calibration: Its calibration, or None.
@@ -32,12 +34,12 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
             "Not calibrated: it stops only where the vote is decided, and then its answers are "
             f"those of {reference}; how often they are right is not promised."
         )
-    lost = _LOST[calibration.loss].format(reference=reference)
+    loss_words = _LOST[calibration.loss].format(reference=reference)
     if calibration.num_overlap:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were "
             f"trained on. The threshold was set for a chance of at most {calibration.alpha} "
-            f"that {lost}."
+            f"that {loss_words}."
         )
     where = "" if calibration.groups is None else ", in each group"
     how = "on average over calibration sets"
@@ -45,7 +47,7 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
         how = f"for all calibration sets but a share of {calibration.delta}"
     return (
         "If the queries to come are exchangeable with the "
-        f"{len(calibration.value)} calibration queries, the chance that {lost} is at most "
+        f"{len(calibration.value)} calibration queries, the chance that {loss_words} is at most "
         f"{calibration.alpha}{where}, {how}; "
         f"{_NOT_SAID[calibration.loss].format(reference=reference)}."
     )

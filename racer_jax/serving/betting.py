@@ -26,6 +26,8 @@ def bets(alpha: float) -> tuple[np.ndarray, np.ndarray]:
 
     Where the risk is below alpha, the bets lose. A bet on risk p > alpha pays the likelihood ratio:
     p / alpha for a miss, (1 - p) / (1 - alpha) for a hit.
+
+    Use this when you write a monitor of your own.
     """
     highest = min((1 + 3 * alpha) / 4, float(np.nextafter(1, 0)))
     risks = np.minimum(alpha * np.array(RISK_RATIOS), highest)
@@ -33,37 +35,52 @@ def bets(alpha: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reserve(num: Any) -> Any:
-    """Wealth still in reserve after `num` queries; it goes to the bets slowly, never all of it."""
+    """Wealth still in reserve after `num` queries; it goes to the bets slowly, never all of it.
+
+    Use this when you write a monitor of your own.
+    """
     return RESERVE / (1 + np.log2(1 + np.asarray(num, float)))
 
 
 def log_released(num: int) -> float:
-    """Logarithm of reserve(num) - reserve(num + 1), without cancellation at large `num`."""
-    grown = log1p(1 / (num + 1)) / log(2)
-    return log(RESERVE * grown) - log1p(log2(num + 1)) - log1p(log2(num + 2))
+    """Logarithm of reserve(num) - reserve(num + 1), without cancellation at large `num`.
+
+    Use this when you need what the reserve gives at one query.
+    """
+    growth = log1p(1 / (num + 1)) / log(2)
+    return log(RESERVE * growth) - log1p(log2(num + 1)) - log1p(log2(num + 2))
 
 
 def log_sum(logs: Iterable[float]) -> float:
-    """log(sum(exp(logs))) of finite logarithms."""
+    """log(sum(exp(logs))) of finite logarithms.
+
+    Use this when numbers are too large or too small for sums of themselves.
+    """
     logs = tuple(logs)
     largest = max(logs)
     return largest + log(fsum(exp(value - largest) for value in logs))
 
 
 def log_total(log_held: Sequence[float], num: int) -> float:
-    """Logarithm of all wealth after `num` queries: that of the bets and the reserve."""
+    """Logarithm of all wealth after `num` queries: that of the bets and the reserve.
+
+    Use this when the evidence of a monitor is read.
+    """
     return log_sum((*log_held, log(float(reserve(num)))))
 
 
 @lru_cache(maxsize=64)
 def log_bets(alpha: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The logarithms of `bets`."""
+    """The logarithms of `bets`. Use this when a monitor keeps its wealth as logarithms."""
     paid_miss, paid_hit = bets(alpha)
     return tuple(np.log(paid_miss).tolist()), tuple(np.log(paid_hit).tolist())
 
 
 def tie_break(seed: int, num: int) -> float:
-    """The number in [0, 1) that ranks query `num` among those of its bin."""
+    """The number in [0, 1) that ranks query `num` among those of its bin.
+
+    Use this when numbers fall into the same bin.
+    """
     return float(np.random.default_rng((seed, num)).random())
 
 
@@ -72,6 +89,8 @@ def log_capital_after(log_capital: Sequence[float], num: int, rank: float) -> tu
 
     A bet e pays 1 + e (rank - 1/2), whose mean over uniform ranks is 1; jumping moves wealth and
     makes none.
+
+    Use this when a monitor counts one more number.
     """
     share = log(len(log_capital))
     spread = (

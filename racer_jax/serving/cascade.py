@@ -288,7 +288,7 @@ class Cascade:
 
         Raises:
           TypeError: If an answer is neither a string nor None.
-          ValueError: If a model was not asked, or has been told already, or nothing is awaited.
+          ValueError: If a model was not asked, or has answered already, or no answer is due.
         """
         return self._caller.tell(state, answers, dollars)
 
@@ -338,14 +338,14 @@ class Cascade:
         never = TieBroken(jnp.full(num, inf), jnp.full(num, _TOP, jnp.uint32))
         # A decided vote incurs neither of these; the other losses know no decided vote.
         loss: Loss = "differs" if self.loss == "differs" else "regret"
-        done = [evaluate_paths(paths, never, ties, loss, "0")]
+        evaluations = [evaluate_paths(paths, never, ties, loss, "0")]
         if self.calibration is not None:
             levels = [self.calibration.alpha] if alphas is None else [level_name(a) for a in alphas]
             for level in levels:
                 at = self.calibration.at(level)
                 threshold = at.thresholds(table.group if at.groups else None, num)
-                done.append(evaluate_paths(paths, threshold, ties, self.loss, level))
-        return tuple(done)
+                evaluations.append(evaluate_paths(paths, threshold, ties, self.loss, level))
+        return tuple(evaluations)
 
     def unseen(self, table: RoutingTable) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
@@ -353,10 +353,10 @@ class Cascade:
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
-        seen = np.isin(questions, self.trained_on)
+        in_training = np.isin(questions, self.trained_on)
         if self.calibration is not None:
-            seen |= np.isin(questions, self.calibration.questions)
-        return table.select(~seen)
+            in_training |= np.isin(questions, self.calibration.questions)
+        return table.select(~in_training)
 
     # --- to disk and back -------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@ r"""Asking a model how sure it is of an answer.
 
 The weights `verbal` and `p_true` of the weighted vote.
 
-One evaluator model, behind any endpoint that speaks the OpenAI protocol, is shown each question
+One evaluator model, behind any endpoint with the OpenAI protocol, is shown each question
 with each answer the pool gave to it, and rates the answer (Appendix B of the paper, "Weighting
 schemes"):
 
@@ -79,11 +79,13 @@ class Judgement:
 def parse_binary(reply: str) -> int | None:
     """The first 0 or 1 of a reply that stands by itself; None where there is none.
 
+    Use this when an evaluator answered in words.
+
     >>> parse_binary("Confidence: 1."), parse_binary("0.9"), parse_binary("10")
     (1, None, None)
     """
-    found = _BINARY.search(reply)
-    return None if found is None else int(found[0])
+    match = _BINARY.search(reply)
+    return None if match is None else int(match[0])
 
 
 def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
@@ -94,6 +96,8 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
     All spellings of an option (`True`, ` true`) count together. An option that is not among the
     tokens is far less likely than all that are and counts as impossible. None if neither is among
     them.
+
+    Use this when an endpoint gives log-probabilities.
 
     Raises:
       ValueError: If a log-probability is infinite or NaN.
@@ -118,6 +122,8 @@ def probability_of_true(tokens: Sequence[tuple[str, float]]) -> float | None:
 
 def ask(client: Any, model: str, scheme: Scheme, question: str, answer: str) -> Judgement:
     """Asks the evaluator for its confidence in one answer.
+
+    Use this when you ask for one answer; `elicit` asks for a table.
 
     Args:
       client: From `Endpoint.client`.
@@ -244,26 +250,26 @@ class _Record:
     def __init__(self, path: Path | None, model: str) -> None:
         self.path, self.model = path, model
         self._lock = Lock()
-        self._found: dict[str, Judgement] = {}
-        self._torn = False
+        self._judgements: dict[str, Judgement] = {}
+        self._ends_within_line = False
         if path is not None and path.exists():
             data = path.read_bytes()
-            self._torn = bool(data) and not data.endswith(b"\n")
+            self._ends_within_line = bool(data) and not data.endswith(b"\n")
             for line in data.splitlines():
                 try:
                     entry = json.loads(line)
-                    kept = Judgement(entry["value"], entry["reply"], entry["source"])
-                    if _is_judgement(kept):
-                        self._found[entry["key"]] = kept
+                    judgement = Judgement(entry["value"], entry["reply"], entry["source"])
+                    if _is_judgement(judgement):
+                        self._judgements[entry["key"]] = judgement
                 except (ValueError, LookupError, TypeError, RecursionError):
                     continue  # the line that an interrupted run left half written
 
     def key(self, scheme: str, question: str, answer: str) -> str:
-        said = json.dumps([self.model, PROMPTS[scheme], question, answer])
-        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+        content = json.dumps([self.model, PROMPTS[scheme], question, answer])
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
     def lookup(self, key: str) -> Judgement | None:
-        return self._found.get(key)
+        return self._judgements.get(key)
 
     def add(self, key: str, scheme: str, name: str, answer: str, judgement: Judgement) -> None:
         if self.path is None:
@@ -281,8 +287,8 @@ class _Record:
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(("\n" if self._torn else "") + json.dumps(entry) + "\n")
-            self._torn = False
+                file.write(("\n" if self._ends_within_line else "") + json.dumps(entry) + "\n")
+            self._ends_within_line = False
 
 
 def elicit(
@@ -321,31 +327,31 @@ def elicit(
         raise ValueError(f"schemes must be among {SCHEMES}, got {unknown[0]!r}")
     if not schemes:
         raise ValueError("schemes must name at least one scheme, got none")
-    kept = _Record(None if record is None else Path(record), endpoint.model)
+    store = _Record(None if record is None else Path(record), endpoint.model)
     client = endpoint.client()
     try:
-        found: dict[Scheme, dict[tuple[int, str], Judgement]] = {}
-        notes, wanted = [], list(schemes)
-        if "p_true" in wanted:
-            judged = _judge(table, endpoint.model, client, "p_true", kept, endpoint.num_workers)
-            if any(j.source == "no logprobs" for j in judged.values()):
+        judgements: dict[Scheme, dict[tuple[int, str], Judgement]] = {}
+        notes, names = [], list(schemes)
+        if "p_true" in names:
+            of_scheme = _judge(table, endpoint.model, client, "p_true", store, endpoint.num_workers)
+            if any(j.source == "no logprobs" for j in of_scheme.values()):
                 notes.append(
                     f"{endpoint.model}: the endpoint gives no log-probabilities, so there is no "
                     "p_true; verbal "
                     f"confidence stands in its place"
                 )
-                wanted = ["verbal"]
+                names = ["verbal"]
             else:
-                found["p_true"] = judged
-        if "verbal" in wanted:
-            found["verbal"] = _judge(
-                table, endpoint.model, client, "verbal", kept, endpoint.num_workers
+                judgements["p_true"] = of_scheme
+        if "verbal" in names:
+            judgements["verbal"] = _judge(
+                table, endpoint.model, client, "verbal", store, endpoint.num_workers
             )
     finally:
         client.close()
     confidence = dict(table.confidence)
-    for scheme, judged in found.items():
-        confidence[scheme], note = _matrix(table, judged)
+    for scheme, of_scheme in judgements.items():
+        confidence[scheme], note = _matrix(table, of_scheme)
         notes.append(f"{scheme} confidence of {endpoint.model}: {note}")
     return replace(table, confidence=confidence, notes=[*table.notes, *notes])
 
@@ -368,8 +374,8 @@ def _judge(
     def one(pair: tuple[int, str]) -> Judgement:
         i, answer = pair
         key = record.key(scheme, table.texts[i], answer)
-        if (known := record.lookup(key)) is not None:
-            return known
+        if (earlier := record.lookup(key)) is not None:
+            return earlier
         if stop:
             return Judgement(None, "", "no logprobs")
         try:
@@ -383,7 +389,7 @@ def _judge(
             record.add(key, scheme, table.ids[i], answer, judgement)
         return judgement
 
-    first = [one(pair) for pair in pairs[:1]]  # alone: it tells whether there are log-probabilities
+    first = [one(pair) for pair in pairs[:1]]  # alone: it shows whether there are log-probabilities
     with ThreadPoolExecutor(num_workers) as workers:
         rest = tqdm(
             workers.map(one, pairs[1:]), scheme, len(pairs) - 1, disable=None, unit="answer"
@@ -392,12 +398,15 @@ def _judge(
 
 
 def _matrix(
-    table: RoutingTable, judged: dict[tuple[int, str], Judgement]
+    table: RoutingTable, judgements: dict[tuple[int, str], Judgement]
 ) -> tuple[np.ndarray, str]:
     """Judgements as `[n, m]`, and a sentence on those that could not be read; these count as 0."""
     answers: np.ndarray = table.answers  # type: ignore[assignment]
     matrix = np.full(answers.shape, np.nan)
-    for (i, answer), judgement in judged.items():
+    for (i, answer), judgement in judgements.items():
         matrix[i, answers[i] == answer] = judgement.value or 0.0
-    unread = sum(j.source in ("unparsable", "neither") for j in judged.values())
-    return matrix, f"{len(judged)} answers rated, {unread} replies could not be read and count as 0"
+    unread = sum(j.source in ("unparsable", "neither") for j in judgements.values())
+    return (
+        matrix,
+        f"{len(judgements)} answers rated, {unread} replies could not be read and count as 0",
+    )

@@ -20,18 +20,21 @@ _SHORTEST_SECRET = 6
 
 
 class EndpointError(RuntimeError):
-    """The endpoint gave no usable reply; the message says for which query, and what to do."""
+    """The endpoint gave no usable reply; the message says for which query, and what to do.
+
+    Use this when you catch an endpoint that fails.
+    """
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint that speaks the OpenAI protocol, and the evaluator model behind it.
+    """An endpoint with the OpenAI protocol, and the evaluator model behind it.
 
     Use this when `elicit` shall ask a model for confidences: the endpoint says which model to ask,
     at which address, and how long to wait.
 
     Attributes:
-      model: Name of the evaluator, as the endpoint knows it.
+      model: Name of the evaluator, at the endpoint.
       base_url: Where it is, such as `http://127.0.0.1:8000/v1`; that of OpenAI when None.
       api_key: The key; the environment variable OPENAI_API_KEY when None. A local server needs
         none. It is in no `repr` and no error.
@@ -62,6 +65,8 @@ class Endpoint:
     def client(self) -> Any:
         """A client of the endpoint; close it after use.
 
+        Use this when you make several requests.
+
         Raises:
           ModuleNotFoundError: If the `openai` package is not installed.
           EndpointError: If no key is to be found for OpenAI itself.
@@ -88,7 +93,10 @@ class Endpoint:
 
 
 def shown(text: object, key: str | None) -> str:
-    """What an endpoint sent, fit for an error: short, without the key and control characters."""
+    """What an endpoint sent, fit for an error: short, without the key and control characters.
+
+    Use this when an error quotes an endpoint.
+    """
     words = str(text)
     if key is not None and len(key) >= _SHORTEST_SECRET:
         words = words.replace(key, "[key]")

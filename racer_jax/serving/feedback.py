@@ -66,14 +66,14 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
             raise ValueError(f"--{name} is not for monitors of kind {kind!r}")
     if options.alpha is not None and options.artefact is not None:
         raise ValueError("give --alpha or --artefact, not both")
-    wanted: dict[str, Any] = {"level": options.level}
+    settings: dict[str, Any] = {"level": options.level}
     if kind == RISK:
         alpha = options.alpha if options.artefact is None else _promised(options.artefact)
-        wanted["alpha"] = None if alpha is None else float(exact_alpha(alpha))
+        settings["alpha"] = None if alpha is None else float(exact_alpha(alpha))
     else:
-        wanted["seed"] = options.seed
+        settings["seed"] = options.seed
     if monitor is not None:
-        for name, value in wanted.items():
+        for name, value in settings.items():
             if value is not None and value != (there := getattr(monitor, name)):
                 raise DataError(
                     f"is the state of a monitor with {name} = {there}, got {value}: begin another",
@@ -82,9 +82,9 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
         return monitor
     level = LEVEL if options.level is None else options.level
     if kind == RISK:
-        if wanted["alpha"] is None:
+        if settings["alpha"] is None:
             raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
-        return RiskMonitor(alpha=wanted["alpha"], level=level)
+        return RiskMonitor(alpha=settings["alpha"], level=level)
     if options.reference is None:
         raise ValueError(
             "a new monitor of exchangeability needs --reference, numbers like those that will come"
@@ -110,6 +110,8 @@ def _promised(artefact: Path) -> str:
 
 class Entry(NamedTuple):
     """One line of feedback.
+
+    Use this when you read what feedback lines hold.
 
     Attributes:
       value: Whether the query was missed, or its number.
@@ -186,7 +188,7 @@ class Entries:
 
 
 def count(monitor: Monitor, entry: Entry) -> Monitor:
-    """The monitor after one more line."""
+    """The monitor after one more line. Use this when you have one line; `follow` reads a file."""
     return monitor.update([entry.value], position=entry.position)
 
 
@@ -208,10 +210,10 @@ def _position(record: Any) -> int | None:
 
 
 def _missed(record: Any) -> bool:
-    missed = record.get("missed") if isinstance(record, dict) else record
-    if missed not in (0, 1):
-        raise ValueError(f"'missed' must be 0 or 1, got {_short(missed)}")
-    return bool(missed)
+    value = record.get("missed") if isinstance(record, dict) else record
+    if value not in (0, 1):
+        raise ValueError(f"'missed' must be 0 or 1, got {_short(value)}")
+    return bool(value)
 
 
 def _number(record: Any) -> float:

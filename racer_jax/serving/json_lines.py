@@ -24,6 +24,8 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 class Query:
     """One line.
 
+    Use this when you read what `read_queries` yields.
+
     Attributes:
       line: Its number, counted from 1.
       text: The question; None where scores are given.
@@ -42,6 +44,8 @@ class Query:
 class BadLine(NamedTuple):
     """A line that is no query; its place in the answers is taken by an error.
 
+    Use this when you read what `read_queries` yields.
+
     Attributes:
       error: What is wrong, with file and line.
       id: Its name where it could be read, or None.
@@ -51,7 +55,7 @@ class BadLine(NamedTuple):
     id: str | int | None
 
     def to_json(self) -> str:
-        """The error as a line of JSON."""
+        """The error as a line of JSON. Use this when a program reads the decisions as lines."""
         record = {} if self.id is None else {"id": self.id}
         return json.dumps({**record, "error": str(self.error)}, ensure_ascii=False)
 

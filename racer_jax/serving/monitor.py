@@ -225,6 +225,8 @@ class RiskMonitor(_Saved):
     def update(self, missed: Iterable[bool], position: int | None = None) -> "RiskMonitor":
         """The monitor after more feedback, in the order it came.
 
+        Use this when it is known which decisions missed.
+
         Args:
           missed: Whether each query was misrouted, bool or 0/1.
           position: Position in the feedback of the last of them, to be kept in the state.
@@ -240,10 +242,10 @@ class RiskMonitor(_Saved):
         for i, miss in enumerate(missed):
             if miss not in (0, 1):
                 raise ValueError(f"missed must be 0 or 1, got {miss!r} at [{i}]")
-            released = log_released(num) - log(len(wealth))
+            reserve_share = log_released(num) - log(len(wealth))
             factors = log_miss if miss else log_hit
             wealth = tuple(
-                log_sum((value, released)) + factor
+                log_sum((value, reserve_share)) + factor
                 for value, factor in zip(wealth, factors, strict=True)
             )
             num, misses = num + 1, misses + bool(miss)
@@ -326,20 +328,22 @@ class ExchangeabilityMonitor(_Saved):
         """The old wealth, divided anew: a part becomes the reserve that format 1 did not have."""
         wealth = exp(log_sum(_old_logs("capital", state, 3)))
         _check_whole("num", state.get("num", 0))
-        left = wealth - float(reserve(state.get("num", 0)))
-        if left <= 0:
+        reserve_left = wealth - float(reserve(state.get("num", 0)))
+        if reserve_left <= 0:
             raise ValueError(
                 "must be a state whose bets still hold something: an older version kept no "
                 "reserve, "
                 "and this monitor has lost its wealth; begin another"
             )
-        return {**state, "log_capital": (log(left / len(DRIFTS)),) * len(DRIFTS)}
+        return {**state, "log_capital": (log(reserve_left / len(DRIFTS)),) * len(DRIFTS)}
 
     @classmethod
     def over(
         cls, reference: Iterable[float], num_bins: int = 64, level: float = 0.05, seed: int = 0
     ) -> "ExchangeabilityMonitor":
         """A monitor whose bins hold about equally many of the reference numbers.
+
+        Use this when numbers of the calibration time are at hand, as the reference.
 
         Args:
           reference: Numbers the stream will not contain, such as those of training queries.
@@ -373,6 +377,8 @@ class ExchangeabilityMonitor(_Saved):
         self, numbers: Iterable[float], position: int | None = None
     ) -> "ExchangeabilityMonitor":
         """The monitor after more numbers, in the order they came.
+
+        Use this when new queries have their numbers.
 
         Args:
           numbers: One for each query, finite.

@@ -22,12 +22,17 @@ PATIENCE = 60.0
 
 
 class Terminated(BaseException):
-    """The process was asked to end by SIGTERM; what was counted is saved on the way out."""
+    """The process was asked to end by SIGTERM; what was counted is saved on the way out.
+
+    Use this when you catch the end of a process that keeps a state.
+    """
 
 
 @contextmanager
 def alone_with(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     """No other process counts into this state until the block ends.
+
+    Use this when two processes may count into one file.
 
     Args:
       path: File of the state.
@@ -62,9 +67,9 @@ class StateKeeper:
     ) -> None:
         self.monitor = monitor
         self._path, self._seconds, self._queries = path, seconds, queries
-        self._saved: Monitor | None = None
+        self._on_disk: Monitor | None = None
         self._one_save = threading.Lock()
-        self._ended = threading.Event()
+        self._end = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._save_now_and_then, daemon=True)
 
@@ -74,12 +79,14 @@ class StateKeeper:
 
     def __exit__(self, *_: object) -> None:
         with _signals_wait():
-            self._ended.set()
+            self._end.set()
             self._thread.join()
             self.save()
 
     def count(self, monitor: Monitor) -> None:
         """Takes over the monitor after one more query.
+
+        Use this when a query was counted.
 
         Raises:
           OSError: If the state could not be written.
@@ -87,19 +94,22 @@ class StateKeeper:
         self.monitor = monitor
         if self._error is not None:
             raise self._error
-        if self._saved is None or monitor.num - self._saved.num >= self._queries:
+        if self._on_disk is None or monitor.num - self._on_disk.num >= self._queries:
             self.save()
 
     def save(self) -> None:
-        """Writes the state, if it is not on disk already."""
+        """Writes the state, if it is not on disk already.
+
+        Use this when the state must be on disk now.
+        """
         with self._one_save:
             monitor = self.monitor
-            if monitor is not self._saved:
+            if monitor is not self._on_disk:
                 monitor.save(self._path)
-                self._saved = monitor
+                self._on_disk = monitor
 
     def _save_now_and_then(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while not self._end.wait(self._seconds):
             try:
                 self.save()
             except OSError as error:
@@ -122,7 +132,10 @@ def _signals_wait() -> Iterator[None]:
 
 @contextmanager
 def raising_when_terminated() -> Iterator[None]:
-    """SIGTERM becomes an exception in the block, so that the state is saved before the end."""
+    """SIGTERM becomes an exception in the block, so that the state is saved before the end.
+
+    Use this when a program counts for ever and may be ended by a signal.
+    """
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -138,7 +151,10 @@ def raising_when_terminated() -> Iterator[None]:
 
 
 def is_regular(file: IO[bytes]) -> bool:
-    """Whether an open file is one that ends and can be read again; a pipe is not."""
+    """Whether an open file is one that ends and can be read again; a pipe is not.
+
+    Use this when an input may be a pipe.
+    """
     try:
         return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     except (OSError, AttributeError):  # no file of the system: bytes in memory

@@ -48,6 +48,8 @@ _GSM8K = {
 def read_zeroeval(path: str | Path) -> RoutingTable:
     """The answers of many models to one benchmark of ZeroEval, in one `.npz`.
 
+    Use this when you have results of ZeroEval on disk.
+
     Args:
       path: A file with `models` `[m]`, `ids` and `questions` `[n]`, `answers` (codes, int `[n, m]`,
         equal within a question where the answers are; -1 for none) and `correct`, bool `[n, m]`.
@@ -97,6 +99,8 @@ _ARC: Mapping[str, Callable[[RoutingTable], RoutingTable]] = {
 def answer_pools(data: str | Path) -> dict[str, RoutingTable]:
     """The pools of a folder, or of a single table.
 
+    Use this when a study of votes needs its pools.
+
     Args:
       data: A folder with `routerbench/` or `zeroeval/gsm8k.npz`, or anything that `load` reads,
         with answers.
@@ -111,7 +115,7 @@ def answer_pools(data: str | Path) -> dict[str, RoutingTable]:
     pools: dict[str, RoutingTable] = {}
     if (folder / ROUTERBENCH).is_dir():
         table = load(folder / ROUTERBENCH, missing="drop")
-        pools |= {name: chosen(table) for name, chosen in _ARC.items()}
+        pools |= {name: subset(table) for name, subset in _ARC.items()}
     if (folder / ZEROEVAL).is_file():
         table = read_zeroeval(folder / ZEROEVAL)
         pools |= {f"gsm8k {name}": table.select(models=m) for name, m in _GSM8K.items()}

@@ -205,6 +205,8 @@ def router_scores(
 
     What the cache has is not fitted again.
 
+    Use this when routers are to be compared on the same texts.
+
     Args:
       key: A typed PRNG key; each router has its own, whichever others are asked for.
       train: The training rows.
@@ -231,10 +233,10 @@ def router_scores(
     missing = [name for name in config.router_names if name not in scores]
     if missing:
         encoder = _encoder(encoder_key, train.texts, config)
-        learned, asked = encoder.encode(train.texts), encoder.encode(texts)
+        train_embeddings, embeddings = encoder.encode(train.texts), encoder.encode(texts)
         for name in missing:
             scores[name] = np.asarray(
-                _fitted(keys[name], name, learned, train, config)(asked), np.float32
+                _fitted(keys[name], name, train_embeddings, train, config)(embeddings), np.float32
             )
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,6 +247,8 @@ def router_scores(
 
 def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benchmark]:
     """Trains the routers on the training part and scores every benchmark of the rest.
+
+    Use this when a study has one split into training and rest.
 
     Args:
       key: A typed PRNG key; it splits a table in one part, and trains the routers.
@@ -267,14 +271,14 @@ def benchmarks(key: jax.Array, source: Source, config: StudyConfig) -> list[Benc
         raise ValueError(
             f"both parts need queries, got {len(train)} to train on and {len(rest)} to test on"
         )
-    unnamed = config.data.stem if config.data is not None else "all"
+    default_name = config.data.stem if config.data is not None else "all"
     if rest.group is None or train.group is None:
-        train, rest = (replace(table, group=[unnamed] * len(table)) for table in (train, rest))
-    kept = unseen_by_group(train, rest)
-    texts = [text for table, _ in kept.values() for text in table.texts]
+        train, rest = (replace(table, group=[default_name] * len(table)) for table in (train, rest))
+    row_numbers = unseen_by_group(train, rest)
+    texts = [text for table, _ in row_numbers.values() for text in table.texts]
     scores = router_scores(router_key, train, texts, config)
     results, start = [], 0
-    for name, (table, left_out) in kept.items():
+    for name, (table, left_out) in row_numbers.items():
         rows = slice(start, start + len(table))
         start += len(table)
         rule = table.label_rule if isinstance(table.label_rule, str) else table.label_rule[name]
@@ -290,6 +294,8 @@ def study(config: StudyConfig) -> list[Benchmark]:
     """Reads the data and makes the benchmarks of every repeat.
 
     The options and their seed decide everything.
+
+    Use this when a study has several repeats.
 
     Args:
       config: The options.
@@ -314,7 +320,10 @@ def study(config: StudyConfig) -> list[Benchmark]:
 
 
 def run_key(config: StudyConfig) -> jax.Array:
-    """The key of an experiment's own draws, apart from those that made its benchmarks."""
+    """The key of an experiment's own draws, apart from those that made its benchmarks.
+
+    Use this when an experiment draws something of its own.
+    """
     return _keys(config)[2]
 
 
@@ -327,6 +336,8 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
 
     Where no pools are asked for: all models, and those pools of `ROUTERBENCH_POOLS` whose
     left-out models are among them.
+
+    Use this when an option names pools by their models.
 
     Args:
       models: All models.
@@ -348,18 +359,18 @@ def model_pools(models: Sequence[str], pools: str | None) -> dict[str, tuple[str
         }
     by_name = {}
     for part in filter(None, (part.strip() for part in pools.split(";"))):
-        name, equals, listed = (piece.strip() for piece in part.partition("="))
+        name, equals, members = (piece.strip() for piece in part.partition("="))
         if not equals and name != "all":
             raise ValueError(
                 f"pools must be like 'all; small=model,model; rest=-model', got {part!r}"
             )
-        named = [model.strip() for model in listed.removeprefix("-").split(",") if model.strip()]
-        if unknown := [model for model in named if model not in models]:
+        names = [model.strip() for model in members.removeprefix("-").split(",") if model.strip()]
+        if unknown := [model for model in names if model not in models]:
             raise ValueError(
                 f"pools: {name!r} must hold models among {tuple(models)}, got {unknown[0]!r}"
             )
-        without = not equals or listed.startswith("-")
-        by_name[name] = tuple(m for m in models if (m not in named) == without)
+        without = not equals or members.startswith("-")
+        by_name[name] = tuple(m for m in models if (m not in names) == without)
         if len(by_name[name]) < 2:
             raise ValueError(f"pools: {name!r} must hold at least two models, got {by_name[name]}")
     return by_name
@@ -369,6 +380,8 @@ def subpool(benchmark: Benchmark, models: Sequence[str]) -> Benchmark:
     """The benchmark with some of its models.
 
     Scores are those of the same routers, column by column.
+
+    Use this when a study goes over pools of models.
 
     Raises:
       ValueError: If a model does not exist.

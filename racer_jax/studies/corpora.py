@@ -27,6 +27,8 @@ Source: TypeAlias = TrainTest | RoutingTable
 class Parts(NamedTuple):
     """Rows to learn from and rows to calibrate and test on, both with groups.
 
+    Use this when you read what `two_parts` returns.
+
     Attributes:
       train: Training rows.
       test: Rows without repeats of a question and without questions of the training rows.
@@ -70,6 +72,8 @@ def read_source(key: jax.Array, data: Path | None, **options: Any) -> Source:
 def two_parts(key: jax.Array, source: Source, share: float) -> TrainTest:
     """The training part and the rest: as the source brings them, or split at random by question.
 
+    Use this when a study needs rows to learn from and rows to test on.
+
     Args:
       key: A typed PRNG key of the split.
       source: From `read_source`.
@@ -94,6 +98,8 @@ def read_parts(
     queries: int = 0,
 ) -> Parts:
     """Training rows, and the rows left over that no router has seen, by group.
+
+    Use this when a study splits its data once.
 
     Args:
       key: A typed PRNG key, of the simulation or the split.
@@ -128,6 +134,8 @@ def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTa
 
     So no question stands on both sides of a split, and the rows are exchangeable.
 
+    Use this when a corpus comes with repeats between its parts.
+
     Args:
       train: What the router was trained on.
       test: What is to be calibrated and tested on.
@@ -135,23 +143,29 @@ def unseen_questions(train: RoutingTable, test: RoutingTable) -> tuple[RoutingTa
     Returns:
       The rows left, and a sentence on what was left out; empty where nothing was.
     """
-    trained = {normal_text(text) for text in train.texts}
+    train_texts = {normal_text(text) for text in train.texts}
     _, first = np.unique(test.question_ids, return_index=True)
-    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in trained]
-    repeated, leaked = len(test) - len(first), len(first) - len(keep)
+    keep = [int(i) for i in np.sort(first) if normal_text(test.texts[i]) not in train_texts]
+    num_repeats, num_leaks = len(test) - len(first), len(first) - len(keep)
     note = ""
-    if repeated or leaked:
-        note = f"left out {repeated} repeated and {leaked} trained-on questions"
+    if num_repeats or num_leaks:
+        note = f"left out {num_repeats} repeated and {num_leaks} trained-on questions"
     return test.select(keep), note
 
 
 def unseen_by_group(train: RoutingTable, test: RoutingTable) -> dict[str, tuple[RoutingTable, str]]:
-    """`unseen_questions` of each group of the test rows, which must have groups."""
+    """`unseen_questions` of each group of the test rows, which must have groups.
+
+    Use this when a corpus has groups and repeats between its parts.
+    """
     return {name: unseen_questions(train, test.select(group=name)) for name in test.groups}
 
 
 def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
-    """At most so many rows of each group, in the order they came; all of them where `num` is 0."""
+    """At most so many rows of each group, in the order they came; all of them where `num` is 0.
+
+    Use this when a run on all rows would take too long.
+    """
     if not num:
         return table
     group = np.array(table.group if table.group is not None else [""] * len(table))
@@ -161,6 +175,8 @@ def first_of_each_group(table: RoutingTable, num: int) -> RoutingTable:
 
 def for_pool(train: RoutingTable, models: Sequence[str]) -> RoutingTable:
     """Training rows with the models of a pool, in the pool's order.
+
+    Use this when a study goes over pools of models.
 
     Args:
       train: The training table; models that are not in the pool are left out.

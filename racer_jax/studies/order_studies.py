@@ -23,7 +23,10 @@ Nonconformity = Callable[[NullMode], jax.Array]
 
 @dataclass(frozen=True)
 class OrdersConfig:
-    """What every study of the orders of models asks for."""
+    """What every study of the orders of models asks for.
+
+    Use this when you write a study of orders.
+    """
 
     data: Annotated[
         Path | None, "RouterDC's folder or any table; the simulated pool when not given"
@@ -52,6 +55,8 @@ def hashed_embeddings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hashed character n-grams of both parts, reduced to 256 numbers on the training texts.
 
+    Use this when a study of orders needs embeddings without a download.
+
     Args:
       key: A typed PRNG key.
       train: Training rows.
@@ -75,6 +80,8 @@ def orders(
 ) -> dict[str, Nonconformity]:
     """RACER-P on k nearest neighbours, the static order and RACER-J blend, from training rows.
 
+    Use this when a study compares orders.
+
     Args:
       x: Embeddings of the training rows, `[n, d]`.
       train: Training rows, with groups.
@@ -88,14 +95,17 @@ def orders(
     """
     knn = KNNR.fit(x, train.correct, k=min(100, len(x)))(z)
     static = RacerJ.fit(x, train.correct, groups=train.group, k=1, w=0.0)
-    blended = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
+    racer_j = RacerJ.fit(x, train.correct, groups=train.group, k=min(neighbors, len(x)), w=blend)
     return {
         "P, KNN": lambda null: inverse_probability(knn, null),
         "static": lambda null: static(z, test.group, null),
-        "J blend": lambda null: blended(z, test.group, null),
+        "J blend": lambda null: racer_j(z, test.group, null),
     }
 
 
 def calibration_size(share: float, num: int) -> int:
-    """Number of calibration queries of a split of so many, at least one on either side."""
+    """Number of calibration queries of a split of so many, at least one on either side.
+
+    Use this when a study splits test rows into halves.
+    """
     return min(max(1, round(num * share)), num - 1)

@@ -51,20 +51,25 @@ def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R
     """Results in the order of the items.
 
     Each pool is compiled on its own, on one core; several at the same time use all cores.
+
+    Use this when cells are independent and there are several cores.
     """
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return list(threads.map(function, items))
 
 
 def cells(benchmarks: Sequence[Benchmark]) -> list[tuple[int, Benchmark, str, str]]:
-    """Number, benchmark, router and score of every cell of a table."""
+    """Number, benchmark, router and score of every cell of a table.
+
+    Use this when a table has a cell for each benchmark, router and score.
+    """
     routers = [(benchmark, router) for benchmark in benchmarks for router in benchmark.scores]
-    scored = [(*pair, score) for pair in routers for score in SCORES]
-    return [(number, *cell) for number, cell in enumerate(scored)]
+    triples = [(*pair, score) for pair in routers for score in SCORES]
+    return [(number, *cell) for number, cell in enumerate(triples)]
 
 
 def num_cells(config: StudyConfig, benchmarks: Sequence[Benchmark]) -> int:
-    """How many `cells` there are."""
+    """How many `cells` there are. Use this when progress is reported."""
     return len(benchmarks) * len(config.router_names) * len(SCORES)
 
 
@@ -72,6 +77,8 @@ def publish(config: Any, result: Any, report: Report, seconds: float) -> None:
     """Prints the tables and writes pictures and files into the folder `config.output`.
 
     The files are `results.json`, `results.csv` and `tables.txt`.
+
+    Use this when an experiment is done.
 
     Raises:
       SystemExit: If the results cannot be written.
@@ -95,6 +102,8 @@ def publish(config: Any, result: Any, report: Report, seconds: float) -> None:
 def set_up(config: StudyConfig) -> None:
     """Devices, and the cache of compiled code; what the encoder needs is asked for before any work.
 
+    Use this when an experiment starts.
+
     Raises:
       ModuleNotFoundError: If an extra is not installed that the options need.
     """
@@ -107,7 +116,10 @@ def set_up(config: StudyConfig) -> None:
 
 
 def study_data(config: StudyConfig) -> tuple[jax.Array, list[Benchmark]]:
-    """The key of an experiment's own draws, and the benchmarks that its options ask for."""
+    """The key of an experiment's own draws, and the benchmarks that its options ask for.
+
+    Use this when an experiment reads its data.
+    """
     set_up(config)
     return run_key(config), study(config)
 
@@ -151,7 +163,7 @@ def run_experiment(
         with tqdm(total=num_steps(config, data), unit="step", disable=None) as bar:
             result = run(key, data, config, bar.update)
         summary = report(config, result)
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ModuleNotFoundError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     publish(config, result, summary, time.perf_counter() - begin)

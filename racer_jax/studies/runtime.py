@@ -16,7 +16,10 @@ _RANK, _COUNT, _ADDRESS = "RACER_JAX_PROCESS", "RACER_JAX_PROCESSES", "RACER_JAX
 
 
 def cache_folder() -> Path:
-    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder."""
+    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder.
+
+    Use this when something is kept between runs.
+    """
     home = os.environ.get("RACER_JAX_CACHE")
     base = (
         Path(home)
@@ -30,6 +33,8 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     """Keeps compiled code from run to run.
 
     For one run of an experiment, compiling is most of the time.
+
+    Use this when an experiment compiles for a minute or more.
 
     Args:
       folder: Where; `cache_folder()` when None. JAX makes it, and goes without where it cannot.
@@ -45,6 +50,8 @@ def use_all_cores() -> None:
     """Makes every core a device, so that trials spread over them.
 
     Without effect once JAX has found its devices.
+
+    Use this when trials run on a CPU.
     """
     try:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
@@ -54,6 +61,8 @@ def use_all_cores() -> None:
 
 def launch(script: str, arguments: Sequence[str], num_processes: int) -> int:
     """Runs a script in several processes on this machine, as one JAX program.
+
+    Use this when an experiment is to run in several processes.
 
     Args:
       script: The script, which calls `join` before its first computation.
@@ -81,12 +90,17 @@ def launch(script: str, arguments: Sequence[str], num_processes: int) -> int:
 
 
 def launched() -> bool:
-    """Whether `launch` started this process."""
+    """Whether `launch` started this process.
+
+    Use this when a script behaves otherwise when it was launched.
+    """
     return _RANK in os.environ
 
 
 def join(cluster: bool = False) -> None:
     """Joins the other processes of a `launch`, or of a cluster that JAX detects (Slurm, Cloud TPU).
+
+    Use this when several machines or processes share an experiment.
 
     Args:
       cluster: Whether to ask the cluster's environment.
@@ -101,5 +115,8 @@ def join(cluster: bool = False) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process prints and writes for all."""
+    """Whether this process prints and writes for all.
+
+    Use this when an experiment prints in several processes.
+    """
     return jax.process_index() == 0

@@ -24,7 +24,7 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
 
     Args:
       key: A typed PRNG key; it fixes everything.
-      quality: How much the router knows about each query: `weak`, `fair` or `strong`.
+      quality: How closely the scores follow the right answers: `weak`, `fair` or `strong`.
 
     Returns:
       One pool for each benchmark.
@@ -33,9 +33,9 @@ def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
       ValueError: If the quality is unknown.
     """
     pool = simulated_pool(key)
-    known = next(iter(pool.values())).scores
-    if quality not in known:
-        raise ValueError(f"quality must be one of {tuple(known)}, got {quality!r}")
+    scores = next(iter(pool.values())).scores
+    if quality not in scores:
+        raise ValueError(f"quality must be one of {tuple(scores)}, got {quality!r}")
     return [
         ScoredPool(name, part.scores[quality], part.test.correct) for name, part in pool.items()
     ]
@@ -95,11 +95,11 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
     table, scores = read_score_matrix(path)
     group = np.array(table.group if table.group is not None else [path.stem] * len(table))
     _, first = np.unique(table.question_ids, return_index=True)
-    kept = np.isin(np.arange(len(table)), first)
+    is_first = np.isin(np.arange(len(table)), first)
     pools = []
     for name in dict.fromkeys(group.tolist()):
-        rows = kept & (group == name)
-        repeated = int((~kept & (group == name)).sum())
-        note = f"left out {repeated} repeated questions" if repeated else ""
+        rows = is_first & (group == name)
+        num_repeats = int((~is_first & (group == name)).sum())
+        note = f"left out {num_repeats} repeated questions" if num_repeats else ""
         pools.append(ScoredPool(name, scores[rows], table.correct[rows], note))
     return pools

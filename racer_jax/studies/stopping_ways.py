@@ -32,12 +32,14 @@ METRICS = ("calls", "dollars", "rounds", "accuracy", "regret")
 
 
 def codes_of(table: RoutingTable) -> np.ndarray:
-    """The answer codes of a table, int32 `[n, m]`."""
+    """The answer codes of a table, int32 `[n, m]`. Use this when votes are counted."""
     return answer_codes(table.answers)
 
 
 class Way(NamedTuple):
     """Paths of the queries that are not trained on.
+
+    Use this when you read what a way of stopping returns.
 
     Attributes:
       scores: Stopping scores, float32 `[n, b]`; +inf where a fixed rule stops.
@@ -50,18 +52,20 @@ class Way(NamedTuple):
     metrics: dict[str, np.ndarray]
 
     def pool(self, ties: jax.Array) -> Pool:
-        """In rank space."""
+        """In rank space. Use this when a way is to be calibrated or measured by splits."""
         return stopping_pool(self.scores, self.losses, self.metrics, ties)
 
 
 def of_paths(paths: Paths, loss: Loss) -> Way:
-    """The sequential policy."""
+    """The sequential policy. Use this when the sequential policy is compared with other ways."""
     metrics = {name: table for name, table in paths.metrics.items() if name in METRICS}
     return Way(np.asarray(paths.scores(loss)), np.asarray(paths.losses(loss)), metrics)
 
 
 class Rows(NamedTuple):
     """Rows to be answered, and their reference.
+
+    Use this when you write a way of stopping.
 
     Attributes:
       codes: Answer codes, int32 `[n, m]`.
@@ -83,40 +87,49 @@ class Rows(NamedTuple):
         rounds: np.ndarray | None = None,
         ends: np.ndarray | None = None,
     ) -> Way:
-        """A way from the order of its calls, its answers and scores `[n, b]`, and batches `[b]`."""
+        """A way from the order of its calls, its answers and scores `[n, b]`, and batches `[b]`.
+
+        Use this when a way is made of orders and scores.
+        """
         num, num_calls = leader.shape
         ends = np.ones(num_calls, bool) if ends is None else ends
         last = batch_last(ends)
         calls = np.tile(last + 1.0, (num, 1))
-        made = np.arange(1.0, num_calls + 1) if rounds is None else rounds
+        num_called = np.arange(1.0, num_calls + 1) if rounds is None else rounds
         losses = stop_losses("regret", leader, self.codes, self.reference, self.correct)
         wrong = stop_losses("wrong", leader, self.codes, self.reference, self.correct)
         values = {
             "calls": calls,
-            "rounds": np.tile(made, (num, 1)),
+            "rounds": np.tile(num_called, (num, 1)),
             "accuracy": 1.0 - np.asarray(wrong),
             "regret": np.asarray(losses, np.float64),
         }
         if self.cost is not None:
-            spent = np.take_along_axis(self.cost, order, axis=1)
-            values["dollars"] = np.cumsum(spent, axis=1)[:, last]
+            costs = np.take_along_axis(self.cost, order, axis=1)
+            values["dollars"] = np.cumsum(costs, axis=1)[:, last]
         tables = {name: np.column_stack([v, v[:, -1]]) for name, v in values.items()}
-        masked = np.where(ends, scores, -np.inf).astype(np.float32)
-        return Way(masked, np.asarray(losses), tables)
+        stop_scores = np.where(ends, scores, -np.inf).astype(np.float32)
+        return Way(stop_scores, np.asarray(losses), tables)
 
     def along(self, order: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, PathStates]:
-        """Votes along an order for each query `[n, b]` with weights `[m]`: order and states."""
+        """Votes along an order for each query `[n, b]` with weights `[m]`: order and states.
+
+        Use this when a way votes.
+        """
         codes = np.take_along_axis(self.codes, order, axis=1)
         return order, path_states(codes, weights[order].astype(np.float32))
 
 
 def fixed(order: np.ndarray, num: int) -> np.ndarray:
-    """One order for every query, `[n, b]`."""
+    """One order for every query, `[n, b]`. Use this when a way calls the models in one order."""
     return np.tile(order, (num, 1))
 
 
 def agreement(rows: Rows, accuracy: np.ndarray) -> Way:
-    """Stop by the share of the plurality, (its votes) / (calls + 1), most accurate models first."""
+    """Stop by the share of the plurality, (its votes) / (calls + 1), most accurate models first.
+
+    Use this when the policy is compared with stopping by agreement.
+    """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
@@ -131,19 +144,23 @@ def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
     """Stop when the majority of all is decided, most accurate models first.
 
     Nothing is calibrated.
+
+    Use this when the policy is compared with stopping at a decided majority.
     """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
-    decided = np.array(states.decided)
-    decided[:, -1] = True
-    return rows.way(order, np.asarray(states.leader), np.where(decided, np.inf, -np.inf))
+    is_decided = np.array(states.decided)
+    is_decided[:, -1] = True
+    return rows.way(order, np.asarray(states.leader), np.where(is_decided, np.inf, -np.inf))
 
 
 def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
     """Three models at a time, the cheapest first, until three agree.
 
     At last the plurality of all (ABC).
+
+    Use this when the policy is compared with stopping at unanimity.
     """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(key, kind="stable"), num)
@@ -154,9 +171,9 @@ def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
     ends = np.zeros(num_models, bool)
     for end in range(size, num_models + 1, size):
         tier = codes[:, end - size : end]
-        agreed = (tier == tier[:, :1]).all(axis=1) & (tier[:, 0] != NO_ANSWER)
-        scores[agreed, end - 1] = np.inf
-        leader[agreed, end - 1] = tier[agreed, 0]
+        unanimous = (tier == tier[:, :1]).all(axis=1) & (tier[:, 0] != NO_ANSWER)
+        scores[unanimous, end - 1] = np.inf
+        leader[unanimous, end - 1] = tier[unanimous, 0]
         ends[end - 1] = True
     unanimous_at_end = scores[:, -1] == np.inf
     leader[~unanimous_at_end, -1] = np.asarray(states.leader)[~unanimous_at_end, -1]
@@ -166,7 +183,10 @@ def unanimity(rows: Rows, key: np.ndarray, size: int = 3) -> Way:
 
 
 def top(rows: Rows, accuracy: np.ndarray, k: int) -> Way:
-    """The majority of the k most accurate models."""
+    """The majority of the k most accurate models.
+
+    Use this when the policy is compared with a fixed number of models.
+    """
     num = len(rows.codes)
     order = fixed(np.argsort(-accuracy, kind="stable")[:k], num)
     _, states = rows.along(order, np.ones(rows.codes.shape[1]))
@@ -177,7 +197,10 @@ def top(rows: Rows, accuracy: np.ndarray, k: int) -> Way:
 
 
 def full_vote(rows: Rows, weights: np.ndarray) -> Way:
-    """The weighted vote of all, ties to the most weighty model."""
+    """The weighted vote of all, ties to the most weighty model.
+
+    Use this when the policy is compared with calling every model.
+    """
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-weights, kind="stable"), num)
     _, states = rows.along(order, weights)
@@ -191,6 +214,8 @@ def one_shot(rows: Rows, nonconformity: np.ndarray, weights: np.ndarray) -> Way:
     """A set chosen before anyone has answered, which then votes.
 
     Models `[n, m]` in order of nonconformity.
+
+    Use this when the policy is compared with RACER's sets.
     """
     order = np.argsort(nonconformity, axis=1, kind="stable")
     _, states = rows.along(order, weights)
@@ -205,7 +230,10 @@ def one_shot(rows: Rows, nonconformity: np.ndarray, weights: np.ndarray) -> Way:
 
 
 def rank_law(rank: int, num: int, size: int) -> np.ndarray:
-    """The law of the `rank`-th of `num` ranks drawn of `size`, float64 `[size]`."""
+    """The law of the `rank`-th of `num` ranks drawn of `size`, float64 `[size]`.
+
+    Use this when splits in halves are replaced by their law.
+    """
     j = np.arange(size, dtype=np.float64)
 
     def log_choose(n: np.ndarray, k: float) -> np.ndarray:
@@ -223,6 +251,8 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
 
     Given that a query is tested, the calibration rows are a uniform subset of the others, so the
     threshold is the critical score of a rank whose law is negative hypergeometric.
+
+    Use this when a mean over all splits is needed without drawing any.
     """
     num = len(way.scores)
     calibrating = num // 2
@@ -247,8 +277,8 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
         else:
             law = rank_law(calibrating - budget, calibrating, num - 1)
             # The ranks of the others: that of the query itself is skipped.
-            shifted = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
-            weights[shifted, rows] = law[:, None]
+            others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
+            weights[others, rows] = law[:, None]
         for name, table in way.metrics.items():
             results[name].append((weights * table[rows, place]).sum(axis=0))
     return {name: np.array(values) for name, values in results.items()}

@@ -14,6 +14,8 @@ ORACLE = "oracle: any model right"
 class Strategy(NamedTuple):
     """One way of answering the queries of a benchmark.
 
+    Use this when you write a strategy of your own.
+
     Attributes:
       kind: What it is: `single`, `router`, `racer`, `ensemble` or `bound`.
       right: Whether each query is answered rightly (a share, where chance decides), `[n]` or by
@@ -28,7 +30,7 @@ class Strategy(NamedTuple):
     cost: np.ndarray | None
 
 
-class Measured(NamedTuple):
+class StrategyMetrics(NamedTuple):
     """One way of answering on the test parts of all splits.
 
     Use this when you read how one way of answering did, split by split.
@@ -54,8 +56,10 @@ class Measured(NamedTuple):
         return float(self.accuracy.mean())
 
 
-def measure(strategy: Strategy, in_test: np.ndarray) -> Measured:
+def measure(strategy: Strategy, in_test: np.ndarray) -> StrategyMetrics:
     """One strategy on the test part of every split.
+
+    Use this when a strategy is measured.
 
     Args:
       strategy: What it does with each query.
@@ -73,11 +77,13 @@ def measure(strategy: Strategy, in_test: np.ndarray) -> Measured:
 
     right = (in_test * np.asarray(strategy.right, np.float32)).sum(axis=0, dtype=np.float64)
     cost = None if strategy.cost is None else mean(strategy.cost)
-    return Measured(strategy.kind, mean(strategy.right), mean(strategy.calls), cost, right)
+    return StrategyMetrics(strategy.kind, mean(strategy.right), mean(strategy.calls), cost, right)
 
 
 class Votes(NamedTuple):
     """All ways of answering with one pool of models on one benchmark.
+
+    Use this when you read what `vote_study` returns.
 
     Attributes:
       name: Of the benchmark and the pool.
@@ -96,7 +102,7 @@ class Votes(NamedTuple):
     num_queries: int
     alphas: tuple[str, ...]
     weightings: tuple[str, ...]
-    strategies: dict[str, Measured]
+    strategies: dict[str, StrategyMetrics]
     choices: dict[str, np.ndarray]
     notes: tuple[str, ...]
 
@@ -124,8 +130,11 @@ class Difference(NamedTuple):
     split_error: float
 
 
-def difference(one: Measured, other: Measured) -> Difference:
-    """How much more accurate one way is than another, on the same test parts."""
+def difference(one: StrategyMetrics, other: StrategyMetrics) -> Difference:
+    """How much more accurate one way is than another, on the same test parts.
+
+    Use this when two strategies are compared on the same splits.
+    """
     by_split, by_query = one.accuracy - other.accuracy, one.by_query - other.by_query
     by_query = by_query[~np.isnan(by_query)]
 
@@ -136,42 +145,65 @@ def difference(one: Measured, other: Measured) -> Difference:
 
 
 def racer_name(router: str, score: str, alpha: str | None = None) -> str:
-    """Name of a RACER variant: alpha chosen on validation, or fixed."""
+    """Name of a RACER variant: alpha chosen on validation, or fixed.
+
+    Use this when you look up a RACER variant in `Votes.strategies`.
+    """
     return f"{router} + {score}" + ("" if alpha is None else f", alpha {alpha}")
 
 
 def full_name(router: str, weighted: bool = True) -> str:
-    """Name of the full ensemble: it too breaks ties, and may weigh, by the router's scores."""
+    """Name of the full ensemble: it too breaks ties, and may weigh, by the router's scores.
+
+    Use this when you look up the full ensemble in `Votes.strategies`.
+    """
     return f"{router}: all models, {'tuned vote' if weighted else 'majority'}"
 
 
 def pooled_name(router: str) -> str:
-    """Name of the full ensemble whose vote the calibration part helped to choose."""
+    """Name of the full ensemble whose vote the calibration part helped to choose.
+
+    Use this when you look up that ensemble in `Votes.strategies`.
+    """
     return f"{router}: all models, pooled vote"
 
 
 def top_name(router: str, k: int) -> str:
-    """Name of the fixed top-k by router score under majority."""
+    """Name of the fixed top-k by router score under majority.
+
+    Use this when you look up a top-k router in `Votes.strategies`.
+    """
     return f"{router}: top-{k}, majority"
 
 
 def single_name(model: str) -> str:
-    """Name of the way of always asking one model."""
+    """Name of the way of always asking one model.
+
+    Use this when you look up a single model in `Votes.strategies`.
+    """
     return f"single: {model}"
 
 
-def saved(way: Measured, full: Measured) -> float:
-    """Share of the model calls of the full ensemble that a way saves."""
-    return 1 - float(way.calls.mean() / full.calls.mean())
+def saved(strategy: StrategyMetrics, full: StrategyMetrics) -> float:
+    """Share of the model calls of the full ensemble that a way saves.
+
+    Use this when a table shows what a strategy saves.
+    """
+    return 1 - float(strategy.calls.mean() / full.calls.mean())
 
 
-def dollars(way: Measured) -> float | None:
-    """Mean dollars for a thousand queries; None where not known."""
-    return None if way.cost is None else 1000 * float(way.cost.mean())
+def dollars(strategy: StrategyMetrics) -> float | None:
+    """Mean dollars for a thousand queries; None where not known.
+
+    Use this when a table shows what a strategy costs.
+    """
+    return None if strategy.cost is None else 1000 * float(strategy.cost.mean())
 
 
 def points(change: Difference) -> str:
     """A paired difference in points of accuracy, with its standard error over questions.
+
+    Use this when a table shows a difference.
 
     >>> points(Difference(0.0184, 0.006, 0.0004))
     '+1.8 ± 0.6'

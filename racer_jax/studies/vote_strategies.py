@@ -85,6 +85,8 @@ class VoteConfig(StudyConfig):
 class Setting(NamedTuple):
     """What every strategy on one benchmark shares: labels, answers, costs, and the splits.
 
+    Use this when you write a strategy of your own.
+
     Attributes:
       benchmark: The benchmark.
       alphas: Risk levels to choose from.
@@ -121,6 +123,8 @@ class Setting(NamedTuple):
 class Scored(NamedTuple):
     """One router and score on one benchmark: sets, votes, and what validation chooses.
 
+    Use this when you write a strategy that uses a router.
+
     Attributes:
       label: Name of the RACER variant.
       router: Name of the router.
@@ -147,7 +151,10 @@ class Scored(NamedTuple):
 
 
 def vote_setting(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> Setting:
-    """Labels, answers, costs and splits of one benchmark, for all strategies."""
+    """Labels, answers, costs and splits of one benchmark, for all strategies.
+
+    Use this when a benchmark is measured by votes.
+    """
     split_key, tie_key, order_key = jax.random.split(key, 3)
     test = benchmark.test
     if test.answers is None:
@@ -155,7 +162,7 @@ def vote_setting(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> Se
     num, num_models = test.correct.shape
     ties = tie_break(tie_key, (num, num_models + 1))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
-    shuffled = rng.random((NUM_RANDOM_ORDERS, num, num_models)).argsort(axis=-1)
+    orders = rng.random((NUM_RANDOM_ORDERS, num, num_models)).argsort(axis=-1)
     return Setting(
         benchmark,
         parse_alphas(config.alphas),
@@ -166,7 +173,7 @@ def vote_setting(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> Se
         # there does not matter.
         {name: np.nan_to_num(value) for name, value in test.confidence.items()},
         ties,
-        shuffled.astype(np.int32),
+        orders.astype(np.int32),
         _split_parts(split_key, benchmark, config, ties),
     )
 
@@ -186,7 +193,10 @@ def _split_parts(
 
 
 def scored_votes(setting: Setting, router: str, score: str) -> Scored:
-    """Sets and votes of one router and score, and what validation chooses."""
+    """Sets and votes of one router and score, and what validation chooses.
+
+    Use this when a strategy needs the sets of a router.
+    """
     config, correct = setting.config, setting.correct
     scores = setting.benchmark.scores[router]
     nonconformity = SCORES[score](scores, config.null)
@@ -236,43 +246,52 @@ def _prefix_costs(setting: Setting, order: np.ndarray) -> np.ndarray | None:
 
 
 def majority_right(setting: Setting, order: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Whether the majority of each prefix of an order is right, `[..., n, m + 1]`."""
-    voted = prefix_answers(order, setting.codes, scores)
-    return np.asarray(voted_right(voted, setting.codes[:, None], setting.correct[:, None]))
+    """Whether the majority of each prefix of an order is right, `[..., n, m + 1]`.
+
+    Use this when a strategy votes along an order.
+    """
+    answers = prefix_answers(order, setting.codes, scores)
+    return np.asarray(voted_right(answers, setting.codes[:, None], setting.correct[:, None]))
 
 
 def racer_strategies(
-    setting: Setting, scored: Scored, by_chance: np.ndarray
+    setting: Setting, votes: Scored, by_chance: np.ndarray
 ) -> Iterator[tuple[str, Strategy]]:
-    """What RACER does with one router and score, and the bounds that its sets allow."""
-    rows = np.arange(len(scored.scores))
+    """What RACER does with one router and score, and the bounds that its sets allow.
+
+    Use this when the variants of RACER are measured.
+    """
+    rows = np.arange(len(votes.scores))
 
     def racer(kind: str, choice: Selections) -> Strategy:
-        right = scored.table.right[choice.aggregation[:, None], rows, choice.num_called]
+        right = votes.table.right[choice.aggregation[:, None], rows, choice.num_called]
         return of_sets(kind, choice, np.asarray(right))
 
     def of_sets(kind: str, choice: Selections, right: np.ndarray) -> Strategy:
-        cost = None if scored.costs is None else choice.called_value(scored.costs)
+        cost = None if votes.costs is None else choice.called_value(votes.costs)
         return Strategy(kind, right, choice.num_called, cost)
 
-    label = scored.label
-    yield label, racer("racer", scored.choice)
-    yield f"{label}, best on validation", racer("racer", scored.best)
-    yield f"{label}, best on validation, pooled vote", racer("racer", scored.pooled)
-    fixed = select_each(setting.part, scored.pool, scored.table.right, alpha=list(setting.alphas))
-    for alpha, choice in zip(setting.alphas, fixed, strict=True):
+    label = votes.label
+    yield label, racer("racer", votes.choice)
+    yield f"{label}, best on validation", racer("racer", votes.best)
+    yield f"{label}, best on validation, pooled vote", racer("racer", votes.pooled)
+    choices = select_each(setting.part, votes.pool, votes.table.right, alpha=list(setting.alphas))
+    for alpha, choice in zip(setting.alphas, choices, strict=True):
         yield f"{label}, alpha {alpha}", racer("fixed alpha", choice)
-    # Nobody would pay for sets drawn at random, so they have no cost.
-    chance = of_sets("bound", scored.choice, scored.choice.called_value(by_chance))
+    # Sets drawn at random are of no use in practice, so they have no cost.
+    chance = of_sets("bound", votes.choice, votes.choice.called_value(by_chance))
     yield f"{label}: random sets of the same sizes, majority", chance._replace(cost=None)
-    covered = scored.choice.called_value(scored.covers)
-    yield f"{label}: oracle within the set", of_sets("bound", scored.choice, covered)
+    coverage = votes.choice.called_value(votes.covers)
+    yield f"{label}: oracle within the set", of_sets("bound", votes.choice, coverage)
 
 
-def choice_counts(setting: Setting, scored: Scored, weightings: tuple[str, ...]) -> np.ndarray:
-    """Share of the splits that chose each alpha and weighting, `[a, w]`."""
-    number = np.array([weightings.index(name) for name in scored.table.weighting])
-    choice = scored.choice
+def choice_counts(setting: Setting, votes: Scored, weightings: tuple[str, ...]) -> np.ndarray:
+    """Share of the splits that chose each alpha and weighting, `[a, w]`.
+
+    Use this when a figure shows what validation chose.
+    """
+    number = np.array([weightings.index(name) for name in votes.table.weighting])
+    choice = votes.choice
     counts = np.zeros((len(setting.alphas), len(weightings)))
     np.add.at(counts, (choice.alpha, number[choice.aggregation]), 1 / len(choice.alpha))
     return counts
@@ -283,29 +302,35 @@ def _fixed(kind: str, right: np.ndarray, calls: float, cost: np.ndarray | None) 
     return Strategy(kind, right, np.full(len(right), float(calls)), cost)
 
 
-def router_strategies(setting: Setting, scored: Scored) -> Iterator[tuple[str, Strategy]]:
-    """Routing, fixed numbers of models and the full ensemble."""
-    router, table = scored.router, scored.table
+def router_strategies(setting: Setting, votes: Scored) -> Iterator[tuple[str, Strategy]]:
+    """Routing, fixed numbers of models and the full ensemble.
+
+    Use this when RACER is compared with routers.
+    """
+    router, table = votes.router, votes.table
     num_models = setting.correct.shape[1]
 
     def dollars(num_called: int) -> np.ndarray | None:
-        return None if scored.costs is None else scored.costs[:, num_called]
+        return None if votes.costs is None else votes.costs[:, num_called]
 
-    yield router, _fixed("router", scored.covers[:, 1], 1, dollars(1))
+    yield router, _fixed("router", votes.covers[:, 1], 1, dollars(1))
     for k in TOP_K:
         if k < num_models:
             yield top_name(router, k), _fixed("ensemble", table.right[0, :, k], k, dollars(k))
     everything = (num_models, dollars(num_models))
     yield full_name(router, False), _fixed("ensemble", table.right[0, :, -1], *everything)
     names = full_name(router), pooled_name(router)
-    for name, choice in zip(names, (scored.choice, scored.pooled), strict=True):
-        tuned = table.right[choice.full_aggregation, :, -1]
-        calls = np.full(len(scored.scores), float(num_models))
-        yield name, Strategy("ensemble", tuned, calls, everything[1])
+    for name, choice in zip(names, (votes.choice, votes.pooled), strict=True):
+        right = table.right[choice.full_aggregation, :, -1]
+        calls = np.full(len(votes.scores), float(num_models))
+        yield name, Strategy("ensemble", right, calls, everything[1])
 
 
 def single_strategies(setting: Setting) -> Iterator[tuple[str, Strategy]]:
-    """Single models, and what needs no router."""
+    """Single models, and what needs no router.
+
+    Use this when RACER is compared with single models.
+    """
     correct, cost = setting.correct, setting.cost
     num, num_models = correct.shape
 
@@ -315,10 +340,10 @@ def single_strategies(setting: Setting) -> Iterator[tuple[str, Strategy]]:
     for m, name in enumerate(setting.benchmark.test.models):
         yield single_name(name), _fixed("single", correct[:, m], 1, dollars(m))
     validation = (setting.part == 1).astype(np.float32)
-    picked = (validation @ correct.astype(np.float32)).argmax(axis=1)
+    best = (validation @ correct.astype(np.float32)).argmax(axis=1)
     yield (
         PICKED_SINGLE,
-        Strategy("single", correct[:, picked].T, np.ones(num), dollars(picked)),
+        Strategy("single", correct[:, best].T, np.ones(num), dollars(best)),
     )
     yield ORACLE, _fixed("bound", np.asarray(correct.any(axis=1)), 1, None)
     if num_models > 3:
@@ -335,6 +360,8 @@ def known_costs(benchmark: Benchmark) -> np.ndarray | None:
     """Dollars of each answer, those not known filled with the mean of their model.
 
     None where a model has none.
+
+    Use this when a strategy has costs and some are not known.
     """
     cost = benchmark.test.cost
     if cost is None or np.isnan(cost).all(axis=0).any():

@@ -20,7 +20,7 @@ from racer_jax.studies.benchmarks import (
 )
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
-    Measured,
+    StrategyMetrics,
     Votes,
     measure,
     single_name,
@@ -84,6 +84,8 @@ def counted_votes(
 ) -> list[Votes]:
     """`vote_study` on the splits of the accuracy table, where there must be votes to count.
 
+    Use this when an experiment needs votes.
+
     Args:
       key: The key of the experiment.
       benchmarks: As of `vote_study`.
@@ -105,9 +107,9 @@ def counted_votes(
 
 
 def num_repeats(config: VoteConfig, benchmarks: Sequence[Benchmark]) -> int:
-    """How often `vote_study` reports progress."""
-    answered = [benchmark for benchmark in benchmarks if benchmark.test.answers is not None]
-    return sum(len(model_pools(benchmark.test.models, config.pools)) for benchmark in answered)
+    """How often `vote_study` reports progress. Use this when progress is reported."""
+    with_answers = [benchmark for benchmark in benchmarks if benchmark.test.answers is not None]
+    return sum(len(model_pools(benchmark.test.models, config.pools)) for benchmark in with_answers)
 
 
 class _Repeat(NamedTuple):
@@ -123,7 +125,7 @@ class _Repeat(NamedTuple):
 
     benchmark: Benchmark
     appearances: np.ndarray
-    measured: dict[str, Measured]
+    measured: dict[str, StrategyMetrics]
     choices: dict[str, np.ndarray]
     weightings: tuple[str, ...]
 
@@ -132,7 +134,7 @@ def _repeat(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> _Repeat
     """Measures every strategy on one benchmark, over random splits common to all of them."""
     setting = vote_setting(key, benchmark, config)
     in_test = setting.in_test
-    measured: dict[str, Measured] = {}
+    strategy_results: dict[str, StrategyMetrics] = {}
     choices: dict[str, np.ndarray] = {}
     weightings: tuple[str, ...] = ()
     for router in config.router_names:
@@ -140,17 +142,17 @@ def _repeat(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> _Repeat
         # Chance is the same for every score of a router.
         by_chance = majority_right(setting, setting.shuffled, scores).mean(axis=0)
         for score in SCORES:
-            scored = scored_votes(setting, router, score)
-            weightings = tuple(dict.fromkeys(scored.table.weighting))
-            choices[scored.label] = choice_counts(setting, scored, weightings)
-            strategies = racer_strategies(setting, scored, by_chance)
+            votes = scored_votes(setting, router, score)
+            weightings = tuple(dict.fromkeys(votes.table.weighting))
+            choices[votes.label] = choice_counts(setting, votes, weightings)
+            strategies = racer_strategies(setting, votes, by_chance)
             if score == next(iter(SCORES)):  # what depends on the router alone
-                strategies = chain(strategies, router_strategies(setting, scored))
+                strategies = chain(strategies, router_strategies(setting, votes))
             # One at a time: all of them together would not fit into memory.
-            measured |= {name: measure(strategy, in_test) for name, strategy in strategies}
+            strategy_results |= {name: measure(strategy, in_test) for name, strategy in strategies}
     singles = single_strategies(setting)
-    measured |= {name: measure(strategy, in_test) for name, strategy in singles}
-    return _Repeat(benchmark, in_test.sum(axis=0), measured, choices, weightings)
+    strategy_results |= {name: measure(strategy, in_test) for name, strategy in singles}
+    return _Repeat(benchmark, in_test.sum(axis=0), strategy_results, choices, weightings)
 
 
 def _joined(name: str, repeats: Sequence[_Repeat], config: VoteConfig) -> Votes:
@@ -170,9 +172,9 @@ def _joined(name: str, repeats: Sequence[_Repeat], config: VoteConfig) -> Votes:
     best = max(map(single_name, models), key=lambda single: strategies[single].mean)
     strategies[BEST_SINGLE] = strategies[best]
     calibration, validation = first.benchmark.part_sizes
-    trained, num = len(first.benchmark.train), len(first.benchmark.test)
+    num_train, num = len(first.benchmark.train), len(first.benchmark.test)
     run = (
-        f"{config.repeats} trainings of the routers ({trained:,} questions) x {config.splits:,} "
+        f"{config.repeats} trainings of the routers ({num_train:,} questions) x {config.splits:,} "
         f"splits: {calibration} calibration, {validation} validation, "
         f"{num - calibration - validation} test queries"
     )
@@ -189,17 +191,17 @@ def _joined(name: str, repeats: Sequence[_Repeat], config: VoteConfig) -> Votes:
 
 
 def _joined_strategy(
-    measured: Sequence[Measured], rows: Sequence[np.ndarray], appearances: np.ndarray
-) -> Measured:
+    parts: Sequence[StrategyMetrics], rows: Sequence[np.ndarray], appearances: np.ndarray
+) -> StrategyMetrics:
     """One strategy over all repeats; `rows` are the numbers of each repeat's queries."""
     right = np.zeros(len(appearances))
-    for one, numbers in zip(measured, rows, strict=True):
+    for one, numbers in zip(parts, rows, strict=True):
         right[numbers] += one.by_query
-    costs = [one.cost for one in measured if one.cost is not None]
-    return Measured(
-        measured[0].kind,
-        np.concatenate([one.accuracy for one in measured]),
-        np.concatenate([one.calls for one in measured]),
-        np.concatenate(costs) if len(costs) == len(measured) else None,
+    costs = [one.cost for one in parts if one.cost is not None]
+    return StrategyMetrics(
+        parts[0].kind,
+        np.concatenate([one.accuracy for one in parts]),
+        np.concatenate([one.calls for one in parts]),
+        np.concatenate(costs) if len(costs) == len(parts) else None,
         np.divide(right, appearances, out=np.full(len(right), np.nan), where=appearances > 0),
     )

@@ -78,7 +78,7 @@ def test_an_exported_file_of_another_length_or_version_is_refused(tmp_path):
     write_long_csv(read_long_csv(samples.long_csv(tmp_path)), path)
     whole = path.read_text(encoding="utf-8")
     put(tmp_path, whole[: whole.rindex("q3")], "table.csv")
-    with pytest.raises(DataError, match="must hold the 8 rows its first line speaks of, got 7"):
+    with pytest.raises(DataError, match="must hold the 8 rows that its first line states, got 7"):
         read_long_csv(path)
     put(tmp_path, whole.replace("q3", "q4", 1), "table.csv")
     with pytest.raises(

@@ -284,7 +284,9 @@ def test_a_pipe_is_read_once_and_whole(format):
 def test_a_named_pipe_is_read_when_somebody_writes_and_refused_when_nobody_does(tmp_path):
     path = tmp_path / "a.csv"
     os.mkfifo(path)
-    with pytest.raises(DataError, match=r"a\.csv: must be written to, got a pipe nobody writes"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: must be written to, got a pipe no process writes"
+    ):
         load(path)
     writer = threading.Thread(target=path.write_text, args=("query_id,query,x\na,1?,maybe\n",))
     writer.start()

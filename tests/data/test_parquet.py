@@ -198,7 +198,7 @@ def test_a_written_table_that_lost_rows_is_refused(tmp_path):
     path = tmp_path / "table.parquet"
     save(read_long_csv(samples.long_csv(tmp_path)), path)
     pq.write_table(pq.read_table(path).slice(0, 6), path)
-    with pytest.raises(DataError, match="must hold the 8 rows its metadata speaks of, got 6"):
+    with pytest.raises(DataError, match="must hold the 8 rows that its metadata states, got 6"):
         load(path)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.encoders.layers import add_row, dense, drop, dropout, dropout_words, times_row
+from racer_jax.encoders.arithmetic import add_row, dense, drop, dropout, dropout_words, times_row
 
 pytestmark = pytest.mark.long
 

@@ -19,7 +19,7 @@ def test_risk_figure_draws_the_band_the_points_and_the_law():
     np.testing.assert_allclose(bottom.lines[0].get_ydata(), curve.mean - ALPHA)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["one", "two"]
     assert "stays inside" in figure.get_suptitle()
-    failing = plotting.risk_figure({"one": {"RACER-G": curve}}, "a line", failed=3)
+    failing = plotting.risk_figure({"one": {"RACER-G": curve}}, "a line", num_failures=3)
     assert failing.get_suptitle().startswith("FAIL: 3 mean test risks leave")
 
 

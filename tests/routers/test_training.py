@@ -9,6 +9,7 @@ import pytest
 from racer_jax.routers.report import holdout, routing_accuracy
 from racer_jax.routers.training import (
     OptimizerConfig,
+    Rounds,
     all_finite,
     batch_indices,
     fit_in_memory,
@@ -137,9 +138,7 @@ def test_every_round_takes_the_rows_that_its_steps_name(num, batch, steps):
         powers,
         loss,
         optax.sgd(1.0),
-        batch_size=batch,
-        steps_per_round=steps,
-        num_rounds=7,
+        Rounds(batch, steps, 7),
     )
     first_key = jax.random.split(jax.random.key(5))[0]
     rows = np.asarray(batch_indices(first_key, num, batch, 0, 7 * steps))
@@ -167,10 +166,10 @@ def test_fit_in_memory_equals_a_plain_loop():
     x, y = rng.normal(size=(12, 3)).astype(np.float32), rng.normal(size=12).astype(np.float32)
     optimizer = optax.sgd(0.1)
     loss = lambda w, batch, key: ((batch[0] @ w - batch[1]) ** 2).mean()  # noqa: E731
-    sizes = {"batch_size": 4, "steps_per_round": 5, "num_rounds": 2}
-    fitted = jax.jit(
-        lambda key: fit_in_memory(key, jnp.zeros(3), (x, y), loss, optimizer, **sizes)
-    )(jax.random.key(3))
+    sizes = Rounds(batch_size=4, steps_per_round=5, num_rounds=2)
+    fitted = jax.jit(lambda key: fit_in_memory(key, jnp.zeros(3), (x, y), loss, optimizer, sizes))(
+        jax.random.key(3)
+    )
     w, losses = np.zeros(3), []
     for rows in np.asarray(batch_indices(jax.random.split(jax.random.key(3))[0], 12, 4, 0, 10)):
         residual = x[rows] @ w - y[rows]
@@ -186,12 +185,12 @@ def test_noise_drawn_for_a_round_is_that_of_each_step(vmapped):
     optimizer = optax.sgd(0.5)
     data = jnp.arange(6.0)
     loss = lambda w, batch, noise: (w * noise).sum()  # noqa: E731
-    sizes = {"batch_size": 2, "steps_per_round": 3, "num_rounds": 2}
+    sizes = Rounds(batch_size=2, steps_per_round=3, num_rounds=2)
     draw = lambda key: jax.random.normal(key, (4,))  # noqa: E731
 
     def fit(key):
         start = jnp.zeros(4)
-        return fit_in_memory(key, start, data, loss, optimizer, draw=draw, **sizes).params
+        return fit_in_memory(key, start, data, loss, optimizer, sizes, draw=draw).params
 
     params = jax.vmap(fit)(jax.random.key(8)[None])[0] if vmapped else fit(jax.random.key(8))
     step_key = jax.random.split(jax.random.key(8))[1]

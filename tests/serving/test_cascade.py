@@ -226,7 +226,7 @@ def test_telling_what_was_not_asked(calibrated):
     with pytest.raises(ValueError, match="'tiny' was not asked: the models asked are"):
         calibrated.tell(state, {"tiny": "A"})
     after = calibrated.tell(state, {first: "A"})
-    with pytest.raises(ValueError, match="has been told already"):
+    with pytest.raises(ValueError, match="has an answer already"):
         calibrated.tell(after, {first: "A"})
     while not after.done:
         after = calibrated.tell(after, dict.fromkeys(after.call, "A"))

@@ -15,7 +15,7 @@ from racer_jax.studies.strategies import (
     ORACLE,
     PICKED_SINGLE,
     STATIC_TOP,
-    Measured,
+    StrategyMetrics,
     difference,
     dollars,
     full_name,
@@ -200,7 +200,9 @@ def test_pools_share_their_splits(made):
 
 def measured(accuracy, by_query, calls=1.0, cost=None):
     accuracy = np.array(accuracy)
-    return Measured("single", accuracy, np.full(len(accuracy), calls), cost, np.array(by_query))
+    return StrategyMetrics(
+        "single", accuracy, np.full(len(accuracy), calls), cost, np.array(by_query)
+    )
 
 
 def test_a_difference_is_paired_by_split_and_by_question():

@@ -50,7 +50,7 @@ class Source:
 
     Attributes:
       path: The file or folder.
-      names: The names of the columns, as the reader knows them.
+      names: The names of the columns, in the names of the reader.
       metadata: The metadata of the schema.
     """
 
@@ -61,10 +61,10 @@ class Source:
         for file in files[1:]:
             if not file.schema_arrow.equals(schema):
                 raise DataError("must hold files with the same columns", path=path)
-        self._held = list(schema.names)
-        if len(set(self._held)) < len(self._held):
+        self._names = list(schema.names)
+        if len(set(self._names)) < len(self._names):
             raise DataError("must name each column once, got one twice", path=path)
-        self._origin = {name: name for name in self._held if name not in columns.values()}
+        self._origin = {name: name for name in self._names if name not in columns.values()}
         for name, origin in columns.items():
             _field(schema, origin, path)
             self._origin[name] = origin
@@ -81,7 +81,7 @@ class Source:
 
     def shown(self) -> list[str]:
         """The file's columns, as an error shows them."""
-        return self._held[:20]
+        return self._names[:20]
 
     def error(
         self,
@@ -109,14 +109,14 @@ class Source:
     def batches(self, names: Sequence[str], size: int) -> Iterator[Batch]:
         """The rows, some at a time, of those of the columns that there are."""
         arrow, _ = modules()
-        wanted = [name for name in dict.fromkeys(names) if name in self._origin]
-        origins = [self._origin[name] for name in wanted]
+        names_here = [name for name in dict.fromkeys(names) if name in self._origin]
+        origins = [self._origin[name] for name in names_here]
         first = 1
         for file in self._files:
             for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
                 columns = {
                     name: _descended(arrow, batch, origin)
-                    for name, origin in zip(wanted, origins, strict=True)
+                    for name, origin in zip(names_here, origins, strict=True)
                 }
                 yield Batch(first, columns)
                 first += batch.num_rows
@@ -133,9 +133,9 @@ def _field(schema: Any, origin: str, path: Path) -> None:
         raise DataError(f"must be a column, the file has {schema.names}", path=path, field=origin)
     kind = schema.field(name).type
     for part in parts:
-        held = [kind.field(i).name for i in range(getattr(kind, "num_fields", 0))]
-        if part not in held or not hasattr(kind, "get_field_index"):
-            raise DataError(f"must be a field of {name!r}, got {held}", path=path, field=origin)
+        members = [kind.field(i).name for i in range(getattr(kind, "num_fields", 0))]
+        if part not in members or not hasattr(kind, "get_field_index"):
+            raise DataError(f"must be a field of {name!r}, got {members}", path=path, field=origin)
         kind = kind.field(kind.get_field_index(part)).type
 
 
@@ -156,7 +156,7 @@ def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
 
     Args:
       path: The file, or a folder of files.
-      columns: Name the reader knows -> name in the file.
+      columns: Name in the reader -> name in the file.
 
     Yields:
       The source.
@@ -217,13 +217,13 @@ class Columns:
     def _put(self, name: str, part: Any) -> None:
         self._parts.setdefault(name, []).append(part)
 
-    def _strings(self, batch: Batch, name: str, required: bool) -> list[str | None]:
+    def _strings(self, batch: Batch, name: str, needs_value: bool) -> list[str | None]:
         """A column as texts; None where it is null."""
         arrow, _ = modules()
         array, kind = batch.columns[name], batch.columns[name].type
         if arrow.types.is_dictionary(kind):
             array, kind = array.dictionary_decode(), kind.value_type
-        if required and array.null_count:
+        if needs_value and array.null_count:
             row = int(np.flatnonzero(np.array(array.is_null()))[0])
             raise self._source.error("must not be empty", batch.first_row + row, name)
         if arrow.types.is_integer(kind):
@@ -246,7 +246,7 @@ class Columns:
 
     def codes(self, batch: Batch, name: str, *, empty: bool = False) -> None:
         """A column of names, as codes by first appearance."""
-        values = self._strings(batch, name, required=True)
+        values = self._strings(batch, name, needs_value=True)
         if not empty and "" in values:
             row = values.index("")
             raise self._source.error("must not be empty", batch.first_row + row, name)
@@ -301,10 +301,10 @@ class Columns:
         raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
 
     def labels(self, batch: Batch, name: str) -> None:
-        """A column of booleans or 0/1, int8; null is -1 ("nobody evaluated this pair")."""
+        """A column of booleans or 0/1, int8; null is -1 ("this pair was not evaluated")."""
         values = self._floats(batch, name)
-        known = ~np.isnan(values)
-        bad = known & (values != 0) & (values != 1)
+        has_label = ~np.isnan(values)
+        bad = has_label & (values != 0) & (values != 1)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise self._source.error(
@@ -313,4 +313,4 @@ class Columns:
                 name,
                 Remedy("for graded scores pass {}", label_rule="score > 0.5"),
             )
-        self._put(name, np.where(known, values, -1).astype(np.int8))
+        self._put(name, np.where(has_label, values, -1).astype(np.int8))

@@ -61,7 +61,7 @@ class Question(NamedTuple):
     Attributes:
       key: What joins the results of several models.
       name: Name of the question in the table.
-      text: What the router sees.
+      text: What is given to the router.
       group: Benchmark or subject.
     """
 
@@ -69,6 +69,31 @@ class Question(NamedTuple):
     name: str
     text: str
     group: str
+
+
+class Result(NamedTuple):
+    """What one model did with one question.
+
+    Attributes:
+      model: Name of the model.
+      score: 0 or 1, or a graded score where a label rule makes labels; NaN where the model was not
+        evaluated.
+      attempt: Number of the attempt.
+      answer: The answer in a normal form, None where there is none.
+      cost: Dollars.
+      tokens: Tokens of the answer.
+      field: The field the score comes from, for the error.
+      hint: What the error about a graded score says of the score.
+    """
+
+    model: str
+    score: float
+    attempt: int = 1
+    answer: str | None = None
+    cost: float = math.nan
+    tokens: float = math.nan
+    field: str = "score"
+    hint: str = ""
 
 
 class Attempts:
@@ -119,64 +144,50 @@ class Attempts:
     def add(
         self,
         key: Hashable,
-        model: str,
-        score: float,
-        place: Place,
         question: Question | Callable[[], Question],
-        *,
-        attempt: int = 1,
-        answer: str | None = None,
-        cost: float = math.nan,
-        tokens: float = math.nan,
-        field: str = "score",
-        hint: str = "",
+        place: Place,
+        result: Result,
     ) -> None:
         """Takes one result in.
 
         Args:
           key: What joins the results of several models.
-          model: Name of the model.
-          score: 0 or 1, or a graded score where a label rule makes labels; NaN where the model was
-            not evaluated.
-          place: Where it stands.
           question: The question, or what makes it; called when the key is new.
-          attempt: Number of the attempt.
-          answer: The answer in a normal form, None where there is none.
-          cost: Dollars.
-          tokens: Tokens of the answer.
-          field: The field the score comes from, for the error.
-          hint: What the error about a graded score says of the score.
+          place: Where the result stands.
+          result: The result.
 
         Raises:
           DataError: If the score is graded and there is no rule, or a text is not one.
         """
-        if self._attempt is not None and attempt != self._attempt:
-            self._others.add(attempt)
+        if self._attempt is not None and result.attempt != self._attempt:
+            self._others.add(result.attempt)
             return
+        score = result.score
         if self.rule is None and not (score in (0, 1) or math.isnan(score)):
-            raise place.error(f"must be 0 or 1, got {score:g}{hint}", field, GRADED)
+            message = f"must be 0 or 1, got {score:g}{result.hint}"
+            raise place.error(message, result.field, GRADED)
         number = self._questions.get(key)
         if number is None:
-            made = question() if callable(question) else question
-            check_text(made.text, "text", path=place.path, row=place.row, line=place.line)
+            query = question() if callable(question) else question
+            check_text(query.text, "text", path=place.path, row=place.row, line=place.line)
             number = self._questions[key] = len(self._names)
-            self._names.append(made)
-        if answer is not None:
-            check_text(answer, "answer", path=place.path, row=place.row, line=place.line)
+            self._names.append(query)
+        if result.answer is not None:
+            check_text(result.answer, "answer", path=place.path, row=place.row, line=place.line)
         self._rows.append(number)
-        self._columns.append(self._models.setdefault(model, len(self._models)))
-        self._numbers.append(attempt)
+        self._columns.append(self._models.setdefault(result.model, len(self._models)))
+        self._numbers.append(result.attempt)
         self._scores.append(score)
-        self._costs.append(cost)
-        self._tokens.append(tokens)
-        self._answers.append(answer)
+        self._costs.append(result.cost)
+        self._tokens.append(result.tokens)
+        self._answers.append(result.answer)
         self._places.append(place)
 
     def table(
         self,
         notes: Sequence[str] = (),
         *,
-        read: Iterable[Path] = (),
+        files: Iterable[Path] = (),
         rule_name: str = GIVEN,
         nothing: str = "must hold at least one result",
     ) -> RoutingTable:
@@ -184,7 +195,7 @@ class Attempts:
 
         Args:
           notes: What reading did.
-          read: The files that were read, of a folder.
+          files: The files that were read, of a folder.
           rule_name: Name of the label rule where the scores are labels.
           nothing: The error where there is no result at all.
 
@@ -223,13 +234,18 @@ class Attempts:
                     attempt=min(self._numbers),
                 ),
             )
-        graded = _means(place.places, scores, place.shape)
+        means = _means(place.places, scores, place.shape)
         groups = [question.group for question in self._names]
-        labels = labels_by_rule(self._path, graded, groups, self.rule, self._key)
+        labels = labels_by_rule(self._path, means, groups, self.rule, self._key)
         notes = [*notes, *self._attempt_notes(counts, most)]
-        names, renamed = _unique_names(self._names)
-        costs, tokens = np.array(self._costs), np.array(self._tokens)
-        known_answers = most == 1 and any(answer is not None for answer in self._answers)
+        names, num_renamed = _unique_names(self._names)
+        answers = cost = tokens = None
+        if most == 1 and any(answer is not None for answer in self._answers):
+            answers = object_matrix(place, self._answers)
+        if _any_known(values := np.array(self._costs)):
+            cost = _means(place.places, values, place.shape)
+        if most == 1 and _any_known(values := np.array(self._tokens)):
+            tokens = place.fill(values, np.nan)
         table = built(
             self._path,
             ids=names,
@@ -237,13 +253,13 @@ class Attempts:
             models=models,
             correct=labels.correct,
             group=groups,
-            graded=None if self.rule is None else graded,
-            answers=object_matrix(place, self._answers) if known_answers else None,
-            cost=_means(place.places, costs, place.shape) if _any_known(costs) else None,
-            tokens=place.fill(tokens, np.nan) if most == 1 and _any_known(tokens) else None,
+            graded=labels.graded,
+            answers=answers,
+            cost=cost,
+            tokens=tokens,
             label_rule=rule_name if self.rule is None else labels.rule,
             missing=labels.missing,
-            notes=[*notes, *renamed, *unread(self._path, read, deep=True)],
+            notes=[*notes, *num_renamed, *unread(self._path, files, deep=True)],
         )
         return settle_missing(table, self._missing, self._path)
 
@@ -283,9 +299,9 @@ class Attempts:
 def _means(places: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Mean of the known values of each place, NaN where there is none."""
     cells = shape[0] * shape[1]
-    known = np.isfinite(values)
-    sums = np.bincount(places[known], weights=values[known], minlength=cells)
-    counts = np.bincount(places[known], minlength=cells)
+    finite = np.isfinite(values)
+    sums = np.bincount(places[finite], weights=values[finite], minlength=cells)
+    counts = np.bincount(places[finite], minlength=cells)
     means = np.full(cells, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means.reshape(shape)
@@ -306,8 +322,8 @@ def _unique_names(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
     names = []
     for question in questions:
         digest = hashlib.sha256(repr((question.key, question.text)).encode(errors="replace"))
-        repeated = counts[question.name] > 1
-        names.append(f"{question.name}#{digest.hexdigest()[:8]}" if repeated else question.name)
+        duplicate = counts[question.name] > 1
+        names.append(f"{question.name}#{digest.hexdigest()[:8]}" if duplicate else question.name)
     note = f"{len(several)} questions are not the same text for all models, such as {several[0]!r}"
     return names, [note]
 

@@ -132,11 +132,13 @@ class Labels(NamedTuple):
       correct: Who is right, bool `[n, m]`; False where missing.
       missing: Which scores are not known, bool `[n, m]`.
       rule: The rule's name, or one for each group where there are several.
+      graded: The scores; None where there is no rule, so that they say no more than `correct`.
     """
 
     correct: np.ndarray
     missing: np.ndarray
     rule: str | dict[str, str]
+    graded: np.ndarray | None = None
 
 
 def check_rule(label_rule: Rules | None) -> None:
@@ -171,9 +173,9 @@ def labels_by_rule(
         scores, or a rule draws an attempt and there is no key.
     """
     missing = np.isnan(scores)
-    filled = np.where(missing, 0.0, scores)
+    finite_scores = np.where(missing, 0.0, scores)
     if label_rule is None:
-        return Labels(filled == 1, missing, GIVEN)
+        return Labels(finite_scores == 1, missing, GIVEN)
     if isinstance(label_rule, str) or groups is None:
         if not isinstance(label_rule, str):
             raise DataError(
@@ -182,31 +184,34 @@ def labels_by_rule(
                 remedy=Remedy("pass one rule for all, such as {}", label_rule="score > 0.5"),
             )
         rule = LabelRule.parse(label_rule)
-        check_scale(path, rule, filled)
-        return Labels(rule.apply(filled, key) & ~missing, missing, rule.name)
+        check_scale(path, rule, finite_scores)
+        correct = rule.apply(finite_scores, key) & ~missing
+        return Labels(correct, missing, rule.name, scores)
     correct = np.zeros(scores.shape, bool)
     names: dict[str, str] = {}
     codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
     of_row = np.array([codes[group] for group in groups], dtype=np.int64)
     for group, code in codes.items():
         rows = of_row == code
-        wanted = for_name(label_rule, group)
-        if wanted is None:
-            graded = (filled[rows] != 0) & (filled[rows] != 1)
-            if graded.any():
+        group_rule = for_name(label_rule, group)
+        if group_rule is None:
+            fractions = (finite_scores[rows] != 0) & (finite_scores[rows] != 1)
+            if fractions.any():
                 raise DataError(
-                    f"must be 0 or 1 where no label rule is named, got {filled[rows][graded][0]:g} "
-                    f"in group {group!r}",
+                    f"must be 0 or 1 where no label rule is named, got "
+                    f"{finite_scores[rows][fractions][0]:g} in group {group!r}",
                     path=path,
                     remedy=Remedy("pass {}", label_rule={**label_rule, group: "score > 0.5"}),
                 )
-            correct[rows], names[group] = filled[rows] == 1, GIVEN
+            correct[rows], names[group] = finite_scores[rows] == 1, GIVEN
             continue
-        rule = LabelRule.parse(wanted)
-        check_scale(path, rule, filled[rows])
-        drawn = rule.apply(filled[rows], None if key is None else jax.random.fold_in(key, code))
-        correct[rows], names[group] = drawn, rule.name
-    return Labels(correct & ~missing, missing, names)
+        rule = LabelRule.parse(group_rule)
+        check_scale(path, rule, finite_scores[rows])
+        labels_of_group = rule.apply(
+            finite_scores[rows], None if key is None else jax.random.fold_in(key, code)
+        )
+        correct[rows], names[group] = labels_of_group, rule.name
+    return Labels(correct & ~missing, missing, names, scores)
 
 
 def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
@@ -233,7 +238,7 @@ def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
 def settle_missing(
     table: RoutingTable, missing: Missing, path: Path, because: Sequence[str] = ()
 ) -> RoutingTable:
-    """The table under a policy for pairs that nobody evaluated.
+    """The table under a policy for pairs that were not evaluated.
 
     Args:
       table: As read.

@@ -1,6 +1,6 @@
 """Prompts as text: a string, chat messages or parts, and the options of a question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _ATTACHMENT = "attachment://"
@@ -18,8 +18,8 @@ def content_text(content: Any, attachments: Mapping[str, Any] | None = None) -> 
     """
     if isinstance(content, str):
         if attachments and content.startswith(_ATTACHMENT):
-            found = attachments.get(content.removeprefix(_ATTACHMENT))
-            return found if isinstance(found, str) else content
+            attachment = attachments.get(content.removeprefix(_ATTACHMENT))
+            return attachment if isinstance(attachment, str) else content
         return content
     if not isinstance(content, list):
         return ""
@@ -82,3 +82,8 @@ def with_options(text: str, options: Any) -> str:
         labels = [chr(ord("A") + i) for i in range(len(options))]
     lines = [f"{label}. {option}" for label, option in zip(labels, options, strict=True)]
     return "\n".join([text, *lines])
+
+
+def normal_answer(response: object, answer: Callable[[str], str | None]) -> str | None:
+    """The normal form of a response; None where there is no response, or no answer in it."""
+    return answer(response) or None if isinstance(response, str) else None

@@ -29,12 +29,12 @@ def files_of(path: Path, ending: str) -> list[Path]:
     return files
 
 
-def unread(path: Path, read: Iterable[Path], deep: bool = False) -> list[str]:
+def unread(path: Path, files: Iterable[Path], deep: bool = False) -> list[str]:
     """A note on the files of a folder that were not read; none where all were.
 
     Args:
       path: The folder; a file has nothing beside it.
-      read: The files that were read.
+      files: The files that were read.
       deep: Whether files of folders within it are meant as well.
 
     Returns:
@@ -42,12 +42,12 @@ def unread(path: Path, read: Iterable[Path], deep: bool = False) -> list[str]:
     """
     if not path.is_dir():
         return []
-    known = set(read)
+    file_set = set(files)
     places = path.rglob("*") if deep else path.iterdir()
     names = [
         f"{place.relative_to(path)}{'/' if place.is_dir() else ''}"
         for place in sorted(places)
-        if place not in known and not (deep and place.is_dir()) and place.name[:1] != "."
+        if place not in file_set and not (deep and place.is_dir()) and place.name[:1] != "."
     ]
     if not names:
         return []

@@ -30,12 +30,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) == len(pairs):
         return result
-    repeated, seen = Repeated(result), set()
+    duplicates, keys = Repeated(result), set()
     for key, _ in pairs:
-        if key in seen:
-            repeated.key = key
-        seen.add(key)
-    return repeated
+        if key in keys:
+            duplicates.key = key
+        keys.add(key)
+    return duplicates
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)

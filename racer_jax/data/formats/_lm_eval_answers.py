@@ -66,8 +66,8 @@ class AnswerReader:
         at their end.
         """
         config = section(section(self.log.results, "configs"), self.log.task)
-        listed = config.get("metric_list")
-        entries = listed if isinstance(listed, list) else []
+        metrics = config.get("metric_list")
+        entries = metrics if isinstance(metrics, list) else []
         rules = [entry for entry in entries if isinstance(entry, dict)]
         rule = next((entry for entry in rules if entry.get("metric") == self.metric), None)
         if rule is None:

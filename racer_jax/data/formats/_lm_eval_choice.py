@@ -39,17 +39,17 @@ class Chooser:
         self._several_tasks = len(set(tasks)) > 1
 
     def samples(self, log: Log) -> Iterator[tuple[Record, Choice]]:
-        """The samples of a log that the chosen filter made, each question once."""
+        """The samples of a log that the filter_of_log filter made, each question once."""
         first = next(read_samples(log))  # what is wrong with the first row is said at once
         metric = self._metric_of(log, first)
-        wanted = for_name(self._filter, log.task)
+        name_asked = for_name(self._filter, log.task)
         survey = None
-        if not first.filter or wanted not in (None, first.filter):
+        if not first.filter or name_asked not in (None, first.filter):
             # Which filter is meant depends on all there are: a pass of its own over the log.
             survey = _survey(log)
         names = [first.filter] if survey is None else _filter_names(log, survey, metric)
-        chosen = self._filter_of(log, names)
-        choice = Choice(metric, chosen)
+        filter_of_log = self._filter_of(log, names)
+        choice = Choice(metric, filter_of_log)
         seen = _Seen()
         passes: dict[int, int] = {}
         for sample in read_samples(log):
@@ -57,8 +57,8 @@ class Chooser:
             if survey is not None and not survey.named:
                 passes[doc_id] = passes.get(doc_id, 0) + 1
                 name = names[passes[doc_id] - 1]
-            if name != chosen:
-                if wanted is None and survey is None:
+            if name != filter_of_log:
+                if name_asked is None and survey is None:
                     self._filter_of(log, _survey(log).filters)  # names all there are
                 continue
             if seen.again(doc_id):
@@ -71,12 +71,12 @@ class Chooser:
             yield sample, choice
 
     def _filter_of(self, log: Log, filters: list[str]) -> str:
-        wanted = for_name(self._filter, log.task)
-        if len(filters) == 1 and (wanted is None or not isinstance(self._filter, Mapping)):
+        name_asked = for_name(self._filter, log.task)
+        if len(filters) == 1 and (name_asked is None or not isinstance(self._filter, Mapping)):
             return filters[0]  # one filter for all tasks speaks of those that have a choice
-        if wanted is not None and wanted in filters:
-            return wanted
-        rule = "one filter" if wanted is None else f"filter {wanted!r}"
+        if name_asked is not None and name_asked in filters:
+            return name_asked
+        rule = "one filter" if name_asked is None else f"filter {name_asked!r}"
         raise DataError(
             f"must hold {rule}, got {' and '.join(filters)}",
             path=log.path,
@@ -88,8 +88,8 @@ class Chooser:
         """The metric to read: one number for each question."""
         names = _metric_names(first)
         single = [name for name in names if not isinstance(first[name], list | dict)]
-        wanted = for_name(self._metric, log.task)
-        if _BYPASS in names and (wanted in (None, _BYPASS) or wanted not in first):
+        name_asked = for_name(self._metric, log.task)
+        if _BYPASS in names and (name_asked in (None, _BYPASS) or name_asked not in first):
             raise DataError(
                 "must be scored, but the metric 'bypass' means that lm_eval was run with "
                 "--predict_only, which scores nothing; run it without",
@@ -97,13 +97,13 @@ class Chooser:
                 row=1,
                 field="metrics",
             )
-        if wanted is not None:
-            if wanted in first and not isinstance(first[wanted], list | dict):
-                return wanted
+        if name_asked is not None:
+            if name_asked in first and not isinstance(first[name_asked], list | dict):
+                return name_asked
             problem = f"must be among the metrics of the log, {single}"
-            if wanted in first:
+            if name_asked in first:
                 problem = "is a list in each row, and so cannot say right or wrong"
-            raise self._no_metric(log, problem, names, single, field=wanted)
+            raise self._no_metric(log, problem, names, single, field=name_asked)
         preferred = [name for name in _PREFERRED if name in single]
         if preferred:
             return preferred[0]

@@ -30,7 +30,7 @@ class Log(NamedTuple):
       task: Name of the task.
       stamp: When the run was, as in the file's name; empty before version 0.4.3.
       results: What the harness reported of the run, empty where its file is gone.
-      num_fewshot: How many worked examples its prompts held, None where nobody says.
+      num_fewshot: How many worked examples its prompts held, None where it is not stated.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Found(NamedTuple):
       logs: The newest log of each model and task, by model and task.
       notes: On logs that are older, and models that are named by their folder.
       others: Files that were looked at and are no newest log: reports and older logs.
-      nameless: Those of the notes that speak of models named by their folder.
+      nameless: Those of the notes about models named by their folder.
     """
 
     logs: list[Log]
@@ -69,7 +69,7 @@ def find_logs(path: Path, num_fewshot: int | None = None) -> Found:
 
     Raises:
       DataError: If there is no log, two are equally new, or a model was run with several numbers of
-        examples and nobody says which is meant.
+        examples and the caller does not say which is meant.
     """
     files = [path]
     if path.is_dir():
@@ -136,38 +136,38 @@ def _newest(logs: dict[tuple[str, str], list[Log]]) -> tuple[list[Log], list[str
 
 
 def _of_few_shots(
-    path: Path, logs: dict[tuple[str, str], list[Log]], wanted: int | None
+    path: Path, logs: dict[tuple[str, str], list[Log]], num_fewshot: int | None
 ) -> tuple[dict[tuple[str, str], list[Log]], list[str]]:
     """The logs with the wanted number of worked examples, where a task has several."""
     shots: dict[str, set[int]] = {}
     for (_, task), several in logs.items():
-        known = {log.num_fewshot for log in several if log.num_fewshot is not None}
-        shots.setdefault(task, set()).update(known)
+        shot_numbers = {log.num_fewshot for log in several if log.num_fewshot is not None}
+        shots.setdefault(task, set()).update(shot_numbers)
     notes: list[str] = []
-    kept: dict[tuple[str, str], list[Log]] = {}
+    matches: dict[tuple[str, str], list[Log]] = {}
     for (model, task), several in logs.items():
         numbers = sorted({log.num_fewshot for log in several if log.num_fewshot is not None})
-        if wanted is None and len(numbers) > 1:
+        if num_fewshot is None and len(numbers) > 1:
             raise DataError(
                 f"must hold one run of {model!r} on {task!r}, got runs with "
                 f"{_counted(numbers)} worked examples",
                 path=path,
                 remedy=Remedy("pass {} for one of them", num_fewshot=numbers[0]),
             )
-        if wanted is not None and len(shots[task]) > 1:
-            several = [log for log in several if log.num_fewshot == wanted]
+        if num_fewshot is not None and len(shots[task]) > 1:
+            several = [log for log in several if log.num_fewshot == num_fewshot]
         if several:
-            kept[model, task] = several
-    if not kept:
+            matches[model, task] = several
+    if not matches:
         every = sorted(set().union(*shots.values()))
         raise DataError(
-            f"must hold runs with {wanted} worked examples, got {_counted(every)}", path=path
+            f"must hold runs with {num_fewshot} worked examples, got {_counted(every)}", path=path
         )
     for task, several_shots in shots.items():
-        if wanted is None and len(several_shots) > 1:
+        if num_fewshot is None and len(several_shots) > 1:
             counts = _counted(sorted(several_shots))
             notes.append(f"the models were run on {task} with {counts} worked examples")
-    return kept, notes
+    return matches, notes
 
 
 def _counted(numbers: Sequence[int]) -> str:
@@ -187,12 +187,12 @@ def _reports(folder: Path) -> dict[str, _Report]:
         if match is None and file.name != "results.json":
             continue
         content = parse(read_text(file), file)
-        named = match is None or match["stem"] == "results"
+        is_report = match is None or match["stem"] == "results"
         if not isinstance(content, dict):
-            if not named:
+            if not is_report:
                 continue
             raise DataError(f"must be a JSON object, got {type(content).__name__}", path=file)
-        if not (named or isinstance(content.get("results"), dict)):
+        if not (is_report or isinstance(content.get("results"), dict)):
             continue
         stamp = match["stamp"] if match else ""
         other = reports.setdefault(stamp, _Report(file, content))
@@ -215,17 +215,17 @@ def _log(file: Path, reports: dict[str, _Report], alone: bool) -> Log | None:
     name = bare_name(file)
     match = _SAMPLES.fullmatch(name)
     stamp = match["stamp"] if match else ""
-    own = reports[stamp].content if stamp in reports else {}
+    report = reports[stamp].content if stamp in reports else {}
     if match:
-        # A run without a report is of the model its folder was made for, or of one nobody knows.
-        model = _model(own) if own else _model_of_folder(file, reports)
-        return _named_log(file, model, match["task"], stamp, own)
+        # A run without a report is of the model its folder was made for, or of an unknown one.
+        model = _model(report) if report else _model_of_folder(file, reports)
+        return _named_log(file, model, match["task"], stamp, report)
     stem = Path(name).stem
-    tasks = [task for task in section(own, "results") if f"_{stem}".endswith(f"_{task}")]
+    tasks = [task for task in section(report, "results") if f"_{stem}".endswith(f"_{task}")]
     if tasks:
-        return _named_log(file, _model(own), max(tasks, key=len), "", own)
+        return _named_log(file, _model(report), max(tasks, key=len), "", report)
     if alone:
-        return _named_log(file, _model(own), stem.removeprefix("samples_"), "", {})
+        return _named_log(file, _model(report), stem.removeprefix("samples_"), "", {})
     return None
 
 
@@ -273,9 +273,11 @@ def section(report: dict[str, Any], name: str) -> dict[str, Any]:
 
 def reported(log: Log, metric: str, filter_name: str) -> tuple[int | None, float | None]:
     """How many questions the harness says it asked, and its metric; None where it does not say."""
-    asked = section(section(log.results, "n-samples"), log.task).get("effective")
+    num_queries = section(section(log.results, "n-samples"), log.task).get("effective")
     value = section(section(log.results, "results"), log.task).get(f"{metric},{filter_name}")
-    count = asked if isinstance(asked, int) and not isinstance(asked, bool) else None
+    count = (
+        num_queries if isinstance(num_queries, int) and not isinstance(num_queries, bool) else None
+    )
     return count, value if isinstance(value, float) else None
 
 

@@ -42,11 +42,11 @@ class Archive:
         if len(set(self.names)) < len(self.names):
             raise DataError("must hold each array once, got one twice", path=path)
         self._members = frozenset(archive.namelist())
-        self._known = frozenset(self.names)
-        self._left = min(MAX_BYTES, _FREE_GROWTH + _MAX_GROWTH * size)
+        self._name_set = frozenset(self.names)
+        self._budget = min(MAX_BYTES, _FREE_GROWTH + _MAX_GROWTH * size)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._known
+        return name in self._name_set
 
     def array(self, name: str, kinds: str = _KINDS, ndim: int | None = None) -> np.ndarray:
         """An array of the archive.
@@ -68,8 +68,8 @@ class Archive:
             )
         member = f"{name}.npy" if f"{name}.npy" in self._members else name
         info = self._archive.getinfo(member)
-        self._left -= info.file_size
-        if self._left < 0:
+        self._budget -= info.file_size
+        if self._budget < 0:
             raise DataError(
                 f"must unpack to at most {_MAX_GROWTH} times the size of the file and "
                 f"{MAX_BYTES >> 30} GiB",
@@ -102,9 +102,9 @@ class Archive:
                     "must hold texts of at least one character", path=self.path, field=name
                 )
             size = math.prod(shape) * dtype.itemsize
-            if size != (held := info.file_size - header):
+            if size != (num_bytes := info.file_size - header):
                 raise DataError(
-                    f"must hold {size} bytes for shape {shape}, got {held}",
+                    f"must hold {size} bytes for shape {shape}, got {num_bytes}",
                     path=self.path,
                     field=name,
                 )
@@ -181,15 +181,15 @@ def open_npz(path: Path) -> Iterator[Archive]:
 
 def packed_strings(values: list[str | None]) -> dict[str, np.ndarray]:
     """Strings and Nones as two arrays: UTF-8 bytes, and where each ends; -1 - end for None."""
-    encoded = [b"" if value is None else value.encode() for value in values]
+    byte_strings = [b"" if value is None else value.encode() for value in values]
     ends = (
-        np.cumsum([len(value) for value in encoded], dtype=np.int64)
+        np.cumsum([len(value) for value in byte_strings], dtype=np.int64)
         if values
         else np.zeros(0, np.int64)
     )
     absent = np.array([value is None for value in values], dtype=bool)
     return {
-        "bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "bytes": np.frombuffer(b"".join(byte_strings), dtype=np.uint8),
         "ends": np.where(absent, -1 - ends, ends),
     }
 

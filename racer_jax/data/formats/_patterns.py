@@ -32,19 +32,19 @@ def linear_remover(pattern: str) -> Callable[[str], str] | None:
     flags = _FLAGS.match(pattern)
     start = flags.end() if flags else 0
     rest = pattern[start:]
-    prefixed = rest.startswith(".*") and rest[2:3] not in ("?", "+", "*", "{")
-    if prefixed:
+    starts_anywhere = rest.startswith(".*") and rest[2:3] not in ("?", "+", "*", "{")
+    if starts_anywhere:
         rest = rest[2:]
-    if not _is_bounded(rest, alternatives=not prefixed):
+    if not _is_bounded(rest, alternatives=not starts_anywhere):
         return None
     try:
-        compiled = re.compile((flags[0] if flags else "") + rest)
+        expression = re.compile((flags[0] if flags else "") + rest)
     except (re.error, RecursionError, OverflowError):
         return None
-    if prefixed:
+    if starts_anywhere:
         everywhere = bool(flags and "s" in flags[1])
-        return lambda text: _without_prefixed(compiled, everywhere, text)
-    return lambda text: compiled.sub("", text)
+        return lambda text: _without_prefixed(expression, everywhere, text)
+    return lambda text: expression.sub("", text)
 
 
 def is_expression(pattern: object) -> bool:
@@ -63,7 +63,7 @@ def _without_prefixed(rest: re.Pattern[str], everywhere: bool, text: str) -> str
     with the flag `s`) at which the rest matches. That place is the same for all starts before it,
     so one pass from the right finds it.
     """
-    kept, start = [], 0
+    parts, start = [], 0
     while start <= len(text):
         end = len(text) if everywhere else text.find("\n", start)
         end = len(text) if end < 0 else end
@@ -72,15 +72,15 @@ def _without_prefixed(rest: re.Pattern[str], everywhere: bool, text: str) -> str
             if match is not None:
                 break
         if match is None:
-            kept.append(text[start : end + 1])
+            parts.append(text[start : end + 1])
             start = end + 1
             continue
         # No later place of the line matches: what is left of it stays.
         start = match.end()
         if start <= end:
-            kept.append(text[start : end + 1])
+            parts.append(text[start : end + 1])
             start = end + 1
-    return "".join(kept)
+    return "".join(parts)
 
 
 def _is_bounded(pattern: str, alternatives: bool) -> bool:

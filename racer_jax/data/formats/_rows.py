@@ -42,18 +42,18 @@ class Header:
 
     def __init__(
         self,
-        known: Iterable[str] = (),
+        names: Iterable[str] = (),
         columns: Mapping[str, str] | None = None,
         index: bool = True,
         exact: bool = False,
     ) -> None:
-        self._known = {name.casefold(): name for name in known}
+        self._spelling_of = {name.casefold(): name for name in names}
         self.columns, self.index, self.exact = dict(columns or {}), index, exact
 
     def count_known(self, names: Iterable[str]) -> int:
         """How many of the names are columns of the format."""
-        mapped = set(self.columns.values())
-        return sum(n in mapped or n.strip().casefold() in self._known for n in names)
+        targets = set(self.columns.values())
+        return sum(n in targets or n.strip().casefold() in self._spelling_of for n in names)
 
     def names(self, path: Path, raw: Sequence[str]) -> tuple[list[str], bool]:
         """The names by which columns are read, and whether any was written in another way."""
@@ -78,11 +78,11 @@ class Header:
         exact, names, loose = set(raw), [], False
         for name in raw:
             plain = name.strip()
-            known = self._known.get(plain.casefold())
+            spelling = self._spelling_of.get(plain.casefold())
             if name in theirs:
                 names.append(theirs[name])
-            elif known is not None and (known == name or known not in exact):
-                names.append(known)
+            elif spelling is not None and (spelling == name or spelling not in exact):
+                names.append(spelling)
             else:
                 names.append(plain)
             loose = loose or (names[-1] != name and name not in theirs)
@@ -119,10 +119,10 @@ class Rows(ABC):
         self._blank = [j for j, name in enumerate(names) if not name and j != self._index]
         if not header.index:
             self._blank = []
-        self._kept = [
+        self._columns_read = [
             j for j in range(self.width) if j != self._index and j not in set(self._blank)
         ]
-        self.header = tuple(names[j] for j in self._kept)
+        self.header = tuple(names[j] for j in self._columns_read)
         self.columns = frozenset(self.header)
         self.last_column = names[-1]
         self.decimal_commas: set[str] = set()
@@ -174,10 +174,10 @@ class Rows(ABC):
                 field=name,
             )
 
-    def notes(self, ignored: Iterable[str] = ()) -> list[str]:
+    def notes(self, columns: Iterable[str] = ()) -> list[str]:
         """A note on what was accepted loosely, and one on the columns not read, if any."""
         notes = [f"accepted as written: {'; '.join(self._loose)}"] if self._loose else []
-        return [*notes, *ignored_columns(ignored)]
+        return [*notes, *ignored_columns(columns)]
 
     def require(self, *names: str) -> None:
         """Refuses a header that lacks one of the names."""
@@ -203,8 +203,8 @@ class Rows(ABC):
         for first, columns in self.blocks():
             empty = False
             self._check_left_out(first, columns)
-            kept = (columns[j] for j in self._kept)
-            fields = dict(zip(self.header, kept, strict=True))
+            data_columns = (columns[j] for j in self._columns_read)
+            fields = dict(zip(self.header, data_columns, strict=True))
             for name in () if self._exact else _NAMES & self.columns:
                 fields[name] = self._stripped(fields[name])
             yield Chunk(first, fields)
@@ -236,7 +236,7 @@ class Rows(ABC):
 
     def _nameless_place(self) -> int:
         """The number of the first column without a name."""
-        return 1 + min(j for j in range(self.width) if j not in self._kept)
+        return 1 + min(j for j in range(self.width) if j not in self._columns_read)
 
     def _nameless(self) -> DataError:
         return DataError(

@@ -1,4 +1,4 @@
-"""What tells formats apart: the first bytes of a file, the keys of its first record, a header.
+"""What distinguishes formats: the first bytes of a file, the keys of its first record, a header.
 
 Only the head of a file is read, so that guessing costs nothing where the file is large.
 """
@@ -40,8 +40,8 @@ def of_bytes(path: Path) -> str | None:
             names = set(archive.namelist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError):
         return "inspect" if path.suffix == ".eval" else None
-    found = path.suffix == ".eval" or names & {"header.json", "_journal/start.json"}
-    return "inspect" if found else None
+    is_inspect = path.suffix == ".eval" or names & {"header.json", "_journal/start.json"}
+    return "inspect" if is_inspect else None
 
 
 def of_folder(path: Path) -> str | None:
@@ -51,9 +51,9 @@ def of_folder(path: Path) -> str | None:
             return name
     for pattern in ("*.json", "*.jsonl", "*.jsonl.*"):
         first = next(iter(sorted(path.rglob(pattern))), None)
-        found = None if first is None else of_json(first)
-        if found in OF_FOLDERS:
-            return found
+        format_name = None if first is None else of_json(first)
+        if format_name in OF_FOLDERS:
+            return format_name
     return None
 
 

@@ -92,12 +92,12 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
         return
     most = _FREE_GROWTH + _MAX_GROWTH * size
     with tempfile.TemporaryFile() as copy:
-        written = 0
+        num_bytes = 0
         try:
-            with opener(file) as packed:
-                while block := packed.read(_BLOCK):
-                    written += len(block)
-                    if written > most:
+            with opener(file) as stream:
+                while block := stream.read(_BLOCK):
+                    num_bytes += len(block)
+                    if num_bytes > most:
                         raise DataError(
                             f"must unpack to at most {_MAX_GROWTH} times its size; unpack it first",
                             path=path,
@@ -110,7 +110,7 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _drain(path: Path, copy: IO[bytes]) -> None:
-    """Copies a pipe to its end; a pipe nobody writes to is refused, not waited for."""
+    """Copies a pipe to its end; a pipe no process writes to is refused at once."""
     # Opened without waiting: to open a named pipe without a writer would wait for ever.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -121,7 +121,7 @@ def _drain(path: Path, copy: IO[bytes]) -> None:
         while True:
             try:
                 block = os.read(handle, _BLOCK)
-            except BlockingIOError:  # somebody has it open and has written nothing yet
+            except BlockingIOError:  # a process has opened it and has written nothing yet
                 seen_writer = True
                 poll.poll()
                 continue
@@ -137,7 +137,7 @@ def _drain(path: Path, copy: IO[bytes]) -> None:
             elif seen_writer:
                 break
             elif time.monotonic() > deadline:
-                raise DataError("must be written to, got a pipe nobody writes to", path=path)
+                raise DataError("must be written to, got a pipe no process writes to", path=path)
             else:
                 time.sleep(0.01)
     finally:

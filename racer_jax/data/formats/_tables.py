@@ -22,27 +22,27 @@ def open_rows(
     delimiter: str | None = None,
     marker: str | None = None,
     *,
-    known: Iterable[str] = (),
+    names: Iterable[str] = (),
     columns: Mapping[str, str] | None = None,
 ) -> Iterator[Rows]:
     """Opens a file of rows: a CSV, or JSON with an object for each row.
 
     Args:
       path: The file, plain or compressed.
-      delimiter: What separates the fields of a CSV; told from the header when None.
+      delimiter: What separates the fields of a CSV; recognised from the header when None.
       marker: See `open_csv`.
-      known: Columns of the format, read whatever their case and the spaces around them.
+      names: Columns of the format, read whatever their case and the spaces around them.
       columns: Columns of the format that have another name in the file.
 
     Yields:
       The rows.
     """
     if not holds_json(path):
-        with open_csv(path, delimiter, marker, known=known, columns=columns) as file:
+        with open_csv(path, delimiter, marker, names=names, columns=columns) as file:
             yield file
         return
     fields, lines = row_columns(path, json_lines(path), _texts(columns))
-    yield ColumnRows(path, fields, Header(known, columns, index=False), lines)
+    yield ColumnRows(path, fields, Header(names, columns, index=False), lines)
 
 
 def _texts(columns: Mapping[str, str] | None) -> frozenset[str]:
@@ -58,13 +58,13 @@ def holds_json(path: Path) -> bool:
 
 
 def frame_rows(
-    frame: Any, known: Iterable[str] = (), columns: Mapping[str, str] | None = None
+    frame: Any, names: Iterable[str] = (), columns: Mapping[str, str] | None = None
 ) -> ColumnRows:
     """The rows of a data frame of pandas or polars, neither of which is imported.
 
     Args:
       frame: The frame. An index of pandas that has a name is a column like the others.
-      known: Columns of the format, read whatever their case and the spaces around them.
+      names: Columns of the format, read whatever their case and the spaces around them.
       columns: Columns of the format that have another name in the frame.
 
     Returns:
@@ -77,23 +77,23 @@ def frame_rows(
     if hasattr(frame, "reset_index") and any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     try:
-        names = [str(name) for name in frame.columns]
-        values = [_listed(frame, j) for j in range(len(names))]
+        headings = [str(name) for name in frame.columns]
+        values = [_listed(frame, j) for j in range(len(headings))]
     except (AttributeError, TypeError):
         raise TypeError(
             f"frame must be a data frame of pandas or polars, got {type(frame).__name__}"
         ) from None
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if len(set(headings)) < len(headings):
+        twice = next(name for name in headings if headings.count(name) > 1)
         raise DataError("must be named once, got it twice", path=FRAME, field=twice)
-    if not names or not values[0]:
+    if not headings or not values[0]:
         raise DataError("must hold at least one row", path=FRAME)
     texts = _texts(columns)
     fields = {
         name: [_field(value, name, row, name in texts) for row, value in enumerate(column, start=1)]
-        for name, column in zip(names, values, strict=True)
+        for name, column in zip(headings, values, strict=True)
     }
-    return ColumnRows(FRAME, fields, Header(known, columns, index=False))
+    return ColumnRows(FRAME, fields, Header(names, columns, index=False))
 
 
 def _listed(frame: Any, position: int) -> list[Any]:

@@ -116,11 +116,11 @@ class CsvFile(Rows):
             text.readline()
         self._lines_before = int(preamble is not None or hint is not None)
         self._start = text.tell()
-        exported = preamble is not None
-        if exported:
+        is_export = preamble is not None
+        if is_export:
             header = Header(columns=header.columns, index=False, exact=not header.columns)
         self.delimiter = (
-            "," if exported and delimiter is None else delimiter or self._sniffed(header)
+            "," if is_export and delimiter is None else delimiter or self._sniffed(header)
         )
         super().__init__(path, self._names(path), header, preamble)
         if self._blank_rows:
@@ -261,7 +261,7 @@ def open_csv(
     delimiter: str | None = None,
     marker: str | None = None,
     *,
-    known: Iterable[str] = (),
+    names: Iterable[str] = (),
     columns: Mapping[str, str] | None = None,
     index: bool = True,
 ) -> Iterator[CsvFile]:
@@ -269,9 +269,10 @@ def open_csv(
 
     Args:
       path: The file, plain or compressed.
-      delimiter: One character; a comma, a semicolon or a tab, told from the header, when None.
+      delimiter: One character; a comma, a semicolon or a tab, recognised from the header, when
+        None.
       marker: What the first line begins with where it is not the header but belongs to the format.
-      known: Columns of the format, read whatever their case and the spaces around them.
+      names: Columns of the format, read whatever their case and the spaces around them.
       columns: Columns of the format that have another name in the file.
       index: Whether a first column without a name is the index of a data frame, and left out.
 
@@ -285,7 +286,7 @@ def open_csv(
             remedy=Remedy("pass {}", delimiter=";"),
         )
     # Strings by the million make no cycles, but the collector looks for some at every turn, and jax
-    # hangs a callback on it: half of the time of reading.
+    # attaches a callback to it: half of the time of reading.
     collecting = gc.isenabled()
     gc.disable()
     # The limit is the module's, for all readers of the process: put back when done.
@@ -296,11 +297,11 @@ def open_csv(
             binary.seek(0)
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             try:
-                yield CsvFile(path, binary, text, delimiter, marker, Header(known, columns, index))
+                yield CsvFile(path, binary, text, delimiter, marker, Header(names, columns, index))
             except UnicodeDecodeError:
                 raise not_utf8(path, binary) from None
             finally:
-                # Closing is for whoever opened it.
+                # The code that opened it closes it.
                 text.detach()
     finally:
         csv.field_size_limit(limit)

@@ -15,7 +15,8 @@ from racer_jax.data.formats._source import cannot_read
 # All members of an archive, and one of them, may unpack to this much.
 MAX_BYTES = 1 << 34
 MAX_MEMBER = 1 << 30
-# Deflate cannot compress better than about 1,032 to 1; whoever declares more is wrong or a bomb.
+# Deflate cannot compress better than about 1,032 to 1; an archive that declares more is damaged or
+# an attack.
 _DEFLATE_RATIO = 1100
 _ZSTD_RATIO = 1 << 15
 _ZSTD = 93
@@ -34,12 +35,12 @@ class Members:
         self.names = archive.namelist()
         if len(set(self.names)) < len(self.names):
             raise DataError("must hold each member once, got one twice", path=path)
-        left = MAX_BYTES
+        budget = MAX_BYTES
         for info in archive.infolist():
-            left -= info.file_size
-            packed = max(info.compress_size, 1)
+            budget -= info.file_size
+            packed_size = max(info.compress_size, 1)
             ratio = _ZSTD_RATIO if info.compress_type == _ZSTD else _DEFLATE_RATIO
-            if info.file_size > min(MAX_MEMBER, packed * ratio) or left < 0:
+            if info.file_size > min(MAX_MEMBER, packed_size * ratio) or budget < 0:
                 raise DataError(
                     f"must unpack to at most {MAX_MEMBER >> 30} GiB a member and "
                     f"{MAX_BYTES >> 30} GiB in all, {info.filename!r} declares "

@@ -64,21 +64,21 @@ def read_embedllm(
     check_missing(missing)
     path = Path(path)
     check_rule(label_rule)
-    with open_csv(path, known=_KNOWN, columns=columns) as file:
+    with open_csv(path, names=_KNOWN, columns=columns) as file:
         file.require("prompt_id", "prompt", "label")
         name = "model_name" if "model_name" in file.header else "model_id"
         file.require(name)
         file.check_end(safe=["label"])
         group = "category" if "category" in file.header else None
-        coded = ["prompt_id", "prompt", name, *([group] if group else [])]
-        codes = {column: Codes() for column in coded}
-        parts: dict[str, list[np.ndarray]] = {column: [] for column in [*coded, "label"]}
+        text_columns = ["prompt_id", "prompt", name, *([group] if group else [])]
+        codes = {column: Codes() for column in text_columns}
+        parts: dict[str, list[np.ndarray]] = {column: [] for column in [*text_columns, "label"]}
         for chunk in file.chunks():
-            for column in coded:
+            for column in text_columns:
                 parts[column].append(codes[column](chunk.columns[column]))
             parts["label"].append(column_of_labels(file, chunk, "label"))
         values = {column: np.concatenate(part) for column, part in parts.items()}
-        for column in coded:
+        for column in text_columns:
             if "" in codes[column].values:
                 empty = codes[column].values.index("")
                 row = int(np.flatnonzero(values[column] == empty)[0]) + 1
@@ -103,13 +103,13 @@ def read_embedllm(
         cells = shape[0] * shape[1]
         counts = np.bincount(place.places, minlength=cells)
         right = np.bincount(place.places, weights=values["label"], minlength=cells)
-        mixed = (right > 0) & (right < counts)
-        if label_rule is None and mixed.any():
-            i, j = divmod(int(np.flatnonzero(mixed)[0]), shape[1])
+        ambiguous = (right > 0) & (right < counts)
+        if label_rule is None and ambiguous.any():
+            i, j = divmod(int(np.flatnonzero(ambiguous)[0]), shape[1])
             row = int(np.flatnonzero(place.places == i * shape[1] + j)[-1]) + 1
             raise file.error(
                 f"must agree in all rows of prompt_id {codes['prompt_id'].values[i]!r} and model "
-                f"{codes[name].values[j]!r} (as for {int(mixed.sum())} pairs)",
+                f"{codes[name].values[j]!r} (as for {int(ambiguous.sum())} pairs)",
                 row,
                 "label",
                 remedy=Remedy("pass {}, which is what EmbedLLM does", label_rule="score > 0"),
@@ -130,7 +130,7 @@ def read_embedllm(
         models=codes[name].values,
         correct=labels.correct,
         group=groups,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         label_rule=labels.rule,
         missing=labels.missing,
         notes=notes,

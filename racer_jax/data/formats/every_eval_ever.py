@@ -15,9 +15,16 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import with_options
+from racer_jax.data.formats._content import normal_answer, with_options
 from racer_jax.data.formats._json import check_object, json_lines, shown
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -65,12 +72,12 @@ def read_every_eval_ever(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    gathered = Attempts(
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="run"
     )
     files = _files(path)
     runs = _runs(files)
-    chosen: dict[str, str] = {}
+    metric_of: dict[str, str] = {}
     others: set[str] = set()
     for record, place in _records(files):
         group = text_field(record.get("evaluation_name"), "evaluation_name", place)
@@ -79,7 +86,7 @@ def read_every_eval_ever(
         if metric is not None and result != metric:
             others.add(result)
             continue
-        if (first := chosen.setdefault(group, result)) != result:
+        if (first := metric_of.setdefault(group, result)) != result:
             raise place.error(
                 f"must be of one metric for each evaluation_name, got {first!r} and {result!r} for "
                 f"{group!r}",
@@ -88,12 +95,12 @@ def read_every_eval_ever(
             )
         model = str(record["model_id"])
         attempt_number = runs[model].index(str(record["evaluation_id"])) + 1
-        _take(gathered, record, group, place, attempt_number, answer, whole_prompt)
+        _take(attempts, record, group, place, attempt_number, answer, whole_prompt)
     nothing = "must hold at least one record"
     if metric is not None:
         nothing = f"must hold records of metric {metric!r}, got {sorted(others)[:12]}"
     notes = [f"ignored the records of {len(others)} other metrics"] if others else []
-    return gathered.table(notes, read=_known(files), nothing=nothing)
+    return attempts.table(notes, files=_known(files), nothing=nothing)
 
 
 def _files(path: Path) -> list[Path]:
@@ -134,7 +141,7 @@ def _runs(files: list[Path]) -> dict[str, list[str]]:
 
 
 def _take(
-    gathered: Attempts,
+    attempts: Attempts,
     record: dict[str, Any],
     group: str,
     place: Place,
@@ -144,9 +151,9 @@ def _take(
 ) -> None:
     """One record as a result."""
     where: dict[str, Any] = {"row": place.row, "line": place.line}
-    asked, judged = record.get("input"), record.get("evaluation")
-    check_object(asked, place.path, field="input", **where)
-    check_object(judged, place.path, field="evaluation", **where)
+    prompt, evaluation = record.get("input"), record.get("evaluation")
+    check_object(prompt, place.path, field="input", **where)
+    check_object(evaluation, place.path, field="evaluation", **where)
     name = text_field(record.get("sample_id"), "sample_id", place)
     raw = text_field(record["input"].get("raw"), "input.raw", place, empty=True)
     digest = record.get("sample_hash")
@@ -157,34 +164,36 @@ def _take(
     def question() -> Question:
         words = with_options(raw, record["input"].get("choices"))
         if whole_prompt:
-            formatted = record["input"].get("formatted")
-            words = text_field(formatted, "input.formatted", place)
+            whole_text = record["input"].get("formatted")
+            words = text_field(whole_text, "input.formatted", place)
         return Question(key, f"{group}/{name}", words, group)
 
     usage = record.get("token_usage")
     tokens = math.nan
     if usage is not None:
         check_object(usage, place.path, field="token_usage", **where)
-        spent = record["token_usage"].get("output_tokens")
-        tokens = number_of(spent, "token_usage.output_tokens", place, low=0, whole=True)
-    field, score = _score(gathered, record, place)
-    found = _answer(record)
-    gathered.add(
+        num_tokens = record["token_usage"].get("output_tokens")
+        tokens = number_of(num_tokens, "token_usage.output_tokens", place, low=0, whole=True)
+    field, score = _score(attempts, record, place)
+    response = _answer(record)
+    attempts.add(
         key,
-        str(record["model_id"]),
-        math.nan if record.get("error") else score,
-        place,
         question,
-        attempt=attempt,
-        answer=None if found is None else answer(found) or None,
-        tokens=tokens,
-        field=field,
+        place,
+        Result(
+            str(record["model_id"]),
+            math.nan if record.get("error") else score,
+            attempt=attempt,
+            answer=normal_answer(response, answer),
+            tokens=tokens,
+            field=field,
+        ),
     )
 
 
-def _score(gathered: Attempts, record: dict[str, Any], place: Place) -> tuple[str, float]:
+def _score(attempts: Attempts, record: dict[str, Any], place: Place) -> tuple[str, float]:
     """The score a rule judges, or the label where there is no rule, with its field."""
-    if gathered.rule is not None:
+    if attempts.rule is not None:
         field = "evaluation.score"
         score = number_of(record["evaluation"].get("score"), field, place)
         return field, score
@@ -196,8 +205,8 @@ def _score(gathered: Attempts, record: dict[str, Any], place: Place) -> tuple[st
 
 def _answer(record: dict[str, Any]) -> str | None:
     """What was extracted from the response last, else the only response."""
-    listed = record.get("answer_attribution")
-    for entry in reversed(listed) if isinstance(listed, list) else ():
+    entries = record.get("answer_attribution")
+    for entry in reversed(entries) if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("extracted_value"), str):
             return str(entry["extracted_value"])
     output = record.get("output")

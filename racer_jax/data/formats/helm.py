@@ -18,6 +18,7 @@ from racer_jax.data.formats._attempts import (
     Attempts,
     Place,
     Question,
+    Result,
     number_of,
     objects,
     text_field,
@@ -87,7 +88,7 @@ def read_helm(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    gathered = Attempts(
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="train trial"
     )
     notes: list[str] = []
@@ -101,7 +102,7 @@ def read_helm(
                 f"must be the only run of {model!r} on {group!r}, got {other} as well", path=folder
             )
         files += [folder / name for name in FILES]
-        states, perturbed = _states(folder / FILES[1])
+        states, num_perturbed = _states(folder / FILES[1])
         stats_path = folder / FILES[2]
         for row, stats in enumerate(
             objects(parse(read_text(stats_path), stats_path), stats_path), 1
@@ -129,24 +130,26 @@ def read_helm(
             if whole_prompt:
                 words = text_field(state.prompt, "request.prompt", place)
             question_key: Hashable = (group, identity, state.text)
-            asked = Question(question_key, f"{group}/{identity}", words, group)
+            question = Question(question_key, f"{group}/{identity}", words, group)
             tokens = values.get("num_completion_tokens", values.get("num_output_tokens", math.nan))
-            gathered.add(
+            attempts.add(
                 question_key,
-                model,
-                values[name],
+                question,
                 place,
-                asked,
-                attempt=trial + 1,
-                answer=state.answer,
-                tokens=tokens if tokens >= 0 and tokens % 1 == 0 else math.nan,
-                field=f"stats.{name}",
+                Result(
+                    model,
+                    values[name],
+                    attempt=trial + 1,
+                    answer=state.answer,
+                    tokens=tokens if tokens >= 0 and tokens % 1 == 0 else math.nan,
+                    field=f"stats.{name}",
+                ),
             )
-        if perturbed:
-            notes.append(f"left out {perturbed} perturbed instances of {folder.name}")
+        if num_perturbed:
+            notes.append(f"left out {num_perturbed} perturbed instances of {folder.name}")
     names = sorted(set(metrics.values()))
     rule_name = f"{names[0]} = 1" if len(names) == 1 else " or ".join(f"{n} = 1" for n in names)
-    return gathered.table(notes, read=files, rule_name=rule_name)
+    return attempts.table(notes, files=files, rule_name=rule_name)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -190,7 +193,7 @@ def _states(path: Path) -> tuple[dict[tuple[str, int], _State], int]:
     whole = parse(read_text(path), path)
     check_object(whole, path, row=None)
     states: dict[tuple[str, int], _State] = {}
-    perturbed = 0
+    num_perturbed = 0
     for row, record in enumerate(
         objects(whole.get("request_states"), path, "request_states"), start=1
     ):
@@ -198,18 +201,18 @@ def _states(path: Path) -> tuple[dict[tuple[str, int], _State], int]:
         instance = record.get("instance")
         check_object(instance, path, row=row, field="instance")
         if record["instance"].get("perturbation") is not None:
-            perturbed += 1
+            num_perturbed += 1
             continue
         identity = text_field(record["instance"].get("id"), "instance.id", place)
         # With one request for each option, the first stands for the instance.
         states.setdefault((identity, _trial(record, place)), _state(record, place))
-    return states, perturbed
+    return states, num_perturbed
 
 
 def _state(record: dict[str, Any], place: Place) -> _State:
-    asked = record["instance"].get("input")
-    check_object(asked, place.path, row=place.row, field="instance.input")
-    words = text_field(asked.get("text"), "instance.input.text", place, empty=True)
+    query = record["instance"].get("input")
+    check_object(query, place.path, row=place.row, field="instance.input")
+    words = text_field(query.get("text"), "instance.input.text", place, empty=True)
     mapping = record.get("output_mapping")
     options: dict[str, Any] = mapping if isinstance(mapping, dict) else {}
     if options:
@@ -219,18 +222,18 @@ def _state(record: dict[str, Any], place: Place) -> _State:
     result = record.get("result")
     completions = result.get("completions") if isinstance(result, dict) else None
     first = completions[0] if isinstance(completions, list) and completions else None
-    found = first.get("text") if isinstance(first, dict) else None
-    answer = found.strip() or None if isinstance(found, str) else None
+    completion = first.get("text") if isinstance(first, dict) else None
+    answer = completion.strip() or None if isinstance(completion, str) else None
     return _State(words, prompt, answer)
 
 
 def _statistics(record: dict[str, Any], place: Place) -> dict[str, float]:
     """The means of a record's statistics by name; those of perturbed copies are not among them."""
-    listed = record.get("stats")
-    if not isinstance(listed, list):
-        raise place.error(f"must be a list of statistics, got {shown(listed)}", "stats")
+    entries = record.get("stats")
+    if not isinstance(entries, list):
+        raise place.error(f"must be a list of statistics, got {shown(entries)}", "stats")
     values: dict[str, float] = {}
-    for stat in listed:
+    for stat in entries:
         check_object(stat, place.path, row=place.row, field="stats")
         about = stat.get("name")
         check_object(about, place.path, row=place.row, field="stats.name")
@@ -243,17 +246,17 @@ def _statistics(record: dict[str, Any], place: Place) -> dict[str, float]:
     return values
 
 
-def _metric(values: dict[str, float], wanted: str | None, place: Place) -> str:
+def _metric(values: dict[str, float], metric: str | None, place: Place) -> str:
     """The statistic to read."""
-    if wanted is not None:
-        if wanted in values:
-            return wanted
-        raise place.error(f"must hold the statistic {wanted!r}, got {sorted(values)}", "stats")
-    found = next((name for name in _PREFERRED if name in values), None)
-    if found is None:
+    if metric is not None:
+        if metric in values:
+            return metric
+        raise place.error(f"must hold the statistic {metric!r}, got {sorted(values)}", "stats")
+    default = next((name for name in _PREFERRED if name in values), None)
+    if default is None:
         raise place.error(
             f"must hold one of {', '.join(_PREFERRED)}, got {sorted(values)}",
             "stats",
             Remedy("pass {}", metric=...),
         )
-    return found
+    return default

@@ -16,9 +16,16 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text, with_options
+from racer_jax.data.formats._content import normal_answer, prompt_text, with_options
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.formats._zip import open_zip
@@ -34,6 +41,8 @@ _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true"
 
 class Log(NamedTuple):
     """One log, its samples not read yet.
+
+    Use this when you read the logs of a folder yourself.
 
     Attributes:
       path: The file.
@@ -90,36 +99,36 @@ def read_inspect(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    gathered = Attempts(
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="epoch"
     )
     logs, notes = _newest(_found(path))
     groups = _groups(logs)
-    chosen: dict[str, str] = {}
+    scorer_of: dict[str, str] = {}
     for log in logs:
         group = groups[log.task, log.arguments]
         count = 0
         for sample, place in _samples(log):
             count += 1
             name = _scorer(log, sample, place, scorer)
-            if name is not None and chosen.setdefault(group, name) != name:
+            if name is not None and scorer_of.setdefault(group, name) != name:
                 raise place.error(
-                    f"must be scored by {chosen[group]!r} as for the other models, got {name!r}",
+                    f"must be scored by {scorer_of[group]!r} as for the other models, got {name!r}",
                     "scores",
                     Remedy("pass such as {}", scorer=name),
                 )
-            _take(gathered, log, group, sample, place, name, answer)
+            _take(attempts, log, group, sample, place, name, answer)
         notes += _incomplete(log, count)
-    if not chosen:
+    if not scorer_of:
         raise DataError(
             "must hold scores, got samples without any; run `inspect score` on the logs first",
             path=path,
         )
-    return gathered.table(notes, read=(log.path for log in logs), rule_name=_rule_name(chosen))
+    return attempts.table(notes, files=(log.path for log in logs), rule_name=_rule_name(scorer_of))
 
 
-def _rule_name(chosen: Mapping[str, str]) -> str:
-    scorers = sorted(set(chosen.values()))
+def _rule_name(scorer_of: Mapping[str, str]) -> str:
+    scorers = sorted(set(scorer_of.values()))
     return f"{scorers[0]} = C" if len(scorers) == 1 else GIVEN
 
 
@@ -153,22 +162,22 @@ def _opened(path: Path) -> Log:
     if _is_archive(path):
         with open_zip(path) as archive:
             if "header.json" not in archive.names:
-                unfinished = "_journal/start.json" in archive.names
+                is_unfinished = "_journal/start.json" in archive.names
                 hint = (
                     ": the run did not finish; run `inspect log recover` on it first"
-                    if unfinished
+                    if is_unfinished
                     else ""
                 )
                 raise DataError(f"must hold the member 'header.json'{hint}", path=path)
             header = parse(archive.text("header.json"), path)
-        held: Any = []
+        samples: Any = []
     else:
         header = parse(read_text(path), path)
-        held = header.get("samples") if isinstance(header, dict) else None
+        samples = header.get("samples") if isinstance(header, dict) else None
     check_object(header, path, row=None)
-    if not isinstance(held, list):
+    if not isinstance(samples, list):
         raise DataError(
-            f"must be a list of samples, got {shown(held)}; logs written with "
+            f"must be a list of samples, got {shown(samples)}; logs written with "
             "`--no-log-samples` hold none",
             path=path,
             field="samples",
@@ -178,17 +187,17 @@ def _opened(path: Path) -> Log:
     place = Place(path)
     model = text_field(about.get("model"), "eval.model", place)
     task = text_field(about.get("task"), "eval.task", place)
-    created = about.get("created")
+    time = about.get("created")
     arguments = json.dumps(about.get("task_args") or {}, sort_keys=True)
-    return Log(path, model, task, arguments, created if isinstance(created, str) else "", header)
+    return Log(path, model, task, arguments, time if isinstance(time, str) else "", header)
 
 
 def _newest(logs: list[Log]) -> tuple[list[Log], list[str]]:
     """The newest log of each model, task and arguments, and notes on the older ones."""
-    kept: dict[tuple[str, str, str], Log] = {}
+    newest: dict[tuple[str, str, str], Log] = {}
     notes: list[str] = []
     for log in logs:
-        other = kept.setdefault((log.model, log.task, log.arguments), log)
+        other = newest.setdefault((log.model, log.task, log.arguments), log)
         if other is log:
             continue
         if other.created == log.created:
@@ -198,9 +207,9 @@ def _newest(logs: list[Log]) -> tuple[list[Log], list[str]]:
                 path=log.path,
             )
         newer, older = (log, other) if log.created > other.created else (other, log)
-        kept[log.model, log.task, log.arguments] = newer
+        newest[log.model, log.task, log.arguments] = newer
         notes.append(f"ignored {older.path.name} of {log.model}, older than {newer.path.name}")
-    return list(kept.values()), notes
+    return list(newest.values()), notes
 
 
 def _groups(logs: list[Log]) -> dict[tuple[str, str], str]:
@@ -232,7 +241,7 @@ def _samples(log: Log) -> Iterator[tuple[dict[str, Any], Place]]:
         yield sample, Place(log.path, row)
 
 
-def _scorer(log: Log, sample: dict[str, Any], place: Place, wanted: str | None) -> str | None:
+def _scorer(log: Log, sample: dict[str, Any], place: Place, scorer: str | None) -> str | None:
     """The scorer to read a sample by, None where it has no score."""
     scores = sample.get("scores")
     if not scores:
@@ -240,10 +249,10 @@ def _scorer(log: Log, sample: dict[str, Any], place: Place, wanted: str | None) 
     check_object(scores, place.path, row=place.row, field="scores")
     for name in scores:
         text_field(name, "scores", place)
-    if wanted is not None:
-        if wanted.partition("/")[0] in scores or wanted in scores:
-            return wanted
-        raise place.error(f"must hold the scorer {wanted!r}, got {sorted(scores)}", "scores")
+    if scorer is not None:
+        if scorer.partition("/")[0] in scores or scorer in scores:
+            return scorer
+        raise place.error(f"must hold the scorer {scorer!r}, got {sorted(scores)}", "scores")
     if len(scores) > 1:
         raise place.error(
             f"must have one scorer, got {sorted(scores)}",
@@ -254,7 +263,7 @@ def _scorer(log: Log, sample: dict[str, Any], place: Place, wanted: str | None) 
 
 
 def _take(
-    gathered: Attempts,
+    attempts: Attempts,
     log: Log,
     group: str,
     sample: dict[str, Any],
@@ -269,31 +278,33 @@ def _take(
     epoch = sample.get("epoch", 1)
     if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 < epoch < 1 << 31:
         raise place.error(f"must be a whole number of at least 1, got {shown(epoch)}", "epoch")
-    given = sample.get("input")
-    key: Hashable = (group, str(identity), json.dumps(given, sort_keys=True))
+    messages = sample.get("input")
+    key: Hashable = (group, str(identity), json.dumps(messages, sort_keys=True))
 
     def question() -> Question:
         attachments = sample.get("attachments")
-        asked = prompt_text(given, attachments if isinstance(attachments, dict) else None)
-        words = with_options(asked, sample.get("choices"))
+        prompt = prompt_text(messages, attachments if isinstance(attachments, dict) else None)
+        words = with_options(prompt, sample.get("choices"))
         return Question(key, f"{group}/{identity}", words, group)
 
-    score, found = math.nan, None
+    score, response = math.nan, None
     if scorer is not None and sample.get("error") is None:
-        score, found = _value(sample["scores"], scorer, place)
+        score, response = _value(sample["scores"], scorer, place)
     tokens, cost = _usage(log, sample, place)
-    gathered.add(
+    attempts.add(
         key,
-        log.model,
-        score,
-        place,
         question,
-        attempt=epoch,
-        answer=None if found is None else answer(found) or None,
-        tokens=tokens,
-        cost=cost,
-        field=f"scores.{scorer}.value",
-        hint=" (P is 0.5)" if score == 0.5 else "",
+        place,
+        Result(
+            log.model,
+            score,
+            attempt=epoch,
+            answer=normal_answer(response, answer),
+            tokens=tokens,
+            cost=cost,
+            field=f"scores.{scorer}.value",
+            hint=" (P is 0.5)" if score == 0.5 else "",
+        ),
     )
 
 
@@ -318,15 +329,15 @@ def _value(scores: Mapping[str, Any], scorer: str, place: Place) -> tuple[float,
         value = value.get(part)
     elif part:
         raise place.error(f"must hold the value {part!r}, got {shown(value)}", f"{field}.value")
-    seen = entry.get("answer")
-    found = seen if isinstance(seen, str) and value != "N" else None
+    answer = entry.get("answer")
+    answer_text = answer if isinstance(answer, str) and value != "N" else None
     if isinstance(value, str):
         if value not in _VALUES:
             raise place.error(
                 f"must be C, I, P, N or a number, got {shown(value)}", f"{field}.value"
             )
-        return _VALUES[value], found
-    return number_of(value, f"{field}.value", place), found
+        return _VALUES[value], answer_text
+    return number_of(value, f"{field}.value", place), answer_text
 
 
 def _usage(log: Log, sample: dict[str, Any], place: Place) -> tuple[float, float]:
@@ -336,8 +347,8 @@ def _usage(log: Log, sample: dict[str, Any], place: Place) -> tuple[float, float
     if not isinstance(usage, dict):
         return math.nan, math.nan
     field = f"model_usage.{log.model}"
-    spent = usage.get("output_tokens")
-    tokens = number_of(spent, f"{field}.output_tokens", place, low=0, whole=True)
+    num_tokens = usage.get("output_tokens")
+    tokens = number_of(num_tokens, f"{field}.output_tokens", place, low=0, whole=True)
     cost = number_of(usage.get("total_cost"), f"{field}.total_cost", place, low=0)
     return tokens, cost
 

@@ -28,6 +28,7 @@ from racer_jax.data.formats._cells import (
     repeated,
     settle_missing,
 )
+from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._json import check_text, json_lines, shown, too_deep
 from racer_jax.data.table import RoutingTable
 
@@ -43,7 +44,7 @@ def read_llmrouter(
     """Reads routing data of LLMRouter.
 
     Rows are joined by task, query, right answer and, where there is one, `embedding_id`, which
-    tells two questions of the same text apart.
+    distinguishes two questions of the same text.
 
     Use this when LLMRouter made the routing data of your models.
 
@@ -101,7 +102,7 @@ def read_llmrouter(
         if response is not None:
             check_text(response, "response", **where)
         has_answers |= response is not None
-        answers.append(answer(response) or None if response is not None else None)
+        answers.append(normal_answer(response, answer))
         number = queries.setdefault(identity, len(queries))
         rows.append(
             (number, models.setdefault(record["model_name"], len(models)), performance, tokens)
@@ -121,6 +122,7 @@ def read_llmrouter(
     scores = place.fill(results[:, 2], np.nan)
     groups = [identity[0] for identity in queries]
     labels = labels_by_rule(path, scores, groups, label_rule, key)
+    token_matrix = place.fill(results[:, 3], np.nan) if has_tokens else None
     table = built(
         path,
         ids=[f"{identity[0]}/{number}" for number, identity in enumerate(queries, start=1)],
@@ -128,9 +130,9 @@ def read_llmrouter(
         models=names,
         correct=labels.correct,
         group=groups,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=object_matrix(place, answers) if has_answers else None,
-        tokens=place.fill(results[:, 3], np.nan) if has_tokens else None,
+        tokens=token_matrix,
         label_rule=labels.rule,
         missing=labels.missing,
     )

@@ -18,12 +18,13 @@ from racer_jax.data.formats._attempts import (
     Attempts,
     Place,
     Question,
+    Result,
     number_of,
     objects,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
@@ -75,40 +76,42 @@ def read_llmrouterbench(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    gathered = Attempts(
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=None, missing=missing, unit="record"
     )
     files, notes = _newest(path)
     for number, file in enumerate(files):
         whole = file.whole or _opened(file.path).whole
         files[number] = file._replace(whole={})  # one file at a time in memory
-        listed = whole.get("records")
-        for row, record in enumerate(objects(listed, file.path, "records"), start=1):
+        records = whole.get("records")
+        for row, record in enumerate(objects(records, file.path, "records"), start=1):
             place = Place(file.path, row)
             index = record.get("index")
             if isinstance(index, bool) or not isinstance(index, int | str):
                 raise place.error(f"must be a whole number or a text, got {shown(index)}", "index")
-            asked = prompt_text(record.get("origin_query"))
-            text_field(asked, "origin_query", place)
-            question_key: Hashable = (file.dataset, file.split, str(index), asked)
-            words = asked
+            prompt = prompt_text(record.get("origin_query"))
+            text_field(prompt, "origin_query", place)
+            question_key: Hashable = (file.dataset, file.split, str(index), prompt)
+            words = prompt
             if whole_prompt:
                 words = text_field(prompt_text(record.get("prompt")), "prompt", place)
             name = f"{file.dataset}/{file.split}/{index}"
             question = Question(question_key, name, words, file.dataset)
-            found = record.get("prediction")
-            spent = record.get("completion_tokens")
-            gathered.add(
+            response = record.get("prediction")
+            num_tokens = record.get("completion_tokens")
+            attempts.add(
                 question_key,
-                file.model,
-                number_of(record.get("score"), "score", place),
-                place,
                 question,
-                answer=answer(found) or None if isinstance(found, str) else None,
-                cost=number_of(record.get("cost"), "cost", place, low=0),
-                tokens=number_of(spent, "completion_tokens", place, low=0, whole=True),
+                place,
+                Result(
+                    file.model,
+                    number_of(record.get("score"), "score", place),
+                    answer=normal_answer(response, answer),
+                    cost=number_of(record.get("cost"), "cost", place, low=0),
+                    tokens=number_of(num_tokens, "completion_tokens", place, low=0, whole=True),
+                ),
             )
-    return gathered.table(notes, read=(file.path for file in files))
+    return attempts.table(notes, files=(file.path for file in files))
 
 
 def _newest(path: Path) -> tuple[list[_File], list[str]]:
@@ -116,7 +119,7 @@ def _newest(path: Path) -> tuple[list[_File], list[str]]:
     paths = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not paths:
         raise DataError("must hold .json files of results, got none", path=path)
-    kept: dict[tuple[str, str, str], _File] = {}
+    newest: dict[tuple[str, str, str], _File] = {}
     notes: list[str] = []
     for file_path in paths:
         file = _opened(file_path)
@@ -126,7 +129,7 @@ def _newest(path: Path) -> tuple[list[_File], list[str]]:
                 continue
             file = file._replace(whole={})
         pair = (file.dataset, file.split, file.model)
-        other = kept.setdefault(pair, file)
+        other = newest.setdefault(pair, file)
         if other is file:
             continue
         if other.stamp == file.stamp:
@@ -136,9 +139,9 @@ def _newest(path: Path) -> tuple[list[_File], list[str]]:
                 path=file.path,
             )
         newer, older = (file, other) if file.stamp > other.stamp else (other, file)
-        kept[pair] = newer
+        newest[pair] = newer
         notes.append(f"ignored {older.path.name}, older than {newer.path.name}")
-    return list(kept.values()), notes
+    return list(newest.values()), notes
 
 
 def _opened(path: Path) -> _File:

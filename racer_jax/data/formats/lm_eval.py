@@ -102,8 +102,8 @@ def read_lm_eval(
     check_missing(missing)
     check_rule(label_rule)
     path = Path(path)
-    found = find_logs(path, num_fewshot)
-    logs = _of_tasks(path, found.logs, tasks)
+    folder = find_logs(path, num_fewshot)
+    logs = _of_tasks(path, folder.logs, tasks)
     models = {name: j for j, name in enumerate(dict.fromkeys(log.model for log in logs))}
     chooser = Chooser(metric, filter, [log.task for log in logs])
     choices: dict[str, Choice] = {}
@@ -117,7 +117,7 @@ def read_lm_eval(
     reasons: dict[str, str] = {}
     for log in logs:
         start, task = len(all_values), tasks_read.index(log.task)
-        graded = for_name(label_rule, log.task) is not None
+        has_rule = for_name(label_rule, log.task) is not None
         reader: AnswerReader | None = None
         for sample, choice in chooser.samples(log):
             if choices.setdefault(log.task, choice) != choice:
@@ -127,9 +127,9 @@ def read_lm_eval(
                     f"{choice}",
                     path=log.path,
                 )
-            value = metric_value(sample, choice.metric, graded)
+            value = metric_value(sample, choice.metric, has_rule)
             if answers and reader is None:
-                reader = AnswerReader(log, choice.metric, graded)
+                reader = AnswerReader(log, choice.metric, has_rule)
             answer = None if reader is None else reader.answer(sample, value)
             code = _code(questions, task, sample)
             if code == len(texts):
@@ -170,19 +170,19 @@ def read_lm_eval(
         models=list(models),
         correct=labels.correct,
         group=[group_of[task] for task in of_task],
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
         label_rule=rules,
         missing=labels.missing,
         without_text=without_text,
         notes=[
-            *found.notes,
+            *folder.notes,
             *(f"answers of {task} were left out: {why}" for task, why in sorted(reasons.items())),
             *_changed(changed),
-            *unread(path, {*found.others, *(log.path for log in logs)}, deep=True),
+            *unread(path, {*folder.others, *(log.path for log in logs)}, deep=True),
         ],
     )
-    return settle_missing(table, missing, path, because=found.nameless)
+    return settle_missing(table, missing, path, because=folder.nameless)
 
 
 def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> list[Log]:

@@ -84,7 +84,7 @@ def read_long_csv(
     check_missing(missing or "error")
     check_rule(label_rule)
     path = Path(path)
-    with open_rows(path, delimiter, MARK, known=COLUMNS, columns=columns) as rows:
+    with open_rows(path, delimiter, MARK, names=COLUMNS, columns=columns) as rows:
         return table_of_long_rows(rows, label_rule=label_rule, key=key, missing=missing)
 
 
@@ -96,6 +96,8 @@ def table_of_long_rows(
     missing: Missing | None = None,
 ) -> RoutingTable:
     """The table of rows for each (query, model), from wherever they come.
+
+    Use this when long rows come from a CSV, lines of JSON or a data frame.
 
     Args:
       file: The rows.
@@ -123,10 +125,8 @@ def table_of_long_rows(
     file.check_end(safe=["correct"])
     results = _results(file, use_labels=label_rule is None)
     if about is not None and about["rows"] != len(results.query):
-        problem = (
-            f"must hold the {about['rows']} rows its first line speaks of, got {len(results.query)}"
-        )
-        raise DataError(problem, path=path)
+        whole = f"the {about['rows']} rows that its first line states"
+        raise DataError(f"must hold {whole}, got {len(results.query)}", path=path)
     place, fields = _matrices(file, results)
     if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
         raise DataError("must hold a row for every query and model, as it was exported", path=path)
@@ -152,7 +152,7 @@ def table_of_long_rows(
 
 
 def check_identity(file: Rows) -> None:
-    """Refuses rows that name no query."""
+    """Refuses rows that name no query. Use this when rows are by query and model."""
     if "query_id" not in file.columns and "query" not in file.columns:
         raise DataError(
             "must be a column, or 'query' must",
@@ -162,12 +162,12 @@ def check_identity(file: Rows) -> None:
         )
 
 
-def _prices(listed: list[Any] | None, path: Path) -> np.ndarray | None:
+def _prices(prices: list[Any] | None, path: Path) -> np.ndarray | None:
     """The prices of the first line, null where not known."""
-    if listed is None:
+    if prices is None:
         return None
     try:
-        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+        return np.array([np.nan if price is None else price for price in prices], dtype=float)
     except (ValueError, TypeError, OverflowError):
         raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
@@ -180,9 +180,9 @@ def _about(file: Rows) -> dict[str, Any] | None:
     if isinstance(about, Repeated):
         raise DataError("must be named once, got it twice", path=file.path, line=1, field=about.key)
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        found = about.get("version") if isinstance(about, dict) else about
+        version = about.get("version") if isinstance(about, dict) else about
         raise DataError(
-            f"must be of format version {VERSION}, got {found!r}; update racer_jax",
+            f"must be of format version {VERSION}, got {version!r}; update racer_jax",
             path=file.path,
             line=1,
         )
@@ -214,18 +214,18 @@ class _Results:
 
 def _results(file: Rows, use_labels: bool) -> _Results:
     schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
-    read = {*COLUMNS, *schemes}
-    ignored = [name for name in file.header if name not in read]
+    columns_read = {*COLUMNS, *schemes}
+    other_columns = [name for name in file.header if name not in columns_read]
     identity = "query_id" if "query_id" in file.columns else "query"
-    coded = [
+    text_columns = [
         identity,
         "model",
         *(name for name in ("query", "group") if name in file.columns and name != identity),
     ]
-    codes = {name: Codes() for name in coded}
+    codes = {name: Codes() for name in text_columns}
     parts: dict[str, list[Any]] = {}
     for chunk in file.chunks():
-        for name in coded:
+        for name in text_columns:
             parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
         for name in _NUMBERS:
             if name in file.columns:
@@ -244,7 +244,7 @@ def _results(file: Rows, use_labels: bool) -> _Results:
         name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()
     }
     _check_names(file, identity, codes, columns)
-    return _Results(columns[identity], columns, codes, file.notes(ignored))
+    return _Results(columns[identity], columns, codes, file.notes(other_columns))
 
 
 def _check_names(
@@ -300,9 +300,13 @@ def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
         "ids": ids,
         "models": models,
         "texts": per_query("query") if "query" in codes else [""] * len(ids),
-        "group": per_query("group") if "group" in codes else None,
-        "answers": object_matrix(place, columns["answer"]) if "answer" in columns else None,
+        "group": None,
+        "answers": None,
     }
+    if "group" in codes:
+        fields["group"] = per_query("group")
+    if "answer" in columns:
+        fields["answers"] = object_matrix(place, columns["answer"])
     for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
         if name in columns:
             fields[field] = place.fill(columns[name], np.nan)
@@ -333,13 +337,14 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
     if not len(table):
         raise ValueError("table must hold at least one query to be written as CSV, got none")
     rule = table.label_rule if isinstance(table.label_rule, str) else dict(table.label_rule)
+    prices = None
+    if table.price is not None:
+        prices = [None if np.isnan(price) else price for price in table.price.tolist()]
     about = {
         "version": VERSION,
         "rows": table.correct.size,
         "label_rule": rule,
-        "price": None
-        if table.price is None
-        else [None if np.isnan(price) else price for price in table.price.tolist()],
+        "price": prices,
         "notes": list(table.notes),
     }
     labels = np.where(table.correct, "1", "0").astype(object)

@@ -112,9 +112,9 @@ def _about(source: Source) -> dict[str, Any] | None:
     except UnicodeDecodeError:
         raise DataError("must hold metadata in UTF-8", path=source.path) from None
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        found = about.get("version") if isinstance(about, dict) else about
+        version = about.get("version") if isinstance(about, dict) else about
         raise DataError(
-            f"must be of format version {VERSION}, got {found!r}; update racer_jax",
+            f"must be of format version {VERSION}, got {version!r}; update racer_jax",
             path=source.path,
         )
     kinds = {"rows": int, "label_rule": str | dict, "notes": list, "price": list | None}
@@ -140,22 +140,22 @@ def _long(
     identity = source.identity()
     schemes = [n for n in source.names if n.startswith(_CONFIDENCE) and n != _CONFIDENCE]
     numbers = {"score": -math.inf, "cost": 0.0, "tokens": 0.0}
-    wanted = [identity, "model", *(n for n in ("query", "group") if n != identity)]
-    texts = [name for name in wanted if name in source.names]
-    read = Columns(source)
+    key_columns = [identity, "model", *(n for n in ("query", "group") if n != identity)]
+    texts = [name for name in key_columns if name in source.names]
+    columns = Columns(source)
     for batch in source.batches([*texts, label, "answer", *numbers, *schemes], size=_BATCH):
         for name in texts:
-            read.codes(batch, name, empty=name == "query" != identity)
+            columns.codes(batch, name, empty=name == "query" != identity)
         for name, low in numbers.items():
-            read.numbers(batch, name, low=low, whole=name == "tokens")
+            columns.numbers(batch, name, low=low, whole=name == "tokens")
         for name in schemes:
-            read.numbers(batch, name, low=0.0, high=1.0)
+            columns.numbers(batch, name, low=0.0, high=1.0)
         if rule is None:
-            read.labels(batch, "correct")
-        read.texts(batch, "answer")
-    found = read.joined()
-    query, model = found[identity], found["model"]
-    names, model_names = read.values(identity), read.values("model")
+            columns.labels(batch, "correct")
+        columns.texts(batch, "answer")
+    values = columns.joined()
+    query, model = values[identity], values["model"]
+    names, model_names = columns.values(identity), columns.values("model")
     if (twice := repeated(query * len(model_names) + model)) is not None:
         first, again = twice
         raise source.error(
@@ -165,7 +165,7 @@ def _long(
             "model",
         )
     for name in texts[2:]:
-        if (differs := first_difference(found[name], query)) is not None:
+        if (differs := first_difference(values[name], query)) is not None:
             row, first = differs
             raise source.error(
                 f"must be the same in every row of query {names[query[row]]!r}, got another than "
@@ -174,15 +174,17 @@ def _long(
                 name,
             )
     place = grid(query, model, (len(names), len(model_names)), source.path)
-    fields = _matrices(place, read, found, identity)
-    _apply(source, fields, place, found, rule, key)
+    fields = _matrices(place, columns, values, identity)
+    _apply(source, fields, place, values, rule, key)
     fields["notes"] = ignored_columns(
-        name for name in source.names if name not in (*wanted, *numbers, *schemes, label, "answer")
+        name
+        for name in source.names
+        if name not in (*key_columns, *numbers, *schemes, label, "answer")
     )
     if about is not None:
         if about["rows"] != len(query) or len(query) != place.shape[0] * place.shape[1]:
             raise source.error(
-                f"must hold the {about['rows']} rows its metadata speaks of, got {len(query)}"
+                f"must hold the {about['rows']} rows that its metadata states, got {len(query)}"
             )
         fields["notes"] = [*about["notes"], *fields["notes"]]
         fields["price"] = _prices(about["price"], source)
@@ -191,40 +193,44 @@ def _long(
     return fields
 
 
-def _prices(listed: list[Any] | None, source: Source) -> np.ndarray | None:
-    if listed is None:
+def _prices(prices: list[Any] | None, source: Source) -> np.ndarray | None:
+    if prices is None:
         return None
     try:
-        return np.array([np.nan if price is None else price for price in listed], dtype=float)
+        return np.array([np.nan if price is None else price for price in prices], dtype=float)
     except (ValueError, TypeError, OverflowError):
         raise source.error("must be a list of numbers", None, "price") from None
 
 
 def _matrices(
-    place: Grid, read: Columns, found: Mapping[str, Any], identity: str
+    place: Grid, columns: Columns, arrays: Mapping[str, Any], identity: str
 ) -> dict[str, Any]:
     """All fields of a long table but the labels."""
-    query = found[identity]
+    query = arrays[identity]
     firsts = np.unique(query, return_index=True)[1]
 
     def per_query(name: str) -> list[str]:
-        values = read.values(name)
-        return [values[code] for code in found[name][firsts].tolist()]
+        values = columns.values(name)
+        return [values[code] for code in arrays[name][firsts].tolist()]
 
-    ids = read.values(identity)
+    ids = columns.values(identity)
     fields: dict[str, Any] = {
         "ids": ids,
-        "models": read.values("model"),
-        "texts": per_query("query") if "query" in found else [""] * len(ids),
-        "group": per_query("group") if "group" in found else None,
-        "answers": object_matrix(place, found["answer"]) if "answer" in found else None,
+        "models": columns.values("model"),
+        "texts": per_query("query") if "query" in arrays else [""] * len(ids),
+        "group": None,
+        "answers": None,
     }
+    if "group" in arrays:
+        fields["group"] = per_query("group")
+    if "answer" in arrays:
+        fields["answers"] = object_matrix(place, arrays["answer"])
     for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
-        if name in found:
-            fields[field] = place.fill(found[name], np.nan)
+        if name in arrays:
+            fields[field] = place.fill(arrays[name], np.nan)
     fields["confidence"] = {
         name.removeprefix(_CONFIDENCE): place.fill(column, np.nan)
-        for name, column in found.items()
+        for name, column in arrays.items()
         if name.startswith(_CONFIDENCE)
     }
     return fields
@@ -234,13 +240,13 @@ def _apply(
     source: Source,
     fields: dict[str, Any],
     place: Grid,
-    found: Mapping[str, Any],
+    values: Mapping[str, Any],
     rule: Rules | None,
     key: jax.Array | None,
 ) -> None:
     """The labels of a long table."""
     if rule is None:
-        marks = place.fill(found["correct"], -1)
+        marks = place.fill(values["correct"], -1)
         fields |= {"correct": marks == 1, "missing": marks == -1}
         return
     labels = labels_by_rule(source.path, fields["graded"], fields["group"], rule, key)
@@ -259,36 +265,36 @@ def _wide(
     if not names:
         raise source.error(f"must hold a column for each model, got {source.shown()}")
     beside = {f"{name}|{part}" for name in names for part in _BESIDE} & set(source.names)
-    known = {*_QUERY, *names, *beside}
-    read = Columns(source)
+    names_read = {*_QUERY, *names, *beside}
+    columns = Columns(source)
     for batch in source.batches([*_QUERY, *names, *sorted(beside)], size=_BATCH):
         for name in _QUERY:
-            read.texts(batch, name, required=True, empty=name == "query" != identity)
+            columns.texts(batch, name, required=True, empty=name == "query" != identity)
         for name in names:
             if rule is None:
-                read.labels(batch, name)
+                columns.labels(batch, name)
             else:
-                read.numbers(batch, name)
+                columns.numbers(batch, name)
         for name in sorted(beside):
             if name.endswith("|answer"):
-                read.texts(batch, name)
+                columns.texts(batch, name)
             else:
-                read.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    found = read.joined()
-    ids = found[identity]
-    seen: dict[str, int] = {}
+                columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
+    arrays = columns.joined()
+    ids = arrays[identity]
+    first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
-        if (first := seen.setdefault(name, row)) != row:
+        if (first := first_row.setdefault(name, row)) != row:
             raise source.error(
                 f"must be unique, got {name[:60]!r} in row {first} already", row, identity
             )
-    values = np.column_stack([found[name] for name in names])
+    values = np.column_stack([arrays[name] for name in names])
     fields: dict[str, Any] = {
         "ids": ids,
-        "texts": found.get("query", [""] * len(ids)),
+        "texts": arrays.get("query", [""] * len(ids)),
         "models": names,
-        "group": found.get("group"),
-        "notes": ignored_columns(name for name in source.names if name not in known),
+        "group": arrays.get("group"),
+        "notes": ignored_columns(name for name in source.names if name not in names_read),
     }
     if rule is None:
         fields |= {"correct": values == 1, "missing": values == -1}
@@ -297,19 +303,19 @@ def _wide(
         fields |= {"correct": labels.correct, "missing": labels.missing, "graded": values}
         fields["label_rule"] = labels.rule
     for part in _BESIDE:
-        if not any(f"{name}|{part}" in found for name in names):
+        if not any(f"{name}|{part}" in arrays for name in names):
             continue
         default = None if part == "answer" else np.nan
         matrix = np.full(values.shape, default, dtype=object if default is None else np.float64)
         for j, name in enumerate(names):
-            if f"{name}|{part}" in found:
-                matrix[:, j] = found[f"{name}|{part}"]
+            if f"{name}|{part}" in arrays:
+                matrix[:, j] = arrays[f"{name}|{part}"]
         fields["answers" if part == "answer" else part] = matrix
     return fields
 
 
 def is_exported(path: Path) -> bool:
-    """Whether this package wrote a file."""
+    """Whether this package wrote a file. Use this when a format is guessed from a Parquet file."""
     with _arrow.open_source(path, {}) as source:
         return MARK in source.metadata
 
@@ -353,16 +359,16 @@ def write_parquet(table: RoutingTable, path: str | Path) -> None:
     schema |= dict.fromkeys(matrices, number)
     if table.answers is not None:
         schema["answer"] = text
-    declared = arrow.schema(schema, metadata={MARK: json.dumps(about).encode()})
+    arrow_schema = arrow.schema(schema, metadata={MARK: json.dumps(about).encode()})
     with (
         written_whole(path) as temporary,
-        parquet.ParquetWriter(temporary, declared, compression="zstd") as file,
+        parquet.ParquetWriter(temporary, arrow_schema, compression="zstd") as file,
     ):
         step = max(1, _BATCH // len(table.models))
         for start in range(0, len(table), step):
             rows = slice(start, min(start + step, len(table)))
             file.write_table(
-                arrow.Table.from_pydict(_block(table, matrices, rows), schema=declared)
+                arrow.Table.from_pydict(_block(table, matrices, rows), schema=arrow_schema)
             )
 
 

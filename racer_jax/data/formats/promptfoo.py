@@ -9,6 +9,7 @@ wrong: labels are made from the assertions about quality alone.
 import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
-from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.remedies import Remedy
@@ -67,8 +75,8 @@ def read_promptfoo(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    ignored = [ignore] if isinstance(ignore, str) else list(ignore)
-    gathered = Attempts(
+    assertions_left_out = [ignore] if isinstance(ignore, str) else list(ignore)
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=attempt, missing=missing, unit="attempt"
     )
     results = _results(path)
@@ -84,19 +92,26 @@ def read_promptfoo(
         if isinstance(test, bool) or not isinstance(test, int):
             raise place.error(f"must be a whole number, got {shown(test)}", "testIdx")
         case = result.get("testCase")
-        asserted = case.get("assert") if isinstance(case, dict) else None
+        assertions = case.get("assert") if isinstance(case, dict) else None
         prompt = _prompt_id(result)
-        shared = (result.get("vars"), asserted)
-        identity: Hashable = (prompt, json.dumps(shared, sort_keys=True))
+        case_key = (result.get("vars"), assertions)
+        identity: Hashable = (prompt, json.dumps(case_key, sort_keys=True))
         tests = numbers.setdefault(identity, {})
         number = tests.setdefault(test, len(tests) + 1)
         several = f", prompt {prompts[prompt] + 1}" if len(prompts) > 1 else ""
         name, label = _provider(result, place)
         model = f"{name} ({label})" if label and len(labels[name]) > 1 else name
         first = f"test {next(iter(tests))}{several}"
-        _take(gathered, result, place, identity, number, first, model, ignored, answer)
-    rule_name = _PASSES.format(", ".join(ignored)) if ignored else "all assertions pass"
-    return gathered.table(rule_name=rule_name)
+        score = _score(result, place, assertions_left_out, as_score=attempts.rule is not None)
+        question = partial(_question, result, place, identity, first)
+        parts = _result(result, place, score, model, number, answer)
+        attempts.add(identity, question, place, parts)
+    rule_name = (
+        _PASSES.format(", ".join(assertions_left_out))
+        if assertions_left_out
+        else "all assertions pass"
+    )
+    return attempts.table(rule_name=rule_name)
 
 
 def _results(path: Path) -> list[tuple[dict[str, Any], Place]]:
@@ -105,23 +120,23 @@ def _results(path: Path) -> list[tuple[dict[str, Any], Place]]:
     check_object(whole, path, row=None)
     inner = whole.get("results")
     check_object(inner, path, row=None, field="results")
-    version, listed = inner.get("version"), inner.get("results")
-    if version != 3 or not isinstance(listed, list):
+    version, entries = inner.get("version"), inner.get("results")
+    if version != 3 or not isinstance(entries, list):
         raise DataError(
             f"must be an export of promptfoo of version 3 with a list results.results, got version "
             f"{shown(version)}",
             path=path,
             field="results.version",
         )
-    found = []
-    for row, result in enumerate(listed, start=1):
+    results = []
+    for row, result in enumerate(entries, start=1):
         check_object(result, path, row=row, field="results.results")
-        found.append((result, Place(path, row)))
-    return found
+        results.append((result, Place(path, row)))
+    return results
 
 
 def _prompt_id(result: dict[str, Any]) -> str:
-    """What tells prompts apart: the hash of the template where there is one, else its number."""
+    """What distinguishes prompts: the hash of the template where there is one, else its number."""
     name = result.get("promptId")
     return name if isinstance(name, str) else f"{result.get('promptIdx')}"
 
@@ -137,40 +152,34 @@ def _provider(result: dict[str, Any], place: Place) -> tuple[str, str]:
     return name, text_field(label, "provider.label", place, empty=True)
 
 
-def _take(
-    gathered: Attempts,
-    result: dict[str, Any],
+def _question(record: dict[str, Any], place: Place, identity: Hashable, name: str) -> Question:
+    """The question of a record."""
+    prompt = record.get("prompt")
+    words = prompt.get("raw") if isinstance(prompt, dict) else prompt
+    return Question(identity, name, _plain(text_field(words, "prompt.raw", place)), "promptfoo")
+
+
+def _result(
+    record: dict[str, Any],
     place: Place,
-    identity: Hashable,
-    attempt: int,
-    name: str,
+    score: float,
     model: str,
-    ignored: Sequence[str],
+    attempt: int,
     answer: Callable[[str], str | None],
-) -> None:
-    """One record as a result."""
-
-    def question() -> Question:
-        prompt = result.get("prompt")
-        words = prompt.get("raw") if isinstance(prompt, dict) else prompt
-        return Question(identity, name, _plain(text_field(words, "prompt.raw", place)), "promptfoo")
-
-    response = result.get("response")
+) -> Result:
+    """The result of a record."""
+    response = record.get("response")
     output = response.get("output") if isinstance(response, dict) else None
-    found = output if isinstance(output, str) else None
     usage = response.get("tokenUsage") if isinstance(response, dict) else None
-    spent = usage.get("completion") if isinstance(usage, dict) else None
+    num_tokens = usage.get("completion") if isinstance(usage, dict) else None
     field = "response.tokenUsage.completion"
-    gathered.add(
-        identity,
+    return Result(
         model,
-        _score(result, place, ignored, graded=gathered.rule is not None),
-        place,
-        question,
+        score,
         attempt=attempt,
-        answer=None if found is None else answer(found) or None,
-        cost=number_of(result.get("cost"), "cost", place, low=0),
-        tokens=number_of(spent, field, place, low=0, whole=True),
+        answer=normal_answer(output, answer),
+        cost=number_of(record.get("cost"), "cost", place, low=0),
+        tokens=number_of(num_tokens, field, place, low=0, whole=True),
         field="gradingResult.componentResults",
     )
 
@@ -185,54 +194,58 @@ def _plain(prompt: str) -> str:
         return prompt
 
 
-def _score(result: dict[str, Any], place: Place, ignored: Sequence[str], graded: bool) -> float:
+def _score(
+    result: dict[str, Any], place: Place, assertions_left_out: Sequence[str], as_score: bool
+) -> float:
     """What the assertions about quality say; NaN where the provider failed."""
     if result.get("failureReason") == _ERROR:
         return math.nan
-    judged = result.get("gradingResult")
+    grading = result.get("gradingResult")
     field = "gradingResult"
-    check_object(judged, place.path, row=place.row, field=field)
-    listed = result["gradingResult"].get("componentResults")
+    check_object(grading, place.path, row=place.row, field=field)
+    components = result["gradingResult"].get("componentResults")
     field = "gradingResult.componentResults"
-    if not isinstance(listed, list):
-        raise place.error(f"must be a list of assertions, got {shown(listed)}", field)
+    if not isinstance(components, list):
+        raise place.error(f"must be a list of assertions, got {shown(components)}", field)
     scores, weights, passes = [], [], []
     types: set[str] = set()
-    for component in _components(listed, place, 0):
+    for component in _components(components, place, 0):
         assertion = component.get("assertion")
         about: dict[str, Any] = assertion if isinstance(assertion, dict) else {}
         kind = about.get("type")
         name = kind.removeprefix("not-") if isinstance(kind, str) else ""
         types.add(name or "unnamed")
-        if name in ignored:
+        if name in assertions_left_out:
             continue
         weight = number_of(about.get("weight"), f"{field}.assertion.weight", place, low=0)
         weight = 1.0 if math.isnan(weight) else weight
         if not weight:
             continue  # promptfoo reports such an assertion and does not judge by it
-        passed = component.get("pass")
-        if not isinstance(passed, bool):
-            raise place.error(f"must be true or false, got {shown(passed)}", f"{field}.pass")
+        verdict = component.get("pass")
+        if not isinstance(verdict, bool):
+            raise place.error(f"must be true or false, got {shown(verdict)}", f"{field}.pass")
         score = number_of(component.get("score"), f"{field}.score", place)
-        passes.append(passed)
-        scores.append(float(passed) if math.isnan(score) else score)
+        passes.append(verdict)
+        scores.append(float(verdict) if math.isnan(score) else score)
         weights.append(weight)
     if not passes:
         raise place.error(
             f"must hold an assertion about quality, got {sorted(types)}",
             field,
-            Remedy("to judge by these pass such as {}", ignore=sorted(set(ignored) - types)),
+            Remedy(
+                "to judge by these pass such as {}", ignore=sorted(set(assertions_left_out) - types)
+            ),
         )
     mean = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)
     threshold = _threshold(result, place)
-    if graded:
+    if as_score:
         return mean
     return float(all(passes) if math.isnan(threshold) else mean >= threshold)
 
 
-def _components(listed: list[Any], place: Place, depth: int) -> Iterator[dict[str, Any]]:
+def _components(components: list[Any], place: Place, depth: int) -> Iterator[dict[str, Any]]:
     """The single assertions: a set of assertions stands for its members."""
-    for component in listed:
+    for component in components:
         check_object(component, place.path, row=place.row, field="gradingResult.componentResults")
         inner = component.get("componentResults")
         if isinstance(inner, list) and inner and depth < 8:

@@ -76,7 +76,7 @@ def read_routellm(
 def _read_file(
     path: Path, group: str | None, answer: Callable[[str], str | None] | None
 ) -> RoutingTable:
-    with open_csv(path, known=["prompt"]) as file:
+    with open_csv(path, names=["prompt"]) as file:
         file.require("prompt")
         responses_of = {name for name in file.header if name.endswith(_RESPONSE)}
         stem = {name for name in responses_of if name.removesuffix(_RESPONSE) in file.columns}

@@ -17,8 +17,16 @@ import jax
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._attempts import Attempts, Place, Question, number_of, text_field
+from racer_jax.data.formats._attempts import (
+    Attempts,
+    Place,
+    Question,
+    Result,
+    number_of,
+    text_field,
+)
 from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._folders import bare_name, files_of
 from racer_jax.data.formats._json import check_object, json_lines
 from racer_jax.data.table import RoutingTable
@@ -59,25 +67,25 @@ def read_routerarena(
       ValueError: If an option is not one of those above.
     """
     path = Path(path)
-    gathered = Attempts(
+    attempts = Attempts(
         path, label_rule=label_rule, key=key, attempt=None, missing=missing, unit="answer"
     )
     files = files_of(path, ".jsonl")
-    judged = 0
+    num_judged = 0
     for file in files:
         for row, line, record in json_lines(file):
             place = Place(file, row, line or None)
-            judged += _take(gathered, record, place, answer)
-    if not judged:
+            num_judged += _take(attempts, record, place, answer)
+    if not num_judged:
         raise DataError(
             "must hold evaluated answers, got none; run llm_evaluation/run.py of RouterArena first",
             path=path,
         )
-    return gathered.table(read=files)
+    return attempts.table(files=files)
 
 
 def _take(
-    gathered: Attempts,
+    attempts: Attempts,
     record: dict[str, Any],
     place: Place,
     answer: Callable[[str], str | None],
@@ -99,25 +107,27 @@ def _take(
         group = match["group"] if match else name
         return Question(question_key, name, text_field(words, field, place), group)
 
-    made = _object(record, "generated_result", place) if prediction else record
+    result = _object(record, "generated_result", place) if prediction else record
     verdict = record if prediction else _object(record, "evaluation_result", place)
     fields = ("accuracy", "cost") if prediction else ("score", "inference_cost")
     prefix = "" if prediction else "evaluation_result."
     score = number_of(verdict.get(fields[0]), prefix + fields[0], place)
-    if made.get("success") is False:
+    if result.get("success") is False:
         score = math.nan
-    found = verdict.get("extracted_answer", made.get("generated_answer"))
-    spent = _object(made, "token_usage", place).get("output_tokens")
-    gathered.add(
+    response = verdict.get("extracted_answer", result.get("generated_answer"))
+    num_tokens = _object(result, "token_usage", place).get("output_tokens")
+    attempts.add(
         question_key,
-        model,
-        score,
-        place,
         question,
-        answer=answer(found) or None if isinstance(found, str) else None,
-        cost=number_of(verdict.get(fields[1]), prefix + fields[1], place, low=0),
-        tokens=number_of(spent, "token_usage.output_tokens", place, low=0, whole=True),
-        field=prefix + fields[0],
+        place,
+        Result(
+            model,
+            score,
+            answer=normal_answer(response, answer),
+            cost=number_of(verdict.get(fields[1]), prefix + fields[1], place, low=0),
+            tokens=number_of(num_tokens, "token_usage.output_tokens", place, low=0, whole=True),
+            field=prefix + fields[0],
+        ),
     )
     return not math.isnan(score)
 

@@ -103,32 +103,35 @@ def read_routerbench(
     files = files_of(path, ".csv")
     models: list[str] = []
     rows: dict[str, list[_Row]] = {}
-    ignored: dict[str, None] = {}
+    other_columns: dict[str, None] = {}
     notes: dict[str, None] = {}
     for file_path in files:
-        with open_csv(file_path, known=_PLAIN[1:], index=False) as file:
+        with open_csv(file_path, names=_PLAIN[1:], index=False) as file:
             models = _models(file, models)
-            read = {*_PLAIN, *(model + part for model in models for part in ("", _RESPONSE, _COST))}
-            ignored |= dict.fromkeys(name for name in file.header if name not in read)
+            columns_read = {
+                *_PLAIN,
+                *(model + part for model in models for part in ("", _RESPONSE, _COST)),
+            }
+            other_columns |= dict.fromkeys(name for name in file.header if name not in columns_read)
             for row in _rows(file, models, label_rule is None, whole_prompt, multiple_choice):
                 rows.setdefault(row.name, []).append(row)
             notes |= dict.fromkeys(file.notes())
-    joined = [_joined(several, models) for several in rows.values()]
-    scores = np.stack([row.scores for row in joined])
-    groups = [row.group for row in joined]
+    rows_of_queries = [_joined(several, models) for several in rows.values()]
+    scores = np.stack([row.scores for row in rows_of_queries])
+    groups = [row.group for row in rows_of_queries]
     labels = labels_by_rule(path, scores, groups, label_rule, key)
     answers = np.empty(scores.shape, dtype=object)
-    for i, row in enumerate(joined):
+    for i, row in enumerate(rows_of_queries):
         answers[i] = row.answers
-    costs = np.stack([row.costs for row in joined])
+    costs = np.stack([row.costs for row in rows_of_queries])
     table = built(
         path,
         ids=list(rows),
-        texts=[row.question for row in joined],
+        texts=[row.question for row in rows_of_queries],
         models=models,
         correct=labels.correct,
         group=groups,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         answers=answers,
         cost=None if np.isnan(costs).all() else costs,
         label_rule=labels.rule,
@@ -136,26 +139,28 @@ def read_routerbench(
         notes=[
             *_notes(rows, labels.correct, answers),
             *notes,
-            *ignored_columns(ignored),
+            *ignored_columns(other_columns),
             *unread(path, files),
         ],
     )
     return settle_missing(table, missing, path)
 
 
-def _models(file: CsvFile, expected: list[str]) -> list[str]:
+def _models(file: CsvFile, names: list[str]) -> list[str]:
     """The models of a file, which must be those of the files before it."""
     file.require("sample_id", "prompt", "eval_name")
     beside = [name for name in file.header if name.endswith((_RESPONSE, _COST))]
-    named = list(dict.fromkeys(name.removesuffix(_RESPONSE).removesuffix(_COST) for name in beside))
-    if not named:
+    names_here = list(
+        dict.fromkeys(name.removesuffix(_RESPONSE).removesuffix(_COST) for name in beside)
+    )
+    if not names_here:
         raise DataError(
             f"must hold columns <model>{_RESPONSE} or <model>{_COST}, got none", path=file.path
         )
-    file.require(*named)
-    among = set(named)
-    models = expected or [name for name in file.header if name in among]
-    if odd := sorted(set(models) ^ set(named)):
+    file.require(*names_here)
+    among = set(names_here)
+    models = names or [name for name in file.header if name in among]
+    if odd := sorted(set(models) ^ set(names_here)):
         verb = "lacks" if odd[0] in models else "adds"
         raise DataError(
             f"must hold the models of the first file, {verb} {odd[0]!r}",
@@ -192,9 +197,11 @@ def _rows(
                 if not columns[field][i]:
                     raise file.error("must not be empty", number, field)
             group = columns["eval_name"][i]
-            lettered = any(fnmatchcase(group, pattern) for pattern in multiple_choice)
+            has_choices = any(fnmatchcase(group, pattern) for pattern in multiple_choice)
             answers = [
-                _answer(columns[m + _RESPONSE][i], lettered) if m + _RESPONSE in columns else None
+                _answer(columns[m + _RESPONSE][i], has_choices)
+                if m + _RESPONSE in columns
+                else None
                 for m in models
             ]
             question, copies = _question(file, number, columns["prompt"][i], whole_prompt)
@@ -227,6 +234,8 @@ def last_question(prompt: str) -> str:
 
     An answer stands on the line of `Answer:` or on the next. The lines are read once: an expression
     that says the same takes the square of a line's length.
+
+    Use this when a log holds few-shot prompts and only the question matters.
 
     Args:
       prompt: The prompt.
@@ -290,11 +299,11 @@ def _character(match: re.Match[str]) -> str:
     return chr(int(code, 16)) if code else _CHARACTERS[match[4]]
 
 
-def _answer(response: str, lettered: bool) -> str | None:
+def _answer(response: str, has_choices: bool) -> str | None:
     """The answer in a response such as `['A)']`."""
     items = _listed(response) if response.startswith("[") else None
     plain = "\n".join(items) if items is not None else response
-    return letter(plain) if lettered else text(plain)
+    return letter(plain) if has_choices else text(plain)
 
 
 def _joined(rows: list[_Row], models: list[str]) -> _Row:

@@ -5,7 +5,7 @@ A file is a list of `{"question": ..., "scores": {model: number}}`.
 The files of `datasets/split2_model7/` of github.com/shuhao02/RouterDC hold the pool of the paper on
 GSM8K, MMLU, CMMLU and ARC-Challenge. For multiple choice the score is the probability a model gave
 its choice, or 0 where the choice is wrong, so it is right iff `score > 0`; for GSM8K it is the pass
-rate over ten attempts, right iff `score > 0.5` unless told otherwise.
+rate over ten attempts, right iff `score > 0.5` unless another rule is passed.
 """
 
 import re
@@ -95,12 +95,12 @@ def read_routerdc(
             path=path,
             remedy=Remedy("leave out {}", group=...),
         )
-    found: dict[str, Path] = {}
+    path_of: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         match = _named(file)
         if match is not None and match["part"] == part:
-            found[_group_of(file)] = file
-    if not found:
+            path_of[_group_of(file)] = file
+    if not path_of:
         raise DataError(
             f"must hold files named <benchmark>_{part}.json, got none",
             path=path,
@@ -108,12 +108,16 @@ def read_routerdc(
             if part == "test"
             else None,
         )
-    known = list(DEFAULT_RULES)
+    group_names = list(DEFAULT_RULES)
     order = sorted(
-        found, key=lambda name: (known.index(name) if name in known else len(known), name)
+        path_of,
+        key=lambda name: (
+            group_names.index(name) if name in group_names else len(group_names),
+            name,
+        ),
     )
-    notes = unread(path, found.values())
-    return _read_files([found[name] for name in order], label_rule, None, key, notes)
+    notes = unread(path, path_of.values())
+    return _read_files([path_of[name] for name in order], label_rule, None, key, notes)
 
 
 def _named(file: Path) -> re.Match[str] | None:
@@ -207,14 +211,14 @@ def _rule_for(group: str, label_rule: Rules | None, path: Path) -> str:
     """The rule of a benchmark: the one named for it, else its default."""
     rule = for_name(label_rule, group) or DEFAULT_RULES.get(group)
     if rule is None:
-        named = dict(label_rule) if isinstance(label_rule, Mapping) else {}
+        rules = dict(label_rule) if isinstance(label_rule, Mapping) else {}
         raise DataError(
             f"must have a label rule for benchmark {group!r}, which has no default",
             path=path,
             remedy=Remedy(
                 "pass {} for all benchmarks or {} for this one",
                 ("label_rule", "score > 0"),
-                ("label_rule", {**named, group: "score > 0.5"}),
+                ("label_rule", {**rules, group: "score > 0.5"}),
             ),
         )
     return rule
@@ -230,15 +234,15 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
         question, scores = record.get("question"), record.get("scores")
         check_text(question, "question", path=path, row=row)
         check_object(scores, path, row=row, field="scores")
-        named: Mapping[str, Any] = record["scores"]
+        score_of: Mapping[str, Any] = record["scores"]
         if models is None:
-            models = list(named)
+            models = list(score_of)
             if not models:
                 raise DataError(
                     "must name at least one model, got none", path=path, row=row, field="scores"
                 )
-        if len(named) != len(models) or any(model not in named for model in models):
-            odd = sorted(set(models) ^ set(named))[0]
+        if len(score_of) != len(models) or any(model not in score_of for model in models):
+            odd = sorted(set(models) ^ set(score_of))[0]
             verb = "lacks" if odd in models else "adds"
             raise DataError(
                 f"must hold the {len(models)} models of {origin}, {verb} {odd!r}",
@@ -247,7 +251,7 @@ def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[st
                 field="scores",
             )
         questions.append(str(question))
-        values.append([_score(named[model], path, row, model) for model in models])
+        values.append([_score(score_of[model], path, row, model) for model in models])
     return questions, models or [], np.array(values, dtype=np.float64)
 
 

@@ -76,12 +76,12 @@ def read_routereval(
                 field=f"{part}_prompt",
             )
     scores = scores.astype(np.float64)
-    allowed = np.isfinite(scores) if label_rule else (scores == 0) | (scores == 1)
-    if not allowed.all():
-        i, j = (int(k) for k in np.argwhere(~allowed)[0])
+    valid = np.isfinite(scores) if label_rule else (scores == 0) | (scores == 1)
+    if not valid.all():
+        i, j = (int(k) for k in np.argwhere(~valid)[0])
+        rule = "finite" if label_rule else "0 or 1"
         raise DataError(
-            f"must be {'finite' if label_rule else '0 or 1'}, got {scores[i, j]:g} in column "
-            f"{j + 1}",
+            f"must be {rule}, got {scores[i, j]:g} in column {j + 1}",
             path=path,
             row=i + 1,
             field=field,
@@ -95,15 +95,19 @@ def read_routereval(
             field=field,
             remedy=Remedy("pass {} with a name for each", models=...),
         )
+    notes = []
+    if models is None:
+        models = [f"model_{j}" for j in range(1, m + 1)]
+        notes = ["the file names no models; they are numbered"]
     return built(
         path,
         ids=[f"{part}/{row}" for row in range(1, n + 1)],
         texts=prompts,
-        models=[f"model_{j}" for j in range(1, m + 1)] if models is None else models,
+        models=models,
         correct=labels.correct,
-        graded=None if label_rule is None else scores,
+        graded=labels.graded,
         label_rule=labels.rule,
-        notes=[] if models is not None else ["the file names no models; they are numbered"],
+        notes=notes,
     )
 
 

@@ -69,12 +69,12 @@ def read_score_matrix(path: str | Path) -> ScoredTable:
             path=path,
             field="scores",
         )
-    for field, array, allowed, rule in (
+    for field, array, valid, rule in (
         ("correct", correct, (correct == 0) | (correct == 1), "0 or 1"),
         ("scores", scores, (scores >= 0) & (scores <= 1), "in [0, 1]"),
     ):
-        if not allowed.all():
-            i, j = (int(k) for k in np.argwhere(~allowed)[0])
+        if not valid.all():
+            i, j = (int(k) for k in np.argwhere(~valid)[0])
             raise DataError(
                 f"must be {rule}, got {array[i, j]} in column {j + 1}",
                 path=path,

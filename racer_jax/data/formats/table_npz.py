@@ -12,7 +12,7 @@ from racer_jax.data.formats._npz import Archive, open_npz, packed_strings, unpac
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
-# The array that tells this format from any other .npz, and holds its version.
+# The array that marks this format among .npz files, and holds its version.
 MARK = "racer_jax_table"
 
 

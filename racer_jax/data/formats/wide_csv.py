@@ -78,7 +78,7 @@ def read_wide_csv(
     check_missing(missing)
     check_rule(label_rule)
     path = Path(path)
-    with open_rows(path, delimiter, known=_QUERY, columns=columns) as rows:
+    with open_rows(path, delimiter, names=_QUERY, columns=columns) as rows:
         return table_of_wide_rows(
             rows, models=models, label_rule=label_rule, key=key, missing=missing
         )
@@ -93,6 +93,8 @@ def table_of_wide_rows(
     missing: Missing = "error",
 ) -> RoutingTable:
     """The table of rows with a column for each model, from wherever they come.
+
+    Use this when wide rows come from a CSV, lines of JSON or a data frame.
 
     Args:
       file: The rows.
@@ -125,10 +127,10 @@ def table_of_wide_rows(
         )
     if len(set(names)) < len(names):
         raise DataError("must name each model once", path=path, field="models")
-    read = {*names, *_QUERY, *(f"{name}|{part}" for name in names for part in _BESIDE)}
+    columns_read = {*names, *_QUERY, *(f"{name}|{part}" for name in names for part in _BESIDE)}
     file.check_end(safe=names if label_rule is None else [])
-    ignored = [name for name in file.header if name not in read]
-    fields_of = read_columns(file, frozenset(names), read, labels=label_rule is None)
+    other_columns = [name for name in file.header if name not in columns_read]
+    fields_of = read_columns(file, frozenset(names), columns_read, labels=label_rule is None)
     texts, n = fields_of.get("query"), len(next(iter(fields_of.values())))
     identity = "query_id" if "query_id" in fields_of else "query"
     ids = fields_of[identity]
@@ -158,7 +160,7 @@ def table_of_wide_rows(
         texts=texts or [""] * n,
         models=names,
         group=group,
-        notes=file.notes(ignored),
+        notes=file.notes(other_columns),
         **fields,
     )
     return settle_missing(table, missing, path)
@@ -176,9 +178,12 @@ def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int)
 
 
 def read_columns(
-    file: Rows, models: frozenset[str], read: set[str], labels: bool
+    file: Rows, models: frozenset[str], columns_read: set[str], labels: bool
 ) -> dict[str, Any]:
-    """The columns of a wide file: strings of the query, labels or scores of models, the rest."""
+    """The columns of a wide file: strings of the query, labels or scores of models, the rest.
+
+    Use this when the columns of a wide file are read.
+    """
     columns: dict[str, list[Any]] = {}
     for chunk in file.chunks():
         for name in file.header:
@@ -187,7 +192,7 @@ def read_columns(
                 columns.setdefault(name, []).append(part)
             elif name in _QUERY:
                 columns.setdefault(name, []).extend(chunk.columns[name])
-            elif name in read:
+            elif name in columns_read:
                 columns.setdefault(name, []).extend(_beside(file, chunk, name))
     return {
         name: np.concatenate(part) if name in models else part for name, part in columns.items()
@@ -231,12 +236,15 @@ def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
 
 
 def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
-    """Refuses empty and repeated names of queries, with the row."""
-    seen: dict[str, int] = {}
+    """Refuses empty and repeated names of queries, with the row.
+
+    Use this when a file names its queries.
+    """
+    first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
         if not name:
             raise DataError("must not be empty", path=path, row=row, field=field)
-        if (first := seen.setdefault(name, row)) != row:
+        if (first := first_row.setdefault(name, row)) != row:
             raise DataError(
                 f"must be unique, got {name[:60]!r} in row {first} already",
                 path=path,
