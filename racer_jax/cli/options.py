@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import gzip
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -361,5 +362,6 @@ def open_input(name: str) -> Iterator[IO[bytes]]:
             raise DataError("is closed: there is nothing to read from", path="standard input")
         yield sys.stdin.buffer
         return
-    with Path(name).open("rb") as file:
-        yield file
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(name, "rb") as file:
+        yield file  # type: ignore[misc]

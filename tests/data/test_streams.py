@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from racer_jax.data import DataError
-from racer_jax.data.formats import _json, _lines, _records
+from racer_jax.data import DataError, load, save
+from racer_jax.data.formats import _json, _lines, _progress, _records
 from racer_jax.data.formats._json import json_lines, json_list
 from racer_jax.data.formats._lines import byte_lines
 from racer_jax.data.formats._lm_eval_questions import Questions
@@ -259,15 +259,23 @@ def test_little_is_held_of_a_long_file(tmp_path):
     assert peak < 4 * _lines._BLOCK
 
 
-def test_what_takes_long_shows_a_bar_on_a_terminal_alone(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"a": 1}\n', encoding="utf-8")
-    monkeypatch.setattr(_lines, "_DELAY", 0.0)
-    assert len(list(record_lines(path))) == 1
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_what_takes_long_shows_a_bar_on_a_terminal_alone(tmp_path, monkeypatch, capsys, kind):
+    path = tmp_path / f"rows.{kind}"
+    rows = {"jsonl": '{"query": "a?", "model": "x", "correct": 1}\n'}
+    rows |= {"json": f"[{rows['jsonl']}]", "csv": "query,model,correct\na?,x,1\n"}
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        (tmp_path / "t.csv").write_text(rows["csv"], encoding="utf-8")
+        save(load(tmp_path / "t.csv"), path)
+    else:
+        path.write_text(rows[kind], encoding="utf-8")
+    monkeypatch.setattr(_progress, "_DELAY", 0.0)
+    assert len(load(path)) == 1
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert len(list(record_lines(path))) == 1
-    assert "rows.jsonl" in capsys.readouterr().err
+    assert len(load(path)) == 1
+    assert path.name in capsys.readouterr().err
 
 
 def test_the_field_of_a_record_is_there_or_not(tmp_path):

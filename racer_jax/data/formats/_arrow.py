@@ -10,6 +10,7 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import cannot_read
 from racer_jax.data.remedies import Remedy
 
@@ -112,14 +113,17 @@ class Source:
         names_here = [name for name in dict.fromkeys(names) if name in self._origin]
         origins = [self._origin[name] for name in names_here]
         first = 1
-        for file in self._files:
-            for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
-                columns = {
-                    name: _descended(arrow, batch, origin)
-                    for name, origin in zip(names_here, origins, strict=True)
-                }
-                yield Batch(first, columns)
-                first += batch.num_rows
+        rows = sum(file.metadata.num_rows for file in self._files)
+        with progress(self.path, rows, "rows") as update:
+            for file in self._files:
+                for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
+                    columns = {
+                        name: _descended(arrow, batch, origin)
+                        for name, origin in zip(names_here, origins, strict=True)
+                    }
+                    yield Batch(first, columns)
+                    first += batch.num_rows
+                    update(batch.num_rows)
         if first == 1:
             raise DataError("must hold at least one row", path=self.path)
 

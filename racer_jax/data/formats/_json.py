@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._lines import MAX_RECORD, byte_lines, progress
+from racer_jax.data.formats._lines import MAX_RECORD, byte_lines
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import opened, refuse_binary
 from racer_jax.data.formats._text import not_utf8
 

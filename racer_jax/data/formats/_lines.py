@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import opened, refuse_binary
 from racer_jax.data.formats._text import not_utf8
 
@@ -19,8 +18,6 @@ MAX_RECORD = 1 << 26
 _BLOCK = 1 << 17
 _MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
-# Seconds before a bar appears: what is read sooner needs none.
-_DELAY = 2.0
 
 
 @contextmanager
@@ -37,31 +34,6 @@ def without_collector() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-@contextmanager
-def progress(path: Path, total: int, unit: str = "B") -> Iterator[Callable[[int], object]]:
-    """A bar on the terminal for what takes longer than two seconds; nothing where there is none.
-
-    Args:
-      path: The file, whose name the bar shows.
-      total: How much there is.
-      unit: Of what.
-
-    Yields:
-      What to call with how much more was read.
-    """
-    scale = unit == "B"
-    with tqdm(
-        total=total,
-        unit=unit,
-        unit_scale=scale,
-        desc=path.name[:40],
-        delay=_DELAY,
-        disable=None,
-        leave=False,
-    ) as bar:
-        yield bar.update
 
 
 def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:

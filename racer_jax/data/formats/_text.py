@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._rows import CHUNK_ROWS, Chunk, Header, Rows
 from racer_jax.data.formats._source import cannot_read, opened, refuse_binary
 from racer_jax.data.remedies import Remedy
@@ -174,6 +175,17 @@ class CsvFile(Rows):
 
     def blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
         """The records, many at a time: number of the first, and the columns."""
+        position = self._binary.tell()
+        size = self._binary.seek(0, os.SEEK_END)
+        self._binary.seek(position)
+        with progress(self.path, size) as update:
+            for first, columns in self._blocks():
+                position, before = self._binary.tell(), position
+                update(position - before)
+                yield first, columns
+
+    def _blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
+        """The records, many at a time."""
         first, width = 1, self.width
         while True:
             rows: list[list[str]] = []
