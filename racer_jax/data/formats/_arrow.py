@@ -95,6 +95,10 @@ class Source:
         name = self._origin.get(field or "", field)
         return DataError(problem, path=self.path, row=row, field=name, remedy=remedy)
 
+    def origin(self, name: str) -> str:
+        """What the file calls a column."""
+        return str(self._origin.get(name, name))
+
     def identity(self) -> str:
         """The column that names the queries."""
         for name in ("query_id", "query"):
@@ -304,6 +308,16 @@ class Columns:
             return np.full(len(array), math.nan)
         raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
 
+    def _graded(self, name: str) -> Remedy:
+        """What to pass where labels are scores."""
+        if name != "correct" or "score" in self._source.names:
+            return Remedy("for graded scores pass {}", label_rule="score > 0.5")
+        return Remedy(
+            "for graded scores pass {} and {}",
+            label_rule="score > 0.5",
+            columns={"score": self._source.origin(name)},
+        )
+
     def labels(self, batch: Batch, name: str) -> None:
         """A column of booleans or 0/1, int8; null is -1 ("this pair was not evaluated")."""
         values = self._floats(batch, name)
@@ -315,6 +329,6 @@ class Columns:
                 f"must be true or false, 0 or 1, or null where not evaluated, got {values[row]:g}",
                 batch.first_row + row,
                 name,
-                Remedy("for graded scores pass {}", label_rule="score > 0.5"),
+                self._graded(name),
             )
         self._put(name, np.where(has_label, values, -1).astype(np.int8))
