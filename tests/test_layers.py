@@ -12,10 +12,11 @@ import racer_jax
 
 PACKAGE = Path(racer_jax.__file__).parent
 # One line a package (or module beside the packages): what it may use of racer_jax, and of other
-# libraries beside the standard library, JAX and NumPy. The version is there for all, and so is the
-# library that imports a name of a package when it is asked for.
+# libraries beside the standard library, JAX and NumPy. The version and the check of keys are there
+# for all, and so is the library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
     "_version": ("", ""),
+    "_keys": ("", ""),
     "core": ("", "scipy"),
     "reference": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
@@ -39,8 +40,13 @@ MAY_IMPORT = {
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
+    "gateway": (
+        "core risk_control data racer sequential serving",
+        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
+    ),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting",
+        "core data encoders routers orders racer sequential serving montecarlo reporting studies "
+        "gateway",
         "shtab plotly tqdm",
     ),
     "__main__": ("cli", ""),
@@ -76,7 +82,7 @@ def test_every_package_has_its_line():
 def test_imports_go_downwards_only(path):
     package = package_of(path)
     packages, libraries = (set(names.split()) for names in MAY_IMPORT[package])
-    packages |= {package, "_version"}
+    packages |= {package, "_version", "_keys"}
     libraries |= {"jax", "numpy", "lazy_loader", "racer_jax"} | sys.stdlib_module_names
     for name in imports(path):
         library, _, rest = name.partition(".")

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import gzip
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,16 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option `--sequential`, which `cli.main` reads before the others."""
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="call one model after another instead of a set at once: the same as 'racer-jax "
+        f"cascade {name}', whose --help has the options",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json`. Use this when a command can print JSON for another program."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -177,6 +188,8 @@ class Source:
     def table_of(self, models: Sequence[str]) -> RoutingTable:
         """Every row of the tables, of these models alone: results that others lack do not count.
 
+        Use this when an artefact says which models the tables must hold.
+
         Raises:
           DataError: If the tables lack one of them; it says how to do without.
         """
@@ -195,22 +208,24 @@ class Source:
     def checked_pool(self, table: RoutingTable, models: Sequence[str]) -> RoutingTable:
         """The table of these models, in their order.
 
+        Use this when a table is there and an artefact says which models it must hold.
+
         Raises:
           DataError: If it lacks one; it says how to take that one out of an artefact.
         """
         try:
             return table.aligned(models)
         except DataError as error:
-            left = [name for name in models if name in table.models]
-            if not left:
-                raise error.at(self.name) from None
-            remedy = Remedy(
-                "to take the others out of the artefact, calibrate it with {}", models=left
-            )
-            raise error.at(self.name).advising(remedy) from None
+            absent = [name for name in models if name not in table.models]
+            problem = error.problem
+            if len(absent) < len(models):
+                problem += f"; to take it out of the artefact, calibrate it with {_without(absent)}"
+            raise DataError(problem, path=self.name) from None
 
     def check_models(self, models: Sequence[str]) -> None:
         """Refuses `--models` that are not those of an artefact.
+
+        Use this when a command reads an artefact beside its tables.
 
         Raises:
           ValueError: If they differ.
@@ -219,7 +234,7 @@ class Source:
         if set(names) != set(models):
             raise ValueError(
                 f"--models must name all models of the artefact, {', '.join(models)}, got "
-                f"{', '.join(names)}: to take models out of it, calibrate it with --models"
+                f"{', '.join(names)}: to take models out of it, calibrate it with --without"
             )
 
     def scored(self) -> ScoredTable:
@@ -275,7 +290,14 @@ class Rows:
         unseen = getattr(arguments, "unseen", False)
         return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
+    def select(
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
         """These rows of the table.
 
         Use this when the table is read and its rows are to be chosen.
@@ -284,6 +306,8 @@ class Rows:
           table: A table.
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
 
         Returns:
           The rows, with a note on how many each option left out.
@@ -302,7 +326,9 @@ class Rows:
         if self.groups:
             table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = kept(racer.unseen(table), "--unseen")
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
@@ -314,10 +340,18 @@ class Rows:
         return dataclasses.replace(table, notes=notes)
 
 
-def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
-    """Table and, for a racer made from scores, the scores of its rows; of the racer's models alone.
+def labelled(
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
+    """Table and, for a racer made from scores, the scores of its rows.
 
     Use this when a command measures or calibrates, whatever the artefact was made from.
+
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
 
     Raises:
       DataError: If the tables lack one of its models, or no row is left.
@@ -325,30 +359,19 @@ def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np
     """
     source.check_models(racer.models)
     if racer.scorer is not None:
-        return rows.select(source.table_of(racer.models).complete(), source.name, racer), None
-    scored = source.scored()
-    whole = source.checked_pool(scored.table, racer.models)
-    table = rows.select(whole, source.name, racer)
+        table = source.table_of(racer.models).complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
+    scored_table = source.scored()
+    whole = source.checked_pool(scored_table.table, racer.models)
+    table = rows.select(whole, source.name, racer, recalibrating=recalibrating)
     place = {name: i for i, name in enumerate(whole.ids)}
-    columns = [scored.table.models.index(name) for name in racer.models]
-    return table, scored.scores[[place[name] for name in table.ids]][:, columns]
+    columns = [scored_table.table.models.index(name) for name in racer.models]
+    return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
 
 
-def narrowed(source: Source, racer: Racer) -> Racer:
-    """The racer without the models of its pool that `--models` does not name.
-
-    Raises:
-      ValueError: If it names one that the racer does not know.
-    """
-    names = source.options.get("models")
-    if not names or set(names) == set(racer.models):
-        return racer
-    if further := [name for name in names if name not in racer.models]:
-        raise ValueError(
-            f"--models must name models of the artefact, {', '.join(racer.models)}, got "
-            f"{further[0]!r}: to add a model train again"
-        )
-    return racer.keep(names)
+def _without(models: Sequence[str]) -> str:
+    """The options that take models out of an artefact."""
+    return " ".join(f"--without {shlex.quote(name)}" for name in models)
 
 
 @contextmanager

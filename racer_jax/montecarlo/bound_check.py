@@ -1,8 +1,7 @@
 """Are the bounds kept? Mean test risks over splits of a pool, beside their promises.
 
-Three ways to split, one record of what came out: `check_bounds` draws splits at random,
-`check_bounds_exactly` takes all of them at once, and `check_bounds_broken` breaks the assumption,
-so that the check must fail.
+Three ways to split, one record: `check_bounds` draws splits at random, `check_bounds_exactly` takes
+all at once, and `check_bounds_broken` breaks the assumption, so that the check must fail.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._keys import two_keys
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.nonconformity import tie_break as second_keys
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
@@ -240,7 +240,7 @@ def _check(
         )
     levels = exact_alphas(tuple(spec["alphas"]))[0]
     budget = miss_budget(levels, num_calibration)
-    tie_key, split_key = jax.random.split(key)
+    tie_key, split_key = two_keys(key)
     entries = _entries(pool, nonconformity, spec.get("matrix"), null)
     ties = second_keys(tie_key, entries.shape) if spec.get("tie_break", True) else None
     steps = pool_steps(entries, pool.correct, ties)

@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
+
 Words = tuple[jax.Array, jax.Array]
 Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
 
@@ -61,10 +63,7 @@ def key_words(key: jax.Array) -> jax.Array:
 
     Use this when a key goes into a jitted call as plain words.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a typed PRNG key (see jax.random.key), got dtype {key.dtype}")
-    if key.ndim:
-        raise ValueError(f"key must be a single key, got shape {key.shape}")
+    check_key(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return jax.random.key_data(key)
     return jax.random.bits(key, (2,))

@@ -33,8 +33,8 @@ from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows, 3 a router of more models than the pool holds. What has
-# neither is still written as 1, for older versions to read.
+# 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
+# the cap of the sets, and parts of a caller's own.
 FORMAT = 3
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
@@ -57,13 +57,6 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _oldest_format(description: Mapping[str, Any]) -> int:
-    """The lowest format whose readers understand a description."""
-    if "router_columns" in description:
-        return 3
-    return 2 if "order" in description else 1
 
 
 def check_place(path: Path) -> None:
@@ -109,7 +102,7 @@ def write(
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     full = {
-        "format": _oldest_format(description),
+        "format": FORMAT,
         **description,
         "pool_fingerprint": named(description["models"]),
     }
@@ -315,6 +308,26 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
         raise CorruptError("must be JSON: the file was cut or edited", path=file) from None
     _check_description(description, checksum, file)
     return description, identity
+
+
+def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
+    """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
+
+    Raises:
+      ArtefactError: If it is.
+    """
+    if description.get("kind") == kind:
+        return
+    if kind is None:
+        name = str(description["kind"])
+        raise ArtefactError(
+            f"is no Racer but the artefact of a {name.capitalize()}: load it with "
+            f"{name.capitalize()}.load",
+            path=path,
+        )
+    raise ArtefactError(
+        f"is no {kind.capitalize()} but the artefact of a Racer: load it with Racer.load", path=path
+    )
 
 
 def _check_description(description: Any, checksum: str | None, file: Path) -> None:

@@ -66,3 +66,30 @@ class OverlapError(ValueError):
 
     Use this when you catch calibration questions that were trained on.
     """
+
+
+class NoRecordError(ValueError):
+    """A change of the pool or of the options, where the artefact does not keep what it needs.
+
+    Use this when you catch an artefact of an older version that cannot be changed without data.
+    """
+
+    def __init__(self, step: str) -> None:
+        super().__init__(
+            f"{step} needs what calibration saw, which an artefact of an older version does not "
+            f"keep: calibrate it once more on labelled queries"
+        )
+
+
+class UnknownGroupError(ValueError):
+    """A query of a group without calibration queries, where calibration said that it is an error.
+
+    Use this when you catch a query that names a wrong group, or none.
+    """
+
+
+class UnknownGroupWarning(UserWarning):
+    """A query of a group without calibration queries, or of none, where thresholds are by group.
+
+    Use this when you filter warnings; each unknown group is warned of once.
+    """

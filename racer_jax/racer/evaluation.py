@@ -18,7 +18,7 @@ from racer_jax.core.sort_keys import critical_keys, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
-from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.calibration import Calibration, limited
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
 from racer_jax.racer.processes import check_process
@@ -388,6 +388,12 @@ def evaluate_racer(
     levels = _levels(alphas, calibration.alpha)
     model_scores = racer._measured(table, scores)
     questions, rule = question_fingerprints(table), label_rule(table)
+    ties = racer._ties(questions, model_scores)
+    calibration.handle_unknown(calibration.codes(table.group, len(table)), table.group)
+    nonconformity = limited(
+        model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
+    model_scores = model_scores._replace(nonconformity=nonconformity)
     in_training = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
     notes = [*racer.warnings(), *racer.notes, *table.notes]
     if in_training.any():
@@ -403,7 +409,7 @@ def evaluate_racer(
     groups = evaluate(
         table,
         model_scores,
-        racer._ties(questions, model_scores),
+        ties,
         calibration,
         levels,
         static_order=racer.static_order or tuple(range(len(racer.models))),

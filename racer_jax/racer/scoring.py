@@ -20,6 +20,7 @@ from racer_jax.orders.model_orders import Order
 from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import pure_router
+from racer_jax.routers.restricted import of_models
 
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
@@ -35,10 +36,27 @@ class ModelScores(NamedTuple):
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+      embeddings: float32 `[n, d]`, where the order of the models depends on them; else None.
     """
 
     scores: np.ndarray
     nonconformity: np.ndarray
+    embeddings: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[ModelScores]") -> "ModelScores":
+        """Queries that were measured in parts, as one.
+
+        Use this when queries were measured batch by batch.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.nonconformity for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -102,23 +120,14 @@ class Scorer:
     Args:
       encoder: Texts to embeddings.
       router: Embeddings to scores.
-      num_models: Number of models the router scores.
+      num_models: m.
       order: The order of the models, where the nonconformity is one that is learned.
-      columns: Those of the router's models that are in the pool; all when None.
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        router: Router,
-        num_models: int,
-        order: Order | None = None,
-        columns: Sequence[int] | None = None,
+        self, encoder: Encoder, router: Router, num_models: int, order: Order | None = None
     ) -> None:
         self.encoder, self.router, self.num_models, self.order = encoder, router, num_models, order
-        self.columns = None if columns is None else tuple(columns)
-        kept = np.arange(num_models) if columns is None else np.array(columns, dtype=np.int64)
-        self._kept = kept
         check_process()
         split = getattr(encoder, "stages", None)
         stages: Stages = Stages(encoder.encode) if split is None else split()
@@ -139,17 +148,25 @@ class Scorer:
             encoder_arrays, arrays = jax.tree.unflatten(tree, leaves)
             embeddings = x if back is None else back(encoder_arrays, x)
             scores = function(arrays, embeddings)
-            if columns is not None:
-                scores = scores[:, kept]
             if order is not None:  # what it needs in the place of scores
                 return scores, embeddings
             return scores, NONCONFORMITIES[nonconformity](scores, null)
 
         self._forward = forward
 
+    def of_models(self, columns: Sequence[int]) -> "Scorer":
+        """The same encoder and router for some of the models, in this order.
+
+        Use this when a model leaves the pool.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        order = None if self.order is None else self.order.of_models(columns)
+        return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
-        parts = (self.encoder, self.router, self.num_models, self.order, self.columns)
-        return Scorer, parts
+        return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
     def __call__(
         self,
@@ -187,12 +204,15 @@ class Scorer:
             if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(pending.pop(0)())
         parts += [finish() for finish in pending]
-        result = parts[0]
-        if len(parts) > 1:
-            result = ModelScores(*map(np.concatenate, zip(*parts, strict=True)))
+        result = ModelScores.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
             )
         return result
 
@@ -209,7 +229,7 @@ class Scorer:
             embeddings = self.encoder.encode(texts)
             scores_of_batch = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
-            )[:, self._kept]
+            )
             if order is None:
                 return partial(measure_scores, scores_of_batch, nonconformity, null)
             scores, second = jnp.asarray(scores_of_batch), next(_padded(np.asarray(embeddings)))[0]
@@ -223,7 +243,8 @@ class Scorer:
             if order is None:
                 return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            ordered = order(second, names, null)[:num, [*self._kept, -1]]
-            return ModelScores(np.asarray(scores)[:num], ordered)
+            embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
+            measured = order(second, names, null)[:num]
+            return ModelScores(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

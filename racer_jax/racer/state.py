@@ -3,9 +3,9 @@
 `racer_jax.racer.racer.Racer` adds the steps that use them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
-from racer_jax.core.risk_levels import Level
 from racer_jax.data.checks import strings
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
@@ -25,8 +24,11 @@ from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
+from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.unknown_groups import unknown_sentence
+from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -51,6 +53,9 @@ class RacerState:
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: The rule that said which answers were right in training.
+      normal_form: Name of the form in which answers are compared in use, see
+        `racer_jax.sequential.normal_forms`; None where it is not said.
+      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
       calibration: The calibration; None before `calibrate`.
       notes: What training and calibration left out or read loosely, one sentence each.
 
@@ -69,6 +74,8 @@ class RacerState:
     static_order: tuple[int, ...] | None = None
     cost: np.ndarray | None = None
     label_rule: str = GIVEN
+    normal_form: str | None = None
+    view: str | None = None
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
 
@@ -95,64 +102,6 @@ class RacerState:
         return (
             f"Racer({len(self.models)} models, {self.nonconformity}, null mode {self.null!r}, "
             f"{state})"
-        )
-
-    def at(self, alpha: Level) -> Self:
-        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
-
-        Choosing the best looking of several alphas on the calibration queries themselves breaks the
-        promise of the chosen one; choose on other queries, or beforehand.
-
-        Use this when you want another risk level and have already calibrated; `calibrate` is needed
-        for new data or another option.
-
-        Raises:
-          NotCalibratedError: If it has no calibration.
-          ValueError: If alpha is outside (0, 1).
-        """
-        return replace(self, calibration=self._calibrated("at").at(alpha))
-
-    def keep(self, models: Sequence[str]) -> Self:
-        """The same racer without the other models of its pool; it must be calibrated anew.
-
-        Use this when a model was retired: the router goes on as it was trained, and what it says of
-        the others is not asked for.
-
-        Args:
-          models: The models to keep, in any order.
-
-        Returns:
-          A racer without a calibration, its models in the order they had.
-
-        Raises:
-          ValueError: If one of them is not in the pool.
-        """
-        if absent := [name for name in models if name not in self.models]:
-            raise ValueError(f"models must be among {self.models}, got {absent[0]!r}")
-        kept = [j for j, name in enumerate(self.models) if name in set(models)]
-        if len(kept) == len(self.models):
-            return replace(self, calibration=None)
-        scorer, order = self.scorer, self.static_order
-        if scorer is not None:
-            columns = scorer.columns or range(scorer.num_models)
-            scorer = Scorer(
-                scorer.encoder,
-                scorer.router,
-                scorer.num_models,
-                scorer.order,
-                [columns[j] for j in kept],
-            )
-        left_out = ", ".join(name for j, name in enumerate(self.models) if j not in kept)
-        return replace(
-            self,
-            models=tuple(self.models[j] for j in kept),
-            scorer=scorer,
-            static_order=None
-            if order is None
-            else tuple(kept.index(j) for j in order if j in kept),
-            cost=None if self.cost is None else self.cost[kept],
-            calibration=None,
-            notes=(*self.notes, f"taken out of the pool: {left_out}"),
         )
 
     @property
@@ -206,16 +155,63 @@ class RacerState:
         table = self._matched(table, scores)
         return self._measured(table, scores)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
+    def refused_group(self, group: str | None) -> str | None:
+        """What is wrong with a query's group where unknown groups are an error; else None.
+
+        Use this when queries come one by one and a refused one shall not stop the others.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.unknown_group != "error":
+            return None
+        known = calibration.groups
+        if (known is None or group in known) and not (self._order_by_group and group is None):
+            return None
+        return unknown_sentence(group, known or ())
+
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
+
+        Args:
+          table: A table.
+          calibrated: Whether the questions it was calibrated on are left out too. For a new
+            calibration, which takes the place of the old one, they need not be.
         """
+        trained_on, calibrated_on = self._usage(table)
+        return table.select(~(trained_on | calibrated_on) if calibrated else ~trained_on)
+
+    def unseen_notes(self, table: RoutingTable, *, recalibrating: bool = False) -> list[str]:
+        """What `unseen` leaves out of a table, in words; nothing where that is nothing.
+
+        Use this when rows are left out and a user shall know which.
+
+        Args:
+          table: The table before rows are left out.
+          recalibrating: Whether the questions of the old calibration stay in.
+        """
+        trained_on, calibrated_on = (used.sum() for used in self._usage(table))
+        left_out = trained_on + (0 if recalibrating else calibrated_on)
+        notes = []
+        if left_out:
+            of = f"{trained_on:,} trained on"
+            if not recalibrating:
+                of += f", {calibrated_on:,} calibrated on"
+            notes.append(f"--unseen left out {left_out:,} of {len(table):,} questions: {of}")
+        if recalibrating and calibrated_on:
+            notes.append(
+                f"{calibrated_on:,} questions were calibrated on before and may be used again: the "
+                f"new calibration takes the place of the old one"
+            )
+        return notes
+
+    def _usage(self, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each question was trained on, and whether it was only calibrated on."""
         questions = question_fingerprints(table)
-        in_training = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
-            in_training |= np.isin(questions, self.calibration.questions)
-        return table.select(~in_training)
+        trained_on = np.isin(questions, self.trained_on)
+        if self.calibration is None:
+            return trained_on, np.zeros(len(questions), bool)
+        return trained_on, np.isin(questions, self.calibration.questions) & ~trained_on
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -302,11 +298,13 @@ def stated(racer: RacerState) -> dict[str, Any]:
         guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
-    optional: dict[str, Any] = {"notes": list(racer.notes)} if racer.notes else {}
-    if racer.scorer is not None and racer.scorer.columns is not None:
-        kept, num = list(racer.scorer.columns), racer.scorer.num_models
-        optional["router_columns"] = {"kept": kept, "of": num}
+    serving = {"normal_form": racer.normal_form, "view": racer.view}
+    serving = {name: value for name, value in serving.items() if value is not None}
+    more: dict[str, Any] = {"serving": serving} if serving else {}
+    if racer.notes:
+        more["notes"] = list(racer.notes)
     return {
+        **more,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
@@ -317,7 +315,6 @@ def stated(racer: RacerState) -> dict[str, Any]:
         "calibration": calibration,
         "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
         "static_order": order,
-        **optional,
     }
 
 
@@ -329,12 +326,13 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
+        writer = Writing(racer.scorer.encoder)
         parts = {
-            "router": router_parts(racer.scorer.router),
-            "encoder": encoder_parts(racer.scorer.encoder),
+            "router": router_parts(racer.scorer.router, own_part=writer.router),
+            "encoder": encoder_parts(racer.scorer.encoder, own_part=writer.encoder),
         }
         if racer.scorer.order is not None:
-            parts["order"] = racer.scorer.order.to_parts()
+            parts["order"] = racer.scorer.order.to_parts(own_part=writer.order)
         for name, (description, own_arrays) in parts.items():
             arrays |= own_arrays
             fingerprint = serialization.digest(description, own_arrays)
@@ -351,44 +349,44 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     return {**stated(racer), **routing, "versions": versions}, arrays
 
 
-def _columns(
-    description: Mapping[str, Any], num: int, order: Order | None
-) -> tuple[int, Order | None, list[int] | None]:
-    """How many models the router scores, the order, and which of them are the pool."""
-    if "router_columns" not in description:
-        return num, order, None
-    kept, most = description["router_columns"]["kept"], description["router_columns"]["of"]
-    whole = type(most) is int and all(type(j) is int and 0 <= j < most for j in kept)
-    if not whole or len(kept) != num or len(set(kept)) < num:
-        raise ValueError(f"router_columns must name {num} columns, got {kept} of {most}")
-    return most, order, kept
-
-
 def fields_from(
     description: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-    pretrained: Encoder | None,
+    encoder: Encoder | None = None,
+    router: Router | None = None,
+    order: Any = None,
 ) -> dict[str, Any]:
-    """The fields of the racer of a description and its arrays.
+    """The fields of the racer of a description and its arrays, and of parts that were passed.
 
     Use this when a racer is read; `Racer.load` does it for you.
+
+    Raises:
+      OtherPartError: If a part is passed that the artefact does not want, or is another one.
     """
+    reader = Reading(arrays, encoder, router, order)
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
-        encoder = encoder_from(description["encoder"], arrays, pretrained)
-        router = router_from(description["router"], arrays)
-        order = Order.from_parts(description["order"], arrays) if "order" in parts else None
+        loaded = encoder_from(description["encoder"], arrays, encoder, own_part=reader.encoder)
+        reader.with_encoder(loaded)
+        routing = router_from(description["router"], arrays, own_part=reader.router)
+        ordering = None
+        if "order" in parts:
+            ordering = Order.from_parts(description["order"], arrays, own_part=reader.order)
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
-        scorer = Scorer(encoder, router, *_columns(description, len(models), order))
+        scorer = Scorer(loaded, routing, len(models), ordering)
+    reader.check_all_used()
     calibration, static_order = None, description["static_order"]
     if static_order is not None:
         static_order = tuple(map(models.index, static_order))
     if description["calibration"] is not None:
         calibration = Calibration.from_parts(description["calibration"], arrays)
+    serving = description.get("serving") or {}
     return dict(
+        normal_form=serving.get("normal_form"),
+        view=serving.get("view"),
         models=models,
         nonconformity=description["nonconformity"],
         null=description["null"],

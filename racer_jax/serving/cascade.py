@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._keys import two_keys
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
-from racer_jax.racer.errors import ArtefactError, CorruptError, NotCalibratedError, OverlapError
+from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
-from racer_jax.risk_control.stopping import Loss
+from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
 from racer_jax.sequential.evaluation import PathEvaluation, evaluate_paths
@@ -104,14 +105,14 @@ class Cascade:
 
         Args:
           key: A typed PRNG key.
-          table: Training rows with `answers` in normal form, every model's result.
+          table: Training rows with `answers` in normal form, every model's result; without any
+            label for the loss `differs`.
           loss: What stopping early shall not incur: `regret`, `differs`, `covers` or `wrong`.
           reference: `vote`, `best` or `auto`; see `fit_policy`.
           objective: What the order saves: `calls` or `dollars`.
           batches: Sizes of the first batches of calls made at once, such as `(2, 2)`.
           alpha: The level you mean to calibrate for, if you know it.
-          form: Normal form of the answers that `tell` will be given: `text`, `letter`, `number`,
-            `json:FIELD` or one of `forms`.
+          form: Normal form of answers: `text`, `letter`, `number`, `json:FIELD` or one of `forms`.
           forms: Functions of your own from a response to its normal form, by name.
 
         Returns:
@@ -122,7 +123,7 @@ class Cascade:
           ValueError: If an option is unknown, or the table lacks answers, results or rows.
         """
         normal_form(form, forms)
-        fit_key, tie_key = jax.random.split(key)
+        fit_key, tie_key = two_keys(key)
         policy = fit_policy(
             fit_key,
             table,
@@ -174,6 +175,8 @@ class Cascade:
             are needed, or has too few rows for alpha.
         """
         name = loss or self.policy.loss
+        if name not in LOSSES:
+            raise ValueError(f"loss must be one of {LOSSES}, got {name!r}")
         level = level_name(alpha)
         if name != "differs":
             check_labels(table)
@@ -347,14 +350,14 @@ class Cascade:
                 evaluations.append(evaluate_paths(paths, threshold, ties, self.loss, level))
         return tuple(evaluations)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on.
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
+        """The rows of a table whose question was neither trained nor, if asked, calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
         in_training = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
+        if calibrated and self.calibration is not None:
             in_training |= np.isin(questions, self.calibration.questions)
         return table.select(~in_training)
 
@@ -412,11 +415,7 @@ class Cascade:
           UnknownFormError: If it uses a normal form that is not among `forms`.
         """
         description, arrays = artefact.read(path, models)
-        if description.get("kind") != KIND:
-            raise ArtefactError(
-                "is no cascade but the artefact of a Racer: load it with Racer.load",
-                path=Path(path),
-            )
+        artefact.check_kind(description, KIND, Path(path))
         form = description.get("normal_form")
         if isinstance(form, str):
             normal_form(form, forms)

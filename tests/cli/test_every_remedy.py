@@ -276,7 +276,6 @@ OPEN = {
 }
 # Met where an artefact is used, and tried there.
 ELSEWHERE = {
-    "to take the others out of the artefact, calibrate it with {}": "test_pools.py",
     "leave out {places}": "test_pools.py",
 }
 

@@ -22,62 +22,32 @@ def part():
     return table_of(np.random.default_rng(5), 60, cost=True)
 
 
-def test_a_model_is_taken_out_of_a_pool_of_scores(part):
-    smaller = part.table.select(models=["small", "large"])
+def test_a_model_that_leaves_the_pool_is_noted(tmp_path, part):
     racer = Racer.from_scores(MODELS, seed=7).calibrate(part.table, 0.2, scores=part.scores)
-    kept = racer.keep(["large", "small"])
-    assert kept.models == ("small", "large")
-    assert kept.calibration is None
-    assert kept.static_order == tuple(
-        kept.models.index(racer.models[j]) for j in racer.static_order if j != 1
-    )
-    np.testing.assert_array_equal(kept.cost, racer.cost[[0, 2]])
-    columns = part.scores[:, [0, 2]]
-    anew = Racer.from_scores(["small", "large"], seed=7).calibrate(smaller, 0.2, scores=columns)
-    again = kept.calibrate(smaller, 0.2, scores=columns)
-    np.testing.assert_array_equal(
-        again.calibration.thresholds(["0.2"])[0], anew.calibration.thresholds(["0.2"])[0]
-    )
-    assert again.notes[0] == "taken out of the pool: medium"
-    assert racer.keep(MODELS).models == MODELS
-    with pytest.raises(ValueError, match=r"models must be among .* got 'huge'"):
-        racer.keep(["huge"])
+    smaller = racer.without("medium")
+    assert smaller.notes == ("taken out of the pool: medium",)
+    smaller.save(tmp_path / "a.racer")
+    assert Racer.load(tmp_path / "a.racer").notes == smaller.notes
+    table = part.table.select(models=["small", "large"])
+    again = smaller.calibrate(table, 0.2, scores=part.scores[:, [0, 2]])
+    assert again.notes == smaller.notes
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("nonconformity", ["inverse_probability", "static"])
-def test_a_router_goes_on_without_a_model_and_is_saved_so(tmp_path, part, nonconformity):
+def test_what_training_left_out_is_kept_and_shown(tmp_path, part):
     table = replace(part.table, notes=["left out 3 of 63 queries"])
     encoder = ReducedEncoder.fit(jax.random.key(0), table.texts, 8, HashedNgrams(dim=64))
     racer = Racer.fit(
-        jax.random.key(1), table, KNNConfig(k=7), encoder, nonconformity=nonconformity
+        jax.random.key(1), table, KNNConfig(k=7), encoder, nonconformity="inverse_probability"
     )
-    whole = racer.score(table)
-    kept = racer.keep(["medium", "large"]).keep(["large"])
-    assert kept.scorer.columns == (2,)
-    smaller = table.select(models=["large"])
-    measured = kept.score(smaller)
-    np.testing.assert_allclose(measured.scores, whole.scores[:, 2:], atol=1e-6)
-    if nonconformity == "static":
-        np.testing.assert_array_equal(measured.nonconformity, whole.nonconformity[:, 2:])
-    kept.calibrate(smaller, 0.3, allow_overlap=True).save(tmp_path / "a.racer")
-    described = json.loads((tmp_path / "a.racer" / "racer.json").read_text())
-    assert described["format"] == 3
-    assert described["router_columns"] == {"kept": [2], "of": 3}
+    racer.calibrate(table, 0.3, allow_overlap=True).save(tmp_path / "a.racer")
     loaded = Racer.load(tmp_path / "a.racer")
-    np.testing.assert_array_equal(loaded.score(smaller).scores, measured.scores)
     assert loaded.notes == (
         "training: left out 3 of 63 queries",
-        "taken out of the pool: small",
-        "taken out of the pool: medium",
         "calibration: left out 3 of 63 queries",
     )
-    shown = report_data(loaded, loaded.evaluate(smaller, ["0.3"]))["evaluation"]["notes"]
+    shown = report_data(loaded, loaded.evaluate(table, ["0.3"]))["evaluation"]["notes"]
     assert set(loaded.notes) <= set(shown)
-    for broken in ({"kept": [3], "of": 3}, {"kept": [0, 1], "of": 3}, {"kept": [True], "of": 3}):
-        rewritten(tmp_path / "a.racer", router_columns=broken)
-        with pytest.raises(CorruptError, match="router_columns must name 1 columns"):
-            Racer.load(tmp_path / "a.racer")
 
 
 def rewritten(folder, **changes):
