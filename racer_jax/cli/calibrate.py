@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.options import (
     Rows,
@@ -18,7 +19,6 @@ from racer_jax.cli.options import (
     add_unseen,
     labelled,
 )
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -126,6 +126,15 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
     )
+    parser.add_argument(
+        "--form",
+        help="the gateway compares answers in this form: text, letter, number or json:FIELD",
+    )
+    parser.add_argument(
+        "--view",
+        choices=("last_user", "all_user"),
+        help="the gateway routes this text of a conversation, as the questions of the table are",
+    )
     _add_scores(parser)
     add_unseen(parser)
     add_choosing(parser)
@@ -142,13 +151,13 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     )
     scores.add_argument(
         "--nonconformity",
-        choices=tuple(NONCONFORMITIES),
+        choices=names.nonconformities(),
         help="what orders the models of a question: inverse_probability (RACER-P, the default) is "
         "1 - score, gap (RACER-G) the gap to the best score",
     )
     scores.add_argument(
         "--null",
-        choices=NULL_MODES,
+        choices=names.NULL_MODES,
         help="queries nobody can answer: 'paper' (the default) scores 'none of them' as 1 - the "
         "best score; 'free' never counts them as a miss; 'never' always does",
     )
@@ -168,7 +177,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     _check_applied(arguments)
-    racer = _racer(arguments)
+    racer = _serving(arguments, _racer(arguments))
     notes: Sequence[str] = ()
     if arguments.path:
         smaller = racer.without(*arguments.without) if arguments.without else racer
@@ -217,7 +226,8 @@ def _check_applied(arguments: argparse.Namespace) -> None:
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    if not (arguments.alpha or arguments.no_groups or arguments.without or _options(arguments)):
+    changes = ("alpha", "no_groups", "without", "form", "view")
+    if not (any(getattr(arguments, name) for name in changes) or _options(arguments)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"
@@ -252,6 +262,18 @@ def _racer(arguments: argparse.Namespace) -> "Racer":
         null=arguments.null or "paper",
         seed=None if arguments.no_tie_break else arguments.seed or 0,
     )
+
+
+def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
+    """The racer with what the gateway must know of its answers and texts."""
+    from dataclasses import replace
+
+    from racer_jax.sequential.normal_forms import normal_form
+
+    if arguments.form is not None:
+        normal_form(arguments.form)
+        racer = replace(racer, normal_form=arguments.form)
+    return racer if arguments.view is None else replace(racer, view=arguments.view)
 
 
 def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer import decision
 from racer_jax.racer.calibration import Calibration, calibration_of
@@ -190,6 +191,33 @@ class ChangeableRacer(RacerState):
 
         larger: Self = extended(self, key, table, router)
         return larger
+
+    def warm_up(self, *batches: int) -> Self:
+        """Compiles what queries need, so that the first of them does not wait for it.
+
+        Batches are padded to powers of two and cut at 1,024 queries, so `warm_up(1, 1024)` serves
+        single queries and large batches.
+
+        Use this when a server starts, before it takes queries.
+
+        Args:
+          *batches: Numbers of queries that will come at once; 1 where none is named.
+
+        Returns:
+          The racer itself.
+
+        Raises:
+          TypeError: If a number is not an integer.
+          ValueError: If it is below 1.
+        """
+        for batch in batches or (1,):
+            num = check_count("batches", batch)
+            if self.scorer is None:
+                scores = np.full((num, len(self.models)), 0.5, np.float32)
+                measure_scores(scores, self.nonconformity, self.null)
+            else:
+                self.scorer(["warm up"] * num, self.nonconformity, self.null, [None] * num)
+        return self
 
     def aggregate(
         self,

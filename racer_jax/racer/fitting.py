@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder
@@ -45,6 +46,8 @@ def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
 
     >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
     ('paper', 'free', 'never')
+
+    Use this when a null mode may be left to the nonconformity.
     """
     if null is not None:
         return null
@@ -158,9 +161,12 @@ def fitted_fields(
 ) -> dict[str, Any]:
     """The fields of a racer fitted to training questions; see `Racer.fit`.
 
+    Use this when a racer is trained; `Racer.fit` does it for you.
+
     Raises:
       ValueError: If an option is unknown, or there are no questions.
     """
+    check_key(key)
     check_nonconformity(nonconformity)
     mode = null_mode(nonconformity, null)
     check_null(mode)

@@ -49,6 +49,9 @@ class RacerState:
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: The rule that said which answers were right in training.
+      normal_form: Name of the form in which answers are compared in use, see
+        `racer_jax.sequential.normal_forms`; None where it is not said.
+      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
       calibration: The calibration; None before `calibrate`.
 
     Raises:
@@ -66,6 +69,8 @@ class RacerState:
     static_order: tuple[int, ...] | None = None
     cost: np.ndarray | None = None
     label_rule: str = GIVEN
+    normal_form: str | None = None
+    view: str | None = None
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
@@ -280,7 +285,11 @@ def stated(racer: RacerState) -> dict[str, Any]:
         guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
+    serving = {"normal_form": racer.normal_form, "view": racer.view}
+    known = {name: value for name, value in serving.items() if value is not None}
+    optional = {"serving": known} if known else {}
     return {
+        **optional,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
@@ -359,7 +368,10 @@ def fields_from(
         static_order = tuple(map(models.index, static_order))
     if description["calibration"] is not None:
         calibration = Calibration.from_parts(description["calibration"], arrays)
+    serving = description.get("serving") or {}
     return dict(
+        normal_form=serving.get("normal_form"),
+        view=serving.get("view"),
         models=models,
         nonconformity=description["nonconformity"],
         null=description["null"],

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
         high_probability_budget,
         uniform_budget,
     )
+    from racer_jax.risk_control.loss_guarantees import (
+        GroupedLossThreshold,
+        calibrate_loss_by_group,
+        calibrate_loss_with_probability,
+        loss_bounds,
+    )
     from racer_jax.risk_control.mondrian import (
         GroupedThreshold,
         calibrate_by_group,
@@ -98,6 +104,12 @@ _HOMES = {
         "high_probability_budget",
         "uniform_budget",
     ),
+    "loss_guarantees": (
+        "GroupedLossThreshold",
+        "calibrate_loss_by_group",
+        "calibrate_loss_with_probability",
+        "loss_bounds",
+    ),
     "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
     "selective": ("Selective", "calibrate_selective"),
     "stopping": (
@@ -115,6 +127,7 @@ __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedLossThreshold",
     "GroupedScores",
     "GroupedThreshold",
     "PathStates",
@@ -126,6 +139,8 @@ __all__ = [
     "attainable_alpha",
     "calibrate_budget",
     "calibrate_by_group",
+    "calibrate_loss_by_group",
+    "calibrate_loss_with_probability",
     "calibrate_selective",
     "calibrate_table",
     "calibrate_uniform",
@@ -138,6 +153,7 @@ __all__ = [
     "group_scores",
     "high_probability_budget",
     "knee",
+    "loss_bounds",
     "miss_law",
     "path_nonconformity",
     "path_states",

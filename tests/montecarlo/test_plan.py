@@ -94,14 +94,14 @@ def test_the_risk_alone_is_measured_where_it_needs_no_counting():
 def test_a_tile_is_no_larger_than_an_index_reaches(monkeypatch):
     pool = tied_pool(40)
     design = split_design(pool.order, num_calibration=20)
-    made, _ = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
-    blocks, places = made.planes.order.row.shape[2], made.planes.order.row.shape[0]
-    assert plan.most_lanes(made) == (2**31 - 1) // (blocks * places)
+    actual, _ = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
+    blocks, places = actual.planes.order.row.shape[2], actual.planes.order.row.shape[0]
+    assert plan.most_lanes(actual) == (2**31 - 1) // (blocks * places)
     monkeypatch.setattr(plan, "_MOST_INDEX", blocks * places)
-    assert plan.most_lanes(made) == 1
+    assert plan.most_lanes(actual) == 1
     monkeypatch.setattr(plan, "_MOST_INDEX", blocks * places - 1)
     with pytest.raises(ValueError, match=r"fewer than 2\*\*31 bytes"):
-        plan.most_lanes(made)
+        plan.most_lanes(actual)
     with pytest.raises(ValueError, match=rf"2\*\*31 steps in all, got {128 * blocks}"):
         plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
 
