@@ -64,7 +64,7 @@ def few_queries(monkeypatch):
 
     def small(key, test_sizes, train_sizes):
         name = next(iter(test_sizes))
-        # Half of the first calibrate: the fewest that alpha = 0.01 takes.
-        return real(key, test_sizes={name: 200}, train_sizes={name: 40})
+        # Half of the first calibrate: alpha = 0.005 takes 199.
+        return real(key, test_sizes={name: 400}, train_sizes={name: 40})
 
     monkeypatch.setattr(synthetic, "simulated_pool", small)
