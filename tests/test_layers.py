@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
     "gateway": (
         "core risk_control data racer sequential serving",
-        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
+        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm opentelemetry",
     ),
     "cli": (
         "compilation_cache core data encoders routers orders racer sequential serving montecarlo "

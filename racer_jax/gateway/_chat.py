@@ -28,6 +28,7 @@ from racer_jax.gateway._facts import Headers, headers, usage_of
 from racer_jax.gateway._judging import write_request
 from racer_jax.gateway._panel import all_failed
 from racer_jax.gateway._queries import query_of
+from racer_jax.gateway._spans import note, parent_of, request_span
 from racer_jax.gateway._streams import (
     DONE,
     TAIL_BYTES,
@@ -71,7 +72,10 @@ class Chat:
             return
         gateway.in_flight += 1
         try:
-            await self._serve(Completion(gateway, query, client), receive, send)
+            completion = Completion(gateway, query, client)
+            if traceparent := header_of(scope, b"traceparent"):
+                completion.parent_span = parent_of({"traceparent": traceparent})
+            await self._serve(completion, receive, send)
         finally:
             gateway.in_flight -= 1
 
@@ -99,6 +103,17 @@ class Chat:
         if limit_ms is not None:
             seconds = min(seconds, limit_ms / 1000)
         answering = _Answering(completion, send)
+        with request_span(completion.query.model, completion.parent_span) as span:
+            await self._within(seconds, completion, answering)
+            if span is not None and completion.plan is not None:
+                facts = completion.facts
+                names = ("id", "set", "answered", "reason", "guarantee", "mode", "alpha")
+                note(span, {f"racer.{name}": facts[name] for name in names})
+
+    async def _within(
+        self, seconds: float, completion: Completion, answering: "_Answering"
+    ) -> None:
+        """Answers, or sends the error of what went wrong; counts the request."""
         try:
             try:
                 async with asyncio.timeout(seconds):

@@ -52,6 +52,7 @@ class Completion:
         self.asking = Asking(gateway.upstreams, query.fields, {})
         self.answer: Answer | None = None
         self.audited = False
+        self.parent_span: Any = None
         self.passed = ""  # the model whose bytes were passed through
 
     # --- whom to call -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from racer_jax.gateway._errors import CallFailedError, GatewayError
 from racer_jax.gateway._replies import Fields, Reply, Usage
+from racer_jax.gateway._spans import call_span, headers_of_calls, note
 from racer_jax.gateway._upstream import Upstream
 
 Upstreams = Mapping[str, Upstream]
@@ -58,7 +59,22 @@ class Asking:
         Raises:
           CallFailedError: If it gives none.
         """
-        return await self.upstreams[model].call(fields or self.fields, self.headers)
+        with call_span(model, "openai") as span:
+            headers = {**self.headers, **headers_of_calls()} if span is not None else self.headers
+            try:
+                reply = await self.upstreams[model].call(fields or self.fields, headers)
+            except CallFailedError as error:
+                note(span, {"error.type": error.reason})
+                raise
+            note(
+                span,
+                {
+                    "gen_ai.usage.input_tokens": reply.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": reply.usage.completion_tokens,
+                    "gen_ai.response.finish_reasons": [reply.finish_reason or "stop"],
+                },
+            )
+            return reply
 
     @asynccontextmanager
     async def several(self, models: Sequence[str]) -> AsyncIterator[AsyncIterator[str]]:
