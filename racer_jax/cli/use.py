@@ -1,5 +1,7 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -47,7 +49,7 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(artefact: Path) -> "Racer":
+def _loaded(artefact: Path) -> Racer:
     from racer_jax.racer.racer import Racer
 
     racer = Racer.load(artefact)
@@ -147,7 +149,7 @@ def _source(arguments: argparse.Namespace) -> str | None:
     return source
 
 
-def _in_words(item: "Routed | BadLine") -> str:
+def _in_words(item: Routed | BadLine) -> str:
     """A decision for people."""
     from racer_jax.serving.json_lines import BadLine
 
@@ -166,13 +168,13 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+    def __init__(self, queries: Iterable[Query | BadLine]) -> None:
         """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
         self._queries = queries
 
-    def __iter__(self) -> "Iterator[Query | BadLine]":
+    def __iter__(self) -> Iterator[Query | BadLine]:
         from racer_jax.serving.json_lines import BadLine
 
         for query in self._queries:
@@ -193,7 +195,7 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(arguments: argparse.Namespace) -> "tuple[Racer, RoutingTable, np.ndarray | None]":
+def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
     from racer_jax.core.risk_levels import parse_alphas
 
     if arguments.alphas is not None:
@@ -236,14 +238,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
     evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
-    figures = evaluation.to_dict() | {"notes": table.notes}
+    figures = evaluation.to_dict()
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:
         print_json(figures)
+        print_notes(evaluation.notes)
     else:
         print_line(str(evaluation))
-    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -305,9 +307,11 @@ def report(arguments: argparse.Namespace) -> None:
                 place = {name: i for i, name in enumerate(table.ids)}
                 scores = scores[[place[name] for name in kept.ids]]
             table = replace(kept, notes=[*kept.notes, left_out])
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
+    evaluation = write_report(
+        racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade
+    )
     if arguments.json:
-        print_json({"report": arguments.output, "notes": table.notes})
+        print_json({"report": arguments.output, "notes": evaluation.notes})
     else:
         print_line(f"{arguments.output}: open it in a browser")
-    print_notes(table.notes)
+    print_notes(evaluation.notes)
