@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from racer_jax import abstains, avoidably_missed, critical_scores, misrouted, set_size
-from racer_jax.core.calibration import calibrate
+from racer_jax.core.calibration import calibrate, threshold_at_budget
 
 SETS, RIGHT = np.array([True, False, False]), np.array([False, True])
 
@@ -42,3 +42,6 @@ def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
     assert calibrate(critical, 0.1, masks).tolist() == [np.inf] * 3
     levels = calibrate(critical, [0.1, 0.3, 0.5])
     assert levels.tolist() == [np.inf, *np.float32([0.4, 0.3]).tolist()]
+    budgets = threshold_at_budget(critical, np.array([-5, -1, 0, 3, 4, 9]))
+    assert budgets[:4].tolist() == [np.inf, np.inf, *np.float32([0.4, 0.1]).tolist()]
+    assert (budgets[4:] < 0.1).all()
