@@ -1,204 +1,301 @@
-"""Mutation testing of the parts that guarantees rest on: changes one operator or number at a time.
+"""Mutation testing of the parts that guarantees rest on: changes one thing at a time.
 
-A driver of our own, over `ast`, because a mutant must be tried against the tests of its module
-alone: the whole suite would take hours for each, and a process that imports JAX seconds. cosmic-ray
-and mutmut run one command for all mutants, and the trampolines of mutmut 3 break what `jax.jit`
-traces.
+    python benchmarks/mutation.py --processes 16 --minutes 4 --out mutation.json
+    python benchmarks/mutation.py --only core/sort_keys --out mutation.json
+    python benchmarks/mutation.py --again mutation.json --out mutation.json
 
-    python benchmarks/mutation.py racer_jax/core/sort_keys.py tests/core/test_sort_keys.py
-    python benchmarks/mutation.py --all --sample 20 --seed 1
+A driver of our own. cosmic-ray and mutmut start a Python, which imports JAX for seconds, for each
+mutant, and the trampolines of mutmut 3 break what `jax.jit` traces. Here one process imports the
+libraries once, and none of this package. It forks a process for each mutant, before JAX starts its
+threads. The mutant is what `import` then finds in place of the module.
 
-Not a benchmark of time, and not run in CI. A mutant that runs out of time counts as killed.
+A module must be caught by the tests of its own package (`PACKAGES`) and its own doctests. First
+each file of tests runs once without a mutant, to learn which test executes which line and how long
+it takes. Then mutants are drawn at random over all modules, so that whatever was tried when time is
+up is a fair sample of all. A mutant whose tests fail, do not end, or cannot be collected is killed.
+Results go to a file as they come, and a second run with the same file goes on. Mutants that nobody
+could tell from the original are listed with the reason in `mutation_survivors.json` and not tried.
+
+Not a benchmark of time, and not run in CI. Needs `fork`.
 """
 
 import argparse
 import ast
-import copy
+import hashlib
+import json
 import os
 import random
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-# Module -> the tests that must kill its mutants.
-TARGETS = {
-    "racer_jax/core/order_statistics.py": (
-        "tests/core/test_order_statistics.py tests/core/test_order_statistics_ties.py"
-    ),
-    "racer_jax/core/calibration.py": (
-        "tests/core/test_calibration.py tests/core/test_order_statistics_ties.py "
-        "tests/core/test_in_other_code.py"
-    ),
-    "racer_jax/core/sort_keys.py": "tests/core/test_sort_keys.py",
-    "racer_jax/core/float_keys.py": "tests/core/test_sort_keys.py tests/core/test_order_statistics_ties.py",
-    "racer_jax/core/padding.py": "tests/core/test_in_other_code.py",
-    "racer_jax/core/nonconformity.py": "tests/core/test_nonconformity.py tests/core/test_calibration.py",
-    "racer_jax/core/prediction_sets.py": "tests/core/test_prediction_sets.py tests/core/test_sort_keys.py",
-    "racer_jax/core/risk_levels.py": "tests/core/test_risk_levels.py tests/core/test_calibration.py",
-    "racer_jax/core/scalar_checks.py": "tests/core/test_risk_levels.py",
-    "racer_jax/core/proportions.py": "tests/core/test_proportions.py",
-    "racer_jax/core/aggregation.py": "tests/core/test_aggregation.py",
-    "racer_jax/risk_control/group_scores.py": "tests/risk_control",
-    "racer_jax/risk_control/mondrian.py": "tests/risk_control",
-    "racer_jax/risk_control/high_probability.py": "tests/risk_control",
-    "racer_jax/risk_control/covariate_shift.py": "tests/risk_control",
-    "racer_jax/risk_control/costs.py": "tests/risk_control",
-    "racer_jax/risk_control/selective.py": "tests/risk_control",
-    "racer_jax/risk_control/bounds.py": "tests/risk_control/test_bounds.py",
-    "racer_jax/risk_control/alpha_choice.py": "tests/risk_control/test_alpha_choice.py",
-    "racer_jax/montecarlo": "tests/montecarlo",
-    "racer_jax/serving/monitor.py": "tests/serving",
-    "racer_jax/racer/artefact.py": "tests/racer/test_artefact.py",
-}
-COMPARISONS = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
-OPERATORS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Add,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-    ast.LShift: ast.RShift,
-    ast.RShift: ast.LShift,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
+from mutants import Mutant, mutants
+from mutation_runs import ROOT, Children, covered, prepare, tried
+
+EQUIVALENT = Path(__file__).with_name("mutation_survivors.json")
+# Modules -> the files of tests that must kill their mutants.
+PACKAGES = {
+    "racer_jax/core/*.py": "tests/core/test_*.py",
+    "racer_jax/risk_control/*.py": "tests/risk_control/test_*.py",
+    "racer_jax/montecarlo/*.py": "tests/montecarlo/test_*.py",
+    "racer_jax/serving/monitor.py": "tests/serving/test_monitor*.py",
+    "racer_jax/serving/betting.py": "tests/serving/test_monitor*.py",
+    "racer_jax/racer/artefact.py": "tests/racer/test_[ac]*.py",
+    "racer_jax/racer/serialization.py": "tests/racer/test_[as]*.py",
+    "racer_jax/racer/state.py": "tests/racer/test_[ars]*[!emt].py",
 }
 
 
-def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Each way to change one node, and what it is called."""
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
-        other = copy.deepcopy(node)
-        other.ops[0] = COMPARISONS[type(node.ops[0])]()
-        yield f"{ast.unparse(node)} -> {ast.unparse(other)}", other
-    if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in OPERATORS:
-        other = copy.deepcopy(node)
-        other.op = OPERATORS[type(node.op)]()
-        yield f"{ast.unparse(node)} -> {ast.unparse(other)}", other
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
-        yield f"{ast.unparse(node)} -> {ast.unparse(node.operand)}", node.operand
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield f"{node.value} -> {not node.value}", ast.Constant(not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        for value in (node.value + 1, node.value - 1):
-            yield f"{node.value} -> {value}", ast.Constant(value)
-    if isinstance(node, ast.IfExp):
-        yield f"{ast.unparse(node)} -> {ast.unparse(node.body)}", node.body
-        yield f"{ast.unparse(node)} -> {ast.unparse(node.orelse)}", node.orelse
+class Suite:
+    """The tests, and which of them may kill a mutant."""
+
+    def __init__(self, tests: Sequence[Mapping[str, Any]], homes: Mapping[str, list[str]]) -> None:
+        self.homes = homes
+        self.seconds = {test["name"]: test["seconds"] for test in tests}
+        self.by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.by_file: dict[str, list[str]] = defaultdict(list)
+        self.kills: Counter[tuple[str, str]] = Counter()
+        for test in tests:
+            self.by_file[test["name"].partition("::")[0]].append(test["name"])
+            for module, lines in test["lines"].items():
+                for line in lines:
+                    self.by_line[module, line].add(test["name"])
+
+    def of(self, mutant: Mutant, spans: Mapping[str, tuple[int, int]]) -> list[str]:
+        """The tests of a mutant: those that run its statement, then its function, fast ones first.
+
+        All tests of the package for what runs when the module is imported.
+        """
+        home = set(self.homes[mutant.module])
+        every = {name for file in home for name in self.by_file.get(file, ())}
+        first, last = mutant.lines
+        near = self._on(mutant.module, first, last)
+        far = self._on(mutant.module, *spans[mutant.function]) if mutant.function else every
+        far = (near | far) & every or every
+        return sorted(far, key=lambda name: (self._rank(mutant, name, near), self.seconds[name]))
+
+    def _on(self, module: str, first: int, last: int) -> set[str]:
+        return set().union(*(self.by_line[module, line] for line in range(first, last + 1)))
+
+    def _rank(self, mutant: Mutant, name: str, near: set[str]) -> tuple[int, int, str]:
+        """What killed a neighbour comes first, then quick tests, those of one file together."""
+        kills = self.kills[f"{mutant.module}::{mutant.function}", name]
+        if kills and self.seconds[name] < 2:
+            return (0, -kills, "")
+        late = 1 if name in near else 2
+        if self.seconds[name] > 0.5:
+            late += 2
+        return (late, 0, name.partition("::")[0])
 
 
-def _is_skipped(node: ast.AST) -> bool:
-    """Annotations, errors and decorators' text change nothing that a result shows."""
-    if isinstance(node, ast.Raise | ast.JoinedStr | ast.AnnAssign | ast.Import | ast.ImportFrom):
-        return True
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+def spans_of(tree: ast.Module) -> dict[str, tuple[int, int]]:
+    """First and last line of each function and class, by its dotted name."""
+    spans: dict[str, tuple[int, int]] = {}
+
+    def visit(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                inner = f"{name}.{child.name}".lstrip(".")
+                spans[inner] = (child.body[0].lineno, child.end_lineno or child.lineno)
+            visit(child, inner)
+
+    visit(tree, "")
+    return spans
 
 
-def mutants(source: str) -> Iterator[tuple[int, str, str]]:
-    """Line, description and new source of each mutant of a module."""
-    tree = ast.parse(source)
+def learn(
+    children: Children, files: list[str], modules: list[str], marks: str, end: float
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """Runs every file of tests once, without a mutant, in parts; what is known is kept.
 
-    def visit(node: ast.AST) -> Iterator[tuple[int, str, str]]:
-        for name, field in ast.iter_fields(node):
-            if name in ("returns", "annotation", "decorator_list"):
-                continue
-            children = field if isinstance(field, list) else [field]
-            for i, child in enumerate(children):
-                if not isinstance(child, ast.AST) or _is_skipped(child):
-                    continue
-                for what, other in changes(child):
-                    if isinstance(field, list):
-                        field[i] = other
-                    else:
-                        setattr(node, name, other)
-                    text = ast.unparse(ast.fix_missing_locations(tree))
-                    if isinstance(field, list):
-                        field[i] = child
-                    else:
-                        setattr(node, name, child)
-                    yield getattr(child, "lineno", 0), what, text
-                yield from visit(child)
+    Returns:
+      Records of the tests that ran before the end, and the files of which some did not.
+    """
+    state = hashlib.sha256(repr((marks, modules)).encode())
+    for path in sorted(ROOT.glob("racer_jax/**/*.py")):
+        state.update(path.read_bytes())
+    num_parts = max(1, children.most // 4)
+    waiting, records = [], {}
+    for file in sorted(files, key=lambda file: -(ROOT / file).stat().st_size):
+        own = state.copy()
+        own.update(file.encode() + (ROOT / file).read_bytes())
+        whole = num_parts if file.startswith("tests/") else 1
+        for number in range(whole):
+            name = f"learned-{own.hexdigest()[:20]}-{number}-of-{whole}.jsonl"
+            record = children.folder / name
+            records[record] = file
+            if not record.exists():
+                waiting.append((file, (number, whole), record))
 
-    yield from visit(tree)
+    def done(result: Any, seconds: float) -> None:
+        if result is None or result:
+            print("note: a file of tests is left out, it fails without a mutant:")
+            print("  " + (result or {"failed": "?"})["failed"].strip().replace("\n", "\n  "))
+
+    while (waiting or children.running) and time.monotonic() < end:
+        while waiting and children.free:
+            file, part, record = waiting.pop(0)
+            work = partial(covered, file, part, modules, marks, record)
+            children.start(work, done, 1800)
+        children.wait()
+    children.stop()
+    tests, incomplete = [], set()
+    for record, file in records.items():
+        path = record
+        if not record.exists():
+            incomplete.add(file)
+            path = record.with_suffix(".partial")
+        if path.exists():
+            tests += map(json.loads, path.read_text().split("\n")[:-1])
+    return tests, incomplete
 
 
-def _passes(folder: Path, tests: str, timeout: float) -> bool:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+def write(path: Path, results: Mapping[str, Any]) -> None:
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
-def run(module: str, tests: str, sample: int | None, seed: int, timeout: float) -> tuple[int, int]:
-    """Tries mutants of one module; prints the survivors and returns (killed, tried)."""
-    source = (ROOT / module).read_text(encoding="utf-8")
-    every = list(mutants(source))
-    if sample is not None and sample < len(every):
-        every = sorted(random.Random(seed).sample(every, sample), key=lambda mutant: mutant[0])
-    with tempfile.TemporaryDirectory(prefix="racer-mutants-") as name:
-        folder = Path(name)
-        for part in ("racer_jax", "tests"):
-            shutil.copytree(ROOT / part, folder / part)
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        if not _passes(folder, tests, timeout):
-            raise SystemExit(f"{module}: the tests fail without a mutant: {tests}")
-        killed = 0
-        for line, what, text in every:
-            (folder / module).write_text(text, encoding="utf-8")
-            if _passes(folder, tests, timeout):
-                print(f"  survived  {module}:{line}  {what}", flush=True)
-            else:
-                killed += 1
-    print(f"{module}: {killed} of {len(every)} killed", flush=True)
-    return killed, len(every)
+def report(results: Mapping[str, Any], num_left: int) -> None:
+    """Survivors and counts."""
+    by_module: dict[str, list[bool]] = defaultdict(list)
+    for result in results.values():
+        by_module[result["module"]].append(result["outcome"] != "survived")
+        if result["outcome"] == "survived":
+            print(f"survived {result['module']}:{result['line']} {result['key']}")
+    for module, killed in sorted(by_module.items()):
+        print(f"{module}: {sum(killed)} of {len(killed)} killed")
+    killed = sum(map(sum, by_module.values()))
+    share = killed / max(len(results), 1)
+    print(f"{killed} of {len(results)} killed ({share:.1%}), {num_left} not tried")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Mutation testing, one module at a time.")
-    parser.add_argument("module", nargs="?", help="file of the package; see --all")
-    parser.add_argument("tests", nargs="?", help="tests to run, by default those of the table")
-    parser.add_argument("--all", action="store_true", help="every module of the table")
+    parser = argparse.ArgumentParser(description="Mutation testing of what guarantees rest on.")
+    parser.add_argument("--only", default="", help="part of the paths of modules to try")
     parser.add_argument("--sample", type=int, help="mutants of each module; all by default")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one mutant")
+    parser.add_argument("--num", type=int, help="mutants in all; all by default")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the mutants")
+    parser.add_argument("--processes", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
+    parser.add_argument("--out", type=Path, help="JSON of the results; goes on where it exists")
+    parser.add_argument("--again", type=Path, help="try only the survivors of these results")
+    parser.add_argument("--marks", default="not slow", help="tests, as pytest -m")
+    parser.add_argument("--list", action="store_true", help="print the mutants and end")
+    parser.add_argument("--folder", type=Path, help="of compiled code, to be kept for a next run")
     options = parser.parse_args()
-    if options.all == (options.module is not None):
-        parser.error("name a module, or pass --all")
-    targets = TARGETS if options.all else {options.module: options.tests}
-    killed = tried = 0
-    for module, tests in targets.items():
-        tests = tests or TARGETS.get(module, "")
-        if not tests:
-            parser.error(f"no tests are known for {module}: name them")
-        path = ROOT / module
-        files = sorted(path.glob("[!_]*.py")) if path.is_dir() else [path]
-        for file in files:
-            counts = run(
-                str(file.relative_to(ROOT)), tests, options.sample, options.seed, options.timeout
-            )
-            killed, tried = killed + counts[0], tried + counts[1]
-    print(f"{killed} of {tried} killed ({killed / max(tried, 1):.1%})")
+    end = time.monotonic() + 60 * options.minutes
+    os.chdir(ROOT)
+    homes = {}
+    for modules, tests in PACKAGES.items():
+        for module in sorted(ROOT.glob(modules)):
+            name = str(module.relative_to(ROOT))
+            own = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(tests))]
+            if options.only in name and module.name != "__init__.py":
+                homes[name] = [name, *own]  # its doctests too
+    trees = {module: ast.parse(Path(module).read_text(encoding="utf-8")) for module in homes}
+    known = json.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else {}
+    queue = []
+    for module, tree in trees.items():
+        own = [mutant for mutant in mutants(module, tree) if mutant.key not in known]
+        random.Random(options.seed).shuffle(own)
+        queue += own[: options.sample]
+    random.Random(options.seed).shuffle(queue)
+    if options.list:
+        print("\n".join(f"{mutant.lines[0]} {mutant.key}" for mutant in queue))
+        return
+    results: dict[str, Any] = {}
+    if options.out and options.out.exists():
+        results = {item["key"]: item for item in json.loads(options.out.read_text())}
+    if options.again:
+        old = {item["key"]: item for item in json.loads(options.again.read_text())}
+        queue = [m for m in queue if old.get(m.key, {}).get("outcome") == "survived"]
+        results = {k: v for k, v in results.items() if v["outcome"] != "survived"}
+    queue = [mutant for mutant in queue if mutant.key not in results][: options.num]
+    with tempfile.TemporaryDirectory(prefix="racer-mutants-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        try_all(queue, trees, homes, results, options, end, folder.resolve())
+    report(results, len(queue) - sum(mutant.key in results for mutant in queue))
+
+
+def try_all(
+    queue: list[Mutant],
+    trees: Mapping[str, ast.Module],
+    homes: Mapping[str, list[str]],
+    results: dict[str, Any],
+    options: argparse.Namespace,
+    end: float,
+    folder: Path,
+) -> None:
+    """Learns which tests run what, then tries mutants until the time is up."""
+    prepare(folder)
+    needed = {mutant.module for mutant in queue}
+    files = sorted({file for module in needed for file in homes[module]})
+    children = Children(options.processes, folder)
+    try:
+        modules = sorted(str(path) for pattern in PACKAGES for path in Path().glob(pattern))
+        now = time.monotonic()
+        last = now + 0.4 * (end - now)
+        learned, incomplete = learn(children, files, modules, options.marks, last)
+        suite = Suite(learned, homes)
+        print(f"{len(suite.seconds)} tests, {len(queue)} mutants", flush=True)
+        if incomplete:
+            print(f"note: not all tests could be run before: {', '.join(sorted(incomplete))}")
+        # Where a test is not known, a survivor says little: those come last.
+        queue = sorted(queue, key=lambda mutant: not incomplete.isdisjoint(homes[mutant.module]))
+        spans = {module: spans_of(tree) for module, tree in trees.items()}
+        waiting, saved = list(reversed(queue)), time.monotonic()
+        while (waiting or children.running) and time.monotonic() < end:
+            while waiting and children.free:
+                start_one(waiting.pop(), trees, suite, spans, results, children, options.marks)
+            children.wait()
+            if options.out and time.monotonic() > saved + 5:
+                write(options.out, results)
+                saved = time.monotonic()
+    finally:
+        children.stop()
+        if options.out:
+            write(options.out, results)
+
+
+def start_one(
+    mutant: Mutant,
+    trees: Mapping[str, ast.Module],
+    suite: Suite,
+    spans: Mapping[str, Mapping[str, tuple[int, int]]],
+    results: dict[str, Any],
+    children: Children,
+    marks: str,
+) -> None:
+    """Starts the tests of one mutant."""
+    tests = suite.of(mutant, spans[mutant.module])
+    seconds = 15 + 4 * sum(suite.seconds[name] for name in tests)
+
+    def done(result: Any, took: float) -> None:
+        outcome, killer = "killed", None if result is None else result["killer"]
+        if result is None:
+            outcome = "did not end"
+        elif result["status"] == 0 or not tests:
+            outcome = "survived"
+        if killer in suite.seconds:
+            suite.kills[f"{mutant.module}::{mutant.function}", killer] += 1
+        results[mutant.key] = {
+            "key": mutant.key,
+            "module": mutant.module,
+            "line": mutant.lines[0],
+            "outcome": outcome,
+            "killer": killer,
+            "tests": len(tests),
+            "seconds": round(took, 2),
+        }
+
+    children.start(lambda: tried(mutant, trees[mutant.module], tests, marks), done, seconds)
 
 
 if __name__ == "__main__":

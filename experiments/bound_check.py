@@ -1,9 +1,13 @@
 """Checks RACER's risk bounds over thousands of random calibration/test splits and a hundred alphas.
 
     python experiments/bound_check.py                          # the embedded simulated pool
-    python experiments/bound_check.py --data FOLDER            # RouterDC's files: hashed n-grams
-    and a k-NN router python experiments/bound_check.py --scores FILE.npz        # scores [n, m] and
-    correct [n, m] of any router
+    python experiments/bound_check.py --data TABLE             # anything that `load` reads
+    python experiments/bound_check.py --data TABLE --scores FILE.csv     # your router's scores
+    python experiments/bound_check.py --nonconformity J,static           # orders of the models
+    python experiments/bound_check.py --loss regret            # the calibrated stop of a chain
+
+`--data` trains a k-NN router over hashed n-grams on a part of the questions (RouterDC's files bring
+theirs); an `.npz` of scores [n, m] and correct [n, m] needs no table.
 
 Each pool is split at random again and again. Every split calibrates a threshold for every alpha and
 measures the test part. The mean test risk must lie within the paper's bounds and on the exact law,
@@ -16,39 +20,36 @@ import time
 
 START = time.perf_counter()  # before the imports, which are part of what a user waits for
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
-import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import ndtri
 from tqdm import tqdm
 
 from racer_jax import reporting
-from racer_jax.core.nonconformity import NullMode
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
-from racer_jax.montecarlo.bound_check import (
-    HISTOGRAM_ALPHA,
-    BoundCheck,
-    BoundSpec,
-    check_bounds,
-    check_bounds_broken,
-    check_bounds_exactly,
-)
+from racer_jax.data.errors import DataError
+from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.measured_splits import Progress
-from racer_jax.plotting import risk as plotting
 from racer_jax.studies import runtime
-from racer_jax.studies.scored_pools import ScoredPool, matrix_pools, routerdc_pools, simulated_pools
+from racer_jax.studies.bound_report import Result, csv_rows, figures, summary, table
+from racer_jax.studies.bound_runs import check_any
+from racer_jax.studies.checked_pools import (
+    GRADE_LOSSES,
+    STOP_LOSSES,
+    AnyPool,
+    of_pool,
+    score_names,
+    scored,
+)
+from racer_jax.studies.scored_pools import simulated_pools
 
-# The paper's nonconformity scores, in the order of their tables.
-LABELS = {"gap": "RACER-G", "inverse_probability": "RACER-P"}
-# The paper's risk levels are shown, and a few more; results.csv holds every level.
-SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
-MOST_FAILED = 10
 # A broken run shows itself at once, and goes through the plain functions, a split at a time.
 MOST_BROKEN_SPLITS = 100
 
@@ -58,11 +59,20 @@ class Config:
     """Options of the check."""
 
     data: Annotated[
-        Path | None, "folder of RouterDC's JSON files; the simulated pool when not given"
+        Path | None,
+        "RouterDC's folder, or any file or folder that load reads; the simulated pool when not "
+        "given",
     ] = None
     scores: Annotated[
-        Path | None, "saved matrix: an .npz file with scores [n, m] and correct [n, m]"
+        Path | None,
+        "scores of your router: an .npz file with scores and correct [n, m]; or .npz, .npy or .csv "
+        "with scores alone, the labels being those of --data",
     ] = None
+    loss: Annotated[
+        Literal["miss", "grade", "shortfall", "regret", "differs", "wrong"],
+        "what is bounded: a miss; 1 - the best grade called, or its shortfall from the best of the "
+        "pool (graded data); or what a calibrated stop may incur (data with answers)",
+    ] = "miss"
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.01:0.99:0.01"
     splits: Annotated[int, "number of random splits"] = 10_000
     calibration: Annotated[float, "share of each pool that calibrates"] = 0.5
@@ -71,13 +81,21 @@ class Config:
     ] = 0.0
     seed: Annotated[int, "seed of the simulated pool, the tie-break and the splits"] = 0
     nonconformity: Annotated[
-        Literal["both", "gap", "inverse_probability"], "nonconformity score"
+        str,
+        "nonconformity scores, listed: gap, inverse_probability (both: these two), J, static, "
+        "J_learned, or registered ones",
     ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True
     label_rule: Annotated[
         str | None, "when a graded score counts as right, e.g. 'score > 0.5' (--data)"
     ] = None
+    missing: Annotated[
+        Literal["error", "drop"], "what becomes of queries that lack a model's result (--data)"
+    ] = "error"
+    train: Annotated[
+        float, "share of the questions that router, orders or policy learn on (--data in one part)"
+    ] = 0.4
     quality: Annotated[Literal["weak", "fair", "strong"], "router of the simulated pool"] = "fair"
     neighbors: Annotated[int, "neighbours of the k-NN router (--data)"] = 100
     significance: Annotated[
@@ -102,8 +120,15 @@ class Config:
 
     def __post_init__(self) -> None:
         _ = self.levels  # read here, so that a wrong one is an error of usage
-        if self.data is not None and self.scores is not None:
-            raise ValueError("data and scores exclude each other; got both")
+        for name in score_names(self.nonconformity):
+            if self.scores is not None and name not in NONCONFORMITIES:
+                raise ValueError(f"{name} is learned from texts: give --data without --scores")
+        if self.scores is not None and self.loss in STOP_LOSSES:
+            raise ValueError(f"loss {self.loss!r} is of a chain of calls and takes no scores")
+        if self.loss != "miss" and (self.broken or self.validation):
+            raise ValueError(f"broken and validation are for the loss 'miss', got {self.loss!r}")
+        if self.exact and self.loss in GRADE_LOSSES:
+            raise ValueError(f"the loss {self.loss!r} has no closed law: leave out --exact")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if self.exact and (self.broken or self.validation):
@@ -113,7 +138,7 @@ class Config:
             )
         if self.processes < 0:
             raise ValueError(f"processes must be at least 0, got {self.processes}")
-        for name in ("calibration", "significance"):
+        for name in ("calibration", "significance", "train"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         if not 0 <= self.validation < 1 - self.calibration:
@@ -121,42 +146,41 @@ class Config:
             raise ValueError(f"calibration + validation must leave a test part, got {parts}")
 
 
-class Result(NamedTuple):
-    """The whole check.
-
-    Attributes:
-      alphas: Risk levels as written.
-      checks: One for each pool and score.
-      notes: By pool, how it was made.
-      z_limit: |z| beyond which a cell counts as violated.
-      num_tests: Number of comparisons the significance is shared among.
-    """
-
-    alphas: tuple[str, ...]
-    checks: list[BoundCheck]
-    notes: dict[str, str]
-    z_limit: float
-    num_tests: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether no cell failed."""
-        return not any("FAIL" in cell.verdict for cell in self.checks)
-
-
-def load_pools(config: Config, key: jax.Array) -> list[ScoredPool]:
+def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
     """The pools that the options ask for."""
+    names = scores_of(config)
+    usual = config.loss == "miss" and set(names) <= set(NONCONFORMITIES)
+    if config.data is None and config.scores is None and usual:
+        return [*simulated_pools(key, config.quality)]
+    # What only these need takes time to import.
+    from racer_jax.studies.bound_pools import (
+        read_table,
+        scored_pools,
+        stop_pools,
+        table_pools,
+    )
+
+    if config.loss in STOP_LOSSES:
+        return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
     if config.scores is not None:
-        return matrix_pools(config.scores)
-    if config.data is not None:
-        return routerdc_pools(
-            config.data, label_rule=config.label_rule, num_neighbors=config.neighbors
+        labels = config.data and read_table(config.data, config.label_rule, config.missing)
+        return [*scored_pools(config.scores, labels)]
+    return [
+        *table_pools(
+            key,
+            config.data,
+            names,
+            config.null,
+            label_rule=config.label_rule,
+            missing=config.missing,
+            num_neighbors=config.neighbors,
+            share=config.train,
         )
-    return simulated_pools(key, config.quality)
+    ]
 
 
 def run(
-    key: jax.Array, pools: list[ScoredPool], config: Config, progress: Progress = lambda _: None
+    key: jax.Array, pools: Sequence[AnyPool], config: Config, progress: Progress = lambda _: None
 ) -> Result:
     """Checks every pool under every score; reads and writes nothing.
 
@@ -178,7 +202,7 @@ def run(
     def check_pool(number: int) -> list[BoundCheck]:
         pool, pool_key = pools[number], jax.random.fold_in(key, number)
         spec = BoundSpec(
-            num_calibration=round(len(pool.correct) * config.calibration),
+            num_calibration=round(of_pool(pool)[2] * config.calibration),
             alphas=alphas,
             z_limit=z_limit,
             null=config.null,
@@ -196,35 +220,26 @@ def run(
         checks = [
             check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks
         ]
-    return Result(alphas, checks, {pool.name: pool.note for pool in pools}, z_limit, num_tests)
+    notes = dict(of_pool(pool)[:2] for pool in pools)
+    return Result(alphas, checks, notes, z_limit, num_tests)
 
 
 def checked(
     config: Config,
     key: jax.Array,
-    pool: ScoredPool,
+    pool: AnyPool,
     score: str,
     spec: BoundSpec,
     progress: Progress,
 ) -> BoundCheck:
     """One pool and score, in the way that the options ask for."""
-    if config.exact:
-        return check_bounds_exactly(key, pool, score, **spec)
     num_splits = splits_of(config)
     if config.broken:
-        check = check_bounds_broken(key, pool, score, num_splits=num_splits, **spec)
+        check = check_bounds_broken(key, scored(pool), score, num_splits=num_splits, **spec)
         progress(num_splits)
         return check
-    num_validation = round(len(pool.correct) * config.validation)
-    return check_bounds(
-        key,
-        pool,
-        score,
-        num_splits=num_splits,
-        num_validation=num_validation,
-        progress=progress,
-        **spec,
-    )
+    num_validation = round(of_pool(pool)[2] * config.validation)
+    return check_any(key, pool, score, config.loss, num_splits, progress, spec, num_validation)
 
 
 def splits_of(config: Config) -> int:
@@ -236,148 +251,9 @@ def splits_of(config: Config) -> int:
 
 def scores_of(config: Config) -> list[str]:
     """The nonconformity scores that the options ask for."""
-    return list(LABELS) if config.nonconformity == "both" else [config.nonconformity]
-
-
-# --- tables and figures ---------------------------------------------------------------------------
-
-
-def table(result: Result, cell: BoundCheck) -> str:
-    """One pool and score as text: the paper's risk levels, and the worst of those that failed."""
-    header = [
-        "alpha",
-        "risk",
-        "± s.e.",
-        "lower",
-        "upper",
-        "sharp law",
-        "exact",
-        "z",
-        "size",
-        "abstain",
-        "avoidable",
-        "",
-    ]
-    failed = [i for i, verdict in enumerate(cell.verdict) if verdict == "FAIL"]
-    shown = {i for i, alpha in enumerate(result.alphas) if alpha in SHOWN}
-    out_of_reach = [i for i, note in enumerate(cell.note) if note][-1:]
-    worst = sorted(failed, key=lambda i: -abs(cell.z[i]))[:MOST_FAILED]
-    levels = sorted(shown.union(worst, out_of_reach)) or list(range(len(result.alphas)))
-    hidden = len(set(failed) - set(levels))
-    rows = [
-        [
-            result.alphas[i],
-            f"{cell.risk[i]:.5f}",
-            f"{cell.risk_error[i]:.5f}",
-            f"{cell.lower[i]:.5f}" if cell.lower_applies[i] else "-",
-            f"{cell.upper[i]:.5f}",
-            f"{cell.sharp[i]:.5f}",
-            f"{cell.exact[i]:.5f}",
-            f"{cell.z[i]:+.2f}",
-            f"{cell.size[i]:.3f}",
-            f"{cell.abstention[i]:.4f}",
-            f"{cell.avoidable_miss[i]:.4f}",
-            "  ".join(filter(None, (cell.verdict[i], cell.note[i]))),
-        ]
-        for i in levels
-    ]
-    splits = f"{cell.num_splits:,} splits" if cell.num_splits else "all splits, exactly"
-    parts = f"{cell.num_calibration} calibration and {cell.num_test} test queries"
-    title = f"{cell.pool}, {LABELS[cell.nonconformity]}: {splits}, {parts}"
-    more = f"\n... and {hidden} more levels that FAIL, in results.csv" if hidden else ""
-    return f"{title}\n{reporting.text_table(header, rows)}{more}"
-
-
-def csv_rows(result: Result) -> list[dict[str, Any]]:
-    """A row for each pool, score and alpha."""
-    columns = [
-        name for name, value in result.checks[0]._asdict().items() if isinstance(value, np.ndarray)
-    ]
-    return [
-        {
-            "pool": cell.pool,
-            "nonconformity": cell.nonconformity,
-            "num_calibration": cell.num_calibration,
-            "num_test": cell.num_test,
-            "num_splits": cell.num_splits,
-            "alpha": alpha,
-            **{name: getattr(cell, name)[i].item() for name in columns if name != "alpha"},
-            "verdict": cell.verdict[i],
-            "note": cell.note[i],
-        }
-        for cell in result.checks
-        for i, alpha in enumerate(result.alphas)
-    ]
-
-
-def figures(config: Config, result: Result, num_models: int) -> dict[str, Figure]:
-    """The pictures by file name."""
-    alpha = np.array([float(a) for a in result.alphas])
-    by_pool: dict[str, dict[str, BoundCheck]] = {}
-    for cell in result.checks:
-        by_pool.setdefault(cell.pool, {})[LABELS[cell.nonconformity]] = cell
-    first = result.checks[0]
-    splits = f"{first.num_splits:,} random splits" if first.num_splits else "all splits, exactly"
-    subtitle = f"{splits}, {len(alpha)} risk levels, null mode '{config.null}'"
-    risk = {
-        pool: {
-            label: plotting.RiskCurve(
-                alpha, cell.risk, 3 * cell.risk_error, cell.lower, cell.upper, cell.exact
-            )
-            for label, cell in cells.items()
-        }
-        for pool, cells in by_pool.items()
-    }
-    size = {
-        pool: {label: plotting.SizeCurve(alpha, cell.size) for label, cell in cells.items()}
-        for pool, cells in by_pool.items()
-    }
-    failed = sum(cell.verdict.count("FAIL") for cell in result.checks)
-    pictures = {
-        "risk.png": plotting.risk_figure(risk, subtitle, failed),
-        "size.png": plotting.size_figure(size, num_models, subtitle),
-    }
-    if first.histogram is not None:
-        histograms = {
-            pool: {
-                label: cell.histogram for label, cell in cells.items() if cell.histogram is not None
-            }
-            for pool, cells in by_pool.items()
-        }
-        pictures["histogram.png"] = plotting.histogram_figure(
-            histograms, float(HISTOGRAM_ALPHA), subtitle
-        )
-    return pictures
-
-
-def summary(config: Config, result: Result, checking: float, overall: float) -> str:
-    """The last lines: the verdict, and how long what took."""
-    num_cells = len(result.checks) * len(result.alphas)
-    verdicts = [verdict for cell in result.checks for verdict in cell.verdict]
-    failed, skipped = verdicts.count("FAIL"), verdicts.count("infeasible")
-    worst = max(float(np.abs(cell.z).max()) for cell in result.checks)
-    splits = sum(cell.num_splits for cell in result.checks)
-    verdict = (
-        f"{'PASS' if result.passed else 'FAIL'}: {num_cells - failed - skipped} of {num_cells} "
-        f"cells within the bounds and on the law, {failed} beyond"
-    )
-    if skipped:
-        verdict += f", {skipped} infeasible"
-    overall_line = f"In all {overall:.1f} s, from the import to the last file."
-    if config.exact:
-        return (
-            f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. "
-            f"{overall_line}"
-        )
-    return (
-        f"{verdict}\n"
-        f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of "
-        f"{config.significance:g} for one false "
-        f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.\n"
-        f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, "
-        "compilation included: "
-        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. {overall_line}"
-    )
+    if config.loss in STOP_LOSSES:
+        return [config.loss]
+    return list(score_names(config.nonconformity))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -406,10 +282,11 @@ def main(arguments: list[str] | None = None) -> int:
             result = run(check_key, pools, config, bar.update)
         checking = time.perf_counter() - checking
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = error.in_shell() if isinstance(error, DataError) else str(error)
+        print(f"error: {text}", file=sys.stderr)
         return 2
     if runtime.speaks():
-        report(config, result, pools[0].correct.shape[1], checking)
+        report(config, result, of_pool(pools[0])[3], checking)
     return 0 if result.passed else 1
 
 

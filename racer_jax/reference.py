@@ -10,6 +10,7 @@ that no two sums are confused by rounding.
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
@@ -318,3 +319,46 @@ def stop_envelope(path: list[Pair], losses: list[bool], threshold: Pair) -> bool
     thresholds = [threshold, *(pair for pair in path if pair > threshold)]
     stops = [stop_call(path, level) for level in thresholds]
     return any(j is not None and losses[j - 1] for j in stops)
+
+
+# --- bounded losses -------------------------------------------------------------------------------
+
+
+def grade_loss(
+    nonconformity: list[float],
+    grades: list[float],
+    threshold: Pair,
+    tie_break: list[int] | None = None,
+    against: str = "perfect",
+) -> Fraction:
+    """What the best answer of the set lacks: 1, or the best grade of the pool, minus its grade.
+
+    The null model's grade is 1 where the grade of every model is 0, else 0.
+
+    Use this when a test needs the loss of graded answers without the package.
+    """
+    exact = [Fraction(str(grade)) for grade in grades]
+    exact.append(Fraction(not any(exact)))
+    members = prediction_set(nonconformity, threshold, tie_break)
+    best = max((exact[m] for m, inside in enumerate(members) if inside), default=Fraction(0))
+    return (max(exact) if against == "pool" else Fraction(1)) - best
+
+
+def loss_threshold(
+    losses: list[Callable[[Pair], Fraction]],
+    steps: list[Pair],
+    alpha: str | float,
+    bound: Fraction = Fraction(1),
+) -> Pair:
+    """The smallest lambda with (L_1(lambda) + ... + L_n(lambda) + B) / (n + 1) <= alpha.
+
+    Only the steps of the losses need be tried. (-inf, 0) if the empty set will do, (inf, inf) if
+    nothing will.
+
+    Use this when a test needs a loss threshold without the package.
+    """
+    level = Fraction(str(alpha)) * (len(losses) + 1)
+    for candidate in [(-inf, 0), *sorted(steps)]:
+        if sum(loss(candidate) for loss in losses) + bound <= level:
+            return candidate
+    return (inf, inf)

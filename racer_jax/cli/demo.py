@@ -1,6 +1,7 @@
 """`demo`: the whole path on data drawn at random."""
 
 import importlib.util
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,46 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
 
+def summary(folder: Path) -> str:
+    """What each way of calling models gave on the test questions, and what to type next.
+
+    Use this when the demo has measured all its ways.
+    """
+    sets = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    figures, row = sets["groups"][0], sets["alphas"].index(sets["alpha"])
+    single, everyone = figures["baselines"][0], figures["baselines"][-1]
+    stops = json.loads((folder / "sequential.json").read_text(encoding="utf-8"))["levels"][-1]
+    num, majority = len(sets["models"]), "majority"
+    missed, lost = figures["avoidable_miss"][row], stops["regret"]
+    lines = [
+        (f"all {num}, majority vote", num, everyone["accuracy"][majority], ""),
+        ("the best one alone", 1, single["accuracy"][majority], ""),
+        (
+            "a set, chosen at once",
+            figures["size"][row],
+            figures["accuracy"][majority][row],
+            f"no model that is right called for {missed:.1%} (promise: {sets['alpha']} on average)",
+        ),
+        (
+            "one after another",
+            stops["calls"],
+            stops["accuracy"],
+            f"right answers of the full vote lost: {lost:.1%} (promise: {stops['alpha']} on "
+            "average)",
+        ),
+    ]
+    head = f"On {figures['num_queries']:,} questions that were not trained on:"
+    shown = [
+        f"  {name:24}{calls:.2f} calls  {accuracy:.1%} right  {promise}".rstrip()
+        for name, calls, accuracy, promise in lines
+    ]
+    next_step = (
+        "With your own file: racer-jax data summary FILE, then the commands of "
+        f"{folder / 'commands.sh'} with it"
+    )
+    return "\n".join([head, *shown, next_step])
+
+
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     """`demo`: each step is a command of this program, printed before it runs.
 
@@ -61,17 +102,22 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     save(test.select(parts.calibration), folder / "calibration.npz")
     save(test.select(parts.test), folder / "test.npz")
     artefact, table = str(folder / "demo.racer"), str(folder / "test.npz")
+    cascade, calibration = str(folder / "demo.cascade"), str(folder / "calibration.npz")
     question = test.texts[int(parts.test[0])]
     group = (test.group or ("",))[int(parts.test[0])]
     commands: list[Sequence[str]] = [
         ["data", "summary", str(folder / "train.npz")],
         ["train", str(folder / "train.npz"), "-o", artefact, "--seed", str(seed)],
-        ["calibrate", artefact, str(folder / "calibration.npz"), "--alpha", "0.1"],
+        ["calibrate", artefact, calibration, "--alpha", "0.1"],
         ["route", artefact, "--group", group, question],
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],
         ["bound-check", artefact, table, "--splits", "0"],
+        ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
+        ["cascade", "calibrate", cascade, calibration, "--alpha", "0.01"],
+        ["cascade", "evaluate", cascade, table, "--output", str(folder / "sequential.json")],
     ]
-    report = ["report", artefact, "--data", table, "--output", str(folder / "report.html")]
+    report = ["report", artefact, "--data", table, "--sequential", cascade]
+    report += ["--output", str(folder / "report.html")]
     lacking = importlib.util.find_spec("plotly") is None
     if not lacking:
         commands.append(report)
@@ -85,6 +131,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
             return status
     file_names = ", ".join(sorted(path.name for path in folder.iterdir()))
     print_line(f"\n{folder}: {file_names}")
+    print_line(f"\n{summary(folder)}")
     if lacking:
         print_line(
             "no report was written, for its charts need plotly: "

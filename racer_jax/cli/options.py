@@ -123,6 +123,19 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option `--sequential`, which `cli.main` reads before the others.
+
+    Use this when a command has a counterpart under `cascade`.
+    """
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="call one model after another instead of a set at once: the same as 'racer-jax "
+        f"cascade {name}', whose --help has the options",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option `--json`. Use this when a command can print JSON for another program."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -218,7 +231,14 @@ class Rows:
         unseen = getattr(arguments, "unseen", False)
         return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
-    def select(self, table: RoutingTable, path: str, racer: Racer | None = None) -> RoutingTable:
+    def select(
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
         """These rows of the table.
 
         Use this when the table is read and its rows are to be chosen.
@@ -227,6 +247,8 @@ class Rows:
           table: A table.
           path: Its file, for the error.
           racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
 
         Returns:
           The rows, with a note on how many each option left out.
@@ -245,7 +267,9 @@ class Rows:
         if self.groups:
             table = kept(table.select(group=self.groups), "--group")
         if racer is not None and self.unseen:
-            table = kept(racer.unseen(table), "--unseen")
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
             parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
@@ -257,15 +281,24 @@ class Rows:
         return dataclasses.replace(table, notes=notes)
 
 
-def labelled(source: Source, rows: Rows, racer: Racer) -> tuple[RoutingTable, np.ndarray | None]:
+def labelled(
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows.
 
     Use this when a command measures or calibrates, whatever the artefact was made from.
+
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
     """
     if racer.scorer is not None:
-        return rows.select(source.table().complete(), source.name, racer), None
+        table = source.table().complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
     scored_table = source.scored()
-    table = rows.select(scored_table.table, source.name, racer)
+    table = rows.select(scored_table.table, source.name, racer, recalibrating=recalibrating)
     place = {name: i for i, name in enumerate(scored_table.table.ids)}
     return table, scored_table.scores[[place[name] for name in table.ids]]
 

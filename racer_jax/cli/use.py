@@ -17,6 +17,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_sequential,
     add_unseen,
     labelled,
     open_input,
@@ -86,6 +87,7 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
     )
+    add_sequential(parser, "route")
     add_json(parser)
     parser.set_defaults(run=route)
 
@@ -108,11 +110,14 @@ def route(arguments: argparse.Namespace) -> None:
     words = source is None and not arguments.json
     with nullcontext() if source is None else open_input(source) as file:
         stream: Iterable[Query | BadLine] = (
-            Query(line, text, None, None, None) for line, text in enumerate(arguments.text, start=1)
+            Query(line, text, None, arguments.group, None)
+            for line, text in enumerate(arguments.text, start=1)
         )
         if source is not None and file is not None:
-            stream = read_queries(file, source, racer, strict=arguments.strict)
-        queries = _Counted(stream, arguments.group)
+            stream = read_queries(
+                file, source, racer, strict=arguments.strict, group=arguments.group
+            )
+        queries = _Counted(stream)
         routed = route_queries(racer, queries, arguments.batch)
         lines = queries.checked(map(_in_words if words else as_line, routed))
         if arguments.output is not None:
@@ -153,7 +158,7 @@ def _in_words(item: "Routed | BadLine") -> str:
 
 
 class _Counted:
-    """Queries on their way to the router: counted, and given the group of the options.
+    """Queries on their way to the router, counted.
 
     Attributes:
       num: Number of lines read.
@@ -161,11 +166,11 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]", group: str | None) -> None:
-        """Reads nothing yet; `group` is that of queries which name none."""
+    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+        """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
-        self._queries, self._group = queries, group
+        self._queries = queries
 
     def __iter__(self) -> "Iterator[Query | BadLine]":
         from racer_jax.serving.json_lines import BadLine
@@ -175,8 +180,6 @@ class _Counted:
             if isinstance(query, BadLine):
                 self.num_bad += 1
                 self.first_error = self.first_error or query.error
-            elif query.group is None:
-                query = replace(query, group=self._group)
             yield query
 
     def checked(self, lines: Iterable[str]) -> Iterator[str]:
@@ -215,6 +218,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add_unseen(parser)
     add_choosing(parser)
+    add_sequential(parser, "evaluate")
     add_json(parser)
     parser.set_defaults(run=evaluate)
 
@@ -243,7 +247,9 @@ def _add_report(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
-        "racer-jax report my.racer --data test.csv --output report.html",
+        """
+racer-jax report my.racer --data test.csv --output report.html
+racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -255,6 +261,12 @@ def _add_report(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+    )
+    parser.add_argument(
+        "--sequential",
+        type=Path,
+        metavar="CASCADE",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'",
     )
     add_unseen(parser)
     add_choosing(parser)
@@ -268,8 +280,26 @@ def report(arguments: argparse.Namespace) -> None:
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
     check_file(arguments.output)
+    cascade = None
+    if arguments.sequential is not None:
+        from racer_jax.serving.cascade import Cascade
+
+        cascade = Cascade.load(arguments.sequential)
     racer, table, scores = _evaluated(arguments)
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores)
+    if cascade is not None:
+        if table.answers is None:
+            raise DataError(
+                "has no answers, which --sequential reads", path=Source.of(arguments).name
+            )
+        if arguments.unseen:
+            unseen_rows = cascade.unseen(table)
+            num = len(table) - len(unseen_rows)
+            left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
+            if scores is not None:
+                place = {name: i for i, name in enumerate(table.ids)}
+                scores = scores[[place[name] for name in unseen_rows.ids]]
+            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
+    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:

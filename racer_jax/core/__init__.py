@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         threshold_at_budget,
         threshold_at_rank,
     )
+    from racer_jax.core.loss_calibration import calibrate_loss
+    from racer_jax.core.losses import SetLoss, grade_loss, loss_at, set_loss, weighted_loss
     from racer_jax.core.nonconformity import (
         TieBroken,
         augment,
@@ -47,6 +49,8 @@ _HOMES = {
         "threshold_at_budget",
         "threshold_at_rank",
     ),
+    "loss_calibration": ("calibrate_loss",),
+    "losses": ("SetLoss", "grade_loss", "loss_at", "set_loss", "weighted_loss"),
     "nonconformity": (
         "TieBroken",
         "augment",
@@ -67,6 +71,7 @@ _HOMES = {
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
+    "SetLoss",
     "TieBroken",
     "abstains",
     "augment",
@@ -74,13 +79,16 @@ __all__ = [
     "avoidably_missed",
     "budget_of",
     "calibrate",
+    "calibrate_loss",
     "clopper_pearson_upper",
     "critical_keys",
     "critical_places",
     "critical_scores",
     "entry_keys",
     "gap",
+    "grade_loss",
     "inverse_probability",
+    "loss_at",
     "majority_vote",
     "misrouted",
     "miss_budget",
@@ -91,11 +99,13 @@ __all__ = [
     "prediction_sets",
     "prefix_answers",
     "register_nonconformity",
+    "set_loss",
     "set_size",
     "smooth",
     "threshold_at_budget",
     "threshold_at_rank",
     "tie_break",
     "voted_right",
+    "weighted_loss",
     "weighted_vote",
 ]

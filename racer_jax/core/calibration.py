@@ -6,8 +6,6 @@ smallest critical score. The budget is integer arithmetic on the decimal the use
 works on integers only, so another alpha never recompiles.
 """
 
-from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, overload
 
 import jax
@@ -18,10 +16,11 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, is_traced
 from racer_jax.core.float_keys import common_dtype, float_keys
+from racer_jax.core.miss_ranks import ranks
 from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
-from racer_jax.core.order_statistics import select, select_sorted, varying_like
+from racer_jax.core.order_statistics import select, select_sorted
 from racer_jax.core.padding import can_pad, first_rows, padded
-from racer_jax.core.risk_levels import Alpha, exact_alphas
+from racer_jax.core.risk_levels import Alpha
 
 _TOP = np.uint32(0xFFFFFFFF)
 # Up to this many alphas, selecting each by counting is faster than one sort
@@ -108,73 +107,21 @@ def _critical(
     return TieBroken(value, jnp.where(ties, tie_break, jnp.uint32(_TOP)).min(axis=-1))
 
 
-def _farey_floor(alpha: Fraction, limit: int) -> Fraction:
-    """The largest fraction <= alpha whose denominator is at most `limit`.
-
-    floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <=
-    alpha, whose denominator is at most `limit`. So any decimal is exact in int32 arithmetic.
-    """
-    if alpha.denominator <= limit:
-        return alpha
-    near = alpha.limit_denominator(limit)
-    if near <= alpha:
-        return near
-    # `near` = p/q is the neighbour above; the one below it of order `limit` solves p y - q x = 1, y
-    # as large as may be.
-    p, q = near.numerator, near.denominator
-    y = pow(p, -1, q) if q > 1 else 1
-    y += (limit - y) // q * q
-    return Fraction((p * y - 1) // q, y)
-
-
-def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> jax.Array:
-    """floor(alpha t) `[..., a]` for traced integers 0 <= t <= limit `[...]`, exact in int32."""
-    fractions = [_farey_floor(alpha, limit) for alpha in alphas]
-    axes = (*(1,) * t.ndim, -1)
-    p = np.array([fraction.numerator for fraction in fractions], np.int32).reshape(axes)
-    q = np.array([fraction.denominator for fraction in fractions], np.int32).reshape(axes)
-    t = t[..., None]
-    if int(p.max()) * limit < 2**31:
-        return lax.div(*jnp.broadcast_arrays(p * t, q))  # of numbers that are not negative
-    # Horner's scheme over the bits of t: the remainder stays below 3 q, which int32 holds for any q
-    # <= 7e8.
-    shifts = jnp.arange(limit.bit_length() - 1, -1, -1, dtype=jnp.int32)
-
-    def bit(
-        carry: tuple[jax.Array, jax.Array], shift: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        quotient, remainder = carry
-        remainder = 2 * remainder + ((t >> shift) & 1) * p
-        return (2 * quotient + remainder // q, remainder % q), None
-
-    zero = varying_like(jnp.zeros((*t.shape[:-1], len(fractions)), jnp.int32), t)
-    return lax.scan(bit, (zero, zero), shifts)[0][0]
-
-
-def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
-    """Rank n - b for a traced alpha; `n` [..., 1].
-
-    Rounds down the budget wherever the decimal is in doubt.
-    """
-    # Reading alpha, converting n and the product each round by 2**-24 at most; 2**-22 covers them.
-    slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
-    budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1
-    # A traced NaN compares false with everything; it must not become a licence to miss.
-    return n - jnp.where(alpha > 0, budget, -1)
-
-
 def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
     """Leading axes of length 1, so that scores shared by all masks stay one row."""
     return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
 
 
 @jax.custom_jvp
-def _without_gradient(critical_scores: jax.Array) -> jax.Array:
-    """The scores as they are; differentiating a threshold is an error, not zeros in silence."""
+def without_gradient(critical_scores: jax.Array) -> jax.Array:
+    """The scores as they are; differentiating a threshold is an error, not zeros in silence.
+
+    Use this when a threshold is computed under `jit`.
+    """
     return critical_scores
 
 
-@_without_gradient.defjvp
+@without_gradient.defjvp
 def _refuse_gradient(primals: Any, tangents: Any) -> Any:
     raise TypeError(
         "a calibrated threshold has no useful gradient: it is one of the critical scores. For a "
@@ -205,7 +152,7 @@ def threshold_at_rank(
     Use this when you have ranks under `jit`; `threshold_at_budget` also checks its arguments.
     """
     dtype = critical_scores.dtype
-    critical_scores = _without_gradient(critical_scores)
+    critical_scores = without_gradient(critical_scores)
     # exact, and of a width that has integers
     value = critical_scores.astype(common_dtype(dtype, jnp.float32))
     ndim = max(value.ndim, 0 if mask is None else mask.ndim)
@@ -234,19 +181,37 @@ def threshold_at_rank(
 
 @overload
 def calibrate(
-    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
+    critical_scores: ArrayLike,
+    alpha: Alpha,
+    mask: ArrayLike | None = None,
+    tie_break: None = None,
+    *,
+    weights: ArrayLike | None = None,
+    query_weight: ArrayLike | None = None,
 ) -> jax.Array: ...
 
 
 @overload
 def calibrate(
-    critical_scores: TieBroken, alpha: Alpha, mask: ArrayLike | None = None, tie_break: None = None
+    critical_scores: TieBroken,
+    alpha: Alpha,
+    mask: ArrayLike | None = None,
+    tie_break: None = None,
+    *,
+    weights: ArrayLike | None = None,
+    query_weight: ArrayLike | None = None,
 ) -> TieBroken: ...
 
 
 @overload
 def calibrate(
-    critical_scores: ArrayLike, alpha: Alpha, mask: ArrayLike | None = None, *, tie_break: jax.Array
+    critical_scores: ArrayLike,
+    alpha: Alpha,
+    mask: ArrayLike | None = None,
+    *,
+    tie_break: jax.Array,
+    weights: ArrayLike | None = None,
+    query_weight: ArrayLike | None = None,
 ) -> TieBroken: ...
 
 
@@ -255,6 +220,9 @@ def calibrate(
     alpha: Alpha,
     mask: ArrayLike | None = None,
     tie_break: jax.Array | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    query_weight: ArrayLike | None = None,
 ) -> jax.Array | TieBroken:
     r"""Calibrated threshold: lambda_hat = inf{lambda : n/(n+1) Rhat_n(lambda) + 1/(n+1) <= alpha}.
 
@@ -273,6 +241,10 @@ def calibrate(
       mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default. The form that
         vmaps over splits.
       tie_break: Second keys of the critical scores, uint32 `[..., n]`, if not given as a pair.
+      weights: Under covariate shift, how likely each calibration query is among those to come, up
+        to a factor, finite and above 0, `[..., n]`; equal weights change nothing.
+      query_weight: The weight of the query to come, `[...]`, on the same scale; by default the
+        largest of the calibration queries, which is safe for queries of no more.
 
     Returns:
       The threshold `[...]` for one alpha, `[..., a]` for several; with a tie-break a `TieBroken`
@@ -286,7 +258,8 @@ def calibrate(
         outside (0, 1).
 
     References:
-      Eq. 6 and Theorem 4.3 of the paper.
+      Eq. 6 and Theorem 4.3 of the paper; for `weights`, Tibshirani, Barber, Candes and Ramdas,
+      "Conformal Prediction Under Covariate Shift", 2019, Corollary 1.
 
     Use this when the mean risk must be at most alpha; `threshold_at_budget` takes other budgets.
 
@@ -295,10 +268,16 @@ def calibrate(
     [0.8999999761581421, inf]
     """
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
-    mask, num = _rows(value, mask)
-    rank, scalar = _ranks(alpha, num, value.shape[-1])
+    mask, num = checked_rows(value, mask)
+    if weights is not None:
+        from racer_jax.core.weighted_calibration import weighted_threshold
+
+        return weighted_threshold(value, tie_break, alpha, mask, weights, query_weight)
+    if query_weight is not None:
+        raise ValueError("query_weight goes with the weights of the calibration queries: got none")
+    rank, scalar = ranks(alpha, num, value.shape[-1])
     threshold = _padded_threshold(value, rank, mask, tie_break)
-    return _first(threshold) if scalar else threshold
+    return first_threshold(threshold) if scalar else threshold
 
 
 @overload
@@ -367,7 +346,7 @@ def threshold_at_budget(
     [90.0, 99.0, inf]
     """
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
-    mask, num = _rows(value, mask)
+    mask, num = checked_rows(value, mask)
     budgets = budget if isinstance(budget, jax.Array) else np.asarray(budget)
     if not jnp.issubdtype(budgets.dtype, jnp.integer):
         raise TypeError(f"budget must hold integers, got dtype {budgets.dtype}")
@@ -380,7 +359,7 @@ def threshold_at_budget(
         levels = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
         rank = jnp.asarray((np.asarray(num)[..., None] - levels).astype(np.int32))
     threshold = _padded_threshold(value, rank, mask, tie_break)
-    return _first(threshold) if scalar else threshold
+    return first_threshold(threshold) if scalar else threshold
 
 
 def _padded_threshold(
@@ -399,17 +378,23 @@ def _padded_threshold(
     return threshold
 
 
-def _first(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
-    """The threshold of the only one alpha or budget."""
+def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
+    """The threshold of the only one alpha or budget.
+
+    Use this when a function of several alphas serves a single one.
+    """
     if isinstance(threshold, TieBroken):
         return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
     return threshold[..., 0]
 
 
-def _rows(
+def checked_rows(
     value: jax.Array, mask: ArrayLike | None
 ) -> tuple[jax.Array | None, int | np.ndarray | jax.Array]:
-    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""
+    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask.
+
+    Use this when rows of a calibration may be masked.
+    """
     size = value.shape[-1]
     if mask is None:
         return None, size
@@ -425,26 +410,3 @@ def _rows(
     if (num == 0).any():
         raise ValueError("mask must select at least one calibration row, got none")
     return mask, num
-
-
-def _ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[jax.Array, bool]:
-    """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit.
-
-    Whether alpha is a scalar.
-    """
-    if is_traced(alpha):
-        level = jnp.asarray(alpha)
-        if level.ndim > 1:
-            raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
-        return _traced_rank(
-            jnp.atleast_1d(level), jnp.asarray(num, jnp.int32)[..., None]
-        ), level.ndim == 0
-    fractions, scalar = exact_alphas(alpha)
-    if isinstance(num, jax.Array) and is_traced(num):
-        return num[..., None] - (_floor_multiples(fractions, num + 1, limit + 1) - 1), scalar
-    # Python's own integers on the host: exact for any decimal and any n.
-    counts = np.asarray(num, dtype=object)
-    budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]
-    return jnp.asarray(
-        np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)
-    ), scalar

@@ -4,6 +4,10 @@ A kernel is compiled for each shape, which takes half a second where it then run
 Called with arrays that have values, `calibrate`, `critical_scores` and `prediction_sets` pad their
 rows to one of few lengths; entries that are added change no bit of a result. Under the caller's
 `jit` or `vmap`, and for arrays spread over devices, nothing is padded.
+
+What works entry by entry (nonconformity, `tie_break`, the measures of sets) is not padded either.
+It is meant to be part of the caller's `jit`, whose shapes the caller chooses; JAX keeps what it
+compiles for each new shape until `jax.clear_caches()`. `Racer` pads what it calculates.
 """
 
 from typing import Any

@@ -93,11 +93,68 @@ def exact_alpha(alpha: Level) -> Fraction:
     return fraction
 
 
+def exact_number(name: str, number: Level) -> Fraction:
+    """A number above 0 as the decimal that was written, such as the largest loss there can be.
+
+    Args:
+      name: What an error calls it.
+      number: A number or numeral; a float is read as the shortest decimal that prints as it.
+
+    Returns:
+      The exact fraction.
+
+    Raises:
+      TypeError: If it is not a number or a numeral.
+      ValueError: If it is not above 0, not finite, or written with more than 100 digits.
+
+    Use this when a bound is read that levels are compared with.
+
+    >>> exact_number("bound", "2.50")
+    Fraction(5, 2)
+    """
+    if isinstance(number, bool | np.bool_) or not isinstance(
+        number, int | float | str | Decimal | Fraction | np.number
+    ):
+        raise TypeError(
+            f"{name} must be a number above 0, got {number!r} of type {type(number).__name__}"
+        )
+    try:
+        fraction = _as_fraction(number)
+    except (ValueError, InvalidOperation, OverflowError):
+        fraction = Fraction(0)
+    if fraction <= 0:
+        raise ValueError(f"{name} must be above 0 and finite, got {_shown(number)}")
+    return fraction
+
+
+def exact_shares(alpha: Alpha, bound: Fraction) -> tuple[list[Fraction], bool]:
+    """Levels in (0, bound) as exact shares of the bound, and whether a single one was given.
+
+    Use this when a level is of a loss whose bound is not 1.
+    """
+    if bound == 1:
+        return exact_alphas(alpha)
+    levels, scalar = _levels(alpha)
+    shares = [exact_number("alpha", level) / bound for level in levels]
+    for level, share in zip(levels, shares, strict=True):
+        if share >= 1:
+            raise ValueError(
+                f"alpha must be below the bound of the loss, {bound}, got {_shown(level)}"
+            )
+    return shares, scalar
+
+
 def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
     """Each alpha as an exact fraction, and whether a single one was given.
 
     Use this when a function takes one alpha or several.
     """
+    levels, scalar = _levels(alpha)
+    return [exact_alpha(level) for level in levels], scalar
+
+
+def _levels(alpha: Alpha) -> tuple[list[Level], bool]:
+    """The levels one by one, and whether a single one was given."""
     if isinstance(alpha, np.ndarray | jax.Array):
         array = np.asarray(alpha)
         if array.ndim > 1:
@@ -110,7 +167,7 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
         levels, scalar = [alpha], True
     if not levels:
         raise ValueError("alpha must hold at least one risk level, got none")
-    return [exact_alpha(level) for level in levels], scalar
+    return levels, scalar
 
 
 def miss_budget(alpha: Alpha, n: int) -> Any:

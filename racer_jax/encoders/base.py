@@ -22,6 +22,10 @@ Save: TypeAlias = Callable[[Any, str], Parts]
 Read: TypeAlias = Callable[[Mapping[str, Any], str], Any]
 
 
+# Kinds of a description whose object is a caller's own: see `racer_jax.racer.own_parts`.
+OWN_KINDS = ("own", "external", "flax")
+
+
 class Stages(NamedTuple):
     """`encode` in two steps, of which the second can be compiled together with a router.
 

@@ -6,12 +6,13 @@ is refused where it is another one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from racer_jax.encoders.base import Encoder, Parts, PartsError
+from racer_jax.encoders.base import Encoder, Parts, PartsError, Read, Save
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.encoders.surface import SurfaceEncoder
@@ -91,12 +92,13 @@ def named(name: str, key: jax.Array, texts: Sequence[str]) -> Encoder:
     return ENCODERS[name](key, texts)
 
 
-def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> Parts:
+def encoder_parts(encoder: Encoder, prefix: str = "encoder", save_own: Save | None = None) -> Parts:
     """The description and the arrays of an encoder.
 
     Args:
       encoder: One with `to_parts`, or one with `fingerprint()`, which names its weights.
       prefix: Prefix of the names of the arrays.
+      save_own: What makes pieces of an encoder that has neither; None to refuse it.
 
     Raises:
       PartsError: If it is neither.
@@ -104,9 +106,11 @@ def encoder_parts(encoder: Encoder, prefix: str = "encoder") -> Parts:
     Use this when an encoder is to be written to disk.
     """
     if hasattr(encoder, "to_parts"):
-        parts: Parts = encoder.to_parts(prefix, encoder_parts)
+        parts: Parts = encoder.to_parts(prefix, partial(encoder_parts, save_own=save_own))
         return parts
     fingerprint = getattr(encoder, "fingerprint", None)
+    if not callable(fingerprint) and save_own is not None:
+        return save_own(encoder, prefix)
     if not callable(fingerprint):
         raise PartsError(
             f"an encoder of kind {type(encoder).__name__} cannot be saved: give it a method "
@@ -122,6 +126,7 @@ def encoder_from(
     arrays: Mapping[str, np.ndarray],
     pretrained: Encoder | None = None,
     prefix: str = "encoder",
+    read_own: Read | None = None,
 ) -> Encoder:
     """The encoder of a description.
 
@@ -131,6 +136,7 @@ def encoder_from(
       pretrained: The pretrained encoder, where the description names one; MiniLM's from its package
         where None.
       prefix: Prefix of the names of the arrays.
+      read_own: What gives an encoder of a caller's own that has no fingerprint.
 
     Raises:
       PartsError: If the description is not of an encoder.
@@ -141,11 +147,14 @@ def encoder_from(
     kind = description.get("kind")
     if kind == "external":
         return _pretrained(description, pretrained)
+    if kind == "own" and read_own is not None:
+        mine: Encoder = read_own(description, prefix)
+        return mine
     if kind not in _CLASSES:
         raise PartsError(f"an encoder of kind {kind!r} is not known")
 
     def read(inner: Mapping[str, Any], inner_prefix: str) -> Encoder:
-        return encoder_from(inner, arrays, pretrained, inner_prefix)
+        return encoder_from(inner, arrays, pretrained, inner_prefix, read_own)
 
     encoder: Encoder = _CLASSES[kind].from_parts(description, arrays, prefix, read)
     return encoder

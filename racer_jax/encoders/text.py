@@ -25,6 +25,7 @@ from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
 from racer_jax.encoders.layers import compiler_options
+from racer_jax.encoders.sentence_folder import sentence_settings
 
 Pooling = Literal["mean", "cls"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -133,6 +134,7 @@ class TextEncoder:
       max_length: Tokens read of a text, the special ones included; at most what the model has
         positions for, and that by default.
       truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
+      lower_case: Whether texts are put in lower case before they are cut into tokens.
       batch_tokens: About this many tokens in a batch.
       cache: Folder of the embedding cache; None for no cache.
       mesh: Devices to spread a batch over, one axis; None for the default device. See `data_mesh`.
@@ -150,6 +152,7 @@ class TextEncoder:
         normalize: bool = True,
         max_length: int | None = None,
         truncation_side: Side = "right",
+        lower_case: bool = False,
         batch_tokens: int = 4096,
         cache: str | os.PathLike[str] | None = None,
         mesh: jax.sharding.Mesh | None = None,
@@ -169,6 +172,7 @@ class TextEncoder:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
         self.truncation_side, self.batch_tokens, self.mesh = truncation_side, batch_tokens, mesh
+        self.lower_case = lower_case
         # its settings are changed below, and the caller's are the caller's
         self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizer.truncation_side = truncation_side
@@ -195,19 +199,22 @@ class TextEncoder:
           source: A folder, or a hub id `owner/name`.
           dtype: Compute dtype, float32 or bfloat16.
           revision: Branch, tag or commit on the hub.
-          **options: Those of `TextEncoder`.
+          **options: Those of `TextEncoder`. Where the folder is one of sentence-transformers, its
+            tokens read, pooling, scaling and lower case are the defaults.
 
         Raises:
           FileNotFoundError: If the source or one of its files is absent.
-          ValueError: If the architecture is unknown, the weights do not fit, or the tokenizer does
-            not fit them.
+          ValueError: If the architecture is unknown, the weights do not fit, the tokenizer does
+            not fit them, or a sentence-transformers folder has a step that is not known here.
         """
         from transformers import AutoTokenizer  # takes seconds to import
 
-        folder = resolve(source, revision)
-        return cls(
-            load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder), **options
-        )
+        folder, settled = sentence_settings(resolve(source, revision))
+        model, tokenizer = load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder)
+        if "max_length" in settled:
+            limit = min(int(model.config.max_position_embeddings), settled["max_length"])
+            settled["max_length"] = limit
+        return cls(model, tokenizer, **settled | options)
 
     def _jitted(self, graph: Any) -> Callable[..., jax.Array]:
         def embed(state: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
@@ -230,7 +237,7 @@ class TextEncoder:
         """
         digest = hashlib.sha256()
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        settings = {
+        settings: dict[str, Any] = {
             "config": {k: v for k, v in self._config.to_dict().items() if not k.startswith("_")},
             "tokenizer": {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")},
             "settings": [
@@ -241,6 +248,8 @@ class TextEncoder:
                 self._dtype,
             ],
         }
+        if self.lower_case:  # fingerprints of before it was read stay what they were
+            settings["lower_case"] = True
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for path, variable in nnx.to_flat_state(self._state):
             array = np.asarray(variable.get_value())
@@ -257,9 +266,12 @@ class TextEncoder:
           TypeError: If `texts` is a single string, or holds anything but strings.
           ValueError: If it is empty, or a text is empty or only white space.
         """
-        tokens: list[list[int]] = self._tokenizer(
-            check_texts(texts), truncation=False, verbose=False
-        )["input_ids"]
+        texts = check_texts(texts)
+        if self.lower_case:
+            texts = [text.lower() for text in texts]
+        tokens: list[list[int]] = self._tokenizer(texts, truncation=False, verbose=False)[
+            "input_ids"
+        ]
         long = [i for i, row in enumerate(tokens) if len(row) > self.max_length]
         if long:
             cut = self._tokenizer(
@@ -369,12 +381,12 @@ def minilm(**options: Any) -> TextEncoder:
     `TextEncoder.from_pretrained` reads other weights.
 
     Args:
-      **options: Those of `TextEncoder`; by default 256 tokens are read, as the model was trained.
+      **options: Those of `TextEncoder`; by default what its folder says: 256 tokens are read.
 
     Raises:
       ModuleNotFoundError: If the package is not installed.
     """
-    return TextEncoder.from_pretrained(minilm_folder(), **{"max_length": 256, **options})
+    return TextEncoder.from_pretrained(minilm_folder(), **options)
 
 
 def minilm_folder() -> Path:

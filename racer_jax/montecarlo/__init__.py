@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         check_bounds_exactly,
     )
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
+    from racer_jax.montecarlo.loss_check import check_losses, check_stops
+    from racer_jax.montecarlo.loss_splits import LossTrials, exact_loss_means, loss_trials
     from racer_jax.montecarlo.replay import split_masks, split_parts
     from racer_jax.montecarlo.split_design import SplitSpec
     from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
@@ -37,6 +39,8 @@ _HOMES = {
         "check_bounds_exactly",
     ),
     "exact": ("SplitLaw", "pool_law", "split_law"),
+    "loss_check": ("check_losses", "check_stops"),
+    "loss_splits": ("LossTrials", "exact_loss_means", "loss_trials"),
     "replay": ("split_masks", "split_parts"),
     "split_design": ("SplitSpec",),
     "step_functions": ("Pool", "Steps", "pool_steps"),
@@ -48,6 +52,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 __all__ = [
     "BoundCheck",
     "BoundSpec",
+    "LossTrials",
     "Pool",
     "RiskHistogram",
     "ScoredPool",
@@ -61,6 +66,10 @@ __all__ = [
     "check_bounds",
     "check_bounds_broken",
     "check_bounds_exactly",
+    "check_losses",
+    "check_stops",
+    "exact_loss_means",
+    "loss_trials",
     "pool_law",
     "pool_steps",
     "split_law",

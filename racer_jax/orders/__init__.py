@@ -20,15 +20,17 @@ if TYPE_CHECKING:
         tilted,
     )
     from racer_jax.orders.learned_gains import LearnedGains
-    from racer_jax.orders.model_orders import ORDERS, Order, StaticOrder, fit_order, register_order
+    from racer_jax.orders.model_orders import ORDERS, Order, fit_order, register_order
     from racer_jax.orders.racer_j import RacerJ
+    from racer_jax.orders.static_orders import Prices, StaticOrder
 
 _HOMES = {
     "coverage_gain": ("static_order",),
     "joint_laws": ("PatternLaw", "factor", "fit_loadings", "pattern_law", "tilt", "tilted"),
     "learned_gains": ("LearnedGains",),
-    "model_orders": ("ORDERS", "Order", "StaticOrder", "fit_order", "register_order"),
+    "model_orders": ("ORDERS", "Order", "fit_order", "register_order"),
     "racer_j": ("RacerJ",),
+    "static_orders": ("Prices", "StaticOrder"),
 }
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
@@ -37,6 +39,7 @@ __all__ = [
     "LearnedGains",
     "Order",
     "PatternLaw",
+    "Prices",
     "RacerJ",
     "StaticOrder",
     "factor",

@@ -15,7 +15,7 @@ epochs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -161,6 +161,32 @@ class LearnedGains:
             jnp.asarray(bias, jnp.float32),
             names,
             float(ridge),
+        )
+
+    def of_models(self, columns: Sequence[int]) -> "LearnedGains":
+        """The gains of some of the models, given that none of the others is the first right one.
+
+        Nothing is fitted anew: the chances of the places that are left are scaled to add up to 1.
+        Refitting on the training rows may order the queries better; the promise is the same.
+
+        Use this when a model leaves the pool.
+
+        Args:
+          columns: Places of those models in the pool.
+        """
+        orders, weights, bias = map(np.asarray, (self.order, self.weights, self.bias))
+        place = {model: i for i, model in enumerate(columns)}
+        orders_left = [
+            [i for i, model in enumerate(order) if model in place] for order in orders.tolist()
+        ]
+        rows = list(zip(orders, orders_left, strict=True))
+        new = np.array([[place[model] for model in order[i].tolist()] for order, i in rows])
+        last = [orders.shape[1]]
+        return replace(
+            self,
+            order=jnp.asarray(new, jnp.int32),
+            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, orders_left, strict=True)]),
+            bias=jnp.stack([b[i + last] for b, i in zip(bias, orders_left, strict=True)]),
         )
 
     def positions(self, embeddings: ArrayLike, groups: Sequence[str] | None = None) -> jax.Array:

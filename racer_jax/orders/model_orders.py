@@ -24,79 +24,62 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
-from racer_jax.orders.coverage_gain import static_order
+from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.learned_gains import LearnedGains
 from racer_jax.orders.racer_j import RacerJ
+from racer_jax.orders.static_orders import Prices, StaticOrder
 
 STATIC, BLEND, LEARNED = "static", "J", "J_learned"
 # What a group goes by that has no training rows.
 OTHER = "(any other group)"
+# The orders that can mind what the models cost.
+PRICED = (STATIC, BLEND)
 # The neighbours of the blend, and their weight.
 NEIGHBORS, WEIGHT = 200, 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class StaticOrder:
-    """The static order of each group, the same for every query of the group.
-
-    E(x, m) = 1 - the share m adds (`static_order`).
+class RestrictedOrder:
+    """An order of the whole pool, of which some models are called.
 
     Attributes:
-      real: Nonconformity of the real models, float32 `[g, m]`.
-      groups: Names of the groups, `[g]`; None where there are none.
+      model: The order of the whole pool.
+      columns: Places of those models in the pool.
 
-    Use this when the order of the models should depend on the group alone, as a baseline or where
-    embeddings say nothing; `static_order` gives it for one set of rows.
+    Use this when an order of your own cannot say what it is without some of its models.
     """
 
-    real: np.ndarray
-    groups: tuple[str, ...] | None
+    model: Any
+    columns: tuple[int, ...]
 
-    @classmethod
-    def fit(cls, correct: np.ndarray, groups: Sequence[str] | None) -> "StaticOrder":
-        """The order of each group's rows, bool `[n, m]`.
-
-        Use this when you have labelled training rows, with or without groups; calibrate on other
-        rows.
-        """
-        names = None if groups is None else tuple(dict.fromkeys(groups))
-        parts = (
-            [correct]
-            if names is None
-            else [correct[np.array([g == name for g in groups or ()])] for name in names]
-        )
-        return cls(np.stack([np.asarray(static_order(part))[:-1] for part in parts]), names)
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The groups that the order knows."""
+        groups: tuple[str, ...] | None = self.model.groups
+        return groups
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
     ) -> np.ndarray:
-        """Nonconformity `[n, m + 1]` of queries; only the number of the embeddings is used.
+        """Nonconformity `[n, m + 1]` of those models, the null model's as in the whole pool.
 
         Use this when you want what `critical_scores` and `prediction_sets` take.
         """
-        check_null(null)
-        place = {name: i for i, name in enumerate(self.groups or ())}
-        codes = (
-            [0] * len(np.asarray(embeddings))
-            if groups is None
-            else [place[name] for name in groups]
-        )
-        real = self.real[codes]
-        # E = 1 - gain, so the largest score is the first gain.
-        null_column = np.asarray(
-            null_nonconformity(jnp.asarray(1 - real.min(axis=1, keepdims=True)), null)
-        )
-        return np.concatenate([real, null_column], axis=1).astype(np.float32)
+        whole = np.asarray(self.model(embeddings, groups, null))
+        return whole[:, [*self.columns, whole.shape[1] - 1]]
 
 
-Model: TypeAlias = StaticOrder | RacerJ | LearnedGains
+# An order of a caller's own has any type.
+Model: TypeAlias = Any
+Parts: TypeAlias = tuple[dict[str, Any], dict[str, np.ndarray]]
 # What of a model is written to disk: its arrays, and its settings.
 _ARRAYS = {
     STATIC: ("real",),
     BLEND: ("train", "of_row", "prior", "patterns"),
     LEARNED: ("order", "weights", "bias"),
 }
+# What an older version did not write.
+_LATER: dict[str, tuple[str, ...]] = {STATIC: ("patterns", "counts"), BLEND: (), LEARNED: ()}
 _SETTINGS: dict[str, tuple[str, ...]] = {STATIC: (), BLEND: ("k", "w"), LEARNED: ("ridge",)}
 
 
@@ -107,6 +90,7 @@ class Order:
     Attributes:
       kind: `static`, `J` or `J_learned`.
       model: The learned model; where it has groups, the last one is `OTHER`.
+      prices: What the models cost, where the order minds it; else None.
 
     Use this when code must treat every kind of order alike, for example to save and load one;
     `fit_order` makes it.
@@ -114,21 +98,43 @@ class Order:
 
     kind: str
     model: Model
+    prices: Prices | None = None
 
-    def to_parts(self, prefix: str = "order") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def to_parts(
+        self, prefix: str = "order", save_own: Callable[[Any, str], Parts] | None = None
+    ) -> Parts:
         """The order in pieces: a description in plain values, and arrays by name.
 
         Use this when you write an order to a file; `from_parts` reads it back.
+
+        Args:
+          prefix: Prefix of the names of the arrays.
+          save_own: What makes pieces of the model of a registered order; None to refuse it.
+
+        Raises:
+          ValueError: If it is a registered order and that is None.
         """
         groups = None if self.model.groups is None else list(self.model.groups)
         description: dict[str, Any] = {"kind": self.kind, "groups": groups}
+        if self.kind not in _ARRAYS and save_own is not None:
+            inside = self.model
+            if isinstance(inside, RestrictedOrder):
+                description["columns"] = list(inside.columns)
+                inside = inside.model
+            description["model"], arrays = save_own(inside, prefix)
+            return description, arrays
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
         description |= {name: getattr(self.model, name) for name in _SETTINGS[self.kind]}
-        names = _ARRAYS[self.kind]
-        arrays = {f"{prefix}.{name}": np.asarray(getattr(self.model, name)) for name in names}
+        values = {name: getattr(self.model, name) for name in _ARRAYS[self.kind]}
+        later = {name: getattr(self.model, name) for name in _LATER[self.kind]}
+        values |= {name: value for name, value in later.items() if value is not None}
+        arrays = {f"{prefix}.{name}": np.asarray(value) for name, value in values.items()}
         if self.kind == BLEND:  # 0 or 1: a byte each
             arrays[f"{prefix}.patterns"] = arrays[f"{prefix}.patterns"].astype(np.uint8)
+        if self.prices is not None:
+            description["gamma"] = self.prices.gamma
+            arrays[f"{prefix}.cost"] = self.prices.cost
         return description, arrays
 
     @classmethod
@@ -137,22 +143,40 @@ class Order:
         description: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         prefix: str = "order",
+        read_own: Callable[[Mapping[str, Any], str], Any] | None = None,
     ) -> "Order":
         """The order of `to_parts`.
 
         Use this when you read an order that `to_parts` wrote.
+
+        Args:
+          description: From `to_parts`.
+          arrays: Its arrays.
+          prefix: Prefix of the names of the arrays.
+          read_own: What gives the model of a registered order; None where there is none.
 
         Raises:
           KeyError: If an array or a setting is missing.
           ValueError: If the description is not of an order.
         """
         kind = description.get("kind")
+        if kind in ORDERS and "model" in description and read_own is not None:
+            model = read_own(description["model"], prefix)
+            if "columns" in description:
+                model = RestrictedOrder(model, tuple(description["columns"]))
+            return cls(kind, model)
         if kind not in _ARRAYS:
-            raise ValueError(f"an order of kind {kind!r} is not known")
+            raise ValueError(
+                f"an order of kind {kind!r} is not known: register it first (register_order)"
+            )
         groups = None if description["groups"] is None else tuple(description["groups"])
         fields = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        prices = None
+        if "gamma" in description:
+            prices = Prices(np.asarray(arrays[f"{prefix}.cost"]), float(description["gamma"]))
         if kind == STATIC:
-            return cls(kind, StaticOrder(fields["real"], groups))
+            later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
+            return cls(kind, StaticOrder(fields["real"], groups, **later), prices)
         on_device = {name: jnp.asarray(array) for name, array in fields.items()}
         if kind == LEARNED:
             return cls(
@@ -161,12 +185,34 @@ class Order:
             )
         on_device["patterns"] = on_device["patterns"].astype(jnp.float32)
         k, w = int(description["k"]), float(description["w"])
-        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w))
+        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w), prices)
 
     @property
     def by_group(self) -> bool:
         """Whether queries must say their group."""
         return self.model.groups is not None
+
+    @property
+    def reads_embeddings(self) -> bool:
+        """Whether the order depends on the query, and not on its group alone."""
+        return bool(getattr(self.model, "reads_embeddings", True))
+
+    def of_models(self, columns: Sequence[int]) -> "Order":
+        """The order of some of the models, learned from the same training rows.
+
+        Use this when a model leaves the pool; nothing is trained.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        prices = None
+        if self.prices is not None:
+            prices = Prices(self.prices.cost[list(columns)], self.prices.gamma)
+        if self.kind == STATIC:
+            return Order(self.kind, self.model.of_models(columns, prices), prices)
+        if hasattr(self.model, "of_models"):
+            return Order(self.kind, self.model.of_models(columns), prices)
+        return Order(self.kind, RestrictedOrder(self.model, tuple(columns)))
 
     def __call__(
         self, embeddings: ArrayLike, groups: Sequence[str | None] | None, null: NullMode
@@ -189,16 +235,31 @@ class Order:
             group_names = set(self.model.groups)
             num = len(np.asarray(embeddings))
             names = [name if name in group_names else OTHER for name in groups or [None] * num]
-        return np.asarray(self.model(embeddings, names, null))
+        options = {}
+        if self.prices is not None and self.kind == BLEND:  # the static order has them in it
+            options = self.prices._asdict()
+        return np.asarray(self.model(embeddings, names, null, **options))
 
 
-def _static(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
+def _static(
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
+) -> Model:
     """The static order of each group, and of all rows for other groups."""
-    static = StaticOrder.fit(correct, groups)
+    static = StaticOrder.fit(correct, groups, prices)
     if static.groups is None:
         return static
-    real = np.concatenate([static.real, StaticOrder.fit(correct, None).real])
-    return StaticOrder(real, (*static.groups, OTHER))
+    whole = StaticOrder.fit(correct, None, prices)
+    if static.counts is None or whole.counts is None:
+        raise AssertionError("an order that was just learned knows its rows")
+    return StaticOrder(
+        np.concatenate([static.real, whole.real]),
+        (*static.groups, OTHER),
+        static.patterns,
+        np.concatenate([static.counts, whole.counts]),
+    )
 
 
 def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
@@ -231,7 +292,10 @@ ORDERS: dict[str, Fit] = {STATIC: _static, BLEND: _blend, LEARNED: _learned}
 
 
 def register_order(name: str, fit: Fit) -> None:
-    """Adds an order to those that go by a name; a racer with it cannot be saved.
+    """Adds an order to those that go by a name.
+
+    A program that loads an artefact with it registers it first, and passes the model that `fit`
+    gave as `Racer.load(order=...)`.
 
     Args:
       name: Its name.
@@ -250,7 +314,11 @@ def register_order(name: str, fit: Fit) -> None:
 
 
 def fit_order(
-    kind: str, embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None
+    kind: str,
+    embeddings: ArrayLike,
+    correct: np.ndarray,
+    groups: Sequence[str] | None,
+    prices: Prices | None = None,
 ) -> Order:
     """Learns an order from training rows; deterministic.
 
@@ -259,15 +327,24 @@ def fit_order(
       embeddings: Embeddings of the training queries, floating `[n, d]`.
       correct: Whether each model got each right, bool `[n, m]`.
       groups: The group of each, or None.
+      prices: What the models cost, where the order shall mind it: `static` and `J` can. The promise
+        is the same; sets become cheaper and hold more models.
 
     Returns:
       The order.
 
     Raises:
-      ValueError: If the kind is unknown.
+      TypeError: If a cost is not numeric.
+      ValueError: If the kind is unknown or cannot mind the cost, or a cost is not above 0.
 
     Use this when sets are to hold models that answer what the others do not.
     """
     if kind not in ORDERS:
         raise ValueError(f"an order must be one of {tuple(ORDERS)}, got {kind!r}")
-    return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if prices is None:
+        return Order(kind, ORDERS[kind](embeddings, correct, groups))
+    if kind not in PRICED:
+        raise ValueError(f"an order that minds the cost must be one of {PRICED}, got {kind!r}")
+    if kind == STATIC:
+        return Order(kind, _static(embeddings, correct, groups, prices), prices)
+    return Order(kind, ORDERS[kind](embeddings, correct, groups), prices)

@@ -12,7 +12,7 @@ so its cost depends on the number of patterns.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -155,6 +155,24 @@ class RacerJ:
             groups=names,
             k=k,
             w=float(w),
+        )
+
+    def of_models(self, columns: Sequence[int]) -> "RacerJ":
+        """The same training queries for some of the models.
+
+        Use this when a model leaves the pool: the order of the others is made anew for each query.
+
+        Args:
+          columns: Places of those models in the pool.
+        """
+        patterns_left = distinct_patterns(np.asarray(self.patterns)[:, list(columns)])
+        prior = np.zeros((len(self.prior), len(patterns_left.correct)))
+        np.add.at(prior.T, patterns_left.of_row, np.asarray(self.prior, np.float64).T)
+        return replace(
+            self,
+            patterns=jnp.asarray(patterns_left.correct, jnp.float32),
+            of_row=jnp.asarray(patterns_left.of_row)[self.of_row],
+            prior=jnp.asarray(prior, jnp.float32),
         )
 
     def __call__(

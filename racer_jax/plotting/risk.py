@@ -161,7 +161,10 @@ def risk_figure(
 
 
 def histogram_figure(
-    panels: Mapping[str, Mapping[str, RiskHistogram]], alpha: float, subtitle: str
+    panels: Mapping[str, Mapping[str, RiskHistogram]],
+    alpha: float,
+    subtitle: str,
+    failed: int = 0,
 ) -> Figure:
     """Test risk over splits at one alpha, with the exact law drawn over it.
 
@@ -172,6 +175,7 @@ def histogram_figure(
       panels: Pool -> score -> histogram.
       alpha: The risk level of all of them.
       subtitle: What was run, in a line.
+      failed: Number of means that failed the check; the title says so where there are any.
 
     Returns:
       One row of panels for each score, one column for each pool.
@@ -200,16 +204,21 @@ def histogram_figure(
                 _percent(panel)
                 if column == 0:
                     panel.set_ylabel(f"{score}\nshare of splits")
-        figure.suptitle(
-            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split "
-            f"varies\n{subtitle}"
+        title = (
+            f"Test risk of single splits at alpha = {alpha:g}: the mean is bounded, a split varies"
         )
+        if failed:
+            title = f"FAIL: test risk of single splits at alpha = {alpha:g} beside the exact law"
+        figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[0, 0])
     return figure
 
 
 def size_figure(
-    panels: Mapping[str, Mapping[str, SizeCurve]], num_models: int, subtitle: str
+    panels: Mapping[str, Mapping[str, SizeCurve]],
+    num_models: int,
+    subtitle: str,
+    failed: int = 0,
 ) -> Figure:
     """Mean set size against alpha.
 
@@ -220,6 +229,7 @@ def size_figure(
       panels: Pool -> score -> curve.
       num_models: M, drawn as the size of the full ensemble.
       subtitle: What was run, in a line.
+      failed: Number of means that failed the check; the title says so where there are any.
 
     Returns:
       One panel for each pool.
@@ -236,6 +246,9 @@ def size_figure(
             panel.set_ylim(bottom=0)
             _percent(panel, "x")
         axes[0, 0].set_ylabel("models called per query")
-        figure.suptitle(f"More risk allowed, fewer models called\n{subtitle}")
+        title = "More risk allowed, fewer models called"
+        if failed:
+            title = "FAIL: models called by sets that do not keep their risk"
+        figure.suptitle(f"{title}\n{subtitle}")
         _legend(figure, axes[0, 0])
     return figure

@@ -33,9 +33,9 @@ from racer_jax.data.locks import locked
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
 from racer_jax.racer.serialization import named
 
-# 2 adds orders learned from training rows; what has none is still written as 1, for older versions
-# to read.
-FORMAT = 2
+# 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
+# the cap of the sets, and parts of a caller's own.
+FORMAT = 3
 DESCRIPTION = "racer.json"
 _PREFIX, _SUFFIX = "arrays-", ".safetensors"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}(-[0-9a-f]{12})?\.safetensors")
@@ -102,7 +102,7 @@ def write(
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     full = {
-        "format": FORMAT if "order" in description else 1,
+        "format": FORMAT,
         **description,
         "pool_fingerprint": named(description["models"]),
     }
@@ -308,6 +308,28 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
         raise CorruptError("must be JSON: the file was cut or edited", path=file) from None
     _check_description(description, checksum, file)
     return description, identity
+
+
+def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
+    """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
+
+    Use this when a command reads an artefact of one kind.
+
+    Raises:
+      ArtefactError: If it is.
+    """
+    if description.get("kind") == kind:
+        return
+    if kind is None:
+        name = str(description["kind"])
+        raise ArtefactError(
+            f"is no Racer but the artefact of a {name.capitalize()}: load it with "
+            f"{name.capitalize()}.load",
+            path=path,
+        )
+    raise ArtefactError(
+        f"is no {kind.capitalize()} but the artefact of a Racer: load it with Racer.load", path=path
+    )
 
 
 def _check_description(description: Any, checksum: str | None, file: Path) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
-from racer_jax.data.table import RoutingTable
+from racer_jax.racer.promises import guarantee, warnings_of
+from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.serialization import Arrays, digest
-from racer_jax.risk_control.bounds import smallest_calibration_size
+from racer_jax.racer.unknown_groups import UnknownGroup, check_unknown_group, handle_unknown
 from racer_jax.risk_control.group_scores import (
     FALLBACKS,
     Fallback,
@@ -28,13 +30,6 @@ from racer_jax.risk_control.group_scores import (
 from racer_jax.risk_control.high_probability import check_delta
 
 _TOP = np.uint32(0xFFFFFFFF)
-# What counts as a miss in each null mode.
-_MISSES = {
-    "paper": "no called model answers rightly (where none of the pool does: that the null model "
-    "is left out)",
-    "free": "some model of the pool answers rightly and none that is called does",
-    "never": "no called model answers rightly",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +51,20 @@ class Calibration:
       label_rule: How right and wrong were decided.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
       date: When, as ISO 8601.
+      unknown_group: What a query gets whose group is unknown or missing, where thresholds are by
+        group: `"all"` models, the `"pooled"` threshold, or an `"error"`.
+      max_models: Models that a set holds at most; None for any number.
+      min_models: Models that a set holds at least; 0 for none.
+      record: The calibration queries as they were measured; None in an artefact of an older format.
       threshold: The threshold of each group, float32 `[g]`.
       threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
       threshold_key: Keys of the thresholds, uint64 `[g + 1]`; the last for a group that has no
-        calibration queries: every model.
+        calibration queries: every model, or the pooled threshold.
+      unknown_threshold: The threshold of such a group.
 
     Raises:
-      ValueError: If alpha or delta is out of range, or the fallback unknown.
+      ValueError: If alpha, delta or the number of models is out of range, or the fallback or the
+        policy for unknown groups is not known.
 
     Use this when you want to look at the thresholds of a racer: `racer.calibration`.
     """
@@ -79,19 +81,30 @@ class Calibration:
     label_rule: str
     num_overlap: int
     date: str
+    unknown_group: UnknownGroup = "all"
+    max_models: int | None = None
+    min_models: int = 0
+    record: CalibrationRecord | None = None
     threshold: np.ndarray = field(init=False)
     threshold_tie: np.ndarray | None = field(init=False)
     threshold_key: np.ndarray = field(init=False)
+    unknown_threshold: float = field(init=False)
 
     def __post_init__(self) -> None:
         if self.fallback not in FALLBACKS:
             raise ValueError(f"fallback must be one of {FALLBACKS}, got {self.fallback!r}")
         if self.delta is not None:
             check_delta(self.delta)
+        check_unknown_group(self.unknown_group)
+        if self.max_models is not None:
+            check_count("max_models", self.max_models)
+        check_min_models(self.min_models, self.max_models, self.accuracy.shape[1])
         value, tie = self.thresholds([self.alpha])
+        edge = self._unknown_thresholds([self.alpha])
         object.__setattr__(self, "threshold", value[:, 0])
         object.__setattr__(self, "threshold_tie", None if tie is None else tie[:, 0])
-        object.__setattr__(self, "threshold_key", _keys_with_unknown(value, tie)[:, 0])
+        object.__setattr__(self, "threshold_key", _keys_with_unknown((value, tie), edge)[:, 0])
+        object.__setattr__(self, "unknown_threshold", float(edge[0][0, 0]))
 
     @property
     def scores(self) -> GroupedScores:
@@ -129,7 +142,14 @@ class Calibration:
 
         Use this when queries are compared with thresholds of several alphas.
         """
-        return _keys_with_unknown(*self.thresholds(alphas))
+        return _keys_with_unknown(self.thresholds(alphas), self._unknown_thresholds(alphas))
+
+    def _unknown_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Thresholds of a group that nobody calibrated on, `[1, a]`, and their second keys."""
+        if self.unknown_group == "pooled":
+            return self.scores.pooled().thresholds(alphas, self.delta)
+        edge = np.full((1, len(alphas)), inf, np.float32)
+        return edge, None if self.tie is None else np.full(edge.shape, _TOP)
 
     def codes(self, groups: Sequence[str | None] | None, num: int) -> np.ndarray:
         """The place of each query's group, int `[n]`; the number of groups for an unknown one.
@@ -146,6 +166,23 @@ class Calibration:
             )
         return group_codes(groups, self.groups)
 
+    def handle_unknown(self, code: np.ndarray, groups: Sequence[str | None] | None) -> None:
+        """Warns once of each group that nobody calibrated on, or refuses it: see `unknown_group`.
+
+        Use this when queries have names of groups that may be unknown.
+
+        Args:
+          code: The place of each query's group, as of `codes`.
+          groups: The group of each, or None.
+
+        Raises:
+          UnknownGroupError: If such a group is an error.
+        """
+        known = self.groups or ()
+        unknown = np.flatnonzero(code == len(self.threshold)).tolist()
+        names = [None if groups is None else groups[i] for i in unknown]
+        handle_unknown(self, self.unknown_group, known, names)
+
     def feasible(self) -> np.ndarray:
         """Whether each group has a finite threshold at alpha, bool `[g]`.
 
@@ -153,76 +190,19 @@ class Calibration:
         """
         return np.asarray(self.threshold < inf)
 
-    # --- in words ---------------------------------------------------------------------------------
-    # The sentences are part of the format: an artefact whose sentence is not the one of its content
-    # is refused. A change of their words needs a new number of the format.
-
     def guarantee(self, null: str) -> str:
         """What is promised under a null mode, in a sentence, with its assumption.
 
         Use this when you have the calibration by itself; `Racer.guarantee` does it for a racer.
         """
-        num = self.num_queries
-        if self.groups is None:
-            who, where = f"the {int(num.sum())} calibration queries", ""
-        else:
-            counts = zip(self.groups, num.tolist(), strict=True)
-            sizes = ", ".join(f"{name} {count}" for name, count in counts)
-            who, where = f"the calibration queries of their group ({sizes})", ", in each group"
-        how = "on average over calibration sets"
-        if self.delta is not None:
-            how = f"for all calibration sets but a share of {self.delta}"
-        if self.num_overlap:
-            return (
-                f"Nothing is promised: {self.num_overlap} calibration questions were trained on. "
-                f"The threshold was set for a chance of at most {self.alpha} that {_MISSES[null]}."
-            )
-        return (
-            f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
-            f"is at most {self.alpha}{where}, {how}."
-        )
+        return guarantee(self, null)
 
     def warnings(self) -> tuple[str, ...]:
         """What a user must know of this calibration, one sentence each.
 
         Use this when you have the calibration by itself; `Racer.warnings` does it for a racer.
         """
-        names: Sequence[str] = ("all queries",)
-        if self.groups is not None:
-            names = [f"group {name!r}" for name in self.groups]
-        budgets = self.budgets([self.alpha])[:, 0]
-        rows = zip(names, self.num_queries, budgets, self.threshold, strict=True)
-        sentences = [self._warning(*row) for row in rows]
-        if self.num_overlap:
-            sentences.append(
-                f"{self.num_overlap} calibration questions were trained on: the risk is not "
-                "promised"
-            )
-        return tuple(sentence for sentence in sentences if sentence)
-
-    def _warning(self, name: str, num: int, budget: int, threshold: float) -> str:
-        """What a user must know of one group; empty where there is nothing."""
-        if budget < 0 and self.delta is None:
-            smallest = smallest_calibration_size(self.alpha)
-            what = "the pooled threshold is used, with no promise"
-            if threshold == inf:
-                what = "every model is called"
-            return (
-                f"{name}: alpha = {self.alpha} takes at least {smallest} calibration queries, "
-                f"got {num}; {what}"
-            )
-        if budget < 0:
-            return (
-                f"{name}: {num} calibration queries cannot promise alpha = {self.alpha}, "
-                f"delta = {self.delta}"
-            )
-        if threshold == inf:
-            return (
-                f"{name}: more calibration queries than alpha = {self.alpha} allows have no model "
-                f"that is right, and null mode 'never' counts each as a miss; every model is "
-                f"called, and the risk is higher"
-            )
-        return ""
+        return warnings_of(self)
 
     # --- in pieces --------------------------------------------------------------------------------
 
@@ -240,6 +220,9 @@ class Calibration:
         }
         if self.tie is not None:
             arrays["calibration.tie"] = self.tie
+        record = self.record
+        arrays |= {} if record is None else record.to_arrays()
+        record_groups = None if record is None else record.groups
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
@@ -252,13 +235,18 @@ class Calibration:
             }
             for name, num, value, tie in rows
         ]
+        groups = None if self.groups is None else list(self.groups)
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
             "thresholds": thresholds,
-            "groups": None if self.groups is None else list(self.groups),
+            "groups": groups,
             "delta": self.delta,
             "fallback": self.fallback,
+            "unknown_group": self.unknown_group,
+            "max_models": self.max_models,
+            "min_models": self.min_models,
+            "record_groups": None if record_groups is None else list(record_groups),
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
             "fingerprint": digest(None, arrays),
@@ -282,6 +270,8 @@ class Calibration:
         value, code = arrays["calibration.value"], arrays["calibration.code"]
         tie = arrays.get("calibration.tie")
         _check_arrays(value, tie, code, 1 if groups is None else len(groups))
+        # What an older format does not state is what was done then.
+        record = CalibrationRecord.from_arrays(description.get("record_groups"), arrays)
         return cls(
             alpha=description["alpha"],
             value=value,
@@ -295,15 +285,24 @@ class Calibration:
             label_rule=description["label_rule"],
             num_overlap=description["num_overlap"],
             date=description["date"],
+            unknown_group=description.get("unknown_group", "all"),
+            max_models=description.get("max_models"),
+            min_models=description.get("min_models", 0),
+            record=record,
         )
 
 
-def _keys_with_unknown(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
-    """Keys of thresholds `[g, a]`, and at the end those of a group without calibration queries."""
-    ties = np.zeros(value.shape, np.uint32) if tie is None else tie
-    edge = np.full((1, value.shape[1]), inf, np.float32)
-    top = np.full(edge.shape, _TOP)
-    return ordered_keys(np.concatenate([value, edge]), np.concatenate([ties, top]))
+def _keys_with_unknown(
+    known: tuple[np.ndarray, np.ndarray | None], unknown: tuple[np.ndarray, np.ndarray | None]
+) -> np.ndarray:
+    """Keys of thresholds `[g, a]`, then those of a group without calibration queries `[1, a]`.
+
+    Each a pair of thresholds and their second keys.
+    """
+    value = np.concatenate([known[0], unknown[0]])
+    if known[1] is None or unknown[1] is None:
+        return ordered_keys(value, np.zeros(value.shape, np.uint32))
+    return ordered_keys(value, np.concatenate([known[1], unknown[1]]))
 
 
 def _check_arrays(
@@ -324,15 +323,10 @@ def _check_arrays(
 
 
 def calibration_of(
-    table: RoutingTable,
-    nonconformity: np.ndarray,
+    record: CalibrationRecord,
     ties: np.ndarray | None,
+    options: Mapping[str, Any],
     *,
-    alpha: str,
-    by_group: bool,
-    fallback: str,
-    delta: float | None,
-    questions: np.ndarray,
     num_overlap: int,
     label_rule: str,
 ) -> Calibration:
@@ -341,37 +335,82 @@ def calibration_of(
     Use this when nonconformity and labels are there; `Racer.calibrate` computes them.
 
     Args:
-      table: The queries, complete.
-      nonconformity: E(x, m) of them, float32 `[n, m + 1]`, null model last.
-      ties: Their second keys, uint32 of the same shape; None to leave ties.
-      alpha: The risk level.
-      by_group: Whether a group of the table has its own threshold.
-      fallback: As of `Calibration`.
-      delta: As of `Calibration`.
-      questions: Fingerprints of the questions, uint64 `[n]`.
+      record: The queries as they were measured.
+      ties: Their second keys, uint32 `[n, m + 1]`; None to leave ties.
+      options: `alpha`, `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
+        `min_models`, as of `Racer.calibrate`.
       num_overlap: Rows whose question was trained on.
       label_rule: How right and wrong were decided.
     """
-    columns = critical_places(entry_keys(nonconformity, ties), table.correct)
-    rows = np.arange(len(table))
+    num_models = record.nonconformity.shape[1] - 1
+    check_min_models(options["min_models"], options["max_models"], num_models)
+    nonconformity = limited(
+        record.nonconformity, ties, options["max_models"], options["min_models"]
+    )
+    columns = critical_places(entry_keys(nonconformity, ties), record.correct)
+    rows = np.arange(len(record))
     critical: Any = nonconformity[rows, columns]
     if ties is not None:
         critical = TieBroken(critical, ties[rows, columns])
-    names = tuple(table.groups) if by_group and table.group is not None else None
-    scores = group_scores(critical, None if names is None else table.group, names)
-    code = group_codes(table.group or (), names) if names else np.zeros(len(rows), np.int32)
-    shares = [table.correct[code == i].mean(axis=0) for i in range(len(names or ("",)))]
+    names = record.groups if options["by_group"] else None
+    scores = group_scores(critical, None if names is None else record.group, names)
+    code = record.code if names else np.zeros(len(rows), np.int32)
+    shares = [record.correct[code == i].mean(axis=0) for i in range(len(names or ("",)))]
     return Calibration(
-        alpha=alpha,
+        alpha=level_name(options["alpha"]),
         value=scores.value,
         tie=scores.tie,
         code=scores.code,
         groups=names,
-        delta=delta,
-        fallback=fallback,
+        delta=options["delta"],
+        fallback=options["fallback"],
         accuracy=np.stack(shares),
-        questions=np.unique(questions),
+        questions=np.unique(record.questions),
         label_rule=label_rule,
         num_overlap=num_overlap,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        unknown_group=options["unknown_group"],
+        max_models=options["max_models"],
+        min_models=options["min_models"],
+        record=record,
     )
+
+
+def check_min_models(least: int, most: int | None, num_models: int) -> None:
+    """Refuses a least number of models that no set can hold.
+
+    Use this when a caller sets `min_models`.
+
+    Raises:
+      TypeError: If it is not an integer.
+      ValueError: If it is negative, above the cap, or above the number of models.
+    """
+    if least == 0:
+        return
+    check_count("min_models", least)
+    largest = num_models if most is None else min(most, num_models)
+    if least > largest:
+        what = "max_models" if largest == most else "the number of models"
+        raise ValueError(f"min_models must be at most {largest}, {what}, got {least}")
+
+
+def limited(
+    nonconformity: np.ndarray, ties: np.ndarray | None, most: int | None, least: int = 0
+) -> np.ndarray:
+    """Nonconformity `[n, m + 1]` under which a set holds some models at least and at most.
+
+    On the host. The first real models have -inf and those from the cap on +inf, as of
+    `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
+
+    Use this when a set must have a least or a largest size.
+    """
+    num_models = nonconformity.shape[1] - 1
+    if least == 0 and (most is None or most >= num_models):
+        return nonconformity
+    keys = entry_keys(nonconformity, ties)[:, :-1]
+    order = np.argsort(keys, axis=1, kind="stable")
+    result = nonconformity.copy()
+    if most is not None:
+        np.put_along_axis(result, order[:, most:], np.float32(inf), axis=1)
+    np.put_along_axis(result, order[:, :least], np.float32(-inf), axis=1)
+    return result

@@ -19,8 +19,8 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration
-from racer_jax.racer.scoring import ModelScores
+from racer_jax.racer.calibration import Calibration, limited
+from racer_jax.racer.scoring import Measured
 
 Groups: TypeAlias = Sequence[str | None] | str | None
 WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
@@ -37,6 +37,7 @@ class Reason(StrEnum):
     ABSTAIN = "abstain"
     INFEASIBLE = "alpha infeasible"
     UNKNOWN_GROUP = "unknown group"
+    POOLED_GROUP = "unknown group, pooled threshold"
 
 
 def _number(value: float) -> float | str:
@@ -57,7 +58,8 @@ class Decision:
       threshold: The threshold; infinite where every model is called whatever its score.
       reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold
         keeps alpha, so every model is called; `unknown group`: no calibration query is of the
-        query's group, so every model is called.
+        query's group, so every model is called; `unknown group, pooled threshold`: likewise, and
+        the threshold of all groups together was used, as calibration said.
       alpha: The risk level.
       group: The group of the query, None where there is none.
       expected_cost: Dollars, the mean costs of the called models added up; None where costs are not
@@ -85,22 +87,29 @@ class Decision:
         """
         of_group = "" if self.group is None else f" of group {self.group!r}"
         num = len(self.scores)
+        unknown = "no group was given"
+        if self.group is not None:
+            unknown = f"nobody calibrated on group {self.group!r}"
+        every = "every model"
+        if len(self.models) < num:
+            every = f"{', then '.join(map(printable, self.models))} (at most {len(self.models)})"
         if self.reason is Reason.ABSTAIN:
             lead = (
                 f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}"
                 f"{of_group}."
             )
         elif self.reason is Reason.UNKNOWN_GROUP:
-            group_name = "no group was given"
-            if self.group is not None:
-                group_name = f"no calibration query is of group {self.group!r}"
-            lead = f"Call every model: {group_name}, so nothing is promised for fewer."
+            lead = f"Call {every}: {unknown}, so nothing is promised for fewer."
+        elif self.reason is Reason.POOLED_GROUP:
+            called = ", then ".join(map(printable, self.models)) or "no model"
+            lead = f"Call {called}: {unknown}, so the threshold of all groups is used, unpromised."
         elif self.reason is Reason.INFEASIBLE:
-            lead = f"Call every model: no threshold{of_group} keeps the risk at most {self.alpha}."
+            lead = f"Call {every}: no threshold{of_group} keeps the risk at most {self.alpha}."
         else:
+            verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
-                f"models are plausible enough at alpha = {self.alpha}{of_group}."
+                f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
         details = []
         for model in sorted(
@@ -236,7 +245,8 @@ class Decisions(Sequence[Decision]):
     def _decision(self, i: int) -> Decision:
         is_called, threshold = self.sets[i].tolist(), float(self.threshold[i])
         models = tuple(self.pool[j] for j in self.order[i].tolist() if is_called[j])
-        margins = [threshold - e for e in self.nonconformity[i].tolist()]
+        # A model that a cap leaves out has E = +inf, and is left out at an infinite threshold too.
+        margins = [-inf if e == inf else threshold - e for e in self.nonconformity[i].tolist()]
         cost = None if self.cost is None else float(self.cost[self.sets[i, :-1]].sum())
         return Decision(
             models=models,
@@ -250,7 +260,9 @@ class Decisions(Sequence[Decision]):
         )
 
 
-def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tuple[Reason, ...]:
+def reasons(
+    sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray, policy: str = "all"
+) -> tuple[Reason, ...]:
     """The reason of each query.
 
     Use this when sets and thresholds are there.
@@ -259,16 +271,16 @@ def reasons(sets: np.ndarray, infinite: np.ndarray, unknown: np.ndarray) -> tupl
       sets: Its set, bool `[n, m + 1]`.
       infinite: Whether its threshold is infinite, bool `[n]`.
       unknown: Whether its group is unknown, bool `[n]`.
+      policy: What a query of an unknown group gets.
     """
     code = np.where(unknown, 3, np.where(infinite, 2, np.where(sets[:, :-1].any(axis=1), 0, 1)))
-    names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, Reason.UNKNOWN_GROUP)
+    of_unknown = Reason.POOLED_GROUP if policy == "pooled" else Reason.UNKNOWN_GROUP
+    names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, of_unknown)
     return tuple(names[c] for c in code.tolist())
 
 
 class Rule(NamedTuple):
-    """What decides, beside the query.
-
-    Use this when you call `decide`.
+    """What decides, beside the query. Use this when you call `decide`.
 
     Attributes:
       calibration: The thresholds.
@@ -289,7 +301,7 @@ class Rule(NamedTuple):
 # the float and then the tie would be the same rule written a second time.
 def decide(
     rule: Rule,
-    model_scores: ModelScores,
+    model_scores: Measured,
     ties: np.ndarray | None,
     groups: Sequence[str | None] | None,
 ) -> Decisions:
@@ -311,17 +323,23 @@ def decide(
         if groups is not None:
             absent = np.array([name is None for name in groups])
         code = np.where(absent, num_groups, code)
-    keys = entry_keys(model_scores.nonconformity, ties)
+    calibration.handle_unknown(code, groups)
+    nonconformity = limited(
+        model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
+    keys = entry_keys(nonconformity, ties)
+    plausible = entry_keys(model_scores.nonconformity, ties)[:, :-1]
     sets = keys <= calibration.threshold_key[code][:, None]
-    threshold = np.append(calibration.threshold, np.float32(inf))[code]
+    edge = np.float32(calibration.unknown_threshold)
+    threshold = np.append(calibration.threshold, edge)[code]
     return Decisions(
         pool=rule.pool,
         scores=model_scores.scores,
-        nonconformity=model_scores.nonconformity,
+        nonconformity=nonconformity,
         sets=sets,
-        order=np.argsort(keys[:, :-1], axis=1, kind="stable"),
+        order=np.argsort(plausible, axis=1, kind="stable"),
         threshold=threshold,
-        reasons=reasons(sets, threshold == inf, code == num_groups),
+        reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,
         groups=groups,
         cost=rule.cost,

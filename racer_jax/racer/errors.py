@@ -66,3 +66,30 @@ class OverlapError(ValueError):
 
     Use this when you catch calibration questions that were trained on.
     """
+
+
+class NoRecordError(ValueError):
+    """A change of the pool or of the options, where the artefact does not keep what it needs.
+
+    Use this when you catch a change of an artefact that holds too little for it.
+    """
+
+    def __init__(self, step: str) -> None:
+        super().__init__(
+            f"{step} needs what calibration saw, which an artefact of an older version does not "
+            f"keep: calibrate it once more on labelled queries"
+        )
+
+
+class UnknownGroupError(ValueError):
+    """A query of a group nobody calibrated on, where calibration said that it is an error.
+
+    Use this when you catch a query of a group that was declared an error.
+    """
+
+
+class UnknownGroupWarning(UserWarning):
+    """A query of a group nobody calibrated on, or of none, where thresholds are by group.
+
+    Use this when you filter or catch the warning about groups.
+    """

@@ -6,14 +6,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
+from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.registry import named as named_encoder
-from racer_jax.orders.coverage_gain import static_order
-from racer_jax.orders.model_orders import ORDERS, fit_order
+from racer_jax.orders.coverage_gain import discounts, static_order
+from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
+from racer_jax.orders.static_orders import Prices
+from racer_jax.racer.errors import OverlapError
+from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Scorer
+from racer_jax.routers.adapters import as_router
 from racer_jax.routers.registry import named as named_router
+
+# What calls the fewest models at the same avoidable misses (docs/beyond.md); the paper's scores,
+# RACER-P and RACER-G, come with the paper's null model.
+NONCONFORMITY = "J_learned"
+PAPER: NullMode = "paper"
 
 
 def check_nonconformity(name: str) -> None:
@@ -29,6 +40,19 @@ def check_nonconformity(name: str) -> None:
         raise ValueError(f"nonconformity must be one of {names}, got {name!r}")
 
 
+def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
+    """The null mode asked for; where None, the paper's for its scores and `free` for an order.
+
+    Use this when a caller leaves the null mode open.
+
+    >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
+    ('paper', 'free', 'never')
+    """
+    if null is not None:
+        return null
+    return "free" if nonconformity in ORDERS else PAPER
+
+
 def fit_scorer(
     encoder_key: jax.Array,
     router_key: jax.Array,
@@ -36,6 +60,7 @@ def fit_scorer(
     router: Any,
     encoder: Encoder | str,
     nonconformity: str,
+    cost_weight: float = 0.0,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
 
@@ -48,18 +73,117 @@ def fit_scorer(
       router: One of `racer_jax.routers.ROUTERS`, or a configuration.
       encoder: One of `racer_jax.encoders.ENCODERS`, or an encoder.
       nonconformity: Name of the nonconformity.
+      cost_weight: How much the order of the models minds what they cost.
+
+    Raises:
+      ValueError: If the order is to mind the cost and cannot, or the costs are not known.
     """
+    prices = _prices(table, nonconformity, cost_weight)
     from racer_jax.routers.fit import fit  # imports Flax, which a racer of scores does without
 
     if isinstance(encoder, str):
         encoder = named_encoder(encoder, encoder_key, table.texts)
+    encoder = as_encoder(encoder)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
     fit_result = fit(router_key, table, config, once)
     order = None
     if nonconformity in ORDERS:
-        order = fit_order(nonconformity, once.encode(table.texts), table.correct, table.group)
+        order = fit_order(
+            nonconformity, once.encode(table.texts), table.correct, table.group, prices
+        )
     return Scorer(encoder, fit_result.router.router, len(table.models), order)
+
+
+def own_scorer(
+    encoder: Any,
+    router: Any,
+    models: Sequence[str],
+    training: RoutingTable | None,
+    nonconformity: str,
+    cost_weight: float,
+) -> Scorer:
+    """A caller's encoder and router, and an order learned from a table where one is asked for.
+
+    Use this when a caller brings a router or an encoder of their own.
+
+    Args:
+      encoder: Anything that `as_encoder` takes.
+      router: Anything that `as_router` takes.
+      models: Names of the models.
+      training: Labelled questions of these models, complete; None where no order is learned.
+      nonconformity: Name of the nonconformity.
+      cost_weight: How much the order of the models minds what they cost.
+
+    Raises:
+      TypeError: If the encoder or the router is none.
+      ValueError: If there is no table to learn an order from, or no cost that it could mind.
+    """
+    encoder, router, order = as_encoder(encoder), as_router(router), None
+    if nonconformity in ORDERS:
+        if training is None:
+            raise ValueError(
+                f"the order {nonconformity!r} is learned from labelled questions: pass them as "
+                f"training="
+            )
+        prices = _prices(training, nonconformity, cost_weight)
+        embeddings = encoder.encode(training.texts)
+        order = fit_order(nonconformity, embeddings, training.correct, training.group, prices)
+    return Scorer(encoder, router, len(models), order)
+
+
+def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
+    """What the models cost, where their order is to mind it."""
+    if not cost_weight:
+        return None
+    if nonconformity not in PRICED:
+        raise ValueError(
+            f"cost_weight is for an order of the models that can mind what they cost, "
+            f"{' or '.join(map(repr, PRICED))}, got it with nonconformity {nonconformity!r}"
+        )
+    cost = mean_cost(table)
+    if cost is None:
+        raise ValueError("cost_weight needs the cost of every model in the table, got none of some")
+    discounts(cost, cost_weight, len(cost))  # refuses what is no cost or no weight
+    return Prices(cost, float(cost_weight))
+
+
+def fitted_fields(
+    key: jax.Array,
+    table: RoutingTable,
+    router: Any,
+    encoder: Encoder | str,
+    nonconformity: str,
+    null: NullMode | None,
+    tie_break: bool,
+    cost_weight: float,
+) -> dict[str, Any]:
+    """The fields of a racer fitted to training questions; see `Racer.fit`.
+
+    Use this when a racer is trained; `Racer.fit` does it for you.
+
+    Raises:
+      ValueError: If an option is unknown, or there are no questions.
+    """
+    check_nonconformity(nonconformity)
+    mode = null_mode(nonconformity, null)
+    check_null(mode)
+    if not len(table):
+        raise ValueError("table must hold training questions, got none")
+    check_process()
+    encoder_key, router_key, tie_key = jax.random.split(key, 3)
+    return {
+        "models": tuple(table.models),
+        "nonconformity": nonconformity,
+        "null": mode,
+        "seed": int(jax.random.bits(tie_key)) if tie_break else None,
+        "scorer": fit_scorer(
+            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+        ),
+        "trained_on": np.unique(question_fingerprints(table)),
+        "label_rule": label_rule(table),
+        **table_facts(table),
+    }
 
 
 class _EncodedOnce:
@@ -92,10 +216,17 @@ def table_facts(table: RoutingTable) -> dict[str, Any]:
     Use this when a racer has no static order or costs yet.
     """
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
-    cost = None
-    if table.cost is not None and np.isfinite(table.cost).any(axis=0).all():
-        cost = np.nanmean(table.cost, axis=0)
-    return {"static_order": tuple(int(j) for j in order), "cost": cost}
+    return {"static_order": tuple(int(j) for j in order), "cost": mean_cost(table)}
+
+
+def mean_cost(table: RoutingTable) -> np.ndarray | None:
+    """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known.
+
+    Use this when costs of answers are in a table.
+    """
+    if table.cost is None or not np.isfinite(table.cost).any(axis=0).all():
+        return None
+    return np.asarray(np.nanmean(table.cost, axis=0), np.float64)
 
 
 def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
@@ -114,3 +245,31 @@ def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
     return table_of_models
+
+
+def check_overlap(
+    table: RoutingTable, questions: np.ndarray, trained_on: np.ndarray, allow_overlap: bool
+) -> int:
+    """Refuses calibration questions that were trained on; returns how many there are.
+
+    Use this when a racer is calibrated.
+
+    Args:
+      table: The calibration queries.
+      questions: Fingerprints of their questions, uint64 `[n]`.
+      trained_on: Those of the training questions, uint64.
+      allow_overlap: Whether they are let in.
+
+    Raises:
+      OverlapError: If there are some and they are not let in.
+    """
+    overlap = np.isin(questions, trained_on)
+    if overlap.any() and not allow_overlap:
+        row = int(np.argmax(overlap))
+        raise OverlapError(
+            f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
+            f"first {table.ids[row]!r}: the router knows their answers, and the risk would be "
+            f"higher than promised; leave them out, or pass allow_overlap=True to do without "
+            f"the promise"
+        )
+    return int(overlap.sum())

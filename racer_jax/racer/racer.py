@@ -5,15 +5,14 @@ A router, a nonconformity and a calibration in one frozen object.
     racer = Racer.fit(key, training_table).calibrate(calibration_table, alpha=0.1)
     racer.route("What is 2 + 2?").models
 
-Each step returns a new object. What a step needs of an earlier one that was not taken is a
-`NotCalibratedError`.
+Each step returns a new object.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,26 +21,38 @@ from jax.typing import ArrayLike
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
+from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
-from racer_jax.racer import artefact, decision, serialization
+from racer_jax.racer import artefact, serialization
 from racer_jax.racer.calibration import calibration_of
-from racer_jax.racer.decision import Decision, Decisions, Groups
-from racer_jax.racer.errors import CorruptError, OtherWeightsError, OverlapError
+from racer_jax.racer.changes import ChangeableRacer
+from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
+from racer_jax.racer.extension import extended
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
-from racer_jax.racer.fitting import check_nonconformity, fit_scorer, label_rule, table_facts
+from racer_jax.racer.fitting import (
+    NONCONFORMITY,
+    check_nonconformity,
+    check_overlap,
+    fitted_fields,
+    label_rule,
+    matched,
+    own_scorer,
+    table_facts,
+)
+from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity
 from racer_jax.racer.processes import check_process
+from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
-from racer_jax.racer.routing import route_scores, route_texts
-from racer_jax.racer.scoring import Scorer
-from racer_jax.racer.state import RacerState, fields_from, racer_parts, stated
+from racer_jax.racer.state import fields_from, racer_parts, stated
+from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.mondrian import Fallback
-from racer_jax.routers.base import Router
+from racer_jax.routers.adapters import as_router
 from racer_jax.routers.scores import Scores
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Racer(RacerState):
+class Racer(ChangeableRacer):
     """A router with a calibrated threshold: each query gets a small set of models.
 
     The risk that none of them is right is at most alpha. Make one with `fit` (texts and labels),
@@ -69,9 +80,10 @@ class Racer(RacerState):
         router: Any = "mlp",
         encoder: Encoder | str = "hashed",
         *,
-        nonconformity: str = "inverse_probability",
-        null: NullMode = "paper",
+        nonconformity: str = NONCONFORMITY,
+        null: NullMode | None = None,
         tie_break: bool = True,
+        cost_weight: float = 0.0,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -84,11 +96,15 @@ class Racer(RacerState):
             configuration of one.
           encoder: `"hashed"` (n-grams, no download), `"minilm"`, `"both"`, another name of
             `racer_jax.encoders.ENCODERS`, or an encoder.
-          nonconformity: `"inverse_probability"`, `"gap"`, or an order learned from these questions
-            alone: `"static"`, `"J"` or `"J_learned"`. Such an order is by group where the table has
-            groups; `calibrate`, `route` and `evaluate` then want groups too.
-          null: The null mode.
+          nonconformity: An order learned from these questions alone, `"J_learned"`, `"J"` or
+            `"static"`; or the paper's `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G). An
+            order is by group where the table has groups; `calibrate`, `route` and `evaluate` then
+            want groups too.
+          null: The null mode; where None, `"free"` for an order and the paper's for its scores.
           tie_break: Whether ties are broken exactly, which gives the risk its exact law.
+          cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
+            all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
+            hold more models.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -98,58 +114,62 @@ class Racer(RacerState):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        new = cls(models=tuple(table.models), null=null)
-        check_nonconformity(nonconformity)
-        if not len(table):
-            raise ValueError("table must hold training questions, got none")
-        check_process()
-        encoder_key, router_key, tie_key = jax.random.split(key, 3)
-        return replace(
-            new,
-            nonconformity=nonconformity,
-            seed=int(jax.random.bits(tie_key)) if tie_break else None,
-            scorer=fit_scorer(encoder_key, router_key, table, router, encoder, nonconformity),
-            trained_on=np.unique(question_fingerprints(table)),
-            label_rule=label_rule(table),
-            **table_facts(table),
-        )
+        how = nonconformity, null, tie_break, cost_weight
+        return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod
     def from_router(
         cls,
-        encoder: Encoder,
-        router: Router,
+        encoder: Any,
+        router: Any,
         models: Sequence[str],
         *,
         trained_on: Sequence[str] = (),
+        training: RoutingTable | None = None,
         nonconformity: str = "inverse_probability",
         null: NullMode = "paper",
         seed: int | None = 0,
+        cost_weight: float = 0.0,
     ) -> "Racer":
-        """A racer around an encoder and a router that exist already.
+        """A racer around an encoder and a router that exist already, of whatever kind.
 
         Use this when you have a trained router that works on embeddings; `fit` trains one for you.
 
         Args:
-          encoder: Texts to embeddings.
-          router: Embeddings to scores in [0, 1].
+          encoder: Texts to embeddings: an encoder, a function of texts, or what has `transform`,
+            such as a scikit-learn pipeline.
+          router: Embeddings to scores in [0, 1]: a router, a Flax module, any function, or what has
+            `predict_proba`.
           models: Names of the models, in the order of the scores' columns.
           trained_on: The texts it was trained on, so that calibration can refuse them.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          training: Labelled questions from which an order of the models is learned; they count as
+            trained on.
+          nonconformity: As in `fit`; an order, such as `"J"` or `"static"`, needs `training`.
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
+          cost_weight: As in `fit`.
 
         Raises:
-          ValueError: If an option is unknown.
+          TypeError: If the encoder or the router is of no such kind.
+          ValueError: If an option is unknown, or an order is asked for without `training`.
         """
-        training_questions = np.unique(fingerprints(trained_on))
+        check_nonconformity(nonconformity)
+        training_questions = fingerprints(trained_on)
+        facts: dict[str, Any] = {}
+        if training is not None:
+            training = matched(training, models)
+            training_questions = np.concatenate(
+                [training_questions, question_fingerprints(training)]
+            )
+            facts = {"label_rule": label_rule(training), **table_facts(training)}
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
-            scorer=Scorer(encoder, router, len(models)),
-            trained_on=training_questions,
+            scorer=own_scorer(encoder, router, models, training, nonconformity, cost_weight),
+            trained_on=np.unique(training_questions),
+            **facts,
         )
 
     @classmethod
@@ -192,11 +212,15 @@ class Racer(RacerState):
         by_group: bool = True,
         fallback: Fallback = "all",
         delta: float | None = None,
+        unknown_group: UnknownGroup = "all",
+        max_models: int | None = None,
+        min_models: int = 0,
         allow_overlap: bool = False,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
-        Use this when a racer is new or its queries have changed; for another alpha, use `at`.
+        Use this when a racer is new or its queries have changed; `at` and `recalibrate` change
+        alpha and the other options without data.
 
         Args:
           table: Calibration questions, every model's result. Its models are matched by name;
@@ -209,6 +233,14 @@ class Racer(RacerState):
             or the `"pooled"` threshold, which makes none for it.
           delta: The risk is to be at most alpha for all calibration sets but this share of them;
             None for a risk of at most alpha on average over them.
+          unknown_group: What a query gets whose group is unknown or missing, where thresholds are
+            by group: `"all"` models, which keeps the promise, the `"pooled"` threshold of all
+            groups, which makes none for it, or an `"error"`. Of the first two a warning tells, once
+            for each group.
+          max_models: No query calls more models than this. The risk is at most alpha as before,
+            down to the least alpha that so few models can reach; below it a warning says so.
+          min_models: Every query calls this many models at least, the most plausible ones, so that
+            none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
 
@@ -225,114 +257,50 @@ class Racer(RacerState):
         check_process()
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
-        overlap = np.isin(questions, self.trained_on)
-        if overlap.any() and not allow_overlap:
-            row = int(np.argmax(overlap))
-            raise OverlapError(
-                f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
-                f"first {table.ids[row]!r}: the router knows their answers, and the risk would be "
-                f"higher than promised; leave them out, or pass allow_overlap=True to do without "
-                f"the promise"
-            )
+        num_overlap = check_overlap(table, questions, self.trained_on, allow_overlap)
         model_scores = self._measured(table, scores)
         calibration = calibration_of(
-            table,
-            model_scores.nonconformity,
+            CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
             self._ties(questions, model_scores),
-            alpha=level,
-            by_group=by_group,
-            fallback=fallback,
-            delta=delta,
-            questions=questions,
-            num_overlap=int(overlap.sum()),
+            {
+                "alpha": level,
+                "by_group": by_group,
+                "fallback": fallback,
+                "delta": delta,
+                "unknown_group": unknown_group,
+                "max_models": max_models,
+                "min_models": min_models,
+            },
+            num_overlap=num_overlap,
             label_rule=label_rule(table),
         )
-        facts = table_facts(table)
-        unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
+        unknown = {}
+        if self.static_order is None or self.cost is None:
+            facts = table_facts(table)
+            unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
         return replace(self, calibration=calibration, **unknown)
 
-    # --- routing ----------------------------------------------------------------------------------
+    def extended(self, key: jax.Array, table: RoutingTable, router: Any = None) -> "Racer":
+        """The racer of a pool with further models, trained and calibrated on the same questions.
 
-    @overload
-    def route(self, texts: str, groups: Groups = None) -> Decision: ...  # type: ignore[overload-overlap]
+        What it needs are results of the new models, and of the old ones, on the questions this
+        racer was trained on and on those it was calibrated on. The rows are told apart by their
+        questions, the encoder stays, and the calibration has the same options, so the promise is
+        that of `calibrate` for the larger pool.
 
-    @overload
-    def route(self, texts: Sequence[str], groups: Groups = None) -> Decisions: ...
-
-    def route(self, texts: str | Sequence[str], groups: Groups = None) -> Decision | Decisions:
-        """Which models to call for a query, or for each of several.
-
-        Use this when the racer has a router; one made by `from_scores` needs `route_scores`.
+        Use this when a model joins the pool; `without` takes one out and needs no data.
 
         Args:
-          texts: One question, or several.
-          groups: The group of each question, or one name for all; needed where thresholds are by
-            group. A question of no group or of one without calibration queries has every model
-            called, with the reason `unknown group`.
-
-        Returns:
-          A `Decision` for one question, `Decisions` for several.
+          key: A typed PRNG key, for the training of the router.
+          table: Results of every model, old and new, on those questions; further rows are left out.
+          router: As in `fit`; None for one like this racer's.
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          TypeError: If a text is not a string.
-          ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
+          ValueError: If no model is new, a question it has seen or a result is missing, or the
+            router was not trained here and none is named.
         """
-        if isinstance(texts, str):
-            return route_texts(self, [texts], groups)[0]
-        return route_texts(self, list(texts), groups)
-
-    def route_scores(
-        self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
-    ) -> Decisions:
-        """Which models to call for queries whose scores you have.
-
-        Use this when the racer was made by `from_scores`, or the scores are computed already.
-
-        Args:
-          scores: s(x, m) in [0, 1], floating `[n, m]`.
-          groups: As in `route`.
-          ids: A name or text of each query, from which its ties are broken; its scores where None,
-            so that queries of equal scores get equal decisions.
-
-        Returns:
-          The `Decisions`.
-
-        Raises:
-          NotCalibratedError: If it has no calibration.
-          TypeError: If scores are not floating.
-          ValueError: If shapes do not fit or a score is out of range.
-        """
-        return route_scores(self, scores, groups, ids)
-
-    def aggregate(
-        self,
-        routed_query: Decision,
-        answers: Mapping[str, str | None],
-        weighting: str = "majority",
-        temperature: float = 1.0,
-        confidence: Mapping[str, float] | None = None,
-    ) -> str | None:
-        """One answer, voted from the answers of the called models.
-
-        Use this when the called models have answered one query and you need a single answer.
-
-        Args:
-          routed_query: The decision.
-          answers: Called model -> its answer in a normal form, None where it gave none.
-          weighting: `"majority"`, `"score"`, `"log_odds"`, or `"confidence"`.
-          temperature: T of a weighted vote, positive.
-          confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
-
-        Returns:
-          The answer; None where no model answered or no model was called. Ties go to the higher
-          mean score.
-
-        Raises:
-          ValueError: If an answer is missing or of a model that was not called, or the weighting is
-            unknown.
-        """
-        return decision.aggregate(routed_query, answers, weighting, temperature, confidence)
+        return extended(self, key, table, router)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -385,7 +353,9 @@ class Racer(RacerState):
         path: str | os.PathLike[str],
         *,
         models: Sequence[str] | None = None,
-        encoder: Encoder | None = None,
+        encoder: Any = None,
+        router: Any = None,
+        order: Any = None,
     ) -> "Racer":
         """Reads an artefact.
 
@@ -394,17 +364,30 @@ class Racer(RacerState):
         Args:
           path: The folder.
           models: Your pool, which must be the artefact's; None to take the artefact's.
-          encoder: The pretrained encoder, where it is not MiniLM.
+          encoder: The encoder, where the artefact names one that it does not hold and that is not
+            MiniLM.
+          router: The router, where it is one of your own. A Flax module comes back without it: its
+            class is imported, so load such an artefact only from somebody you trust.
+          order: The model of an order of your own. All three are checked against what the artefact
+            says of those it was made with.
 
         Raises:
           ArtefactError: If it cannot be read; of its kinds, `NewerFormatError`, `CorruptError`
             (checksums), `OtherPoolError` and `OtherWeightsError`.
         """
         description, arrays = artefact.read(path, models)
+        artefact.check_kind(description, None, Path(path))
         try:
-            racer = cls(**fields_from(description, arrays, encoder))
-            serialization.check_stated(stated(racer), description)
-        except serialization.OtherEncoderError as error:
+            own_encoder = None if encoder is None else as_encoder(encoder)
+            own_router = None if router is None else as_router(router)
+            racer = cls(**fields_from(description, arrays, own_encoder, own_router, order))
+            older = description["format"] < artefact.FORMAT
+            facts = stated(racer)
+            if older:  # its sentences are in other words
+                facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            serialization.check_stated(facts, description, may_lack=older)
+            check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
+        except (serialization.OtherEncoderError, OtherPartError) as error:
             raise OtherWeightsError(str(error), path=Path(path)) from None
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -20,6 +20,7 @@ import html
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -27,20 +28,82 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from racer_jax.core.risk_levels import Level, exact_alpha
+from racer_jax.core.risk_levels import Level, exact_alpha, level_name
 from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.evaluation import TEMPERATURES
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.results import Evaluation
-from racer_jax.reporting.files import environment
+from racer_jax.reporting.files import as_plain, environment
 from racer_jax.routers.scores import Scores
 
 TITLE = "Routing report"
+# Levels of stopping early: from well below what is used to where one call is enough.
+STOP_LEVELS = ("0.002", "0.005", "0.01", "0.015", "0.02", "0.03", "0.05", "0.1", "0.2", "0.3")
 
 
-def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dict[str, Any]:
+def sequential_data(
+    cascade: Any, table: RoutingTable, alphas: Sequence[Level] = STOP_LEVELS
+) -> dict[str, Any]:
+    """What a report shows of calling one model after another, as plain values.
+
+    Use this when a report has a cascade beside its racer.
+
+    Args:
+      cascade: A `racer_jax.serving.Cascade`; one without a calibration stops where the vote is
+        decided, and that is all there is to show.
+      table: Labelled queries with the answers of every model.
+      alphas: Levels; those for which its calibration rows are too few are left out, and its own is
+        added.
+
+    Returns:
+      A dictionary: `order` of the calls, `reference` (a model, or None for the full vote), `own`,
+      the place of its own level, `num_seen`, the rows it was trained or calibrated on, and
+      `levels`, each a `PathEvaluation` with its `value` as a number and its `guarantee`; the first,
+      of value 0, stops on decided votes alone.
+    """
+    by_value: dict[Any, Any] = {}
+    if cascade.calibration is not None:
+        for alpha in (*alphas, cascade.calibration.alpha):
+            with suppress(ValueError):  # too few rows for this level
+                by_value[exact_alpha(alpha)] = cascade.at(alpha)
+    values = sorted(by_value)
+    stops = [by_value[value] for value in values]
+    names = [level_name(at.calibration.alpha) for at in stops]
+    promises = [
+        "It stops where no answer to come can change the vote.",
+        *(s.guarantee() for s in stops),
+    ]
+    levels = [
+        {**as_plain(done), "value": float(value), "guarantee": words}
+        for done, value, words in zip(
+            cascade.evaluate(table, names), [0, *values], promises, strict=True
+        )
+    ]
+    for level in levels:  # dollars that were not logged
+        if not isinstance(level["dollars"], float):
+            level["dollars"] = None
+    policy = cascade.policy
+    stop_calibration = cascade.calibration
+    place = 0
+    if stop_calibration is not None:
+        place = 1 + values.index(exact_alpha(stop_calibration.alpha))
+    return {
+        "own": place,
+        "order": list(policy.calls),
+        "reference": policy.calls[-1] if policy.reference == "best" else None,
+        "num_seen": len(table) - len(cascade.unseen(table)),
+        "levels": levels,
+    }
+
+
+def report_data(
+    racer: Racer,
+    evaluation: Evaluation,
+    title: str = TITLE,
+    sequential: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """All that a report shows, as plain values.
 
     Use this when you make a page of your own from the same figures.
@@ -49,6 +112,7 @@ def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dic
       racer: The calibrated racer.
       evaluation: What `racer.evaluate` measured.
       title: The heading.
+      sequential: What `sequential_data` gave, to show beside sets.
 
     Returns:
       A dictionary: `evaluation` is `evaluation.to_dict()`; `levels` has for each of its alphas the
@@ -82,6 +146,7 @@ def report_data(racer: Racer, evaluation: Evaluation, title: str = TITLE) -> dic
             "label_rule": calibration.label_rule,
             "date": calibration.date,
         },
+        "sequential": sequential,
         "environment": environment(),
     }
 
@@ -125,6 +190,7 @@ def write_report(
     scores: Scores | ArrayLike | None = None,
     temperatures: Sequence[float] = TEMPERATURES,
     title: str = TITLE,
+    cascade: Any = None,
 ) -> Evaluation:
     """Evaluates a racer on labelled queries and writes the report, whole or not at all.
 
@@ -140,6 +206,8 @@ def write_report(
       scores: Scores of the queries, with, and only with, a racer made by `from_scores`.
       temperatures: Temperatures of the weighted votes, where the table has answers.
       title: The heading.
+      cascade: A `racer_jax.serving.Cascade` of the same models, to show beside sets where the table
+        has answers.
 
     Returns:
       The evaluation that the page shows.
@@ -154,7 +222,11 @@ def write_report(
     """
     _plotly()  # what is missing is said before the work is done
     evaluation = racer.evaluate(table, alphas, scores=scores, temperatures=temperatures)
-    page = report_html(report_data(racer, evaluation, title))
+    sequential = None
+    if cascade is not None:
+        rows = table.aligned(cascade.models)
+        sequential = sequential_data(cascade, rows)
+    page = report_html(report_data(racer, evaluation, title, sequential))
     with written_whole(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return evaluation

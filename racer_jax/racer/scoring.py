@@ -20,6 +20,7 @@ from racer_jax.orders.model_orders import Order
 from racer_jax.racer.processes import check_process
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import pure_router
+from racer_jax.routers.restricted import of_models
 
 # Rows of the largest batch that is compiled; more are cut into batches of it.
 LARGEST = 1024
@@ -27,7 +28,7 @@ LARGEST = 1024
 _AHEAD = 2
 
 
-class ModelScores(NamedTuple):
+class Measured(NamedTuple):
     """Queries as calibration and routing see them.
 
     Use this when you read what `RacerState.score` returns.
@@ -35,10 +36,27 @@ class ModelScores(NamedTuple):
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
       nonconformity: E(x, m), float32 `[n, m + 1]`, null model last.
+      embeddings: float32 `[n, d]`, where the order of the models depends on them; else None.
     """
 
     scores: np.ndarray
     nonconformity: np.ndarray
+    embeddings: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Measured]") -> "Measured":
+        """Queries that were measured in parts, as one.
+
+        Use this when queries were measured in parts.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.nonconformity for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 @partial(jax.jit, static_argnames=("nonconformity", "null"))
@@ -82,7 +100,7 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
     return values.astype(np.float32)
 
 
-def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelScores:
+def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
     """Nonconformity of scores float32 `[n, m]` that came from outside.
 
     Use this when scores are there and their nonconformity is needed.
@@ -91,7 +109,7 @@ def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelSc
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
     ]
-    return ModelScores(scores, np.concatenate(parts))
+    return Measured(scores, np.concatenate(parts))
 
 
 class Scorer:
@@ -115,7 +133,7 @@ class Scorer:
         stages: Stages = Stages(encoder.encode) if split is None else split()
         self._front, back = stages.front, stages.back
         pure = pure_router(router)
-        self._is_compilable = pure is not None
+        self._compiled = pure is not None
         if pure is None:
             return
         function, arrays = pure
@@ -136,6 +154,17 @@ class Scorer:
 
         self._forward = forward
 
+    def of_models(self, columns: Sequence[int]) -> "Scorer":
+        """The same encoder and router for some of the models, in this order.
+
+        Use this when models are taken out of a pool.
+
+        Args:
+          columns: Their places in the pool.
+        """
+        order = None if self.order is None else self.order.of_models(columns)
+        return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
         return Scorer, (self.encoder, self.router, self.num_models, self.order)
 
@@ -145,7 +174,7 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None = None,
-    ) -> ModelScores:
+    ) -> Measured:
         """Scores and nonconformity of texts; a text gets the same alone as among others.
 
         Up to rounding, that is.
@@ -163,8 +192,8 @@ class Scorer:
         """
         check_process()
         texts = check_texts(texts)
-        pending: list[Callable[[], ModelScores]] = []
-        parts: list[ModelScores] = []
+        pending: list[Callable[[], Measured]] = []
+        parts: list[Measured] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
             pending.append(
@@ -175,12 +204,15 @@ class Scorer:
             if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(pending.pop(0)())
         parts += [finish() for finish in pending]
-        result = parts[0]
-        if len(parts) > 1:
-            result = ModelScores(*map(np.concatenate, zip(*parts, strict=True)))
+        result = Measured.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
+            )
+        if (bad := (result.scores < 0) | (result.scores > 1)).any():
+            raise ValueError(
+                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
+                f"{first_bad(bad)}"
             )
         return result
 
@@ -190,10 +222,10 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None,
-    ) -> Callable[[], ModelScores]:
+    ) -> Callable[[], Measured]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
-        if not self._is_compilable:
+        if not self._compiled:
             embeddings = self.encoder.encode(texts)
             scores_of_batch = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
@@ -207,10 +239,12 @@ class Scorer:
                 self._leaves, batch, nonconformity=nonconformity, null=null
             )
 
-        def finish() -> ModelScores:
+        def finish() -> Measured:
             if order is None:
-                return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
+                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
-            return ModelScores(np.asarray(scores)[:num], order(second, names, null)[:num])
+            embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
+            measured = order(second, names, null)[:num]
+            return Measured(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

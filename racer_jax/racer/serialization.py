@@ -55,7 +55,11 @@ def check_fingerprint(
 
 
 def check_stated(
-    values: Mapping[str, Any], description: Mapping[str, Any], where: str = ""
+    values: Mapping[str, Any],
+    description: Mapping[str, Any],
+    where: str = "",
+    *,
+    may_lack: bool = False,
 ) -> None:
     """Refuses a description that says something else than what is used.
 
@@ -65,16 +69,19 @@ def check_stated(
       values: What the content gives, in plain values.
       description: What the description says; it may say more.
       where: The place in the description, for the error.
+      may_lack: Whether the description may leave things unsaid, as one of an older format does.
 
     Raises:
       PartsError: If they differ.
     """
     for name, value in values.items():
         place = f"{where}.{name}" if where else name
+        if name not in description and may_lack:
+            continue
         if name not in description:
             raise PartsError(f"does not state {place}")
         if isinstance(value, Mapping) and isinstance(description[name], Mapping):
-            check_stated(value, description[name], place)
+            check_stated(value, description[name], place, may_lack=may_lack)
         elif _plain(description[name]) != _plain(value):
             raise PartsError(
                 f"states {place} = {description[name]!r}, but what is used is {value!r}"

@@ -4,8 +4,8 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
-from racer_jax.core.risk_levels import Level
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -24,8 +23,11 @@ from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
+from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.unknown_groups import unknown_sentence
+from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
 
@@ -47,6 +49,9 @@ class RacerState:
         calibration) queries.
       cost: Mean dollars of an answer of each model there, float64 `[m]`; None where not known.
       label_rule: The rule that said which answers were right in training.
+      normal_form: Name of the form in which answers are compared in use, see
+        `racer_jax.sequential.normal_forms`; None where it is not said.
+      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
       calibration: The calibration; None before `calibrate`.
 
     Raises:
@@ -64,6 +69,8 @@ class RacerState:
     static_order: tuple[int, ...] | None = None
     cost: np.ndarray | None = None
     label_rule: str = GIVEN
+    normal_form: str | None = None
+    view: str | None = None
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
@@ -90,21 +97,6 @@ class RacerState:
             f"Racer({len(self.models)} models, {self.nonconformity}, null mode {self.null!r}, "
             f"{state})"
         )
-
-    def at(self, alpha: Level) -> Self:
-        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
-
-        Choosing the best looking of several alphas on the calibration queries themselves breaks the
-        promise of the chosen one; choose on other queries, or beforehand.
-
-        Use this when you want another risk level and have already calibrated; `calibrate` is needed
-        for new data or another option.
-
-        Raises:
-          NotCalibratedError: If it has no calibration.
-          ValueError: If alpha is outside (0, 1).
-        """
-        return replace(self, calibration=self._calibrated("at").at(alpha))
 
     @property
     def alpha(self) -> str:
@@ -139,7 +131,7 @@ class RacerState:
         """
         return self._calibrated("guarantee").guarantee(self.null)
 
-    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> ModelScores:
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
 
         Use this when you want the scores themselves, for an analysis of your own; `route` gives
@@ -157,16 +149,63 @@ class RacerState:
         table = self._matched(table, scores)
         return self._measured(table, scores)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
+    def refused_group(self, group: str | None) -> str | None:
+        """What is wrong with a query's group where unknown groups are an error; else None.
+
+        Use this when queries come one by one and a refused one shall not stop the others.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.unknown_group != "error":
+            return None
+        known = calibration.groups
+        if (known is None or group in known) and not (self._order_by_group and group is None):
+            return None
+        return unknown_sentence(group, known or ())
+
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
         """The rows of a table whose question was neither trained nor calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
+
+        Args:
+          table: A table.
+          calibrated: Whether the questions it was calibrated on are left out too. For a new
+            calibration, which takes the place of the old one, they need not be.
         """
+        trained_on, calibrated_on = self._usage(table)
+        return table.select(~(trained_on | calibrated_on) if calibrated else ~trained_on)
+
+    def unseen_notes(self, table: RoutingTable, *, recalibrating: bool = False) -> list[str]:
+        """What `unseen` leaves out of a table, in words; nothing where that is nothing.
+
+        Use this when rows are left out and a user shall know which.
+
+        Args:
+          table: The table before rows are left out.
+          recalibrating: Whether the questions of the old calibration stay in.
+        """
+        trained_on, calibrated_on = (used.sum() for used in self._usage(table))
+        left_out = trained_on + (0 if recalibrating else calibrated_on)
+        notes = []
+        if left_out:
+            of = f"{trained_on:,} trained on"
+            if not recalibrating:
+                of += f", {calibrated_on:,} calibrated on"
+            notes.append(f"--unseen left out {left_out:,} of {len(table):,} questions: {of}")
+        if recalibrating and calibrated_on:
+            notes.append(
+                f"{calibrated_on:,} questions were calibrated on before and may be used again: the "
+                f"new calibration takes the place of the old one"
+            )
+        return notes
+
+    def _usage(self, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each question was trained on, and whether it was only calibrated on."""
         questions = question_fingerprints(table)
-        in_training = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
-            in_training |= np.isin(questions, self.calibration.questions)
-        return table.select(~in_training)
+        trained_on = np.isin(questions, self.trained_on)
+        if self.calibration is None:
+            return trained_on, np.zeros(len(questions), bool)
+        return trained_on, np.isin(questions, self.calibration.questions) & ~trained_on
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -205,7 +244,7 @@ class RacerState:
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
 
-    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
@@ -230,7 +269,7 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _ties(self, questions: np.ndarray, model_scores: ModelScores) -> np.ndarray | None:
+    def _ties(self, questions: np.ndarray, model_scores: Measured) -> np.ndarray | None:
         if self.seed is None:
             return None
         return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
@@ -246,7 +285,11 @@ def stated(racer: RacerState) -> dict[str, Any]:
         guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
+    options = {"normal_form": racer.normal_form, "view": racer.view}
+    options = {name: value for name, value in options.items() if value is not None}
+    serving = {"serving": options} if options else {}
     return {
+        **serving,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
@@ -268,12 +311,13 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
+        own_parts = Writing(racer.scorer.encoder)
         parts = {
-            "router": router_parts(racer.scorer.router),
-            "encoder": encoder_parts(racer.scorer.encoder),
+            "router": router_parts(racer.scorer.router, save_own=own_parts.router),
+            "encoder": encoder_parts(racer.scorer.encoder, save_own=own_parts.encoder),
         }
         if racer.scorer.order is not None:
-            parts["order"] = racer.scorer.order.to_parts()
+            parts["order"] = racer.scorer.order.to_parts(save_own=own_parts.order)
         for name, (description, own_arrays) in parts.items():
             arrays |= own_arrays
             fingerprint = serialization.digest(description, own_arrays)
@@ -293,28 +337,41 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
 def fields_from(
     description: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-    pretrained: Encoder | None,
+    encoder: Encoder | None = None,
+    router: Router | None = None,
+    order: Any = None,
 ) -> dict[str, Any]:
-    """The fields of the racer of a description and its arrays.
+    """The fields of the racer of a description and its arrays, and of parts that were passed.
 
     Use this when a racer is read; `Racer.load` does it for you.
+
+    Raises:
+      OtherPartError: If a part is passed that the artefact does not want, or is another one.
     """
+    own_parts = Reading(arrays, encoder, router, order)
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
-        encoder = encoder_from(description["encoder"], arrays, pretrained)
-        router = router_from(description["router"], arrays)
-        order = Order.from_parts(description["order"], arrays) if "order" in parts else None
+        loaded = encoder_from(description["encoder"], arrays, encoder, read_own=own_parts.encoder)
+        own_parts.with_encoder(loaded)
+        routing = router_from(description["router"], arrays, read_own=own_parts.router)
+        ordering = None
+        if "order" in parts:
+            ordering = Order.from_parts(description["order"], arrays, read_own=own_parts.order)
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
-        scorer = Scorer(encoder, router, len(models), order)
+        scorer = Scorer(loaded, routing, len(models), ordering)
+    own_parts.check_all_used()
     calibration, static_order = None, description["static_order"]
     if static_order is not None:
         static_order = tuple(map(models.index, static_order))
     if description["calibration"] is not None:
         calibration = Calibration.from_parts(description["calibration"], arrays)
+    serving = description.get("serving") or {}
     return dict(
+        normal_form=serving.get("normal_form"),
+        view=serving.get("view"),
         models=models,
         nonconformity=description["nonconformity"],
         null=description["null"],

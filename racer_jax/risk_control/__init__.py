@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         BudgetThreshold,
         attainable_alpha,
         calibrate_budget,
+        call_at_least,
         cap_models,
     )
     from racer_jax.risk_control.covariate_shift import (
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
         calibrate_with_probability,
         high_probability_budget,
         uniform_budget,
+    )
+    from racer_jax.risk_control.loss_guarantees import (
+        GroupedLossThreshold,
+        calibrate_loss_by_group,
+        calibrate_loss_with_probability,
+        loss_bounds,
     )
     from racer_jax.risk_control.mondrian import (
         GroupedThreshold,
@@ -81,6 +88,7 @@ _HOMES = {
         "BudgetThreshold",
         "attainable_alpha",
         "calibrate_budget",
+        "call_at_least",
         "cap_models",
     ),
     "covariate_shift": (
@@ -95,6 +103,12 @@ _HOMES = {
         "calibrate_with_probability",
         "high_probability_budget",
         "uniform_budget",
+    ),
+    "loss_guarantees": (
+        "GroupedLossThreshold",
+        "calibrate_loss_by_group",
+        "calibrate_loss_with_probability",
+        "loss_bounds",
     ),
     "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
     "selective": ("Selective", "calibrate_selective"),
@@ -113,6 +127,7 @@ __all__ = [
     "Attainable",
     "BudgetThreshold",
     "DensityRatio",
+    "GroupedLossThreshold",
     "GroupedScores",
     "GroupedThreshold",
     "PathStates",
@@ -124,17 +139,21 @@ __all__ = [
     "attainable_alpha",
     "calibrate_budget",
     "calibrate_by_group",
+    "calibrate_loss_by_group",
+    "calibrate_loss_with_probability",
     "calibrate_selective",
     "calibrate_table",
     "calibrate_uniform",
     "calibrate_weighted",
     "calibrate_with_probability",
+    "call_at_least",
     "cap_models",
     "estimate_density_ratio",
     "group_codes",
     "group_scores",
     "high_probability_budget",
     "knee",
+    "loss_bounds",
     "miss_law",
     "path_nonconformity",
     "path_states",

@@ -45,6 +45,55 @@ def cap_models(
     nonconformity = jnp.asarray(nonconformity)
     check_no_nan("nonconformity", nonconformity)
     check_count("most", most)
+    place = _places(nonconformity, tie_break)
+    real = nonconformity[..., :-1]
+    return jnp.concatenate(
+        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
+    )
+
+
+def call_at_least(
+    nonconformity: ArrayLike, least: int, tie_break: jax.Array | None = None
+) -> jax.Array:
+    """Nonconformity under which every set holds at least `least` real models, at any threshold.
+
+    The first `least` models of each query get E = -inf. Which they are depends on the query alone,
+    so every guarantee holds as it is. Sets grow by max(least - size, 0) at a given threshold, on
+    average by the share of empty sets where `least` is 1; calibrated anew, some of it comes back,
+    for a query whose first models are right is no miss at any threshold.
+
+    Args:
+      nonconformity: E(x, m), floating `[..., m + 1]`, null model last; its column is not changed.
+      least: The number of models, at least 1.
+      tie_break: Second keys, uint32 of the same shape, where calibration uses them; without them
+        the first of tied models are called.
+
+    Returns:
+      `[..., m + 1]`, the same dtype.
+
+    Raises:
+      TypeError: If `nonconformity` is not floating, `least` not an integer, or `tie_break` not
+        uint32.
+      ValueError: If the shapes do not fit, a value is NaN, or `least` is below 1 or above m.
+
+    Use this when every query shall be answered by somebody; `cap_models` limits the other side.
+
+    >>> call_at_least(jnp.array([0.5, 0.25, -jnp.inf]), 1).tolist()
+    [0.5, -inf, -inf]
+    """
+    nonconformity = jnp.asarray(nonconformity)
+    check_count("least", least)
+    place = _places(nonconformity, tie_break)
+    num_models = nonconformity.shape[-1] - 1
+    if least > num_models:
+        raise ValueError(f"least must be at most the {num_models} models, got {least}")
+    real = jnp.where(place < least, -jnp.inf, nonconformity[..., :-1])
+    return jnp.concatenate([real, nonconformity[..., -1:]], axis=-1)
+
+
+def _places(nonconformity: jax.Array, tie_break: jax.Array | None) -> jax.Array:
+    """The place of each real model among those of its query, by (E, U), int `[..., m]`."""
+    check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
         raise ValueError(
             f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
@@ -54,10 +103,7 @@ def cap_models(
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
         second = tie_break[..., :-1]
-    place = jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
-    return jnp.concatenate(
-        [jnp.where(place < most, real, jnp.inf), nonconformity[..., -1:]], axis=-1
-    )
+    return jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
 
 
 class Attainable(NamedTuple):

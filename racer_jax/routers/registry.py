@@ -1,13 +1,14 @@
 """Routers by name, and routers in pieces: a description in JSON and arrays by name. No pickle."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from racer_jax.encoders.base import Parts, PartsError
+from racer_jax.encoders.base import OWN_KINDS, Parts, PartsError, Read, Save
 from racer_jax.routers.base import Router
 
 Pure: TypeAlias = Callable[[Any, jax.Array], jax.Array]
@@ -37,6 +38,7 @@ ROUTERS: dict[str, Callable[[int], Any]] = {"mlp": _mlp, "knn": _knn, "routerdc"
 _CLASSES: dict[str, tuple[str, str]] = {
     "knn": ("racer_jax.routers.knn", "KNNR"),
     "platt": ("racer_jax.routers.platt", "PlattScaled"),
+    "restricted": ("racer_jax.routers.restricted", "RestrictedRouter"),
     "mlp": ("racer_jax.routers.mlp", "MLPR"),
     "routerdc": ("racer_jax.routers.routerdc", "RouterDC"),
 }
@@ -99,27 +101,43 @@ def pure_router(router: Router) -> tuple[Pure, Any] | None:
     return lambda state, x: nnx.merge(graph, state)(x), state
 
 
-def router_parts(router: Router, prefix: str = "router") -> Parts:
+def router_parts(router: Router, prefix: str = "router", save_own: Save | None = None) -> Parts:
     """The description and the arrays of a router.
+
+    Args:
+      router: The router.
+      prefix: Prefix of the names of the arrays.
+      save_own: What makes pieces of a router that has no `to_parts`; None to refuse it.
 
     Raises:
       PartsError: If it has no `to_parts`.
 
     Use this when a router is to be written to disk.
     """
+    if not hasattr(router, "to_parts") and save_own is not None:
+        return save_own(router, prefix)
     if not hasattr(router, "to_parts"):
         raise PartsError(
             f"a router of kind {type(router).__name__} cannot be saved; score the queries "
             "yourself (Racer.from_scores)"
         )
-    parts: Parts = router.to_parts(prefix, router_parts)
+    parts: Parts = router.to_parts(prefix, partial(router_parts, save_own=save_own))
     return parts
 
 
 def router_from(
-    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], prefix: str = "router"
+    description: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    prefix: str = "router",
+    read_own: Read | None = None,
 ) -> Router:
     """The router of a description.
+
+    Args:
+      description: From `router_parts`.
+      arrays: Its arrays.
+      prefix: Prefix of the names of the arrays.
+      read_own: What gives a router of a caller's own; None where there is none.
 
     Raises:
       PartsError: If the description is not of a router, or the arrays do not fit it.
@@ -127,13 +145,16 @@ def router_from(
     Use this when a router is to be read from disk.
     """
     kind = description.get("kind")
+    if kind in OWN_KINDS and read_own is not None:
+        router: Router = read_own(description, prefix)
+        return router
     if kind not in _CLASSES:
         raise PartsError(f"a router of kind {kind!r} is not known")
     module, name = _CLASSES[kind]
 
     def read(inner: Mapping[str, Any], inner_prefix: str) -> Router:
-        return router_from(inner, arrays, inner_prefix)
+        return router_from(inner, arrays, inner_prefix, read_own)
 
     cls = getattr(import_module(module), name)
-    router: Router = cls.from_parts(description, arrays, prefix, read)
+    router = cls.from_parts(description, arrays, prefix, read)
     return router

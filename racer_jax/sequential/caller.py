@@ -72,6 +72,27 @@ class CallState:
         return {**state, "calls": self.calls, "cost": self.cost}
 
 
+def _check_steps(state: object, answers: object, dollars: object) -> None:
+    """Refuses what is no step of a query.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If dollars are no amount, or of a model whose answer is not among these.
+    """
+    if not isinstance(state, CallState):
+        raise TypeError(f"state must be what start or tell returned, got {type(state).__name__}")
+    for name, value in (("answers", answers), ("dollars", {} if dollars is None else dollars)):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name} must be by model, such as {{'a': ...}}, got {value!r}")
+        for model, amount in value.items() if name == "dollars" else ():
+            if isinstance(amount, bool) or not isinstance(amount, int | float | np.number):
+                raise TypeError(f"dollars of {model!r} must be a number, got {amount!r}")
+            if not 0 <= float(amount) < inf:
+                raise ValueError(f"dollars of {model!r} must be at least 0, got {amount!r}")
+            if model not in answers:  # type: ignore[operator]
+                raise ValueError(f"dollars must be of models that answer now, got {model!r}")
+
+
 class Caller:
     """Carries out a policy, one query at a time, on the host.
 
@@ -121,10 +142,11 @@ class Caller:
 
         Use this when answers have come.
         """
+        _check_steps(state, answers, dollars)
         all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():
             self._check_told(state, model, answer)
-            all_answers[model] = None if answer is None else self._form(answer)
+            all_answers[model] = None if answer is None else self._in_form(answer)
             price = None if dollars is None else dollars.get(model)
             if price is None and self._cost is not None:
                 price = self._cost[self._calls.index(model)]
@@ -147,6 +169,16 @@ class Caller:
                 f"the answer of {model!r} must be a string, or None for no answer, got "
                 f"{type(answer).__name__}"
             )
+
+    def _in_form(self, answer: str) -> str | None:
+        """An answer in normal form; a form of one's own may give anything."""
+        normal: object = self._form(answer)
+        if normal is not None and not isinstance(normal, str):
+            raise TypeError(
+                "the normal form must give a string, or None for no answer, got "
+                f"{type(normal).__name__}"
+            )
+        return normal
 
     def _decided(self, state: CallState) -> CallState:
         """What follows from a complete batch."""

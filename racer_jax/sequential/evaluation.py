@@ -33,6 +33,7 @@ class PathEvaluation:
       differs: Share of answers that are not the reference's.
       stopped_after: Share of queries by number of calls, 1 to b.
       reasons: Share of queries by reason.
+      stopped_because: By reason, the share of all queries that stop for it after 1 to b calls.
     """
 
     alpha: str
@@ -55,6 +56,7 @@ class PathEvaluation:
     abstained: float
     stopped_after: tuple[float, ...]
     reasons: dict[str, float]
+    stopped_because: dict[str, tuple[float, ...]]
 
     @property
     def difference(self) -> float:
@@ -168,4 +170,8 @@ def evaluate_paths(
         abstained=float(values["abstained"].mean()),
         stopped_after=tuple(shares.tolist()),
         reasons={name: float(mask.mean()) for name, mask in why.items()},
+        stopped_because={
+            name: tuple((np.bincount(calls[mask], minlength=num_calls + 1)[1:] / num).tolist())
+            for name, mask in why.items()
+        },
     )

@@ -66,6 +66,8 @@ def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> Nor
         return forms[name]
     if name in FORMS:
         return FORMS[name]
+    if not isinstance(name, str):
+        raise UnknownFormError(f"a normal form must be named by a string, got {name!r}")
     if name.startswith(_JSON) and len(name) > len(_JSON):
         field = name[len(_JSON) :]
         return lambda response: json_field(response, field)

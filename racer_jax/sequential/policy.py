@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.labels import generator
 from racer_jax.data.table import RoutingTable
 from racer_jax.risk_control.stopping import LOSSES, Loss, stop_losses
@@ -21,6 +22,7 @@ from racer_jax.risk_control.vote_path import (
     path_states,
     state_features,
 )
+from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
 from racer_jax.sequential.order_search import (
     LEVELS,
     Order,
@@ -98,18 +100,21 @@ def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) ->
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
-def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> np.ndarray:
+def check_table(table: object) -> None:
+    """Refuses what is no table. Use this when a table comes from outside."""
+    if not isinstance(table, RoutingTable):
+        raise TypeError(f"table must be a RoutingTable, got {type(table).__name__}")
+
+
+def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
     Use this when a table comes from outside.
 
-    Args:
-      table: The table.
-      models: The pool of the policy; None where the table makes it.
-
     Raises:
-      ValueError: If the table has no rows, no answers or other models.
+      ValueError: If the table has no rows or no answers.
     """
+    check_table(table)
     if table.answers is None:
         raise ValueError(
             "the table must hold the answer of every model: stopping early reads answers, and this "
@@ -117,16 +122,12 @@ def check_answers(table: RoutingTable, models: Sequence[str] | None = None) -> n
         )
     if not len(table):
         raise ValueError("the table must hold at least one query, got none")
-    if models is not None and tuple(table.models) != tuple(models):
-        raise ValueError(
-            f"the table must be of the models {tuple(models)} in this order, got "
-            f"{tuple(table.models)}"
-        )
     return answer_codes(table.answers)
 
 
 def check_labels(table: RoutingTable) -> None:
     """Refuses a table with labels that are missing. Use this when a loss needs labels."""
+    check_table(table)
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]
         raise ValueError(
@@ -134,6 +135,11 @@ def check_labels(table: RoutingTable) -> None:
             f"{table.ids[row]!r} and model {table.models[model]!r} is missing; drop such queries "
             "(table.complete()) or use the loss 'differs', which needs none"
         )
+
+
+def is_unlabelled(table: RoutingTable) -> bool:
+    """Whether a table has no label at all. Use this when a step works with and without labels."""
+    return len(table) > 0 and table.missing is not None and bool(table.missing.all())
 
 
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
@@ -234,14 +240,20 @@ def fit_policy(
     batches: Sequence[int] | None = None,
     alpha: float | None = None,
 ) -> Policy:
-    """Learns order, weights, reference and risk models from labelled training rows.
+    """Learns order, weights, reference and risk models from training rows.
 
-    Use this when every model's answer to some hundred training queries is logged with its label.
+    Without any label the weights come from agreement: a model counts as right where it gives the
+    answer of the weighted vote. The promises stay valid, and the vote is less often right than one
+    learned from labels where the models differ much.
+
+    Use this when every model's answer to some hundred training queries is logged, if possible with
+    its label.
 
     Args:
       key: A typed PRNG key: it halves the rows for the choice of the reference, and picks 2,000
         rows of a larger table.
-      table: Training rows with answers; with `cost` where the objective is `dollars`.
+      table: Training rows with answers; with `cost` where the objective is `dollars`. Rows without
+        any label (`missing` everywhere) will do for the loss `differs` and the reference `vote`.
       loss: What stopping early shall not incur; the order is searched for it (for that of `regret`
         where it is `wrong`).
       reference: `vote`, the weighted vote of all; `best`, the model with the most right answers;
@@ -266,8 +278,14 @@ def fit_policy(
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    if alpha is not None:
+        alpha = float(exact_alpha(alpha))
     check_answers(table)
-    check_labels(table)
+    label_free = loss == "differs" and is_unlabelled(table)
+    if not label_free:
+        check_labels(table)
+    elif reference == "best":
+        raise ValueError("reference 'best' needs labels, which say what model that is: got none")
     batch_ends(batches, len(table.models))
     cost = _mean_filled(table.cost)
     if objective == "dollars" and cost is None:
@@ -280,7 +298,11 @@ def fit_policy(
     if not (codes != NO_ANSWER).any():
         raise ValueError("no model answered any training query: there is nothing to learn from")
 
-    weights = fit_vote_weights(codes, correct)
+    if label_free:
+        weights, reference = agreement_weights(codes), "vote"
+        correct = agrees_with_vote(codes, weights)
+    else:
+        weights = fit_vote_weights(codes, correct)
     accuracy = (correct & (codes != NO_ANSWER)).mean(axis=0)
     best = _reference_model(rng, codes, correct, accuracy, reference)
     names = table.groups if len(table.groups) > 1 else ()

@@ -28,6 +28,7 @@ from racer_jax.sequential.policy import (
     batch_last,
     check_answers,
     check_labels,
+    check_table,
     group_codes,
     leaders,
 )
@@ -210,16 +211,18 @@ def replay(policy: Policy, table: RoutingTable) -> Paths:
 
     Args:
       policy: The policy.
-      table: Rows with the answer of every model. Rows without labels (`missing`) are replayed for
-        the loss `differs` alone.
+      table: Rows with the answer of every model, matched by name; further models are left out.
+        Rows without labels (`missing`) are replayed for the loss `differs` alone.
 
     Returns:
       The `Paths`.
 
     Raises:
-      ValueError: If the table has no answers or is of other models.
+      ValueError: If the table has no answers or lacks a model.
     """
-    codes = check_answers(table, policy.models)
+    check_table(table)
+    table = table.aligned(policy.models)
+    codes = check_answers(table)
     correct: np.ndarray | None = None
     if table.missing is None:
         check_labels(table)

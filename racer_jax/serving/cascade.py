@@ -21,9 +21,9 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
-from racer_jax.racer.errors import ArtefactError, CorruptError, NotCalibratedError, OverlapError
+from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
-from racer_jax.risk_control.stopping import Loss
+from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
 from racer_jax.sequential.evaluation import PathEvaluation, evaluate_paths
@@ -104,7 +104,8 @@ class Cascade:
 
         Args:
           key: A typed PRNG key.
-          table: Training rows with `answers` in normal form, every model's result.
+          table: Training rows with `answers` in normal form, every model's result; without any
+            label for the loss `differs`.
           loss: What stopping early shall not incur: `regret`, `differs`, `covers` or `wrong`.
           reference: `vote`, `best` or `auto`; see `fit_policy`.
           objective: What the order saves: `calls` or `dollars`.
@@ -174,6 +175,8 @@ class Cascade:
             are needed, or has too few rows for alpha.
         """
         name = loss or self.policy.loss
+        if name not in LOSSES:
+            raise ValueError(f"loss must be one of {LOSSES}, got {name!r}")
         level = level_name(alpha)
         if name != "differs":
             check_labels(table)
@@ -412,11 +415,7 @@ class Cascade:
           UnknownFormError: If it uses a normal form that is not among `forms`.
         """
         description, arrays = artefact.read(path, models)
-        if description.get("kind") != KIND:
-            raise ArtefactError(
-                "is no cascade but the artefact of a Racer: load it with Racer.load",
-                path=Path(path),
-            )
+        artefact.check_kind(description, KIND, Path(path))
         form = description.get("normal_form")
         if isinstance(form, str):
             normal_form(form, forms)

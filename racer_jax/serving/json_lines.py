@@ -123,7 +123,12 @@ def _short(value: Any, longest: int = 80) -> str:
 
 
 def read_queries(
-    file: IO[bytes], path: str, racer: Racer, *, strict: bool = True
+    file: IO[bytes],
+    path: str,
+    racer: Racer,
+    *,
+    strict: bool = True,
+    group: str | None = None,
 ) -> Iterator[Query | BadLine]:
     """The queries of a file of lines, JSON or plain text.
 
@@ -138,6 +143,7 @@ def read_queries(
       path: Its name, for errors.
       racer: The racer that will route them.
       strict: Raise the error of the first line that is no query, in place of yielding it.
+      group: The group of queries that name none.
 
     Yields:
       A query, or what is wrong, for each line that is not blank.
@@ -159,7 +165,7 @@ def read_queries(
         if empty and b"\0" in raw:
             raise DataError("must be lines of text, got a binary file", path=path, line=line)
         empty = False
-        query = _query(raw, racer, path, line)
+        query = _query(raw, racer, path, line, group)
         if strict and isinstance(query, BadLine):
             raise query.error
         yield query
@@ -167,7 +173,9 @@ def read_queries(
         raise DataError("holds no question: there must be at least one line", path=path)
 
 
-def _query(raw: bytes, racer: Racer, path: str, line: int) -> Query | BadLine:
+def _query(
+    raw: bytes, racer: Racer, path: str, line: int, default_group: str | None
+) -> Query | BadLine:
     """The query of a line, or what is wrong with it."""
     name: str | int | None = None
     try:
@@ -183,6 +191,9 @@ def _query(raw: bytes, racer: Racer, path: str, line: int) -> Query | BadLine:
         _check_unicode(text, path, line)
         group = _string(record, "group", path, line)
         _check_unicode(group, path, line)
+        group = default_group if group is None else group
+        if problem := racer.refused_group(group):
+            raise DataError(problem, path=path, line=line, field="group")
         return Query(line, text, scores, group, name)
     except DataError as error:
         return BadLine(error, name)

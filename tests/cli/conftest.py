@@ -15,7 +15,7 @@ from racer_jax.routers import KNNConfig
 from tests.racer.test_racer import MODELS, table_of
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Tables, an artefact that is calibrated and one that is not, a score matrix and queries."""
     folder = tmp_path_factory.mktemp("commands")
@@ -63,7 +63,8 @@ def few_queries(monkeypatch):
     real = synthetic.simulated_pool
 
     def small(key, test_sizes, train_sizes):
-        few = {name: 40 for name in list(test_sizes)[:1]}
-        return real(key, test_sizes=few, train_sizes=few)
+        name = next(iter(test_sizes))
+        # Half of the first calibrate: the fewest that alpha = 0.01 takes.
+        return real(key, test_sizes={name: 200}, train_sizes={name: 40})
 
     monkeypatch.setattr(synthetic, "simulated_pool", small)

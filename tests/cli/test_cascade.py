@@ -2,10 +2,12 @@
 
 import io
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from racer_jax.cli.main import main
+from racer_jax.cli.main import main, sequential_words
 from racer_jax.data.formats.table_npz import save_table
 from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.cascade_lines import answer_lines
@@ -86,6 +88,34 @@ def test_a_conversation_in_lines(folder):
     assert all(line["answer"] in ("B", "C") for line in final)
 
 
+def test_sequential_is_another_word_for_the_commands_of_cascade(folder, capsys):
+    words = ["evaluate", "{0}/b", "{0}/logs.npz"]
+    shown = []
+    for arguments in (["cascade", *words], [*words, "--sequential"]):
+        assert main([word.format(folder) for word in arguments]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    after = ["route", "my.racer", "--", "--sequential"]  # a question, not an option
+    assert sequential_words(after) == after
+    assert sequential_words([]) == []
+    report = ["report", "my.racer", "--sequential", "my.cascade"]  # there it takes an artefact
+    assert sequential_words(report) == report
+
+
+def test_unlabelled_traffic(folder, capsys):
+    table = answered_table(400, seed=6)
+    nothing = np.zeros(table.correct.shape, bool)
+    save_table(replace(table, correct=nothing, missing=~nothing), folder / "traffic.npz")
+    traffic = f"{folder}/traffic.npz"
+    words = ["cascade", "calibrate", f"{folder}/a", traffic, "-o", f"{folder}/blind", "--unseen"]
+    assert main([*words, "--alpha", "0.05", "--loss", "differs"]) == 0
+    assert "differs from that of the full vote" in capsys.readouterr().out
+    assert main(["cascade", "evaluate", f"{folder}/blind", traffic]) == 0
+    assert "accuracy" not in capsys.readouterr().out
+    assert main([*words, "--alpha", "0.05"]) == 1
+    assert "--loss differs does without" in capsys.readouterr().err
+
+
 def test_open_queries_at_the_end_are_named(folder):
     from racer_jax.data.errors import DataError
 
@@ -116,6 +146,7 @@ def test_route_reads_a_file(folder, capsys):
         (["calibrate", "{0}/b", "--alpha", "0.1", "--loss", "wrong"], "another --loss needs"),
         (["calibrate", "{0}/b", "{0}/logs.npz", "--alpha", "0.1"], "were trained on"),
         (["evaluate", "{0}/logs.npz", "{0}/logs.npz"], "is no artefact"),
+        (["train", "{0}/logs.npz", "-o", "{0}/new", "--share", "2"], "--share must be in (0, 1]"),
         (["route", "{0}/a", "--alpha", "0.1"], "needs a threshold"),
     ],
 )

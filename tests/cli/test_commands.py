@@ -360,7 +360,10 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     told = capsys.readouterr().out.splitlines()[-2:]
     assert "no report was written" in told[0]
     assert "pip install 'racer-jax[report]'" in told[0]
-    assert told[1] == "  racer-jax report d/demo.racer --data d/test.npz --output d/report.html"
+    assert told[1] == (
+        "  racer-jax report d/demo.racer --data d/test.npz --sequential d/demo.cascade "
+        "--output d/report.html"
+    )
     assert not Path("d/report.html").exists()
     assert "report" not in Path("d/commands.sh").read_text()
 

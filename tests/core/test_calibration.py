@@ -19,7 +19,8 @@ from racer_jax import (
     reference,
     tie_break,
 )
-from racer_jax.core.calibration import _floor_multiples, _traced_rank, threshold_at_rank
+from racer_jax.core.calibration import threshold_at_rank
+from racer_jax.core.miss_ranks import _floor_multiples, _traced_rank
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import exact_alpha
 from tests.strategies import ALPHAS, NULLS, problems

@@ -108,8 +108,8 @@ def test_the_same_from_a_shell(shell):
     printed = shell(block("docs/tutorial.md", "racer-jax train"))
     assert [line.split()[1] for line in printed] == ["train", "calibrate", "evaluate", "report"]
     for risk, promised in risks(printed["racer-jax evaluate my.racer logs.csv --unseen"]).values():
-        assert promised == 0.15
-        assert risk < 0.25
+        assert promised == 0.05
+        assert risk < 0.15
     page = (shell.folder / "report.html").read_text(encoding="utf-8")
     assert (
         "trained or calibrated on" not in page.split('id="report-data">')[1].split("</script>")[0]

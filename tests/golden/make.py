@@ -1,6 +1,6 @@
 """Wrote the golden artefact of a format, once; a format that was released is never written again.
 
-python tests/golden/make.py 2
+python tests/golden/make.py 3
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
         jax.random.key(0), train.texts, 8, HashedNgrams(dim=64, sizes=(2, 3))
     )
     config = MLPConfig(hidden=(6,), max_epochs=5, batch_size=8)
-    nonconformity = {"1": "inverse_probability", "2": "J"}[sys.argv[1]]
+    nonconformity = {"1": "inverse_probability", "2": "J", "3": "static"}[sys.argv[1]]
     fitted = Racer.fit(jax.random.key(1), train, config, encoder, nonconformity=nonconformity)
     racer = fitted.calibrate(calibration, 0.2)
     racer.save(folder / "golden.racer")

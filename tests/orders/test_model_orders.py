@@ -24,6 +24,7 @@ from racer_jax.orders.model_orders import NEIGHBORS, ORDERS, OTHER, WEIGHT, fit_
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.racer import artefact, errors
 from racer_jax.racer.decision import Reason
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.risk_control.bounds import sharp_risk
@@ -109,7 +110,8 @@ def test_a_group_without_training_rows_has_the_order_of_all(made, name):
     np.testing.assert_allclose(got, by_hand(name, made, other, "free", None), atol=2e-6)
     calibrated = made.racers[name].calibrate(other.select(slice(0, 64)), 0.2)
     assert calibrated.route("what?", "new").reason is Reason.OK
-    assert calibrated.route("what?", "newer").reason is Reason.UNKNOWN_GROUP
+    with pytest.warns(UnknownGroupWarning, match="'newer' is unknown"):
+        assert calibrated.route("what?", "newer").reason is Reason.UNKNOWN_GROUP
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -229,7 +231,8 @@ def test_what_does_not_fit_is_refused(made):
         racer.calibrate(bare, 0.2)
     calibrated = racer.calibrate(made.pool, 0.2, by_group=False)
     # it does not say which, so every model
-    assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP
+    with pytest.warns(UnknownGroupWarning, match="no group was given"):
+        assert calibrated.route("what?").reason is Reason.UNKNOWN_GROUP
     assert calibrated.route("what?", "a").reason is Reason.OK
     with pytest.raises(
         ValueError, match="groups must name one group for each of the 2 queries, got 1"
@@ -338,3 +341,52 @@ def test_redundant_models_are_left_out():
         evaluation = racer.calibrate(rest, 0.1).evaluate(rest, "0.1")
         sizes[name] = evaluation.groups[0].size[0]
     assert sizes["static"] < 0.8 * sizes["inverse_probability"]
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["static", "J"])
+def test_an_order_that_minds_the_cost(made, name, tmp_path):
+    cost, gamma = np.array([0.001, 0.01, 0.1]), 0.5
+    train = replace(made.train, cost=np.tile(cost, (len(made.train), 1)))
+    options = {"nonconformity": name, "null": "free", "cost_weight": gamma}
+    racer = Racer.fit(jax.random.key(1), train, KNNConfig(k=9), made.encoder, **options)
+    got = racer.score(made.pool).nonconformity
+    if name == "static":
+        rows = [np.array([g == group for g in train.group]) for group in made.pool.group]
+        wanted = [static_order(train.correct[row], cost=cost, gamma=gamma) for row in rows[:9]]
+        np.testing.assert_allclose(got[:9], wanted, atol=2e-6)
+    else:
+        model = racer.scorer.order.model
+        read = made.encoder.encode(made.pool.texts)
+        wanted = model(read, made.pool.group, "free", cost=cost, gamma=gamma)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+    calibrated = racer.calibrate(made.pool, 0.2)
+    smaller = calibrated.without(made.train.models[0])
+    for one in (calibrated, smaller):
+        one.save(tmp_path / "a")
+        again = Racer.load(tmp_path / "a")
+        part = made.pool.aligned(one.models)
+        assert again.score(part).nonconformity.tolist() == one.score(part).nonconformity.tolist()
+    left = smaller.scorer.order.prices
+    assert left.cost.tolist() == pytest.approx(cost[1:].tolist())
+
+
+def test_costs_that_an_order_cannot_mind(made):
+    train = replace(made.train, cost=np.ones(made.train.correct.shape))
+    for table, name, match in (
+        (train, "gap", "cost_weight is for an order of the models"),
+        (train, "J_learned", "'static' or 'J', got it with nonconformity 'J_learned'"),
+        (made.train, "J", "cost_weight needs the cost of every model"),
+        (replace(train, cost=train.cost * 0), "J", "above 0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            fit(table, made, name)
+
+
+def fit(table, made, name):
+    """A racer whose order minds the cost."""
+    options = {"nonconformity": name, "cost_weight": 1.0}
+    return Racer.fit(jax.random.key(1), table, KNNConfig(k=9), made.encoder, **options)

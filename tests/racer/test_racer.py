@@ -21,7 +21,7 @@ from racer_jax.core.aggregation import answer_codes, majority_vote, voted_right,
 from racer_jax.data import RoutingTable
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.racer.decision import Decision, Reason
-from racer_jax.racer.errors import NotCalibratedError, OverlapError
+from racer_jax.racer.errors import NotCalibratedError, OverlapError, UnknownGroupWarning
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.risk_control.bounds import sharp_risk
@@ -367,7 +367,8 @@ def test_null_mode_never_may_be_out_of_reach(data):
 
 @pytest.mark.parametrize("groups", [None, "z", ["z", None]])
 def test_an_unknown_group_calls_every_model(racer, groups):
-    decisions = racer.route_scores(np.full((2, 3), 0.5, np.float32), groups)
+    with pytest.warns(UnknownGroupWarning, match="every model is called"):
+        decisions = racer.at(0.2).route_scores(np.full((2, 3), 0.5, np.float32), groups)
     assert set(decisions.reasons) == {Reason.UNKNOWN_GROUP}
     assert decisions.called.all()
     assert "Call every model" in decisions[0].explain()

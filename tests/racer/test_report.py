@@ -14,7 +14,13 @@ import pytest
 
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import embedded_json, report_data, report_html, write_report
+from racer_jax.racer.report import (
+    embedded_json,
+    report_data,
+    report_html,
+    sequential_data,
+    write_report,
+)
 from tests.racer.report_pages import ALPHAS, HOSTILE, MODELS, calibrated, labelled
 
 pytest.importorskip("plotly")
@@ -220,3 +226,45 @@ def test_the_json_has_no_nan_where_nothing_is_promised():
     assert set(data["evaluation"]["groups"][1]["upper"]) == {"nan"}
     assert np.isfinite(data["evaluation"]["groups"][0]["upper"]).all()
     json.loads(embedded_json(data))
+
+
+class Stops:
+    """What a report reads of a cascade: two levels, of which one takes more rows than there are."""
+
+    class policy:
+        calls, reference = ("medium", "small", "org/large"), "vote"
+
+    def __init__(self, alpha="0.01"):
+        self.calibration = type("C", (), {"alpha": alpha})
+
+    def at(self, alpha):
+        if float(alpha) < 0.01:
+            raise ValueError("too few")
+        return Stops(alpha)
+
+    def guarantee(self):
+        return f"at most {self.calibration.alpha}"
+
+    def unseen(self, table):
+        return table.select(slice(1, None))
+
+    def evaluate(self, table, alphas):
+        def level(alpha, calls):
+            return {"alpha": alpha, "calls": calls, "dollars": float("nan")}
+
+        return [level("0", 2.5), *(level(alpha, 1.5) for alpha in alphas)]
+
+
+def test_a_cascade_beside_sets():
+    table, _ = labelled()
+    shown = sequential_data(Stops(), table, ["0.005", "0.1"])
+    assert [level["value"] for level in shown["levels"]] == [0, 0.01, 0.1]
+    assert [level["calls"] for level in shown["levels"]] == [2.5, 1.5, 1.5]
+    assert {level["dollars"] for level in shown["levels"]} == {None}
+    assert shown["levels"][2]["guarantee"] == "at most 0.1"
+    assert (shown["own"], shown["num_seen"], shown["reference"]) == (1, 1, None)
+    bare = Stops()
+    bare.calibration = None
+    shown = sequential_data(bare, table)
+    assert (shown["own"], len(shown["levels"])) == (0, 1)
+    assert "no answer to come can change the vote" in shown["levels"][0]["guarantee"]

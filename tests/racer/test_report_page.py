@@ -8,9 +8,11 @@ import os
 import re
 import shutil
 
+import jax
 import pytest
 
 from racer_jax.racer.report import write_report
+from racer_jax.serving.cascade import Cascade
 from tests.racer.report_pages import ALPHAS, HOSTILE, calibrated, labelled
 
 pytest.importorskip("plotly")
@@ -367,3 +369,32 @@ def test_whatever_a_table_lacks_the_page_stands(name, folder, visit):
     if costs:
         page.locator("input[value=cost]").check()
         assert "dollars" in page.locator("#chart-fixed").inner_text()
+
+
+def test_one_model_after_another_beside_sets(folder, report, visit):
+    rows, _ = labelled(num=320, start=2000)
+    cascade = Cascade.fit(jax.random.key(0), rows.select(slice(0, 120)), reference="vote")
+    cascade = cascade.calibrate(rows.select(slice(120, 320)), 0.05)
+    table, scores = labelled(start=1000)
+    path = folder / "stops.html"
+    write_report(calibrated(), table, path, ALPHAS, scores=scores, cascade=cascade)
+    page = visit(path)
+    stops = data_of(page)["sequential"]
+    assert page.locator("#stop-level").input_value() == str(stops["own"])
+    assert stops["levels"][stops["own"]]["alpha"] == "0.05"
+    for place, level in enumerate(stops["levels"]):
+        page.locator("#stop-level").select_option(str(place))
+        bars = page.evaluate("document.getElementById('chart-stops-after').data.map(t => t.y)")
+        assert [sum(column) for column in zip(*bars, strict=True)] == pytest.approx(
+            level["stopped_after"]
+        )
+        assert (
+            f"takes {level['calls']:.2f} of 3 calls" in page.locator("#stops-sentence").inner_text()
+        )
+        assert page.locator("#stops-promise").inner_text().startswith(level["guarantee"])
+        now = page.evaluate("document.getElementById('chart-stops-calls').data.at(-1)")
+        assert (now["x"], now["y"]) == ([level["value"]], [level["calls"]])
+    page.locator("input[name=axis][value=cost]").check()
+    now = page.evaluate("document.getElementById('chart-stops-calls').data.at(-1)")
+    assert now["y"] == [pytest.approx(1000 * stops["levels"][-1]["dollars"])]
+    assert visit(report).locator("#stops").is_hidden()

@@ -13,6 +13,7 @@ from racer_jax import Cascade, RoutingTable
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.racer.errors import ArtefactError, CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.racer import Racer
 from racer_jax.risk_control.stopping import LOSSES, stops_at
 from racer_jax.sequential.host import HostScorer
 from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
@@ -170,6 +171,41 @@ def test_differs_is_calibrated_without_labels(table, fitted):
         fitted.calibrate(unlabelled, 0.05)
 
 
+def without_labels(rows):
+    nothing = np.zeros(rows.correct.shape, bool)
+    return replace(rows, correct=nothing, missing=~nothing)
+
+
+@pytest.mark.long
+def test_fitted_and_calibrated_without_a_single_label(table):
+    train, rows = table.select(TRAIN), table.select(CALIBRATION)
+    blind = Cascade.fit(key(), without_labels(train), loss="differs", form="letter")
+    # Labels are not read: wrong ones change nothing, but for what says that there are some.
+    lies = replace(train, correct=~train.correct, missing=None)
+    assert without_labels(lies) == without_labels(train)
+    assert blind.policy.reference == "vote"
+    calibrated = blind.calibrate(without_labels(rows), 0.05)
+    assert calibrated.loss == "differs"
+    assert "differs from that of the full vote" in calibrated.guarantee()
+    agrees(calibrated, table.select(TEST), "differs")
+    alone, at = calibrated.evaluate(without_labels(table.select(TEST)))
+    assert (alone.differs, alone.risk) == (0, 0)
+    assert np.isnan(at.accuracy)
+    assert at.risk == at.differs
+    assert at.calls < alone.calls
+    for options in ({"loss": "regret"}, {"loss": "differs", "reference": "best"}):
+        with pytest.raises(ValueError, match="label"):
+            Cascade.fit(key(), without_labels(train), **options)
+
+
+def test_models_are_matched_by_name(table, fitted):
+    rows = table.select(TEST)
+    more = rows.aligned(tuple(reversed(rows.models)))
+    assert fitted.evaluate(more) == fitted.evaluate(rows)
+    with pytest.raises(ValueError, match="must hold all 5 models of the pool"):
+        fitted.evaluate(rows.select(models=["small", "large"]))
+
+
 @pytest.mark.long
 def test_too_few_rows_say_how_many_it_takes(table, fitted):
     rows = table.select(slice(200, 250))
@@ -201,6 +237,9 @@ def test_evaluation(table, calibrated):
     assert at.calls == pytest.approx(np.mean([state.calls for state in states]))
     reasons = [state.reason for state in states]
     assert at.reasons == pytest.approx({r: reasons.count(r) / 100 for r in at.reasons})
+    why = [(state.reason, state.calls) for state in states]
+    for reason, shares in at.stopped_because.items():
+        assert shares == pytest.approx([why.count((reason, k)) / 100 for k in range(1, 6)])
     assert "alpha = 0.05" in str(at)
     spent = [
         sum(rows.cost[i, rows.models.index(m)] for m in s.answers) for i, s in enumerate(states)
@@ -252,12 +291,78 @@ def test_answers_of_all_kinds(calibrated):
         calibrated.start(7)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None, {"large": "A"}), TypeError, "state must be what start or tell returned"),
+        (("state", "A"), TypeError, "answers must be by model"),
+        (("state", [("large", "A")]), TypeError, "answers must be by model"),
+        (("state", {"large": "A"}, 3), TypeError, "dollars must be by model"),
+        (("state", {"large": "A"}, {"large": "x"}), TypeError, "must be a number, got 'x'"),
+        (("state", {"large": "A"}, {"large": float("nan")}), ValueError, "must be at least 0"),
+        (("state", {"large": "A"}, {"large": -1.0}), ValueError, "must be at least 0, got -1.0"),
+        (
+            ("state", {"large": "A"}, {"tiny": 1.0}),
+            ValueError,
+            "models that answer now, got 'tiny'",
+        ),
+    ],
+)
+def test_steps_that_are_none(calibrated, arguments, error, message):
+    state, *rest = arguments
+    with pytest.raises(error, match=message):
+        calibrated.tell(calibrated.start("?") if state else None, *rest)
+
+
+def test_what_is_no_table_no_loss_and_no_form(table, fitted):
+    for call in (fitted.calibrate, fitted.evaluate, fitted.replay):
+        with pytest.raises(TypeError, match="table must be a RoutingTable, got NoneType"):
+            call(None)
+    with pytest.raises(ValueError, match="loss must be one of"):
+        fitted.calibrate(table.select(CALIBRATION), 0.1, loss="accuracy")
+    with pytest.raises(TypeError, match="table must be a RoutingTable"):
+        Cascade.fit(key(), [])
+    with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\)"):
+        Cascade.fit(key(), table.select(TRAIN), alpha=2.0)
+    with pytest.raises(UnknownFormError, match="named by a string"):
+        Cascade.fit(key(), table.select(TRAIN), form=3)
+    own = replace(fitted, form="own", forms={"own": len})
+    with pytest.raises(TypeError, match="must give a string, or None for no answer, got int"):
+        own.tell(own.start("?"), {own.start("?").call[0]: "A"})
+
+
 def test_nobody_answers(calibrated):
     state = calibrated.start("?")
     while not state.done:
         state = calibrated.tell(state, dict.fromkeys(state.call))
     assert (state.answer, state.reason) == (None, "all called")
     assert state.calls == 5
+
+
+def test_nobody_stops_before_there_is_an_answer(calibrated):
+    """Not even where any answer at all would be safe enough."""
+    eager = calibrated.at(0.9)
+    first = eager.start("?").call[0]
+    assert eager.tell(eager.start("?"), {first: "A"}).reason in ("risk", "decided")
+    state = eager.tell(eager.start("?"), {first: None})
+    assert not state.done
+    while not state.done:
+        state = eager.tell(state, dict.fromkeys(state.call))
+    assert (state.answer, state.reason, state.calls) == (None, "all called", 5)
+
+
+@pytest.mark.long
+def test_replay_does_not_stop_before_there_is_an_answer(table, calibrated):
+    eager = calibrated.at(0.9)
+    first = eager.policy.calls[0]
+    rows = table.select(slice(400, 402))
+    answers = np.array(rows.answers)
+    answers[0, :] = None
+    answers[1, rows.models.index(first)] = None
+    silent = replace(rows, answers=answers, correct=np.zeros((2, 5), bool))
+    (_, at) = eager.evaluate(silent)
+    assert at.stopped_after[0] == 0
+    assert at.stopped_after[4] >= 0.5
 
 
 def test_part_of_a_batch_is_awaited(table):
@@ -321,6 +426,15 @@ def test_artefacts_that_are_damaged_or_of_something_else(tmp_path, fitted):
         Cascade.load(place)
     with pytest.raises(ArtefactError, match="no such folder"):
         Cascade.load(tmp_path / "nowhere")
+
+
+def test_racers_and_cascades_are_told_apart(tmp_path, table, fitted):
+    fitted.save(tmp_path / "cascade")
+    with pytest.raises(ArtefactError, match=r"artefact of a Cascade: load it with Cascade\.load"):
+        Racer.load(tmp_path / "cascade")
+    Racer.from_scores(table.models).save(tmp_path / "racer")
+    with pytest.raises(ArtefactError, match=r"artefact of a Racer: load it with Racer\.load"):
+        Cascade.load(tmp_path / "racer")
 
 
 def test_a_form_of_ones_own_is_saved_by_name(tmp_path, table):

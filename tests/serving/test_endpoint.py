@@ -1,5 +1,6 @@
 """An endpoint that is no friend: its replies are bounded, and never show the key."""
 
+import contextlib
 import gzip
 import json
 import threading
@@ -52,14 +53,24 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-@pytest.fixture(scope="module")
-def server():
+@contextlib.contextmanager
+def started():
+    """A server that behaves as its attribute `behave` says."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda request, address: None  # clients that gave up
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with started() as server:
+        yield server
 
 
 def asked(server, behave, scheme="verbal", timeout=5.0, key=KEY):

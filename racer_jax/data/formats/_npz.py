@@ -34,6 +34,7 @@ class Archive:
     Attributes:
       path: The file.
       names: The arrays it holds.
+      unread: Those of them that were not asked for.
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, size: int) -> None:
@@ -43,6 +44,7 @@ class Archive:
             raise DataError("must hold each array once, got one twice", path=path)
         self._members = frozenset(archive.namelist())
         self._name_set = frozenset(self.names)
+        self.unread = set(self.names)
         self._budget = min(MAX_BYTES, _FREE_GROWTH + _MAX_GROWTH * size)
 
     def __contains__(self, name: str) -> bool:
@@ -66,6 +68,7 @@ class Archive:
             raise DataError(
                 f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name
             )
+        self.unread.discard(name)
         member = f"{name}.npy" if f"{name}.npy" in self._members else name
         info = self._archive.getinfo(member)
         self._budget -= info.file_size

@@ -83,11 +83,16 @@ def read_table(path: str | Path) -> RoutingTable:
                 f"must be of format version {VERSION}, got {version}; update racer_jax", path=path
             )
         try:
-            return _table(archive)
+            table = _table(archive)
         except DataError:
             raise
         except (ValueError, TypeError, LookupError) as error:
             raise DataError(f"must hold a valid table: {error}", path=path) from None
+        if archive.unread:  # a damaged name, behind which a column would be lost in silence
+            raise DataError(
+                f"must hold the arrays of a table only, got {sorted(archive.unread)}", path=path
+            )
+        return table
 
 
 def _table(archive: Archive) -> RoutingTable:

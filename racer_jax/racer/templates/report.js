@@ -289,6 +289,59 @@
     fill("table-fixed", ["", "Models called", "Avoidable misses", ...(group.cost === null ? [] : ["$ for 1,000"]), ...judge, "Perfect judge"], rows, 0);
   }
 
+  // --- one model after another ---
+
+  const stops = data.sequential;
+  const WHY = { decided: "the vote is decided", risk: "the predicted loss is small enough", "all called": "all are called", abstained: "no stop is safe: no answer" };
+  // Its level is chosen apart: what alpha bounds is another loss than that of a set.
+  const levelName = (level) => (level.value === 0 ? "decided votes alone" : `α = ${level.alpha}`);
+
+  function drawStops(row) {
+    if (!stops) return;
+    const place = Number($("stop-level").value), at = stops.levels[place], whole = ev.groups[0], chosen = state.aggregation;
+    const byCost = state.axis === "cost" && whole.cost !== null && at.dollars !== null;
+    const x = stops.levels.map((level) => level.value);
+    const spent = (level) => (byCost ? 1000 * level.dollars : level.calls);
+    const sets = byCost ? whole.cost.map((c) => 1000 * c) : whole.size;
+    const xaxis = () => axis("risk level α", { hoverformat: ".3~f", range: spread([...x, ...alphas]) });
+    const shapes = [upright(at.value)];
+    const unit = byCost ? "dollars for 1,000 queries" : "models called, on average";
+    draw("chart-stops-calls", [
+      line("a set at once", alphas, sets, { line: { color: colour.fixed, width: 2 } }),
+      line("one after another", x, stops.levels.map(spent)), here(at.value, spent(at), "now"),
+    ], { xaxis: xaxis(), yaxis: axis(unit, { rangemode: "tozero" }), shapes },
+    `${capital(unit)} against alpha, of sets and of calling one model after another.`);
+    const reference = stops.reference === null ? "the full vote" : stops.reference;
+    draw("chart-stops-accuracy", [
+      dash(reference, [x[0], Math.max(...x, ...alphas)], [at.full_accuracy, at.full_accuracy], colour.promise),
+      line("a set at once", alphas, whole.accuracy[chosen], { line: { color: colour.fixed, width: 2 } }),
+      line("one after another", x, stops.levels.map((level) => level.accuracy)), here(at.value, at.accuracy, "now"),
+    ], { xaxis: xaxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes },
+    `Accuracy against alpha, of sets and of calling one model after another; the table has the figures.`);
+    const after = stops.order.map((_, i) => i + 1);
+    const reasons = Object.entries(at.stopped_because).filter(([, shares]) => shares.some((s) => s > 0));
+    const colours = { decided: colour.accent, risk: colour.good, "all called": colour.fixed, abstained: colour.other };
+    draw("chart-stops-after", reasons.map(([reason, shares]) => ({
+      type: "bar", name: WHY[reason], x: after, y: shares, marker: { color: colours[reason] }, hovertemplate: `%{y:.1%}: ${WHY[reason]}<extra></extra>`,
+    })), {
+      barmode: "stack", xaxis: axis("calls after which it stops", { tickvals: after, showgrid: false }), yaxis: share("queries"), height: 260,
+    }, `Queries by the number of calls after which they stop: ${after.map((k, i) => `${k} ${pct(at.stopped_after[i])}`).join(", ")}.`);
+    const money = at.dollars === null ? "" : `, ${dollars(at.dollars)} for 1,000 queries,`;
+    put("stops-sentence", `Stopped at ${levelName(at)}, a query takes ${two(at.calls)} of ${count(stops.order.length)} calls${money} one after another, and its answer is right for ${pct(at.accuracy)}. `
+      + `A set at α = ${levels[row].name} is of ${two(whole.size[row])} models, right by ${way(chosen)} for ${pct(whole.accuracy[chosen][row])}; ${reference} is right for ${pct(at.full_accuracy)}. `
+      + `Stopped on decided votes alone, ${two(stops.levels[0].calls)} calls give the answers of ${reference}.`);
+    put("stops-promise", `${at.guarantee} Of a set another thing is promised, see above: so the two are to be compared by calls and accuracy, not at one α.`);
+    put("stops-why", `How many calls it takes at ${levelName(at)}, and why it stops there; the order is ${stops.order.join(", ")}.`
+      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are too good to be true.` : ""));
+    const logged = stops.levels[0].dollars !== null;
+    fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference}`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
+      stops.levels.map((level) => [
+        level.value === 0 ? "decided" : level.alpha, two(level.calls), two(level.rounds), ...(logged ? [dollars(level.dollars)] : []), pct(level.accuracy),
+        `${points(level.accuracy - level.full_accuracy)} ± ${(100 * (known(level.difference_error) ?? 0)).toFixed(1)}`, pct(level.regret), pct(level.differs), pct(level.abstained),
+        ...[0, 1, 2].map((i) => (i < level.stopped_after.length ? pct(level.stopped_after[i]) : "–")),
+      ]), place);
+  }
+
   function drawGroups(row) {
     if (ev.groups.length < 3) return;
     const parts = ev.groups.slice(1, 1 + MAX_BARS), spot = parts.map((_, i) => i);
@@ -337,6 +390,7 @@
     const risk = group.risk[row], upper = known(group.upper[row]), expected = known(group.expected[row]), sd = known(group.std[row]);
     if (upper === null) return ["nothing promised", ""];
     if (risk <= upper) return ["at most α here", "good"];
+    if (expected === null) return ["above α", "warn"];
     if (risk <= expected + 2 * sd) return ["above α, within chance", "warn"];
     return ["higher than chance explains", "bad"];
   }
@@ -387,6 +441,7 @@
     drawAccuracy(group, row);
     drawCalled(group, row);
     drawFixed(group, row);
+    drawStops(row);
     drawGroups(row);
     fillLevels(group, row);
     fill("table-called", ["Model", "Called for"], ev.models.map((model) => [model, pct(group.called[model][row])]));
@@ -411,6 +466,12 @@
     // A single group is all queries once more.
     show("group-control", ev.groups.length > 2);
     show("groups", ev.groups.length > 2);
+    show("stops", Boolean(stops));
+    if (stops) {
+      options("stop-level", stops.levels.map((level, i) => [String(i), levelName(level)]));
+      $("stop-level").value = String(stops.own);
+      $("stop-level").addEventListener("change", update);
+    }
     const names = Object.keys(whole.accuracy);
     state.aggregation = names.includes(MAJORITY) ? MAJORITY : names[0];
     options("aggregation", names.map((name) => [name, capital(way(name))]));

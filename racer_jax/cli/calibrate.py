@@ -1,0 +1,290 @@
+"""`calibrate`: the threshold of an artefact, from labelled queries or from those it has seen."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from racer_jax.cli.artefacts import describe
+from racer_jax.cli.options import (
+    Rows,
+    Source,
+    Subparsers,
+    add_choosing,
+    add_command,
+    add_json,
+    add_reading,
+    add_sequential,
+    add_unseen,
+    labelled,
+)
+from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
+from racer_jax.data.errors import DataError
+from racer_jax.data.remedies import OPTIONS
+
+if TYPE_CHECKING:
+    from racer_jax.racer.racer import Racer
+
+# What an option that is given as `none` turns off.
+_OFF = "none"
+# What only a table can answer: how it is typed, and where argparse keeps it.
+_OF_A_TABLE = {
+    "--unseen": "unseen",
+    "--share": "share",
+    "--group": "group",
+    "--allow-overlap": "allow_overlap",
+    "--seed": "seed",
+}
+# What only an artefact made from scores is asked for: the others were trained with theirs.
+_OF_SCORES = {
+    "--nonconformity": "nonconformity",
+    "--null": "null",
+    "--no-tie-break": "no_tie_break",
+}
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads a value, or `none`, which turns off what an earlier calibration had."""
+
+    def read(text: str) -> Any:
+        return _OFF if text == _OFF else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it in its error
+    return read
+
+
+def add(subparsers: Subparsers) -> None:
+    """The command of this module. Use this when the parser of all commands is built."""
+    parser = add_command(
+        subparsers,
+        "calibrate",
+        "Choose the threshold so that the risk is at most alpha. The questions must not be those "
+        "of training; where the table has groups, each gets a threshold and the risk is at most "
+        "alpha in each. Without a table, alpha, the options and the pool are changed from what the "
+        "last calibration saw, and the promise is that of calibrating on its questions again.",
+        """
+racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
+racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
+racer-jax calibrate my.racer --delta 0.05              neither does another option,
+racer-jax calibrate my.racer --without gpt-4           nor a model that is no longer called
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(
+        parser,
+        nargs="*",
+        help="labelled queries; without them the questions of the last calibration are used",
+    )
+    parser.add_argument(
+        "--alpha", help="the risk level, such as 0.1; needed with a table, else that of before"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        metavar="MODEL",
+        help="leave this model out of the pool (may be given several times); the threshold becomes "
+        "that of the models that are left",
+    )
+    parser.add_argument(
+        "--max-models",
+        type=_or_none(int),
+        metavar="N",
+        help="no question calls more models than this; the risk is at most alpha as before, down "
+        "to the least alpha that N models can reach",
+    )
+    parser.add_argument(
+        "--min-models",
+        type=int,
+        metavar="N",
+        help="every question calls this many models at least, so that none goes without an answer; "
+        "the promise is the same, and what it costs in models is printed (default: 0)",
+    )
+    parser.add_argument("--no-groups", action="store_true", help="one threshold for all groups")
+    parser.add_argument(
+        "--fallback",
+        choices=("all", "pooled"),
+        help="groups too small for alpha get every model, or the threshold of all groups "
+        "(default: all)",
+    )
+    parser.add_argument(
+        "--unknown-group",
+        choices=("all", "pooled", "error"),
+        help="a question of a group that is not in the table, or of none, gets every model, the "
+        "threshold of all groups with no promise for it, or an error (default: all)",
+    )
+    parser.add_argument(
+        "--delta",
+        type=_or_none(float),
+        help="risk at most alpha with probability 1 - delta, not on average",
+    )
+    parser.add_argument(
+        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+    )
+    parser.add_argument(
+        "--form",
+        help="the gateway compares answers in this form: text, letter, number or json:FIELD",
+    )
+    parser.add_argument(
+        "--view",
+        choices=("last_user", "all_user"),
+        help="the gateway routes this text of a conversation, as the questions of the table are",
+    )
+    _add_scores(parser)
+    add_unseen(parser)
+    add_choosing(parser)
+    add_sequential(parser, "calibrate")
+    add_json(parser)
+    parser.set_defaults(run=calibrate)
+
+
+def _add_scores(parser: argparse.ArgumentParser) -> None:
+    """What an artefact that is made from scores is asked for."""
+    scores = parser.add_argument_group("an artefact from scores")
+    scores.add_argument(
+        "--from-scores", action="store_true", help="make an artefact from a score matrix (.npz)"
+    )
+    scores.add_argument(
+        "--nonconformity",
+        choices=tuple(NONCONFORMITIES),
+        help="what orders the models of a question: inverse_probability (RACER-P, the default) is "
+        "1 - score, gap (RACER-G) the gap to the best score",
+    )
+    scores.add_argument(
+        "--null",
+        choices=NULL_MODES,
+        help="queries nobody can answer: 'paper' (the default) scores 'none of them' as 1 - the "
+        "best score; 'free' never counts them as a miss; 'never' always does",
+    )
+    scores.add_argument(
+        "--no-tie-break", action="store_true", help="leave ties of scores as they are"
+    )
+
+
+def calibrate(parsed: argparse.Namespace) -> None:
+    """`calibrate`.
+
+    Use this when a command line asks for a threshold; in Python, `Racer.calibrate`.
+    """
+    from racer_jax.racer.artefact import check_place
+
+    output = parsed.output or parsed.artefact
+    check_place(output)
+    _check_applied(parsed)
+    racer = _serving(parsed, _racer(parsed))
+    notes: Sequence[str] = ()
+    if parsed.path:
+        smaller = racer.without(*parsed.without) if parsed.without else racer
+        table, scores = labelled(Source.of(parsed), Rows.of(parsed), smaller, recalibrating=True)
+        notes = table.notes
+        overlap = parsed.allow_overlap
+        options = {"by_group": not parsed.no_groups, **_options(parsed)}
+        calibrated = smaller.calibrate(
+            table, parsed.alpha, scores=scores, allow_overlap=overlap, **options
+        )
+    else:
+        calibrated = _changed(parsed, racer)
+    calibrated.save(output)
+    describe(output, calibrated, parsed.json, notes)
+
+
+def _check_applied(parsed: argparse.Namespace) -> None:
+    """Refuses what would not be applied.
+
+    Raises:
+      ValueError: If an option is for a table and there is none, or for scores and there are none;
+        if a table has no alpha, or nothing is to be changed.
+    """
+    if parsed.from_scores and not parsed.path:
+        raise ValueError("--from-scores needs a score matrix (.npz) to read")
+    if parsed.from_scores and parsed.without:
+        raise ValueError(
+            "--without leaves models out of an artefact that exists: make it with --from-scores "
+            "first"
+        )
+    if not parsed.from_scores and (typed := _typed(parsed, _OF_SCORES)):
+        raise ValueError(
+            f"{typed[0]} is for an artefact that is made here, with --from-scores; this one keeps "
+            f"what it was trained with: train it again"
+        )
+    if parsed.path:
+        if parsed.alpha is None:
+            raise ValueError("a calibration on a table needs --alpha, such as --alpha 0.1")
+        return
+    typed = _typed(parsed, _OF_A_TABLE)
+    typed += [OPTIONS[name].flag for name in Source.of(parsed).options]
+    if typed:
+        raise ValueError(
+            f"{typed[0]} is about the rows of a table, and none is named: without one the "
+            f"questions of the last calibration are used as they are"
+        )
+    chosen = (parsed.alpha, parsed.no_groups, parsed.without, parsed.form, parsed.view)
+    if not (any(chosen) or _options(parsed)):
+        raise ValueError(
+            "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
+            "change, such as --alpha 0.05 or --without MODEL"
+        )
+
+
+def _typed(parsed: argparse.Namespace, options: dict[str, str]) -> list[str]:
+    """Those of some options that were typed."""
+    return [name for name, place in options.items() if getattr(parsed, place) not in (None, False)]
+
+
+def _options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The options of the calibration that were typed, the groups aside."""
+    names = ("fallback", "unknown_group", "delta", "max_models", "min_models")
+    typed = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    return {name: None if value == _OFF else value for name, value in typed.items()}
+
+
+def _racer(parsed: argparse.Namespace) -> "Racer":
+    """The artefact, or a new one of scores."""
+    from racer_jax.racer.racer import Racer
+
+    if not parsed.from_scores:
+        return Racer.load(parsed.artefact)
+    return Racer.from_scores(
+        Source.of(parsed).scored().table.models,
+        nonconformity=parsed.nonconformity or "inverse_probability",
+        null=parsed.null or "paper",
+        seed=None if parsed.no_tie_break else parsed.seed or 0,
+    )
+
+
+def _serving(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
+    """The racer with what the gateway must know of its answers and texts."""
+    from dataclasses import replace
+
+    from racer_jax.sequential.normal_forms import normal_form
+
+    if parsed.form is not None:
+        normal_form(parsed.form)
+        racer = replace(racer, normal_form=parsed.form)
+    return racer if parsed.view is None else replace(racer, view=parsed.view)
+
+
+def _changed(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
+    """The racer with another alpha, other options, or without some models; no table is read.
+
+    Raises:
+      DataError: If it has no calibration, or one that does not say what it saw.
+    """
+    from racer_jax.racer.errors import NoRecordError
+
+    if racer.calibration is None:
+        raise DataError("has no calibration to change: give labelled queries", path=parsed.artefact)
+    try:
+        changed = racer.without(*parsed.without) if parsed.without else racer
+        options = _options(parsed)
+        if parsed.no_groups:
+            options["by_group"] = False
+        return changed.recalibrate(parsed.alpha, **options)
+    except NoRecordError:
+        raise DataError(
+            "was written by an older version, which kept nothing but the threshold for each alpha: "
+            "name a table of labelled queries too",
+            path=parsed.artefact,
+        ) from None

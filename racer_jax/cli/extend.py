@@ -1,0 +1,51 @@
+"""`extend`: an artefact of a pool with further models."""
+
+import argparse
+from pathlib import Path
+
+from racer_jax.cli.artefacts import describe
+from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
+from racer_jax.routers.registry import ROUTERS
+
+
+def add(subparsers: Subparsers) -> None:
+    """The command of this module. Use this when the parser of all commands is built."""
+    parser = add_command(
+        subparsers,
+        "extend",
+        "Add the models of a table that the artefact does not have. The table must hold the "
+        "questions it was trained and calibrated on, with a result of every model, old and new: "
+        "they are told apart by their text, the router is trained again on the former and the "
+        "threshold chosen on the latter, with the same alpha and options.",
+        """
+racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
+    )
+    parser.add_argument(
+        "--router", choices=tuple(ROUTERS), help="default: the kind of the artefact's"
+    )
+    add_json(parser)
+    parser.set_defaults(run=extend)
+
+
+def extend(parsed: argparse.Namespace) -> None:
+    """`extend`.
+
+    Use this when a command line adds models to an artefact; in Python, `Racer.extended`.
+    """
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.racer.racer import Racer
+
+    output = parsed.output or parsed.artefact
+    check_place(output)
+    racer = Racer.load(parsed.artefact)
+    table = Source.of(parsed).table()
+    larger = racer.extended(jax.random.key(parsed.seed or 0), table, parsed.router)
+    larger.save(output)
+    describe(output, larger, parsed.json, table.notes)

@@ -1,0 +1,181 @@
+"""`bound-check` without an artefact: scores of any router, or a table to learn on.
+
+And how checks are printed.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from racer_jax.cli.options import Source
+from racer_jax.cli.output import FAILED, print_json, print_line
+from racer_jax.reporting.tables import text_table
+
+if TYPE_CHECKING:
+    from racer_jax.montecarlo.bound_check import BoundCheck
+    from racer_jax.studies.checked_pools import AnyPool
+
+LOSSES = ("miss", "grade", "shortfall", "regret", "differs", "wrong")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """What is checked where there is no artefact.
+
+    Use this when a command checks scores of a table without an artefact.
+    """
+    other = parser.add_argument_group("without an artefact")
+    other.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="scores of your router: .npz with 'scores' and 'correct' [n, m]; or .npz, .npy or "
+        ".csv with the scores of the queries of a TABLE",
+    )
+    other.add_argument(
+        "--table",
+        action="store_true",
+        help="the files are tables: router and orders are learned on 40%% of their questions",
+    )
+    other.add_argument(
+        "--nonconformity",
+        default=None,
+        metavar="NAME,...",
+        help="scores to check: gap, inverse_probability, or with --table J, static, J_learned "
+        "(default: the first two)",
+    )
+    other.add_argument(
+        "--loss",
+        choices=LOSSES,
+        default=None,
+        help="a miss; 1 - the best grade called or its shortfall from the best of the pool (graded "
+        "tables); or what a stop may incur (--table with answers) (default: miss)",
+    )
+    other.add_argument("--null", choices=("paper", "free", "never"), help="null mode")
+
+
+def check_source(arguments: argparse.Namespace) -> None:
+    """Refuses options that do not go together.
+
+    Use this when the options of such a command are parsed.
+
+    Raises:
+      ValueError: If what is to be checked is not clear; the message names the options.
+    """
+    files = [path for path in (arguments.artefact, *arguments.path) if path is not None]
+    if arguments.scores is not None and arguments.table:
+        raise ValueError("--scores and --table exclude each other: scores are of a router of yours")
+    if arguments.scores is None and not arguments.table:
+        for name in ("nonconformity", "loss", "null"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is for --scores and --table: an artefact has its own")
+        if len(files) < 2:
+            raise ValueError(
+                "name an ARTEFACT and a TABLE; or --scores FILE, or --table and a TABLE"
+            )
+    if arguments.table and not files:
+        raise ValueError("--table needs a TABLE")
+    if arguments.scores is not None or arguments.table:
+        for name in ("unseen", "group", "share"):
+            if getattr(arguments, name):
+                raise ValueError(f"--{name} is for an artefact; leave it out")
+
+
+def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
+    """`bound-check` of scores in a file, or of what is learned on a part of a table.
+
+    Use this when a command line names no artefact.
+    """
+    import jax
+    from tqdm import tqdm
+
+    from racer_jax.core.nonconformity import NONCONFORMITIES
+    from racer_jax.core.risk_levels import parse_alphas
+    from racer_jax.montecarlo.bound_check import BoundSpec
+    from racer_jax.studies import bound_pools
+    from racer_jax.studies.bound_runs import check_any
+    from racer_jax.studies.checked_pools import STOP_LOSSES, score_names
+
+    files = [path for path in (arguments.artefact, *arguments.path) if path is not None]
+    arguments.path = files
+    loss: Any = arguments.loss or "miss"
+    null: Any = arguments.null or "paper"
+    names: Sequence[str] = score_names(arguments.nonconformity or "both")
+    table = Source.of(arguments).table() if files else None
+    pool_key, key = jax.random.split(jax.random.key(arguments.seed or 0))
+    pools: Sequence[AnyPool]
+    if loss in STOP_LOSSES:
+        if table is None or arguments.scores is not None:
+            raise ValueError(f"--loss {loss} is of a chain of calls: name a --table with answers")
+        pools = bound_pools.stop_pools(pool_key, table, loss)
+        names = (loss,)
+    elif arguments.scores is not None:
+        if learned := [name for name in names if name not in NONCONFORMITIES]:
+            raise ValueError(f"--nonconformity {learned[0]} is learned from texts: use --table")
+        pools = bound_pools.scored_pools(arguments.scores, table)
+    else:
+        pools = bound_pools.table_pools(pool_key, table, names, null)
+    checks: list[BoundCheck] = []
+    total = arguments.splits * len(pools) * len(names)
+    with tqdm(total=total, unit="split", disable=None, leave=False) as bar:
+        for number in range(len(pools)):
+            pool = pools[number]
+            for place, name in enumerate(names):
+                one_key = jax.random.fold_in(jax.random.fold_in(key, number), place)
+                spec = BoundSpec(
+                    num_calibration=round(arguments.calibration * len(pool.correct)),
+                    alphas=parse_alphas(arguments.alphas),
+                    z_limit=arguments.z,
+                    null=null,
+                )
+                checks.append(
+                    check_any(one_key, pool, name, loss, arguments.splits, bar.update, spec)
+                )
+    any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
+    print_checks(checks, parse_alphas(arguments.alphas), arguments.json)
+    return FAILED if any_failure else 0
+
+
+def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json: bool) -> None:
+    """Prints checks of the bounds as a table or as JSON.
+
+    Use this when a command has compared means with bounds.
+    """
+    if as_json:
+        any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
+        print_json({"passed": not any_failure, "checks": checks})
+        return
+    several = len({check.nonconformity for check in checks}) > 1
+    head = [
+        "group",
+        *["score"][: int(several)],
+        "n",
+        "alpha",
+        "risk",
+        "exact",
+        "at least",
+        "at most",
+        "size",
+        "abstains",
+        "verdict",
+    ]
+    rows = [
+        [
+            check.pool,
+            *[check.nonconformity][: int(several)],
+            str(check.num_calibration),
+            alpha,
+            *(_known(column[i]) for column in (check.risk, check.exact, check.lower, check.upper)),
+            f"{check.size[i]:.2f}",
+            f"{check.abstention[i]:.1%}",
+            check.verdict[i] + (f" ({check.note[i]})" if check.note[i] else ""),
+        ]
+        for check in checks
+        for i, alpha in enumerate(alphas)
+    ]
+    print_line(text_table(head, rows))
+
+
+def _known(value: float) -> str:
+    """A number to four digits; a dash where there is none."""
+    return "-" if value != value else f"{value:.4f}"

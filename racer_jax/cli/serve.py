@@ -1,0 +1,140 @@
+"""`serve`: the gateway in front of traffic, and what belongs to it."""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+from racer_jax.cli.options import Subparsers, add_command, add_json
+from racer_jax.cli.output import flush, print_json, print_line
+
+_NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", "yaml")
+
+
+def add(subparsers: Subparsers) -> None:
+    """The commands of this module. Use this when the parser of all commands is built."""
+    _add_recalibrate(subparsers)
+    parser = add_command(
+        subparsers,
+        "serve",
+        "Serve an OpenAI-compatible endpoint that decides which models to call, calls them, makes "
+        "one answer of theirs, and tests on audited traffic whether the promise still holds.",
+        """
+racer-jax serve --demo                      simulated models, no key, no network
+racer-jax serve gateway.toml
+racer-jax serve gateway.toml --check        read the configuration and its artefacts, and end
+racer-jax serve --schema > schema.json      JSON Schema of the configuration
+racer-jax serve --new-key alice             a key, and the lines that let it in""",
+    )
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG", help="file of TOML or YAML"
+    )
+    parser.add_argument("--demo", action="store_true", help="simulated models on this machine")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema and end")
+    parser.add_argument("--new-key", metavar="NAME", help="print a new key for a client and end")
+    parser.add_argument("--check", action="store_true", help="check everything, and end")
+    parser.add_argument("--port", type=int, help="another inference port (0: a free one)")
+    parser.add_argument("--admin-port", type=int, help="another management port (0: a free one)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("racer-demo"),
+        help="where --demo keeps its artefact and state (default: %(default)s)",
+    )
+    parser.set_defaults(run=serve)
+
+
+def _add_recalibrate(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "recalibrate",
+        "Calibrate an artefact again, on the labelled audits of a gateway's state. What users said "
+        "is not used: they choose what they say something of.",
+        """
+racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
+racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument(
+        "--artefact", type=Path, required=True, help="folder of the artefact that was in use"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--alpha", help="another risk level")
+    add_json(parser)
+    parser.set_defaults(run=recalibrate)
+
+
+def recalibrate(parsed: argparse.Namespace) -> None:
+    """`recalibrate`.
+
+    Use this when a command line calibrates from what a gateway recorded; in Python,
+    `Racer.recalibrate`.
+    """
+    from racer_jax.gateway.recalibration import audited, recalibrated
+    from racer_jax.racer.artefact import check_place, read
+    from racer_jax.racer.racer import Racer
+
+    check_place(parsed.output)
+    racer = Racer.load(parsed.artefact)
+    checksum = str(read(parsed.artefact)[0]["checksum"])
+    labelled = audited(parsed.state, checksum, racer)
+    new = recalibrated(racer, labelled, parsed.alpha)
+    new.save(parsed.output)
+    if parsed.json:
+        print_json({"n": len(labelled), "guarantee": new.guarantee(), "warnings": new.warnings()})
+        return
+    print_line(f"{parsed.output}: {new!r}")
+    for line in (new.guarantee(), *new.warnings()):
+        print_line(line)
+
+
+def check_extra() -> None:
+    """Refuses to begin where the packages of the extra are missing.
+
+    Use this when a command needs the extra `gateway`.
+
+    Raises:
+      ModuleNotFoundError: If one is.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"racer-jax serve needs {', '.join(missing)}: pip install 'racer-jax[serve]'"
+        )
+
+
+def serve(parsed: argparse.Namespace) -> None:
+    """`serve`. Use this when a command line starts the gateway; in Python, `racer_jax.gateway`."""
+    chosen = [parsed.config is not None, parsed.demo, parsed.schema, parsed.new_key is not None]
+    if sum(chosen) != 1:
+        raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
+    check_extra()
+    if parsed.schema:
+        from racer_jax.gateway.configuration import json_schema
+
+        print_line(json.dumps(json_schema(), indent=1))
+        return
+    if parsed.new_key is not None:
+        _print_key(parsed.new_key)
+        return
+    from racer_jax.gateway import running
+
+    if parsed.demo:
+        running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
+    else:
+        running.run(parsed.config, parsed.port, parsed.admin_port, parsed.check, _say)
+
+
+def _say(text: str) -> None:
+    """A line that a reader of a pipe gets at once."""
+    print_line(text)
+    flush()
+
+
+def _print_key(name: str) -> None:
+    from racer_jax.gateway.keys import new_key
+
+    key, prefix, digest = new_key()
+    print_line(f"the key, shown this once:\n  {key}")
+    print_line(f'its lines:\n  [keys.{json.dumps(name)}]\n  prefix = "{prefix}"')
+    print_line(f'  sha256 = "{digest}"\n  roles = ["infer", "feedback"]')

@@ -1,0 +1,378 @@
+r"""Losses of a set as step functions of the threshold: any loss in [0, B] that a larger set lowers.
+
+The sets of a query grow with the threshold, model by model in order of nonconformity. So a loss
+that does not grow with the set is a falling step function of the threshold, with a step where a
+model enters: 1 - the best grade among the called models, the cost of a wrong answer, the share of
+relevant models that were left out. A `SetLoss` holds the steps; `calibrate_loss` finds the
+threshold among them, without a grid.
+
+Losses are whole numbers of ticks, `TICKS` of them being the bound B. Sums of ticks are exact in any
+order, so that whether a sum is within its budget is never a matter of rounding. `TICKS` is a
+multiple of 1,000 and of 1 to 10: decimals of three digits and the usual fractions are exact.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad, is_traced
+from racer_jax.core.float_keys import common_dtype, float_keys
+from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import exact_number
+
+TICKS = 5_040_000
+Against = Literal["perfect", "pool"]
+AGAINST: tuple[str, ...] = get_args(Against)
+LossFunction: TypeAlias = Callable[[jax.Array], ArrayLike]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["start", "step", "drop", "model", "tie"],
+    meta_fields=["bound"],
+)
+@dataclass(frozen=True, eq=False)
+class SetLoss:
+    """The loss of each query as a step function of the threshold.
+
+    The loss at a threshold is `start` minus the `drop` of every step at or below it, in ticks of
+    `bound / TICKS`. A tree of arrays: it passes `jit` and `vmap`, and axes before `n` are a batch.
+
+    Use this when you calibrate a loss other than the 0/1 miss: `grade_loss`, `set_loss` and
+    `weighted_loss` make one, `calibrate_loss` and `loss_at` take it.
+
+    Attributes:
+      start: Loss of the empty set, ticks, int32 `[..., n]`.
+      step: Threshold of each step, floating `[..., n, s]`, in order of entry.
+      drop: How much the loss falls there, ticks, at least 0, int32 `[..., n, s]`.
+      model: The column of the model that enters, the null model's being the last, int32
+        `[..., n, s]`.
+      tie: Second keys of the steps, uint32 `[..., n, s]`; None where ties are not broken.
+      bound: B, the largest loss there can be, as an exact number.
+    """
+
+    start: jax.Array
+    step: jax.Array
+    drop: jax.Array
+    model: jax.Array
+    tie: jax.Array | None
+    bound: Fraction
+
+    @property
+    def num_queries(self) -> int:
+        """Number of queries."""
+        return self.start.shape[-1]
+
+    @property
+    def full(self) -> jax.Array:
+        """Loss of the set of every model, float32 `[..., n]`: no threshold brings it lower."""
+        lost = jnp.where(self.step < jnp.inf, self.drop, 0).sum(axis=-1, dtype=jnp.int32)
+        return self.in_units(self.start - lost)
+
+    @property
+    def largest_drop(self) -> jax.Array:
+        """The largest drop at one step, float32 `[]`: what the lower bound of the mean knows."""
+        return self.in_units(self.drop.max())
+
+    def in_units(self, ticks: jax.Array) -> jax.Array:
+        """Ticks as a loss, float32. Use this when ticks are shown to people."""
+        return ticks.astype(jnp.float32) * np.float32(float(self.bound) / TICKS)
+
+    def rows(self, index: Any) -> "SetLoss":
+        """The losses of some of the queries, by an index into their axis.
+
+        Use this when a pool of `[n]` queries is split into parts.
+        """
+        part: SetLoss = jax.tree.map(lambda array: array[index], self)
+        return part
+
+
+def _ticks(values: jax.Array, bound: Fraction) -> jax.Array:
+    """Numbers in [0, bound] as whole ticks, int32, to the nearest."""
+    scale = np.float32(float(TICKS / bound))
+    return jnp.rint(values.astype(jnp.float32) * scale).astype(jnp.int32)
+
+
+def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
+    """Refuses numbers outside [0, bound], where there are numbers to look at."""
+    check_no_nan(name, values)
+    if is_traced(values):
+        return
+    known = np.asarray(values, np.float64)
+    if (bad := (known < 0) | (known > float(bound) * (1 + 1e-6))).any():
+        raise ValueError(
+            f"{name} must be in [0, {bound}], got {known[bad][0]:g} at {first_bad(bad)}"
+        )
+
+
+def _as_floats(array: Any) -> jax.Array:
+    """An array as floats: 0/1 labels are losses too."""
+    values = array if isinstance(array, jax.Array) else jnp.asarray(np.asarray(array))
+    whole = values.dtype == bool or jnp.issubdtype(values.dtype, jnp.integer)
+    return values.astype(jnp.float32) if whole else values
+
+
+def _entries(
+    nonconformity: ArrayLike, tie_break: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Nonconformity `[..., m + 1]` and its second keys, checked."""
+    entries = jnp.asarray(nonconformity)
+    check_no_nan("nonconformity", entries)
+    if entries.ndim < 2 or entries.shape[-1] < 2 or entries.shape[-2] < 1:
+        raise ValueError(
+            "nonconformity must have shape [..., n, m + 1] with n, m >= 1, null model last, got "
+            f"{entries.shape}"
+        )
+    if tie_break is None:
+        return entries, None
+    check_tie_break(tie_break, entries.shape)
+    return entries, tie_break
+
+
+@jax.jit
+def _in_order(
+    entries: jax.Array, tie: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    """Each query's entries in the order in which they enter the set, and their columns."""
+    column = jnp.broadcast_to(jnp.arange(entries.shape[-1], dtype=jnp.int32), entries.shape)
+    keys = [float_keys(entries), *([] if tie is None else [tie]), column]
+    order = lax.sort(keys, dimension=-1, num_keys=len(keys))[-1]
+    in_order = jnp.take_along_axis(entries, order, axis=-1)
+    return in_order, None if tie is None else jnp.take_along_axis(tie, order, axis=-1), order
+
+
+@partial(jax.jit, static_argnames="bound")
+def _grade_steps(
+    entries: jax.Array,
+    tie: jax.Array | None,
+    grades: jax.Array,
+    goal: jax.Array,
+    bound: Fraction,
+) -> tuple[jax.Array, ...]:
+    """Start, steps, drops, models (and ties) of `goal` minus the best grade so far."""
+    step, second, order = _in_order(entries, tie)
+    best = lax.cummax(
+        jnp.take_along_axis(_ticks(grades, bound), order, axis=-1), axis=grades.ndim - 1
+    )
+    drop = jnp.diff(best, axis=-1, prepend=0)
+    parts = (_ticks(goal, bound), step, drop, order)
+    return parts if second is None else (*parts, second)
+
+
+def grade_loss(
+    nonconformity: ArrayLike,
+    grades: ArrayLike,
+    tie_break: jax.Array | None = None,
+    *,
+    against: Against = "perfect",
+    highest: float | str = 1,
+) -> SetLoss:
+    r"""What the best answer of the set lacks: `highest` - the best grade among its models.
+
+    The null model stands for "no model will do" (Eq. 2 of the paper): its grade is `highest` where
+    the grade of every model is 0, else 0. With grades of 0 and 1 the loss is the miss of Eq. 5, and
+    `calibrate_loss` gives the threshold of `calibrate`, bit for bit.
+
+    Args:
+      nonconformity: E(x, m) of the augmented pool, floating `[..., n, m + 1]`, null model last.
+      grades: How good each model's answer is, in [0, highest], `[..., n, m]`.
+      tie_break: Optional second keys, uint32 `[..., n, m + 1]`, from `tie_break`.
+      against: What the best called grade is compared with: a `"perfect"` answer, or the best of the
+        `"pool"`, so that calling every model loses nothing and every alpha can be reached.
+      highest: The best grade there is, above 0; it is the bound of the loss.
+
+    Returns:
+      The `SetLoss`.
+
+    Raises:
+      TypeError: If an array is not numeric.
+      ValueError: If shapes do not fit, a value is NaN, a grade is out of range, or an option is
+        unknown.
+
+    Use this when answers have grades instead of being right or wrong.
+
+    >>> grades = [[0.5, 1.0], [0.0, 0.0]]
+    >>> loss = grade_loss([[0.1, 0.3, 0.6], [0.2, 0.1, 0.4]], grades)
+    >>> [loss_at(loss, threshold).tolist() for threshold in (0.1, 0.3, 0.4)]
+    [[0.5, 1.0], [0.0, 1.0], [0.0, 0.0]]
+    """
+    entries, tie = _entries(nonconformity, tie_break)
+    bound, values = exact_number("highest", highest), _as_floats(grades)
+    if against not in AGAINST:
+        raise ValueError(f"against must be one of {AGAINST}, got {against!r}")
+    _check_range("grades", values, bound)
+    if values.shape != (*entries.shape[:-1], entries.shape[-1] - 1):
+        raise ValueError(
+            "grades must have shape [..., n, m] where nonconformity has [..., n, m + 1], got "
+            f"{values.shape} and {entries.shape}"
+        )
+    top = np.float32(float(bound))
+    nothing = ~(values > 0).any(axis=-1, keepdims=True)
+    null = jnp.where(nothing, top, np.float32(0)).astype(values.dtype)
+    augmented = jnp.concatenate([values, null], axis=-1)
+    goal = augmented.max(axis=-1) if against == "pool" else jnp.full(values.shape[:-1], top)
+    start, step, drop, model, *second = _grade_steps(entries, tie, augmented, goal, bound)
+    return SetLoss(start, step, drop, model, second[0] if second else None, bound)
+
+
+def set_loss(
+    loss: LossFunction,
+    nonconformity: ArrayLike,
+    tie_break: jax.Array | None = None,
+    *,
+    bound: float | str = 1,
+) -> SetLoss:
+    r"""A loss of your own, from a function of sets.
+
+    Args:
+      loss: Takes sets, bool `[..., n, m + 1]`, null model last, and returns the loss of each query,
+        `[..., n]`, in [0, bound]. It is called once, with the m + 2 sets of each query from the
+        empty one to all models, `[m + 2, n, m + 1]`, and a larger set must not have more loss.
+      nonconformity: E(x, m) of the augmented pool, floating `[n, m + 1]`, null model last. A model
+        with E = +inf is in no set.
+      tie_break: Optional second keys, uint32 `[n, m + 1]`, from `tie_break`.
+      bound: B, the largest loss there can be, above 0.
+
+    Returns:
+      The `SetLoss`.
+
+    Raises:
+      TypeError: If an array is not numeric.
+      ValueError: If shapes do not fit, a loss is NaN or outside [0, bound], or it grows with the
+        set.
+
+    Use this when neither a miss nor a grade says what a wrong set costs.
+
+    >>> relevant = jnp.array([[1, 1, 0], [0, 1, 0]], bool)
+    >>> share_left_out = lambda sets: (relevant & ~sets).sum(-1) / relevant.sum(-1)
+    >>> loss = set_loss(share_left_out, [[0.1, 0.3, 0.6], [0.2, 0.1, 0.4]])
+    >>> loss_at(loss, 0.1).tolist()
+    [0.5, 0.0]
+    """
+    entries, tie = _entries(nonconformity, tie_break)
+    if entries.ndim != 2:
+        raise ValueError(
+            f"nonconformity must have shape [n, m + 1], got {entries.shape}; for a batch of pools "
+            "use jax.vmap"
+        )
+    limit = exact_number("bound", bound)
+    step, second, order = _in_order(entries, tie)
+    place = jnp.argsort(order, axis=-1)
+    sizes = jnp.arange(entries.shape[-1] + 1)[:, None, None]
+    sets = (place[None] < sizes) & (entries < jnp.inf)[None]
+    values = _as_floats(loss(sets))
+    if values.shape != sets.shape[:-1]:
+        raise ValueError(
+            f"loss must return {list(sets.shape[:-1])} for sets {list(sets.shape)}, got "
+            f"{list(values.shape)}"
+        )
+    _check_range("loss", values, limit)
+    ticks = _ticks(values, limit).T
+    drop = -jnp.diff(ticks, axis=-1)
+    if not is_traced(drop) and (bad := np.asarray(drop) < 0).any():
+        row, size = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"loss must not grow with the set, got {float(values[size, row]):g} for {size} and "
+            f"{float(values[size + 1, row]):g} for {size + 1} models of query {row}"
+        )
+    return SetLoss(ticks[:, 0], step, drop, order, second, limit)
+
+
+def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLoss:
+    """The loss of each query times its weight, such as what a wrong answer to it costs.
+
+    Args:
+      loss: The loss of each query.
+      weights: A weight for each, `[..., n]`, in [0, most]. It is part of the loss: those of queries
+        to come are weighted too, so the weight must be known of every query.
+      most: The largest weight there can be, above 0; the bound of the product is `most` times that
+        of the loss.
+
+    Returns:
+      The `SetLoss`, whose mean is that of weight times loss.
+
+    Raises:
+      TypeError: If the weights are not numeric.
+      ValueError: If they have another shape, or one is NaN or out of range.
+
+    Use this when some queries matter more than others; where their law changes, use
+    `calibrate_weighted`.
+
+    >>> loss = grade_loss([[0.1, 0.3, 0.6]] * 2, [[0, 1], [1, 0]])
+    >>> loss_at(weighted_loss(loss, [2.5, 10.0], 10), 0.0).tolist()
+    [2.5, 10.0]
+    """
+    limit, values = exact_number("most", most), _as_floats(weights)
+    _check_range("weights", values, limit)
+    if values.shape != loss.start.shape:
+        raise ValueError(
+            f"weights must have the shape of the queries {loss.start.shape}, got {values.shape}"
+        )
+    share = _ticks(values, limit)
+    # The loss after each step, so that its rounding is that of one number and not of a sum.
+    after = loss.start[..., None] - jnp.cumsum(loss.drop, axis=-1)
+    ticks = _product(jnp.concatenate([loss.start[..., None], after], axis=-1), share[..., None])
+    drop = -jnp.diff(ticks, axis=-1)
+    return replace(loss, start=ticks[..., 0], drop=drop, bound=limit * loss.bound)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """The product left * right / TICKS to the nearest, in 32 bits: long multiplication.
+
+    The right factor is read bit by bit from its highest; what is carried is (quotient, remainder).
+    """
+    left, right = jnp.broadcast_arrays(left, right)
+    quotient, remainder = jnp.zeros_like(left), jnp.zeros_like(left)
+    for shift in range(TICKS.bit_length() - 1, -1, -1):
+        remainder = 2 * remainder + ((right >> shift) & 1) * left
+        quotient = 2 * quotient + remainder // TICKS
+        remainder = remainder % TICKS
+    return quotient + (2 * remainder >= TICKS)
+
+
+def loss_at(loss: SetLoss, threshold: ArrayLike | TieBroken) -> jax.Array:
+    """The loss of each query at a threshold.
+
+    Args:
+      loss: The loss of each query.
+      threshold: A threshold `[]`, or one for each query, as `calibrate_loss` returns them; a
+        `TieBroken` pair where, and only where, the loss has a tie-break.
+
+    Returns:
+      float32 `[..., n]`.
+
+    Raises:
+      ValueError: If only one of the two is tie-broken.
+
+    Use this when you measure what a threshold does on labelled queries.
+    """
+    if isinstance(threshold, TieBroken) != (loss.tie is not None):
+        raise ValueError(
+            "threshold and loss go together: both with a tie-break, or both without one"
+        )
+    value, tie = threshold if isinstance(threshold, TieBroken) else (threshold, None)
+
+    def beside(limit: ArrayLike) -> jax.Array:
+        """The threshold of each query, beside its steps."""
+        return jnp.broadcast_to(jnp.asarray(limit), loss.start.shape)[..., None]
+
+    limit = beside(value)
+    dtype = common_dtype(loss.step.dtype, limit.dtype)
+    key, last = jnp.broadcast_arrays(
+        float_keys(loss.step.astype(dtype)), float_keys(limit.astype(dtype))
+    )
+    inside = key <= last
+    if tie is not None and loss.tie is not None:
+        second, last_second = jnp.broadcast_arrays(loss.tie, beside(tie))
+        inside = (key < last) | ((key == last) & (second <= last_second))
+    inside = (inside | (loss.step == -jnp.inf)) & (loss.step < jnp.inf)
+    lost = jnp.where(inside, loss.drop, 0).sum(axis=-1, dtype=jnp.int32)
+    return loss.in_units(loss.start - lost)

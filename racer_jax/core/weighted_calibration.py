@@ -1,0 +1,113 @@
+r"""Calibration under covariate shift on a device: queries count by how likely they are to come.
+
+The threshold of a query with weight w(x) is inf{lambda : (sum of w_i over c_i > lambda, plus w(x))
+<= alpha (sum of w_i + w(x))}. Weights are ticks of the largest, so that sums are exact and equal
+weights give `calibrate` bit for bit; a weight is off by at most half a tick.
+"""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.checks import check_no_nan, first_bad, is_traced
+from racer_jax.core.loss_calibration import (
+    MOST_DENOMINATOR,
+    Pair,
+    divided,
+    threshold_at_loss,
+    total,
+)
+from racer_jax.core.losses import TICKS, SetLoss
+from racer_jax.core.miss_ranks import farey_floor
+from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.risk_levels import Alpha, exact_alphas
+
+
+def _checked(name: str, weights: ArrayLike) -> jax.Array:
+    """Weights as float32: finite and above 0, where there are values to look at."""
+    values = jnp.asarray(weights)
+    if jnp.issubdtype(values.dtype, jnp.integer):
+        values = values.astype(jnp.float32)
+    check_no_nan(name, values)
+    if not is_traced(values):
+        known = np.asarray(values, np.float64)
+        if (bad := ~(np.isfinite(known) & (known > 0))).any():
+            where = f" at {first_bad(bad)}" if known.ndim else ""
+            raise ValueError(f"{name} must be finite and above 0, got {known[bad][0]:g}{where}")
+    return values.astype(jnp.float32)
+
+
+def weighted_threshold(
+    value: jax.Array,
+    tie: jax.Array | None,
+    alpha: Alpha,
+    mask: jax.Array | None,
+    weights: ArrayLike,
+    query_weight: ArrayLike | None,
+) -> jax.Array | TieBroken:
+    """`calibrate` with weights; its arguments, checked but for the weights.
+
+    Use this when you call `calibrate(weights=...)`, which checks the scores first.
+    """
+    weight = _checked("weights", weights)
+    if weight.shape[-1:] != value.shape[-1:]:
+        raise ValueError(
+            f"weights must have shape [..., {value.shape[-1]}] like critical_scores {value.shape}, "
+            f"got {weight.shape}"
+        )
+    shape = jnp.broadcast_shapes(value.shape, weight.shape, () if mask is None else mask.shape)
+    weight = jnp.broadcast_to(weight, shape)
+    rows = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
+    top = jnp.where(rows, weight, 0).max(axis=-1)
+    query = top
+    if query_weight is not None:
+        query = jnp.broadcast_to(_checked("query_weight", query_weight), top.shape)
+        top = jnp.maximum(top, query)
+    ticks = jnp.rint(weight / top[..., None] * TICKS).astype(jnp.int32)
+    # Rounded up: what the query itself may lose is not to be understated.
+    query_ticks = jnp.ceil(query / top * TICKS).astype(jnp.int32)
+    high, low = total(jnp.where(rows, ticks, 0))
+    high, low = high + (query_ticks >> 16), low + (query_ticks & 0xFFFF)
+    high, low = high + (low >> 16), low & 0xFFFF
+    (most_high, most_low), scalar = _share(alpha, high[..., None], low[..., None])
+    most_low = most_low - (query_ticks & 0xFFFF)[..., None]
+    budget = (most_high - (query_ticks >> 16)[..., None] + (most_low >> 16), most_low & 0xFFFF)
+    steps = jnp.broadcast_to(value, shape)[..., None]
+    loss = SetLoss(
+        start=ticks,
+        step=steps,
+        drop=ticks[..., None],
+        model=jnp.zeros(steps.shape, jnp.int32),
+        tie=None if tie is None else jnp.broadcast_to(tie, shape)[..., None],
+        bound=Fraction(1),
+    )
+    threshold = threshold_at_loss(loss, budget, rows)
+    first: jax.Array | TieBroken = jax.tree.map(lambda x: x[..., 0], threshold)
+    return first if scalar else threshold
+
+
+def _share(alpha: Alpha, high: jax.Array, low: jax.Array) -> tuple[Pair, bool]:
+    """The floor of alpha times a number (high, low) `[..., 1]`, as a pair `[..., a]`."""
+    ndim = high.ndim
+    if is_traced(alpha):
+        level = jnp.asarray(alpha)
+        if level.ndim > 1:
+            raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
+        # Rounded down wherever the decimal is in doubt, as in `calibrate`.
+        slack = jnp.atleast_1d(level).astype(jnp.float32) * (1 - 2.0**-22)
+        slack = jnp.expand_dims(jnp.where(slack > 0, slack, 0), tuple(range(ndim - 1)))
+        number = slack * (high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32))
+        whole = jnp.floor(number * (1 - 2.0**-22) / 2**16)
+        rest = jnp.floor(number * (1 - 2.0**-22) - whole * 2**16)
+        return (whole.astype(jnp.int32), rest.astype(jnp.int32)), level.ndim == 0
+    fractions, scalar = exact_alphas(alpha)
+    near = [farey_floor(fraction, MOST_DENOMINATOR) for fraction in fractions]
+    axes = (*(1,) * (ndim - 1), -1)
+    p = np.array([fraction.numerator for fraction in near], np.int32).reshape(axes)
+    q = np.array([fraction.denominator for fraction in near], np.int32).reshape(axes)
+    quotient, remainder = divided(jnp.asarray(p), high, q, 31)
+    more, _ = divided(jnp.asarray(p), low, q, 16, remainder)
+    return (quotient + (more >> 16), more & 0xFFFF), scalar

@@ -1,0 +1,134 @@
+"""Decisions in batches without a timer: who waits while a batch runs forms the next one.
+
+One thread runs JAX, and nothing else does. A lone request is decided at once; under load batches
+grow by themselves, up to the largest shape that was compiled beforehand.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from racer_jax.racer.decision import Decision
+from racer_jax.racer.racer import Racer
+
+LARGEST = 64
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A decision with what the monitors need of it.
+
+    Use this when a monitor reads what the batcher decided.
+
+    Attributes:
+      decision: The decision.
+      null_in_set: Whether the null model is in the set.
+      nonconformity: E(x, m), float32 `[m + 1]`, null model last.
+    """
+
+    decision: Decision
+    null_in_set: bool
+    nonconformity: np.ndarray
+
+
+@dataclass(slots=True)
+class _Waiting:
+    racer: Racer
+    text: str
+    group: str | None
+    future: "asyncio.Future[Routed]"
+
+
+class Batcher:
+    """Decides for requests, in one thread.
+
+    Use this when many requests come at once: one compiled call serves them.
+
+    Args:
+      largest: Decisions of one batch at most.
+      on_batch: Called with the size of each batch.
+    """
+
+    def __init__(
+        self, largest: int = LARGEST, on_batch: Callable[[int], None] | None = None
+    ) -> None:
+        self._largest, self._on_batch = largest, on_batch
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="racer-jax")
+        self._waiting: list[_Waiting] = []
+        self._busy = False
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for a decision."""
+        return len(self._waiting)
+
+    async def decide(self, racer: Racer, text: str, group: str | None) -> Routed:
+        """The decision of a racer on a text.
+
+        Raises:
+          ValueError: If the text cannot be routed.
+        """
+        future: asyncio.Future[Routed] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(racer, text, group, future))
+        if not self._busy:
+            self._start()
+        return await future
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Runs a function that computes, in the same thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def close(self) -> None:
+        """Ends the thread once what it does is done. Use this when a gateway ends."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> None:
+        """Sends those who wait, and ask the same racer as the first, to the thread."""
+        racer = self._waiting[0].racer
+        batch = [one for one in self._waiting if one.racer is racer][: self._largest]
+        chosen = set(map(id, batch))
+        self._waiting = [one for one in self._waiting if id(one) not in chosen]
+        self._busy = True
+        if self._on_batch is not None:
+            self._on_batch(len(batch))
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._thread, _routed, racer, batch).add_done_callback(
+            lambda done: self._finish(batch, done)
+        )
+
+    def _finish(
+        self, batch: list[_Waiting], done: "asyncio.Future[list[Routed | Exception]]"
+    ) -> None:
+        """Hands out the decisions and starts the next batch."""
+        self._busy = False
+        if self._waiting:
+            self._start()
+        failure = asyncio.CancelledError() if done.cancelled() else done.exception()
+        for i, one in enumerate(batch):
+            if one.future.done():  # whoever waited for it has gone
+                continue
+            result = failure if failure is not None else done.result()[i]
+            if isinstance(result, BaseException):
+                one.future.set_exception(result)
+            else:
+                one.future.set_result(result)
+
+
+def _routed(racer: Racer, batch: list[_Waiting]) -> list["Routed | Exception"]:
+    """The decisions of a batch; where it cannot be decided, each text is tried alone."""
+    groups = [one.group for one in batch]
+    try:
+        decisions = racer.route([one.text for one in batch], None if not any(groups) else groups)
+    except ValueError as error:
+        if len(batch) == 1:
+            return [error]
+        return [result for one in batch for result in _routed(racer, [one])]
+    return [
+        Routed(decisions[i], bool(decisions.sets[i, -1]), decisions.nonconformity[i])
+        for i in range(len(batch))
+    ]

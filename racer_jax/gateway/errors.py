@@ -1,0 +1,89 @@
+"""What can go wrong with one request or one call, as types with the words that a client reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class GatewayError(Exception):
+    """A request that gets no answer; it becomes an error of the OpenAI protocol.
+
+    Use this when a request is refused: the client reads `type` and `code`, not the message.
+
+    Attributes:
+      status: The status of HTTP.
+      type: What kind of error it is, such as `racer_abstained`.
+      message: What was wrong and what would be right.
+      code: A finer name; that of `type` where None.
+      param: The field of the request that is at fault, or None.
+      headers: Further headers of the response.
+      facts: The `racer` object that goes with the error; empty where nothing was decided.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.type, self.message = status, type, message
+        self.code, self.param = code or type, param
+        self.headers: dict[str, str] = dict(headers or {})
+        self.facts: dict[str, Any] = {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The body of the response. Use this when an error goes to a client."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        body: dict[str, Any] = {"error": error}
+        if self.facts:
+            body["racer"] = self.facts
+        return body
+
+    def to_json(self) -> bytes:
+        """The body of the response as bytes. Use this when an error goes to a client."""
+        return msgspec.json.encode(self.to_dict())
+
+
+def bad_request(message: str, param: str | None = None) -> GatewayError:
+    """A request that is not of the protocol. Use this when a request does not fit the protocol."""
+    return GatewayError(400, "invalid_request_error", message, param=param)
+
+
+class CallFailedError(Exception):
+    """A call of an upstream that brought no answer, after its retries.
+
+    Use this when a call has failed for good.
+
+    Attributes:
+      kind: `connect`, `timeout`, `rate`, `status`, `refused`, `reply`, `size` or `open` (its
+        breaker is open). `refused` is an upstream that finds the request itself at fault.
+      status: The upstream's status, where it gave one.
+      retry_after: Seconds it asks to wait, where it asks.
+      detail: The words of an upstream that refused; empty otherwise.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        detail: str = "",
+    ) -> None:
+        super().__init__(kind)
+        self.kind, self.status, self.retry_after, self.detail = kind, status, retry_after, detail
+
+    @property
+    def reason(self) -> str:
+        """One word for the `racer` object and the metrics."""
+        return self.kind if self.status is None else f"{self.kind}_{self.status}"

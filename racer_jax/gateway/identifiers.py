@@ -1,0 +1,46 @@
+"""Names of decisions, which carry their time, and the draw of those that are audited."""
+
+import os
+import time
+from hashlib import blake2b
+
+_PREFIX = "chatcmpl-"
+_DIGITS = 32
+
+
+def new_id() -> str:
+    """A new name of a decision: `chatcmpl-` and a UUID of version 7, which begins with the time.
+
+    Use this when a decision is made.
+    """
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    value &= ~(0xF << 76) & ~(0x3 << 62)
+    return f"{_PREFIX}{value | (7 << 76) | (2 << 62):032x}"
+
+
+def seconds_of(name: str) -> float | None:
+    """When a decision was made, in seconds since 1970; None where it is no name of a decision.
+
+    Use this when a decision is looked up by its name.
+    """
+    digits = name.removeprefix(_PREFIX)
+    if len(digits) != _DIGITS or not name.startswith(_PREFIX):
+        return None
+    try:
+        return (int(digits, 16) >> 80) / 1000
+    except ValueError:
+        return None
+
+
+def draw(key: bytes, name: str, use: str) -> float:
+    """A number in [0, 1) that only the holder of the key can foresee; the same for a name and use.
+
+    Use this when a decision is drawn for an audit.
+
+    Args:
+      key: The secret key, at most 64 bytes.
+      name: Name of the decision.
+      use: What is drawn for, at most 16 bytes: draws for different uses are independent.
+    """
+    content = blake2b(name.encode(), key=key, person=use.encode(), digest_size=8).digest()
+    return int.from_bytes(content, "little") / 2**64

@@ -1,0 +1,122 @@
+"""Runs the gateway from the command line: a configuration, or the demo."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from racer_jax.gateway import demo
+from racer_jax.gateway.configuration import load_settings
+from racer_jax.gateway.core import Gateway
+from racer_jax.gateway.server import listening, serve
+from racer_jax.gateway.settings import Server, Settings
+
+Say = Callable[[str], None]
+
+
+def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, say: Say) -> None:
+    """Serves what a configuration describes.
+
+    Use this when a command starts the gateway.
+
+    Args:
+      path: The configuration.
+      port: Another inference port.
+      admin_port: Another management port.
+      only_check: Whether to end once everything was loaded.
+      say: Prints a line.
+
+    Raises:
+      DataError: If the configuration, an artefact or the state cannot be used.
+      OSError: If a port is taken.
+    """
+    settings = _with_ports(load_settings(path), port, admin_port)
+    if only_check:
+        _run(_check(settings))
+        say(f"{path}: {len(settings.routes)} routes, {len(settings.models)} models: all is well")
+        return
+    server = settings.server
+    sockets = (
+        listening(server.host, server.port),
+        listening(server.admin_host, server.admin_port),
+    )
+    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+
+    def ready() -> None:
+        names = ", ".join(f"racer/{name}" for name in settings.routes)
+        say(f"ready: http://{server.host}:{ports[0]}/v1, models {names}")
+        say(f"management: http://{server.admin_host}:{ports[1]}/status")
+
+    _run(serve(settings, sockets, ready))
+
+
+def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -> None:
+    """Serves simulated models on this machine, without a key and without a network.
+
+    Use this when you want to try the gateway.
+
+    Args:
+      folder: Where the artefact and the state are kept.
+      port: The inference port; 8080 where None.
+      admin_port: The management port; 8081 where None.
+      say: Prints a line.
+
+    Raises:
+      OSError: If a port is taken.
+    """
+    defaults = Server()
+    port = defaults.port if port is None else port
+    admin_port = defaults.admin_port if admin_port is None else admin_port
+    sockets = (listening(defaults.host, port), listening(defaults.host, admin_port))
+    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    say("training a router on invented questions, and calibrating it")
+    artefact, table = demo.demo_artefact(folder)
+    upstream = listening("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{upstream.getsockname()[1]}/v1"
+    state = str((folder / "gateway.db").absolute())
+    settings = demo.demo_settings(artefact, table, url, ports, state)
+
+    def ready() -> None:
+        say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; ask it something:")
+        say(demo.curl_line(ports[0], table))
+        say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
+
+    async def both() -> None:
+        models = asyncio.ensure_future(demo.serve_upstreams(table, upstream))
+        try:
+            await serve(settings, sockets, ready)
+        finally:
+            models.cancel()
+            await asyncio.gather(models, return_exceptions=True)
+
+    _run(both())
+
+
+async def _check(settings: Settings) -> None:
+    """Loads what a configuration names."""
+    gateway = Gateway(settings, warm_sizes=(1,))
+    await gateway.start()
+    await gateway.stop()
+
+
+def _with_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:
+    changes: dict[str, int] = {}
+    if port is not None:
+        changes["port"] = port
+    if admin_port is not None:
+        changes["admin_port"] = admin_port
+    server = msgspec.structs.replace(settings.server, **changes)
+    return msgspec.structs.replace(settings, server=server)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs the loop, a fast one where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        asyncio.run(work)
+        return
+    uvloop.run(work)

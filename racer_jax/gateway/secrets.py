@@ -1,0 +1,104 @@
+"""Secrets: references in the configuration, values that are never shown, and redacted logs."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_REFERENCE = re.compile(r"\$\{(?P<file>file:)?(?P<name>[^}]*)\}")
+_SHORTEST = 6
+
+
+class Secret:
+    """A text that no `repr`, error or log shows.
+
+    Use this when a text must not be shown.
+
+    Args:
+      text: The secret.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def reveal(self) -> str:
+        """The text itself, for the one who sends it.
+
+        Use this when the text is sent to an upstream.
+        """
+        return self._text
+
+
+def expanded(text: str) -> str:
+    """A text with its references `${VAR}` and `${file:PATH}` replaced.
+
+    Use this when a configuration refers to a variable or a file.
+
+    Raises:
+      ValueError: If a variable is not set, or a file cannot be read.
+    """
+    return _REFERENCE.sub(_value, text)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text is one reference and nothing else.
+
+    Use this when a configuration must not hold a key itself.
+    """
+    return _REFERENCE.fullmatch(text) is not None
+
+
+def _value(match: re.Match[str]) -> str:
+    name = match["name"]
+    if match["file"]:
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise ValueError(f"the file {name!r} cannot be read: {problem}") from None
+    if name not in os.environ:
+        raise ValueError(f"the environment variable {name!r} is not set")
+    return os.environ[name]
+
+
+class Redaction(logging.Filter):
+    """Takes secrets out of what is logged, exceptions included.
+
+    Use this when a program logs while it holds secrets.
+
+    Args:
+      secrets: What must not be shown; those below 6 characters are left, as they are in any text.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST}, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        """The text without the secrets. Use this when a text goes into a log."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redacts a record; it is always kept.
+
+        Use this when the standard library asks whether to log a record.
+        """
+        record.msg, record.args = self.clean(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self.clean(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        return True

@@ -1,0 +1,232 @@
+"""What changes of a racer without data: its alpha, the options of its calibration, its pool.
+
+All of it from what calibration saw (`racer_jax.racer.record`), so the promise is that of a
+calibration on the same queries, whatever is changed and how often.
+"""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Self, TypedDict, Unpack
+
+import numpy as np
+
+from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.racer.calibration import Calibration, calibration_of
+from racer_jax.racer.decision import decide
+from racer_jax.racer.errors import NoRecordError
+from racer_jax.racer.record import CalibrationRecord
+from racer_jax.racer.routing import RoutingRacer
+from racer_jax.racer.scoring import Measured, measure_scores
+from racer_jax.racer.unknown_groups import UnknownGroup
+from racer_jax.risk_control.group_scores import Fallback
+
+
+class CalibrationOptions(TypedDict, total=False):
+    """The options of a calibration beside alpha; those of `Racer.calibrate`.
+
+    Use this when you pass them on to `Racer.recalibrate`.
+    """
+
+    by_group: bool
+    fallback: Fallback
+    delta: float | None
+    unknown_group: UnknownGroup
+    max_models: int | None
+    min_models: int
+
+
+class ChangeableRacer(RoutingRacer):
+    """The steps of a racer that need no data.
+
+    Use this when you look for what `Racer` can do once it is calibrated; make a `Racer`.
+    """
+
+    def at(self, alpha: Level) -> Self:
+        """The same racer at another alpha, from the critical scores it keeps; no data is needed.
+
+        Choosing the best looking of several alphas on the calibration queries themselves breaks the
+        promise of the chosen one; choose on other queries, or beforehand.
+
+        Use this when you want another risk level and have already calibrated; `recalibrate` changes
+        other options too.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          ValueError: If alpha is outside (0, 1).
+        """
+        return replace(self, calibration=self._calibrated("at").at(alpha))
+
+    def recalibrate(
+        self, alpha: Level | None = None, **options: Unpack[CalibrationOptions]
+    ) -> Self:
+        """The same racer calibrated with other options on the queries it was calibrated on.
+
+        It is what `calibrate` would give on their table, which need not be there. What is not
+        named stays as it is. As with `at`, choosing what looks best breaks the promise.
+
+        Use this when delta, the groups, the policy for unknown groups or the cap shall change and
+        the labelled queries are elsewhere.
+
+        Args:
+          alpha: The risk level; None for its own.
+          **options: `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
+            `min_models`, as of `Racer.calibrate`.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          NoRecordError: If `by_group` or the number of models is to change and it was loaded from
+            an artefact that does not keep the queries.
+          TypeError: If an option is unknown.
+          ValueError: If one is out of range.
+        """
+        calibration = self._calibrated("recalibrate")
+        _check_names(options)
+        level = calibration.alpha if alpha is None else level_name(alpha)
+        if not {"by_group", "max_models", "min_models"} & set(
+            options
+        ):  # the critical scores stay what they are
+            same_scores: dict[str, Any] = dict(options)
+            return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
+        record = _record_of(calibration, "recalibrate")
+        chosen = options_of(calibration) | dict(options)
+        chosen["alpha"] = level
+        return replace(self, calibration=self._again(calibration, record, chosen))
+
+    def without(self, *models: str) -> Self:
+        """The racer of the pool without some of its models; no data is needed.
+
+        Its threshold is the one that calibrating the remaining pool on the same queries gives, so
+        the risk is at most alpha again: the chance that no called model is right, among those that
+        are left. The old threshold promises nothing for them. The router and its scores stay as
+        they are; the order of RACER-J and the static order is made anew from the training rows.
+
+        Use this when a model is retired, too dear or down; routing around it by hand breaks the
+        promise.
+
+        Args:
+          *models: Names of the models to leave out.
+
+        Raises:
+          NoRecordError: If it is calibrated and was loaded from an artefact that does not keep the
+            queries.
+          ValueError: If a model is not of the pool, none is named, or none would be left.
+        """
+        columns = self._columns_without(models)
+        order = None
+        if self.static_order is not None:
+            order = tuple(columns.index(j) for j in self.static_order if j in columns)
+        scorer = None if self.scorer is None else self.scorer.of_models(columns)
+        cost = None if self.cost is None else self.cost[columns]
+        smaller = replace(
+            self,
+            models=tuple(self.models[j] for j in columns),
+            scorer=scorer,
+            static_order=order,
+            cost=cost,
+            calibration=None,
+        )
+        if self.calibration is None:
+            return smaller
+        record_now = _record_of(self.calibration, "without")
+        record = record_now.narrowed(columns, smaller._measured_again(record_now, columns))
+        options = {"alpha": self.calibration.alpha, **options_of(self.calibration)}
+        return replace(smaller, calibration=smaller._again(self.calibration, record, options))
+
+    def added_models(self) -> float | None:
+        """How many models a query calls more than without `min_models`, on the calibration queries.
+
+        Some queries call a model more. Where that model is right, the threshold of all others may
+        be lower for the same risk, which gives some of it back.
+
+        Use this when you decide whether an answer to every query is worth its price.
+
+        Returns:
+          The difference of the mean set sizes; None where the calibration does not keep its
+          queries.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+        """
+        record = self._calibrated("added_models").record
+        if record is None:
+            return None
+        model_scores = Measured(record.scores, record.nonconformity)
+        ties, rule = self._ties(record.questions, model_scores), self._rule("added_models")
+        without = self.recalibrate(min_models=0)._calibrated("added_models")
+        sizes = [
+            decide(at, model_scores, ties, record.group).called.sum(axis=1).mean()
+            for at in (rule, rule._replace(calibration=without))
+        ]
+        return float(sizes[0] - sizes[1])
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _columns_without(self, models: tuple[str, ...]) -> list[int]:
+        """Places of the models that are left."""
+        if not models:
+            raise ValueError("without must name at least one model, got none")
+        for model in models:
+            if model not in self.models:
+                close = get_close_matches(str(model), self.models, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {self.models}"
+                raise ValueError(f"{model!r} is no model of the pool: {hint}")
+        columns = [j for j, name in enumerate(self.models) if name not in models]
+        if not columns:
+            raise ValueError("without must leave at least one model, got all of the pool")
+        return columns
+
+    def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> Measured:
+        """The queries of a record of the larger pool, measured as this racer measures them."""
+        scores = np.ascontiguousarray(record.scores[:, columns])
+        order = None if self.scorer is None else self.scorer.order
+        if order is None:
+            return measure_scores(scores, self.nonconformity, self.null)
+        read = scores if record.embeddings is None else record.embeddings
+        return Measured(scores, order(read, record.group, self.null), record.embeddings)
+
+    def _again(
+        self, before: Calibration, record: CalibrationRecord, options: dict[str, Any]
+    ) -> Calibration:
+        """A calibration of the queries of a record, with what is known of them from before."""
+        ties = self._ties(record.questions, Measured(record.scores, record.nonconformity))
+        return calibration_of(
+            record,
+            ties,
+            options,
+            num_overlap=before.num_overlap,
+            label_rule=before.label_rule,
+        )
+
+
+def _check_names(options: CalibrationOptions) -> None:
+    """Refuses an option that a calibration does not have."""
+    known = CalibrationOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"an option must be one of {', '.join(known)}, got {name!r}")
+
+
+def options_of(calibration: Calibration) -> dict[str, Any]:
+    """The options a calibration was made with, alpha aside.
+
+    Use this when a calibration is made again with other options.
+    """
+    return {
+        "by_group": calibration.groups is not None,
+        "fallback": calibration.fallback,
+        "delta": calibration.delta,
+        "unknown_group": calibration.unknown_group,
+        "max_models": calibration.max_models,
+        "min_models": calibration.min_models,
+    }
+
+
+def _record_of(calibration: Calibration, step: str) -> CalibrationRecord:
+    """What a calibration saw.
+
+    Raises:
+      NoRecordError: If it was read from an artefact of an older format.
+    """
+    if calibration.record is None:
+        raise NoRecordError(step)
+    return calibration.record

@@ -1,0 +1,89 @@
+"""Queries whose group nobody calibrated on, or that name none: what they get, and who is informed.
+
+Where thresholds are by group, such a query has none. Calibration says what it gets, the artefact
+records it, and a decision names it as its reason.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from threading import Lock
+from typing import Literal, get_args
+from weakref import WeakKeyDictionary
+
+from racer_jax.racer.errors import UnknownGroupError, UnknownGroupWarning
+
+UnknownGroup = Literal["all", "pooled", "error"]
+UNKNOWN_GROUP: tuple[str, ...] = get_args(UnknownGroup)
+_GETS = {
+    "all": "every model is called",
+    "pooled": "the threshold of all groups together is used, with no promise for it",
+}
+# Names come with the queries, so there may be any number of them.
+_MOST_WARNINGS = 100
+_LOCK = Lock()
+_WARNED: "WeakKeyDictionary[object, set[str | None]]" = WeakKeyDictionary()
+
+
+def check_unknown_group(policy: str) -> None:
+    """Refuses an unknown policy.
+
+    Use this when a caller sets `unknown_group`.
+
+    Raises:
+      ValueError: If it is none of `UNKNOWN_GROUP`.
+    """
+    if policy not in UNKNOWN_GROUP:
+        raise ValueError(f"unknown_group must be one of {UNKNOWN_GROUP}, got {policy!r}")
+
+
+def handle_unknown(
+    calibration: object, policy: str, known: Sequence[str], names: Iterable[str | None]
+) -> None:
+    """Warns of each unknown group once, or refuses it, as the policy says.
+
+    Use this when queries have names of groups that may be unknown.
+
+    Args:
+      calibration: Whose policy it is; each calibration warns once of each group.
+      policy: `"all"`, `"pooled"` or `"error"`.
+      known: The groups it was calibrated on.
+      names: Groups that are not among them, None where a query names none.
+
+    Raises:
+      UnknownGroupError: If the policy is `"error"` and there is such a group.
+    """
+    for name in dict.fromkeys(names):
+        sentence = unknown_sentence(name, known)
+        if policy == "error":
+            raise UnknownGroupError(sentence)
+        with _LOCK:
+            before = _WARNED.setdefault(calibration, set())
+            if name in before or len(before) >= _MOST_WARNINGS:
+                continue
+            before.add(name)
+            last = len(before) == _MOST_WARNINGS
+        more = "; no further unknown group is reported" if last else ""
+        warnings.warn(f"{sentence}; {_GETS[policy]}{more}", UnknownGroupWarning, stacklevel=6)
+
+
+def unknown_sentence(name: str | None, known: Sequence[str]) -> str:
+    """What is wrong with a group, and which was perhaps meant.
+
+    Use this when an error or a warning names an unknown group.
+    """
+    if not known:
+        return "no group was given, and the order of the models goes by group"
+    if name is None:
+        return f"no group was given, and there is a threshold for each of {_listed(known)}"
+    by_lower = {group.lower(): group for group in known}
+    close = get_close_matches(name.lower(), list(by_lower), 1)
+    if close:
+        return f"the group {name!r} is unknown: did you mean {by_lower[close[0]]!r}?"
+    return f"the group {name!r} is unknown: calibrated on {_listed(known)}"
+
+
+def _listed(known: Sequence[str], most: int = 8) -> str:
+    """The names of the groups, the first of them where there are many."""
+    named = ", ".join(map(repr, known[:most]))
+    return named if len(known) <= most else f"{named} and {len(known) - most} more"
