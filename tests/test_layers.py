@@ -12,12 +12,14 @@ import racer_jax
 
 PACKAGE = Path(racer_jax.__file__).parent
 # One line a package (or module beside the packages): what it may use of racer_jax, and of other
-# libraries beside the standard library, JAX and NumPy. The version is there for all, and so is the
-# library that imports a name of a package when it is asked for.
+# libraries beside the standard library, JAX and NumPy. The version and the check of keys are there
+# for all, and so is the library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
     "_version": ("", ""),
+    "_keys": ("", ""),
     "core": ("", "scipy"),
     "reference": ("", ""),
+    "compilation_cache": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
@@ -34,7 +36,8 @@ MAY_IMPORT = {
         "flax transformers safetensors scipy plotly",
     ),
     "studies": (
-        "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
+        "compilation_cache core risk_control montecarlo data encoders routers orders sequential "
+        "reporting plotting",
         "tqdm matplotlib transformers safetensors scipy",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
@@ -44,11 +47,12 @@ MAY_IMPORT = {
         "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm",
     ),
     "cli": (
-        "core data encoders routers orders racer sequential serving montecarlo reporting studies "
-        "gateway",
+        "compilation_cache core data encoders routers orders racer sequential serving montecarlo "
+        "reporting studies gateway",
         "shtab plotly tqdm",
     ),
-    "__main__": ("cli", ""),
+    "batch": ("core encoders racer", ""),
+    "__main__": ("cli compilation_cache", ""),
     "__init__": ("core racer data serving", ""),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -81,7 +85,7 @@ def test_every_package_has_its_line():
 def test_imports_go_downwards_only(path):
     package = package_of(path)
     packages, libraries = (set(names.split()) for names in MAY_IMPORT[package])
-    packages |= {package, "_version"}
+    packages |= {package, "_version", "_keys"}
     libraries |= {"jax", "numpy", "lazy_loader", "racer_jax"} | sys.stdlib_module_names
     for name in imports(path):
         library, _, rest = name.partition(".")
@@ -125,19 +129,20 @@ def test_the_names_of_a_package_can_be_imported_from_it(package):
     assert lazy <= set(names)
 
 
-def test_importing_the_core_stays_light():
+def test_importing_the_core_and_racer_stays_light():
     heavy = {
         "flax",
         "optax",
         "transformers",
         "matplotlib",
-        "scipy.stats",
+        "scipy",
+        "safetensors.flax",
         "pandas",
         "torch",
         "tqdm",
         "chex",
     }
-    code = f"import sys, racer_jax; racer_jax.calibrate; print(*({heavy!r} & set(sys.modules)))"
+    code = f"import sys, racer_jax; racer_jax.calibrate; racer_jax.Racer; print(*({heavy!r} & set(sys.modules)))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

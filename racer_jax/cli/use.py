@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -31,15 +29,14 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
     from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
@@ -50,7 +47,9 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(artefact: Path) -> Racer:
+def _loaded(artefact: Path) -> "Racer":
+    from racer_jax.racer.racer import Racer
+
     racer = Racer.load(artefact)
     if racer.calibration is None:
         raise DataError(str(NotCalibratedError("this command")), path=artefact)
@@ -70,6 +69,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")
@@ -193,7 +193,9 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+def _evaluated(arguments: argparse.Namespace) -> "tuple[Racer, RoutingTable, np.ndarray | None]":
+    from racer_jax.core.risk_levels import parse_alphas
+
     if arguments.alphas is not None:
         parse_alphas(arguments.alphas)  # before anything is read
     racer = _loaded(arguments.artefact)
@@ -228,6 +230,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
     """
+    from racer_jax.reporting.files import write_json
+
     if arguments.output is not None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
@@ -279,6 +283,8 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
+    from racer_jax.racer.report import write_report
+
     check_file(arguments.output)
     cascade = None
     if arguments.sequential is not None:
@@ -288,8 +294,12 @@ def report(arguments: argparse.Namespace) -> None:
     racer, table, scores = _evaluated(arguments)
     if cascade is not None:
         if table.answers is None:
-            raise DataError(
-                "has no answers, which --sequential reads", path=Source.of(arguments).name
+            name = Source.of(arguments).name
+            raise DataError("has no answers, which --sequential reads", path=name)
+        if arguments.unseen:
+            kept = cascade.unseen(table)
+            left_out = (
+                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
             )
         if arguments.unseen:
             unseen_rows = cascade.unseen(table)
@@ -297,8 +307,8 @@ def report(arguments: argparse.Namespace) -> None:
             left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
-                scores = scores[[place[name] for name in unseen_rows.ids]]
-            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
     write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})

@@ -10,12 +10,12 @@ score, then to the smallest code. If no model answered, the system abstains: -1.
 
 Exactness. Two answers are compared by the sign of the difference of their sums, never by two
 rounded sums: equal weights cancel as integers, and what is left is taken relative to its largest
-term. So answers tie exactly when they should (for finite T: iff their voters' weights are equal one
-by one), no weight is lost at T = .01, none overflows, and T = inf counts votes. The rest is
-float32: sums that differ by less than one part in some 10^6 may come out either way.
+term. So answers tie when they should (for finite T: iff their voters' weights are equal one by
+one), no weight is lost at T = .01, none overflows, and T = inf counts votes. The rest is float32:
+sums that differ by less than one part in 10^6 may come out either way.
 
-Every set is a prefix of its query's models in order of nonconformity. So `prefix_answers` answers
-for every set in one pass: a model that joins can only make its own answer win.
+Every set is a prefix of its query's models in order of nonconformity: `prefix_answers` does every
+set in one pass, since a model that joins can only make its own answer win.
 """
 
 from math import inf
@@ -28,6 +28,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import (
+    as_array,
     as_binary,
     check_floating,
     check_no_nan,
@@ -86,7 +87,7 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
     >>> log_odds(jnp.array([0.5, 0.0])).round(2).tolist()
     [0.0, -5.289999961853027]
     """
-    scores = jnp.asarray(scores)
+    scores = as_array("scores", scores)
     check_scores(scores)
     if not 0 < margin < 0.5:
         raise ValueError(f"margin must be in (0, 0.5), got {margin}")
@@ -185,8 +186,7 @@ def _prefix_winners(
         is_member, winner = state
         answer = answers[model]
         is_member = is_member | (jnp.arange(answers.shape[0]) == model)
-        # Only the answer of the model that joins has gained, so it is the only one that can
-        # overtake the winner.
+        # Only the answer of the model that joins has gained: no other can overtake the winner.
         mine, other = (
             is_member & (answers == answer),
             is_member & (answers == winner) & (winner != NO_ANSWER),
@@ -226,7 +226,7 @@ def _prefixes(
 def _check_vote(
     answers: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, temperature: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    answers, scores = jnp.asarray(answers), jnp.asarray(scores)
+    answers, scores = as_array("answers", answers), as_array("scores", scores)
     check_scores(scores)
     num_models = scores.shape[-1]
     if not jnp.issubdtype(answers.dtype, jnp.integer):

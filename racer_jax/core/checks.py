@@ -19,6 +19,39 @@ def is_traced(*arrays: Any) -> bool:
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
+# What each library's arrays are turned into, and how; none of them is imported here.
+_REMEDIES = {
+    "torch": "{}.detach().cpu().numpy()",
+    "pandas": "{}.to_numpy()",
+    "polars": "{}.to_numpy()",
+    "tensorflow": "{}.numpy()",
+}
+
+
+def as_array(name: str, array: Any) -> jax.Array:
+    """An input as an array of JAX; one of another library is refused, with what to pass instead.
+
+    Raises:
+      TypeError: If it is a tensor of PyTorch or TensorFlow, or a table of pandas or polars.
+
+    Use this when a public function is given an array.
+    """
+    check_native(name, array)
+    return jnp.asarray(array)
+
+
+def check_native(name: str, array: Any) -> None:
+    """Refuses arrays of other libraries: copied in silence they lose device, gradient or labels.
+
+    Use this when an input goes to the host and not to a device; else `as_array`.
+    """
+    library = type(array).__module__.partition(".")[0]
+    if library in _REMEDIES:
+        kind = f"{library}.{type(array).__name__}"
+        remedy = _REMEDIES[library].format(name)
+        raise TypeError(f"{name} must be an array of JAX or NumPy, got a {kind}: pass {remedy}")
+
+
 def first_bad(bad: np.ndarray) -> str:
     """The index of the first True of a boolean array, as `[i, j]`.
 
@@ -36,7 +69,7 @@ def check_floating(name: str, array: jax.Array | np.ndarray) -> None:
         raise TypeError(f"{name} must be floating, got dtype {array.dtype}")
 
 
-def check_scores(scores: jax.Array) -> None:
+def check_scores(scores: jax.Array | np.ndarray) -> None:
     """Router scores: floating, at least one model, finite and in [0, 1].
 
     Use this when scores come from outside the package.
@@ -73,6 +106,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
     Use this when a function takes labels or losses.
     """
     if not isinstance(array, jax.Array):
+        check_native(name, array)
         array = np.asarray(array)
     if array.dtype == np.bool_:
         return jnp.asarray(array)
@@ -87,7 +121,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
     return jnp.asarray(array != 0)
 
 
-def check_tie_break(tie_break: jax.Array, shape: tuple[int, ...]) -> None:
+def check_tie_break(tie_break: jax.Array | np.ndarray, shape: tuple[int, ...]) -> None:
     """A tie-break is uint32 and has the shape of what it orders.
 
     Use this when a function takes second keys.

@@ -23,7 +23,14 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad, is_traced
+from racer_jax.core.checks import (
+    as_array,
+    check_native,
+    check_no_nan,
+    check_tie_break,
+    first_bad,
+    is_traced,
+)
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import exact_number
@@ -113,8 +120,9 @@ def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
         )
 
 
-def _as_floats(array: Any) -> jax.Array:
+def _as_floats(name: str, array: Any) -> jax.Array:
     """An array as floats: 0/1 labels are losses too."""
+    check_native(name, array)
     values = array if isinstance(array, jax.Array) else jnp.asarray(np.asarray(array))
     whole = values.dtype == bool or jnp.issubdtype(values.dtype, jnp.integer)
     return values.astype(jnp.float32) if whole else values
@@ -124,7 +132,7 @@ def _entries(
     nonconformity: ArrayLike, tie_break: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
     """Nonconformity `[..., m + 1]` and its second keys, checked."""
-    entries = jnp.asarray(nonconformity)
+    entries = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", entries)
     if entries.ndim < 2 or entries.shape[-1] < 2 or entries.shape[-2] < 1:
         raise ValueError(
@@ -205,7 +213,7 @@ def grade_loss(
     [[0.5, 1.0], [0.0, 1.0], [0.0, 0.0]]
     """
     entries, tie = _entries(nonconformity, tie_break)
-    bound, values = exact_number("highest", highest), _as_floats(grades)
+    bound, values = exact_number("highest", highest), _as_floats("grades", grades)
     if against not in AGAINST:
         raise ValueError(f"against must be one of {AGAINST}, got {against!r}")
     _check_range("grades", values, bound)
@@ -268,7 +276,7 @@ def set_loss(
     place = jnp.argsort(order, axis=-1)
     sizes = jnp.arange(entries.shape[-1] + 1)[:, None, None]
     sets = (place[None] < sizes) & (entries < jnp.inf)[None]
-    values = _as_floats(loss(sets))
+    values = _as_floats("loss", loss(sets))
     if values.shape != sets.shape[:-1]:
         raise ValueError(
             f"loss must return {list(sets.shape[:-1])} for sets {list(sets.shape)}, got "
@@ -310,7 +318,7 @@ def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLo
     >>> loss_at(weighted_loss(loss, [2.5, 10.0], 10), 0.0).tolist()
     [2.5, 10.0]
     """
-    limit, values = exact_number("most", most), _as_floats(weights)
+    limit, values = exact_number("most", most), _as_floats("weights", weights)
     _check_range("weights", values, limit)
     if values.shape != loss.start.shape:
         raise ValueError(

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, check_no_nan, check_scores, check_tie_break
+from racer_jax._keys import check_key
+from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_scores, check_tie_break
 
 NullMode = Literal["paper", "free", "never"]
 NULL_MODES: tuple[str, ...] = get_args(NullMode)
@@ -57,13 +58,13 @@ def value_and_tie(
         if tie_break is not None:
             raise ValueError(f"{name} is a TieBroken pair already; got a tie_break as well")
         numbers, tie_break = numbers
-    value = jnp.asarray(numbers)
+    value = as_array(name, numbers)
     check_no_nan(name, value)
     if value.ndim < 1 or value.shape[-1] < 1:
         raise ValueError(f"{name} must have shape [..., n] with n >= 1, got {value.shape}")
     if tie_break is None:
         return value, None
-    tie = jnp.asarray(tie_break)
+    tie = as_array("tie_break", tie_break)
     check_tie_break(tie, value.shape)
     return value, tie
 
@@ -96,7 +97,7 @@ def null_score(scores: ArrayLike) -> jax.Array:
     >>> float(null_score(jnp.array([0.25, 0.75])))
     0.25
     """
-    scores = jnp.asarray(scores)
+    scores = as_array("scores", scores)
     check_scores(scores)
     return 1 - scores.max(axis=-1)
 
@@ -144,7 +145,7 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     [0.25, 0.75, 0.25]
     """
     check_null(null)
-    scores = jnp.asarray(scores)
+    scores = as_array("scores", scores)
     check_scores(scores)
     if null == "paper":
         g = 1 - scores.max(axis=-1, keepdims=True)
@@ -258,6 +259,7 @@ def tie_break(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     Use this when many scores are equal and the risk should be exactly floor(alpha (n + 1)) / (n +
     1); `smooth`, the paper's way, leaves most ties in float32.
     """
+    check_key(key)
     return jax.random.bits(key, shape, jnp.uint32)
 
 
@@ -283,7 +285,8 @@ def smooth(key: jax.Array, nonconformity: ArrayLike, eps: float = 1e-6) -> jax.A
 
     Use this when you reproduce the paper's own way of breaking ties.
     """
-    nonconformity = jnp.asarray(nonconformity)
+    check_key(key)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", nonconformity)
     if not 0 < eps < float("inf"):
         raise ValueError(f"eps must be positive and finite, got {eps}")

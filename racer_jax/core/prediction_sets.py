@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break
+from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_tie_break
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth
 from racer_jax.core.padding import can_pad, first_rows, padded
@@ -48,7 +48,7 @@ def prediction_sets(
     >>> prediction_sets(jnp.array([[0.0, 0.5, 0.25]]), 0.25).tolist()
     [[True, False, True]]
     """
-    nonconformity = jnp.asarray(nonconformity)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
         raise ValueError(
@@ -60,7 +60,9 @@ def prediction_sets(
             "queries, and a "
             "tie_break needs a threshold calibrated with one"
         )
-    value, tie = threshold if isinstance(threshold, TieBroken) else (jnp.asarray(threshold), None)
+    value, tie = (
+        threshold if isinstance(threshold, TieBroken) else (as_array("threshold", threshold), None)
+    )
     if jnp.issubdtype(value.dtype, jnp.integer):
         value = value.astype(nonconformity.dtype)
     check_no_nan("threshold", value)

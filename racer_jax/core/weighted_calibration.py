@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import check_no_nan, first_bad, is_traced
+from racer_jax.core.checks import as_array, check_no_nan, first_bad, is_traced
 from racer_jax.core.loss_calibration import (
     MOST_DENOMINATOR,
     Pair,
@@ -28,7 +28,7 @@ from racer_jax.core.risk_levels import Alpha, exact_alphas
 
 def _checked(name: str, weights: ArrayLike) -> jax.Array:
     """Weights as float32: finite and above 0, where there are values to look at."""
-    values = jnp.asarray(weights)
+    values = as_array(name, weights)
     if jnp.issubdtype(values.dtype, jnp.integer):
         values = values.astype(jnp.float32)
     check_no_nan(name, values)

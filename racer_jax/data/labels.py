@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.rule_text import ONE_ATTEMPT, parse_threshold
@@ -136,9 +136,5 @@ def generator(key: jax.Array) -> np.random.Generator:
     Raises:
       TypeError: If `key` is not a single typed key.
     """
-    if (
-        not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
-        or key.ndim
-    ):
-        raise TypeError(f"key must be one typed PRNG key (jax.random.key), got {key!r}")
+    check_key(key)
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))

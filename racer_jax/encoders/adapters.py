@@ -24,7 +24,7 @@ class FunctionEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, d]`.
 
-        Use this when you need vectors of texts.
+        Use this when texts are to be embedded.
 
         Raises:
           ValueError: If the function does not give one row of numbers for each text.
@@ -47,7 +47,7 @@ class TransformEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, d]`.
 
-        Use this when you need vectors of texts.
+        Use this when texts are to be embedded.
 
         Raises:
           ValueError: If the pipeline does not give one row of numbers for each text.
@@ -58,7 +58,7 @@ class TransformEncoder:
 def embeddings_of(result: Any, num: int) -> np.ndarray:
     """What an encoder of a caller's own returned, as float32 `[n, d]`.
 
-    Use this when a caller's encoder may return anything.
+    Use this when embeddings come from code of a caller.
 
     Raises:
       ValueError: If it is not one row of finite numbers for each text.

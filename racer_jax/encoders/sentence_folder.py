@@ -20,7 +20,7 @@ _POOLINGS = {"mean": "mean", "cls": "cls"}
 class SentenceSettings(NamedTuple):
     """How a folder says that its embeddings are made.
 
-    Use this when a folder holds a model of sentence-transformers.
+    Use this when you read the result of `sentence_settings`.
 
     Attributes:
       transformer: The folder with the weights and the tokenizer.

@@ -13,7 +13,6 @@ from racer_jax.racer.calibration import calibration_of
 from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.record import CalibrationRecord
-from racer_jax.racer.scoring import Measured
 from racer_jax.risk_control.group_scores import group_codes
 
 _DIGITS = 12
@@ -124,8 +123,7 @@ def recalibrated(racer: Racer, audits: Audited, alpha: str | None = None) -> Rac
     assert before is not None
     ties = None
     if racer.seed is not None:
-        measured = Measured(record.scores, record.nonconformity)
-        ties = question_ties(record.questions, racer.seed, measured.nonconformity.shape[1])
+        ties = question_ties(record.questions, racer.seed, record.nonconformity.shape[1])
     options = {
         "alpha": before.alpha if alpha is None else alpha,
         "by_group": before.groups is not None,

@@ -1,6 +1,7 @@
 """Runs the gateway from the command line: a configuration, or the demo."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, 
       DataError: If the configuration, an artefact or the state cannot be used.
       OSError: If a port is taken.
     """
+    _decide_in_one_thread()
     settings = _with_ports(load_settings(path), port, admin_port)
     if only_check:
         _run(_check(settings))
@@ -66,6 +68,7 @@ def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -
     Raises:
       OSError: If a port is taken.
     """
+    _decide_in_one_thread()
     defaults = Server()
     port = defaults.port if port is None else port
     admin_port = defaults.admin_port if admin_port is None else admin_port
@@ -100,6 +103,16 @@ async def _check(settings: Settings) -> None:
     gateway = Gateway(settings, warm_sizes=(1,))
     await gateway.start()
     await gateway.stop()
+
+
+def _decide_in_one_thread() -> None:
+    """XLA splits no decision over threads: for matrices this small that costs more than it saves.
+
+    It reads the variable when it computes for the first time.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
 def _with_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:

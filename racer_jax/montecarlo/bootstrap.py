@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 from racer_jax.montecarlo.step_functions import Pool
 
@@ -36,6 +37,7 @@ def bootstrap_sizes(
       ValueError: If the pools differ in their number of queries, an alpha is out of range, or `num`
         is below 2.
     """
+    check_key(key)
     if num < 2:
         raise ValueError(f"num must be at least 2 resamples, got {num}")
     sizes = {pool.num_queries for pool in pools.values()}

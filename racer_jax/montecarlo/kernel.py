@@ -131,9 +131,9 @@ def tile_values(
     rank = ranks.rank[:, rows - ranks.least]
     position = select(calibration, before, jnp.minimum(rank, rows[None]), ranks.guess, shape.width)
     infinite = rank > rows[None]
-    position = jnp.where(infinite, shape.num_queries, position)
+    position = jnp.where(infinite, plan.num_queries, position)
 
-    sizes = {"test": shape.num_queries - num}
+    sizes = {"test": plan.num_queries - num}
     if "validation" in parts:
         validation = lax.population_count(parts["validation"]).astype(jnp.int32).sum(axis=0)
         sizes = {"test": sizes["test"] - validation, "validation": validation}
@@ -141,7 +141,7 @@ def tile_values(
     # the calibration queries above it.
     misses = None
     if shape.distinct:
-        misses = (shape.num_queries - 1 - position) - (rows[None] - rank)
+        misses = (plan.num_queries - 1 - position) - (rows[None] - rank)
 
     result: dict[str, Any] = {}
     if shape.means:

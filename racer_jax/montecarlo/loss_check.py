@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.losses import TICKS, Against, grade_loss
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.nonconformity import tie_break as second_keys
@@ -87,6 +88,7 @@ def check_losses(
 
     Use this when answers are graded: `check_bounds` is for right and wrong.
     """
+    check_key(key)
     if not np.isfinite(graded).all() or (graded < 0).any() or (graded > 1).any():
         raise ValueError(
             f"grades of pool {pool.name!r} must be in [0, 1], got "
@@ -198,6 +200,7 @@ def check_stops(
 
     Use this when a calibrated stop is to be held against its theorem.
     """
+    check_key(key)
     levels = exact_alphas(tuple(alphas))[0]
     budget = miss_budget(levels, num_calibration)
     law = pool_law(pool, num_calibration=num_calibration, budget=budget)

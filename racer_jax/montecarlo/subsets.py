@@ -16,11 +16,15 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
+
 Words = tuple[jax.Array, jax.Array]
 Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
 
 # Draws of one round of repair.
 _ROUND = 64
+# Up to so many words a position has at most 16 bits, and a word of draws gives two.
+HALF_WORDS = 2048
 # What one more binary digit of the Bernoulli probability costs for each word, in draws.
 _DIGIT_COST = 0.35
 
@@ -61,10 +65,7 @@ def key_words(key: jax.Array) -> jax.Array:
 
     Use this when a key goes into a jitted call as plain words.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a typed PRNG key (see jax.random.key), got dtype {key.dtype}")
-    if key.ndim:
-        raise ValueError(f"key must be a single key, got shape {key.shape}")
+    check_key(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return jax.random.key_data(key)
     return jax.random.bits(key, (2,))
@@ -193,7 +194,7 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         words = words & within
     lane = jnp.arange(num_lanes, dtype=jnp.int32)
     row_key = (key[0][None], key[1][None])
-    halves = num_words <= 2048  # positions of at most 16 bits: a word gives two
+    halves = num_words <= HALF_WORDS
 
     def draws(number: jax.Array) -> jax.Array:
         """Words of draws, `[r, l]`."""

@@ -101,7 +101,7 @@ class Order:
     prices: Prices | None = None
 
     def to_parts(
-        self, prefix: str = "order", save_own: Callable[[Any, str], Parts] | None = None
+        self, prefix: str = "order", own_part: Callable[[Any, str], Parts] | None = None
     ) -> Parts:
         """The order in pieces: a description in plain values, and arrays by name.
 
@@ -109,19 +109,19 @@ class Order:
 
         Args:
           prefix: Prefix of the names of the arrays.
-          save_own: What makes pieces of the model of a registered order; None to refuse it.
+          own_part: What makes pieces of the model of a registered order; None to refuse it.
 
         Raises:
           ValueError: If it is a registered order and that is None.
         """
         groups = None if self.model.groups is None else list(self.model.groups)
         description: dict[str, Any] = {"kind": self.kind, "groups": groups}
-        if self.kind not in _ARRAYS and save_own is not None:
+        if self.kind not in _ARRAYS and own_part is not None:
             inside = self.model
             if isinstance(inside, RestrictedOrder):
                 description["columns"] = list(inside.columns)
                 inside = inside.model
-            description["model"], arrays = save_own(inside, prefix)
+            description["model"], arrays = own_part(inside, prefix)
             return description, arrays
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
@@ -143,7 +143,7 @@ class Order:
         description: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         prefix: str = "order",
-        read_own: Callable[[Mapping[str, Any], str], Any] | None = None,
+        own_part: Callable[[Mapping[str, Any], str], Any] | None = None,
     ) -> "Order":
         """The order of `to_parts`.
 
@@ -153,15 +153,15 @@ class Order:
           description: From `to_parts`.
           arrays: Its arrays.
           prefix: Prefix of the names of the arrays.
-          read_own: What gives the model of a registered order; None where there is none.
+          own_part: What gives the model of a registered order; None where there is none.
 
         Raises:
           KeyError: If an array or a setting is missing.
           ValueError: If the description is not of an order.
         """
         kind = description.get("kind")
-        if kind in ORDERS and "model" in description and read_own is not None:
-            model = read_own(description["model"], prefix)
+        if kind in ORDERS and "model" in description and own_part is not None:
+            model = own_part(description["model"], prefix)
             if "columns" in description:
                 model = RestrictedOrder(model, tuple(description["columns"]))
             return cls(kind, model)

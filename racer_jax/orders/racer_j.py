@@ -165,13 +165,13 @@ class RacerJ:
         Args:
           columns: Places of those models in the pool.
         """
-        patterns_left = distinct_patterns(np.asarray(self.patterns)[:, list(columns)])
-        prior = np.zeros((len(self.prior), len(patterns_left.correct)))
-        np.add.at(prior.T, patterns_left.of_row, np.asarray(self.prior, np.float64).T)
+        rows = distinct_patterns(np.asarray(self.patterns)[:, list(columns)])
+        prior = np.zeros((len(self.prior), len(rows.correct)))
+        np.add.at(prior.T, rows.of_row, np.asarray(self.prior, np.float64).T)
         return replace(
             self,
-            patterns=jnp.asarray(patterns_left.correct, jnp.float32),
-            of_row=jnp.asarray(patterns_left.of_row)[self.of_row],
+            patterns=jnp.asarray(rows.correct, jnp.float32),
+            of_row=jnp.asarray(rows.of_row)[self.of_row],
             prior=jnp.asarray(prior, jnp.float32),
         )
 

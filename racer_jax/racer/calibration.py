@@ -123,6 +123,20 @@ class Calibration:
         """
         return replace(self, alpha=level_name(alpha))
 
+    def options(self) -> dict[str, Any]:
+        """The options it was made with, alpha aside, by their names in `Racer.calibrate`.
+
+        Use this when another calibration shall have the same options.
+        """
+        return {
+            "by_group": self.groups is not None,
+            "fallback": self.fallback,
+            "delta": self.delta,
+            "unknown_group": self.unknown_group,
+            "max_models": self.max_models,
+            "min_models": self.min_models,
+        }
+
     def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
         """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe.
 
@@ -145,7 +159,7 @@ class Calibration:
         return _keys_with_unknown(self.thresholds(alphas), self._unknown_thresholds(alphas))
 
     def _unknown_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds of a group that nobody calibrated on, `[1, a]`, and their second keys."""
+        """Thresholds of a group without calibration queries, `[1, a]`, and their second keys."""
         if self.unknown_group == "pooled":
             return self.scores.pooled().thresholds(alphas, self.delta)
         edge = np.full((1, len(alphas)), inf, np.float32)
@@ -167,7 +181,9 @@ class Calibration:
         return group_codes(groups, self.groups)
 
     def handle_unknown(self, code: np.ndarray, groups: Sequence[str | None] | None) -> None:
-        """Warns once of each group that nobody calibrated on, or refuses it: see `unknown_group`.
+        """Warns once of each group without calibration queries, or refuses it: see `unknown_group`.
+
+        Use this when queries have names of groups, before they are decided.
 
         Use this when queries have names of groups that may be unknown.
 
@@ -222,7 +238,9 @@ class Calibration:
             arrays["calibration.tie"] = self.tie
         record = self.record
         arrays |= {} if record is None else record.to_arrays()
-        record_groups = None if record is None else record.groups
+        record_groups = None
+        if record is not None and record.groups is not None:
+            record_groups = list(record.groups)
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
@@ -235,18 +253,17 @@ class Calibration:
             }
             for name, num, value, tie in rows
         ]
-        groups = None if self.groups is None else list(self.groups)
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
             "thresholds": thresholds,
-            "groups": groups,
+            "groups": None if self.groups is None else list(self.groups),
             "delta": self.delta,
             "fallback": self.fallback,
             "unknown_group": self.unknown_group,
             "max_models": self.max_models,
             "min_models": self.min_models,
-            "record_groups": None if record_groups is None else list(record_groups),
+            "record_groups": record_groups,
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
             "fingerprint": digest(None, arrays),
@@ -293,16 +310,16 @@ class Calibration:
 
 
 def _keys_with_unknown(
-    known: tuple[np.ndarray, np.ndarray | None], unknown: tuple[np.ndarray, np.ndarray | None]
+    thresholds: tuple[np.ndarray, np.ndarray | None], unknown: tuple[np.ndarray, np.ndarray | None]
 ) -> np.ndarray:
-    """Keys of thresholds `[g, a]`, then those of a group without calibration queries `[1, a]`.
+    """Keys of thresholds `[g, a]`, and at the end those of a group without any, `[1, a]`.
 
     Each a pair of thresholds and their second keys.
     """
-    value = np.concatenate([known[0], unknown[0]])
-    if known[1] is None or unknown[1] is None:
+    value = np.concatenate([thresholds[0], unknown[0]])
+    if thresholds[1] is None or unknown[1] is None:
         return ordered_keys(value, np.zeros(value.shape, np.uint32))
-    return ordered_keys(value, np.concatenate([known[1], unknown[1]]))
+    return ordered_keys(value, np.concatenate([thresholds[1], unknown[1]]))
 
 
 def _check_arrays(
@@ -384,6 +401,8 @@ def check_min_models(least: int, most: int | None, num_models: int) -> None:
     Raises:
       TypeError: If it is not an integer.
       ValueError: If it is negative, above the cap, or above the number of models.
+
+    Use this when sets are to hold some models.
     """
     if least == 0:
         return
@@ -402,7 +421,7 @@ def limited(
     On the host. The first real models have -inf and those from the cap on +inf, as of
     `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
 
-    Use this when a set must have a least or a largest size.
+    Use this when sets hold at least or at most some models, at calibration and at routing alike.
     """
     num_models = nonconformity.shape[1] - 1
     if least == 0 and (most is None or most >= num_models):

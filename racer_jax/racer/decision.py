@@ -20,7 +20,7 @@ from racer_jax.core.aggregation import (
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
 from racer_jax.racer.calibration import Calibration, limited
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None
 WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
@@ -89,7 +89,7 @@ class Decision:
         num = len(self.scores)
         unknown = "no group was given"
         if self.group is not None:
-            unknown = f"nobody calibrated on group {self.group!r}"
+            unknown = f"no calibration query is of group {self.group!r}"
         every = "every model"
         if len(self.models) < num:
             every = f"{', then '.join(map(printable, self.models))} (at most {len(self.models)})"
@@ -280,7 +280,9 @@ def reasons(
 
 
 class Rule(NamedTuple):
-    """What decides, beside the query. Use this when you call `decide`.
+    """What decides, beside the query.
+
+    Use this when you call `decide`.
 
     Attributes:
       calibration: The thresholds.
@@ -301,7 +303,7 @@ class Rule(NamedTuple):
 # the float and then the tie would be the same rule written a second time.
 def decide(
     rule: Rule,
-    model_scores: Measured,
+    model_scores: ModelScores,
     ties: np.ndarray | None,
     groups: Sequence[str | None] | None,
 ) -> Decisions:

@@ -71,7 +71,7 @@ class OverlapError(ValueError):
 class NoRecordError(ValueError):
     """A change of the pool or of the options, where the artefact does not keep what it needs.
 
-    Use this when you catch a change of an artefact that holds too little for it.
+    Use this when you catch an artefact of an older version that cannot be changed without data.
     """
 
     def __init__(self, step: str) -> None:
@@ -82,14 +82,14 @@ class NoRecordError(ValueError):
 
 
 class UnknownGroupError(ValueError):
-    """A query of a group nobody calibrated on, where calibration said that it is an error.
+    """A query of a group without calibration queries, where calibration said that it is an error.
 
-    Use this when you catch a query of a group that was declared an error.
+    Use this when you catch a query that names a wrong group, or none.
     """
 
 
 class UnknownGroupWarning(UserWarning):
-    """A query of a group nobody calibrated on, or of none, where thresholds are by group.
+    """A query of a group without calibration queries, or of none, where thresholds are by group.
 
-    Use this when you filter or catch the warning about groups.
+    Use this when you filter warnings; each unknown group is warned of once.
     """

@@ -23,7 +23,7 @@ from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import JUDGE, Baseline, Evaluation, GroupEvaluation
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
 from racer_jax.routers.scores import Scores
 
@@ -98,7 +98,7 @@ def _filled_cost(table: RoutingTable, mean: np.ndarray | None) -> np.ndarray | N
 
 def votes(
     table: RoutingTable,
-    model_scores: Measured,
+    model_scores: ModelScores,
     ties: np.ndarray | None,
     temperatures: Sequence[float],
 ) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def votes(
 
 
 def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -> np.ndarray | None:
-    """Whether the majority of the first k models of a fixed order is right, bool `[n, m + 1]`.
+    """Whether the majority of the first k models of one fixed order is right, bool `[n, m + 1]`.
 
     None where the table has no answers.
 
@@ -191,13 +191,13 @@ class _Study(NamedTuple):
     code: np.ndarray
     tables: Mapping[str, np.ndarray]
     cost: np.ndarray | None
-    fixed: np.ndarray | None
+    static_votes: np.ndarray | None
     static_order: Sequence[int]
 
 
 def evaluate(
     table: RoutingTable,
-    model_scores: Measured,
+    model_scores: ModelScores,
     ties: np.ndarray | None,
     calibration: Calibration,
     alphas: Sequence[str],
@@ -326,7 +326,7 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
 
     They are the best single model of calibration, prefixes of the static order, and all models.
     """
-    table, order, static_votes = study.table, list(study.static_order), study.fixed
+    table, order, static_votes = study.table, list(study.static_order), study.static_votes
     right = table.correct[rows]
     some = right.any(axis=1)
 
@@ -390,10 +390,10 @@ def evaluate_racer(
     questions, rule = question_fingerprints(table), label_rule(table)
     ties = racer._ties(questions, model_scores)
     calibration.handle_unknown(calibration.codes(table.group, len(table)), table.group)
-    shown = limited(
+    nonconformity = limited(
         model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
     )
-    model_scores = model_scores._replace(nonconformity=shown)
+    model_scores = model_scores._replace(nonconformity=nonconformity)
     in_training = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
     notes = [*racer.warnings(), *table.notes]
     if in_training.any():

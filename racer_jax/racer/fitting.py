@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax._keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder
@@ -47,6 +48,8 @@ def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
 
     >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
     ('paper', 'free', 'never')
+
+    Use this when a null mode may be left to the nonconformity.
     """
     if null is not None:
         return null
@@ -105,7 +108,7 @@ def own_scorer(
 ) -> Scorer:
     """A caller's encoder and router, and an order learned from a table where one is asked for.
 
-    Use this when a caller brings a router or an encoder of their own.
+    Use this when a racer is made of parts of a caller; `Racer.from_router` does it for you.
 
     Args:
       encoder: Anything that `as_encoder` takes.
@@ -165,6 +168,7 @@ def fitted_fields(
     Raises:
       ValueError: If an option is unknown, or there are no questions.
     """
+    check_key(key)
     check_nonconformity(nonconformity)
     mode = null_mode(nonconformity, null)
     check_null(mode)
@@ -222,7 +226,7 @@ def table_facts(table: RoutingTable) -> dict[str, Any]:
 def mean_cost(table: RoutingTable) -> np.ndarray | None:
     """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known.
 
-    Use this when costs of answers are in a table.
+    Use this when costs are to be compared and a table may lack some.
     """
     if table.cost is None or not np.isfinite(table.cost).any(axis=0).all():
         return None
@@ -252,7 +256,7 @@ def check_overlap(
 ) -> int:
     """Refuses calibration questions that were trained on; returns how many there are.
 
-    Use this when a racer is calibrated.
+    Use this when a racer is calibrated; `Racer.calibrate` does it for you.
 
     Args:
       table: The calibration queries.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.serialization import Arrays
 from racer_jax.risk_control.group_scores import group_codes
 
@@ -46,7 +46,7 @@ class CalibrationRecord:
 
     def __post_init__(self) -> None:
         num, num_models = self.correct.shape
-        shapes = {
+        expected = {
             "scores": (np.float32, (num, num_models)),
             "nonconformity": (np.float32, (num, num_models + 1)),
             "correct": (np.bool_, (num, num_models)),
@@ -54,8 +54,8 @@ class CalibrationRecord:
             "code": (np.int32, (num,)),
         }
         if self.embeddings is not None:
-            shapes["embeddings"] = (np.float32, (num, *self.embeddings.shape[1:]))
-        for name, (dtype, shape) in shapes.items():
+            expected["embeddings"] = (np.float32, (num, *self.embeddings.shape[1:]))
+        for name, (dtype, shape) in expected.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(
@@ -71,7 +71,7 @@ class CalibrationRecord:
     @classmethod
     def of(
         cls,
-        measured: Measured,
+        measured: ModelScores,
         correct: np.ndarray,
         questions: np.ndarray,
         groups: Sequence[str] | None,
@@ -79,7 +79,7 @@ class CalibrationRecord:
     ) -> "CalibrationRecord":
         """The record of queries that were measured.
 
-        Use this when a racer is calibrated and shall be changed later without data.
+        Use this when queries were measured and are to be kept.
 
         Args:
           measured: Their scores and nonconformity.
@@ -109,10 +109,10 @@ class CalibrationRecord:
             return None
         return tuple(self.groups[i] for i in self.code.tolist())
 
-    def narrowed(self, columns: Sequence[int], measured: Measured) -> "CalibrationRecord":
+    def narrowed(self, columns: Sequence[int], measured: ModelScores) -> "CalibrationRecord":
         """The same queries for some of the models, measured anew.
 
-        Use this when models are taken out of a calibrated pool.
+        Use this when a model leaves the pool.
         """
         return replace(
             self,
@@ -126,7 +126,7 @@ class CalibrationRecord:
     def to_arrays(self) -> Arrays:
         """The arrays by name; the names of the groups stand in the description.
 
-        Use this when you store the record in a format of your own; `Racer.save` does so for you.
+        Use this when a record is written; `Racer.save` does it for you.
         """
         names = ["scores", "nonconformity", "correct", "questions", "code"]
         names += [] if self.embeddings is None else ["embeddings"]
@@ -138,7 +138,7 @@ class CalibrationRecord:
     ) -> "CalibrationRecord | None":
         """The record of `to_arrays`; None where the artefact is of a format that kept none.
 
-        Use this when you read what `to_arrays` gave.
+        Use this when a record is read; `Racer.load` does it for you.
 
         Raises:
           KeyError: If an array is missing.

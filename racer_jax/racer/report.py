@@ -48,7 +48,7 @@ def sequential_data(
 ) -> dict[str, Any]:
     """What a report shows of calling one model after another, as plain values.
 
-    Use this when a report has a cascade beside its racer.
+    Use this when the report shows a cascade beside sets.
 
     Args:
       cascade: A `racer_jax.serving.Cascade`; one without a calibration stops where the vote is

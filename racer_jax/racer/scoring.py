@@ -28,7 +28,7 @@ LARGEST = 1024
 _AHEAD = 2
 
 
-class Measured(NamedTuple):
+class ModelScores(NamedTuple):
     """Queries as calibration and routing see them.
 
     Use this when you read what `RacerState.score` returns.
@@ -44,10 +44,10 @@ class Measured(NamedTuple):
     embeddings: np.ndarray | None = None
 
     @classmethod
-    def joined(cls, parts: "Sequence[Measured]") -> "Measured":
+    def joined(cls, parts: "Sequence[ModelScores]") -> "ModelScores":
         """Queries that were measured in parts, as one.
 
-        Use this when queries were measured in parts.
+        Use this when queries were measured batch by batch.
         """
         if len(parts) == 1:
             return parts[0]
@@ -100,7 +100,7 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
     return values.astype(np.float32)
 
 
-def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
+def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelScores:
     """Nonconformity of scores float32 `[n, m]` that came from outside.
 
     Use this when scores are there and their nonconformity is needed.
@@ -109,7 +109,7 @@ def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measure
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
     ]
-    return Measured(scores, np.concatenate(parts))
+    return ModelScores(scores, np.concatenate(parts))
 
 
 class Scorer:
@@ -133,7 +133,7 @@ class Scorer:
         stages: Stages = Stages(encoder.encode) if split is None else split()
         self._front, back = stages.front, stages.back
         pure = pure_router(router)
-        self._compiled = pure is not None
+        self._is_compilable = pure is not None
         if pure is None:
             return
         function, arrays = pure
@@ -157,7 +157,7 @@ class Scorer:
     def of_models(self, columns: Sequence[int]) -> "Scorer":
         """The same encoder and router for some of the models, in this order.
 
-        Use this when models are taken out of a pool.
+        Use this when a model leaves the pool.
 
         Args:
           columns: Their places in the pool.
@@ -174,7 +174,7 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None = None,
-    ) -> Measured:
+    ) -> ModelScores:
         """Scores and nonconformity of texts; a text gets the same alone as among others.
 
         Up to rounding, that is.
@@ -192,8 +192,8 @@ class Scorer:
         """
         check_process()
         texts = check_texts(texts)
-        pending: list[Callable[[], Measured]] = []
-        parts: list[Measured] = []
+        pending: list[Callable[[], ModelScores]] = []
+        parts: list[ModelScores] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
             pending.append(
@@ -204,7 +204,7 @@ class Scorer:
             if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
                 parts.append(pending.pop(0)())
         parts += [finish() for finish in pending]
-        result = Measured.joined(parts)
+        result = ModelScores.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
@@ -222,10 +222,10 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None,
-    ) -> Callable[[], Measured]:
+    ) -> Callable[[], ModelScores]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
-        if not self._compiled:
+        if not self._is_compilable:
             embeddings = self.encoder.encode(texts)
             scores_of_batch = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
@@ -239,12 +239,12 @@ class Scorer:
                 self._leaves, batch, nonconformity=nonconformity, null=null
             )
 
-        def finish() -> Measured:
+        def finish() -> ModelScores:
             if order is None:
-                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
+                return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
             embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
             measured = order(second, names, null)[:num]
-            return Measured(np.asarray(scores)[:num], measured, embeddings)
+            return ModelScores(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

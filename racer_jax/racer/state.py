@@ -25,7 +25,7 @@ from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
 from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
@@ -131,7 +131,7 @@ class RacerState:
         """
         return self._calibrated("guarantee").guarantee(self.null)
 
-    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> ModelScores:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
 
         Use this when you want the scores themselves, for an analysis of your own; `route` gives
@@ -244,7 +244,7 @@ class RacerState:
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
 
-    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
@@ -269,7 +269,7 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _ties(self, questions: np.ndarray, model_scores: Measured) -> np.ndarray | None:
+    def _ties(self, questions: np.ndarray, model_scores: ModelScores) -> np.ndarray | None:
         if self.seed is None:
             return None
         return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
@@ -285,11 +285,11 @@ def stated(racer: RacerState) -> dict[str, Any]:
         guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
-    options = {"normal_form": racer.normal_form, "view": racer.view}
-    options = {name: value for name, value in options.items() if value is not None}
-    serving = {"serving": options} if options else {}
+    serving = {"normal_form": racer.normal_form, "view": racer.view}
+    known = {name: value for name, value in serving.items() if value is not None}
+    optional = {"serving": known} if known else {}
     return {
-        **serving,
+        **optional,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
@@ -311,13 +311,13 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
-        own_parts = Writing(racer.scorer.encoder)
+        writer = Writing(racer.scorer.encoder)
         parts = {
-            "router": router_parts(racer.scorer.router, save_own=own_parts.router),
-            "encoder": encoder_parts(racer.scorer.encoder, save_own=own_parts.encoder),
+            "router": router_parts(racer.scorer.router, own_part=writer.router),
+            "encoder": encoder_parts(racer.scorer.encoder, own_part=writer.encoder),
         }
         if racer.scorer.order is not None:
-            parts["order"] = racer.scorer.order.to_parts(save_own=own_parts.order)
+            parts["order"] = racer.scorer.order.to_parts(own_part=writer.order)
         for name, (description, own_arrays) in parts.items():
             arrays |= own_arrays
             fingerprint = serialization.digest(description, own_arrays)
@@ -348,21 +348,21 @@ def fields_from(
     Raises:
       OtherPartError: If a part is passed that the artefact does not want, or is another one.
     """
-    own_parts = Reading(arrays, encoder, router, order)
+    reader = Reading(arrays, encoder, router, order)
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
-        loaded = encoder_from(description["encoder"], arrays, encoder, read_own=own_parts.encoder)
-        own_parts.with_encoder(loaded)
-        routing = router_from(description["router"], arrays, read_own=own_parts.router)
+        loaded = encoder_from(description["encoder"], arrays, encoder, own_part=reader.encoder)
+        reader.with_encoder(loaded)
+        routing = router_from(description["router"], arrays, own_part=reader.router)
         ordering = None
         if "order" in parts:
-            ordering = Order.from_parts(description["order"], arrays, read_own=own_parts.order)
+            ordering = Order.from_parts(description["order"], arrays, own_part=reader.order)
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
         scorer = Scorer(loaded, routing, len(models), ordering)
-    own_parts.check_all_used()
+    reader.check_all_used()
     calibration, static_order = None, description["static_order"]
     if static_order is not None:
         static_order = tuple(map(models.index, static_order))

@@ -1,4 +1,4 @@
-"""Queries whose group nobody calibrated on, or that name none: what they get, and who is informed.
+"""Queries of a group without calibration queries, or of none: what they get, and the warning.
 
 Where thresholds are by group, such a query has none. Calibration says what it gets, the artefact
 records it, and a decision names it as its reason.
@@ -28,7 +28,7 @@ _WARNED: "WeakKeyDictionary[object, set[str | None]]" = WeakKeyDictionary()
 def check_unknown_group(policy: str) -> None:
     """Refuses an unknown policy.
 
-    Use this when a caller sets `unknown_group`.
+    Use this when a policy comes from a caller or a file.
 
     Raises:
       ValueError: If it is none of `UNKNOWN_GROUP`.
@@ -42,7 +42,7 @@ def handle_unknown(
 ) -> None:
     """Warns of each unknown group once, or refuses it, as the policy says.
 
-    Use this when queries have names of groups that may be unknown.
+    Use this when queries are about to be decided.
 
     Args:
       calibration: Whose policy it is; each calibration warns once of each group.
@@ -70,7 +70,7 @@ def handle_unknown(
 def unknown_sentence(name: str | None, known: Sequence[str]) -> str:
     """What is wrong with a group, and which was perhaps meant.
 
-    Use this when an error or a warning names an unknown group.
+    Use this when one query is refused and the others go on.
     """
     if not known:
         return "no group was given, and the order of the models goes by group"

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
 from racer_jax.routers.base import check_embeddings
 
 # Runs from independent starts, of which the best is kept, and Lloyd's steps of each at most.
@@ -39,6 +40,7 @@ def cluster_queries(key: jax.Array, embeddings: ArrayLike, num_clusters: int = 5
       ValueError: If their shape does not fit, a value is not finite, or there are fewer queries
         than clusters.
     """
+    check_key(key)
     embeddings = check_embeddings("embeddings", embeddings)
     if not 1 <= num_clusters <= embeddings.shape[0]:
         raise ValueError(

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
 from racer_jax.core.checks import as_binary
 from racer_jax.encoders.checkpoint import Model
 from racer_jax.encoders.layers import compiler_options
@@ -99,6 +100,7 @@ def finetune(
       TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint
         stays.
     """
+    check_key(key)
     config = config or FinetuneConfig()
     settings = config.router
     ids, mask = jnp.asarray(input_ids, jnp.int32), jnp.asarray(attention_mask, bool)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
+from racer_jax._keys import check_key
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import ReducedEncoder
@@ -82,6 +83,7 @@ def fit(
       ValueError: If the table lacks results or texts, or has too few rows.
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
+    check_key(key)
     if not isinstance(config, KNNConfig | MLPConfig | RouterDCConfig) and not hasattr(
         config, "fit"
     ):

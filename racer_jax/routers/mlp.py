@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear
@@ -269,6 +270,7 @@ def fit_mlp(
       ValueError: If shapes do not fit, a value is not finite or not 0/1, or there are too few rows.
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
+    check_key(key)
     routers, reports = fit_mlps(key[None], embeddings, correct, config, questions)
     return routers[0], reports[0]
 

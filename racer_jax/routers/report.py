@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted, take
 
@@ -90,6 +91,7 @@ def holdout(
     Raises:
       ValueError: If there are fewer than two questions, or `questions` has another length.
     """
+    check_key(key)
     numbers = np.arange(num_rows) if questions is None else np.asarray(questions)
     if numbers.shape != (num_rows,):
         raise ValueError(f"questions must have shape ({num_rows},), got {numbers.shape}")
@@ -225,7 +227,7 @@ def _train(
 
 def _local_devices() -> list[jax.Device]:
     """The devices of this process, of the platform of `jax.default_device` where that is set."""
-    default = jax.config.jax_default_device  # type: ignore[attr-defined]
+    default = getattr(jax.config, "jax_default_device", None)
     platform = getattr(default, "platform", default)
     devices: list[jax.Device] = jax.local_devices(backend=platform)
     return devices

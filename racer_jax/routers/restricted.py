@@ -34,7 +34,7 @@ class RestrictedRouter:
     def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, Any] | None:
         """The router as a pure function of its arrays and embeddings, and its arrays.
 
-        Use this when the router is compiled together with an encoder.
+        Use this when the router is compiled together with what comes before and after it.
         """
         pure = pure_router(self.router)
         if pure is None:
@@ -45,7 +45,7 @@ class RestrictedRouter:
     def to_parts(self, prefix: str, save: Save) -> Parts:
         """The router in pieces, with the one of the whole pool.
 
-        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        Use this when the router is written to disk.
         """
         inner, arrays = save(self.router, f"{prefix}.inner")
         return {"kind": "restricted", "router": inner, "columns": list(self.columns)}, arrays
@@ -58,7 +58,10 @@ class RestrictedRouter:
         prefix: str,
         read: Read,
     ) -> "RestrictedRouter":
-        """The router of `to_parts`. Use this when you read what `to_parts` gave."""
+        """The router of `to_parts`.
+
+        Use this when the router is read from disk.
+        """
         return cls(read(description["router"], f"{prefix}.inner"), tuple(description["columns"]))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax._keys import check_key
 from racer_jax.core.checks import check_scores
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.routers.base import check_embeddings, check_training
@@ -228,6 +229,7 @@ def dual_contrastive_loss(
     Returns:
       A float32 scalar.
     """
+    check_key(key)
     tie_key, neighbor_key = jax.random.split(key)
     logits = cosines(hidden, models) / config.temperature
     pairs = contrast(
@@ -306,6 +308,7 @@ def fit_routerdc(
       ValueError: If shapes do not fit, a value is out of range, or there are too few rows.
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
+    check_key(key)
     routers, reports = fit_routerdcs(
         key[None],
         embeddings,

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from racer_jax._keys import check_key
 from racer_jax.data.files import written_whole
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.base import DRAWS
@@ -205,6 +206,7 @@ def train(
       TrainingDivergedError: If loss or gradient stopped being finite; the last good checkpoint
         stays.
     """
+    check_key(key)
     for name, value in (("num_steps", num_steps), ("steps_per_round", steps_per_round)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

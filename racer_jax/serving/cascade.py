@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._keys import two_keys
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
@@ -111,8 +112,7 @@ class Cascade:
           objective: What the order saves: `calls` or `dollars`.
           batches: Sizes of the first batches of calls made at once, such as `(2, 2)`.
           alpha: The level you mean to calibrate for, if you know it.
-          form: Normal form of the answers that `tell` will be given: `text`, `letter`, `number`,
-            `json:FIELD` or one of `forms`.
+          form: Normal form of answers: `text`, `letter`, `number`, `json:FIELD` or one of `forms`.
           forms: Functions of your own from a response to its normal form, by name.
 
         Returns:
@@ -123,7 +123,7 @@ class Cascade:
           ValueError: If an option is unknown, or the table lacks answers, results or rows.
         """
         normal_form(form, forms)
-        fit_key, tie_key = jax.random.split(key)
+        fit_key, tie_key = two_keys(key)
         policy = fit_policy(
             fit_key,
             table,
@@ -350,14 +350,14 @@ class Cascade:
                 evaluations.append(evaluate_paths(paths, threshold, ties, self.loss, level))
         return tuple(evaluations)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on.
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
+        """The rows of a table whose question was neither trained nor, if asked, calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
         in_training = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
+        if calibrated and self.calibration is not None:
             in_training |= np.isin(questions, self.calibration.questions)
         return table.select(~in_training)
 

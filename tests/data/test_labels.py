@@ -66,5 +66,5 @@ def test_one_attempt_needs_a_key_and_pass_rates():
 def test_the_generator_is_fixed_by_the_key():
     assert generator(jax.random.key(5)).random() == generator(jax.random.key(5)).random()
     assert generator(jax.random.key(5)).random() != generator(jax.random.key(6)).random()
-    with pytest.raises(TypeError, match="key must be one typed PRNG key"):
+    with pytest.raises(TypeError, match="key must be a single key"):
         generator(jax.random.split(jax.random.key(0)))

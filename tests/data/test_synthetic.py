@@ -156,5 +156,5 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_the_key_must_be_typed():
-    with pytest.raises(TypeError, match="key must be one typed PRNG key"):
+    with pytest.raises(TypeError, match=r"key must be jax\.random\.key"):
         simulated_pool(np.array([0, 1], dtype=np.uint32))

@@ -51,8 +51,10 @@ def test_the_promise_holds_on_any_table(table, options):
     result = run(jax.random.key(1), pools, config)
     assert result.passed
     for check in result.checks:
-        assert (check.risk <= check.upper + 5 * check.risk_error).all()
-    assert max(check.risk[1] for check in result.checks) > 0.1  # not by calling every model
+        promised = np.array(check.verdict) == "PASS"
+        assert (check.risk <= check.upper + 5 * check.risk_error)[promised].all()
+        assert promised[1]
+    assert max(check.risk[1] for check in result.checks) > 0.05  # not by calling every model
 
 
 @pytest.mark.long

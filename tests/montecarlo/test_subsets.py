@@ -157,9 +157,9 @@ def test_threefry_is_jax_own():
 
 def test_keys():
     assert key_words(jax.random.key(0, impl="rbg")).shape == (2,)
-    with pytest.raises(TypeError, match="key must be a typed PRNG key"):
+    with pytest.raises(TypeError, match=r"key must be jax\.random\.key"):
         key_words(jnp.zeros(2, jnp.uint32))
-    with pytest.raises(ValueError, match="key must be a single key"):
+    with pytest.raises(TypeError, match="key must be a single key"):
         key_words(jax.random.split(jax.random.key(0)))
 
 

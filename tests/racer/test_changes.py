@@ -171,7 +171,7 @@ def test_what_it_saw_is_saved_and_an_older_artefact_says_that_it_lacks_it(part, 
     same(old.recalibrate(0.3, delta=0.1), racer.recalibrate(0.3, delta=0.1))
 
 
-# --- groups nobody calibrated on ------------------------------------------------------------------
+# --- groups without calibration queries ------------------------------------------------------------------
 
 
 def test_unknown_groups_warn_once_each_and_name_what_was_meant(part, racer):
@@ -205,7 +205,9 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
     assert decisions.sets.tolist() == wanted.sets.tolist()
     assert decisions.threshold.tolist() == wanted.threshold.tolist()
     assert {reason.value for reason in decisions.reasons} == {"unknown group, pooled threshold"}
-    assert "nobody calibrated on group 'new', so the threshold of all" in decisions[0].explain()
+    assert (
+        "no calibration query is of group 'new', so the threshold of all" in decisions[0].explain()
+    )
     strict = racer.recalibrate(unknown_group="error")
     assert "error" in repr(strict.calibration.unknown_group)
     for groups, match in (("A", "did you mean 'a'"), (None, "no group was given")):
