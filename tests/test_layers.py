@@ -48,7 +48,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         "compilation_cache core data encoders routers orders racer sequential serving montecarlo "
-        "reporting studies gateway",
+        "reporting plotting studies gateway",
         "shtab plotly tqdm",
     ),
     "batch": ("core encoders racer", ""),

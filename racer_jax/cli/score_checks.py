@@ -136,7 +136,10 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
 
 
 def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json: bool) -> None:
-    """Prints checks of the bounds as a table or as JSON."""
+    """Prints checks of the bounds as a table or as JSON.
+
+    Use this when a command has compared means with bounds.
+    """
     from racer_jax.reporting.tables import text_table
 
     if as_json:

@@ -297,18 +297,13 @@ def report(arguments: argparse.Namespace) -> None:
             name = Source.of(arguments).name
             raise DataError("has no answers, which --sequential reads", path=name)
         if arguments.unseen:
-            kept = cascade.unseen(table)
-            left_out = (
-                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
-            )
-        if arguments.unseen:
             unseen_rows = cascade.unseen(table)
             num = len(table) - len(unseen_rows)
             left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
-                scores = scores[[place[name] for name in kept.ids]]
-            table = replace(kept, notes=[*kept.notes, left_out])
+                scores = scores[[place[name] for name in unseen_rows.ids]]
+            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
     write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})

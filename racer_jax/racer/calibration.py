@@ -185,8 +185,6 @@ class Calibration:
 
         Use this when queries have names of groups, before they are decided.
 
-        Use this when queries have names of groups that may be unknown.
-
         Args:
           code: The place of each query's group, as of `codes`.
           groups: The group of each, or None.
@@ -395,8 +393,6 @@ def calibration_of(
 
 def check_min_models(least: int, most: int | None, num_models: int) -> None:
     """Refuses a least number of models that no set can hold.
-
-    Use this when a caller sets `min_models`.
 
     Raises:
       TypeError: If it is not an integer.

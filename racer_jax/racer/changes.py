@@ -148,7 +148,8 @@ class ChangeableRacer(RacerState):
         Raises:
           NotCalibratedError: If it has no calibration.
         """
-        record = self._calibrated("added_models").record
+        calibration = self._calibrated("added_models")
+        record = calibration.record
         if record is None:
             return None
         model_scores = ModelScores(record.scores, record.nonconformity)

@@ -44,8 +44,6 @@ def check_nonconformity(name: str) -> None:
 def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
     """The null mode asked for; where None, the paper's for its scores and `free` for an order.
 
-    Use this when a caller leaves the null mode open.
-
     >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
     ('paper', 'free', 'never')
 

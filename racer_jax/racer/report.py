@@ -85,10 +85,9 @@ def sequential_data(
         if not isinstance(level["dollars"], float):
             level["dollars"] = None
     policy = cascade.policy
-    stop_calibration = cascade.calibration
     place = 0
-    if stop_calibration is not None:
-        place = 1 + values.index(exact_alpha(stop_calibration.alpha))
+    if cascade.calibration is not None:
+        place = 1 + values.index(exact_alpha(cascade.calibration.alpha))
     return {
         "own": place,
         "order": list(policy.calls),

@@ -134,7 +134,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]":
-    """The pictures by file name."""
+    """The pictures by file name. Use this when a report draws the checks."""
     from racer_jax.plotting import risk as plotting  # Matplotlib takes long to import
 
     alpha = np.array([float(a) for a in result.alphas])
