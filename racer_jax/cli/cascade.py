@@ -27,7 +27,6 @@ from racer_jax.cli.output import (
     print_line,
     print_notes,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -289,6 +288,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
     """
+    from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.reporting.files import write_json
     from racer_jax.serving.cascade import Cascade
 

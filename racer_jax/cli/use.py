@@ -1,5 +1,7 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -47,7 +49,7 @@ def add(subparsers: Subparsers) -> None:
     _add_report(subparsers)
 
 
-def _loaded(artefact: Path) -> "Racer":
+def _loaded(artefact: Path) -> Racer:
     from racer_jax.racer.racer import Racer
 
     racer = Racer.load(artefact)
@@ -147,7 +149,7 @@ def _source(arguments: argparse.Namespace) -> str | None:
     return source
 
 
-def _in_words(item: "Routed | BadLine") -> str:
+def _in_words(item: Routed | BadLine) -> str:
     """A decision for people."""
     from racer_jax.serving.json_lines import BadLine
 
@@ -166,13 +168,13 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+    def __init__(self, queries: Iterable[Query | BadLine]) -> None:
         """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
         self._queries = queries
 
-    def __iter__(self) -> "Iterator[Query | BadLine]":
+    def __iter__(self) -> Iterator[Query | BadLine]:
         from racer_jax.serving.json_lines import BadLine
 
         for query in self._queries:
@@ -193,7 +195,7 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(arguments: argparse.Namespace) -> "tuple[Racer, RoutingTable, np.ndarray | None]":
+def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
     from racer_jax.core.risk_levels import parse_alphas
 
     if arguments.alphas is not None:

@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 
 from racer_jax._version import __version__
-from racer_jax.gateway.batcher import LARGEST, Batcher
-from racer_jax.gateway.keys import KeyRing
-from racer_jax.gateway.loaded import Loaded, check_pool, load, warm
-from racer_jax.gateway.metrics import Metrics
-from racer_jax.gateway.monitoring import Monitors
-from racer_jax.gateway.panel import Panel
-from racer_jax.gateway.planning import Planner, Situation
+from racer_jax.gateway._batcher import LARGEST, Batcher
+from racer_jax.gateway._keys import KeyRing
+from racer_jax.gateway._loaded import Loaded, check_pool, load, warm
+from racer_jax.gateway._metrics import Metrics
+from racer_jax.gateway._monitoring import Monitors
+from racer_jax.gateway._panel import Panel
+from racer_jax.gateway._planning import Planner, Situation
+from racer_jax.gateway._store import Store, meta
+from racer_jax.gateway._upstream import Upstream, new_session
 from racer_jax.gateway.settings import Settings
-from racer_jax.gateway.store import Store, meta, opened
-from racer_jax.gateway.upstream import Upstream, new_session
 from racer_jax.racer.artefact import DESCRIPTION
 
 LOG = logging.getLogger("racer_jax.gateway")
@@ -93,10 +93,10 @@ class Gateway:
             return key, spent
 
         stored, spent = self.store.ask(first).result()
-        hash_key = settings.audit.hash_key
-        self.hash_key = (
-            bytes.fromhex(stored) if hash_key is None else hash_key.reveal().encode()[:64]
-        )
+        configured = settings.audit.hash_key
+        self.hash_key = bytes.fromhex(stored)
+        if configured is not None:
+            self.hash_key = configured.reveal().encode()[:64]
         today = self._today()
         self.spent = {(client, today): dollars for client, dollars in spent}
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
@@ -120,7 +120,7 @@ class Gateway:
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Runs what no client waits for; an error of it is logged.
 
-        Use this when work shall not keep a client waiting.
+        Use this when no client waits for the outcome.
         """
         task = asyncio.ensure_future(work)
         self._background.add(task)
@@ -192,7 +192,7 @@ class Gateway:
     def artefact_files(self) -> dict[str, tuple[int, int]]:
         """What tells the artefacts on disk from those that may replace them, by route.
 
-        Use this when artefacts may be replaced on disk.
+        Use this when you look for artefacts that were replaced.
         """
         files = {}
         for name, route in self.settings.routes.items():
@@ -204,7 +204,7 @@ class Gateway:
     def roll_back(self, name: str) -> str:
         """Puts the artefact before the current one in use again; returns its checksum.
 
-        Use this when a new artefact turns out worse than the one before.
+        Use this when a new artefact turns out to be a mistake.
 
         Raises:
           KeyError: If there is none.
@@ -217,7 +217,10 @@ class Gateway:
     # --- what requests ask ------------------------------------------------------------------------
 
     def situation(self, name: str) -> Situation:
-        """What a plan depends on beside the request, now. Use this when a request is planned."""
+        """What a plan depends on beside the request, now.
+
+        Use this when a plan is made.
+        """
         dead = frozenset(
             model
             for model, upstream in self.upstreams.items()
@@ -237,7 +240,7 @@ class Gateway:
     def spend(self, client: str, dollars: float) -> None:
         """Counts dollars of a client's request against its day.
 
-        Use this when a request was paid for.
+        Use this when a request has ended.
         """
         key = (client, self._today())
         if key not in self.spent:
@@ -247,12 +250,15 @@ class Gateway:
     def spent_today(self, client: str) -> float:
         """Dollars of a client's requests of this day (UTC).
 
-        Use this when a client has a budget for each day.
+        Use this when a key has a limit.
         """
         return self.spent.get((client, self._today()), 0.0)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
-        """Counts the calls of a request in the metrics. Use this when a request is over."""
+        """Counts the calls of a request in the metrics.
+
+        Use this when a request has ended.
+        """
         metrics = self.metrics
         for model, reply in panel.replies.items():
             metrics.calls.labels(model, "ok").inc()
@@ -287,11 +293,3 @@ class Gateway:
             ):
                 if response.status >= 300:
                     LOG.warning("the webhook answered with status %d", response.status)
-
-
-def recorded(path: str) -> sqlite3.Connection:
-    """The state of a gateway, opened by another program.
-
-    Use this when another program reads the state while the gateway runs.
-    """
-    return opened(path)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from racer_jax.gateway.secrets import Secret
+from racer_jax.gateway._secrets import Secret
 
 Mode = Literal["vote", "select", "synthesize", "all", "cascade"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -27,7 +27,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Server(_Section, frozen=True):
     """Where it listens, and the bounds on a request.
 
-    Use this when you set how the gateway listens.
+    Use this when a request is too long for you, or the gateway shall be reached from elsewhere.
 
     Attributes:
       host: Address of the inference port; one of another machine needs keys.
@@ -63,7 +63,7 @@ class Server(_Section, frozen=True):
 class Deployment(_Section, frozen=True):
     """One place where a model can be called.
 
-    Use this when you set where a model is called.
+    Use this when the same model is served in two places.
 
     Attributes:
       base_url: Such as `https://api.openai.com/v1`.
@@ -81,7 +81,7 @@ class Deployment(_Section, frozen=True):
 class Model(Deployment, frozen=True):
     """A model, named as in the pool of an artefact.
 
-    Use this when you set the models of a gateway.
+    Use this when you say where a model of a pool is called, and how long to wait for it.
 
     Attributes:
       also: Other places of the same model, tried when the first fails.
@@ -115,7 +115,7 @@ class Model(Deployment, frozen=True):
 class Route(_Section, frozen=True):
     """A name that clients ask for, `racer/NAME`, and how its requests are answered.
 
-    Use this when you set a route of a gateway.
+    Use this when clients shall be able to ask for the models of an artefact.
 
     Attributes:
       artefact: Folder of a calibrated artefact, relative to the configuration.
@@ -161,7 +161,7 @@ class Route(_Section, frozen=True):
 class Key(_Section, frozen=True):
     """A key of a client: `racer-jax serve --new-key NAME` prints one and these lines.
 
-    Use this when you set who may use a gateway.
+    Use this when somebody on another machine may ask.
 
     Attributes:
       prefix: The public part of the key, 8 characters.
@@ -183,7 +183,7 @@ class Key(_Section, frozen=True):
 class State(_Section, frozen=True):
     """What is kept.
 
-    Use this when you set what a gateway stores.
+    Use this when you choose where decisions are kept, and for how long.
 
     Attributes:
       path: The SQLite file, relative to the configuration, or an address `postgresql://...`.
@@ -199,7 +199,7 @@ class State(_Section, frozen=True):
 class Audit(_Section, frozen=True):
     """The share of traffic that goes to all models in the background, to be labelled.
 
-    Use this when you set how much traffic is audited.
+    Use this when you want to know whether the promise still holds.
 
     Attributes:
       share: Share of the requests.
@@ -222,7 +222,7 @@ class Audit(_Section, frozen=True):
 class Monitors(_Section, frozen=True):
     """Tests that run by themselves.
 
-    Use this when you set which tests run.
+    Use this when you choose how rare a false alarm shall be, and who hears of one.
 
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.

@@ -39,7 +39,7 @@ def pool_entries(
       key of the splits.
 
     Raises:
-      TypeError: If scores are not floating.
+      TypeError: If the key is none, or scores are not floating.
       ValueError: If a score is not in [0, 1], or the null mode is unknown.
     """
     check_key(key)

@@ -13,10 +13,10 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from racer_jax.gateway.addresses import checked_url, may_be_called
-from racer_jax.gateway.breaker import Breaker
-from racer_jax.gateway.errors import CallFailedError
-from racer_jax.gateway.replies import Fields, Reply, reply_of
+from racer_jax.gateway._addresses import checked_url, may_be_called
+from racer_jax.gateway._breaker import Breaker
+from racer_jax.gateway._errors import CallFailedError
+from racer_jax.gateway._replies import Fields, Reply, reply_of
 from racer_jax.gateway.settings import Deployment, Model
 
 _LONGEST_DETAIL = 500

@@ -92,8 +92,11 @@ def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
         raise msgspec.ValidationError("a completion must have a choice")
     message = _message.decode(choices[0].message)
     usage = _usage.decode(fields.get("usage", b"null")) or Usage()
-    content = message.content if isinstance(message.content, str) else None
-    refusal = message.refusal if isinstance(message.refusal, str) else None
+    content, refusal = message.content, message.refusal
+    if not isinstance(content, str):
+        content = None
+    if not isinstance(refusal, str):
+        refusal = None
     return Reply(
         model=model,
         fields=fields,

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from racer_jax.gateway.identifiers import draw
-from racer_jax.gateway.records import TRUSTED
+from racer_jax.gateway._identifiers import draw
+from racer_jax.gateway._records import TRUSTED
 from racer_jax.gateway.settings import Monitors as Settings
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
@@ -62,18 +62,18 @@ class Watched:
     @property
     def alarms(self) -> list[str]:
         """The tests that have raised an alarm, in words."""
-        alarm_names = [
+        words = [
             f"risk above {alpha} since label {monitor.alarm}, evidence {monitor.evidence:.3g}"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         ]
         top = self.top_score
         if top is not None and top.alarm is not None:
-            alarm_names.append(
+            words.append(
                 f"queries have changed since decision {top.alarm} of those drawn, evidence "
                 f"{top.evidence:.3g}"
             )
-        return alarm_names
+        return words
 
 
 @dataclass

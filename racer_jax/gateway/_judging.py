@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from racer_jax.gateway.replies import Fields, Reply
+from racer_jax.gateway._replies import Fields, Reply
 
 _INDEX = re.compile(r"\D{0,20}(\d{1,3})\D{0,20}")
 _LONGEST = 20_000
@@ -45,15 +45,12 @@ def pick_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
 
 
 def write_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
-    """The request that asks a judge to write an answer from those of the candidates.
-
-    Use this when a judge writes an answer.
-    """
-    judge_request = _request(_WRITE, fields, candidates, limit=None)
-    client_fields = {
+    """The request that asks a judge to write an answer from those of the candidates."""
+    request = _request(_WRITE, fields, candidates, limit=None)
+    passed_on = {
         name: fields[name] for name in ("stream", "stream_options", "max_tokens") if name in fields
     }
-    return judge_request | client_fields
+    return request | passed_on
 
 
 def label_request(fields: Fields, candidate: Reply) -> Fields:
@@ -74,10 +71,10 @@ def _request(words: str, fields: Fields, candidates: Sequence[Reply], limit: int
         {"role": "system", "content": words.format(num=len(candidates), nonce=nonce)},
         {"role": "user", "content": "\n".join(parts)},
     ]
-    judge_request: dict[str, object] = {"messages": messages, "temperature": 0}
+    request: dict[str, object] = {"messages": messages, "temperature": 0}
     if limit is not None:
-        judge_request["max_tokens"] = limit
-    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in judge_request.items()}
+        request["max_tokens"] = limit
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
 
 
 def _between(nonce: str, name: str, text: str) -> str:
