@@ -18,19 +18,13 @@ def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from this machine alone.
-
-    Use this when a server opens a port.
-    """
+    """Whether a host can be reached from this machine alone."""
     address = _number(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def may_be_called(host: str) -> bool:
-    """Whether a host is none that link-local services, or metadata of a cloud, answer at.
-
-    Use this when a client names an address to call.
-    """
+    """Whether a host is none that link-local services, or metadata of a cloud, answer at."""
     address = _number(host)
     if address is None:
         return host.rstrip(".").lower() not in _METADATA and not _looks_like_a_number(host)
@@ -51,8 +45,6 @@ def _looks_like_a_number(host: str) -> bool:
 
 def checked_url(url: str, insecure: bool) -> str:
     """The address of an upstream without a slash at its end.
-
-    Use this when a configuration names an upstream.
 
     Args:
       url: Such as `https://api.openai.com/v1`.

@@ -18,8 +18,6 @@ from racer_jax.serving.cascade import Cascade
 class Answer:
     """What goes back to the client.
 
-    Use this when a request was answered.
-
     Attributes:
       replies: Whose answers are shown: one, or several in the mode `all`; empty for a refusal.
       votes: Number of models for each answer in normal form; None where there was no vote.
@@ -161,18 +159,12 @@ async def run_cascade(
 
 
 def refusal_text(alpha: str) -> str:
-    """What a client reads where the racer abstains and `on_abstain` is `refusal`.
-
-    Use this when a racer abstains and the client gets words.
-    """
+    """What a client reads where the racer abstains and `on_abstain` is `refusal`."""
     return f"No model is likely enough to answer this rightly at a risk of {alpha}."
 
 
 def abstained_error(alpha: str) -> GatewayError:
-    """The error where the racer abstains and `on_abstain` is `error`.
-
-    Use this when a racer abstains and the client gets an error.
-    """
+    """The error where the racer abstains and `on_abstain` is `error`."""
     return GatewayError(
         422,
         "racer_abstained",

@@ -27,10 +27,7 @@ _LONGEST_REPLY = 1 << 20
 
 
 def start_audit(completion: Completion) -> None:
-    """Audits a request in the background, if the hash drew it.
-
-    Use this when a request was answered.
-    """
+    """Audits a request in the background, if the hash drew it."""
     plan, gateway = completion.plan, completion.gateway
     if not completion.audited or plan is None or plan.routed is None:
         return
@@ -206,8 +203,6 @@ async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:
 
 def labels_of(body: bytes) -> list[Feedback]:
     """Labels of several audits, `[{"id": ..., "correct": {...}}]`, as feedback of an audit.
-
-    Use this when labels come from people or a judge in one file.
 
     Raises:
       GatewayError: If they are none.

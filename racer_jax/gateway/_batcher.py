@@ -23,8 +23,6 @@ T = TypeVar("T")
 class Routed:
     """A decision with what the monitors need of it.
 
-    Use this when a monitor reads what the batcher decided.
-
     Attributes:
       decision: The decision.
       null_in_set: Whether the null model is in the set.
@@ -46,8 +44,6 @@ class _Waiting:
 
 class Batcher:
     """Decides for requests, in one thread.
-
-    Use this when many requests come at once: one compiled call serves them.
 
     Args:
       largest: Decisions of one batch at most.
@@ -84,7 +80,7 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def close(self) -> None:
-        """Ends the thread once what it does is done. Use this when a gateway ends."""
+        """Ends the thread once what it does is done."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 class Breaker:
     """Whether a model may be called.
 
-    Use this when an upstream may be down.
-
     Args:
       failures: Failures in a row after which it is open: the model counts as down.
       seconds: Time after which one call tries the model again.
@@ -28,10 +26,7 @@ class Breaker:
         return self._next_try is not None
 
     def may_call(self) -> bool:
-        """Whether a call may be made now; True once in a while for a model that is down.
-
-        Use this when a call is about to be made.
-        """
+        """Whether a call may be made now; True once in a while for a model that is down."""
         if self._next_try is None:
             return True
         now = self._clock()
@@ -46,11 +41,11 @@ class Breaker:
         return self._next_try is not None and self._clock() >= self._next_try
 
     def succeeded(self) -> None:
-        """A call brought an answer. Use this when a call is over and brought an answer."""
+        """A call brought an answer."""
         self._in_a_row, self._next_try = 0, None
 
     def failed(self) -> None:
-        """A call failed by the model's fault. Use this when a call is over and brought none."""
+        """A call failed by the model's fault."""
         self._in_a_row += 1
         if self._in_a_row >= self._most:
             self._next_try = self._clock() + self._seconds

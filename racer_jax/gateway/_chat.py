@@ -45,8 +45,6 @@ _GONE = 499
 class Chat:
     """`POST /v1/chat/completions`, as an application of ASGI.
 
-    Use this when a client asks in the protocol of chat completions.
-
     Args:
       gateway: The gateway.
     """
@@ -256,10 +254,7 @@ def _whole(body: dict[str, Any], base: dict[str, Any], facts: Any, usage: Any) -
 
 
 def busy(draining: bool) -> GatewayError:
-    """Too many requests at once, or a server that is about to end.
-
-    Use this when a request must be refused for lack of capacity.
-    """
+    """Too many requests at once, or a server that is about to end."""
     what = "is shutting down" if draining else "has too many requests under way"
     return GatewayError(
         503, "server_error", f"the gateway {what}", code="busy", headers={"retry-after": "1"}

@@ -37,8 +37,6 @@ Body = dict[str, Any]
 class Completion:
     """One request for a completion.
 
-    Use this when a request was read and is to be answered.
-
     Args:
       gateway: The gateway.
       query: The request.
@@ -222,10 +220,7 @@ class Completion:
         return await ask_all(self.asking, (fallback,))
 
     def fallback(self) -> str:
-        """The model that answers where the racer abstains: the best single by default.
-
-        Use this when no model is plausible and the client wants an answer.
-        """
+        """The model that answers where the racer abstains: the best single by default."""
         assert self.planner is not None
         loaded = self.planner.loaded
         if self.planner.route.fallback is not None:
@@ -260,7 +255,7 @@ class Completion:
         return facts
 
     def body(self) -> tuple[Body, list[tuple[bytes, bytes]]]:
-        """The response, not streamed, and its headers. Use this when the client does not stream."""
+        """The response, not streamed, and its headers."""
         answer, facts, panel = self.answer, self.facts, self.asking.panel
         assert answer is not None
         usage, cost = usage_of(panel, self.gateway.settings.models)
@@ -301,10 +296,7 @@ class Completion:
         return {**plain, "cost": cost} if isinstance(plain, dict) else usage
 
     def base(self) -> Body:
-        """Fields of a response or chunk that are the gateway's own.
-
-        Use this when a response or chunk is built.
-        """
+        """Fields of a response or chunk that are the gateway's own."""
         answer = self.answer
         model = f"{PREFIX}{'' if self.planner is None else self.planner.name}"
         if answer is not None and len(answer.replies) == 1 and answer.judge != "wrote":
@@ -315,10 +307,7 @@ class Completion:
         return base
 
     def overhead(self) -> float:
-        """Seconds beside the longest call.
-
-        Use this when the cost of the gateway itself is measured.
-        """
+        """Seconds beside the longest call."""
         slowest = max((r.seconds for r in self.asking.panel.replies.values()), default=0.0)
         return max(time.monotonic() - self.started - slowest, 0.0)
 
@@ -330,10 +319,7 @@ class Completion:
         return self.passed
 
     def single(self) -> str | None:
-        """The one model whose bytes can be passed through as they stream; None for others.
-
-        Use this when the client streams.
-        """
+        """The one model whose bytes can be passed through as they stream; None for others."""
         plan = self._plan
         if plan.abstained:
             return self.fallback() if self.on_abstain == "fallback" else None
@@ -345,8 +331,6 @@ class Completion:
 
     def finish(self, status: int, usage: dict[str, Usage] | None = None) -> None:
         """Counts and records the request.
-
-        Use this when a request is over.
 
         Args:
           status: Status of HTTP; 499 where the client had gone.
@@ -389,10 +373,9 @@ class Completion:
         self, plan: Plan, status: int, seconds: float, cost: float | None, calls: list[CallRow]
     ) -> DecisionRow:
         planner, answer, routed = self.planner, self.answer, plan.routed
-        text = route = artefact = ""
+        text = ""
         if planner is not None:
             text = self.query.text(planner.route.view)
-            route, artefact = planner.name, planner.loaded.checksum
         number = fingerprint(text)
         scores = tuple(plan.scores.values())
         void = void_reasons(plan, answer, self.asking.panel)

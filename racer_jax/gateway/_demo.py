@@ -28,10 +28,7 @@ _WORDS = re.compile(r"\w+")
 
 
 def demo_table(seed: int = 0) -> tuple[RoutingTable, RoutingTable]:
-    """Labelled questions drawn at random: those of training and of calibration.
-
-    Use this when the demo needs questions.
-    """
+    """Labelled questions drawn at random: those of training and of calibration."""
     pool = simulated_pool(jax.random.key(seed), test_sizes=_SIZES, train_sizes=_SIZES)
     train = concat([benchmark.train for benchmark in pool.values()])
     return train, concat([benchmark.test for benchmark in pool.values()])
@@ -39,8 +36,6 @@ def demo_table(seed: int = 0) -> tuple[RoutingTable, RoutingTable]:
 
 def demo_artefact(folder: Path, seed: int = 0) -> tuple[Path, RoutingTable]:
     """Trains and calibrates the demo's artefact, unless it is there already.
-
-    Use this when the demo needs an artefact.
 
     Returns:
       Its folder, and the questions that the simulated models know.
@@ -56,7 +51,7 @@ def demo_artefact(folder: Path, seed: int = 0) -> tuple[Path, RoutingTable]:
 def demo_settings(
     artefact: Path, table: RoutingTable, upstream: str, ports: tuple[int, int], state: str
 ) -> Settings:
-    """The configuration of the demo. Use this when the demo starts."""
+    """The configuration of the demo."""
     groups = table.groups
     return settings_from(
         {
@@ -81,8 +76,6 @@ def demo_settings(
 
 class SimulatedUpstreams:
     """Models that answer rightly where the table says so, and anything else otherwise.
-
-    Use this when the demo needs models that cost nothing.
 
     Args:
       table: The questions they know.
@@ -145,10 +138,7 @@ async def serve_upstreams(table: RoutingTable, listener: socket.socket) -> None:
 
 
 def curl_line(port: int, table: RoutingTable) -> str:
-    """A line of a shell that asks the demo one of its questions.
-
-    Use this when the demo says how to try it.
-    """
+    """A line of a shell that asks the demo one of its questions."""
     body = {
         "model": "racer/demo",
         "messages": [{"role": "user", "content": table.texts[0]}],

@@ -38,7 +38,7 @@ class GatewayError(Exception):
         self.facts: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The body of the response. Use this when an error goes to a client."""
+        """The body of the response."""
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
@@ -51,19 +51,17 @@ class GatewayError(Exception):
         return body
 
     def to_json(self) -> bytes:
-        """The body of the response as bytes. Use this when an error goes to a client."""
+        """The body of the response as bytes."""
         return msgspec.json.encode(self.to_dict())
 
 
 def bad_request(message: str, param: str | None = None) -> GatewayError:
-    """A request that is not of the protocol. Use this when a request does not fit the protocol."""
+    """A request that is not of the protocol."""
     return GatewayError(400, "invalid_request_error", message, param=param)
 
 
 class CallFailedError(Exception):
     """A call of an upstream that brought no answer, after its retries.
-
-    Use this when a call has failed for good.
 
     Attributes:
       kind: `connect`, `timeout`, `rate`, `status`, `refused`, `reply`, `size` or `open` (its

@@ -19,14 +19,11 @@ EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection. Use this when you stop work for a client who left."""
+    """The client closed the connection."""
 
 
 def header_of(scope: Scope, name: bytes) -> str:
-    """The first header of a name; empty where there is none.
-
-    Use this when you read the headers of a request.
-    """
+    """The first header of a name; empty where there is none."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value.decode("latin-1"))
@@ -35,8 +32,6 @@ def header_of(scope: Scope, name: bytes) -> str:
 
 def check_origin(scope: Scope, server: Server) -> None:
     """Refuses requests that a page in a browser may have sent unasked.
-
-    Use this when an endpoint changes something.
 
     Raises:
       GatewayError: If the header `host` names another server (421), which a page can bring about by
@@ -132,8 +127,5 @@ async def respond_json(send: Send, value: Any, status: int = 200) -> None:
 
 
 def internal_error() -> GatewayError:
-    """What a client learns of a fault of this program: nothing but that there was one.
-
-    Use this when an exception was not expected.
-    """
+    """What a client learns of a fault of this program: nothing but that there was one."""
     return GatewayError(500, "server_error", "the gateway failed; its log says where")

@@ -16,10 +16,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def header(name: str, value: object) -> tuple[bytes, bytes]:
-    """A header whose value cannot break a line.
-
-    Use this when a header holds what a client or a model said.
-    """
+    """A header whose value cannot break a line."""
     return name.encode(), quote(str(value), safe=_SAFE).encode()
 
 
@@ -29,8 +26,6 @@ def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
     A call that was lost voids the promise of its request: its answer might have been the right one.
     Calls that were cancelled could not have changed the winner of a vote, and a lost call that
     could not either does no harm.
-
-    Use this when a response says what is promised.
     """
     reasons = list(plan.void)
     if answer is not None:
@@ -51,7 +46,7 @@ def racer_object(
     verbose: bool,
     artefact: str = "",
 ) -> dict[str, Any]:
-    """The `racer` object of a response. Use this when a response is built."""
+    """The `racer` object of a response."""
     void = void_reasons(plan, answer, panel)
     failed = {model: error.reason for model, error in panel.failed.items()}
     answered = []
@@ -87,17 +82,14 @@ def racer_object(
 
 
 def reason(plan: Plan, panel: Panel) -> str:
-    """The reason in the headers; lost calls count where nothing else is to be said.
-
-    Use this when a response is built.
-    """
+    """The reason in the headers; lost calls count where nothing else is to be said."""
     if plan.reason == "ok" and any(name in plan.models for name in panel.failed):
         return "degraded"
     return plan.reason
 
 
 def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
-    """The headers of a response. Use this when a response is built."""
+    """The headers of a response."""
     return [
         header("x-racer-id", facts["id"]),
         header("x-racer-reason", facts["reason"]),
@@ -110,10 +102,7 @@ def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
 
 
 def dollars(usage: Usage, model: Model) -> float | None:
-    """What a call cost: by the prices of the configuration, else what the upstream says.
-
-    Use this when a call is over.
-    """
+    """What a call cost: by the prices of the configuration, else what the upstream says."""
     if model.dollars_in is not None and model.dollars_out is not None:
         return (
             usage.prompt_tokens * model.dollars_in + usage.completion_tokens * model.dollars_out
@@ -122,10 +111,7 @@ def dollars(usage: Usage, model: Model) -> float | None:
 
 
 def usage_of(panel: Panel, models: Mapping[str, Model]) -> tuple[dict[str, Any], float | None]:
-    """Usage and dollars of all calls of a request, those of the judge included.
-
-    Use this when a request is over.
-    """
+    """Usage and dollars of all calls of a request, those of the judge included."""
     used: list[tuple[str, Usage]] = [(r.model, r.usage) for r in panel.replies.values()]
     used += list(panel.extra.items())
     prices = [dollars(usage, models[model]) for model, usage in used]

@@ -9,20 +9,14 @@ _DIGITS = 32
 
 
 def new_id() -> str:
-    """A new name of a decision: `chatcmpl-` and a UUID of version 7, which begins with the time.
-
-    Use this when a decision is made.
-    """
+    """A new name of a decision: `chatcmpl-` and a UUID of version 7, which begins with the time."""
     value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
     value &= ~(0xF << 76) & ~(0x3 << 62)
     return f"{_PREFIX}{value | (7 << 76) | (2 << 62):032x}"
 
 
 def seconds_of(name: str) -> float | None:
-    """When a decision was made, in seconds since 1970; None where it is no name of a decision.
-
-    Use this when a decision is looked up by its name.
-    """
+    """When a decision was made, in seconds since 1970; None where it is no name of a decision."""
     digits = name.removeprefix(_PREFIX)
     if len(digits) != _DIGITS or not name.startswith(_PREFIX):
         return None
@@ -34,8 +28,6 @@ def seconds_of(name: str) -> float | None:
 
 def draw(key: bytes, name: str, use: str) -> float:
     """A number in [0, 1) that only the holder of the key can foresee; the same for a name and use.
-
-    Use this when a decision is drawn for an audit.
 
     Args:
       key: The secret key, at most 64 bytes.

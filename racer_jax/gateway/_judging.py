@@ -35,8 +35,6 @@ _RIGHT = (
 def pick_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
     """The request that asks a judge for the number of the best candidate.
 
-    Use this when a judge chooses among answers.
-
     Args:
       fields: The request of the client.
       candidates: The answers, in the order in which the judge sees them.
@@ -54,10 +52,7 @@ def write_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
 
 
 def label_request(fields: Fields, candidate: Reply) -> Fields:
-    """The request that asks a judge whether an answer is right.
-
-    Use this when a judge labels an answer.
-    """
+    """The request that asks a judge whether an answer is right."""
     return _request(_RIGHT, fields, [candidate], limit=16)
 
 
@@ -84,8 +79,6 @@ def _between(nonce: str, name: str, text: str) -> str:
 def pick_from(text: str | None, num: int) -> int | None:
     """The place that a judge's answer names, from 0; None where it names none.
 
-    Use this when a judge has chosen.
-
     >>> pick_from("2", 3), pick_from("Candidate 3.", 3), pick_from("4", 3), pick_from("1 or 2", 3)
     (1, 2, None, None)
     """
@@ -96,10 +89,7 @@ def pick_from(text: str | None, num: int) -> int | None:
 
 
 def verdict_from(text: str | None) -> bool | None:
-    """Whether a judge calls an answer right; None where it says neither.
-
-    Use this when a judge has labelled.
-    """
+    """Whether a judge calls an answer right; None where it says neither."""
     match = None if text is None else _INDEX.fullmatch(text.strip())
     if match is None or match[1] not in ("0", "1"):
         return None

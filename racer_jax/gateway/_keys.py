@@ -28,8 +28,6 @@ LOCAL = Key(
 class Client:
     """Who sent a request.
 
-    Use this when you read who sent a request.
-
     Attributes:
       name: The key's name in the configuration; empty where there are no keys.
       key: What it may do.
@@ -40,10 +38,7 @@ class Client:
 
 
 def new_key() -> tuple[str, str, str]:
-    """A new key of 256 bits: the key itself, its public prefix, and its hash.
-
-    Use this when a client is to get a key.
-    """
+    """A new key of 256 bits: the key itself, its public prefix, and its hash."""
     prefix = "".join(secrets.choice(_LETTERS) for _ in range(8))
     key = f"racer_{prefix}_{secrets.token_urlsafe(32)}"
     return key, prefix, hashlib.sha256(key.encode()).hexdigest()
@@ -51,8 +46,6 @@ def new_key() -> tuple[str, str, str]:
 
 class KeyRing:
     """The keys that are known.
-
-    Use this when a request comes with a key.
 
     Args:
       keys: Key by name.
@@ -63,8 +56,6 @@ class KeyRing:
 
     def client(self, authorization: str, role: str) -> Client:
         """Who sends a request with this header `authorization`.
-
-        Use this when a request comes in.
 
         Args:
           authorization: `Bearer KEY`.

@@ -27,8 +27,6 @@ _CHECKSUM_DIGITS = 12
 class Loaded:
     """An artefact in use.
 
-    Use this when an artefact is read for a route.
-
     Attributes:
       path: Its folder.
       checksum: 12 digits of the checksum of its content.
@@ -70,10 +68,7 @@ class Loaded:
         return calibration_of(self.racers[self.alpha]).groups
 
     def smallest_alpha(self, group: str | None) -> float | None:
-        """About the smallest level with a finite threshold for a group, to three digits.
-
-        Use this when a client asks for a level that is out of reach.
-        """
+        """About the smallest level with a finite threshold for a group, to three digits."""
         calibration = calibration_of(self.racers[self.alpha])
         place = 0 if calibration.groups is None else calibration.groups.index(group or "")
         for alpha in (k / 1000 for k in range(1, 1000)):
@@ -84,8 +79,6 @@ class Loaded:
     def live(self, alpha: str, dead: frozenset[str]) -> tuple[bool, Racer | None]:
         """The racer of the models that are alive, with their own threshold.
 
-        Use this when a model is down.
-
         Returns:
           Whether it was looked for yet, and the racer; None where the artefact cannot give one.
         """
@@ -93,17 +86,11 @@ class Loaded:
         return key in self._pools, self._pools.get(key)
 
     def expect_live(self, alpha: str, dead: frozenset[str]) -> None:
-        """Notes that the racer of the models that are alive is being computed.
-
-        Use this when a model has just gone down.
-        """
+        """Notes that the racer of the models that are alive is being computed."""
         self._pools.setdefault((alpha, dead), None)
 
     def calibrate_live(self, alpha: str, dead: frozenset[str]) -> None:
-        """Computes the racer of the models that are alive; slow, so once for a pattern.
-
-        Use this when a model is down and the set must be of the others.
-        """
+        """Computes the racer of the models that are alive; slow, so once for a pattern."""
         racer: Racer | None
         try:
             racer = self.racers[alpha].without(*sorted(dead))
@@ -114,10 +101,7 @@ class Loaded:
 
 
 def calibration_of(racer: Racer) -> Calibration:
-    """The calibration of a racer that has one.
-
-    Use this when you need the calibration and know that there is one.
-    """
+    """The calibration of a racer that has one."""
     if racer.calibration is None:
         raise NotCalibratedError("the gateway")
     return racer.calibration
@@ -125,8 +109,6 @@ def calibration_of(racer: Racer) -> Calibration:
 
 def load(route: Route) -> Loaded:
     """Loads the artefact of a route.
-
-    Use this when a route starts, or its artefact was replaced.
 
     Args:
       route: The route.
@@ -243,8 +225,6 @@ def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
 def check_pool(loaded: Loaded, models: Iterable[str]) -> None:
     """Refuses an artefact with a model that has no upstream.
 
-    Use this when an artefact is loaded.
-
     Raises:
       DataError: If there is one.
     """
@@ -258,10 +238,7 @@ def check_pool(loaded: Loaded, models: Iterable[str]) -> None:
 
 
 def warm(racer: Racer, sizes: Iterable[int]) -> None:
-    """Compiles the shapes of batches of these sizes.
-
-    Use this when an artefact is loaded and the first request shall be quick.
-    """
+    """Compiles the shapes of batches of these sizes."""
     calibration = calibration_of(racer)
     group = None if calibration.groups is None else calibration.groups[0]
     for size in sizes:
@@ -269,10 +246,7 @@ def warm(racer: Racer, sizes: Iterable[int]) -> None:
 
 
 def pooled(racer: Racer) -> Racer:
-    """The racer with one threshold for all groups, which promises nothing for a single group.
-
-    Use this when groups of clients are not to be trusted.
-    """
+    """The racer with one threshold for all groups, which promises nothing for a single group."""
     calibration = calibration_of(racer)
     ties = calibration.tie
     order = np.lexsort((calibration.value if ties is None else ties, calibration.value))

@@ -28,8 +28,6 @@ _QUEUE = 100
 def check_admin(gateway: Gateway, scope: Scope) -> None:
     """Refuses who may not manage: where a key has the role `admin`, only such keys may.
 
-    Use this when a request would manage the gateway.
-
     Raises:
       GatewayError: If it is somebody else.
     """
@@ -127,7 +125,7 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         with_lost = min(alpha + upper_bound(lost, num), 1.0)
     return {
         "artefact": loaded.checksum,
-        "previous": previous,
+        "previous": None if before is None else before.loaded.checksum,
         "alpha": loaded.alpha,
         "mode": loaded.mode,
         "normal_form": loaded.form,

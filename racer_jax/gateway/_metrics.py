@@ -12,8 +12,6 @@ _SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 class Metrics:
     """The metrics of one gateway.
 
-    Use this when something is counted or measured.
-
     Args:
       num_models: The largest number of models of a set.
     """
@@ -56,5 +54,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """All of them as text. Use this when Prometheus reads the metrics."""
+        """All of them as text."""
         return generate_latest(self.registry)

@@ -31,8 +31,6 @@ _SAVE_SECONDS = 10.0
 class Watched:
     """What is tested of one artefact of one route.
 
-    Use this when you read what is tested.
-
     Attributes:
       route: Name of the route.
       artefact: The artefact's checksum.
@@ -89,8 +87,6 @@ class _Saved:
 class Monitors:
     """All tests of a gateway; `fold` runs in the thread that writes the state.
 
-    Use this when feedback and decisions are tested as they come.
-
     Args:
       settings: Their settings.
       key: The key of the draw.
@@ -113,10 +109,7 @@ class Monitors:
         self.alarms: dict[str, bool] = {}
 
     def activate(self, route: str, artefact: str, null: str) -> None:
-        """An artefact comes into use; one that was in use before goes on where it stopped.
-
-        Use this when an artefact is loaded.
-        """
+        """An artefact comes into use; one that was in use before goes on where it stopped."""
         with self._lock:
             if (route, artefact) not in self._watched:
                 num_before = sum(name == route for name, _ in self._watched)
@@ -126,19 +119,13 @@ class Monitors:
             self._note_alarms()
 
     def of(self, route: str, artefact: str) -> Watched:
-        """What is tested of an artefact of a route.
-
-        Use this when you read what is tested of an artefact.
-        """
+        """What is tested of an artefact of a route."""
         return self._watched[route, artefact]
 
     # --- to disk and back -------------------------------------------------------------------------
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """Takes up what `save` wrote; rows that came after it are folded in by `fold`.
-
-        Use this when a gateway starts.
-        """
+        """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
         row = connection.execute("select state from monitor where name = 'all'").fetchone()
         if row is not None:
             saved = msgspec.json.decode(row[0], type=_Saved)
@@ -147,10 +134,7 @@ class Monitors:
             self._raised = set(saved.raised)
 
     def save(self, connection: sqlite3.Connection) -> None:
-        """Writes the state of all tests, with the place up to which rows are counted.
-
-        Use this when the state of the tests must survive.
-        """
+        """Writes the state of all tests, with the place up to which rows are counted."""
         with self._lock:
             saved = _Saved(
                 self._last_decision,
@@ -164,10 +148,7 @@ class Monitors:
         )
 
     def on_commit(self, connection: sqlite3.Connection) -> None:
-        """Folds, and now and then saves: for the state to call after each group of rows.
-
-        Use this when rows were written.
-        """
+        """Folds, and now and then saves: for the state to call after each group of rows."""
         self.fold(connection)
         now = time.monotonic()
         if now - self._saved_at > _SAVE_SECONDS:
@@ -177,7 +158,7 @@ class Monitors:
     # --- the fold ---------------------------------------------------------------------------------
 
     def fold(self, connection: sqlite3.Connection) -> None:
-        """Takes in what was written since the last call. Use this when rows were written."""
+        """Takes in what was written since the last call."""
         with self._lock:
             self._fold_decisions(connection)
             self._fold_labels(connection)
@@ -280,8 +261,6 @@ def miss_of(
 ) -> bool | None:
     """Whether a decision was a miss, by a label; None where the label does not say it.
 
-    Use this when feedback comes with a label.
-
     Args:
       content: The label: `correct` by model, or `missed`.
       decided: The set.
@@ -311,8 +290,6 @@ def miss_of(
 
 def upper_bound(num_events: int, num: int, confidence: float = 0.95) -> float:
     """The one-sided Clopper-Pearson upper bound of a share; 1 where nothing was counted.
-
-    Use this when a share is shown with its uncertainty.
 
     >>> upper_bound(0, 0), round(upper_bound(0, 58), 3)
     (1.0, 0.05)

@@ -16,8 +16,6 @@ Upstreams = Mapping[str, Upstream]
 class Panel:
     """What became of the calls of a request.
 
-    Use this when the calls of a request are over.
-
     Attributes:
       replies: Answers by model, as they came.
       failed: Models that gave none, and why.
@@ -39,8 +37,6 @@ class Panel:
 @dataclass
 class Asking:
     """What the ways of answering need to make calls.
-
-    Use this when a way of answering makes calls.
 
     Attributes:
       upstreams: The models.
@@ -124,10 +120,7 @@ class Asking:
 
 
 def all_failed(failed: Mapping[str, CallFailedError]) -> GatewayError:
-    """The error of a request for which every call failed.
-
-    Use this when no call brought an answer.
-    """
+    """The error of a request for which every call failed."""
     named = "; ".join(f"{model}: {error.reason}" for model, error in failed.items())
     errors = list(failed.values())
     kinds = {error.kind for error in errors}

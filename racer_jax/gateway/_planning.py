@@ -26,8 +26,6 @@ _REASONS = {
 class Plan:
     """Whom to call for a request.
 
-    Use this when you read what `Planner` makes.
-
     Attributes:
       models: The models to call, most plausible first.
       decided: The set that the racer decided on.
@@ -60,8 +58,6 @@ class Plan:
 class Situation:
     """What a plan depends on beside the request.
 
-    Use this when a request is planned.
-
     Attributes:
       dead: Models that are down now.
       alarm: Whether a monitor of the route has raised an alarm.
@@ -75,8 +71,6 @@ class Situation:
 
 class Planner:
     """Plans for the requests of one route and artefact.
-
-    Use this when a route has an artefact and settings.
 
     Args:
       name: Name of the route.
@@ -101,8 +95,6 @@ class Planner:
 
     def mode(self, query: Query) -> Mode:
         """How the answers to a request become one.
-
-        Use this when a request may name how it is answered.
 
         Raises:
           GatewayError: If it asks for a way that is not to be had.
@@ -131,8 +123,6 @@ class Planner:
     def alpha(self, query: Query) -> str:
         """The level of a request.
 
-        Use this when a request may name its level.
-
         Raises:
           GatewayError: If it is none of those published: a level chosen after seeing results has no
             promise.
@@ -150,10 +140,7 @@ class Planner:
         return name
 
     def group(self, query: Query) -> tuple[str | None, bool]:
-        """The group of a request, and whether it is of a kind that nobody calibrated on.
-
-        Use this when a request may name its group.
-        """
+        """The group of a request, and whether it is of a kind that nobody calibrated on."""
         groups = self.loaded.groups
         special = query.special
         if special is None and len(query.texts) > 1 and self.route.multi_turn == "own_group":

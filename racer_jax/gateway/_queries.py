@@ -20,8 +20,6 @@ _HEADER = "x-racer-"
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The field `racer` of a request, and the headers `x-racer-...` of the same names.
 
-    Use this when you read what a client set.
-
     Attributes:
       alpha: Another level, of those that the route publishes.
       group: The group of the query.
@@ -66,8 +64,6 @@ _flag = msgspec.json.Decoder(bool | None)
 class Query:
     """A request for a completion.
 
-    Use this when you read what `query_of` returns.
-
     Attributes:
       fields: Its fields as they came, without `racer`.
       model: The model it names.
@@ -98,7 +94,7 @@ class Query:
         return "n" if "n" in self.needs else None
 
     def text(self, view: str) -> str:
-        """The text that is routed. Use this when the query goes to the router."""
+        """The text that is routed."""
         text = self.texts[-1] if view == "last_user" else "\n\n".join(self.texts)
         return text if text.strip() else _NO_TEXT
 
@@ -110,8 +106,6 @@ def query_of(
     max_messages: int,
 ) -> Query:
     """Reads a request.
-
-    Use this when a request comes in.
 
     Args:
       body: Its body.

@@ -23,8 +23,6 @@ _LABEL_RULE = "labels of audits: {}"
 class Audited:
     """Labelled audits of one artefact, each question once.
 
-    Use this when a gateway shall calibrate from its own traffic.
-
     Attributes:
       record: What a calibration needs of them.
       sources: Who labelled them.

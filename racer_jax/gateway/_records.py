@@ -16,8 +16,6 @@ TRUSTED = frozenset({"audit", "test", "judge"})
 class CallRow:
     """One call of a model.
 
-    Use this when you read or write the table of calls.
-
     Attributes:
       model: Its name.
       outcome: `ok`, `cancelled`, or why it failed.
@@ -38,8 +36,6 @@ class CallRow:
 @dataclass(slots=True)
 class DecisionRow:
     """One decision and what came of it.
-
-    Use this when you read or write the table of decisions.
 
     Attributes:
       id: Its name.
@@ -100,8 +96,6 @@ class DecisionRow:
 class AuditRow:
     """An audited request: the answers of all models, until they are labelled.
 
-    Use this when you read or write the table of audits.
-
     Attributes:
       id: Name of the decision.
       at: When it was drawn.
@@ -123,8 +117,6 @@ class AuditRow:
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """What somebody says of a decision.
-
-    Use this when you read what `feedback_of` returns.
 
     Attributes:
       id: Name of the decision.
@@ -151,8 +143,6 @@ _feedback = msgspec.json.Decoder(Feedback)
 def feedback_of(body: bytes) -> Feedback:
     """Reads feedback.
 
-    Use this when a client sends feedback.
-
     Raises:
       GatewayError: If it is none.
     """
@@ -166,24 +156,21 @@ def feedback_of(body: bytes) -> Feedback:
 
 
 def unknown_id(name: str) -> GatewayError:
-    """Feedback on what was never decided here.
-
-    Use this when feedback names a decision that is not there.
-    """
+    """Feedback on what was never decided here."""
     return GatewayError(
         404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"
     )
 
 
 def past_retention(name: str) -> GatewayError:
-    """Feedback that comes too late. Use this when feedback names a decision whose row is gone."""
+    """Feedback that comes too late."""
     return GatewayError(
         410, "not_found_error", f"the decision {name!r} is past its retention", code="expired"
     )
 
 
 def contradicts(name: str, source: str) -> GatewayError:
-    """Feedback that says other than before. Use this when feedback comes twice."""
+    """Feedback that says other than before."""
     return GatewayError(
         409,
         "conflict_error",
@@ -193,7 +180,7 @@ def contradicts(name: str, source: str) -> GatewayError:
 
 
 def plain_row(names: list[str], row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row of a table by column, its JSON read. Use this when a row of the state is shown."""
+    """A row of a table by column, its JSON read."""
     plain = dict(zip(names, row, strict=True))
     for name in ("decided", "called", "failed", "pool", "scores"):
         if isinstance(plain.get(name), str):

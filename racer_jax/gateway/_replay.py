@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from racer_jax.data.errors import DataError
-from racer_jax.gateway.monitoring import miss_of, upper_bound
-from racer_jax.gateway.records import TRUSTED
+from racer_jax.gateway._monitoring import miss_of, upper_bound
+from racer_jax.gateway._records import TRUSTED
 from racer_jax.racer.racer import Racer
 
 _BATCH = 256

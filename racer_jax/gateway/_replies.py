@@ -22,8 +22,6 @@ class _Choice(msgspec.Struct):
 class Usage(msgspec.Struct):
     """Tokens of a call, and its dollars where the upstream says them.
 
-    Use this when you read what a call cost.
-
     Attributes:
       prompt_tokens: Tokens of the prompt.
       completion_tokens: Tokens of the answer.
@@ -44,8 +42,6 @@ _usage = msgspec.json.Decoder(Usage | None)
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The answer of one model.
-
-    Use this when you read what an upstream answered.
 
     Attributes:
       model: Its name in the pool.
@@ -74,8 +70,6 @@ class Reply:
 
 def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     """Reads a completion.
-
-    Use this when an upstream answered.
 
     Args:
       model: Name of the model in the pool.

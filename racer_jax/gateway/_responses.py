@@ -30,7 +30,7 @@ _PIECE = 2000
 
 
 class Responses:
-    """The endpoint of responses. Use this when a client asks in the protocol of responses."""
+    """The endpoint of responses."""
 
     async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -92,8 +92,6 @@ async def _disconnected(receive: Receive) -> None:
 
 def chat_request(body: bytes) -> bytes:
     """The request for a completion that a request for a response stands for.
-
-    Use this when a request for a response is to be answered by chat.
 
     Raises:
       GatewayError: If it is none, or wants a state that is not kept.
@@ -182,7 +180,7 @@ def _part(part: Any) -> Any:
 
 
 def response_of(body: dict[str, Any]) -> dict[str, Any]:
-    """The response that a completion stands for. Use this when a completion is to be a response."""
+    """The response that a completion stands for."""
     output: list[dict[str, Any]] = []
     for choice in body["choices"]:
         message = choice["message"]
@@ -243,7 +241,7 @@ def _output_message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def events(response: dict[str, Any]) -> Iterator[bytes]:
-    """The events of a finished response. Use this when a client streams a response."""
+    """The events of a finished response."""
     number = 0
 
     def event(kind: str, **fields: Any) -> bytes:

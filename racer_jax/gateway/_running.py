@@ -20,8 +20,6 @@ Say = Callable[[str], None]
 def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, say: Say) -> None:
     """Serves what a configuration describes.
 
-    Use this when a command starts the gateway.
-
     Args:
       path: The configuration.
       port: Another inference port.
@@ -56,8 +54,6 @@ def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, 
 
 def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -> None:
     """Serves simulated models on this machine, without a key and without a network.
-
-    Use this when you want to try the gateway.
 
     Args:
       folder: Where the artefact and the state are kept.

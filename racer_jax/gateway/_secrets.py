@@ -13,8 +13,6 @@ _SHORTEST = 6
 class Secret:
     """A text that no `repr`, error or log shows.
 
-    Use this when a text must not be shown.
-
     Args:
       text: The secret.
     """
@@ -34,17 +32,12 @@ class Secret:
         return hash(self._text)
 
     def reveal(self) -> str:
-        """The text itself, for the one who sends it.
-
-        Use this when the text is sent to an upstream.
-        """
+        """The text itself, for the one who sends it."""
         return self._text
 
 
 def expanded(text: str) -> str:
     """A text with its references `${VAR}` and `${file:PATH}` replaced.
-
-    Use this when a configuration refers to a variable or a file.
 
     Raises:
       ValueError: If a variable is not set, or a file cannot be read.
@@ -53,10 +46,7 @@ def expanded(text: str) -> str:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text is one reference and nothing else.
-
-    Use this when a configuration must not hold a key itself.
-    """
+    """Whether a text is one reference and nothing else."""
     return _REFERENCE.fullmatch(text) is not None
 
 
@@ -76,8 +66,6 @@ def _value(match: re.Match[str]) -> str:
 class Redaction(logging.Filter):
     """Takes secrets out of what is logged, exceptions included.
 
-    Use this when a program logs while it holds secrets.
-
     Args:
       secrets: What must not be shown; those below 6 characters are left, as they are in any text.
     """
@@ -87,16 +75,13 @@ class Redaction(logging.Filter):
         self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST}, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
-        """The text without the secrets. Use this when a text goes into a log."""
+        """The text without the secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "[secret]")
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redacts a record; it is always kept.
-
-        Use this when the standard library asks whether to log a record.
-        """
+        """Redacts a record; it is always kept."""
         record.msg, record.args = self.clean(record.getMessage()), None
         if record.exc_info:
             record.exc_text = self.clean(logging.Formatter().formatException(record.exc_info))

@@ -22,10 +22,7 @@ _RELOAD_SECONDS = 2.0
 
 
 def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpToolsProtocol]:
-    """The protocol of uvicorn, with bounds on the headers of a request in seconds and bytes.
-
-    Use this when a server must not read headers without end.
-    """
+    """The protocol of uvicorn, with bounds on the headers of a request in seconds and bytes."""
 
     class Bounded(HttpToolsProtocol):
         _header_bytes = 0
@@ -89,8 +86,6 @@ class _Server(uvicorn.Server):
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens, so that the port is known before anything else is done.
-
-    Use this when the address of the server is printed.
 
     Raises:
       OSError: If the address is taken.

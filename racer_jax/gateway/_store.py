@@ -82,8 +82,6 @@ def _values(row: DecisionRow) -> tuple[Any, ...]:
 class Store:
     """The state of a gateway.
 
-    Use this when a gateway keeps decisions, calls and feedback.
-
     Args:
       path: The SQLite file; `:memory:` for none.
       retention: Seconds after which a decision is forgotten.
@@ -114,16 +112,11 @@ class Store:
     # --- what others call -------------------------------------------------------------------------
 
     def add(self, row: DecisionRow | AuditRow) -> None:
-        """Queues a row; it is written within a fraction of a second.
-
-        Use this when something happened that must be on disk.
-        """
+        """Queues a row; it is written within a fraction of a second."""
         self._queue.put(row)
 
     def ask(self, function: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """Runs a function on the tables, after all rows queued before it.
-
-        Use this when you need rows that were added just now.
 
         Returns:
           Its result, once what it wrote is committed.
@@ -136,20 +129,15 @@ class Store:
         """Keeps feedback; the result is whether it is new.
 
         Its errors are those of `GatewayError`: 404, 409 and 410.
-
-        Use this when a client sent feedback.
         """
         return self.ask(lambda connection: self._feedback(connection, entry))
 
     def decision(self, name: str) -> "Future[dict[str, Any]]":
-        """A decision with its calls and feedback; the error is that of an unknown id.
-
-        Use this when a client asks about a decision.
-        """
+        """A decision with its calls and feedback; the error is that of an unknown id."""
         return self.ask(lambda connection: self._decision(connection, name))
 
     def close(self) -> None:
-        """Writes what is queued and ends. Use this when a gateway ends."""
+        """Writes what is queued and ends."""
         self._queue.put(None)
         self._thread.join()
 
@@ -273,10 +261,7 @@ class Store:
         return plain
 
     def forget(self) -> "Future[int]":
-        """Deletes what is past its retention; the result is the number of decisions.
-
-        Use this when rows are older than they may be kept.
-        """
+        """Deletes what is past its retention; the result is the number of decisions."""
 
         def delete(connection: sqlite3.Connection) -> int:
             before = time.time() - self._retention
@@ -311,8 +296,6 @@ def _insert_audit(connection: sqlite3.Connection, row: AuditRow) -> None:
 def opened(path: str) -> sqlite3.Connection:
     """A connection to the state, its tables made where they are missing.
 
-    Use this when a program opens the state.
-
     Raises:
       DataError: If it was written by a newer version.
       sqlite3.Error: If it cannot be opened.
@@ -336,10 +319,7 @@ def opened(path: str) -> sqlite3.Connection:
 
 
 def meta(connection: sqlite3.Connection, name: str, new: str) -> str:
-    """A value that is kept in the state, made once.
-
-    Use this when a value is drawn once and must stay.
-    """
+    """A value that is kept in the state, made once."""
     connection.execute("insert or ignore into meta values (?, ?)", [name, new])
     (value,) = connection.execute("select value from meta where name = ?", [name]).fetchone()
     return str(value)

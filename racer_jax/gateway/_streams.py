@@ -16,23 +16,17 @@ _PIECE = 2000
 
 
 def waiting(done: int, total: int) -> bytes:
-    """A comment that keeps a connection alive.
-
-    Use this when a stream is silent for some seconds.
-    """
+    """A comment that keeps a connection alive."""
     return f": racer waiting for {max(total - done, 0)} of {total}\n\n".encode()
 
 
 def event(value: Any) -> bytes:
-    """A value as an event. Use this when a stream holds objects of JSON."""
+    """A value as an event."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def error_event(error: GatewayError) -> bytes:
-    """An error that comes after the status was sent; no `[DONE]` follows it.
-
-    Use this when a stream breaks after its first bytes.
-    """
+    """An error that comes after the status was sent; no `[DONE]` follows it."""
     return event(error.to_dict())
 
 
@@ -40,8 +34,6 @@ def chunks(
     reply: Reply, base: Mapping[str, Any], facts: Mapping[str, Any], usage: Any | None
 ) -> Iterator[bytes]:
     """The chunks of a finished answer.
-
-    Use this when an answer is whole and the client streams.
 
     Args:
       reply: The answer.
@@ -70,10 +62,7 @@ def chunks(
 
 
 def usage_in(tail: bytes) -> Usage | None:
-    """The usage that the end of a stream holds; None where it holds none.
-
-    Use this when an upstream streams and its tokens are counted.
-    """
+    """The usage that the end of a stream holds; None where it holds none."""
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and b'"usage"' in line:
             try:

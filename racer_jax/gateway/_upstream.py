@@ -48,8 +48,6 @@ class _Resolver(AbstractResolver):
 class Calls:
     """What became of the calls of a model since the start.
 
-    Use this when you read how the calls of a model went.
-
     Attributes:
       num: Calls that ended, retries not counted.
       lost: Those that brought no answer, breaker not counted.
@@ -70,8 +68,6 @@ class _Place:
 
 class Upstream:
     """One model of the pool, wherever it can be called.
-
-    Use this when a model is called.
 
     Args:
       name: Its name in the pool.
@@ -240,10 +236,7 @@ def _place(name: str, place: Deployment) -> _Place:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """The session of all upstreams: no cookies, no proxy of the environment, no decompression.
-
-    Use this when a gateway starts.
-    """
+    """The session of all upstreams: no cookies, no proxy of the environment, no decompression."""
     connector = aiohttp.TCPConnector(limit=0, resolver=_Resolver())
     return aiohttp.ClientSession(
         connector=connector,

@@ -12,8 +12,6 @@ from fractions import Fraction
 class Vote:
     """Answers in normal form, as they come.
 
-    Use this when answers come one by one and the first that wins is enough.
-
     Args:
       scores: The router's score of every model that is asked.
     """
@@ -25,7 +23,7 @@ class Vote:
         self._voters: dict[str, list[str]] = {}
 
     def add(self, model: str, answer: str | None) -> None:
-        """The answer of a model; None where it gave none. Use this when an answer came."""
+        """The answer of a model; None where it gave none."""
         self._awaited.discard(model)
         self.answers[model] = answer
         if answer is not None:
@@ -49,17 +47,11 @@ class Vote:
         return min(tied, key=lambda answer: (-self._mean(self._voters[answer]), answer))
 
     def voters(self, answer: str) -> list[str]:
-        """Who gave an answer, in the order of arrival.
-
-        Use this when you report who voted for what.
-        """
+        """Who gave an answer, in the order of arrival."""
         return self._voters.get(answer, [])
 
     def decided(self) -> bool:
-        """Whether no answers to come can change the winner.
-
-        Use this when answers are still to come.
-        """
+        """Whether no answers to come can change the winner."""
         winner = self.winner
         if not self._awaited:
             return True
