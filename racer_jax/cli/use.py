@@ -238,14 +238,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
     evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
-    figures = evaluation.to_dict() | {"notes": table.notes}
+    figures = evaluation.to_dict()
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:
         print_json(figures)
+        print_notes(evaluation.notes)
     else:
         print_line(str(evaluation))
-    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -304,11 +304,13 @@ def report(arguments: argparse.Namespace) -> None:
             left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
-                scores = scores[[place[name] for name in unseen_rows.ids]]
-            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
+                scores = scores[[place[name] for name in kept.ids]]
+            table = replace(kept, notes=[*kept.notes, left_out])
+    evaluation = write_report(
+        racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade
+    )
     if arguments.json:
-        print_json({"report": arguments.output, "notes": table.notes})
+        print_json({"report": arguments.output, "notes": evaluation.notes})
     else:
         print_line(f"{arguments.output}: open it in a browser")
-    print_notes(table.notes)
+    print_notes(evaluation.notes)
