@@ -7,7 +7,10 @@ import jax
 
 
 def cache_folder() -> Path:
-    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder."""
+    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder.
+
+    Use this when something is kept between runs.
+    """
     home = os.environ.get("RACER_JAX_CACHE")
     base = (
         Path(home)
@@ -22,6 +25,8 @@ def use_compilation_cache(folder: str | Path | None) -> None:
 
     Use this before the first computation of a program that runs again and again: for one run of an
     experiment, compiling is most of the time.
+
+    Use this when a program compiles for a minute or more.
 
     Args:
       folder: Where; when None, the folder that JAX is configured to use already, else

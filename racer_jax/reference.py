@@ -334,6 +334,8 @@ def grade_loss(
     """What the best answer of the set lacks: 1, or the best grade of the pool, minus its grade.
 
     The null model's grade is 1 where the grade of every model is 0, else 0.
+
+    Use this when a test needs the loss of graded answers without the package.
     """
     exact = [Fraction(str(grade)) for grade in grades]
     exact.append(Fraction(not any(exact)))
@@ -352,6 +354,8 @@ def loss_threshold(
 
     Only the steps of the losses need be tried. (-inf, 0) if the empty set will do, (inf, inf) if
     nothing will.
+
+    Use this when a test needs a loss threshold without the package.
     """
     level = Fraction(str(alpha)) * (len(losses) + 1)
     for candidate in [(-inf, 0), *sorted(steps)]:

@@ -39,7 +39,10 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
 
 
 def summary(folder: Path) -> str:
-    """What each way of calling models gave on the test questions, and what to type next."""
+    """What each way of calling models gave on the test questions, and what to type next.
+
+    Use this when the demo has measured all its ways.
+    """
     sets = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     figures, row = sets["groups"][0], sets["alphas"].index(sets["alpha"])
     single, everyone = figures["baselines"][0], figures["baselines"][-1]

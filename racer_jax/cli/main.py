@@ -112,6 +112,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def sequential_words(words: Sequence[str]) -> Sequence[str]:
     """A command with `--sequential` as the command of `cascade` that it stands for.
 
+    Use this when a command line has `--sequential`.
+
     >>> sequential_words(["train", "logs.csv", "--sequential", "-o", "a"])
     ['cascade', 'train', 'logs.csv', '-o', 'a']
     """

@@ -34,23 +34,26 @@ NULL_MODES = ("paper", "free", "never")
 
 
 def routers() -> tuple[str, ...]:
-    """Routers that go by a name."""
+    """Routers that go by a name. Use this when a command line names a router."""
     return _registered("racer_jax.routers.registry", "ROUTERS", ("mlp", "knn", "routerdc"))
 
 
 def encoders() -> tuple[str, ...]:
-    """Encoders that go by a name."""
+    """Encoders that go by a name. Use this when a command line names an encoder."""
     return _registered("racer_jax.encoders.registry", "ENCODERS", ("hashed", "minilm", "both"))
 
 
 def nonconformities() -> tuple[str, ...]:
-    """Nonconformity scores that go by a name."""
+    """Nonconformity scores that go by a name.
+
+    Use this when a command line names a nonconformity score.
+    """
     known = ("inverse_probability", "gap")
     return _registered("racer_jax.core.nonconformity", "NONCONFORMITIES", known)
 
 
 def orders() -> tuple[str, ...]:
-    """Orders of the models that go by a name."""
+    """Orders of the models that go by a name. Use this when a command line names an order."""
     return _registered("racer_jax.orders.model_orders", "ORDERS", ("static", "J", "J_learned"))
 
 

@@ -19,7 +19,10 @@ LOSSES = ("miss", "grade", "shortfall", "regret", "differs", "wrong")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """What is checked where there is no artefact."""
+    """What is checked where there is no artefact.
+
+    Use this when a command checks scores of a table without an artefact.
+    """
     other = parser.add_argument_group("without an artefact")
     other.add_argument(
         "--scores",
@@ -52,6 +55,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def check_source(arguments: argparse.Namespace) -> None:
     """Refuses options that do not go together.
+
+    Use this when the options of such a command are parsed.
 
     Raises:
       ValueError: If what is to be checked is not clear; the message names the options.
@@ -131,17 +136,20 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
 
 
 def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json: bool) -> None:
-    """Prints checks of the bounds as a table or as JSON."""
+    """Prints checks of the bounds as a table or as JSON.
+
+    Use this when a command has compared means with bounds.
+    """
     from racer_jax.reporting.tables import text_table
 
     if as_json:
         any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
         print_json({"passed": not any_failure, "checks": checks})
         return
-    scores = {check.nonconformity for check in checks}
+    several = len({check.nonconformity for check in checks}) > 1
     head = [
         "group",
-        *(["score"] if len(scores) > 1 else []),
+        *["score"][: int(several)],
         "n",
         "alpha",
         "risk",
@@ -155,7 +163,7 @@ def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json:
     rows = [
         [
             check.pool,
-            *([check.nonconformity] if len(scores) > 1 else []),
+            *[check.nonconformity][: int(several)],
             str(check.num_calibration),
             alpha,
             *(_known(column[i]) for column in (check.risk, check.exact, check.lower, check.upper)),

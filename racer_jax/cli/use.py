@@ -299,10 +299,9 @@ def report(arguments: argparse.Namespace) -> None:
             name = Source.of(arguments).name
             raise DataError("has no answers, which --sequential reads", path=name)
         if arguments.unseen:
-            kept = cascade.unseen(table)
-            left_out = (
-                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
-            )
+            unseen_rows = cascade.unseen(table)
+            num = len(table) - len(unseen_rows)
+            left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
                 scores = scores[[place[name] for name in kept.ids]]

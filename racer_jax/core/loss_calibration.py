@@ -53,12 +53,18 @@ def _bytes(ticks: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def total(ticks: jax.Array) -> Pair:
-    """The sum over the last axis, from the sums of the parts."""
+    """The sum over the last axis, from the sums of the parts.
+
+    Use this when losses were added up in parts.
+    """
     return _carried(*(part.sum(axis=-1, dtype=jnp.int32) for part in _bytes(ticks)))
 
 
 def cumulative(ticks: jax.Array) -> Pair:
-    """The sums up to each place of the last axis."""
+    """The sums up to each place of the last axis.
+
+    Use this when losses are added up along the steps of a query.
+    """
     return _carried(*(jnp.cumsum(part, axis=-1, dtype=jnp.int32) for part in _bytes(ticks)))
 
 
@@ -94,15 +100,17 @@ def _threshold(
         jnp.take_along_axis(key, jnp.minimum(index, count - 1), axis=-1, mode="clip")
         for key in keys
     ]
-    found = without_sign_of_zero(from_integers(at[0], value.dtype))
-    found = jnp.where(free, -jnp.inf, jnp.where(never, jnp.inf, found)).astype(dtype)
+    threshold = without_sign_of_zero(from_integers(at[0], value.dtype))
+    threshold = jnp.where(free, -jnp.inf, jnp.where(never, jnp.inf, threshold)).astype(dtype)
     if loss.tie is None:
-        return found, None
-    return found, jnp.where(free, np.uint32(0), jnp.where(never, _TOP, at[1]))
+        return threshold, None
+    return threshold, jnp.where(free, np.uint32(0), jnp.where(never, _TOP, at[1]))
 
 
 def first_within(start: Pair, dropped: Pair, budget: Pair) -> tuple[jax.Array, jax.Array]:
     """The first step at which a sum of losses is within its budget, and whether it starts so.
+
+    Use this when the threshold is the first step within its budget.
 
     Args:
       start: The sum before any step `[...]`.
@@ -158,7 +166,10 @@ def _known_budget(shares: list[Fraction], num: int | np.ndarray) -> Pair:
 
 
 def pair_of_ticks(ticks: np.ndarray) -> Pair:
-    """Ticks of any number, integers of the host, as a pair; -1 for all that are below 0."""
+    """Ticks of any number, integers of the host, as a pair; -1 for all that are below 0.
+
+    Use this when ticks of any size go into int32.
+    """
     ticks = np.maximum(ticks, -1)
     return (
         jnp.asarray((ticks // 2**16).astype(np.int32)),
@@ -201,6 +212,8 @@ def divided(
 
     Horner's scheme over the bits of `right`: the remainder stays below 3 divisors. A remainder that
     is passed on counts as what stands before the bits.
+
+    Use this when a product of two ticks would not fit into 64 bits.
     """
     left, right = jnp.broadcast_arrays(left, right)
     zero = varying_like(jnp.zeros_like(left), left, right)
@@ -234,7 +247,10 @@ def _traced_budget(alpha: jax.Array, num: jax.Array, bound: Fraction) -> Pair:
 def loss_budget(
     alpha: Alpha, num: int | np.ndarray | jax.Array, bound: Fraction
 ) -> tuple[Pair, bool]:
-    """What the losses of n calibration queries may sum up to, `[..., a]`; whether alpha is one."""
+    """What the losses of n calibration queries may sum up to, `[..., a]`; whether alpha is one.
+
+    Use this when losses lie between 0 and B and are no misses.
+    """
     if is_traced(alpha):
         level = jnp.asarray(alpha)
         if level.ndim > 1:

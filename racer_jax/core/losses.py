@@ -90,7 +90,7 @@ class SetLoss:
         return self.in_units(self.drop.max())
 
     def in_units(self, ticks: jax.Array) -> jax.Array:
-        """Ticks as a loss, float32."""
+        """Ticks as a loss, float32. Use this when ticks are shown to people."""
         return ticks.astype(jnp.float32) * np.float32(float(self.bound) / TICKS)
 
     def rows(self, index: Any) -> "SetLoss":

@@ -21,6 +21,8 @@ def farey_floor(alpha: Fraction, limit: int) -> Fraction:
 
     floor(alpha t) is the same for both for every integer t <= limit: s <= alpha t means s / t <=
     alpha, whose denominator is at most `limit`. So any decimal is exact in int32 arithmetic.
+
+    Use this when an alpha is a float and rationals are exact.
     """
     if alpha.denominator <= limit:
         return alpha
@@ -75,6 +77,8 @@ def ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[
     """Ranks n - b, int32 `[..., a]`, for a known or a traced number of rows n <= limit.
 
     Whether alpha is a scalar.
+
+    Use this when a threshold is the rank-th of n critical scores.
     """
     if is_traced(alpha):
         level = jnp.asarray(alpha)

@@ -13,7 +13,10 @@ from racer_jax.core.nonconformity import TieBroken
 
 @jax.custom_jvp
 def without_gradient(critical_scores: jax.Array) -> jax.Array:
-    """The scores as they are; differentiating a threshold is an error, not zeros in silence."""
+    """The scores as they are; differentiating a threshold is an error, not zeros in silence.
+
+    Use this when a threshold is computed under `jit`.
+    """
     return critical_scores
 
 
@@ -27,7 +30,10 @@ def _refuse_gradient(primals: Any, tangents: Any) -> Any:
 
 
 def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
-    """The threshold of the only one alpha or budget."""
+    """The threshold of the only one alpha or budget.
+
+    Use this when a function of several alphas serves a single one.
+    """
     if isinstance(threshold, TieBroken):
         return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
     return threshold[..., 0]
@@ -36,7 +42,10 @@ def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
 def checked_rows(
     value: jax.Array, mask: ArrayLike | None
 ) -> tuple[jax.Array | None, int | np.ndarray | jax.Array]:
-    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""
+    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask.
+
+    Use this when rows of a calibration may be masked.
+    """
     size = value.shape[-1]
     if mask is None:
         return None, size

@@ -52,29 +52,29 @@ def weighted_threshold(
 
     Use this when you call `calibrate(weights=...)`, which checks the scores first.
     """
-    each = _checked("weights", weights)
-    if each.shape[-1:] != value.shape[-1:]:
+    weight = _checked("weights", weights)
+    if weight.shape[-1:] != value.shape[-1:]:
         raise ValueError(
             f"weights must have shape [..., {value.shape[-1]}] like critical_scores {value.shape}, "
-            f"got {each.shape}"
+            f"got {weight.shape}"
         )
-    shape = jnp.broadcast_shapes(value.shape, each.shape, () if mask is None else mask.shape)
-    each = jnp.broadcast_to(each, shape)
+    shape = jnp.broadcast_shapes(value.shape, weight.shape, () if mask is None else mask.shape)
+    weight = jnp.broadcast_to(weight, shape)
     rows = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
-    top = jnp.where(rows, each, 0).max(axis=-1)
+    top = jnp.where(rows, weight, 0).max(axis=-1)
     query = top
     if query_weight is not None:
         query = jnp.broadcast_to(_checked("query_weight", query_weight), top.shape)
         top = jnp.maximum(top, query)
-    ticks = jnp.rint(each / top[..., None] * TICKS).astype(jnp.int32)
+    ticks = jnp.rint(weight / top[..., None] * TICKS).astype(jnp.int32)
     # Rounded up: what the query itself may lose is not to be understated.
-    own = jnp.ceil(query / top * TICKS).astype(jnp.int32)
+    query_ticks = jnp.ceil(query / top * TICKS).astype(jnp.int32)
     high, low = total(jnp.where(rows, ticks, 0))
-    high, low = high + (own >> 16), low + (own & 0xFFFF)
+    high, low = high + (query_ticks >> 16), low + (query_ticks & 0xFFFF)
     high, low = high + (low >> 16), low & 0xFFFF
     (most_high, most_low), scalar = _share(alpha, high[..., None], low[..., None])
-    most_low = most_low - (own & 0xFFFF)[..., None]
-    budget = (most_high - (own >> 16)[..., None] + (most_low >> 16), most_low & 0xFFFF)
+    most_low = most_low - (query_ticks & 0xFFFF)[..., None]
+    budget = (most_high - (query_ticks >> 16)[..., None] + (most_low >> 16), most_low & 0xFFFF)
     steps = jnp.broadcast_to(value, shape)[..., None]
     loss = SetLoss(
         start=ticks,

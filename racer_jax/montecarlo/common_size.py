@@ -65,6 +65,8 @@ def plan_size(parts: Sequence[tuple[int, int]], num_models: int) -> PlanSize:
 def padded(plan: TrialPlan, shape: Shape, size: PlanSize) -> tuple[TrialPlan, Shape]:
     """A plan of another size that gives the same results.
 
+    Use this when splits of several sizes shall share one compilation.
+
     Args:
       plan: From `trial_plan`.
       shape: Its static part.

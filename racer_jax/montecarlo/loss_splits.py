@@ -168,10 +168,10 @@ def loss_trials(
         masks = split_masks(
             key, numbers, num_calibration=num_calibration, num_queries=loss.num_queries
         )
-        kept = min(size, num_trials - begin)
+        num_rows = min(size, num_trials - begin)
         chunk = _chunk(pool, budget, masks, float(loss.bound))
-        parts.append(LossTrials(*(values[:kept] for values in chunk)))
-        progress(kept)
+        parts.append(LossTrials(*(values[:num_rows] for values in chunk)))
+        progress(num_rows)
     return LossTrials(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 

@@ -23,6 +23,8 @@ def pool_entries(
 
     Operation by operation, JAX would compile some twenty programs for each size of pool.
 
+    Use this when a pool is checked by its scores or by an order.
+
     Args:
       key: A typed PRNG key.
       scores: Router scores, floating `[n, m]`.

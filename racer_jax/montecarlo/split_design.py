@@ -313,7 +313,10 @@ class Ranks(NamedTuple):
 
 
 def bracket_width(num_queries: int, least: int, most: int) -> int:
-    """Words of the bracket of `rank_plan`, where `least` to `most` of so many queries calibrate."""
+    """Words of the bracket of `rank_plan`, where `least` to `most` of so many queries calibrate.
+
+    Use this when the kernel shall look for a threshold in a part of the pool.
+    """
     middle = (least + most) / 2
     spread = (
         np.sqrt((num_queries + 1) * max(num_queries - middle, 1) / (4 * (middle + 2)))

@@ -85,9 +85,11 @@ def sequential_data(
         if not isinstance(level["dollars"], float):
             level["dollars"] = None
     policy = cascade.policy
-    own = cascade.calibration
+    place = 0
+    if cascade.calibration is not None:
+        place = 1 + values.index(exact_alpha(cascade.calibration.alpha))
     return {
-        "own": 0 if own is None else 1 + values.index(exact_alpha(own.alpha)),
+        "own": place,
         "order": list(policy.calls),
         "reference": policy.calls[-1] if policy.reference == "best" else None,
         "num_seen": len(table) - len(cascade.unseen(table)),

@@ -223,7 +223,10 @@ class GroupedLossThreshold(GroupedThreshold):
     """
 
     def warning(self) -> str:
-        """A warning about the groups in which alpha is out of reach; empty where there are none."""
+        """A warning about the groups in which alpha is out of reach; empty where there are none.
+
+        Use this when groups may be too small for alpha.
+        """
         if not self.too_small:
             return ""
         counts = dict(zip(self.groups or (), self.num_rows, strict=True))
@@ -298,17 +301,19 @@ def calibrate_loss_by_group(
 
     pooled = pooled_of(loss)
     if delta is None:
-        each = calibrate_loss(loss, alpha, masks)
+        thresholds = calibrate_loss(loss, alpha, masks)
     else:
         parts = [pooled_of(loss.rows(np.flatnonzero(mask))) for mask in masks]
-        each = jax.tree.map(lambda *at: jnp.stack(at), *parts)
-    value = each.value if isinstance(each, TieBroken) else each
+        thresholds = jax.tree.map(lambda *at: jnp.stack(at), *parts)
+    value = thresholds.value if isinstance(thresholds, TieBroken) else thresholds
     out_of_reach = np.asarray(value == jnp.inf)
     if fallback == "pooled":
-        each = jax.tree.map(lambda own, all_: jnp.where(out_of_reach, all_, own), each, pooled)
+        thresholds = jax.tree.map(
+            lambda group_value, all_: jnp.where(out_of_reach, all_, group_value), thresholds, pooled
+        )
     return GroupedLossThreshold(
         groups=names,
-        threshold=each,
+        threshold=thresholds,
         pooled=pooled,
         num_rows=tuple(int(mask.sum()) for mask in masks),
         alpha=alpha,

@@ -31,7 +31,10 @@ class ServedMLP:
     arrays: Arrays
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces, those of the MLPR."""
+        """The router in pieces, those of the MLPR.
+
+        Use this when you store the router in a format of your own; `Racer.save` does so for you.
+        """
         arrays = {f"{prefix}.{name}": array for name, array in self.arrays.items()}
         return dict(self.description), arrays
 
@@ -45,6 +48,8 @@ class ServedMLP:
     ) -> "ServedMLP":
         """The router of `MLPR.to_parts`, or of this class's.
 
+        Use this when you read what `MLPR.to_parts` gave.
+
         Raises:
           PartsError: If an array is missing or of another shape.
         """
@@ -53,18 +58,23 @@ class ServedMLP:
         shapes: dict[str, tuple[int, ...]] = {"mean": (dim,), "scale": (dim,)}
         for i, (rows, columns) in enumerate(pairwise([dim, *hidden, num_models])):
             shapes |= {f"layers.{i}.kernel": (rows, columns), f"layers.{i}.bias": (columns,)}
-        own = {name: array_of(arrays, f"{prefix}.{name}", shape) for name, shape in shapes.items()}
-        kept: dict[str, Any] = {
+        values = {
+            name: array_of(arrays, f"{prefix}.{name}", shape) for name, shape in shapes.items()
+        }
+        facts: dict[str, Any] = {
             "kind": "mlp",
             "dim": dim,
             "num_models": num_models,
             "hidden": hidden,
             "dropout": float(description["dropout"]),
         }
-        return cls(kept, own)
+        return cls(facts, values)
 
     def as_pure(self, pure_router: Any) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
-        """A pure function of arrays and embeddings `[n, d]` to scores, and the arrays."""
+        """A pure function of arrays and embeddings `[n, d]` to scores, and the arrays.
+
+        Use this when the router is compiled together with an encoder.
+        """
         return _scores, self.arrays
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:

@@ -18,6 +18,8 @@ _TOLERANCE = 1e-6
 def agreement_weights(codes: np.ndarray) -> np.ndarray:
     """Vote weights from answers alone.
 
+    Use this when a table has answers and no labels.
+
     Args:
       codes: Answer codes, int `[n, m]`, at least 0, -1 for none; from `answer_codes`.
 
@@ -44,6 +46,8 @@ def agreement_weights(codes: np.ndarray) -> np.ndarray:
 
 def agrees_with_vote(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Whether each answer is that of the weighted vote of all, bool `[n, m]`.
+
+    Use this when a table has answers and no labels.
 
     Args:
       codes: Answer codes, int `[n, m]`.

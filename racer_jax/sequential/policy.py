@@ -101,7 +101,7 @@ def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) ->
 
 
 def check_table(table: object) -> None:
-    """Refuses what is no table."""
+    """Refuses what is no table. Use this when a table comes from outside."""
     if not isinstance(table, RoutingTable):
         raise TypeError(f"table must be a RoutingTable, got {type(table).__name__}")
 
@@ -138,7 +138,7 @@ def check_labels(table: RoutingTable) -> None:
 
 
 def is_unlabelled(table: RoutingTable) -> bool:
-    """Whether a table has no label at all."""
+    """Whether a table has no label at all. Use this when a step works with and without labels."""
     return len(table) > 0 and table.missing is not None and bool(table.missing.all())
 
 

@@ -23,6 +23,8 @@ _LEVELS = ("0.01", "0.02", "0.05")
 class Savings:
     """Mean calls and accuracy of calling one after another, on questions it did not learn from.
 
+    Use this when you read what calling in turn saves.
+
     Attributes:
       num_models: Size of the pool.
       num_questions: Questions these are means over.

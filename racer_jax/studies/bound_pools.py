@@ -184,10 +184,10 @@ def scored_pools(scores: Path, table: RoutingTable | None) -> list[CheckedPool]:
     group = np.array(table.group if table.group is not None else [scores.stem] * len(table))
     pools = []
     for name in dict.fromkeys(group.tolist()):
-        kept, left_out = unseen_questions(table.select([]), table.select(group == name))
-        rows = [place[each] for each in kept.ids]
-        pool = ScoredPool(name, values[rows].astype(np.float32), kept.correct, left_out)
-        pools.append(CheckedPool(pool, {}, kept.graded))
+        part, left_out = unseen_questions(table.select([]), table.select(group == name))
+        rows = [place[row_id] for row_id in part.ids]
+        pool = ScoredPool(name, values[rows].astype(np.float32), part.correct, left_out)
+        pools.append(CheckedPool(pool, {}, part.graded))
     return pools
 
 
@@ -300,9 +300,9 @@ def stop_pools(
             tables[name] = train.select(group=name), rest.select(group=name)
     pools = []
     for number, (name, (train, rest)) in enumerate(tables.items()):
-        kept, left_out = unseen_questions(train, rest)
+        part, left_out = unseen_questions(train, rest)
         policy = fit_policy(jax.random.fold_in(policy_key, number), train.complete(), loss=loss)
-        pools.append(StopPool(name, replay(policy, kept.complete()), left_out))
+        pools.append(StopPool(name, replay(policy, part.complete()), left_out))
     return pools
 
 

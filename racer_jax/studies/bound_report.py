@@ -20,6 +20,8 @@ MOST_FAILED = 10
 class Result(NamedTuple):
     """The whole check.
 
+    Use this when you read what the bound check gave.
+
     Attributes:
       alphas: Risk levels as written.
       checks: One for each pool and score.
@@ -41,15 +43,22 @@ class Result(NamedTuple):
 
 
 def label(name: str) -> str:
-    """What tables and figures call a score or the loss of a stop."""
+    """What tables and figures call a score or the loss of a stop.
+
+    Use this when a table or figure names a pool.
+    """
     if name in STOP_LOSSES:
         return f"stop: {name}"
     return NONCONFORMITY_LABELS.get(name, name)
 
 
 def table(result: Result, cell: BoundCheck) -> str:
-    """One pool and score as text: the paper's risk levels, and the worst of those that failed."""
+    """One pool and score as text: the paper's risk levels, and the worst of those that failed.
+
+    Use this when a report prints the cells of a check.
+    """
     is_stop = cell.nonconformity in STOP_LOSSES
+    size_name, loss_name = ("calls", "incurred") if is_stop else ("size", "avoidable")
     header = [
         "alpha",
         "risk",
@@ -59,9 +68,9 @@ def table(result: Result, cell: BoundCheck) -> str:
         "sharp law",
         "exact",
         "z",
-        "calls" if is_stop else "size",
+        size_name,
         "abstain",
-        "incurred" if is_stop else "avoidable",
+        loss_name,
         "",
     ]
     failed = [i for i, verdict in enumerate(cell.verdict) if verdict == "FAIL"]
@@ -95,12 +104,15 @@ def table(result: Result, cell: BoundCheck) -> str:
 
 
 def known(value: float, form: str) -> str:
-    """A number as a table shows it; a dash where there is none."""
+    """A number as a table shows it; a dash where there is none.
+
+    Use this when a number may be missing.
+    """
     return "-" if np.isnan(value) else format(value, form)
 
 
 def csv_rows(result: Result) -> list[dict[str, Any]]:
-    """A row for each pool, score and alpha."""
+    """A row for each pool, score and alpha. Use this when results go into a file."""
     columns = [
         name for name, value in result.checks[0]._asdict().items() if isinstance(value, np.ndarray)
     ]
@@ -122,7 +134,7 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]":
-    """The pictures by file name."""
+    """The pictures by file name. Use this when a report draws the checks."""
     from racer_jax.plotting import risk as plotting  # Matplotlib takes long to import
 
     alpha = np.array([float(a) for a in result.alphas])
@@ -164,7 +176,10 @@ def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]"
 
 
 def summary(config: Any, result: Result, checking: float, overall: float) -> str:
-    """The last lines: the verdict, and how long what took."""
+    """The last lines: the verdict, and how long what took.
+
+    Use this when a report prints the outcome of a check.
+    """
     num_cells = len(result.checks) * len(result.alphas)
     verdicts = [verdict for cell in result.checks for verdict in cell.verdict]
     failed, skipped = verdicts.count("FAIL"), verdicts.count("infeasible")

@@ -94,7 +94,10 @@ def score_names(text: str) -> tuple[str, ...]:
 
 
 def known_names() -> tuple[str, ...]:
-    """Every score and order by name, own ones included."""
+    """Every score and order by name, own ones included.
+
+    Use this when an option names a nonconformity.
+    """
     registered: tuple[str, ...] = ()
     if (orders := sys.modules.get("racer_jax.orders.model_orders")) is not None:
         registered = tuple(orders.ORDERS)
@@ -107,6 +110,8 @@ AnyPool: TypeAlias = "ScoredPool | CheckedPool | StopPool"
 def scored(pool: AnyPool) -> ScoredPool:
     """Queries, scores and labels of a pool of sets.
 
+    Use this when a pool of sets is checked.
+
     Raises:
       TypeError: If it is one of stops, which has no scores.
     """
@@ -116,7 +121,10 @@ def scored(pool: AnyPool) -> ScoredPool:
 
 
 def of_pool(pool: AnyPool) -> tuple[str, str, int, int]:
-    """Name, note, number of queries and number of models of a pool of any kind."""
+    """Name, note, number of queries and number of models of a pool of any kind.
+
+    Use this when a report names a pool.
+    """
     if isinstance(pool, StopPool):
         return pool.name, pool.note, len(pool.paths.codes), len(pool.paths.policy.calls)
     part = scored(pool)
