@@ -16,6 +16,7 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
+from racer_jax.racer.losses import CalibratedLoss, loss_thresholds
 from racer_jax.racer.promises import guarantee, warnings_of
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.serialization import Arrays, digest
@@ -56,6 +57,7 @@ class Calibration:
       max_models: Models that a set holds at most; None for any number.
       min_models: Models that a set holds at least; 0 for none.
       record: The calibration queries as they were measured; None in an artefact of an older format.
+      loss: The loss whose mean is at most alpha, with its grades; None for the chance of a miss.
       threshold: The threshold of each group, float32 `[g]`.
       threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
       threshold_key: Keys of the thresholds, uint64 `[g + 1]`; the last for a group that has no
@@ -85,6 +87,7 @@ class Calibration:
     max_models: int | None = None
     min_models: int = 0
     record: CalibrationRecord | None = None
+    loss: CalibratedLoss | None = None
     threshold: np.ndarray = field(init=False)
     threshold_tie: np.ndarray | None = field(init=False)
     threshold_key: np.ndarray = field(init=False)
@@ -126,7 +129,18 @@ class Calibration:
 
     def thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
         """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys."""
+        if self.loss is not None:
+            value, tie = self._loss_thresholds(alphas)
+            return value[:-1], None if tie is None else tie[:-1]
         return self.scores.thresholds(alphas, self.delta, cast(Fallback, self.fallback))
+
+    def _loss_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Thresholds for a loss of each group, and last of all queries together."""
+        record, ties = self.record, None if self.loss is None else self.loss.tie
+        if record is None:
+            raise ValueError("a calibration for a loss needs the record of its queries")
+        entries = limited(record.nonconformity, ties, self.max_models, self.min_models)
+        return loss_thresholds(self, alphas, entries)
 
     def threshold_keys(self, alphas: Sequence[Level]) -> np.ndarray:
         """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`."""
@@ -134,6 +148,9 @@ class Calibration:
 
     def _unknown_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
         """Thresholds of a group that nobody calibrated on, `[1, a]`, and their second keys."""
+        if self.unknown_group == "pooled" and self.loss is not None:
+            value, tie = self._loss_thresholds(alphas)
+            return value[-1:], None if tie is None else tie[-1:]
         if self.unknown_group == "pooled":
             return self.scores.pooled().thresholds(alphas, self.delta)
         edge = np.full((1, len(alphas)), inf, np.float32)
@@ -193,6 +210,7 @@ class Calibration:
         record = self.record
         arrays |= {} if record is None else record.to_arrays()
         kept = None if record is None else record.groups
+        arrays |= {} if self.loss is None else self.loss.to_arrays()
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
@@ -215,6 +233,7 @@ class Calibration:
             "max_models": self.max_models,
             "min_models": self.min_models,
             "record_groups": None if kept is None else list(kept),
+            **({} if self.loss is None else {"loss": self.loss.name}),
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
             "fingerprint": digest(None, arrays),
@@ -255,6 +274,7 @@ class Calibration:
             max_models=description.get("max_models"),
             min_models=description.get("min_models", 0),
             record=record,
+            loss=CalibratedLoss.from_arrays(description.get("loss"), arrays),
         )
 
 
@@ -295,6 +315,7 @@ def calibration_of(
     *,
     num_overlap: int,
     label_rule: str,
+    loss: CalibratedLoss | None = None,
 ) -> Calibration:
     """Calibrates on labelled queries.
 
@@ -305,6 +326,7 @@ def calibration_of(
         `min_models`, as of `Racer.calibrate`.
       num_overlap: Rows whose question was trained on.
       label_rule: How right and wrong were told apart.
+      loss: The loss to calibrate for; None for a miss.
     """
     num_models = record.nonconformity.shape[1] - 1
     check_min_models(options["min_models"], options["max_models"], num_models)
@@ -337,6 +359,7 @@ def calibration_of(
         max_models=options["max_models"],
         min_models=options["min_models"],
         record=record,
+        loss=loss,
     )
 
 

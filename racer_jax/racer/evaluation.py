@@ -158,6 +158,8 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     # alpha.
     lost = (infeasible & (calibration.fallback == "pooled")) | (~infeasible & (value == np.inf))
     # The exact law needs ties that are broken and a threshold that is a number.
+    # A calibration for a loss promises nothing of misses.
+    lost = lost | (calibration.loss is not None)
     loose = lost | (value == -np.inf) | (calibration.tie is None)
     upper = np.broadcast_to(
         np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape
