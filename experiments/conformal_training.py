@@ -131,8 +131,9 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress) -> list[
     rows = []
     num_calibration = len(data.test) // 2
     for seed in range(config.seeds):
-        train_key, tie_key = jax.random.split(jax.random.fold_in(key, seed))
         for weight in config.weights_of_size:
+            # The same draws for every weight, so that they differ in nothing else.
+            train_key, tie_key = jax.random.split(jax.random.fold_in(key, seed))
             router = trained(train_key, data, weight, config)
             logits = router(data.test)
             entries = inverse_probability(jax.nn.sigmoid(logits))
