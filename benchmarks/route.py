@@ -108,7 +108,9 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
     )
     racers, pipelines, worst = {}, {}, {}
     for router in ROUTERS:
-        racers[router] = Racer.fit(jax.random.key(1), train, router).calibrate(test, 0.1)
+        # RACER-P, which the pipeline beside it computes too.
+        fitted = Racer.fit(jax.random.key(1), train, router, nonconformity="inverse_probability")
+        racers[router] = fitted.calibrate(test, 0.1)
         pipelines[router] = sklearn_pipeline(router, train)
         worst[router] = agree(racers[router], test, 200)
         racers[router].route(*many)  # every shape is compiled

@@ -1,13 +1,15 @@
 """`train`: an artefact is made."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
-
+from racer_jax.cli import names
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -19,14 +21,10 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
-from racer_jax.encoders.registry import ENCODERS
-from racer_jax.orders.model_orders import ORDERS
-from racer_jax.racer.artefact import check_place
-from racer_jax.racer.fitting import NONCONFORMITY
-from racer_jax.racer.racer import Racer
-from racer_jax.routers.registry import ROUTERS
-from racer_jax.sequential.savings import Savings, estimated_savings
+
+if TYPE_CHECKING:
+    from racer_jax.racer.racer import Racer
+    from racer_jax.sequential.savings import Savings
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
@@ -39,24 +37,26 @@ _MEANINGS = {
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_train(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str], default: str) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in names)
+def _add_racer_options(
+    parser: argparse.ArgumentParser, scores: Sequence[str], default: str
+) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in scores)
     parser.add_argument(
         "--nonconformity",
-        choices=names,
+        choices=scores,
         default=default,
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
-        choices=NULL_MODES,
-        help="queries nobody can answer: 'free' never counts them as a miss; 'never' always does; "
-        "'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P and "
-        "RACER-G, else free)",
+        choices=names.NULL_MODES,
+        help="queries no model can answer: 'free' never counts them as a miss; 'never' always "
+        "does; 'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P "
+        "and RACER-G, else free)",
     )
     parser.add_argument(
         "--no-tie-break", action="store_true", help="leave ties of scores as they are"
@@ -70,18 +70,21 @@ def describe(
     notes: Sequence[str],
     savings: Savings | None = None,
 ) -> None:
-    """The artefact that was written, and what must be known of it."""
+    """The artefact that was written, and what must be known of it.
+
+    Use this when a command has written an artefact.
+    """
     print_notes(notes)
     calibration = racer.calibration
     if as_json:
-        made = {
+        description = {
             "artefact": path,
             "models": racer.models,
             "warnings": racer.warnings(),
             "notes": notes,
         }
         if calibration is not None:
-            made |= {
+            description |= {
                 "alpha": calibration.alpha,
                 "n": int(calibration.num_queries.sum()),
                 "groups": calibration.groups,
@@ -89,8 +92,8 @@ def describe(
                 "added_models": racer.added_models() if calibration.min_models else 0.0,
             }
         if savings is not None:
-            made["sequential"] = asdict(savings)
-        print_json(made)
+            description["sequential"] = asdict(savings)
+        print_json(description)
         return
     print_line(f"{path}: {racer!r}")
     if calibration is None:
@@ -98,9 +101,10 @@ def describe(
     else:
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
+            more = "more" if price >= 0 else "fewer"
             print_line(
-                f"calling at least {calibration.min_models} takes {price:+.2f} models a question, "
-                "measured on the calibration questions"
+                f"calling at least {calibration.min_models} takes {abs(price):.2f} models a "
+                f"question {more} than not, on the calibration questions"
             )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
@@ -122,16 +126,16 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
         "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
     )
     parser.add_argument(
-        "--router", choices=tuple(ROUTERS), default="mlp", help="default: %(default)s"
+        "--router", choices=names.routers(), default="mlp", help="default: %(default)s"
     )
     parser.add_argument(
         "--encoder",
-        choices=tuple(ENCODERS),
+        choices=names.encoders(),
         default="hashed",
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
+    _add_racer_options(parser, (*names.orders(), *names.nonconformities()), names.NONCONFORMITY)
     parser.add_argument(
         "--cost-weight",
         type=float,
@@ -147,26 +151,33 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
     parser.set_defaults(run=train)
 
 
-def train(parsed: argparse.Namespace) -> None:
-    """`train`."""
-    check_place(parsed.output)  # before minutes of work are spent
-    source, rows = Source.of(parsed), Rows.of(parsed)
+def train(arguments: argparse.Namespace) -> None:
+    """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.racer.racer import Racer
+    from racer_jax.sequential.savings import estimated_savings
+
+    check_place(arguments.output)  # before minutes of work are spent
+    source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
     racer = Racer.fit(
-        jax.random.key(parsed.seed or 0),
+        jax.random.key(arguments.seed or 0),
         table,
-        parsed.router,
-        parsed.encoder,
-        nonconformity=parsed.nonconformity,
-        null=parsed.null,
-        tie_break=not parsed.no_tie_break,
-        cost_weight=parsed.cost_weight,
+        arguments.router,
+        arguments.encoder,
+        nonconformity=arguments.nonconformity,
+        null=arguments.null,
+        tie_break=not arguments.no_tie_break,
+        cost_weight=arguments.cost_weight,
     )
-    racer.save(parsed.output)
-    savings = estimated_savings(jax.random.key(parsed.seed or 0), table)
-    describe(parsed.output, racer, parsed.json, table.notes, savings)
-    if savings is not None and not parsed.json:
+    racer.save(arguments.output)
+    savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
+    describe(arguments.output, racer, arguments.json, table.notes, savings)
+    if savings is not None and not arguments.json:
+        paths = shlex.join(map(str, arguments.path))
         print_line(
             f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
-            f"train it: racer-jax cascade train {shlex.join(map(str, parsed.path))} -o NEW.cascade"
+            f"train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

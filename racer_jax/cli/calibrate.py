@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.options import (
     Rows,
@@ -18,7 +19,6 @@ from racer_jax.cli.options import (
     add_unseen,
     labelled,
 )
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -55,7 +55,10 @@ def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def add(subparsers: Subparsers) -> None:
-    """The command of this module."""
+    """The command of this module.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "calibrate",
@@ -155,13 +158,13 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     )
     scores.add_argument(
         "--nonconformity",
-        choices=tuple(NONCONFORMITIES),
+        choices=names.nonconformities(),
         help="what orders the models of a question: inverse_probability (RACER-P, the default) is "
         "1 - score, gap (RACER-G) the gap to the best score",
     )
     scores.add_argument(
         "--null",
-        choices=NULL_MODES,
+        choices=names.NULL_MODES,
         help="queries nobody can answer: 'paper' (the default) scores 'none of them' as 1 - the "
         "best score; 'free' never counts them as a miss; 'never' always does",
     )
@@ -170,112 +173,122 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def calibrate(parsed: argparse.Namespace) -> None:
-    """`calibrate`."""
+def calibrate(arguments: argparse.Namespace) -> None:
+    """`calibrate`.
+
+    Use this when a command line asks for a threshold; in Python, `Racer.calibrate` and
+    `recalibrate`.
+    """
     from racer_jax.racer.artefact import check_place
 
-    output = parsed.output or parsed.artefact
+    output = arguments.output or arguments.artefact
     check_place(output)
-    _check_applied(parsed)
-    racer = _serving(parsed, _racer(parsed))
+    _check_applied(arguments)
+    racer = _serving(arguments, _racer(arguments))
     notes: Sequence[str] = ()
-    if parsed.path:
-        smaller = racer.without(*parsed.without) if parsed.without else racer
-        table, scores = labelled(Source.of(parsed), Rows.of(parsed), smaller, recalibrating=True)
+    if arguments.path:
+        smaller = racer.without(*arguments.without) if arguments.without else racer
+        table, scores = labelled(
+            Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
+        )
         notes = table.notes
-        overlap = parsed.allow_overlap
-        options = {"by_group": not parsed.no_groups, **_options(parsed)}
+        overlap = arguments.allow_overlap
+        options = {"by_group": not arguments.no_groups, **_options(arguments)}
         calibrated = smaller.calibrate(
             table,
-            parsed.alpha,
+            arguments.alpha,
             scores=scores,
             allow_overlap=overlap,
-            loss=parsed.loss,
+            loss=arguments.loss,
             **options,
         )
     else:
-        calibrated = _changed(parsed, racer)
+        calibrated = _changed(arguments, racer)
     calibrated.save(output)
-    describe(output, calibrated, parsed.json, notes)
+    describe(output, calibrated, arguments.json, notes)
 
 
-def _check_applied(parsed: argparse.Namespace) -> None:
+def _check_applied(arguments: argparse.Namespace) -> None:
     """Refuses what would not be applied.
 
     Raises:
       ValueError: If an option is for a table and there is none, or for scores and there are none;
         if a table has no alpha, or nothing is to be changed.
     """
-    if parsed.from_scores and not parsed.path:
+    if arguments.from_scores and not arguments.path:
         raise ValueError("--from-scores needs a score matrix (.npz) to read")
-    if parsed.from_scores and parsed.without:
+    if arguments.from_scores and arguments.without:
         raise ValueError(
             "--without leaves models out of an artefact that exists: make it with --from-scores "
             "first"
         )
-    if not parsed.from_scores and (typed := _typed(parsed, _OF_SCORES)):
+    if not arguments.from_scores and (typed := _typed(arguments, _OF_SCORES)):
         raise ValueError(
             f"{typed[0]} is for an artefact that is made here, with --from-scores; this one keeps "
             f"what it was trained with: train it again"
         )
-    if parsed.path:
-        if parsed.alpha is None:
+    if arguments.path:
+        if arguments.alpha is None:
             raise ValueError("a calibration on a table needs --alpha, such as --alpha 0.1")
         return
-    typed = _typed(parsed, _OF_A_TABLE)
-    typed += [OPTIONS[name].flag for name in Source.of(parsed).options]
+    typed = _typed(arguments, _OF_A_TABLE)
+    typed += [OPTIONS[name].flag for name in Source.of(arguments).options]
     if typed:
         raise ValueError(
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    chosen = (parsed.alpha, parsed.no_groups, parsed.without, parsed.form, parsed.view)
-    if not (any(chosen) or _options(parsed)):
+    changes = ("alpha", "no_groups", "without", "form", "view")
+    if not (any(getattr(arguments, name) for name in changes) or _options(arguments)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"
         )
 
 
-def _typed(parsed: argparse.Namespace, options: dict[str, str]) -> list[str]:
+def _typed(arguments: argparse.Namespace, options: dict[str, str]) -> list[str]:
     """Those of some options that were typed."""
-    return [name for name, place in options.items() if getattr(parsed, place) not in (None, False)]
+    return [
+        name for name, place in options.items() if getattr(arguments, place) not in (None, False)
+    ]
 
 
-def _options(parsed: argparse.Namespace) -> dict[str, Any]:
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the calibration that were typed, the groups aside."""
     names = ("fallback", "unknown_group", "delta", "max_models", "min_models")
-    typed = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    typed = {
+        name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
+    }
     return {name: None if value == _OFF else value for name, value in typed.items()}
 
 
-def _racer(parsed: argparse.Namespace) -> "Racer":
+def _racer(arguments: argparse.Namespace) -> "Racer":
     """The artefact, or a new one of scores."""
     from racer_jax.racer.racer import Racer
 
-    if not parsed.from_scores:
-        return Racer.load(parsed.artefact)
+    if not arguments.from_scores:
+        return Racer.load(arguments.artefact)
     return Racer.from_scores(
-        Source.of(parsed).scored().table.models,
-        nonconformity=parsed.nonconformity or "inverse_probability",
-        null=parsed.null or "paper",
-        seed=None if parsed.no_tie_break else parsed.seed or 0,
+        Source.of(arguments).scored().table.models,
+        nonconformity=arguments.nonconformity or "inverse_probability",
+        null=arguments.null or "paper",
+        seed=None if arguments.no_tie_break else arguments.seed or 0,
     )
 
 
-def _serving(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
+def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     """The racer with what the gateway must know of its answers and texts."""
     from dataclasses import replace
 
     from racer_jax.sequential.normal_forms import normal_form
 
-    if parsed.form is not None:
-        normal_form(parsed.form)
-        racer = replace(racer, normal_form=parsed.form)
-    return racer if parsed.view is None else replace(racer, view=parsed.view)
+    if arguments.form is not None:
+        normal_form(arguments.form)
+        racer = replace(racer, normal_form=arguments.form)
+    return racer if arguments.view is None else replace(racer, view=arguments.view)
 
 
-def _changed(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
+def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     """The racer with another alpha, other options, or without some models; no table is read.
 
     Raises:
@@ -284,16 +297,18 @@ def _changed(parsed: argparse.Namespace, racer: "Racer") -> "Racer":
     from racer_jax.racer.errors import NoRecordError
 
     if racer.calibration is None:
-        raise DataError("has no calibration to change: give labelled queries", path=parsed.artefact)
+        raise DataError(
+            "has no calibration to change: give labelled queries", path=arguments.artefact
+        )
     try:
-        changed = racer.without(*parsed.without) if parsed.without else racer
-        options = _options(parsed)
-        if parsed.no_groups:
+        changed = racer.without(*arguments.without) if arguments.without else racer
+        options = _options(arguments)
+        if arguments.no_groups:
             options["by_group"] = False
-        return changed.recalibrate(parsed.alpha, **options)
+        return changed.recalibrate(arguments.alpha, **options)
     except NoRecordError:
         raise DataError(
             "was written by an older version, which kept nothing but the threshold for each alpha: "
             "name a table of labelled queries too",
-            path=parsed.artefact,
+            path=arguments.artefact,
         ) from None

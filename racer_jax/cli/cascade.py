@@ -1,12 +1,12 @@
 """`cascade`: one model after another, trained, calibrated, measured and used."""
 
+from __future__ import annotations
+
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli.options import (
     Rows,
@@ -19,14 +19,19 @@ from racer_jax.cli.options import (
     add_unseen,
     open_input,
 )
-from racer_jax.cli.output import check_file, flush, print_json, print_json_text, print_line
-from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.cli.output import (
+    check_file,
+    flush,
+    print_json,
+    print_json_text,
+    print_line,
+    print_notes,
+)
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.artefact import check_place
-from racer_jax.reporting.files import write_json
-from racer_jax.sequential.policy import is_unlabelled
-from racer_jax.serving.cascade import Cascade
+
+if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
 COMMANDS = ("train", "calibrate", "evaluate", "route")
@@ -133,11 +138,20 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """`cascade train`."""
+    """`cascade train`.
+
+    Use this when a command line asks for a new cascade; in Python, `Cascade.fit`.
+    """
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(_labelled(source.table(), arguments.loss), source.name)
+    print_notes(table.notes)
     cascade = Cascade.fit(
         jax.random.key(arguments.seed or 0),
         table,
@@ -158,6 +172,8 @@ def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
     Raises:
       ValueError: If there is no label and the loss needs them.
     """
+    from racer_jax.sequential.policy import is_unlabelled
+
     if not is_unlabelled(table):
         return table.complete()
     if loss != "differs":
@@ -168,13 +184,22 @@ def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
     return table
 
 
-def _read(arguments: argparse.Namespace, cascade: Cascade, loss: str) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without."""
+def _read(
+    arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
+) -> RoutingTable:
+    """The rows that the options ask for; a loss that needs no labels keeps those without.
+
+    A new calibration takes the place of the old one, so it may use its questions again.
+    """
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = _labelled(source.table(), loss)
     if arguments.unseen:
-        table = cascade.unseen(table)
-    return rows.select(table, source.name)
+        fresh = cascade.unseen(table, calibrated=not recalibrating)
+        left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
+        table = replace(fresh, notes=[*fresh.notes, left_out])
+    table = rows.select(table, source.name)
+    print_notes(table.notes)
+    return table
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -213,6 +238,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
     """
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
@@ -226,7 +254,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     else:
         loss = arguments.loss or cascade.policy.loss
         cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, loss),
+            _read(arguments, cascade, loss, recalibrating=True),
             arguments.alpha,
             loss=loss,
             by_group=arguments.by_group,
@@ -256,7 +284,14 @@ def _add_evaluate(subparsers: Subparsers) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """`cascade evaluate`."""
+    """`cascade evaluate`.
+
+    Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
+    """
+    from racer_jax.core.risk_levels import parse_alphas
+    from racer_jax.reporting.files import write_json
+    from racer_jax.serving.cascade import Cascade
+
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     if arguments.output is not None:
         check_file(arguments.output)
@@ -299,6 +334,7 @@ def route(arguments: argparse.Namespace) -> None:
 
     Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
     """
+    from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
 
     cascade = Cascade.load(arguments.artefact)
@@ -308,6 +344,7 @@ def route(arguments: argparse.Namespace) -> None:
         # On the error stream: the other carries lines of JSON alone.
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
     with open_input(arguments.input) as file:
-        for line in answer_lines(cascade, file, arguments.input):
+        name = "standard input" if arguments.input == "-" else arguments.input
+        for line in answer_lines(cascade, file, name):
             print_json_text(line)
             flush()  # a process at the other end of the pipe waits for this line

@@ -3,13 +3,16 @@
 import argparse
 from pathlib import Path
 
+from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
-from racer_jax.routers.registry import ROUTERS
 
 
 def add(subparsers: Subparsers) -> None:
-    """The command of this module."""
+    """The command of this module.
+
+    Use this when the parser of all commands is built.
+    """
     parser = add_command(
         subparsers,
         "extend",
@@ -26,23 +29,26 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
     parser.add_argument(
-        "--router", choices=tuple(ROUTERS), help="default: the kind of the artefact's"
+        "--router", choices=names.routers(), help="default: the kind of the artefact's"
     )
     add_json(parser)
     parser.set_defaults(run=extend)
 
 
-def extend(parsed: argparse.Namespace) -> None:
-    """`extend`."""
+def extend(arguments: argparse.Namespace) -> None:
+    """`extend`.
+
+    Use this when a command line asks for a larger pool; in Python, `Racer.extended`.
+    """
     import jax
 
     from racer_jax.racer.artefact import check_place
     from racer_jax.racer.racer import Racer
 
-    output = parsed.output or parsed.artefact
+    output = arguments.output or arguments.artefact
     check_place(output)
-    racer = Racer.load(parsed.artefact)
-    table = Source.of(parsed).table()
-    larger = racer.extended(jax.random.key(parsed.seed or 0), table, parsed.router)
+    racer = Racer.load(arguments.artefact)
+    table = Source.of(arguments).table()
+    larger = racer.extended(jax.random.key(arguments.seed or 0), table, arguments.router)
     larger.save(output)
-    describe(output, larger, parsed.json, table.notes)
+    describe(output, larger, arguments.json, table.notes)

@@ -5,8 +5,9 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from racer_jax.cli import (
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
 from racer_jax.racer.errors import UnknownGroupWarning
-from racer_jax.serving.state_file import Terminated
+from racer_jax.serving.terminated import Terminated
 
 _STATUSES = """exit status:
   0  done
@@ -46,22 +47,30 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, imported: Callable[[], object] = lambda: None
+) -> int:
     """Runs the command.
+
+    Use this when you write a program that is to behave like the command.
 
     Args:
       arguments: What follows the command's name; those of the process when None.
+      imported: Called once the modules that the command needs are imported, before it runs.
 
     Returns:
       The exit status; `racer-jax --help` lists them.
     """
     try:
         _write_any_text()
-        parsed = _parsed(arguments)
+        namespace = _parsed(arguments)
+        for module in namespace.needs:
+            import_module(module)
+        imported()
         with warnings.catch_warnings():
             warnings.simplefilter("always", UnknownGroupWarning)
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            status: int | None = parsed.run(parsed)
+            status: int | None = namespace.run(namespace)
         flush()
     except KeyboardInterrupt:
         _give_up_output()
@@ -89,15 +98,15 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parsed, left = parser.parse_known_args(sequential_words(words))
-    if left and not any(word.startswith("-") for word in left):
-        if getattr(parsed, "text", None) == []:
-            parsed.text, left = left, []
-        elif isinstance(getattr(parsed, "path", None), list):
-            parsed.path, left = [*parsed.path, *map(Path, left)], []
-    if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
-    return parsed
+    namespace, rest = parser.parse_known_args(sequential_words(words))
+    if rest and not any(word.startswith("-") for word in rest):
+        if getattr(namespace, "text", None) == []:
+            namespace.text, rest = rest, []
+        elif isinstance(getattr(namespace, "path", None), list):
+            namespace.path, rest = [*namespace.path, *map(Path, rest)], []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return namespace
 
 
 def sequential_words(words: Sequence[str]) -> Sequence[str]:
@@ -142,7 +151,7 @@ def _give_up_output() -> None:
 def _say(problem: str, status: int) -> int:
     """One line on the standard error, whatever the problem says."""
     line = f"racer-jax: {printable(' '.join(problem.split()))}\n"
-    with suppress(OSError, AttributeError):  # nobody reads it, or the stream is closed
+    with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
         sys.stderr.write(line)
         sys.stderr.flush()
     return status
@@ -166,10 +175,13 @@ _TYPED = (
 
 
 def in_shell(error: Exception) -> str:
-    """The message of an error, its advice spelled as it is typed in a shell."""
+    """The message of an error, its advice spelled as it is typed in a shell.
+
+    Use this when an error of a reader is printed by a command.
+    """
     text = error.in_shell() if isinstance(error, DataError) else str(error)
-    for words, typed in _TYPED:
-        text = text.replace(words, typed)
+    for words, option in _TYPED:
+        text = text.replace(words, option)
     return text
 
 
@@ -184,7 +196,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; completion is made from it."""
+    """The parser of all commands; completion is made from it.
+
+    Use this when you need the options of all commands, as the completion and the tests do.
+    """
     parser = _Parser(
         prog="racer-jax",
         description="Calibrated sets of LLMs from any router's scores: the risk that no called "

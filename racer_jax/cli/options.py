@@ -1,5 +1,7 @@
 """Options that several commands share, and what they stand for: the table, its rows, the input."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import sys
@@ -8,22 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-import jax
-import numpy as np
-
+from racer_jax.cli import names
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
-from racer_jax.data.load import READERS, load
 from racer_jax.data.remedies import OPTIONS, option_value
-from racer_jax.data.splits import split
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.racer import Racer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.formats.score_matrix import ScoredTable
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
 
 _TABLES = "files or folders of labelled queries to read; several are joined"
 _CHOICES: Mapping[str, Sequence[str]] = {
-    "format": tuple(READERS),
+    "format": names.FORMATS,
     "missing": ("error", "drop", "keep"),
     "part": ("train", "val", "test"),
     "pools": ("match", "intersect"),
@@ -38,28 +40,46 @@ _METAVARS = {
 
 
 class Subparsers(Protocol):
-    """What commands are added to."""
+    """What commands are added to.
+
+    Use this when a function adds commands and you name the type of its argument.
+    """
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """A new command."""
+        """A new command. Use this when a command is added to what `argparse` gave."""
 
 
 def add_command(
-    subparsers: Subparsers, name: str, text: str, examples: str
+    subparsers: Subparsers,
+    name: str,
+    text: str,
+    examples: str,
+    needs: Sequence[str] = ("racer_jax.data.loading", "racer_jax.racer.racer"),
 ) -> argparse.ArgumentParser:
-    """A command whose help ends with examples."""
+    """A command whose help ends with examples, and the modules that it cannot do without.
+
+    They are imported once its options have been read, before it runs: what only shows a help or
+    finds a wrong option waits for no module.
+
+    Use this when a command is new: its help then looks like that of the others.
+    """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    return subparsers.add_parser(
+    parser = subparsers.add_parser(
         name,
         help=text[0].lower() + text[1:].split(". ")[0].removesuffix("."),
         description=text,
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(needs=tuple(needs))
+    return parser
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
-    """The tables and how they are read; `names` and `positional` change the argument itself."""
+    """The tables and how they are read; `names` and `positional` change the argument itself.
+
+    Use this when a command reads tables.
+    """
     positional = {"nargs": "+", "help": _TABLES} | positional
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
     reading = parser.add_argument_group("reading")
@@ -89,7 +109,10 @@ def _destination(keyword: str) -> str:
 
 
 def add_choosing(parser: argparse.ArgumentParser) -> None:
-    """Which rows of the table are used."""
+    """Which rows of the table are used.
+
+    Use this when a command uses rows of a table by group, share or number.
+    """
     choosing = parser.add_argument_group("which rows")
     choosing.add_argument(
         "--group", action="append", help="only this group (may be given several times)"
@@ -100,7 +123,10 @@ def add_choosing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_unseen(parser: argparse.ArgumentParser) -> None:
-    """The option `--unseen`."""
+    """The option `--unseen`.
+
+    Use this when a command may leave out questions that were trained on.
+    """
     parser.add_argument(
         "--unseen",
         action="store_true",
@@ -109,7 +135,10 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
-    """The option `--sequential`, which `cli.main` reads before the others."""
+    """The option `--sequential`, which `cli.main` reads before the others.
+
+    Use this when a command also takes an artefact of a cascade.
+    """
     parser.add_argument(
         "--sequential",
         action="store_true",
@@ -119,13 +148,15 @@ def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option `--json`."""
+    """The option `--json`. Use this when a command can print JSON for another program."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @dataclass(frozen=True)
 class Source:
     """The tables that the options name, and how they are read.
+
+    Use this when a command reads tables that `add_reading` named.
 
     Attributes:
       paths: Files or folders.
@@ -136,21 +167,25 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Source":
+    def of(cls, arguments: argparse.Namespace) -> Source:
         """The options of `add_reading`.
+
+        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
-        typed = {name: getattr(parsed, _destination(name)) for name in OPTIONS if name != "key"}
+        import jax
+
+        values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
-            for name, value in typed.items()
+            for name, value in values.items()
             if value is not None
         }
-        if parsed.seed is not None and "label_rule" in options:
-            options["key"] = jax.random.key(parsed.seed)
-        return cls(tuple(parsed.path), options)
+        if arguments.seed is not None and "label_rule" in options:
+            options["key"] = jax.random.key(arguments.seed)
+        return cls(tuple(arguments.path), options)
 
     @property
     def name(self) -> str:
@@ -158,15 +193,24 @@ class Source:
         return ", ".join(str(path) for path in self.paths)
 
     def table(self) -> RoutingTable:
-        """Every row of the tables."""
+        """Every row of the tables.
+
+        Use this when a command uses all rows; `Rows.select` gives some of them.
+        """
+        from racer_jax.data.loading import load
+
         return load(self.paths, **self.options)
 
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.
 
+        Use this when a command takes scores that another program made.
+
         Raises:
           DataError: If there are several, or the file is none.
         """
+        from racer_jax.data.formats.score_matrix import read_score_matrix
+
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
         return read_score_matrix(self.paths[0])
@@ -175,6 +219,8 @@ class Source:
 @dataclass(frozen=True)
 class Rows:
     """Which rows of a table the options ask for.
+
+    Use this when a command uses only some rows of its table.
 
     Attributes:
       groups: Groups to keep; all when None.
@@ -189,16 +235,18 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, parsed: argparse.Namespace) -> "Rows":
+    def of(cls, arguments: argparse.Namespace) -> Rows:
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
+
+        Use this when the options of a command are parsed.
 
         Raises:
           ValueError: If the share is out of range.
         """
-        if parsed.share is not None and not 0 < parsed.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {parsed.share}")
-        unseen = getattr(parsed, "unseen", False)
-        return cls(parsed.group, parsed.share, parsed.seed or 0, unseen)
+        if arguments.share is not None and not 0 < arguments.share <= 1:
+            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
+        unseen = getattr(arguments, "unseen", False)
+        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
     def select(
         self,
@@ -209,6 +257,8 @@ class Rows:
         recalibrating: bool = False,
     ) -> RoutingTable:
         """These rows of the table.
+
+        Use this when the table is read and its rows are to be chosen.
 
         Args:
           table: A table.
@@ -223,6 +273,10 @@ class Rows:
         Raises:
           DataError: If no row is left.
         """
+        import jax
+
+        from racer_jax.data.splits import split
+
         notes = list(table.notes)
 
         def kept(part: RoutingTable, option: str) -> RoutingTable:
@@ -253,6 +307,8 @@ def labelled(
 ) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows.
 
+    Use this when a command measures or calibrates, whatever the artefact was made from.
+
     Args:
       source: The tables.
       rows: Which rows of them.
@@ -262,15 +318,18 @@ def labelled(
     if racer.scorer is not None:
         table = source.table().complete()
         return rows.select(table, source.name, racer, recalibrating=recalibrating), None
-    scored = source.scored()
-    table = rows.select(scored.table, source.name, racer, recalibrating=recalibrating)
-    place = {name: i for i, name in enumerate(scored.table.ids)}
-    return table, scored.scores[[place[name] for name in table.ids]]
+    scored_table = source.scored()
+    table = rows.select(scored_table.table, source.name, racer, recalibrating=recalibrating)
+    place = {name: i for i, name in enumerate(scored_table.table.ids)}
+    return table, scored_table.scores[[place[name] for name in table.ids]]
 
 
 @contextmanager
 def open_input(name: str) -> Iterator[IO[bytes]]:
-    """A file for reading, or the standard input."""
+    """A file for reading, or the standard input.
+
+    Use this when a command reads lines from a file or a pipe.
+    """
     if name == "-":
         if sys.stdin is None:
             raise DataError("is closed: there is nothing to read from", path="standard input")

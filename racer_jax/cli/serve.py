@@ -12,8 +12,9 @@ _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", 
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is made."""
     _add_recalibrate(subparsers)
+    _add_replay(subparsers)
     parser = add_command(
         subparsers,
         "serve",
@@ -65,8 +66,8 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
 
 
 def recalibrate(parsed: argparse.Namespace) -> None:
-    """`recalibrate`."""
-    from racer_jax.gateway.recalibration import audited, recalibrated
+    """`recalibrate`. Use this when a command line asks for a calibration on audits."""
+    from racer_jax.gateway._recalibration import audited, recalibrated
     from racer_jax.racer.artefact import check_place, read
     from racer_jax.racer.racer import Racer
 
@@ -84,8 +85,45 @@ def recalibrate(parsed: argparse.Namespace) -> None:
         print_line(line)
 
 
+def _add_replay(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "replay",
+        "Decide again what a gateway has decided, under another artefact and without a call: how "
+        "sets change, and on labelled audits the misses. Needs a state that keeps prompts.",
+        "racer-jax replay gateway.db --artefact new.racer",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument(
+        "--artefact", type=Path, required=True, help="folder of the artefact that decides now"
+    )
+    parser.add_argument("--route", help="only decisions of this route")
+    add_json(parser)
+    parser.set_defaults(run=replay)
+
+
+def replay(parsed: argparse.Namespace) -> None:
+    """`replay`. Use this when a command line asks what another artefact would have decided."""
+    from dataclasses import asdict
+
+    from racer_jax.gateway._replay import replay as decide_again
+    from racer_jax.racer.racer import Racer
+
+    done = decide_again(parsed.state, Racer.load(parsed.artefact), parsed.route)
+    if parsed.json:
+        print_json(asdict(done))
+        return
+    print_line(f"{done.num} decisions again, {done.same} with the same models")
+    print_line(f"models called: {done.size_before:.2f} on average, {done.size_after:.2f} now")
+    print_line(
+        f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
+    )
+
+
 def check_extra() -> None:
     """Refuses to begin where the packages of the extra are missing.
+
+    Use this when a command needs them, before any work.
 
     Raises:
       ModuleNotFoundError: If one is.
@@ -98,7 +136,7 @@ def check_extra() -> None:
 
 
 def serve(parsed: argparse.Namespace) -> None:
-    """`serve`."""
+    """`serve`. Use this when a command line asks for the gateway."""
     chosen = [parsed.config is not None, parsed.demo, parsed.schema, parsed.new_key is not None]
     if sum(chosen) != 1:
         raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
@@ -111,12 +149,12 @@ def serve(parsed: argparse.Namespace) -> None:
     if parsed.new_key is not None:
         _print_key(parsed.new_key)
         return
-    from racer_jax.gateway import running
+    from racer_jax.gateway import _running
 
     if parsed.demo:
-        running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
+        _running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
     else:
-        running.run(parsed.config, parsed.port, parsed.admin_port, parsed.check, _say)
+        _running.run(parsed.config, parsed.port, parsed.admin_port, parsed.check, _say)
 
 
 def _say(text: str) -> None:
@@ -126,7 +164,7 @@ def _say(text: str) -> None:
 
 
 def _print_key(name: str) -> None:
-    from racer_jax.gateway.keys import new_key
+    from racer_jax.gateway._keys import new_key
 
     key, prefix, digest = new_key()
     print_line(f"the key, shown this once:\n  {key}")

@@ -1,12 +1,13 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from racer_jax.cli.options import (
     Rows,
@@ -30,26 +31,27 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
-    from racer_jax.serving.json_lines import BadLine, Query
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
+    from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is built."""
     _add_route(subparsers)
     _add_evaluate(subparsers)
     _add_report(subparsers)
 
 
 def _loaded(artefact: Path) -> Racer:
+    from racer_jax.racer.racer import Racer
+
     racer = Racer.load(artefact)
     if racer.calibration is None:
         raise DataError(str(NotCalibratedError("this command")), path=artefact)
@@ -69,6 +71,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")
@@ -91,46 +94,69 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.set_defaults(run=route)
 
 
-def route(parsed: argparse.Namespace) -> None:
-    """`route`."""
-    from racer_jax.serving.json_lines import read_queries, route_lines
+def route(arguments: argparse.Namespace) -> None:
+    """`route`.
 
-    source = parsed.input
-    if source is None and parsed.text == ["-"]:
-        source, parsed.text = "-", []
-    if bool(parsed.text) == bool(source):
-        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if parsed.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {parsed.batch}")
-    racer = _loaded(parsed.artefact)
-    if parsed.alpha is not None:
-        racer = racer.at(parsed.alpha)
-    if parsed.text:
-        for i, decision in enumerate(racer.route(parsed.text, parsed.group)):
-            if parsed.json:
-                print_json_text(decision.to_json())
-                continue
-            models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{parsed.text[i]}\n  {models}\n  {decision.explain()}")
-        return
-    with open_input(source) as file:
-        queries = _Counted(
-            read_queries(file, source, racer, strict=parsed.strict, group=parsed.group)
+    Use this when a command line asks which models to call; in Python, `Racer.route`.
+    """
+    from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
+
+    source = _source(arguments)
+    racer = _loaded(arguments.artefact)
+    if arguments.alpha is not None:
+        racer = racer.at(arguments.alpha)
+    if source is None and racer.scorer is None:
+        raise ValueError(
+            "this racer has no router of its own: give lines of JSON with 'scores' by --input"
         )
-        lines = route_lines(racer, queries, parsed.batch)
-        if parsed.output is not None:
-            write_lines(parsed.output, queries.checked(lines))
-        else:
-            for line in queries.checked(lines):
-                print_json_text(line)
-                if source == "-":
-                    flush()
+    words = source is None and not arguments.json
+    with nullcontext() if source is None else open_input(source) as file:
+        stream: Iterable[Query | BadLine] = (
+            Query(line, text, None, arguments.group, None)
+            for line, text in enumerate(arguments.text, start=1)
+        )
+        if source is not None and file is not None:
+            stream = read_queries(
+                file, source, racer, strict=arguments.strict, group=arguments.group
+            )
+        queries = _Counted(stream)
+        routed = route_queries(racer, queries, arguments.batch)
+        lines = queries.checked(map(_in_words if words else as_line, routed))
+        if arguments.output is not None:
+            write_lines(arguments.output, lines)
+            lines = iter(())
+        for line in lines:
+            (print_line if words else print_json_text)(line)
+            if source == "-":
+                flush()
     if queries.num_bad:
         raise DataError(
             f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
             f"'error' in the place of a decision; first: {queries.first_error}",
             path=source,
         )
+
+
+def _source(arguments: argparse.Namespace) -> str | None:
+    """Where the lines come from; None where the questions are arguments."""
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    source: str | None = arguments.input
+    if source is None and arguments.text == ["-"]:
+        source, arguments.text = "-", []
+    if bool(arguments.text) == bool(source):
+        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
+    return source
+
+
+def _in_words(item: Routed | BadLine) -> str:
+    """A decision for people."""
+    from racer_jax.serving.json_lines import BadLine
+
+    if isinstance(item, BadLine):
+        return str(item.error)
+    models = ", ".join(item.decision.models) or "(abstain)"
+    return f"{item.query.text}\n  {models}\n  {item.decision.explain()}"
 
 
 class _Counted:
@@ -142,13 +168,13 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+    def __init__(self, queries: Iterable[Query | BadLine]) -> None:
         """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
         self._queries = queries
 
-    def __iter__(self) -> "Iterator[Query | BadLine]":
+    def __iter__(self) -> Iterator[Query | BadLine]:
         from racer_jax.serving.json_lines import BadLine
 
         for query in self._queries:
@@ -169,11 +195,13 @@ class _Counted:
             raise self.first_error
 
 
-def _evaluated(parsed: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
-    if parsed.alphas is not None:
-        parse_alphas(parsed.alphas)  # before anything is read
-    racer = _loaded(parsed.artefact)
-    return racer, *labelled(Source.of(parsed), Rows.of(parsed), racer)
+def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+    from racer_jax.core.risk_levels import parse_alphas
+
+    if arguments.alphas is not None:
+        parse_alphas(arguments.alphas)  # before anything is read
+    racer = _loaded(arguments.artefact)
+    return racer, *labelled(Source.of(arguments), Rows.of(arguments), racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -199,16 +227,21 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.set_defaults(run=evaluate)
 
 
-def evaluate(parsed: argparse.Namespace) -> None:
-    """`evaluate`."""
-    if parsed.output is not None:
-        check_file(parsed.output)
-    racer, table, scores = _evaluated(parsed)
-    evaluation = racer.evaluate(table, parsed.alphas, scores=scores)
+def evaluate(arguments: argparse.Namespace) -> None:
+    """`evaluate`.
+
+    Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
+    """
+    from racer_jax.reporting.files import write_json
+
+    if arguments.output is not None:
+        check_file(arguments.output)
+    racer, table, scores = _evaluated(arguments)
+    evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
     figures = evaluation.to_dict() | {"notes": table.notes}
-    if parsed.output is not None:
-        write_json(parsed.output, figures)
-    if parsed.json:
+    if arguments.output is not None:
+        write_json(arguments.output, figures)
+    if arguments.json:
         print_json(figures)
     else:
         print_line(str(evaluation))
@@ -247,30 +280,36 @@ racer-jax report my.racer --data test.csv --sequential my.cascade""",
     parser.set_defaults(run=report)
 
 
-def report(parsed: argparse.Namespace) -> None:
-    """`report`."""
-    check_file(parsed.output)
+def report(arguments: argparse.Namespace) -> None:
+    """`report`.
+
+    Use this when a command line asks for a page of figures; in Python, `write_report`.
+    """
+    from racer_jax.racer.report import write_report
+
+    check_file(arguments.output)
     cascade = None
-    if parsed.sequential is not None:
+    if arguments.sequential is not None:
         from racer_jax.serving.cascade import Cascade
 
-        cascade = Cascade.load(parsed.sequential)
-    racer, table, scores = _evaluated(parsed)
+        cascade = Cascade.load(arguments.sequential)
+    racer, table, scores = _evaluated(arguments)
     if cascade is not None:
         if table.answers is None:
-            raise DataError("has no answers, which --sequential reads", path=Source.of(parsed).name)
-        if parsed.unseen:
+            name = Source.of(arguments).name
+            raise DataError("has no answers, which --sequential reads", path=name)
+        if arguments.unseen:
             kept = cascade.unseen(table)
             left_out = (
-                f"--unseen left out {len(table) - len(kept):,} questions of {parsed.sequential}"
+                f"--unseen left out {len(table) - len(kept):,} questions of {arguments.sequential}"
             )
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
                 scores = scores[[place[name] for name in kept.ids]]
             table = replace(kept, notes=[*kept.notes, left_out])
-    write_report(racer, table, parsed.output, parsed.alphas, scores=scores, cascade=cascade)
-    if parsed.json:
-        print_json({"report": parsed.output, "notes": table.notes})
+    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
+    if arguments.json:
+        print_json({"report": arguments.output, "notes": table.notes})
     else:
-        print_line(f"{parsed.output}: open it in a browser")
+        print_line(f"{arguments.output}: open it in a browser")
     print_notes(table.notes)

@@ -6,8 +6,8 @@ rows to one of few lengths; entries that are added change no bit of a result. Un
 `jit` or `vmap`, and for arrays spread over devices, nothing is padded.
 
 What works entry by entry (nonconformity, `tie_break`, the measures of sets) is not padded either.
-It is meant to be part of the caller's `jit`, whose shapes are the caller's choice; JAX keeps what it
-compiles for each new shape until `jax.clear_caches()`. `Racer` pads what it calculates.
+It is meant to be part of the caller's `jit`, whose shapes are the caller's choice; JAX keeps what
+it compiles for each new shape until `jax.clear_caches()`. `Racer` pads what it calculates.
 """
 
 from typing import Any

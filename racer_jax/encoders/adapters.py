@@ -24,6 +24,8 @@ class FunctionEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, d]`.
 
+        Use this when texts are to be embedded.
+
         Raises:
           ValueError: If the function does not give one row of numbers for each text.
         """
@@ -45,6 +47,8 @@ class TransformEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of the texts, float32 `[n, d]`.
 
+        Use this when texts are to be embedded.
+
         Raises:
           ValueError: If the pipeline does not give one row of numbers for each text.
         """
@@ -53,6 +57,8 @@ class TransformEncoder:
 
 def embeddings_of(result: Any, num: int) -> np.ndarray:
     """What an encoder of a caller's own returned, as float32 `[n, d]`.
+
+    Use this when embeddings come from code of a caller.
 
     Raises:
       ValueError: If it is not one row of finite numbers for each text.

@@ -92,13 +92,13 @@ def named(name: str, key: jax.Array, texts: Sequence[str]) -> Encoder:
     return ENCODERS[name](key, texts)
 
 
-def encoder_parts(encoder: Encoder, prefix: str = "encoder", own: Save | None = None) -> Parts:
+def encoder_parts(encoder: Encoder, prefix: str = "encoder", own_part: Save | None = None) -> Parts:
     """The description and the arrays of an encoder.
 
     Args:
       encoder: One with `to_parts`, or one with `fingerprint()`, which names its weights.
       prefix: Prefix of the names of the arrays.
-      own: What makes pieces of an encoder that has neither; None to refuse it.
+      own_part: What makes pieces of an encoder that has neither; None to refuse it.
 
     Raises:
       PartsError: If it is neither.
@@ -106,11 +106,11 @@ def encoder_parts(encoder: Encoder, prefix: str = "encoder", own: Save | None = 
     Use this when an encoder is to be written to disk.
     """
     if hasattr(encoder, "to_parts"):
-        parts: Parts = encoder.to_parts(prefix, partial(encoder_parts, own=own))
+        parts: Parts = encoder.to_parts(prefix, partial(encoder_parts, own_part=own_part))
         return parts
     fingerprint = getattr(encoder, "fingerprint", None)
-    if not callable(fingerprint) and own is not None:
-        return own(encoder, prefix)
+    if not callable(fingerprint) and own_part is not None:
+        return own_part(encoder, prefix)
     if not callable(fingerprint):
         raise PartsError(
             f"an encoder of kind {type(encoder).__name__} cannot be saved: give it a method "
@@ -126,7 +126,7 @@ def encoder_from(
     arrays: Mapping[str, np.ndarray],
     pretrained: Encoder | None = None,
     prefix: str = "encoder",
-    own: Read | None = None,
+    own_part: Read | None = None,
 ) -> Encoder:
     """The encoder of a description.
 
@@ -136,7 +136,7 @@ def encoder_from(
       pretrained: The pretrained encoder, where the description names one; MiniLM's from its package
         where None.
       prefix: Prefix of the names of the arrays.
-      own: What gives an encoder of a caller's own that has no fingerprint.
+      own_part: What gives an encoder of a caller's own that has no fingerprint.
 
     Raises:
       PartsError: If the description is not of an encoder.
@@ -147,14 +147,14 @@ def encoder_from(
     kind = description.get("kind")
     if kind == "external":
         return _pretrained(description, pretrained)
-    if kind == "own" and own is not None:
-        mine: Encoder = own(description, prefix)
+    if kind == "own" and own_part is not None:
+        mine: Encoder = own_part(description, prefix)
         return mine
     if kind not in _CLASSES:
         raise PartsError(f"an encoder of kind {kind!r} is not known")
 
     def read(inner: Mapping[str, Any], inner_prefix: str) -> Encoder:
-        return encoder_from(inner, arrays, pretrained, inner_prefix, own)
+        return encoder_from(inner, arrays, pretrained, inner_prefix, own_part)
 
     encoder: Encoder = _CLASSES[kind].from_parts(description, arrays, prefix, read)
     return encoder

@@ -20,6 +20,8 @@ _POOLINGS = {"mean": "mean", "cls": "cls"}
 class SentenceSettings(NamedTuple):
     """How a folder says that its embeddings are made.
 
+    Use this when you read the result of `sentence_settings`.
+
     Attributes:
       transformer: The folder with the weights and the tokenizer.
       options: Options of `TextEncoder` that it settles.

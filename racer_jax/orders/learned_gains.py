@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.optimize import minimize
 
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.orders.coverage_gain import static_order
@@ -64,6 +63,8 @@ def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.ndarray, ...]:
     """Order `[m]`, weights `[d, m + 1]` and biases `[m + 1]` of one group."""
+    from scipy.optimize import minimize  # takes half a second to import
+
     num_models = correct.shape[1]
     order = np.argsort(np.asarray(static_order(correct))[:-1], kind="stable")
     position = first_right(correct, order)
@@ -176,15 +177,17 @@ class LearnedGains:
         """
         orders, weights, bias = map(np.asarray, (self.order, self.weights, self.bias))
         place = {model: i for i, model in enumerate(columns)}
-        kept = [[i for i, model in enumerate(order) if model in place] for order in orders.tolist()]
-        rows = list(zip(orders, kept, strict=True))
+        places = [
+            [i for i, model in enumerate(order) if model in place] for order in orders.tolist()
+        ]
+        rows = list(zip(orders, places, strict=True))
         new = np.array([[place[model] for model in order[i].tolist()] for order, i in rows])
         last = [orders.shape[1]]
         return replace(
             self,
             order=jnp.asarray(new, jnp.int32),
-            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, kept, strict=True)]),
-            bias=jnp.stack([b[i + last] for b, i in zip(bias, kept, strict=True)]),
+            weights=jnp.stack([w[:, i + last] for w, i in zip(weights, places, strict=True)]),
+            bias=jnp.stack([b[i + last] for b, i in zip(bias, places, strict=True)]),
         )
 
     def positions(self, embeddings: ArrayLike, groups: Sequence[str] | None = None) -> jax.Array:

@@ -101,7 +101,7 @@ class Order:
     prices: Prices | None = None
 
     def to_parts(
-        self, prefix: str = "order", own: Callable[[Any, str], Parts] | None = None
+        self, prefix: str = "order", own_part: Callable[[Any, str], Parts] | None = None
     ) -> Parts:
         """The order in pieces: a description in plain values, and arrays by name.
 
@@ -109,19 +109,19 @@ class Order:
 
         Args:
           prefix: Prefix of the names of the arrays.
-          own: What makes pieces of the model of a registered order; None to refuse it.
+          own_part: What makes pieces of the model of a registered order; None to refuse it.
 
         Raises:
           ValueError: If it is a registered order and that is None.
         """
         groups = None if self.model.groups is None else list(self.model.groups)
         description: dict[str, Any] = {"kind": self.kind, "groups": groups}
-        if self.kind not in _ARRAYS and own is not None:
+        if self.kind not in _ARRAYS and own_part is not None:
             inside = self.model
             if isinstance(inside, RestrictedOrder):
                 description["columns"] = list(inside.columns)
                 inside = inside.model
-            description["model"], arrays = own(inside, prefix)
+            description["model"], arrays = own_part(inside, prefix)
             return description, arrays
         if self.kind not in _ARRAYS:
             raise ValueError(f"an order of kind {self.kind!r} cannot be saved")
@@ -143,7 +143,7 @@ class Order:
         description: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         prefix: str = "order",
-        own: Callable[[Mapping[str, Any], str], Any] | None = None,
+        own_part: Callable[[Mapping[str, Any], str], Any] | None = None,
     ) -> "Order":
         """The order of `to_parts`.
 
@@ -153,15 +153,15 @@ class Order:
           description: From `to_parts`.
           arrays: Its arrays.
           prefix: Prefix of the names of the arrays.
-          own: What gives the model of a registered order; None where there is none.
+          own_part: What gives the model of a registered order; None where there is none.
 
         Raises:
           KeyError: If an array or a setting is missing.
           ValueError: If the description is not of an order.
         """
         kind = description.get("kind")
-        if kind in ORDERS and "model" in description and own is not None:
-            model = own(description["model"], prefix)
+        if kind in ORDERS and "model" in description and own_part is not None:
+            model = own_part(description["model"], prefix)
             if "columns" in description:
                 model = RestrictedOrder(model, tuple(description["columns"]))
             return cls(kind, model)
@@ -170,14 +170,14 @@ class Order:
                 f"an order of kind {kind!r} is not known: register it first (register_order)"
             )
         groups = None if description["groups"] is None else tuple(description["groups"])
-        loaded = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
+        fields = {name: np.asarray(arrays[f"{prefix}.{name}"]) for name in _ARRAYS[kind]}
         prices = None
         if "gamma" in description:
             prices = Prices(np.asarray(arrays[f"{prefix}.cost"]), float(description["gamma"]))
         if kind == STATIC:
             later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
-            return cls(kind, StaticOrder(loaded["real"], groups, **later), prices)
-        on_device = {name: jnp.asarray(array) for name, array in loaded.items()}
+            return cls(kind, StaticOrder(fields["real"], groups, **later), prices)
+        on_device = {name: jnp.asarray(array) for name, array in fields.items()}
         if kind == LEARNED:
             return cls(
                 kind,
@@ -232,9 +232,9 @@ class Order:
         """
         names = None
         if self.model.groups is not None:
-            known = set(self.model.groups)
+            group_names = set(self.model.groups)
             num = len(np.asarray(embeddings))
-            names = [name if name in known else OTHER for name in groups or [None] * num]
+            names = [name if name in group_names else OTHER for name in groups or [None] * num]
         options = {}
         if self.prices is not None and self.kind == BLEND:  # the static order has them in it
             options = self.prices._asdict()
@@ -275,15 +275,15 @@ def _blend(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | N
 
 def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] | None) -> Model:
     """Learned gains; other groups have those of all rows."""
-    learned = LearnedGains.fit(embeddings, correct, groups=groups)
-    if learned.groups is None:
-        return learned
+    model = LearnedGains.fit(embeddings, correct, groups=groups)
+    if model.groups is None:
+        return model
     whole = LearnedGains.fit(embeddings, correct)
     arrays: dict[str, Any] = {
-        name: jnp.concatenate([getattr(learned, name), getattr(whole, name)])
+        name: jnp.concatenate([getattr(model, name), getattr(whole, name)])
         for name in ("order", "weights", "bias")
     }
-    return replace(learned, groups=(*learned.groups, OTHER), **arrays)
+    return replace(model, groups=(*model.groups, OTHER), **arrays)
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
@@ -301,7 +301,7 @@ def register_order(name: str, fit: Fit) -> None:
       name: Its name.
       fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
         model: called with embeddings, groups and the null mode it gives nonconformity float32
-        `[n, m + 1]`; its `groups`, None or a tuple, say which groups it knows, `OTHER` last.
+        `[n, m + 1]`; its `groups`, None or a tuple, are its groups, `OTHER` last.
 
     Raises:
       ValueError: If the name is taken.

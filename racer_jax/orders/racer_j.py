@@ -165,13 +165,13 @@ class RacerJ:
         Args:
           columns: Places of those models in the pool.
         """
-        kept = distinct_patterns(np.asarray(self.patterns)[:, list(columns)])
-        prior = np.zeros((len(self.prior), len(kept.correct)))
-        np.add.at(prior.T, kept.of_row, np.asarray(self.prior, np.float64).T)
+        rows = distinct_patterns(np.asarray(self.patterns)[:, list(columns)])
+        prior = np.zeros((len(self.prior), len(rows.correct)))
+        np.add.at(prior.T, rows.of_row, np.asarray(self.prior, np.float64).T)
         return replace(
             self,
-            patterns=jnp.asarray(kept.correct, jnp.float32),
-            of_row=jnp.asarray(kept.of_row)[self.of_row],
+            patterns=jnp.asarray(rows.correct, jnp.float32),
+            of_row=jnp.asarray(rows.of_row)[self.of_row],
             prior=jnp.asarray(prior, jnp.float32),
         )
 

@@ -16,6 +16,7 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
+from racer_jax.racer.limits import limited
 from racer_jax.racer.losses import CalibratedLoss, loss_thresholds
 from racer_jax.racer.promises import guarantee, warnings_of
 from racer_jax.racer.record import CalibrationRecord
@@ -49,7 +50,7 @@ class Calibration:
       accuracy: Share of the calibration queries each model answers rightly, by group, float64
         `[g, m]`.
       questions: Fingerprints of the calibration questions, uint64, sorted.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       num_overlap: Calibration rows whose question was trained on, let in by the user.
       date: When, as ISO 8601.
       unknown_group: What a query gets whose group is unknown or missing, where thresholds are by
@@ -120,36 +121,54 @@ class Calibration:
         return self.scores.num_queries
 
     def at(self, alpha: Level) -> "Calibration":
-        """The same calibration at another alpha; no data is needed."""
+        """The same calibration at another alpha; no data is needed.
+
+        Use this when you have the calibration by itself; `Racer.at` does it for a racer.
+        """
         return replace(self, alpha=level_name(alpha))
 
+    def options(self) -> dict[str, Any]:
+        """The options it was made with, alpha aside, by their names in `Racer.calibrate`.
+
+        Use this when another calibration shall have the same options.
+        """
+        return {
+            "by_group": self.groups is not None,
+            "fallback": self.fallback,
+            "delta": self.delta,
+            "unknown_group": self.unknown_group,
+            "max_models": self.max_models,
+            "min_models": self.min_models,
+        }
+
     def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe."""
+        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe.
+
+        Use this when you want to see how many misses an alpha allows.
+        """
         return self.scores.budgets(alphas, self.delta)
 
     def thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys."""
+        """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys.
+
+        Use this when you want the thresholds of several alphas.
+        """
         if self.loss is not None:
-            value, tie = self._loss_thresholds(alphas)
+            value, tie = loss_thresholds(self, alphas)
             return value[:-1], None if tie is None else tie[:-1]
         return self.scores.thresholds(alphas, self.delta, cast(Fallback, self.fallback))
 
-    def _loss_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds for a loss of each group, and last of all queries together."""
-        record, ties = self.record, None if self.loss is None else self.loss.tie
-        if record is None:
-            raise ValueError("a calibration for a loss needs the record of its queries")
-        entries = limited(record.nonconformity, ties, self.max_models, self.min_models)
-        return loss_thresholds(self, alphas, entries)
-
     def threshold_keys(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`."""
+        """Keys of the thresholds of each group and alpha, and of unknown groups, `[g + 1, a]`.
+
+        Use this when queries are compared with thresholds of several alphas.
+        """
         return _keys_with_unknown(self.thresholds(alphas), self._unknown_thresholds(alphas))
 
     def _unknown_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Thresholds of a group that nobody calibrated on, `[1, a]`, and their second keys."""
+        """Thresholds of a group without calibration queries, `[1, a]`, and their second keys."""
         if self.unknown_group == "pooled" and self.loss is not None:
-            value, tie = self._loss_thresholds(alphas)
+            value, tie = loss_thresholds(self, alphas)
             return value[-1:], None if tie is None else tie[-1:]
         if self.unknown_group == "pooled":
             return self.scores.pooled().thresholds(alphas, self.delta)
@@ -157,7 +176,10 @@ class Calibration:
         return edge, None if self.tie is None else np.full(edge.shape, _TOP)
 
     def codes(self, groups: Sequence[str | None] | None, num: int) -> np.ndarray:
-        """The place of each query's group, int `[n]`; the number of groups for an unknown one."""
+        """The place of each query's group, int `[n]`; the number of groups for an unknown one.
+
+        Use this when queries have names of groups.
+        """
         if self.groups is None:
             return np.zeros(num, np.int64)
         if groups is None:
@@ -169,7 +191,9 @@ class Calibration:
         return group_codes(groups, self.groups)
 
     def handle_unknown(self, code: np.ndarray, groups: Sequence[str | None] | None) -> None:
-        """Warns once of each group that nobody calibrated on, or refuses it: see `unknown_group`.
+        """Warns once of each group without calibration queries, or refuses it: see `unknown_group`.
+
+        Use this when queries have names of groups, before they are decided.
 
         Args:
           code: The place of each query's group, as of `codes`.
@@ -184,21 +208,34 @@ class Calibration:
         handle_unknown(self, self.unknown_group, known, names)
 
     def feasible(self) -> np.ndarray:
-        """Whether each group has a finite threshold at alpha, bool `[g]`."""
+        """Whether each group has a finite threshold at alpha, bool `[g]`.
+
+        Use this when you want to know which groups have too few queries.
+        """
         return np.asarray(self.threshold < inf)
 
     def guarantee(self, null: str) -> str:
-        """What is promised under a null mode, in a sentence, with its assumption."""
+        """What is promised under a null mode, in a sentence, with its assumption.
+
+        Use this when you have the calibration by itself; `Racer.guarantee` does it for a racer.
+        """
         return guarantee(self, null)
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user must know of this calibration, one sentence each."""
+        """What a user must know of this calibration, one sentence each.
+
+        Use this when you have the calibration by itself; `Racer.warnings` does it for a racer.
+        """
         return warnings_of(self)
 
     # --- in pieces --------------------------------------------------------------------------------
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays]:
-        """The calibration in pieces: what people read, and arrays by name."""
+        """The calibration in pieces: what people read, and arrays by name.
+
+        Use this when you store the calibration in a format of your own; `Racer.save` does so for
+        you.
+        """
         arrays = {
             "calibration.value": self.value,
             "calibration.code": self.code,
@@ -209,30 +246,33 @@ class Calibration:
             arrays["calibration.tie"] = self.tie
         record = self.record
         arrays |= {} if record is None else record.to_arrays()
-        kept = None if record is None else record.groups
         arrays |= {} if self.loss is None else self.loss.to_arrays()
+        record_groups = None
+        if record is not None and record.groups is not None:
+            record_groups = list(record.groups)
         names = self.groups or (None,)
         ties = [None] * len(names) if self.threshold_tie is None else self.threshold_tie.tolist()
         rows = zip(names, self.num_queries.tolist(), self.threshold.tolist(), ties, strict=True)
+        thresholds = [
+            {
+                "group": name,
+                "n": num,
+                "threshold": value if np.isfinite(value) else str(value),
+                "tie": tie,
+            }
+            for name, num, value, tie in rows
+        ]
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
-            "thresholds": [
-                {
-                    "group": name,
-                    "n": num,
-                    "threshold": value if np.isfinite(value) else str(value),
-                    "tie": tie,
-                }
-                for name, num, value, tie in rows
-            ],
+            "thresholds": thresholds,
             "groups": None if self.groups is None else list(self.groups),
             "delta": self.delta,
             "fallback": self.fallback,
             "unknown_group": self.unknown_group,
             "max_models": self.max_models,
             "min_models": self.min_models,
-            "record_groups": None if kept is None else list(kept),
+            "record_groups": record_groups,
             **({} if self.loss is None else {"loss": self.loss.name}),
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
@@ -246,6 +286,8 @@ class Calibration:
         cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> "Calibration":
         """The calibration of `to_parts`.
+
+        Use this when you read what `to_parts` gave.
 
         Raises:
           KeyError: If something is missing.
@@ -279,16 +321,16 @@ class Calibration:
 
 
 def _keys_with_unknown(
-    known: tuple[np.ndarray, np.ndarray | None], unknown: tuple[np.ndarray, np.ndarray | None]
+    thresholds: tuple[np.ndarray, np.ndarray | None], unknown: tuple[np.ndarray, np.ndarray | None]
 ) -> np.ndarray:
-    """Keys of thresholds `[g, a]`, and at the end those of a group nobody calibrated on, `[1, a]`.
+    """Keys of thresholds `[g, a]`, and at the end those of a group without any, `[1, a]`.
 
     Each a pair of thresholds and their second keys.
     """
-    value = np.concatenate([known[0], unknown[0]])
-    if known[1] is None or unknown[1] is None:
+    value = np.concatenate([thresholds[0], unknown[0]])
+    if thresholds[1] is None or unknown[1] is None:
         return ordered_keys(value, np.zeros(value.shape, np.uint32))
-    return ordered_keys(value, np.concatenate([known[1], unknown[1]]))
+    return ordered_keys(value, np.concatenate([thresholds[1], unknown[1]]))
 
 
 def _check_arrays(
@@ -319,13 +361,15 @@ def calibration_of(
 ) -> Calibration:
     """Calibrates on labelled queries.
 
+    Use this when nonconformity and labels are there; `Racer.calibrate` computes them.
+
     Args:
       record: The queries as they were measured.
       ties: Their second keys, uint32 `[n, m + 1]`; None to leave ties.
       options: `alpha`, `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
         `min_models`, as of `Racer.calibrate`.
       num_overlap: Rows whose question was trained on.
-      label_rule: How right and wrong were told apart.
+      label_rule: How right and wrong were decided.
       loss: The loss to calibrate for; None for a miss.
     """
     num_models = record.nonconformity.shape[1] - 1
@@ -369,6 +413,8 @@ def check_min_models(least: int, most: int | None, num_models: int) -> None:
     Raises:
       TypeError: If it is not an integer.
       ValueError: If it is negative, above the cap, or above the number of models.
+
+    Use this when sets are to hold some models.
     """
     if least == 0:
         return
@@ -377,23 +423,3 @@ def check_min_models(least: int, most: int | None, num_models: int) -> None:
     if least > largest:
         what = "max_models" if largest == most else "the number of models"
         raise ValueError(f"min_models must be at most {largest}, {what}, got {least}")
-
-
-def limited(
-    nonconformity: np.ndarray, ties: np.ndarray | None, most: int | None, least: int = 0
-) -> np.ndarray:
-    """Nonconformity `[n, m + 1]` under which a set holds some models at least and at most.
-
-    On the host. The first real models have -inf and those from the cap on +inf, as of
-    `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
-    """
-    num_models = nonconformity.shape[1] - 1
-    if least == 0 and (most is None or most >= num_models):
-        return nonconformity
-    keys = entry_keys(nonconformity, ties)[:, :-1]
-    order = np.argsort(keys, axis=1, kind="stable")
-    result = nonconformity.copy()
-    if most is not None:
-        np.put_along_axis(result, order[:, most:], np.float32(inf), axis=1)
-    np.put_along_axis(result, order[:, :least], np.float32(-inf), axis=1)
-    return result

@@ -4,18 +4,24 @@ All of it from what calibration saw (`racer_jax.racer.record`), so the promise i
 calibration on the same queries, whatever is changed and how often.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Self, TypedDict, Unpack
 
+import jax
 import numpy as np
 
 from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.core.scalar_checks import check_count
+from racer_jax.data.table import RoutingTable
+from racer_jax.racer import decision
 from racer_jax.racer.calibration import Calibration, calibration_of
+from racer_jax.racer.decision import Decision
 from racer_jax.racer.errors import NoRecordError
 from racer_jax.racer.record import CalibrationRecord
-from racer_jax.racer.routing import RoutingRacer
-from racer_jax.racer.scoring import Measured, measure_scores
+from racer_jax.racer.scoring import ModelScores, measure_scores
+from racer_jax.racer.state import RacerState
 from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.group_scores import Fallback
 
@@ -34,7 +40,7 @@ class CalibrationOptions(TypedDict, total=False):
     min_models: int
 
 
-class ChangeableRacer(RoutingRacer):
+class ChangeableRacer(RacerState):
     """The steps of a racer that need no data.
 
     Use this when you look for what `Racer` can do once it is calibrated; make a `Racer`.
@@ -87,7 +93,7 @@ class ChangeableRacer(RoutingRacer):
             same_scores: dict[str, Any] = dict(options)
             return replace(self, calibration=replace(calibration, alpha=level, **same_scores))
         record = _record_of(calibration, "recalibrate")
-        chosen = options_of(calibration) | dict(options)
+        chosen = calibration.options() | dict(options)
         chosen["alpha"] = level
         return replace(self, calibration=self._again(calibration, record, chosen))
 
@@ -111,22 +117,20 @@ class ChangeableRacer(RoutingRacer):
           ValueError: If a model is not of the pool, none is named, or none would be left.
         """
         columns = self._columns_without(models)
-        order = None
+        fields: dict[str, Any] = {"models": tuple(self.models[j] for j in columns)}
         if self.static_order is not None:
-            order = tuple(columns.index(j) for j in self.static_order if j in columns)
-        smaller = replace(
-            self,
-            models=tuple(self.models[j] for j in columns),
-            scorer=None if self.scorer is None else self.scorer.of_models(columns),
-            static_order=order,
-            cost=None if self.cost is None else self.cost[columns],
-            calibration=None,
-        )
+            places = [columns.index(j) for j in self.static_order if j in columns]
+            fields["static_order"] = tuple(places)
+        if self.scorer is not None:
+            fields["scorer"] = self.scorer.of_models(columns)
+        if self.cost is not None:
+            fields["cost"] = self.cost[columns]
+        smaller = replace(self, **fields, calibration=None)
         if self.calibration is None:
             return smaller
-        kept = _record_of(self.calibration, "without")
-        record = kept.narrowed(columns, smaller._measured_again(kept, columns))
-        options = {"alpha": self.calibration.alpha, **options_of(self.calibration)}
+        before = _record_of(self.calibration, "without")
+        record = before.narrowed(columns, smaller._measured_again(before, columns))
+        options = {"alpha": self.calibration.alpha, **self.calibration.options()}
         return replace(smaller, calibration=smaller._again(self.calibration, record, options))
 
     def added_models(self) -> float | None:
@@ -148,12 +152,101 @@ class ChangeableRacer(RoutingRacer):
         record = calibration.record
         if record is None:
             return None
-        measured = Measured(record.scores, record.nonconformity)
+        model_scores = ModelScores(record.scores, record.nonconformity)
+        ties = self._ties(record.questions, model_scores)
         sizes = [
-            self._decide(at, measured, record.questions, record.group).called.sum(axis=1).mean()
+            decision.decide(
+                decision.Rule(at, self.models, self.cost, self._order_by_group),
+                model_scores,
+                ties,
+                record.group,
+            )
+            .called.sum(axis=1)
+            .mean()
             for at in (calibration, self.recalibrate(min_models=0)._calibrated("added_models"))
         ]
         return float(sizes[0] - sizes[1])
+
+    def extended(self, key: jax.Array, table: RoutingTable, router: Any = None) -> Self:
+        """The racer of a pool with further models, trained and calibrated on the same questions.
+
+        What it needs are results of the new models, and of the old ones, on the questions this
+        racer was trained on and on those it was calibrated on. The rows are told apart by their
+        questions, the encoder stays, and the calibration has the same options, so the promise is
+        that of `calibrate` for the larger pool.
+
+        Use this when a model joins the pool; `without` takes one out and needs no data.
+
+        Args:
+          key: A typed PRNG key, for the training of the router.
+          table: Results of every model, old and new, on those questions; further rows are left out.
+          router: As in `Racer.fit`; None for one like this racer's.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          ValueError: If no model is new, a question it has seen or a result is missing, or the
+            router was not trained here and none is named.
+        """
+        from racer_jax.racer.extension import extended  # which makes a `Racer`
+
+        larger: Self = extended(self, key, table, router)
+        return larger
+
+    def warm_up(self, *batches: int) -> Self:
+        """Compiles what queries need, so that the first of them does not wait for it.
+
+        Batches are padded to powers of two and cut at 1,024 queries, so `warm_up(1, 1024)` serves
+        single queries and large batches.
+
+        Use this when a server starts, before it takes queries.
+
+        Args:
+          *batches: Numbers of queries that will come at once; 1 where none is named.
+
+        Returns:
+          The racer itself.
+
+        Raises:
+          TypeError: If a number is not an integer.
+          ValueError: If it is below 1.
+        """
+        for batch in batches or (1,):
+            num = check_count("batches", batch)
+            if self.scorer is None:
+                scores = np.full((num, len(self.models)), 0.5, np.float32)
+                measure_scores(scores, self.nonconformity, self.null)
+            else:
+                self.scorer(["warm up"] * num, self.nonconformity, self.null, [None] * num)
+        return self
+
+    def aggregate(
+        self,
+        routed_query: Decision,
+        answers: Mapping[str, str | None],
+        weighting: str = "majority",
+        temperature: float = 1.0,
+        confidence: Mapping[str, float] | None = None,
+    ) -> str | None:
+        """One answer, voted from the answers of the called models.
+
+        Use this when the called models have answered one query and you need a single answer.
+
+        Args:
+          routed_query: The decision.
+          answers: Called model -> its answer in a normal form, None where it gave none.
+          weighting: `"majority"`, `"score"`, `"log_odds"`, or `"confidence"`.
+          temperature: T of a weighted vote, positive.
+          confidence: Called model -> how sure an evaluator is of its answer, for `"confidence"`.
+
+        Returns:
+          The answer; None where no model answered or no model was called. Ties go to the higher
+          mean score.
+
+        Raises:
+          ValueError: If an answer is missing or of a model that was not called, or the weighting is
+            unknown.
+        """
+        return decision.aggregate(routed_query, answers, weighting, temperature, confidence)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -171,20 +264,20 @@ class ChangeableRacer(RoutingRacer):
             raise ValueError("without must leave at least one model, got all of the pool")
         return columns
 
-    def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> Measured:
+    def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> ModelScores:
         """The queries of a record of the larger pool, measured as this racer measures them."""
         scores = np.ascontiguousarray(record.scores[:, columns])
         order = None if self.scorer is None else self.scorer.order
         if order is None:
             return measure_scores(scores, self.nonconformity, self.null)
         read = scores if record.embeddings is None else record.embeddings
-        return Measured(scores, order(read, record.group, self.null), record.embeddings)
+        return ModelScores(scores, order(read, record.group, self.null), record.embeddings)
 
     def _again(
         self, before: Calibration, record: CalibrationRecord, options: dict[str, Any]
     ) -> Calibration:
         """A calibration of the queries of a record, with what is known of them from before."""
-        ties = self._ties(record.questions, Measured(record.scores, record.nonconformity))
+        ties = self._ties(record.questions, ModelScores(record.scores, record.nonconformity))
         return calibration_of(
             record,
             ties,
@@ -200,18 +293,6 @@ def _check_names(options: CalibrationOptions) -> None:
     for name in options:
         if name not in known:
             raise TypeError(f"an option must be one of {', '.join(known)}, got {name!r}")
-
-
-def options_of(calibration: Calibration) -> dict[str, Any]:
-    """The options a calibration was made with, alpha aside."""
-    return {
-        "by_group": calibration.groups is not None,
-        "fallback": calibration.fallback,
-        "delta": calibration.delta,
-        "unknown_group": calibration.unknown_group,
-        "max_models": calibration.max_models,
-        "min_models": calibration.min_models,
-    }
 
 
 def _record_of(calibration: Calibration, step: str) -> CalibrationRecord:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from math import inf, isfinite
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -19,9 +19,9 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration, limited
-from racer_jax.racer.fingerprints import question_ties
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.limits import limited
+from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None
 WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
@@ -58,9 +58,9 @@ class Decision:
       margins: Threshold minus nonconformity of every model: those that are called have at least 0.
       threshold: The threshold; infinite where every model is called whatever its score.
       reason: `ok`; `abstain`: no model is plausible enough; `alpha infeasible`: no finite threshold
-        keeps alpha, so every model is called; `unknown group`: nobody calibrated on the query's
-        group, so every model is called; `unknown group, pooled threshold`: likewise, and the
-        threshold of all groups together was used, as calibration said.
+        keeps alpha, so every model is called; `unknown group`: no calibration query is of the
+        query's group, so every model is called; `unknown group, pooled threshold`: likewise, and
+        the threshold of all groups together was used, as calibration said.
       alpha: The risk level.
       group: The group of the query, None where there is none.
       expected_cost: Dollars, the mean costs of the called models added up; None where costs are not
@@ -82,12 +82,15 @@ class Decision:
         return not self.models
 
     def explain(self) -> str:
-        """The decision in words; control characters in names are escaped."""
+        """The decision in words; control characters in names are escaped.
+
+        Use this when a person asks why these models are called.
+        """
         of_group = "" if self.group is None else f" of group {self.group!r}"
         num = len(self.scores)
         unknown = "no group was given"
         if self.group is not None:
-            unknown = f"nobody calibrated on group {self.group!r}"
+            unknown = f"no calibration query is of group {self.group!r}"
         every = "every model"
         if len(self.models) < num:
             every = f"{', then '.join(map(printable, self.models))} (at most {len(self.models)})"
@@ -122,7 +125,10 @@ class Decision:
         return f"{lead} Scores: {'; '.join(details)}; {threshold}.{cost}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The decision as plain values; infinities as the strings `inf` and `-inf`."""
+        """The decision as plain values; infinities as the strings `inf` and `-inf`.
+
+        Use this when the decision goes into a larger object of JSON.
+        """
         plain = asdict(self)
         plain["models"] = list(self.models)
         plain["abstained"] = self.abstained
@@ -132,12 +138,17 @@ class Decision:
         return plain
 
     def to_json(self) -> str:
-        """One line of JSON; `from_json` reads it back without loss."""
+        """One line of JSON; `from_json` reads it back without loss.
+
+        Use this when the decision goes to a file or another program.
+        """
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Decision":
         """The decision `to_dict` gave.
+
+        Use this when you read what `to_dict` gave.
 
         Raises:
           ValueError: If a field is missing, unknown or not what it should be.
@@ -165,6 +176,8 @@ class Decision:
     @classmethod
     def from_json(cls, text: str) -> "Decision":
         """The decision `to_json` wrote.
+
+        Use this when you read what `to_json` gave.
 
         Raises:
           ValueError: If the text is not the JSON of a decision.
@@ -231,8 +244,8 @@ class Decisions(Sequence[Decision]):
         return map(self._decision, range(len(self)))
 
     def _decision(self, i: int) -> Decision:
-        called, threshold = self.sets[i].tolist(), float(self.threshold[i])
-        models = tuple(self.pool[j] for j in self.order[i].tolist() if called[j])
+        is_called, threshold = self.sets[i].tolist(), float(self.threshold[i])
+        models = tuple(self.pool[j] for j in self.order[i].tolist() if is_called[j])
         # A model that a cap leaves out has E = +inf, and is left out at an infinite threshold too.
         margins = [-inf if e == inf else threshold - e for e in self.nonconformity[i].tolist()]
         cost = None if self.cost is None else float(self.cost[self.sets[i, :-1]].sum())
@@ -253,6 +266,8 @@ def reasons(
 ) -> tuple[Reason, ...]:
     """The reason of each query.
 
+    Use this when sets and thresholds are there.
+
     Args:
       sets: Its set, bool `[n, m + 1]`.
       infinite: Whether its threshold is infinite, bool `[n]`.
@@ -265,66 +280,64 @@ def reasons(
     return tuple(names[c] for c in code.tolist())
 
 
-def group_names(groups: Groups, num: int) -> Sequence[str | None] | None:
-    """One group for each of so many queries, where groups are one name for all or one for each.
+class Rule(NamedTuple):
+    """What decides, beside the query.
 
-    Raises:
-      ValueError: If there are more or fewer.
+    Use this when you call `decide`.
+
+    Attributes:
+      calibration: The thresholds.
+      pool: Names of the models.
+      cost: Mean dollars of each model, float64 `[m]`, or None.
+      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
+        its group is one of an unknown group.
     """
-    names = [groups] * num if isinstance(groups, str) else groups
-    if names is not None and len(names) != num:
-        raise ValueError(
-            f"groups must name one group for each of the {num} queries, got {len(names)}"
-        )
-    return names
+
+    calibration: Calibration
+    pool: tuple[str, ...]
+    cost: np.ndarray | None
+    group_is_needed: bool
 
 
+# Scores and ties are compared as one key of 64 bits, the same that calibration sorted: a query is
+# in the set exactly where the calibration query with its score and tie would have been. Comparing
+# the float and then the tie would be the same rule written a second time.
 def decide(
-    calibration: Calibration,
-    measured: Measured,
+    rule: Rule,
+    model_scores: ModelScores,
+    ties: np.ndarray | None,
     groups: Sequence[str | None] | None,
-    *,
-    pool: tuple[str, ...],
-    seed: int | None,
-    questions: np.ndarray | None,
-    group_is_needed: bool,
-    cost: np.ndarray | None,
 ) -> Decisions:
     """Compares the nonconformity of queries with the thresholds of their groups.
 
+    Use this when scores are measured already; `Racer.route` measures them.
+
     Args:
-      calibration: The calibration.
-      measured: Scores and nonconformity of the queries.
+      rule: The thresholds, and what else the racer holds.
+      model_scores: Scores and nonconformity of the queries.
+      ties: Second keys of the queries, uint32 `[n, m + 1]`; None where ties are not broken.
       groups: The group of each, `[n]`, or None.
-      pool: Names of the models.
-      seed: Seed of the tie-break; None where ties are not broken.
-      questions: Fingerprints of the queries, uint64 `[n]`; None where ties are not broken.
-      group_is_needed: Whether the nonconformity goes by group, so that a query that does not say
-        its group is one of an unknown group.
-      cost: Mean dollars of each model, float64 `[m]`, or None.
     """
-    num, num_groups = len(measured.scores), len(calibration.threshold)
+    calibration = rule.calibration
+    num, num_groups = len(model_scores.scores), len(calibration.threshold)
     code = calibration.codes(groups, num)
-    if group_is_needed:
+    if rule.group_is_needed:
         absent = np.ones(num, bool)
         if groups is not None:
             absent = np.array([name is None for name in groups])
         code = np.where(absent, num_groups, code)
     calibration.handle_unknown(code, groups)
-    ties = None
-    if questions is not None and seed is not None:
-        ties = question_ties(questions, seed, len(pool) + 1)
     nonconformity = limited(
-        measured.nonconformity, ties, calibration.max_models, calibration.min_models
+        model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
     )
     keys = entry_keys(nonconformity, ties)
-    plausible = entry_keys(measured.nonconformity, ties)[:, :-1]
+    plausible = entry_keys(model_scores.nonconformity, ties)[:, :-1]
     sets = keys <= calibration.threshold_key[code][:, None]
     edge = np.float32(calibration.unknown_threshold)
     threshold = np.append(calibration.threshold, edge)[code]
     return Decisions(
-        pool=pool,
-        scores=measured.scores,
+        pool=rule.pool,
+        scores=model_scores.scores,
         nonconformity=nonconformity,
         sets=sets,
         order=np.argsort(plausible, axis=1, kind="stable"),
@@ -332,7 +345,7 @@ def decide(
         reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,
         groups=groups,
-        cost=cost,
+        cost=rule.cost,
     )
 
 
@@ -343,7 +356,10 @@ def aggregate(
     temperature: float,
     confidence: Mapping[str, float] | None,
 ) -> str | None:
-    """One answer, voted from those of the called models; see `Racer.aggregate`."""
+    """One answer, voted from those of the called models; see `Racer.aggregate`.
+
+    Use this when you have a decision and no racer; `Racer.aggregate` does the same.
+    """
     if set(answers) != set(decision.models):
         raise ValueError(
             f"answers must be of the called models {decision.models}, got {tuple(answers)}"
@@ -359,7 +375,7 @@ def aggregate(
     scores = np.array([decision.scores[model] for model in decision.models], np.float32)
     everyone = np.append(np.ones(len(in_order), bool), False)
     if weighting == "majority":
-        voted = int(majority_vote(everyone, codes, scores))
+        answer = int(majority_vote(everyone, codes, scores))
     else:
         weights: ArrayLike = scores
         if weighting == "log_odds":
@@ -370,5 +386,5 @@ def aggregate(
                     f"confidence must be of the called models {decision.models}, got {confidence}"
                 )
             weights = np.array([confidence[model] for model in decision.models], np.float32)
-        voted = int(weighted_vote(everyone, codes, scores, weights, temperature))
-    return None if voted == NO_ANSWER else in_order[codes.tolist().index(voted)]
+        answer = int(weighted_vote(everyone, codes, scores, weights, temperature))
+    return None if answer == NO_ANSWER else in_order[codes.tolist().index(answer)]

@@ -18,12 +18,13 @@ from racer_jax.core.sort_keys import critical_keys, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
-from racer_jax.racer.calibration import Calibration, limited
+from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
+from racer_jax.racer.limits import limited
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import JUDGE, Baseline, Evaluation, GroupEvaluation
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
 from racer_jax.routers.scores import Scores
 
@@ -42,6 +43,8 @@ TEMPERATURES = (0.1, 1.0)
 
 def step_totals(keys: np.ndarray, table: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Total over queries of a metric that changes at each of a query's keys.
+
+    Use this when a metric is a function of the set and many thresholds are tried.
 
     Args:
       keys: Where each step of each query acts, ascending, uint64 `[n, s]`.
@@ -66,13 +69,13 @@ def _tables(
     num, num_models = correct.shape
     in_order = np.take_along_axis(correct, order, axis=1)
     start = np.zeros((num, 1))
-    answered = np.concatenate([start, np.maximum.accumulate(in_order, axis=1)], axis=1)
+    has_answer = np.concatenate([start, np.maximum.accumulate(in_order, axis=1)], axis=1)
     counts = np.broadcast_to(np.arange(num_models + 1.0), (num, num_models + 1))
     tables = {
         "size": counts,
         "abstention": (counts == 0).astype(np.float64),
-        "avoidable_miss": correct.any(axis=1, keepdims=True) - answered,
-        JUDGE: answered,
+        "avoidable_miss": correct.any(axis=1, keepdims=True) - has_answer,
+        JUDGE: has_answer,
         **{f"accuracy {name}": table.astype(np.float64) for name, table in right.items()},
     }
     if cost is not None:
@@ -86,28 +89,33 @@ def _filled_cost(table: RoutingTable, mean: np.ndarray | None) -> np.ndarray | N
     """Dollars of each answer, the model's mean where it is not known; None without a mean."""
     if table.cost is None and mean is None:
         return None
-    known = np.full(table.correct.shape, np.nan) if table.cost is None else table.cost
-    if table.cost is not None and np.isfinite(known).any(axis=0).all():
-        mean = np.nanmean(known, axis=0)
+    cost = np.full(table.correct.shape, np.nan) if table.cost is None else table.cost
+    if table.cost is not None and np.isfinite(cost).any(axis=0).all():
+        mean = np.nanmean(cost, axis=0)
     if mean is None or not np.isfinite(mean).all():
         return None
-    return np.where(np.isfinite(known), known, mean[None])
+    return np.where(np.isfinite(cost), cost, mean[None])
 
 
 def votes(
-    table: RoutingTable, measured: Measured, ties: np.ndarray | None, temperatures: Sequence[float]
+    table: RoutingTable,
+    model_scores: ModelScores,
+    ties: np.ndarray | None,
+    temperatures: Sequence[float],
 ) -> dict[str, np.ndarray]:
     """Whether each aggregation is right by the number of models called, bool `[n, m + 1]`.
 
     There is none where the table has no answers.
+
+    Use this when sets are evaluated by the accuracy of their vote.
     """
     if table.answers is None:
         return {}
     whole = {name: value for name, value in table.confidence.items() if np.isfinite(value).all()}
-    voted = vote_tables(
-        measured.nonconformity,
+    answers = vote_tables(
+        model_scores.nonconformity,
         answer_codes(table.answers),
-        measured.scores,
+        model_scores.scores,
         table.correct,
         ties,  # type: ignore[arg-type]
         confidence={name: value.astype(np.float32) for name, value in whole.items()},
@@ -115,21 +123,23 @@ def votes(
     )
     names = [
         weighting if weighting == MAJORITY else f"{weighting}, T = {temperature:g}"
-        for weighting, temperature in zip(voted.weighting, voted.temperature, strict=True)
+        for weighting, temperature in zip(answers.weighting, answers.temperature, strict=True)
     ]
-    return dict(zip(names, voted.right, strict=True))
+    return dict(zip(names, answers.right, strict=True))
 
 
 def fixed_votes(table: RoutingTable, order: Sequence[int], scores: np.ndarray) -> np.ndarray | None:
-    """Whether the majority of the first k models of a fixed order is right, bool `[n, m + 1]`.
+    """Whether the majority of the first k models of one fixed order is right, bool `[n, m + 1]`.
 
     None where the table has no answers.
+
+    Use this when a vote of a fixed order is compared with RACER's.
     """
     if table.answers is None:
         return None
     codes = answer_codes(table.answers)
-    voted = prefix_answers(np.broadcast_to(np.array(order), codes.shape), codes, scores)
-    return np.asarray(voted_right(voted, codes[:, None], table.correct[:, None]))
+    answers = prefix_answers(np.broadcast_to(np.array(order), codes.shape), codes, scores)
+    return np.asarray(voted_right(answers, codes[:, None], table.correct[:, None]))
 
 
 # --- the laws -------------------------------------------------------------------------------------
@@ -152,22 +162,22 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     budgets, n = calibration.budgets(alphas), calibration.num_queries[:, None].astype(np.float64)
     value, infeasible = calibration.thresholds(alphas)[0], budgets < 0
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
-    expected = a / (n + 1)
+    mean = a / (n + 1)
     variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
     # Too small a group under the pooled threshold; null mode `never` where no threshold reaches
     # alpha.
-    lost = (infeasible & (calibration.fallback == "pooled")) | (~infeasible & (value == np.inf))
-    # The exact law needs ties that are broken and a threshold that is a number.
-    # A calibration for a loss promises nothing of misses.
-    lost = lost | (calibration.loss is not None)
-    loose = lost | (value == -np.inf) | (calibration.tie is None)
-    upper = np.broadcast_to(
-        np.array([float(exact_alpha(alpha)) for alpha in alphas]), expected.shape
+    no_guarantee = (infeasible & (calibration.fallback == "pooled")) | (
+        ~infeasible & (value == np.inf)
     )
+    # A calibration for a loss promises nothing of misses.
+    no_guarantee = no_guarantee | (calibration.loss is not None)
+    # The exact law needs ties that are broken and a threshold that is a number.
+    loose = no_guarantee | (value == -np.inf) | (calibration.tie is None)
+    upper = np.broadcast_to(np.array([float(exact_alpha(alpha)) for alpha in alphas]), mean.shape)
     return _Law(
-        np.where(lost, np.nan, upper),
-        np.where(loose, np.nan, expected - 1 / (n + 1)),
-        np.where(loose, np.nan, expected),
+        np.where(no_guarantee, np.nan, upper),
+        np.where(loose, np.nan, mean - 1 / (n + 1)),
+        np.where(loose, np.nan, mean),
         np.where(loose, np.nan, variance),
     )
 
@@ -184,13 +194,13 @@ class _Study(NamedTuple):
     code: np.ndarray
     tables: Mapping[str, np.ndarray]
     cost: np.ndarray | None
-    fixed: np.ndarray | None
+    static_votes: np.ndarray | None
     static_order: Sequence[int]
 
 
 def evaluate(
     table: RoutingTable,
-    measured: Measured,
+    model_scores: ModelScores,
     ties: np.ndarray | None,
     calibration: Calibration,
     alphas: Sequence[str],
@@ -201,9 +211,11 @@ def evaluate(
 ) -> tuple[GroupEvaluation, ...]:
     """All queries first, then each group of the table; see `Evaluation`.
 
+    Use this when scores are measured already; `Racer.evaluate` measures them.
+
     Args:
       table: Labelled queries of the calibration's pool, complete.
-      measured: Their scores and nonconformity.
+      model_scores: Their scores and nonconformity.
       ties: Their second keys, uint32 `[n, m + 1]`, where the calibration has them.
       calibration: Whose thresholds are evaluated.
       alphas: Risk levels.
@@ -212,12 +224,12 @@ def evaluate(
       temperatures: Temperatures of the weighted votes.
     """
     num = len(table)
-    keys = entry_keys(measured.nonconformity, ties)
+    keys = entry_keys(model_scores.nonconformity, ties)
     order = np.argsort(keys[:, :-1], axis=1, kind="stable")
     entries = np.take_along_axis(keys[:, :-1], order, axis=1)
     critical = critical_keys(keys, table.correct)
     cost = _filled_cost(table, mean_cost)
-    tables = _tables(table.correct, order, cost, votes(table, measured, ties, temperatures))
+    tables = _tables(table.correct, order, cost, votes(table, model_scores, ties, temperatures))
     code, thresholds = calibration.codes(table.group, num), calibration.threshold_keys(alphas)
     counts = np.bincount(code, minlength=len(thresholds))[:-1]
     study = _Study(
@@ -227,7 +239,7 @@ def evaluate(
         code,
         tables,
         cost,
-        fixed_votes(table, static_order, measured.scores),
+        fixed_votes(table, static_order, model_scores.scores),
         static_order,
     )
     inside = np.broadcast_to(np.array([0.0, 1.0]), (num, 2))
@@ -264,23 +276,25 @@ def _group(
     num = calibration.num_queries
     share = np.bincount(study.code[rows], minlength=len(num) + 1) / count
     there = share[:-1] > 0
-    # One threshold for all promises nothing to a group alone, and nobody to a group that is
-    # unknown.
-    own = calibration.groups is not None or name == ALL
-    promised = bool(own and share[-1] == 0 and not calibration.num_overlap)
-    weight = share[:-1][there][:, None] if promised else np.full((1, 1), np.nan)
-    law = _Law(*(field[there] if promised else np.ones((1, field.shape[1])) for field in study.law))
+    # One threshold for all guarantees nothing for a group alone, and nothing holds for a group that
+    # is unknown.
+    has_law = calibration.groups is not None or name == ALL
+    within_law = bool(has_law and share[-1] == 0 and not calibration.num_overlap)
+    weight = share[:-1][there][:, None] if within_law else np.full((1, 1), np.nan)
+    law = _Law(
+        *(field[there] if within_law else np.ones((1, field.shape[1])) for field in study.law)
+    )
     figures = summarize(table.select(rows)).groups[-1]
     right = table.correct[rows]
-    known = np.where(there, num, 0) if there.any() else num
-    best = int(np.argmax(known @ calibration.accuracy))
+    num_where = np.where(there, num, 0) if there.any() else num
+    best = int(np.argmax(num_where @ calibration.accuracy))
     cost = None if study.cost is None else study.cost[rows]
     full_cost = None if cost is None else float(cost.sum(axis=1).mean())
     return GroupEvaluation(
         group=name,
         num_queries=count,
         num_calibration=int(num[there].sum()),
-        promised=promised,
+        promised=within_law,
         beta=figures.all_wrong,
         beta_low=figures.all_wrong_low,
         beta_high=figures.all_wrong_high,
@@ -315,18 +329,18 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
 
     They are the best single model of calibration, prefixes of the static order, and all models.
     """
-    table, order, fixed = study.table, list(study.static_order), study.fixed
+    table, order, static_votes = study.table, list(study.static_order), study.static_votes
     right = table.correct[rows]
     some = right.any(axis=1)
 
     def line(name: str, columns: Sequence[int], accuracy: Mapping[str, float]) -> Baseline:
-        covered = right[:, list(columns)].any(axis=1)
+        any_right = right[:, list(columns)].any(axis=1)
         return Baseline(
             name=name,
             models=tuple(table.models[j] for j in columns),
             size=len(columns),
-            avoidable_miss=float((some & ~covered).mean()),
-            accuracy={**accuracy, JUDGE: float(covered.mean())},
+            avoidable_miss=float((some & ~any_right).mean()),
+            accuracy={**accuracy, JUDGE: float(any_right.mean())},
             cost=None
             if study.cost is None
             else float(study.cost[rows][:, list(columns)].sum(axis=1).mean()),
@@ -334,12 +348,14 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
 
     lines = [
         line(
-            "best single", [best], {} if fixed is None else {MAJORITY: float(right[:, best].mean())}
+            "best single",
+            [best],
+            {} if static_votes is None else {MAJORITY: float(right[:, best].mean())},
         )
     ]
     for k in range(1, len(order)):
-        voted = {} if fixed is None else {MAJORITY: float(fixed[rows, k].mean())}
-        lines.append(line(f"static order, {k} model{'s' * (k > 1)}", order[:k], voted))
+        majority = {} if static_votes is None else {MAJORITY: float(static_votes[rows, k].mean())}
+        lines.append(line(f"static order, {k} model{'s' * (k > 1)}", order[:k], majority))
     full = {
         metric.removeprefix("accuracy "): float(values[rows, -1].mean())
         for metric, values in study.tables.items()
@@ -348,13 +364,13 @@ def _baselines(study: _Study, rows: np.ndarray, best: int) -> tuple[Baseline, ..
     return (*lines, line("full ensemble", range(len(order)), full))
 
 
-def _levels(alphas: Sequence[Level] | str | None, own: str) -> tuple[str, ...]:
+def _levels(alphas: Sequence[Level] | str | None, racer_alpha: str) -> tuple[str, ...]:
     """The levels to evaluate, ascending, a racer's own among them as it is written there."""
     beside: Sequence[Level] | str = ALPHAS if alphas is None else alphas
     if isinstance(beside, str):
         beside = parse_alphas(beside)
     # Two ways to write one number are one level.
-    by_value = {exact_alpha(alpha): level_name(alpha) for alpha in (*beside, own)}
+    by_value = {exact_alpha(alpha): level_name(alpha) for alpha in (*beside, racer_alpha)}
     return tuple(by_value[value] for value in sorted(by_value))
 
 
@@ -365,24 +381,29 @@ def evaluate_racer(
     scores: Scores | ArrayLike | None,
     temperatures: Sequence[float],
 ) -> Evaluation:
-    """What a racer does on labelled queries; see `Racer.evaluate`."""
+    """What a racer does on labelled queries; see `Racer.evaluate`.
+
+    Use this when you have a racer in a module below it; `Racer.evaluate` does the same.
+    """
     calibration = racer._calibrated("evaluate")
     check_process()
     table = racer._matched(table, scores)
     levels = _levels(alphas, calibration.alpha)
-    measured = racer._measured(table, scores)
+    model_scores = racer._measured(table, scores)
     questions, rule = question_fingerprints(table), label_rule(table)
-    ties = racer._ties(questions, measured)
+    ties = racer._ties(questions, model_scores)
     calibration.handle_unknown(calibration.codes(table.group, len(table)), table.group)
-    shown = limited(measured.nonconformity, ties, calibration.max_models, calibration.min_models)
-    measured = measured._replace(nonconformity=shown)
-    seen = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
+    nonconformity = limited(
+        model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
+    )
+    model_scores = model_scores._replace(nonconformity=nonconformity)
+    in_training = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
     notes = [*racer.warnings(), *table.notes]
-    if seen.any():
+    if in_training.any():
         notes.insert(
             0,
-            f"{int(seen.sum())} of {len(seen)} questions were trained or calibrated on: too "
-            "good to be true",
+            f"{int(in_training.sum())} of {len(in_training)} questions were trained or calibrated "
+            "on: too good to be true",
         )
     if rule != calibration.label_rule:
         notes.append(
@@ -390,7 +411,7 @@ def evaluate_racer(
         )
     groups = evaluate(
         table,
-        measured,
+        model_scores,
         ties,
         calibration,
         levels,
@@ -406,7 +427,7 @@ def evaluate_racer(
         null=racer.null,
         label_rule=rule,
         guarantee=racer.guarantee(),
-        num_seen=int(seen.sum()),
+        num_seen=int(in_training.sum()),
         groups=groups,
         notes=tuple(notes),
     )

@@ -6,16 +6,18 @@ import jax
 import numpy as np
 
 from racer_jax.data.table import RoutingTable
-from racer_jax.racer.changes import options_of
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.routers.base import Router
 
 if TYPE_CHECKING:
-    from racer_jax.racer.racer import Racer
+    pass
 
 
-def extended(racer: "Racer", key: jax.Array, table: RoutingTable, router: Any) -> "Racer":
-    """A racer of the models of a table; see `Racer.extended`."""
+def extended(racer: Any, key: jax.Array, table: RoutingTable, router: Any) -> Any:
+    """A racer of the models of a table; see `Racer.extended`.
+
+    Use this when you are below `Racer.extended`, which calls it.
+    """
     calibration = racer._calibrated("extended")
     if racer.scorer is None:
         raise ValueError(
@@ -29,26 +31,29 @@ def extended(racer: "Racer", key: jax.Array, table: RoutingTable, router: Any) -
     questions = question_fingerprints(larger)
     trained_on = np.isin(questions, racer.trained_on)
     calibrated_on = np.isin(questions, calibration.questions) & ~trained_on
-    for what, wanted in (("training", racer.trained_on), ("calibration", calibration.questions)):
-        lacking = int((~np.isin(wanted, questions)).sum())
+    for what, expected in (("training", racer.trained_on), ("calibration", calibration.questions)):
+        lacking = int((~np.isin(expected, questions)).sum())
         if lacking:
             raise ValueError(
                 f"table must hold the questions the racer has seen, with a result of every model: "
-                f"{lacking} of {len(wanted)} {what} questions are missing"
+                f"{lacking} of {len(expected)} {what} questions are missing"
             )
-    order = racer.scorer.order
-    prices = None if order is None else order.prices
+    order, cost_weight = racer.scorer.order, 0.0
+    if order is not None and order.prices is not None:
+        cost_weight = order.prices.gamma
+    if router is None:
+        router = _configuration(racer.scorer.router)
     fitted = type(racer).fit(
         key,
         larger.select(trained_on),
-        _configuration(racer.scorer.router) if router is None else router,
+        router,
         racer.scorer.encoder,
         nonconformity=racer.nonconformity,
         null=racer.null,
         tie_break=racer.seed is not None,
-        cost_weight=0.0 if prices is None else prices.gamma,
+        cost_weight=cost_weight,
     )
-    options = options_of(calibration)
+    options = calibration.options()
     return fitted.calibrate(larger.select(calibrated_on), calibration.alpha, **options)
 
 

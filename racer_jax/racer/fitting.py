@@ -31,12 +31,14 @@ PAPER: NullMode = "paper"
 def check_nonconformity(name: str) -> None:
     """Refuses what is neither a nonconformity score nor an order of the models.
 
+    Use this when a nonconformity comes from a caller or a file.
+
     Raises:
       ValueError: If it is not.
     """
-    known = (*NONCONFORMITIES, *ORDERS)
-    if name not in known:
-        raise ValueError(f"nonconformity must be one of {known}, got {name!r}")
+    names = (*NONCONFORMITIES, *ORDERS)
+    if name not in names:
+        raise ValueError(f"nonconformity must be one of {names}, got {name!r}")
 
 
 def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
@@ -44,6 +46,8 @@ def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
 
     >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
     ('paper', 'free', 'never')
+
+    Use this when a null mode may be left to the nonconformity.
     """
     if null is not None:
         return null
@@ -60,6 +64,8 @@ def fit_scorer(
     cost_weight: float = 0.0,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
+
+    Use this when a racer is trained; `Racer.fit` does it for you.
 
     Args:
       encoder_key: A typed PRNG key.
@@ -81,13 +87,13 @@ def fit_scorer(
     encoder = as_encoder(encoder)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
-    fitted = fit(router_key, table, config, once)
+    fit_result = fit(router_key, table, config, once)
     order = None
     if nonconformity in ORDERS:
         order = fit_order(
             nonconformity, once.encode(table.texts), table.correct, table.group, prices
         )
-    return Scorer(encoder, fitted.router.router, len(table.models), order)
+    return Scorer(encoder, fit_result.router.router, len(table.models), order)
 
 
 def own_scorer(
@@ -99,6 +105,8 @@ def own_scorer(
     cost_weight: float,
 ) -> Scorer:
     """A caller's encoder and router, and an order learned from a table where one is asked for.
+
+    Use this when a racer is made of parts of a caller; `Racer.from_router` does it for you.
 
     Args:
       encoder: Anything that `as_encoder` takes.
@@ -153,6 +161,8 @@ def fitted_fields(
 ) -> dict[str, Any]:
     """The fields of a racer fitted to training questions; see `Racer.fit`.
 
+    Use this when a racer is trained; `Racer.fit` does it for you.
+
     Raises:
       ValueError: If an option is unknown, or there are no questions.
     """
@@ -192,7 +202,10 @@ class _EncodedOnce:
 
 
 def label_rule(table: RoutingTable) -> str:
-    """How right and wrong were told apart in a table, in one line."""
+    """How right and wrong were decided in a table, in one line.
+
+    Use this when two tables may have been labelled in different ways.
+    """
     rules = table.rules
     if len(set(rules.values())) == 1:
         return next(iter(rules.values()))
@@ -200,13 +213,19 @@ def label_rule(table: RoutingTable) -> str:
 
 
 def table_facts(table: RoutingTable) -> dict[str, Any]:
-    """What any labelled table shows: the static order, and the mean costs where all are known."""
+    """What any labelled table shows: the static order, and the mean costs where all are known.
+
+    Use this when a racer has no static order or costs yet.
+    """
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
     return {"static_order": tuple(int(j) for j in order), "cost": mean_cost(table)}
 
 
 def mean_cost(table: RoutingTable) -> np.ndarray | None:
-    """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known."""
+    """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known.
+
+    Use this when costs are to be compared and a table may lack some.
+    """
     if table.cost is None or not np.isfinite(table.cost).any(axis=0).all():
         return None
     return np.asarray(np.nanmean(table.cost, axis=0), np.float64)
@@ -215,23 +234,27 @@ def mean_cost(table: RoutingTable) -> np.ndarray | None:
 def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:
     """A table with its models in the order of a racer, by name.
 
+    Use this when a table comes from outside and may have models in another order.
+
     Raises:
       ValueError: If the table is empty, lacks one of the models, or lacks results.
     """
-    aligned = table.aligned(models)
+    table_of_models = table.aligned(models)
     if not len(table):
         raise ValueError("table must hold at least one query, got none")
-    if aligned.missing is not None:
+    if table_of_models.missing is not None:
         raise ValueError(
             "table must have a result of every model for every query; see RoutingTable.complete"
         )
-    return aligned
+    return table_of_models
 
 
 def check_overlap(
     table: RoutingTable, questions: np.ndarray, trained_on: np.ndarray, allow_overlap: bool
 ) -> int:
     """Refuses calibration questions that were trained on; returns how many there are.
+
+    Use this when a racer is calibrated; `Racer.calibrate` does it for you.
 
     Args:
       table: The calibration queries.

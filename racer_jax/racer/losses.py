@@ -17,8 +17,8 @@ from racer_jax.core.loss_calibration import calibrate_loss
 from racer_jax.core.losses import Against, SetLoss, grade_loss
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level
+from racer_jax.racer.limits import limited
 from racer_jax.racer.serialization import Arrays
-from racer_jax.risk_control.loss_guarantees import calibrate_loss_with_probability
 
 if TYPE_CHECKING:
     from racer_jax.racer.calibration import Calibration
@@ -93,20 +93,21 @@ def calibrated_loss(
 
 
 def loss_thresholds(
-    calibration: "Calibration", alphas: Sequence[Level], nonconformity: np.ndarray
+    calibration: "Calibration", alphas: Sequence[Level]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Thresholds of each group and alpha, and of all queries together last, `[g + 1, a]`.
 
     Args:
       calibration: The calibration, with a loss and a record.
       alphas: The levels.
-      nonconformity: E(x, m) of the record, with the limits on the number of models.
     """
     loss, record = calibration.loss, calibration.record
     if loss is None or record is None:
         raise ValueError("a calibration for a loss needs its grades and its record")
     tie = None if loss.tie is None else jnp.asarray(loss.tie)
-    steps = grade_loss(nonconformity, loss.graded, tie, against=_AGAINST[loss.name])
+    most, least = calibration.max_models, calibration.min_models
+    entries = limited(record.nonconformity, loss.tie, most, least)
+    steps = grade_loss(entries, loss.graded, tie, against=_AGAINST[loss.name])
     num = 1 if calibration.groups is None else len(calibration.groups)
     code = record.code if calibration.groups is not None else np.zeros(len(record), np.int32)
     masks = np.concatenate([code == np.arange(num)[:, None], np.ones((1, len(record)), bool)])
@@ -127,6 +128,9 @@ def _thresholds(
     if delta is None:
         result = calibrate_loss(steps, alphas, masks)
     else:
+        # SciPy is loaded where a delta is asked for, and not with `Racer`.
+        from racer_jax.risk_control.loss_guarantees import calibrate_loss_with_probability
+
         parts = [
             calibrate_loss_with_probability(steps.rows(np.flatnonzero(mask)), alphas, delta)
             for mask in masks

@@ -19,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Arrays, Encoder, Parts, PartsError, array_of
 from racer_jax.orders.model_orders import Order
+from racer_jax.routers.adapters import as_router
 from racer_jax.routers.base import Router
 
 if TYPE_CHECKING:
@@ -40,7 +42,11 @@ OWN, EXTERNAL, FLAX = "own", "external", "flax"
 
 
 class OtherPartError(ValueError):
-    """A part that is not the one the artefact was made with, or that was not passed."""
+    """A part that is not the one the artefact was made with, or that was not passed.
+
+    Use this when you catch a part that does not fit an artefact; `Racer.load` raises it as
+    `OtherWeightsError`.
+    """
 
 
 def _is_flax(part: Any) -> bool:
@@ -69,6 +75,8 @@ def _tried(what: str, part: Any, outcome: Callable[[], Any]) -> np.ndarray:
 class Writing:
     """Own parts on their way into an artefact.
 
+    Use this when a racer is written; `Racer.save` does it for you.
+
     Args:
       encoder: The encoder, whose embeddings of the probes the routers are tried on.
     """
@@ -77,12 +85,17 @@ class Writing:
         self._encoder = encoder
 
     def encoder(self, part: Any, prefix: str) -> Parts:
-        """An encoder in pieces."""
+        """An encoder in pieces.
+
+        Use this when an encoder has no `to_parts`.
+        """
         tried = _tried("encoder", part, lambda: part.encode(list(PROBES)))
         return {"kind": OWN, "class": _name(part)}, {f"{prefix}.probe": tried}
 
     def router(self, part: Any, prefix: str) -> Parts:
         """A router in pieces.
+
+        Use this when a router has no `to_parts`.
 
         Raises:
           PartsError: If it cannot take the probes, or is a Flax module that cannot be made anew.
@@ -98,7 +111,10 @@ class Writing:
         return description, arrays
 
     def order(self, part: Any, prefix: str) -> Parts:
-        """The model of an order in pieces."""
+        """The model of an order in pieces.
+
+        Use this when an order is a registered one.
+        """
         if callable(getattr(part, "fingerprint", None)):
             return _external(part)
         tried = _tried("order", part, lambda: _ordered(part, self._encoder))
@@ -127,8 +143,25 @@ def _name(part: Any) -> str:
     return getattr(part, "__name__", type(part).__name__)
 
 
+def own_parts(encoder: Any, router: Any, order: Any) -> tuple[Encoder | None, Router | None, Any]:
+    """Parts of a caller as they are used: adapted where they are functions or pipelines.
+
+    Use this when a racer is read with parts that were passed.
+
+    Raises:
+      TypeError: If the encoder or the router is none.
+    """
+    if encoder is not None:
+        encoder = as_encoder(encoder)
+    if router is not None:
+        router = as_router(router)
+    return encoder, router, order
+
+
 class Reading:
     """Own parts on their way out of an artefact: those passed by the caller, or Flax modules.
+
+    Use this when a racer is read; `Racer.load` does it for you.
 
     Args:
       arrays: The arrays of the artefact.
@@ -150,17 +183,26 @@ class Reading:
         self._loaded: Encoder | None = None
 
     def with_encoder(self, encoder: Encoder) -> None:
-        """Says which encoder the routers are tried on."""
+        """Says which encoder the routers are tried on.
+
+        Use this when the encoder is there and routers are to be tried.
+        """
         self._loaded = encoder
 
     def encoder(self, description: Mapping[str, Any], prefix: str) -> Encoder:
-        """The caller's encoder, checked."""
+        """The caller's encoder, checked.
+
+        Use this when a description names an encoder of a caller.
+        """
         part: Encoder = self._part("encoder", description)
         self._check("encoder", description, prefix, part, lambda: part.encode(list(PROBES)))
         return part
 
     def router(self, description: Mapping[str, Any], prefix: str) -> Router:
-        """The caller's router, or the Flax module of a description, checked."""
+        """The caller's router, or the Flax module of a description, checked.
+
+        Use this when a description names a router of a caller.
+        """
         part: Router
         if description["kind"] == FLAX and self._passed["router"] is None:
             part = _flax_from(description, self._arrays, f"{prefix}.parameters")
@@ -170,7 +212,10 @@ class Reading:
         return part
 
     def order(self, description: Mapping[str, Any], prefix: str) -> Any:
-        """The caller's model of an order, checked."""
+        """The caller's model of an order, checked.
+
+        Use this when a description names a registered order.
+        """
         part = self._part("order", description)
         tried = self._loaded
         if tried is None:
@@ -180,6 +225,8 @@ class Reading:
 
     def check_all_used(self) -> None:
         """Refuses a router or an order that was passed and is not wanted.
+
+        Use this when every part has been read.
 
         Raises:
           OtherPartError: If there is one.
@@ -213,23 +260,23 @@ class Reading:
     ) -> None:
         """Refuses another part than that of the artefact."""
         if description["kind"] == EXTERNAL:
-            wanted, own = description["fingerprint"], getattr(part, "fingerprint", None)
-            fingerprint = own() if callable(own) else "none"
-            if fingerprint != wanted:
+            expected, method = description["fingerprint"], getattr(part, "fingerprint", None)
+            fingerprint = method() if callable(method) else "none"
+            if fingerprint != expected:
                 raise OtherPartError(
-                    f"was made with {_article(name)} with fingerprint {wanted}, got one with "
+                    f"was made with {_article(name)} with fingerprint {expected}, got one with "
                     f"{fingerprint}"
                 )
             return
-        kept = array_of(self._arrays, f"{prefix}.probe")
+        before = array_of(self._arrays, f"{prefix}.probe")
         tried = np.asarray(outcome(), np.float32)
-        if tried.shape != kept.shape:
+        if tried.shape != before.shape:
             raise OtherPartError(
-                f"was made with {_article(name)} that gives {list(kept.shape)} numbers for the "
+                f"was made with {_article(name)} that gives {list(before.shape)} numbers for the "
                 f"texts it is tried on, got one that gives {list(tried.shape)}"
             )
-        apart = float(np.abs(tried - kept).max(initial=0))
-        if not apart <= _TOLERANCE * max(1.0, float(np.abs(kept).max(initial=0))):
+        apart = float(np.abs(tried - before).max(initial=0))
+        if not apart <= _TOLERANCE * max(1.0, float(np.abs(before).max(initial=0))):
             raise OtherPartError(
                 f"was made with another {name}: on the texts it is tried on, this one is up to "
                 f"{apart:.3g} apart, and the threshold would mean nothing for it"
@@ -242,6 +289,8 @@ def _article(name: str) -> str:
 
 def check_own_nonconformity(name: str, null: str, calibration: "Calibration | None") -> None:
     """Refuses a registered nonconformity that gives others than it gave when it was calibrated.
+
+    Use this when an artefact was made with a registered score.
 
     Args:
       name: Its name.
@@ -256,9 +305,9 @@ def check_own_nonconformity(name: str, null: str, calibration: "Calibration | No
     if calibration is None or calibration.record is None:
         return
     rows = slice(0, len(PROBES))
-    kept, scores = calibration.record.nonconformity[rows], calibration.record.scores[rows]
+    before, scores = calibration.record.nonconformity[rows], calibration.record.scores[rows]
     tried = np.asarray(NONCONFORMITIES[name](jnp.asarray(scores), null))
-    if not np.allclose(tried, kept, rtol=_TOLERANCE, atol=_TOLERANCE):
+    if not np.allclose(tried, before, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise OtherPartError(
             f"was calibrated with another nonconformity {name!r} than the one that is registered"
         )

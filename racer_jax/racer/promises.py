@@ -27,7 +27,10 @@ _MISSES = {
 
 
 def guarantee(calibration: "Calibration", null: str) -> str:
-    """What is promised under a null mode, in a sentence, with its assumption."""
+    """What is promised under a null mode, in a sentence, with its assumption.
+
+    Use this when you are below `Calibration.guarantee`, which calls it.
+    """
     alpha, num = calibration.alpha, calibration.num_queries
     if calibration.groups is None:
         who, where = f"the {int(num.sum())} calibration queries", ""
@@ -47,8 +50,6 @@ def guarantee(calibration: "Calibration", null: str) -> str:
         )
     if calibration.max_models is not None:
         where += f", and no query calls more than {_counted(calibration.max_models)}"
-    if calibration.min_models:
-        where += f", and every query calls at least {_counted(calibration.min_models)}"
     names = _names(calibration)
     lost = [name for name, is_lost in zip(names, _lost(calibration), strict=True) if is_lost]
     if len(lost) == len(num):
@@ -57,6 +58,8 @@ def guarantee(calibration: "Calibration", null: str) -> str:
             f"{_MISSES[null]}."
         )
     beside = f" Nothing is promised for {', '.join(lost)}." if lost else ""
+    if calibration.min_models:
+        beside += f" Every query calls at least {_counted(calibration.min_models)}."
     return (
         f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
         f"is at most {alpha}{where}, {how}.{beside}"
@@ -64,7 +67,10 @@ def guarantee(calibration: "Calibration", null: str) -> str:
 
 
 def warnings_of(calibration: "Calibration") -> tuple[str, ...]:
-    """What a user must know of a calibration, one sentence each."""
+    """What a user must know of a calibration, one sentence each.
+
+    Use this when you are below `Calibration.warnings`, which calls it.
+    """
     if calibration.loss is not None:
         sentences = loss_warnings(calibration, _names(calibration))
     else:

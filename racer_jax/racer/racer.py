@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -21,14 +21,13 @@ from jax.typing import ArrayLike
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.data.table import RoutingTable
-from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
 from racer_jax.racer import artefact, serialization
 from racer_jax.racer.calibration import calibration_of
 from racer_jax.racer.changes import ChangeableRacer
+from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.extension import extended
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.fitting import (
     NONCONFORMITY,
@@ -41,14 +40,14 @@ from racer_jax.racer.fitting import (
     table_facts,
 )
 from racer_jax.racer.losses import LossName, calibrated_loss
-from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity
+from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity, own_parts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
+from racer_jax.racer.routing import route_scores, route_texts
 from racer_jax.racer.state import fields_from, racer_parts, stated
 from racer_jax.racer.unknown_groups import UnknownGroup
 from racer_jax.risk_control.mondrian import Fallback
-from racer_jax.routers.adapters import as_router
 from racer_jax.routers.scores import Scores
 
 
@@ -155,11 +154,11 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or an order is asked for without `training`.
         """
         check_nonconformity(nonconformity)
-        seen = fingerprints(trained_on)
+        questions = fingerprints(trained_on)
         facts: dict[str, Any] = {}
         if training is not None:
             training = matched(training, models)
-            seen = np.concatenate([seen, question_fingerprints(training)])
+            questions = np.concatenate([questions, question_fingerprints(training)])
             facts = {"label_rule": label_rule(training), **table_facts(training)}
         return cls(
             tuple(models),
@@ -167,7 +166,7 @@ class Racer(ChangeableRacer):
             null,
             seed,
             scorer=own_scorer(encoder, router, models, training, nonconformity, cost_weight),
-            trained_on=np.unique(seen),
+            trained_on=np.unique(questions),
             **facts,
         )
 
@@ -188,7 +187,7 @@ class Racer(ChangeableRacer):
 
         Args:
           models: Names of the models, in the order of the scores' columns.
-          nonconformity: `"inverse_probability"` or `"gap"`.
+          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
           trained_on: The texts that router was trained on, so that calibration can refuse them.
@@ -261,10 +260,10 @@ class Racer(ChangeableRacer):
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
         num_overlap = check_overlap(table, questions, self.trained_on, allow_overlap)
-        measured = self._measured(table, scores)
-        ties = self._ties(questions, measured)
+        model_scores = self._measured(table, scores)
+        ties = self._ties(questions, model_scores)
         calibration = calibration_of(
-            CalibrationRecord.of(measured, table.correct, questions, table.group, table.groups),
+            CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
             ties,
             {
                 "alpha": level,
@@ -285,27 +284,59 @@ class Racer(ChangeableRacer):
             unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
         return replace(self, calibration=calibration, **unknown)
 
-    def extended(self, key: jax.Array, table: RoutingTable, router: Any = None) -> "Racer":
-        """The racer of a pool with further models, trained and calibrated on the same questions.
+    # --- routing ----------------------------------------------------------------------------------
 
-        What it needs are results of the new models, and of the old ones, on the questions this
-        racer was trained on and on those it was calibrated on. The rows are told apart by their
-        questions, the encoder stays, and the calibration has the same options, so the promise is
-        that of `calibrate` for the larger pool.
+    @overload
+    def route(self, texts: str, groups: Groups = None) -> Decision: ...  # type: ignore[overload-overlap]
 
-        Use this when a model joins the pool; `without` takes one out and needs no data.
+    @overload
+    def route(self, texts: Sequence[str], groups: Groups = None) -> Decisions: ...
+
+    def route(self, texts: str | Sequence[str], groups: Groups = None) -> Decision | Decisions:
+        """Which models to call for a query, or for each of several.
+
+        Use this when the racer has a router; one made by `from_scores` needs `route_scores`.
 
         Args:
-          key: A typed PRNG key, for the training of the router.
-          table: Results of every model, old and new, on those questions; further rows are left out.
-          router: As in `fit`; None for one like this racer's.
+          texts: One question, or several.
+          groups: The group of each question, or one name for all; needed where thresholds are by
+            group. A question of no group or of one without calibration queries has every model
+            called, with the reason `unknown group`.
+
+        Returns:
+          A `Decision` for one question, `Decisions` for several.
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          ValueError: If no model is new, a question it has seen or a result is missing, or the
-            router was not trained here and none is named.
+          TypeError: If a text is not a string.
+          ValueError: If a text is empty, there is none, groups do not fit, or it takes scores.
         """
-        return extended(self, key, table, router)
+        if isinstance(texts, str):
+            return route_texts(self, [texts], groups)[0]
+        return route_texts(self, list(texts), groups)
+
+    def route_scores(
+        self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
+    ) -> Decisions:
+        """Which models to call for queries whose scores you have.
+
+        Use this when the racer was made by `from_scores`, or the scores are computed already.
+
+        Args:
+          scores: s(x, m) in [0, 1], floating `[n, m]`.
+          groups: As in `route`.
+          ids: A name or text of each query, from which its ties are broken; its scores where None,
+            so that queries of equal scores get equal decisions.
+
+        Returns:
+          The `Decisions`.
+
+        Raises:
+          NotCalibratedError: If it has no calibration.
+          TypeError: If scores are not floating.
+          ValueError: If shapes do not fit or a score is out of range.
+        """
+        return route_scores(self, scores, groups, ids)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -383,12 +414,7 @@ class Racer(ChangeableRacer):
         description, arrays = artefact.read(path, models)
         artefact.check_kind(description, None, Path(path))
         try:
-            parts = (
-                None if encoder is None else as_encoder(encoder),
-                None if router is None else as_router(router),
-                order,
-            )
-            racer = cls(**fields_from(description, arrays, *parts))
+            racer = cls(**fields_from(description, arrays, *own_parts(encoder, router, order)))
             older = description["format"] < artefact.FORMAT
             facts = stated(racer)
             if older:  # its sentences are in other words

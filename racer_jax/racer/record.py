@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from racer_jax.racer.scoring import Measured
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.serialization import Arrays
 from racer_jax.risk_control.group_scores import group_codes
 
@@ -46,7 +46,7 @@ class CalibrationRecord:
 
     def __post_init__(self) -> None:
         num, num_models = self.correct.shape
-        wanted = {
+        expected = {
             "scores": (np.float32, (num, num_models)),
             "nonconformity": (np.float32, (num, num_models + 1)),
             "correct": (np.bool_, (num, num_models)),
@@ -54,8 +54,8 @@ class CalibrationRecord:
             "code": (np.int32, (num,)),
         }
         if self.embeddings is not None:
-            wanted["embeddings"] = (np.float32, (num, *self.embeddings.shape[1:]))
-        for name, (dtype, shape) in wanted.items():
+            expected["embeddings"] = (np.float32, (num, *self.embeddings.shape[1:]))
+        for name, (dtype, shape) in expected.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(
@@ -71,13 +71,15 @@ class CalibrationRecord:
     @classmethod
     def of(
         cls,
-        measured: Measured,
+        measured: ModelScores,
         correct: np.ndarray,
         questions: np.ndarray,
         groups: Sequence[str] | None,
         names: Sequence[str],
     ) -> "CalibrationRecord":
         """The record of queries that were measured.
+
+        Use this when queries were measured and are to be kept.
 
         Args:
           measured: Their scores and nonconformity.
@@ -107,8 +109,11 @@ class CalibrationRecord:
             return None
         return tuple(self.groups[i] for i in self.code.tolist())
 
-    def narrowed(self, columns: Sequence[int], measured: Measured) -> "CalibrationRecord":
-        """The same queries for some of the models, measured anew."""
+    def narrowed(self, columns: Sequence[int], measured: ModelScores) -> "CalibrationRecord":
+        """The same queries for some of the models, measured anew.
+
+        Use this when a model leaves the pool.
+        """
         return replace(
             self,
             scores=measured.scores,
@@ -119,7 +124,10 @@ class CalibrationRecord:
     # --- in pieces --------------------------------------------------------------------------------
 
     def to_arrays(self) -> Arrays:
-        """The arrays by name; the names of the groups stand in the description."""
+        """The arrays by name; the names of the groups stand in the description.
+
+        Use this when a record is written; `Racer.save` does it for you.
+        """
         names = ["scores", "nonconformity", "correct", "questions", "code"]
         names += [] if self.embeddings is None else ["embeddings"]
         return {f"{_PREFIX}.{name}": getattr(self, name) for name in names}
@@ -129,6 +137,8 @@ class CalibrationRecord:
         cls, groups: Sequence[str] | None, arrays: Mapping[str, np.ndarray]
     ) -> "CalibrationRecord | None":
         """The record of `to_arrays`; None where the artefact is of a format that kept none.
+
+        Use this when a record is read; `Racer.load` does it for you.
 
         Raises:
           KeyError: If an array is missing.

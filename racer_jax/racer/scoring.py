@@ -28,8 +28,10 @@ LARGEST = 1024
 _AHEAD = 2
 
 
-class Measured(NamedTuple):
+class ModelScores(NamedTuple):
     """Queries as calibration and routing see them.
+
+    Use this when you read what `RacerState.score` returns.
 
     Attributes:
       scores: s(x, m), float32 `[n, m]`.
@@ -42,8 +44,11 @@ class Measured(NamedTuple):
     embeddings: np.ndarray | None = None
 
     @classmethod
-    def joined(cls, parts: "Sequence[Measured]") -> "Measured":
-        """Queries that were measured in parts, as one."""
+    def joined(cls, parts: "Sequence[ModelScores]") -> "ModelScores":
+        """Queries that were measured in parts, as one.
+
+        Use this when queries were measured batch by batch.
+        """
         if len(parts) == 1:
             return parts[0]
         embeddings = [part.embeddings for part in parts if part.embeddings is not None]
@@ -76,7 +81,10 @@ def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores") -> np.ndarray:
-    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1]."""
+    """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1].
+
+    Use this when scores come from outside.
+    """
     values = np.asarray(scores)
     if values.dtype.kind != "f":
         raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
@@ -92,13 +100,16 @@ def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores")
     return values.astype(np.float32)
 
 
-def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> Measured:
-    """Nonconformity of scores float32 `[n, m]` that came from outside."""
+def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelScores:
+    """Nonconformity of scores float32 `[n, m]` that came from outside.
+
+    Use this when scores are there and their nonconformity is needed.
+    """
     check_process()
     parts = [
         np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
     ]
-    return Measured(scores, np.concatenate(parts))
+    return ModelScores(scores, np.concatenate(parts))
 
 
 class Scorer:
@@ -122,7 +133,7 @@ class Scorer:
         stages: Stages = Stages(encoder.encode) if split is None else split()
         self._front, back = stages.front, stages.back
         pure = pure_router(router)
-        self._compiled = pure is not None
+        self._is_compilable = pure is not None
         if pure is None:
             return
         function, arrays = pure
@@ -146,6 +157,8 @@ class Scorer:
     def of_models(self, columns: Sequence[int]) -> "Scorer":
         """The same encoder and router for some of the models, in this order.
 
+        Use this when a model leaves the pool.
+
         Args:
           columns: Their places in the pool.
         """
@@ -161,7 +174,7 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None = None,
-    ) -> Measured:
+    ) -> ModelScores:
         """Scores and nonconformity of texts; a text gets the same alone as among others.
 
         Up to rounding, that is.
@@ -179,19 +192,19 @@ class Scorer:
         """
         check_process()
         texts = check_texts(texts)
-        waiting: list[Callable[[], Measured]] = []
-        parts: list[Measured] = []
+        pending: list[Callable[[], ModelScores]] = []
+        parts: list[ModelScores] = []
         for start in range(0, len(texts), LARGEST):
             rows = slice(start, start + LARGEST)
-            waiting.append(
+            pending.append(
                 self._started(
                     texts[rows], nonconformity, null, None if groups is None else groups[rows]
                 )
             )
-            if len(waiting) > _AHEAD:  # the host hashes the next texts while the device computes
-                parts.append(waiting.pop(0)())
-        parts += [finish() for finish in waiting]
-        result = Measured.joined(parts)
+            if len(pending) > _AHEAD:  # the host hashes the next texts while the device computes
+                parts.append(pending.pop(0)())
+        parts += [finish() for finish in pending]
+        result = ModelScores.joined(parts)
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
@@ -209,29 +222,29 @@ class Scorer:
         nonconformity: str,
         null: NullMode,
         groups: Sequence[str | None] | None,
-    ) -> Callable[[], Measured]:
+    ) -> Callable[[], ModelScores]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
-        if not self._compiled:
+        if not self._is_compilable:
             embeddings = self.encoder.encode(texts)
-            checked = check_given_scores(
+            scores_of_batch = check_given_scores(
                 np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
             )
             if order is None:
-                return partial(measure_scores, checked, nonconformity, null)
-            scores, second = jnp.asarray(checked), next(_padded(np.asarray(embeddings)))[0]
+                return partial(measure_scores, scores_of_batch, nonconformity, null)
+            scores, second = jnp.asarray(scores_of_batch), next(_padded(np.asarray(embeddings)))[0]
         else:
             batch, _ = next(_padded(self._front(texts)))
             scores, second = self._forward(
                 self._leaves, batch, nonconformity=nonconformity, null=null
             )
 
-        def finish() -> Measured:
+        def finish() -> ModelScores:
             if order is None:
-                return Measured(np.asarray(scores)[:num], np.asarray(second)[:num])
+                return ModelScores(np.asarray(scores)[:num], np.asarray(second)[:num])
             names = None if groups is None else [*groups, *[None] * (len(second) - num)]
             embeddings = np.asarray(second)[:num] if order.reads_embeddings else None
             measured = order(second, names, null)[:num]
-            return Measured(np.asarray(scores)[:num], measured, embeddings)
+            return ModelScores(np.asarray(scores)[:num], measured, embeddings)
 
         return finish

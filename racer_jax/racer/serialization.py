@@ -13,7 +13,10 @@ from racer_jax.encoders.registry import OtherEncoderError as OtherEncoderError
 
 
 def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> str:
-    """32 hexadecimal digits that stand for a description and its arrays."""
+    """32 hexadecimal digits that stand for a description and its arrays.
+
+    Use this when two descriptions may be of the same object.
+    """
     state = hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=False).encode())
     for name, array in sorted((arrays or {}).items()):
         state.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -22,7 +25,10 @@ def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> 
 
 
 def named(models: Sequence[str]) -> str:
-    """The fingerprint of a pool: its models in their order."""
+    """The fingerprint of a pool: its models in their order.
+
+    Use this when two artefacts may be of the same pool.
+    """
     return digest(list(models))
 
 
@@ -30,6 +36,8 @@ def check_fingerprint(
     name: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Refuses a part of an artefact whose stated fingerprint is not that of its content.
+
+    Use this when a part is read from an artefact.
 
     Args:
       name: `router`, `encoder` or `order`, which is the prefix of the names of its arrays too.
@@ -47,29 +55,37 @@ def check_fingerprint(
 
 
 def check_stated(
-    used: Mapping[str, Any], stated: Mapping[str, Any], where: str = "", *, may_lack: bool = False
+    values: Mapping[str, Any],
+    description: Mapping[str, Any],
+    where: str = "",
+    *,
+    may_lack: bool = False,
 ) -> None:
     """Refuses a description that says something else than what is used.
 
+    Use this when an artefact says in words what its arrays hold.
+
     Args:
-      used: What the content gives, in plain values.
-      stated: What the description says; it may say more.
+      values: What the content gives, in plain values.
+      description: What the description says; it may say more.
       where: The place in the description, for the error.
       may_lack: Whether the description may leave things unsaid, as one of an older format does.
 
     Raises:
       PartsError: If they differ.
     """
-    for name, value in used.items():
+    for name, value in values.items():
         place = f"{where}.{name}" if where else name
-        if name not in stated and may_lack:
+        if name not in description and may_lack:
             continue
-        if name not in stated:
+        if name not in description:
             raise PartsError(f"does not state {place}")
-        if isinstance(value, Mapping) and isinstance(stated[name], Mapping):
-            check_stated(value, stated[name], place, may_lack=may_lack)
-        elif _plain(stated[name]) != _plain(value):
-            raise PartsError(f"states {place} = {stated[name]!r}, but what is used is {value!r}")
+        if isinstance(value, Mapping) and isinstance(description[name], Mapping):
+            check_stated(value, description[name], place, may_lack=may_lack)
+        elif _plain(description[name]) != _plain(value):
+            raise PartsError(
+                f"states {place} = {description[name]!r}, but what is used is {value!r}"
+            )
 
 
 def _plain(value: Any) -> str:

@@ -25,7 +25,7 @@ from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.scoring import Measured, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
 from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
@@ -131,7 +131,7 @@ class RacerState:
         """
         return self._calibrated("guarantee").guarantee(self.null)
 
-    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> Measured:
+    def score(self, table: RoutingTable, scores: Scores | ArrayLike | None = None) -> ModelScores:
         """Scores and nonconformity of a table's queries, as calibration and evaluation see them.
 
         Use this when you want the scores themselves, for an analysis of your own; `route` gives
@@ -244,7 +244,7 @@ class RacerState:
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
 
-    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> Measured:
+    def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
         if self.scorer is None:
             if scores is None:
                 raise ValueError(
@@ -269,44 +269,55 @@ class RacerState:
             )
         return self.scorer(table.texts, self.nonconformity, self.null, table.group)
 
-    def _ties(self, questions: np.ndarray, measured: Measured) -> np.ndarray | None:
+    def _ties(self, questions: np.ndarray, model_scores: ModelScores) -> np.ndarray | None:
         if self.seed is None:
             return None
-        return question_ties(questions, self.seed, measured.nonconformity.shape[1])
+        return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
-    """What an artefact says of the racer itself, without the arrays it computes with."""
-    order = racer.static_order
+    """What an artefact says of the racer itself, without the arrays it computes with.
+
+    Use this when you want the description of a racer without its arrays.
+    """
+    guarantee = calibration = order = None
+    if racer.calibration is not None:
+        guarantee, calibration = racer.guarantee(), racer.calibration.to_parts()[0]
+    if racer.static_order is not None:
+        order = [racer.models[j] for j in racer.static_order]
     serving = {"normal_form": racer.normal_form, "view": racer.view}
-    said = {name: value for name, value in serving.items() if value is not None}
+    serving = {name: value for name, value in serving.items() if value is not None}
+    more = {"serving": serving} if serving else {}
     return {
-        **({"serving": said} if said else {}),
-        "guarantee": None if racer.calibration is None else racer.guarantee(),
+        **more,
+        "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),
         "nonconformity": racer.nonconformity,
         "null": racer.null,
         "tie_break": "none" if racer.seed is None else "exact",
         "seed": racer.seed,
-        "calibration": None if racer.calibration is None else racer.calibration.to_parts()[0],
+        "calibration": calibration,
         "training": {"num_questions": len(racer.trained_on), "label_rule": racer.label_rule},
-        "static_order": None if order is None else [racer.models[j] for j in order],
+        "static_order": order,
     }
 
 
 def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays]:
-    """A racer in pieces: what `racer.json` says of it, and arrays by name."""
+    """A racer in pieces: what `racer.json` says of it, and arrays by name.
+
+    Use this when a racer is written; `Racer.save` does it for you.
+    """
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
     if racer.scorer is not None:
-        own = Writing(racer.scorer.encoder)
+        writer = Writing(racer.scorer.encoder)
         parts = {
-            "router": router_parts(racer.scorer.router, own=own.router),
-            "encoder": encoder_parts(racer.scorer.encoder, own=own.encoder),
+            "router": router_parts(racer.scorer.router, own_part=writer.router),
+            "encoder": encoder_parts(racer.scorer.encoder, own_part=writer.encoder),
         }
         if racer.scorer.order is not None:
-            parts["order"] = racer.scorer.order.to_parts(own=own.order)
+            parts["order"] = racer.scorer.order.to_parts(own_part=writer.order)
         for name, (description, own_arrays) in parts.items():
             arrays |= own_arrays
             fingerprint = serialization.digest(description, own_arrays)
@@ -332,25 +343,31 @@ def fields_from(
 ) -> dict[str, Any]:
     """The fields of the racer of a description and its arrays, and of parts that were passed.
 
+    Use this when a racer is read; `Racer.load` does it for you.
+
     Raises:
       OtherPartError: If a part is passed that the artefact does not want, or is another one.
     """
-    own = Reading(arrays, encoder, router, order)
+    reader = Reading(arrays, encoder, router, order)
     models, scorer = tuple(description["models"]), None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
-        loaded = encoder_from(description["encoder"], arrays, encoder, own=own.encoder)
-        own.with_encoder(loaded)
-        routing = router_from(description["router"], arrays, own=own.router)
+        loaded = encoder_from(description["encoder"], arrays, encoder, own_part=reader.encoder)
+        reader.with_encoder(loaded)
+        routing = router_from(description["router"], arrays, own_part=reader.router)
         ordering = None
         if "order" in parts:
-            ordering = Order.from_parts(description["order"], arrays, own=own.order)
+            ordering = Order.from_parts(description["order"], arrays, own_part=reader.order)
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
         scorer = Scorer(loaded, routing, len(models), ordering)
-    own.check_all_used()
-    static, calibration = description["static_order"], description["calibration"]
+    reader.check_all_used()
+    calibration, static_order = None, description["static_order"]
+    if static_order is not None:
+        static_order = tuple(map(models.index, static_order))
+    if description["calibration"] is not None:
+        calibration = Calibration.from_parts(description["calibration"], arrays)
     serving = description.get("serving") or {}
     return dict(
         normal_form=serving.get("normal_form"),
@@ -361,8 +378,8 @@ def fields_from(
         seed=description["seed"],
         scorer=scorer,
         trained_on=arrays["trained_on"],
-        static_order=None if static is None else tuple(map(models.index, static)),
+        static_order=static_order,
         cost=arrays.get("cost"),
         label_rule=description["training"]["label_rule"],
-        calibration=None if calibration is None else Calibration.from_parts(calibration, arrays),
+        calibration=calibration,
     )

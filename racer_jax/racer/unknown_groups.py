@@ -1,4 +1,4 @@
-"""Queries whose group nobody calibrated on, or that name none: what they get, and who is informed.
+"""Queries of a group without calibration queries, or of none: what they get, and the warning.
 
 Where thresholds are by group, such a query has none. Calibration says what it gets, the artefact
 records it, and a decision names it as its reason.
@@ -28,6 +28,8 @@ _WARNED: "WeakKeyDictionary[object, set[str | None]]" = WeakKeyDictionary()
 def check_unknown_group(policy: str) -> None:
     """Refuses an unknown policy.
 
+    Use this when a policy comes from a caller or a file.
+
     Raises:
       ValueError: If it is none of `UNKNOWN_GROUP`.
     """
@@ -39,6 +41,8 @@ def handle_unknown(
     calibration: object, policy: str, known: Sequence[str], names: Iterable[str | None]
 ) -> None:
     """Warns of each unknown group once, or refuses it, as the policy says.
+
+    Use this when queries are about to be decided.
 
     Args:
       calibration: Whose policy it is; each calibration warns once of each group.
@@ -64,7 +68,10 @@ def handle_unknown(
 
 
 def unknown_sentence(name: str | None, known: Sequence[str]) -> str:
-    """What is wrong with a group, and which was perhaps meant."""
+    """What is wrong with a group, and which was perhaps meant.
+
+    Use this when one query is refused and the others go on.
+    """
     if not known:
         return "no group was given, and the order of the models goes by group"
     if name is None:

@@ -39,7 +39,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "knn": ("racer_jax.routers.knn", "KNNR"),
     "platt": ("racer_jax.routers.platt", "PlattScaled"),
     "restricted": ("racer_jax.routers.restricted", "RestrictedRouter"),
-    "mlp": ("racer_jax.routers.mlp", "MLPR"),
+    "mlp": ("racer_jax.routers.served_mlp", "ServedMLP"),
     "routerdc": ("racer_jax.routers.routerdc", "RouterDC"),
 }
 
@@ -101,27 +101,27 @@ def pure_router(router: Router) -> tuple[Pure, Any] | None:
     return lambda state, x: nnx.merge(graph, state)(x), state
 
 
-def router_parts(router: Router, prefix: str = "router", own: Save | None = None) -> Parts:
+def router_parts(router: Router, prefix: str = "router", own_part: Save | None = None) -> Parts:
     """The description and the arrays of a router.
 
     Args:
       router: The router.
       prefix: Prefix of the names of the arrays.
-      own: What makes pieces of a router that has no `to_parts`; None to refuse it.
+      own_part: What makes pieces of a router that has no `to_parts`; None to refuse it.
 
     Raises:
       PartsError: If it has no `to_parts`.
 
     Use this when a router is to be written to disk.
     """
-    if not hasattr(router, "to_parts") and own is not None:
-        return own(router, prefix)
+    if not hasattr(router, "to_parts") and own_part is not None:
+        return own_part(router, prefix)
     if not hasattr(router, "to_parts"):
         raise PartsError(
             f"a router of kind {type(router).__name__} cannot be saved; score the queries "
             "yourself (Racer.from_scores)"
         )
-    parts: Parts = router.to_parts(prefix, partial(router_parts, own=own))
+    parts: Parts = router.to_parts(prefix, partial(router_parts, own_part=own_part))
     return parts
 
 
@@ -129,7 +129,7 @@ def router_from(
     description: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     prefix: str = "router",
-    own: Read | None = None,
+    own_part: Read | None = None,
 ) -> Router:
     """The router of a description.
 
@@ -137,7 +137,7 @@ def router_from(
       description: From `router_parts`.
       arrays: Its arrays.
       prefix: Prefix of the names of the arrays.
-      own: What gives a router of a caller's own; None where there is none.
+      own_part: What gives a router of a caller's own; None where there is none.
 
     Raises:
       PartsError: If the description is not of a router, or the arrays do not fit it.
@@ -145,15 +145,15 @@ def router_from(
     Use this when a router is to be read from disk.
     """
     kind = description.get("kind")
-    if kind in OWN_KINDS and own is not None:
-        router: Router = own(description, prefix)
+    if kind in OWN_KINDS and own_part is not None:
+        router: Router = own_part(description, prefix)
         return router
     if kind not in _CLASSES:
         raise PartsError(f"a router of kind {kind!r} is not known")
     module, name = _CLASSES[kind]
 
     def read(inner: Mapping[str, Any], inner_prefix: str) -> Router:
-        return router_from(inner, arrays, inner_prefix, own)
+        return router_from(inner, arrays, inner_prefix, own_part)
 
     cls = getattr(import_module(module), name)
     router = cls.from_parts(description, arrays, prefix, read)

@@ -32,7 +32,10 @@ class RestrictedRouter:
         return self.router(embeddings)[:, np.array(self.columns)]
 
     def as_pure(self, pure_router: Callable[[Any], Any]) -> tuple[Any, Any] | None:
-        """The router as a pure function of its arrays and embeddings, and its arrays."""
+        """The router as a pure function of its arrays and embeddings, and its arrays.
+
+        Use this when the router is compiled together with what comes before and after it.
+        """
         pure = pure_router(self.router)
         if pure is None:
             return None
@@ -40,7 +43,10 @@ class RestrictedRouter:
         return lambda arrays, x: function(arrays, x)[:, np.array(self.columns)], arrays
 
     def to_parts(self, prefix: str, save: Save) -> Parts:
-        """The router in pieces, with the one of the whole pool."""
+        """The router in pieces, with the one of the whole pool.
+
+        Use this when the router is written to disk.
+        """
         inner, arrays = save(self.router, f"{prefix}.inner")
         return {"kind": "restricted", "router": inner, "columns": list(self.columns)}, arrays
 
@@ -52,7 +58,10 @@ class RestrictedRouter:
         prefix: str,
         read: Read,
     ) -> "RestrictedRouter":
-        """The router of `to_parts`."""
+        """The router of `to_parts`.
+
+        Use this when the router is read from disk.
+        """
         return cls(read(description["router"], f"{prefix}.inner"), tuple(description["columns"]))
 
 

@@ -138,7 +138,10 @@ class Caller:
         answers: Mapping[str, str | None],
         dollars: Mapping[str, float] | None,
     ) -> CallState:
-        """The state after hearing some of the models that are awaited."""
+        """The state after hearing some of the models that are awaited.
+
+        Use this when answers have come.
+        """
         _check_steps(state, answers, dollars)
         all_answers, all_costs = dict(state.answers), dict(state.spent)
         for model, answer in answers.items():

@@ -109,6 +109,8 @@ def check_table(table: object) -> None:
 def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
+    Use this when a table comes from outside.
+
     Raises:
       ValueError: If the table has no rows or no answers.
     """
@@ -124,7 +126,7 @@ def check_answers(table: RoutingTable) -> np.ndarray:
 
 
 def check_labels(table: RoutingTable) -> None:
-    """Refuses a table with labels that are missing."""
+    """Refuses a table with labels that are missing. Use this when a loss needs labels."""
     check_table(table)
     if table.missing is not None:
         row, model = np.argwhere(table.missing)[0]

@@ -350,14 +350,14 @@ class Cascade:
                 evaluations.append(evaluate_paths(paths, threshold, ties, self.loss, level))
         return tuple(evaluations)
 
-    def unseen(self, table: RoutingTable) -> RoutingTable:
-        """The rows of a table whose question was neither trained nor calibrated on.
+    def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:
+        """The rows of a table whose question was neither trained nor, if asked, calibrated on.
 
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
         questions = question_fingerprints(table)
         in_training = np.isin(questions, self.trained_on)
-        if self.calibration is not None:
+        if calibrated and self.calibration is not None:
             in_training |= np.isin(questions, self.calibration.questions)
         return table.select(~in_training)
 

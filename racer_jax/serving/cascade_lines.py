@@ -103,4 +103,5 @@ def answer_lines(cascade: Cascade, file: IO[bytes], path: str) -> Iterator[str]:
         yield json.dumps({"id": record["id"], **state.to_dict()}, ensure_ascii=False)
     if states:
         first = next(iter(states))
-        raise DataError(f"ends while {len(states)} queries are open, first {first!r}", path=path)
+        several = "1 query is" if len(states) == 1 else f"{len(states)} queries are"
+        raise DataError(f"ends while {several} open, first {first!r}", path=path)

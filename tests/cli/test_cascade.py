@@ -102,6 +102,15 @@ def test_sequential_is_another_word_for_the_commands_of_cascade(folder, capsys):
     assert sequential_words(report) == report
 
 
+def test_what_is_left_out_is_said_and_may_calibrate_again(folder, capsys):
+    """`b` was calibrated on the 200 questions that it was not trained on."""
+    words = ["cascade", "calibrate", f"{folder}/b", f"{folder}/logs.npz", "-o", f"{folder}/again"]
+    assert main([*words, "--unseen", "--alpha", "0.05"]) == 0
+    printed = capsys.readouterr()
+    assert "200 calibration queries" in printed.out
+    assert "--unseen left out 200 of 400 questions" in printed.err
+
+
 def test_unlabelled_traffic(folder, capsys):
     table = answered_table(400, seed=6)
     nothing = np.zeros(table.correct.shape, bool)
@@ -122,7 +131,7 @@ def test_open_queries_at_the_end_are_named(folder):
     cascade = Cascade.load(folder / "b")
     out = lines(cascade, {"id": "q", "text": "What?"})
     assert next(out)["id"] == "q"
-    with pytest.raises(DataError, match="ends while 1 queries are open, first 'q'"):
+    with pytest.raises(DataError, match="ends while 1 query is open, first 'q'"):
         next(out)
 
 
@@ -133,7 +142,7 @@ def test_route_reads_a_file(folder, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["id"] == "q"
     assert "Not calibrated" in printed.err
-    assert "queries are open" in printed.err
+    assert "1 query is open" in printed.err
 
 
 @pytest.mark.parametrize(

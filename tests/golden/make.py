@@ -27,7 +27,8 @@ def main() -> None:
     config = MLPConfig(hidden=(6,), max_epochs=5, batch_size=8)
     nonconformity = {"1": "inverse_probability", "2": "J", "3": "static"}[sys.argv[1]]
     fitted = Racer.fit(jax.random.key(1), train, config, encoder, nonconformity=nonconformity)
-    racer = fitted.calibrate(calibration, 0.2)
+    options = {"unknown_group": "pooled", "max_models": 2} if sys.argv[1] == "3" else {}
+    racer = fitted.calibrate(calibration, 0.2, **options)
     racer.save(folder / "golden.racer")
     questions = [
         ("What is a prime?", "a"),

@@ -480,7 +480,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_golden_artefacts_stay_loadable(tmp_path, number):
     golden = GOLDEN / f"format_{number}"
     assert json.loads((golden / "golden.racer" / "racer.json").read_text())["format"] == number
@@ -508,3 +508,6 @@ def test_the_golden_artefacts_stay_loadable(tmp_path, number):
         with pytest.raises(errors.NoRecordError, match="calibrate it once more"):
             racer.without("small")
         assert racer.at(0.3).alpha == "0.3"
+    else:
+        assert racer.without("small").models == MODELS[1:]
+        assert racer.calibration.options()["unknown_group"] == "pooled"

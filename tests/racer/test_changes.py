@@ -171,7 +171,7 @@ def test_what_it_saw_is_saved_and_an_older_artefact_says_that_it_lacks_it(part, 
     same(old.recalibrate(0.3, delta=0.1), racer.recalibrate(0.3, delta=0.1))
 
 
-# --- groups nobody calibrated on ------------------------------------------------------------------
+# --- groups without calibration queries ------------------------------------------------------------------
 
 
 def test_unknown_groups_warn_once_each_and_name_what_was_meant(part, racer):
@@ -205,7 +205,9 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
     assert decisions.sets.tolist() == wanted.sets.tolist()
     assert decisions.threshold.tolist() == wanted.threshold.tolist()
     assert {reason.value for reason in decisions.reasons} == {"unknown group, pooled threshold"}
-    assert "nobody calibrated on group 'new', so the threshold of all" in decisions[0].explain()
+    assert (
+        "no calibration query is of group 'new', so the threshold of all" in decisions[0].explain()
+    )
     strict = racer.recalibrate(unknown_group="error")
     assert "error" in repr(strict.calibration.unknown_group)
     for groups, match in (("A", "did you mean 'a'"), (None, "no group was given")):
@@ -266,3 +268,19 @@ def joined(*tables):
         correct=np.concatenate([table.correct for table in tables]),
         group=[group for table in tables for group in table.group],
     )
+
+
+def test_a_warm_racer_compiles_nothing_for_its_first_query(part):
+    train = table_of(np.random.default_rng(25), 40, start=5000).table
+    encoder = HashedNgrams(dim=64)
+    racer = Racer.fit(
+        jax.random.key(1), train, KNNConfig(k=5), encoder, nonconformity="gap", null="free"
+    ).calibrate(part.table.select(slice(0, 32)), 0.3)
+    assert racer.warm_up(1, 4) is racer
+    compiled = racer.scorer._forward._cache_size()
+    racer.route("what?", "a")
+    racer.route(["what?", "why?", "how?"], "a")
+    assert racer.scorer._forward._cache_size() == compiled
+    assert Racer.from_scores(MODELS).warm_up().models == MODELS
+    with pytest.raises(ValueError, match="batches must be at least 1, got 0"):
+        racer.warm_up(0)

@@ -80,7 +80,7 @@ def test_decisions_have_a_model_and_say_so(part, plain):
     assert {decision.reason.value for decision in after} == {"ok"}
     empty = int(np.flatnonzero(before.called.sum(axis=1) == 0)[0])
     assert after[empty].models[0] == MODELS[int(part.scores[empty].argmax())]
-    assert "every query calls at least 1 model" in racer.guarantee()
+    assert "Every query calls at least 1 model." in racer.guarantee()
     # The threshold of all others may only fall: who is right at once is no miss any more.
     assert racer.calibration.threshold[0] <= plain.calibration.threshold[0]
     price = after.called.sum(axis=1).mean() - before.called.sum(axis=1).mean()

@@ -1,0 +1,105 @@
+"""Answers of upstreams: read only as far as needed, the rest passed on untouched."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Fields = dict[str, msgspec.Raw]
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+    refusal: Any = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: msgspec.Raw
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens of a call, and its dollars where the upstream says them.
+
+    Attributes:
+      prompt_tokens: Tokens of the prompt.
+      completion_tokens: Tokens of the answer.
+      cost: Dollars, None where not known.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+
+
+_fields = msgspec.json.Decoder(Fields)
+_choices = msgspec.json.Decoder(list[_Choice])
+_message = msgspec.json.Decoder(_Message)
+_usage = msgspec.json.Decoder(Usage | None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of one model.
+
+    Attributes:
+      model: Its name in the pool.
+      fields: The completion, field by field, as it came.
+      choices: Its choices as they came.
+      message: The first choice's message as it came.
+      content: The text of that message; None where it has none.
+      refusal: Its refusal; None where it has none.
+      tool_calls: Its calls of tools, as they came; empty where it has none.
+      finish_reason: Why the first choice ended.
+      usage: Tokens and dollars.
+      seconds: How long the call took.
+    """
+
+    model: str
+    fields: Fields
+    choices: list[_Choice]
+    message: msgspec.Raw
+    content: str | None
+    refusal: str | None
+    tool_calls: list[msgspec.Raw]
+    finish_reason: str | None
+    usage: Usage
+    seconds: float = 0.0
+
+
+def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
+    """Reads a completion.
+
+    Args:
+      model: Name of the model in the pool.
+      body: The bytes that its upstream sent.
+      seconds: How long the call took.
+
+    Raises:
+      msgspec.MsgspecError: If they are no completion.
+      RecursionError: If they are nested too deeply.
+    """
+    fields = _fields.decode(body)
+    choices = _choices.decode(fields.get("choices", b"[]"))
+    if not choices:
+        raise msgspec.ValidationError("a completion must have a choice")
+    message = _message.decode(choices[0].message)
+    usage = _usage.decode(fields.get("usage", b"null")) or Usage()
+    content, refusal = message.content, message.refusal
+    if not isinstance(content, str):
+        content = None
+    if not isinstance(refusal, str):
+        refusal = None
+    return Reply(
+        model=model,
+        fields=fields,
+        choices=choices,
+        message=choices[0].message,
+        content=content,
+        refusal=refusal,
+        tool_calls=message.tool_calls or [],
+        finish_reason=choices[0].finish_reason,
+        usage=usage,
+        seconds=seconds,
+    )

@@ -1,0 +1,69 @@
+"""Few lengths are compiled for, and no entry is changed by what is added."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from racer_jax.core.padding import can_pad, first_rows, padded, padded_size
+
+
+def test_lengths_are_few_and_little_longer():
+    sizes = np.arange(1, 20_000)
+    lengths = np.array([padded_size(int(size)) for size in sizes])
+    assert (lengths >= sizes).all()
+    small = sizes <= 1024
+    assert (lengths[small] == 2 ** np.ceil(np.log2(sizes[small]))).all()
+    assert (lengths[~small] * 8 < sizes[~small] * 9 + 8).all()  # an eighth at most
+    assert len(set(lengths[sizes > 8192].tolist())) == 8 + 2  # eight for each power of two
+    assert all(padded_size(int(length)) == length for length in set(lengths.tolist()))
+    assert (np.diff(lengths) >= 0).all()
+    assert (padded_size(1025), padded_size(2048), padded_size(2049)) == (1152, 2048, 2304)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (5, 1), (2, 7)])
+def test_what_is_added_stands_behind(axis, shape):
+    array = jnp.asarray(np.arange(np.prod(shape), dtype=np.int32).reshape(shape))
+    longer = padded(array, axis, -9)
+    expected = list(shape)
+    expected[axis] = padded_size(shape[axis])
+    assert longer.shape == tuple(expected)
+    assert isinstance(longer, jax.Array)
+    head, rest = np.split(np.asarray(longer), [shape[axis]], axis=axis)
+    np.testing.assert_array_equal(head, array)
+    assert (rest == -9).all()
+    again = first_rows(longer, axis, shape[axis])
+    assert isinstance(again, jax.Array)
+    np.testing.assert_array_equal(again, array)
+
+
+def test_nothing_is_copied_where_nothing_is_added():
+    array = jnp.zeros((4, 3))
+    assert padded(array, 0, 1) is array
+    assert first_rows(array, 0, 4) is array
+
+
+def test_only_arrays_with_values_are_padded():
+    array = jnp.zeros(3)
+    assert can_pad(array, np.zeros(3), None)
+    assert can_pad()
+    seen = []
+    jax.make_jaxpr(lambda x: seen.append((can_pad(x), can_pad(array, x), can_pad(array))))(array)
+    assert seen == [(False, False, True)]
+
+
+class _Spread:
+    """Stands for an array on several devices."""
+
+    def __init__(self, num):
+        self.num = num
+
+    def devices(self):
+        return set(range(self.num))
+
+
+@pytest.mark.parametrize(("nums", "expected"), [((1, 1), True), ((1, 2), False), ((2, 1), False)])
+def test_arrays_on_several_devices_are_not_padded(monkeypatch, nums, expected):
+    monkeypatch.setattr("racer_jax.core.padding.jax.Array", _Spread)
+    assert can_pad(*map(_Spread, nums)) is expected
