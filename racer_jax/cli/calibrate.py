@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OFF = "none"
 # What only a table can answer: how it is typed, and where argparse keeps it.
 _OF_A_TABLE = {
+    "--loss": "loss",
     "--unseen": "unseen",
     "--share": "share",
     "--group": "group",
@@ -124,6 +125,12 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         help="risk at most alpha with probability 1 - delta, not on average",
     )
     parser.add_argument(
+        "--loss",
+        choices=("grade", "shortfall"),
+        help="graded tables: alpha bounds the mean of 1 - the best grade called, or of its "
+        "shortfall from the best of the pool, in the place of the chance of a miss",
+    )
+    parser.add_argument(
         "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
     )
     parser.add_argument(
@@ -188,7 +195,12 @@ def calibrate(arguments: argparse.Namespace) -> None:
         overlap = arguments.allow_overlap
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
         calibrated = smaller.calibrate(
-            table, arguments.alpha, scores=scores, allow_overlap=overlap, **options
+            table,
+            arguments.alpha,
+            scores=scores,
+            allow_overlap=overlap,
+            loss=arguments.loss,
+            **options,
         )
     else:
         calibrated = _changed(arguments, racer)

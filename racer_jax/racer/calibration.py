@@ -16,6 +16,8 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
+from racer_jax.racer.limits import limited
+from racer_jax.racer.losses import CalibratedLoss, loss_thresholds
 from racer_jax.racer.promises import guarantee, warnings_of
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.serialization import Arrays, digest
@@ -56,6 +58,7 @@ class Calibration:
       max_models: Models that a set holds at most; None for any number.
       min_models: Models that a set holds at least; 0 for none.
       record: The calibration queries as they were measured; None in an artefact of an older format.
+      loss: The loss whose mean is at most alpha, with its grades; None for the chance of a miss.
       threshold: The threshold of each group, float32 `[g]`.
       threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
       threshold_key: Keys of the thresholds, uint64 `[g + 1]`; the last for a group that has no
@@ -85,6 +88,7 @@ class Calibration:
     max_models: int | None = None
     min_models: int = 0
     record: CalibrationRecord | None = None
+    loss: CalibratedLoss | None = None
     threshold: np.ndarray = field(init=False)
     threshold_tie: np.ndarray | None = field(init=False)
     threshold_key: np.ndarray = field(init=False)
@@ -149,6 +153,9 @@ class Calibration:
 
         Use this when you want the thresholds of several alphas.
         """
+        if self.loss is not None:
+            value, tie = loss_thresholds(self, alphas)
+            return value[:-1], None if tie is None else tie[:-1]
         return self.scores.thresholds(alphas, self.delta, cast(Fallback, self.fallback))
 
     def threshold_keys(self, alphas: Sequence[Level]) -> np.ndarray:
@@ -160,6 +167,9 @@ class Calibration:
 
     def _unknown_thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
         """Thresholds of a group without calibration queries, `[1, a]`, and their second keys."""
+        if self.unknown_group == "pooled" and self.loss is not None:
+            value, tie = loss_thresholds(self, alphas)
+            return value[-1:], None if tie is None else tie[-1:]
         if self.unknown_group == "pooled":
             return self.scores.pooled().thresholds(alphas, self.delta)
         edge = np.full((1, len(alphas)), inf, np.float32)
@@ -236,6 +246,7 @@ class Calibration:
             arrays["calibration.tie"] = self.tie
         record = self.record
         arrays |= {} if record is None else record.to_arrays()
+        arrays |= {} if self.loss is None else self.loss.to_arrays()
         record_groups = None
         if record is not None and record.groups is not None:
             record_groups = list(record.groups)
@@ -262,6 +273,7 @@ class Calibration:
             "max_models": self.max_models,
             "min_models": self.min_models,
             "record_groups": record_groups,
+            **({} if self.loss is None else {"loss": self.loss.name}),
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
             "fingerprint": digest(None, arrays),
@@ -304,6 +316,7 @@ class Calibration:
             max_models=description.get("max_models"),
             min_models=description.get("min_models", 0),
             record=record,
+            loss=CalibratedLoss.from_arrays(description.get("loss"), arrays),
         )
 
 
@@ -344,6 +357,7 @@ def calibration_of(
     *,
     num_overlap: int,
     label_rule: str,
+    loss: CalibratedLoss | None = None,
 ) -> Calibration:
     """Calibrates on labelled queries.
 
@@ -356,6 +370,7 @@ def calibration_of(
         `min_models`, as of `Racer.calibrate`.
       num_overlap: Rows whose question was trained on.
       label_rule: How right and wrong were decided.
+      loss: The loss to calibrate for; None for a miss.
     """
     num_models = record.nonconformity.shape[1] - 1
     check_min_models(options["min_models"], options["max_models"], num_models)
@@ -388,6 +403,7 @@ def calibration_of(
         max_models=options["max_models"],
         min_models=options["min_models"],
         record=record,
+        loss=loss,
     )
 
 
@@ -407,25 +423,3 @@ def check_min_models(least: int, most: int | None, num_models: int) -> None:
     if least > largest:
         what = "max_models" if largest == most else "the number of models"
         raise ValueError(f"min_models must be at most {largest}, {what}, got {least}")
-
-
-def limited(
-    nonconformity: np.ndarray, ties: np.ndarray | None, most: int | None, least: int = 0
-) -> np.ndarray:
-    """Nonconformity `[n, m + 1]` under which a set holds some models at least and at most.
-
-    On the host. The first real models have -inf and those from the cap on +inf, as of
-    `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
-
-    Use this when sets hold at least or at most some models, at calibration and at routing alike.
-    """
-    num_models = nonconformity.shape[1] - 1
-    if least == 0 and (most is None or most >= num_models):
-        return nonconformity
-    keys = entry_keys(nonconformity, ties)[:, :-1]
-    order = np.argsort(keys, axis=1, kind="stable")
-    result = nonconformity.copy()
-    if most is not None:
-        np.put_along_axis(result, order[:, most:], np.float32(inf), axis=1)
-    np.put_along_axis(result, order[:, :least], np.float32(-inf), axis=1)
-    return result

@@ -304,4 +304,9 @@ def _record_of(calibration: Calibration, step: str) -> CalibrationRecord:
     """
     if calibration.record is None:
         raise NoRecordError(step)
+    if calibration.loss is not None:
+        raise ValueError(
+            f"a calibration for the loss {calibration.loss.name!r} cannot be changed without data: "
+            "calibrate again on the table"
+        )
     return calibration.record

@@ -19,7 +19,8 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.sort_keys import entry_keys
 from racer_jax.data.errors import printable
-from racer_jax.racer.calibration import Calibration, limited
+from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.limits import limited
 from racer_jax.racer.scoring import ModelScores
 
 Groups: TypeAlias = Sequence[str | None] | str | None

@@ -18,9 +18,10 @@ from racer_jax.core.sort_keys import critical_keys, entry_keys
 from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
-from racer_jax.racer.calibration import Calibration, limited
+from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
+from racer_jax.racer.limits import limited
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.results import JUDGE, Baseline, Evaluation, GroupEvaluation
 from racer_jax.racer.scoring import ModelScores
@@ -168,6 +169,8 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     no_guarantee = (infeasible & (calibration.fallback == "pooled")) | (
         ~infeasible & (value == np.inf)
     )
+    # A calibration for a loss promises nothing of misses.
+    no_guarantee = no_guarantee | (calibration.loss is not None)
     # The exact law needs ties that are broken and a threshold that is a number.
     loose = no_guarantee | (value == -np.inf) | (calibration.tie is None)
     upper = np.broadcast_to(np.array([float(exact_alpha(alpha)) for alpha in alphas]), mean.shape)

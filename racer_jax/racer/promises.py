@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from racer_jax.racer.losses import loss_guarantee, loss_warnings
 from racer_jax.risk_control.bounds import smallest_calibration_size
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def guarantee(calibration: "Calibration", null: str) -> str:
     how = "on average over calibration sets"
     if calibration.delta is not None:
         how = f"for all calibration sets but a share of {calibration.delta}"
+    if calibration.loss is not None:
+        return loss_guarantee(calibration, who, where, how)
     if calibration.num_overlap:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were trained "
@@ -68,9 +71,12 @@ def warnings_of(calibration: "Calibration") -> tuple[str, ...]:
 
     Use this when you are below `Calibration.warnings`, which calls it.
     """
-    budgets = calibration.budgets([calibration.alpha])[:, 0].tolist()
-    rows = zip(_names(calibration), range(len(budgets)), budgets, strict=True)
-    sentences = [_warning(calibration, *row) for row in rows]
+    if calibration.loss is not None:
+        sentences = loss_warnings(calibration, _names(calibration))
+    else:
+        budgets = calibration.budgets([calibration.alpha])[:, 0].tolist()
+        rows = zip(_names(calibration), range(len(budgets)), budgets, strict=True)
+        sentences = [_warning(calibration, *row) for row in rows]
     if calibration.num_overlap:
         sentences.append(
             f"{calibration.num_overlap} calibration questions were trained on: the risk is not "

@@ -39,6 +39,7 @@ from racer_jax.racer.fitting import (
     own_scorer,
     table_facts,
 )
+from racer_jax.racer.losses import LossName, calibrated_loss
 from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity, own_parts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
@@ -213,6 +214,7 @@ class Racer(ChangeableRacer):
         max_models: int | None = None,
         min_models: int = 0,
         allow_overlap: bool = False,
+        loss: LossName | None = None,
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
@@ -240,6 +242,9 @@ class Racer(ChangeableRacer):
             none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
+          loss: What is to be at most alpha on average in the place of the chance of a miss, for a
+            table of graded answers: `"grade"`, 1 - the best grade called, or `"shortfall"`, by how
+            much that is below the best of the pool. Grades are in [0, 1].
 
         Returns:
           The calibrated racer; see its `warnings`.
@@ -256,9 +261,10 @@ class Racer(ChangeableRacer):
         questions = question_fingerprints(table)
         num_overlap = check_overlap(table, questions, self.trained_on, allow_overlap)
         model_scores = self._measured(table, scores)
+        ties = self._ties(questions, model_scores)
         calibration = calibration_of(
             CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
-            self._ties(questions, model_scores),
+            ties,
             {
                 "alpha": level,
                 "by_group": by_group,
@@ -270,6 +276,7 @@ class Racer(ChangeableRacer):
             },
             num_overlap=num_overlap,
             label_rule=label_rule(table),
+            loss=None if loss is None else calibrated_loss(loss, table.graded, ties),
         )
         unknown = {}
         if self.static_order is None or self.cost is None:
