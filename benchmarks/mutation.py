@@ -14,7 +14,8 @@ each file of tests runs once without a mutant, to learn which test executes whic
 it takes. Then mutants are drawn at random over all modules, so that whatever was tried when time is
 up is a fair sample of all. A mutant whose tests fail, do not end, or cannot be collected is killed.
 Results go to a file as they come, and a second run with the same file goes on. Mutants that nobody
-could tell from the original are listed with the reason in `mutation_survivors.json` and not tried.
+could tell from the original are listed with the reason in `mutation_survivors.json` and not tried;
+a name there that ends in * stands for all that begin like it.
 
 Not a benchmark of time, and not run in CI. Needs `fork`.
 """
@@ -43,7 +44,7 @@ PACKAGES = {
     "racer_jax/risk_control/*.py": "tests/risk_control/test_*.py",
     "racer_jax/montecarlo/*.py": "tests/montecarlo/test_*.py",
     "racer_jax/serving/monitor.py": "tests/serving/test_monitor*.py",
-    "racer_jax/serving/betting.py": "tests/serving/test_monitor*.py",
+    "racer_jax/serving/betting.py": "tests/serving/test_[bm]*.py",
     "racer_jax/racer/artefact.py": "tests/racer/test_[ac]*.py",
     "racer_jax/racer/serialization.py": "tests/racer/test_[as]*.py",
     "racer_jax/racer/state.py": "tests/racer/test_[ars]*[!emt].py",
@@ -155,6 +156,13 @@ def learn(
     return tests, incomplete
 
 
+def is_known(key: str, known: Mapping[str, str]) -> bool:
+    """Whether a mutant is listed as equal to the original, by its key or the start of it."""
+    return key in known or any(
+        name.endswith("*") and key.startswith(name.removesuffix("*")) for name in known
+    )
+
+
 def write(path: Path, results: Mapping[str, Any]) -> None:
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
@@ -185,6 +193,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
     parser.add_argument("--out", type=Path, help="JSON of the results; goes on where it exists")
     parser.add_argument("--again", type=Path, help="try only the survivors of these results")
+    parser.add_argument(
+        "--files", nargs="+", help="tests to run for each mutant, all of them, nothing is learned"
+    )
     parser.add_argument("--marks", default="not slow", help="tests, as pytest -m")
     parser.add_argument("--list", action="store_true", help="print the mutants and end")
     parser.add_argument("--folder", type=Path, help="of compiled code, to be kept for a next run")
@@ -202,7 +213,7 @@ def main() -> None:
     known = json.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else {}
     queue = []
     for module, tree in trees.items():
-        own = [mutant for mutant in mutants(module, tree) if mutant.key not in known]
+        own = [mutant for mutant in mutants(module, tree) if not is_known(mutant.key, known)]
         random.Random(options.seed).shuffle(own)
         queue += own[: options.sample]
     random.Random(options.seed).shuffle(queue)
@@ -242,7 +253,9 @@ def try_all(
         modules = sorted(str(path) for pattern in PACKAGES for path in Path().glob(pattern))
         now = time.monotonic()
         last = now + 0.4 * (end - now)
-        learned, incomplete = learn(children, files, modules, options.marks, last)
+        learned, incomplete = [], set()
+        if not options.files:
+            learned, incomplete = learn(children, files, modules, options.marks, last)
         suite = Suite(learned, homes)
         print(f"{len(suite.seconds)} tests, {len(queue)} mutants", flush=True)
         if incomplete:
@@ -253,7 +266,7 @@ def try_all(
         waiting, saved = list(reversed(queue)), time.monotonic()
         while (waiting or children.running) and time.monotonic() < end:
             while waiting and children.free:
-                start_one(waiting.pop(), trees, suite, spans, results, children, options.marks)
+                start_one(waiting.pop(), trees, suite, spans, results, children, options)
             children.wait()
             if options.out and time.monotonic() > saved + 5:
                 write(options.out, results)
@@ -271,17 +284,18 @@ def start_one(
     spans: Mapping[str, Mapping[str, tuple[int, int]]],
     results: dict[str, Any],
     children: Children,
-    marks: str,
+    options: argparse.Namespace,
 ) -> None:
     """Starts the tests of one mutant."""
     tests = suite.of(mutant, spans[mutant.module])
-    seconds = 15 + 4 * sum(suite.seconds[name] for name in tests)
+    files = options.files or []
+    seconds = 300 if files else 15 + 4 * sum(suite.seconds[name] for name in tests)
 
     def done(result: Any, took: float) -> None:
         outcome, killer = "killed", None if result is None else result["killer"]
         if result is None:
             outcome = "did not end"
-        elif result["status"] == 0 or not tests:
+        elif result["status"] == 0 or not (tests or files):
             outcome = "survived"
         if killer in suite.seconds:
             suite.kills[f"{mutant.module}::{mutant.function}", killer] += 1
@@ -295,7 +309,8 @@ def start_one(
             "seconds": round(took, 2),
         }
 
-    children.start(lambda: tried(mutant, trees[mutant.module], tests, marks), done, seconds)
+    work = partial(tried, mutant, trees[mutant.module], tests, files, options.marks)
+    children.start(work, done, seconds)
 
 
 if __name__ == "__main__":

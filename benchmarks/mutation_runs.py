@@ -279,8 +279,10 @@ def covered(
     return {}
 
 
-def tried(mutant: Mutant, tree: ast.Module, tests: list[str], marks: str) -> dict[str, Any]:
-    """Whether tests kill a mutant; runs in a child, whose tree nobody else sees."""
+def tried(
+    mutant: Mutant, tree: ast.Module, tests: list[str], files: list[str], marks: str
+) -> dict[str, Any]:
+    """Whether tests, or all tests of files, kill a mutant; runs in a child with its own tree."""
     mutant.apply()
     ast.fix_missing_locations(tree)
     path = str(ROOT / mutant.module)
@@ -288,8 +290,8 @@ def tried(mutant: Mutant, tree: ast.Module, tests: list[str], marks: str) -> dic
     source.write_text(ast.unparse(tree))
     os.environ["RACER_JAX_MUTANT"] = f"{module_name(mutant.module)}={source}"
     finder = Finder(mutant.module, compile(tree, path, "exec"))
-    plugin = Plugin({name: place for place, name in enumerate(tests)}, finder)
-    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+    plugin = Plugin(None if files else {name: i for i, name in enumerate(tests)}, finder)
+    files = files or list(dict.fromkeys(name.partition("::")[0] for name in tests))
     status = run_tests(files, plugin, marks)
     return {"status": status, "killer": plugin.killer}
 

@@ -54,14 +54,13 @@ def summary(folder: Path) -> str:
             "a set, chosen at once",
             figures["size"][row],
             figures["accuracy"][majority][row],
-            f"no model that is right called for {missed:.1%} (promise: {sets['alpha']} on average)",
+            f"no model that is right called for {missed:.1%}, promised {_share(sets['alpha'])}",
         ),
         (
             "one after another",
             stops["calls"],
             stops["accuracy"],
-            f"right answers of the full vote lost: {lost:.1%} (promise: {stops['alpha']} on "
-            "average)",
+            f"right answers of the full vote lost {lost:.1%}, promised {_share(stops['alpha'])}",
         ),
     ]
     head = f"On {figures['num_queries']:,} questions that were not trained on:"
@@ -70,10 +69,15 @@ def summary(folder: Path) -> str:
         for name, calls, accuracy, promise in lines
     ]
     next_step = (
-        "With your own file: racer-jax data summary FILE, then the commands of "
-        f"{folder / 'commands.sh'} with it"
+        "With your own file: racer-jax data summary FILE; racer-jax train FILE -o my.racer --share "
+        "0.4; and, where it holds answers, racer-jax cascade train FILE -o my.cascade --share 0.4"
     )
     return "\n".join([head, *shown, next_step])
+
+
+def _share(alpha: str) -> str:
+    """A level as what the promise allows."""
+    return f"at most {100 * float(alpha):g}% on average"
 
 
 def draw(folder: Path) -> None:

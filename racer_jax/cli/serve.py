@@ -12,7 +12,7 @@ _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", 
 
 
 def add(subparsers: Subparsers) -> None:
-    """The commands of this module."""
+    """The commands of this module. Use this when the parser of all commands is made."""
     _add_recalibrate(subparsers)
     _add_replay(subparsers)
     parser = add_command(
@@ -66,8 +66,8 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
 
 
 def recalibrate(parsed: argparse.Namespace) -> None:
-    """`recalibrate`."""
-    from racer_jax.gateway.recalibration import audited, recalibrated
+    """`recalibrate`. Use this when a command line asks for a calibration on audits."""
+    from racer_jax.gateway._recalibration import audited, recalibrated
     from racer_jax.racer.artefact import check_place, read
     from racer_jax.racer.racer import Racer
 
@@ -123,6 +123,8 @@ def replay(parsed: argparse.Namespace) -> None:
 def check_extra() -> None:
     """Refuses to begin where the packages of the extra are missing.
 
+    Use this when a command needs them, before any work.
+
     Raises:
       ModuleNotFoundError: If one is.
     """
@@ -134,7 +136,7 @@ def check_extra() -> None:
 
 
 def serve(parsed: argparse.Namespace) -> None:
-    """`serve`."""
+    """`serve`. Use this when a command line asks for the gateway."""
     chosen = [parsed.config is not None, parsed.demo, parsed.schema, parsed.new_key is not None]
     if sum(chosen) != 1:
         raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
@@ -147,12 +149,12 @@ def serve(parsed: argparse.Namespace) -> None:
     if parsed.new_key is not None:
         _print_key(parsed.new_key)
         return
-    from racer_jax.gateway import running
+    from racer_jax.gateway import _running
 
     if parsed.demo:
-        running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
+        _running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
     else:
-        running.run(parsed.config, parsed.port, parsed.admin_port, parsed.check, _say)
+        _running.run(parsed.config, parsed.port, parsed.admin_port, parsed.check, _say)
 
 
 def _say(text: str) -> None:
@@ -162,7 +164,7 @@ def _say(text: str) -> None:
 
 
 def _print_key(name: str) -> None:
-    from racer_jax.gateway.keys import new_key
+    from racer_jax.gateway._keys import new_key
 
     key, prefix, digest = new_key()
     print_line(f"the key, shown this once:\n  {key}")

@@ -6,11 +6,10 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from racer_jax.gateway import endpoints, management
-from racer_jax.gateway.chat import Chat
-from racer_jax.gateway.core import LOG, Gateway
-from racer_jax.gateway.errors import GatewayError
-from racer_jax.gateway.exchange import (
+from racer_jax.gateway import _endpoints, _management
+from racer_jax.gateway._chat import Chat
+from racer_jax.gateway._errors import GatewayError
+from racer_jax.gateway._exchange import (
     ClientGoneError,
     Receive,
     Scope,
@@ -19,7 +18,8 @@ from racer_jax.gateway.exchange import (
     internal_error,
     respond_error,
 )
-from racer_jax.gateway.responses import Responses
+from racer_jax.gateway._responses import Responses
+from racer_jax.gateway.core import LOG, Gateway
 
 Endpoint = Callable[[Gateway, Scope, Receive, Send], Awaitable[None]]
 
@@ -42,7 +42,7 @@ class _Guarded:
         try:
             check_origin(scope, gateway.settings.server)
             if self._needs is not None:
-                management.check_admin(gateway, scope)
+                _management.check_admin(gateway, scope)
             await self._endpoint(gateway, scope, receive, send)
         except GatewayError as error:
             await respond_error(send, error)
@@ -76,12 +76,12 @@ def inference_app(gateway: Gateway) -> Starlette:
         *_routes(
             gateway,
             [
-                ("GET", "/v1/models", endpoints.models, None),
+                ("GET", "/v1/models", _endpoints.models, None),
                 ("POST", "/v1/responses", Responses(), None),
-                ("POST", "/v1/racer/route", endpoints.route, None),
-                ("POST", "/v1/feedback", endpoints.feedback, None),
-                ("GET", "/v1/racer/decisions/{id}", endpoints.decision, None),
-                ("GET", "/openapi.json", management.openapi, None),
+                ("POST", "/v1/racer/route", _endpoints.route, None),
+                ("POST", "/v1/feedback", _endpoints.feedback, None),
+                ("GET", "/v1/racer/decisions/{id}", _endpoints.decision, None),
+                ("GET", "/openapi.json", _management.openapi, None),
             ],
         ),
     ]
@@ -89,20 +89,23 @@ def inference_app(gateway: Gateway) -> Starlette:
 
 
 def management_app(gateway: Gateway) -> Starlette:
-    """The application of the management port. Use this beside `inference_app`, on another port."""
+    """The application of the management port.
+
+    Use this when `inference_app` is served: beside it, on another port.
+    """
     routes = _routes(
         gateway,
         [
-            ("GET", "/healthz", management.health, None),
-            ("GET", "/readyz", management.ready, None),
-            ("GET", "/metrics", management.metrics, None),
-            ("GET", "/status", management.status, "admin"),
-            ("POST", "/reload", management.reload, "admin"),
-            ("POST", "/artefacts/{name}/activate", management.activate, "admin"),
-            ("POST", "/artefacts/{name}/rollback", management.roll_back, "admin"),
-            ("POST", "/drain", management.drain, "admin"),
-            ("GET", "/audit", management.audit_queue, "admin"),
-            ("POST", "/audit", management.audit_labels, "admin"),
+            ("GET", "/healthz", _management.health, None),
+            ("GET", "/readyz", _management.ready, None),
+            ("GET", "/metrics", _management.metrics, None),
+            ("GET", "/status", _management.status, "admin"),
+            ("POST", "/reload", _management.reload, "admin"),
+            ("POST", "/artefacts/{name}/activate", _management.activate, "admin"),
+            ("POST", "/artefacts/{name}/rollback", _management.roll_back, "admin"),
+            ("POST", "/drain", _management.drain, "admin"),
+            ("GET", "/audit", _management.audit_queue, "admin"),
+            ("POST", "/audit", _management.audit_labels, "admin"),
         ],
     )
     return _app(gateway, routes)

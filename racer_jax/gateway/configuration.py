@@ -8,8 +8,8 @@ from typing import Any, cast
 import msgspec
 
 from racer_jax.data.errors import DataError
-from racer_jax.gateway.addresses import checked_url, is_loopback
-from racer_jax.gateway.secrets import Secret, expanded, is_reference
+from racer_jax.gateway._addresses import checked_url, is_loopback
+from racer_jax.gateway._secrets import Secret, expanded, is_reference
 from racer_jax.gateway.settings import Settings
 from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
 

@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 
 from racer_jax._version import __version__
-from racer_jax.gateway.batcher import LARGEST, Batcher
-from racer_jax.gateway.keys import KeyRing
-from racer_jax.gateway.loaded import Loaded, check_pool, load, warm
-from racer_jax.gateway.metrics import Metrics
-from racer_jax.gateway.monitoring import Monitors
-from racer_jax.gateway.panel import Panel
-from racer_jax.gateway.planning import Planner, Situation
+from racer_jax.gateway._batcher import LARGEST, Batcher
+from racer_jax.gateway._keys import KeyRing
+from racer_jax.gateway._loaded import Loaded, check_pool, load, warm
+from racer_jax.gateway._metrics import Metrics
+from racer_jax.gateway._monitoring import Monitors
+from racer_jax.gateway._panel import Panel
+from racer_jax.gateway._planning import Planner, Situation
+from racer_jax.gateway._store import Store, meta
+from racer_jax.gateway._upstream import Upstream, new_session
 from racer_jax.gateway.settings import Settings
-from racer_jax.gateway.store import Store, meta, opened
-from racer_jax.gateway.upstream import Upstream, new_session
 from racer_jax.racer.artefact import DESCRIPTION
 
 LOG = logging.getLogger("racer_jax.gateway")
@@ -93,8 +93,10 @@ class Gateway:
             return key, spent
 
         stored, spent = self.store.ask(first).result()
-        given = settings.audit.hash_key
-        self.hash_key = bytes.fromhex(stored) if given is None else given.reveal().encode()[:64]
+        configured = settings.audit.hash_key
+        self.hash_key = bytes.fromhex(stored)
+        if configured is not None:
+            self.hash_key = configured.reveal().encode()[:64]
         today = self._today()
         self.spent = {(client, today): dollars for client, dollars in spent}
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
@@ -116,7 +118,10 @@ class Gateway:
             await asyncio.get_running_loop().run_in_executor(None, self.store.close)
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Runs what no client waits for; an error of it is logged."""
+        """Runs what no client waits for; an error of it is logged.
+
+        Use this when no client waits for the outcome.
+        """
         task = asyncio.ensure_future(work)
         self._background.add(task)
 
@@ -185,16 +190,21 @@ class Gateway:
         return {route: planner.loaded.checksum for route, planner in self.planners.items()}
 
     def artefact_files(self) -> dict[str, tuple[int, int]]:
-        """What tells the artefacts on disk from those that may replace them, by route."""
-        found = {}
+        """What tells the artefacts on disk from those that may replace them, by route.
+
+        Use this when you look for artefacts that were replaced.
+        """
+        files = {}
         for name, route in self.settings.routes.items():
             with contextlib.suppress(OSError):
                 status = (Path(route.artefact) / DESCRIPTION).stat()
-                found[name] = (status.st_ino, status.st_mtime_ns)
-        return found
+                files[name] = (status.st_ino, status.st_mtime_ns)
+        return files
 
     def roll_back(self, name: str) -> str:
         """Puts the artefact before the current one in use again; returns its checksum.
+
+        Use this when a new artefact turns out to be a mistake.
 
         Raises:
           KeyError: If there is none.
@@ -207,7 +217,10 @@ class Gateway:
     # --- what requests ask ------------------------------------------------------------------------
 
     def situation(self, name: str) -> Situation:
-        """What a plan depends on beside the request, now."""
+        """What a plan depends on beside the request, now.
+
+        Use this when a plan is made.
+        """
         dead = frozenset(
             model
             for model, upstream in self.upstreams.items()
@@ -225,18 +238,27 @@ class Gateway:
         return int(time.time() // SECONDS_OF_A_DAY)
 
     def spend(self, client: str, dollars: float) -> None:
-        """Counts dollars of a client's request against its day."""
+        """Counts dollars of a client's request against its day.
+
+        Use this when a request has ended.
+        """
         key = (client, self._today())
         if key not in self.spent:
             self.spent = {k: v for k, v in self.spent.items() if k[1] == key[1]}
         self.spent[key] = self.spent.get(key, 0.0) + dollars
 
     def spent_today(self, client: str) -> float:
-        """Dollars of a client's requests of this day (UTC)."""
+        """Dollars of a client's requests of this day (UTC).
+
+        Use this when a key has a limit.
+        """
         return self.spent.get((client, self._today()), 0.0)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
-        """Counts the calls of a request in the metrics."""
+        """Counts the calls of a request in the metrics.
+
+        Use this when a request has ended.
+        """
         metrics = self.metrics
         for model, reply in panel.replies.items():
             metrics.calls.labels(model, "ok").inc()
@@ -271,8 +293,3 @@ class Gateway:
             ):
                 if response.status >= 300:
                     LOG.warning("the webhook answered with status %d", response.status)
-
-
-def recorded(path: str) -> sqlite3.Connection:
-    """The state of a gateway, opened by another program."""
-    return opened(path)

@@ -52,7 +52,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
     # --- what litellm calls -----------------------------------------------------------------------
 
     def completion(self, *args: Any, **options: Any) -> Any:
-        """An answer."""
+        """An answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=False)
         with _errors():
             client = options.get("client") or HTTPHandler()
@@ -60,7 +60,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
         return self._answer(options, response)
 
     async def acompletion(self, *args: Any, **options: Any) -> Any:
-        """An answer."""
+        """An answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=False)
         with _errors():
             client = options.get("client") or AsyncHTTPHandler()
@@ -68,7 +68,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
         return self._answer(options, response)
 
     def streaming(self, *args: Any, **options: Any) -> Iterator[dict[str, Any]]:
-        """The pieces of an answer, as they come."""
+        """The pieces of an answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=True)
         with _errors():
             client = options.get("client") or HTTPHandler()
@@ -78,7 +78,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
                     yield chunk
 
     async def astreaming(self, *args: Any, **options: Any) -> AsyncIterator[dict[str, Any]]:
-        """The pieces of an answer, as they come."""
+        """The pieces of an answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=True)
         with _errors():
             client = options.get("client") or AsyncHTTPHandler()
@@ -91,9 +91,9 @@ class RacerProvider(_Base):  # type: ignore[misc]
 
     def _request(self, options: dict[str, Any], *, stream: bool) -> tuple[str, dict[str, str], str]:
         """Address, headers and body."""
-        given = dict(options.get("optional_params") or {})
-        extra = given.pop("extra_body", None) or {}
-        fields = {name: value for name, value in given.items() if name not in _OWN}
+        params = dict(options.get("optional_params") or {})
+        extra = params.pop("extra_body", None) or {}
+        fields = {name: value for name, value in params.items() if name not in _OWN}
         model = str(options["model"])
         body: dict[str, Any] = {
             **fields,
@@ -146,14 +146,19 @@ def _chunk(line: str) -> dict[str, Any] | None:
     usage = event.get("usage")
     choice = event["choices"][0] if event["choices"] else {"delta": {}}
     calls = choice["delta"].get("tool_calls") or [None]
+    tokens = facts = None
+    if usage is not None:
+        tokens = {name: usage[name] for name in _USAGE if name in usage}
+    if "racer" in event:
+        facts = {"racer": event["racer"]}
     return {
         "text": choice["delta"].get("content") or "",
         "tool_use": calls[0],
         "is_finished": choice.get("finish_reason") is not None,
         "finish_reason": choice.get("finish_reason") or "",
-        "usage": None if usage is None else {k: usage[k] for k in _USAGE if k in usage},
+        "usage": tokens,
         "index": 0,
-        "provider_specific_fields": {"racer": event["racer"]} if "racer" in event else None,
+        "provider_specific_fields": facts,
     }
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from racer_jax.gateway.secrets import Secret
+from racer_jax.gateway._secrets import Secret
 
 Mode = Literal["vote", "select", "synthesize", "all", "cascade"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -26,6 +26,8 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Server(_Section, frozen=True):
     """Where it listens, and the bounds on a request.
+
+    Use this when a request is too long for you, or the gateway shall be reached from elsewhere.
 
     Attributes:
       host: Address of the inference port; one of another machine needs keys.
@@ -61,6 +63,8 @@ class Server(_Section, frozen=True):
 class Deployment(_Section, frozen=True):
     """One place where a model can be called.
 
+    Use this when the same model is served in two places.
+
     Attributes:
       base_url: Such as `https://api.openai.com/v1`.
       api_key: A reference, `${VAR}` or `${file:PATH}`; None for a server that needs none.
@@ -76,6 +80,8 @@ class Deployment(_Section, frozen=True):
 
 class Model(Deployment, frozen=True):
     """A model, named as in the pool of an artefact.
+
+    Use this when you say where a model of a pool is called, and how long to wait for it.
 
     Attributes:
       also: Other places of the same model, tried when the first fails.
@@ -108,6 +114,8 @@ class Model(Deployment, frozen=True):
 
 class Route(_Section, frozen=True):
     """A name that clients ask for, `racer/NAME`, and how its requests are answered.
+
+    Use this when clients shall be able to ask for the models of an artefact.
 
     Attributes:
       artefact: Folder of a calibrated artefact, relative to the configuration.
@@ -153,6 +161,8 @@ class Route(_Section, frozen=True):
 class Key(_Section, frozen=True):
     """A key of a client: `racer-jax serve --new-key NAME` prints one and these lines.
 
+    Use this when somebody on another machine may ask.
+
     Attributes:
       prefix: The public part of the key, 8 characters.
       sha256: The hash of the whole key, 64 hexadecimal digits.
@@ -173,6 +183,8 @@ class Key(_Section, frozen=True):
 class State(_Section, frozen=True):
     """What is kept.
 
+    Use this when you choose where decisions are kept, and for how long.
+
     Attributes:
       path: The SQLite file, relative to the configuration, or an address `postgresql://...`.
       retention_days: Days after which a decision takes no feedback and is deleted.
@@ -186,6 +198,8 @@ class State(_Section, frozen=True):
 
 class Audit(_Section, frozen=True):
     """The share of traffic that goes to all models in the background, to be labelled.
+
+    Use this when you want to know whether the promise still holds.
 
     Attributes:
       share: Share of the requests.
@@ -207,6 +221,8 @@ class Audit(_Section, frozen=True):
 
 class Monitors(_Section, frozen=True):
     """Tests that run by themselves.
+
+    Use this when you choose how rare a false alarm shall be, and who hears of one.
 
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.

@@ -286,10 +286,10 @@ def stated(racer: RacerState) -> dict[str, Any]:
     if racer.static_order is not None:
         order = [racer.models[j] for j in racer.static_order]
     serving = {"normal_form": racer.normal_form, "view": racer.view}
-    known = {name: value for name, value in serving.items() if value is not None}
-    optional = {"serving": known} if known else {}
+    serving = {name: value for name, value in serving.items() if value is not None}
+    more = {"serving": serving} if serving else {}
     return {
-        **optional,
+        **more,
         "guarantee": guarantee,
         "warnings": list(racer.warnings()),
         "models": list(racer.models),

@@ -13,7 +13,7 @@ import pytest
 
 from racer_jax.cli.main import main
 from racer_jax.gateway import inference_app, json_schema
-from racer_jax.gateway.server import _server, bounded_protocol, listening
+from racer_jax.gateway._server import _server, bounded_protocol, listening
 from racer_jax.serving.cascade import Cascade
 from tests.gateway.upstreams import completion, events, status
 from tests.sequential.pools import answered_table

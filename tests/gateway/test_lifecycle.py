@@ -9,7 +9,7 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.gateway import json_schema, load_settings, settings_from
-from racer_jax.gateway.breaker import Breaker
+from racer_jax.gateway._breaker import Breaker
 from racer_jax.racer.racer import Racer
 from tests.gateway.conftest import plain_settings
 from tests.gateway.test_state import settled

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from racer_jax.gateway import inference_app
+from racer_jax.gateway._server import _server, bounded_protocol, listening
 from racer_jax.gateway.litellm_provider import RacerProvider
-from racer_jax.gateway.server import _server, bounded_protocol, listening
 from tests.gateway.upstreams import status
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from racer_jax.gateway import inference_app
-from racer_jax.gateway.openapi import document
-from racer_jax.gateway.server import _server, bounded_protocol, listening
+from racer_jax.gateway._openapi import document
+from racer_jax.gateway._server import _server, bounded_protocol, listening
 
 
 def test_the_document_names_every_path(served):

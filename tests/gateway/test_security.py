@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 
 from racer_jax.gateway import inference_app, management_app
-from racer_jax.gateway.addresses import checked_url, may_be_called
-from racer_jax.gateway.errors import CallFailedError
-from racer_jax.gateway.keys import new_key
-from racer_jax.gateway.secrets import Redaction
-from racer_jax.gateway.server import _server, bounded_protocol, listening
+from racer_jax.gateway._addresses import checked_url, may_be_called
+from racer_jax.gateway._errors import CallFailedError
+from racer_jax.gateway._keys import new_key
+from racer_jax.gateway._secrets import Redaction
+from racer_jax.gateway._server import _server, bounded_protocol, listening
+from racer_jax.gateway._upstream import Upstream, new_session
 from racer_jax.gateway.settings import Model
-from racer_jax.gateway.upstream import Upstream, new_session
 from tests.gateway.upstreams import call
 
 

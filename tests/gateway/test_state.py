@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from racer_jax.cli.main import main
 from racer_jax.core.aggregation import answer_codes, majority_vote
-from racer_jax.gateway.identifiers import draw, new_id, seconds_of
-from racer_jax.gateway.monitoring import miss_of, upper_bound
-from racer_jax.gateway.votes import Vote
+from racer_jax.gateway._identifiers import draw, new_id, seconds_of
+from racer_jax.gateway._monitoring import miss_of, upper_bound
+from racer_jax.gateway._votes import Vote
 from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import MODELS, table_of
 
@@ -234,7 +234,7 @@ def test_an_audit_that_lost_a_call_is_not_labelled(audited, upstreams):
 
 def test_the_state_of_a_newer_version_is_refused(tmp_path):
     from racer_jax.data.errors import DataError
-    from racer_jax.gateway.store import Store, opened
+    from racer_jax.gateway._store import Store, opened
 
     path = str(tmp_path / "state.db")
     connection = opened(path)

@@ -87,3 +87,38 @@ def test_equals_enumeration(null, levels, broken):
                 law.risk_probability[i][law.risk_probability[i] > 0],
             )
             np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def small_pool(seed):
+    """Few values, so that scores tie, and a null model of each kind; NumPy alone, hence quick."""
+    rng = np.random.default_rng(seed)
+    num_models = 1 + seed % 3
+    total, num = [(2, 1), (5, 3), (6, 4), (6, 5), (7, 2)][seed % 5]
+    entries = (rng.integers(0, 4, (total, num_models + 1)) / 4).astype(np.float32)
+    if seed % 4:
+        entries[:, -1] = [0.5, -np.inf, np.inf][seed % 3]
+    tie = rng.integers(0, 3, entries.shape).astype(np.uint32) if seed % 2 else None
+    return entries, tie, rng.random((total, num_models)) < 0.4, num
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_small_pools_equal_enumeration(seed):
+    entries, tie, correct, num = small_pool(seed)
+    levels = [0.01, 0.25, 0.5, 0.77, 0.95]
+    law = split_law(entries, correct, num_calibration=num, alpha=levels, tie_break=tie)
+    num_test = len(entries) - num
+    for i, budget in enumerate(miss_budget(levels, num)):
+        splits = np.array(list(enumerated(entries, tie, correct, num, budget)))
+        named = (law.risk_mean, law.size_mean, law.abstention_mean, law.avoidable_miss_mean)
+        np.testing.assert_allclose([mean[i] for mean in named], splits.mean(0), atol=1e-12)
+        named = (law.risk_std, law.size_std, law.abstention_std, law.avoidable_miss_std)
+        np.testing.assert_allclose([std[i] ** 2 for std in named], splits.var(0), atol=1e-12)
+        misses = np.rint(splits[:, 0] * num_test).astype(int)
+        expected = np.bincount(misses, minlength=num_test + 1) / len(splits)
+        index = np.rint(law.risk_support[i] * num_test).astype(int)
+        inside = (index >= 0) & (index <= num_test)
+        assert (law.risk_probability[i][~inside] == 0).all()
+        law_of_misses = np.bincount(
+            index[inside], law.risk_probability[i][inside], minlength=num_test + 1
+        )
+        np.testing.assert_allclose(law_of_misses, expected, atol=1e-12)

@@ -181,3 +181,26 @@ def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
     planes = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)[0].planes
     assert planes.entry.max() == num_steps
     assert planes.order.row.shape[2] * 128 > num_steps
+
+
+@pytest.mark.parametrize(
+    ("num", "first", "message"),
+    [
+        (0, 0, "num_trials must be at least 1, got 0"),
+        (1, -1, "first_trial must be at least 0, got -1"),
+        (1, 2**32, r"trials are numbered below 2\*\*32"),
+        (2, 2**32 - 1, r"trials are numbered below 2\*\*32"),
+    ],
+)
+def test_numbers_of_trials_that_are_none(num, first, message):
+    pool = pool_steps(np.float32([[0.5, 0.5], [0.25, 0.75]]), np.array([[True], [False]]))
+    with pytest.raises(ValueError, match=message):
+        split_trials(
+            jax.random.key(0),
+            pool,
+            num_calibration=1,
+            alpha=0.5,
+            num_trials=num,
+            first_trial=first,
+        )
+    trials._check_trials(1, 2**32 - 1)  # the last there is

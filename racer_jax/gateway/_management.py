@@ -5,10 +5,9 @@ from typing import Any
 
 from racer_jax._version import __version__
 from racer_jax.data.errors import DataError
-from racer_jax.gateway.audits import keep, labels_of, waiting_audits
-from racer_jax.gateway.core import Gateway
-from racer_jax.gateway.errors import GatewayError, bad_request
-from racer_jax.gateway.exchange import (
+from racer_jax.gateway._audits import keep, labels_of, waiting_audits
+from racer_jax.gateway._errors import GatewayError, bad_request
+from racer_jax.gateway._exchange import (
     Receive,
     Scope,
     Send,
@@ -17,10 +16,11 @@ from racer_jax.gateway.exchange import (
     respond,
     respond_json,
 )
-from racer_jax.gateway.metrics import CONTENT_TYPE
-from racer_jax.gateway.monitoring import Watched, upper_bound
-from racer_jax.gateway.openapi import document
-from racer_jax.gateway.planning import Planner
+from racer_jax.gateway._metrics import CONTENT_TYPE
+from racer_jax.gateway._monitoring import Watched, upper_bound
+from racer_jax.gateway._openapi import document
+from racer_jax.gateway._planning import Planner
+from racer_jax.gateway.core import Gateway
 
 _QUEUE = 100
 
@@ -47,22 +47,22 @@ async def health(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 
 def problems(gateway: Gateway) -> list[str]:
     """Why the gateway is not ready; empty where it is."""
-    found = []
+    lacking = []
     if not gateway.ready:
-        found.append("the artefacts are not loaded")
+        lacking.append("the artefacts are not loaded")
     if gateway.draining:
-        found.append("it is draining")
+        lacking.append("it is draining")
     if all(upstream.breaker.is_open for upstream in gateway.upstreams.values()):
-        found.append("every model is down")
+        lacking.append("every model is down")
     if gateway.store.error is not None:
-        found.append("the state cannot be written")
-    return found
+        lacking.append("the state cannot be written")
+    return lacking
 
 
 async def ready(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """`GET /readyz`: artefacts loaded, shapes compiled, at least one model up."""
-    found = problems(gateway)
-    await respond_json(send, {"ready": not found, "problems": found}, 503 if found else 200)
+    lacking = problems(gateway)
+    await respond_json(send, {"ready": not lacking, "problems": lacking}, 503 if lacking else 200)
 
 
 async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,10 +114,15 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
     watched = gateway.monitors.of(name, loaded.checksum)
     pool = [gateway.upstreams[model].calls for model in loaded.models]
     lost, num = sum(calls.lost for calls in pool), sum(calls.num for calls in pool)
-    bound = upper_bound(lost, num) if num else None
     judged = watched.labels["judged"]
     errors = watched.labels["judge_errors"]
     alpha = float(loaded.alpha)
+    delivered = None
+    if judged:
+        delivered = min(alpha + upper_bound(errors, judged), 1.0)
+    with_lost = None
+    if num:
+        with_lost = min(alpha + upper_bound(lost, num), 1.0)
     return {
         "artefact": loaded.checksum,
         "previous": None if before is None else before.loaded.checksum,
@@ -128,10 +133,8 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         "warnings": loaded.warnings,
         "alarms": watched.alarms,
         # For calls lost at random, independently of the content.
-        "alpha_with_lost_calls": None if bound is None else min(alpha + bound, 1.0),
-        "delivered_wrong_at_most": (
-            None if not judged else min(alpha + upper_bound(errors, judged), 1.0)
-        ),
+        "alpha_with_lost_calls": with_lost,
+        "delivered_wrong_at_most": delivered,
         "monitors": _monitor_status(watched),
         "user_feedback": {
             **watched.users,

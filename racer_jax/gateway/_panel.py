@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from racer_jax.gateway.errors import CallFailedError, GatewayError
-from racer_jax.gateway.replies import Fields, Reply, Usage
-from racer_jax.gateway.upstream import Upstream
+from racer_jax.gateway._errors import CallFailedError, GatewayError
+from racer_jax.gateway._replies import Fields, Reply, Usage
+from racer_jax.gateway._upstream import Upstream
 
 Upstreams = Mapping[str, Upstream]
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from racer_jax.data.errors import DataError
-from racer_jax.gateway.identifiers import seconds_of
-from racer_jax.gateway.records import (
+from racer_jax.gateway._identifiers import seconds_of
+from racer_jax.gateway._records import (
     AuditRow,
     DecisionRow,
     Feedback,
@@ -205,8 +205,8 @@ class Store:
         connection.executemany("insert into call values (?, ?, ?, ?, ?, ?, ?)", calls)
 
     def _feedback(self, connection: sqlite3.Connection, entry: Feedback) -> bool:
-        made = seconds_of(entry.id)
-        if made is not None and made < time.time() - self._retention:
+        since = seconds_of(entry.id)
+        if since is not None and since < time.time() - self._retention:
             raise past_retention(entry.id)
         if not connection.execute("select 1 from decision where id = ?", [entry.id]).fetchone():
             raise unknown_id(entry.id)
@@ -233,12 +233,12 @@ class Store:
         return True
 
     def _decision(self, connection: sqlite3.Connection, name: str) -> dict[str, Any]:
-        found = connection.execute(
+        row = connection.execute(
             f"select {', '.join(DECISION_COLUMNS)} from decision where id = ?", [name]
         ).fetchone()
-        if found is None:
+        if row is None:
             raise unknown_id(name)
-        plain = plain_row(list(DECISION_COLUMNS), found)
+        plain = plain_row(list(DECISION_COLUMNS), row)
         plain["group"] = plain.pop("grp")
         for flag in ("audited", "null_in_set"):
             plain[flag] = bool(plain[flag])

@@ -13,10 +13,10 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from racer_jax.gateway.addresses import checked_url, may_be_called
-from racer_jax.gateway.breaker import Breaker
-from racer_jax.gateway.errors import CallFailedError
-from racer_jax.gateway.replies import Fields, Reply, reply_of
+from racer_jax.gateway._addresses import checked_url, may_be_called
+from racer_jax.gateway._breaker import Breaker
+from racer_jax.gateway._errors import CallFailedError
+from racer_jax.gateway._replies import Fields, Reply, reply_of
 from racer_jax.gateway.settings import Deployment, Model
 
 _LONGEST_DETAIL = 500
@@ -34,8 +34,8 @@ class _Resolver(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
         """The addresses of a name that may be called."""
-        found = await self._real.resolve(host, port, family)
-        allowed = [entry for entry in found if may_be_called(entry["host"])]
+        addresses = await self._real.resolve(host, port, family)
+        allowed = [entry for entry in addresses if may_be_called(entry["host"])]
         if not allowed:
             raise OSError(f"{host} is the name of an address that must not be called")
         return allowed

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from racer_jax.gateway.errors import GatewayError, bad_request
-from racer_jax.gateway.keys import Client
-from racer_jax.gateway.replies import Fields
+from racer_jax.gateway._errors import GatewayError, bad_request
+from racer_jax.gateway._keys import Client
+from racer_jax.gateway._replies import Fields
 from racer_jax.gateway.settings import Mode
 
 PREFIX = "racer/"

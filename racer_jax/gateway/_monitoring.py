@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from racer_jax.gateway.identifiers import draw
-from racer_jax.gateway.records import TRUSTED
+from racer_jax.gateway._identifiers import draw
+from racer_jax.gateway._records import TRUSTED
 from racer_jax.gateway.settings import Monitors as Settings
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
@@ -60,18 +60,18 @@ class Watched:
     @property
     def alarms(self) -> list[str]:
         """The tests that have raised an alarm, in words."""
-        found = [
+        words = [
             f"risk above {alpha} since label {monitor.alarm}, evidence {monitor.evidence:.3g}"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         ]
         top = self.top_score
         if top is not None and top.alarm is not None:
-            found.append(
+            words.append(
                 f"queries have changed since decision {top.alarm} of those drawn, evidence "
                 f"{top.evidence:.3g}"
             )
-        return found
+        return words
 
 
 @dataclass

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.errors import GatewayError
-from racer_jax.gateway.replies import Reply, Usage
+from racer_jax.gateway._errors import GatewayError
+from racer_jax.gateway._replies import Reply, Usage
 
 DONE = b"data: [DONE]\n\n"
 # The end of a stream that is looked at for its usage.

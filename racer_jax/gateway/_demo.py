@@ -22,6 +22,7 @@ from racer_jax.racer.racer import Racer
 
 _SIZES = {"gsm8k": 300, "mmlu": 500, "arc_challenge": 200}
 _ALPHA = 0.1
+_FOR_VOTES = "inverse_probability"
 _DELAY_SECONDS = 0.02
 _WORDS = re.compile(r"\w+")
 
@@ -42,7 +43,7 @@ def demo_artefact(folder: Path, seed: int = 0) -> tuple[Path, RoutingTable]:
     path = folder / "gateway-demo.racer"
     train, calibration = demo_table(seed)
     if not path.exists():
-        racer = Racer.fit(jax.random.key(seed + 1), train, router="knn")
+        racer = Racer.fit(jax.random.key(seed + 1), train, "knn", nonconformity=_FOR_VOTES)
         racer.calibrate(calibration, _ALPHA).save(path)
     return path, calibration
 
@@ -99,14 +100,14 @@ class SimulatedUpstreams:
         return "The right answer." if right else f"A wrong answer of {model}."
 
     async def _answer(self, request: Request) -> Response:
-        asked = msgspec.json.decode(await request.body())
-        users = [m for m in asked["messages"] if m["role"] == "user"]
+        body = msgspec.json.decode(await request.body())
+        users = [m for m in body["messages"] if m["role"] == "user"]
         content = users[-1]["content"] if users else ""
-        text = self._text(asked["model"], content if isinstance(content, str) else "")
+        text = self._text(body["model"], content if isinstance(content, str) else "")
         await asyncio.sleep(_DELAY_SECONDS)
         usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
-        head = {"id": "simulated", "created": 0, "model": asked["model"]}
-        if asked.get("stream"):
+        head = {"id": "simulated", "created": 0, "model": body["model"]}
+        if body.get("stream"):
             return StreamingResponse(_pieces(head, text), media_type="text/event-stream")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway import demo
+from racer_jax.gateway import _demo
+from racer_jax.gateway._server import listening, serve
 from racer_jax.gateway.configuration import load_settings
 from racer_jax.gateway.core import Gateway
-from racer_jax.gateway.server import listening, serve
 from racer_jax.gateway.settings import Server, Settings
 
 Say = Callable[[str], None]
@@ -65,27 +65,27 @@ def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -
       OSError: If a port is taken.
     """
     _decide_in_one_thread()
-    defaults = Server()
+    server = _ports(Server(), port, admin_port)
     sockets = (
-        listening(defaults.host, defaults.port if port is None else port),
-        listening(defaults.host, defaults.admin_port if admin_port is None else admin_port),
+        listening(server.host, server.port),
+        listening(server.admin_host, server.admin_port),
     )
     ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
     folder.mkdir(parents=True, exist_ok=True)
     say("training a router on invented questions, and calibrating it")
-    artefact, table = demo.demo_artefact(folder)
+    artefact, table = _demo.demo_artefact(folder)
     upstream = listening("127.0.0.1", 0)
     url = f"http://127.0.0.1:{upstream.getsockname()[1]}/v1"
     state = str((folder / "gateway.db").absolute())
-    settings = demo.demo_settings(artefact, table, url, ports, state)
+    settings = _demo.demo_settings(artefact, table, url, ports, state)
 
     def ready() -> None:
         say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; ask it something:")
-        say(demo.curl_line(ports[0], table))
+        say(_demo.curl_line(ports[0], table))
         say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
 
     async def both() -> None:
-        models = asyncio.ensure_future(demo.serve_upstreams(table, upstream))
+        models = asyncio.ensure_future(_demo.serve_upstreams(table, upstream))
         try:
             await serve(settings, sockets, ready)
         finally:
@@ -113,13 +113,17 @@ def _decide_in_one_thread() -> None:
 
 
 def _with_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:
+    server = _ports(settings.server, port, admin_port)
+    return msgspec.structs.replace(settings, server=server)
+
+
+def _ports(server: Server, port: int | None, admin_port: int | None) -> Server:
     changes: dict[str, int] = {}
     if port is not None:
         changes["port"] = port
     if admin_port is not None:
         changes["admin_port"] = admin_port
-    server = msgspec.structs.replace(settings.server, **changes)
-    return msgspec.structs.replace(settings, server=server)
+    return msgspec.structs.replace(server, **changes)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from racer_jax.core.risk_levels import level_name
-from racer_jax.gateway.batcher import Batcher, Routed
-from racer_jax.gateway.errors import GatewayError, bad_request
-from racer_jax.gateway.loaded import Loaded, calibration_of, pooled
-from racer_jax.gateway.queries import Query
+from racer_jax.gateway._batcher import Batcher, Routed
+from racer_jax.gateway._errors import GatewayError, bad_request
+from racer_jax.gateway._loaded import Loaded, calibration_of, pooled
+from racer_jax.gateway._queries import Query
 from racer_jax.gateway.settings import Mode, Model, Route
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.racer import Racer
@@ -99,26 +99,26 @@ class Planner:
         Raises:
           GatewayError: If it asks for a way that is not to be had.
         """
-        wanted, route = query.options.mode, self.route
+        chosen, route = query.options.mode, self.route
         default = self.loaded.mode
-        if wanted is None:
+        if chosen is None:
             plain = query.special is None or default not in _FOR_PLAIN_TEXT
             return default if plain else "select"
-        if wanted != default and wanted not in route.modes:
+        if chosen != default and chosen not in route.modes:
             allowed = sorted({default, *route.modes})
-            raise bad_request(f"racer.mode must be one of {allowed}, got {wanted!r}", "racer.mode")
+            raise bad_request(f"racer.mode must be one of {allowed}, got {chosen!r}", "racer.mode")
         problem = None
-        if wanted in _FOR_PLAIN_TEXT and query.special is not None:
+        if chosen in _FOR_PLAIN_TEXT and query.special is not None:
             problem = "must be 'select' or 'all' for a request with tools, formats, images or n"
-        elif wanted == "vote" and self.loaded.form is None:
+        elif chosen == "vote" and self.loaded.form is None:
             problem = "must not be 'vote' on a route without a normal form of answers"
-        elif wanted in ("select", "synthesize") and route.judge is None:
-            problem = f"must not be {wanted!r} on a route without a judge"
-        elif (wanted == "cascade") != (self.loaded.cascade is not None):
-            problem = f"must not be {wanted!r} on this route"
+        elif chosen in ("select", "synthesize") and route.judge is None:
+            problem = f"must not be {chosen!r} on a route without a judge"
+        elif (chosen == "cascade") != (self.loaded.cascade is not None):
+            problem = f"must not be {chosen!r} on this route"
         if problem is not None:
             raise bad_request(f"racer.mode {problem}", "racer.mode")
-        return wanted
+        return chosen
 
     def alpha(self, query: Query) -> str:
         """The level of a request.
@@ -306,22 +306,22 @@ class Planner:
 
     def _fit_cost(self, plan: Plan, dollars: float) -> None:
         costs = self.costs
-        kept: list[str] = []
+        affordable: list[str] = []
         total = 0.0
         for name in plan.models:
             total += costs.get(name, 0.0)
             if total > dollars:
                 break
-            kept.append(name)
-        if not kept and plan.models:
+            affordable.append(name)
+        if not affordable and plan.models:
             raise GatewayError(
                 429,
                 "insufficient_quota",
                 f"no model is expected to cost at most max_cost = {dollars}",
                 code="racer_budget",
             )
-        if len(kept) < len(plan.models):
-            plan.models, plan.reason = tuple(kept), "capped"
+        if len(affordable) < len(plan.models):
+            plan.models, plan.reason = tuple(affordable), "capped"
             plan.void.append(f"the set was cut to max_cost = {dollars}")
 
     @property

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from racer_jax.gateway.errors import CallFailedError, GatewayError
-from racer_jax.gateway.identifiers import draw
-from racer_jax.gateway.judging import pick_from, pick_request
-from racer_jax.gateway.panel import Asking, all_failed
-from racer_jax.gateway.replies import Reply
-from racer_jax.gateway.votes import Vote
+from racer_jax.gateway._errors import CallFailedError, GatewayError
+from racer_jax.gateway._identifiers import draw
+from racer_jax.gateway._judging import pick_from, pick_request
+from racer_jax.gateway._panel import Asking, all_failed
+from racer_jax.gateway._replies import Reply
+from racer_jax.gateway._votes import Vote
 from racer_jax.sequential.normal_forms import NormalForm
 from racer_jax.serving.cascade import Cascade
 

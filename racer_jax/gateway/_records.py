@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from racer_jax.gateway.errors import GatewayError, bad_request
+from racer_jax.gateway._errors import GatewayError, bad_request
 
 Source = Literal["audit", "user", "test", "judge"]
 # Labels that may feed a guarantee: those of decisions that the keyed hash drew.

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.answers import (
+from racer_jax.gateway._answers import (
     Answer,
     abstained_error,
     ask_all,
@@ -15,21 +15,22 @@ from racer_jax.gateway.answers import (
     select,
     vote,
 )
+from racer_jax.gateway._errors import CallFailedError, GatewayError
+from racer_jax.gateway._facts import dollars, headers, racer_object, usage_of, void_reasons
+from racer_jax.gateway._identifiers import draw, new_id
+from racer_jax.gateway._judging import write_request
+from racer_jax.gateway._keys import Client
+from racer_jax.gateway._loaded import calibration_of
+from racer_jax.gateway._panel import Asking
+from racer_jax.gateway._planning import Plan, Planner
+from racer_jax.gateway._queries import PREFIX, Query
+from racer_jax.gateway._records import CallRow, DecisionRow
+from racer_jax.gateway._replies import Usage
 from racer_jax.gateway.core import LOG, Gateway
-from racer_jax.gateway.errors import CallFailedError, GatewayError
-from racer_jax.gateway.facts import dollars, headers, racer_object, usage_of, void_reasons
-from racer_jax.gateway.identifiers import draw, new_id
-from racer_jax.gateway.judging import write_request
-from racer_jax.gateway.keys import Client
-from racer_jax.gateway.loaded import calibration_of
-from racer_jax.gateway.panel import Asking
-from racer_jax.gateway.planning import Plan, Planner
-from racer_jax.gateway.queries import PREFIX, Query
-from racer_jax.gateway.records import CallRow, DecisionRow
-from racer_jax.gateway.replies import Usage
 from racer_jax.racer.fingerprints import fingerprint
 
 _PINNED_SESSIONS = 10_000
+_GUARANTEES = ("holds", "void")
 Body = dict[str, Any]
 
 
@@ -277,21 +278,21 @@ class Completion:
             shown["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
         shown["usage"] = self._usage(usage, cost)
         shown["racer"] = facts
-        own = headers(facts)
+        more = headers(facts)
         if cost is not None:
-            own.append((b"x-racer-cost", f"{cost:.6g}".encode()))
-        own.append((b"x-racer-overhead-ms", f"{self.overhead() * 1e3:.2f}".encode()))
-        return shown, own
+            more.append((b"x-racer-cost", f"{cost:.6g}".encode()))
+        more.append((b"x-racer-overhead-ms", f"{self.overhead() * 1e3:.2f}".encode()))
+        return shown, more
 
     def _usage(self, usage: dict[str, Any], cost: float | None) -> Any:
         """The sum over the calls; a lone call's own, with all it says."""
         replies = list(self.asking.panel.replies.values())
         if len(replies) != 1 or self.asking.panel.extra or "usage" not in replies[0].fields:
             return usage
-        own = replies[0].fields["usage"]
+        said = replies[0].fields["usage"]
         if cost is None:
-            return own
-        plain = msgspec.json.decode(own)
+            return said
+        plain = msgspec.json.decode(said)
         return {**plain, "cost": cost} if isinstance(plain, dict) else usage
 
     def base(self) -> Body:
@@ -378,12 +379,17 @@ class Completion:
         number = fingerprint(text)
         scores = tuple(plan.scores.values())
         void = void_reasons(plan, answer, self.asking.panel)
-        store_prompts = self.gateway.settings.state.store_prompts
+        name, checksum = "", ""
+        if planner is not None:
+            name, checksum = planner.name, planner.loaded.checksum
+        if number >> 63:  # as SQLite keeps integers
+            number -= 1 << 64
+        prompt = text if self.gateway.settings.state.store_prompts else None
         return DecisionRow(
             id=self.id,
             at=time.time(),
-            route="" if planner is None else planner.name,
-            artefact="" if planner is None else planner.loaded.checksum,
+            route=name,
+            artefact=checksum,
             client=self.client.name,
             alpha=plan.alpha,
             group=plan.group,
@@ -393,17 +399,17 @@ class Completion:
             called=plan.models,
             answered=self.shown,
             failed={model: error.reason for model, error in self.asking.panel.failed.items()},
-            guarantee="void" if void else "holds",
+            guarantee=_GUARANTEES[bool(void)],
             status=status,
             seconds=seconds,
             dollars=cost,
-            fingerprint=number - (1 << 64) if number >> 63 else number,
-            top_score=max(scores) if scores else None,
+            fingerprint=number,
+            top_score=max(scores, default=None),
             null_in_set=plan.null_in_set,
             pool=tuple(plan.scores),
             scores=scores,
             audited=self.audited and routed is not None,
-            prompt=text if store_prompts else None,
+            prompt=prompt,
             calls=calls,
         )
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.answers import Answer
-from racer_jax.gateway.audits import start_audit
-from racer_jax.gateway.completions import Completion, cancel
-from racer_jax.gateway.core import LOG, Gateway
-from racer_jax.gateway.errors import CallFailedError, GatewayError
-from racer_jax.gateway.exchange import (
+from racer_jax.gateway._answers import Answer
+from racer_jax.gateway._audits import start_audit
+from racer_jax.gateway._completions import Completion, cancel
+from racer_jax.gateway._errors import CallFailedError, GatewayError
+from racer_jax.gateway._exchange import (
     EVENTS,
     JSON,
     ClientGoneError,
@@ -25,11 +24,11 @@ from racer_jax.gateway.exchange import (
     respond,
     respond_error,
 )
-from racer_jax.gateway.facts import Headers, headers, usage_of
-from racer_jax.gateway.judging import write_request
-from racer_jax.gateway.panel import all_failed
-from racer_jax.gateway.queries import query_of
-from racer_jax.gateway.streams import (
+from racer_jax.gateway._facts import Headers, headers, usage_of
+from racer_jax.gateway._judging import write_request
+from racer_jax.gateway._panel import all_failed
+from racer_jax.gateway._queries import query_of
+from racer_jax.gateway._streams import (
     DONE,
     TAIL_BYTES,
     chunks,
@@ -38,6 +37,7 @@ from racer_jax.gateway.streams import (
     usage_in,
     waiting,
 )
+from racer_jax.gateway.core import LOG, Gateway
 
 _GONE = 499
 
@@ -95,9 +95,9 @@ class Chat:
     async def _answer(self, completion: Completion, send: Send) -> None:
         """Answers within the deadline."""
         seconds = self._gateway.settings.server.deadline_seconds
-        wanted = completion.query.options.deadline_ms
-        if wanted is not None:
-            seconds = min(seconds, wanted / 1000)
+        limit_ms = completion.query.options.deadline_ms
+        if limit_ms is not None:
+            seconds = min(seconds, limit_ms / 1000)
         answering = _Answering(completion, send)
         try:
             try:
@@ -136,9 +136,9 @@ class _Answering:
         await completion.decide()
         if not completion.query.stream:
             await completion.respond()
-            body, own = completion.body()
+            body, more_headers = completion.body()
             self._begun = True
-            await respond(self._send, 200, [JSON, *own], msgspec.json.encode(body))
+            await respond(self._send, 200, [JSON, *more_headers], msgspec.json.encode(body))
             return
         single = completion.single()
         if single is not None:
@@ -150,14 +150,14 @@ class _Answering:
         """Sends an error: as the response, or as an event where a stream has begun."""
         error.facts = self._completion.facts
         if not self._begun:
-            own = headers(error.facts) if self._completion.plan is not None else []
-            await respond_error(self._send, error, own)
+            more_headers = headers(error.facts) if self._completion.plan is not None else []
+            await respond_error(self._send, error, more_headers)
             return
         await self._event(error_event(error), last=True)
 
-    async def _begin(self, own: Headers) -> None:
+    async def _begin(self, more_headers: Headers) -> None:
         self._begun = True
-        sent = [EVENTS, (b"cache-control", b"no-cache"), *own]
+        sent = [EVENTS, (b"cache-control", b"no-cache"), *more_headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": sent})
 
     async def _event(self, content: bytes, last: bool = False) -> None:
@@ -169,8 +169,8 @@ class _Answering:
         upstream = completion.gateway.upstreams[model]
         tail = b""
         try:
-            asked = fields or completion.query.fields
-            async with upstream.stream(asked, completion.asking.headers) as parts:
+            sent_fields = fields or completion.query.fields
+            async with upstream.stream(sent_fields, completion.asking.headers) as parts:
                 completion.passed = model
                 if not self._begun:
                     await self._begin(headers(completion.facts))

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.gateway.records import TRUSTED
+from racer_jax.gateway._records import TRUSTED
 from racer_jax.racer.calibration import calibration_of
 from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.racer import Racer
@@ -66,7 +66,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
         connection.close()
     except sqlite3.Error as error:
         raise DataError(f"is no state of a gateway: {error}", path=state) from None
-    kept = {}
+    labelled = {}
     trained = set(racer.trained_on.tolist())
     for source, content, nonconformity, scores, group, number, pool in rows:
         correct = msgspec.json.decode(content).get("correct")
@@ -74,15 +74,25 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
         whole = tuple(msgspec.json.decode(pool)) == racer.models
         if source not in TRUSTED or correct is None or not whole:
             continue
-        if question not in kept and question not in trained and set(racer.models) <= set(correct):
-            kept[question] = (source, correct, nonconformity, msgspec.json.decode(scores), group)
-    if not kept:
+        if (
+            question not in labelled
+            and question not in trained
+            and set(racer.models) <= set(correct)
+        ):
+            labelled[question] = (
+                source,
+                correct,
+                nonconformity,
+                msgspec.json.decode(scores),
+                group,
+            )
+    if not labelled:
         raise DataError(
             f"holds no labelled audit of the artefact {checksum[:_DIGITS]}; label those that "
             "GET /audit of the management port lists",
             path=state,
         )
-    sources, labels, nonconformity, scores, groups = zip(*kept.values(), strict=True)
+    sources, labels, nonconformity, scores, groups = zip(*labelled.values(), strict=True)
     # Conversations, tools and the like are of groups that only some artefacts know.
     names = None
     if racer.calibration is not None and racer.calibration.groups is not None:
@@ -91,7 +101,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
         scores=np.array(scores, np.float32),
         nonconformity=np.stack([np.frombuffer(row, np.float32) for row in nonconformity]),
         correct=np.array([[label[m] for m in racer.models] for label in labels], bool),
-        questions=np.fromiter(kept, np.uint64),
+        questions=np.fromiter(labelled, np.uint64),
         code=_codes(groups, names),
         groups=names,
     )
@@ -129,6 +139,7 @@ def recalibrated(racer: Racer, audits: Audited, alpha: str | None = None) -> Rac
         "delta": before.delta,
         "unknown_group": before.unknown_group,
         "max_models": before.max_models,
+        "min_models": before.min_models,
     }
     rule = _LABEL_RULE.format(", ".join(audits.sources))
     calibration = calibration_of(record, ties, options, num_overlap=0, label_rule=rule)

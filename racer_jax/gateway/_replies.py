@@ -86,13 +86,18 @@ def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
         raise msgspec.ValidationError("a completion must have a choice")
     message = _message.decode(choices[0].message)
     usage = _usage.decode(fields.get("usage", b"null")) or Usage()
+    content, refusal = message.content, message.refusal
+    if not isinstance(content, str):
+        content = None
+    if not isinstance(refusal, str):
+        refusal = None
     return Reply(
         model=model,
         fields=fields,
         choices=choices,
         message=choices[0].message,
-        content=message.content if isinstance(message.content, str) else None,
-        refusal=message.refusal if isinstance(message.refusal, str) else None,
+        content=content,
+        refusal=refusal,
         tool_calls=message.tool_calls or [],
         finish_reason=choices[0].finish_reason,
         usage=usage,

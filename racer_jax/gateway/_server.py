@@ -11,9 +11,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from racer_jax.gateway._secrets import Redaction
 from racer_jax.gateway.app import inference_app, management_app
 from racer_jax.gateway.core import LOG, Gateway
-from racer_jax.gateway.secrets import Redaction
 from racer_jax.gateway.settings import Settings
 
 _GRACE_SECONDS = 30

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from racer_jax.gateway.replies import Fields, Reply
+from racer_jax.gateway._replies import Fields, Reply
 
 _INDEX = re.compile(r"\D{0,20}(\d{1,3})\D{0,20}")
 _LONGEST = 20_000
@@ -44,11 +44,11 @@ def pick_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
 
 def write_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
     """The request that asks a judge to write an answer from those of the candidates."""
-    asked = _request(_WRITE, fields, candidates, limit=None)
-    kept = {
+    request = _request(_WRITE, fields, candidates, limit=None)
+    passed_on = {
         name: fields[name] for name in ("stream", "stream_options", "max_tokens") if name in fields
     }
-    return asked | kept
+    return request | passed_on
 
 
 def label_request(fields: Fields, candidate: Reply) -> Fields:
@@ -66,10 +66,10 @@ def _request(words: str, fields: Fields, candidates: Sequence[Reply], limit: int
         {"role": "system", "content": words.format(num=len(candidates), nonce=nonce)},
         {"role": "user", "content": "\n".join(parts)},
     ]
-    asked: dict[str, object] = {"messages": messages, "temperature": 0}
+    request: dict[str, object] = {"messages": messages, "temperature": 0}
     if limit is not None:
-        asked["max_tokens"] = limit
-    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in asked.items()}
+        request["max_tokens"] = limit
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in request.items()}
 
 
 def _between(nonce: str, name: str, text: str) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from racer_jax.gateway.completions import Completion
+from racer_jax.gateway._completions import Completion
+from racer_jax.gateway._errors import CallFailedError, GatewayError
+from racer_jax.gateway._judging import label_request, verdict_from
+from racer_jax.gateway._panel import Panel
+from racer_jax.gateway._records import AuditRow, Feedback
+from racer_jax.gateway._replies import Fields, Reply
+from racer_jax.gateway._store import Store
 from racer_jax.gateway.core import LOG, Gateway
-from racer_jax.gateway.errors import CallFailedError, GatewayError
-from racer_jax.gateway.judging import label_request, verdict_from
-from racer_jax.gateway.panel import Panel
-from racer_jax.gateway.records import AuditRow, Feedback
-from racer_jax.gateway.replies import Fields, Reply
-from racer_jax.gateway.store import Store
 
 Labels = dict[str, int]
 _HOOK_SECONDS = 600.0

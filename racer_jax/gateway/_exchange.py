@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.addresses import is_loopback
-from racer_jax.gateway.errors import GatewayError
+from racer_jax.gateway._addresses import is_loopback
+from racer_jax.gateway._errors import GatewayError
 from racer_jax.gateway.settings import Server
 
 Message = MutableMapping[str, Any]
@@ -117,8 +117,8 @@ async def respond_error(
     send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Sends an error of the OpenAI protocol."""
-    own = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await respond(send, error.status, [JSON, *headers, *own], error.to_json())
+    more = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    await respond(send, error.status, [JSON, *headers, *more], error.to_json())
 
 
 async def respond_json(send: Send, value: Any, status: int = 200) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.audits import keep
+from racer_jax.gateway._audits import keep
+from racer_jax.gateway._errors import GatewayError, bad_request
+from racer_jax.gateway._exchange import Receive, Scope, Send, body_of, header_of, respond_json
+from racer_jax.gateway._queries import PREFIX
+from racer_jax.gateway._records import TRUSTED, feedback_of
 from racer_jax.gateway.core import Gateway
-from racer_jax.gateway.errors import GatewayError, bad_request
-from racer_jax.gateway.exchange import Receive, Scope, Send, body_of, header_of, respond_json
-from racer_jax.gateway.queries import PREFIX
-from racer_jax.gateway.records import TRUSTED, feedback_of
 
 _MOST_INPUTS = 1024
 
@@ -45,25 +45,27 @@ async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
     body = await body_of(scope, receive, gateway.settings.server)
     try:
-        asked = msgspec.json.decode(body, type=_RouteRequest)
+        request = msgspec.json.decode(body, type=_RouteRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the request asks for no decisions: {error}") from None
-    if not 1 <= len(asked.inputs) <= _MOST_INPUTS:
-        raise bad_request(f"inputs must be 1 to {_MOST_INPUTS}, got {len(asked.inputs)}", "inputs")
-    name = (asked.model or next(iter(gateway.planners))).removeprefix(PREFIX)
+    if not 1 <= len(request.inputs) <= _MOST_INPUTS:
+        raise bad_request(
+            f"inputs must be 1 to {_MOST_INPUTS}, got {len(request.inputs)}", "inputs"
+        )
+    name = (request.model or next(iter(gateway.planners))).removeprefix(PREFIX)
     planner = gateway.planners.get(name)
     if planner is None or planner.loaded.cascade is not None:
         raise bad_request(f"model must be a route with a racer, got {name!r}", "model")
     loaded = planner.loaded
     racer = loaded.racers[loaded.alpha]
-    if asked.alpha is not None:
+    if request.alpha is not None:
         if "alpha" not in client.key.overrides:
             raise GatewayError(403, "permission_error", "this key may not set alpha", param="alpha")
-        if str(asked.alpha) not in loaded.racers:
+        if str(request.alpha) not in loaded.racers:
             raise bad_request(f"alpha must be one of {sorted(loaded.racers)}", "alpha")
-        racer = loaded.racers[str(asked.alpha)]
-    texts = [_text(one, i) for i, one in enumerate(asked.inputs)]
-    pairs = zip(texts, asked.inputs, strict=True)
+        racer = loaded.racers[str(request.alpha)]
+    texts = [_text(one, i) for i, one in enumerate(request.inputs)]
+    pairs = zip(texts, request.inputs, strict=True)
     try:
         routed = await asyncio.gather(
             *(gateway.batcher.decide(racer, text, one.group) for text, one in pairs)
@@ -71,11 +73,11 @@ async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     except ValueError as error:
         raise bad_request(str(error), "inputs") from None
     decisions = []
-    for one, result in zip(asked.inputs, routed, strict=True):
+    for one, result in zip(request.inputs, routed, strict=True):
         plain = result.decision.to_dict()
         if one.id is not None:
             plain["id"] = one.id
-        if asked.explain:
+        if request.explain:
             plain["explanation"] = result.decision.explain()
         decisions.append(plain)
     await respond_json(send, decisions)

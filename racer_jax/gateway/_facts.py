@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from racer_jax.gateway.answers import Answer
-from racer_jax.gateway.panel import Panel
-from racer_jax.gateway.planning import Plan
-from racer_jax.gateway.replies import Usage
+from racer_jax.gateway._answers import Answer
+from racer_jax.gateway._panel import Panel
+from racer_jax.gateway._planning import Plan
+from racer_jax.gateway._replies import Usage
 from racer_jax.gateway.settings import Model
 
 # What may stand in a header as it is; a name with anything else is percent-encoded.
@@ -49,11 +49,14 @@ def racer_object(
     """The `racer` object of a response."""
     void = void_reasons(plan, answer, panel)
     failed = {model: error.reason for model, error in panel.failed.items()}
+    answered = []
+    if answer is not None:
+        answered = [reply.model for reply in answer.replies]
     facts: dict[str, Any] = {
         "id": name,
         "set": plan.decided,
         "called": plan.models,
-        "answered": [] if answer is None else [reply.model for reply in answer.replies],
+        "answered": answered,
         "failed": failed,
         "mode": plan.mode,
         "alpha": plan.alpha,

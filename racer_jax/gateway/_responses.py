@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.gateway.audits import start_audit
-from racer_jax.gateway.completions import Completion, cancel
-from racer_jax.gateway.core import Gateway
-from racer_jax.gateway.errors import GatewayError, bad_request
-from racer_jax.gateway.exchange import (
+from racer_jax.gateway._audits import start_audit
+from racer_jax.gateway._completions import Completion, cancel
+from racer_jax.gateway._errors import GatewayError, bad_request
+from racer_jax.gateway._exchange import (
     EVENTS,
     JSON,
     Receive,
@@ -22,7 +21,8 @@ from racer_jax.gateway.exchange import (
     header_of,
     respond,
 )
-from racer_jax.gateway.queries import query_of
+from racer_jax.gateway._queries import query_of
+from racer_jax.gateway.core import Gateway
 
 # Fields of a response's request that mean the same in a completion.
 _SAME = ("model", "temperature", "top_p", "stream", "racer", "user", "parallel_tool_calls", "store")
@@ -50,16 +50,18 @@ class Responses:
                 await cancel(work)
                 completion.finish(499)
                 return
-            content, own = work.result()
+            content, more_headers = work.result()
         finally:
             gone.cancel()
             gateway.in_flight -= 1
         start_audit(completion)
         plain = response_of(content)
         if not stream:
-            await respond(send, 200, [JSON, *own], msgspec.json.encode(plain))
+            await respond(send, 200, [JSON, *more_headers], msgspec.json.encode(plain))
             return
-        await send({"type": "http.response.start", "status": 200, "headers": [EVENTS, *own]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [EVENTS, *more_headers]}
+        )
         for part in events(plain):
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -79,8 +81,8 @@ class Responses:
             completion.finish(error.status)
             raise
         completion.finish(200)
-        body, own = completion.body()
-        return msgspec.json.decode(msgspec.json.encode(body)), own
+        body, more_headers = completion.body()
+        return msgspec.json.decode(msgspec.json.encode(body)), more_headers
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -95,22 +97,22 @@ def chat_request(body: bytes) -> bytes:
       GatewayError: If it is none, or wants a state that is not kept.
     """
     try:
-        asked = msgspec.json.decode(body, type=dict[str, Any])
+        request = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the request is not one for a response: {error}") from None
     for field in ("previous_response_id", "conversation", "background"):
-        if asked.get(field):
+        if request.get(field):
             raise bad_request(f"{field} is not supported: nothing is kept between requests", field)
-    chat = {name: asked[name] for name in _SAME if name in asked and name != "store"}
-    chat["messages"] = list(_messages(asked))
-    if asked.get("max_output_tokens") is not None:
-        chat["max_completion_tokens"] = asked["max_output_tokens"]
-    tools = asked.get("tools")
+    chat = {name: request[name] for name in _SAME if name in request and name != "store"}
+    chat["messages"] = list(_messages(request))
+    if request.get("max_output_tokens") is not None:
+        chat["max_completion_tokens"] = request["max_output_tokens"]
+    tools = request.get("tools")
     if tools:
         chat["tools"] = [_tool(tool) for tool in tools]
-        if "tool_choice" in asked:
-            chat["tool_choice"] = asked["tool_choice"]
-    form = asked.get("text")
+        if "tool_choice" in request:
+            chat["tool_choice"] = request["tool_choice"]
+    form = request.get("text")
     if isinstance(form, dict) and isinstance(form.get("format"), dict):
         chat |= _format(form["format"])
     return msgspec.json.encode(chat)
@@ -132,16 +134,16 @@ def _format(form: dict[str, Any]) -> dict[str, Any]:
     return {"response_format": {"type": kind}}
 
 
-def _messages(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if asked.get("instructions"):
-        yield {"role": "system", "content": asked["instructions"]}
-    given = asked.get("input")
-    if isinstance(given, str):
-        yield {"role": "user", "content": given}
+def _messages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if request.get("instructions"):
+        yield {"role": "system", "content": request["instructions"]}
+    items = request.get("input")
+    if isinstance(items, str):
+        yield {"role": "user", "content": items}
         return
-    if not isinstance(given, list):
+    if not isinstance(items, list):
         raise bad_request("input must be a text or a list of items", "input")
-    for item in given:
+    for item in items:
         if not isinstance(item, dict):
             raise bad_request("input must be a text or a list of items", "input")
         yield _message(item)

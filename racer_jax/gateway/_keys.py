@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from racer_jax.gateway.errors import GatewayError
+from racer_jax.gateway._errors import GatewayError
 from racer_jax.gateway.settings import Key
 
 _LETTERS = string.ascii_letters + string.digits
