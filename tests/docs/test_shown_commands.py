@@ -91,7 +91,9 @@ def test_from_logs_to_production(shell):
     for risk, promised in evaluated.values():
         assert promised == 0.1
         assert risk < 0.2
-    assert "trained or calibrated on" not in printed["racer-jax evaluate my.racer logs.csv --unseen"]
+    assert (
+        "trained or calibrated on" not in printed["racer-jax evaluate my.racer logs.csv --unseen"]
+    )
     description, _ = read(shell.folder / "my.racer")
     assert (
         f"alpha = {description['calibration']['alpha']}"
