@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from racer_jax.data import RoutingTable, read_lm_eval
-from racer_jax.data.formats import _lm_eval_rows
+from racer_jax.data.formats import _lm_eval_rows, _records
 from racer_jax.data.formats._json import check_object, parse
 from racer_jax.data.formats._text import read_text
 
@@ -78,14 +78,14 @@ def one_row(
     return row | {"target_hash": digest, "acc": right, "acc_norm": right}
 
 
-def whole_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def whole_rows(path: Path) -> Iterator[_records.Record]:
     """Every row decoded and held, as logs were read before."""
     held = []
     for line, content in enumerate(read_text(path).split("\n"), start=1):
         if content.strip():
             record = parse(content, path, row=line, line=line)
             check_object(record, path, row=line, line=line)
-            held.append((line, line, record))
+            held.append(_records.parsed(record, (path, line, line)))
     yield from held
 
 

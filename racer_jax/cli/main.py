@@ -160,6 +160,7 @@ def _say(problem: str, status: int) -> int:
 # What the errors of lower packages advise, as it is typed here.
 _TYPED = (
     ("pass allow_overlap=True", "pass --allow-overlap"),
+    ("pass router=, a name or a configuration", "pass --router, a name"),
     ("leave them out, or", "leave them out with --unseen, or"),
     ("call calibrate(table, alpha) first", "calibrate it first with racer-jax calibrate"),
     ("give scores to route_scores", "give lines with 'scores' in a file: --input FILE"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gzip
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from racer_jax.cli import names
 from racer_jax.data.errors import DataError
-from racer_jax.data.remedies import OPTIONS, option_value
+from racer_jax.data.remedies import OPTIONS, Remedy, option_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "format": names.FORMATS,
     "missing": ("error", "drop", "keep"),
     "part": ("train", "val", "test"),
-    "pools": ("match", "intersect"),
+    "pools": ("match", "intersect", "unite"),
 }
 _METAVARS = {
     "text": "TEXT",
@@ -201,16 +203,78 @@ class Source:
 
         return load(self.paths, **self.options)
 
+    def table_of(self, models: Sequence[str]) -> RoutingTable:
+        """Every row of the tables, of these models alone: results that others lack do not count.
+
+        Use this when an artefact says which models the tables must hold.
+
+        Raises:
+          DataError: If the tables lack one of them; it says how to do without.
+        """
+        from racer_jax.data.loading import load
+
+        try:
+            table = load(self.paths, **{**self.options, "models": list(models)})
+        except DataError as error:
+            try:
+                lenient = {} if "missing" not in self.options else {"missing": "keep"}
+                table = load(self.paths, **{**self.options, **lenient})
+            except DataError:
+                raise error from None
+            self.checked_pool(table, models)
+            raise
+        return self.checked_pool(table, models)
+
+    def checked_pool(self, table: RoutingTable, models: Sequence[str]) -> RoutingTable:
+        """The table of these models, in their order.
+
+        Use this when a table is there and an artefact says which models it must hold.
+
+        Raises:
+          DataError: If it lacks one; it says how to take that one out of an artefact.
+        """
+        try:
+            return table.aligned(models)
+        except DataError as error:
+            absent = [name for name in models if name not in table.models]
+            problem = error.problem
+            if len(absent) < len(models):
+                problem += f"; to take it out of the artefact, calibrate it with {_without(absent)}"
+            raise DataError(problem, path=self.name) from None
+
+    def check_models(self, models: Sequence[str]) -> None:
+        """Refuses `--models` that are not those of an artefact.
+
+        Use this when a command reads an artefact beside its tables.
+
+        Raises:
+          ValueError: If they differ.
+        """
+        names = self.options.get("models", models)
+        if set(names) != set(models):
+            raise ValueError(
+                f"--models must name all models of the artefact, {', '.join(models)}, got "
+                f"{', '.join(names)}: to take models out of it, calibrate it with --without"
+            )
+
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.
 
         Use this when a command takes scores that another program made.
 
         Raises:
-          DataError: If there are several, or the file is none.
+          DataError: If there are several, the file is none, or an option does not apply to it.
         """
         from racer_jax.data.formats.score_matrix import read_score_matrix
 
+        refused = [name for name in self.options if name not in ("format", "models")]
+        if refused:
+            places = " and ".join("{}" for _ in refused)
+            raise DataError(
+                "a score matrix is read without options",
+                path=self.name,
+                remedy=Remedy(f"leave out {places}", *((name, ...) for name in refused)),
+            )
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
         return read_score_matrix(self.paths[0])
@@ -314,14 +378,26 @@ def labelled(
       rows: Which rows of them.
       racer: The racer.
       recalibrating: As of `Rows.select`.
+
+    Raises:
+      DataError: If the tables lack one of its models, or no row is left.
+      ValueError: If `--models` names others than those of the racer.
     """
+    source.check_models(racer.models)
     if racer.scorer is not None:
-        table = source.table().complete()
+        table = source.table_of(racer.models).complete()
         return rows.select(table, source.name, racer, recalibrating=recalibrating), None
     scored_table = source.scored()
-    table = rows.select(scored_table.table, source.name, racer, recalibrating=recalibrating)
-    place = {name: i for i, name in enumerate(scored_table.table.ids)}
-    return table, scored_table.scores[[place[name] for name in table.ids]]
+    whole = source.checked_pool(scored_table.table, racer.models)
+    table = rows.select(whole, source.name, racer, recalibrating=recalibrating)
+    place = {name: i for i, name in enumerate(whole.ids)}
+    columns = [scored_table.table.models.index(name) for name in racer.models]
+    return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
+
+
+def _without(models: Sequence[str]) -> str:
+    """The options that take models out of an artefact."""
+    return " ".join(f"--without {shlex.quote(name)}" for name in models)
 
 
 @contextmanager
@@ -335,5 +411,6 @@ def open_input(name: str) -> Iterator[IO[bytes]]:
             raise DataError("is closed: there is nothing to read from", path="standard input")
         yield sys.stdin.buffer
         return
-    with Path(name).open("rb") as file:
-        yield file
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(name, "rb") as file:
+        yield file  # type: ignore[misc]

@@ -238,14 +238,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
     evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
-    figures = evaluation.to_dict() | {"notes": table.notes}
+    figures = evaluation.to_dict()
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:
         print_json(figures)
+        print_notes(evaluation.notes)
     else:
         print_line(str(evaluation))
-    print_notes(table.notes)
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -307,9 +307,11 @@ def report(arguments: argparse.Namespace) -> None:
                 place = {name: i for i, name in enumerate(table.ids)}
                 scores = scores[[place[name] for name in kept.ids]]
             table = replace(kept, notes=[*kept.notes, left_out])
-    write_report(racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade)
+    evaluation = write_report(
+        racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade
+    )
     if arguments.json:
-        print_json({"report": arguments.output, "notes": table.notes})
+        print_json({"report": arguments.output, "notes": evaluation.notes})
     else:
         print_line(f"{arguments.output}: open it in a browser")
-    print_notes(table.notes)
+    print_notes(evaluation.notes)

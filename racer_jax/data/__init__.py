@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from racer_jax.data.formats.wide_csv import read_wide_csv
     from racer_jax.data.labels import LabelRule
     from racer_jax.data.loading import guess, load, save
+    from racer_jax.data.pools import unite
     from racer_jax.data.splits import Split, paper_split, split
     from racer_jax.data.summary import Summary, summarize
     from racer_jax.data.synthetic import SimulatedBenchmark, simulated_pool
@@ -102,6 +103,7 @@ _HOMES = {
         "simulated_pool",
     ),
     "table": ("RoutingTable",),
+    "pools": ("unite",),
 }
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
@@ -144,6 +146,7 @@ __all__ = [
     "simulated_pool",
     "split",
     "summarize",
+    "unite",
     "write_long_csv",
     "write_parquet",
     "write_predictions",

@@ -6,10 +6,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.pools import unite
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
-Pools = Literal["match", "intersect"]
+Pools = Literal["match", "intersect", "unite"]
 
 
 def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTable:
@@ -20,7 +21,8 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
     Args:
       tables: At least one; no two with a query of the same id, and either all with groups or none.
       pools: `match` demands the same models in every table (their order is that of the first);
-        `intersect` keeps the models that all tables hold, and a note names those left out.
+        `intersect` keeps the models that all tables hold, and a note names those left out; `unite`
+        puts tables of other models on the same questions side by side, see `unite`.
 
     Returns:
       The table. What only some tables know (`graded`, `answers`, `cost`, `tokens`, `price`, a
@@ -41,6 +43,8 @@ def concat(tables: Sequence[RoutingTable], pools: Pools = "match") -> RoutingTab
         raise ValueError(f"pools must be one of {get_args(Pools)}, got {pools!r}")
     if not tables:
         raise ValueError("tables must hold at least one table, got none")
+    if pools == "unite":
+        return unite(tables)
     models, notes = _pool(tables, pools)
     tables = [table if table.models == models else table.select(models=models) for table in tables]
     _check_ids(tables)
@@ -102,15 +106,18 @@ def _pool(tables: Sequence[RoutingTable], pools: Pools) -> tuple[tuple[str, ...]
     left_out = sorted({name for table in tables for name in table.models} - set(everywhere))
     if not left_out:
         return models, []
+    again = len({name for table in tables for name in table.ids}) < sum(map(len, tables))
+    aside = Remedy("pass {} to put models of the same questions side by side", pools="unite")
+    kept = Remedy(
+        f"pass {{}} to keep the {len(everywhere)} models of all tables", pools="intersect"
+    )
     if pools == "match":
         raise DataError(
             f"tables must hold the same models, got {left_out[0]!r} in some but not all",
-            remedy=Remedy(
-                f"pass {{}} to keep the {len(everywhere)} models of all tables", pools="intersect"
-            ),
+            remedy=aside if again or not everywhere else kept,
         )
     if not everywhere:
-        raise DataError("tables must have a model in common, got none")
+        raise DataError("tables must have a model in common, got none", remedy=aside)
     return tuple(everywhere), [f"models not in every table were left out: {', '.join(left_out)}"]
 
 

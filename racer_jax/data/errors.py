@@ -95,12 +95,14 @@ class DataError(ValueError):
         """
         return self._with(path=path)
 
-    def advising(self, remedy: Remedy) -> "DataError":
-        """The same error with a remedy, where it has none.
+    def advising(self, remedy: Remedy, also: bool = False) -> "DataError":
+        """The same error with a remedy where it has none, or with one more (`also`).
 
         Use this when a reader raises an error and knows which option would help.
         """
-        return self if self.remedy is not None else self._with(remedy=remedy)
+        if self.remedy is None:
+            return self._with(remedy=remedy)
+        return self._with(remedy=self.remedy.then(remedy)) if also else self
 
     def _with(self, **changes: object) -> "DataError":
         fields: dict[str, object] = {

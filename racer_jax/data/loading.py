@@ -4,7 +4,6 @@ The tables of several files are joined, and a pipe is read once, to its end.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,10 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.formats import _signatures, long_csv, table_npz
 from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
 from racer_jax.data.formats._folders import bare_name
+from racer_jax.data.formats._json import json_lines, parse
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._source import as_file
+from racer_jax.data.formats._synonyms import is_long, other_names
 from racer_jax.data.formats._tables import holds_json
 from racer_jax.data.formats._text import open_csv, read_text, refuse_binary
 from racer_jax.data.formats.embedllm import read_embedllm
@@ -76,7 +77,10 @@ Paths = str | Path | Sequence[str | Path]
 # A remedy lists this many files, no more.
 _MAX_LISTED = 20
 # Columns by which a CSV is recognised, read whatever their case.
-_KNOWN = (*long_csv.COLUMNS, "sample_id", "eval_name", "prompt")
+_KNOWN = (
+    *(*long_csv.COLUMNS, "sample_id", "eval_name", "prompt"),
+    *("prompt_id", "label", "model_name", "model_id"),
+)
 
 
 def load(
@@ -91,8 +95,9 @@ def load(
       path: A file, a folder of files, or several of them, whose queries are joined.
       format: One of `READERS`; guessed from the content when None, and then named in a note of the
         table.
-      pools: For several files: they must hold the same models (`match`), or only the models that
-        all of them hold are kept (`intersect`).
+      pools: For several files: they must hold the same models (`match`), only the models that all
+        of them hold are kept (`intersect`), or they hold other models on the same questions, which
+        are put side by side (`unite`).
       **options: Those of the format's reader, such as `label_rule` or `missing`; and `models`,
         the models to keep, for any format.
 
@@ -111,7 +116,13 @@ def load(
     tables = [_load_one(Path(one), format, options) for one in path]
     if len(tables) == 1:
         return tables[0]
-    table = concat(tables, pools)
+    try:
+        table = concat(tables, pools)
+    except DataError as error:
+        raise error.at(", ".join(map(str, path))) from None
+    if pools == "unite":
+        policy: Missing = options.get("missing") or "error"
+        table = settle_missing(table, policy, Path(", ".join(map(str, path))))
     return replace(table, notes=[*table.notes, f"joined {len(tables)} files"])
 
 
@@ -239,7 +250,14 @@ def guess(
     return _guess_csv(path, delimiter, columns)
 
 
-def _unknown(path: Path, content: str) -> DataError:
+def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None) -> DataError:
+    if columns:
+        return DataError(
+            f"must name its columns query, model and correct, or query and the models, got "
+            f"{content}",
+            path=path,
+            remedy=Remedy("if that is what they are pass {}", columns=dict(columns)),
+        )
     return DataError(
         f"must be in a known format ({', '.join(READERS)}), got {content}",
         path=path,
@@ -287,48 +305,61 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
         return format_name
     head = _signatures.head(path)
     keys = set(_signatures.head_keys(head))
-    if not keys or len(head) < _signatures.HEAD:  # what cannot be read is said with its place
-        text = read_text(path).lstrip()
+    if not keys or len(head) < _signatures.HEAD:
         try:
-            json.JSONDecoder().raw_decode(text[1:].lstrip() if text.startswith("[") else text)
-        except (ValueError, RecursionError):
-            raise _unknown(path, "JSON whose first record cannot be read") from None
+            first = next(json_lines(path))  # what cannot be read is said with its place
+            keys = keys or set(first[2])
+        except DataError:
+            if not keys or not _is_one_value(path):
+                raise
     if {"question", "scores"} <= keys:
         return "routerdc"
     if {"doc_id", "doc"} <= keys:
         return "lm_eval"
     if {"model_name", "performance"} <= keys:
         return "llmrouter"
-    all_keys = keys | {ours for ours, name in (columns or {}).items() if name in keys}
-    rows = _guess_rows({name.strip().casefold() for name in all_keys})
+    renamed = keys | {ours for ours, name in (columns or {}).items() if name in keys}
+    others = other_names([name for name in renamed if name not in (columns or {}).values()])
+    rows = _guess_rows({name.strip().casefold() for name in renamed}, others)
     if rows is not None:
         return rows
-    raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}")
+    raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}", others)
+
+
+def _is_one_value(path: Path) -> bool:
+    """Whether a file is one JSON value, over several lines perhaps."""
+    try:
+        parse(read_text(path), path)
+    except DataError:
+        return False
+    return True
 
 
 def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
     with open_csv(path, delimiter, long_csv.MARK, names=_KNOWN, columns=columns) as file:
-        header = set(file.columns)
-        is_export = file.preamble is not None
-    if is_export:
+        header, others = set(file.columns), other_names(file.header)
+        exported = file.preamble is not None
+    if exported:
         return "long_csv"
     if (format_name := _signatures.of_header(header)) is not None:
         return format_name
     if {"sample_id", "eval_name"} <= header:
         return "routerbench"
-    rows = _guess_rows(header)
+    rows = _guess_rows(header, others)
     if rows is not None:
         return rows
-    if "prompt" in header:
+    if "prompt" in header and not is_long(header, others):
         return "routellm"
-    raise _unknown(path, f"CSV with columns {sorted(header)[:12]}")
+    raise _unknown(path, f"CSV with columns {sorted(header)[:12]}", others)
 
 
-def _guess_rows(columns: set[str]) -> str | None:
-    """The format of rows by their columns; None where they name no query."""
+def _guess_rows(columns: set[str], others: dict[str, str] | None) -> str | None:
+    """The format of rows by their columns; None where they name no query, or something else."""
     if not columns & {"query_id", "query"}:
         return None
-    return "long_csv" if "model" in columns and columns & {"correct", "score"} else "wide_csv"
+    if is_long(columns, None):
+        return "long_csv"
+    return None if "model" in columns or is_long(columns, others) else "wide_csv"
 
 
 def _is_exported(path: Path, delimiter: str | None) -> bool:

@@ -72,7 +72,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         ),
         "part": Option("--part", "text", "part of a corpus: train, val or test"),
         "pools": Option(
-            "--pools", "text", "models of several files: match (the same) or intersect"
+            "--pools", "text", "models of several files: match (the same), intersect, or unite"
         ),
         "key": Option("--seed", "number", "seed of what is drawn at random"),
     }
@@ -108,6 +108,10 @@ class Remedy:
             raise ValueError(f"options must be among {tuple(OPTIONS)}, got {unknown[0]!r}")
         if sentence.count("{}") != len(self.options):
             raise ValueError(f"sentence must leave a place for each option, got {sentence!r}")
+
+    def then(self, other: "Remedy") -> "Remedy":
+        """Both remedies, one sentence after the other."""
+        return Remedy(f"{self.sentence}; {other.sentence}", *self.options, *other.options)
 
     def in_python(self) -> str:
         """The sentence with keyword arguments. Use this when the error is met in Python."""

@@ -125,6 +125,7 @@ class ChangeableRacer(RacerState):
             fields["scorer"] = self.scorer.of_models(columns)
         if self.cost is not None:
             fields["cost"] = self.cost[columns]
+        fields["notes"] = (*self.notes, f"taken out of the pool: {', '.join(models)}")
         smaller = replace(self, **fields, calibration=None)
         if self.calibration is None:
             return smaller

@@ -395,7 +395,7 @@ def evaluate_racer(
     )
     model_scores = model_scores._replace(nonconformity=nonconformity)
     in_training = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
-    notes = [*racer.warnings(), *table.notes]
+    notes = [*racer.warnings(), *racer.notes, *table.notes]
     if in_training.any():
         notes.insert(
             0,

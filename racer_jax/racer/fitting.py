@@ -184,6 +184,7 @@ def fitted_fields(
         ),
         "trained_on": np.unique(question_fingerprints(table)),
         "label_rule": label_rule(table),
+        "notes": tuple(f"training: {note}" for note in table.notes),
         **table_facts(table),
     }
 

@@ -275,7 +275,7 @@ class Racer(ChangeableRacer):
         if self.static_order is None or self.cost is None:
             facts = table_facts(table)
             unknown = {name: value for name, value in facts.items() if getattr(self, name) is None}
-        return replace(self, calibration=calibration, **unknown)
+        return replace(self, calibration=calibration, notes=self._noted(table), **unknown)
 
     # --- routing ----------------------------------------------------------------------------------
 

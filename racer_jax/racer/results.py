@@ -13,6 +13,8 @@ from racer_jax.reporting.tables import text_table
 
 # The aggregation of a perfect judge: right where one of the called models is.
 JUDGE = "a judge picks"
+# More groups than these do not fit a terminal.
+_MAX_GROUPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +154,7 @@ class Evaluation:
         whole, row = self.groups[0], self.row
         parts = [
             f"alpha = {self.alpha}, nonconformity {self.nonconformity}, null mode {self.null!r}",
-            self._groups_table(aggregation),
+            "\n".join([self._groups_table(aggregation), *self._folded()]),
             f"no model answers {whole.beta:.1%} of the queries (95%: {whole.beta_low:.1%} to "
             f"{whole.beta_high:.1%}); avoidable misses at alpha = {self.alpha}: "
             f"{whole.avoidable_miss[row]:.3f}",
@@ -161,12 +163,33 @@ class Evaluation:
         sentences = [self.guarantee, *(f"note: {note}" for note in self.notes)]
         return "\n\n".join(parts) + "\n\n" + "\n".join(map(printable, sentences))
 
+    def _shown(self) -> list[GroupEvaluation]:
+        """All queries and the largest groups, as many as a terminal shows, in their order."""
+        if len(self.groups) <= _MAX_GROUPS:
+            return list(self.groups)
+        places = range(1, len(self.groups))
+        largest = sorted(places, key=lambda i: (-self.groups[i].num_queries, i))[: _MAX_GROUPS - 1]
+        return [self.groups[0], *(self.groups[i] for i in sorted(largest))]
+
+    def _folded(self) -> list[str]:
+        """How many groups are not shown, and the ends of their risk; nothing where all are."""
+        shown = {group.group for group in self._shown()}
+        rest = [group for group in self.groups if group.group not in shown]
+        if not rest:
+            return []
+        risks = [float(group.risk[self.row]) for group in rest]
+        over = sum(r > g.upper[self.row] for r, g in zip(risks, rest, strict=True) if g.promised)
+        return [
+            f"and {len(rest)} smaller groups of risk {min(risks):.3f} to {max(risks):.3f}, {over} "
+            f"of them above what is promised: all of them are in the JSON output"
+        ]
+
     def _groups_table(self, aggregation: str) -> str:
         """Each group at the racer's own alpha."""
         head = ["group", "queries", "risk", "at most", "expected", "size", "calls saved"]
         head += ["abstains", "cost", aggregation]
         row, lines = self.row, []
-        for group in self.groups:
+        for group in self._shown():
             law = ["-", "-"]
             if group.promised:
                 law = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from racer_jax._version import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
+from racer_jax.data.checks import strings
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
@@ -30,6 +31,9 @@ from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
+
+# What the notes of a calibration begin with.
+_CALIBRATION = "calibration: "
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +57,7 @@ class RacerState:
         `racer_jax.sequential.normal_forms`; None where it is not said.
       view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
       calibration: The calibration; None before `calibrate`.
+      notes: What training and calibration left out or read loosely, one sentence each.
 
     Raises:
       ValueError: If an option is unknown.
@@ -72,6 +77,7 @@ class RacerState:
     normal_form: str | None = None
     view: str | None = None
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_null(self.null)
@@ -209,6 +215,13 @@ class RacerState:
 
     # --- inside -----------------------------------------------------------------------------------
 
+    def _noted(self, table: RoutingTable) -> tuple[str, ...]:
+        """The notes of the racer after its calibration on a table."""
+        return (
+            *(note for note in self.notes if not note.startswith(_CALIBRATION)),
+            *(_CALIBRATION + note for note in table.notes),
+        )
+
     @property
     def _order_by_group(self) -> bool:
         return (
@@ -287,7 +300,9 @@ def stated(racer: RacerState) -> dict[str, Any]:
         order = [racer.models[j] for j in racer.static_order]
     serving = {"normal_form": racer.normal_form, "view": racer.view}
     serving = {name: value for name, value in serving.items() if value is not None}
-    more = {"serving": serving} if serving else {}
+    more: dict[str, Any] = {"serving": serving} if serving else {}
+    if racer.notes:
+        more["notes"] = list(racer.notes)
     return {
         **more,
         "guarantee": guarantee,
@@ -382,4 +397,5 @@ def fields_from(
         cost=arrays.get("cost"),
         label_rule=description["training"]["label_rule"],
         calibration=calibration,
+        notes=strings("notes", description.get("notes", ())),
     )

@@ -182,7 +182,7 @@ def test_graded_scores_need_a_rule(tmp_path):
             "a,1?,y,maybe",
             r"row 2 \(line 3\), field 'correct': must be 0/1 or True/False, .* got 'maybe'",
         ),
-        ("a,1?,y,0", "a,1?,y,nan", r"row 2 \(line 3\), field 'correct': .* got 'nan'"),
+        ("a,1?,y,0", "a,1?,y,nan", "1 of 4 are missing"),
         ("a,1?,y,0", "a,1?,y", r"row 2 \(line 3\): must have 4 fields like the header, got 3"),
         ("a,1?,y,0", "a,1?,y,0,0", r"row 2 \(line 3\): must have 4 fields like the header, got 5"),
         ("a,1?,y,0", "a,1?,,0", r"row 2 \(line 3\), field 'model': must not be empty"),
@@ -232,7 +232,7 @@ NUMBERS = "query_id,model,correct,cost,tokens,confidence_v,x\na,x,1,0.5,3,0.5,\n
             "row 1 .*field 'cost': must be a number of at least 0, or empty where not known, got "
             "'abc'",
         ),
-        ("0.5,3", "nan,3", "field 'cost': .* got 'nan'"),
+        ("0.5,3", "inf,3", "field 'cost': .* got 'inf'"),
         ("0.5,3", "1e999,3", "field 'cost': .* got '1e999'"),
         ("0.5,3", "1e-999,3", "field 'cost': .* got '1e-999'"),
         ("0.5,3", "-1,3", "field 'cost': .* got '-1'"),
@@ -268,10 +268,20 @@ def test_an_exported_file_that_is_cut_is_refused(tmp_path):
         read_long_csv(path)
 
 
-def test_a_label_that_may_be_cut_short_is_refused(tmp_path):
-    path = put(tmp_path, "query_id,model,correct\na,x,Y\nb,x,N")
-    with pytest.raises(DataError, match="'n' can be 'NA' cut short"):
-        read_long_csv(path)
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [("a,x,NA\na,y,Y\nb,x,Y\nb,y,N", "NA"), ("a,x,None\na,y,Y\nb,x,Y\nb,y,No", "None")],
+)
+def test_a_label_that_may_be_cut_short_is_refused(tmp_path, rows, word):
+    path = put(tmp_path, f"query_id,model,correct\n{rows}")
+    with pytest.raises(DataError, match=f"'no?' can be '{word.lower()}' cut short"):
+        read_long_csv(path, missing="keep")
+    put(tmp_path, f"query_id,model,correct\n{rows}\n")
+    assert read_long_csv(path, missing="keep").correct.tolist() == [[False, True], [True, False]]
+    put(tmp_path, "query_id,model,correct\na,x,Y\na,y,N")
+    table = read_long_csv(path)
+    assert table.correct.tolist() == [[True, False]]
+    assert "its last field, 'n', may be the beginning of another word" in table.notes[0]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
@@ -341,7 +351,7 @@ def test_wide(tmp_path):
 def test_wide_scores_and_chosen_models(tmp_path):
     path = put(tmp_path, "query,hard,x,y\n1?,1,0.5,0.75\n2?,0,,1\n")
     with pytest.raises(
-        DataError, match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass label_rule"
+        DataError, match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass such as label_rule"
     ):
         read_wide_csv(path)
     table = read_wide_csv(path, models=["y", "x"], label_rule="score > 0.5", missing="drop")

@@ -70,6 +70,19 @@ def test_a_log_without_a_report_is_not_credited_to_another_model(tmp_path):
         read_lm_eval(out)
 
 
+def test_two_runs_of_nobody_knows_which_model_are_refused(tmp_path):
+    for stamp, value in ((FIRST, 1.0), (SECOND, 0.0)):
+        path = write_log(tmp_path / "out", "toy", stamp, rows([value] * 3))
+    with pytest.raises(DataError, match="two runs on 'toy' in one folder without a report"):
+        read_lm_eval(tmp_path / "out")
+    assert accuracies(read_lm_eval(path)) == {"out": 0.0}
+    for stamp, value in ((FIRST, 1.0), (SECOND, 0.0)):
+        write_log(tmp_path / "org__a", "toy", stamp, rows([value] * 3))
+    table = read_lm_eval(tmp_path / "org__a")  # a folder that the harness made for one model
+    assert accuracies(table) == {"org__a": 0.0}
+    assert any(note.startswith("ignored ") for note in table.notes)
+
+
 def test_a_folder_named_after_its_model_vouches_for_logs_without_a_report(tmp_path):
     folder = tmp_path / "org__beta"
     write_report(folder, f"results_{SECOND}.json", "org/beta")
@@ -232,9 +245,8 @@ CHAT = [
 @pytest.mark.parametrize("prompt", [[json.dumps(CHAT)], json.dumps(CHAT), CHAT, [CHAT]])
 def test_the_text_of_a_chat_is_the_last_message_of_the_user(prompt):
     record = {"doc": {"premise": "p"}, "arguments": {"gen_args_0": {"arg_0": prompt}}}
-    where = {"path": None, "row": 1}
-    assert text_of(record, where) == "And now?"
-    whole = text_of(record, where, whole_prompt=True)
+    assert text_of(record) == "And now?"
+    whole = text_of(record, whole_prompt=True)
     assert whole == "You are kind.\n\nIs it so?\n\nYes.\n\nAnd now?"
 
 
@@ -266,14 +278,14 @@ def test_the_text_of_a_chat_is_the_last_message_of_the_user(prompt):
     ],
 )
 def test_what_a_question_is_about_belongs_to_it(doc, text):
-    assert text_of({"doc": doc}, {"path": None, "row": 1}) == text
+    assert text_of({"doc": doc, "arguments": None}) == text
 
 
 def test_an_empty_text_is_noted_at_load(tmp_path):
     records = list(rows([1.0, 0.0]))
     records[1] |= {"doc": {}, "arguments": {}}
-    write_log(tmp_path / "m", "toy", FIRST, records)
-    assert "1 of 2 questions of m have no text, the first is question 2, 'toy/1'" in (
+    path = write_log(tmp_path / "m", "toy", FIRST, records)
+    assert f"1 of 2 questions of m have no text, the first is that of {path.name}, row 2" in (
         read_lm_eval(tmp_path / "m").notes
     )
 

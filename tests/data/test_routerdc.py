@@ -66,7 +66,7 @@ def test_one_attempt_is_drawn_with_the_key(data_dir):
     ("records", "message"),
     [
         ("", "mmlu_test.json: must not be empty"),
-        ("[{", r"mmlu_test.json, line 1: must be JSON"),
+        ("[{", r"mmlu_test.json, row 1 \(line 1\): must be JSON"),
         ("[" * 100_000, "nested less deeply"),
         ("{}", "must be a JSON list of objects, got dict"),
         ("[]", "at least one record"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import cannot_read
 from racer_jax.data.remedies import Remedy
 
@@ -94,6 +95,10 @@ class Source:
         name = self._origin.get(field or "", field)
         return DataError(problem, path=self.path, row=row, field=name, remedy=remedy)
 
+    def origin(self, name: str) -> str:
+        """What the file calls a column."""
+        return str(self._origin.get(name, name))
+
     def identity(self) -> str:
         """The column that names the queries."""
         for name in ("query_id", "query"):
@@ -112,14 +117,17 @@ class Source:
         names_here = [name for name in dict.fromkeys(names) if name in self._origin]
         origins = [self._origin[name] for name in names_here]
         first = 1
-        for file in self._files:
-            for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
-                columns = {
-                    name: _descended(arrow, batch, origin)
-                    for name, origin in zip(names_here, origins, strict=True)
-                }
-                yield Batch(first, columns)
-                first += batch.num_rows
+        rows = sum(file.metadata.num_rows for file in self._files)
+        with progress(self.path, rows, "rows") as update:
+            for file in self._files:
+                for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
+                    columns = {
+                        name: _descended(arrow, batch, origin)
+                        for name, origin in zip(names_here, origins, strict=True)
+                    }
+                    yield Batch(first, columns)
+                    first += batch.num_rows
+                    update(batch.num_rows)
         if first == 1:
             raise DataError("must hold at least one row", path=self.path)
 
@@ -300,6 +308,16 @@ class Columns:
             return np.full(len(array), math.nan)
         raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
 
+    def _graded(self, name: str) -> Remedy:
+        """What to pass where labels are scores."""
+        if name != "correct" or "score" in self._source.names:
+            return Remedy("for graded scores pass {}", label_rule="score > 0.5")
+        return Remedy(
+            "for graded scores pass {} and {}",
+            label_rule="score > 0.5",
+            columns={"score": self._source.origin(name)},
+        )
+
     def labels(self, batch: Batch, name: str) -> None:
         """A column of booleans or 0/1, int8; null is -1 ("this pair was not evaluated")."""
         values = self._floats(batch, name)
@@ -311,6 +329,6 @@ class Columns:
                 f"must be true or false, 0 or 1, or null where not evaluated, got {values[row]:g}",
                 batch.first_row + row,
                 name,
-                Remedy("for graded scores pass {}", label_rule="score > 0.5"),
+                self._graded(name),
             )
         self._put(name, np.where(has_label, values, -1).astype(np.int8))

@@ -86,19 +86,30 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
     return Grid(queries * shape[1] + models, shape)
 
 
-def built(path: Path, **fields: Any) -> RoutingTable:
+def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> RoutingTable:
     """A table of what a file says; what is wrong with it as a table is wrong with the file.
 
     A note says how many questions have no text, since no router can be trained on their texts.
+
+    Args:
+      path: The file or folder.
+      without_text: Where the questions without text stand, if the reader knows.
+      **fields: Those of the table.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: If they make no table.
     """
-    fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields)]
+    fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields, without_text)]
     try:
         return RoutingTable(**fields)
     except (ValueError, TypeError) as error:
         raise DataError(f"must hold a valid table: {error}", path=path) from None
 
 
-def _without_text(path: Path, fields: Mapping[str, Any]) -> list[str]:
+def _without_text(path: Path, fields: Mapping[str, Any], places: Sequence[str]) -> list[str]:
     """A note on questions without text: how many, and the first of them."""
     texts = fields["texts"]
     empty = [row for row, text in enumerate(texts) if not text.strip()]
@@ -106,9 +117,11 @@ def _without_text(path: Path, fields: Mapping[str, Any]) -> list[str]:
         return []
     if len(empty) == len(texts):
         return [f"{path.name} holds no text of any question"]
+    first = f"question {empty[0] + 1}, {fields['ids'][empty[0]]!r}"
+    if places:
+        first = f"that of {places[0]}"
     return [
-        f"{len(empty)} of {len(texts)} questions of {path.name} have no text, the first is "
-        f"question {empty[0] + 1}, {fields['ids'][empty[0]]!r}"
+        f"{len(empty)} of {len(texts)} questions of {path.name} have no text, the first is {first}"
     ]
 
 
@@ -203,10 +216,17 @@ def labels_by_rule(
 
 def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
     """Asks about scores of 0 to 100 under a rule for 0 to 1, which would find all right."""
-    if rule.threshold is None or not 0 < rule.threshold < 1 or not scores.size:
+    if rule.threshold is None or not scores.size:
         return
     top = float(scores.max())
-    if 1 < top <= 100 and scores.min() >= 0:
+    if rule.threshold >= 1 and 0 < top <= 1 and scores.min() >= 0 and not rule.apply(scores).any():
+        share = rule.name.replace(rule.name.split()[-1], f"{rule.threshold / 100:g}")
+        raise DataError(
+            f"must hold a score that is right by the rule {rule.name!r}, got scores up to {top:g}",
+            path=path,
+            remedy=Remedy("if they are shares of 1 pass {}", label_rule=share),
+        )
+    if 0 < rule.threshold < 1 and 1 < top <= 100 and scores.min() >= 0:
         percent = rule.name.replace(repr(rule.threshold), f"{100 * rule.threshold:.12g}")
         raise DataError(
             f"must be in [0, 1] for the rule {rule.name!r}, got scores up to {top:g}",

@@ -7,20 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import opened, refuse_binary
 from racer_jax.data.formats._text import not_utf8
 
 # One record may be this long. Parsed JSON takes up to 30 times its text, if it is made of empty
 # lists: records are therefore parsed one by one, and let go before the next.
 MAX_RECORD = 1 << 26
-_BLOCK = 1 << 18
+_BLOCK = 1 << 17
 _MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
-# Seconds before a bar appears: what is read sooner needs none.
-_DELAY = 2.0
 
 
 @contextmanager
@@ -28,7 +25,7 @@ def without_collector() -> Iterator[None]:
     """Turns the search for cycles off while many small objects are made that have none.
 
     Strings by the million make no cycles, but the collector looks for some at every turn, and jax
-    attaches a callback to it: half of the time of reading.
+    hangs a callback on it: half of the time of reading.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -39,39 +36,14 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def progress(path: Path, total: int, unit: str = "B") -> Iterator[Callable[[int], object]]:
-    """A bar on the terminal for what takes longer than two seconds; nothing where there is none.
-
-    Args:
-      path: The file, whose name the bar shows.
-      total: How much there is.
-      unit: Of what.
-
-    Yields:
-      What to call with how much more was read.
-    """
-    scale = unit == "B"
-    with tqdm(
-        total=total,
-        unit=unit,
-        unit_scale=scale,
-        desc=path.name[:40],
-        delay=_DELAY,
-        disable=None,
-        leave=False,
-    ) as bar:
-        yield bar.update
-
-
-def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
+def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a UTF-8 file that are not blank, with their number, counted from 1.
 
     Args:
       path: The file, plain or compressed.
 
     Yields:
-      Number and bytes, not copied where a line stands within one block.
+      Number and bytes.
 
     Raises:
       DataError: If there is no such file, it is not UTF-8, it holds no line or one that is longer
@@ -85,7 +57,7 @@ def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
         with progress(path, size) as update:
             for line, content in _split(path, file, update):
                 if not content or content[-1] in _SPACE or content[0] in _SPACE:
-                    content = memoryview(bytes(content).strip())
+                    content = content.strip()
                 if content:
                     empty = False
                     yield line, content
@@ -95,10 +67,10 @@ def byte_lines(path: Path) -> Iterator[tuple[int, memoryview]]:
 
 def _split(
     path: Path, file: IO[bytes], update: Callable[[int], object]
-) -> Iterator[tuple[int, memoryview]]:
+) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their number, blank ones too."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    pieces: list[bytes] = []  # the beginning of a line that no block so far has ended
+    held: list[bytes] = []  # the beginning of a line that no block so far has ended
     length, line, clean = 0, 1, True
     while True:
         block = file.read(_BLOCK)
@@ -109,18 +81,17 @@ def _split(
         if not block:
             break
         start = 0
-        if line == 1 and not pieces:
+        if line == 1 and not held:
             start = len(_MARK) if block.startswith(_MARK) else 0
-        view = memoryview(block)
+        # One after another, not by split(): a line is read while it is still in the cache.
         while (end := block.find(b"\n", start)) >= 0:
-            if pieces:
-                pieces.append(block[start:end])
-                yield line, memoryview(b"".join(pieces))
-                pieces, length = [], 0
-            else:
-                yield line, view[start:end]
+            content = block[start:end]
+            if held:
+                content = b"".join([*held, content])
+                held, length = [], 0
+            yield line, content
             start, line = end + 1, line + 1
-        pieces.append(block[start:])
+        held.append(block[start:])
         length += len(block) - start
         if length > MAX_RECORD:
             raise DataError(
@@ -128,7 +99,7 @@ def _split(
                 path=path,
                 line=line,
             )
-    yield line, memoryview(b"".join(pieces))
+    yield line, b"".join(held)
 
 
 def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:

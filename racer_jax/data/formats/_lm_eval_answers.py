@@ -9,12 +9,13 @@ from typing import Any
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._json import shown
 from racer_jax.data.formats._lm_eval_files import Log, delimiter, section
-from racer_jax.data.formats._lm_eval_rows import Sample
 from racer_jax.data.formats._lm_eval_text import arguments_of
 from racer_jax.data.formats._patterns import is_expression, linear_remover
+from racer_jax.data.formats._records import Record
 from racer_jax.data.remedies import Remedy
 
 _INVALID = "[invalid]"
+_LETTERS = string.ascii_uppercase
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?\.?")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_ANSWER = "responses are neither one text nor 2 to 26 choices"
@@ -38,17 +39,17 @@ class AnswerReader:
         self._delimiter = delimiter(log)
         self._normal = self._normaliser()
 
-    def answer(self, sample: Sample, value: float) -> str | None:
+    def answer(self, sample: Record, value: float) -> str | None:
         """The answer of a row; None where it says that there is none, or none could be read."""
-        responses = sample.record.get("filtered_resps")
+        responses = sample.filtered_resps
         if not isinstance(responses, list) or not responses:
             raise DataError(
                 f"must be a list of responses, got {shown(responses)}",
                 field="filtered_resps",
                 remedy=WITHOUT_ANSWERS,
-                **sample.where(self.log),
+                **sample.where(),
             )
-        if all([isinstance(response, list) and len(response) == 2 for response in responses]):
+        if type(responses[0]) is list and all([type(r) is list and len(r) == 2 for r in responses]):
             return self._most_likely(sample, value, responses)
         while isinstance(responses, list) and len(responses) == 1:
             responses = responses[0]
@@ -94,7 +95,7 @@ class AnswerReader:
 
         return normal
 
-    def _most_likely(self, sample: Sample, value: float, responses: list[list[Any]]) -> str | None:
+    def _most_likely(self, sample: Record, value: float, responses: list[list[Any]]) -> str | None:
         """The letter of the most likely choice."""
         if len(responses) < 2 or len(responses) > 26:
             self.unread = _NO_ANSWER
@@ -103,24 +104,30 @@ class AnswerReader:
             likelihoods = [float(likelihood) for likelihood, _ in responses]
         except (ValueError, TypeError, OverflowError):
             likelihoods = [math.nan]
-        if math.isnan(sum(likelihoods)):  # one of them is no number, or they cancel out
-            where = sample.where(self.log)
+        total = sum(likelihoods)
+        if total != total:  # one of them is no number, or they cancel out
+            where = sample.where()
             likelihoods = [self._likelihood(likelihood, where) for likelihood, _ in responses]
         if self.metric == "acc_norm":
             lengths = self._choice_lengths(sample)
+            if lengths is None and not self._checks_choice:
+                self.unread = "rows do not hold the text of each choice, which acc_norm needs"
+                return None
             if lengths is None or len(lengths) != len(likelihoods):
                 raise DataError(
                     "must hold the text of each choice for acc_norm",
                     field="arguments",
                     remedy=WITHOUT_ANSWERS,
-                    **sample.where(self.log),
+                    **sample.where(),
                 )
             pairs = zip(likelihoods, lengths, strict=True)
             likelihoods = [number / length for number, length in pairs]
         best = likelihoods.index(max(likelihoods))
-        target = str(sample.record.get("target")) if self._checks_choice else ""
+        if not self._checks_choice or value not in (0, 1):
+            return _LETTERS[best]
+        target = str(sample.target)
         # As text: a number of five thousand digits is one that int() refuses.
-        if target.isascii() and target.isdigit() and value in (0, 1):
+        if target.isascii() and target.isdigit():
             is_target = (target.lstrip("0") or "0") == str(best)
             if is_target != (value == 1):
                 raise DataError(
@@ -128,9 +135,9 @@ class AnswerReader:
                     f"{target[:20]} is right, got {self.metric} {value:g}",
                     field="filtered_resps",
                     remedy=WITHOUT_ANSWERS,
-                    **sample.where(self.log),
+                    **sample.where(),
                 )
-        return chr(ord("A") + best)
+        return _LETTERS[best]
 
     def _likelihood(self, value: Any, where: dict[str, Any]) -> float:
         try:
@@ -146,10 +153,10 @@ class AnswerReader:
             )
         return number
 
-    def _choice_lengths(self, sample: Sample) -> list[float] | None:
+    def _choice_lengths(self, sample: Record) -> list[float] | None:
         """The number of characters of each choice, None where the row does not hold them."""
         texts = []
-        for arguments in arguments_of(sample.record):
+        for arguments in arguments_of(sample["arguments"]):
             if len(arguments) < 2 or not isinstance(arguments[1], str):
                 return None
             texts.append(arguments[1].removeprefix(self._delimiter))

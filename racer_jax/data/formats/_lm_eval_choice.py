@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._lm_eval_files import Log, filters_in_order
-from racer_jax.data.formats._lm_eval_rows import Sample, read_samples
+from racer_jax.data.formats._lm_eval_rows import read_samples
+from racer_jax.data.formats._records import Record
 from racer_jax.data.labels import for_name
 from racer_jax.data.remedies import Remedy
 
@@ -37,44 +38,45 @@ class Chooser:
         self._metric, self._filter = metric, filter_name
         self._several_tasks = len(set(tasks)) > 1
 
-    def samples(self, log: Log) -> Iterator[tuple[Sample, Choice]]:
-        """The samples of a log that the chosen filter made, each question once."""
+    def samples(self, log: Log) -> Iterator[tuple[Record, Choice]]:
+        """The samples of a log that the filter_of_log filter made, each question once."""
         first = next(read_samples(log))  # what is wrong with the first row is said at once
-        metric = self._metric_of(log, first.record)
-        filter_name = for_name(self._filter, log.task)
+        metric = self._metric_of(log, first)
+        name_asked = for_name(self._filter, log.task)
         survey = None
-        if not first.filter or filter_name not in (None, first.filter):
+        if not first.filter or name_asked not in (None, first.filter):
             # Which filter is meant depends on all there are: a pass of its own over the log.
             survey = _survey(log)
         names = [first.filter] if survey is None else _filter_names(log, survey, metric)
         filter_of_log = self._filter_of(log, names)
         choice = Choice(metric, filter_of_log)
-        line_of: dict[int, int] = {}
+        seen = _Seen()
         passes: dict[int, int] = {}
         for sample in read_samples(log):
-            name, doc_id = sample.filter, sample.query.doc_id
+            name, doc_id = sample.filter, sample.doc_id
             if survey is not None and not survey.named:
                 passes[doc_id] = passes.get(doc_id, 0) + 1
                 name = names[passes[doc_id] - 1]
             if name != filter_of_log:
-                if filter_name is None and survey is None:
+                if name_asked is None and survey is None:
                     self._filter_of(log, _survey(log).filters)  # names all there are
                 continue
-            if (row := line_of.setdefault(doc_id, sample.row)) != sample.row:
+            if seen.again(doc_id):
+                row = next(other.place[1] for other in read_samples(log) if other.doc_id == doc_id)
                 raise DataError(
                     f"must be given once for each filter, got {doc_id} in row {row} already",
                     field="doc_id",
-                    **sample.where(log),
+                    **sample.where(),
                 )
             yield sample, choice
 
     def _filter_of(self, log: Log, filters: list[str]) -> str:
-        filter_name = for_name(self._filter, log.task)
-        if len(filters) == 1 and (filter_name is None or not isinstance(self._filter, Mapping)):
-            return filters[0]  # one filter for all tasks is for those that have a choice
-        if filter_name is not None and filter_name in filters:
-            return filter_name
-        rule = "one filter" if filter_name is None else f"filter {filter_name!r}"
+        name_asked = for_name(self._filter, log.task)
+        if len(filters) == 1 and (name_asked is None or not isinstance(self._filter, Mapping)):
+            return filters[0]  # one filter for all tasks speaks of those that have a choice
+        if name_asked is not None and name_asked in filters:
+            return name_asked
+        rule = "one filter" if name_asked is None else f"filter {name_asked!r}"
         raise DataError(
             f"must hold {rule}, got {' and '.join(filters)}",
             path=log.path,
@@ -82,19 +84,12 @@ class Chooser:
             remedy=self._by_task("filter", self._filter, log.task, filters[0]),
         )
 
-    def _metric_of(self, log: Log, first: Mapping[str, Any]) -> str:
+    def _metric_of(self, log: Log, first: Record) -> str:
         """The metric to read: one number for each question."""
         names = _metric_names(first)
-        single = [name for name in names if not isinstance(first.get(name), list | dict)]
-        metric = for_name(self._metric, log.task)
-        if metric is not None:
-            if metric in first and not isinstance(first[metric], list | dict):
-                return metric
-            problem = f"must be among the metrics of the log, {single}"
-            if metric in first:
-                problem = "is a list in each row, and so cannot say right or wrong"
-            raise self._no_metric(log, problem, single, field=metric)
-        if _BYPASS in names:
+        single = [name for name in names if not isinstance(first[name], list | dict)]
+        name_asked = for_name(self._metric, log.task)
+        if _BYPASS in names and (name_asked in (None, _BYPASS) or name_asked not in first):
             raise DataError(
                 "must be scored, but the metric 'bypass' means that lm_eval was run with "
                 "--predict_only, which scores nothing; run it without",
@@ -102,23 +97,34 @@ class Chooser:
                 row=1,
                 field="metrics",
             )
-        candidates = [name for name in _PREFERRED if name in single]
-        if candidates:
-            return candidates[0]
+        if name_asked is not None:
+            if name_asked in first and not isinstance(first[name_asked], list | dict):
+                return name_asked
+            problem = f"must be among the metrics of the log, {single}"
+            if name_asked in first:
+                problem = "is a list in each row, and so cannot say right or wrong"
+            raise self._no_metric(log, problem, names, single, field=name_asked)
+        preferred = [name for name in _PREFERRED if name in single]
+        if preferred:
+            return preferred[0]
         if len(single) == 1:
             return single[0]
         problem = f"must be one metric, got {single}"
-        if not single:
+        if not names:
+            problem = "must name a metric, got none: the run scored nothing"
+        elif not single:
             problem = f"must be one number for each question, got metrics that are lists: {names}"
-        raise self._no_metric(log, problem, single, field="metrics")
+        raise self._no_metric(log, problem, names, single, field="metrics")
 
-    def _no_metric(self, log: Log, problem: str, single: list[str], field: str) -> DataError:
-        if not single and "lists" not in problem:
+    def _no_metric(
+        self, log: Log, problem: str, names: list[str], single: list[str], field: str
+    ) -> DataError:
+        if names and not single and "lists" not in problem:
             problem += "; no other metric of the log is one number for each question"
         remedy = None
         if single:
-            candidates = [name for name in _PREFERRED if name in single] or single
-            remedy = self._by_task("metric", self._metric, log.task, candidates[0])
+            preferred = [name for name in _PREFERRED if name in single] or single
+            remedy = self._by_task("metric", self._metric, log.task, preferred[0])
         return DataError(problem, path=log.path, row=1, field=field, remedy=remedy)
 
     def _by_task(self, keyword: str, option: ByTask | None, task: str, value: str) -> Remedy:
@@ -131,10 +137,30 @@ class Chooser:
         return Remedy("pass {}", (keyword, {**others, task: value}))
 
 
-def _metric_names(first: Mapping[str, Any]) -> list[str]:
+class _Seen:
+    """Which numbers were seen: a bit for each where they are close together."""
+
+    def __init__(self) -> None:
+        self._flags, self._others, self._count = bytearray(), set[int](), 0
+
+    def again(self, number: int) -> bool:
+        """Whether a number was seen before; it is now."""
+        self._count += 1
+        if not 0 <= number < 4096 + 8 * self._count:
+            known = number in self._others
+            self._others.add(number)
+            return known
+        if number >= len(self._flags):
+            self._flags.extend(bytes(max(number + 1 - len(self._flags), len(self._flags))))
+        known = bool(self._flags[number]) or number in self._others
+        self._flags[number] = 1
+        return known
+
+
+def _metric_names(first: Record) -> list[str]:
     """The metrics a row says it has, else what may be one."""
-    metrics = first.get("metrics")
-    names = [name for name in metrics if isinstance(name, str)] if isinstance(metrics, list) else []
+    listed = first["metrics"]
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     if names:
         return names
     return [n for n in first if n not in _PLAIN and isinstance(first[n], int | float)]
@@ -160,7 +186,7 @@ def _survey(log: Log) -> _Survey:
     counts: dict[int, int] = {}
     for sample in read_samples(log):
         filters.setdefault(sample.filter)
-        counts[sample.query.doc_id] = counts.get(sample.query.doc_id, 0) + 1
+        counts[sample.doc_id] = counts.get(sample.doc_id, 0) + 1
     return _Survey(list(filters), any(filters), max(counts.values()))
 
 

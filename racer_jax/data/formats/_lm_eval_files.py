@@ -123,6 +123,13 @@ def _newest(logs: dict[tuple[str, str], list[Log]]) -> tuple[list[Log], list[str
                     f"{last.path} as well",
                     path=log.path,
                 )
+            if not (log.results or last.results or "__" in log.path.absolute().parent.name):
+                raise DataError(
+                    f"must be of a known model, got two runs on {log.task!r} in one folder without "
+                    f"a report, {log.path.name} and {last.path.name}: put the runs of each model "
+                    f"into a folder of its own, or name one file",
+                    path=log.path.parent,
+                )
             notes.append(f"ignored {log.path.name} of {log.model}, older than {last.path.name}")
         newest.append(last)
     return newest, notes

@@ -3,79 +3,55 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import GRADED
 from racer_jax.data.formats._json import shown, too_deep
 from racer_jax.data.formats._lm_eval_files import Log
-from racer_jax.data.formats._records import record_lines
+from racer_jax.data.formats._records import Record, record_lines
 
 
-class Query(NamedTuple):
-    """What all models share of a question."""
-
-    task: str
-    doc_id: int
-    doc_hash: str
-
-
-class Sample(NamedTuple):
-    """One row, read and checked."""
-
-    row: int
-    line: int
-    query: Query
-    filter: str
-    record: Mapping[str, Any]
-
-    def where(self, log: Log) -> dict[str, Any]:
-        """The place of the row, for an error."""
-        return {"path": log.path, "row": self.row, "line": self.line or None}
-
-
-def read_samples(log: Log) -> Iterator[Sample]:
+def read_samples(log: Log) -> Iterator[Record]:
     """The rows of a log, with what every row must have."""
-    for row, line, record in record_lines(log.path):
-        doc_id = record.get("doc_id")
-        digest, name = record.get("doc_hash"), record.get("filter", "")
+    for record in record_lines(log.path):
+        doc_id, digest, name = record.doc_id, record.doc_hash, record.filter
         if type(doc_id) is int and type(digest) is str and type(name) is str:
-            yield Sample(row, line, Query(log.task, doc_id, digest), name, record)
+            yield record
             continue
-        where: dict[str, Any] = {"path": log.path, "row": row, "line": line or None}
+        where = record.where()
         if isinstance(doc_id, bool) or not isinstance(doc_id, int):
             raise DataError(f"must be a whole number, got {shown(doc_id)}", field="doc_id", **where)
         if digest is None:
             # The harness's own recipe, so that logs with and without hashes join.
             try:
-                text = json.dumps(record.get("doc"), indent=2, ensure_ascii=False)
+                text = json.dumps(record["doc"], indent=2, ensure_ascii=False)
             except RecursionError:
                 raise too_deep(**where) from None
             digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         for field, value in (("doc_hash", digest), ("filter", name)):
             if not isinstance(value, str):
                 raise DataError(f"must be a text, got {shown(value)}", field=field, **where)
-        yield Sample(row, line, Query(log.task, doc_id, digest), name, record)
+        record.doc_hash = digest
+        yield record
 
 
-def metric_value(log: Log, sample: Sample, metric: str, graded: bool) -> float:
-    """The metric of a row; NaN where the harness wrote NaN or null: not known."""
-    value = sample.record.get(metric)
+def metric_value(sample: Record, metric: str, graded: bool) -> float:
+    """The metric of a row; NaN where the harness wrote NaN or null: nobody knows it."""
+    value = sample[metric]
     if type(value) is float and value in (0.0, 1.0):
         return value
-    if value is None and metric in sample.record:
+    if value is None and metric in sample:
         return math.nan
     try:
         number = float(value) if isinstance(value, int | float) else math.inf
     except OverflowError:
         number = math.inf
     if math.isinf(number) or not (graded or math.isnan(number) or number in (0, 1)):
-        rule = "a number" if graded else "0 or 1"
         raise DataError(
-            f"must be {rule}, got {shown(value)}",
+            f"must be {'a number' if graded else '0 or 1'}, got {shown(value)}",
             field=metric,
             remedy=None if graded or math.isinf(number) else GRADED,
-            **sample.where(log),
+            **sample.where(),
         )
     return number

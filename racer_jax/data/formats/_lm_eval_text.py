@@ -5,39 +5,42 @@ a premise) and what there is to choose from. All of them belong to the text: que
 "Which is right?" differ in these alone.
 """
 
+import ast
 import json
-from collections.abc import Mapping
+import re
+from functools import lru_cache
 from typing import Any
 
-from racer_jax.data.formats._json import check_text, too_deep
-
-# What the question is about, in the order in which prompts show it.
+# What the question is about, in the order in which prompts show it; names in any case.
 _CONTEXT = (
-    *("passage", "Passage", "article", "story", "document", "abstract", "paragraph", "background"),
-    *("context", "Context", "contexts", "CONTEXTS", "support", "body", "Body", "premise"),
+    *("passage", "passages", "flores_passage", "article", "story", "document", "documents"),
+    *("abstract", "paragraph", "paragraphs", "background", "context", "contexts", "evidence"),
+    *("support", "body", "premise", "text", "table", "dialogue", "conversation", "history"),
     "instruction",
 )
 _QUESTION = (
-    *("question", "Question", "QUESTION", "question_stem", "query", "problem", "prompt", "goal"),
-    *("ctx", "input"),
+    *("question", "question_stem", "query", "problem", "prompt", "goal"),
+    *("ctx", "input", "sentence"),
 )
-_CHOICES = ("choices", "options", "Options", "endings", "answer_choices")
-# Choices in fields of their own, in order.
-_NUMBERED = (
-    ("A", "B", "C", "D", "E", "F", "G", "H", "I", "J"),
-    ("opa", "opb", "opc", "opd", "ope"),
-    ("answerA", "answerB", "answerC"),
-    ("choice1", "choice2", "choice3", "choice4"),
-    ("option1", "option2", "option3", "option4"),
-    ("ending0", "ending1", "ending2", "ending3"),
-    ("sol1", "sol2"),
+_CHOICES = ("choices", "options", "endings", "answer_choices", "answer_options", "candidates")
+_RANKS = {
+    name: (kind, rank)
+    for kind, names in enumerate((_QUESTION, _CONTEXT, _CHOICES))
+    for rank, name in enumerate(names)
+}
+# Choices in fields of their own, told by how their names end.
+_NUMBERED = re.compile(
+    r"(op|answer[ _-]?|option[ _-]?|choice[ _-]?)([a-j])"
+    r"|(option[ _-]?|choice[ _-]?|ending|sol|mc_answer|candidate[ _-]?|alternative[ _-]?)(\d{1,2})",
+    re.IGNORECASE,
 )
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# A prompt that is a list in Python's spelling is read up to this length.
+_MAX_LITERAL = 1 << 20
 
 
-def arguments_of(record: Mapping[str, Any]) -> list[list[Any]]:
+def arguments_of(requests: Any) -> list[list[Any]]:
     """The requests of a row: objects of objects since version 0.4.3, lists of lists before."""
-    requests = record.get("arguments")
     requests = list(requests.values()) if isinstance(requests, dict) else requests
     if not isinstance(requests, list):
         return []
@@ -48,38 +51,47 @@ def arguments_of(record: Mapping[str, Any]) -> list[list[Any]]:
     return parts
 
 
-def text_of(record: Mapping[str, Any], where: dict[str, Any], whole_prompt: bool = False) -> str:
+def text_of(record: Any, whole_prompt: bool = False) -> str:
     """The text of a question with what it is about and its choices.
 
     Args:
-      record: A row of the log.
-      where: Path, row and line, for an error.
+      record: A row of the log: `doc` and `arguments` of it are read.
       whole_prompt: Whether the text is the prompt as it was sent, worked examples included.
 
     Returns:
       The text; the last user message or the prompt where the document has no known field, and
       empty where there is neither.
+
+    Raises:
+      RecursionError: If the prompt is nested too deeply.
     """
-    try:
-        text = "" if whole_prompt else _from_document(record.get("doc"))
-        text = text or _from_prompt(record, whole_prompt)
-    except RecursionError:
-        raise too_deep(**where) from None
-    check_text(text, "doc", **where)
-    return text
+    text = "" if whole_prompt else _from_document(record["doc"])
+    return text or _from_prompt(record["arguments"], whole_prompt)
 
 
 def _from_document(doc: Any) -> str:
     """The text of the known fields of a document; empty where it has no question."""
     if not isinstance(doc, dict):
         return ""
-    questions = (_plain(doc[name]) for name in _QUESTION if name in doc)
-    question = next(filter(None, questions), "")
+    asked, held, listed = _known_fields(tuple(doc))
+    question = ""
+    for name in asked:
+        question = question or _plain(doc[name])
     if not question:
         return ""
-    contexts = [doc[name] for name in _CONTEXT if name in doc]
-    about = [text for value in contexts if (text := _plain(value)) and text != question]
-    return "\n".join([*about, question, *_choices(doc)])
+    about = [text for name in held if (text := _plain(doc[name])) and text != question]
+    choices = next((doc[name] for name in listed if doc[name]), None)
+    return "\n".join([*about, question, *_lines_of(choices, doc)])
+
+
+@lru_cache(1 << 8)
+def _known_fields(names: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
+    """Which fields of a document are a question, what it is about, and choices; each in order."""
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for name in sorted(names, key=lambda name: _RANKS.get(name.casefold(), (0, 0))):
+        if (known := _RANKS.get(name.casefold())) is not None:
+            found[known[0]].append(name)
+    return found
 
 
 def _plain(value: Any) -> str:
@@ -93,9 +105,8 @@ def _plain(value: Any) -> str:
     return ""
 
 
-def _choices(doc: dict[str, Any]) -> list[str]:
+def _lines_of(choices: Any, doc: dict[str, Any]) -> list[str]:
     """A line for each choice, with its label."""
-    choices: Any = next((doc[name] for name in _CHOICES if doc.get(name)), None)
     labels: Any = None
     if isinstance(choices, dict):
         if isinstance(choices.get("text"), list):
@@ -105,26 +116,44 @@ def _choices(doc: dict[str, Any]) -> list[str]:
     if choices is None and isinstance(targets := doc.get("mc1_targets"), dict):
         choices = targets.get("choices")
     if choices is None:
-        choices = next((options for names in _NUMBERED if (options := _numbered(doc, names))), None)
+        choices = _numbered(doc)
     if not isinstance(choices, list):
         return [str(choices)] if isinstance(choices, str) else []
-    if choices and all(isinstance(c, dict) and "key" in c and "value" in c for c in choices):
-        labels, choices = [c["key"] for c in choices], [c["value"] for c in choices]
+    if choices and all(isinstance(choice, dict) for choice in choices):
+        labels = [_first_of(choice, ("label", "key", "id")) for choice in choices]
+        choices = [_first_of(choice, ("text", "value", "content")) for choice in choices]
+        labels = None if None in labels else labels
     if not isinstance(labels, list) or len(labels) != len(choices):
         numbers = [str(number) for number in range(1, len(choices) + 1)]
         labels = _LETTERS[: len(choices)] if len(choices) <= len(_LETTERS) else numbers
     return [f"{label}. {choice}" for label, choice in zip(labels, choices, strict=True)]
 
 
-def _numbered(doc: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    """The choices in fields of their own; none where there are fewer than two."""
-    options = [doc[name] for name in names if isinstance(doc.get(name), str)]
-    return options if len(options) > 1 else []
+def _first_of(choice: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of some fields that a choice has, None where it has none."""
+    return next((choice[name] for name in names if name in choice), None)
 
 
-def _from_prompt(record: Mapping[str, Any], whole: bool) -> str:
+def _numbered(doc: dict[str, Any]) -> list[str]:
+    """The choices in fields of their own, by their ends; none where there are fewer than two."""
+    families: dict[str, dict[str, str]] = {}
+    for name, value in doc.items():
+        if not isinstance(value, str):
+            continue
+        if len(name) == 1 and "A" <= name <= "J":
+            families.setdefault("", {})[name] = value
+        elif match := _NUMBERED.fullmatch(name):
+            end = (match[2] or match[4]).casefold().zfill(2)
+            families.setdefault((match[1] or match[3]).casefold(), {})[end] = value
+    for choices in families.values():
+        if len(choices) > 1:
+            return [choices[end] for end in sorted(choices)]
+    return []
+
+
+def _from_prompt(arguments: Any, whole: bool) -> str:
     """The prompt as it was sent: of a chat the last message of the user, or all of them."""
-    prompt: Any = next((request[0] for request in arguments_of(record) if request), "")
+    prompt: Any = next((request[0] for request in arguments_of(arguments) if request), "")
     messages = _messages(prompt)
     if messages is None:
         return prompt if isinstance(prompt, str) else ""
@@ -136,19 +165,32 @@ def _from_prompt(record: Mapping[str, Any], whole: bool) -> str:
 
 
 def _messages(prompt: Any) -> list[dict[str, Any]] | None:
-    """The messages of a chat: a list of them, or the JSON of one, perhaps in a list of its own."""
+    """The messages of a chat: a list of them, or the text of one, perhaps in a list of its own."""
     while isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], dict):
         prompt = prompt[0]
-    if isinstance(prompt, str) and prompt.lstrip()[:1] == "[":
-        try:
-            prompt = json.loads(prompt)
-        except ValueError:
-            return None
+    if isinstance(prompt, str) and prompt.lstrip()[:1] in ("[", "{"):
+        prompt = _listed(prompt)
+    if isinstance(prompt, dict):
+        prompt = prompt.get("messages")
     if not isinstance(prompt, list) or not prompt:
         return None
     if not all(isinstance(message, dict) and "content" in message for message in prompt):
         return None
     return prompt
+
+
+def _listed(text: str) -> Any:
+    """What a text says in JSON, or in Python's spelling of lists; None where in neither."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    if "'role'" not in text or len(text) > _MAX_LITERAL:
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError):
+        return None
 
 
 def _content(content: Any) -> str:

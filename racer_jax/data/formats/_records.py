@@ -1,130 +1,140 @@
 """Records of JSON lines of which only the fields that are read are decoded.
 
-A row of an evaluation log is mostly prompts that are not needed. msgspec finds the fields of a row
+A row of an evaluation log is mostly prompts that nobody reads. msgspec finds the fields of a row
 without decoding them, twenty times as fast as Python's parser, but keeps the last of two fields of
-one name. Whether a name stands twice is known without reading the row again: written anew from
+one name. Whether a name stands twice is told without a second look at the row: written anew from
 the fields found, in the layout of Python's or of compact JSON, the row must be the same byte for
-byte, for a field that was dropped is missing there. A row for which it is not, and one that msgspec
-does not read (NaN, half characters), goes to the parser that says exactly what is wrong.
+byte, for a field that was dropped is missing there. Within a field the names are counted: those of
+the text when the field is decoded, those of the whole row when a row has another number of them
+than any row before. A row that fails a test, and one that msgspec does not read (NaN, half
+characters), goes to the parser that tells exactly what is wrong.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from racer_jax.data.formats._json import check_object, json_list, parse, starts_list
+from racer_jax.data.formats._json import check_object, check_repeats, json_list, parse, starts_list
 from racer_jax.data.formats._lines import byte_lines
-from racer_jax.data.formats._text import read_text
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
-
-
-class _Often(TypedDict, total=False):
-    """Fields that are read of every row, decoded in one go."""
-
-    doc_id: Any
-    doc_hash: Any
-    filter: Any
-    filtered_resps: Any
-    target: Any
-    acc: Any
-    exact_match: Any
-
-
-_OFTEN = msgspec.json.Decoder(_Often)
+_VALUES = msgspec.json.Decoder(list[Any])
+_ENCODED = msgspec.json.Encoder().encode
+# What follows a name, and nothing else: within a text a quotation mark stands after a backslash.
+_AFTER_NAME = b'":'
+# More than so many numbers of names are not remembered.
+_MAX_COUNTS = 1 << 10
 _FAULTS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+Place = tuple[Path, int, int]
 
 
-class Record(dict[str, Any]):
-    """A row: the fields that are always read, and the others, decoded when they are asked for."""
+class Record(msgspec.Struct):
+    """A row: the fields that are always read, and the others, decoded when they are asked for.
 
-    __slots__ = ("raw",)
-    raw: dict[str, msgspec.Raw]
+    Attributes:
+      place: Path, row and line, for an error.
+      names: The names of the fields.
+      values: Their values, decoded or not.
+    """
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of a field, or the default where there is none."""
-        if dict.__contains__(self, name):
-            return dict.__getitem__(self, name)
-        if name not in self.raw:
-            return default
-        try:
-            self[name] = _VALUE.decode(self.raw[name])
-        except _FAULTS:
-            # Half characters and integers of a thousand digits, which Python's parser judges.
-            self[name] = parse(bytes(self.raw[name]).decode(), Path(name))
-        return dict.__getitem__(self, name)
+    place: Place
+    names: tuple[str, ...]
+    values: Any
+    doc_id: Any = None
+    doc_hash: Any = None
+    filter: Any = ""
+    filtered_resps: Any = None
+    target: Any = None
+    acc: Any = None
+    exact_match: Any = None
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.raw:
-            raise KeyError(name)
-        return self.get(name)
+        """The value of a field, None where there is none."""
+        if name in _OFTEN:
+            return getattr(self, name)
+        if name not in self.names:
+            return None
+        value = self.values[self.names.index(name)]
+        return _decoded(value, self.place) if isinstance(value, msgspec.Raw) else value
+
+    def where(self) -> dict[str, Any]:
+        """The place of the row, for an error."""
+        path, row, line = self.place
+        return {"path": path, "row": row, "line": line or None}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.raw
+        """Whether the row has a field of this name."""
+        return name in self.names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.raw)
-
-    def __len__(self) -> int:
-        return len(self.raw)
+        """The names of the fields."""
+        return iter(self.names)
 
 
-def record_lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
-    """The objects of JSON lines, or of one JSON list, with their row and line, each checked.
+_OFTEN = Record.__struct_fields__[3:]
+_DEFAULTS = dict(zip(_OFTEN, Record.__struct_defaults__, strict=True))
 
-    Args:
-      path: The file, plain or compressed.
 
-    Yields:
-      Row counted from 1, line (0 within a list), and the record.
+class _Layout:
+    """The names of a row, by which the rows that follow are read: they are nearly always the same.
 
-    Raises:
-      DataError: If the file is not what it should be; it names row and line.
+    Attributes:
+      names: The names in their order.
     """
-    if starts_list(path):
-        yield from ((row, 0, record) for row, record in json_list(read_text(path), path))
-        return
-    for row, (line, content) in enumerate(byte_lines(path), start=1):
-        yield row, line, _record(content, path, row, line)
 
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        places = [f"field{j}" for j in range(len(names))]
+        kinds: list[Any] = [(place, msgspec.Raw) for place in places]
+        row = msgspec.defstruct(
+            "Row",
+            kinds,
+            rename=dict(zip(places, names, strict=True)),
+            forbid_unknown_fields=True,
+        )
+        self._decode = msgspec.json.Decoder(row).decode
+        self._starts = _starts(names)
+        self._often = [names.index(name) if name in names else None for name in _OFTEN]
+        self._read = [place for place in self._often if place is not None]
+        self._all = None not in self._often
 
-def _record(content: memoryview, path: Path, row: int, line: int) -> Mapping[str, Any]:
-    """One row."""
-    try:
-        raw = _FIELDS.decode(content)
-    except _FAULTS:
-        raw = None
-    if raw is not None and _is_whole(raw, content):
+    def record(self, content: bytes, place: Place) -> Record | None:
+        """A row, None where it is not read by these names, each once."""
         try:
-            decoded_record = Record(_OFTEN.decode(content))
+            values = astuple(self._decode(content))
         except _FAULTS:
-            decoded_record = Record()
-        decoded_record.raw = raw
-        return decoded_record
-    record = parse(str(content, "utf-8"), path, row=row, line=line)
-    check_object(record, path, row=row, line=line)
-    mapping: Mapping[str, Any] = record
-    return mapping
+            return None
+        if not self._is_whole(values, content):
+            return None
+        try:
+            found = _VALUES.decode(b"[" + b",".join([values[j] for j in self._read]) + b"]")
+        except _FAULTS:
+            return None
+        if not self._all:
+            rest = iter(found)
+            found = [
+                default if j is None else next(rest)
+                for j, default in zip(self._often, _DEFAULTS.values(), strict=True)
+            ]
+        return Record(place, self.names, values, *found)
+
+    def _is_whole(self, values: tuple[Any, ...], content: bytes) -> bool:
+        """Whether a row is nothing but the fields found in it, so that none stands twice."""
+        parts: list[Any] = [b"}"] * (2 * len(values) + 1)
+        parts[1::2] = values
+        for starts in self._starts:
+            parts[:-1:2] = starts
+            if b"".join(parts) == content:
+                return True
+        return False
 
 
-def _is_whole(raw: dict[str, msgspec.Raw], content: memoryview) -> bool:
-    """Whether a row is nothing but the fields found in it, so that none stands twice."""
-    parts: list[Any] = [b"}"] * (2 * len(raw) + 1)
-    parts[1::2] = raw.values()
-    row = bytes(content)  # views are compared item by item
-    for prefixes in _prefixes(tuple(raw)):
-        parts[:-1:2] = prefixes
-        if b"".join(parts) == row:
-            return True
-    return False
-
-
-@lru_cache(1 << 10)
-def _prefixes(names: tuple[str, ...]) -> list[list[bytes]]:
+def _starts(names: tuple[str, ...]) -> list[list[bytes]]:
     """What stands before each value, in the layout of Python's JSON and in the compact one."""
     layouts = []
     for comma, colon in ((", ", ": "), (",", ":")):
@@ -132,3 +142,100 @@ def _prefixes(names: tuple[str, ...]) -> list[list[bytes]]:
         pairs = zip(starts, names, strict=False)
         layouts.append([f'{start}"{name}"{colon}'.encode() for start, name in pairs])
     return layouts
+
+
+def record_lines(path: Path) -> Iterator[Record]:
+    """The objects of JSON lines, or of one JSON list, with their row and line, each checked.
+
+    Args:
+      path: The file, plain or compressed.
+
+    Yields:
+      The records; their place holds the row counted from 1 and the line (0 within a list).
+
+    Raises:
+      DataError: If the file is not what it should be; it names row and line.
+    """
+    if starts_list(path):
+        for row, value in json_list(path):
+            yield parsed(value, (path, row, 0))
+        return
+    lines = _Lines()
+    for row, (line, content) in enumerate(byte_lines(path), start=1):
+        yield lines.record(content, (path, row, line))
+
+
+class _Lines:
+    """Reads the rows of one file by what the rows before have shown."""
+
+    def __init__(self) -> None:
+        self._layout: _Layout | None = None
+        # Numbers of names of rows within which no name stands twice.
+        self._counts: set[int] = set()
+
+    def record(self, content: bytes, place: Place) -> Record:
+        """One row."""
+        record = None if self._layout is None else self._layout.record(content, place)
+        if record is None:
+            return self._new(content, place)
+        if (number := content.count(_AFTER_NAME)) in self._counts:
+            return record
+        checked = _checked(content, place)
+        if len(self._counts) < _MAX_COUNTS:
+            self._counts.add(number)
+        return checked
+
+    def _new(self, content: bytes, place: Place) -> Record:
+        """A row that has other names than the row before, or is not what it should be."""
+        record = _checked(content, place)
+        try:
+            names = tuple(_FIELDS.decode(content))
+        except _FAULTS:
+            return record
+        if names and (self._layout is None or self._layout.names != names):
+            self._layout = _layout(names)
+        return record
+
+
+@lru_cache(1 << 8)
+def _layout(names: tuple[str, ...]) -> _Layout:
+    return _Layout(names)
+
+
+def _checked(content: bytes, place: Place) -> Record:
+    """A row by the parser that sees every name."""
+    path, row, line = place
+    return parsed(parse(str(content, "utf-8"), path, row=row, line=line or None), place)
+
+
+def parsed(value: Any, place: Place) -> Record:
+    """The record of an object that was decoded whole."""
+    path, row, line = place
+    check_object(value, path, row=row, line=line or None)
+    check_repeats(value, path, row=row, line=line or None)
+    often = [value.get(name, default) for name, default in _DEFAULTS.items()]
+    return Record(place, tuple(value), tuple(value.values()), *often)
+
+
+def _decoded(raw: msgspec.Raw, place: Place) -> Any:
+    """The value of a field; an error where a name within it stands twice."""
+    text = bytes(raw)
+    try:
+        value = _VALUE.decode(text)
+        number = text.count(_AFTER_NAME)
+        # An escaped quotation mark or colon would be counted when it is written anew.
+        sure = number == 0 or (
+            number == _ENCODED(value).count(_AFTER_NAME)
+            and b"\\u0022" not in text
+            and b"\\u003" not in text
+        )
+    except _FAULTS:
+        sure = False
+    if sure:
+        return value
+    # Repeated names, half characters and integers of a thousand digits, which Python's parser
+    # judges.
+    path, row, line = place
+    value = parse(text.decode(), path, row=row, line=line or None)
+    check_repeats(value, path, row=row, line=line or None)
+    return value

@@ -1,19 +1,13 @@
-"""Rows with named columns, and the fields of a column as labels or numbers.
+"""Rows with named columns, from a file or from memory, and what was accepted in reading them."""
 
-Spreadsheets write the same thing in many ways. What can mean one thing only is read, and said once,
-in the note of `Rows.notes`; what can mean two things is refused.
-"""
-
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.remedies import Remedy
 
 # Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
@@ -21,6 +15,9 @@ from racer_jax.data.remedies import Remedy
 CHUNK_ROWS = 1 << 12
 # What pandas calls the column of an index that had no name.
 _INDEX_NAMES = frozenset({"", "Unnamed: 0"})
+# Columns of names, around which spaces mean nothing.
+_NAMES = frozenset({"query_id", "model", "group"})
+_LABEL_LIKE = frozenset({"0", "1", "0.0", "1.0"})
 
 
 class Chunk(NamedTuple):
@@ -61,12 +58,16 @@ class Header:
 
     def names(self, path: Path, raw: Sequence[str]) -> tuple[list[str], bool]:
         """The names by which columns are read, and whether any was written in another way."""
-        theirs = {name: ours for ours, name in self.columns.items()}
+        theirs = {}
         for ours, name in self.columns.items():
             if name not in raw:
-                raise DataError(
-                    f"must be a column, the header has {listed(raw)}", path=path, field=name
-                )
+                alike = [n for n in raw if n.strip().casefold() == name.strip().casefold()]
+                if len(alike) != 1:
+                    raise DataError(
+                        f"must be a column, the header has {listed(raw)}", path=path, field=name
+                    )
+                name = alike[0]
+            theirs[name] = ours
             if ours in raw and ours != name:
                 raise DataError(
                     f"must not be a column of its own and stand for {name!r} as well",
@@ -101,6 +102,8 @@ class Rows(ABC):
       width: Number of fields of a record.
       last_column: Name of the column that a record ends with, of those that are read.
       decimal_commas: Columns whose decimals stand after a comma.
+      thousand_commas: Columns whose thousands stand before one.
+      cut: The last field, lower case, where it may be a word cut short; else empty.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Rows(ABC):
         self.path, self.preamble, self.width = path, preamble, len(raw)
         self.theirs = header.columns
         names, loose = header.names(path, raw)
+        self._exact = header.exact
         self._loose: dict[str, None] = {}
         if loose:
             self.accept("names of columns are read without spaces around them, in any case")
@@ -123,6 +127,8 @@ class Rows(ABC):
         self.columns = frozenset(self.header)
         self.last_column = names[-1]
         self.decimal_commas: set[str] = set()
+        self.thousand_commas: set[str] = set()
+        self.cut = ""
         self._numbers: set[str] = set()
         if len(self.columns) < len(self.header):
             counts = Counter(self.header)
@@ -149,6 +155,26 @@ class Rows(ABC):
         """Notes something that was read though it is not written as the format says."""
         self._loose[what] = None
 
+    def unknown(self, word: str, name: str) -> None:
+        """Notes a word for what is not known, and refuses an end that may be such a word cut short.
+
+        Raises:
+          DataError: If the last field of the file begins like a word for what is not known.
+        """
+        cut = self.cut
+        if (
+            cut
+            and name == self.last_column
+            and word.lower() != cut
+            and word.lower().startswith(cut)
+        ):
+            raise DataError(
+                f"must end with a line break: {cut!r} can be {word[:60]!r} cut short; add one if "
+                f"the file is whole",
+                path=self.path,
+                field=name,
+            )
+
     def notes(self, columns: Iterable[str] = ()) -> list[str]:
         """A note on what was accepted loosely, and one on the columns not read, if any."""
         notes = [f"accepted as written: {'; '.join(self._loose)}"] if self._loose else []
@@ -169,7 +195,8 @@ class Rows(ABC):
         """What to pass where a column of the format has another name."""
         if len(name) > 60:
             return None
-        example = next((n for n in self.header if 0 < len(n) < 60), "name")
+        first = next((n for n in self.header if 0 < len(n) < 60), "name")
+        example = (other_names(self.header) or {}).get(name, first)
         return Remedy("if it has another name pass such as {}", columns={name: example})
 
     def chunks(self) -> Iterator[Chunk]:
@@ -179,9 +206,19 @@ class Rows(ABC):
             empty = False
             self._check_left_out(first, columns)
             data_columns = (columns[j] for j in self._columns_read)
-            yield Chunk(first, dict(zip(self.header, data_columns, strict=True)))
+            fields = dict(zip(self.header, data_columns, strict=True))
+            for name in () if self._exact else _NAMES & self.columns:
+                fields[name] = self._stripped(fields[name])
+            yield Chunk(first, fields)
         if empty:
             raise DataError("must hold at least one row below the header", path=self.path)
+
+    def _stripped(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of queries, models or groups without spaces around them."""
+        if not any(name[:1].isspace() or name[-1:].isspace() for name in set(names)):
+            return names
+        self.accept("names of queries, models and groups are read without spaces around them")
+        return tuple(name.strip() for name in names)
 
     def _check_left_out(self, first: int, columns: Sequence[tuple[str, ...]]) -> None:
         """Refuses columns without a name that are more than an index, or not blank."""
@@ -192,15 +229,23 @@ class Rows(ABC):
         if self._index is None:
             return
         numbers = columns[self._index]
-        if not all(text.isascii() and text.isdigit() for text in numbers):
+        if not all(text.isascii() and text.removesuffix(".0").isdigit() for text in numbers):
             raise self._nameless()
         self._numbers.update(numbers)
-        if len(self._numbers) < first - 1 + len(numbers):
+        # Frames one after another repeat their numbers; of 0 and 1 alone, they may be labels.
+        if len(self._numbers) < first - 1 + len(numbers) and self._numbers <= _LABEL_LIKE:
             raise self._nameless()
+
+    def _nameless_place(self) -> int:
+        """The number of the first column without a name."""
+        return 1 + min(j for j in range(self.width) if j not in self._columns_read)
 
     def _nameless(self) -> DataError:
         return DataError(
-            "must have a name for every column, got one without", path=self.path, line=1
+            f"must have a name for every column, got none for column {self._nameless_place()}; "
+            f"write one into the header, or leave the column out",
+            path=self.path,
+            line=1,
         )
 
     def error(self, problem: str, row: int, field: str | None = None, **more: Any) -> DataError:
@@ -243,147 +288,3 @@ def ignored_columns(names: Iterable[str]) -> list[str]:
     """A note on the columns that were not read; none where there are none."""
     columns = ", ".join(map(repr, names))
     return [f"ignored columns {columns}"] if columns else []
-
-
-# Fields that say that nothing is known, beside the empty one. Not "none" and "nan", which a file
-# cut short would turn into "no" or "na".
-_UNKNOWN = frozenset({"na", "n/a", "null"})
-# 12,345 can be twelve thousand or twelve and a third; 0,345 and 12,34 can not.
-_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
-_AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-
-
-def column_of_floats(
-    file: Rows,
-    chunk: Chunk,
-    name: str,
-    low: float = -np.inf,
-    high: float = np.inf,
-) -> np.ndarray:
-    """A column of decimal numbers, float64; NaN where empty; anything else is refused."""
-    column = chunk.columns[name]
-    whole = "".join(column)
-    try:
-        values = np.array([float(text) if text else np.nan for text in column])
-        # float() also reads 1_000 and the digits of other scripts
-        plain = whole.isascii() and "_" not in whole
-    except ValueError:
-        plain = False
-    if not plain:
-        column = _plain_numbers(file, chunk, name, low, high)
-        values = np.array([float(text) if text else np.nan for text in column])
-    empty = np.fromiter(map(len, column), np.int64, len(column)) == 0
-    bad = ~(np.isfinite(values) & (values >= low) & (values <= high)) & ~empty
-    for zero in np.flatnonzero(values == 0):  # 1e-400 is not zero
-        bad[zero] |= any(digit in column[zero].lower().partition("e")[0] for digit in "123456789")
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        text = chunk.columns[name][first]
-        raise file.error(_numeric(low, high, text), chunk.first_row + first, name)
-    return values
-
-
-def _plain_numbers(file: Rows, chunk: Chunk, name: str, low: float, high: float) -> tuple[str, ...]:
-    """A column with the ways of spreadsheets put into Python's; what is no number is refused."""
-    numbers = []
-    if any(map(_has_decimal_comma, chunk.columns[name])):
-        file.decimal_commas.add(name)
-    for i, text in enumerate(chunk.columns[name]):
-        plain = text.strip()
-        if plain.lower() in _UNKNOWN:
-            file.accept("NA, N/A and null stand for what is not known")
-            plain = ""
-        if low == 0 and plain[:1] == "$":
-            file.accept("a dollar sign may stand before a number")
-            plain = plain[1:].strip()
-        if _COMMA.fullmatch(plain):
-            if _AMBIGUOUS.fullmatch(plain) and name not in file.decimal_commas:
-                raise file.error(
-                    f"must be a number with a decimal point, got {text[:60]!r}, which can be "
-                    f"{plain.replace(',', '.')} or {plain.replace(',', '')}",
-                    chunk.first_row + i,
-                    name,
-                )
-            file.accept("decimals may stand after a comma")
-            plain = plain.replace(",", ".")
-        if plain and not (is_number(plain) and plain.isascii() and "_" not in plain):
-            raise file.error(_numeric(low, high, text), chunk.first_row + i, name)
-        numbers.append(plain)
-    return tuple(numbers)
-
-
-def _has_decimal_comma(text: str) -> bool:
-    """Whether the comma of a number can only stand before its decimals."""
-    plain = text.strip().removeprefix("$").strip()
-    return bool(_COMMA.fullmatch(plain)) and not _AMBIGUOUS.fullmatch(plain)
-
-
-def _numeric(low: float, high: float, text: str) -> str:
-    bounds = ""
-    if np.isfinite(high):
-        bounds = f" in [{low:g}, {high:g}]"
-    elif np.isfinite(low):
-        bounds = f" of at least {low:g}"
-    return f"must be a number{bounds}, or empty where not known, got {text[:60]!r}"
-
-
-def is_number(text: str) -> bool:
-    """Whether `float` reads the text."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-_LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "true": 1, "false": 0, "": -1}
-_WORDS = {"yes": 1, "no": 0, "y": 1, "n": 0} | dict.fromkeys(_UNKNOWN, -1)
-
-
-def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = None) -> np.ndarray:
-    """A column of 0/1 or True/False, int8; an empty field is -1 ("this pair was not evaluated").
-
-    Args:
-      file: The rows.
-      chunk: Some of them.
-      name: The column.
-      score: The column that a label rule reads, where it is another.
-
-    Returns:
-      int8 `[k]`.
-
-    Raises:
-      DataError: If a field is none of these.
-    """
-    column = chunk.columns[name]
-    value_of: dict[str, int] = {}
-    for text in set(column):
-        plain = text.strip().lower()
-        if len(plain) < len(text) and plain in _LABELS | _WORDS:
-            file.accept("labels are read without spaces around them")
-        if plain in _LABELS:
-            value_of[text] = _LABELS[plain]
-        elif plain in _WORDS:
-            value_of[text] = _WORDS[plain]
-            what = "yes/no and y/n stand for right and wrong"
-            if plain in _UNKNOWN:
-                what = "NA, N/A and null stand for what is not known"
-            file.accept(what)
-    if len(value_of) < len(set(column)):
-        i = next(i for i, text in enumerate(column) if text not in value_of)
-        problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
-        raise file.error(
-            problem, chunk.first_row + i, name, remedy=_graded(file, name, column[i], score)
-        )
-    return np.array([value_of[text] for text in column], dtype=np.int8)
-
-
-def _graded(file: Rows, name: str, text: str, score: str | None) -> Remedy | None:
-    """What to pass where a label is a score; None where it is no number."""
-    if not is_number(text):
-        return None
-    rule = "score > 50" if 1 < float(text) <= 100 else "score > 0.5"
-    if score is None or score in file.columns:
-        return Remedy("for graded scores pass {}", label_rule=rule)
-    columns = {score: file.theirs.get(name, name)}
-    return Remedy("for graded scores pass {} and {}", label_rule=rule, columns=columns)

@@ -5,6 +5,7 @@ import csv
 import gc
 import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._rows import CHUNK_ROWS, Chunk, Header, Rows
 from racer_jax.data.formats._source import cannot_read, opened, refuse_binary
 from racer_jax.data.remedies import Remedy
@@ -24,7 +26,9 @@ __all__ = ["Chunk", "Codes", "CsvFile", "cannot_read", "open_csv", "read_text", 
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
 MAX_FIELD = 1 << 24
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# What spreadsheet programs read as the first line, to know what separates the fields.
+_HINT = re.compile(r'"?sep=([^"\r\n])"?\s*')
 
 
 def not_utf8(path: Path, file: IO[bytes]) -> DataError:
@@ -108,6 +112,10 @@ class CsvFile(Rows):
             preamble = first[len(marker) :].strip()
         else:
             text.seek(start)
+        if (hint := _HINT.fullmatch(first)) is not None:
+            delimiter = delimiter or hint[1]
+            text.readline()
+        self._lines_before = int(preamble is not None or hint is not None)
         self._start = text.tell()
         is_export = preamble is not None
         if is_export:
@@ -116,12 +124,16 @@ class CsvFile(Rows):
             "," if is_export and delimiter is None else delimiter or self._sniffed(header)
         )
         super().__init__(path, self._names(path), header, preamble)
+        if self._blank_rows:
+            self.accept("rows without any field are left out")
         if delimiter is None and self.delimiter != ",":
             self.accept(f"fields are separated by {_DELIMITERS[self.delimiter]}")
+        if hint is not None:
+            self.accept(f"the first line, {first.strip()!r}, says what separates the fields")
 
     def _sniffed(self, header: Header) -> str:
         """The delimiter that makes most sense of the first line; a comma where none does."""
-        line = next((line for line in self._file if line.strip("\r\n")), "")
+        line = next((line for line in self._file if line.strip("\r\n\t ,;|")), "")
         self._file.seek(self._start)
         names = {}
         for delimiter in _DELIMITERS:
@@ -139,7 +151,13 @@ class CsvFile(Rows):
     def _names(self, path: Path) -> tuple[str, ...]:
         try:
             self._reader = csv.reader(self._file, delimiter=self.delimiter, strict=True)
-            names = tuple(next((row for row in self._reader if row), ()))
+            names: tuple[str, ...] = ()
+            self._blank_rows = False
+            for row in self._reader:
+                if any(map(str.strip, row)):
+                    names = tuple(row)
+                    break
+                self._blank_rows |= len(row) > 1
         except csv.Error as error:
             raise DataError(f"must be CSV: {error}", path=path, line=1) from None
         if not names:
@@ -157,6 +175,17 @@ class CsvFile(Rows):
 
     def blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
         """The records, many at a time: number of the first, and the columns."""
+        position = self._binary.tell()
+        size = self._binary.seek(0, os.SEEK_END)
+        self._binary.seek(position)
+        with progress(self.path, size) as update:
+            for first, columns in self._blocks():
+                position, before = self._binary.tell(), position
+                update(position - before)
+                yield first, columns
+
+    def _blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
+        """The records, many at a time."""
         first, width = 1, self.width
         while True:
             rows: list[list[str]] = []
@@ -195,7 +224,7 @@ class CsvFile(Rows):
             line = next(islice(numbers, row, None), None)
         except csv.Error:
             return None
-        return line + 1 if line is not None and self.preamble is not None else line
+        return None if line is None else line + self._lines_before
 
     def check_end(self, safe: Iterable[str]) -> None:
         """Says where a file ends in the middle of a line, so that a cut could pass unnoticed.
@@ -207,18 +236,18 @@ class CsvFile(Rows):
         """
         position = self._binary.tell()
         end = self._binary.seek(0, os.SEEK_END)
-        self._binary.seek(max(0, end - 2))
+        self._binary.seek(max(0, end - 8))
         tail = self._binary.read()
         self._binary.seek(position)
         if tail[-1:] in (b"\n", b"\r", b""):
             return
         if self.last_column in set(safe):
-            if tail.lower() == self.delimiter.encode() + b"n":
-                raise DataError(
-                    "must end with a line break: 'n' can be 'NA' cut short; add one if the file is "
-                    "whole",
-                    path=self.path,
-                    field=self.last_column,
+            last = tail.rpartition(self.delimiter.encode())[2].strip().lower()
+            if last in (b"n", b"no"):
+                self.cut = last.decode()
+                self.accept(
+                    f"the file does not end with a line break: if it was cut off, its last field, "
+                    f"{self.cut!r}, may be the beginning of another word"
                 )
             return
         if self.preamble is not None:

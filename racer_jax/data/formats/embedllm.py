@@ -22,7 +22,7 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._columns import first_difference
-from racer_jax.data.formats._rows import column_of_labels
+from racer_jax.data.formats._fields import column_of_labels
 from racer_jax.data.formats._text import Codes, open_csv
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable

@@ -113,9 +113,9 @@ def read_inspect(
             name = _scorer(log, sample, place, scorer)
             if name is not None and scorer_of.setdefault(group, name) != name:
                 raise place.error(
-                    f"must be scored by {scorer_of[group]!r} as for the other models, got {name!r}",
+                    f"must be scored by {scorer_of[group]!r} as for the other models, got "
+                    f"{name!r}: score the logs anew by one of them",
                     "scores",
-                    Remedy("pass such as {}", scorer=name),
                 )
             _take(attempts, log, group, sample, place, name, answer)
         notes += _incomplete(log, count)

@@ -12,7 +12,6 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -31,13 +30,15 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._folders import unread
-from racer_jax.data.formats._json import check_text
+from racer_jax.data.formats._json import check_text, too_deep
 from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
 from racer_jax.data.formats._lm_eval_files import Log, find_logs, reported
-from racer_jax.data.formats._lm_eval_rows import Query, metric_value
+from racer_jax.data.formats._lm_eval_questions import Questions
+from racer_jax.data.formats._lm_eval_rows import metric_value
 from racer_jax.data.formats._lm_eval_text import text_of
+from racer_jax.data.formats._records import Record
 from racer_jax.data.labels import GIVEN, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -106,14 +107,16 @@ def read_lm_eval(
     models = {name: j for j, name in enumerate(dict.fromkeys(log.model for log in logs))}
     chooser = Chooser(metric, filter, [log.task for log in logs])
     choices: dict[str, Choice] = {}
-    codes: dict[Query, int] = {}
+    tasks_read = list(dict.fromkeys(log.task for log in logs))
+    questions = Questions(tasks_read)
     texts: list[str] = []
+    without_text: list[str] = []
     # One number for each result: Python objects would take ten times the memory.
-    query_codes, columns, all_values = array("q"), array("q"), array("d")
+    codes, all_values, starts = array("i"), array("d"), [0]
     answer_list: list[str | None] = []
     reasons: dict[str, str] = {}
     for log in logs:
-        start = len(all_values)
+        start, task = len(all_values), tasks_read.index(log.task)
         has_rule = for_name(label_rule, log.task) is not None
         reader: AnswerReader | None = None
         for sample, choice in chooser.samples(log):
@@ -124,50 +127,58 @@ def read_lm_eval(
                     f"{choice}",
                     path=log.path,
                 )
-            value = metric_value(log, sample, choice.metric, has_rule)
+            value = metric_value(sample, choice.metric, has_rule)
             if answers and reader is None:
                 reader = AnswerReader(log, choice.metric, has_rule)
             answer = None if reader is None else reader.answer(sample, value)
-            code = codes.setdefault(sample.query, len(texts))
+            code = _code(questions, task, sample)
             if code == len(texts):
-                texts.append(text_of(sample.record, sample.where(log), whole_prompt))
+                text = _text(sample, whole_prompt)
+                texts.append(text)
+                if not text or text.isspace():
+                    without_text.append(f"{log.path.name}, row {sample.place[1]}")
             if answer is not None and not answer.isascii():
-                check_text(answer, "filtered_resps", **sample.where(log))
-            query_codes.append(code)
-            columns.append(models[log.model])
+                check_text(answer, "filtered_resps", **sample.where())
+            codes.append(code)
             all_values.append(value)
             answer_list.append(answer)
         if reader is not None and reader.unread is not None:
             reasons.setdefault(log.task, reader.unread)
+        starts.append(len(all_values))
         if check_results:
             _check_results(log, choices[log.task], all_values[start:])
-    order = sorted(codes, key=lambda query: (query.task, query.doc_id, query.doc_hash))
-    by_order = np.fromiter((codes[query] for query in order), np.int64, len(order))
-    rows = np.argsort(by_order)[np.array(query_codes)]
-    place = grid(rows, np.array(columns), (len(order), len(models)), path)
-    scores = place.fill(np.array(all_values), np.nan)
-    labels = labels_by_rule(path, scores, [query.task for query in order], label_rule, key)
-    names = [for_name(groups, query.task) or query.task for query in order]
-    ids, num_renamed = _ids(order), _changed(order)
-    rules = _rules(order, names, choices, labels.rule, path)
-    in_order = [texts[code] for code in by_order.tolist()]
-    # The names of the queries weigh as much as the table: they go before it is built.
-    del codes, order, texts
+    order = questions.order()
+    columns = np.repeat([models[log.model] for log in logs], np.diff(starts))
+    shape = (len(order), len(models))
+    place = grid(np.argsort(order)[np.frombuffer(codes, np.dtype("i"))], columns, shape, path)
+    del codes, columns
+    scores = place.fill(np.frombuffer(all_values), np.nan)
+    del all_values
+    of_task = [tasks_read[number] for number in questions.task_numbers(order).tolist()]
+    labels = labels_by_rule(path, scores, of_task, label_rule, key)
+    group_of = {task: for_name(groups, task) or task for task in tasks_read}
+    rules = _rules(group_of, choices, labels.rule, path)
+    in_order = [texts[code] for code in order.tolist()]
+    del texts
+    changed = dict.fromkeys(questions.changed(order))
+    ids = _ids(questions, order, changed)
+    del questions, order
     table = built(
         path,
         ids=ids,
         texts=in_order,
         models=list(models),
         correct=labels.correct,
-        group=names,
+        group=[group_of[task] for task in of_task],
         graded=labels.graded,
         answers=object_matrix(place, answer_list) if answers and not reasons else None,
         label_rule=rules,
         missing=labels.missing,
+        without_text=without_text,
         notes=[
             *folder.notes,
             *(f"answers of {task} were left out: {why}" for task, why in sorted(reasons.items())),
-            *num_renamed,
+            *_changed(changed),
             *unread(path, {*folder.others, *(log.path for log in logs)}, deep=True),
         ],
     )
@@ -179,24 +190,24 @@ def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> lis
     if tasks is None:
         return logs
     patterns = [tasks] if isinstance(tasks, str) else list(tasks)
-    matches = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
-    if not matches:
-        names = sorted({log.task for log in logs})
+    kept = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
+    if not kept:
+        known = sorted({log.task for log in logs})
         raise DataError(
-            f"must hold a log of tasks {patterns}, got logs of {names}",
+            f"must hold a log of tasks {patterns}, got logs of {known}",
             path=path,
-            remedy=Remedy("pass such as {}", tasks=names[:1]),
+            remedy=Remedy("pass such as {}", tasks=known[:1]),
         )
-    return matches
+    return kept
 
 
 def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
     """Refuses a log that is not the one the harness reported on."""
-    count, mean = reported(log, choice.metric, choice.filter)
+    asked, mean = reported(log, choice.metric, choice.filter)
     remedy = Remedy("pass {} if the log was shortened on purpose", check_results=False)
-    if count is not None and count != len(values):
+    if asked is not None and asked != len(values):
         raise DataError(
-            f"must hold the {count} questions of the run, got {len(values)}",
+            f"must hold the {asked} questions of the run, got {len(values)}",
             path=log.path,
             remedy=remedy,
         )
@@ -212,48 +223,69 @@ def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
         )
 
 
-def _ids(order: list[Query]) -> list[str]:
+def _text(sample: Record, whole_prompt: bool) -> str:
+    """The text of the question of a row, checked."""
+    try:
+        text = text_of(sample, whole_prompt)
+    except RecursionError:
+        raise too_deep(**sample.where()) from None
+    if not text.isascii():
+        check_text(text, "doc", **sample.where())
+    return text
+
+
+def _code(questions: Questions, task: int, sample: Record) -> int:
+    """The number of the question of a row."""
+    try:
+        return questions.code(task, sample.doc_id, sample.doc_hash)
+    except OverflowError:
+        raise DataError(
+            "must be a whole number of at most 64 bits, got a larger one",
+            field="doc_id",
+            **sample.where(),
+        ) from None
+
+
+def _ids(
+    questions: Questions, order: np.ndarray, changed: Mapping[tuple[str, int], None]
+) -> list[str]:
     """`<task>/<doc_id>`, and a part of the hash where one number stands for several documents."""
-    renamed_tasks = _several(order)
-    return [
-        f"{query.task}/{query.doc_id}"
-        + (f"#{query.doc_hash}" if (query.task, query.doc_id) in renamed_tasks else "")
-        for query in order
-    ]
+    if changed:
+        asked = [questions[code] for code in order.tolist()]
+        return [
+            f"{question.task}/{question.doc_id}"
+            + (f"#{question.doc_hash}" if (question.task, question.doc_id) in changed else "")
+            for question in asked
+        ]
+    names, tasks = questions.tasks, questions.task_numbers(order).tolist()
+    pairs = zip(tasks, questions.doc_ids(order), strict=True)
+    return [f"{names[task]}/{number}" for task, number in pairs]
 
 
-def _several(order: list[Query]) -> set[tuple[str, int]]:
-    """The (task, doc_id) that name more than one document."""
-    pairs = [(query.task, query.doc_id) for query in order]
-    return {pair for pair, following in pairwise(pairs) if pair == following}
-
-
-def _changed(order: list[Query]) -> list[str]:
-    renamed_tasks = sorted(_several(order))
-    if not renamed_tasks:
+def _changed(changed: Mapping[tuple[str, int], None]) -> list[str]:
+    if not changed:
         return []
-    task, doc_id = renamed_tasks[0]
+    task, doc_id = next(iter(changed))
     return [
-        f"{len(renamed_tasks)} questions are not the same document for all models, such as doc_id "
+        f"{len(changed)} questions are not the same document for all models, such as doc_id "
         f"{doc_id} of {task}"
     ]
 
 
 def _rules(
-    order: list[Query],
-    groups: list[str],
-    choices: dict[str, Choice],
+    group_of: Mapping[str, str],
+    choices: Mapping[str, Choice],
     rule: str | dict[str, str],
     path: Path,
 ) -> dict[str, str]:
     """The label rule of each group: the metric, and the filter where there is a choice."""
     rules: dict[str, str] = {}
-    for query, group in zip(order, groups, strict=True):
-        choice = choices[query.task]
+    for task, group in group_of.items():
+        choice = choices[task]
         score = choice.metric
         if choice.filter not in ("", "none"):
             score = f"{choice.metric}, {choice.filter}"
-        of_task = rule if isinstance(rule, str) else rule[query.task]
+        of_task = rule if isinstance(rule, str) else rule[task]
         name = f"{score} = 1" if of_task == GIVEN else of_task.replace("score", score)
         if rules.setdefault(group, name) != name:
             raise DataError(

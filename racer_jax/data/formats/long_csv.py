@@ -28,6 +28,7 @@ from racer_jax.data.formats._cells import (
     grid,
     settle_missing,
 )
+from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._json import Repeated, parse
 from racer_jax.data.formats._long_rows import (
     CONFIDENCE,
@@ -36,7 +37,7 @@ from racer_jax.data.formats._long_rows import (
     fields_of,
     prices_of,
 )
-from racer_jax.data.formats._rows import Rows, column_of_floats, column_of_labels
+from racer_jax.data.formats._rows import Rows
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats._text import Codes
 from racer_jax.data.remedies import Remedy
@@ -224,7 +225,7 @@ def _results(file: Rows, use_labels: bool) -> _Results:
         for name in _NUMBERS:
             if name in file.columns:
                 parts.setdefault(name, []).append(
-                    column_of_floats(file, chunk, name, *_NUMBERS[name])
+                    column_of_floats(file, chunk, name, *_NUMBERS[name], whole=name == "tokens")
                 )
         for name in schemes:
             parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))

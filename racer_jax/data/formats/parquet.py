@@ -39,6 +39,7 @@ from racer_jax.data.formats._long_rows import (
     prices_of,
 )
 from racer_jax.data.formats._rows import ignored_columns
+from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -134,7 +135,8 @@ def _long(
     """The fields of a table of one row for each (query, model)."""
     label = "correct" if rule is None else "score"
     if label not in source.names:
-        remedy = Remedy("if it has another name pass such as {}", columns={label: "name"})
+        name = (other_names(source.names) or {}).get(label, source.names[0])
+        remedy = Remedy("if it has another name pass such as {}", columns={label: name})
         if rule is None and "score" in source.names:
             remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
         problem = f"must be a column, the file has {source.shown()}"

@@ -16,8 +16,8 @@ import numpy as np
 from racer_jax.data.combine import concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, built, check_missing, settle_missing
+from racer_jax.data.formats._fields import column_of_labels
 from racer_jax.data.formats._folders import bare_name, files_of, unread
-from racer_jax.data.formats._rows import column_of_labels
 from racer_jax.data.formats._text import open_csv
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable

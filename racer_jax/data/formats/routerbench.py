@@ -26,8 +26,9 @@ from racer_jax.data.formats._cells import (
     labels_by_rule,
     settle_missing,
 )
+from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._folders import files_of, unread
-from racer_jax.data.formats._rows import column_of_floats, column_of_labels, ignored_columns
+from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._text import CsvFile, open_csv
 from racer_jax.data.table import RoutingTable
 

@@ -20,7 +20,6 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, built, check_rule, check_scale
 from racer_jax.data.formats._folders import bare_name, unread
 from racer_jax.data.formats._json import check_object, check_text, json_list, shown
-from racer_jax.data.formats._text import read_text
 from racer_jax.data.labels import LabelRule, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -227,7 +226,7 @@ def _rule_for(group: str, label_rule: Rules | None, path: Path) -> str:
 
 def _read_file(path: Path, models: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
     """Questions, models and scores of one file, in the order of `models` where there are any."""
-    rows = json_list(read_text(path), path)
+    rows = json_list(path)
     origin = "the first file" if models else "row 1"
     questions: list[str] = []
     values: list[list[float]] = []

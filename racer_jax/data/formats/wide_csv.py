@@ -5,6 +5,7 @@ model, its fields 0/1 or True/False, or scores with a label rule. `<model>|answe
 (dollars) and `<model>|tokens` may stand beside a model.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from racer_jax.data.formats._cells import (
     labels_by_rule,
     settle_missing,
 )
-from racer_jax.data.formats._rows import Chunk, Rows, column_of_floats, column_of_labels, listed
+from racer_jax.data.formats._fields import column_of_floats, column_of_labels
+from racer_jax.data.formats._rows import Chunk, Rows, listed
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats.long_csv import check_identity
 from racer_jax.data.labels import GIVEN
@@ -33,6 +35,9 @@ _QUERY = ("query_id", "query", "group")
 # A remedy lists this many models, no more.
 _MAX_LISTED = 20
 _BESIDE = ("answer", "cost", "tokens")
+# What data frames and spreadsheets call a column that numbers the rows, and a row of sums.
+_NUMBERING = re.compile(r"index|level_0|#|row|row_number|Unnamed: \d+(?:\.\d+)*", re.IGNORECASE)
+_TOTALS = frozenset({"total", "totals", "sum", "average", "mean", "avg", "overall", "accuracy"})
 
 
 def read_wide_csv(
@@ -107,6 +112,12 @@ def table_of_wide_rows(
     path = file.path
     check_identity(file)
     names = [name for name in file.header if name not in _QUERY and "|" not in name]
+    numbering = [name for name in names if _NUMBERING.fullmatch(name)] if models is None else []
+    if numbering and len(numbering) < len(names):
+        names = [name for name in names if name not in numbering]
+        file.accept(
+            f"columns that number rows are no models: {', '.join(numbering)} (else name all models)"
+        )
     if models is not None:
         names = list(models)
         file.require(*names)
@@ -124,6 +135,13 @@ def table_of_wide_rows(
     identity = "query_id" if "query_id" in fields_of else "query"
     ids = fields_of[identity]
     check_ids(path, identity, ids)
+    if ids[-1].strip().casefold() in _TOTALS:
+        raise DataError(
+            f"must be a question, got {ids[-1]!r}, which looks like a row of totals: remove it",
+            path=path,
+            row=n,
+            field=identity,
+        )
     values = np.column_stack([fields_of[name] for name in names])
     fields: dict[str, Any] = {}
     group = fields_of.get("group")
@@ -194,7 +212,8 @@ def _scores(
         if not others:
             raise
         value = others if len(others) <= _MAX_LISTED else ...
-        raise error.advising(Remedy("if it is no model pass {}", models=value)) from None
+        no_model = Remedy("if it is no model pass {}", models=value)
+        raise error.advising(no_model, also=True) from None
 
 
 def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
@@ -209,7 +228,7 @@ def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
 def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
     if name.endswith("|answer"):
         return [text or None for text in chunk.columns[name]]
-    values = column_of_floats(file, chunk, name, low=0.0)
+    values = column_of_floats(file, chunk, name, low=0.0, whole=name.endswith("|tokens"))
     if name.endswith("|tokens") and (bad := np.isfinite(values) & (values % 1 != 0)).any():
         i = int(np.flatnonzero(bad)[0])
         raise file.error(f"must be a whole number, got {values[i]:g}", chunk.first_row + i, name)
