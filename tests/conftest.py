@@ -1,6 +1,9 @@
 """How all tests run, and fixtures that more than one test module uses."""
 
 import atexit
+import contextlib
+import ctypes
+import gc
 import os
 import shutil
 import tempfile
@@ -51,9 +54,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_code_is_dropped() -> Iterator[None]:
-    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
+    """Keeps a worker's memory small: what a module compiled is of little use to the next.
+
+    The C library keeps what the compiler gave back, in pieces, until it is asked for it.
+    """
     yield
     jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
