@@ -1,13 +1,13 @@
 """How long do the same splits and alphas take: NumPy, JAX, a C program, and this package?
 
-    python benchmarks/bound_check.py [--workload W1|W2] [--rounds 5] [--readme]
+    python benchmarks/bound_check.py [--workload W1|W2] [--rounds 5] [--page]
 
 W1: 8,000 queries, 10,000 splits, 99 alphas. W2: 100,000 queries, 1,000 splits, 20 alphas. Half of
 them calibrate; 7 models and the null model; risk, size and abstention of every split and alpha. All
 agree before anything is timed: deterministic ones count for count on the same splits, those with a
 generator of their own with the exact law. Rounds are interleaved and the median counts. Slow
-variants run on fewer splits and are extrapolated, which the table says. `--readme` puts the table
-of W1 into the README.
+variants run on fewer splits and are extrapolated, which the table says. `--page` puts the table of
+W1 into docs/benchmarks.md.
 """
 
 import os
@@ -31,7 +31,7 @@ from racer_jax.montecarlo.trials import Trials, split_trials
 from racer_jax.studies import runtime
 
 METRICS = ("risk", "size", "abstention")
-README = Path(ROOT) / "README.md"
+PAGE = Path(ROOT) / "docs/benchmarks.md"
 MARKS = ("<!-- bound_check benchmark -->", "<!-- end of benchmark -->")
 OURS = "`racer_jax.montecarlo.trials.split_trials`"
 BEST = "best NumPy"
@@ -43,7 +43,7 @@ class Config:
 
     workload: Annotated[Literal["W1", "W2"], "which pool, splits and alphas"] = "W1"
     rounds: Annotated[int, "interleaved rounds"] = 5
-    readme: Annotated[bool, "put the table of W1 into the README"] = False
+    page: Annotated[bool, "put the table of W1 into docs/benchmarks.md"] = False
 
 
 class Variant(NamedTuple):
@@ -206,10 +206,10 @@ def main() -> None:
         "first": {key: t.first for key, t in measured.items()},
     }
     table = report(f"bound_check_{config.workload}", title, header, rows, results)
-    if config.readme and config.workload == "W1":
-        text = README.read_text(encoding="utf-8")
+    if config.page and config.workload == "W1":
+        text = PAGE.read_text(encoding="utf-8")
         before, rest = text.split(MARKS[0])
-        README.write_text(
+        PAGE.write_text(
             f"{before}{MARKS[0]}\n{table}{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8"
         )
 

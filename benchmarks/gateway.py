@@ -102,7 +102,8 @@ def artefacts(folder):
     table = RoutingTable(
         ids=[f"q{i}" for i in range(600)], texts=texts, models=MODELS, correct=correct
     )
-    racer = Racer.fit(jax.random.key(0), table.select(slice(0, 300)), router="knn")
+    score = "inverse_probability"  # whose sets suit a vote
+    racer = Racer.fit(jax.random.key(0), table.select(slice(0, 300)), "knn", nonconformity=score)
     calibration = table.select(slice(300, 600))
     racer.calibrate(calibration, 0.3).save(folder / "one.racer")
     racer.calibrate(calibration, 0.001).save(folder / "three.racer")

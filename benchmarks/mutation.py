@@ -14,7 +14,8 @@ each file of tests runs once without a mutant, to learn which test executes whic
 it takes. Then mutants are drawn at random over all modules, so that whatever was tried when time is
 up is a fair sample of all. A mutant whose tests fail, do not end, or cannot be collected is killed.
 Results go to a file as they come, and a second run with the same file goes on. Mutants that nobody
-could tell from the original are listed with the reason in `mutation_survivors.json` and not tried.
+could tell from the original are listed with the reason in `mutation_survivors.json` and not tried;
+a name there that ends in * stands for all that begin like it.
 
 Not a benchmark of time, and not run in CI. Needs `fork`.
 """
@@ -155,6 +156,13 @@ def learn(
     return tests, incomplete
 
 
+def is_known(key: str, known: Mapping[str, str]) -> bool:
+    """Whether a mutant is listed as equal to the original, by its key or the start of it."""
+    return key in known or any(
+        name.endswith("*") and key.startswith(name.removesuffix("*")) for name in known
+    )
+
+
 def write(path: Path, results: Mapping[str, Any]) -> None:
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
@@ -205,7 +213,7 @@ def main() -> None:
     known = json.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else {}
     queue = []
     for module, tree in trees.items():
-        own = [mutant for mutant in mutants(module, tree) if mutant.key not in known]
+        own = [mutant for mutant in mutants(module, tree) if not is_known(mutant.key, known)]
         random.Random(options.seed).shuffle(own)
         queue += own[: options.sample]
     random.Random(options.seed).shuffle(queue)

@@ -85,9 +85,9 @@ def numpy_replay(
     regret = paths.metrics["regret"][rows, stops - 1]
     calls, lost = [], []
     for mask in masks:
-        own = np.sort(rank[mask])
-        budgets = [miss_budget(alpha, len(own)) for alpha in ALPHAS]
-        place = [own[len(own) - budget - 1] for budget in budgets]
+        mine = np.sort(rank[mask])
+        budgets = [miss_budget(alpha, len(mine)) for alpha in ALPHAS]
+        place = [mine[len(mine) - budget - 1] for budget in budgets]
         calls.append([stops[p, ~mask].mean() for p in place])
         lost.append([regret[p, ~mask].mean() for p in place])
     return np.array(calls), np.array(lost)
@@ -105,13 +105,13 @@ def agree(pool: Pool, paths: Paths, ties: np.ndarray, config: Config) -> float:
     numpy_replay(paths, ties, masks[:2])
     begin = time.perf_counter()
     calls, lost = numpy_replay(paths, ties, masks)
-    taken = (time.perf_counter() - begin) / config.looped
+    picked_rows = (time.perf_counter() - begin) / config.looped
     trials = split_trials(
         jax.random.key(1), pool, num_calibration=num, alpha=ALPHAS, num_trials=config.looped
     )
     np.testing.assert_allclose(trials.extra["calls"], calls, rtol=1e-5)
     np.testing.assert_allclose(trials.extra["regret"], lost, rtol=1e-5, atol=1e-7)
-    return taken
+    return picked_rows
 
 
 def step_time(cascade: Cascade, table: RoutingTable, num: int) -> float:

@@ -142,8 +142,8 @@ def products(config: Config, ours: MLPConfig) -> dict[str, Callable[[], object]]
             x, kernel, cotangent = operands = lax.optimization_barrier(carry[0])
             return operands, (x @ kernel, x.T @ cotangent)
 
-        given = (x, kernel, cotangent)
-        return lax.fori_loop(0, steps, step, (given, (cotangent, kernel)))[1]
+        answers = (x, kernel, cotangent)
+        return lax.fori_loop(0, steps, step, (answers, (cotangent, kernel)))[1]
 
     def in_torch() -> None:
         a, b, c = (torch.from_numpy(array) for array in (x, kernel, cotangent))

@@ -474,12 +474,12 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
 def figure(result: Result) -> Figure:
     """Size against alpha, a panel for each benchmark."""
     alpha = np.array([float(a) for a in result.alphas])
+    sizes = {(cell.benchmark, cell.score): cell.size for cell in result.cells}
     panels = {
         name: {
-            cell.score: plotting.SizeCurve(alpha, cell.size)
+            score: plotting.SizeCurve(alpha, sizes[name, score])
             for score in DRAWN
-            for cell in result.cells
-            if cell.benchmark == name and cell.score == score
+            if (name, score) in sizes
         }
         for name in dict.fromkeys(cell.benchmark for cell in result.cells)
     }

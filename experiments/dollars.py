@@ -325,7 +325,7 @@ def tables(result: Result) -> str:
     return "\n\n".join(parts)
 
 
-def kept(result: Result) -> bool:
+def holds(result: Result) -> bool:
     """Whether no budget was overspent on average, beyond the error of the simulation."""
     return all(row.dollars <= row.budget + 4 * row.error for row in result.by_budget)
 
@@ -379,10 +379,10 @@ def figure(result: Result) -> Figure:
 
 def report(config: Config, result: Result) -> Report:
     """The tables, whether the budgets were kept, and the picture."""
-    verdict = "PASS" if kept(result) else "FAIL"
+    verdict = "PASS" if holds(result) else "FAIL"
     text = f"{tables(result)}\n\n{verdict}: budgets against what was spent, {config.splits} splits."
     figures = {"dollars.png": figure(result)}
-    return Report(text, csv_rows(result), figures, kept(result), result._asdict())
+    return Report(text, csv_rows(result), figures, holds(result), result._asdict())
 
 
 def load(config: Config) -> tuple[jax.Array, Parts]:

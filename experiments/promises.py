@@ -410,7 +410,7 @@ def verdicts(result: Result) -> str:
     return "\n".join(lines)
 
 
-def kept(result: Result) -> bool:
+def holds(result: Result) -> bool:
     """Whether no mean risk is above its alpha.
 
     Not asked under the null mode `never`, where some levels are out of reach.
@@ -493,10 +493,10 @@ def figure(result: Result) -> Figure:
 
 def report(config: Config, result: Result) -> Report:
     """The tables, what they say, whether the promises were kept, and the picture."""
-    verdict = "PASS" if kept(result) else "FAIL"
+    verdict = "PASS" if holds(result) else "FAIL"
     text = f"{tables(result)}\n\n{verdicts(result)}\n{verdict}: mean risks against their alphas."
     figures = {"promises.png": figure(result)}
-    return Report(text, csv_rows(result), figures, kept(result), result._asdict())
+    return Report(text, csv_rows(result), figures, holds(result), result._asdict())
 
 
 def load(config: Config) -> tuple[jax.Array, Parts]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         set_size,
     )
     from racer_jax.core.risk_levels import miss_budget
-    from racer_jax.data.load import load
+    from racer_jax.data.loading import load
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.cascade import Cascade
@@ -61,7 +61,7 @@ _HOMES = {
         "prediction_sets",
         "set_size",
     ),
-    "data.load": ("load",),
+    "data.loading": ("load",),
     "data.table": ("RoutingTable",),
     "racer.racer": ("Racer",),
     "serving.cascade": ("Cascade",),

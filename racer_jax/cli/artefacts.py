@@ -1,13 +1,15 @@
 """`train`: an artefact is made."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
-
+from racer_jax.cli import names
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -19,14 +21,10 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
-from racer_jax.encoders.registry import ENCODERS
-from racer_jax.orders.model_orders import ORDERS
-from racer_jax.racer.artefact import check_place
-from racer_jax.racer.fitting import NONCONFORMITY
-from racer_jax.racer.racer import Racer
-from racer_jax.routers.registry import ROUTERS
-from racer_jax.sequential.savings import Savings, estimated_savings
+
+if TYPE_CHECKING:
+    from racer_jax.racer.racer import Racer
+    from racer_jax.sequential.savings import Savings
 
 # What the help says of each; one that was registered is named alone.
 _MEANINGS = {
@@ -43,17 +41,19 @@ def add(subparsers: Subparsers) -> None:
     _add_train(subparsers)
 
 
-def _add_racer_options(parser: argparse.ArgumentParser, names: Sequence[str], default: str) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in names)
+def _add_racer_options(
+    parser: argparse.ArgumentParser, scores: Sequence[str], default: str
+) -> None:
+    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in scores)
     parser.add_argument(
         "--nonconformity",
-        choices=names,
+        choices=scores,
         default=default,
         help=f"what orders the models of a question (default: %(default)s). {meanings}",
     )
     parser.add_argument(
         "--null",
-        choices=NULL_MODES,
+        choices=names.NULL_MODES,
         help="queries no model can answer: 'free' never counts them as a miss; 'never' always "
         "does; 'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P "
         "and RACER-G, else free)",
@@ -126,16 +126,16 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
         "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
     )
     parser.add_argument(
-        "--router", choices=tuple(ROUTERS), default="mlp", help="default: %(default)s"
+        "--router", choices=names.routers(), default="mlp", help="default: %(default)s"
     )
     parser.add_argument(
         "--encoder",
-        choices=tuple(ENCODERS),
+        choices=names.encoders(),
         default="hashed",
         help="hashed n-grams need no download; the others need the extra 'minilm' "
         "(default: %(default)s)",
     )
-    _add_racer_options(parser, (*ORDERS, *NONCONFORMITIES), NONCONFORMITY)
+    _add_racer_options(parser, (*names.orders(), *names.nonconformities()), names.NONCONFORMITY)
     parser.add_argument(
         "--cost-weight",
         type=float,
@@ -153,6 +153,12 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
 
 def train(arguments: argparse.Namespace) -> None:
     """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.racer.racer import Racer
+    from racer_jax.sequential.savings import estimated_savings
+
     check_place(arguments.output)  # before minutes of work are spent
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
@@ -170,8 +176,8 @@ def train(arguments: argparse.Namespace) -> None:
     savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
     describe(arguments.output, racer, arguments.json, table.notes, savings)
     if savings is not None and not arguments.json:
-        names = shlex.join(map(str, arguments.path))
+        paths = shlex.join(map(str, arguments.path))
         print_line(
             f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
-            f"train it: racer-jax cascade train {names} -o NEW.cascade"
+            f"train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.options import (
     Rows,
@@ -18,7 +19,6 @@ from racer_jax.cli.options import (
     add_unseen,
     labelled,
 )
-from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -151,13 +151,13 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     )
     scores.add_argument(
         "--nonconformity",
-        choices=tuple(NONCONFORMITIES),
+        choices=names.nonconformities(),
         help="what orders the models of a question: inverse_probability (RACER-P, the default) is "
         "1 - score, gap (RACER-G) the gap to the best score",
     )
     scores.add_argument(
         "--null",
-        choices=NULL_MODES,
+        choices=names.NULL_MODES,
         help="queries nobody can answer: 'paper' (the default) scores 'none of them' as 1 - the "
         "best score; 'free' never counts them as a miss; 'never' always does",
     )
@@ -226,8 +226,8 @@ def _check_applied(arguments: argparse.Namespace) -> None:
             f"{typed[0]} is about the rows of a table, and none is named: without one the "
             f"questions of the last calibration are used as they are"
         )
-    names = ("alpha", "no_groups", "without", "form", "view")
-    if not (any(getattr(arguments, name) for name in names) or _options(arguments)):
+    changes = ("alpha", "no_groups", "without", "form", "view")
+    if not (any(getattr(arguments, name) for name in changes) or _options(arguments)):
         raise ValueError(
             "nothing is to be changed: give a table of labelled queries and --alpha, or what shall "
             "change, such as --alpha 0.05 or --without MODEL"

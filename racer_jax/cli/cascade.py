@@ -1,12 +1,12 @@
 """`cascade`: one model after another, trained, calibrated, measured and used."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli.options import (
     Rows,
@@ -27,13 +27,11 @@ from racer_jax.cli.output import (
     print_line,
     print_notes,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.artefact import check_place
-from racer_jax.reporting.files import write_json
-from racer_jax.sequential.policy import is_unlabelled
-from racer_jax.serving.cascade import Cascade
+
+if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
 COMMANDS = ("train", "calibrate", "evaluate", "route")
@@ -144,6 +142,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a new cascade; in Python, `Cascade.fit`.
     """
+    import jax
+
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
@@ -169,6 +172,8 @@ def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
     Raises:
       ValueError: If there is no label and the loss needs them.
     """
+    from racer_jax.sequential.policy import is_unlabelled
+
     if not is_unlabelled(table):
         return table.complete()
     if loss != "differs":
@@ -233,6 +238,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
     """
+    from racer_jax.racer.artefact import check_place
+    from racer_jax.serving.cascade import Cascade
+
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
@@ -280,6 +288,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
     """
+    from racer_jax.core.risk_levels import parse_alphas
+    from racer_jax.reporting.files import write_json
+    from racer_jax.serving.cascade import Cascade
+
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     if arguments.output is not None:
         check_file(arguments.output)
@@ -322,6 +334,7 @@ def route(arguments: argparse.Namespace) -> None:
 
     Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
     """
+    from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
 
     cascade = Cascade.load(arguments.artefact)

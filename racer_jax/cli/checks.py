@@ -1,13 +1,12 @@
 """`bound-check` and `monitor`: is what was promised true, before and after deployment?"""
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import jax
-import numpy as np
 
 from racer_jax.cli.options import (
     Rows,
@@ -28,12 +27,10 @@ from racer_jax.cli.score_checks import (
     check_source,
     print_checks,
 )
-from racer_jax.core.risk_levels import parse_alphas
-from racer_jax.racer.racer import Racer
-from racer_jax.serving.monitor import Monitor, RiskMonitor
 
 if TYPE_CHECKING:
     from racer_jax.serving.feedback import Entries
+    from racer_jax.serving.monitor import Monitor
 
 
 def add(subparsers: Subparsers) -> None:
@@ -94,9 +91,13 @@ def bound_check(arguments: argparse.Namespace) -> int:
 
     Use this when a command line asks whether the bounds hold on a table; in Python, `check_bounds`.
     """
+    import jax
+    import numpy as np
     from tqdm import tqdm
 
+    from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.montecarlo.bound_check import ScoredPool, check_bounds, check_bounds_exactly
+    from racer_jax.racer.racer import Racer
 
     alphas = parse_alphas(arguments.alphas)
     check_source(arguments)
@@ -154,6 +155,7 @@ racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl --resume   new lines only
 tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
 racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
+        needs=("racer_jax.serving.feedback", "racer_jax.serving.state_file"),
     )
     parser.add_argument(
         "state", type=Path, metavar="STATE", help="file of the state; made if absent"
@@ -231,13 +233,13 @@ def monitor(arguments: argparse.Namespace) -> int:
     return FAILED if end.alarm is not None else 0
 
 
-def _counted_whole(monitor: Monitor, entries: "Entries") -> Monitor:
+def _counted_whole(monitor: Monitor, entries: Entries) -> Monitor:
     """All entries at once, to be saved at the end: all of them or none."""
     end = monitor.update(entry.value for entry in entries)
     return replace(end, position=entries.position)
 
 
-def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bool) -> Monitor:
+def _counted_live(monitor: Monitor, entries: Entries, state: Path, as_json: bool) -> Monitor:
     """Entries as they come; the state is saved on the way, and an alarm said when it comes."""
     from racer_jax.serving.feedback import count
     from racer_jax.serving.state_file import StateKeeper
@@ -255,6 +257,8 @@ def _counted_live(monitor: Monitor, entries: "Entries", state: Path, as_json: bo
 
 def _print_monitor(monitor: Monitor, as_json: bool, num_skipped: int = 0) -> None:
     """A monitor in a line, of words or of JSON."""
+    from racer_jax.serving.monitor import RiskMonitor
+
     if as_json:
         of_risk = ("alpha", "misses") if isinstance(monitor, RiskMonitor) else ()
         names = ("kind", "level", "num", "alarm", "evidence", *of_risk)

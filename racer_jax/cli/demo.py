@@ -6,15 +6,14 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
-from racer_jax.data.combine import concat
 from racer_jax.data.files import written_whole
-from racer_jax.data.load import save
-from racer_jax.data.splits import split
 from racer_jax.racer.errors import ArtefactError
+
+# Levels at which models are called one after another: that of the artefact, and those measured.
+_STOP = "0.01"
+_STOPS = ("0.005", _STOP, "0.02", "0.05", "0.1")
 
 
 def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
@@ -25,9 +24,8 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in about a minute. Leaves tables, an artefact of sets "
-        "and one that calls one model after another, the commands and, with the extra 'report', a "
-        "report.",
+        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
     parser.add_argument(
@@ -45,7 +43,8 @@ def summary(folder: Path) -> str:
     sets = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     figures, row = sets["groups"][0], sets["alphas"].index(sets["alpha"])
     single, everyone = figures["baselines"][0], figures["baselines"][-1]
-    stops = json.loads((folder / "sequential.json").read_text(encoding="utf-8"))["levels"][-1]
+    levels = json.loads((folder / "sequential.json").read_text(encoding="utf-8"))["levels"]
+    stops = next(level for level in levels if level["alpha"] == _STOP)
     num, majority = len(sets["models"]), "majority"
     missed, lost = figures["avoidable_miss"][row], stops["regret"]
     lines = [
@@ -55,14 +54,13 @@ def summary(folder: Path) -> str:
             "a set, chosen at once",
             figures["size"][row],
             figures["accuracy"][majority][row],
-            f"no model that is right called for {missed:.1%} (promise: {sets['alpha']} on average)",
+            f"no model that is right called for {missed:.1%}, promised {_share(sets['alpha'])}",
         ),
         (
             "one after another",
             stops["calls"],
             stops["accuracy"],
-            f"right answers of the full vote lost: {lost:.1%} (promise: {stops['alpha']} on "
-            "average)",
+            f"right answers of the full vote lost {lost:.1%}, promised {_share(stops['alpha'])}",
         ),
     ]
     head = f"On {figures['num_queries']:,} questions that were not trained on:"
@@ -71,10 +69,44 @@ def summary(folder: Path) -> str:
         for name, calls, accuracy, promise in lines
     ]
     next_step = (
-        "With your own file: racer-jax data summary FILE, then the commands of "
-        f"{folder / 'commands.sh'} with it"
+        "With your own file: racer-jax data summary FILE; racer-jax train FILE -o my.racer --share "
+        "0.4; and, where it holds answers, racer-jax cascade train FILE -o my.cascade --share 0.4"
     )
     return "\n".join([head, *shown, next_step])
+
+
+def _share(alpha: str) -> str:
+    """A level as what the promise allows."""
+    return f"at most {100 * float(alpha):g}% on average"
+
+
+def draw(folder: Path) -> None:
+    """Writes `calls.png`: the calls of both ways against alpha, from what the steps have written.
+
+    Use this when the steps of `demo` are done.
+    """
+    import numpy as np
+
+    from racer_jax.plotting.calls import CallsLine, calls_figure
+    from racer_jax.reporting.files import write_figure
+
+    sets = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    levels = json.loads((folder / "sequential.json").read_text(encoding="utf-8"))["levels"]
+    measured = sets["groups"][0]
+    fixed = [one for one in measured["baselines"] if one["name"].startswith("static")]
+    figure = calls_figure(
+        CallsLine(np.array(sets["alphas"], float), np.array(measured["size"])),
+        CallsLine(
+            np.array([one["avoidable_miss"] for one in fixed]),
+            np.array([one["size"] for one in fixed]),
+        ),
+        CallsLine(
+            np.array([level["alpha"] for level in levels], float),
+            np.array([level["calls"] for level in levels]),
+        ),
+        len(sets["models"]),
+    )
+    write_figure(folder / "calls.png", figure)
 
 
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
@@ -82,6 +114,11 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
 
     Use this when you want to see every step on data that needs no download.
     """
+    import jax
+
+    from racer_jax.data.combine import concat
+    from racer_jax.data.loading import save
+    from racer_jax.data.splits import split
     from racer_jax.data.synthetic import simulated_pool
 
     if folder.exists() and (
@@ -111,8 +148,11 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],
         ["bound-check", artefact, table, "--splits", "0"],
         ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
-        ["cascade", "calibrate", cascade, calibration, "--alpha", "0.01"],
-        ["cascade", "evaluate", cascade, table, "--output", str(folder / "sequential.json")],
+        ["cascade", "calibrate", cascade, calibration, "--alpha", _STOP],
+        [
+            *("cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)),
+            *("--output", str(folder / "sequential.json")),
+        ],
     ]
     report = ["report", artefact, "--data", table, "--sequential", cascade]
     report += ["--output", str(folder / "report.html")]
@@ -127,6 +167,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
         flush()
         if status := main(command):
             return status
+    draw(folder)
     file_names = ", ".join(sorted(path.name for path in folder.iterdir()))
     print_line(f"\n{folder}: {file_names}")
     print_line(f"\n{summary(folder)}")

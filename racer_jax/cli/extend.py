@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
-from racer_jax.routers.registry import ROUTERS
 
 
 def add(subparsers: Subparsers) -> None:
@@ -29,7 +29,7 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
     parser.add_argument(
-        "--router", choices=tuple(ROUTERS), help="default: the kind of the artefact's"
+        "--router", choices=names.routers(), help="default: the kind of the artefact's"
     )
     add_json(parser)
     parser.set_defaults(run=extend)

@@ -5,8 +5,9 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from racer_jax.cli import (
 from racer_jax.cli.output import CLOSED, INTERRUPTED, OK, TERMINATED, WRONG, flush, print_notes
 from racer_jax.data.errors import DataError, printable
 from racer_jax.racer.errors import UnknownGroupWarning
-from racer_jax.serving.state_file import Terminated
+from racer_jax.serving.terminated import Terminated
 
 _STATUSES = """exit status:
   0  done
@@ -46,13 +47,16 @@ _EXAMPLES = """from evaluation logs to guaranteed routing:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, imported: Callable[[], object] = lambda: None
+) -> int:
     """Runs the command.
 
     Use this when you write a program that is to behave like the command.
 
     Args:
       arguments: What follows the command's name; those of the process when None.
+      imported: Called once the modules that the command needs are imported, before it runs.
 
     Returns:
       The exit status; `racer-jax --help` lists them.
@@ -60,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _write_any_text()
         namespace = _parsed(arguments)
+        for module in namespace.needs:
+            import_module(module)
+        imported()
         with warnings.catch_warnings():
             warnings.simplefilter("always", UnknownGroupWarning)
             warnings.showwarning = _show_warning  # type: ignore[assignment]

@@ -1,5 +1,7 @@
 """Options that several commands share, and what they stand for: the table, its rows, the input."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import gzip
@@ -10,22 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-import jax
-import numpy as np
-
+from racer_jax.cli import names
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
-from racer_jax.data.load import READERS, load
 from racer_jax.data.remedies import OPTIONS, Remedy, option_value
-from racer_jax.data.splits import split
-from racer_jax.data.table import RoutingTable
-from racer_jax.racer.racer import Racer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.formats.score_matrix import ScoredTable
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
 
 _TABLES = "files or folders of labelled queries to read; several are joined"
 _CHOICES: Mapping[str, Sequence[str]] = {
-    "format": tuple(READERS),
+    "format": names.FORMATS,
     "missing": ("error", "drop", "keep"),
     "part": ("train", "val", "test"),
     "pools": ("match", "intersect", "unite"),
@@ -50,20 +52,29 @@ class Subparsers(Protocol):
 
 
 def add_command(
-    subparsers: Subparsers, name: str, text: str, examples: str
+    subparsers: Subparsers,
+    name: str,
+    text: str,
+    examples: str,
+    needs: Sequence[str] = ("racer_jax.data.loading", "racer_jax.racer.racer"),
 ) -> argparse.ArgumentParser:
-    """A command whose help ends with examples.
+    """A command whose help ends with examples, and the modules that it cannot do without.
+
+    They are imported once its options have been read, before it runs: what only shows a help or
+    finds a wrong option waits for no module.
 
     Use this when a command is new: its help then looks like that of the others.
     """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-    return subparsers.add_parser(
+    parser = subparsers.add_parser(
         name,
         help=text[0].lower() + text[1:].split(". ")[0].removesuffix("."),
         description=text,
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(needs=tuple(needs))
+    return parser
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
@@ -126,7 +137,10 @@ def add_unseen(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sequential(parser: argparse.ArgumentParser, name: str) -> None:
-    """The option `--sequential`, which `cli.main` reads before the others."""
+    """The option `--sequential`, which `cli.main` reads before the others.
+
+    Use this when a command also takes an artefact of a cascade.
+    """
     parser.add_argument(
         "--sequential",
         action="store_true",
@@ -155,7 +169,7 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Source":
+    def of(cls, arguments: argparse.Namespace) -> Source:
         """The options of `add_reading`.
 
         Use this when the options of a command are parsed.
@@ -163,6 +177,8 @@ class Source:
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
+        import jax
+
         values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
@@ -183,6 +199,8 @@ class Source:
 
         Use this when a command uses all rows; `Rows.select` gives some of them.
         """
+        from racer_jax.data.loading import load
+
         return load(self.paths, **self.options)
 
     def table_of(self, models: Sequence[str]) -> RoutingTable:
@@ -193,6 +211,8 @@ class Source:
         Raises:
           DataError: If the tables lack one of them; it says how to do without.
         """
+        from racer_jax.data.loading import load
+
         try:
             table = load(self.paths, **{**self.options, "models": list(models)})
         except DataError as error:
@@ -245,6 +265,8 @@ class Source:
         Raises:
           DataError: If there are several, the file is none, or an option does not apply to it.
         """
+        from racer_jax.data.formats.score_matrix import read_score_matrix
+
         refused = [name for name in self.options if name not in ("format", "models")]
         if refused:
             places = " and ".join("{}" for _ in refused)
@@ -277,7 +299,7 @@ class Rows:
     unseen: bool
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Rows":
+    def of(cls, arguments: argparse.Namespace) -> Rows:
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
 
         Use this when the options of a command are parsed.
@@ -315,6 +337,10 @@ class Rows:
         Raises:
           DataError: If no row is left.
         """
+        import jax
+
+        from racer_jax.data.splits import split
+
         notes = list(table.notes)
 
         def kept(part: RoutingTable, option: str) -> RoutingTable:

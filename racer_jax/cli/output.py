@@ -9,7 +9,6 @@ from typing import Any
 
 from racer_jax.data.errors import DataError, printable
 from racer_jax.data.files import written_whole
-from racer_jax.reporting.files import as_plain
 
 # Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the
 # command line itself, from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C),
@@ -43,6 +42,8 @@ def print_json(value: Any) -> None:
 
     Use this when a command prints a result for programs.
     """
+    from racer_jax.reporting.files import as_plain
+
     print_json_text(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False))
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli.options import Source
 from racer_jax.cli.output import FAILED, print_json, print_line
-from racer_jax.reporting.tables import text_table
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck
@@ -133,6 +132,8 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
 
 def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json: bool) -> None:
     """Prints checks of the bounds as a table or as JSON."""
+    from racer_jax.reporting.tables import text_table
+
     if as_json:
         any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
         print_json({"passed": not any_failure, "checks": checks})

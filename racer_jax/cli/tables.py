@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
+from racer_jax.cli import names
 from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
 from racer_jax.cli.output import print_json, print_line
-from racer_jax.data.fetch import BASE_URL, CORPORA, fetch
-from racer_jax.data.load import save
 
 
 def add(subparsers: Subparsers) -> None:
@@ -24,6 +23,7 @@ def _add_summary(subparsers: Subparsers) -> None:
         "summary",
         "Print accuracies and all-wrong rates by group.",
         "racer-jax data summary logs/",
+        needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     add_json(parser)
@@ -48,6 +48,7 @@ def _add_convert(subparsers: Subparsers) -> None:
         "convert",
         "Write any format as a table (.npz) or a long CSV.",
         "racer-jax data convert logs/ table.npz --metric acc_norm",
+        needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
@@ -59,6 +60,8 @@ def convert(arguments: argparse.Namespace) -> None:
 
     Use this when a command line turns logs into another format; in Python, `load` and a writer.
     """
+    from racer_jax.data.loading import save
+
     table = Source.of(arguments).table()
     save(table, arguments.output)
     print_line(f"{arguments.output}: {table!r}")
@@ -70,13 +73,17 @@ def _add_fetch(subparsers: Subparsers) -> None:
         "fetch",
         "Download a public corpus; print its folder.",
         "racer-jax data fetch routerdc --folder corpora",
+        needs=("racer_jax.data.download",),
     )
-    parser.add_argument("corpus", choices=CORPORA)
+    parser.add_argument("corpus", choices=names.CORPORA)
     parser.add_argument("--folder", type=Path, help="where to keep it (default: the cache folder)")
-    parser.add_argument("--base-url", default=BASE_URL, help="a mirror (default: %(default)s)")
+    mirror = "a mirror (default: %(default)s)"
+    parser.add_argument("--base-url", default=names.BASE_URL, help=mirror)
     parser.set_defaults(run=fetch_corpus)
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:
     """`data fetch`. Use this when a command line downloads a public corpus; in Python, `fetch`."""
+    from racer_jax.data.download import fetch
+
     print_line(str(fetch(arguments.corpus, arguments.folder, base_url=arguments.base_url)))

@@ -1,12 +1,13 @@
 """`route`, `evaluate` and `report`: a calibrated artefact is used and measured."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from racer_jax.cli.options import (
     Rows,
@@ -30,16 +31,15 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.errors import DataError
-from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.racer import Racer
-from racer_jax.racer.report import write_report
-from racer_jax.reporting.files import write_json
 
 if TYPE_CHECKING:
-    from racer_jax.serving.json_lines import BadLine, Query
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
+    from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
 def add(subparsers: Subparsers) -> None:
@@ -50,6 +50,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _loaded(artefact: Path) -> Racer:
+    from racer_jax.racer.racer import Racer
+
     racer = Racer.load(artefact)
     if racer.calibration is None:
         raise DataError(str(NotCalibratedError("this command")), path=artefact)
@@ -69,6 +71,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     parser.add_argument("text", nargs="*", help="questions")
@@ -92,45 +95,68 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
 
 
 def route(arguments: argparse.Namespace) -> None:
-    """`route`. Use this when a command line asks which models to call; in Python, `Racer.route`."""
-    from racer_jax.serving.json_lines import read_queries, route_lines
+    """`route`.
 
-    source = arguments.input
-    if source is None and arguments.text == ["-"]:
-        source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
-        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    Use this when a command line asks which models to call; in Python, `Racer.route`.
+    """
+    from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
+
+    source = _source(arguments)
     racer = _loaded(arguments.artefact)
     if arguments.alpha is not None:
         racer = racer.at(arguments.alpha)
-    if arguments.text:
-        for i, decision in enumerate(racer.route(arguments.text, arguments.group)):
-            if arguments.json:
-                print_json_text(decision.to_json())
-                continue
-            models = ", ".join(decision.models) or "(abstain)"
-            print_line(f"{arguments.text[i]}\n  {models}\n  {decision.explain()}")
-        return
-    with open_input(source) as file:
-        queries = _Counted(
-            read_queries(file, source, racer, strict=arguments.strict, group=arguments.group)
+    if source is None and racer.scorer is None:
+        raise ValueError(
+            "this racer has no router of its own: give lines of JSON with 'scores' by --input"
         )
-        lines = route_lines(racer, queries, arguments.batch)
+    words = source is None and not arguments.json
+    with nullcontext() if source is None else open_input(source) as file:
+        stream: Iterable[Query | BadLine] = (
+            Query(line, text, None, arguments.group, None)
+            for line, text in enumerate(arguments.text, start=1)
+        )
+        if source is not None and file is not None:
+            stream = read_queries(
+                file, source, racer, strict=arguments.strict, group=arguments.group
+            )
+        queries = _Counted(stream)
+        routed = route_queries(racer, queries, arguments.batch)
+        lines = queries.checked(map(_in_words if words else as_line, routed))
         if arguments.output is not None:
-            write_lines(arguments.output, queries.checked(lines))
-        else:
-            for line in queries.checked(lines):
-                print_json_text(line)
-                if source == "-":
-                    flush()
+            write_lines(arguments.output, lines)
+            lines = iter(())
+        for line in lines:
+            (print_line if words else print_json_text)(line)
+            if source == "-":
+                flush()
     if queries.num_bad:
         raise DataError(
             f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
             f"'error' in the place of a decision; first: {queries.first_error}",
             path=source,
         )
+
+
+def _source(arguments: argparse.Namespace) -> str | None:
+    """Where the lines come from; None where the questions are arguments."""
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    source: str | None = arguments.input
+    if source is None and arguments.text == ["-"]:
+        source, arguments.text = "-", []
+    if bool(arguments.text) == bool(source):
+        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
+    return source
+
+
+def _in_words(item: Routed | BadLine) -> str:
+    """A decision for people."""
+    from racer_jax.serving.json_lines import BadLine
+
+    if isinstance(item, BadLine):
+        return str(item.error)
+    models = ", ".join(item.decision.models) or "(abstain)"
+    return f"{item.query.text}\n  {models}\n  {item.decision.explain()}"
 
 
 class _Counted:
@@ -142,13 +168,13 @@ class _Counted:
       first_error: What is wrong with the first of them.
     """
 
-    def __init__(self, queries: "Iterable[Query | BadLine]") -> None:
+    def __init__(self, queries: Iterable[Query | BadLine]) -> None:
         """Reads nothing yet."""
         self.num, self.num_bad = 0, 0
         self.first_error: DataError | None = None
         self._queries = queries
 
-    def __iter__(self) -> "Iterator[Query | BadLine]":
+    def __iter__(self) -> Iterator[Query | BadLine]:
         from racer_jax.serving.json_lines import BadLine
 
         for query in self._queries:
@@ -170,6 +196,8 @@ class _Counted:
 
 
 def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
+    from racer_jax.core.risk_levels import parse_alphas
+
     if arguments.alphas is not None:
         parse_alphas(arguments.alphas)  # before anything is read
     racer = _loaded(arguments.artefact)
@@ -204,6 +232,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line measures an artefact; in Python, `Racer.evaluate`.
     """
+    from racer_jax.reporting.files import write_json
+
     if arguments.output is not None:
         check_file(arguments.output)
     racer, table, scores = _evaluated(arguments)
@@ -255,6 +285,8 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
+    from racer_jax.racer.report import write_report
+
     check_file(arguments.output)
     cascade = None
     if arguments.sequential is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         threshold_at_budget,
         threshold_at_rank,
     )
+    from racer_jax.core.conformal_training import soft_set_size, soft_threshold
     from racer_jax.core.loss_calibration import calibrate_loss
     from racer_jax.core.losses import SetLoss, grade_loss, loss_at, set_loss, weighted_loss
     from racer_jax.core.nonconformity import (
@@ -49,6 +50,7 @@ _HOMES = {
         "threshold_at_budget",
         "threshold_at_rank",
     ),
+    "conformal_training": ("soft_set_size", "soft_threshold"),
     "loss_calibration": ("calibrate_loss",),
     "losses": ("SetLoss", "grade_loss", "loss_at", "set_loss", "weighted_loss"),
     "nonconformity": (
@@ -102,6 +104,8 @@ __all__ = [
     "set_loss",
     "set_size",
     "smooth",
+    "soft_set_size",
+    "soft_threshold",
     "threshold_at_budget",
     "threshold_at_rank",
     "tie_break",

@@ -6,7 +6,7 @@ smallest critical score. The budget is integer arithmetic on the decimal the use
 works on integers only, so another alpha never recompiles.
 """
 
-from typing import Any, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_t
 from racer_jax.core.order_statistics import select, select_sorted
 from racer_jax.core.padding import can_pad, first_rows, padded
 from racer_jax.core.risk_levels import Alpha
+from racer_jax.core.threshold_parts import checked_rows, first_threshold, without_gradient
 
 _TOP = np.uint32(0xFFFFFFFF)
 # Up to this many alphas, selecting each by counting is faster than one sort
@@ -110,21 +111,6 @@ def _critical(
 def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
     """Leading axes of length 1, so that scores shared by all masks stay one row."""
     return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
-
-
-@jax.custom_jvp
-def without_gradient(critical_scores: jax.Array) -> jax.Array:
-    """The scores as they are; differentiating a threshold is an error, not zeros in silence."""
-    return critical_scores
-
-
-@without_gradient.defjvp
-def _refuse_gradient(primals: Any, tangents: Any) -> Any:
-    raise TypeError(
-        "a calibrated threshold has no useful gradient: it is one of the critical scores. For a "
-        "threshold that is held fixed pass jax.lax.stop_gradient(critical_scores); to train "
-        "through calibration use a soft quantile in its place"
-    )
 
 
 @jax.jit
@@ -373,31 +359,3 @@ def _padded_threshold(
         tie_break = None if tie_break is None else padded(tie_break, -1, _TOP)
     threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
     return threshold
-
-
-def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
-    """The threshold of the only one alpha or budget."""
-    if isinstance(threshold, TieBroken):
-        return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
-    return threshold[..., 0]
-
-
-def checked_rows(
-    value: jax.Array, mask: ArrayLike | None
-) -> tuple[jax.Array | None, int | np.ndarray | jax.Array]:
-    """The mask, checked, and the number of calibration rows: n, or int32 `[...]` under a mask."""
-    size = value.shape[-1]
-    if mask is None:
-        return None, size
-    mask = as_binary("mask", mask)
-    if mask.ndim < 1 or mask.shape[-1] != size:
-        raise ValueError(
-            f"mask must have shape [..., {size}] like critical_scores {value.shape}, got "
-            f"{mask.shape}"
-        )
-    if is_traced(mask):
-        return mask, jnp.sum(mask, axis=-1, dtype=jnp.int32)
-    num = np.asarray(mask).sum(axis=-1)
-    if (num == 0).any():
-        raise ValueError("mask must select at least one calibration row, got none")
-    return mask, num

@@ -69,7 +69,7 @@ def check_floating(name: str, array: jax.Array | np.ndarray) -> None:
         raise TypeError(f"{name} must be floating, got dtype {array.dtype}")
 
 
-def check_scores(scores: jax.Array) -> None:
+def check_scores(scores: jax.Array | np.ndarray) -> None:
     """Router scores: floating, at least one model, finite and in [0, 1].
 
     Use this when scores come from outside the package.
@@ -121,7 +121,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
     return jnp.asarray(array != 0)
 
 
-def check_tie_break(tie_break: jax.Array, shape: tuple[int, ...]) -> None:
+def check_tie_break(tie_break: jax.Array | np.ndarray, shape: tuple[int, ...]) -> None:
     """A tie-break is uint32 and has the shape of what it orders.
 
     Use this when a function takes second keys.

@@ -23,11 +23,6 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.calibration import (
-    checked_rows,
-    first_threshold,
-    without_gradient,
-)
 from racer_jax.core.checks import is_traced
 from racer_jax.core.float_keys import common_dtype, float_keys, from_integers, without_sign_of_zero
 from racer_jax.core.losses import TICKS, SetLoss
@@ -36,6 +31,7 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.order_statistics import varying_like
 from racer_jax.core.padding import can_pad, padded
 from racer_jax.core.risk_levels import Alpha, exact_shares
+from racer_jax.core.threshold_parts import checked_rows, first_threshold, without_gradient
 
 _TOP = np.uint32(0xFFFFFFFF)
 # A denominator up to here leaves room for the long division in int32.

@@ -76,6 +76,12 @@ def _count_below(
     return counts([flags if mask is None else flags & mask for flags in below], (value.ndim - 1,))
 
 
+# Why not a sort: one order statistic needs no order of the others. A bracket of keys that holds the
+# answer is cut into parts, and one pass over the row counts how many entries lie below each cut;
+# the part that holds the rank is the next bracket. A key has 32 bits, so a handful of passes end at
+# a single key, and each pass reads the row without writing anything as large as it. More cuts mean
+# fewer passes but more comparisons in each: a row that stays in the cache is cheap to read again,
+# so it gets few cuts, and a row in memory gets many.
 def _narrow(
     value: jax.Array, mask: jax.Array | None, rank: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:

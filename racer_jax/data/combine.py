@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.pools import unite
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
-from racer_jax.data.unite import unite
 
 Pools = Literal["match", "intersect", "unite"]
 

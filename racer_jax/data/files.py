@@ -1,7 +1,6 @@
 """Files written whole or not at all."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +38,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     >>> Path("/tmp/racer_jax_doctest.txt").read_text()
     'whole'
     """
+    import secrets  # with what it stands on it takes a fifth of the time of a help
+
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{path.suffix}")
     with blaming(path):

@@ -16,6 +16,3 @@ def table_of_frame(frame: Any, **options: Any) -> RoutingTable:
     rows = frame_rows(frame, COLUMNS, options.pop("columns", None))
     is_long = "model" in rows.columns and bool(rows.columns & {"correct", "score"})
     return (table_of_long_rows if is_long else table_of_wide_rows)(rows, **options)
-
-
-RoutingTable.offer("from_frame", table_of_frame)

@@ -135,6 +135,3 @@ def _counts(fractions: list[Fraction], n: int) -> list[int]:
     for i in order[: n - sum(counts)]:
         counts[i] += 1
     return counts
-
-
-RoutingTable.offer("split", split)

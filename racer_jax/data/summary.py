@@ -165,10 +165,12 @@ def exact_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[fl
     """
     if n == 0:
         return 0.0, 1.0
-    from scipy.stats import binomtest  # takes long to import
+    from scipy.special import betainccinv, betaincinv  # takes a fifth of a second to import
 
-    interval = binomtest(successes, n).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
+    tail, failures = (1 - confidence) / 2, n - successes
+    low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    high = float(betainccinv(successes + 1, failures, tail)) if failures else 1.0
+    return low, high
 
 
 def _group(table: RoutingTable, name: str, confidence: float) -> GroupSummary:
@@ -228,6 +230,3 @@ def _aligned(head: list[str], rows: list[list[str]]) -> str:
         for row in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-RoutingTable.offer("summary", summarize)

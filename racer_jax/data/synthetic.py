@@ -20,8 +20,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy import optimize
-from scipy.special import ndtr
 
 from racer_jax.data.labels import generator
 from racer_jax.data.synthetic_texts import NUM_LEVELS, NUM_TOPICS, Question, questions
@@ -168,6 +166,8 @@ def simulated_pool(
 def _benchmark(
     rng: np.random.Generator, name: str, n_test: int, n_train: int, qualities: Mapping[str, float]
 ) -> SimulatedBenchmark:
+    from scipy.special import ndtr  # takes a fifth of a second to import
+
     column = BENCHMARKS.index(name)
     accuracies = np.array([row[column] for row in ACCURACIES.values()])
     affinity = rng.standard_normal((NUM_TOPICS, len(MODELS)))
@@ -241,6 +241,8 @@ def _posterior(
     rng: np.random.Generator, ability: np.ndarray, law: Latent, correlation: float
 ) -> np.ndarray:
     """P(t > -a | seen t + sqrt(1 - seen^2) noise), float32 `[n, m]`; noise correlated as t is."""
+    from scipy.special import ndtr
+
     easiness, noise = rng.standard_normal((len(ability), 1)), rng.standard_normal(ability.shape)
     error = law.loading * easiness + np.sqrt(1 - law.loading**2) * noise
     signal = correlation * ability + np.sqrt(1 - correlation**2) * error
@@ -268,6 +270,9 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
     Raises:
       ValueError: If no loading gives this rate.
     """
+    from scipy.optimize import brentq  # takes half a second to import
+    from scipy.special import ndtr
+
     nodes, weights = np.polynomial.hermite_e.hermegauss(63)
     weights = weights / weights.sum()
 
@@ -293,5 +298,5 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
             f"all_wrong_rate must be in ({least:.4f}, {most:.4f}) for these accuracies, got "
             f"{all_wrong_rate}"
         )
-    loading = float(optimize.brentq(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999))
+    loading = float(brentq(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999))
     return Latent(law(loading)[0], loading, affinity)

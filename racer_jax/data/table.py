@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,10 +60,6 @@ class RoutingTable:
     >>> RoutingTable(ids=["a", "b"], texts=texts, models=["x", "y"], correct=correct)
     RoutingTable(2 queries x 2 models, label rule 'as given')
     """
-
-    # Functions of modules above this one that the table offers as methods: they enter themselves
-    # here, so that this module, on which all others stand, imports none of them.
-    _methods: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     ids: Sequence[str]
     texts: Sequence[str]
@@ -335,14 +332,6 @@ class RoutingTable:
         return replace(table, notes=(*table.notes, note))
 
     @classmethod
-    def offer(cls, name: str, function: Callable[..., Any]) -> None:
-        """Enters the function behind `from_frame`, `split` or `summary`; for this package's use.
-
-        Use this when a module of this package adds a method whose code is in a higher module.
-        """
-        cls._methods[name] = function
-
-    @classmethod
     def from_frame(cls, frame: Any, **options: Any) -> "RoutingTable":
         """The table of a data frame of pandas or polars.
 
@@ -359,14 +348,14 @@ class RoutingTable:
           TypeError: If it is not a data frame.
           DataError: If a field is not what it should be; it names row and column.
         """
-        return cls._methods["from_frame"](frame, **options)  # type: ignore[no-any-return]
+        return _above("frames", "table_of_frame")(frame, **options)  # type: ignore[no-any-return]
 
     def summary(self, confidence: float = 0.95) -> Any:
         """The table in figures, to print; see `racer_jax.data.summary.summarize`.
 
         Use this when you look at a table before you train or calibrate on it.
         """
-        return self._methods["summary"](self, confidence)
+        return _above("summary", "summarize")(self, confidence)
 
     def split(
         self,
@@ -378,7 +367,7 @@ class RoutingTable:
 
         Use this when you need parts of one table, such as training and test rows.
         """
-        return self._methods["split"](key, self, fractions, by_group)
+        return _above("splits", "split")(key, self, fractions, by_group)
 
     def complete(self) -> "RoutingTable":
         """The table without the queries that lack a model's result; a note counts them.
@@ -392,6 +381,15 @@ class RoutingTable:
             f"left out {int((~whole).sum())} of {len(self.ids)} queries that lack a model's result"
         )
         return replace(self.select(whole), notes=(*self.notes, note))
+
+
+def _above(module: str, name: str) -> Callable[..., Any]:
+    """A function that a table offers as a method, of a module that stands above this one.
+
+    It is imported when it is called: on this module all others stand.
+    """
+    function: Callable[..., Any] = getattr(import_module(f"racer_jax.data.{module}"), name)
+    return function
 
 
 def _named(names: Sequence[str]) -> str:

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from racer_jax.encoders.base import Encoder, check_texts
-from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
-from racer_jax.encoders.hashing import HashedNgrams
-
 if TYPE_CHECKING:
+    from racer_jax.encoders.base import Encoder, check_texts
     from racer_jax.encoders.cache import EmbeddingCache
+    from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
+    from racer_jax.encoders.hashing import HashedNgrams
     from racer_jax.encoders.registry import ENCODERS, named, register_encoder
     from racer_jax.encoders.surface import SurfaceEncoder
     from racer_jax.encoders.text import TextEncoder, minilm
 
-# What needs Flax or Transformers is imported when it is asked for.
+# Each is imported when it is asked for: what needs Flax takes half a second.
 _HOMES = {
+    "base": ("Encoder", "check_texts"),
+    "compound": ("JoinedEncoder", "ReducedEncoder"),
+    "hashing": ("HashedNgrams",),
     "cache": ("EmbeddingCache",),
     "registry": ("ENCODERS", "named", "register_encoder"),
     "surface": ("SurfaceEncoder",),

@@ -51,17 +51,22 @@ class PartsError(ValueError):
     """
 
 
-def array_of(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """An array by its name.
+def array_of(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """An array by its name, of a shape where that is known.
 
     Use this when an object is made from stored arrays.
 
     Raises:
-      PartsError: If there is none.
+      PartsError: If there is none, or it has another shape.
     """
     if name not in arrays:
         raise PartsError(f"the array {name!r} is missing")
-    return np.asarray(arrays[name])
+    array = np.asarray(arrays[name])
+    if shape is not None and array.shape != shape:
+        raise PartsError(f"the array {name!r} must have shape {shape}, got {array.shape}")
+    return array
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ A truncated SVD fitted on the training texts, and several encoders side by side.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -149,8 +150,10 @@ def _sparse_ngrams(
 ) -> Callable[[Sequence[str]], np.ndarray]:
     """`encoder.encode`, up to rounding, for hashed n-grams.
 
-    A text has some hundred of the thousands of buckets, so a sparse product is much faster than a
-    dense one.
+    A text has some hundred of the thousands of buckets, so only their rows of the projection are
+    added up, text by text: half as fast as SciPy's sparse product and bit for bit the same, without
+    the fifth of a second that it takes to import. (BLAS would share so small a product among
+    threads.)
 
     Args:
       encoder: A reduced encoder of hashed n-grams.
@@ -159,22 +162,22 @@ def _sparse_ngrams(
     Returns:
       A function of texts, as checked by `check_texts`.
     """
-    from scipy.sparse import csr_array
-
     projection = np.ascontiguousarray(
         np.asarray(encoder.weights)[:, None] * np.asarray(encoder.projection), np.float32
     )
 
     def encode(texts: Sequence[str]) -> np.ndarray:
         places, counts = ngrams.sparse_counts(texts)
-        shape = (len(texts), ngrams.dim)
-        starts = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1]).astype(np.int32)
+        starts = np.searchsorted(places, np.arange(len(texts) + 1) * ngrams.dim).tolist()
         # Lengths along the way do not matter: the last step scales to length 1.
         values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
-        columns = (places % places.dtype.type(ngrams.dim)).astype(np.int32)
-        product = np.asarray(csr_array((values, columns, starts), shape=shape) @ projection)
-        norms = np.sqrt(np.einsum("nd,nd->n", product, product))[:, None]
-        return np.asarray(product / np.where(norms > 0, norms, 1), np.float32)
+        columns = places % places.dtype.type(ngrams.dim)
+        reduced = np.empty((len(texts), projection.shape[1]), np.float32)
+        for i, (first, last) in enumerate(pairwise(starts)):
+            rows = projection[columns[first:last]]
+            np.einsum("k,kd->d", values[first:last], rows, out=reduced[i])
+        norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
+        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
 
     return encode
 

@@ -1,7 +1,7 @@
 """The parts that BERT and DeBERTa share.
 
-Parameters may be stored in one dtype and computed in another. Products accumulate in float32, and
-softmax and LayerNorm are computed in float32, whatever the compute dtype.
+Parameters may be stored in one dtype and computed in another. Softmax and LayerNorm are computed in
+float32, whatever the compute dtype, and so are the sums of a product: see `arithmetic`.
 """
 
 import functools

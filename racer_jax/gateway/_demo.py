@@ -22,6 +22,7 @@ from racer_jax.racer.racer import Racer
 
 _SIZES = {"gsm8k": 300, "mmlu": 500, "arc_challenge": 200}
 _ALPHA = 0.1
+_FOR_VOTES = "inverse_probability"
 _DELAY_SECONDS = 0.02
 _WORDS = re.compile(r"\w+")
 
@@ -42,7 +43,7 @@ def demo_artefact(folder: Path, seed: int = 0) -> tuple[Path, RoutingTable]:
     path = folder / "gateway-demo.racer"
     train, calibration = demo_table(seed)
     if not path.exists():
-        racer = Racer.fit(jax.random.key(seed + 1), train, router="knn")
+        racer = Racer.fit(jax.random.key(seed + 1), train, "knn", nonconformity=_FOR_VOTES)
         racer.calibrate(calibration, _ALPHA).save(path)
     return path, calibration
 

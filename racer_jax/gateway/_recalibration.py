@@ -139,6 +139,7 @@ def recalibrated(racer: Racer, audits: Audited, alpha: str | None = None) -> Rac
         "delta": before.delta,
         "unknown_group": before.unknown_group,
         "max_models": before.max_models,
+        "min_models": before.min_models,
     }
     rule = _LABEL_RULE.format(", ".join(audits.sources))
     calibration = calibration_of(record, ties, options, num_overlap=0, label_rule=rule)

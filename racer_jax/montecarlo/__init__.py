@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         check_bounds_broken,
         check_bounds_exactly,
     )
+    from racer_jax.montecarlo.common_size import PlanSize, plan_size
     from racer_jax.montecarlo.exact import SplitLaw, pool_law, split_law
     from racer_jax.montecarlo.loss_check import check_losses, check_stops
     from racer_jax.montecarlo.loss_splits import LossTrials, exact_loss_means, loss_trials
@@ -38,6 +39,7 @@ _HOMES = {
         "check_bounds_broken",
         "check_bounds_exactly",
     ),
+    "common_size": ("PlanSize", "plan_size"),
     "exact": ("SplitLaw", "pool_law", "split_law"),
     "loss_check": ("check_losses", "check_stops"),
     "loss_splits": ("LossTrials", "exact_loss_means", "loss_trials"),
@@ -53,6 +55,7 @@ __all__ = [
     "BoundCheck",
     "BoundSpec",
     "LossTrials",
+    "PlanSize",
     "Pool",
     "RiskHistogram",
     "ScoredPool",
@@ -70,6 +73,7 @@ __all__ = [
     "check_stops",
     "exact_loss_means",
     "loss_trials",
+    "plan_size",
     "pool_law",
     "pool_steps",
     "split_law",

@@ -9,13 +9,11 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol, Required, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from racer_jax._keys import two_keys
-from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
-from racer_jax.core.nonconformity import tie_break as second_keys
+from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
+from racer_jax.montecarlo.common_size import PlanSize
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.measured_splits import (
     Progress,
@@ -26,6 +24,7 @@ from racer_jax.montecarlo.measured_splits import (
     risk_laws,
     stale_splits,
 )
+from racer_jax.montecarlo.pool_entries import pool_entries
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
 from racer_jax.risk_control import bounds as guarantees
 
@@ -46,6 +45,7 @@ class BoundSpec(TypedDict, total=False):
       tie_break: Whether ties are broken exactly, as by default; the lower bound and the sharp law
         need it.
       matrix: Nonconformity `[n, m + 1]`, null model last, that is not to be made from the scores.
+      size: What plans are padded to, from `plan_size`, so that several pools share one compilation.
     """
 
     num_calibration: Required[int]
@@ -54,6 +54,7 @@ class BoundSpec(TypedDict, total=False):
     null: NullMode
     tie_break: bool
     matrix: np.ndarray | None
+    size: PlanSize | None
 
 
 class ScoredPool(NamedTuple):
@@ -206,20 +207,11 @@ class _Prepared(NamedTuple):
     """
 
     split_key: jax.Array
-    entries: jax.Array
+    entries: np.ndarray
     correct: np.ndarray
-    ties: jax.Array | None
+    ties: np.ndarray | None
     steps: Pool
     budget: np.ndarray
-
-
-def _entries(
-    pool: ScoredPool, nonconformity: str, matrix: np.ndarray | None, null: NullMode
-) -> jax.Array:
-    """The nonconformity of a pool `[n, m + 1]`."""
-    if matrix is not None:
-        return jnp.asarray(matrix)
-    return NONCONFORMITIES[nonconformity](jnp.asarray(pool.scores), null)
 
 
 def _check(
@@ -240,9 +232,11 @@ def _check(
         )
     levels = exact_alphas(tuple(spec["alphas"]))[0]
     budget = miss_budget(levels, num_calibration)
-    tie_key, split_key = two_keys(key)
-    entries = _entries(pool, nonconformity, spec.get("matrix"), null)
-    ties = second_keys(tie_key, entries.shape) if spec.get("tie_break", True) else None
+    size = spec.get("size")
+    rows = None if size is None else size.num_queries
+    matrix = spec.get("matrix")
+    entries, keys, split_key = pool_entries(key, pool.scores, nonconformity, null, matrix, rows)
+    ties = keys if spec.get("tie_break", True) else None
     steps = pool_steps(entries, pool.correct, ties)
     law = pool_law(steps, num_calibration=num_calibration, budget=budget)
     ready = _Prepared(split_key, entries, pool.correct, ties, steps, budget)
@@ -334,6 +328,7 @@ def check_bounds(
             ready.budget,
             num_splits,
             progress,
+            spec.get("size"),
         )
 
     return _check(key, pool, nonconformity, measure, num_validation, **spec)

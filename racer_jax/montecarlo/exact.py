@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.special import ndtr
 
 from racer_jax.core.risk_levels import Alpha, Budget, budget_of
 from racer_jax.montecarlo.step_functions import METRICS, Pool, Steps, pool_steps
@@ -44,6 +43,8 @@ class Mixture(NamedTuple):
 
         Use this when you want the chance that a metric of one split stays below a value.
         """
+        from scipy.special import ndtr  # takes a fifth of a second to import
+
         distance = (
             np.broadcast_to(np.asarray(value, np.float64), len(self.mean))[:, None] - self.mean
         )
@@ -165,6 +166,10 @@ class _Sums(NamedTuple):
     above_square: np.ndarray
 
 
+# Each query counts once for the threshold at every position, either below or above it, with the
+# value its metric has there. Instead of a table [N, N + 1], the sums are written as differences:
+# what changes from one position to the next is one query that passes from above to below, and the
+# queries whose metric steps there. A cumulative sum of the changes gives all positions in O(N).
 def _sums(steps: Steps) -> _Sums:
     """Sums of a metric over the queries below and above each position of the threshold."""
     size = len(steps.start)
@@ -234,9 +239,8 @@ def _tied_misses(
     size = pool.num_queries
     num_covered = pool.covered.astype(np.int64)
     log_choose = _log_chooser(size)
-    finite = int(
-        num_covered[-1]
-    )  # queries from here on have a critical score of +inf: never covered
+    # Queries from here on have a critical score of +inf: they are never covered.
+    finite = int(num_covered[-1])
     block_start = np.searchsorted(num_covered[:-1], num_covered[:-1])
     block_start[finite:] = finite
     last = low + width - 1

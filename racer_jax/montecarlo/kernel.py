@@ -106,6 +106,11 @@ def _metric_values(
     return values
 
 
+# Why the steps come in this order: the bits of all parts are gathered and counted once, before any
+# threshold is known, for that is the work that grows with the pool. Everything after it is by alpha
+# and small: the k-th calibration bit, then look-ups of counts. The miss of a test query needs no
+# gathering at all where scores are distinct: the queries above a threshold are counted by its
+# position, and those of them in the calibration part by its rank.
 def tile_values(
     plan: TrialPlan, shape: Shape, scratch: Scratch, keys: jax.Array
 ) -> tuple[Scratch, dict[str, Any]]:
@@ -126,9 +131,9 @@ def tile_values(
     rank = ranks.rank[:, rows - ranks.least]
     position = select(calibration, before, jnp.minimum(rank, rows[None]), ranks.guess, shape.width)
     infinite = rank > rows[None]
-    position = jnp.where(infinite, shape.num_queries, position)
+    position = jnp.where(infinite, plan.num_queries, position)
 
-    sizes = {"test": shape.num_queries - num}
+    sizes = {"test": plan.num_queries - num}
     if "validation" in parts:
         validation = lax.population_count(parts["validation"]).astype(jnp.int32).sum(axis=0)
         sizes = {"test": sizes["test"] - validation, "validation": validation}
@@ -136,7 +141,7 @@ def tile_values(
     # the calibration queries above it.
     misses = None
     if shape.distinct:
-        misses = (shape.num_queries - 1 - position) - (rows[None] - rank)
+        misses = (plan.num_queries - 1 - position) - (rows[None] - rank)
 
     result: dict[str, Any] = {}
     if shape.means:

@@ -17,6 +17,7 @@ from racer_jax.core.prediction_sets import (
     prediction_sets,
     set_size,
 )
+from racer_jax.montecarlo.common_size import PlanSize
 from racer_jax.montecarlo.exact import SplitLaw
 from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import Pool
@@ -54,6 +55,7 @@ def fresh_splits(
     budget: np.ndarray,
     num_splits: int,
     progress: Progress,
+    size: PlanSize | None = None,
 ) -> SplitMetrics:
     """Exchangeable splits, as the guarantee asks for.
 
@@ -68,6 +70,7 @@ def fresh_splits(
         num_trials=num_splits,
         bins=64,
         progress=progress,
+        size=size,
     )
     risk = summaries["risk"]
     means = {name: summary.mean for name, summary in summaries.items()}
@@ -127,9 +130,9 @@ def stale_trials(
 
 def stale_splits(
     key: jax.Array,
-    nonconformity: jax.Array,
+    nonconformity: jax.Array | np.ndarray,
     correct: np.ndarray,
-    ties: jax.Array | None,
+    ties: jax.Array | np.ndarray | None,
     num_calibration: int,
     budget: np.ndarray,
     num_splits: int,
@@ -141,6 +144,7 @@ def stale_splits(
     Use this when you want to see that the check fails where the guarantee does not hold.
     """
     rows_key, split_key = jax.random.split(key)
+    nonconformity = jnp.asarray(nonconformity)
     stale = nonconformity[jax.random.permutation(rows_key, len(correct))]
     masks = split_masks(
         split_key, jnp.arange(num_splits), num_calibration=num_calibration, num_queries=len(correct)

@@ -89,6 +89,9 @@ def as_bytes(words: jax.Array) -> jax.Array:
     return jnp.concatenate([(words >> (8 * j)).astype(jnp.uint8) for j in range(4)])
 
 
+# Why bytes: a metric asks for the bits of the test part in an order of its own, and a gather of one
+# bit costs a load of a row. Packed eight to a byte, the counts up to a place are then a look-up of
+# a running sum and a population count, where bits as numbers would take 32 times the memory.
 def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
     """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`.
 
@@ -167,6 +170,9 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
 
 
+# Why no binary search: lanes would read rows that differ, one gather each, some log2(w) times in
+# turn. The place of the k-th bit is nearly known beforehand (`split_design.rank_plan`), so counting
+# the rows of a narrow bracket reads the same rows for all lanes, one after the other in memory.
 def select(
     words: jax.Array, before: jax.Array, rank: jax.Array, guess: jax.Array, width: int
 ) -> jax.Array:

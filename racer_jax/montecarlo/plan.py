@@ -69,26 +69,35 @@ class Shape:
 
     Attributes:
       metrics: The metrics.
-      num_queries: N.
       width: Words of the bracket in which a threshold is looked for first.
       distinct: Whether the misses follow from the position of the threshold alone.
       means: Whether thresholds and means are wanted, or totals.
     """
 
     metrics: tuple[Metric, ...]
-    num_queries: int
     width: int
     distinct: bool
     means: bool
 
 
 class TrialPlan(NamedTuple):
-    """All that a jitted call reads. Use this when you call `tile_values`."""
+    """All that a jitted call reads.
+
+    Use this when you call `tile_values`.
+
+    Attributes:
+      draw: The draw of the parts.
+      ranks: Which calibration query is the threshold.
+      planes: The metrics.
+      threshold: The threshold at each position.
+      num_queries: N, int32; no part of the shape, so that pools of several sizes can have one.
+    """
 
     draw: DrawPlan
     ranks: Ranks
     planes: Planes
     threshold: Leaf
+    num_queries: Leaf
 
 
 def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.ndarray]]]:
@@ -192,8 +201,8 @@ def trial_plan(
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )
-    shape = Shape(tuple(metrics), num, width, distinct, means)
-    return TrialPlan(draw, ranks, planes_, pool.threshold), shape
+    shape = Shape(tuple(metrics), width, distinct, means)
+    return TrialPlan(draw, ranks, planes_, pool.threshold, np.int32(num)), shape
 
 
 def most_lanes(plan: TrialPlan) -> int:

@@ -312,6 +312,16 @@ class Ranks(NamedTuple):
     guess: Leaf
 
 
+def bracket_width(num_queries: int, least: int, most: int) -> int:
+    """Words of the bracket of `rank_plan`, where `least` to `most` of so many queries calibrate."""
+    middle = (least + most) / 2
+    spread = (
+        np.sqrt((num_queries + 1) * max(num_queries - middle, 1) / (4 * (middle + 2)))
+        + (most - least) / 4
+    )
+    return min(int(np.ceil(12 * spread / 32)) + 2, -(-num_queries // 32))
+
+
 def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
     """Ranks of the thresholds, and where in the pool to look for them.
 
@@ -336,11 +346,7 @@ def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
     rank = np.arange(design.least, design.most + 1) - budget
     size, middle = design.num_queries, (design.least + design.most) / 2
     num_words = -(-size // 32)
-    spread = (
-        np.sqrt((size + 1) * max(size - middle, 1) / (4 * (middle + 2)))
-        + (design.most - design.least) / 4
-    )
-    width = min(int(np.ceil(12 * spread / 32)) + 2, num_words)
+    width = bracket_width(size, design.least, design.most)
     centre = rank.mean(axis=1) * (size + 1) / (middle + 1) / 32
     guess = np.clip(np.round(centre - width / 2).astype(np.int64), 0, num_words - width)
     return Ranks(rank.astype(np.int32), np.int32(design.least), guess.astype(np.int32)), width

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -143,7 +142,7 @@ def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarr
 
 
 def _checked(
-    nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | None
+    nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The arrays of `pool_steps` on the host, checked."""
     if is_traced(nonconformity, correct, tie_break):
@@ -165,9 +164,9 @@ def _checked(
         )
     if tie_break is None:
         return value, right, None
-    tie_break = jnp.asarray(tie_break)
-    check_tie_break(tie_break, value.shape)
-    return value, right, np.asarray(tie_break)
+    second = np.asarray(tie_break)
+    check_tie_break(second, value.shape)
+    return value, right, second
 
 
 def _until_first(group: np.ndarray, first: np.ndarray, empty: bool = False) -> Steps:
@@ -209,7 +208,7 @@ def _own_metrics(right: np.ndarray, first: np.ndarray, strict_risk: bool) -> dic
 def pool_steps(
     nonconformity: ArrayLike,
     correct: ArrayLike,
-    tie_break: jax.Array | None = None,
+    tie_break: jax.Array | np.ndarray | None = None,
     *,
     strict_risk: bool = False,
     metrics: Mapping[str, ArrayLike] | None = None,

@@ -23,6 +23,8 @@ Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
 
 # Draws of one round of repair.
 _ROUND = 64
+# Up to so many words a position has at most 16 bits, and a word of draws gives two.
+HALF_WORDS = 2048
 # What one more binary digit of the Bernoulli probability costs for each word, in draws.
 _DIGIT_COST = 0.35
 
@@ -192,7 +194,7 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         words = words & within
     lane = jnp.arange(num_lanes, dtype=jnp.int32)
     row_key = (key[0][None], key[1][None])
-    halves = num_words <= 2048  # positions of at most 16 bits: a word gives two
+    halves = num_words <= HALF_WORDS
 
     def draws(number: jax.Array) -> jax.Array:
         """Words of draws, `[r, l]`."""

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
+from racer_jax.montecarlo.common_size import PlanSize, padded
 from racer_jax.montecarlo.kernel import Scratch, tile_values
 from racer_jax.montecarlo.plan import Shape, TrialPlan, most_lanes, trial_plan
 from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
@@ -67,6 +68,10 @@ class Trials(NamedTuple):
     validation: dict[str, np.ndarray]
 
 
+# Traced once for the shape of its results and for the loop over tiles: half of all tracing.
+_tile_values = jax.jit(tile_values, static_argnums=1, inline=True)
+
+
 def _run(
     key: jax.Array,
     plan: TrialPlan,
@@ -88,14 +93,14 @@ def _run(
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
         blank = jnp.zeros((*plan.planes.order.row.shape[::2], tile), jnp.uint8)
         scratch = ((blank, blank),) * (1 if plan.draw.outer is None else 2)
-        one = jax.eval_shape(partial(tile_values, plan, shape), scratch, keys[0])[1]
+        one = jax.eval_shape(partial(_tile_values, plan, shape), scratch, keys[0])[1]
         results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
         def step(
             i: jax.Array, state: tuple[Scratch, dict[str, Any]]
         ) -> tuple[Scratch, dict[str, Any]]:
             scratch, results = state
-            scratch, values = tile_values(plan, shape, scratch, load(keys, i))
+            scratch, values = _tile_values(plan, shape, scratch, load(keys, i))
             write = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
             return scratch, jax.tree.map(write, results, values)
 
@@ -252,6 +257,7 @@ def stream_trials(
     progress: Callable[[int], object] | None = None,
     checkpoint: Path | str | None = None,
     save_every: float = 30.0,
+    size: PlanSize | None = None,
     **split: Unpack[SplitSpec],
 ) -> dict[str, Summary]:
     """`split_trials` in bounded memory: moments and histogram of each metric.
@@ -276,6 +282,8 @@ def stream_trials(
       checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
         run loses what came after the last save, and a finished one can be made longer.
       save_every: Seconds between saves.
+      size: What the plan is padded to, so that pools of several sizes share one compilation, from
+        `plan_size`; the results are the same.
       **split: How each trial splits the pool, the fields of `SplitSpec`.
 
     Returns:
@@ -292,6 +300,8 @@ def stream_trials(
     check_count("bins", bins, 2)
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=False)
+    if size is not None:
+        plan, shape = padded(plan, shape, size)
     runner = _Runner(key, plan, shape, devices)
     store = None
     if checkpoint is not None:

@@ -161,6 +161,11 @@ def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Arra
     return (cost.min(axis=-1, keepdims=True) / cost) ** gamma
 
 
+# RACER-J is greedy because coverage is submodular: what a model adds only shrinks as the set grows,
+# so without costs the first k of the greedy order cover at least 1 - 1/e of what the best k can.
+# One order serves every threshold. Each step keeps, for every support row, the chance that no model
+# so far is right; a gain is the mean of a model's own chance over what is left: one product of a
+# vector and a matrix, whatever the number of models chosen.
 def greedy(weights: jax.Array, support: jax.Array, discount: jax.Array, null: str) -> jax.Array:
     """Nonconformity `[m + 1]` of one query.
 

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from scipy.optimize import minimize
 
 from racer_jax.core.checks import check_floating, check_scores, is_traced
 from racer_jax.core.nonconformity import NullMode, check_null
@@ -345,6 +344,8 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
     Use this when you have out-of-fold scores of the training queries and need the loadings that
     `factor` takes.
     """
+    from scipy.optimize import minimize  # takes half a second to import
+
     right = check_training_rows(correct)
     flat, shape = _flat(scores)
     if shape != right.shape:

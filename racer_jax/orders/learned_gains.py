@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.optimize import minimize
 
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.orders.coverage_gain import static_order
@@ -64,6 +63,8 @@ def first_right(correct: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.ndarray, ...]:
     """Order `[m]`, weights `[d, m + 1]` and biases `[m + 1]` of one group."""
+    from scipy.optimize import minimize  # takes half a second to import
+
     num_models = correct.shape[1]
     order = np.argsort(np.asarray(static_order(correct))[:-1], kind="stable")
     position = first_right(correct, order)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from racer_jax.plotting.calls import CallsLine, calls_figure
     from racer_jax.plotting.risk import (
         RiskCurve,
         SizeCurve,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "calls": ("CallsLine", "calls_figure"),
     "risk": ("RiskCurve", "SizeCurve", "histogram_figure", "risk_figure", "size_figure"),
     "studies": (
         "RiskLine",
@@ -59,6 +61,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 
 __all__ = [
     "Bar",
+    "CallsLine",
     "Choices",
     "CoverageLine",
     "RiskCurve",
@@ -68,6 +71,7 @@ __all__ = [
     "Spread",
     "Trade",
     "accuracy_figure",
+    "calls_figure",
     "coverage_figure",
     "heatmap_figure",
     "histogram_figure",

@@ -313,6 +313,8 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
 def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
     """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
 
+    Use this when a folder is about to be read as an artefact.
+
     Raises:
       ArtefactError: If it is.
     """

@@ -416,6 +416,8 @@ def limited(
 
     On the host. The first real models have -inf and those from the cap on +inf, as of
     `racer_jax.risk_control.costs.call_at_least` and `cap_models`; the null model keeps its own.
+
+    Use this when sets hold at least or at most some models, at calibration and at routing alike.
     """
     num_models = nonconformity.shape[1] - 1
     if least == 0 and (most is None or most >= num_models):

@@ -298,6 +298,9 @@ class Rule(NamedTuple):
     group_is_needed: bool
 
 
+# Scores and ties are compared as one key of 64 bits, the same that calibration sorted: a query is
+# in the set exactly where the calibration query with its score and tie would have been. Comparing
+# the float and then the tie would be the same rule written a second time.
 def decide(
     rule: Rule,
     model_scores: ModelScores,

@@ -46,6 +46,8 @@ def null_mode(nonconformity: str, null: NullMode | None) -> NullMode:
 
     >>> null_mode("gap", None), null_mode("J_learned", None), null_mode("gap", "never")
     ('paper', 'free', 'never')
+
+    Use this when a null mode may be left to the nonconformity.
     """
     if null is not None:
         return null
@@ -158,6 +160,8 @@ def fitted_fields(
     cost_weight: float,
 ) -> dict[str, Any]:
     """The fields of a racer fitted to training questions; see `Racer.fit`.
+
+    Use this when a racer is trained; `Racer.fit` does it for you.
 
     Raises:
       ValueError: If an option is unknown, or there are no questions.

@@ -48,6 +48,8 @@ def sequential_data(
 ) -> dict[str, Any]:
     """What a report shows of calling one model after another, as plain values.
 
+    Use this when the report shows a cascade beside sets.
+
     Args:
       cascade: A `racer_jax.serving.Cascade`; one without a calibration stops where the vote is
         decided, and that is all there is to show.

@@ -10,8 +10,6 @@ from math import ceil, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
-from scipy.special import gammaln
 
 from racer_jax.core.risk_levels import (
     Alpha,
@@ -147,6 +145,8 @@ def risk_law(alpha: Level | None, n: int, *, budget: int | None = None) -> Any:
     >>> round(float(risk_law(0.1, 99).mean()), 3)
     0.1
     """
+    from scipy import stats  # takes half a second to import
+
     misses = _feasible_budget(alpha, n, budget)
     return stats.beta(misses + 1, n - misses)
 
@@ -169,6 +169,8 @@ def miss_law(alpha: Level | None, n: int, num_test: int, *, budget: int | None =
 
     Use this when counts of misses on test queries are to be judged.
     """
+    from scipy import stats  # takes half a second to import
+
     check_count("num_test", num_test)
     misses = _feasible_budget(alpha, n, budget)
     return stats.betabinom(num_test, misses + 1, n - misses)
@@ -267,4 +269,6 @@ def split_risk_law(
 
 
 def _log_choose(n: np.ndarray, k: Any) -> np.ndarray:
+    from scipy.special import gammaln
+
     return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.special import betainc
 
 from racer_jax.core.calibration import threshold_at_budget
 from racer_jax.core.nonconformity import TieBroken, value_and_tie
@@ -82,6 +81,8 @@ def _is_safe(budget: int, alpha: Fraction, n: int, delta: float, exact_delta: Fr
     P(Binomial(n, alpha) <= b), a sum of rationals, which decides where floats cannot; where that
     would take long, the answer is no.
     """
+    from scipy.special import betainc  # takes a fifth of a second to import
+
     above = float(betainc(n - budget, budget + 1, float(1 - alpha)))
     if abs(above - delta) > _BETA_ERROR * delta:
         return above < delta

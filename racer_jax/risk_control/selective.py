@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.special import bdtr
 
 from racer_jax.core.calibration import critical_scores
 from racer_jax.core.proportions import clopper_pearson_upper
@@ -70,6 +69,8 @@ def calibrate_selective(
     >>> calibrate_selective(nonconformity, np.ones((100, 1)), [0.5], 0.1, 0.05).threshold
     0.5
     """
+    from scipy.special import bdtr  # takes a fifth of a second to import
+
     level, delta = float(exact_alpha(alpha)), check_delta(delta)
     grid = np.asarray(thresholds)
     if grid.dtype.kind != "f" or grid.ndim != 1 or not len(grid) or np.isnan(grid).any():

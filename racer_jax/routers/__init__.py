@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from racer_jax.routers.base import Router
-from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
-from racer_jax.routers.platt import Platt, PlattScaled
-from racer_jax.routers.scores import Scores
-
 if TYPE_CHECKING:
+    from racer_jax.routers.base import Router
     from racer_jax.routers.finetune import FinetuneConfig
     from racer_jax.routers.fit import TextRouter
+    from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
     from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
+    from racer_jax.routers.platt import Platt, PlattScaled
     from racer_jax.routers.registry import ROUTERS, named, register_router
     from racer_jax.routers.routerdc import RouterDC, RouterDCConfig, fit_routerdc, fit_routerdcs
+    from racer_jax.routers.scores import Scores
+    from racer_jax.routers.served_mlp import ServedMLP
 
-# What needs Flax or Transformers is imported when it is asked for.
+# Each is imported when it is asked for: what needs Flax takes half a second.
 _HOMES = {
+    "base": ("Router",),
+    "knn": ("KNNR", "KNNConfig", "choose_neighbors", "neighbor_weights"),
+    "platt": ("Platt", "PlattScaled"),
+    "scores": ("Scores",),
+    "served_mlp": ("ServedMLP",),
     "finetune": ("FinetuneConfig",),
     "fit": ("TextRouter",),
     "registry": ("ROUTERS", "named", "register_router"),
@@ -43,6 +48,7 @@ __all__ = [
     "RouterDC",
     "RouterDCConfig",
     "Scores",
+    "ServedMLP",
     "TextRouter",
     "choose_neighbors",
     "fit_mlp",

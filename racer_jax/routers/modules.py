@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from racer_jax.encoders.base import Arrays, PartsError, array_of
+from racer_jax.encoders.base import Arrays, array_of
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -42,9 +42,7 @@ def module_from(
     flat = []
     for path, variable in nnx.to_flat_state(state):
         name = ".".join([prefix, *map(str, path)])
-        array, shape = array_of(arrays, name), variable.get_value().shape
-        if array.shape != shape:
-            raise PartsError(f"the array {name!r} must have shape {shape}, got {array.shape}")
+        array = array_of(arrays, name, variable.get_value().shape)
         flat.append((path, variable.replace(jnp.asarray(array))))
     module: Module = nnx.merge(graph, nnx.from_flat_state(flat))
     return module

@@ -39,7 +39,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "knn": ("racer_jax.routers.knn", "KNNR"),
     "platt": ("racer_jax.routers.platt", "PlattScaled"),
     "restricted": ("racer_jax.routers.restricted", "RestrictedRouter"),
-    "mlp": ("racer_jax.routers.mlp", "MLPR"),
+    "mlp": ("racer_jax.routers.served_mlp", "ServedMLP"),
     "routerdc": ("racer_jax.routers.routerdc", "RouterDC"),
 }
 

@@ -227,7 +227,7 @@ def _train(
 
 def _local_devices() -> list[jax.Device]:
     """The devices of this process, of the platform of `jax.default_device` where that is set."""
-    default = jax.config.jax_default_device  # type: ignore[attr-defined]
+    default = getattr(jax.config, "jax_default_device", None)
     platform = getattr(default, "platform", default)
     devices: list[jax.Device] = jax.local_devices(backend=platform)
     return devices

@@ -12,8 +12,6 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.risk_control.stopping import Loss, stops_at
 from racer_jax.sequential.replay import Paths
 
-REASONS = ("decided", "risk", "all called", "abstained")
-
 
 @dataclass(frozen=True)
 class PathEvaluation:

@@ -9,8 +9,6 @@ Newton's method with a ridge of 1, in float64 on the host.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.special import expit
 
 from racer_jax.risk_control.vote_path import NUM_STATE_FEATURES
 from racer_jax.sequential.weights import GRID
@@ -52,6 +50,9 @@ def fit_logistic(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     Use this when you fit a risk of your own; `fit_risk_model` makes the columns.
     """
+    from scipy.linalg import cho_factor, cho_solve  # takes long to import
+    from scipy.special import expit
+
     num, num_columns = columns.shape
     # Products of blocks of rows are too small for BLAS to share among threads: on a busy machine
     # threads that wait for each other take a hundred times as long as the work, and the sums would

@@ -10,8 +10,6 @@ a vote with negative weights is never decided before its end.
 """
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 
 from racer_jax.core.aggregation import NO_ANSWER
 
@@ -48,6 +46,9 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
       float64 `[m]`, at least 0, multiples of `GRID`. Where no model is ever right, and so nothing
       can be learned, all weights are 1.
     """
+    from scipy.optimize import minimize  # takes half a second to import
+    from scipy.special import logsumexp, softmax
+
     num, num_models = codes.shape
     right = correct & (codes != NO_ANSWER)
     if not right.any():

@@ -12,7 +12,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.monitor import ExchangeabilityMonitor, Monitor, RiskMonitor, load_monitor
 
-RISK, EXCHANGEABILITY = RiskMonitor.kind, ExchangeabilityMonitor.kind
+RISK = RiskMonitor.kind
 LEVEL = 0.05
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,13 @@ class BadLine(NamedTuple):
         """The error as a line of JSON. Use this when a program reads the decisions as lines."""
         record = {} if self.id is None else {"id": self.id}
         return json.dumps({**record, "error": str(self.error)}, ensure_ascii=False)
+
+
+class Routed(NamedTuple):
+    """A query and its decision. Use this when you read what `route_queries` yields."""
+
+    query: Query
+    decision: Decision
 
 
 def _string(record: dict[str, Any], field: str, path: str, line: int) -> str | None:
@@ -220,6 +228,24 @@ def _check_unicode(text: str | None, path: str, line: int) -> None:
         raise DataError("must be text without lone surrogates", path=path, line=line) from None
 
 
+def route_queries(
+    racer: Racer, queries: Iterable[Query | BadLine], batch: int
+) -> Iterator[Routed | BadLine]:
+    """Routes queries as they come; each with its decision, in their order.
+
+    Use this when you need the decisions of a stream; `route_lines` makes lines of JSON of them.
+
+    Raises:
+      NotCalibratedError: If the racer has no threshold.
+      DataError: If a query is not what it should be.
+    """
+    stream = iter(queries)
+    while waiting := list(islice(stream, batch)):
+        decisions = iter(_decisions(racer, [q for q in waiting if isinstance(q, Query)]))
+        for query in waiting:
+            yield query if isinstance(query, BadLine) else Routed(query, next(decisions))
+
+
 def route_lines(racer: Racer, queries: Iterable[Query | BadLine], batch: int) -> Iterator[str]:
     """Routes queries as they come; yields a line of JSON for each, in their order.
 
@@ -232,26 +258,16 @@ def route_lines(racer: Racer, queries: Iterable[Query | BadLine], batch: int) ->
       NotCalibratedError: If the racer has no threshold.
       DataError: If a query is not what it should be.
     """
-    waiting: list[Query | BadLine] = []
-    for query in queries:
-        waiting.append(query)
-        if len(waiting) == batch:
-            yield from _routed(racer, waiting)
-            waiting.clear()
-    if waiting:
-        yield from _routed(racer, waiting)
+    return map(as_line, route_queries(racer, queries, batch))
 
 
-def _routed(racer: Racer, waiting: Sequence[Query | BadLine]) -> Iterator[str]:
-    """The answers to a batch."""
-    decisions = iter(_decisions(racer, [q for q in waiting if isinstance(q, Query)]))
-    for query in waiting:
-        if isinstance(query, BadLine):
-            yield query.to_json()
-            continue
-        name = {} if query.id is None else {"id": query.id}
-        decision = next(decisions).to_dict()
-        yield json.dumps({**name, **decision}, ensure_ascii=False, allow_nan=False)
+def as_line(item: Routed | BadLine) -> str:
+    """The line of JSON of a routed query. Use this when `route_queries` made the decisions."""
+    if isinstance(item, BadLine):
+        return item.to_json()
+    query, decision = item.query, item.decision
+    name = {} if query.id is None else {"id": query.id}
+    return json.dumps({**name, **decision.to_dict()}, ensure_ascii=False, allow_nan=False)
 
 
 def _decisions(racer: Racer, queries: Sequence[Query]) -> Iterable[Decision]:

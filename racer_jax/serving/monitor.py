@@ -222,6 +222,9 @@ class RiskMonitor(_Saved):
         """The wealth, 1 at the start; its mean is at most 1 while the risk is at most alpha."""
         return exp(min(self.log_evidence, _LARGEST_LOG))
 
+    # Wealth is kept as logarithms: after a million queries it is far outside of float64, and the
+    # monitor must neither overflow when the risk is high nor lose its power when it was low for
+    # long.
     def update(self, missed: Iterable[bool], position: int | None = None) -> "RiskMonitor":
         """The monitor after more feedback, in the order it came.
 

@@ -13,19 +13,13 @@ from typing import IO
 from racer_jax.data.errors import DataError
 from racer_jax.data.locks import locked
 from racer_jax.serving.monitor import Monitor
+from racer_jax.serving.terminated import Terminated
 
 # A state on disk is at most this many seconds and this many queries behind.
 SECONDS = 1.0
 QUERIES = 1000
 # How long another process may hold a state before it is reported in place of waited for.
 PATIENCE = 60.0
-
-
-class Terminated(BaseException):
-    """The process was asked to end by SIGTERM; what was counted is saved on the way out.
-
-    Use this when you catch the end of a process that keeps a state.
-    """
 
 
 @contextmanager

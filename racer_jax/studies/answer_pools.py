@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.load import load
+from racer_jax.data.loading import load
 from racer_jax.data.table import RoutingTable
 
 ROUTERBENCH, ZEROEVAL = "routerbench", "zeroeval/gsm8k.npz"

@@ -1,15 +1,16 @@
 """What a check of the bounds shows: tables, the verdict, rows of a CSV file, figures."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from racer_jax import reporting
 from racer_jax.core.nonconformity import NONCONFORMITY_LABELS
 from racer_jax.montecarlo.bound_check import HISTOGRAM_ALPHA, BoundCheck
-from racer_jax.plotting import risk as plotting
 from racer_jax.studies.checked_pools import STOP_LOSSES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The paper's risk levels are shown, and a few more; results.csv holds every level.
 SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
@@ -120,8 +121,10 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figures(config: Any, result: Result, num_models: int) -> dict[str, Figure]:
+def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]":
     """The pictures by file name."""
+    from racer_jax.plotting import risk as plotting  # Matplotlib takes long to import
+
     alpha = np.array([float(a) for a in result.alphas])
     by_pool: dict[str, dict[str, BoundCheck]] = {}
     for cell in result.checks:

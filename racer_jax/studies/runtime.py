@@ -1,6 +1,6 @@
 """What a command sets up before its first computation.
 
-Devices, processes, and a cache of compiled code.
+Devices and processes; and `use_compilation_cache`, which keeps compiled code from run to run.
 """
 
 import os
@@ -8,42 +8,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
+from racer_jax.compilation_cache import use_compilation_cache as use_compilation_cache
+
 _RANK, _COUNT, _ADDRESS = "RACER_JAX_PROCESS", "RACER_JAX_PROCESSES", "RACER_JAX_COORDINATOR"
-
-
-def cache_folder() -> Path:
-    """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder.
-
-    Use this when something is kept between runs.
-    """
-    home = os.environ.get("RACER_JAX_CACHE")
-    base = (
-        Path(home)
-        if home
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "racer_jax"
-    )
-    return base / "compiled"
-
-
-def use_compilation_cache(folder: str | Path | None) -> None:
-    """Keeps compiled code from run to run.
-
-    For one run of an experiment, compiling is most of the time.
-
-    Use this when an experiment compiles for a minute or more.
-
-    Args:
-      folder: Where; `cache_folder()` when None. JAX makes it, and goes without where it cannot.
-    """
-    jax.config.update(
-        "jax_compilation_cache_dir", str(folder if folder is not None else cache_folder())
-    )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def use_all_cores() -> None:

@@ -34,7 +34,7 @@ WORDS = st.one_of(
 FILES = ("t.csv", "t.npz", "queries.jsonl", "feedback.jsonl", "deep.json", "nowhere", ".", "\x00")
 ARTEFACTS = ("my.racer", "bare.racer", "broken.racer", "new.racer", "state.json")
 # These do what they say, which takes minutes or a network, whatever else is on the line.
-LEFT_OUT = ("demo", "data fetch")
+LEFT_OUT = ("demo", "data fetch", "serve")
 
 
 def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple]:

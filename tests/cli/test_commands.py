@@ -142,6 +142,9 @@ def test_route_in_words_and_in_json(folder, made, capsys):
     )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["reason"] for line in lines] == ["alpha infeasible"] * 2
+    assert main(["route", "my.racer", "--group", "a", "x?", "--output", "words.txt"]) == 0
+    assert capsys.readouterr().out == ""
+    assert Path("words.txt").read_text().startswith("x?\n  ")
 
 
 @pytest.mark.long

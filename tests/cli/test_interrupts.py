@@ -1,5 +1,6 @@
 """Ctrl-C at any moment of a real process: one line, status 130, nothing half written."""
 
+import gc
 import json
 import re
 import signal
@@ -159,11 +160,13 @@ def handlers(monkeypatch):
     monkeypatch.setattr(entry, "_state", entry._State())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    gc.enable()
     signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_that_became_another_error(handlers, monkeypatch, capfd):
-    def garbles():
+    def garbles(imported):
+        imported()
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
@@ -180,13 +183,13 @@ def test_an_interrupt_that_became_another_error(handlers, monkeypatch, capfd):
 
 
 def test_other_errors_and_statuses_are_left_alone(handlers, monkeypatch):
-    def fails():
+    def fails(imported):
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr("racer_jax.cli.main.main", fails)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         entry.main()
-    monkeypatch.setattr("racer_jax.cli.main.main", lambda: 3)
+    monkeypatch.setattr("racer_jax.cli.main.main", lambda imported: 3)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert entry.main() == 3
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

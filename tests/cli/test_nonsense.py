@@ -92,13 +92,13 @@ def refused(folder, capsys, line, status=1):
     before = snapshot(folder)
     capsys.readouterr()
     assert main(line) == status
-    told = capsys.readouterr().err
-    assert told.startswith("racer-jax: ")
-    assert told.count("\n") == 1
-    assert told.strip().removeprefix("racer-jax:").strip(), "the line says nothing"
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert output.startswith("racer-jax: ")
+    assert output.count("\n") == 1
+    assert output.strip().removeprefix("racer-jax:").strip(), "the line says nothing"
+    assert "Traceback" not in output
     assert snapshot(folder) == before
-    return told
+    return output
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ def test_what_cannot_be_read(folder, capsys, command, word, fault):
     with locked(path.name) if fault == "no permission" else ExitStack():
         before = None if fault == "no permission" else snapshot(folder)
         status = main(words(command, **{word: name}))
-    told = capsys.readouterr().err
-    assert (status, told.count("\n")) == (1, 1), told
-    assert "bad." in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert (status, output.count("\n")) == (1, 1), output
+    assert "bad." in output
+    assert "Traceback" not in output
     if fault == "no permission":
-        assert "Permission denied" in told
+        assert "Permission denied" in output
     else:
         assert snapshot(folder) == before
     assert not list(folder.glob("*out*"))
@@ -267,18 +267,18 @@ WRITES = [
 @pytest.mark.parametrize("command", WRITES)
 @pytest.mark.parametrize("fault", WRITE_FAULTS)
 def test_what_cannot_be_written(folder, capsys, few_queries, command, fault):
-    broken, wanted, what = WRITE_FAULTS[fault]
+    broken, expected, what = WRITE_FAULTS[fault]
     if command == "report":
         pytest.importorskip("plotly", reason="extra report")
     before = snapshot(folder)
     with broken():
         status = main(words(command))
-    told = capsys.readouterr().err
-    assert (status, told.count("\n")) == (wanted, 1), told
-    assert told.startswith("racer-jax: ")
-    assert what in told
-    if wanted == 1:  # the line says which file
-        assert any(name in told for name in ("out", "my.racer", "state.json")), told
+    output = capsys.readouterr().err
+    assert (status, output.count("\n")) == (expected, 1), output
+    assert output.startswith("racer-jax: ")
+    assert what in output
+    if expected == 1:  # the line says which file
+        assert any(name in output for name in ("out", "my.racer", "state.json")), output
     after = snapshot(folder)
     if command == "demo":  # its folder is there, empty
         assert after.pop("out", None) is None
@@ -336,13 +336,13 @@ def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, comman
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Stdout(FULL if fault == "full" else KeyboardInterrupt()))
         status = main(words(command))
-    told = capsys.readouterr().err
-    wanted = (
+    output = capsys.readouterr().err
+    expected = (
         (1, "racer-jax: No space left on device\n")
         if fault == "full"
         else (130, "racer-jax: interrupted\n")
     )
-    assert (status, told) == wanted
+    assert (status, output) == expected
     assert not [path for path in folder.rglob(".*")]  # what was written is whole
     for artefact in folder.glob("*.racer"):
         Racer.load(artefact)
@@ -377,7 +377,7 @@ COMPUTES = {
 def test_ctrl_c_and_too_little_memory_while_it_computes(folder, capsys, monkeypatch, command):
     for extra in {"data fetch": ["pooch"], "completion": ["shtab"]}.get(command, []):
         pytest.importorskip(extra)
-    for error, status, told in (
+    for error, status, output in (
         (KeyboardInterrupt(), 130, "racer-jax: interrupted\n"),
         (MemoryError(), 1, "racer-jax: out of memory\n"),
     ):
@@ -385,7 +385,7 @@ def test_ctrl_c_and_too_little_memory_while_it_computes(folder, capsys, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr(COMPUTES[command], refuses(error))
             assert main(words(command)) == status
-        assert capsys.readouterr().err == told
+        assert capsys.readouterr().err == output
         after = snapshot(folder)
         # the folder of `demo` and of `data fetch` is there, empty
         assert after.pop("out", None) is None
@@ -420,14 +420,14 @@ def test_downloads(folder, capsys, monkeypatch):
         "http://127.0.0.1:9",
     ]
     assert "test.npz" in refused(folder, capsys, line)
-    for error, told in {
+    for error, output in {
         FULL: "No space left on device",
         PermissionError(13, "Permission denied"): "denied",
     }.items():
         monkeypatch.setattr(pooch, "retrieve", refuses(error))
         assert main(words("data fetch")) == 1
         line = capsys.readouterr().err
-        assert told in line
+        assert output in line
         assert "network" not in line
         assert line.count("\n") == 1
 
@@ -436,7 +436,7 @@ def test_downloads(folder, capsys, monkeypatch):
 
 
 def test_options_that_are_nonsense(folder, capsys):
-    for line, told in {
+    for line, output in {
         "calibrate my.racer calibration.npz --alpha 2": "alpha must be in (0, 1), got 2",
         "calibrate my.racer calibration.npz --alpha x": "alpha must be in (0, 1), got x",
         "calibrate my.racer calibration.npz --alpha 0.1 --delta 3": "delta must be in (0, 1)",
@@ -464,7 +464,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "monitor new.json --kind exchangeability --alpha 0.1": "--alpha is not for monitors of kind 'exchang",
         "monitor new.json --kind exchangeability": "needs --reference",
     }.items():
-        assert told in refused(folder, capsys, line.split()), line
+        assert output in refused(folder, capsys, line.split()), line
     assert "must not be empty or only white space" in refused(
         folder, capsys, ["route", "my.racer", " "]
     )
@@ -509,13 +509,13 @@ def test_lines_that_are_no_queries(folder, capsys, line, told):
 
 def test_scores_that_are_no_queries(folder, capsys):
     main(["calibrate", "s.racer", "scores.npz", "--alpha", "0.2", "--from-scores"])
-    for scores, told in {
+    for scores, output in {
         '{"scores": {"small": 1}}': "must hold a score of each of",
         '{"scores": {"small": 1, "medium": 2, "large": 0}}': "must be in [0, 1], got 2 for 'medium'",
         '{"scores": {"small": NaN, "medium": 0, "large": 0}}': "must be in [0, 1], got nan",
     }.items():
         Path("in.jsonl").write_text(scores + "\n")
-        assert told in refused(folder, capsys, ["route", "s.racer", "--input", "in.jsonl"])
+        assert output in refused(folder, capsys, ["route", "s.racer", "--input", "in.jsonl"])
     assert "no router of its own" in refused(folder, capsys, ["route", "s.racer", "what?"])
 
 
@@ -549,13 +549,13 @@ def test_numbers_that_are_none(folder, capsys, text, told):
 
 
 def test_a_state_of_another_monitor(folder, capsys):
-    for line, told in {
+    for line, output in {
         "monitor state.json --alpha 0.2": "state.json: is the state of a monitor with alpha = 0.1, got 0.2",
         "monitor state.json --artefact my.racer": "with alpha = 0.1, got 0.3",
         "monitor state.json --level 0.01": "with level = 0.05, got 0.01",
         "monitor state.json --kind exchangeability": "of kind 'risk', not 'exchangeability'",
     }.items():
-        assert told in refused(folder, capsys, [*line.split(), "--input", "feedback.jsonl"])
+        assert output in refused(folder, capsys, [*line.split(), "--input", "feedback.jsonl"])
     Path("same.jsonl").write_text("1\n" * 9)
     line = [
         "monitor",

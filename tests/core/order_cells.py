@@ -84,7 +84,7 @@ def count_cells(size, rng, *, num=8, repeats=1, dtype=np.float32, broken=False, 
         if not masked:
             mask[:] = True
         rank = np.stack(
-            [ranks(np.sort(row[kept]), num, rng) for row, kept in zip(value, mask, strict=True)]
+            [ranks(np.sort(row[rest]), num, rng) for row, rest in zip(value, mask, strict=True)]
         )
         got = run(
             jnp.asarray(value),
@@ -94,10 +94,10 @@ def count_cells(size, rng, *, num=8, repeats=1, dtype=np.float32, broken=False, 
         )
         at, second = got if isinstance(got, TieBroken) else (got, None)
         for i, name in enumerate(names):
-            wanted = expected(value[i], None if tie is None else tie[i], mask[i], rank[i])
+            reference = expected(value[i], None if tie is None else tie[i], mask[i], rank[i])
             where = f"{name}, size {size}, {dtype.__name__}, ranks {rank[i].tolist()}"
-            assert np.asarray(at[i]).tobytes() == wanted[0].tobytes(), where
+            assert np.asarray(at[i]).tobytes() == reference[0].tobytes(), where
             if second is not None:
-                np.testing.assert_array_equal(second[i], wanted[1], where)
+                np.testing.assert_array_equal(second[i], reference[1], where)
             cells += num
     return cells

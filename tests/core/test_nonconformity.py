@@ -184,8 +184,8 @@ def test_bad_input_is_named(call, error, message):
 def test_the_null_model_beside_models_in_order(null):
     """Where 1 - s orders the real models, its E is the null column of `inverse_probability`."""
     scores = jax.random.uniform(jax.random.key(5), (20, 4))
-    own = null_nonconformity(scores.max(axis=1), null)
-    np.testing.assert_allclose(own, inverse_probability(scores, null)[:, -1], atol=1e-7)
+    mine = null_nonconformity(scores.max(axis=1), null)
+    np.testing.assert_allclose(mine, inverse_probability(scores, null)[:, -1], atol=1e-7)
 
 
 # --- the scores by name ---------------------------------------------------------------------------

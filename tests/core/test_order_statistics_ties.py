@@ -80,10 +80,10 @@ def test_every_number_of_alphas(num_alphas, transform):
     value = rows(size, rng)["5 levels"]
     tie = rng.integers(0, 2, size).astype(np.uint32)
     ranks = np.array([size - int(a * (size + 1) + 1e-9) + 1 for a in alphas])
-    wanted = expected(value, tie, np.ones(size, bool), ranks)
+    reference = expected(value, tie, np.ones(size, bool), ranks)
     got = transform(lambda v, t: calibrate(TieBroken(v, t), alphas))(value, tie)
-    np.testing.assert_array_equal(got.value, wanted[0])
-    np.testing.assert_array_equal(got.tie, wanted[1])
+    np.testing.assert_array_equal(got.value, reference[0])
+    np.testing.assert_array_equal(got.tie, reference[1])
 
 
 def test_a_traced_alpha_never_allows_a_miss_more_than_its_decimal_does():

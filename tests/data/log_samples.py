@@ -28,12 +28,12 @@ def _lines(path, records):
 def inspect_sample(i, j, epoch=1, value=None):
     """One sample; even questions are chat messages whose text stands among the attachments."""
     text = QUESTIONS[i]
-    asked = text
+    requests = text
     if i % 2 == 0:
-        asked = [{"role": "user", "content": f"attachment://a{i}"}]
+        requests = [{"role": "user", "content": f"attachment://a{i}"}]
     verdict = value or ("C" if CORRECT[i][j] else "I")
     answer = "B" if verdict == "C" else "A"
-    sample = {"id": i + 1, "epoch": epoch, "input": asked, "choices": OPTIONS, "target": "B"}
+    sample = {"id": i + 1, "epoch": epoch, "input": requests, "choices": OPTIONS, "target": "B"}
     sample["messages"] = [{"role": "user", "content": text}]
     sample["output"] = {"model": MODELS[j], "choices": [], "usage": {"output_tokens": 5 + i}}
     sample["scores"] = {"choice": {"value": verdict, "answer": answer, "explanation": "so"}}
@@ -88,8 +88,8 @@ def every_eval_ever_record(i, j, metric="accuracy", run="1750000000"):
     record |= {"model_id": MODELS[j], "evaluation_name": "arc"}
     record |= {"evaluation_result_id": f"arc.{metric}", "sample_id": IDS[i]}
     record |= {"sample_hash": f"{i:064x}", "interaction_type": "single_turn"}
-    asked = {"raw": QUESTIONS[i], "formatted": f"Q: {QUESTIONS[i]}\nA:", "reference": ["four"]}
-    record["input"] = asked | {"choices": OPTIONS}
+    requests = {"raw": QUESTIONS[i], "formatted": f"Q: {QUESTIONS[i]}\nA:", "reference": ["four"]}
+    record["input"] = requests | {"choices": OPTIONS}
     record["output"] = {"raw": [f"The answer is {j}."]}
     extracted = {"turn_idx": 0, "source": "output.raw", "extracted_value": f"A{j}"}
     record["answer_attribution"] = [extracted | {"extraction_method": "re", "is_terminal": True}]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from racer_jax.data.load import READERS
+from racer_jax.data.loading import READERS
 from tests.data import log_samples, samples
 
 PAGES = Path(__file__).parents[2] / "docs" / "data"

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from racer_jax.data import DataError, fetch
-from racer_jax.data.load import guess
+from racer_jax.data.loading import guess
 
-module = sys.modules["racer_jax.data.fetch"]  # the function of its name hides it
+module = sys.modules["racer_jax.data.download"]
 BODY = bytes(range(256)) * 2000
 
 

@@ -305,9 +305,9 @@ def test_the_name_must_tell_the_format(tmp_path):
 
 def resaved(path, **changes):
     with np.load(path) as arrays:
-        kept = {name: arrays[name] for name in arrays.files}
+        rest = {name: arrays[name] for name in arrays.files}
     np.savez(
-        path, **{name: array for name, array in {**kept, **changes}.items() if array is not None}
+        path, **{name: array for name, array in {**rest, **changes}.items() if array is not None}
     )
     return path
 

@@ -120,9 +120,9 @@ def test_the_table_is_frozen():
 
 def test_the_arrays_given_are_copied():
     correct = np.zeros((2, 2), bool)
-    kept = table(correct=correct)
+    rest = table(correct=correct)
     correct[:] = True
-    assert not kept.correct.any()
+    assert not rest.correct.any()
 
 
 def test_strings_of_numpy_become_plain_ones():

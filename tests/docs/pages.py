@@ -35,8 +35,10 @@ def run_command(command: Command) -> None:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(arguments)
-    wanted = 3 if "ALARM" in command.printed else 0
-    assert status == wanted, f"$ {command.text}\nstatus {status}\n{out.getvalue()}{err.getvalue()}"
+    expected = 3 if "ALARM" in command.printed else 0
+    assert status == expected, (
+        f"$ {command.text}\nstatus {status}\n{out.getvalue()}{err.getvalue()}"
+    )
     got = out.getvalue()
     assert doctest.OutputChecker().check_output(command.printed, got, OPTIONS), (
         f"$ {command.text}\nexpected:\n{command.printed}\ngot:\n{got}"

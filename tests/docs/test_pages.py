@@ -20,6 +20,13 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
     assert run_page(DOCS / "tutorial.md") > 30
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["changing-pool", "own-parts"])
+def test_long_guides_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert run_page(DOCS / "guides" / f"{name}.md") > 15
+
+
 def test_a_page_that_says_what_is_not_printed_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\n>>> 1 + 1\n3\n\n```\n", encoding="utf-8")

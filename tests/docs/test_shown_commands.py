@@ -80,18 +80,20 @@ def risks(printed: str) -> dict[str, tuple[float, float]]:
 
 @pytest.mark.slow
 def test_from_logs_to_production(shell):
-    """README: LOGS is the reader's own file."""
+    """README: logs.csv is the reader's own file."""
     save(concat([part.test for part in pool_of(1300).values()]), shell.folder / "logs.csv")
-    (shell.folder / "logs.csv").rename(shell.folder / "LOGS")
     printed = shell(block("README.md", "racer-jax calibrate"))
     assert "PASS" in printed["racer-jax demo"]
     assert (shell.folder / "racer-demo" / "commands.sh").exists()
-    evaluated = risks(printed["racer-jax evaluate my.racer LOGS --unseen"])
+    assert (shell.folder / "racer-demo" / "calls.png").exists()
+    evaluated = risks(printed["racer-jax evaluate my.racer logs.csv --unseen"])
     assert set(evaluated) == {"all", "gsm8k", "mmlu"}
     for risk, promised in evaluated.values():
         assert promised == 0.1
         assert risk < 0.2
-    assert "trained or calibrated on" not in printed["racer-jax evaluate my.racer LOGS --unseen"]
+    assert (
+        "trained or calibrated on" not in printed["racer-jax evaluate my.racer logs.csv --unseen"]
+    )
     description, _ = read(shell.folder / "my.racer")
     assert (
         f"alpha = {description['calibration']['alpha']}"

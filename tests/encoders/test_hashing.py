@@ -67,14 +67,14 @@ def test_encode_equals_the_plain_loop(dim, sizes):
 def test_sparse_counts_equal_a_plain_count(texts, dim):
     encoder = HashedNgrams(dim=dim, sizes=(2, 3))
     places, counts = encoder.sparse_counts(texts)
-    wanted = {}
+    expected = {}
     for i, text in enumerate(texts):
         form = np.array([ord(c) for c in hashing._normal_form(text)], np.uint32)
         for h in np.concatenate([ngram_hashes(form, size) for size in encoder.sizes]).tolist():
             place = i * dim + h % dim
-            wanted[place] = wanted.get(place, 0) + (-1 if h >> 31 else 1)
-    assert dict(zip(places.tolist(), counts.tolist(), strict=True)) == wanted
-    assert places.tolist() == sorted(wanted)
+            expected[place] = expected.get(place, 0) + (-1 if h >> 31 else 1)
+    assert dict(zip(places.tolist(), counts.tolist(), strict=True)) == expected
+    assert places.tolist() == sorted(expected)
     if dim == 64:
         dense = np.zeros(len(texts) * dim)
         dense[places] = counts

@@ -88,14 +88,14 @@ def test_pooling():
 
 def test_long_text_is_cut_on_the_chosen_side_and_counted(model, tokenizer, caplog):
     long = "two " * 25_000 + "train"  # 100,005 characters
-    for side, kept in (("right", "two"), ("left", "train")):
+    for side, rest in (("right", "two"), ("left", "train")):
         encoder = TextEncoder(
             model, tokenizer, max_length=16, truncation_side=side, batch_tokens=64
         )
         (row, other), num_truncated = encoder.tokenize([long, "a"])
         assert len(row) == 16
         assert (row[0], row[-1], len(other), num_truncated) == (2, 3, 3, 1)
-        assert row[-2] == tokenizer.convert_tokens_to_ids(kept)
+        assert row[-2] == tokenizer.convert_tokens_to_ids(rest)
     with caplog.at_level(logging.WARNING):
         encoder.encode([long, "a"])
     assert "1 of 2 texts were longer than 16 tokens and cut on the left" in caplog.text

@@ -136,7 +136,7 @@ def test_two_processes_find_what_one_does(tmp_path):
         "PYTHONPATH": str(Path(bound_check.__file__).parents[1]),
         "JAX_PLATFORMS": "cpu",
     }
-    found = []
+    result = []
     for num in ("1", "2"):
         options = ["--processes", num, "--output", num, "--cache", "cache"]
         done = subprocess.run(
@@ -144,8 +144,8 @@ def test_two_processes_find_what_one_does(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("PASS: 4 of 4 cells") == 1
-        found.append(json.loads((tmp_path / num / "results.json").read_text())["checks"])
-    assert found[0] == found[1]
+        result.append(json.loads((tmp_path / num / "results.json").read_text())["checks"])
+    assert result[0] == result[1]
 
 
 def test_a_shifted_mean_fails_on_either_side(pools):

@@ -70,9 +70,9 @@ def test_baselines_by_hand():
 @pytest.mark.long
 def test_a_router_that_misses_is_named(result, tmp_path):
     weak = [Cell(router, 0, {"a": 0.1, "b": 0.2}, 0.0, 0, ()) for router in ROUTERS]
-    found = failures(SMALL, Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
-    assert len(found) == 3
-    assert found[0].startswith(
+    results = failures(SMALL, Result(("a", "b"), weak, result.baselines, "m", (1, 1), ()))
+    assert len(results) == 3
+    assert results[0].startswith(
         "KNNR 15.0% does not beat the best global single model in hindsight, "
     )
     real = failures(

@@ -19,6 +19,7 @@ from racer_jax.routers import KNNConfig
 from tests.gateway.upstreams import Upstreams, call
 from tests.racer.test_racer import MODELS, table_of
 
+P = "inverse_probability"  # whose sets suit a vote
 SCORES = dict(zip(MODELS, (0.25, 0.5, 0.75), strict=True))
 
 
@@ -42,7 +43,7 @@ def artefacts(tmp_path_factory):
     rng = np.random.default_rng(4)
     train, first, second = (table_of(rng, 80, start=s, cost=True) for s in (0, 500, 900))
     encoder = ReducedEncoder.fit(jax.random.key(0), train.table.texts, 8, HashedNgrams(dim=64))
-    racer = Racer.fit(jax.random.key(1), train.table, KNNConfig(k=7), encoder)
+    racer = Racer.fit(jax.random.key(1), train.table, KNNConfig(k=7), encoder, nonconformity=P)
     racer.save(folder / "bare.racer")
     racer.calibrate(first.table, 0.3).save(folder / "my.racer")
     racer.calibrate(second.table, 0.3).save(folder / "other.racer")

@@ -1,11 +1,13 @@
 """What is kept: decisions, feedback and its rules, audits, monitors, recalibration."""
 
 import asyncio
+import json
 import time
 
 import jax
 import numpy as np
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -273,3 +275,67 @@ def test_recalibration_is_a_calibration_on_the_labelled_audits(
     assert int(got.num_queries.sum()) == 40
     assert main([*command[:1], str(tmp_path / "no.db"), *command[2:]]) == 1
     assert "no such file" in capsys.readouterr().err
+
+
+def test_decisions_are_replayed_under_another_artefact(
+    start, artefacts, tmp_path, capsys, upstreams
+):
+    upstreams.reset()
+    path = str(tmp_path / "gateway.db")
+    state = {"path": path, "store_prompts": True}
+    gateway = start(scripted=False, audit={"share": 1.0}, state=state)
+    texts = [f"sum prime river {i}" for i in range(6)]
+    names = [gateway.chat(text).json["id"] for text in texts]
+    settled(gateway)
+    label = {"small": 0, "medium": 0, "large": 1}
+    gateway.admin("POST", "/audit", [{"id": names[0], "correct": label}])
+    command = ["replay", path, "--artefact", str(artefacts / "other.racer"), "--json"]
+    assert main(command) == 0
+    got = json.loads(capsys.readouterr().out)
+    old, new = (Racer.load(artefacts / f"{n}.racer").route(texts, "a") for n in ("my", "other"))
+    pairs = list(zip(old, new, strict=True))
+    assert got["num"] == 6
+    assert got["same"] == sum(set(a.models) == set(b.models) for a, b in pairs)
+    assert got["size_after"] == pytest.approx(np.mean([len(b.models) for _, b in pairs]))
+    assert (got["labelled"], got["misses_after"]) == (1, "large" not in new[0].models)
+    assert main(command[:-1]) == 0
+    assert "6 decisions again" in capsys.readouterr().out
+
+
+def test_an_alarm_is_sent_once_and_changes_what_is_called(start, run, upstreams):
+    posted = []
+
+    async def hook(request):
+        posted.append(await request.json())
+        return web.Response()
+
+    async def listening():
+        app = web.Application()
+        app.router.add_post("/hook", hook)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return runner, site._server.sockets[0].getsockname()[1]
+
+    upstreams.reset()
+    runner, port = run(listening())
+    gateway = start(
+        audit={"share": 1.0},
+        monitors={"level": 0.5, "webhook": f"http://127.0.0.1:{port}/hook"},
+        routes__my__on_alarm="call_all",
+    )
+    for i in range(9):
+        name = gateway.chat(f"small miss {i}").json["id"]
+        settled(gateway)
+        label = [{"id": name, "correct": {"small": 0, "medium": 0, "large": 1}}]
+        gateway.admin("POST", "/audit", label)
+    gateway.run(asyncio.sleep(0.2))
+    settled(gateway)
+    (message,) = posted
+    assert message["route"] == "my"
+    assert "risk above 0.3" in message["alarm"]
+    got = gateway.chat("small then?")
+    assert sorted(got.json["racer"]["called"]) == ["large", "medium", "small"]
+    assert got.headers["x-racer-guarantee"] == "void"
+    gateway.run(runner.cleanup())

@@ -47,8 +47,8 @@ def test_the_same_pool_differs_by_nothing():
 
 
 def test_equal_service_interpolates_and_does_not_extrapolate():
-    found = at_equal_service([0.0, 0.1, 0.3], [4.0, 2.0, 1.0], [0.0, 0.05, 0.2, 0.31])
-    np.testing.assert_allclose(found, [4.0, 3.0, 1.5, np.nan])
+    result = at_equal_service([0.0, 0.1, 0.3], [4.0, 2.0, 1.0], [0.0, 0.05, 0.2, 0.31])
+    np.testing.assert_allclose(result, [4.0, 3.0, 1.5, np.nan])
 
 
 def test_bad_input_is_named():

@@ -94,14 +94,14 @@ def test_the_risk_alone_is_measured_where_it_needs_no_counting():
 def test_a_tile_is_no_larger_than_an_index_reaches(monkeypatch):
     pool = tied_pool(40)
     design = split_design(pool.order, num_calibration=20)
-    made, _ = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
-    blocks, places = made.planes.order.row.shape[2], made.planes.order.row.shape[0]
-    assert plan.most_lanes(made) == (2**31 - 1) // (blocks * places)
+    actual, _ = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
+    blocks, places = actual.planes.order.row.shape[2], actual.planes.order.row.shape[0]
+    assert plan.most_lanes(actual) == (2**31 - 1) // (blocks * places)
     monkeypatch.setattr(plan, "_MOST_INDEX", blocks * places)
-    assert plan.most_lanes(made) == 1
+    assert plan.most_lanes(actual) == 1
     monkeypatch.setattr(plan, "_MOST_INDEX", blocks * places - 1)
     with pytest.raises(ValueError, match=r"fewer than 2\*\*31 bytes"):
-        plan.most_lanes(made)
+        plan.most_lanes(actual)
     with pytest.raises(ValueError, match=rf"2\*\*31 steps in all, got {128 * blocks}"):
         plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
 
@@ -181,3 +181,26 @@ def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
     planes = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)[0].planes
     assert planes.entry.max() == num_steps
     assert planes.order.row.shape[2] * 128 > num_steps
+
+
+@pytest.mark.parametrize(
+    ("num", "first", "message"),
+    [
+        (0, 0, "num_trials must be at least 1, got 0"),
+        (1, -1, "first_trial must be at least 0, got -1"),
+        (1, 2**32, r"trials are numbered below 2\*\*32"),
+        (2, 2**32 - 1, r"trials are numbered below 2\*\*32"),
+    ],
+)
+def test_numbers_of_trials_that_are_none(num, first, message):
+    pool = pool_steps(np.float32([[0.5, 0.5], [0.25, 0.75]]), np.array([[True], [False]]))
+    with pytest.raises(ValueError, match=message):
+        split_trials(
+            jax.random.key(0),
+            pool,
+            num_calibration=1,
+            alpha=0.5,
+            num_trials=num,
+            first_trial=first,
+        )
+    trials._check_trials(1, 2**32 - 1)  # the last there is

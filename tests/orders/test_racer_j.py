@@ -29,8 +29,8 @@ ZG = RNG.choice(["a", "b"], 11).tolist()
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 def test_the_blend_is_its_definition(w, null, monkeypatch):
     model = RacerJ.fit(X, Y, groups=GROUPS, k=7, w=w)
-    own = np.array([np.array(GROUPS) == g for g in ZG])
-    weights = (1 - w) * own / own.sum(axis=1, keepdims=True) + w * np.asarray(
+    mine = np.array([np.array(GROUPS) == g for g in ZG])
+    weights = (1 - w) * mine / mine.sum(axis=1, keepdims=True) + w * np.asarray(
         neighbor_weights(Z, X, 7)
     )
     expected = coverage_gain(weights.astype(np.float32), Y, null)
@@ -78,8 +78,8 @@ def test_learned_gains_rise_along_the_order_and_groups_stay_apart(null):
     for row, chance, name in zip(actual, law, ZG, strict=True):
         order = np.asarray(model.order[model.groups.index(name)])
         np.testing.assert_allclose(row[order], np.maximum.accumulate(1 - chance[:-1]), atol=1e-6)
-    own = {"paper": law[:, 0], "free": np.full(11, -np.inf), "never": np.full(11, np.inf)}[null]
-    np.testing.assert_allclose(actual[:, -1], own)
+    mine = {"paper": law[:, 0], "free": np.full(11, -np.inf), "never": np.full(11, np.inf)}[null]
+    np.testing.assert_allclose(actual[:, -1], mine)
     alone = LearnedGains.fit(X[np.array(GROUPS) == "a"], Y[np.array(GROUPS) == "a"], ridge=1.0)
     np.testing.assert_allclose(model(Z, ["a"] * 11), alone(Z), atol=2e-3)
 

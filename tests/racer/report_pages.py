@@ -18,14 +18,14 @@ def labelled(num=40, models=MODELS, *, start=0, groups=("maths", "law"), answers
     rng = np.random.default_rng(start)
     scores = rng.random((num, len(models))).astype(np.float32)
     correct = rng.random(scores.shape) < scores
-    given = np.where(correct, "right", rng.choice(["x", "y"], scores.shape)).astype(object)
+    inputs = np.where(correct, "right", rng.choice(["x", "y"], scores.shape)).astype(object)
     table = RoutingTable(
         ids=[f"q{start + i}" for i in range(num)],
         texts=[f"question {start + i}" for i in range(num)],
         models=models,
         correct=correct,
         group=None if groups is None else [groups[i % len(groups)] for i in range(num)],
-        answers=given if answers else None,
+        answers=inputs if answers else None,
         cost=np.tile(0.0001 * 4.0 ** np.arange(len(models)), (num, 1)) if cost else None,
     )
     return table, scores

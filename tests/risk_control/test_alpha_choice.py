@@ -68,21 +68,21 @@ def test_a_cap_keeps_the_first_models(broken, transform):
     capped = np.asarray(run(nonconformity, ties))
     for before, after, tie in zip(nonconformity, capped, ties, strict=True):
         second = tie if broken else np.arange(5)
-        kept = sorted(range(4), key=lambda m: (before[m], second[m]))[:2]
-        assert [m for m in range(4) if np.isfinite(after[m])] == sorted(kept)
+        rest = sorted(range(4), key=lambda m: (before[m], second[m]))[:2]
+        assert [m for m in range(4) if np.isfinite(after[m])] == sorted(rest)
         assert after[4] == before[4]
     assert int(racer.set_size(racer.prediction_sets(capped, jnp.inf)).max()) == 2
 
 
 def test_below_the_attainable_alpha_no_threshold_is_finite():
     critical = jnp.asarray(np.where(RNG.random(99) < 0.2, np.inf, RNG.random(99)), jnp.float32)
-    found = choosing.attainable_alpha(critical)
-    assert found.misses == int(jnp.isinf(critical).sum())
-    exact = f"{found.misses + 1}/100"
+    result = choosing.attainable_alpha(critical)
+    assert result.misses == int(jnp.isinf(critical).sum())
+    exact = f"{result.misses + 1}/100"
     assert np.isfinite(float(racer.calibrate(critical, exact)))
-    assert float(racer.calibrate(critical, f"{found.misses}/100")) == np.inf
+    assert float(racer.calibrate(critical, f"{result.misses}/100")) == np.inf
     # two-sided 90%
-    assert found.upper == pytest.approx(stats.binomtest(found.misses, 99).proportion_ci(0.9).high)
+    assert result.upper == pytest.approx(stats.binomtest(result.misses, 99).proportion_ci(0.9).high)
 
 
 def test_the_budget_is_kept_on_average_and_used():
@@ -90,8 +90,8 @@ def test_the_budget_is_kept_on_average_and_used():
     cost, spent = np.array([0.2, 1.0, 3.0]), []
     for _ in range(400):
         nonconformity = rng.random((n + 1, 4)).astype(np.float32)
-        found = choosing.calibrate_budget(nonconformity[:n], cost, budget)
-        spent.append((cost * (nonconformity[n, :3] <= found.threshold)).sum())
+        result = choosing.calibrate_budget(nonconformity[:n], cost, budget)
+        spent.append((cost * (nonconformity[n, :3] <= result.threshold)).sum())
     assert np.mean(spent) < budget + 5 * np.std(spent) / 20
     assert np.mean(spent) > budget - 0.2 - 5 * np.std(spent) / 20
     rows = choosing.calibrate_budget(nonconformity, np.tile(cost, (n + 1, 1)), budget, most=cost)
@@ -144,9 +144,9 @@ def test_selective_risk_is_certified_no_more_often_than_promised():
     failed, certified, num = 0, 0, 150
     for _ in range(num):
         rows = rng.integers(0, 20_000, 300)
-        found = choosing.calibrate_selective(nonconformity[rows], right[rows], grid, alpha, delta)
-        certified += found.threshold is not None
-        failed += found.threshold is not None and true[found.threshold] > alpha
+        result = choosing.calibrate_selective(nonconformity[rows], right[rows], grid, alpha, delta)
+        certified += result.threshold is not None
+        failed += result.threshold is not None and true[result.threshold] > alpha
     assert certified > num / 2
     assert failed / num <= delta + 5 * np.sqrt(delta * (1 - delta) / num)
 

@@ -9,6 +9,7 @@ import pytest
 import racer_jax as racer
 from racer_jax import reference
 from racer_jax.risk_control import bounds as guarantees
+from racer_jax.risk_control.mondrian import smallest_size
 
 PERCENTS = [i / 100 for i in range(1, 100)]
 
@@ -173,3 +174,9 @@ def test_a_budget_stands_for_the_alpha_it_was_read_from():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_a_single_query_may_be_enough_at_a_large_alpha():
+    assert smallest_size(0.99, 0.5) == 1
+    assert smallest_size(0.5, 0.5) == 1
+    assert smallest_size(0.5, 0.4) == 2

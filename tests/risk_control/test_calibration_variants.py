@@ -134,10 +134,10 @@ def test_groups_equal_a_loop(fallback, broken):
     assert grouped.too_small == ("c",)
     for name in "abc":
         rows = np.array(groups) == name
-        own = jax.tree.map(lambda x, rows=rows: x[rows], scores)
-        expected = racer.calibrate(own if name != "c" or fallback == "all" else scores, 0.1)
-        found = jax.tree.map(lambda x, rows=rows: x[int(np.flatnonzero(rows)[0])], per_query)
-        assert jax.tree.map(float, found) == jax.tree.map(float, expected)
+        mine = jax.tree.map(lambda x, rows=rows: x[rows], scores)
+        expected = racer.calibrate(mine if name != "c" or fallback == "all" else scores, 0.1)
+        result = jax.tree.map(lambda x, rows=rows: x[int(np.flatnonzero(rows)[0])], per_query)
+        assert jax.tree.map(float, result) == jax.tree.map(float, expected)
     if fallback == "all":
         value = grouped.threshold.value if broken else grouped.threshold
         assert value[grouped.groups.index("c")] == INF
@@ -155,11 +155,11 @@ def test_the_risk_is_bounded_in_every_group_where_the_pooled_one_is_not():
     pooled = racer.calibrate(critical.reshape(num, -1), alpha)
     assert float((fresh > pooled[:, None]).mean(axis=0)[1]) > 1.5 * alpha
     names = ["easy"] * per_group + ["hard"] * per_group
-    own = np.stack(
+    mine = np.stack(
         [calibrate_by_group(row.reshape(-1), names, alpha).threshold for row in critical[:10]]
     )
     expected = jax.vmap(jax.vmap(lambda c: racer.calibrate(c, alpha)))(critical)
-    assert own.tolist() == expected[:10].tolist()
+    assert mine.tolist() == expected[:10].tolist()
     risks = (fresh > expected).mean(axis=0)
     assert (np.abs(risks - alpha) < 5 * np.sqrt(alpha * (1 - alpha) / num)).all()
 
@@ -175,23 +175,23 @@ def test_a_table_is_calibrated_by_group_where_it_has_groups(broken, delta):
     nonconformity = jnp.asarray(RNG.integers(0, 5, (90, 4)) / 4, jnp.float32)
     correct, groups = RNG.random((90, 3)) < 0.5, RNG.permutation(["a"] * 60 + ["b"] * 30)
     ties = racer.tie_break(jax.random.key(3), (90, 4)) if broken else None
-    found = calibrate_table(
+    result = calibrate_table(
         nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, delta=delta, unseen="pooled"
     )
-    per_query = found.of([*"ab", "new"])
+    per_query = result.of([*"ab", "new"])
     plain = (
         racer.calibrate
         if delta is None
         else lambda c, alpha: calibrate_with_probability(c, alpha, delta)
     )
     for i, rows in enumerate([groups == "a", groups == "b", np.ones(90, bool)]):
-        own = racer.critical_scores(
+        mine = racer.critical_scores(
             nonconformity[rows], correct[rows], None if ties is None else ties[rows]
         )
-        expected = plain(own, 0.2)
+        expected = plain(mine, 0.2)
         assert jax.tree.map(lambda x, i=i: float(x[i]), per_query) == jax.tree.map(float, expected)
     whole = calibrate_table(nonconformity, correct, 0.2, tie_break=ties, delta=delta)
-    assert jax.tree.map(float, whole.of(None)) == jax.tree.map(float, found.pooled)
+    assert jax.tree.map(float, whole.of(None)) == jax.tree.map(float, result.pooled)
     assert (whole.groups, whole.num_rows, whole.warning()) == (None, (90,), "")
     everything = calibrate_table(
         nonconformity, correct, 0.2, groups.tolist(), tie_break=ties, unseen="all"
@@ -248,8 +248,8 @@ def literal_threshold(critical, weights, own, alpha):
 def test_equals_the_definition_in_rationals(pairs, own, percent):
     critical = np.array([c for c, _ in pairs], np.float32)
     weights = [w / 8 for _, w in pairs]
-    found = calibrate_weighted(critical, weights, percent / 100).threshold([own / 8])
-    assert found.tolist() == [literal_threshold(critical, weights, own / 8, percent / 100)]
+    result = calibrate_weighted(critical, weights, percent / 100).threshold([own / 8])
+    assert result.tolist() == [literal_threshold(critical, weights, own / 8, percent / 100)]
 
 
 @pytest.mark.long
@@ -260,11 +260,11 @@ def test_equal_weights_are_the_plain_calibration():
         plain = racer.calibrate(critical, percents).tolist()
         for weight in (1.0, 0.1, 3.7):
             weights = np.full(n, weight)
-            found = [
+            result = [
                 calibrate_weighted(critical, weights, alpha).threshold([weight])[0]
                 for alpha in percents
             ]
-            assert found == plain
+            assert result == plain
 
 
 @pytest.mark.parametrize("short", [1e-9, 1e-6, 1e-4, 1e-2])
@@ -274,8 +274,8 @@ def test_an_alpha_just_short_of_one_more_miss_does_not_allow_it(short):
     critical = RNG.random(n).astype(np.float32)
     for misses in (2, 10, 50):
         alpha = misses / (n + 1) * (1 - short)
-        found = calibrate_weighted(critical, np.full(n, weight), alpha).threshold([weight])[0]
-        assert found == np.sort(critical)[n - misses + 1]  # misses - 2 above it, not misses - 1
+        result = calibrate_weighted(critical, np.full(n, weight), alpha).threshold([weight])[0]
+        assert result == np.sort(critical)[n - misses + 1]  # misses - 2 above it, not misses - 1
 
 
 def shifted(rng, num, shift):
@@ -314,12 +314,12 @@ def test_a_shift_breaks_the_plain_method_and_not_the_weighted_one():
 def test_the_classifier_finds_the_ratio_and_says_what_it_is():
     rng = np.random.default_rng(4)
     x, z = rng.normal(0, 1, (4000, 2)), rng.normal([0.5, 0.0], 1, (4000, 2))
-    found = estimate_density_ratio(x, z)
+    result = estimate_density_ratio(x, z)
     true = np.exp(0.5 * x[:, 0] - 0.125)
-    np.testing.assert_allclose(np.log(found.calibration), np.log(true / true.mean()), atol=0.25)
-    assert found.calibration.mean() == pytest.approx(1, abs=1e-3)
-    assert found.effective_size == pytest.approx(4000 / np.exp(0.25), rel=0.15)
-    assert "estimated by a classifier" in found.caveat
+    np.testing.assert_allclose(np.log(result.calibration), np.log(true / true.mean()), atol=0.25)
+    assert result.calibration.mean() == pytest.approx(1, abs=1e-3)
+    assert result.effective_size == pytest.approx(4000 / np.exp(0.25), rel=0.15)
+    assert "estimated by a classifier" in result.caveat
     same = estimate_density_ratio(x, rng.normal(0, 1, (4000, 2)))
     assert same.effective_size > 3900
 

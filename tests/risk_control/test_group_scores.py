@@ -45,14 +45,16 @@ def test_thresholds_are_those_of_the_core_under_masks(dtype, broken, delta):
         expected = calibrate(on_device, ALPHAS, mask=masks)
     else:
         expected = threshold_at_budget(on_device, ordered.budgets(ALPHAS, delta), masks)
-    for actual, wanted in zip([value, *([tie] if broken else [])], leaves(expected), strict=True):
-        np.testing.assert_array_equal(actual, wanted)
+    for actual, reference in zip(
+        [value, *([tie] if broken else [])], leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(actual, reference)
     whole = ordered.pooled()
     assert whole.groups is None
     plain = calibrate if delta is None else lambda c, a: calibrate_with_probability(c, a, delta)
     single = [x[0] for x in whole.thresholds(ALPHAS, delta) if x is not None]
-    for actual, wanted in zip(single, leaves(plain(on_device, ALPHAS)), strict=True):
-        np.testing.assert_array_equal(actual, wanted)
+    for actual, reference in zip(single, leaves(plain(on_device, ALPHAS)), strict=True):
+        np.testing.assert_array_equal(actual, reference)
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -65,8 +67,8 @@ def test_a_group_too_small_gets_what_the_fallback_says(broken):
     for fallback in ("all", "pooled"):
         value, tie = ordered.thresholds(ALPHAS, fallback=fallback)
         pooled, pooled_tie = ordered.pooled().thresholds(ALPHAS)
-        wanted = np.where(small, pooled if fallback == "pooled" else np.inf, value)
-        np.testing.assert_array_equal(value, wanted)
+        expected = np.where(small, pooled if fallback == "pooled" else np.inf, value)
+        np.testing.assert_array_equal(value, expected)
         if broken:
             edge = pooled_tie if fallback == "pooled" else np.uint32(2**32 - 1)
             np.testing.assert_array_equal(tie, np.where(small, edge, tie))

@@ -194,12 +194,12 @@ def levels_of(scores, tie):
 def test_the_theorem_by_brute_force_over_all_thresholds(seed):
     scores, losses, tie = paths(seed)
     critical = stop_critical_scores(scores, losses, tie)
-    found = list(zip(critical.value.tolist(), critical.tie.tolist(), strict=True))
+    result = list(zip(critical.value.tolist(), critical.tie.tolist(), strict=True))
     for i in range(N):
         path, lost = pairs_of(scores, tie, i), losses[i].tolist()
         for level in levels_of(scores, tie):
             expected = reference.stop_envelope(path, lost, level)
-            assert (found[i] > level) == expected
+            assert (result[i] > level) == expected
             stop = reference.stop_call(path, level)
             assert not lost[stop - 1] or expected  # the loss is below its envelope
 

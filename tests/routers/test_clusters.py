@@ -41,9 +41,9 @@ def test_blobs_are_told_apart(blobs):
 def test_the_best_of_all_partitions_of_few_points(seed):
     points = np.random.default_rng(seed).normal(size=(8, 2)).astype(np.float32)
     best = min(inertia(points, np.array(labels)) for labels in product(range(3), repeat=8))
-    found = inertia(points, cluster_queries(jax.random.key(seed), points, 3))
+    result = inertia(points, cluster_queries(jax.random.key(seed), points, 3))
     # Lloyd's steps end at a local minimum; the best of several starts is seldom far above.
-    assert best - 1e-9 <= found <= 1.1 * best
+    assert best - 1e-9 <= result <= 1.1 * best
 
 
 def test_every_point_is_nearest_to_the_mean_of_its_cluster():

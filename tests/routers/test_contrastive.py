@@ -38,9 +38,9 @@ def batch():
 @pytest.mark.parametrize(("num_positive", "num_negative"), [(3, 3), (1, 2), (7, 7)])
 def test_contrast_equals_the_plain_order(batch, num_positive, num_negative, transform):
     pairs = transform(lambda s: contrast(s, num_positive, num_negative))(batch[2])
-    for row, *found in zip(batch[2], pairs.positive, pairs.negative, strict=True):
+    for row, *result in zip(batch[2], pairs.positive, pairs.negative, strict=True):
         expected = plain_contrast(row, num_positive, num_negative)
-        assert [np.flatnonzero(mask).tolist() for mask in found] == [
+        assert [np.flatnonzero(mask).tolist() for mask in result] == [
             sorted(models) for models in expected
         ]
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.routers import Router
+from racer_jax.encoders.base import PartsError
+from racer_jax.routers import Router, registry
 from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
@@ -208,3 +209,26 @@ def test_bad_queries(fitted):
         ValueError, match="embeddings must have 8 columns, as the router was fitted on, got 2"
     ):
         fitted[0](np.ones((1, 2), np.float32))
+
+
+def test_what_is_read_from_disk_gives_the_same_scores_without_flax(problem, fitted):
+    x, router = problem[0], fitted[0]
+    description, arrays = registry.router_parts(router)
+    served = registry.router_from(description, arrays)
+    again, same_arrays = registry.router_parts(served)
+    assert (again, set(same_arrays)) == (description, set(arrays))
+    assert all(np.array_equal(same_arrays[name], arrays[name]) for name in arrays)
+    assert np.array_equal(served(x), router(x))
+    functions = [registry.pure_router(one) for one in (served, router)]
+    ours, theirs = (jax.jit(function)(leaves, x) for function, leaves in functions)
+    assert np.array_equal(ours, theirs)
+    assert isinstance(MLPR.from_parts(description, arrays, "router", None), MLPR)
+
+
+@pytest.mark.parametrize("name", ["router.mean", "router.layers.0.kernel", "router.layers.1.bias"])
+def test_arrays_that_do_not_make_an_mlp_are_refused(fitted, name):
+    description, arrays = registry.router_parts(fitted[0])
+    with pytest.raises(PartsError, match=f"the array '{name}' is missing"):
+        registry.router_from(description, {key: a for key, a in arrays.items() if key != name})
+    with pytest.raises(PartsError, match=f"the array '{name}' must have shape"):
+        registry.router_from(description, arrays | {name: arrays[name][..., 1:]})

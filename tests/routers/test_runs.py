@@ -144,12 +144,12 @@ def start(folder, out):
 @pytest.mark.long
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
-    for wanted in (20, 90):
+    for expected in (20, 90):
         process = start(folder, tmp_path / "never.npz")
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             if folder.is_dir() and any(
-                int(path.stem[5:]) >= wanted for path in folder.glob("step-*.safetensors")
+                int(path.stem[5:]) >= expected for path in folder.glob("step-*.safetensors")
             ):
                 break
             time.sleep(0.002)

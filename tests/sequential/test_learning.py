@@ -35,9 +35,9 @@ def likelihood(parameters, codes, correct, start):
 def test_weights_are_the_maximum_of_the_likelihood():
     table = answered_table(40)
     codes, correct = answer_codes(table.answers), np.asarray(table.correct)
-    found = weights.fit_vote_weights(codes, correct)
-    assert (found >= 0).all()
-    assert (found % weights.GRID == 0).all()
+    result = weights.fit_vote_weights(codes, correct)
+    assert (result >= 0).all()
+    assert (result % weights.GRID == 0).all()
     start = weights.starting_weights(correct.mean(axis=0))
     solution = minimize(
         likelihood,
@@ -46,7 +46,7 @@ def test_weights_are_the_maximum_of_the_likelihood():
         method="L-BFGS-B",
         bounds=[(0, None)] * 5 + [(None, None)] * 2,
     )
-    assert np.abs(found - solution.x[:5]).max() < weights.GRID
+    assert np.abs(result - solution.x[:5]).max() < weights.GRID
 
 
 def test_nobody_right_and_nobody_answering_leave_equal_weights():
@@ -191,9 +191,9 @@ def test_zero_weight_models_are_never_waited_for():
 def test_bad_input_is_refused(change, options, message):
     table = answered_table(20)
     fields = {"answers": table.answers, "correct": np.zeros((20, 5), bool)}
-    made = RoutingTable(table.ids, table.texts, table.models, **{**fields, **change})
+    actual = RoutingTable(table.ids, table.texts, table.models, **{**fields, **change})
     with pytest.raises(ValueError, match=message):
-        fit_policy(jax.random.key(0), made, **options)
+        fit_policy(jax.random.key(0), actual, **options)
 
 
 def test_unlabelled_rows_do_not_train_and_no_rows_neither():

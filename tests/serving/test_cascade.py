@@ -184,6 +184,10 @@ def test_fitted_and_calibrated_without_a_single_label(table):
     lies = replace(train, correct=~train.correct, missing=None)
     assert without_labels(lies) == without_labels(train)
     assert blind.policy.reference == "vote"
+    # Who agrees with the full vote counts as right, so to regret is to differ.
+    regret, differs = (blind.policy.risk[name] for name in ("regret", "differs"))
+    assert (regret.coefficients == differs.coefficients).all()
+    assert np.abs(differs.coefficients).max() > 0.1
     calibrated = blind.calibrate(without_labels(rows), 0.05)
     assert calibrated.loss == "differs"
     assert "differs from that of the full vote" in calibrated.guarantee()

@@ -149,8 +149,8 @@ def test_both_schemes_rate_every_distinct_answer_once(server):
         "p_true confidence of judge: 4 answers rated, 0 replies could not be read and count as 0",
         "verbal confidence of judge: 4 answers rated, 0 replies could not be read and count as 0",
     )
-    asked = [request for request in server.requests if request.get("logprobs")]
-    assert len(asked) == 4
+    requests = [request for request in server.requests if request.get("logprobs")]
+    assert len(requests) == 4
     for request in server.requests:
         assert request["model"] == "judge"
         assert request["temperature"] == 0

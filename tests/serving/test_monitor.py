@@ -242,11 +242,11 @@ def test_states_of_format_1_go_on(tmp_path):
         return tmp_path / "old.json"
 
     wealth = [0.3, 0.2, 0.1, 0.05, 0.01]
-    found = load_monitor(old("risk", alpha=0.1, num=9, misses=1, wealth=wealth, alarm=None))
-    assert np.exp(found.log_wealth) == pytest.approx(wealth)
+    result = load_monitor(old("risk", alpha=0.1, num=9, misses=1, wealth=wealth, alarm=None))
+    assert np.exp(result.log_wealth) == pytest.approx(wealth)
     more = {"edges": [0.5], "level": 0.05, "seed": 0, "num": 4, "counts": [3, 1], "alarm": None}
-    found = load_monitor(old("exchangeability", **more, capital=[0.5, 0.4, 0.3]))
-    assert found.evidence == pytest.approx(1.2)  # nothing is made of nothing
+    result = load_monitor(old("exchangeability", **more, capital=[0.5, 0.4, 0.3]))
+    assert result.evidence == pytest.approx(1.2)  # nothing is made of nothing
     with pytest.raises(DataError, match="begin another"):
         load_monitor(old("exchangeability", **more, capital=[1e-9, 1e-9, 1e-9]))
 

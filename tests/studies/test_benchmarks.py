@@ -201,7 +201,8 @@ def test_the_paper_splits_the_smallest_benchmark_otherwise(path):
 def test_keys_of_data_and_of_the_experiment_differ():
     import jax
 
-    own = run_key(StudyConfig(seed=3))
+    mine = run_key(StudyConfig(seed=3))
     assert not any(
-        (jax.random.key_data(own) == jax.random.key_data(jax.random.key(s))).all() for s in range(8)
+        (jax.random.key_data(mine) == jax.random.key_data(jax.random.key(s))).all()
+        for s in range(8)
     )

@@ -50,10 +50,10 @@ def test_groups_and_limits_are_kept(tmp_path):
 def test_orders_are_learned_from_training_rows():
     train, test, _ = read_parts(jax.random.key(0), None, queries=40)
     x, z = hashed_embeddings(jax.random.key(1), train, test)
-    found = orders(x, train, z, test, neighbors=10, blend=0.3)
-    for call in found.values():
+    result = orders(x, train, z, test, neighbors=10, blend=0.3)
+    for call in result.values():
         assert call("free").shape == (len(test), len(test.models) + 1)
-    first = np.asarray(found["static"]("free"))[np.array(test.group) == test.groups[0]]
+    first = np.asarray(result["static"]("free"))[np.array(test.group) == test.groups[0]]
     assert (first == first[0]).all()
 
 

@@ -137,10 +137,6 @@ class Attempts:
         self._rows, self._columns, self._numbers = array("q"), array("q"), array("q")
         self._scores, self._costs, self._tokens = array("d"), array("d"), array("d")
 
-    def knows(self, key: Hashable) -> bool:
-        """Whether the question was met before, so that its text need not be made again."""
-        return key in self._questions
-
     def add(
         self,
         key: Hashable,

@@ -26,24 +26,26 @@ from racer_jax.data.formats._cells import (
     check_missing,
     check_rule,
     grid,
-    labels_by_rule,
-    object_matrix,
-    repeated,
     settle_missing,
 )
 from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._json import Repeated, parse
+from racer_jax.data.formats._long_rows import (
+    CONFIDENCE,
+    add_labels,
+    check_pairs,
+    fields_of,
+    prices_of,
+)
 from racer_jax.data.formats._rows import Rows
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats._text import Codes
-from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
 # The first line of a file that this package wrote: what a table holds beside its rows, as JSON.
 MARK = "#racer_jax_table "
-_CONFIDENCE = "confidence_"
 COLUMNS = ("query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens")
 _NUMBERS = {"score": (-np.inf, np.inf), "cost": (0.0, np.inf), "tokens": (0.0, np.inf)}
 
@@ -130,12 +132,7 @@ def table_of_long_rows(
     place, fields = _matrices(file, results)
     if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
         raise DataError("must hold a row for every query and model, as it was exported", path=path)
-    if label_rule is None:
-        marks = place.fill(results.columns["correct"], -1)
-        fields |= {"correct": marks == 1, "missing": marks == -1, "label_rule": GIVEN}
-    else:
-        labels = labels_by_rule(path, fields["graded"], fields["group"], label_rule, key)
-        fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
+    add_labels(path, fields, place, results.columns, label_rule, key)
     fields["notes"] = results.notes
     if about is None:
         return settle_missing(built(path, **fields), missing or "error", path)
@@ -164,10 +161,8 @@ def check_identity(file: Rows) -> None:
 
 def _prices(prices: list[Any] | None, path: Path) -> np.ndarray | None:
     """The prices of the first line, null where not known."""
-    if prices is None:
-        return None
     try:
-        return np.array([np.nan if price is None else price for price in prices], dtype=float)
+        return prices_of(prices)
     except (ValueError, TypeError, OverflowError):
         raise DataError("must be a list of numbers", path=path, line=1, field="price") from None
 
@@ -213,7 +208,7 @@ class _Results:
 
 
 def _results(file: Rows, use_labels: bool) -> _Results:
-    schemes = [name for name in file.header if name.startswith(_CONFIDENCE) and name != _CONFIDENCE]
+    schemes = [name for name in file.header if name.startswith(CONFIDENCE) and name != CONFIDENCE]
     columns_read = {*COLUMNS, *schemes}
     other_columns = [name for name in file.header if name not in columns_read]
     identity = "query_id" if "query_id" in file.columns else "query"
@@ -255,33 +250,12 @@ def _check_names(
         if name in codes and "" in (values := codes[name].values):
             row = int(np.flatnonzero(columns[name] == values.index(""))[0]) + 1
             raise file.error("must not be empty", row, name)
-    query, model = columns[identity], columns["model"]
-    if (twice := repeated(query * len(codes["model"]) + model)) is not None:
-        first, again = twice
-        raise file.error(
-            f"must be given once for query {codes[identity].values[query[again]]!r} and model "
-            f"{codes['model'].values[model[again]]!r}, got it in row {first + 1} already",
-            again + 1,
-            "model",
-        )
     if (tokens := columns.get("tokens")) is not None and (
         bad := np.isfinite(tokens) & (tokens % 1 != 0)
     ).any():
         row = int(np.flatnonzero(bad)[0])
         raise file.error(f"must be a whole number, got {tokens[row]:g}", row + 1, "tokens")
-    firsts = np.unique(query, return_index=True)[1]
-    for name in ("query", "group"):
-        if name not in codes or name == identity:
-            continue
-        differs = columns[name] != columns[name][firsts][query]
-        if differs.any():
-            row = int(np.flatnonzero(differs)[0])
-            raise file.error(
-                f"must be the same in every row of query {codes[identity].values[query[row]]!r}, "
-                f"got another than in row {int(firsts[query[row]]) + 1}",
-                row + 1,
-                name,
-            )
+    check_pairs(columns, identity, lambda name: codes[name].values, file.error)
 
 
 def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
@@ -290,32 +264,8 @@ def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
     ids = next(iter(codes.values())).values
     models = codes["model"].values
     place = grid(results.query, columns["model"], (len(ids), len(models)), file.path)
-    firsts = np.unique(results.query, return_index=True)[1]
-
-    def per_query(name: str) -> list[str]:
-        values = codes[name].values
-        return [values[code] for code in columns[name][firsts].tolist()]
-
-    fields: dict[str, Any] = {
-        "ids": ids,
-        "models": models,
-        "texts": per_query("query") if "query" in codes else [""] * len(ids),
-        "group": None,
-        "answers": None,
-    }
-    if "group" in codes:
-        fields["group"] = per_query("group")
-    if "answer" in columns:
-        fields["answers"] = object_matrix(place, columns["answer"])
-    for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
-        if name in columns:
-            fields[field] = place.fill(columns[name], np.nan)
-    fields["confidence"] = {
-        name.removeprefix(_CONFIDENCE): place.fill(column, np.nan)
-        for name, column in columns.items()
-        if name.startswith(_CONFIDENCE)
-    }
-    return place, fields
+    identity = next(iter(codes))
+    return place, fields_of(place, columns, identity, lambda name: codes[name].values)
 
 
 def write_long_csv(table: RoutingTable, path: str | Path) -> None:
@@ -355,7 +305,7 @@ def write_long_csv(table: RoutingTable, path: str | Path) -> None:
         if matrix is not None:
             matrices[name] = _written(matrix)
     matrices |= {
-        _CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()
+        CONFIDENCE + scheme: _written(matrix) for scheme, matrix in table.confidence.items()
     }
     if table.answers is not None:
         absent = table.answers == None  # noqa: E711 - elementwise

@@ -20,7 +20,6 @@ from racer_jax.data.files import written_whole
 from racer_jax.data.formats import _arrow
 from racer_jax.data.formats._arrow import Columns, Source
 from racer_jax.data.formats._cells import (
-    Grid,
     Missing,
     Rules,
     built,
@@ -28,13 +27,17 @@ from racer_jax.data.formats._cells import (
     check_rule,
     grid,
     labels_by_rule,
-    object_matrix,
-    repeated,
     settle_missing,
 )
-from racer_jax.data.formats._columns import first_difference
 from racer_jax.data.formats._folders import unread
 from racer_jax.data.formats._json import parse
+from racer_jax.data.formats._long_rows import (
+    CONFIDENCE,
+    add_labels,
+    check_pairs,
+    fields_of,
+    prices_of,
+)
 from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.remedies import Remedy
@@ -43,7 +46,6 @@ from racer_jax.data.table import RoutingTable
 VERSION = 1
 # The key of a file's metadata under which this package writes what rows cannot hold.
 MARK = b"racer_jax_table"
-_CONFIDENCE = "confidence_"
 _QUERY = ("query_id", "query", "group")
 _BESIDE = ("answer", "cost", "tokens")
 _BATCH = 1 << 14
@@ -140,7 +142,7 @@ def _long(
         problem = f"must be a column, the file has {source.shown()}"
         raise source.error(problem, None, label, remedy)
     identity = source.identity()
-    schemes = [n for n in source.names if n.startswith(_CONFIDENCE) and n != _CONFIDENCE]
+    schemes = [n for n in source.names if n.startswith(CONFIDENCE) and n != CONFIDENCE]
     numbers = {"score": -math.inf, "cost": 0.0, "tokens": 0.0}
     key_columns = [identity, "model", *(n for n in ("query", "group") if n != identity)]
     texts = [name for name in key_columns if name in source.names]
@@ -157,27 +159,11 @@ def _long(
         columns.texts(batch, "answer")
     values = columns.joined()
     query, model = values[identity], values["model"]
-    names, model_names = columns.values(identity), columns.values("model")
-    if (twice := repeated(query * len(model_names) + model)) is not None:
-        first, again = twice
-        raise source.error(
-            f"must be given once for query {names[query[again]]!r} and model "
-            f"{model_names[model[again]]!r}, got it in row {first + 1} already",
-            again + 1,
-            "model",
-        )
-    for name in texts[2:]:
-        if (differs := first_difference(values[name], query)) is not None:
-            row, first = differs
-            raise source.error(
-                f"must be the same in every row of query {names[query[row]]!r}, got another than "
-                f"in row {first + 1}",
-                row + 1,
-                name,
-            )
-    place = grid(query, model, (len(names), len(model_names)), source.path)
-    fields = _matrices(place, columns, values, identity)
-    _apply(source, fields, place, values, rule, key)
+    check_pairs(values, identity, columns.values, source.error)
+    shape = (len(columns.values(identity)), len(columns.values("model")))
+    place = grid(query, model, shape, source.path)
+    fields = fields_of(place, values, identity, columns.values)
+    add_labels(source.path, fields, place, values, rule, key)
     fields["notes"] = ignored_columns(
         name
         for name in source.names
@@ -196,63 +182,10 @@ def _long(
 
 
 def _prices(prices: list[Any] | None, source: Source) -> np.ndarray | None:
-    if prices is None:
-        return None
     try:
-        return np.array([np.nan if price is None else price for price in prices], dtype=float)
+        return prices_of(prices)
     except (ValueError, TypeError, OverflowError):
         raise source.error("must be a list of numbers", None, "price") from None
-
-
-def _matrices(
-    place: Grid, columns: Columns, arrays: Mapping[str, Any], identity: str
-) -> dict[str, Any]:
-    """All fields of a long table but the labels."""
-    query = arrays[identity]
-    firsts = np.unique(query, return_index=True)[1]
-
-    def per_query(name: str) -> list[str]:
-        values = columns.values(name)
-        return [values[code] for code in arrays[name][firsts].tolist()]
-
-    ids = columns.values(identity)
-    fields: dict[str, Any] = {
-        "ids": ids,
-        "models": columns.values("model"),
-        "texts": per_query("query") if "query" in arrays else [""] * len(ids),
-        "group": None,
-        "answers": None,
-    }
-    if "group" in arrays:
-        fields["group"] = per_query("group")
-    if "answer" in arrays:
-        fields["answers"] = object_matrix(place, arrays["answer"])
-    for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
-        if name in arrays:
-            fields[field] = place.fill(arrays[name], np.nan)
-    fields["confidence"] = {
-        name.removeprefix(_CONFIDENCE): place.fill(column, np.nan)
-        for name, column in arrays.items()
-        if name.startswith(_CONFIDENCE)
-    }
-    return fields
-
-
-def _apply(
-    source: Source,
-    fields: dict[str, Any],
-    place: Grid,
-    values: Mapping[str, Any],
-    rule: Rules | None,
-    key: jax.Array | None,
-) -> None:
-    """The labels of a long table."""
-    if rule is None:
-        marks = place.fill(values["correct"], -1)
-        fields |= {"correct": marks == 1, "missing": marks == -1}
-        return
-    labels = labels_by_rule(source.path, fields["graded"], fields["group"], rule, key)
-    fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
 
 
 def _wide(
@@ -357,7 +290,7 @@ def write_parquet(table: RoutingTable, path: str | Path) -> None:
     schema |= {"model": text, "correct": arrow.bool_()}
     cells = {"score": table.graded, "cost": table.cost, "tokens": table.tokens}
     matrices = {name: matrix for name, matrix in cells.items() if matrix is not None}
-    matrices |= {_CONFIDENCE + scheme: matrix for scheme, matrix in table.confidence.items()}
+    matrices |= {CONFIDENCE + scheme: matrix for scheme, matrix in table.confidence.items()}
     schema |= dict.fromkeys(matrices, number)
     if table.answers is not None:
         schema["answer"] = text

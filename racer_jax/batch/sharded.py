@@ -1,0 +1,167 @@
+"""An exact threshold over more critical scores than one machine holds, in two counting passes.
+
+The threshold is the k-th smallest critical score. A float32 has 32 bits, which order as an integer
+once the sign is seen to: the first pass counts scores by their upper 16 bits, and the k-th stands
+in one of these buckets; the second counts those of that bucket by their lower 16 bits. Counts of
+shards are added up, so a pass is a sum of 65,536 numbers over the shards, which every engine can
+do, and nothing is sorted, sampled or sent.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from racer_jax.core.risk_levels import Level, miss_budget
+
+_HALF = 16
+NUM_BUCKETS = 1 << _HALF
+
+
+class Bucket(NamedTuple):
+    """Where the threshold is, after the first pass.
+
+    Use this when the two passes run on an engine: it is what the second pass has to know.
+
+    Attributes:
+      number: The upper 16 bits of the threshold's key; None where the threshold is +inf, since
+        alpha is below 1 / (n + 1).
+      rank: The threshold's rank within the bucket, from 1.
+      num: n, the critical scores in all.
+    """
+
+    number: int | None
+    rank: int
+    num: int
+
+
+def _keys(critical: ArrayLike) -> np.ndarray:
+    """Unsigned integers in the order of the scores; -0 and 0 are the same number."""
+    values = np.asarray(critical)
+    if values.dtype.kind != "f":
+        raise TypeError(f"critical scores must be floating, got dtype {values.dtype}")
+    values = values.astype(np.float32).ravel()
+    if np.isnan(values).any():
+        raise ValueError("critical scores must not be NaN")
+    bits = np.where(values == 0, np.float32(0), values).view(np.uint32)
+    # The sign bit is turned; of negative numbers all others too, as they order the other way.
+    return np.asarray(bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(1 << 31)))
+
+
+def count_buckets(critical: ArrayLike) -> np.ndarray:
+    """The first pass over a shard: critical scores in each bucket, int64 `[65536]`.
+
+    Use this when an engine maps a function over shards and adds up the results.
+
+    Args:
+      critical: Critical scores of the shard, floating; float64 is rounded to float32.
+
+    Raises:
+      TypeError: If they are not floating.
+      ValueError: If one is NaN.
+    """
+    return np.bincount(_keys(critical) >> _HALF, minlength=NUM_BUCKETS)
+
+
+def bucket_of_threshold(counts: np.ndarray, alpha: Level) -> Bucket:
+    """Where the threshold is.
+
+    Use this when the first pass over all shards is done.
+
+    Args:
+      counts: The sum of `count_buckets` over all shards.
+      alpha: The risk level.
+
+    Raises:
+      ValueError: If there is no critical score, or alpha is out of range.
+    """
+    num = int(counts.sum())
+    if num < 1:
+        raise ValueError("there must be at least one critical score, got none")
+    budget = int(miss_budget(alpha, num))
+    if budget < 0:
+        return Bucket(None, 0, num)
+    rank = num - budget
+    up_to = np.cumsum(counts)
+    number = int(np.searchsorted(up_to, rank))
+    return Bucket(number, rank - int(up_to[number] - counts[number]), num)
+
+
+def count_within(critical: ArrayLike, bucket: Bucket) -> np.ndarray:
+    """The second pass over a shard: critical scores of the bucket by their lower bits.
+
+    Use this when an engine maps a function over shards and adds up the results.
+
+    Args:
+      critical: As for `count_buckets`.
+      bucket: From `bucket_of_threshold`.
+
+    Returns:
+      int64 `[65536]`.
+    """
+    keys = _keys(critical)
+    within = np.zeros(0, np.uint32)
+    if bucket.number is not None:
+        within = keys[keys >> _HALF == bucket.number] & np.uint32(NUM_BUCKETS - 1)
+    return np.bincount(within, minlength=NUM_BUCKETS)
+
+
+def threshold_in_bucket(counts: np.ndarray, bucket: Bucket) -> np.float32:
+    """The threshold, exactly.
+
+    Use this when the second pass over all shards is done.
+
+    Args:
+      counts: The sum of `count_within` over all shards.
+      bucket: The bucket that was counted.
+
+    Raises:
+      ValueError: If the counts are not of the bucket's scores: the shards have changed.
+    """
+    if bucket.number is None:
+        return np.float32(np.inf)
+    up_to = np.cumsum(counts)
+    if up_to[-1] < bucket.rank:
+        raise ValueError(
+            f"the second pass must count at least {bucket.rank} scores of the bucket, got "
+            f"{up_to[-1]}: both passes must read the same shards"
+        )
+    key = np.uint32((bucket.number << _HALF) | int(np.searchsorted(up_to, bucket.rank)))
+    flip = np.uint32(1 << 31) if key >> 31 else np.uint32(0xFFFFFFFF)
+    return np.float32((key ^ flip).view(np.float32))
+
+
+def threshold_of_shards(shards: Callable[[], Iterable[ArrayLike]], alpha: Level) -> np.float32:
+    """The threshold that `calibrate` gives for all critical scores together.
+
+    Use this when the scores stand in several files, or are more than memory holds, and one machine
+    reads them; on an engine, map the counting functions over the shards yourself.
+
+    Args:
+      shards: Called twice; gives the critical scores shard by shard, the same both times.
+      alpha: The risk level.
+
+    Returns:
+      The threshold, float32; +inf where alpha is below 1 / (n + 1).
+
+    Raises:
+      TypeError: If critical scores are not floating.
+      ValueError: If there are none, one is NaN, alpha is out of range, or the shards change.
+
+    References:
+      Eq. 6 of the paper: the k-th smallest of n critical scores, k = n - floor(alpha (n + 1)) + 1.
+
+    >>> files = [np.linspace(0, 1, 50), np.linspace(1, 2, 49)]
+    >>> float(threshold_of_shards(lambda: files, 0.1))
+    1.8125
+    """
+    counts = np.zeros(NUM_BUCKETS, np.int64)
+    for shard in shards():
+        counts += count_buckets(shard)
+    bucket = bucket_of_threshold(counts, alpha)
+    within = np.zeros(NUM_BUCKETS, np.int64)
+    if bucket.number is not None:
+        for shard in shards():
+            within += count_within(shard, bucket)
+    return threshold_in_bucket(within, bucket)
