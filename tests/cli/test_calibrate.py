@@ -86,7 +86,7 @@ def test_calibrating_again_uses_the_same_questions_and_says_so(folder, capsys):
     assert main(["evaluate", "my.racer", "calibration.npz", "--unseen", "--alphas", "0.3"]) == 0
     used = len(first.questions)
     wanted = f"--unseen left out {used} of 80 questions: 0 trained on, {used} calibrated on"
-    assert wanted in capsys.readouterr().err
+    assert wanted in capsys.readouterr().out
 
 
 def test_unknown_groups_of_queries(folder, made, capsys):

@@ -162,7 +162,9 @@ def read_lm_eval(
     del texts
     changed = dict.fromkeys(questions.changed(order))
     ids = _ids(questions, order, changed)
-    del questions, order
+    matrix = object_matrix(place, answer_list) if answers and not reasons else None
+    # What the table does not hold weighs as much as half of it: it goes before it is built.
+    del questions, order, place, scores, answer_list
     table = built(
         path,
         ids=ids,
@@ -171,7 +173,7 @@ def read_lm_eval(
         correct=labels.correct,
         group=[group_of[task] for task in of_task],
         graded=labels.graded,
-        answers=object_matrix(place, answer_list) if answers and not reasons else None,
+        answers=matrix,
         label_rule=rules,
         missing=labels.missing,
         without_text=without_text,
