@@ -304,8 +304,8 @@ def report(arguments: argparse.Namespace) -> None:
             left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
             if scores is not None:
                 place = {name: i for i, name in enumerate(table.ids)}
-                scores = scores[[place[name] for name in kept.ids]]
-            table = replace(kept, notes=[*kept.notes, left_out])
+                scores = scores[[place[name] for name in unseen_rows.ids]]
+            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
     evaluation = write_report(
         racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade
     )

@@ -108,13 +108,13 @@ def _pool(tables: Sequence[RoutingTable], pools: Pools) -> tuple[tuple[str, ...]
         return models, []
     again = len({name for table in tables for name in table.ids}) < sum(map(len, tables))
     aside = Remedy("pass {} to put models of the same questions side by side", pools="unite")
-    kept = Remedy(
+    in_common = Remedy(
         f"pass {{}} to keep the {len(everywhere)} models of all tables", pools="intersect"
     )
     if pools == "match":
         raise DataError(
             f"tables must hold the same models, got {left_out[0]!r} in some but not all",
-            remedy=aside if again or not everywhere else kept,
+            remedy=aside if again or not everywhere else in_common,
         )
     if not everywhere:
         raise DataError("tables must have a model in common, got none", remedy=aside)

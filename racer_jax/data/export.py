@@ -16,7 +16,7 @@ def write_predictions(
     path: str | Path,
     ids: Sequence[str],
     models: Sequence[str],
-    sets: np.ndarray,
+    called: np.ndarray,
     answers: Sequence[str | None] | None = None,
 ) -> None:
     """Writes one row for each query, as CSV, as JSON lines or as Parquet.
@@ -32,27 +32,27 @@ def write_predictions(
       path: Where to; `.csv`, `.jsonl` or `.parquet`. Written whole or not at all.
       ids: Name of each query, `[n]`.
       models: Name of each model, `[m]`, without the null model.
-      sets: Which models are called, bool `[n, m]` (the real columns of `prediction_sets`).
+      called: Which models are called, bool `[n, m]` (the real columns of `prediction_sets`).
       answers: The aggregated answer of each query, `[n]`, None where there is none.
 
     Raises:
       ImportError: If Parquet is to be written and pyarrow is not installed.
       ValueError: If the name ends in none of these, or shapes do not fit.
-      TypeError: If `sets` is not boolean.
+      TypeError: If `called` is not boolean.
     """
-    path, sets = Path(path), np.asarray(sets)
+    path, called = Path(path), np.asarray(called)
     if path.suffix not in (".csv", ".jsonl", ".parquet"):
         raise ValueError(f"path must end in .csv, .jsonl or .parquet, got {path}")
-    if sets.dtype != np.bool_:
-        raise TypeError(f"called must be boolean, got dtype {sets.dtype}")
-    if sets.shape != (len(ids), len(models)):
+    if called.dtype != np.bool_:
+        raise TypeError(f"called must be boolean, got dtype {called.dtype}")
+    if called.shape != (len(ids), len(models)):
         shape = (len(ids), len(models))
-        raise ValueError(f"called must have shape {shape} for ids and models, got {sets.shape}")
+        raise ValueError(f"called must have shape {shape} for ids and models, got {called.shape}")
     if answers is not None and len(answers) != len(ids):
         raise ValueError(
             f"answers must hold one answer for each of the {len(ids)} ids, got {len(answers)}"
         )
-    rows = _rows(ids, models, sets, answers)
+    rows = _rows(ids, models, called, answers)
     if path.suffix == ".parquet":
         _write_parquet(path, list(rows), answers is not None)
         return
@@ -94,11 +94,11 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]], with_answers: bool) -
 def _rows(
     ids: Sequence[str],
     models: Sequence[str],
-    sets: np.ndarray,
+    called: np.ndarray,
     answers: Sequence[str | None] | None,
 ) -> Iterator[dict[str, Any]]:
     for i, name in enumerate(ids):
-        names = [models[j] for j in np.flatnonzero(sets[i]).tolist()]
+        names = [models[j] for j in np.flatnonzero(called[i]).tolist()]
         row: dict[str, Any] = {"query_id": name, "models": names, "num_models": len(names)}
         row["abstained"] = not names or (answers is not None and answers[i] is None)
         if answers is not None:
@@ -111,7 +111,7 @@ def write_routerarena(
     ids: Sequence[str],
     texts: Sequence[str],
     models: Sequence[str],
-    sets: np.ndarray,
+    called: np.ndarray,
     preference: np.ndarray,
 ) -> int:
     """Writes RouterArena's prediction file: one model for each question.
@@ -128,34 +128,34 @@ def write_routerarena(
       ids: RouterArena's global index of each question, `[n]`.
       texts: Its prompt of each question, `[n]`.
       models: Name of each model, `[m]`, as RouterArena spells it.
-      sets: Which models are called, bool `[n, m]`.
+      called: Which models are called, bool `[n, m]`.
       preference: What the rule compares, finite, `[n, m]`, or `[m]` for all questions alike.
 
     Returns:
       For how many questions no model was called.
 
     Raises:
-      TypeError: If `sets` is not boolean.
+      TypeError: If `called` is not boolean.
       ValueError: If the name does not end in `.json`, or shapes do not fit.
     """
-    path, sets = Path(path), np.asarray(sets)
+    path, called = Path(path), np.asarray(called)
     if path.suffix != ".json":
         raise ValueError(f"path must end in .json, got {path}")
-    if sets.dtype != np.bool_:
-        raise TypeError(f"called must be boolean, got dtype {sets.dtype}")
+    if called.dtype != np.bool_:
+        raise TypeError(f"called must be boolean, got dtype {called.dtype}")
     shape = (len(ids), len(models))
-    if sets.shape != shape or len(texts) != len(ids):
+    if called.shape != shape or len(texts) != len(ids):
         raise ValueError(
             f"called must have shape {shape} and texts length {len(ids)} for ids and models, got "
-            f"{sets.shape} and {len(texts)}"
+            f"{called.shape} and {len(texts)}"
         )
     values = np.asarray(preference, dtype=np.float64)
     if values.shape not in (shape, shape[1:]) or not np.isfinite(values).all():
         raise ValueError(
             f"preference must be finite and have shape {shape} or {shape[1:]}, got {values.shape}"
         )
-    empty = ~sets.any(axis=1, keepdims=True)
-    models_called = np.where(sets | empty, np.broadcast_to(values, shape), -np.inf).argmax(axis=1)
+    empty = ~called.any(axis=1, keepdims=True)
+    models_called = np.where(called | empty, np.broadcast_to(values, shape), -np.inf).argmax(axis=1)
     entries = [
         {
             "global index": name,

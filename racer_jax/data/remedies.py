@@ -110,7 +110,7 @@ class Remedy:
             raise ValueError(f"sentence must leave a place for each option, got {sentence!r}")
 
     def then(self, other: "Remedy") -> "Remedy":
-        """Both remedies, one sentence after the other."""
+        """Both remedies, one after the other. Use this when an error has two ways out."""
         return Remedy(f"{self.sentence}; {other.sentence}", *self.options, *other.options)
 
     def in_python(self) -> str:

@@ -48,8 +48,9 @@ def metric_value(sample: Record, metric: str, graded: bool) -> float:
     except OverflowError:
         number = math.inf
     if math.isinf(number) or not (graded or math.isnan(number) or number in (0, 1)):
+        rule = "a number" if graded else "0 or 1"
         raise DataError(
-            f"must be {'a number' if graded else '0 or 1'}, got {shown(value)}",
+            f"must be {rule}, got {shown(value)}",
             field=metric,
             remedy=None if graded or math.isinf(number) else GRADED,
             **sample.where(),

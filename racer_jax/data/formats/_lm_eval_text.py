@@ -73,9 +73,9 @@ def _from_document(doc: Any) -> str:
     """The text of the known fields of a document; empty where it has no question."""
     if not isinstance(doc, dict):
         return ""
-    asked, held, listed = _known_fields(tuple(doc))
+    questions, held, listed = _known_fields(tuple(doc))
     question = ""
-    for name in asked:
+    for name in questions:
         question = question or _plain(doc[name])
     if not question:
         return ""
@@ -87,11 +87,11 @@ def _from_document(doc: Any) -> str:
 @lru_cache(1 << 8)
 def _known_fields(names: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
     """Which fields of a document are a question, what it is about, and choices; each in order."""
-    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    groups_of_fields: tuple[list[str], list[str], list[str]] = ([], [], [])
     for name in sorted(names, key=lambda name: _RANKS.get(name.casefold(), (0, 0))):
         if (known := _RANKS.get(name.casefold())) is not None:
-            found[known[0]].append(name)
-    return found
+            groups_of_fields[known[0]].append(name)
+    return groups_of_fields
 
 
 def _plain(value: Any) -> str:

@@ -112,16 +112,16 @@ class _Layout:
         if not self._is_whole(values, content):
             return None
         try:
-            found = _VALUES.decode(b"[" + b",".join([values[j] for j in self._read]) + b"]")
+            decoded = _VALUES.decode(b"[" + b",".join([values[j] for j in self._read]) + b"]")
         except _FAULTS:
             return None
         if not self._all:
-            rest = iter(found)
-            found = [
+            rest = iter(decoded)
+            decoded = [
                 default if j is None else next(rest)
                 for j, default in zip(self._often, _DEFAULTS.values(), strict=True)
             ]
-        return Record(place, self.names, values, *found)
+        return Record(place, self.names, values, *decoded)
 
     def _is_whole(self, values: tuple[Any, ...], content: bytes) -> bool:
         """Whether a row is nothing but the fields found in it, so that none stands twice."""

@@ -192,24 +192,24 @@ def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> lis
     if tasks is None:
         return logs
     patterns = [tasks] if isinstance(tasks, str) else list(tasks)
-    kept = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
-    if not kept:
+    matches = [log for log in logs if any(fnmatchcase(log.task, pattern) for pattern in patterns)]
+    if not matches:
         known = sorted({log.task for log in logs})
         raise DataError(
             f"must hold a log of tasks {patterns}, got logs of {known}",
             path=path,
             remedy=Remedy("pass such as {}", tasks=known[:1]),
         )
-    return kept
+    return matches
 
 
 def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
     """Refuses a log that is not the one the harness reported on."""
-    asked, mean = reported(log, choice.metric, choice.filter)
+    num_asked, mean = reported(log, choice.metric, choice.filter)
     remedy = Remedy("pass {} if the log was shortened on purpose", check_results=False)
-    if asked is not None and asked != len(values):
+    if num_asked is not None and num_asked != len(values):
         raise DataError(
-            f"must hold the {asked} questions of the run, got {len(values)}",
+            f"must hold the {num_asked} questions of the run, got {len(values)}",
             path=log.path,
             remedy=remedy,
         )
@@ -253,11 +253,11 @@ def _ids(
 ) -> list[str]:
     """`<task>/<doc_id>`, and a part of the hash where one number stands for several documents."""
     if changed:
-        asked = [questions[code] for code in order.tolist()]
+        in_order = [questions[code] for code in order.tolist()]
         return [
             f"{question.task}/{question.doc_id}"
             + (f"#{question.doc_hash}" if (question.task, question.doc_id) in changed else "")
-            for question in asked
+            for question in in_order
         ]
     names, tasks = questions.tasks, questions.task_numbers(order).tolist()
     pairs = zip(tasks, questions.doc_ids(order), strict=True)
