@@ -166,10 +166,9 @@ class _Sums(NamedTuple):
     above_square: np.ndarray
 
 
-# Each query counts once for the threshold at every position, either below or above it, with the
-# value its metric has there. Instead of a table [N, N + 1], the sums are written as differences:
-# what changes from one position to the next is one query that passes from above to below, and the
-# queries whose metric steps there. A cumulative sum of the changes gives all positions in O(N).
+# At every position of the threshold each query counts below or above it, with its metric's value.
+# Instead of a table [N, N + 1], the sums are written as changes: from one position to the next one
+# query passes from above to below, and some metrics step. A cumulative sum gives all in O(N).
 def _sums(steps: Steps) -> _Sums:
     """Sums of a metric over the queries below and above each position of the threshold."""
     size = len(steps.start)
