@@ -36,7 +36,7 @@ W1 = """
 import sys
 import jax
 import numpy as np
-from racer_jax.compilation_cache import use_compilation_cache
+from racer_jax.studies.compilation_cache import use_compilation_cache
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
 from racer_jax.studies import runtime
@@ -51,7 +51,7 @@ split_trials(jax.random.key(0), pool, num_calibration=len(correct) // 2,
 MLP = """
 import jax
 import numpy as np
-from racer_jax.compilation_cache import use_compilation_cache
+from racer_jax.studies.compilation_cache import use_compilation_cache
 from racer_jax.routers import fit_mlp
 use_compilation_cache(None)
 rng = np.random.default_rng(0)

@@ -78,7 +78,7 @@ def _imported() -> None:
     gc.freeze()
     gc.enable()
     if "jax" in sys.modules:
-        from racer_jax.compilation_cache import use_compilation_cache
+        from racer_jax.studies.compilation_cache import use_compilation_cache
 
         use_compilation_cache(None)  # what is compiled is there for the next run
 

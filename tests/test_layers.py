@@ -12,14 +12,12 @@ import racer_jax
 
 PACKAGE = Path(racer_jax.__file__).parent
 # One line a package (or module beside the packages): what it may use of racer_jax, and of other
-# libraries beside the standard library, JAX and NumPy. The version and the check of keys are there
-# for all, and so is the library that imports a name of a package when it is asked for.
+# libraries beside the standard library, JAX and NumPy. The version is there for all, and so is the
+# library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
     "_version": ("", ""),
-    "_keys": ("", ""),
     "core": ("", "scipy"),
     "reference": ("", ""),
-    "compilation_cache": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),
     "risk_control": ("core", "scipy"),
@@ -36,23 +34,22 @@ MAY_IMPORT = {
         "flax transformers safetensors scipy plotly",
     ),
     "studies": (
-        "compilation_cache core risk_control montecarlo data encoders routers orders sequential "
-        "reporting plotting",
+        "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
         "tqdm matplotlib transformers safetensors scipy",
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
-    "serving": ("core risk_control data racer sequential", "openai scipy tqdm"),
-    "gateway": (
-        "core risk_control data racer sequential serving",
-        "scipy msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm opentelemetry",
+    "serving": (
+        "core risk_control data racer sequential",
+        "openai scipy tqdm msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm "
+        "opentelemetry",
     ),
     "cli": (
-        "compilation_cache core data encoders routers orders racer sequential serving montecarlo "
-        "reporting plotting studies gateway",
+        "core data encoders routers orders racer sequential serving montecarlo reporting plotting "
+        "studies",
         "shtab plotly tqdm",
     ),
     "batch": ("core encoders racer", ""),
-    "__main__": ("cli compilation_cache", ""),
+    "__main__": ("cli studies", ""),
     "__init__": ("core racer data serving", ""),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

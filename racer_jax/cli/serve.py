@@ -67,9 +67,9 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
 
 def recalibrate(parsed: argparse.Namespace) -> None:
     """`recalibrate`. Use this when a command line asks for a calibration on audits."""
-    from racer_jax.gateway._recalibration import audited, recalibrated
     from racer_jax.racer.artefact import check_place, read
     from racer_jax.racer.racer import Racer
+    from racer_jax.serving.gateway._recalibration import audited, recalibrated
 
     check_place(parsed.output)
     racer = Racer.load(parsed.artefact)
@@ -106,8 +106,8 @@ def replay(parsed: argparse.Namespace) -> None:
     """`replay`. Use this when a command line asks what another artefact would have decided."""
     from dataclasses import asdict
 
-    from racer_jax.gateway._replay import replay as decide_again
     from racer_jax.racer.racer import Racer
+    from racer_jax.serving.gateway._replay import replay as decide_again
 
     done = decide_again(parsed.state, Racer.load(parsed.artefact), parsed.route)
     if parsed.json:
@@ -142,14 +142,14 @@ def serve(parsed: argparse.Namespace) -> None:
         raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
     check_extra()
     if parsed.schema:
-        from racer_jax.gateway.configuration import json_schema
+        from racer_jax.serving.gateway.configuration import json_schema
 
         print_line(json.dumps(json_schema(), indent=1))
         return
     if parsed.new_key is not None:
         _print_key(parsed.new_key)
         return
-    from racer_jax.gateway import _running
+    from racer_jax.serving.gateway import _running
 
     if parsed.demo:
         _running.run_demo(parsed.folder, parsed.port, parsed.admin_port, _say)
@@ -164,7 +164,7 @@ def _say(text: str) -> None:
 
 
 def _print_key(name: str) -> None:
-    from racer_jax.gateway._keys import new_key
+    from racer_jax.serving.gateway._keys import new_key
 
     key, prefix, digest = new_key()
     print_line(f"the key, shown this once:\n  {key}")

@@ -91,7 +91,13 @@ class SetLoss:
 
     def in_units(self, ticks: jax.Array) -> jax.Array:
         """Ticks as a loss, float32. Use this when ticks are shown to people."""
-        return ticks.astype(jnp.float32) * np.float32(float(self.bound) / TICKS)
+        # By one number the compiler would multiply with its inverse, and half of all ticks would
+        # not be a half: it must not see that the divisors are equal.
+        per_unit = lax.optimization_barrier(
+            jnp.full(ticks.shape, float(TICKS / self.bound), jnp.float32)
+        )
+        loss: jax.Array = ticks.astype(jnp.float32) / per_unit
+        return loss
 
     def rows(self, index: Any) -> "SetLoss":
         """The losses of some of the queries, by an index into their axis.
@@ -260,7 +266,7 @@ def set_loss(
     Use this when neither a miss nor a grade says what a wrong set costs.
 
     >>> relevant = jnp.array([[1, 1, 0], [0, 1, 0]], bool)
-    >>> share_left_out = lambda sets: (relevant & ~sets).sum(-1) / relevant.sum(-1)
+    >>> share_left_out = lambda sets: (relevant[None] & ~sets).sum(-1) / relevant.sum(-1)[None]
     >>> loss = set_loss(share_left_out, [[0.1, 0.3, 0.6], [0.2, 0.1, 0.4]])
     >>> loss_at(loss, 0.1).tolist()
     [0.5, 0.0]

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
 from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_scores, check_tie_break
+from racer_jax.core.keys import check_key
 
 NullMode = Literal["paper", "free", "never"]
 NULL_MODES: tuple[str, ...] = get_args(NullMode)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from racer_jax._keys import check_key
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.rule_text import ONE_ATTEMPT, parse_threshold
@@ -136,5 +136,8 @@ def generator(key: jax.Array) -> np.random.Generator:
     Raises:
       TypeError: If `key` is not a single typed key.
     """
-    check_key(key)
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be jax.random.key(seed), got {key!r}")
+    if key.ndim:
+        raise TypeError(f"key must be a single key, got an array of keys {list(key.shape)}")
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 from racer_jax.montecarlo.step_functions import Pool
 

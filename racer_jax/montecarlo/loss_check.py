@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.core.losses import TICKS, Against, grade_loss
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.nonconformity import tie_break as second_keys

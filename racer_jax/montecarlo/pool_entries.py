@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from racer_jax._keys import check_key
 from racer_jax.core.checks import check_scores
+from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.core.nonconformity import tie_break as second_keys
 

@@ -241,8 +241,8 @@ def pool_steps(
       ValueError: If shapes do not fit, a value is NaN, there is no query, or the name of a metric
         is taken.
 
-    >>> nonconformity = jnp.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]])
-    >>> pool = pool_steps(nonconformity, jnp.array([[1, 0], [1, 0]]))
+    >>> nonconformity = np.array([[0.0, 0.5, 0.25], [0.5, 0.0, 0.25]], np.float32)
+    >>> pool = pool_steps(nonconformity, np.array([[1, 0], [1, 0]]))
     >>> pool.threshold.tolist(), pool.metrics["size"].first.tolist()
     ([0.0, 0.5, inf], [0, 0, 1, 1])
     """

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 
 Words = tuple[jax.Array, jax.Array]
 Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit

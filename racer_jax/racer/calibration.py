@@ -5,7 +5,7 @@ the alpha in use, the label rule, who calibrated, and what all this promises, in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, cast
@@ -16,16 +16,17 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
+from racer_jax.racer.calibration_facts import CalibrationFacts
 from racer_jax.racer.limits import limited
-from racer_jax.racer.losses import CalibratedLoss, loss_thresholds
+from racer_jax.racer.loss_promises import loss_thresholds
+from racer_jax.racer.losses import CalibratedLoss
 from racer_jax.racer.promises import guarantee, warnings_of
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.serialization import Arrays, digest
-from racer_jax.racer.unknown_groups import UnknownGroup, check_unknown_group, handle_unknown
+from racer_jax.racer.unknown_groups import check_unknown_group, handle_unknown
 from racer_jax.risk_control.group_scores import (
     FALLBACKS,
     Fallback,
-    GroupedScores,
     group_codes,
     group_scores,
 )
@@ -35,35 +36,10 @@ _TOP = np.uint32(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(CalibrationFacts):
     """Calibration queries, each as one number, in order; and the alpha in use.
 
-    Attributes:
-      alpha: The risk level in use, as it was written.
-      value: Critical scores, sorted within each group, float32 `[n]`.
-      tie: Their second keys, uint32 `[n]`; None where ties are not broken.
-      code: The group of each, int32 `[n]`, ascending.
-      groups: Names of the groups; None for one threshold for all.
-      delta: Chance over calibration sets that the risk exceeds alpha; None where the risk is
-        promised on average.
-      fallback: What groups too small for alpha get: `"all"` models or the `"pooled"` threshold.
-      accuracy: Share of the calibration queries each model answers rightly, by group, float64
-        `[g, m]`.
-      questions: Fingerprints of the calibration questions, uint64, sorted.
-      label_rule: How right and wrong were decided.
-      num_overlap: Calibration rows whose question was trained on, let in by the user.
-      date: When, as ISO 8601.
-      unknown_group: What a query gets whose group is unknown or missing, where thresholds are by
-        group: `"all"` models, the `"pooled"` threshold, or an `"error"`.
-      max_models: Models that a set holds at most; None for any number.
-      min_models: Models that a set holds at least; 0 for none.
-      record: The calibration queries as they were measured; None in an artefact of an older format.
-      loss: The loss whose mean is at most alpha, with its grades; None for the chance of a miss.
-      threshold: The threshold of each group, float32 `[g]`.
-      threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
-      threshold_key: Keys of the thresholds, uint64 `[g + 1]`; the last for a group that has no
-        calibration queries: every model, or the pooled threshold.
-      unknown_threshold: The threshold of such a group.
+    The attributes are those of `CalibrationFacts`.
 
     Raises:
       ValueError: If alpha, delta or the number of models is out of range, or the fallback or the
@@ -71,28 +47,6 @@ class Calibration:
 
     Use this when you want to look at the thresholds of a racer: `racer.calibration`.
     """
-
-    alpha: str
-    value: np.ndarray
-    tie: np.ndarray | None
-    code: np.ndarray
-    groups: tuple[str, ...] | None
-    delta: float | None
-    fallback: str
-    accuracy: np.ndarray
-    questions: np.ndarray
-    label_rule: str
-    num_overlap: int
-    date: str
-    unknown_group: UnknownGroup = "all"
-    max_models: int | None = None
-    min_models: int = 0
-    record: CalibrationRecord | None = None
-    loss: CalibratedLoss | None = None
-    threshold: np.ndarray = field(init=False)
-    threshold_tie: np.ndarray | None = field(init=False)
-    threshold_key: np.ndarray = field(init=False)
-    unknown_threshold: float = field(init=False)
 
     def __post_init__(self) -> None:
         if self.fallback not in FALLBACKS:
@@ -109,16 +63,6 @@ class Calibration:
         object.__setattr__(self, "threshold_tie", None if tie is None else tie[:, 0])
         object.__setattr__(self, "threshold_key", _keys_with_unknown((value, tie), edge)[:, 0])
         object.__setattr__(self, "unknown_threshold", float(edge[0][0, 0]))
-
-    @property
-    def scores(self) -> GroupedScores:
-        """The critical scores by group."""
-        return GroupedScores(self.value, self.tie, self.code, self.groups)
-
-    @property
-    def num_queries(self) -> np.ndarray:
-        """Calibration queries of each group, int64 `[g]`."""
-        return self.scores.num_queries
 
     def at(self, alpha: Level) -> "Calibration":
         """The same calibration at another alpha; no data is needed.
@@ -140,13 +84,6 @@ class Calibration:
             "max_models": self.max_models,
             "min_models": self.min_models,
         }
-
-    def budgets(self, alphas: Sequence[Level]) -> np.ndarray:
-        """Misses each group may make, int64 `[g, a]`; -1 where no threshold is safe.
-
-        Use this when you want to see how many misses an alpha allows.
-        """
-        return self.scores.budgets(alphas, self.delta)
 
     def thresholds(self, alphas: Sequence[Level]) -> tuple[np.ndarray, np.ndarray | None]:
         """Thresholds of each group and alpha, float32 `[g, a]`, and their second keys.
@@ -262,6 +199,7 @@ class Calibration:
             }
             for name, num, value, tie in rows
         ]
+        loss_name = {} if self.loss is None else {"loss": self.loss.name}
         description = {
             "alpha": self.alpha,
             "n": int(self.num_queries.sum()),
@@ -273,7 +211,7 @@ class Calibration:
             "max_models": self.max_models,
             "min_models": self.min_models,
             "record_groups": record_groups,
-            **({} if self.loss is None else {"loss": self.loss.name}),
+            **loss_name,
             "label_rule": self.label_rule,
             "num_overlap": self.num_overlap,
             "fingerprint": digest(None, arrays),

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder

@@ -7,15 +7,12 @@ were written in other words, are not compared.
 
 from collections.abc import Sequence
 from math import ceil, inf
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from racer_jax.racer.losses import loss_guarantee, loss_warnings
+from racer_jax.racer.calibration_facts import CalibrationFacts
+from racer_jax.racer.loss_promises import loss_guarantee, loss_warnings
 from racer_jax.risk_control.bounds import smallest_calibration_size
-
-if TYPE_CHECKING:
-    from racer_jax.racer.calibration import Calibration
 
 # What counts as a miss in each null mode.
 _MISSES = {
@@ -26,7 +23,7 @@ _MISSES = {
 }
 
 
-def guarantee(calibration: "Calibration", null: str) -> str:
+def guarantee(calibration: CalibrationFacts, null: str) -> str:
     """What is promised under a null mode, in a sentence, with its assumption.
 
     Use this when you are below `Calibration.guarantee`, which calls it.
@@ -66,7 +63,7 @@ def guarantee(calibration: "Calibration", null: str) -> str:
     )
 
 
-def warnings_of(calibration: "Calibration") -> tuple[str, ...]:
+def warnings_of(calibration: CalibrationFacts) -> tuple[str, ...]:
     """What a user must know of a calibration, one sentence each.
 
     Use this when you are below `Calibration.warnings`, which calls it.
@@ -85,20 +82,20 @@ def warnings_of(calibration: "Calibration") -> tuple[str, ...]:
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _names(calibration: "Calibration") -> Sequence[str]:
+def _names(calibration: CalibrationFacts) -> Sequence[str]:
     """What each group is called in a sentence."""
     if calibration.groups is None:
         return ("all queries",)
     return [f"group {name!r}" for name in calibration.groups]
 
 
-def _lost(calibration: "Calibration") -> np.ndarray:
+def _lost(calibration: CalibrationFacts) -> np.ndarray:
     """Whether calling every model that may be called misses more than alpha allows, bool `[g]`."""
     enough = calibration.budgets([calibration.alpha])[:, 0] >= 0
     return np.asarray(enough & (calibration.threshold == inf))
 
 
-def _warning(calibration: "Calibration", name: str, place: int, budget: int) -> str:
+def _warning(calibration: CalibrationFacts, name: str, place: int, budget: int) -> str:
     """What a user must know of one group; empty where there is nothing."""
     alpha, delta, most = calibration.alpha, calibration.delta, calibration.max_models
     num, threshold = int(calibration.num_queries[place]), float(calibration.threshold[place])

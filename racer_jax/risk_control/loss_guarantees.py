@@ -92,8 +92,8 @@ def hoeffding_bentkus_ticks(share: Fraction, n: int, delta: float) -> int:
     Use this when a budget for the sum of the losses is wanted; `calibrate_loss_with_probability`
     turns it into a threshold.
 
-    >>> hoeffding_bentkus_ticks(Fraction(1, 10), 1000, 0.05) / 5_040_000
-    80.09...
+    >>> round(hoeffding_bentkus_ticks(Fraction(1, 10), 1000, 0.05) / 5_040_000, 1)
+    80.0
     """
     level, ticks = float(share), -1
     if -n * np.log1p(-level) >= log(1 / delta) * (1 + 1e-9):

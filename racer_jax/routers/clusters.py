@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.routers.base import check_embeddings
 
 # Runs from independent starts, of which the best is kept, and Lloyd's steps of each at most.

@@ -12,8 +12,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
 from racer_jax.core.checks import as_binary
+from racer_jax.core.keys import check_key
 from racer_jax.encoders.checkpoint import Model
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import Pooling, pool

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.base import Encoder
 from racer_jax.encoders.compound import ReducedEncoder

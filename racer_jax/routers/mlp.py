@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear

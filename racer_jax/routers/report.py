@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted, take
 

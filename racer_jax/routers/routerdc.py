@@ -19,8 +19,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from racer_jax._keys import check_key
 from racer_jax.core.checks import check_scores
+from racer_jax.core.keys import check_key
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.clusters import cluster_queries

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.data.files import written_whole
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.base import DRAWS

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import jax
 
-from racer_jax.compilation_cache import use_compilation_cache as use_compilation_cache
+from racer_jax.studies.compilation_cache import use_compilation_cache as use_compilation_cache
 
 _RANK, _COUNT, _ADDRESS = "RACER_JAX_PROCESS", "RACER_JAX_PROCESSES", "RACER_JAX_COORDINATOR"
 

@@ -81,7 +81,7 @@ def test_no_error_that_a_command_prints_advises_python():
     advice = re.compile(r"(?:pass|give|call|see|use) [\w.]+(?:=|\()")
     beyond = {  # no command of the shell comes to these
         "base.py": "pass [text]",
-        "calibration.py": "pass jax.lax.stop_gradient",
+        "threshold_parts.py": "pass jax.lax.stop_gradient",
         "serialization.py": "pass it as encoder=",
     }
     left = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from racer_jax import calibrate, critical_scores, gap, prediction_sets, tie_break
-from racer_jax._keys import check_key
+from racer_jax.core.keys import check_key
 from racer_jax.core.losses import grade_loss
 from racer_jax.core.prediction_sets import misrouted
 from racer_jax.data.labels import generator

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from racer_jax import calibrate
-from racer_jax.core import calibration, order_statistics
+from racer_jax.core import calibration, miss_ranks, order_statistics
 from racer_jax.core.nonconformity import TieBroken
 from tests.core.order_cells import SAMPLED, STRIDE, count_cells, expected, rows
 
@@ -97,7 +97,7 @@ def test_a_traced_alpha_never_allows_a_miss_more_than_its_decimal_does():
     exact = n - ((millionths * (n + 1)) // 10**6 - 1)
     alpha = jnp.asarray((millionths / 10**6).astype(np.float32))
     rank = np.asarray(
-        jax.jit(jax.vmap(lambda a, n: calibration._traced_rank(a[None], n[None])))(
+        jax.jit(jax.vmap(lambda a, n: miss_ranks._traced_rank(a[None], n[None])))(
             alpha, jnp.asarray(n, jnp.int32)
         )
     )[:, 0]

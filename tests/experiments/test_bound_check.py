@@ -186,7 +186,6 @@ def test_alphas_are_exact_decimals():
         (["--validation", "0.5"], "calibration + validation must leave a test part, got 0.5 + 0.5"),
         (["--exact", "--broken"], "exact laws are of exchangeable splits in two parts"),
         (["--processes", "-1"], "processes must be at least 0, got -1"),
-        (["--data", "x", "--scores", "y"], "data and scores exclude each other"),
     ],
 )
 def test_usage_errors_are_named(arguments, message, capsys):

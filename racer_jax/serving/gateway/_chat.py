@@ -1,0 +1,282 @@
+"""The endpoint of completions: requests in, responses and streams out, whatever happens between."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+
+from racer_jax.serving.gateway._answers import Answer
+from racer_jax.serving.gateway._audits import start_audit
+from racer_jax.serving.gateway._completions import Completion, cancel
+from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._exchange import (
+    EVENTS,
+    JSON,
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    body_of,
+    check_origin,
+    header_of,
+    internal_error,
+    respond,
+    respond_error,
+)
+from racer_jax.serving.gateway._facts import Headers, headers, usage_of
+from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._panel import all_failed
+from racer_jax.serving.gateway._queries import query_of
+from racer_jax.serving.gateway._spans import note, parent_of, request_span
+from racer_jax.serving.gateway._streams import (
+    DONE,
+    TAIL_BYTES,
+    chunks,
+    error_event,
+    event,
+    usage_in,
+    waiting,
+)
+from racer_jax.serving.gateway.core import LOG, Gateway
+
+_GONE = 499
+
+
+class Chat:
+    """`POST /v1/chat/completions`, as an application of ASGI.
+
+    Args:
+      gateway: The gateway.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        gateway = self._gateway
+        server = gateway.settings.server
+        try:
+            check_origin(scope, server)
+            client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
+            if gateway.draining or gateway.in_flight >= server.max_in_flight:
+                raise busy(gateway.draining)
+            body = await body_of(scope, receive, server)
+            query = query_of(body, scope["headers"], client, server.max_messages)
+        except GatewayError as error:
+            gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
+            await respond_error(send, error)
+            return
+        except ClientGoneError:
+            return
+        gateway.in_flight += 1
+        try:
+            completion = Completion(gateway, query, client)
+            if traceparent := header_of(scope, b"traceparent"):
+                completion.parent_span = parent_of({"traceparent": traceparent})
+            await self._serve(completion, receive, send)
+        finally:
+            gateway.in_flight -= 1
+
+    async def _serve(self, completion: Completion, receive: Receive, send: Send) -> None:
+        """Answers, unless the client goes away first: then every call is cancelled."""
+        work = asyncio.ensure_future(self._answer(completion, send))
+        gone = asyncio.ensure_future(disconnected(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await cancel(work)
+                completion.finish(_GONE)
+                return
+            work.result()
+            start_audit(completion)
+        finally:
+            gone.cancel()
+            if not work.done():
+                await cancel(work)
+
+    async def _answer(self, completion: Completion, send: Send) -> None:
+        """Answers within the deadline."""
+        seconds = self._gateway.settings.server.deadline_seconds
+        limit_ms = completion.query.options.deadline_ms
+        if limit_ms is not None:
+            seconds = min(seconds, limit_ms / 1000)
+        answering = _Answering(completion, send)
+        with request_span(completion.query.model, completion.parent_span) as span:
+            await self._within(seconds, completion, answering)
+            if span is not None and completion.plan is not None:
+                facts = completion.facts
+                names = ("id", "set", "answered", "reason", "guarantee", "mode", "alpha")
+                note(span, {f"racer.{name}": facts[name] for name in names})
+
+    async def _within(
+        self, seconds: float, completion: Completion, answering: "_Answering"
+    ) -> None:
+        """Answers, or sends the error of what went wrong; counts the request."""
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await answering.run()
+            except TimeoutError:
+                raise GatewayError(
+                    504, "racer_deadline", f"there was no answer within {seconds:g} s"
+                ) from None
+            completion.finish(200, answering.usage)
+        except GatewayError as error:
+            await answering.fail(error)
+            completion.finish(error.status, answering.usage)
+        except Exception:
+            LOG.exception("a request failed")
+            await answering.fail(internal_error())
+            completion.finish(500, answering.usage)
+
+
+class _Answering:
+    """The sending of one answer."""
+
+    def __init__(self, completion: Completion, send: Send) -> None:
+        self._completion, self._send = completion, send
+        self._begun = False
+        self._error: GatewayError | None = None
+        self.usage: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Decides, calls and sends.
+
+        Raises:
+          GatewayError: If there is no answer.
+        """
+        completion = self._completion
+        await completion.decide()
+        if not completion.query.stream:
+            await completion.respond()
+            body, more_headers = completion.body()
+            self._begun = True
+            await respond(self._send, 200, [JSON, *more_headers], msgspec.json.encode(body))
+            return
+        single = completion.single()
+        if single is not None:
+            await self._pass_through(single, None)
+        else:
+            await self._stream()
+
+    async def fail(self, error: GatewayError) -> None:
+        """Sends an error: as the response, or as an event where a stream has begun."""
+        error.facts = self._completion.facts
+        if not self._begun:
+            more_headers = headers(error.facts) if self._completion.plan is not None else []
+            await respond_error(self._send, error, more_headers)
+            return
+        await self._event(error_event(error), last=True)
+
+    async def _begin(self, more_headers: Headers) -> None:
+        self._begun = True
+        sent = [EVENTS, (b"cache-control", b"no-cache"), *more_headers]
+        await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+
+    async def _event(self, content: bytes, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": content, "more_body": not last})
+
+    async def _pass_through(self, model: str, fields: Any) -> None:
+        """The bytes of one model as they come, from the first on."""
+        completion = self._completion
+        upstream = completion.gateway.upstreams[model]
+        tail = b""
+        try:
+            sent_fields = fields or completion.query.fields
+            async with upstream.stream(sent_fields, completion.asking.headers) as parts:
+                completion.passed = model
+                if not self._begun:
+                    await self._begin(headers(completion.facts))
+                async for part in parts:
+                    tail = (tail + part)[-TAIL_BYTES:]
+                    await self._event(part)
+        except CallFailedError as error:
+            completion.asking.panel.failed[model] = error
+            raise all_failed({model: error}) from None
+        completion.gateway.metrics.calls.labels(model, "ok").inc()
+        if (usage := usage_in(tail)) is not None:
+            self.usage[model] = usage
+        await self._event(b"", last=True)
+
+    async def _stream(self) -> None:
+        """Signs of life while several models are called, then the answer in chunks."""
+        completion = self._completion
+        plan = completion.plan
+        assert plan is not None
+        # Not known before the calls: the last chunk says it.
+        guarantee = "void" if plan.void or plan.mode == "synthesize" else "pending"
+        await self._begin(headers(completion.facts, guarantee))
+        await self._event(waiting(0, len(plan.models)))
+        several = plan.mode == "synthesize" and len(plan.models) > 1
+        work: Awaitable[Answer] = completion.candidates() if several else completion.respond()
+        answer = await self._alive(work)
+        if several:
+            await self._written(answer)
+            return
+        usage = None
+        if completion.query.include_usage:
+            usage, _ = usage_of(completion.asking.panel, completion.gateway.settings.models)
+        await self._event(self._chunks(answer, usage), last=True)
+
+    async def _alive(self, work: Awaitable[Answer]) -> Answer:
+        """Waits for the answer and says so now and then."""
+        asking = self._completion.asking
+        seconds = self._completion.gateway.settings.server.heartbeat_seconds
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=seconds)
+                if done:
+                    return task.result()
+                await self._event(waiting(asking.panel.num_done, asking.total))
+        finally:
+            if not task.done():
+                await cancel(task)
+
+    async def _written(self, candidates: Answer) -> None:
+        """The judge's own stream."""
+        completion = self._completion
+        assert completion.planner is not None
+        completion.answer = Answer(candidates.replies, judge="wrote")
+        fields = write_request(completion.query.fields, candidates.replies)
+        await self._pass_through(str(completion.planner.route.judge), fields)
+
+    def _chunks(self, answer: Answer, usage: Any) -> bytes:
+        completion = self._completion
+        base = {"created": 0, **completion.base()}
+        if len(answer.replies) == 1:
+            reply = answer.replies[0]
+            base["created"] = reply.fields.get("created", 0)
+            return b"".join(chunks(reply, base, completion.facts, usage))
+        body, _ = completion.body()
+        return b"".join(_whole(body, base, completion.facts, usage))
+
+
+def _whole(body: dict[str, Any], base: dict[str, Any], facts: Any, usage: Any) -> list[bytes]:
+    """Several choices, or a refusal, as chunks of one choice each."""
+    head = {**base, "object": "chat.completion.chunk"}
+    parts = []
+    for choice in body["choices"]:
+        delta = choice["message"]
+        rest = {key: value for key, value in choice.items() if key != "message"}
+        parts.append(event({**head, "choices": [{**rest, "delta": delta}]}))
+    last: dict[str, Any] = {**head, "choices": [], "racer": facts}
+    if usage is not None:
+        last["usage"] = usage
+    return [*parts, event(last), DONE]
+
+
+def busy(draining: bool) -> GatewayError:
+    """Too many requests at once, or a server that is about to end."""
+    what = "is shutting down" if draining else "has too many requests under way"
+    return GatewayError(
+        503, "server_error", f"the gateway {what}", code="busy", headers={"retry-after": "1"}
+    )
+
+
+async def disconnected(receive: Receive) -> None:
+    """Waits until the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

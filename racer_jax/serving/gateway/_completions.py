@@ -1,0 +1,435 @@
+"""`POST /v1/chat/completions`: from a request to its answer, its record, and its audit."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from racer_jax.racer.fingerprints import fingerprint
+from racer_jax.serving.gateway._answers import (
+    Answer,
+    abstained_error,
+    ask_all,
+    refusal_text,
+    run_cascade,
+    select,
+    vote,
+)
+from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of, void_reasons
+from racer_jax.serving.gateway._identifiers import draw, new_id
+from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._keys import Client
+from racer_jax.serving.gateway._loaded import calibration_of
+from racer_jax.serving.gateway._panel import Asking
+from racer_jax.serving.gateway._planning import Plan, Planner
+from racer_jax.serving.gateway._queries import PREFIX, Query
+from racer_jax.serving.gateway._records import CallRow, DecisionRow
+from racer_jax.serving.gateway._replies import Usage
+from racer_jax.serving.gateway.core import LOG, Gateway
+
+_PINNED_SESSIONS = 10_000
+_GUARANTEES = ("holds", "void")
+Body = dict[str, Any]
+
+
+class Completion:
+    """One request for a completion.
+
+    Args:
+      gateway: The gateway.
+      query: The request.
+      client: Who sent it.
+    """
+
+    def __init__(self, gateway: Gateway, query: Query, client: Client) -> None:
+        self.gateway, self.query, self.client = gateway, query, client
+        self.id = new_id()
+        self.started = time.monotonic()
+        self.planner: Planner | None = None
+        self.plan: Plan | None = None
+        self.asking = Asking(gateway.upstreams, query.fields, {})
+        self.answer: Answer | None = None
+        self.audited = False
+        self.parent_span: Any = None
+        self.passed = ""  # the model whose bytes were passed through
+
+    # --- whom to call -----------------------------------------------------------------------------
+
+    async def decide(self) -> Plan:
+        """Plans the calls.
+
+        Raises:
+          GatewayError: If the request is refused.
+        """
+        gateway, query = self.gateway, self.query
+        self._check_budget()
+        name = query.model
+        if not name.startswith(PREFIX):
+            self.plan = self._bypass(name)
+            return self.plan
+        route = name.removeprefix(PREFIX)
+        planner = gateway.planners.get(route)
+        if planner is None:
+            raise _no_model(name, gateway)
+        self.planner = planner
+        self.audited = draw(gateway.hash_key, self.id, "audit") < gateway.settings.audit.share
+        if planner.loaded.cascade is not None:
+            self.plan = self._cascade_plan(planner)
+        else:
+            began = time.monotonic()
+            self.plan = await planner.plan(query, gateway.situation(route))
+            gateway.metrics.route.observe(time.monotonic() - began)
+            self._pin(planner, self.plan)
+        if planner.route.shadow is not None:
+            self.plan.models, self.plan.reason = (planner.route.shadow,), "shadow"
+            self.plan.void.append("the route only decides: another model answers")
+            self.plan.mode, self.plan.abstained = "all", False
+        return self.plan
+
+    def _check_budget(self) -> None:
+        limit = self.client.key.daily_dollars
+        if limit is not None and self.gateway.spent_today(self.client.name) >= limit:
+            raise GatewayError(
+                429,
+                "insufficient_quota",
+                f"this key may spend {limit} dollars a day (UTC), and has",
+                code="racer_budget",
+            )
+
+    def _bypass(self, name: str) -> Plan:
+        """A client that names a model itself gets that model."""
+        if name not in self.gateway.upstreams:
+            raise _no_model(name, self.gateway)
+        void = ["the client named a model itself"]
+        return Plan((name,), (), "bypass", "all", "", None, {}, void=void)
+
+    def _cascade_plan(self, planner: Planner) -> Plan:
+        loaded, query = planner.loaded, self.query
+        if query.special is not None:
+            raise GatewayError(
+                400,
+                "racer_capabilities",
+                "a cascade answers plain text alone: no tools, formats, images or n",
+            )
+        planner.mode(query)
+        group, _ = planner.group(query)
+        if group == "multi_turn" and (loaded.groups is None or group not in loaded.groups):
+            group = None
+        void = [] if loaded.promises else ["it was calibrated on questions it was trained on"]
+        if len(query.texts) > 1 and planner.route.multi_turn == "own_group" and group is None:
+            void.append("nobody calibrated on conversations of several turns")
+        if self.gateway.monitors.alarms.get(planner.name):
+            void.append("a monitor has raised an alarm")
+        models = loaded.models
+        return Plan(models, models, "ok", "cascade", loaded.alpha, group, {}, void=void)
+
+    def _pin(self, planner: Planner, plan: Plan) -> None:
+        """A conversation may keep its models: prompts are cached there, and nothing is promised."""
+        session = self.query.options.session
+        if session is None:
+            return
+        sessions = self.gateway.sessions
+        key = (self.client.name, planner.name, session)
+        if key in sessions:
+            plan.models, plan.abstained = sessions[key], not sessions[key]
+            plan.void.append("the models of the conversation's first turn were kept")
+        elif len(sessions) >= _PINNED_SESSIONS:
+            sessions.pop(next(iter(sessions)))
+        sessions[key] = plan.models
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    async def respond(self) -> Answer:
+        """Makes the calls.
+
+        Raises:
+          GatewayError: If there is no answer.
+        """
+        plan = self._plan
+        if plan.abstained:
+            self.answer = await self._abstain()
+        elif plan.mode == "cascade":
+            self.answer = await self._run_cascade()
+        else:
+            self.answer = await self._ask(plan)
+        if self.answer.abstained:
+            plan.reason = "abstain"
+            self.answer = await self._abstain()
+        return self.answer
+
+    async def _ask(self, plan: Plan) -> Answer:
+        planner, asking = self.planner, self.asking
+        if plan.mode == "all" or planner is None or len(plan.models) == 1:
+            return await ask_all(asking, plan.models)
+        route = planner.route
+        if plan.mode == "vote" and planner.loaded.normal_form is not None:
+            return await vote(asking, plan.models, plan.scores, planner.loaded.normal_form)
+        judge = str(route.judge)
+        if plan.mode == "synthesize":
+            return await self._write(judge)
+        return await select(asking, plan.models, judge, self.gateway.hash_key, self.id)
+
+    async def _write(self, judge: str) -> Answer:
+        """A judge writes the answer from those of the candidates."""
+        candidates = await self.candidates()
+        self.asking.total += 1
+        try:
+            fields = write_request(self.query.fields, candidates.replies)
+            reply = await self.asking.one(judge, fields)
+        except CallFailedError:
+            candidates.judge = "failed"
+            candidates.replies = candidates.replies[:1]
+            return candidates
+        self.asking.panel.extra[judge] = reply.usage
+        return Answer([reply], judge="wrote")
+
+    async def candidates(self) -> Answer:
+        """The answers of the set, from which a judge writes."""
+        return await ask_all(self.asking, self._plan.models)
+
+    async def _run_cascade(self) -> Answer:
+        planner, query = self.planner, self.query
+        assert planner is not None
+        assert planner.loaded.cascade is not None
+        upstreams = self.gateway.upstreams
+
+        def dead(model: str) -> bool:
+            breaker = upstreams[model].breaker
+            return breaker.is_open and not breaker.is_due
+
+        text = query.text(planner.route.view)
+        return await run_cascade(self.asking, planner.loaded.cascade, text, self._plan.group, dead)
+
+    @property
+    def on_abstain(self) -> str:
+        """What an empty set leads to."""
+        assert self.planner is not None
+        return self.query.options.on_abstain or self.planner.route.on_abstain
+
+    async def _abstain(self) -> Answer:
+        plan = self._plan
+        if self.on_abstain == "error":
+            raise abstained_error(plan.alpha)
+        if self.on_abstain == "refusal":
+            return Answer([])
+        fallback = self.fallback()
+        panel = self.asking.panel
+        if fallback in panel.replies:
+            return Answer([panel.replies[fallback]])
+        return await ask_all(self.asking, (fallback,))
+
+    def fallback(self) -> str:
+        """The model that answers where the racer abstains: the best single by default."""
+        assert self.planner is not None
+        loaded = self.planner.loaded
+        if self.planner.route.fallback is not None:
+            return self.planner.route.fallback
+        if loaded.cascade is not None:
+            return loaded.cascade.policy.calls[-1]
+        accuracy = calibration_of(loaded.racers[loaded.alpha]).accuracy.mean(axis=0)
+        return loaded.models[int(accuracy.argmax())]
+
+    @property
+    def _plan(self) -> Plan:
+        assert self.plan is not None
+        return self.plan
+
+    # --- what the client gets ---------------------------------------------------------------------
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The `racer` object."""
+        if self.plan is None:
+            return {"id": self.id}
+        facts = racer_object(
+            self.id,
+            self.plan,
+            self.asking.panel,
+            self.answer,
+            self.query.options.verbose,
+            "" if self.planner is None else self.planner.loaded.checksum,
+        )
+        if self.passed:
+            facts["answered"] = [self.passed]
+        return facts
+
+    def body(self) -> tuple[Body, list[tuple[bytes, bytes]]]:
+        """The response, not streamed, and its headers."""
+        answer, facts, panel = self.answer, self.facts, self.asking.panel
+        assert answer is not None
+        usage, cost = usage_of(panel, self.gateway.settings.models)
+        shown: Body = dict(self.base())
+        if len(answer.replies) == 1:
+            shown = {**answer.replies[0].fields, **shown}
+        elif answer.replies:
+            shown["choices"] = [
+                {
+                    "index": i,
+                    "message": reply.message,
+                    "finish_reason": reply.finish_reason,
+                    "racer_model": reply.model,
+                }
+                for i, reply in enumerate(answer.replies)
+            ]
+        else:
+            refusal = refusal_text(self._plan.alpha)
+            message = {"role": "assistant", "content": None, "refusal": refusal}
+            shown["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        shown["usage"] = self._usage(usage, cost)
+        shown["racer"] = facts
+        more = headers(facts)
+        if cost is not None:
+            more.append((b"x-racer-cost", f"{cost:.6g}".encode()))
+        more.append((b"x-racer-overhead-ms", f"{self.overhead() * 1e3:.2f}".encode()))
+        return shown, more
+
+    def _usage(self, usage: dict[str, Any], cost: float | None) -> Any:
+        """The sum over the calls; a lone call's own, with all it says."""
+        replies = list(self.asking.panel.replies.values())
+        if len(replies) != 1 or self.asking.panel.extra or "usage" not in replies[0].fields:
+            return usage
+        said = replies[0].fields["usage"]
+        if cost is None:
+            return said
+        plain = msgspec.json.decode(said)
+        return {**plain, "cost": cost} if isinstance(plain, dict) else usage
+
+    def base(self) -> Body:
+        """Fields of a response or chunk that are the gateway's own."""
+        answer = self.answer
+        model = f"{PREFIX}{'' if self.planner is None else self.planner.name}"
+        if answer is not None and len(answer.replies) == 1 and answer.judge != "wrote":
+            model = answer.replies[0].model
+        base: Body = {"id": self.id, "model": model}
+        if answer is None or len(answer.replies) != 1:
+            base |= {"object": "chat.completion", "created": int(time.time())}
+        return base
+
+    def overhead(self) -> float:
+        """Seconds beside the longest call."""
+        slowest = max((r.seconds for r in self.asking.panel.replies.values()), default=0.0)
+        return max(time.monotonic() - self.started - slowest, 0.0)
+
+    @property
+    def shown(self) -> str:
+        """The model whose answer is shown first; empty where there is none."""
+        if self.answer is not None and self.answer.replies:
+            return self.answer.replies[0].model
+        return self.passed
+
+    def single(self) -> str | None:
+        """The one model whose bytes can be passed through as they stream; None for others."""
+        plan = self._plan
+        if plan.abstained:
+            return self.fallback() if self.on_abstain == "fallback" else None
+        if len(plan.models) == 1 and plan.mode != "cascade":
+            return plan.models[0]
+        return None
+
+    # --- afterwards -------------------------------------------------------------------------------
+
+    def finish(self, status: int, usage: dict[str, Usage] | None = None) -> None:
+        """Counts and records the request.
+
+        Args:
+          status: Status of HTTP; 499 where the client had gone.
+          usage: Usage of streamed calls, by model.
+        """
+        gateway, plan, panel = self.gateway, self.plan, self.asking.panel
+        seconds = time.monotonic() - self.started
+        reason = "refused" if plan is None else self.facts["reason"]
+        mode = "" if plan is None else plan.mode
+        metrics = gateway.metrics
+        metrics.requests.labels(reason, mode, str(status)).inc()
+        metrics.request.observe(seconds)
+        if plan is None:
+            return
+        metrics.set_size.observe(len(plan.decided))
+        metrics.overhead.observe(self.overhead())
+        models = gateway.settings.models
+        prices = {m: dollars(r.usage, models[m]) for m, r in panel.replies.items()}
+        gateway.count(panel, prices)
+        calls = self._calls(prices, usage or {})
+        known = [call.dollars for call in calls if call.dollars is not None]
+        cost = sum(known) if known else None
+        if cost:
+            gateway.spend(self.client.name, cost)
+        gateway.store.add(self._row(plan, status, seconds, cost, calls))
+
+    def _calls(self, prices: dict[str, float | None], usage: dict[str, Usage]) -> list[CallRow]:
+        panel, models = self.asking.panel, self.gateway.settings.models
+
+        def row(model: str, used: Usage, seconds: float, price: float | None) -> CallRow:
+            return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
+
+        rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
+        for model, used in (*panel.extra.items(), *usage.items()):
+            rows.append(row(model, used, 0.0, dollars(used, models[model])))
+        rows += [CallRow(model, error.reason) for model, error in panel.failed.items()]
+        return rows + [CallRow(model, "cancelled") for model in panel.cancelled]
+
+    def _row(
+        self, plan: Plan, status: int, seconds: float, cost: float | None, calls: list[CallRow]
+    ) -> DecisionRow:
+        planner, answer, routed = self.planner, self.answer, plan.routed
+        text = ""
+        if planner is not None:
+            text = self.query.text(planner.route.view)
+        number = fingerprint(text)
+        scores = tuple(plan.scores.values())
+        void = void_reasons(plan, answer, self.asking.panel)
+        name, checksum = "", ""
+        if planner is not None:
+            name, checksum = planner.name, planner.loaded.checksum
+        if number >> 63:  # as SQLite keeps integers
+            number -= 1 << 64
+        prompt = text if self.gateway.settings.state.store_prompts else None
+        return DecisionRow(
+            id=self.id,
+            at=time.time(),
+            route=name,
+            artefact=checksum,
+            client=self.client.name,
+            alpha=plan.alpha,
+            group=plan.group,
+            reason=plan.reason,
+            mode=plan.mode,
+            decided=plan.decided,
+            called=plan.models,
+            answered=self.shown,
+            failed={model: error.reason for model, error in self.asking.panel.failed.items()},
+            guarantee=_GUARANTEES[bool(void)],
+            status=status,
+            seconds=seconds,
+            dollars=cost,
+            fingerprint=number,
+            top_score=max(scores, default=None),
+            null_in_set=plan.null_in_set,
+            pool=tuple(plan.scores),
+            scores=scores,
+            audited=self.audited and routed is not None,
+            prompt=prompt,
+            calls=calls,
+        )
+
+
+def _no_model(name: str, gateway: Gateway) -> GatewayError:
+    known = [f"{PREFIX}{route}" for route in gateway.planners] + list(gateway.upstreams)
+    return GatewayError(
+        404,
+        "invalid_request_error",
+        f"model must be one of {known}, got {name[:100]!r}",
+        code="model_not_found",
+        param="model",
+    )
+
+
+async def cancel(task: "asyncio.Task[Any]") -> None:
+    """Cancels a task and waits for its end."""
+    task.cancel()
+    results = await asyncio.gather(task, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, GatewayError):
+            LOG.error("while cancelled: %r", result)

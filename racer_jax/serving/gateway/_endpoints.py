@@ -1,0 +1,132 @@
+"""The other endpoints of the inference port: models, decisions without calls, feedback."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from racer_jax.serving.gateway._audits import keep
+from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._exchange import (
+    Receive,
+    Scope,
+    Send,
+    body_of,
+    header_of,
+    respond_json,
+)
+from racer_jax.serving.gateway._queries import PREFIX
+from racer_jax.serving.gateway._records import TRUSTED, feedback_of
+from racer_jax.serving.gateway.core import Gateway
+
+_MOST_INPUTS = 1024
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True):
+    text: str | None = None
+    messages: list[Any] | None = None
+    group: str | None = None
+    id: str | None = None
+
+
+class _RouteRequest(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: list[_Input]
+    model: str | None = None
+    alpha: str | float | None = None
+    explain: bool = False
+
+
+async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/models`: the routes, then the upstreams."""
+    gateway.keys.client(header_of(scope, b"authorization"), "infer")
+    names = [(f"{PREFIX}{name}", "racer") for name in gateway.planners]
+    names += [(name, "upstream") for name in gateway.upstreams]
+    data = [
+        {"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in names
+    ]
+    await respond_json(send, {"object": "list", "data": data})
+
+
+async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /v1/racer/route`: decisions, and no call."""
+    client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
+    body = await body_of(scope, receive, gateway.settings.server)
+    try:
+        request = msgspec.json.decode(body, type=_RouteRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"the request asks for no decisions: {error}") from None
+    if not 1 <= len(request.inputs) <= _MOST_INPUTS:
+        raise bad_request(
+            f"inputs must be 1 to {_MOST_INPUTS}, got {len(request.inputs)}", "inputs"
+        )
+    name = (request.model or next(iter(gateway.planners))).removeprefix(PREFIX)
+    planner = gateway.planners.get(name)
+    if planner is None or planner.loaded.cascade is not None:
+        raise bad_request(f"model must be a route with a racer, got {name!r}", "model")
+    loaded = planner.loaded
+    racer = loaded.racers[loaded.alpha]
+    if request.alpha is not None:
+        if "alpha" not in client.key.overrides:
+            raise GatewayError(403, "permission_error", "this key may not set alpha", param="alpha")
+        if str(request.alpha) not in loaded.racers:
+            raise bad_request(f"alpha must be one of {sorted(loaded.racers)}", "alpha")
+        racer = loaded.racers[str(request.alpha)]
+    texts = [_text(one, i) for i, one in enumerate(request.inputs)]
+    pairs = zip(texts, request.inputs, strict=True)
+    try:
+        routed = await asyncio.gather(
+            *(gateway.batcher.decide(racer, text, one.group) for text, one in pairs)
+        )
+    except ValueError as error:
+        raise bad_request(str(error), "inputs") from None
+    decisions = []
+    for one, result in zip(request.inputs, routed, strict=True):
+        plain = result.decision.to_dict()
+        if one.id is not None:
+            plain["id"] = one.id
+        if request.explain:
+            plain["explanation"] = result.decision.explain()
+        decisions.append(plain)
+    await respond_json(send, decisions)
+
+
+def _text(one: _Input, place: int) -> str:
+    """The text of an input, given as such or as a conversation."""
+    text = one.text
+    if text is None and one.messages:
+        users = [m for m in one.messages if isinstance(m, dict) and m.get("role") == "user"]
+        content = users[-1].get("content") if users else None
+        text = content if isinstance(content, str) else None
+    if text is None or not text.strip():
+        raise bad_request(f"inputs[{place}] must hold text, or messages with a user's text")
+    return text
+
+
+async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /v1/feedback`: kept before it is acknowledged."""
+    authorization = header_of(scope, b"authorization")
+    client = gateway.keys.client(authorization, "feedback")
+    entry = feedback_of(await body_of(scope, receive, gateway.settings.server))
+    if entry.source in TRUSTED and "feedback:audit" not in client.key.roles:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"feedback of the source {entry.source!r} feeds monitors: it needs a key with the role "
+            "'feedback:audit'",
+            code="role",
+        )
+    new = await keep(gateway.store, entry, gateway.settings.state.store_prompts)
+    gateway.metrics.feedback.labels(entry.source).inc()
+    await respond_json(send, {"id": entry.id, "source": entry.source, "new": new})
+
+
+async def decision(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /v1/racer/decisions/{id}`: the record of a decision of the same client."""
+    client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
+    name = scope["path_params"]["id"]
+    plain = await asyncio.wrap_future(gateway.store.decision(name))
+    if plain["client"] != client.name and "admin" not in client.key.roles:
+        raise GatewayError(
+            404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"
+        )
+    await respond_json(send, plain)

@@ -1,0 +1,129 @@
+"""What a response says of its decision: the headers and the `racer` object."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from racer_jax.serving.gateway._answers import Answer
+from racer_jax.serving.gateway._panel import Panel
+from racer_jax.serving.gateway._planning import Plan
+from racer_jax.serving.gateway._replies import Usage
+from racer_jax.serving.gateway.settings import Model
+
+# What may stand in a header as it is; a name with anything else is percent-encoded.
+_SAFE = " /:.,-_@+()[]"
+Headers = list[tuple[bytes, bytes]]
+
+
+def header(name: str, value: object) -> tuple[bytes, bytes]:
+    """A header whose value cannot break a line."""
+    return name.encode(), quote(str(value), safe=_SAFE).encode()
+
+
+def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
+    """Why the promise does not hold; empty where it does.
+
+    A call that was lost voids the promise of its request: its answer might have been the right one.
+    Calls that were cancelled could not have changed the winner of a vote, and a lost call that
+    could not either does no harm.
+    """
+    reasons = list(plan.void)
+    if answer is not None:
+        reasons += answer.void
+    lost = [name for name in panel.failed if name in plan.models]
+    if lost and (answer is None or not answer.settled):
+        reasons.append(f"gave no answer: {', '.join(lost)}")
+    if plan.mode == "synthesize":
+        reasons.append("a judge wrote the answer: no model of the set did")
+    return reasons
+
+
+def racer_object(
+    name: str,
+    plan: Plan,
+    panel: Panel,
+    answer: Answer | None,
+    verbose: bool,
+    artefact: str = "",
+) -> dict[str, Any]:
+    """The `racer` object of a response."""
+    void = void_reasons(plan, answer, panel)
+    failed = {model: error.reason for model, error in panel.failed.items()}
+    answered = []
+    if answer is not None:
+        answered = [reply.model for reply in answer.replies]
+    facts: dict[str, Any] = {
+        "id": name,
+        "set": plan.decided,
+        "called": plan.models,
+        "answered": answered,
+        "failed": failed,
+        "mode": plan.mode,
+        "alpha": plan.alpha,
+        "group": plan.group,
+        "reason": reason(plan, panel),
+        "guarantee": "void" if void else "holds",
+        "artefact": artefact,
+    }
+    if void:
+        facts["void"] = void
+    if answer is not None:
+        if answer.votes is not None:
+            facts["votes"] = answer.votes
+        if answer.judge is not None:
+            facts["judge"] = answer.judge
+        facts |= answer.more
+    if panel.cancelled:
+        facts["cancelled"] = panel.cancelled
+    if verbose and plan.routed is not None:
+        decision = plan.routed.decision.to_dict()
+        facts |= {key: decision[key] for key in ("scores", "margins", "threshold")}
+    return facts
+
+
+def reason(plan: Plan, panel: Panel) -> str:
+    """The reason in the headers; lost calls count where nothing else is to be said."""
+    if plan.reason == "ok" and any(name in plan.models for name in panel.failed):
+        return "degraded"
+    return plan.reason
+
+
+def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
+    """The headers of a response."""
+    return [
+        header("x-racer-id", facts["id"]),
+        header("x-racer-reason", facts["reason"]),
+        header("x-racer-set", ",".join(facts["set"])),
+        header("x-racer-answered", ",".join(facts["answered"])),
+        header("x-racer-guarantee", guarantee or facts["guarantee"]),
+        header("x-racer-artefact", facts["artefact"]),
+        header("x-racer-alpha", facts["alpha"]),
+    ]
+
+
+def dollars(usage: Usage, model: Model) -> float | None:
+    """What a call cost: by the prices of the configuration, else what the upstream says."""
+    if model.dollars_in is not None and model.dollars_out is not None:
+        return (
+            usage.prompt_tokens * model.dollars_in + usage.completion_tokens * model.dollars_out
+        ) / 1e6
+    return usage.cost
+
+
+def usage_of(panel: Panel, models: Mapping[str, Model]) -> tuple[dict[str, Any], float | None]:
+    """Usage and dollars of all calls of a request, those of the judge included."""
+    used: list[tuple[str, Usage]] = [(r.model, r.usage) for r in panel.replies.values()]
+    used += list(panel.extra.items())
+    prices = [dollars(usage, models[model]) for model, usage in used]
+    known = [price for price in prices if price is not None]
+    cost = sum(known) if len(known) == len(prices) and prices else None
+    prompt = sum(usage.prompt_tokens for _, usage in used)
+    completion = sum(usage.completion_tokens for _, usage in used)
+    plain: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+    if cost is not None:
+        plain["cost"] = cost
+    return plain, cost

@@ -1,0 +1,260 @@
+"""Artefacts in use: loaded, checked against the configuration, warmed, and cut to what is alive."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from racer_jax.core.risk_levels import level_name
+from racer_jax.data.errors import DataError
+from racer_jax.racer import artefact
+from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.errors import NoRecordError, NotCalibratedError
+from racer_jax.racer.racer import Racer
+from racer_jax.sequential.normal_forms import NormalForm, normal_form
+from racer_jax.serving.cascade import KIND, Cascade
+from racer_jax.serving.gateway.settings import Mode, Route
+
+# Nonconformity scores whose sets suit a vote; the orders learned for coverage suit a judge.
+_FOR_VOTES = frozenset({"inverse_probability", "gap"})
+_CHECKSUM_DIGITS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An artefact in use.
+
+    Attributes:
+      path: Its folder.
+      checksum: 12 digits of the checksum of its content.
+      models: Its pool.
+      alpha: Its level.
+      guarantee: Its promise, in a sentence.
+      warnings: What a user must know, one sentence each.
+      promises: Whether anything is promised.
+      racers: The racer by level: its own and those that the route publishes; empty for a cascade.
+      cascade: The cascade; None for a racer.
+      form: Name of the normal form of answers; None where there is none.
+      mode: How several answers become one, unless a request says otherwise.
+    """
+
+    path: str
+    checksum: str
+    models: tuple[str, ...]
+    alpha: str
+    guarantee: str
+    warnings: tuple[str, ...]
+    promises: bool
+    racers: Mapping[str, Racer]
+    cascade: Cascade | None
+    form: str | None
+    mode: Mode
+    _pools: dict[tuple[str, frozenset[str]], Racer | None] = field(default_factory=dict)
+
+    @cached_property
+    def normal_form(self) -> NormalForm | None:
+        """From what a model wrote to the answer that is compared; None where there is none."""
+        return None if self.form is None else normal_form(self.form)
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The groups calibrated on; None for one threshold for all."""
+        if self.cascade is not None:
+            calibration = self.cascade.calibration
+            return None if calibration is None else calibration.groups
+        return calibration_of(self.racers[self.alpha]).groups
+
+    def smallest_alpha(self, group: str | None) -> float | None:
+        """About the smallest level with a finite threshold for a group, to three digits."""
+        calibration = calibration_of(self.racers[self.alpha])
+        place = 0 if calibration.groups is None else calibration.groups.index(group or "")
+        for alpha in (k / 1000 for k in range(1, 1000)):
+            if calibration.thresholds([level_name(alpha)])[0][place, 0] < inf:
+                return alpha
+        return None
+
+    def live(self, alpha: str, dead: frozenset[str]) -> tuple[bool, Racer | None]:
+        """The racer of the models that are alive, with their own threshold.
+
+        Returns:
+          Whether it was looked for yet, and the racer; None where the artefact cannot give one.
+        """
+        key = (alpha, dead)
+        return key in self._pools, self._pools.get(key)
+
+    def expect_live(self, alpha: str, dead: frozenset[str]) -> None:
+        """Notes that the racer of the models that are alive is being computed."""
+        self._pools.setdefault((alpha, dead), None)
+
+    def calibrate_live(self, alpha: str, dead: frozenset[str]) -> None:
+        """Computes the racer of the models that are alive; slow, so once for a pattern."""
+        racer: Racer | None
+        try:
+            racer = self.racers[alpha].without(*sorted(dead))
+            warm(racer, sizes=(1, 2, 4, 8))
+        except NoRecordError:  # the artefact does not keep the queries
+            racer = None
+        self._pools[alpha, dead] = racer
+
+
+def calibration_of(racer: Racer) -> Calibration:
+    """The calibration of a racer that has one."""
+    if racer.calibration is None:
+        raise NotCalibratedError("the gateway")
+    return racer.calibration
+
+
+def load(route: Route) -> Loaded:
+    """Loads the artefact of a route.
+
+    Args:
+      route: The route.
+
+    Raises:
+      DataError: If it cannot be read, has no calibration, its own level is infeasible, or it does
+        not fit the route.
+    """
+    description, _ = artefact.read(route.artefact)
+    facts = dict(path=route.artefact, checksum=str(description["checksum"])[:_CHECKSUM_DIGITS])
+    serving = description.get("serving") or {}
+    _check_view(route, serving.get("view"))
+    if description.get("kind") == KIND:
+        return _of_cascade(route, facts)
+    return _of_racer(route, facts, serving.get("normal_form"))
+
+
+def _check_view(route: Route, view: str | None) -> None:
+    if view not in (None, route.view):
+        raise DataError(
+            f"was calibrated on the view {view!r} of conversations, and the route says "
+            f"{route.view!r}: the scores would be those of other texts",
+            path=route.artefact,
+        )
+
+
+def _form(route: Route, stored: str | None) -> str | None:
+    """The normal form: that of the artefact, else of the route."""
+    if stored is not None and route.form not in (None, stored):
+        raise DataError(
+            f"has the normal form {stored!r}, and the route says {route.form!r}: answers would be "
+            "compared in another way than they were labelled",
+            path=route.artefact,
+        )
+    return stored or route.form
+
+
+def _of_cascade(route: Route, facts: dict[str, Any]) -> Loaded:
+    cascade = Cascade.load(route.artefact)
+    if route.mode not in (None, "cascade"):
+        raise DataError(
+            f"is of a cascade, which answers by itself: mode must be 'cascade', got {route.mode!r}",
+            path=route.artefact,
+        )
+    calibration = cascade.calibration
+    return Loaded(
+        **facts,
+        models=cascade.models,
+        alpha="0" if calibration is None else calibration.alpha,
+        guarantee=cascade.guarantee(),
+        warnings=(),
+        promises=calibration is None or not calibration.num_overlap,
+        racers={},
+        cascade=cascade,
+        form=_form(route, cascade.form),
+        mode="cascade",
+    )
+
+
+def _of_racer(route: Route, facts: dict[str, Any], stored: str | None) -> Loaded:
+    racer = Racer.load(route.artefact)
+    if racer.calibration is None:
+        raise DataError(str(NotCalibratedError("the gateway")), path=route.artefact)
+    if racer.scorer is None:
+        raise DataError(
+            "was made from scores and has no router: the gateway has nothing to score texts with",
+            path=route.artefact,
+        )
+    calibration = racer.calibration
+    if not calibration.feasible().all() and not route.allow_infeasible:
+        raise DataError(
+            f"cannot keep alpha = {racer.alpha}: {'; '.join(racer.warnings())}. Calibrate on more "
+            "queries, choose a higher alpha, or say allow_infeasible = true",
+            path=route.artefact,
+        )
+    levels = {racer.alpha: racer} | {
+        name: racer.at(name) for name in map(level_name, route.alphas) if name != racer.alpha
+    }
+    form = _form(route, stored)
+    return Loaded(
+        **facts,
+        models=racer.models,
+        alpha=racer.alpha,
+        guarantee=racer.guarantee(),
+        warnings=racer.warnings(),
+        promises=calibration.num_overlap == 0,
+        racers=levels,
+        cascade=None,
+        form=form,
+        mode=_mode(route, racer.nonconformity, form),
+    )
+
+
+def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
+    """How several answers become one."""
+    suits = nonconformity in _FOR_VOTES
+    mode = route.mode
+    if mode is None:
+        mode = "vote" if form is not None and suits else "select"
+    problem = None
+    if mode == "cascade":
+        problem = "mode 'cascade' needs the artefact of a cascade (racer-jax cascade train)"
+    elif mode == "vote" and form is None:
+        problem = "mode 'vote' needs a normal form of answers: say form = 'letter', say"
+    elif mode == "vote" and not suits:
+        problem = f"sets of {nonconformity!r} are made for a judge: mode must not be 'vote'"
+    elif mode in ("select", "synthesize") and route.judge is None:
+        problem = f"mode {mode!r} needs a judge: name a model, or say form and mode = 'vote'"
+    if problem is not None:
+        raise DataError(problem, path=route.artefact)
+    return mode
+
+
+def check_pool(loaded: Loaded, models: Iterable[str]) -> None:
+    """Refuses an artefact with a model that has no upstream.
+
+    Raises:
+      DataError: If there is one.
+    """
+    known = set(models)
+    if absent := [name for name in loaded.models if name not in known]:
+        raise DataError(
+            f"is of the pool {list(loaded.models)}, and the configuration has no model "
+            f"{', '.join(map(repr, absent))}",
+            path=loaded.path,
+        )
+
+
+def warm(racer: Racer, sizes: Iterable[int]) -> None:
+    """Compiles the shapes of batches of these sizes."""
+    calibration = calibration_of(racer)
+    group = None if calibration.groups is None else calibration.groups[0]
+    for size in sizes:
+        racer.route([f"warm up {i} of {size}" for i in range(size)], group)
+
+
+def pooled(racer: Racer) -> Racer:
+    """The racer with one threshold for all groups, which promises nothing for a single group."""
+    calibration = calibration_of(racer)
+    ties = calibration.tie
+    order = np.lexsort((calibration.value if ties is None else ties, calibration.value))
+    together: dict[str, Any] = dict(
+        value=calibration.value[order],
+        tie=None if ties is None else ties[order],
+        code=np.zeros(len(order), np.int32),
+        groups=None,
+        accuracy=calibration.accuracy.mean(axis=0, keepdims=True),
+    )
+    return replace(racer, calibration=replace(calibration, **together))

@@ -1,0 +1,235 @@
+"""The management port: health, metrics, status, artefacts in and out of use, the audit queue."""
+
+import asyncio
+from typing import Any
+
+from racer_jax._version import __version__
+from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway._audits import keep, labels_of, waiting_audits
+from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._exchange import (
+    Receive,
+    Scope,
+    Send,
+    body_of,
+    header_of,
+    respond,
+    respond_json,
+)
+from racer_jax.serving.gateway._metrics import CONTENT_TYPE
+from racer_jax.serving.gateway._monitoring import Watched, upper_bound
+from racer_jax.serving.gateway._openapi import document
+from racer_jax.serving.gateway._planning import Planner
+from racer_jax.serving.gateway.core import Gateway
+
+_QUEUE = 100
+
+
+def check_admin(gateway: Gateway, scope: Scope) -> None:
+    """Refuses who may not manage: where a key has the role `admin`, only such keys may.
+
+    Raises:
+      GatewayError: If it is somebody else.
+    """
+    if any("admin" in key.roles for key in gateway.settings.keys.values()):
+        gateway.keys.client(header_of(scope, b"authorization"), "admin")
+
+
+async def openapi(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /openapi.json`."""
+    await respond_json(send, document())
+
+
+async def health(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /healthz`: the process answers."""
+    await respond_json(send, {"status": "ok", "version": __version__})
+
+
+def problems(gateway: Gateway) -> list[str]:
+    """Why the gateway is not ready; empty where it is."""
+    lacking = []
+    if not gateway.ready:
+        lacking.append("the artefacts are not loaded")
+    if gateway.draining:
+        lacking.append("it is draining")
+    if all(upstream.breaker.is_open for upstream in gateway.upstreams.values()):
+        lacking.append("every model is down")
+    if gateway.store.error is not None:
+        lacking.append("the state cannot be written")
+    return lacking
+
+
+async def ready(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /readyz`: artefacts loaded, shapes compiled, at least one model up."""
+    lacking = problems(gateway)
+    await respond_json(send, {"ready": not lacking, "problems": lacking}, 503 if lacking else 200)
+
+
+async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /metrics`, for Prometheus."""
+    counted = gateway.metrics
+    counted.in_flight.set(gateway.in_flight)
+    counted.depth.set(gateway.batcher.depth)
+    for name, upstream in gateway.upstreams.items():
+        counted.breaker.labels(name).set(upstream.breaker.is_open)
+    for name, planner in gateway.planners.items():
+        watched = gateway.monitors.of(name, planner.loaded.checksum)
+        counted.alarm.labels(name).set(bool(watched.alarms))
+        for alpha, monitor in watched.risk.items():
+            counted.evidence.labels(f"risk {alpha}", name).set(monitor.evidence)
+        if watched.top_score is not None:
+            counted.evidence.labels("exchangeability", name).set(watched.top_score.evidence)
+    await respond(send, 200, [(b"content-type", CONTENT_TYPE.encode())], counted.text())
+
+
+async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /status`: what is promised, what was measured, and what is wrong."""
+    await respond_json(
+        send,
+        {
+            "version": __version__,
+            "problems": problems(gateway),
+            "in_flight": gateway.in_flight,
+            "background": gateway.num_background,
+            "routes": {
+                name: _route_status(gateway, name, planner)
+                for name, planner in gateway.planners.items()
+            },
+            "models": {
+                name: {
+                    "down": upstream.breaker.is_open,
+                    "calls": upstream.calls.num,
+                    "lost": upstream.calls.lost,
+                    "loss_rate_upper_bound": upper_bound(upstream.calls.lost, upstream.calls.num),
+                    "outcomes": upstream.calls.outcomes,
+                }
+                for name, upstream in gateway.upstreams.items()
+            },
+        },
+    )
+
+
+def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, Any]:
+    loaded, before = planner.loaded, gateway.previous.get(name)
+    watched = gateway.monitors.of(name, loaded.checksum)
+    pool = [gateway.upstreams[model].calls for model in loaded.models]
+    lost, num = sum(calls.lost for calls in pool), sum(calls.num for calls in pool)
+    judged = watched.labels["judged"]
+    errors = watched.labels["judge_errors"]
+    alpha = float(loaded.alpha)
+    delivered = None
+    if judged:
+        delivered = min(alpha + upper_bound(errors, judged), 1.0)
+    with_lost = None
+    if num:
+        with_lost = min(alpha + upper_bound(lost, num), 1.0)
+    return {
+        "artefact": loaded.checksum,
+        "previous": None if before is None else before.loaded.checksum,
+        "alpha": loaded.alpha,
+        "mode": loaded.mode,
+        "normal_form": loaded.form,
+        "guarantee": loaded.guarantee,
+        "warnings": loaded.warnings,
+        "alarms": watched.alarms,
+        # For calls lost at random, independently of the content.
+        "alpha_with_lost_calls": with_lost,
+        "delivered_wrong_at_most": delivered,
+        "monitors": _monitor_status(watched),
+        "user_feedback": {
+            **watched.users,
+            "note": "users choose what they say something of: these numbers test nothing",
+        },
+    }
+
+
+def _monitor_status(watched: Watched) -> dict[str, Any]:
+    top = watched.top_score
+    return {
+        "level": watched.level,
+        "labels": watched.labels,
+        "risk": {
+            alpha: {
+                "num": monitor.num,
+                "misses": monitor.misses,
+                "evidence": monitor.evidence,
+                "alarm": monitor.alarm,
+            }
+            for alpha, monitor in watched.risk.items()
+        },
+        "exchangeability": None
+        if top is None
+        else {"num": top.num, "evidence": top.evidence, "alarm": top.alarm},
+    }
+
+
+async def reload(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /reload`: reads every artefact again."""
+    await respond_json(send, {"artefacts": await _reloaded(gateway, None)})
+
+
+async def activate(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /artefacts/{name}/activate`: reads the artefact of one route again."""
+    await respond_json(send, {"artefacts": await _reloaded(gateway, _route_name(gateway, scope))})
+
+
+async def _reloaded(gateway: Gateway, name: str | None) -> dict[str, str]:
+    try:
+        return await gateway.reload(name)
+    except DataError as error:
+        raise GatewayError(
+            409, "conflict_error", f"the artefact in use stays: {error}", code="artefact"
+        ) from None
+
+
+def _route_name(gateway: Gateway, scope: Scope) -> str:
+    name: str = scope["path_params"]["name"]
+    if name not in gateway.planners:
+        raise GatewayError(
+            404, "not_found_error", f"there is no route {name!r}", code="unknown_route"
+        )
+    return name
+
+
+async def roll_back(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /artefacts/{name}/rollback`: the artefact before the current one comes back."""
+    name = _route_name(gateway, scope)
+    try:
+        checksum = gateway.roll_back(name)
+    except KeyError:
+        raise GatewayError(
+            409, "conflict_error", "there is no artefact before the one in use", code="artefact"
+        ) from None
+    await respond_json(send, {"artefacts": {name: checksum}})
+
+
+async def drain(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /drain`: takes no new requests; says how many are under way."""
+    gateway.draining = True
+    await respond_json(send, {"in_flight": gateway.in_flight, "background": gateway.num_background})
+
+
+async def audit_queue(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`GET /audit`: audits that wait for a label."""
+    waiting = await waiting_audits(gateway.store, _QUEUE)
+    await respond_json(send, {"audits": waiting})
+
+
+async def audit_labels(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /audit`: labels of audits; each is kept, or refused with its reason."""
+    entries = labels_of(await body_of(scope, receive, gateway.settings.server))
+    if not entries:
+        raise bad_request("the request must hold at least one label")
+    results = await asyncio.gather(
+        *(keep(gateway.store, entry, gateway.settings.state.store_prompts) for entry in entries),
+        return_exceptions=True,
+    )
+    said = []
+    for entry, result in zip(entries, results, strict=True):
+        if isinstance(result, GatewayError):
+            said.append({"id": entry.id, **result.to_dict()})
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            said.append({"id": entry.id, "new": result})
+    await respond_json(send, {"labels": said})

@@ -1,0 +1,301 @@
+"""Tests of the promise on live traffic: a fold over what the state holds, in its order.
+
+- Risk: labels of audited decisions alone. What users say is counted apart and tests nothing, since
+  users choose what they say something of.
+- Exchangeability: the router's highest score, of a share of the decisions that a keyed hash draws.
+
+Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
+that the chance of a false alarm over all of them stays below the level.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from racer_jax.serving.gateway._identifiers import draw
+from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.gateway.settings import Monitors as Settings
+from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
+
+_ROWS = 1000
+_SAVE_SECONDS = 10.0
+
+
+@dataclass
+class Watched:
+    """What is tested of one artefact of one route.
+
+    Attributes:
+      route: Name of the route.
+      artefact: The artefact's checksum.
+      level: Chance of a false alarm of each monitor, ever.
+      null: The null mode, which says what a miss is.
+      risk: The test of the risk, by alpha.
+      reference: Top scores that will choose the bins of the other test.
+      top_score: The test of exchangeability; None until there are enough of those.
+      seen: Fingerprints of the questions whose label was counted: a repeat counts once.
+      labels: Labels of audited decisions; misses; wrong answers though the set held a right one.
+      users: What users said: number, and how many were wrong. It feeds no test.
+    """
+
+    route: str
+    artefact: str
+    level: float
+    null: str = "paper"
+    risk: dict[str, RiskMonitor] = field(default_factory=dict)
+    reference: list[float] = field(default_factory=list)
+    top_score: ExchangeabilityMonitor | None = None
+    seen: set[int] = field(default_factory=set)
+    labels: dict[str, int] = field(
+        default_factory=lambda: {"num": 0, "misses": 0, "judged": 0, "judge_errors": 0}
+    )
+    users: dict[str, int] = field(default_factory=lambda: {"num": 0, "wrong": 0})
+
+    @property
+    def alarms(self) -> list[str]:
+        """The tests that have raised an alarm, in words."""
+        words = [
+            f"risk above {alpha} since label {monitor.alarm}, evidence {monitor.evidence:.3g}"
+            for alpha, monitor in self.risk.items()
+            if monitor.alarm is not None
+        ]
+        top = self.top_score
+        if top is not None and top.alarm is not None:
+            words.append(
+                f"queries have changed since decision {top.alarm} of those drawn, evidence "
+                f"{top.evidence:.3g}"
+            )
+        return words
+
+
+@dataclass
+class _Saved:
+    """The state of all tests."""
+
+    last_decision: int
+    last_label: int
+    watched: list[Watched]
+    raised: list[tuple[str, str, str]]
+
+
+class Monitors:
+    """All tests of a gateway; `fold` runs in the thread that writes the state.
+
+    Args:
+      settings: Their settings.
+      key: The key of the draw.
+      on_alarm: Called once for each alarm, with route, artefact and words.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        key: bytes,
+        on_alarm: Callable[[str, str, str], None] | None = None,
+    ) -> None:
+        self._settings, self._key, self._on_alarm = settings, key, on_alarm
+        self._watched: dict[tuple[str, str], Watched] = {}
+        self._active: dict[str, str] = {}
+        self._last_decision = self._last_label = 0
+        self._saved_at = 0.0
+        self._raised: set[tuple[str, str, str]] = set()
+        self._lock = threading.Lock()
+        self.alarms: dict[str, bool] = {}
+
+    def activate(self, route: str, artefact: str, null: str) -> None:
+        """An artefact comes into use; one that was in use before goes on where it stopped."""
+        with self._lock:
+            if (route, artefact) not in self._watched:
+                num_before = sum(name == route for name, _ in self._watched)
+                level = self._settings.level / 2 ** (num_before + 1)
+                self._watched[route, artefact] = Watched(route, artefact, level, null)
+            self._active[route] = artefact
+            self._note_alarms()
+
+    def of(self, route: str, artefact: str) -> Watched:
+        """What is tested of an artefact of a route."""
+        return self._watched[route, artefact]
+
+    # --- to disk and back -------------------------------------------------------------------------
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
+        row = connection.execute("select state from monitor where name = 'all'").fetchone()
+        if row is not None:
+            saved = msgspec.json.decode(row[0], type=_Saved)
+            self._last_decision, self._last_label = saved.last_decision, saved.last_label
+            self._watched = {(one.route, one.artefact): one for one in saved.watched}
+            self._raised = set(saved.raised)
+
+    def save(self, connection: sqlite3.Connection) -> None:
+        """Writes the state of all tests, with the place up to which rows are counted."""
+        with self._lock:
+            saved = _Saved(
+                self._last_decision,
+                self._last_label,
+                list(self._watched.values()),
+                sorted(self._raised),
+            )
+            state = msgspec.json.encode(saved).decode()
+        connection.execute(
+            "insert or replace into monitor values ('all', ?, ?)", [self._last_decision, state]
+        )
+
+    def on_commit(self, connection: sqlite3.Connection) -> None:
+        """Folds, and now and then saves: for the state to call after each group of rows."""
+        self.fold(connection)
+        now = time.monotonic()
+        if now - self._saved_at > _SAVE_SECONDS:
+            self._saved_at = now
+            self.save(connection)
+
+    # --- the fold ---------------------------------------------------------------------------------
+
+    def fold(self, connection: sqlite3.Connection) -> None:
+        """Takes in what was written since the last call."""
+        with self._lock:
+            self._fold_decisions(connection)
+            self._fold_labels(connection)
+            self._note_alarms()
+
+    def _fold_decisions(self, connection: sqlite3.Connection) -> None:
+        query = (
+            "select seq, id, route, artefact, top_score from decision where seq > ? "
+            "order by seq limit ?"
+        )
+        while rows := connection.execute(query, [self._last_decision, _ROWS]).fetchall():
+            for seq, name, route, artefact, top_score in rows:
+                self._last_decision = seq
+                watched = self._watched.get((route, artefact))
+                if watched is None or top_score is None:
+                    continue
+                if draw(self._key, name, "monitor") < self._settings.share:
+                    self._add_top_score(watched, top_score)
+
+    def _add_top_score(self, watched: Watched, top_score: float) -> None:
+        if watched.top_score is not None:
+            watched.top_score = watched.top_score.update([top_score])
+            return
+        watched.reference.append(top_score)
+        enough = len(watched.reference) >= self._settings.reference
+        if enough and len(set(watched.reference)) > 1:
+            watched.top_score = ExchangeabilityMonitor.over(watched.reference, level=watched.level)
+
+    def _fold_labels(self, connection: sqlite3.Connection) -> None:
+        query = (
+            "select f.seq, f.source, f.content, d.route, d.artefact, d.alpha, d.decided, "
+            "d.answered, d.null_in_set, d.pool, d.audited, d.fingerprint "
+            "from feedback f join decision d on d.id = f.decision "
+            "where f.seq > ? order by f.seq limit ?"
+        )
+        while rows := connection.execute(query, [self._last_label, _ROWS]).fetchall():
+            for seq, source, content, route, artefact, *rest in rows:
+                self._last_label = seq
+                watched = self._watched.get((route, artefact))
+                if watched is not None:
+                    self._add_label(watched, source, msgspec.json.decode(content), *rest)
+
+    def _add_label(
+        self,
+        watched: Watched,
+        source: str,
+        content: Mapping[str, Any],
+        alpha: str,
+        decided: str,
+        answered: str,
+        null_in_set: int,
+        pool: str,
+        audited: int,
+        fingerprint: int,
+    ) -> None:
+        if source not in TRUSTED or not audited:
+            watched.users["num"] += 1
+            wrong = content.get("answer_correct") == 0 or content.get("missed") == 1
+            watched.users["wrong"] += wrong
+            return
+        if fingerprint in watched.seen:
+            return
+        missed = miss_of(
+            content,
+            set(msgspec.json.decode(decided)),
+            set(msgspec.json.decode(pool)),
+            bool(null_in_set),
+            watched.null,
+        )
+        if missed is None:
+            return
+        watched.seen.add(fingerprint)
+        watched.labels["num"] += 1
+        watched.labels["misses"] += missed
+        correct = content.get("correct")
+        if correct is not None and answered in correct:
+            covered = any(correct.get(model) for model in msgspec.json.decode(decided))
+            watched.labels["judged"] += 1
+            watched.labels["judge_errors"] += covered and not correct[answered]
+        monitor = watched.risk.get(alpha)
+        if monitor is None:
+            monitor = RiskMonitor(alpha=float(alpha), level=watched.level)
+        watched.risk[alpha] = monitor.update([missed])
+
+    def _note_alarms(self) -> None:
+        for (route, artefact), watched in self._watched.items():
+            words = watched.alarms
+            if self._active.get(route) == artefact:
+                self.alarms[route] = bool(words)
+            for word in words:
+                kind = (route, artefact, word.partition(" since ")[0])
+                if kind not in self._raised:
+                    self._raised.add(kind)
+                    if self._on_alarm is not None:
+                        self._on_alarm(route, artefact, word)
+
+
+def miss_of(
+    content: Mapping[str, Any], decided: set[str], pool: set[str], null_in_set: bool, null: str
+) -> bool | None:
+    """Whether a decision was a miss, by a label; None where the label does not say it.
+
+    Args:
+      content: The label: `correct` by model, or `missed`.
+      decided: The set.
+      pool: All models that were scored.
+      null_in_set: Whether the null model is in the set.
+      null: The null mode.
+
+    >>> miss_of({"correct": {"a": 0, "b": 1}}, {"a"}, {"a", "b"}, False, "paper")
+    True
+    >>> miss_of({"correct": {"a": 0, "b": 0}}, {"a"}, {"a", "b"}, False, "free")
+    False
+    """
+    correct = content.get("correct")
+    if correct is None:
+        missed = content.get("missed")
+        return None if missed is None else bool(missed)
+    if not pool <= set(correct):
+        return None
+    if any(correct[model] for model in decided):
+        return False
+    if any(correct[model] for model in pool):
+        return True
+    if null == "never":
+        return True
+    return null == "paper" and not null_in_set
+
+
+def upper_bound(num_events: int, num: int, confidence: float = 0.95) -> float:
+    """The one-sided Clopper-Pearson upper bound of a share; 1 where nothing was counted.
+
+    >>> upper_bound(0, 0), round(upper_bound(0, 58), 3)
+    (1.0, 0.05)
+    """
+    from scipy.special import betaincinv
+
+    if num == 0 or num_events >= num:
+        return 1.0
+    return float(np.asarray(betaincinv(num_events + 1, num - num_events, confidence)))

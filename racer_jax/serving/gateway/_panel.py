@@ -1,0 +1,160 @@
+"""Several models called at once, their answers taken as they come, the rest cancelled."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._replies import Fields, Reply, Usage
+from racer_jax.serving.gateway._spans import call_span, headers_of_calls, note
+from racer_jax.serving.gateway._upstream import Upstream
+
+Upstreams = Mapping[str, Upstream]
+
+
+@dataclass
+class Panel:
+    """What became of the calls of a request.
+
+    Attributes:
+      replies: Answers by model, as they came.
+      failed: Models that gave none, and why.
+      cancelled: Models whose answers were not waited for.
+      extra: Usage of calls beside those of the set: the judge's, the fallback's.
+    """
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    failed: dict[str, CallFailedError] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    extra: dict[str, Usage] = field(default_factory=dict)
+
+    @property
+    def num_done(self) -> int:
+        """Calls that have ended."""
+        return len(self.replies) + len(self.failed)
+
+
+@dataclass
+class Asking:
+    """What the ways of answering need to make calls.
+
+    Attributes:
+      upstreams: The models.
+      fields: The request, field by field.
+      headers: Further headers of the calls.
+      panel: What became of the calls so far.
+      total: Number of models that are asked.
+    """
+
+    upstreams: Upstreams
+    fields: Fields
+    headers: Mapping[str, str]
+    panel: Panel = field(default_factory=Panel)
+    total: int = 0
+
+    async def one(self, model: str, fields: Fields | None = None) -> Reply:
+        """The answer of one model.
+
+        Raises:
+          CallFailedError: If it gives none.
+        """
+        with call_span(model, "openai") as span:
+            headers = {**self.headers, **headers_of_calls()} if span is not None else self.headers
+            try:
+                reply = await self.upstreams[model].call(fields or self.fields, headers)
+            except CallFailedError as error:
+                note(span, {"error.type": error.reason})
+                raise
+            note(
+                span,
+                {
+                    "gen_ai.usage.input_tokens": reply.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": reply.usage.completion_tokens,
+                    "gen_ai.response.finish_reasons": [reply.finish_reason or "stop"],
+                },
+            )
+            return reply
+
+    @asynccontextmanager
+    async def several(self, models: Sequence[str]) -> AsyncIterator[AsyncIterator[str]]:
+        """Asks models at once; whoever has not answered at the end of the block is cancelled.
+
+        Args:
+          models: Whom to ask.
+
+        Yields:
+          The models in the order in which they answer or fail.
+        """
+        self.total += len(models)
+        tasks = {asyncio.ensure_future(self.one(model)): model for model in models}
+        try:
+            yield self._as_they_come(tasks)
+        finally:
+            left = [task for task in tasks if not task.done()]
+            for task, model in tasks.items():
+                if task.done():  # perhaps at the same moment as the one that ended the block
+                    self._take(model, task)
+                task.cancel()
+            if left:
+                self.panel.cancelled += [tasks[task] for task in left]
+                await asyncio.gather(*left, return_exceptions=True)
+
+    async def _as_they_come(self, tasks: "Mapping[asyncio.Task[Reply], str]") -> AsyncIterator[str]:
+        left = set(tasks)
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                self._take(tasks[task], task)
+                yield tasks[task]
+
+    def _take(self, model: str, task: "asyncio.Task[Reply]") -> None:
+        """Notes what became of a call that has ended."""
+        try:
+            self.panel.replies[model] = task.result()
+        except CallFailedError as error:
+            self.panel.failed[model] = error
+
+    async def all(self, models: Sequence[str]) -> None:
+        """Asks models at once and waits for all; a single one is asked without a task of its own.
+
+        Raises:
+          GatewayError: If none of them gives an answer.
+        """
+        if len(models) == 1:
+            self.total += 1
+            try:
+                self.panel.replies[models[0]] = await self.one(models[0])
+            except CallFailedError as error:
+                self.panel.failed[models[0]] = error
+        else:
+            async with self.several(models) as names:
+                async for _ in names:
+                    pass
+        if not any(model in self.panel.replies for model in models):
+            raise all_failed(self.panel.failed)
+
+
+def all_failed(failed: Mapping[str, CallFailedError]) -> GatewayError:
+    """The error of a request for which every call failed."""
+    named = "; ".join(f"{model}: {error.reason}" for model, error in failed.items())
+    errors = list(failed.values())
+    kinds = {error.kind for error in errors}
+    if kinds == {"refused"}:
+        first = errors[0]
+        return GatewayError(
+            first.status or 400,
+            "invalid_request_error",
+            f"every model refused the request ({named}): {first.detail}",
+            code="upstream_refused",
+        )
+    if kinds == {"rate"}:
+        wait = max((error.retry_after or 1.0 for error in errors), default=1.0)
+        return GatewayError(
+            429,
+            "rate_limit_error",
+            f"every model is at its limit ({named})",
+            code="rate_limit_exceeded",
+            headers={"retry-after": str(max(1, round(wait)))},
+        )
+    return GatewayError(502, "racer_upstream", f"no model gave an answer: {named}")

@@ -1,0 +1,338 @@
+"""Whom to call for a request, why, and whether the promise holds: before any call is made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from racer_jax.core.risk_levels import level_name
+from racer_jax.racer.decision import Reason
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._batcher import Batcher, Routed
+from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._loaded import Loaded, calibration_of, pooled
+from racer_jax.serving.gateway._queries import Query
+from racer_jax.serving.gateway.settings import Mode, Model, Route
+
+_FOR_PLAIN_TEXT = frozenset({"vote", "cascade", "synthesize"})
+_REASONS = {
+    Reason.OK: "ok",
+    Reason.ABSTAIN: "abstain",
+    Reason.INFEASIBLE: "infeasible",
+    Reason.UNKNOWN_GROUP: "unknown_group",
+}
+
+
+@dataclass
+class Plan:
+    """Whom to call for a request.
+
+    Attributes:
+      models: The models to call, most plausible first.
+      decided: The set that the racer decided on.
+      reason: Why these: `ok`, `abstain`, `infeasible`, `unknown_group`, `capped`, `degraded`,
+        `bypass` or `shadow`.
+      mode: How several answers become one.
+      alpha: The level.
+      group: The group of the query.
+      scores: The router's scores by model.
+      routed: The decision; None where none was taken.
+      void: Why the promise does not hold, a sentence each; empty where it does.
+      abstained: Whether the set is empty.
+      null_in_set: Whether the null model is in the set.
+    """
+
+    models: tuple[str, ...]
+    decided: tuple[str, ...]
+    reason: str
+    mode: Mode
+    alpha: str
+    group: str | None
+    scores: Mapping[str, float]
+    routed: Routed | None = None
+    void: list[str] = field(default_factory=list)
+    abstained: bool = False
+    null_in_set: bool = False
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a plan depends on beside the request.
+
+    Attributes:
+      dead: Models that are down now.
+      alarm: Whether a monitor of the route has raised an alarm.
+      calibrate: Starts computing the threshold of the models that are alive, for a level.
+    """
+
+    dead: frozenset[str]
+    alarm: bool
+    calibrate: Callable[[str, frozenset[str]], None]
+
+
+class Planner:
+    """Plans for the requests of one route and artefact.
+
+    Args:
+      name: Name of the route.
+      route: Its settings.
+      loaded: The artefact.
+      models: Settings of the models.
+      batcher: Where decisions are taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        route: Route,
+        loaded: Loaded,
+        models: Mapping[str, Model],
+        batcher: Batcher,
+    ) -> None:
+        self.name, self.route, self.loaded = name, route, loaded
+        self._models, self._batcher = models, batcher
+        self._levels = set(loaded.racers)
+        self._pooled: dict[str, Racer] = {}
+
+    def mode(self, query: Query) -> Mode:
+        """How the answers to a request become one.
+
+        Raises:
+          GatewayError: If it asks for a way that is not to be had.
+        """
+        chosen, route = query.options.mode, self.route
+        default = self.loaded.mode
+        if chosen is None:
+            plain = query.special is None or default not in _FOR_PLAIN_TEXT
+            return default if plain else "select"
+        if chosen != default and chosen not in route.modes:
+            allowed = sorted({default, *route.modes})
+            raise bad_request(f"racer.mode must be one of {allowed}, got {chosen!r}", "racer.mode")
+        problem = None
+        if chosen in _FOR_PLAIN_TEXT and query.special is not None:
+            problem = "must be 'select' or 'all' for a request with tools, formats, images or n"
+        elif chosen == "vote" and self.loaded.form is None:
+            problem = "must not be 'vote' on a route without a normal form of answers"
+        elif chosen in ("select", "synthesize") and route.judge is None:
+            problem = f"must not be {chosen!r} on a route without a judge"
+        elif (chosen == "cascade") != (self.loaded.cascade is not None):
+            problem = f"must not be {chosen!r} on this route"
+        if problem is not None:
+            raise bad_request(f"racer.mode {problem}", "racer.mode")
+        return chosen
+
+    def alpha(self, query: Query) -> str:
+        """The level of a request.
+
+        Raises:
+          GatewayError: If it is none of those published: a level chosen after seeing results has no
+            promise.
+        """
+        if query.options.alpha is None:
+            return self.loaded.alpha
+        try:
+            name = level_name(query.options.alpha)
+        except (TypeError, ValueError) as error:
+            raise bad_request(f"racer.alpha: {error}", "racer.alpha") from None
+        if name not in self._levels:
+            raise bad_request(
+                f"racer.alpha must be one of {sorted(self._levels)}, got {name}", "racer.alpha"
+            )
+        return name
+
+    def group(self, query: Query) -> tuple[str | None, bool]:
+        """The group of a request, and whether it is of a kind that nobody calibrated on."""
+        groups = self.loaded.groups
+        special = query.special
+        if special is None and len(query.texts) > 1 and self.route.multi_turn == "own_group":
+            special = "multi_turn"
+        if special is not None:
+            return special, groups is None or special not in groups
+        group = query.options.group or self.route.group
+        return group, groups is not None and group not in groups
+
+    async def plan(self, query: Query, situation: Situation) -> Plan:
+        """Whom to call.
+
+        Raises:
+          GatewayError: If the request cannot be answered as it is.
+        """
+        mode, alpha = self.mode(query), self.alpha(query)
+        group, unknown = self.group(query)
+        racer, lost = self._racer(alpha, situation)
+        if unknown and self.route.on_unknown_group == "pooled":
+            racer = self._pool(alpha, racer)
+        routed = await self._routed(racer, query, group, unknown)
+        decision = routed.decision
+        plan = Plan(
+            models=decision.models,
+            decided=decision.models,
+            reason=_REASONS[decision.reason],
+            mode=mode,
+            alpha=alpha,
+            group=group,
+            scores=decision.scores,
+            routed=routed,
+            abstained=decision.abstained,
+            null_in_set=routed.null_in_set,
+        )
+        if not self.loaded.promises:
+            plan.void.append("the artefact was calibrated on questions it was trained on")
+        if unknown:
+            self._unknown(plan, _by_plausibility(decision.margins, decision.scores))
+        elif plan.reason == "infeasible":
+            self._infeasible(plan)
+        if lost:
+            self._lost(plan, lost)
+        elif len(decision.scores) < len(self.loaded.models) and plan.reason == "ok":
+            plan.reason = "degraded"  # with a threshold of its own: the promise holds
+        if situation.alarm:
+            self._alarm(plan, _by_plausibility(decision.margins, decision.scores))
+        self._fit(plan, query)
+        return plan
+
+    def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
+        """The racer that decides, and models it counts on though they are down."""
+        full = self.loaded.racers[alpha]
+        dead = situation.dead & set(full.models)
+        if not dead or len(dead) == len(full.models):
+            return full, frozenset()
+        computed, live = self.loaded.live(alpha, dead)
+        if live is not None:
+            return live, frozenset()
+        if not computed:
+            situation.calibrate(alpha, dead)
+        return full, dead
+
+    def _pool(self, alpha: str, racer: Racer) -> Racer:
+        if racer is not self.loaded.racers[alpha]:
+            return pooled(racer)
+        if alpha not in self._pooled:
+            self._pooled[alpha] = pooled(racer)
+        return self._pooled[alpha]
+
+    async def _routed(self, racer: Racer, query: Query, group: str | None, unknown: bool) -> Routed:
+        """The decision; of an unknown group only the scores and their order count."""
+        groups = calibration_of(racer).groups
+        if groups is None:
+            group = None
+        elif unknown:
+            group = groups[0]
+        try:
+            return await self._batcher.decide(racer, query.text(self.route.view), group)
+        except ValueError as error:
+            raise bad_request(f"the request cannot be routed: {error}", "messages") from None
+
+    def _most(self, query: Query | None = None) -> int | None:
+        limits = [self.route.max_models]
+        if query is not None:
+            limits.append(query.options.max_models)
+        said = [limit for limit in limits if limit is not None]
+        return min(said) if said else None
+
+    def _unknown(self, plan: Plan, everyone: tuple[str, ...]) -> None:
+        """A group nobody calibrated on: the promise is kept by calling everyone."""
+        plan.reason = "unknown_group"
+        if self.route.on_unknown_group == "pooled":
+            plan.void.append("nobody calibrated on this group: the pooled threshold was used")
+            return
+        most = self._most()
+        if self.route.on_unknown_group == "error" or (most or len(everyone)) < len(everyone):
+            groups = self.loaded.groups
+            known = "none" if groups is None else ", ".join(sorted(groups))
+            named = "no group" if plan.group is None else f"the group {plan.group!r}"
+            raise GatewayError(
+                400,
+                "racer_unknown_group",
+                f"nobody calibrated on {named}, so nothing is promised for fewer than all models; "
+                f"groups that are known: {known}",
+                param="racer.group",
+            )
+        plan.models = plan.decided = everyone
+        plan.abstained, plan.null_in_set = False, True
+
+    def _infeasible(self, plan: Plan) -> None:
+        most = self._most()
+        if most is not None and most < len(plan.models):
+            smallest = self.loaded.smallest_alpha(plan.group)
+            raise GatewayError(
+                400,
+                "racer_infeasible",
+                f"no threshold keeps alpha = {plan.alpha}, and all {len(plan.models)} models are "
+                f"more than max_models = {most}; the smallest alpha that can be kept is {smallest}",
+                param="racer.alpha",
+            )
+
+    def _lost(self, plan: Plan, lost: frozenset[str]) -> None:
+        left_out = [name for name in plan.models if name in lost]
+        plan.models = tuple(name for name in plan.models if name not in lost)
+        if left_out:
+            plan.void.append(f"down, and part of the set: {', '.join(left_out)}")
+            plan.reason = "degraded"
+
+    def _alarm(self, plan: Plan, everyone: tuple[str, ...]) -> None:
+        plan.void.append("a monitor has raised an alarm")
+        if self.route.on_alarm == "call_all":
+            plan.models, plan.abstained = everyone, False
+        elif self.route.on_alarm == "fallback" and self.route.fallback is not None:
+            plan.models, plan.abstained = (self.route.fallback,), False
+
+    def _fit(self, plan: Plan, query: Query) -> None:
+        """Leaves out who cannot answer, and the least plausible above a limit."""
+        if plan.abstained:
+            return
+        if query.needs:
+            self._fit_capabilities(plan, query)
+        most = self._most(query)
+        if most is not None and most < len(plan.models):
+            plan.models, plan.reason = plan.models[:most], "capped"
+            plan.void.append(f"the set was cut to max_models = {most}")
+        dollars = [d for d in (self.route.max_cost, query.options.max_cost) if d is not None]
+        if dollars:
+            self._fit_cost(plan, min(dollars))
+
+    def _fit_capabilities(self, plan: Plan, query: Query) -> None:
+        able = [name for name in plan.models if query.needs <= set(self._models[name].capabilities)]
+        if not able and plan.models:
+            raise GatewayError(
+                400,
+                "racer_capabilities",
+                f"none of the models {', '.join(plan.models)} can do what the request needs: "
+                f"{', '.join(sorted(query.needs))}",
+            )
+        if len(able) < len(plan.models):
+            left_out = [name for name in plan.models if name not in able]
+            plan.void.append(f"cannot do what the request needs: {', '.join(left_out)}")
+            plan.models, plan.reason = tuple(able), "capped"
+
+    def _fit_cost(self, plan: Plan, dollars: float) -> None:
+        costs = self.costs
+        affordable: list[str] = []
+        total = 0.0
+        for name in plan.models:
+            total += costs.get(name, 0.0)
+            if total > dollars:
+                break
+            affordable.append(name)
+        if not affordable and plan.models:
+            raise GatewayError(
+                429,
+                "insufficient_quota",
+                f"no model is expected to cost at most max_cost = {dollars}",
+                code="racer_budget",
+            )
+        if len(affordable) < len(plan.models):
+            plan.models, plan.reason = tuple(affordable), "capped"
+            plan.void.append(f"the set was cut to max_cost = {dollars}")
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Expected dollars of an answer of each model, those that are known."""
+        racers: Sequence[Any] = tuple(self.loaded.racers.values())
+        if not racers or racers[0].cost is None:
+            return {}
+        return dict(zip(self.loaded.models, racers[0].cost.tolist(), strict=True))
+
+
+def _by_plausibility(margins: Mapping[str, float], scores: Mapping[str, float]) -> tuple[str, ...]:
+    """All models, most plausible first."""
+    return tuple(sorted(margins, key=lambda name: (-margins[name], -scores[name])))

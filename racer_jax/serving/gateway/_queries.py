@@ -1,0 +1,241 @@
+"""Requests: what the gateway reads of them, and what it passes on untouched."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._keys import Client
+from racer_jax.serving.gateway._replies import Fields
+from racer_jax.serving.gateway.settings import Mode
+
+PREFIX = "racer/"
+# What is routed where a request holds an image alone.
+_NO_TEXT = "(no text)"
+_HEADER = "x-racer-"
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The field `racer` of a request, and the headers `x-racer-...` of the same names.
+
+    Attributes:
+      alpha: Another level, of those that the route publishes.
+      group: The group of the query.
+      mode: How several answers become one.
+      max_models: Models called at most.
+      max_cost: Dollars that the calls may be expected to cost.
+      deadline_ms: Milliseconds the answer may take.
+      on_abstain: What an empty set leads to.
+      verbose: Whether scores and margins come back too.
+      session: Name of a conversation, whose models shall stay the same; without a promise.
+    """
+
+    alpha: str | float | None = None
+    group: str | None = None
+    mode: Mode | None = None
+    max_models: int | None = None
+    max_cost: float | None = None
+    deadline_ms: int | None = None
+    on_abstain: Literal["fallback", "error", "refusal"] | None = None
+    verbose: bool = False
+    session: str | None = None
+
+
+_NAMES = Options.__struct_fields__
+_DEFAULTS = Options()
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: Any = None
+    tool_calls: Any = None
+
+
+_fields = msgspec.json.Decoder(Fields)
+_messages = msgspec.json.Decoder(list[_Message])
+_options = msgspec.json.Decoder(Options)
+_name = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+
+
+@dataclass(slots=True)
+class Query:
+    """A request for a completion.
+
+    Attributes:
+      fields: Its fields as they came, without `racer`.
+      model: The model it names.
+      texts: The texts of the user's messages, in their order.
+      needs: Capabilities a model must have to answer it.
+      stream: Whether the answer is to be streamed.
+      include_usage: Whether the stream shall end with the usage.
+      options: The field `racer`.
+    """
+
+    fields: Fields
+    model: str
+    texts: list[str]
+    needs: frozenset[str]
+    stream: bool
+    include_usage: bool
+    options: Options
+
+    @property
+    def special(self) -> str | None:
+        """The group of a request that is more than plain text; None for one that is not."""
+        if "tools" in self.needs:
+            return "tools"
+        if self.needs & {"images", "audio"}:
+            return "modality"
+        if "json" in self.needs:
+            return "json"
+        return "n" if "n" in self.needs else None
+
+    def text(self, view: str) -> str:
+        """The text that is routed."""
+        text = self.texts[-1] if view == "last_user" else "\n\n".join(self.texts)
+        return text if text.strip() else _NO_TEXT
+
+
+def query_of(
+    body: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    client: Client,
+    max_messages: int,
+) -> Query:
+    """Reads a request.
+
+    Args:
+      body: Its body.
+      headers: Its headers.
+      client: Who sent it.
+      max_messages: Messages it may have.
+
+    Raises:
+      GatewayError: If it is not of the protocol, or asks for what the client may not.
+    """
+    try:
+        fields = _fields.decode(body)
+        model = _name.decode(fields.get("model", b"null"))
+        messages = _messages.decode(fields.get("messages", b"null"))
+        stream = bool(_flag.decode(fields.get("stream", b"null")))
+        options = _options.decode(fields.pop("racer")) if "racer" in fields else _DEFAULTS
+        options = _with_headers(options, headers)
+        needs = _needs(fields, messages)
+        include_usage = stream and _asks_for_usage(fields)
+    except msgspec.MsgspecError as error:
+        raise bad_request(f"the request is not one for a completion: {error}") from None
+    except RecursionError:
+        raise bad_request("the request is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise bad_request("the request must be JSON in UTF-8") from None
+    if len(messages) > max_messages:
+        raise bad_request(f"messages must be at most {max_messages}, got {len(messages)}")
+    texts = [_text(message.content) for message in messages if message.role == "user"]
+    if not texts:
+        raise bad_request("messages must hold a message of the role 'user'", "messages")
+    if options is not _DEFAULTS:
+        _check_allowed(options, client)
+    return Query(fields, model, texts, needs, stream, include_usage, options)
+
+
+def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> Options:
+    """The options with those of headers; where both say one, the body counts."""
+    said: dict[str, Any] = {}
+    for name, value in headers:
+        if name.startswith(b"x-racer-"):
+            field = name.decode("latin-1").removeprefix(_HEADER).replace("-", "_")
+            if field not in _NAMES:
+                raise bad_request(
+                    f"the header {name.decode('latin-1')!r} is none of x-racer-"
+                    f"{', x-racer-'.join(name.replace('_', '-') for name in _NAMES)}"
+                )
+            said[field] = value.decode("latin-1")
+    if not said:
+        return options
+    from_headers = msgspec.convert(said, Options, strict=False)
+    changes = {
+        name: getattr(from_headers, name)
+        for name in said
+        if getattr(options, name) == getattr(_DEFAULTS, name)
+    }
+    return msgspec.structs.replace(options, **changes)
+
+
+def _check_allowed(options: Options, client: Client) -> None:
+    """Refuses what the client's key may not set, and numbers out of range."""
+    for name in _NAMES:
+        if getattr(options, name) != getattr(_DEFAULTS, name) and name not in client.key.overrides:
+            raise GatewayError(
+                403,
+                "permission_error",
+                f"this key may not set racer.{name}",
+                code="override",
+                param=f"racer.{name}",
+            )
+    groups = client.key.groups
+    if options.group is not None and groups is not None and options.group not in groups:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not name the group {options.group!r}",
+            code="group",
+            param="racer.group",
+        )
+    for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
+        value = getattr(options, name)
+        if value is not None and not value >= least:
+            raise bad_request(f"racer.{name} must be at least {least}, got {value}")
+
+
+def _text(content: Any) -> str:
+    """The text of a message, of all its parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _decoded(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    return msgspec.json.decode(fields[name]) if name in fields else None
+
+
+def _needs(fields: Fields, messages: list[_Message]) -> frozenset[str]:
+    """Capabilities that a request needs, from its fields and the parts of its messages."""
+    needs = set()
+    if _decoded(fields, "tools") or _decoded(fields, "functions"):
+        needs.add("tools")
+    if "response_format" in fields:
+        form = _decoded(fields, "response_format")
+        if isinstance(form, dict) and form.get("type") != "text":
+            needs.add("json")
+    if "n" in fields and _decoded(fields, "n") not in (None, 1):
+        needs.add("n")
+    if "logprobs" in fields and _decoded(fields, "logprobs"):
+        needs.add("logprobs")
+    if "audio" in fields and _decoded(fields, "audio"):
+        needs.add("audio")
+    for message in messages:
+        if message.tool_calls or message.role in ("tool", "function"):
+            needs.add("tools")
+        if isinstance(message.content, list):
+            needs |= _part_needs(message.content)
+    return frozenset(needs)
+
+
+def _part_needs(parts: list[Any]) -> set[str]:
+    kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+    needs = set()
+    if any(kind.startswith(("image", "input_image")) for kind in kinds):
+        needs.add("images")
+    if any(kind.startswith(("audio", "input_audio")) for kind in kinds):
+        needs.add("audio")
+    return needs
+
+
+def _asks_for_usage(fields: Fields) -> bool:
+    options = _decoded(fields, "stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True

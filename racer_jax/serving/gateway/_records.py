@@ -1,0 +1,188 @@
+"""What is kept of decisions, calls and feedback, and why feedback may be refused."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from racer_jax.serving.gateway._errors import GatewayError, bad_request
+
+Source = Literal["audit", "user", "test", "judge"]
+# Labels that may feed a guarantee: those of decisions that the keyed hash drew.
+TRUSTED = frozenset({"audit", "test", "judge"})
+
+
+@dataclass(slots=True)
+class CallRow:
+    """One call of a model.
+
+    Attributes:
+      model: Its name.
+      outcome: `ok`, `cancelled`, or why it failed.
+      seconds: How long it took.
+      prompt_tokens: Tokens of the prompt.
+      completion_tokens: Tokens of the answer.
+      dollars: What it cost; None where not known.
+    """
+
+    model: str
+    outcome: str
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float | None = None
+
+
+@dataclass(slots=True)
+class DecisionRow:
+    """One decision and what came of it.
+
+    Attributes:
+      id: Its name.
+      at: When it was made, seconds since 1970.
+      route: Name of the route.
+      artefact: 12 digits of the artefact's checksum; empty for a bypass.
+      client: Name of the client's key.
+      alpha: The level.
+      group: The group of the query.
+      reason: Why these models.
+      mode: How several answers became one.
+      decided: The set that the racer decided on, most plausible first.
+      called: The models that were called.
+      answered: The model whose answer was shown; empty where there was none.
+      failed: Models that gave no answer, and why.
+      guarantee: `holds` or `void`.
+      status: Status of HTTP; 499 where the client had gone.
+      seconds: How long the request took.
+      dollars: What its calls cost, as far as known.
+      fingerprint: Fingerprint of the text, as a signed integer of 64 bits.
+      top_score: The highest score of the router; None where none was computed.
+      null_in_set: Whether the null model is in the set.
+      pool: The models that were scored.
+      scores: Their scores.
+      audited: Whether the keyed hash drew it.
+      prompt: The text, where texts are kept.
+      calls: The calls.
+    """
+
+    id: str
+    at: float
+    route: str
+    artefact: str = ""
+    client: str = ""
+    alpha: str = ""
+    group: str | None = None
+    reason: str = "ok"
+    mode: str = ""
+    decided: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
+    answered: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
+    guarantee: str = "void"
+    status: int = 200
+    seconds: float = 0.0
+    dollars: float | None = None
+    fingerprint: int = 0
+    top_score: float | None = None
+    null_in_set: bool = False
+    pool: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    audited: bool = False
+    prompt: str | None = None
+    calls: list[CallRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AuditRow:
+    """An audited request: the answers of all models, until they are labelled.
+
+    Attributes:
+      id: Name of the decision.
+      at: When it was drawn.
+      messages: The conversation, as JSON.
+      answers: What every model wrote; None for one that failed.
+      nonconformity: E(x, m) of the pool and the null model, bytes of float32.
+      checksum: The artefact that scored it.
+      null: The null mode, which says what a miss is.
+    """
+
+    id: str
+    at: float
+    messages: bytes
+    answers: dict[str, str | None]
+    nonconformity: bytes
+    checksum: str
+    null: str
+
+
+class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What somebody says of a decision.
+
+    Attributes:
+      id: Name of the decision.
+      correct: Whether each model's answer is right, 0 or 1.
+      missed: Whether no model of the set was right.
+      answer_correct: Whether the answer that was shown is right.
+      source: Who says so. Only `audit`, `test` and `judge`, of an audited decision, feed a monitor.
+      labeller: Name of the person or program.
+      comment: Free text.
+    """
+
+    id: str
+    correct: dict[str, Literal[0, 1]] | None = None
+    missed: Literal[0, 1] | None = None
+    answer_correct: Literal[0, 1] | None = None
+    source: Source = "user"
+    labeller: str | None = None
+    comment: str | None = None
+
+
+_feedback = msgspec.json.Decoder(Feedback)
+
+
+def feedback_of(body: bytes) -> Feedback:
+    """Reads feedback.
+
+    Raises:
+      GatewayError: If it is none.
+    """
+    try:
+        entry = _feedback.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"the request is no feedback: {error}") from None
+    if entry.correct is None and entry.missed is None and entry.answer_correct is None:
+        raise bad_request("feedback must hold correct, missed or answer_correct")
+    return entry
+
+
+def unknown_id(name: str) -> GatewayError:
+    """Feedback on what was never decided here."""
+    return GatewayError(
+        404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"
+    )
+
+
+def past_retention(name: str) -> GatewayError:
+    """Feedback that comes too late."""
+    return GatewayError(
+        410, "not_found_error", f"the decision {name!r} is past its retention", code="expired"
+    )
+
+
+def contradicts(name: str, source: str) -> GatewayError:
+    """Feedback that says other than before."""
+    return GatewayError(
+        409,
+        "conflict_error",
+        f"{source} has said otherwise of {name!r} before; what was said first counts",
+        code="contradiction",
+    )
+
+
+def plain_row(names: list[str], row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of a table by column, its JSON read."""
+    plain = dict(zip(names, row, strict=True))
+    for name in ("decided", "called", "failed", "pool", "scores"):
+        if isinstance(plain.get(name), str):
+            plain[name] = msgspec.json.decode(plain[name])
+    return plain

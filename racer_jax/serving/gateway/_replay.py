@@ -1,0 +1,129 @@
+"""Decides again what a gateway has decided, under another artefact, without a call."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from racer_jax.data.errors import DataError
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._monitoring import miss_of, upper_bound
+from racer_jax.serving.gateway._records import TRUSTED
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What another artefact would have decided.
+
+    Attributes:
+      num: Decisions with a stored prompt.
+      without_prompt: Decisions whose prompt was not stored.
+      same: Decisions that call the same models.
+      size_before: Mean number of models of the sets then.
+      size_after: Mean number now.
+      labelled: Labelled audits among them.
+      misses_before: Misses of the old sets there.
+      misses_after: Misses of the new ones.
+      miss_rate_upper_bound: 95% upper bound of the new rate of misses; None without a label.
+    """
+
+    num: int
+    without_prompt: int
+    same: int
+    size_before: float
+    size_after: float
+    labelled: int
+    misses_before: int
+    misses_after: int
+    miss_rate_upper_bound: float | None
+
+
+def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
+    """Decides again, from the prompts that a state keeps.
+
+    Args:
+      state: The SQLite file of a gateway with `state.store_prompts`.
+      racer: The other artefact.
+      route: Only decisions of this route; of all where None.
+
+    Raises:
+      DataError: If it is no state, or keeps no prompt.
+    """
+    rows = _rows(state, route)
+    stored = [row for row in rows if row["prompt"] is not None and row["pool"]]
+    if not stored:
+        raise DataError(
+            "keeps no prompts to decide on again: say store_prompts = true in [state]", path=state
+        )
+    groups: Sequence[str | None] | None = [row["grp"] for row in stored]
+    if racer.calibration is None or racer.calibration.groups is None:
+        groups = None
+    same = before = after = labelled = old_misses = new_misses = 0
+    for start in range(0, len(stored), _BATCH):
+        part = stored[start : start + _BATCH]
+        names = None if groups is None else groups[start : start + _BATCH]
+        decisions = racer.route([row["prompt"] for row in part], names)
+        for i, row in enumerate(part):
+            new = set(decisions[i].models)
+            same += new == row["decided"]
+            before, after = before + len(row["decided"]), after + len(new)
+            pool = set(racer.models)
+            null = bool(decisions.sets[i, -1])
+            now = miss_of(row["label"], new, pool, null, racer.null)
+            then = miss_of(row["label"], row["decided"], row["pool"], row["null"], racer.null)
+            if now is not None and then is not None:
+                labelled, old_misses = labelled + 1, old_misses + then
+                new_misses += now
+    bound = None
+    if labelled:
+        bound = upper_bound(new_misses, labelled)
+    return Replay(
+        num=len(stored),
+        without_prompt=len(rows) - len(stored),
+        same=same,
+        size_before=before / len(stored),
+        size_after=after / len(stored),
+        labelled=labelled,
+        misses_before=old_misses,
+        misses_after=new_misses,
+        miss_rate_upper_bound=bound,
+    )
+
+
+def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
+    """The decisions of a state, with the label of those that were audited."""
+    if not Path(state).is_file():
+        raise DataError("is no state of a gateway: there is no such file", path=state)
+    try:
+        connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
+        rows = connection.execute(
+            "select d.prompt, d.grp, d.decided, d.pool, d.null_in_set, d.audited, f.source, "
+            "f.content from decision d left join feedback f on f.seq = (select min(g.seq) from "
+            "feedback g where g.decision = d.id and g.source != 'user') "
+            "where d.artefact != '' and (? is null or d.route = ?) order by d.seq",
+            [route, route],
+        ).fetchall()
+        connection.close()
+    except sqlite3.Error as error:
+        raise DataError(f"is no state of a gateway: {error}", path=state) from None
+    plain = []
+    for prompt, group, decided, pool, null, audited, source, content in rows:
+        label = {}
+        if audited and source in TRUSTED:
+            label = {"correct": msgspec.json.decode(content).get("correct")}
+        plain.append(
+            {
+                "prompt": prompt,
+                "grp": group,
+                "decided": set(msgspec.json.decode(decided)),
+                "pool": set(msgspec.json.decode(pool)),
+                "null": bool(null),
+                "label": label,
+            }
+        )
+    return plain

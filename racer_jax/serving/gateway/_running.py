@@ -1,0 +1,136 @@
+"""Runs the gateway from the command line: a configuration, or the demo."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from racer_jax.serving.gateway import _demo
+from racer_jax.serving.gateway._server import listening, serve
+from racer_jax.serving.gateway.configuration import load_settings
+from racer_jax.serving.gateway.core import Gateway
+from racer_jax.serving.gateway.settings import Server, Settings
+
+Say = Callable[[str], None]
+
+
+def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, say: Say) -> None:
+    """Serves what a configuration describes.
+
+    Args:
+      path: The configuration.
+      port: Another inference port.
+      admin_port: Another management port.
+      only_check: Whether to end once everything was loaded.
+      say: Prints a line.
+
+    Raises:
+      DataError: If the configuration, an artefact or the state cannot be used.
+      OSError: If a port is taken.
+    """
+    _decide_in_one_thread()
+    settings = _with_ports(load_settings(path), port, admin_port)
+    if only_check:
+        _run(_check(settings))
+        say(f"{path}: {len(settings.routes)} routes, {len(settings.models)} models: all is well")
+        return
+    server = settings.server
+    sockets = (
+        listening(server.host, server.port),
+        listening(server.admin_host, server.admin_port),
+    )
+    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+
+    def ready() -> None:
+        names = ", ".join(f"racer/{name}" for name in settings.routes)
+        say(f"ready: http://{server.host}:{ports[0]}/v1, models {names}")
+        say(f"management: http://{server.admin_host}:{ports[1]}/status")
+
+    _run(serve(settings, sockets, ready))
+
+
+def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -> None:
+    """Serves simulated models on this machine, without a key and without a network.
+
+    Args:
+      folder: Where the artefact and the state are kept.
+      port: The inference port; 8080 where None.
+      admin_port: The management port; 8081 where None.
+      say: Prints a line.
+
+    Raises:
+      OSError: If a port is taken.
+    """
+    _decide_in_one_thread()
+    server = _ports(Server(), port, admin_port)
+    sockets = (
+        listening(server.host, server.port),
+        listening(server.admin_host, server.admin_port),
+    )
+    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    say("training a router on invented questions, and calibrating it")
+    artefact, table = _demo.demo_artefact(folder)
+    upstream = listening("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{upstream.getsockname()[1]}/v1"
+    state = str((folder / "gateway.db").absolute())
+    settings = _demo.demo_settings(artefact, table, url, ports, state)
+
+    def ready() -> None:
+        say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; ask it something:")
+        say(_demo.curl_line(ports[0], table))
+        say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
+
+    async def both() -> None:
+        models = asyncio.ensure_future(_demo.serve_upstreams(table, upstream))
+        try:
+            await serve(settings, sockets, ready)
+        finally:
+            models.cancel()
+            await asyncio.gather(models, return_exceptions=True)
+
+    _run(both())
+
+
+async def _check(settings: Settings) -> None:
+    """Loads what a configuration names."""
+    gateway = Gateway(settings, warm_sizes=(1,))
+    await gateway.start()
+    await gateway.stop()
+
+
+def _decide_in_one_thread() -> None:
+    """XLA splits no decision over threads: for matrices this small that costs more than it saves.
+
+    It reads the variable when it computes for the first time.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
+def _with_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:
+    server = _ports(settings.server, port, admin_port)
+    return msgspec.structs.replace(settings, server=server)
+
+
+def _ports(server: Server, port: int | None, admin_port: int | None) -> Server:
+    changes: dict[str, int] = {}
+    if port is not None:
+        changes["port"] = port
+    if admin_port is not None:
+        changes["admin_port"] = admin_port
+    return msgspec.structs.replace(server, **changes)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs the loop, a fast one where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        asyncio.run(work)
+        return
+    uvloop.run(work)

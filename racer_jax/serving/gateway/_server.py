@@ -1,0 +1,194 @@
+"""Runs the gateway: two ports, one loop, an end that loses no request."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from racer_jax.serving.gateway._secrets import Redaction
+from racer_jax.serving.gateway.app import inference_app, management_app
+from racer_jax.serving.gateway.core import LOG, Gateway
+from racer_jax.serving.gateway.settings import Settings
+
+_GRACE_SECONDS = 30
+_RETENTION_SECONDS = 3600.0
+_RELOAD_SECONDS = 2.0
+
+
+def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpToolsProtocol]:
+    """The protocol of uvicorn, with bounds on the headers of a request in seconds and bytes."""
+
+    class Bounded(HttpToolsProtocol):
+        _header_bytes = 0
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(header_seconds, transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            self._header_bytes = 0
+            super().on_message_begin()
+            if self._timer is None:
+                self._timer = self.loop.call_later(header_seconds, self.transport.close)
+
+        def on_url(self, url: bytes) -> None:
+            self._count(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._count(len(name) + len(value))
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._stop_timer()
+            super().on_headers_complete()
+
+        def _count(self, size: int) -> None:
+            self._header_bytes += size
+            if self._header_bytes > max_header_bytes and not self.transport.is_closing():
+                self.transport.write(
+                    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                    b"content-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                self.transport.close()
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return Bounded
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs it."""
+
+    def install_signal_handlers(self) -> None:
+        """Nothing: both servers end together."""
+
+    def capture_signals(self) -> Any:
+        """Nothing, likewise."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that the port is known before anything else is done.
+
+    Raises:
+      OSError: If the address is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{error.strerror}: {host}:{port}") from None
+    return listener
+
+
+async def serve(
+    settings: Settings,
+    sockets: tuple[socket.socket, socket.socket],
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what is under way.
+
+    Use this when `settings` are made by a program; `racer-jax serve` reads them from a file.
+
+    Args:
+      settings: The configuration.
+      sockets: Listening sockets of the inference and the management port.
+      on_ready: Called once every shape is compiled and the ports answer.
+
+    Raises:
+      DataError: If an artefact or the state cannot be used.
+    """
+    gateway = Gateway(settings)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: gateway.background(_reloaded(gateway)))
+    LOG.addFilter(Redaction(_secrets(settings)))
+    await gateway.start()
+    protocol = bounded_protocol(settings.server.header_seconds, settings.server.max_header_bytes)
+    servers = [
+        _server(inference_app(gateway), protocol),
+        _server(management_app(gateway), protocol),
+    ]
+    running = [
+        asyncio.ensure_future(server.serve(sockets=[listener]))
+        for server, listener in zip(servers, sockets, strict=True)
+    ]
+    upkeep = asyncio.ensure_future(_keep_up(gateway))
+    try:
+        while not all(server.started for server in servers):
+            await asyncio.sleep(0.01)
+        if on_ready is not None:
+            on_ready()
+        await ended.wait()
+    finally:
+        gateway.draining = True
+        upkeep.cancel()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*running, upkeep, return_exceptions=True)
+        await gateway.stop()
+
+
+def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level=logging.WARNING,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    return _Server(config)
+
+
+def _secrets(settings: Settings) -> list[str]:
+    places = [p for model in settings.models.values() for p in (model, *model.also)]
+    return [place.api_key.reveal() for place in places if place.api_key is not None]
+
+
+async def _reloaded(gateway: Gateway) -> None:
+    """Reads the artefacts again; one that cannot be used is logged, and the one before stays."""
+    try:
+        await gateway.reload()
+    except ValueError as error:
+        LOG.error("the artefact in use stays: %s", error)
+
+
+async def _keep_up(gateway: Gateway) -> None:
+    """Reloads an artefact that was replaced, tries models that are down, forgets what is old."""
+    seen, forgotten = gateway.artefact_files(), time.monotonic()
+    while True:
+        await asyncio.sleep(_RELOAD_SECONDS)
+        now = gateway.artefact_files()
+        if now != seen:
+            seen = now
+            await _reloaded(gateway)
+        if time.monotonic() - forgotten > _RETENTION_SECONDS:
+            forgotten = time.monotonic()
+            gateway.store.forget()

@@ -1,0 +1,325 @@
+"""The state on disk: SQLite, written by one thread, off the path of requests.
+
+Rows of decisions are queued and written in groups. What a client is told was taken (feedback,
+labels) has been committed before: a process that is killed loses none of it.
+"""
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway._identifiers import seconds_of
+from racer_jax.serving.gateway._records import (
+    AuditRow,
+    DecisionRow,
+    Feedback,
+    contradicts,
+    past_retention,
+    plain_row,
+    unknown_id,
+)
+
+T = TypeVar("T")
+_FORMAT = 1
+_PAUSE = 0.05
+_SCHEMA = """
+create table if not exists meta (name text primary key, value text not null);
+create table if not exists decision (
+  seq integer primary key autoincrement, id text unique not null, at real not null,
+  route text not null, artefact text not null, client text not null, alpha text not null,
+  grp text, reason text not null, mode text not null, decided text not null, called text not null,
+  answered text not null, failed text not null, guarantee text not null, status integer not null,
+  seconds real not null, dollars real, fingerprint integer not null, top_score real,
+  null_in_set integer not null, pool text not null, scores text not null,
+  audited integer not null, prompt text);
+create index if not exists decision_at on decision (at);
+create table if not exists call (
+  decision text not null, model text not null, outcome text not null, seconds real not null,
+  prompt_tokens integer not null, completion_tokens integer not null, dollars real);
+create index if not exists call_decision on call (decision);
+create table if not exists feedback (
+  seq integer primary key autoincrement, decision text not null, source text not null,
+  at real not null, content text not null, labeller text, comment text,
+  unique (decision, source));
+create table if not exists audit (
+  decision text primary key, at real not null, messages blob, answers text not null,
+  nonconformity blob not null, checksum text not null, null_mode text not null);
+create table if not exists monitor (name text primary key, position integer not null,
+  state text not null);
+"""
+DECISION_COLUMNS = (
+    "id", "at", "route", "artefact", "client", "alpha", "grp", "reason", "mode", "decided",
+    "called", "answered", "failed", "guarantee", "status", "seconds", "dollars", "fingerprint",
+    "top_score", "null_in_set", "pool", "scores", "audited", "prompt",
+)  # fmt: skip
+_INSERT = (
+    f"insert into decision ({', '.join(DECISION_COLUMNS)}) "
+    f"values ({', '.join('?' * len(DECISION_COLUMNS))})"
+)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _values(row: DecisionRow) -> tuple[Any, ...]:
+    return (
+        row.id, row.at, row.route, row.artefact, row.client, row.alpha, row.group, row.reason,
+        row.mode, _json(row.decided), _json(row.called), row.answered, _json(row.failed),
+        row.guarantee, row.status, row.seconds, row.dollars, row.fingerprint, row.top_score,
+        row.null_in_set, _json(row.pool), _json(row.scores), row.audited, row.prompt,
+    )  # fmt: skip
+
+
+class Store:
+    """The state of a gateway.
+
+    Args:
+      path: The SQLite file; `:memory:` for none.
+      retention: Seconds after which a decision is forgotten.
+      on_commit: Called in the writing thread, inside the transaction, after new rows; it may read
+        and write the tables.
+
+    Raises:
+      DataError: If the file cannot be opened or is no state of a gateway.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        retention: float,
+        on_commit: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
+        self.path, self._retention = path, retention
+        self.on_commit = on_commit
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.depth = 0
+        self.error: Exception | None = None
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._work, args=(ready,), name="racer-state")
+        self._thread.daemon = True
+        self._thread.start()
+        ready.result()
+
+    # --- what others call -------------------------------------------------------------------------
+
+    def add(self, row: DecisionRow | AuditRow) -> None:
+        """Queues a row; it is written within a fraction of a second."""
+        self._queue.put(row)
+
+    def ask(self, function: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+        """Runs a function on the tables, after all rows queued before it.
+
+        Returns:
+          Its result, once what it wrote is committed.
+        """
+        future: Future[T] = Future()
+        self._queue.put((function, future))
+        return future
+
+    def feedback(self, entry: Feedback) -> "Future[bool]":
+        """Keeps feedback; the result is whether it is new.
+
+        Its errors are those of `GatewayError`: 404, 409 and 410.
+        """
+        return self.ask(lambda connection: self._feedback(connection, entry))
+
+    def decision(self, name: str) -> "Future[dict[str, Any]]":
+        """A decision with its calls and feedback; the error is that of an unknown id."""
+        return self.ask(lambda connection: self._decision(connection, name))
+
+    def close(self) -> None:
+        """Writes what is queued and ends."""
+        self._queue.put(None)
+        self._thread.join()
+
+    # --- the writing thread -----------------------------------------------------------------------
+
+    def _work(self, ready: "Future[None]") -> None:
+        try:
+            connection = opened(self.path)
+        except (sqlite3.Error, DataError, OSError) as error:
+            problem = (
+                error
+                if isinstance(error, DataError)
+                else DataError(f"cannot be used as the state of a gateway: {error}", path=self.path)
+            )
+            ready.set_exception(problem)
+            return
+        ready.set_result(None)
+        going = True
+        while going:
+            items = [self._queue.get()]
+            if isinstance(items[0], DecisionRow):
+                time.sleep(_PAUSE)  # those that come meanwhile are written with it
+            while not self._queue.empty():
+                items.append(self._queue.get())
+            going = None not in items
+            self._write(connection, [item for item in items if item is not None])
+        connection.close()
+
+    def _write(self, connection: sqlite3.Connection, items: list[Any]) -> None:
+        """One transaction; results are handed out after its commit."""
+        answers: list[tuple[Future[Any], Any]] = []
+        try:
+            connection.execute("begin immediate")
+            decisions = [item for item in items if isinstance(item, DecisionRow)]
+            if decisions:
+                self._insert(connection, decisions)
+            for item in items:
+                if isinstance(item, AuditRow):
+                    _insert_audit(connection, item)
+                elif isinstance(item, tuple):
+                    answers.append((item[1], _outcome(connection, item[0])))
+            if self.on_commit is not None:
+                self.on_commit(connection)
+            connection.execute("commit")
+        except Exception as error:  # a full disk, say: whoever waits hears of it
+            self.error = error
+            if connection.in_transaction:
+                connection.execute("rollback")
+            answers = [(item[1], error) for item in items if isinstance(item, tuple)]
+        else:
+            self.error = None
+        for future, outcome in answers:
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _insert(self, connection: sqlite3.Connection, rows: list[DecisionRow]) -> None:
+        connection.executemany(_INSERT, map(_values, rows))
+        calls = [
+            (row.id, c.model, c.outcome, c.seconds, c.prompt_tokens, c.completion_tokens, c.dollars)
+            for row in rows
+            for c in row.calls
+        ]
+        connection.executemany("insert into call values (?, ?, ?, ?, ?, ?, ?)", calls)
+
+    def _feedback(self, connection: sqlite3.Connection, entry: Feedback) -> bool:
+        since = seconds_of(entry.id)
+        if since is not None and since < time.time() - self._retention:
+            raise past_retention(entry.id)
+        if not connection.execute("select 1 from decision where id = ?", [entry.id]).fetchone():
+            raise unknown_id(entry.id)
+        content = _json(
+            {
+                name: getattr(entry, name)
+                for name in ("correct", "missed", "answer_correct")
+                if getattr(entry, name) is not None
+            }
+        )
+        before = connection.execute(
+            "select content from feedback where decision = ? and source = ?",
+            [entry.id, entry.source],
+        ).fetchone()
+        if before is not None:
+            if msgspec.json.decode(before[0]) != msgspec.json.decode(content):
+                raise contradicts(entry.id, entry.source)
+            return False
+        connection.execute(
+            "insert into feedback (decision, source, at, content, labeller, comment) "
+            "values (?, ?, ?, ?, ?, ?)",
+            [entry.id, entry.source, time.time(), content, entry.labeller, entry.comment],
+        )
+        return True
+
+    def _decision(self, connection: sqlite3.Connection, name: str) -> dict[str, Any]:
+        row = connection.execute(
+            f"select {', '.join(DECISION_COLUMNS)} from decision where id = ?", [name]
+        ).fetchone()
+        if row is None:
+            raise unknown_id(name)
+        plain = plain_row(list(DECISION_COLUMNS), row)
+        plain["group"] = plain.pop("grp")
+        for flag in ("audited", "null_in_set"):
+            plain[flag] = bool(plain[flag])
+        calls = connection.execute(
+            "select model, outcome, seconds, prompt_tokens, completion_tokens, dollars from call "
+            "where decision = ?",
+            [name],
+        )
+        plain["calls"] = [
+            dict(zip([column[0] for column in calls.description], row, strict=True))
+            for row in calls.fetchall()
+        ]
+        entries = connection.execute(
+            "select source, at, content, labeller from feedback where decision = ?", [name]
+        )
+        plain["feedback"] = [
+            {"source": source, "at": at, "labeller": labeller, **msgspec.json.decode(content)}
+            for source, at, content, labeller in entries.fetchall()
+        ]
+        return plain
+
+    def forget(self) -> "Future[int]":
+        """Deletes what is past its retention; the result is the number of decisions."""
+
+        def delete(connection: sqlite3.Connection) -> int:
+            before = time.time() - self._retention
+            old = "(select id from decision where at < ?)"
+            connection.execute(f"delete from call where decision in {old}", [before])
+            connection.execute(f"delete from audit where decision in {old}", [before])
+            return connection.execute("delete from decision where at < ?", [before]).rowcount
+
+        return self.ask(delete)
+
+
+def _outcome(connection: sqlite3.Connection, function: Callable[[sqlite3.Connection], Any]) -> Any:
+    """The result of a function, or its error; what it wrote before an error is undone."""
+    connection.execute("savepoint one")
+    try:
+        result = function(connection)
+    except Exception as error:
+        connection.execute("rollback to one")
+        result = error
+    connection.execute("release one")
+    return result
+
+
+def _insert_audit(connection: sqlite3.Connection, row: AuditRow) -> None:
+    connection.execute(
+        "insert or ignore into audit values (?, ?, ?, ?, ?, ?, ?)",
+        [row.id, row.at, row.messages, _json(row.answers), row.nonconformity, row.checksum,
+         row.null],
+    )  # fmt: skip
+
+
+def opened(path: str) -> sqlite3.Connection:
+    """A connection to the state, its tables made where they are missing.
+
+    Raises:
+      DataError: If it was written by a newer version.
+      sqlite3.Error: If it cannot be opened.
+    """
+    if path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")
+    connection.execute("pragma busy_timeout = 10000")
+    connection.executescript(_SCHEMA)
+    connection.execute("insert or ignore into meta values ('format', ?)", [str(_FORMAT)])
+    (version,) = connection.execute("select value from meta where name = 'format'").fetchone()
+    if int(version) > _FORMAT:
+        raise DataError(
+            f"is of format {version}, this version reads up to {_FORMAT}: install a newer "
+            "racer-jax",
+            path=path,
+        )
+    return connection
+
+
+def meta(connection: sqlite3.Connection, name: str, new: str) -> str:
+    """A value that is kept in the state, made once."""
+    connection.execute("insert or ignore into meta values (?, ?)", [name, new])
+    (value,) = connection.execute("select value from meta where name = ?", [name]).fetchone()
+    return str(value)

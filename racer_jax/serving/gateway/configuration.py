@@ -1,0 +1,180 @@
+"""Reads the configuration: TOML or YAML, references replaced, every fault with its path."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from racer_jax.data.errors import DataError
+from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
+from racer_jax.serving.gateway._addresses import checked_url, is_loopback
+from racer_jax.serving.gateway._secrets import Secret, expanded, is_reference
+from racer_jax.serving.gateway.settings import Settings
+
+_SECRETS = frozenset({"api_key", "hash_key"})
+
+
+class _FaultError(ValueError):
+    """A value that is not what it should be, with its path such as `$.models.small.base_url`."""
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Reads a configuration.
+
+    Use this when a gateway is described by a file, as `racer-jax serve` does.
+
+    Args:
+      path: A file of TOML (`.toml`) or YAML (`.yaml`, `.yml`).
+
+    Returns:
+      The settings; paths in them are relative to the file's folder no more.
+
+    Raises:
+      DataError: If it cannot be read, a field is unknown or out of range, a reference cannot be
+        resolved, or two fields contradict each other.
+    """
+    path = Path(path)
+    try:
+        return settings_from(_plain(path), path.parent)
+    except _FaultError as error:
+        raise DataError(str(error), path=path) from None
+
+
+def settings_from(plain: Any, folder: Path = Path()) -> Settings:
+    """Settings of plain values, such as those of a file.
+
+    Use this when the configuration is made by a program.
+
+    Args:
+      plain: Dictionaries, lists, texts and numbers.
+      folder: What paths are relative to.
+
+    Raises:
+      ValueError: If they are not settings; the message holds the path of the fault.
+    """
+    try:
+        resolved = _resolved(plain, "$", None)
+        settings: Settings = msgspec.convert(resolved, Settings, dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        raise _FaultError(str(error)) from None
+    for problem in _contradictions(settings):
+        raise _FaultError(problem)
+    return _placed(settings, folder)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the configuration. Use this when an editor shall check one."""
+    schema = msgspec.json.schema(
+        Settings, schema_hook=lambda _: {"type": "string", "pattern": r"^\$\{.*\}$"}
+    )
+    plain = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(plain)))
+
+
+def _plain(path: Path) -> Any:
+    """What a file holds."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _FaultError(f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise _FaultError("must be TOML or YAML in UTF-8") from None
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise _FaultError(f"must be TOML: {error}") from None
+    if path.suffix not in (".yaml", ".yml"):
+        raise _FaultError("must be a file whose name ends with .toml, .yaml or .yml")
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _FaultError(f"must be YAML: {' '.join(str(error).split())}") from None
+
+
+def _resolved(value: Any, path: str, name: str | None) -> Any:
+    """The value with references replaced; secrets must be references."""
+    if isinstance(value, dict):
+        return {key: _resolved(item, f"{path}.{key}", key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, f"{path}[{i}]", None) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if name in _SECRETS and not is_reference(value):
+        raise _FaultError(
+            "must be a reference, ${VAR} or ${file:PATH}: a secret does not belong into the "
+            f"configuration itself - at `{path}`"
+        )
+    try:
+        return expanded(value)
+    except ValueError as error:
+        raise _FaultError(f"{error} - at `{path}`") from None
+
+
+def _secret(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise msgspec.ValidationError("Expected `str`")
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What two fields say together that cannot be."""
+    for name, model in settings.models.items():
+        for i, place in enumerate((model, *model.also)):
+            where = f"$.models.{name}" + (f".also[{i - 1}]" if i else "")
+            try:
+                checked_url(place.base_url, place.insecure)
+            except ValueError as error:
+                yield f"{error} - at `{where}.base_url`"
+        if (model.dollars_in is None) != (model.dollars_out is None):
+            yield f"needs both of dollars_in and dollars_out, or none - at `$.models.{name}`"
+    for name, route in settings.routes.items():
+        yield from _route_contradictions(f"$.routes.{name}", settings, route)
+    audit = settings.audit
+    if audit.labeller == "judge" and audit.judge not in settings.models:
+        yield f"must be one of the models {sorted(settings.models)} - at `$.audit.judge`"
+    if audit.labeller == "hook" and audit.hook is None:
+        yield "must be an address where labeller is 'hook' - at `$.audit.hook`"
+    for where, url in (("audit.hook", audit.hook), ("monitors.webhook", settings.monitors.webhook)):
+        try:
+            checked_url(url or "http://127.0.0.1", insecure=False)
+        except ValueError as error:
+            yield f"{error} - at `$.{where}`"
+    prefixes = [key.prefix for key in settings.keys.values()]
+    if len(set(prefixes)) < len(prefixes):
+        yield "must have prefixes that are all different - at `$.keys`"
+    server = settings.server
+    if not settings.keys and not is_loopback(server.host):
+        yield "must be 127.0.0.1, or there must be keys - at `$.server.host`"
+    admins = any("admin" in key.roles for key in settings.keys.values())
+    if not admins and not is_loopback(server.admin_host):
+        yield "must be 127.0.0.1, or a key must have the role admin - at `$.server.admin_host`"
+
+
+def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterator[str]:
+    for field in ("judge", "fallback", "shadow"):
+        if getattr(route, field) not in (None, *settings.models):
+            yield f"must be one of the models {sorted(settings.models)} - at `{where}.{field}`"
+    if route.mode in ("select", "synthesize") and route.judge is None:
+        yield f"must be a model where mode is {route.mode!r} - at `{where}.judge`"
+    if route.form is not None:
+        try:
+            normal_form(route.form)
+        except UnknownFormError:
+            yield f"must be text, letter, number or json:FIELD - at `{where}.form`"
+
+
+def _placed(settings: Settings, folder: Path) -> Settings:
+    """The settings with paths that do not depend on where the process runs."""
+    routes = {
+        name: msgspec.structs.replace(route, artefact=str(folder / route.artefact))
+        for name, route in settings.routes.items()
+    }
+    state = settings.state
+    if "://" not in state.path:
+        state = msgspec.structs.replace(state, path=str(folder / state.path))
+    return msgspec.structs.replace(settings, routes=routes, state=state)

@@ -1,0 +1,295 @@
+"""The gateway itself: upstreams, artefacts in use, state, monitors, and how they come and go."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from racer_jax._version import __version__
+from racer_jax.racer.artefact import DESCRIPTION
+from racer_jax.serving.gateway._batcher import LARGEST, Batcher
+from racer_jax.serving.gateway._keys import KeyRing
+from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
+from racer_jax.serving.gateway._metrics import Metrics
+from racer_jax.serving.gateway._monitoring import Monitors
+from racer_jax.serving.gateway._panel import Panel
+from racer_jax.serving.gateway._planning import Planner, Situation
+from racer_jax.serving.gateway._store import Store, meta
+from racer_jax.serving.gateway._upstream import Upstream, new_session
+from racer_jax.serving.gateway.settings import Settings
+
+LOG = logging.getLogger("racer_jax.serving.gateway")
+SECONDS_OF_A_DAY = 86400.0
+
+
+class Gateway:
+    """What all endpoints share.
+
+    Use this when you run the gateway inside a program of your own; `racer-jax serve` runs it alone.
+
+    Args:
+      settings: The configuration.
+      warm_sizes: Sizes of batches that are compiled before it is ready.
+    """
+
+    def __init__(self, settings: Settings, warm_sizes: tuple[int, ...] | None = None) -> None:
+        self.settings = settings
+        self._sizes = warm_sizes or tuple(2**k for k in range(LARGEST.bit_length()))
+        self.keys = KeyRing(settings.keys)
+        self.metrics = Metrics(len(settings.models))
+        self.batcher = Batcher(on_batch=self.metrics.batch.observe)
+        self.upstreams: dict[str, Upstream] = {}
+        self.planners: dict[str, Planner] = {}
+        self.previous: dict[str, Planner] = {}
+        self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
+        self.spent: dict[tuple[str, int], float] = {}
+        self.in_flight = 0
+        self.draining = False
+        self.ready = False
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # --- how it comes and goes --------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the state, loads and warms the artefacts: it is ready afterwards.
+
+        Raises:
+          DataError: If an artefact or the state cannot be used.
+        """
+        settings = self.settings
+        self._open_state()
+        self.session = new_session()
+        self.upstreams = {
+            name: Upstream(name, model, self.session) for name, model in settings.models.items()
+        }
+        try:
+            for name in settings.routes:
+                self._use(name, await self._loaded(name))
+        except BaseException:
+            await self.stop()
+            raise
+        self.ready = True
+
+    def _open_state(self) -> None:
+        settings = self.settings
+        retention = settings.state.retention_days * SECONDS_OF_A_DAY
+        self.store = Store(settings.state.path, retention)
+
+        def first(connection: sqlite3.Connection) -> tuple[str, list[tuple[str, float]]]:
+            key = meta(connection, "hash_key", secrets.token_hex(32))
+            midnight = time.time() // SECONDS_OF_A_DAY * SECONDS_OF_A_DAY
+            spent = connection.execute(
+                "select client, sum(dollars) from decision where at >= ? and dollars is not null "
+                "group by client",
+                [midnight],
+            ).fetchall()
+            return key, spent
+
+        stored, spent = self.store.ask(first).result()
+        configured = settings.audit.hash_key
+        self.hash_key = bytes.fromhex(stored)
+        if configured is not None:
+            self.hash_key = configured.reveal().encode()[:64]
+        today = self._today()
+        self.spent = {(client, today): dollars for client, dollars in spent}
+        self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
+        self.store.ask(self.monitors.load).result()
+        self.store.on_commit = self.monitors.on_commit
+
+    async def stop(self) -> None:
+        """Finishes what runs in the background and closes everything."""
+        self.ready = False
+        if self._background:
+            await asyncio.wait(self._background, timeout=5.0)
+        for task in list(self._background):
+            task.cancel()
+        if hasattr(self, "session"):
+            await self.session.close()
+        self.batcher.close()
+        if hasattr(self, "store"):
+            self.store.ask(self.monitors.save)
+            await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Runs what no client waits for; an error of it is logged.
+
+        Use this when no client waits for the outcome.
+        """
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+
+        def done(task: "asyncio.Task[Any]") -> None:
+            self._background.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                LOG.error("in the background: %r", task.exception())
+
+        task.add_done_callback(done)
+
+    @property
+    def num_background(self) -> int:
+        """Pieces of work that no client waits for."""
+        return len(self._background)
+
+    # --- artefacts --------------------------------------------------------------------------------
+
+    async def _loaded(self, name: str) -> Loaded:
+        """The artefact of a route, warmed, in the thread that computes."""
+
+        def work() -> Loaded:
+            loaded = load(self.settings.routes[name])
+            check_pool(loaded, self.settings.models)
+            for racer in list(loaded.racers.values())[:1]:
+                warm(racer, self._sizes)
+            return loaded
+
+        return await self.batcher.run(work)
+
+    def _use(self, name: str, loaded: Loaded) -> None:
+        """Puts an artefact in use; requests under way keep the one they began with."""
+        route = self.settings.routes[name]
+        planner = Planner(name, route, loaded, self.settings.models, self.batcher)
+        if name in self.planners:
+            self.previous[name] = self.planners[name]
+        self._activate(name, planner)
+
+    def _activate(self, name: str, planner: Planner) -> None:
+        self.planners[name] = planner
+        loaded = planner.loaded
+        racer = loaded.racers.get(loaded.alpha)
+        self.monitors.activate(name, loaded.checksum, "paper" if racer is None else racer.null)
+        self.metrics.artefact.clear()
+        for route, one in self.planners.items():
+            self.metrics.artefact.labels(
+                route, one.loaded.checksum, one.loaded.alpha, __version__
+            ).set(1)
+
+    async def reload(self, name: str | None = None) -> dict[str, str]:
+        """Reads artefacts again and swaps those that changed; no request is lost.
+
+        Args:
+          name: The route; all where None.
+
+        Returns:
+          The checksum in use, by route.
+
+        Raises:
+          DataError: If one cannot be used; the one before stays in use.
+        """
+        names = list(self.settings.routes) if name is None else [name]
+        loaded = {route: await self._loaded(route) for route in names}
+        for route, new in loaded.items():
+            if new.checksum != self.planners[route].loaded.checksum:
+                self._use(route, new)
+        return {route: planner.loaded.checksum for route, planner in self.planners.items()}
+
+    def artefact_files(self) -> dict[str, tuple[int, int]]:
+        """What tells the artefacts on disk from those that may replace them, by route.
+
+        Use this when you look for artefacts that were replaced.
+        """
+        files = {}
+        for name, route in self.settings.routes.items():
+            with contextlib.suppress(OSError):
+                status = (Path(route.artefact) / DESCRIPTION).stat()
+                files[name] = (status.st_ino, status.st_mtime_ns)
+        return files
+
+    def roll_back(self, name: str) -> str:
+        """Puts the artefact before the current one in use again; returns its checksum.
+
+        Use this when a new artefact turns out to be a mistake.
+
+        Raises:
+          KeyError: If there is none.
+        """
+        planner = self.previous[name]
+        self.previous[name] = self.planners[name]
+        self._activate(name, planner)
+        return planner.loaded.checksum
+
+    # --- what requests ask ------------------------------------------------------------------------
+
+    def situation(self, name: str) -> Situation:
+        """What a plan depends on beside the request, now.
+
+        Use this when a plan is made.
+        """
+        dead = frozenset(
+            model
+            for model, upstream in self.upstreams.items()
+            if upstream.breaker.is_open and not upstream.breaker.is_due
+        )
+
+        def calibrate(alpha: str, dead: frozenset[str]) -> None:
+            loaded = self.planners[name].loaded
+            loaded.expect_live(alpha, dead)
+            self.background(self.batcher.run(lambda: loaded.calibrate_live(alpha, dead)))
+
+        return Situation(dead, self.monitors.alarms.get(name, False), calibrate)
+
+    def _today(self) -> int:
+        return int(time.time() // SECONDS_OF_A_DAY)
+
+    def spend(self, client: str, dollars: float) -> None:
+        """Counts dollars of a client's request against its day.
+
+        Use this when a request has ended.
+        """
+        key = (client, self._today())
+        if key not in self.spent:
+            self.spent = {k: v for k, v in self.spent.items() if k[1] == key[1]}
+        self.spent[key] = self.spent.get(key, 0.0) + dollars
+
+    def spent_today(self, client: str) -> float:
+        """Dollars of a client's requests of this day (UTC).
+
+        Use this when a key has a limit.
+        """
+        return self.spent.get((client, self._today()), 0.0)
+
+    def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
+        """Counts the calls of a request in the metrics.
+
+        Use this when a request has ended.
+        """
+        metrics = self.metrics
+        for model, reply in panel.replies.items():
+            metrics.calls.labels(model, "ok").inc()
+            metrics.upstream.labels(model).observe(reply.seconds)
+            metrics.tokens.labels(model, "input").inc(reply.usage.prompt_tokens)
+            metrics.tokens.labels(model, "output").inc(reply.usage.completion_tokens)
+            if (price := prices.get(model)) is not None:
+                metrics.cost.labels(model).inc(price)
+        for model, error in panel.failed.items():
+            metrics.calls.labels(model, error.kind).inc()
+        for model in panel.cancelled:
+            metrics.calls.labels(model, "cancelled").inc()
+
+    def _alarm(self, route: str, artefact: str, words: str) -> None:
+        """An alarm: logged, and sent to the webhook once. Called in the thread of the state."""
+        LOG.warning("alarm on route %s, artefact %s: %s", route, artefact, words)
+        webhook = self.settings.monitors.webhook
+        if webhook is not None and hasattr(self, "session"):
+            message = {"route": route, "artefact": artefact, "alarm": words}
+            loop = self.session._loop
+            loop.call_soon_threadsafe(lambda: self.background(self._notify(webhook, message)))
+
+    async def _notify(self, url: str, message: Mapping[str, str]) -> None:
+        body = msgspec.json.encode(message)
+        headers = {"content-type": "application/json"}
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(10),
+                self.session.post(
+                    url, data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                if response.status >= 300:
+                    LOG.warning("the webhook answered with status %d", response.status)

@@ -1,0 +1,248 @@
+"""Real clients: the `openai` package against a real port; responses; a cascade; the command."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import jax
+import pytest
+
+from racer_jax.cli.main import main
+from racer_jax.serving.cascade import Cascade
+from racer_jax.serving.gateway import inference_app, json_schema
+from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
+from tests.sequential.pools import answered_table
+from tests.serving.gateway.upstreams import completion, events, status
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+@pytest.fixture
+def address(served):
+    """The address of the gateway on a port of its own."""
+    listener = listening("127.0.0.1", 0)
+    server = _server(inference_app(served.gateway), bounded_protocol(5, 20000))
+    task = asyncio.ensure_future(server.serve(sockets=[listener]), loop=served.run.__self__)
+
+    async def started():
+        while not server.started:
+            await asyncio.sleep(0.005)
+
+    served.run(started())
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    server.should_exit = True
+    served.run(task)
+
+
+def messages(text):
+    return [{"role": "user", "content": text}]
+
+
+def test_the_asynchronous_client_of_openai(served, upstreams, address):
+    openai = pytest.importorskip("openai")
+    upstreams.says.update(small="B", medium="A", large="A")
+
+    async def talk():
+        async with openai.AsyncOpenAI(base_url=address, api_key="none", max_retries=0) as client:
+            create = client.chat.completions.create
+            vote = await create(
+                model="racer/my",
+                messages=messages("small,medium,large ?"),
+                extra_body={"racer": {"group": "a"}},
+            )
+            parts = await create(
+                model="racer/my", messages=messages("small,medium,large ?"), stream=True,
+                stream_options={"include_usage": True},
+            )  # fmt: skip
+            stream = [part async for part in parts]
+            one = await create(model="racer/my", messages=messages("large ?"), stream=True)
+            passed = [part async for part in one]
+            upstreams.says.update(
+                small=completion(None, tool_calls=[CALL]),
+                medium=completion(None, tool_calls=[CALL]),
+                large=completion(None, tool_calls=[CALL]),
+            )
+            tool = await create(model="racer/my", messages=messages("small ?"), tools=[TOOL])
+            names = [model.id async for model in client.models.list()]
+            upstreams.says.update(large=status(500))
+            with pytest.raises(openai.APIStatusError) as error:
+                await create(model="racer/my", messages=messages("large ?"))
+            upstreams.says.update(small=status(500), medium=status(500))
+            late = await create(model="racer/my", messages=messages("small,large ?"), stream=True)
+            with pytest.raises(openai.APIError) as late_error:
+                [part async for part in late]
+            return vote, stream, passed, tool, names, error.value, late_error.value
+
+    vote, stream, passed, tool, names, error, late = served.run(talk())
+    assert vote.choices[0].message.content == "A"
+    assert vote.racer["guarantee"] == "holds"
+    text = [part.choices[0].delta.content or "" for part in stream if part.choices]
+    assert "".join(text) == "A"
+    assert stream[-1].usage.prompt_tokens == 30
+    assert next(part.choices[0].delta.content for part in passed if part.choices) == "A"
+    (called,) = tool.choices[0].message.tool_calls
+    assert called.function.arguments == '{"x": 1}'
+    assert "racer/my" in names
+    assert (error.status_code, error.type) == (502, "racer_upstream")
+    assert late.code == "racer_upstream"
+
+
+def test_the_synchronous_client_of_openai(served, upstreams, address):
+    openai = pytest.importorskip("openai")
+    said = []
+
+    def talk():
+        with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
+            got = client.chat.completions.create(model="racer/my", messages=messages("large ?"))
+            said.append(got.choices[0].message.content)
+            response = client.responses.create(model="racer/my", input="large ?", store=False)
+            said.append(response.output_text)
+            with client.responses.stream(model="racer/my", input="large ?") as stream:
+                deltas = [e.delta for e in stream if e.type == "response.output_text.delta"]
+            said.append("".join(deltas))
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+
+    async def wait():
+        while thread.is_alive():
+            await asyncio.sleep(0.01)
+
+    served.run(wait())
+    assert said == ["I am large"] * 3
+
+
+def test_responses_are_completions_in_other_words(served, upstreams):
+    upstreams.says.update({m: completion(None, tool_calls=[CALL]) for m in ("small", "large")})
+    upstreams.says.update(medium=completion(None, tool_calls=[CALL]))
+    body = {
+        "model": "racer/my",
+        "instructions": "be brief",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "large ?"}]},
+            {"type": "function_call", "call_id": "c0", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c0", "output": "7"},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": {}}],
+        "max_output_tokens": 9,
+        "text": {"format": {"type": "json_schema", "name": "x", "schema": {}}},
+    }
+    got = served.ask("POST", "/v1/responses", body)
+    assert got.json["output"][0]["call_id"] == "c1"
+    asked = upstreams.asked[0]
+    assert [m["role"] for m in asked["messages"]] == ["system", "user", "assistant", "tool"]
+    assert asked["tools"][0]["function"]["name"] == "f"
+    assert asked["max_completion_tokens"] == 9
+    assert asked["response_format"]["json_schema"]["name"] == "x"
+    for field in ("previous_response_id", "background"):
+        assert served.ask("POST", "/v1/responses", {**body, field: "x"}).status == 400
+    for wrong in ({"input": 7}, {"input": [7]}, {"tools": [{"type": "web_search"}]}):
+        assert served.ask("POST", "/v1/responses", {**body, **wrong}).status == 400
+    stream = served.ask("POST", "/v1/responses", {**body, "stream": True})
+    kinds = [event["type"] for event in events(stream.content)]
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+
+
+@pytest.fixture(scope="module")
+def cascaded(start, tmp_path_factory, upstreams):
+    table = answered_table(300, seed=4, groups=True)
+    cascade = Cascade.fit(jax.random.key(3), table.select(slice(0, 200)), form="letter")
+    path = tmp_path_factory.mktemp("cascade") / "my.cascade"
+    cascade.save(path)
+    model = {"base_url": upstreams.url, "tries": 1}
+    gateway = start(
+        scripted=False,
+        models={name: model for name in cascade.models},
+        routes={"my": {"artefact": str(path), "group": table.groups[0]}},
+    )
+    return cascade, gateway
+
+
+def test_a_cascade_calls_one_after_another_and_stops(cascaded, upstreams):
+    cascade, gateway = cascaded
+    upstreams.reset()
+    upstreams.says.update({model: "A" for model in cascade.models})
+    got = gateway.chat("what?")
+    state = cascade.start("what?", "a")
+    while not state.done:
+        state = cascade.tell(state, {model: "A" for model in state.call})
+    assert upstreams.models == list(state.answers)
+    assert got.json["choices"][0]["message"]["content"] == "A"
+    racer = got.json["racer"]
+    assert (racer["mode"], racer["stopped"], racer["calls"]) == ("cascade", "decided", state.calls)
+    assert racer["guarantee"] == "holds"
+
+
+def test_a_cascade_goes_on_without_a_model_that_fails(cascaded, upstreams):
+    cascade, gateway = cascaded
+    upstreams.reset()
+    first = cascade.policy.calls[0]
+    upstreams.says.update({model: "A" for model in cascade.models})
+    upstreams.says[first] = status(500)
+    got = gateway.chat("what else?")
+    assert got.json["racer"]["failed"] == {first: "status_500"}
+    assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("degraded", "void")
+    assert gateway.chat("what?", tools=[TOOL]).status == 400
+    gateway.gateway.upstreams[first].breaker.succeeded()
+
+
+def test_the_command_prints_a_schema_and_a_key(capsys):
+    assert main(["serve", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json_schema()
+    assert main(["serve", "--new-key", "alice"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r'\[keys\."alice"\]\n', printed)
+    assert "racer_" in printed
+    assert main(["serve"]) == 1
+    assert "give one of" in capsys.readouterr().err
+
+
+def test_a_configuration_can_be_checked(artefacts, tmp_path, capsys):
+    text = f"""
+[models.small]
+base_url = "http://127.0.0.1:9/v1"
+[models.medium]
+base_url = "http://127.0.0.1:9/v1"
+[routes.my]
+artefact = "{artefacts / "my.racer"}"
+form = "letter"
+"""
+    (tmp_path / "g.toml").write_text(text)
+    assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 1
+    assert "no model 'large'" in capsys.readouterr().err
+    more = '[models.large]\nbase_url = "http://127.0.0.1:9/v1"\n'
+    (tmp_path / "g.toml").write_text(text + more + '[state]\npath = ":memory:"\n')
+    assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 0
+    assert "1 routes, 3 models" in capsys.readouterr().out
+
+
+def test_what_is_not_installed_is_said_before_any_work(monkeypatch, capsys):
+    monkeypatch.setattr("racer_jax.cli.serve._NEEDED", ("starlette", "not_there_at_all"))
+    assert main(["serve", "nowhere.toml"]) == 1
+    assert "pip install 'racer-jax[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_demo_prints_a_line_that_works(tmp_path):
+    command = [sys.executable, "-m", "racer_jax", "serve", "--demo", "--folder", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--admin-port", "0"],
+        stdout=subprocess.PIPE, text=True, env=dict(os.environ),
+    )  # fmt: skip
+    try:
+        line = next(line for line in process.stdout if line.startswith("curl"))
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        assert answer["racer"]["guarantee"] == "holds"
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()

@@ -1,0 +1,262 @@
+"""What a client sees when something goes wrong: one test for each row of the table in the docs."""
+
+import asyncio
+
+import pytest
+
+from tests.serving.gateway.upstreams import completion, events, slow, status
+
+
+def test_a_lost_call_voids_the_promise_of_its_request(served, upstreams):
+    upstreams.says.update(small=status(500), medium="B", large="A")
+    got = served.chat("small,medium,large ?")
+    racer = got.json["racer"]
+    assert racer["failed"] == {"small": "status_500"}
+    assert (racer["reason"], racer["guarantee"]) == ("degraded", "void")
+    assert got.json["choices"][0]["message"]["content"] == "A"
+
+
+def test_a_lost_call_that_could_not_change_the_vote_does_no_harm(served, upstreams):
+    upstreams.says.update(small=status(500), medium=slow("A", 0.03), large=slow("A", 0.15))
+    got = served.chat("small,medium,large ?")
+    racer = got.json["racer"]
+    assert racer["failed"] == {"small": "status_500"}
+    assert (racer["reason"], racer["guarantee"]) == ("degraded", "holds")
+
+
+def test_all_failing_names_each_error(served, upstreams):
+    upstreams.says.update(small=status(500), large=lambda body: {"no": "completion"})
+    got = served.chat("small,large ?")
+    assert got.status == 502
+    assert got.json["error"]["type"] == "racer_upstream"
+    assert "small: status_500" in got.json["error"]["message"]
+    assert "large: reply" in got.json["error"]["message"]
+    assert got.json["racer"]["guarantee"] == got.headers["x-racer-guarantee"] == "void"
+
+
+def test_all_at_their_limit_is_a_limit(served, upstreams):
+    upstreams.says.update(
+        small=status(429, {"retry-after": "7"}), large=status(429, {"retry-after": "3"})
+    )
+    got = served.chat("small,large ?")
+    assert (got.status, got.headers["retry-after"]) == (429, "7")
+    assert got.json["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_request_that_every_model_refuses_is_the_clients_fault(served, upstreams):
+    upstreams.says.update(large=status(400, message="temperature must be below 2"))
+    got = served.chat("large ?", temperature=9)
+    assert got.status == 400
+    assert "temperature must be below 2" in got.json["error"]["message"]
+    assert not served.gateway.upstreams["large"].breaker.is_open
+
+
+def test_the_deadline_ends_a_request(served, upstreams):
+    upstreams.says.update(large=slow("A", 5))
+    got = served.chat("large ?", racer={"deadline_ms": 60})
+    assert got.status == 504
+    assert got.json["error"]["type"] == "racer_deadline"
+    served.run(asyncio.sleep(0.05))
+    assert upstreams.cancelled == ["large"]
+
+
+def test_a_client_that_goes_away_cancels_every_call(served, upstreams):
+    upstreams.says.update(large=slow("A", 5), small=slow("A", 5))
+    got = served.chat("small,large ?", gone_after=0.1)
+    assert got.status is None
+    served.run(asyncio.sleep(0.05))
+    assert sorted(upstreams.cancelled) == ["large", "small"]
+    assert served.gateway.in_flight == 0
+
+
+def test_a_stream_that_breaks_off_says_so_and_is_not_done(served, upstreams):
+    upstreams.says.update(large=[b'data: {"choices": []}\n\n', None])
+    got = served.chat("large ?", stream=True)
+    *_, last = events(got.content)
+    assert last["error"]["type"] == "racer_upstream"
+    assert b"[DONE]" not in got.content
+
+
+def test_a_stream_that_never_begins_has_a_status(served, upstreams):
+    upstreams.says.update(large=status(503))
+    got = served.chat("large ?", stream=True)
+    assert (got.status, got.json["error"]["type"]) == (502, "racer_upstream")
+
+
+def test_a_stream_of_several_that_fails_late_is_not_done(served, upstreams):
+    upstreams.says.update(large=status(503), small=status(500))
+    got = served.chat("small,large ?", stream=True)
+    assert got.status == 200
+    (last,) = events(got.content)
+    assert last["error"]["code"] == "racer_upstream"
+    assert last["racer"]["guarantee"] == "void"
+
+
+def test_an_empty_set_goes_to_the_fallback(served, upstreams):
+    got = served.chat("abstain ?")
+    assert got.json["racer"]["reason"] == got.headers["x-racer-reason"] == "abstain"
+    assert got.json["racer"]["set"] == []
+    assert got.json["racer"]["guarantee"] == "holds"
+    assert got.json["model"] == "large"
+    streamed = served.chat("abstain ?", stream=True)
+    assert streamed.headers["x-racer-answered"] == "large"
+
+
+def test_an_empty_set_may_be_an_error_or_a_refusal(served, upstreams):
+    error = served.chat("abstain ?", racer={"on_abstain": "error"})
+    assert (error.status, error.json["error"]["type"]) == (422, "racer_abstained")
+    refusal = served.chat("abstain ?", racer={"on_abstain": "refusal"})
+    message = refusal.json["choices"][0]["message"]
+    assert message["content"] is None
+    assert "0.3" in message["refusal"]
+    assert refusal.json["choices"][0]["finish_reason"] == "stop"
+    stream = served.chat("abstain ?", racer={"on_abstain": "refusal"}, stream=True)
+    assert events(stream.content)[0]["choices"][0]["delta"]["refusal"] == message["refusal"]
+    assert upstreams.asked == []
+
+
+def test_an_unknown_group_has_everybody_called(served, upstreams):
+    got = served.chat("unknown ?", racer={"group": "nobody"})
+    racer = got.json["racer"]
+    assert sorted(racer["called"]) == ["large", "medium", "small"]
+    assert (racer["reason"], racer["guarantee"]) == ("unknown_group", "holds")
+
+
+def test_several_turns_are_a_group_of_their_own(served):
+    messages = [{"role": r, "content": "small ?"} for r in ("user", "assistant", "user")]
+    got = served.chat(messages=messages)
+    racer = got.json["racer"]
+    assert (racer["group"], racer["reason"]) == ("multi_turn", "unknown_group")
+    assert len(racer["called"]) == 3
+
+
+@pytest.fixture(scope="module")
+def capped(start):
+    return start(routes__my__max_models=2, models__small__capabilities=["images"])
+
+
+def test_what_would_take_more_models_than_allowed_is_refused(capped, upstreams):
+    upstreams.reset()
+    unknown = capped.chat("unknown ?", racer={"group": "nobody"})
+    assert (unknown.status, unknown.json["error"]["type"]) == (400, "racer_unknown_group")
+    assert "a, b" in unknown.json["error"]["message"]
+    infeasible = capped.chat("all ?")
+    assert (infeasible.status, infeasible.json["error"]["type"]) == (400, "racer_infeasible")
+    assert "smallest alpha" in infeasible.json["error"]["message"]
+    assert upstreams.asked == []
+
+
+def test_a_cap_that_binds_voids_the_promise(capped, upstreams):
+    upstreams.reset()
+    got = capped.chat("small,medium,large ?")
+    racer = got.json["racer"]
+    assert racer["called"] == ["large", "medium"]
+    assert len(racer["set"]) == 3
+    assert (racer["reason"], racer["guarantee"]) == ("capped", "void")
+    fits = capped.chat("small,large ?", racer={"max_models": 1})
+    assert fits.json["racer"]["called"] == ["large"]
+
+
+def test_dollars_leave_out_the_least_plausible(served, upstreams):
+    got = served.chat("small,medium,large ?", racer={"max_cost": 0.1105})
+    assert got.json["racer"]["called"] == ["large", "medium"]
+    assert got.json["racer"]["guarantee"] == "void"
+    broke = served.chat("small,large ?", racer={"max_cost": 0.05})
+    assert (broke.status, broke.json["error"]["type"]) == (429, "insufficient_quota")
+
+
+def test_models_that_cannot_see_are_left_out(start, served, upstreams, capped):
+    image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    nobody = served.chat(messages=[{"role": "user", "content": image}])
+    assert (nobody.status, nobody.json["error"]["type"]) == (400, "racer_capabilities")
+    seeing = start(models__small__capabilities=["images"])
+    upstreams.reset()
+    got = seeing.chat(messages=[{"role": "user", "content": image}])
+    assert got.json["racer"]["called"] == ["small"]
+    assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("capped", "void")
+    assert upstreams.asked[0]["messages"][0]["content"] == image
+
+
+def test_another_place_of_the_same_model_keeps_the_promise(start, upstreams):
+    also = [{"base_url": upstreams.url, "name": "spare"}]
+    gateway = start(models__large__also=also, models__large__tries=2)
+    upstreams.reset()
+    upstreams.says.update(large=status(500), spare="A")
+    got = gateway.chat("large ?")
+    assert upstreams.models == ["large", "spare"]
+    assert got.json["racer"]["guarantee"] == "holds"
+    assert got.json["model"] == "large"
+
+
+def test_too_many_at_once_are_sent_away(start, upstreams):
+    gateway = start(server__max_in_flight=1)
+    upstreams.reset()
+    gateway.gateway.in_flight = 1
+    got = gateway.chat("large ?")
+    assert (got.status, got.headers["retry-after"]) == (503, "1")
+    gateway.gateway.in_flight = 0
+    assert gateway.admin("POST", "/drain", {}).json == {"in_flight": 0, "background": 0}
+    assert gateway.chat("large ?").status == 503
+    assert gateway.admin("GET", "/readyz").status == 503
+
+
+def test_an_answer_that_is_too_long_is_no_answer(start, upstreams):
+    gateway = start(models__large__max_reply_bytes=1000)
+    upstreams.reset()
+    upstreams.says.update(large="x" * 2000)
+    got = gateway.chat("large ?")
+    assert got.json["racer"]["failed"] == {"large": "size"}
+
+
+def test_silence_is_a_timeout(start, upstreams):
+    gateway = start(models__large__first_seconds=0.1)
+    upstreams.reset()
+    upstreams.says.update(large=slow("A", 2))
+    assert gateway.chat("large ?").json["racer"]["failed"] == {"large": "timeout"}
+    assert gateway.chat("large ?", stream=True).json["racer"]["failed"] == {"large": "timeout"}
+
+
+def test_votes_without_a_normal_form_leave_the_most_plausible(served, upstreams):
+    upstreams.says.update(small="I do not know", large=completion(None, refusal="no"))
+    got = served.chat("small,large ?")
+    assert got.json["model"] == "large"
+    assert got.json["racer"]["votes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("racer", {"nonsense": 1}),
+        ("racer", {"alpha": 0.2}),
+        ("racer", {"mode": "cascade"}),
+        ("racer", {"max_models": 0}),
+        ("racer", {"deadline_ms": -1}),
+        ("racer", 5),
+        ("messages", []),
+        ("messages", "hello"),
+        ("messages", [{"role": "system", "content": "x"}]),
+        ("stream", "yes"),
+        ("model", 7),
+    ],
+)
+def test_nonsense_is_refused(served, upstreams, field, value):
+    got = served.chat("large ?", **{field: value})
+    assert got.status == 400
+    assert got.json["error"]["type"] == "invalid_request_error"
+    assert upstreams.asked == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "num"),
+    [(b"", 1), (b"{", 1), (b"[]", 1), (b"\xff", 1), (b'{"a":', 5000), (b"null", 1), (b"NaN", 1)],
+)
+def test_what_is_no_json_is_refused(served, raw, num):
+    got = served.ask("POST", "/v1/chat/completions", raw=raw * num)
+    assert got.status == 400
+
+
+def test_headers_say_the_same_as_the_body(served):
+    got = served.chat("small,large ?", headers={"x-racer-mode": "all", "x-racer-group": "b"})
+    assert (got.json["racer"]["mode"], got.json["racer"]["group"]) == ("all", "b")
+    assert served.chat("large ?", headers={"x-racer-nonsense": "1"}).status == 400
+    assert served.chat("large ?", headers={"x-racer-max-models": "one"}).status == 400

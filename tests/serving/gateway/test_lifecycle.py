@@ -1,0 +1,245 @@
+"""A model that dies and comes back, artefacts that are replaced, the configuration, the ports."""
+
+import asyncio
+import shutil
+
+import msgspec
+import pytest
+
+from racer_jax.cli.main import main
+from racer_jax.data.errors import DataError
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway import json_schema, load_settings, settings_from
+from racer_jax.serving.gateway._breaker import Breaker
+from tests.racer.test_racer import MODELS
+from tests.serving.gateway.conftest import plain_settings
+from tests.serving.gateway.test_state import settled
+from tests.serving.gateway.upstreams import status
+
+
+def test_a_breaker_opens_tries_and_closes():
+    now = [0.0]
+    breaker = Breaker(2, 10.0, lambda: now[0])
+    breaker.failed()
+    assert breaker.may_call()
+    breaker.failed()
+    assert breaker.is_open
+    assert not breaker.may_call()
+    now[0] = 10.0
+    assert breaker.is_due
+    assert breaker.may_call()
+    assert not breaker.may_call()  # one at a time
+    breaker.succeeded()
+    assert not breaker.is_open
+
+
+def test_a_dead_model_is_routed_around_with_a_threshold_of_the_live_pool(
+    start, upstreams, artefacts
+):
+    changes = {f"models__{name}__breaker_failures": 1 for name in MODELS}
+    gateway = start(scripted=False, routes__my__mode="all", **changes)
+    upstreams.reset()
+    racer = Racer.load(artefacts / "my.racer")
+    texts = [f"sum prime river {i}" for i in range(10)]
+    (dead, *_) = racer.route(texts[0], "a").models
+    upstreams.says[dead] = status(500)
+    first = gateway.chat(texts[0])
+    assert "status_500" in first.content.decode()
+    assert first.headers["x-racer-guarantee"] == "void"
+    assert gateway.admin("GET", "/status").json["models"][dead]["down"]
+    second = gateway.chat(texts[0])  # while the threshold is being computed
+    assert dead not in second.json["racer"]["called"]
+    assert second.json["racer"]["guarantee"] == "void"
+    settled(gateway)
+    live = racer.without(dead)
+    for text in texts:
+        got = gateway.chat(text).json["racer"]
+        expected = live.route(text, "a")
+        assert got["set"] == list(expected.models)
+        assert got["guarantee"] == "holds"
+        assert got["reason"] == ("degraded" if expected.models else "abstain")
+    assert upstreams.models.count(dead) == 1
+    upstreams.says.clear()
+    gateway.gateway.upstreams[dead].breaker.succeeded()
+    again = gateway.chat(texts[0]).json["racer"]
+    assert again["set"] == list(racer.route(texts[0], "a").models)
+
+
+def test_artefacts_are_reloaded_and_rolled_back(start, artefacts, tmp_path, upstreams):
+    upstreams.reset()
+    shutil.copytree(artefacts / "my.racer", tmp_path / "used.racer")
+    gateway = start(routes__my__artefact=str(tmp_path / "used.racer"))
+    first = gateway.chat("large ?").headers["x-racer-artefact"]
+    assert gateway.admin("POST", "/reload", {}).json["artefacts"] == {"my": first}
+    assert gateway.admin("POST", "/artefacts/my/rollback", {}).status == 409
+    shutil.rmtree(tmp_path / "used.racer")
+    assert gateway.admin("POST", "/artefacts/my/activate", {}).status == 409
+    shutil.copytree(artefacts / "other.racer", tmp_path / "used.racer")
+    second = gateway.admin("POST", "/artefacts/my/activate", {}).json["artefacts"]["my"]
+    assert second != first
+    assert gateway.gateway.planners["my"].loaded.checksum == second
+    level = gateway.gateway.monitors.of("my", second).level
+    assert level == pytest.approx(0.05 / 4)
+    back = gateway.admin("POST", "/artefacts/my/rollback", {}).json["artefacts"]["my"]
+    assert back == first
+    assert gateway.admin("POST", "/artefacts/nobody/activate", {}).status == 404
+
+
+def test_a_reload_loses_no_request(start, artefacts, tmp_path, upstreams):
+    from tests.serving.gateway.upstreams import call, slow
+
+    upstreams.reset()
+    upstreams.says.update(large=slow("A", 0.1))
+    shutil.copytree(artefacts / "my.racer", tmp_path / "used.racer")
+    gateway = start(routes__my__artefact=str(tmp_path / "used.racer"))
+    body = {"model": "racer/my", "messages": [{"role": "user", "content": "large ?"}]}
+
+    async def both():
+        requests = [
+            asyncio.ensure_future(call(gateway.app, "POST", "/v1/chat/completions", body))
+            for _ in range(8)
+        ]
+        await asyncio.sleep(0.02)
+        shutil.rmtree(tmp_path / "used.racer")
+        shutil.copytree(artefacts / "other.racer", tmp_path / "used.racer")
+        await gateway.gateway.reload()
+        return await asyncio.gather(*requests)
+
+    got = gateway.run(both())
+    assert {one.status for one in got} == {200}
+    assert gateway.gateway.previous["my"].loaded.checksum in got[0].headers["x-racer-artefact"]
+
+
+def test_decisions_without_a_call(start, upstreams):
+    gateway = start(scripted=False)
+    upstreams.reset()
+    inputs = [{"text": "sum prime river?", "group": "a", "id": "q"}, {"text": "atom", "group": "b"}]
+    got = gateway.ask("POST", "/v1/racer/route", {"inputs": inputs, "explain": True})
+    racer = gateway.gateway.planners["my"].loaded.racers["0.3"]
+    expected = [d.to_dict() for d in racer.route([i["text"] for i in inputs], ["a", "b"])]
+    for one, own in zip(got.json, expected, strict=True):
+        assert one["models"] == own["models"]
+        assert one["scores"] == pytest.approx(own["scores"], abs=1e-6)
+    assert got.json[0]["id"] == "q"
+    assert "explanation" in got.json[1]
+    assert upstreams.asked == []
+    assert gateway.ask("POST", "/v1/racer/route", {"inputs": []}).status == 400
+    assert gateway.ask("POST", "/v1/racer/route", {"inputs": [{"text": " "}]}).status == 400
+
+
+def test_concurrent_decisions_are_those_of_each_alone(start):
+    gateway = start(scripted=False)
+    racer = gateway.gateway.planners["my"].loaded.racers["0.3"]
+    texts = [f"sum prime {i}" for i in range(9)]
+
+    async def all_at_once():
+        decide = gateway.gateway.batcher.decide
+        return await asyncio.gather(*(decide(racer, text, "a") for text in texts))
+
+    together = gateway.run(all_at_once())
+    for text, routed in zip(texts, together, strict=True):
+        alone = racer.route(text, "a")
+        assert routed.decision.models == alone.models
+    with pytest.raises(ValueError, match="empty"):
+        gateway.run(gateway.gateway.batcher.decide(racer, " ", "a"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"models__small__base_urll": "x"}, "$.models[...]"),
+        ({"server__port": 70000}, "$.server.port"),
+        ({"nonsense": 1}, "unknown field `nonsense`"),
+        ({"models__small__api_key": "sk-plain"}, "$.models.small.api_key"),
+        ({"models__small__api_key": "${RACER_NOT_SET}"}, "RACER_NOT_SET"),
+        ({"models__small__base_url": "http://169.254.169.254/v1"}, "$.models.small.base_url"),
+        ({"models__small__base_url": "http://example.com/v1"}, "insecure = true"),
+        ({"models__small__base_url": "file:///etc/passwd"}, "$.models.small.base_url"),
+        ({"routes__my__judge": "nobody"}, "$.routes.my.judge"),
+        ({"routes__my__form": "nothing"}, "$.routes.my.form"),
+        ({"server__host": "0.0.0.0"}, "$.server.host"),
+        ({"server__admin_host": "0.0.0.0"}, "$.server.admin_host"),
+        ({"audit__labeller": "judge"}, "$.audit.judge"),
+        ({"models__small__dollars_in": None}, "$.models.small"),
+    ],
+)
+def test_a_fault_of_the_configuration_has_its_path(upstreams, artefacts, changes, place):
+    with pytest.raises(ValueError, match=r".") as error:
+        settings_from(plain_settings(upstreams, artefacts, **changes))
+    assert place in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"routes__my__artefact": "nowhere"}, "there is no such folder"),
+        ({"bare": True}, "calibrate"),
+        ({"infeasible": True}, "cannot keep alpha"),
+        ({"routes__my__mode": "cascade"}, "cascade"),
+        ({"routes__my__form": None, "routes__my__judge": None}, "needs a judge"),
+    ],
+)
+def test_an_artefact_that_does_not_fit_is_refused_at_the_start(start, artefacts, changes, problem):
+    for name in ("bare", "infeasible"):
+        if changes.pop(name, False):
+            changes["routes__my__artefact"] = str(artefacts / f"{name}.racer")
+    with pytest.raises(DataError, match=problem):
+        start(**changes)
+
+
+def test_configurations_of_both_languages(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    (tmp_path / "key").write_text("from-a-file\n")
+    toml = f"""
+[models.small]
+base_url = "https://api.example.com/v1/"
+api_key = "${{MY_KEY}}"
+also = [{{base_url = "http://127.0.0.1:9/v1", api_key = "${{file:{tmp_path}/key}}"}}]
+[routes.my]
+artefact = "my.racer"
+"""
+    yaml = f"""
+models:
+  small:
+    base_url: https://api.example.com/v1/
+    api_key: ${{MY_KEY}}
+    also:
+      - base_url: http://127.0.0.1:9/v1
+        api_key: ${{file:{tmp_path}/key}}
+routes: {{my: {{artefact: my.racer}}}}
+"""
+    (tmp_path / "g.toml").write_text(toml)
+    (tmp_path / "g.yaml").write_text(yaml)
+    settings = load_settings(tmp_path / "g.toml")
+    assert settings == load_settings(tmp_path / "g.yaml")
+    assert settings.models["small"].api_key.reveal() == "sk-very-secret"
+    assert settings.models["small"].also[0].api_key.reveal() == "from-a-file"
+    assert "secret" not in repr(settings).replace("Secret", "")
+    assert settings.routes["my"].artefact == str(tmp_path / "my.racer")
+    (tmp_path / "bad.toml").write_text("= 1")
+    with pytest.raises(DataError, match="must be TOML"):
+        load_settings(tmp_path / "bad.toml")
+    with pytest.raises(DataError, match="ends with"):
+        load_settings(tmp_path / "key")
+
+
+def test_the_schema_knows_every_field():
+    schema = json_schema()
+    assert schema["$defs"]["Model"]["additionalProperties"] is False
+    assert "base_url" in schema["$defs"]["Model"]["required"]
+    assert msgspec.json.encode(schema)
+
+
+def test_the_form_and_the_view_belong_to_the_artefact(start, artefacts, tmp_path):
+    path = str(tmp_path / "form.racer")
+    shutil.copytree(artefacts / "my.racer", path)
+    assert main(["calibrate", path, "--form", "number", "--view", "all_user"]) == 0
+    racer = Racer.load(path)
+    assert (racer.normal_form, racer.view) == ("number", "all_user")
+    with pytest.raises(DataError, match="normal form 'number'"):
+        start(routes__my__artefact=path, routes__my__view="all_user")
+    with pytest.raises(DataError, match="view 'all_user'"):
+        start(routes__my__artefact=path, routes__my__form=None)
+    gateway = start(routes__my__artefact=path, routes__my__form=None, routes__my__view="all_user")
+    assert gateway.admin("GET", "/status").json["routes"]["my"]["normal_form"] == "number"
+    assert main(["calibrate", path, "--form", "nonsense"]) == 1

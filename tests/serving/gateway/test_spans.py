@@ -1,0 +1,43 @@
+"""Spans: one for a request, one for each call, no text in any; none without the packages."""
+
+import json
+
+import pytest
+
+from racer_jax.serving.gateway import _spans
+from tests.serving.gateway.upstreams import status
+
+
+def test_nothing_is_traced_without_the_packages(monkeypatch):
+    monkeypatch.setattr(_spans, "_TRACER", None)
+    with _spans.request_span("racer/my", None) as span, _spans.call_span("a", "openai") as call:
+        _spans.note(span, {"x": 1})
+    assert (span, call) == (None, None)
+    assert _spans.headers_of_calls() == {}
+    assert _spans.parent_of({"traceparent": "x"}) is None
+
+
+@pytest.mark.extra
+def test_a_request_and_its_calls_are_spans(served, upstreams, monkeypatch):
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(_spans, "_TRACER", provider.get_tracer("test"))
+    upstreams.says.update(small=status(500), medium="B", large="A")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    got = served.chat("small,medium,large secret ?", headers=parent)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    request = spans["chat racer"]
+    assert f"{request.context.trace_id:032x}" == trace
+    assert request.attributes["racer.id"] == got.json["id"]
+    assert request.attributes["racer.guarantee"] == "void"
+    assert spans["chat small"].attributes["error.type"] == "status_500"
+    large = spans["chat large"]
+    assert large.parent.span_id == request.context.span_id
+    assert large.attributes["gen_ai.usage.input_tokens"] == 10
+    assert all(trace in sent["traceparent"] for sent in upstreams.headers)
+    assert "secret" not in json.dumps([span.to_json() for span in spans.values()])

@@ -1,0 +1,162 @@
+"""Ways of answering: one model, a vote, a judge's choice, a judge's words, all answers."""
+
+import json
+
+import pytest
+
+from tests.serving.gateway.upstreams import completion, events, slow
+
+
+def test_a_set_of_one_is_passed_through(served, upstreams):
+    got = served.chat("large hello", temperature=0.5, anything={"of": ["mine"]})
+    assert got.status == 200
+    assert got.json["choices"][0]["message"]["content"] == "I am large"
+    assert got.json["model"] == "large"
+    assert got.json["id"].startswith("chatcmpl-")
+    assert got.json["id"] == got.headers["x-racer-id"]
+    assert got.json["created"] == 17
+    (asked,) = upstreams.asked
+    assert asked["anything"] == {"of": ["mine"]}
+    assert asked["temperature"] == 0.5
+    assert "racer" not in asked
+    assert asked["model"] == "large"
+    racer = got.json["racer"]
+    assert racer["set"] == ["large"]
+    assert racer["answered"] == ["large"]
+    assert (racer["reason"], racer["guarantee"], racer["alpha"]) == ("ok", "holds", "0.3")
+    assert got.headers["x-racer-guarantee"] == "holds"
+    assert got.headers["x-racer-set"] == "large"
+    assert got.headers["x-racer-artefact"] == racer["artefact"]
+    assert len(racer["artefact"]) == 12
+    assert got.json["usage"]["prompt_tokens"] == 10
+    assert got.json["usage"]["cost"] == pytest.approx(30e-6)
+
+
+def test_bytes_of_a_set_of_one_stream_through(served, upstreams):
+    got = served.chat("large hello", stream=True)
+    assert got.headers["content-type"].startswith("text/event-stream")
+    assert got.headers["x-racer-guarantee"] == "holds"
+    assert got.headers["x-racer-answered"] == "large"
+    assert b'"id": "chatcmpl-upstream"' in got.content
+    assert got.content.endswith(b"data: [DONE]\n\n")
+    text = [e["choices"][0]["delta"]["content"] for e in events(got.content)[:-2]]
+    assert text == ["I", "am", "large"]
+
+
+def test_a_vote_shows_the_most_plausible_voter(served, upstreams):
+    upstreams.says.update(small="B", medium="(A)", large="A.")
+    got = served.chat("small,medium,large ?")
+    assert got.json["choices"][0]["message"]["content"] == "A."
+    assert got.json["model"] == "large"
+    assert got.json["racer"]["votes"]["A"] == 2
+    assert got.json["racer"]["guarantee"] == "holds"
+
+
+def test_calls_that_cannot_change_the_winner_are_cancelled(served, upstreams):
+    upstreams.says.update(small=slow("A", 5), medium="B", large="B")
+    got = served.chat("small,medium,large ?")
+    assert got.json["choices"][0]["message"]["content"] == "B"
+    assert got.json["racer"]["cancelled"] == ["small"]
+    assert got.json["racer"]["guarantee"] == "holds"
+
+
+def test_the_judge_picks_one_candidate_verbatim(served, upstreams):
+    def pick(body):
+        text = body["messages"][1]["content"]
+        place = next(i for i in (1, 2, 3) if f"candidate {i}]\nfrom medium" in text)
+        assert json.dumps(body).find("racer") == -1
+        return str(place)
+
+    upstreams.says.update(small="from small", medium="from medium", large="from large", judge=pick)
+    got = served.chat("small,medium,large ?", racer={"mode": "select"})
+    assert got.json["choices"][0]["message"]["content"] == "from medium"
+    racer = got.json["racer"]
+    assert (racer["judge"], racer["answered"], racer["mode"]) == ("picked", ["medium"], "select")
+    assert got.json["usage"]["prompt_tokens"] == 40
+
+
+@pytest.mark.parametrize("verdict", ["none of them", "4", "0", "1 or 2", ""])
+def test_a_judge_that_names_nobody_leaves_the_most_plausible(served, upstreams, verdict):
+    upstreams.says.update(judge=verdict)
+    got = served.chat("small,large ?", racer={"mode": "select"})
+    assert got.json["choices"][0]["message"]["content"] == "I am large"
+    assert got.json["racer"]["judge"] == "failed"
+
+
+def test_equal_candidates_need_no_judge(served, upstreams):
+    upstreams.says.update(small="same", large="same")
+    got = served.chat("small,large ?", racer={"mode": "select"})
+    assert got.json["racer"]["judge"] == "one candidate"
+    assert sorted(upstreams.models) == ["large", "small"]
+
+
+def test_what_a_judge_writes_is_without_a_promise(served, upstreams):
+    upstreams.says.update(judge="the best of both")
+    got = served.chat("small,large ?", racer={"mode": "synthesize"})
+    assert got.json["choices"][0]["message"]["content"] == "the best of both"
+    assert got.json["model"] == "racer/my"
+    assert got.json["racer"]["guarantee"] == got.headers["x-racer-guarantee"] == "void"
+
+
+def test_a_judge_writes_a_stream_of_its_own(served, upstreams):
+    upstreams.says.update(judge="the best of both")
+    got = served.chat("small,large ?", stream=True, racer={"mode": "synthesize"})
+    texts = [e["choices"][0]["delta"]["content"] for e in events(got.content)[:-2]]
+    assert texts == ["the", "best", "of", "both"]
+    assert got.headers["x-racer-guarantee"] == "void"
+
+
+def test_all_answers_come_as_choices(served, upstreams):
+    got = served.chat("small,medium,large ?", racer={"mode": "all"})
+    choices = [(c["racer_model"], c["message"]["content"]) for c in got.json["choices"]]
+    assert choices == [(m, f"I am {m}") for m in ("large", "medium", "small")]
+    assert [c["index"] for c in got.json["choices"]] == [0, 1, 2]
+
+
+def test_several_models_stream_as_one(served, upstreams):
+    upstreams.says.update(small=slow("B", 0.12), large="A", medium=slow("B", 0.12))
+    got = served.chat("small,medium,large ?", stream=True, stream_options={"include_usage": True})
+    assert got.parts[0] == b": racer waiting for 3 of 3\n\n"
+    assert b": racer waiting for 2 of 3\n\n" in got.parts
+    *chunks, last, usage, done = events(got.content)
+    assert done == "[DONE]"
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "B"
+    assert last["racer"]["guarantee"] == "holds"
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert got.headers["x-racer-guarantee"] == "pending"
+    assert usage["usage"]["prompt_tokens"] == 30
+    assert usage["choices"] == []
+    assert {c["id"] for c in chunks} == {got.headers["x-racer-id"]}
+    assert all("stream" not in asked for asked in upstreams.asked)
+
+
+def test_tools_are_left_to_a_judge(served, upstreams):
+    tool = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    upstreams.says.update(
+        small=completion(None, tool_calls=[tool]),
+        medium=completion(None, tool_calls=[{**tool, "id": "c2"}]),
+        judge="1",
+    )
+    got = served.chat("small,medium ?", tools=[{"type": "function", "function": {"name": "f"}}])
+    assert got.json["racer"]["mode"] == "select"
+    assert got.json["racer"]["reason"] == "unknown_group"
+    assert sorted(got.json["racer"]["set"]) == ["large", "medium", "small"]
+    refused = served.chat(
+        "small,medium ?",
+        tools=[{"type": "function", "function": {"name": "f"}}],
+        racer={"mode": "vote"},
+    )
+    assert refused.status == 400
+    assert "racer.mode" in refused.json["error"]["message"]
+
+
+def test_a_client_may_name_a_model(served, upstreams):
+    got = served.chat("hello", model="medium")
+    assert got.json["choices"][0]["message"]["content"] == "I am medium"
+    assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("bypass", "void")
+    assert served.chat("hello", model="nobody").json["error"]["code"] == "model_not_found"
+
+
+def test_models_are_listed(served):
+    names = [entry["id"] for entry in served.ask("GET", "/v1/models").json["data"]]
+    assert names == ["racer/my", "small", "medium", "large", "judge"]
