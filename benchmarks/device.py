@@ -245,7 +245,7 @@ def _product(sizes: Sizes, rounds: int, dtype: str) -> float:
     import jax
     import jax.numpy as jnp
 
-    from racer_jax.encoders.layers import matmul_precision
+    from racer_jax.encoders.arithmetic import matmul_precision
 
     side, number = sizes.product, jnp.dtype(dtype)
     a = jax.random.normal(jax.random.key(0), (side, side), number)

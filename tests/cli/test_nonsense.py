@@ -352,11 +352,11 @@ def test_what_cannot_be_printed(folder, capsys, monkeypatch, few_queries, comman
 
 COMPUTES = {
     "data summary": "racer_jax.data.table.RoutingTable.summary",
-    "data convert csv": "racer_jax.cli.tables.save",
+    "data convert csv": "racer_jax.data.loading.save",
     "data fetch": "pooch.retrieve",
     "train": "racer_jax.racer.racer.Racer.fit",
     "calibrate": "racer_jax.racer.racer.Racer.calibrate",
-    "calibrate alpha": "racer_jax.racer.racer.Racer.at",
+    "calibrate alpha": "racer_jax.racer.changes.ChangeableRacer.recalibrate",
     "calibrate scores": "racer_jax.racer.racer.Racer.calibrate",
     "route": "racer_jax.racer.racer.Racer.route",
     "route lines": "racer_jax.racer.racer.Racer.route",
@@ -366,7 +366,7 @@ COMPUTES = {
     "monitor numbers": "racer_jax.serving.monitor.ExchangeabilityMonitor.update",
     "monitor again": "racer_jax.serving.monitor.RiskMonitor.update",
     "report": "racer_jax.racer.report.report_html",
-    "doctor": "racer_jax.cli.system.environment",
+    "doctor": "racer_jax.reporting.files.environment",
     "demo": "racer_jax.data.synthetic.simulated_pool",
     "completion": "shtab.complete",
 }

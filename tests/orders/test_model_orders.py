@@ -179,7 +179,7 @@ def test_saved_and_loaded_in_another_process(made, name, tmp_path):
     racer.save(tmp_path / "a")
     described = json.loads((tmp_path / "a" / "racer.json").read_text())
     assert (described["format"], described["nonconformity"], described["order"]["kind"]) == (
-        2,
+        3,
         name,
         name,
     )

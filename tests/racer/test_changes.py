@@ -227,7 +227,8 @@ def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
     train = table_of(rng, 70, start=3000).table
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
     options = {"delta": 0.2, "unknown_group": "pooled"}
-    small = Racer.fit(jax.random.key(1), train.aligned(LEFT), KNNConfig(k=9), encoder)
+    how = {"nonconformity": "inverse_probability"}  # what is learned from rows minds their order
+    small = Racer.fit(jax.random.key(1), train.aligned(LEFT), KNNConfig(k=9), encoder, **how)
     small = small.calibrate(part.table.aligned(LEFT), 0.3, **options)
     extra = table_of(rng, 5, start=9000).table
     rows = rng.permutation(len(train) + len(part.table) + len(extra))
@@ -239,7 +240,7 @@ def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
     assert larger.calibration.questions.tolist() == small.calibration.questions.tolist()
     assert (larger.alpha, larger.calibration.delta) == ("0.3", 0.2)
     assert larger.calibration.unknown_group == "pooled"
-    anew = Racer.fit(jax.random.key(5), train.aligned(order), KNNConfig(k=9), encoder)
+    anew = Racer.fit(jax.random.key(5), train.aligned(order), KNNConfig(k=9), encoder, **how)
     anew = replace(anew, seed=larger.seed).calibrate(part.table.aligned(order), 0.3, **options)
     for group in ("a", "b"):
         places = [made.calibration.groups.index(group) for made in (larger, anew)]

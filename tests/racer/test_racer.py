@@ -516,7 +516,7 @@ def test_text_scores_are_those_of_encoder_and_router(texts):
 def test_batches_of_any_size_compile_few_shapes(texts):
     racer = texts.racer.calibrate(texts.calibration, 0.2, by_group=False)
     for size in (1, 2, 3, 5, 7, 8, 9, 13, 16):
-        racer.route(texts.calibration.texts[:size])
+        racer.route(texts.calibration.texts[:size], texts.calibration.group[:size])
     # 1, 2, 4, 8, 16, and the 64 of the calibration.
     assert racer.scorer._forward._cache_size() <= 7
 

@@ -10,6 +10,7 @@ than any row before. A row that fails a test, and one that msgspec does not read
 characters), goes to the parser that tells exactly what is wrong.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ _ENCODED = msgspec.json.Encoder().encode
 _AFTER_NAME = b'":'
 # More than so many numbers of names are not remembered.
 _MAX_COUNTS = 1 << 10
+# What msgspec takes in no name of a field: rows with such a name are parsed whole.
+_UNREADABLE = re.compile(r'["\\\x00-\x1f]')
 _FAULTS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 Place = tuple[Path, int, int]
 
@@ -193,7 +196,7 @@ class _Lines:
         except _FAULTS:
             return record
         if names and (self._layout is None or self._layout.names != names):
-            self._layout = _layout(names)
+            self._layout = None if _UNREADABLE.search("".join(names)) else _layout(names)
         return record
 
 
