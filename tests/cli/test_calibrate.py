@@ -75,6 +75,7 @@ def test_with_a_table_too(folder, capsys):
     assert "max_models must be at least 1, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_calibrating_again_uses_the_same_questions_and_says_so(folder, capsys):
     command = ["calibrate", "my.racer", "calibration.npz", "--alpha", "0.3", "--unseen"]
     assert main([*command, "--share", "0.6"]) == 0
@@ -89,6 +90,7 @@ def test_calibrating_again_uses_the_same_questions_and_says_so(folder, capsys):
     assert wanted in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_unknown_groups_of_queries(folder, made, capsys):
     text = made.test.texts[0]
     Path("in.jsonl").write_text(

@@ -48,6 +48,7 @@ def lines(cascade, *records):
     return map(json.loads, answer_lines(cascade, io.BytesIO(text), "-"))
 
 
+@pytest.mark.long
 def test_a_conversation_in_lines(folder):
     cascade = Cascade.load(folder / "b")
     first = cascade.policy.calls[0]
@@ -88,6 +89,7 @@ def test_a_conversation_in_lines(folder):
     assert all(line["answer"] in ("B", "C") for line in final)
 
 
+@pytest.mark.long
 def test_sequential_is_another_word_for_the_commands_of_cascade(folder, capsys):
     words = ["evaluate", "{0}/b", "{0}/logs.npz"]
     shown = []

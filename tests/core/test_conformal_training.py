@@ -8,6 +8,8 @@ import pytest
 from racer_jax import calibrate, inverse_probability, prediction_sets, set_size
 from racer_jax.core import soft_set_size, soft_threshold
 
+pytestmark = pytest.mark.long
+
 N = 39
 
 

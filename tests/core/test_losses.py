@@ -131,6 +131,7 @@ def test_right_and_wrong_give_the_bits_of_calibrate_for_many_pools(broken):
         check_bits(null, broken, range(200, 240))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("null", ["paper", "free", "never"])
 def test_a_loss_at_a_threshold_is_the_loss_of_its_set(null):
     nonconformity, grades, ties = pool(3, null)
@@ -150,6 +151,7 @@ def test_a_loss_at_a_threshold_is_the_loss_of_its_set(null):
         np.testing.assert_array_equal(own.drop, loss.drop)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [True, False])
 def test_the_mean_over_all_splits_keeps_the_promise_and_the_lower_bound(broken):
     """Calibration on every 5 of 9 queries, the mean loss of the other 4."""
@@ -203,6 +205,7 @@ def test_grades_of_another_scale_give_the_same_thresholds():
     assert calibrate_loss(scaled, 2.5).value == calibrate_loss(plain, 0.25).value
 
 
+@pytest.mark.long
 def test_sums_stay_exact_where_32_bits_overflow():
     """A million queries of the loss .3: the sum of ticks is far beyond an int32."""
     num = 1_000_000
@@ -245,6 +248,7 @@ def test_a_traced_alpha_never_has_more_budget():
         assert (missing <= TICKS * (num + 1) * 1e-6 + 2).all()
 
 
+@pytest.mark.long
 def test_losses_are_a_batch_under_vmap():
     pools = [pool(seed, broken=False)[:2] for seed in range(3)]
     nonconformity, grades = (jnp.stack([jnp.asarray(p[i]) for p in pools]) for i in (0, 1))
@@ -309,6 +313,7 @@ def test_errors_say_what_would_be_right(call, message):
         call()
 
 
+@pytest.mark.long
 def test_a_gradient_through_the_threshold_is_refused():
     grades = np.ones((2, 2))
     with pytest.raises(TypeError, match="no useful gradient"):

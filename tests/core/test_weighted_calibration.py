@@ -86,6 +86,7 @@ def test_it_agrees_with_the_host_for_any_weights():
         assert device.tolist() == host
 
 
+@pytest.mark.long
 def test_a_traced_alpha_is_safe_and_the_weights_are_a_batch():
     critical, ties, weights = rows(3)
     pair = TieBroken(critical, ties)

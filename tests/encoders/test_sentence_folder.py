@@ -37,6 +37,7 @@ def folder(tiny_bert, tmp_path):
     return shutil.copytree(tiny_bert, tmp_path / "copy")
 
 
+@pytest.mark.long
 def test_length_pooling_and_scaling_are_those_of_the_folder(folder, tiny_bert):
     cls = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
     written(

@@ -84,6 +84,7 @@ def test_every_null_mode_keeps_its_promise(pools, null, tie_break):
         assert cell.risk[1] == pytest.approx((~pools[0].correct.any(1)).mean(), abs=0.02)
 
 
+@pytest.mark.long
 def test_the_exact_laws_alone_equal_the_splits(pools):
     sampled = run(
         jax.random.key(0), pools, Config(alphas=ALPHAS, splits=3000, nonconformity="gap")

@@ -12,6 +12,8 @@ from racer_jax.montecarlo.pool_entries import pool_entries
 from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import pool_steps
 
+pytestmark = pytest.mark.long
+
 ALPHAS = ["0.02", "0.1", "0.5"]
 
 

@@ -14,6 +14,8 @@ from racer_jax.core.prediction_sets import abstains, prediction_sets, set_size
 from racer_jax.montecarlo.loss_splits import exact_loss_means, loss_trials
 from racer_jax.montecarlo.replay import split_masks
 
+pytestmark = pytest.mark.long
+
 N, M, NUM = 9, 3, 5
 LEVELS = ["0.1", "0.25", "0.5", "0.9"]
 

@@ -85,10 +85,10 @@ POOLS = {"ties": ("paper", 5, False), "free": ("free", 5, True), "never": ("neve
     ("pool_name", "design_name"),
     [
         ("ties", "plain"),
-        ("free", "all"),
         *(
             pytest.param(*names, marks=pytest.mark.long)
             for names in [
+                ("free", "all"),
                 ("free", "plain"),
                 ("never", "plain"),
                 ("free", "validation"),

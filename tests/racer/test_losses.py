@@ -33,6 +33,7 @@ def table():
 SCORES = np.random.default_rng(1).random((N, 3)).astype(np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_group", [True, False])
 def test_the_thresholds_are_those_of_calibrate_loss(table, by_group):
     racer = Racer.from_scores(MODELS).calibrate(

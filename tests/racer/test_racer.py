@@ -278,6 +278,7 @@ def test_baselines(data):
     assert whole.random == pytest.approx(correct.mean())
 
 
+@pytest.mark.long
 def test_the_spread_of_the_risk_is_that_of_the_beta_binomial(data):
     from racer_jax.risk_control.bounds import miss_law
 

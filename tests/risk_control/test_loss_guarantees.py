@@ -21,6 +21,8 @@ from racer_jax.risk_control.loss_guarantees import (
     loss_bounds,
 )
 
+pytestmark = pytest.mark.long
+
 
 def graded(seed, num=40, num_models=3):
     """A loss of random queries with a tie-break."""

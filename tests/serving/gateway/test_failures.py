@@ -7,6 +7,7 @@ import pytest
 from tests.serving.gateway.upstreams import completion, events, slow, status
 
 
+@pytest.mark.long
 def test_a_lost_call_voids_the_promise_of_its_request(served, upstreams):
     upstreams.says.update(small=status(500), medium="B", large="A")
     got = served.chat("small,medium,large ?")

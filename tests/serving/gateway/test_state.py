@@ -247,6 +247,7 @@ def test_the_state_of_a_newer_version_is_refused(tmp_path):
         Store(str(tmp_path / "no.db"), 1.0)
 
 
+@pytest.mark.long
 def test_recalibration_is_a_calibration_on_the_labelled_audits(
     start, artefacts, tmp_path, capsys, upstreams
 ):
