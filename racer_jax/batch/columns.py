@@ -135,7 +135,7 @@ class RouteBatch(_Batch):
           TypeError: If a text is not a string.
           ValueError: If a column is absent, or a text is empty.
         """
-        kept = self._kept(columns)
+        further = self._kept(columns)
         racer = self._racer(self.alpha)
         names = ("models", "reason", "threshold", "scores")
         result: dict[str, Any] = {name: [] for name in names}
@@ -146,7 +146,7 @@ class RouteBatch(_Batch):
             result["reason"] += [str(reason) for reason in routed.reasons[:num]]
             result["threshold"] += routed.threshold[:num].tolist()
             result["scores"] += routed.scores[:num].tolist()
-        return {**kept, **result}
+        return {**further, **result}
 
 
 @dataclass(frozen=True)
