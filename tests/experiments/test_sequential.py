@@ -130,7 +130,8 @@ def test_the_floors_on_real_data(data_dir):
     assert abs(rows[weak, way, 0.0].calls - 2.6) <= 0.15
     assert rows[weak, way, 0.0].difference == 0
     assert rows[weak, way, 0.01].calls <= 2.1
-    assert rows[weak, way, 0.01].risk == pytest.approx(rows[weak, way, 0.01].law)
+    # The mean over all splits is summed in float32.
+    assert rows[weak, way, 0.01].risk == pytest.approx(rows[weak, way, 0.01].law, rel=1e-4)
     assert abs(rows["gsm8k small7", way, 0.0].calls - 4.2) <= 0.2
     assert rows["gsm8k small7", way, 0.01].calls <= 2.7
     cheap = rows["arc without gpt-4", sequential.DOLLARS, 0.02]
