@@ -128,6 +128,15 @@ def test_a_traced_alpha_is_never_one_miss_too_many():
     )
 
 
+@pytest.mark.parametrize("n", [1, 2, 9, 50, 999])
+def test_the_rank_of_a_traced_alpha_is_exact_away_from_where_it_changes(n):
+    """Halfway between two levels at which one more miss is allowed no rounding can matter."""
+    misses = np.arange(min(n, 200))
+    alphas = jnp.asarray((misses + 0.5) / (n + 1), jnp.float32)
+    rank = jax.jit(_traced_rank)(alphas, jnp.full((1,), n, jnp.int32))
+    assert rank.tolist() == (n - (misses - 1)).tolist()
+
+
 @pytest.mark.parametrize("n", [999, 65_535, 1_000_000, 1 << 20])
 def test_the_budget_of_a_traced_alpha_is_never_above_the_exact_one(n):
     """Alphas at, just below and just above those where one more miss is allowed."""
