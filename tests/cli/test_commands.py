@@ -334,7 +334,7 @@ def test_completion(monkeypatch, capsys):
     assert "bound-check" in capsys.readouterr().out
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
-    assert "pip install 'racer-jax[completion]'" in capsys.readouterr().err
+    assert "pip install -e '.[completion]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -359,7 +359,7 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     assert main(["demo", "--output", "d"]) == 0
     told = capsys.readouterr().out.splitlines()[-2:]
     assert "no report was written" in told[0]
-    assert "pip install 'racer-jax[report]'" in told[0]
+    assert "pip install -e '.[report]'" in told[0]
     assert told[1] == (
         "  racer-jax report d/demo.racer --data d/test.npz --sequential d/demo.cascade "
         "--output d/report.html"

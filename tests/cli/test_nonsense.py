@@ -574,6 +574,6 @@ def test_a_state_of_another_monitor(folder, capsys):
 
 def test_the_report_says_what_it_lacks(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    assert "pip install 'racer-jax[report]'" in refused(
+    assert "pip install -e '.[report]'" in refused(
         folder, capsys, ["report", "my.racer", "--data", "test.npz"]
     )
