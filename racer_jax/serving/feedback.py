@@ -57,7 +57,7 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
     kind = options.kind or (RISK if monitor is None else monitor.kind)
     if monitor is not None and monitor.kind != kind:
         raise DataError(
-            f"is the state of a monitor of kind {monitor.kind!r}, not {kind!r}: begin another",
+            f"holds a monitor of kind {monitor.kind!r}, not {kind!r}: name another state file",
             path=state,
         )
     unfit = ("reference", "seed") if kind == RISK else ("alpha", "artefact")
@@ -76,18 +76,19 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
         for name, value in settings.items():
             if value is not None and value != (there := getattr(monitor, name)):
                 raise DataError(
-                    f"is the state of a monitor with {name} = {there}, got {value}: begin another",
+                    f"holds a monitor with {name} = {there}, got {value}: name another state file",
                     path=state,
                 )
         return monitor
     level = LEVEL if options.level is None else options.level
     if kind == RISK:
         if settings["alpha"] is None:
-            raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
+            raise ValueError("a new monitor needs --alpha or --artefact")
         return RiskMonitor(alpha=settings["alpha"], level=level)
     if options.reference is None:
         raise ValueError(
-            "a new monitor of exchangeability needs --reference, numbers like those that will come"
+            "a new monitor of kind 'exchangeability' needs --reference, a file of numbers like "
+            "those that will come"
         )
     with options.reference.open("rb") as file:
         numbers = ExchangeabilityMonitor((0.0,))
@@ -102,9 +103,7 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
 def _promised(artefact: Path) -> str:
     calibration = Racer.load(artefact).calibration
     if calibration is None:
-        raise DataError(
-            "has no calibration, so it promises nothing that a monitor could test", path=artefact
-        )
+        raise DataError("not calibrated, so there is no promise to test", path=artefact)
     return calibration.alpha
 
 
@@ -175,7 +174,7 @@ class Entries:
                 self.position = entry.position
             yield entry
         if empty:
-            raise DataError("holds nothing: there must be at least one line", path=self._path)
+            raise DataError("is empty: it must hold at least one line", path=self._path)
 
     def _entry(self, raw: bytes, line: int) -> Entry:
         record = _json(raw)

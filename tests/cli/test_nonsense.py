@@ -450,7 +450,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "bound-check my.racer test.npz --calibration 2": "--calibration must be a share",
         "bound-check my.racer test.npz --splits -1": "--splits must not be negative",
         "calibrate my.racer": "nothing is to be changed: give a table",
-        "route my.racer": "give questions as arguments, or --input FILE",
+        "route my.racer": "give questions as arguments or --input FILE",
         "route my.racer what? --input queries.jsonl": "not both",
         "route my.racer --input queries.jsonl --batch 0": "--batch must be at least 1",
         "route my.racer what? --alpha 7": "alpha must be in (0, 1), got 7",
@@ -503,7 +503,7 @@ def test_lines_that_are_no_queries(folder, capsys, line, told):
     # Without --strict the line has an error in its place, and the others their decisions.
     lenient = ["route", "my.racer", "--input", "queries.jsonl", "--output", "out.jsonl"]
     assert main(lenient) == 1
-    assert "1 of 51 lines are no queries" in capsys.readouterr().err
+    assert "1 of 51 lines cannot be read as queries" in capsys.readouterr().err
     answers = [json.loads(text) for text in Path("out.jsonl").read_text().splitlines()]
     assert ["error" in answer for answer in answers] == [False] * 50 + [True]
     assert told in answers[-1]["error"]
@@ -518,7 +518,9 @@ def test_scores_that_are_no_queries(folder, capsys):
     }.items():
         Path("in.jsonl").write_text(scores + "\n")
         assert output in refused(folder, capsys, ["route", "s.racer", "--input", "in.jsonl"])
-    assert "no router of its own" in refused(folder, capsys, ["route", "s.racer", "what?"])
+    assert "this artefact was made from scores" in refused(
+        folder, capsys, ["route", "s.racer", "what?"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -552,7 +554,7 @@ def test_numbers_that_are_none(folder, capsys, text, told):
 
 def test_a_state_of_another_monitor(folder, capsys):
     for line, output in {
-        "monitor state.json --alpha 0.2": "state.json: is the state of a monitor with alpha = 0.1, got 0.2",
+        "monitor state.json --alpha 0.2": "state.json: holds a monitor with alpha = 0.1, got 0.2",
         "monitor state.json --artefact my.racer": "with alpha = 0.1, got 0.3",
         "monitor state.json --level 0.01": "with level = 0.05, got 0.01",
         "monitor state.json --kind exchangeability": "of kind 'risk', not 'exchangeability'",

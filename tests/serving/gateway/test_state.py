@@ -240,7 +240,7 @@ def test_the_state_of_a_newer_version_is_refused(tmp_path):
     connection = opened(path)
     connection.execute("update meta set value = '99' where name = 'format'")
     connection.close()
-    with pytest.raises(DataError, match="install a newer"):
+    with pytest.raises(DataError, match="update racer_jax"):
         Store(path, 1.0)
     (tmp_path / "no.db").write_text("this is no database, and it is long enough to be read as one")
     with pytest.raises(DataError, match="state of a gateway"):
