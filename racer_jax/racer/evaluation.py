@@ -431,5 +431,5 @@ def evaluate_racer(
         num_seen=int(in_training.sum()),
         groups=groups,
         notes=tuple(notes),
-        asked=alphas is not None,
+        has_chosen_levels=alphas is not None,
     )

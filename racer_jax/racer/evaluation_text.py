@@ -35,7 +35,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
         f"{evaluation.null!r}",
         "\n".join([_table("group", lines, aggregation), *_folded(evaluation, shown)]),
     ]
-    if evaluation.asked:
+    if evaluation.has_chosen_levels:
         at_levels = [(name, whole, i) for i, name in enumerate(evaluation.alphas)]
         title = "All queries, at each alpha:"
         if len(evaluation.groups) > 1:

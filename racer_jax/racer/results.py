@@ -113,8 +113,8 @@ class Evaluation:
         look better than new queries will.
       groups: All queries first, then each group of the table.
       notes: What one must know to read the figures, one sentence each.
-      asked: Whether levels were asked for, which `str` then shows one by one; else `alphas` are
-        the levels measured by default.
+      has_chosen_levels: Whether the caller chose the levels, which `str` then shows one by one;
+        else `alphas` are those measured by default.
     """
 
     alpha: str
@@ -127,7 +127,7 @@ class Evaluation:
     num_seen: int
     groups: tuple[GroupEvaluation, ...]
     notes: tuple[str, ...]
-    asked: bool = False
+    has_chosen_levels: bool = False
 
     @property
     def row(self) -> int:
