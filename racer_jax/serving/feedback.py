@@ -1,11 +1,11 @@
 """Feedback as lines of JSON, and the monitor that a state file and the options ask for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
@@ -40,7 +40,7 @@ class MonitorOptions:
     seed: int | None = None
 
 
-def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
+def open_monitor(state: Path | None, options: MonitorOptions) -> Monitor:
     """The monitor of a state file, or a new one where there is no file.
 
     Where there is a file, its monitor must be the one that the options ask for.
@@ -53,7 +53,9 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
       ValueError: If the options ask for another monitor than that of the file, or do not say what a
         new one needs.
     """
-    monitor = load_monitor(state) if state.exists() else None
+    monitor = None
+    if state is not None and state.exists():
+        monitor = load_monitor(state)
     kind = options.kind or (RISK if monitor is None else monitor.kind)
     if monitor is not None and monitor.kind != kind:
         raise DataError(
@@ -138,13 +140,13 @@ class Entries:
     """
 
     def __init__(
-        self, monitor: Monitor, file: IO[bytes], path: str, *, resume: bool = False
+        self, monitor: Monitor, file: Iterable[bytes], path: str, *, resume: bool = False
     ) -> None:
         """Reads nothing yet.
 
         Args:
           monitor: Whose kind says what the lines hold, and whose position what was counted.
-          file: Opened for bytes.
+          file: A file that is opened for bytes, or lines.
           path: Its name, for errors.
           resume: Take the number of the line as the position: the file only grows.
         """

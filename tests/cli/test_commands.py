@@ -260,7 +260,10 @@ def test_monitor_the_risk(folder, capsys):
     assert (
         main(["monitor", "state.json", "--artefact", "my.racer", "--input", "feedback.jsonl"]) == 0
     )
-    assert "21 queries, 1 missed (0.048), alpha = 0.3: no alarm" in capsys.readouterr().out
+    assert (
+        "No alarm: nothing says that the risk is above alpha = 0.3.\n21 queries counted, 1 missed (0.048)"
+        in (capsys.readouterr().out)
+    )
     Path("bad.jsonl").write_text("1\n" * 60)
     # The line of a timer names the artefact each time.
     assert (
@@ -300,7 +303,10 @@ def test_monitor_exchangeability(folder, made, capsys):
     }
     Path("shifted.jsonl").write_text("0.99\n" * 100)
     assert main(["monitor", "drift.json", "--input", "shifted.jsonl"]) == 3
-    assert "150 queries, their numbers ranked: ALARM since query" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith("ALARM at query ")
+    assert ": the questions have changed. Recalibrate: label some queries of now" in told
+    assert "150 queries counted" in told
 
 
 @pytest.mark.long

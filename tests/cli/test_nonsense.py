@@ -459,12 +459,16 @@ def test_options_that_are_nonsense(folder, capsys):
         "demo --output .": "must be a new folder, or that of an earlier demo",
         "data convert test.npz out.txt": "path must end in .npz, .csv or .parquet",
         "monitor new.json --input feedback.jsonl": "needs --alpha or --artefact",
-        "monitor new.json --alpha 0.1 --artefact my.racer": "--alpha or --artefact, not both",
+        "monitor new.json --alpha 0.1 --artefact my.racer --input feedback.jsonl": "--alpha or --artefact, not both",
         "monitor new.json --alpha 1.5 --input feedback.jsonl": "alpha must be in (0, 1), got 1.5",
         "monitor new.json --alpha 0.1 --level 0 --input feedback.jsonl": "level must be in (0, 1), got 0",
-        "monitor new.json --alpha 0.1 --reference numbers.jsonl": "--reference is not for monitors of kind 'risk'",
-        "monitor new.json --kind exchangeability --alpha 0.1": "--alpha is not for monitors of kind 'exchang",
-        "monitor new.json --kind exchangeability": "needs --reference",
+        "monitor new.json --alpha 0.1 --reference numbers.jsonl --input -": "--reference is not for monitors of kind 'risk'",
+        "monitor new.json --kind exchangeability --alpha 0.1 --input -": "--alpha is not for monitors of kind 'exchang",
+        "monitor new.json --kind exchangeability --input -": "needs --reference",
+        "monitor new.json": "new.json: a new monitor needs lines to count: give --input FILE",
+        "monitor": "name the file of the state, or --decisions and --labels",
+        "monitor new.json --decisions d.jsonl": "--decisions and --labels go together",
+        "monitor --decisions d.jsonl --labels test.npz --input -": "leave out --input and --resume",
     }.items():
         assert output in refused(folder, capsys, line.split()), line
     assert "must not be empty or only white space" in refused(

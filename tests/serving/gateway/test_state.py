@@ -15,8 +15,9 @@ from racer_jax.cli.main import main
 from racer_jax.core.aggregation import answer_codes, majority_vote
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._identifiers import draw, new_id, seconds_of
-from racer_jax.serving.gateway._monitoring import miss_of, upper_bound
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._votes import Vote
+from racer_jax.serving.misses import miss_of
 from tests.racer.test_racer import MODELS, table_of
 
 FEEDBACK = "/v1/feedback"
