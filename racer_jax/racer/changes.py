@@ -244,7 +244,7 @@ class ChangeableRacer(RacerState):
             if model not in self.models:
                 close = get_close_matches(str(model), self.models, 1)
                 hint = f"did you mean {close[0]!r}?" if close else f"it has {self.models}"
-                raise ValueError(f"{model!r} is no model of the pool: {hint}")
+                raise ValueError(f"{model!r} is not a model of the pool: {hint}")
         columns = [j for j, name in enumerate(self.models) if name not in models]
         if not columns:
             raise ValueError("without must leave at least one model, got all of the pool")

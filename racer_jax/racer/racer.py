@@ -46,7 +46,7 @@ from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
-from racer_jax.racer.state import fields_from, racer_parts, stated
+from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
 from racer_jax.routers.scores import Scores
 
 
@@ -394,6 +394,8 @@ class Racer(ChangeableRacer):
             facts = stated(racer)
             if older:  # its sentences are in other words
                 facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            elif description.get("guarantee") == earlier_guarantee(racer):
+                facts["guarantee"] = description["guarantee"]
             serialization.check_stated(facts, description, may_lack=older)
             check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
         except (serialization.OtherEncoderError, OtherPartError) as error:
