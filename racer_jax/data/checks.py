@@ -44,10 +44,12 @@ def strings(
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """A copy that cannot be written to.
+    """A copy that cannot be written to; the array itself where it owns its data and is one.
 
     Use this when a table keeps an array that must not change.
     """
+    if not array.flags.writeable and array.base is None and array.flags.c_contiguous:
+        return array
     array = np.array(array, order="C")
     array.flags.writeable = False
     return array
@@ -73,7 +75,7 @@ def label_matrix(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype.kind != "b" and (bad := (array != 0) & (array != 1)).any():
         raise ValueError(f"{name} must be 0/1, got {array[bad][0]} at {first_place(bad)}")
-    return frozen(array.astype(bool))
+    return frozen(array.astype(bool, copy=False))
 
 
 def number_array(
@@ -93,7 +95,7 @@ def number_array(
         raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    array = array.astype(np.float64)
+    array = array.astype(np.float64, copy=False)
     if (bad := np.isinf(array)).any():
         raise ValueError(
             f"{name} must be finite (NaN where not known), got {array[bad][0]} at "
@@ -112,7 +114,7 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Use this when a table is made of answers.
     """
-    array = np.array(answers, dtype=object)
+    array = np.asarray(answers, dtype=object)
     if array.shape != shape:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")
     for i, value in enumerate(array.reshape(-1)):
@@ -125,5 +127,5 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
                 f"answers must be None where there is no answer, got '' at "
                 f"{list(divmod(i, shape[1]))}"
             )
-    strings("answers", [value for value in array.reshape(-1) if value is not None])
+    strings("answers", {value for value in array.reshape(-1) if value is not None})
     return frozen(array)

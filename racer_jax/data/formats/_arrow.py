@@ -201,16 +201,11 @@ def _line(error: BaseException) -> str:
 
 
 class Columns:
-    """Columns as they are read: codes of strings, numbers, labels and texts."""
+    """Columns as they are read: numbers, labels and texts."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._index: dict[str, dict[str, int]] = {}
         self._parts: dict[str, list[Any]] = {}
-
-    def values(self, name: str) -> list[str]:
-        """The distinct values of a column of codes, in order of their codes."""
-        return list(self._index[name])
 
     def joined(self) -> dict[str, Any]:
         """Each column whole: an array, or a list where it holds texts."""
@@ -218,7 +213,10 @@ class Columns:
         for name in list(self._parts):
             parts = self._parts.pop(name)  # the batches go as their column is made
             if isinstance(parts[0], list):
-                whole[name] = [value for part in parts for value in part]
+                whole[name] = parts[0]
+                for part in parts[1:]:
+                    whole[name].extend(part)
+                    part.clear()
             else:
                 whole[name] = np.concatenate(parts)
         return whole
@@ -253,15 +251,13 @@ class Columns:
             raise self._source.error("must not be empty", batch.first_row + row, name)
         self._put(name, values if required else [value or None for value in values])
 
-    def codes(self, batch: Batch, name: str, *, empty: bool = False) -> None:
-        """A column of names, as codes by first appearance."""
+    def names(self, batch: Batch, name: str, *, empty: bool = False) -> list[str]:
+        """A column of names."""
         values = self._strings(batch, name, needs_value=True)
         if not empty and "" in values:
             row = values.index("")
             raise self._source.error("must not be empty", batch.first_row + row, name)
-        index = self._index.setdefault(name, {})
-        codes = (index.setdefault(str(value), len(index)) for value in values)
-        self._put(name, np.fromiter(codes, np.int64, len(values)))
+        return list(map(str, values))
 
     def numbers(
         self,

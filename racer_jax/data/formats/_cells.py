@@ -23,6 +23,8 @@ Missing = Literal["error", "drop", "keep"]
 # A table may have this many cells for each result read, beyond the first million; a sparser list is
 # a mistake, and its matrix would not fit in memory.
 _MAX_SPARSITY = 20
+# Results are put into a matrix so many at a time.
+_CHUNK = 1 << 16
 
 
 def check_missing(missing: str) -> None:
@@ -35,7 +37,7 @@ class Grid(NamedTuple):
     """Where each result stands in the matrix.
 
     Attributes:
-      places: Flat position of each result in the matrix, int64 `[k]`.
+      places: Flat position of each result in the matrix, int32 `[k]`, or int64 where needed.
       shape: (queries, models).
     """
 
@@ -83,7 +85,11 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
             f"{shape[1]} models",
             path=path,
         )
-    return Grid(queries * shape[1] + models, shape)
+    kind = np.int32 if cells <= np.iinfo(np.int32).max else np.int64
+    places: np.ndarray = queries.astype(kind)
+    np.multiply(places, shape[1], out=places)
+    np.add(places, models.astype(kind), out=places)
+    return Grid(places, shape)
 
 
 def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> RoutingTable:
@@ -103,6 +109,9 @@ def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> Routin
       DataError: If they make no table.
     """
     fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields, without_text)]
+    for field in [*fields.values(), *fields.get("confidence", {}).values()]:
+        if isinstance(field, np.ndarray):
+            field.flags.writeable = False  # so that the table need not copy it
     try:
         return RoutingTable(**fields)
     except (ValueError, TypeError) as error:
@@ -293,6 +302,10 @@ def missing_report(table: RoutingTable) -> str:
 
 def object_matrix(place: Grid, values: Sequence[str | None]) -> np.ndarray:
     """A matrix of strings, None where there is none."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return place.fill(column, None)
+    matrix = np.full(place.shape, None, dtype=object)
+    flat = matrix.reshape(-1)
+    for start in range(0, len(values), _CHUNK):
+        column = np.empty(len(values[start : start + _CHUNK]), dtype=object)
+        column[:] = values[start : start + _CHUNK]
+        flat[place.places[start : start + _CHUNK]] = column
+    return matrix
