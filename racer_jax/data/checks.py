@@ -35,12 +35,19 @@ def strings(
         raise ValueError(
             f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
         ) from None
-    if unique and len(set(result)) < len(result):
+    if unique and _may_repeat(result):
         first_row: dict[str, int] = {}
         for i, value in enumerate(result):
             if (first := first_row.setdefault(value, i)) != i:
                 raise ValueError(f"{name} must be unique, got {value!r} at [{first}] and [{i}]")
     return result
+
+
+def _may_repeat(values: tuple[str, ...]) -> bool:
+    """Whether two values have the same hash; a set of the values would weigh as much as they do."""
+    hashes = np.fromiter(map(hash, values), np.int64, len(values))
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

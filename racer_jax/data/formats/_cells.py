@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.labels import GIVEN, LabelRule, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -78,18 +79,23 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
       DataError: If there are so few results for so many queries and models that something else is
         wrong.
     """
-    cells, most = shape[0] * shape[1], 1_000_000 + _MAX_SPARSITY * len(queries)
-    if cells > most:
-        raise DataError(
-            f"must hold most of the pairs, got {len(queries)} results for {shape[0]} queries x "
-            f"{shape[1]} models",
-            path=path,
-        )
+    check_full(len(queries), shape, path)
+    cells = shape[0] * shape[1]
     kind = np.int32 if cells <= np.iinfo(np.int32).max else np.int64
     places: np.ndarray = queries.astype(kind)
     np.multiply(places, shape[1], out=places)
     np.add(places, models.astype(kind), out=places)
     return Grid(places, shape)
+
+
+def check_full(num_results: int, shape: tuple[int, int], path: Path) -> None:
+    """Refuses so few results for so many queries and models that something else is wrong."""
+    if shape[0] * shape[1] > 1_000_000 + _MAX_SPARSITY * num_results:
+        raise DataError(
+            f"must hold most of the pairs, got {num_results} results for {shape[0]} queries x "
+            f"{shape[1]} models",
+            path=path,
+        )
 
 
 def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> RoutingTable:
@@ -300,12 +306,14 @@ def missing_report(table: RoutingTable) -> str:
     )
 
 
-def object_matrix(place: Grid, values: Sequence[str | None]) -> np.ndarray:
+def object_matrix(place: Grid, values: Sequence[str | None] | Texts) -> np.ndarray:
     """A matrix of strings, None where there is none."""
     matrix = np.full(place.shape, None, dtype=object)
     flat = matrix.reshape(-1)
     for start in range(0, len(values), _CHUNK):
-        column = np.empty(len(values[start : start + _CHUNK]), dtype=object)
-        column[:] = values[start : start + _CHUNK]
-        flat[place.places[start : start + _CHUNK]] = column
+        part = slice(start, start + _CHUNK)
+        texts = values[part]
+        column = np.empty(len(texts), dtype=object)
+        column[:] = texts
+        flat[place.places[part]] = column
     return matrix

@@ -10,6 +10,7 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Grid, Rules, grid, labels_by_rule, object_matrix, repeated
 from racer_jax.data.formats._text import Codes
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.labels import GIVEN
 
 CONFIDENCE = "confidence_"
@@ -45,9 +46,9 @@ class LongRows:
         """Adds the names of some rows: of their queries and models, and what queries share."""
         for name, codes in self._codes.items():
             part = codes(columns[name])
-            kind = np.int32 if name == self.identity else np.min_scalar_type(len(codes))
-            self._numbers[name].append(part.astype(kind))
-        queries = self._numbers[self.identity][-1].tolist()
+            self._numbers[name].append(_Numbers(part))
+            if name == self.identity:
+                queries = part.tolist()
         for name, values in columns.items():
             if name not in self._codes:
                 self._shared.setdefault(name, _Shared()).add(queries, values)
@@ -55,16 +56,15 @@ class LongRows:
     def add(self, name: str, values: Any) -> None:
         """Adds a column of some rows: an array, or a list of texts."""
         if isinstance(values, list):
-            self.columns.setdefault(name, []).extend(values)
+            self.columns.setdefault(name, Texts()).extend(values)
         else:
             self._parts.setdefault(name, []).append(values)
 
     def end(self) -> int:
         """Joins the parts, and says how many rows there are."""
-        for name, codes in self._codes.items():
-            self._numbers[name] = np.concatenate(self._numbers[name])
-            self._names[name] = codes.values
-        self._codes.clear()
+        for name in list(self._codes):
+            self._names[name] = self._codes.pop(name).values  # the index weighs more than they do
+            self._numbers[name] = np.concatenate([part.array() for part in self._numbers[name]])
         for name in list(self._parts):
             self.columns[name] = np.concatenate(self._parts.pop(name))
         return len(self._numbers[self.identity])
@@ -114,11 +114,12 @@ class LongRows:
             "ids": ids,
             "models": self._names["model"],
             "texts": ids if self.identity == "query" else [""] * len(ids),
-            "group": self._shared["group"].values if "group" in self._shared else None,
+            "group": None,
             "answers": None,
         }
-        if "query" in self._shared:
-            fields["texts"] = self._shared["query"].values
+        for name, field in (("query", "texts"), ("group", "group")):
+            if name in self._shared:
+                fields[field] = self._shared[name].values
         if "answer" in self.columns:
             fields["answers"] = object_matrix(place, self.columns.pop("answer"))
         for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
@@ -130,6 +131,21 @@ class LongRows:
             for name in schemes
         }
         return fields
+
+
+class _Numbers:
+    """Numbers that are close together, a byte or two for each."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._first = int(numbers.min())
+        offsets = numbers - self._first
+        self._offsets = offsets.astype(np.min_scalar_type(int(offsets.max())))
+        self._kind = np.min_scalar_type(int(numbers.max()))
+
+    def array(self) -> np.ndarray:
+        """The numbers."""
+        array: np.ndarray = self._offsets.astype(self._kind) + self._kind.type(self._first)
+        return array
 
 
 class _Shared:

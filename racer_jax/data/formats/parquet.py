@@ -38,6 +38,7 @@ from racer_jax.data.formats._long_rows import (
 )
 from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -46,7 +47,7 @@ VERSION = 1
 MARK = b"racer_jax_table"
 _QUERY = ("query_id", "query", "group")
 _BESIDE = ("answer", "cost", "tokens")
-_BATCH = 1 << 14
+_BATCH, _WRITTEN = 1 << 11, 1 << 14
 
 
 def read_parquet(
@@ -213,7 +214,10 @@ def _wide(
                 columns.texts(batch, name)
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    arrays = columns.joined()
+    whole = columns.joined()
+    arrays: dict[str, Any] = {
+        name: part[:] if isinstance(part, Texts) else part for name, part in whole.items()
+    }
     ids = arrays[identity]
     first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
@@ -297,7 +301,7 @@ def write_parquet(table: RoutingTable, path: str | Path) -> None:
         written_whole(path) as temporary,
         parquet.ParquetWriter(temporary, arrow_schema, compression="zstd") as file,
     ):
-        step = max(1, _BATCH // len(table.models))
+        step = max(1, _WRITTEN // len(table.models))
         for start in range(0, len(table), step):
             rows = slice(start, min(start + step, len(table)))
             file.write_table(
