@@ -116,7 +116,9 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
         help="what the order saves (default: %(default)s)",
     )
     parser.add_argument("--batches", help="sizes of the first batches of calls, such as 2,2")
-    parser.add_argument("--alpha", type=float, help="the level you mean to calibrate for")
+    parser.add_argument(
+        "--alpha", type=float, help="the level you mean to calibrate for; 0 if you will not"
+    )
     parser.add_argument(
         "--form",
         default="text",

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
 from racer_jax.data.files import written_whole
@@ -176,8 +177,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     print_line(f"\n{summary(folder)}")
     if lacking:
         print_line(
-            "no report was written, for its charts need plotly: "
-            f"pip install 'racer-jax[report]', then\n"
+            f"No report was written: its charts need plotly. {install_command('report')}, then\n"
             f"  {shlex.join(['racer-jax', *report])}"
         )
     return 0

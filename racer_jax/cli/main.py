@@ -19,6 +19,7 @@ from racer_jax.cli import (
     checks,
     demo,
     extend,
+    monitor,
     serve,
     system,
     tables,
@@ -214,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, serve):
+    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, monitor, serve):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

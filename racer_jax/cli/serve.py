@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
 
@@ -131,7 +132,7 @@ def check_extra() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"racer-jax serve needs {', '.join(missing)}: pip install 'racer-jax[serve]'"
+            f"racer-jax serve needs {', '.join(missing)}: {install_command('serve')}"
         )
 
 

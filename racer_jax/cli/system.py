@@ -5,6 +5,7 @@ import importlib.util
 import os
 import time
 
+from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import print_json, print_line, write
 
@@ -97,6 +98,6 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> None:
         import shtab
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "completion needs shtab: pip install 'racer-jax[completion]'"
+            f"completion needs shtab: {install_command('completion')}"
         ) from None
     write(shtab.complete(parser, shell=shell) + "\n")

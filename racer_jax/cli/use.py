@@ -64,8 +64,8 @@ def _add_route(subparsers: Subparsers) -> None:
         "route",
         "Say which models to call. Questions are arguments, or lines: plain text, or JSON with "
         "'text' or 'query' (for an artefact made from scores: 'scores', by model) and, if there "
-        "are any, 'group' and 'id'. The answer is a line of JSON for each; a line that is no "
-        "query gets an object with 'error', and the exit status at the end is 1.",
+        "are any, 'group' and 'id'. The answer is a line of JSON for each; a line that cannot be "
+        "read gets an object with 'error', and the exit status at the end is 1.",
         """
 racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
@@ -84,7 +84,7 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
         "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="stop at the first line that is no query"
+        "--strict", action="store_true", help="stop at the first line that cannot be read"
     )
     parser.add_argument(
         "--batch", type=int, default=256, help="lines routed at once (default: %(default)s)"
@@ -107,7 +107,7 @@ def route(arguments: argparse.Namespace) -> None:
         racer = racer.at(arguments.alpha)
     if source is None and racer.scorer is None:
         raise ValueError(
-            "this racer has no router of its own: give lines of JSON with 'scores' by --input"
+            "this artefact was made from scores: give lines of JSON with 'scores' by --input"
         )
     words = source is None and not arguments.json
     with nullcontext() if source is None else open_input(source) as file:
@@ -131,8 +131,8 @@ def route(arguments: argparse.Namespace) -> None:
                 flush()
     if queries.num_bad:
         raise DataError(
-            f"{queries.num_bad} of {queries.num} lines are no queries and have an object with "
-            f"'error' in the place of a decision; first: {queries.first_error}",
+            f"{queries.num_bad:,} of {queries.num:,} lines cannot be read as queries; each has an "
+            f"object with 'error' instead of a decision; first: {queries.first_error}",
             path=source,
         )
 
@@ -145,7 +145,7 @@ def _source(arguments: argparse.Namespace) -> str | None:
     if source is None and arguments.text == ["-"]:
         source, arguments.text = "-", []
     if bool(arguments.text) == bool(source):
-        raise ValueError("give questions as arguments, or --input FILE, not both and not neither")
+        raise ValueError("give questions as arguments or --input FILE, not both")
     return source
 
 

@@ -81,12 +81,12 @@ class Trade(NamedTuple):
     Use this when you draw one point of `tradeoff_figure`.
 
     Attributes:
-      saved: Share of model calls saved.
+      saving: Share of model calls saved.
       gain: Accuracy gained over the full ensemble, tuned the same way.
       error: Standard error of the gain over questions.
     """
 
-    saved: float
+    saving: float
     gain: float
     error: float
 
@@ -188,7 +188,7 @@ def tradeoff_figure(
             colors = router_colors([label for label in trades[name] if " + " in label])
             for label, points in curves[name].items():
                 router, score = split_label(label)
-                savings, gain = [p.saved for p in points], [p.gain for p in points]
+                savings, gain = [p.saving for p in points], [p.gain for p in points]
                 top.plot(savings, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
             for label, trade in trades[name].items():
                 router, score = split_label(label)
@@ -205,7 +205,7 @@ def tradeoff_figure(
                 else:
                     style = {"fmt": "*" if "single" in label else "D", "color": "k", "ms": 7}
                 top.errorbar(
-                    trade.saved, trade.gain, yerr=trade.error, lw=0.8, label=label, **style
+                    trade.saving, trade.gain, yerr=trade.error, lw=0.8, label=label, **style
                 )
             top.axhline(0, color="0.4", lw=0.8)
             top.set_title(name.replace(", ", "\n"))

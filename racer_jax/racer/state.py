@@ -26,6 +26,7 @@ from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
+from racer_jax.racer.promises import EARLIER, guarantee
 from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
 from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.base import Router
@@ -251,8 +252,8 @@ class RacerState:
         names = list(scores.models)
         if absent := [model for model in self.models if model not in names]:
             raise ValueError(
-                f"scores must be of the models {self.models}, got {tuple(names)}: there is none of "
-                f"{', '.join(map(repr, absent))}"
+                f"scores must be of the models {self.models}, got {tuple(names)}: scores are "
+                f"missing of {', '.join(map(repr, absent))}"
             )
         columns = [names.index(model) for model in self.models]
         return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
@@ -286,6 +287,16 @@ class RacerState:
         if self.seed is None:
             return None
         return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
+
+
+def earlier_guarantee(racer: RacerState) -> str | None:
+    """The promise in the words of the version before; None without a calibration.
+
+    Use this when an artefact states its promise in those words.
+    """
+    if racer.calibration is None:
+        return None
+    return guarantee(racer.calibration, racer.null, EARLIER)
 
 
 def stated(racer: RacerState) -> dict[str, Any]:
