@@ -133,8 +133,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--alpha",
         type=float,
-        help="the level you will calibrate for, if you know it: the order is made for it (default: "
-        "none)",
+        help="the level you will calibrate for, for which the order is made; 0 if you will not "
+        "calibrate (default: none)",
     )
     parser.add_argument(
         "--form",

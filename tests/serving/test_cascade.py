@@ -328,6 +328,8 @@ def test_what_is_no_table_no_loss_and_no_form(table, fitted):
         Cascade.fit(key(), [])
     with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\)"):
         Cascade.fit(key(), table.select(TRAIN), alpha=2.0)
+    with pytest.raises(TypeError, match="has no option 'lost': it has form, forms, loss, refer"):
+        Cascade.fit(key(), table.select(TRAIN), lost="regret")
     with pytest.raises(UnknownFormError, match="named by a string"):
         Cascade.fit(key(), table.select(TRAIN), form=3)
     own = replace(fitted, form="own", forms={"own": len})
