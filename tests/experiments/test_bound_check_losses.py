@@ -92,5 +92,5 @@ def test_every_title_says_that_the_check_failed(tmp_path):
     result = run(jax.random.key(0), load_pools(config, jax.random.key(1)), config)
     assert isinstance(result, Result)
     assert not result.passed
-    for figure in figures(config, result, 4).values():
-        assert figure.get_suptitle().startswith("FAIL")
+    for draw in figures(config, result).values():
+        assert draw(width=None).get_suptitle().startswith("FAIL")
