@@ -15,6 +15,7 @@ up to Monte Carlo error; the exit status is 1 where it does not.
 """
 
 import gc
+import math
 import os
 import sys
 import time
@@ -36,12 +37,13 @@ from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
+from racer_jax.montecarlo.loss_check import GRADE_LOSSES
+from racer_jax.montecarlo.loss_splits import MOST_SPLITS
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.studies import runtime
 from racer_jax.studies.bound_report import Result, report
 from racer_jax.studies.bound_runs import check_any
 from racer_jax.studies.checked_pools import (
-    GRADE_LOSSES,
     STOP_LOSSES,
     AnyPool,
     StopPool,
@@ -109,7 +111,11 @@ class Config:
     broken: Annotated[
         bool, "break exchangeability (test scores from a stale router): it must FAIL"
     ] = False
-    exact: Annotated[bool, "the exact laws alone, without random splits"] = False
+    exact: Annotated[
+        bool,
+        "the exact laws alone, without random splits; of graded losses, which have none, the means "
+        "over all splits of a small pool",
+    ] = False
     processes: Annotated[
         int, "processes on this machine; 0: those of the cluster (Slurm, Cloud TPU)"
     ] = 1
@@ -132,8 +138,6 @@ class Config:
             raise ValueError(f"loss {self.loss!r} is of a chain of calls and takes no scores")
         if self.loss != "miss" and (self.broken or self.validation):
             raise ValueError(f"broken and validation are for the loss 'miss', got {self.loss!r}")
-        if self.exact and self.loss in GRADE_LOSSES:
-            raise ValueError(f"the loss {self.loss!r} has no closed law: leave out --exact")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if self.exact and (self.broken or self.validation):
@@ -257,8 +261,22 @@ def checked(
         check = check_bounds_broken(key, scored(pool), score, num_splits=num_splits, **spec)
         progress(num_splits)
         return check
+    if config.exact and config.loss in GRADE_LOSSES:
+        check_enumerable(of_pool(pool)[2], spec["num_calibration"])
     num_validation = round(of_pool(pool)[2] * config.validation)
     return check_any(key, pool, score, config.loss, num_splits, progress, spec, num_validation)
+
+
+def check_enumerable(num_queries: int, num_calibration: int) -> None:
+    """Refuses a pool with more splits than can be gone through one by one."""
+    number = math.comb(num_queries, num_calibration)
+    if number > MOST_SPLITS:
+        raise ValueError(
+            f"--exact goes through all splits of a graded loss, at most {MOST_SPLITS:,}; "
+            f"{num_queries:,} queries of which {num_calibration:,} calibrate have "
+            f"10^{len(str(number)) - 1}: leave out --exact, or let --calibration be so close to 1 "
+            "that one or two queries test"
+        )
 
 
 def splits_of(config: Config) -> int:
