@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from racer_jax.cli import cascade as cascade_commands
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -255,7 +256,8 @@ def _add_report(subparsers: Subparsers) -> None:
         "Write one HTML page of everything 'evaluate' measures, for every alpha.",
         """
 racer-jax report my.racer --data test.csv --output report.html
-racer-jax report my.racer --data test.csv --sequential my.cascade""",
+racer-jax report my.racer --data test.csv --sequential my.cascade     both, side by side
+racer-jax report my.cascade --data logs.csv                           a cascade alone""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -270,9 +272,12 @@ racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument(
         "--sequential",
+        nargs="?",
         type=Path,
+        const=Path(),
         metavar="CASCADE",
-        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+        help="show calling one model after another beside sets: an artefact of 'cascade train'; "
+        "without CASCADE, the ARTEFACT is that of a cascade",
     )
     add_unseen(parser)
     add_choosing(parser)
@@ -285,9 +290,18 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
+    from racer_jax.racer.artefact import kind_of
     from racer_jax.racer.report import write_report
 
     check_file(arguments.output)
+    if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
+        if arguments.sequential not in (None, Path()):
+            raise ValueError(
+                f"{arguments.artefact} is a cascade, and so is what --sequential names: name the "
+                "artefact of a Racer first, or leave --sequential out"
+            )
+        cascade_commands.report(arguments)
+        return
     cascade = None
     if arguments.sequential is not None:
         from racer_jax.serving.cascade import Cascade
