@@ -123,13 +123,6 @@ def _metavar(keyword: str, kind: str) -> str | None:
     return None if keyword in _CHOICES else _METAVARS[kind]
 
 
-def _metavar(keyword: str, kind: str) -> str | None:
-    """What stands for the value in the help: nothing where argparse lists a few choices."""
-    if keyword == "format":
-        return "FORMAT"
-    return None if keyword in _CHOICES else _METAVARS[kind]
-
-
 def _destination(keyword: str) -> str:
     """Where an option of the readers is kept: not where other options of a command are."""
     return f"reading_{keyword}"
