@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "serving": (
         "core risk_control data racer sequential",
         "openai scipy tqdm msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm "
-        "opentelemetry",
+        "opentelemetry psycopg",
     ),
     "cli": (
         "core data encoders routers orders racer sequential serving montecarlo reporting plotting "
