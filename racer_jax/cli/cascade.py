@@ -324,6 +324,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.reporting.files import write_json
+    from racer_jax.sequential.evaluation import legend
     from racer_jax.serving.cascade import Cascade
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
@@ -337,9 +338,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(figures)
         return
-    print_line(cascade.guarantee())
     for one in evaluations:
         print_line(str(one))
+    print_line(f"\n{legend(evaluations)}\n\n{cascade.guarantee()}")
 
 
 def _add_route(subparsers: Subparsers) -> None:
