@@ -40,7 +40,7 @@ MAY_IMPORT = {
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": (
-        "core risk_control data racer sequential",
+        "core risk_control data racer reporting sequential",
         "openai scipy tqdm msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm "
         "opentelemetry",
     ),

@@ -16,7 +16,7 @@ from racer_jax.orders.coverage_gain import discounts, static_order
 from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
 from racer_jax.orders.static_orders import Prices
 from racer_jax.racer.errors import OverlapError
-from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Scorer
 from racer_jax.racer.stages import Progress, Stages
@@ -82,7 +82,7 @@ def fit_scorer(
     Raises:
       ValueError: If the order is to mind the cost and cannot, or the costs are not known.
     """
-    prices = _prices(table, nonconformity, cost_weight)
+    prices = prices_of(table, nonconformity, cost_weight)
     from racer_jax.routers.fit import fit  # imports Flax, which a racer of scores does without
 
     num_stages = 2 + isinstance(encoder, str) + (nonconformity in ORDERS)
@@ -139,14 +139,25 @@ def own_scorer(
                 f"the order {nonconformity!r} is learned from labelled questions: pass them as "
                 f"training="
             )
-        prices = _prices(training, nonconformity, cost_weight)
+        prices = prices_of(training, nonconformity, cost_weight)
         embeddings = encoder.encode(training.texts)
         order = fit_order(nonconformity, embeddings, training.correct, training.group, prices)
     return Scorer(encoder, router, len(models), order)
 
 
-def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
-    """What the models cost, where their order is to mind it."""
+def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
+    """What the models cost, where their order is to mind it; None where it is not.
+
+    Use this when an order of the models is learned.
+
+    Args:
+      table: Labelled questions.
+      nonconformity: Name of the nonconformity.
+      cost_weight: How much the order minds the cost.
+
+    Raises:
+      ValueError: If the order cannot mind it, or the costs are not known.
+    """
     if not cost_weight:
         return None
     if nonconformity not in PRICED:
@@ -233,6 +244,27 @@ def table_facts(table: RoutingTable) -> dict[str, Any]:
     """
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
     return {"static_order": tuple(int(j) for j in order), "cost": mean_cost(table)}
+
+
+def training_facts(
+    models: Sequence[str], trained_on: Sequence[str], training: RoutingTable | None
+) -> dict[str, Any]:
+    """What a racer of parts of a caller's own knows of its training.
+
+    Use this when a racer is not fitted here; `Racer.from_router` and `from_scores` do it for you.
+
+    Args:
+      models: Names of the models.
+      trained_on: The texts of its training.
+      training: Labelled questions that an order is learned from; they count as trained on.
+    """
+    questions = fingerprints(trained_on)
+    if training is None:
+        return {"trained_on": np.unique(questions)}
+    table = matched(training, models)
+    questions = np.concatenate([questions, question_fingerprints(table)])
+    facts = {"label_rule": label_rule(table), **table_facts(table)}
+    return {"trained_on": np.unique(questions), **facts}
 
 
 def mean_cost(table: RoutingTable) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import pytest
 from racer_jax.montecarlo import subsets
 from racer_jax.montecarlo.subsets import _digits, draw_plan, threefry, uniform_subsets, unpack
 
-WORDS, LANES = 2, 6
+WORDS, LANES = 2, 30
 MASK = 0xFFFFFFFF
 
 

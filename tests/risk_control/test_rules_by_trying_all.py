@@ -3,6 +3,7 @@
 from fractions import Fraction
 from math import inf
 
+import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -13,6 +14,8 @@ from racer_jax.risk_control import (
     attainable_alpha,
     calibrate_budget,
     calibrate_selective,
+    call_at_least,
+    cap_models,
     estimate_density_ratio,
     knee,
     within_budget,
@@ -67,6 +70,36 @@ def test_an_accuracy_one_error_below_the_best_is_within_it():
     assert within_error(accuracy, [0.0, 0.0, 0.0], size) == 1
     with pytest.raises(ValueError, match=r"error must not be negative, got -0\.1"):
         within_error(accuracy, [0.0, 0.0, -0.1], size)
+
+
+# --- numbers of models ----------------------------------------------------------------------------
+
+
+def test_caps_and_floors_keep_the_first_models_of_each_query():
+    rng = np.random.default_rng(0)
+    entries = (rng.integers(0, 3, (20, 4)) / 2).astype(np.float32)
+    keys = rng.integers(0, 2, entries.shape).astype(np.uint32)
+
+    @jax.jit
+    def every(entries, keys):
+        rules = (cap_models, call_at_least)
+        return [[rule(entries, 2, second) for rule in rules] for second in (keys, None)]
+
+    for second, (capped, called) in zip((keys, None), every(entries, keys), strict=True):
+        for i, row in enumerate(entries.tolist()):
+            tie = [0] * 4 if second is None else second[i].tolist()
+            first = sorted(range(3), key=lambda m, row=row, tie=tie: (row[m], tie[m], m))[:2]
+            assert capped[i].tolist() == [row[m] if m in first or m == 3 else inf for m in range(4)]
+            assert called[i].tolist() == [-inf if m in first else row[m] for m in range(4)]
+    for rule, most, message in (
+        (cap_models, 0, "most must be at least 1"),
+        (call_at_least, 0, "least must be at least 1"),
+        (call_at_least, 4, "least must be at most the 3 models, got 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rule(entries, most)
+    with pytest.raises(ValueError, match=r"must have shape \[..., m \+ 1\] with m >= 1"):
+        cap_models(entries[:, :1], 1)
 
 
 # --- dollars --------------------------------------------------------------------------------------

@@ -124,7 +124,9 @@ def kills(num, tmp_path, artefacts):
         "select count(*) from feedback where decision not in (select id from decision)"
     ).fetchone()
     assert orphans == (0,)
-    print(f"{num} kills, {len(acknowledged)} labels acknowledged, {len(stored)} stored")
+    sys.stderr.write(
+        f"{num} kills, {len(acknowledged)} labels acknowledged, {len(stored)} stored\n"
+    )
     connection.close()
 
 
