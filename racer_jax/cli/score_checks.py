@@ -47,8 +47,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--loss",
         choices=LOSSES,
         default=None,
-        help="a miss; 1 - the best grade called or its shortfall from the best of the pool (graded "
-        "tables); or what a stop may incur (--table with answers) (default: miss)",
+        help="what is checked. miss: a miss; grade: 1 - the best grade called; shortfall: how far "
+        "that is below the best of the pool (both for graded tables); regret, differs, wrong: the "
+        "losses of 'cascade' (--table with answers) (default: miss)",
     )
     other.add_argument(
         "--null",
