@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "serving": (
         "core risk_control data racer reporting sequential",
         "openai scipy tqdm msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm "
-        "opentelemetry",
+        "opentelemetry psycopg",
     ),
     "cli": (
         "core data encoders routers orders racer sequential serving montecarlo reporting plotting "
