@@ -64,16 +64,16 @@ class Watched:
     def alarms(self) -> list[str]:
         """The tests that have raised an alarm, in words."""
         words = [
-            f"ALARM at label {monitor.alarm}: risk above {alpha}; recalibrate on labelled queries "
-            f"of now (evidence {monitor.evidence:.3g})"
+            f"risk above {alpha} since label {monitor.alarm} (evidence {monitor.evidence:.3g}): "
+            "recalibrate on labelled queries of now"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         ]
         top = self.top_score
         if top is not None and top.alarm is not None:
             words.append(
-                f"ALARM at tested decision {top.alarm}: the questions have changed; recalibrate on "
-                f"labelled queries of now (evidence {top.evidence:.3g})"
+                f"queries have changed since tested decision {top.alarm} (evidence "
+                f"{top.evidence:.3g}): recalibrate on labelled queries of now"
             )
         return words
 
