@@ -27,8 +27,6 @@ D = TypeVar("D")
 R = TypeVar("R")
 Item = TypeVar("Item")
 Progress = Callable[[int], object]
-# What only an experiment of a clone can say: there the package is installed from its folder.
-_FROM_INDEX, _FROM_CLONE = "pip install 'racer-jax[", "pip install -e '.["
 
 
 class Drawer(Protocol):
@@ -185,8 +183,7 @@ def error_text(error: Exception) -> str:
 
     Use this when an experiment ends with an error of the data, of an option or of an extra.
     """
-    text = error.in_shell() if isinstance(error, DataError) else str(error)
-    return text.replace(_FROM_INDEX, _FROM_CLONE)
+    return error.in_shell() if isinstance(error, DataError) else str(error)
 
 
 def run_experiment(
