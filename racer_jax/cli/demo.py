@@ -25,7 +25,7 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "Run all steps on simulated logs, in about a minute. Leaves tables, artefacts, the "
         "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
@@ -35,7 +35,9 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         default=Path("racer-demo"),
         help="folder to fill (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the simulated logs (default: %(default)s)"
+    )
     parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
 
