@@ -107,8 +107,12 @@ class Result(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """The ways of one draw, and what they are measured against."""
+    """The ways of one draw, and what they are measured against.
 
+    `decided` stops on decided votes alone, in the order that was searched for that.
+    """
+
+    decided: Way
     calibrated: dict[str, Callable[[str], Way]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -172,7 +176,9 @@ def ways_of(
         },
         "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    return Ways(make, baselines, main.right(main.reference[:, None])[:, 0].astype(np.float64))
+    decided = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
+    right = main.right(main.reference[:, None])[:, 0].astype(np.float64)
+    return Ways(decided, make, baselines, right)
 
 
 class _Sums:
@@ -223,6 +229,7 @@ def run_pool(
         size = len(others)
 
         add = partial(record, cells, others, ways.reference_right, len(table))
+        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.decided), 0.0)
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)
@@ -239,8 +246,6 @@ def run_pool(
                         jax.random.fold_in(trial_key, number), len(checks)
                     )
                     checks.append(checked(cell_key, name, label, alpha, pool, law, config.splits))
-            if label == SEQUENTIAL:
-                add(label, DECIDED, stopped_where_sure(make(alphas[0])), 0.0)
         for label, way in ways.fixed.items():
             add(label, None, stopped_where_sure(way), None)
         progress(1)

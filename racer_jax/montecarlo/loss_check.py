@@ -3,8 +3,7 @@
 Results have the form of `check_bounds`, so that they are shown and judged alike.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from racer_jax.core.nonconformity import tie_break as second_keys
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
 from racer_jax.montecarlo.bound_check import (
     BoundCheck,
+    BoundSpec,
     ScoredPool,
     infeasible_note,
     standardised,
@@ -95,14 +95,9 @@ def check_losses(
     nonconformity: str,
     loss: GradeLoss,
     *,
-    num_calibration: int,
-    alphas: Sequence[str],
-    z_limit: float,
     num_splits: int,
-    null: NullMode = "paper",
-    tie_break: bool = True,
-    matrix: np.ndarray | None = None,
     progress: Progress = lambda _: None,
+    **spec: Unpack[BoundSpec],
 ) -> BoundCheck:
     """Splits a pool at random and compares its mean test loss with what is promised.
 
@@ -113,15 +108,10 @@ def check_losses(
       nonconformity: Name of a nonconformity score, or of what `matrix` holds.
       loss: `grade`, 1 - the best grade called, or `shortfall`, by how much it is below the best of
         the pool.
-      num_calibration: n.
-      alphas: Levels, as decimals.
-      z_limit: Number of standard errors beyond which a mean counts as off.
       num_splits: Number of splits, at least 2; 0 takes all there are, of a pool small enough to
         enumerate them.
-      null: The null mode.
-      tie_break: Whether ties are broken exactly.
-      matrix: As of `BoundSpec`.
       progress: Called with the number of splits done since the last call.
+      **spec: The fields of `BoundSpec`; plans are not padded, so `size` has no effect.
 
     Returns:
       The `BoundCheck`; there is no closed law, so `exact` is NaN unless all splits were taken, and
@@ -135,6 +125,9 @@ def check_losses(
     Use this when answers are graded: `check_bounds` is for right and wrong.
     """
     check_key(key)
+    num_calibration, null = spec["num_calibration"], spec.get("null", "paper")
+    alphas, matrix = tuple(spec["alphas"]), spec.get("matrix")
+    tie_break = spec.get("tie_break", True)
     if not np.isfinite(graded).all() or (graded < 0).any() or (graded > 1).any():
         raise ValueError(
             f"grades of pool {pool.name!r} must be in [0, 1], got "
@@ -161,13 +154,14 @@ def check_losses(
         upper=bounds.upper,
         lower_applies=reached & whole,
     )
-    verdict = verdicts(means, z_limit, null)
-    levels = exact_alphas(tuple(alphas))[0]
+    verdict = verdicts(means, spec["z_limit"], null)
+    levels = exact_alphas(alphas)[0]
     out_of_reach = "in some splits no threshold loses as little on the calibration queries"
     notes = [
         infeasible_note(level, num_calibration) or ("" if possible else out_of_reach)
         for level, possible in zip(levels, reached, strict=True)
     ]
+    exact_size = unknown if num_splits else measured.size
     over = np.minimum(means.upper - means.risk, 0)
     return BoundCheck(
         pool=pool.name,
@@ -187,7 +181,7 @@ def check_losses(
         exact_std=unknown,
         z=np.where(reached, standardised(-over, means.risk_error), np.nan),
         size=measured.size,
-        exact_size=unknown if num_splits else measured.size,
+        exact_size=exact_size,
         abstention=measured.abstention,
         avoidable_miss=unknown,
         verdict=[
@@ -210,11 +204,9 @@ def check_stops(
     loss: str,
     pool: Pool,
     *,
-    num_calibration: int,
-    alphas: Sequence[str],
-    z_limit: float,
     num_splits: int,
     progress: Progress = lambda _: None,
+    **spec: Unpack[BoundSpec],
 ) -> BoundCheck:
     """Splits logged paths at random and compares the mean risk of their envelope with its law.
 
@@ -224,11 +216,9 @@ def check_stops(
       loss: The loss, for the label.
       pool: The paths in rank space, ties broken, with the metrics `calls` and `abstained`, from
         `Paths.pool`.
-      num_calibration: n.
-      alphas: Levels, as decimals.
-      z_limit: As of `check_losses`.
       num_splits: Number of splits; 0 for the exact law of all of them.
       progress: As of `check_losses`.
+      **spec: `num_calibration`, `alphas` and `z_limit`, as of `BoundSpec`.
 
     Returns:
       The `BoundCheck`; `size` is the number of calls, `avoidable_miss` the loss that stopping did
@@ -240,7 +230,8 @@ def check_stops(
     Use this when a calibrated stop is to be held against its theorem.
     """
     check_key(key)
-    levels = exact_alphas(tuple(alphas))[0]
+    num_calibration = spec["num_calibration"]
+    levels = exact_alphas(tuple(spec["alphas"]))[0]
     budget = miss_budget(levels, num_calibration)
     law = pool_law(pool, num_calibration=num_calibration, budget=budget)
     spread, means = law.risk_std, {"risk": law.risk_mean, **law.extra_mean}
@@ -291,7 +282,7 @@ def check_stops(
         exact_size=law.extra_mean["calls"],
         abstention=means["abstained"],
         avoidable_miss=means.get(loss, unknown),
-        verdict=verdicts(compared, z_limit, "paper"),
+        verdict=verdicts(compared, spec["z_limit"], "paper"),
         note=[infeasible_note(level, num_calibration) for level in levels],
         histogram=None,
     )

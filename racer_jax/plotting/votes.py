@@ -86,12 +86,12 @@ class Trade(NamedTuple):
     Use this when you draw one point of `tradeoff_figure`.
 
     Attributes:
-      saved: Share of model calls saved.
+      saving: Share of model calls saved.
       gain: Accuracy gained over the full ensemble, tuned the same way.
       error: Standard error of the gain over questions.
     """
 
-    saved: float
+    saving: float
     gain: float
     error: float
 
@@ -201,13 +201,13 @@ def tradeoff_figure(
             top, bottom = grid.axes[:, number]
             styles = _trade_styles(trades[name])
             for label, points in curves[name].items():
-                savings, gain = [p.saved for p in points], [p.gain for p in points]
+                savings, gain = [p.saving for p in points], [p.gain for p in points]
                 top.plot(savings, gain, **styles[label].line(lw=0.9, alpha=0.6))
             for label, trade in trades[name].items():
                 style, size = styles[label], 6 if split_label(label)[1] else 5
                 hollow = {"mfc": "none"} if ": " in label else {}
                 top.errorbar(
-                    trade.saved, trade.gain, yerr=trade.error, lw=0.8, label=label, ms=size,
+                    trade.saving, trade.gain, yerr=trade.error, lw=0.8, label=label, ms=size,
                     fmt=style.mark, color=style.color, **hollow,
                 )  # fmt: skip
             top.axhline(0, color="0.4", lw=0.8)

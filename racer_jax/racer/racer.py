@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import jax
 from jax.typing import ArrayLike
@@ -40,15 +40,14 @@ from racer_jax.racer.fitting import (
     training_facts,
 )
 from racer_jax.racer.losses import LossName, calibrated_loss
+from racer_jax.racer.options import DEFAULT_OPTIONS, CalibrationOptions, check_option_names
 from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity, own_parts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
 from racer_jax.racer.score_orders import order_of_scores
-from racer_jax.racer.state import fields_from, racer_parts, stated
-from racer_jax.racer.unknown_groups import UnknownGroup
-from racer_jax.risk_control.mondrian import Fallback
+from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
 from racer_jax.routers.scores import Scores
 
 
@@ -211,14 +210,9 @@ class Racer(ChangeableRacer):
         alpha: Level,
         *,
         scores: Scores | ArrayLike | None = None,
-        by_group: bool = True,
-        fallback: Fallback = "all",
-        delta: float | None = None,
-        unknown_group: UnknownGroup = "all",
-        max_models: int | None = None,
-        min_models: int = 0,
         allow_overlap: bool = False,
         loss: LossName | None = None,
+        **options: Unpack[CalibrationOptions],
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
@@ -230,25 +224,13 @@ class Racer(ChangeableRacer):
             further ones are left out.
           alpha: The risk level, in (0, 1).
           scores: Their scores `[n, m]`, with, and only with, a racer made by `from_scores`.
-          by_group: Where the table has groups, a threshold for each, so that the risk is at most
-            alpha in each.
-          fallback: What a group too small for alpha gets: `"all"` models, which keeps the promise,
-            or the `"pooled"` threshold, which makes none for it.
-          delta: The risk is to be at most alpha for all calibration sets but this share of them;
-            None for a risk of at most alpha on average over them.
-          unknown_group: What a query gets whose group is unknown or missing, where thresholds are
-            by group: `"all"` models, which keeps the promise, the `"pooled"` threshold of all
-            groups, which makes none for it, or an `"error"`. Of the first two a warning tells, once
-            for each group.
-          max_models: No query calls more models than this. The risk is at most alpha as before,
-            down to the least alpha that so few models can reach; below it a warning says so.
-          min_models: Every query calls this many models at least, the most plausible ones, so that
-            none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
           loss: What is to be at most alpha on average in the place of the chance of a miss, for a
             table of graded answers: `"grade"`, 1 - the best grade called, or `"shortfall"`, by how
             much that is below the best of the pool. Grades are in [0, 1].
+          **options: The fields of `CalibrationOptions`, which says what each does and its default:
+            `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and `min_models`.
 
         Returns:
           The calibrated racer; see its `warnings`.
@@ -260,6 +242,7 @@ class Racer(ChangeableRacer):
             range.
         """
         level = level_name(alpha)
+        check_option_names(options)
         check_process()
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
@@ -269,15 +252,7 @@ class Racer(ChangeableRacer):
         calibration = calibration_of(
             CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
             ties,
-            {
-                "alpha": level,
-                "by_group": by_group,
-                "fallback": fallback,
-                "delta": delta,
-                "unknown_group": unknown_group,
-                "max_models": max_models,
-                "min_models": min_models,
-            },
+            {"alpha": level, **DEFAULT_OPTIONS, **options},
             num_overlap=num_overlap,
             label_rule=label_rule(table),
             loss=None if loss is None else calibrated_loss(loss, table.graded, ties),
@@ -423,6 +398,8 @@ class Racer(ChangeableRacer):
             facts = stated(racer)
             if older:  # its sentences are in other words
                 facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            elif description.get("guarantee") == earlier_guarantee(racer):
+                facts["guarantee"] = description["guarantee"]
             serialization.check_stated(facts, description, may_lack=older)
             check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
         except (serialization.OtherEncoderError, OtherPartError) as error:

@@ -26,6 +26,7 @@ from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
+from racer_jax.racer.promises import EARLIER, guarantee
 from racer_jax.racer.score_orders import measure_by, named_columns
 from racer_jax.racer.scoring import ModelScores, Scorer
 from racer_jax.racer.unknown_groups import unknown_sentence
@@ -284,6 +285,16 @@ class RacerState:
         if self.seed is None:
             return None
         return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
+
+
+def earlier_guarantee(racer: RacerState) -> str | None:
+    """The promise in the words of the version before; None without a calibration.
+
+    Use this when an artefact states its promise in those words.
+    """
+    if racer.calibration is None:
+        return None
+    return guarantee(racer.calibration, racer.null, EARLIER)
 
 
 def stated(racer: RacerState) -> dict[str, Any]:

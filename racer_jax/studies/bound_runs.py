@@ -54,11 +54,9 @@ def check_any(
             pool.name,
             loss,
             steps,
-            num_calibration=spec["num_calibration"],
-            alphas=spec["alphas"],
-            z_limit=spec["z_limit"],
             num_splits=num_splits,
             progress=progress,
+            **spec,
         )
     graded = None
     if isinstance(pool, CheckedPool):
@@ -87,12 +85,7 @@ def check_any(
         graded,
         score,
         loss,
-        num_calibration=spec["num_calibration"],
-        alphas=spec["alphas"],
-        z_limit=spec["z_limit"],
         num_splits=num_splits,
-        null=spec.get("null", "paper"),
-        tie_break=spec.get("tie_break", True),
-        matrix=spec.get("matrix"),
         progress=progress,
+        **spec,
     )

@@ -332,7 +332,7 @@
       + `Stopped on decided votes alone, ${two(stops.levels[0].calls)} calls give the answers of ${reference}.`);
     put("stops-promise", `${at.guarantee} Of a set another thing is promised, see above: so the two are to be compared by calls and accuracy, not at one α.`);
     put("stops-why", `How many calls it takes at ${levelName(at)}, and why it stops there; the order is ${stops.order.join(", ")}.`
-      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are too good to be true.` : ""));
+      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are optimistic.` : ""));
     const logged = stops.levels[0].dollars !== null;
     fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference}`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
       stops.levels.map((level) => [
@@ -478,7 +478,7 @@
     $("aggregation").value = state.aggregation;
     show("axis-control", whole.cost !== null);
     if (ev.num_seen > 0) {
-      const alert = element("p", `${queries(ev.num_seen)} of these ${count(whole.num_queries)} were trained or calibrated on: the figures are too good to be true.`);
+      const alert = element("p", `${queries(ev.num_seen)} of these ${count(whole.num_queries)} were used for training or calibration: the figures are optimistic.`);
       alert.className = "alert";
       alert.setAttribute("role", "note");
       $("alerts").append(alert);

@@ -18,6 +18,7 @@ from racer_jax.serving.gateway._answers import (
 )
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of, void_reasons
+from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
@@ -339,10 +340,10 @@ class Completion:
         """
         gateway, plan, panel = self.gateway, self.plan, self.asking.panel
         seconds = time.monotonic() - self.started
-        reason = "refused" if plan is None else self.facts["reason"]
+        reason = "refused" if plan is None else reason_of(plan, panel)
         mode = "" if plan is None else plan.mode
         metrics = gateway.metrics
-        metrics.requests.labels(reason, mode, str(status)).inc()
+        metrics.count_request(reason, mode, status)
         metrics.request.observe(seconds)
         if plan is None:
             return

@@ -53,7 +53,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
       DataError: If it is no state of a gateway, or holds no such audit.
     """
     if not Path(state).is_file():
-        raise DataError("is no state of a gateway: there is no such file", path=state)
+        raise DataError("file not found", path=state)
     try:
         connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
         rows = connection.execute(
@@ -65,7 +65,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
         ).fetchall()
         connection.close()
     except sqlite3.Error as error:
-        raise DataError(f"is no state of a gateway: {error}", path=state) from None
+        raise DataError(f"not the state of a gateway: {error}", path=state) from None
     labelled = {}
     trained = set(racer.trained_on.tolist())
     for source, content, nonconformity, scores, group, number, pool in rows:

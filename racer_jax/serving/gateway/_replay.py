@@ -10,8 +10,9 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
-from racer_jax.serving.gateway._monitoring import miss_of, upper_bound
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.misses import miss_of
 
 _BATCH = 256
 
@@ -98,7 +99,7 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
 def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
     """The decisions of a state, with the label of those that were audited."""
     if not Path(state).is_file():
-        raise DataError("is no state of a gateway: there is no such file", path=state)
+        raise DataError("file not found", path=state)
     try:
         connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
         rows = connection.execute(
@@ -110,7 +111,7 @@ def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
         ).fetchall()
         connection.close()
     except sqlite3.Error as error:
-        raise DataError(f"is no state of a gateway: {error}", path=state) from None
+        raise DataError(f"not the state of a gateway: {error}", path=state) from None
     plain = []
     for prompt, group, decided, pool, null, audited, source, content in rows:
         label = {}

@@ -311,8 +311,8 @@ def opened(path: str) -> sqlite3.Connection:
     (version,) = connection.execute("select value from meta where name = 'format'").fetchone()
     if int(version) > _FORMAT:
         raise DataError(
-            f"is of format {version}, this version reads up to {_FORMAT}: install a newer "
-            "racer-jax",
+            f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
+            "update racer_jax",
             path=path,
         )
     return connection

@@ -261,12 +261,10 @@ class Gateway:
         """
         metrics = self.metrics
         for model, reply in panel.replies.items():
-            metrics.calls.labels(model, "ok").inc()
-            metrics.upstream.labels(model).observe(reply.seconds)
-            metrics.tokens.labels(model, "input").inc(reply.usage.prompt_tokens)
-            metrics.tokens.labels(model, "output").inc(reply.usage.completion_tokens)
-            if (price := prices.get(model)) is not None:
-                metrics.cost.labels(model).inc(price)
+            usage = reply.usage
+            metrics.of_model(model).answered(
+                reply.seconds, usage.prompt_tokens, usage.completion_tokens, prices.get(model)
+            )
         for model, error in panel.failed.items():
             metrics.calls.labels(model, error.kind).inc()
         for model in panel.cancelled:

@@ -124,6 +124,9 @@ def kills(num, tmp_path, artefacts):
         "select count(*) from feedback where decision not in (select id from decision)"
     ).fetchone()
     assert orphans == (0,)
+    sys.stderr.write(
+        f"{num} kills, {len(acknowledged)} labels acknowledged, {len(stored)} stored\n"
+    )
     connection.close()
 
 
@@ -134,4 +137,4 @@ def test_a_few_kills_lose_nothing(tmp_path, artefacts):
 
 @pytest.mark.slow
 def test_200_kills_lose_nothing(tmp_path, artefacts):
-    kills(200, tmp_path, artefacts)
+    kills(int(os.environ.get("RACER_KILLS", "200")), tmp_path, artefacts)
