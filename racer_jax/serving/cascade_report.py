@@ -43,7 +43,7 @@ def cascade_report_data(
     """
     levels: Sequence[Level] = STOP_LEVELS
     if alphas is not None:
-        levels = parse_alphas(alphas)
+        levels = parse_alphas(alphas) if isinstance(alphas, str) else alphas
         for alpha in levels:
             cascade.at(alpha)  # says what is wrong with it
     calibration, policy = cascade.calibration, cascade.policy
