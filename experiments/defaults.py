@@ -5,8 +5,8 @@
 Each pool is split by question (RouterDC's files as they are); a racer is fitted as a user would,
 with the default router and encoder, and its scores are thresholded in each of the ways that
 `nonconformity=` offers, the null model in every set (null mode `free`), so that the risk is the
-same for all. Risk and size are exact over all splits of the other rows into halves for calibration and
-test.
+same for all. Risk and size are exact over all splits of the other rows into halves for calibration
+and test.
 """
 
 import sys

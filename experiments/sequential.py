@@ -114,10 +114,10 @@ class Result(NamedTuple):
 class Ways(NamedTuple):
     """The ways of one draw, and what they are measured against.
 
-    `decided` stops on decided votes alone, in the order that was searched for that.
+    `lossless` stops on decided votes alone, in the order that was searched for that.
     """
 
-    decided: Way
+    lossless: Way
     calibrated: dict[str, Callable[[str], Way]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -182,9 +182,9 @@ def ways_of(
         },
         "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    decided = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
+    lossless = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
     right = main.right(main.reference[:, None])[:, 0].astype(np.float64)
-    return Ways(decided, {name: make[name] for name in names if name in make}, baselines, right)
+    return Ways(lossless, {name: make[name] for name in names if name in make}, baselines, right)
 
 
 def parts_of(key: jax.Array, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +218,7 @@ def run_pool(
         size = len(others)
 
         add = partial(record, cells, others, ways.reference_right, len(table))
-        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.decided), 0.0)
+        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.lossless), 0.0)
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)

@@ -153,7 +153,7 @@ def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
-    is_decided = np.array(states.decided)
+    is_decided = np.array(states.is_decided)
     is_decided[:, -1] = True
     return rows.way(order, np.asarray(states.leader), np.where(is_decided, np.inf, -np.inf))
 
@@ -284,7 +284,7 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
     # Where each query stops at each threshold, one row a threshold; +inf, which calls all, is last.
     everywhere = TieBroken(jnp.append(at.value, jnp.inf), jnp.append(at.tie, jnp.uint32(2**32 - 1)))
     stops = stops_at(jnp.asarray(way.scores), everywhere, keys)
-    place = np.where(np.asarray(stops.stopped), np.asarray(stops.calls) - 1, way.scores.shape[1])
+    place = np.where(np.asarray(stops.has_stop), np.asarray(stops.calls) - 1, way.scores.shape[1])
     rows = np.arange(num)
     position = np.empty(num, np.int64)
     position[order] = rows
