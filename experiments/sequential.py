@@ -29,7 +29,7 @@ from racer_jax.montecarlo import pool_law, split_trials
 from racer_jax.reporting.tables import left_table
 from racer_jax.risk_control.bounds import sharp_risk
 from racer_jax.sequential.policy import fit_policy
-from racer_jax.sequential.replay import replay
+from racer_jax.sequential.replay import Paths, replay
 from racer_jax.sequential.weights import fit_vote_weights
 from racer_jax.studies import runtime, stopping_ways
 from racer_jax.studies.answer_pools import answer_pools
@@ -114,10 +114,12 @@ class Result(NamedTuple):
 class Ways(NamedTuple):
     """The ways of one draw, and what they are measured against.
 
-    `lossless` stops on decided votes alone, in the order that was searched for that.
+    `lossless` stops on decided votes alone, in the order that was searched for that; ties of the
+    full vote go to the first voter, so it has a reference of its own.
     """
 
     lossless: Way
+    lossless_right: np.ndarray
     calibrated: dict[str, Callable[[str], Way]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -182,9 +184,15 @@ def ways_of(
         },
         "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    lossless = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
-    right = main.right(main.reference[:, None])[:, 0].astype(np.float64)
-    return Ways(lossless, {name: make[name] for name in names if name in make}, baselines, right)
+    until_decided = replay(policy(alpha=0.0), rest)
+    lossless = stopping_ways.of_paths(until_decided, "regret")
+    calibrated = {name: make[name] for name in names if name in make}
+    return Ways(lossless, _right(until_decided), calibrated, baselines, _right(main))
+
+
+def _right(paths: Paths) -> np.ndarray:
+    """Whether the reference is right, 0 or 1, `[n]`."""
+    return np.asarray(paths.right(paths.reference[:, None])[:, 0], np.float64)
 
 
 def parts_of(key: jax.Array, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +226,8 @@ def run_pool(
         size = len(others)
 
         add = partial(record, cells, others, ways.reference_right, len(table))
-        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.lossless), 0.0)
+        sure = stopped_where_sure(ways.lossless)
+        record(cells, others, ways.lossless_right, len(table), SEQUENTIAL, DECIDED, sure, 0.0)
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)
