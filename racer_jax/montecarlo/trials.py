@@ -243,6 +243,41 @@ def split_trials(
 # --- streams --------------------------------------------------------------------------------------
 
 
+class StreamSpec(SplitSpec, total=False):
+    """How a stream splits the pool, and how it runs: keywords of `stream_trials`.
+
+    Use this when several streams run alike: make it once and hand it on with `**`.
+
+    Attributes:
+      num_calibration: As of `SplitSpec`, and so are `num_validation`, `group` and `question`.
+      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that
+        count have the same summary whatever it is.
+      bins: Bins of each histogram, at least 2; 200 by default. They cover eight standard deviations
+        on either side, as estimated from the first 512 trials.
+      checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
+        run loses what came after the last save, and a finished one can be made longer.
+      save_every: Seconds between saves, 30 by default.
+      size: What the plan is padded to, so that pools of several sizes share one compilation, from
+        `plan_size`; the results are the same.
+    """
+
+    chunk_size: int | None
+    bins: int
+    checkpoint: Path | str | None
+    save_every: float
+    size: PlanSize | None
+
+
+class _Stream(NamedTuple):
+    """The fields of `StreamSpec` beside those of `SplitSpec`, with their defaults."""
+
+    chunk_size: int | None = None
+    bins: int = 200
+    checkpoint: Path | str | None = None
+    save_every: float = 30.0
+    size: PlanSize | None = None
+
+
 def stream_trials(
     key: jax.Array,
     pool: Pool,
@@ -252,13 +287,8 @@ def stream_trials(
     num_trials: int,
     first_trial: int = 0,
     devices: Sequence[jax.Device] | None = None,
-    chunk_size: int | None = None,
-    bins: int = 200,
     progress: Callable[[int], object] | None = None,
-    checkpoint: Path | str | None = None,
-    save_every: float = 30.0,
-    size: PlanSize | None = None,
-    **split: Unpack[SplitSpec],
+    **spec: Unpack[StreamSpec],
 ) -> dict[str, Summary]:
     """`split_trials` in bounded memory: moments and histogram of each metric.
 
@@ -273,18 +303,11 @@ def stream_trials(
       num_trials: S.
       first_trial: Index of the first.
       devices: As in `split_trials`.
-      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that
-        count have the same summary whatever it is.
-      bins: Bins of each histogram, at least 2. They cover eight standard deviations on either side,
-        as estimated from the first 512 trials.
       progress: Called with the number of trials done since the last call, for example `bar.update`
         of tqdm.
-      checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
-        run loses what came after the last save, and a finished one can be made longer.
-      save_every: Seconds between saves.
-      size: What the plan is padded to, so that pools of several sizes share one compilation, from
-        `plan_size`; the results are the same.
-      **split: How each trial splits the pool, the fields of `SplitSpec`.
+      **spec: The fields of `StreamSpec`: how each trial splits the pool (`num_calibration`, and
+        where wanted `num_validation`, `group` and `question`), and how the stream runs
+        (`chunk_size`, `bins`, `checkpoint`, `save_every`, `size`).
 
     Returns:
       A `Summary` by name: `risk`, `size`, `abstention`, `avoidable_miss`, those of the pool, and
@@ -295,31 +318,35 @@ def stream_trials(
       ValueError: As `split_trials`, or if the checkpoint is of another run.
     """
     _check_trials(num_trials, first_trial)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size, 1)
-    check_count("bins", bins, 2)
-    design = split_design(pool.order, **split)
+    how = {name: value for name, value in spec.items() if name in _Stream._fields}
+    split = {name: value for name, value in spec.items() if name not in how}
+    stream = _Stream(**how)  # type: ignore[arg-type]
+    if stream.chunk_size is not None:
+        check_count("chunk_size", stream.chunk_size, 1)
+    check_count("bins", stream.bins, 2)
+    design = split_design(pool.order, **split)  # type: ignore[arg-type]
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=False)
-    if size is not None:
-        plan, shape = padded(plan, shape, size)
+    if stream.size is not None:
+        plan, shape = padded(plan, shape, stream.size)
     runner = _Runner(key, plan, shape, devices)
     store = None
-    if checkpoint is not None:
-        run = fingerprint([*jax.tree.leaves(plan), repr(shape), runner.key, first_trial, bins])
-        store = Checkpoint(Path(checkpoint), save_every, run)
+    if stream.checkpoint is not None:
+        run = [*jax.tree.leaves(plan), repr(shape), runner.key, first_trial, stream.bins]
+        store = Checkpoint(Path(stream.checkpoint), stream.save_every, fingerprint(run))
     sums = {} if store is None else store.load()
     num_done = next(iter(sums.values())).num if sums else 0
     if num_done > num_trials:
         raise ValueError(
-            f"checkpoint {checkpoint} holds {num_done} trials, more than the {num_trials} asked for"
+            f"checkpoint {stream.checkpoint} holds {num_done} trials, more than the {num_trials} "
+            "asked for"
         )
 
     report = progress if progress is not None else lambda _: None
     if num_done:
         report(num_done)
-    spans = _spans(num_done, num_trials, chunk_size or runner.tile * len(runner.devices))
+    spans = _spans(num_done, num_trials, stream.chunk_size or runner.tile * len(runner.devices))
     for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
-        _add(sums, totals, num, bins)
+        _add(sums, totals, num, stream.bins, design.even)
         report(num)
         if store is not None:
             store.save_when_due(sums)
@@ -341,16 +368,20 @@ def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, i
     return spans
 
 
-def _add(sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int) -> None:
-    """Adds the first `num` trials of a chunk to the sums, starting them if there are none."""
+def _add(
+    sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int, even: bool
+) -> None:
+    """Adds the first `num` trials of a chunk to the sums, starting them if there are none.
+
+    Totals are summed as they are where every part is as large in every trial; else means, also
+    where the parts of the first chunk happen to be equal.
+    """
     for part, prefix in (("test", ""), ("validation", "validation_")):
         by_name = {name: np.asarray(total)[:, :num] for name, total in totals.get(part, {}).items()}
         rows = by_name.pop("rows", np.ones((1, 1)))
         for name, total in by_name.items():
-            constant = (rows == rows[0, 0]).all()
+            values = total if even else total / rows
             if prefix + name not in sums:
-                values = total if constant else total / rows
-                scale = 1.0 / rows[0, 0] if constant else 1.0
-                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], float(scale), bins)
-            running_sum = sums[prefix + name]
-            running_sum.add(total if running_sum.scale != 1.0 or constant else total / rows)
+                scale = 1.0 / float(rows[0, 0]) if even else 1.0
+                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], scale, bins)
+            sums[prefix + name].add(values)

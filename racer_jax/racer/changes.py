@@ -7,7 +7,7 @@ calibration on the same queries, whatever is changed and how often.
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
 import jax
 import numpy as np
@@ -19,25 +19,11 @@ from racer_jax.racer import decision
 from racer_jax.racer.calibration import Calibration, calibration_of
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.errors import NoRecordError
+from racer_jax.racer.options import CalibrationOptions, check_option_names
 from racer_jax.racer.record import CalibrationRecord
-from racer_jax.racer.scoring import ModelScores, measure_scores
+from racer_jax.racer.score_orders import measure_by, of_columns
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
-from racer_jax.racer.unknown_groups import UnknownGroup
-from racer_jax.risk_control.group_scores import Fallback
-
-
-class CalibrationOptions(TypedDict, total=False):
-    """The options of a calibration beside alpha; those of `Racer.calibrate`.
-
-    Use this when you pass them on to `Racer.recalibrate`.
-    """
-
-    by_group: bool
-    fallback: Fallback
-    delta: float | None
-    unknown_group: UnknownGroup
-    max_models: int | None
-    min_models: int
 
 
 class ChangeableRacer(RacerState):
@@ -74,8 +60,8 @@ class ChangeableRacer(RacerState):
 
         Args:
           alpha: The risk level; None for its own.
-          **options: `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and
-            `min_models`, as of `Racer.calibrate`.
+          **options: The fields of `CalibrationOptions`: `by_group`, `fallback`, `delta`,
+            `unknown_group`, `max_models` and `min_models`.
 
         Raises:
           NotCalibratedError: If it has no calibration.
@@ -85,7 +71,7 @@ class ChangeableRacer(RacerState):
           ValueError: If one is out of range.
         """
         calibration = self._calibrated("recalibrate")
-        _check_names(options)
+        check_option_names(options)
         level = calibration.alpha if alpha is None else level_name(alpha)
         if not {"by_group", "max_models", "min_models"} & set(
             options
@@ -123,6 +109,8 @@ class ChangeableRacer(RacerState):
             fields["static_order"] = tuple(places)
         if self.scorer is not None:
             fields["scorer"] = self.scorer.of_models(columns)
+        if self.scores_order is not None:
+            fields["scores_order"] = of_columns(self.scores_order, columns)
         if self.cost is not None:
             fields["cost"] = self.cost[columns]
         fields["notes"] = (*self.notes, f"taken out of the pool: {', '.join(models)}")
@@ -215,7 +203,8 @@ class ChangeableRacer(RacerState):
             num = check_count("batches", batch)
             if self.scorer is None:
                 scores = np.full((num, len(self.models)), 0.5, np.float32)
-                measure_scores(scores, self.nonconformity, self.null)
+                groups = [None] * num
+                measure_by(self.scores_order, scores, self.nonconformity, self.null, groups)
             else:
                 self.scorer(["warm up"] * num, self.nonconformity, self.null, [None] * num)
         return self
@@ -259,7 +248,7 @@ class ChangeableRacer(RacerState):
             if model not in self.models:
                 close = get_close_matches(str(model), self.models, 1)
                 hint = f"did you mean {close[0]!r}?" if close else f"it has {self.models}"
-                raise ValueError(f"{model!r} is no model of the pool: {hint}")
+                raise ValueError(f"{model!r} is not a model of the pool: {hint}")
         columns = [j for j, name in enumerate(self.models) if name not in models]
         if not columns:
             raise ValueError("without must leave at least one model, got all of the pool")
@@ -268,9 +257,10 @@ class ChangeableRacer(RacerState):
     def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> ModelScores:
         """The queries of a record of the larger pool, measured as this racer measures them."""
         scores = np.ascontiguousarray(record.scores[:, columns])
-        order = None if self.scorer is None else self.scorer.order
-        if order is None:
-            return measure_scores(scores, self.nonconformity, self.null)
+        if self.scorer is None or self.scorer.order is None:
+            order, groups = self.scores_order, record.group
+            return measure_by(order, scores, self.nonconformity, self.null, groups)
+        order = self.scorer.order
         read = scores if record.embeddings is None else record.embeddings
         return ModelScores(scores, order(read, record.group, self.null), record.embeddings)
 
@@ -286,14 +276,6 @@ class ChangeableRacer(RacerState):
             num_overlap=before.num_overlap,
             label_rule=before.label_rule,
         )
-
-
-def _check_names(options: CalibrationOptions) -> None:
-    """Refuses an option that a calibration does not have."""
-    known = CalibrationOptions.__annotations__
-    for name in options:
-        if name not in known:
-            raise TypeError(f"an option must be one of {', '.join(known)}, got {name!r}")
 
 
 def _record_of(calibration: Calibration, step: str) -> CalibrationRecord:

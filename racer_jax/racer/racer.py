@@ -12,10 +12,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import jax
-import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.nonconformity import NullMode
@@ -28,7 +27,7 @@ from racer_jax.racer.changes import ChangeableRacer
 from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
+from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import (
     NONCONFORMITY,
     check_nonconformity,
@@ -38,16 +37,18 @@ from racer_jax.racer.fitting import (
     matched,
     own_scorer,
     table_facts,
+    training_facts,
 )
 from racer_jax.racer.losses import LossName, calibrated_loss
+from racer_jax.racer.options import DEFAULT_OPTIONS, CalibrationOptions, check_option_names
 from racer_jax.racer.own_parts import OtherPartError, check_own_nonconformity, own_parts
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
-from racer_jax.racer.state import fields_from, racer_parts, stated
-from racer_jax.racer.unknown_groups import UnknownGroup
-from racer_jax.risk_control.mondrian import Fallback
+from racer_jax.racer.score_orders import order_of_scores
+from racer_jax.racer.stages import Progress
+from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
 from racer_jax.routers.scores import Scores
 
 
@@ -84,6 +85,7 @@ class Racer(ChangeableRacer):
         null: NullMode | None = None,
         tie_break: bool = True,
         cost_weight: float = 0.0,
+        progress: Progress | None = None,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -105,6 +107,8 @@ class Racer(ChangeableRacer):
           cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
             all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
             hold more models.
+          progress: Called with a `FitStage` as each stage begins, and with an empty name at the
+            end; its `report` says how well the router chooses one model.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -114,7 +118,7 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        how = nonconformity, null, tie_break, cost_weight
+        how = nonconformity, null, tie_break, cost_weight, progress
         return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod
@@ -154,20 +158,15 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or an order is asked for without `training`.
         """
         check_nonconformity(nonconformity)
-        questions = fingerprints(trained_on)
-        facts: dict[str, Any] = {}
         if training is not None:
             training = matched(training, models)
-            questions = np.concatenate([questions, question_fingerprints(training)])
-            facts = {"label_rule": label_rule(training), **table_facts(training)}
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
             scorer=own_scorer(encoder, router, models, training, nonconformity, cost_weight),
-            trained_on=np.unique(questions),
-            **facts,
+            **training_facts(models, trained_on, training),
         )
 
     @classmethod
@@ -179,6 +178,9 @@ class Racer(ChangeableRacer):
         null: NullMode = "paper",
         seed: int | None = 0,
         trained_on: Sequence[str] = (),
+        training: RoutingTable | None = None,
+        training_scores: Scores | ArrayLike | None = None,
+        cost_weight: float = 0.0,
     ) -> "Racer":
         """A racer for a router of any kind, whose scores you pass.
 
@@ -187,17 +189,22 @@ class Racer(ChangeableRacer):
 
         Args:
           models: Names of the models, in the order of the scores' columns.
-          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
+          nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned
+            from `training`: `"static"`, or `"J"`, whose neighbours are those with like scores.
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
           trained_on: The texts that router was trained on, so that calibration can refuse them.
+          training: As in `from_router`.
+          training_scores: The router's scores of these `[n, m]`, for `"J"`.
+          cost_weight: As in `fit`.
 
         Raises:
-          ValueError: If an option is unknown.
+          ValueError: If an option is unknown, or an order is asked for without what it needs.
         """
-        return cls(
-            tuple(models), nonconformity, null, seed, trained_on=np.unique(fingerprints(trained_on))
-        )
+        check_nonconformity(nonconformity)
+        learned = order_of_scores(models, nonconformity, training, training_scores, cost_weight)
+        how = tuple(models), nonconformity, null, seed
+        return cls(*how, scores_order=learned, **training_facts(models, trained_on, training))
 
     # --- calibration ------------------------------------------------------------------------------
 
@@ -207,14 +214,9 @@ class Racer(ChangeableRacer):
         alpha: Level,
         *,
         scores: Scores | ArrayLike | None = None,
-        by_group: bool = True,
-        fallback: Fallback = "all",
-        delta: float | None = None,
-        unknown_group: UnknownGroup = "all",
-        max_models: int | None = None,
-        min_models: int = 0,
         allow_overlap: bool = False,
         loss: LossName | None = None,
+        **options: Unpack[CalibrationOptions],
     ) -> "Racer":
         """Calibrates the threshold on labelled questions the router has not seen.
 
@@ -226,25 +228,13 @@ class Racer(ChangeableRacer):
             further ones are left out.
           alpha: The risk level, in (0, 1).
           scores: Their scores `[n, m]`, with, and only with, a racer made by `from_scores`.
-          by_group: Where the table has groups, a threshold for each, so that the risk is at most
-            alpha in each.
-          fallback: What a group too small for alpha gets: `"all"` models, which keeps the promise,
-            or the `"pooled"` threshold, which makes none for it.
-          delta: The risk is to be at most alpha for all calibration sets but this share of them;
-            None for a risk of at most alpha on average over them.
-          unknown_group: What a query gets whose group is unknown or missing, where thresholds are
-            by group: `"all"` models, which keeps the promise, the `"pooled"` threshold of all
-            groups, which makes none for it, or an `"error"`. Of the first two a warning tells, once
-            for each group.
-          max_models: No query calls more models than this. The risk is at most alpha as before,
-            down to the least alpha that so few models can reach; below it a warning says so.
-          min_models: Every query calls this many models at least, the most plausible ones, so that
-            none is left without an answer. The promise is the same; `added_models` is the price.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then, as
             the artefact says.
           loss: What is to be at most alpha on average in the place of the chance of a miss, for a
             table of graded answers: `"grade"`, 1 - the best grade called, or `"shortfall"`, by how
             much that is below the best of the pool. Grades are in [0, 1].
+          **options: The fields of `CalibrationOptions`, which says what each does and its default:
+            `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and `min_models`.
 
         Returns:
           The calibrated racer; see its `warnings`.
@@ -256,6 +246,7 @@ class Racer(ChangeableRacer):
             range.
         """
         level = level_name(alpha)
+        check_option_names(options)
         check_process()
         table = self._matched(table, scores)
         questions = question_fingerprints(table)
@@ -265,15 +256,7 @@ class Racer(ChangeableRacer):
         calibration = calibration_of(
             CalibrationRecord.of(model_scores, table.correct, questions, table.group, table.groups),
             ties,
-            {
-                "alpha": level,
-                "by_group": by_group,
-                "fallback": fallback,
-                "delta": delta,
-                "unknown_group": unknown_group,
-                "max_models": max_models,
-                "min_models": min_models,
-            },
+            {"alpha": level, **DEFAULT_OPTIONS, **options},
             num_overlap=num_overlap,
             label_rule=label_rule(table),
             loss=None if loss is None else calibrated_loss(loss, table.graded, ties),
@@ -419,6 +402,8 @@ class Racer(ChangeableRacer):
             facts = stated(racer)
             if older:  # its sentences are in other words
                 facts |= {name: description[name] for name in ("guarantee", "warnings")}
+            elif description.get("guarantee") == earlier_guarantee(racer):
+                facts["guarantee"] = description["guarantee"]
             serialization.check_stated(facts, description, may_lack=older)
             check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
         except (serialization.OtherEncoderError, OtherPartError) as error:

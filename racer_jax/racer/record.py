@@ -71,18 +71,18 @@ class CalibrationRecord:
     @classmethod
     def of(
         cls,
-        measured: ModelScores,
+        model_scores: ModelScores,
         correct: np.ndarray,
         questions: np.ndarray,
         groups: Sequence[str] | None,
         names: Sequence[str],
     ) -> "CalibrationRecord":
-        """The record of queries that were measured.
+        """The record of queries that were model_scores.
 
         Use this when queries were measured and are to be kept.
 
         Args:
-          measured: Their scores and nonconformity.
+          model_scores: Their scores and nonconformity.
           correct: Whether each model is right, bool `[n, m]`.
           questions: Fingerprints of the questions, uint64 `[n]`.
           groups: The group of each, or None.
@@ -90,13 +90,13 @@ class CalibrationRecord:
         """
         code = np.zeros(len(correct), np.int32) if groups is None else group_codes(groups, names)
         return cls(
-            scores=np.asarray(measured.scores, np.float32),
-            nonconformity=np.asarray(measured.nonconformity, np.float32),
+            scores=np.asarray(model_scores.scores, np.float32),
+            nonconformity=np.asarray(model_scores.nonconformity, np.float32),
             correct=np.asarray(correct, bool),
             questions=questions,
             code=code,
             groups=None if groups is None else tuple(names),
-            embeddings=measured.embeddings,
+            embeddings=model_scores.embeddings,
         )
 
     def __len__(self) -> int:
@@ -109,15 +109,15 @@ class CalibrationRecord:
             return None
         return tuple(self.groups[i] for i in self.code.tolist())
 
-    def narrowed(self, columns: Sequence[int], measured: ModelScores) -> "CalibrationRecord":
+    def narrowed(self, columns: Sequence[int], model_scores: ModelScores) -> "CalibrationRecord":
         """The same queries for some of the models, measured anew.
 
         Use this when a model leaves the pool.
         """
         return replace(
             self,
-            scores=measured.scores,
-            nonconformity=measured.nonconformity,
+            scores=model_scores.scores,
+            nonconformity=model_scores.nonconformity,
             correct=self.correct[:, list(columns)],
         )
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from racer_jax._install import install_command
 from racer_jax.core.risk_levels import Level, exact_alpha, level_name
 from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
@@ -278,9 +279,7 @@ def require_plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a report needs plotly: pip install 'racer-jax[report]'"
-        ) from error
+        raise ModuleNotFoundError(f"a report needs plotly: {install_command('report')}") from error
     return str(get_plotlyjs())
 
 

@@ -10,7 +10,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from racer_jax.routers.base import Router
-    from racer_jax.routers.finetune import FinetuneConfig
+    from racer_jax.routers.finetune import FinetuneConfig, FinetuneData
     from racer_jax.routers.fit import TextRouter
     from racer_jax.routers.knn import KNNR, KNNConfig, choose_neighbors, neighbor_weights
     from racer_jax.routers.mlp import MLPR, MLPConfig, fit_mlp, fit_mlps
@@ -27,7 +27,7 @@ _HOMES = {
     "platt": ("Platt", "PlattScaled"),
     "scores": ("Scores",),
     "served_mlp": ("ServedMLP",),
-    "finetune": ("FinetuneConfig",),
+    "finetune": ("FinetuneConfig", "FinetuneData"),
     "fit": ("TextRouter",),
     "registry": ("ROUTERS", "named", "register_router"),
     "mlp": ("MLPConfig", "MLPR", "fit_mlp", "fit_mlps"),
@@ -40,6 +40,7 @@ __all__ = [
     "MLPR",
     "ROUTERS",
     "FinetuneConfig",
+    "FinetuneData",
     "KNNConfig",
     "MLPConfig",
     "Platt",

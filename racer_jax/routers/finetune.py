@@ -3,7 +3,7 @@
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from racer_jax.routers.routerdc import (
     check_targets,
     dual_contrastive_loss,
 )
-from racer_jax.routers.runs import Resident, Run, train
+from racer_jax.routers.runs import Resident, Rounds, Run, train
 from racer_jax.routers.training import OptimizerConfig
 
 
@@ -52,17 +52,37 @@ class FinetuneConfig:
     dropout: bool = True
 
 
+class FinetuneData(NamedTuple):
+    """Tokenized queries and what each model of the pool made of them.
+
+    Use this when you call `finetune`.
+
+    Attributes:
+      input_ids: Token ids, int `[n, t]`, padded to one length.
+      attention_mask: 1 for text and 0 for padding, `[n, t]`.
+      correct: Whether each model of the pool got each query right, bool or 0/1 `[n, m]`.
+      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the
+        place of `correct`.
+      clusters: Cluster of each query, integers `[n]`; by k-means on the first embeddings where
+        None.
+      questions: Optional integers `[n]`, equal for rows of the same question: those are held out
+        together.
+    """
+
+    input_ids: ArrayLike
+    attention_mask: ArrayLike
+    correct: ArrayLike
+    graded: ArrayLike | None = None
+    clusters: ArrayLike | None = None
+    questions: ArrayLike | None = None
+
+
 def finetune(
     key: jax.Array,
     model: Model,
-    input_ids: ArrayLike,
-    attention_mask: ArrayLike,
-    correct: ArrayLike,
+    data: FinetuneData,
     config: FinetuneConfig | None = None,
     *,
-    graded: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
-    questions: ArrayLike | None = None,
     folder: str | os.PathLike[str] | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Model, RouterDC, Run]:
@@ -77,16 +97,8 @@ def finetune(
     Args:
       key: A typed PRNG key.
       model: A `Bert` or `Deberta` to start from; it is not changed.
-      input_ids: Token ids, int `[n, t]`, padded to one length.
-      attention_mask: 1 for text and 0 for padding, `[n, t]`.
-      correct: Whether each model of the pool got each query right, bool or 0/1 `[n, m]`.
+      data: Token ids, and which model is right.
       config: How they are trained; the defaults where None.
-      graded: Optional graded scores in [0, 1], floating `[n, m]`, to contrast models by in the
-        place of `correct`.
-      clusters: Cluster of each query, integers `[n]`; by k-means on the first embeddings where
-        None.
-      questions: Optional integers `[n]`, equal for rows of the same question: those are held out
-        together.
       folder: Where checkpoints go, and are looked for; None for none.
       mesh: Devices to spread each batch over; None for the default device.
 
@@ -103,8 +115,8 @@ def finetune(
     check_key(key)
     config = config or FinetuneConfig()
     settings = config.router
-    ids, mask = jnp.asarray(input_ids, jnp.int32), jnp.asarray(attention_mask, bool)
-    right = as_binary("correct", correct)
+    ids, mask = jnp.asarray(data.input_ids, jnp.int32), jnp.asarray(data.attention_mask, bool)
+    right = as_binary("correct", data.correct)
     if (
         ids.ndim != 2
         or ids.shape != mask.shape
@@ -115,7 +127,7 @@ def finetune(
             "input_ids and attention_mask must have one shape [n, t] where correct has [n, m], got "
             f"{ids.shape}, {mask.shape} and {right.shape}"
         )
-    scores = check_targets(right, graded)
+    scores = check_targets(right, data.graded)
     init_key, train_key = jax.random.split(jax.random.fold_in(key, 1))
     router = RouterDC(model.config.hidden_size, right.shape[1], settings, rngs=nnx.Rngs(init_key))
     graph, params = nnx.split((model, router))
@@ -137,12 +149,12 @@ def finetune(
         out: jax.Array = jax.lax.map(lambda block: hidden(model, *block), tuple(blocks))
         return out.reshape(num_padded, -1)[: len(ids)]
 
-    if clusters is None and settings.cluster_weight > 0:
+    if data.clusters is None and settings.cluster_weight > 0:
         embeddings = jax.jit(embed, compiler_options=compiler_options())(params, ids, mask)
         groups = check_clusters(jax.random.fold_in(key, 2), embeddings, settings, None)
     else:
-        groups = check_clusters(jax.random.fold_in(key, 2), ids, settings, clusters)
-    validation = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, questions)
+        groups = check_clusters(jax.random.fold_in(key, 2), ids, settings, data.clusters)
+    validation = holdout(jax.random.fold_in(key, 0), len(ids), settings.holdout, data.questions)
     held_ids, held_mask, held_scores = ids[validation], mask[validation], scores[validation]
 
     def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
@@ -169,12 +181,14 @@ def finetune(
             jax.tree.map(lambda array: array[~validation], (ids, mask, scores, groups)),
             settings.batch_size,
         ),
-        num_steps=num_steps,
-        steps_per_round=settings.steps_per_round,
-        evaluate=evaluate,
-        folder=folder,
-        mesh=mesh,
-        settings=asdict(config) | {"data": _fingerprint(ids, mask, scores, groups)},
+        Rounds(
+            num_steps,
+            settings.steps_per_round,
+            folder,
+            mesh,
+            asdict(config) | {"data": _fingerprint(ids, mask, scores, groups)},
+        ),
+        evaluate,
     )
     encoder_state, router = nnx.merge(graph, run.params)
     return encoder_state, router, run

@@ -66,6 +66,27 @@ class Streamed(NamedTuple):
     batch_size: int
 
 
+class Rounds(NamedTuple):
+    """How long a run trains, how often it is saved and evaluated, and where.
+
+    Use this when you call `train`.
+
+    Attributes:
+      num_steps: Steps in all.
+      steps_per_round: Steps in one jitted scan; after each round comes a checkpoint and an
+        evaluation.
+      folder: Where checkpoints go, and are looked for; None for none.
+      mesh: Devices to spread the rows of each batch over, one axis; None for the default device.
+      settings: What else must be equal for a checkpoint to belong to this run, as JSON.
+    """
+
+    num_steps: int
+    steps_per_round: int = 100
+    folder: str | os.PathLike[str] | None = None
+    mesh: Mesh | None = None
+    settings: dict[str, Any] | None = None
+
+
 class RunState(NamedTuple):
     """All that a checkpoint holds.
 
@@ -170,15 +191,10 @@ def train(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batches: Resident | Streamed,
-    *,
-    num_steps: int,
-    steps_per_round: int = 100,
+    rounds: Rounds,
     evaluate: Callable[[Params], jax.Array] | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    mesh: Mesh | None = None,
-    settings: dict[str, Any] | None = None,
 ) -> Run:
-    """Trains in rounds; resumes from the checkpoints in `folder` if it holds any.
+    """Trains in rounds; resumes from the checkpoints in their folder if it holds any.
 
     Use this when a run takes long enough to be interrupted; `fit_in_memory` has no checkpoints.
 
@@ -189,13 +205,8 @@ def train(
         devices are to share it.
       optimizer: An Optax transformation.
       batches: Data on the device, or batch by batch.
-      num_steps: Steps in all.
-      steps_per_round: Steps in one jitted scan; after each round comes a checkpoint and an
-        evaluation.
+      rounds: How many steps, in rounds of how many, and where checkpoints go.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are given back.
-      folder: Where checkpoints go; None for none.
-      mesh: Devices to spread the rows of each batch over, one axis; None for the default device.
-      settings: What else must be equal for a checkpoint to belong to this run, as JSON.
 
     Returns:
       The result.
@@ -207,9 +218,11 @@ def train(
         stays.
     """
     check_key(key)
-    for name, value in (("num_steps", num_steps), ("steps_per_round", steps_per_round)):
+    num_steps, mesh = rounds.num_steps, rounds.mesh
+    for name, value in (("num_steps", num_steps), ("steps_per_round", rounds.steps_per_round)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    folder = None if rounds.folder is None else Path(rounds.folder)
     num_devices = 1 if mesh is None else mesh.size
     if batches.batch_size % num_devices:
         raise ValueError(
@@ -223,13 +236,13 @@ def train(
         jnp.full(num_steps, jnp.nan, jnp.float32),
     )
     identity = _identity(
-        key, state, {"settings": settings, "num_steps": num_steps, "batch": batches.batch_size}
+        key,
+        state,
+        {"settings": rounds.settings, "num_steps": num_steps, "batch": batches.batch_size},
     )
     checkpoint, resumed_at = None, 0
-    if (
-        folder is not None
-        and (last_run := load_checkpoint(Path(folder), state, identity)) is not None
-    ):
+    last_run = None if folder is None else load_checkpoint(folder, state, identity)
+    if last_run is not None:
         state, checkpoint = last_run
         resumed_at = int(state.train.step)
     # A round takes its state over, so that two of them are never in memory; the caller's parameters
@@ -243,8 +256,8 @@ def train(
     with tqdm(
         total=num_steps, initial=resumed_at, unit="step", disable=not sys.stderr.isatty()
     ) as bar:
-        for first in range(resumed_at, num_steps, steps_per_round):
-            count = min(steps_per_round, num_steps - first)
+        for first in range(resumed_at, num_steps, rounds.steps_per_round):
+            count = min(rounds.steps_per_round, num_steps - first)
             if isinstance(batches, Resident):
                 num_rows = jax.tree.leaves(batches.data)[0].shape[0]
                 inputs = batch_indices(batch_key, num_rows, batches.batch_size, first, count)
@@ -258,7 +271,7 @@ def train(
                     failed_at, None if checkpoint is None else str(checkpoint)
                 )
             if folder is not None:
-                checkpoint = save_checkpoint(Path(folder), state, identity)
+                checkpoint = save_checkpoint(folder, state, identity)
             bar.update(count)
             per_second = (bar.format_dict["rate"] or 0) * batches.batch_size
             bar.set_postfix_str(

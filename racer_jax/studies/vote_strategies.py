@@ -95,7 +95,7 @@ class Setting(NamedTuple):
       cost: Dollars of each answer `[n, m]`; None where not known.
       confidence: Name -> how sure each model says it is, `[n, m]`.
       ties: Second keys, uint32 `[n, m + 1]`.
-      shuffled: Random orders of the models, int32 `[orders, n, m]`.
+      random_orders: Orders drawn at random of the models, int32 `[orders, n, m]`.
       part: Part of each query in each split, 0 calibration, 1 validation, 2 test, `[s, n]`.
     """
 
@@ -106,7 +106,7 @@ class Setting(NamedTuple):
     cost: np.ndarray | None
     confidence: dict[str, np.ndarray]
     ties: jax.Array
-    shuffled: np.ndarray
+    random_orders: np.ndarray
     part: np.ndarray
 
     @property

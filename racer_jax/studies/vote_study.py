@@ -118,14 +118,14 @@ class _Repeat(NamedTuple):
     Attributes:
       benchmark: The benchmark.
       appearances: Number of splits that tested each query, `[n]`.
-      measured: Name -> what each strategy did on the test parts.
+      metrics: Name -> what each strategy did on the test parts.
       choices: RACER variant -> share of the splits that chose each alpha and weighting.
       weightings: Names of the weightings.
     """
 
     benchmark: Benchmark
     appearances: np.ndarray
-    measured: dict[str, StrategyMetrics]
+    metrics: dict[str, StrategyMetrics]
     choices: dict[str, np.ndarray]
     weightings: tuple[str, ...]
 
@@ -140,7 +140,7 @@ def _repeat(key: jax.Array, benchmark: Benchmark, config: VoteConfig) -> _Repeat
     for router in config.router_names:
         scores = benchmark.scores[router]
         # Chance is the same for every score of a router.
-        by_chance = majority_right(setting, setting.shuffled, scores).mean(axis=0)
+        by_chance = majority_right(setting, setting.random_orders, scores).mean(axis=0)
         for score in SCORES:
             votes = scored_votes(setting, router, score)
             weightings = tuple(dict.fromkeys(votes.table.weighting))
@@ -164,8 +164,8 @@ def _joined(name: str, repeats: Sequence[_Repeat], config: VoteConfig) -> Votes:
     for repeat, numbers in zip(repeats, rows, strict=True):
         appearances[numbers] += repeat.appearances
     strategies = {
-        strategy: _joined_strategy([r.measured[strategy] for r in repeats], rows, appearances)
-        for strategy in repeats[0].measured
+        strategy: _joined_strategy([r.metrics[strategy] for r in repeats], rows, appearances)
+        for strategy in repeats[0].metrics
     }
     first = repeats[0]
     models = first.benchmark.test.models

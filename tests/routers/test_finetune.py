@@ -14,7 +14,7 @@ import pytest
 
 from racer_jax.encoders.checkpoint import new_model
 from racer_jax.encoders.text import pool
-from racer_jax.routers.finetune import FinetuneConfig, finetune
+from racer_jax.routers.finetune import FinetuneConfig, FinetuneData, finetune
 from racer_jax.routers.report import routing_accuracy
 from racer_jax.routers.routerdc import RouterDCConfig
 from racer_jax.routers.training import OptimizerConfig
@@ -57,9 +57,8 @@ def run(**options):
     ids, mask, correct = problem()
     model = new_model(jax.random.key(1), BertConfig(**SIZES))
     options = {"config": CONFIG} | options
-    return finetune(
-        jax.random.key(0), model, ids, mask, correct, clusters=correct[:, 0].astype(int), **options
-    )
+    data = FinetuneData(ids, mask, correct, clusters=correct[:, 0].astype(int))
+    return finetune(jax.random.key(0), model, data, **options)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +124,6 @@ def test_bad_input():
     with pytest.raises(
         ValueError, match=r"must have one shape \[n, t\] where correct has \[n, m\]"
     ):
-        finetune(jax.random.key(0), None, ids, mask[:, :2], correct, CONFIG)
+        finetune(jax.random.key(0), None, FinetuneData(ids, mask[:, :2], correct), CONFIG)
     with pytest.raises(ValueError, match="correct must be 0/1"):
-        finetune(jax.random.key(0), None, ids, mask, 2 * correct, CONFIG)
+        finetune(jax.random.key(0), None, FinetuneData(ids, mask, 2 * correct), CONFIG)

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from racer_jax.routers.report import TrainingDivergedError
-from racer_jax.routers.runs import Resident, Streamed, train
+from racer_jax.routers.runs import Resident, Rounds, Streamed, train
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +29,7 @@ def loss(params, batch, key):
     return ((x @ params["w"] + params["b"] - y + noise) ** 2).mean()
 
 
-def run(folder=None, num_steps=30, batches=None, **options):
+def run(folder=None, num_steps=30, batches=None, evaluate=None, **options):
     params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
     batches = batches or Resident((jnp.asarray(X), jnp.asarray(Y)), 8)
     options = {"steps_per_round": 10} | options
@@ -39,9 +39,8 @@ def run(folder=None, num_steps=30, batches=None, **options):
         loss,
         OPTIMIZER,
         batches,
-        num_steps=num_steps,
-        folder=folder,
-        **options,
+        Rounds(num_steps, folder=folder, **options),
+        evaluate,
     )
 
 

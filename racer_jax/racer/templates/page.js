@@ -140,7 +140,7 @@
   }
 
   const stopsWhy = (stops, at) => `How many calls it takes at ${levelName(at)}, and why it stops there; the order is ${stops.order.join(", ")}.`
-      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are too good to be true.` : "");
+      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are optimistic.` : "");
 
   function fillStops(stops, place) {
     const reference = referenceOf(stops);
@@ -159,7 +159,7 @@
 
   function warnOfSeen(numSeen, num) {
     if (numSeen > 0) {
-      const alert = element("p", `${queries(numSeen)} of these ${count(num)} were trained or calibrated on: the figures are too good to be true.`);
+      const alert = element("p", `${queries(numSeen)} of these ${count(num)} were used for training or calibration: the figures are optimistic.`);
       alert.className = "alert";
       alert.setAttribute("role", "note");
       $("alerts").append(alert);

@@ -1,6 +1,7 @@
 """Addresses of upstreams: what a server may call, and where it may listen."""
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 # Services that hand out credentials to whoever asks from inside a machine.
@@ -17,6 +18,7 @@ def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return address if mapped is None else mapped
 
 
+@lru_cache(maxsize=256)  # asked for the header `host` of every request
 def is_loopback(host: str) -> bool:
     """Whether a host can be reached from this machine alone."""
     address = _number(host)

@@ -61,15 +61,12 @@ async def vote(asking: Asking, models: Sequence[str], scores: Any, form: NormalF
         await asking.all(models)
         return Answer([asking.panel.replies[models[0]]])
     ballot = Vote({model: scores[model] for model in models})
-    certain = Vote({model: scores[model] for model in models})  # lost calls stay awaited there
     replies = asking.panel.replies
     async with asking.several(models) as names:
         async for model in names:
             content = replies[model].content if model in replies else None
             answer = None if content is None else form(content)
             ballot.add(model, answer)
-            if model in replies:
-                certain.add(model, answer)
             if ballot.decided():
                 break
     if not replies:
@@ -77,7 +74,9 @@ async def vote(asking: Asking, models: Sequence[str], scores: Any, form: NormalF
     winner = ballot.winner
     voters = set(replies) if winner is None else set(ballot.voters(winner))
     shown = next(model for model in models if model in voters)
-    return Answer([replies[shown]], votes=ballot.counts, settled=certain.decided())
+    return Answer(
+        [replies[shown]], votes=ballot.counts, settled=ballot.decided_without(asking.panel.failed)
+    )
 
 
 async def select(

@@ -1,7 +1,9 @@
 """Decisions in batches without a timer: who waits while a batch runs forms the next one.
 
 One thread runs JAX, and nothing else does. A lone request is decided at once; under load batches
-grow by themselves, up to the largest shape that was compiled beforehand.
+grow by themselves, up to the largest shape that was compiled beforehand. A batch starts at the end
+of the turn of the event loop that asked for it: the requests whose bytes came together are decided
+together, and none of them waits for anything else.
 """
 
 import asyncio
@@ -72,7 +74,7 @@ class Batcher:
         future: asyncio.Future[Routed] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(racer, text, group, future))
         if not self._busy:
-            self._start()
+            self._start_soon()
         return await future
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -83,19 +85,26 @@ class Batcher:
         """Ends the thread once what it does is done."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
+    def _start_soon(self) -> None:
+        """Starts a batch once all that this turn of the loop brings has been read."""
+        self._busy = True
+        asyncio.get_running_loop().call_soon(self._start)
+
     def _start(self) -> None:
         """Sends those who wait, and ask the same racer as the first, to the thread."""
         racer = self._waiting[0].racer
         batch = [one for one in self._waiting if one.racer is racer][: self._largest]
         chosen = set(map(id, batch))
         self._waiting = [one for one in self._waiting if id(one) not in chosen]
-        self._busy = True
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._thread, _routed, racer, batch).add_done_callback(
-            lambda done: self._finish(batch, done)
-        )
+        try:
+            running = loop.run_in_executor(self._thread, _routed, racer, batch)
+        except RuntimeError as error:  # closed: who still waits must hear of it
+            running = loop.create_future()
+            running.set_exception(error)
+        running.add_done_callback(lambda done: self._finish(batch, done))
 
     def _finish(
         self, batch: list[_Waiting], done: "asyncio.Future[list[Routed | Exception]]"
@@ -103,7 +112,7 @@ class Batcher:
         """Hands out the decisions and starts the next batch."""
         self._busy = False
         if self._waiting:
-            self._start()
+            self._start_soon()
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
         for i, one in enumerate(batch):
             if one.future.done():  # whoever waited for it has gone

@@ -15,6 +15,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 JSON = (b"content-type", b"application/json")
+_FIRST = "racer.headers"
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -24,10 +25,10 @@ class ClientGoneError(Exception):
 
 def header_of(scope: Scope, name: bytes) -> str:
     """The first header of a name; empty where there is none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return ""
+    first: dict[bytes, bytes] | None = scope.get(_FIRST)
+    if first is None:  # looked through once for a request
+        first = scope[_FIRST] = dict(reversed(scope["headers"]))
+    return first.get(name, b"").decode("latin-1")
 
 
 def check_origin(scope: Scope, server: Server) -> None:

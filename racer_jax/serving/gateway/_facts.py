@@ -1,6 +1,7 @@
 """What a response says of its decision: the headers and the `racer` object."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +16,14 @@ _SAFE = " /:.,-_@+()[]"
 Headers = list[tuple[bytes, bytes]]
 
 
-def header(name: str, value: object) -> tuple[bytes, bytes]:
+def header(name: bytes, value: str) -> tuple[bytes, bytes]:
     """A header whose value cannot break a line."""
-    return name.encode(), quote(str(value), safe=_SAFE).encode()
+    return name, _quoted(value)
+
+
+@lru_cache(maxsize=1024)  # the same few sets, names and reasons over and over
+def _quoted(value: str) -> bytes:
+    return quote(value, safe=_SAFE).encode()
 
 
 def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
@@ -65,6 +71,8 @@ def racer_object(
         "guarantee": "void" if void else "holds",
         "artefact": artefact,
     }
+    if plan.arm is not None:
+        facts["arm"] = plan.arm
     if void:
         facts["void"] = void
     if answer is not None:
@@ -90,14 +98,16 @@ def reason(plan: Plan, panel: Panel) -> str:
 
 def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
     """The headers of a response."""
+    arm = [header(b"x-racer-arm", facts["arm"])] if "arm" in facts else []
     return [
-        header("x-racer-id", facts["id"]),
-        header("x-racer-reason", facts["reason"]),
-        header("x-racer-set", ",".join(facts["set"])),
-        header("x-racer-answered", ",".join(facts["answered"])),
-        header("x-racer-guarantee", guarantee or facts["guarantee"]),
-        header("x-racer-artefact", facts["artefact"]),
-        header("x-racer-alpha", facts["alpha"]),
+        *arm,
+        (b"x-racer-id", facts["id"].encode()),  # hexadecimal digits: safe as they are
+        header(b"x-racer-reason", facts["reason"]),
+        header(b"x-racer-set", ",".join(facts["set"])),
+        header(b"x-racer-answered", ",".join(facts["answered"])),
+        header(b"x-racer-guarantee", guarantee or facts["guarantee"]),
+        header(b"x-racer-artefact", facts["artefact"]),
+        header(b"x-racer-alpha", facts["alpha"]),
     ]
 
 

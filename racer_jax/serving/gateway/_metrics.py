@@ -53,6 +53,51 @@ class Metrics:
             "artefact_info", "The artefact in use", "route", "checksum", "alpha", "version"
         )
 
+        self._of_models: dict[str, ModelMetrics] = {}
+        self._of_requests: dict[tuple[str, str, int], Counter] = {}
+
+    def of_model(self, model: str) -> "ModelMetrics":
+        """What is counted of the answers of a model."""
+        known = self._of_models.get(model)
+        if known is None:
+            known = self._of_models[model] = ModelMetrics(self, model)
+        return known
+
+    def count_request(self, reason: str, mode: str, status: int) -> None:
+        """Counts a request that has ended."""
+        key = (reason, mode, status)
+        known = self._of_requests.get(key)
+        if known is None:
+            known = self._of_requests[key] = self.requests.labels(reason, mode, str(status))
+        known.inc()
+
     def text(self) -> bytes:
         """All of them as text."""
         return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """What is counted of the answers of one model, its labels looked up once.
+
+    Args:
+      metrics: The metrics of the gateway.
+      model: Name of the model.
+    """
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._calls = metrics.calls.labels(model, "ok")
+        self._seconds = metrics.upstream.labels(model)
+        self._input = metrics.tokens.labels(model, "input")
+        self._output = metrics.tokens.labels(model, "output")
+        self._cost = metrics.cost.labels(model)
+
+    def answered(
+        self, seconds: float, prompt_tokens: int, completion_tokens: int, price: float | None
+    ) -> None:
+        """Counts an answer, its tokens, and its dollars where they are known."""
+        self._calls.inc()
+        self._seconds.observe(seconds)
+        self._input.inc(prompt_tokens)
+        self._output.inc(completion_tokens)
+        if price is not None:
+            self._cost.inc(price)

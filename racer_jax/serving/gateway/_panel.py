@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._replies import Fields, Reply, Usage
-from racer_jax.serving.gateway._spans import call_span, headers_of_calls, note
+from racer_jax.serving.gateway._spans import TRACES, call_span, headers_of_calls, note
 from racer_jax.serving.gateway._upstream import Upstream
 
 Upstreams = Mapping[str, Upstream]
@@ -59,6 +59,8 @@ class Asking:
         Raises:
           CallFailedError: If it gives none.
         """
+        if not TRACES:
+            return await self.upstreams[model].call(fields or self.fields, self.headers)
         with call_span(model, "openai") as span:
             headers = {**self.headers, **headers_of_calls()} if span is not None else self.headers
             try:
@@ -101,12 +103,13 @@ class Asking:
                 await asyncio.gather(*left, return_exceptions=True)
 
     async def _as_they_come(self, tasks: "Mapping[asyncio.Task[Reply], str]") -> AsyncIterator[str]:
-        left = set(tasks)
-        while left:
-            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                self._take(tasks[task], task)
-                yield tasks[task]
+        ended: asyncio.Queue[asyncio.Task[Reply]] = asyncio.Queue()
+        for task in tasks:
+            task.add_done_callback(ended.put_nowait)
+        for _ in tasks:
+            task = await ended.get()
+            self._take(tasks[task], task)
+            yield tasks[task]
 
     def _take(self, model: str, task: "asyncio.Task[Reply]") -> None:
         """Notes what became of a call that has ended."""

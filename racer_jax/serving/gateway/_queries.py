@@ -149,7 +149,7 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
             field = name.decode("latin-1").removeprefix(_HEADER).replace("-", "_")
             if field not in _NAMES:
                 raise bad_request(
-                    f"the header {name.decode('latin-1')!r} is none of x-racer-"
+                    f"the header {name.decode('latin-1')!r} must be one of x-racer-"
                     f"{', x-racer-'.join(name.replace('_', '-') for name in _NAMES)}"
                 )
             said[field] = value.decode("latin-1")
@@ -183,6 +183,15 @@ def _check_allowed(options: Options, client: Client) -> None:
             f"this key may not name the group {options.group!r}",
             code="group",
             param="racer.group",
+        )
+    alphas = client.key.alphas
+    if options.alpha is not None and alphas is not None and str(options.alpha) not in alphas:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not ask for alpha = {options.alpha}",
+            code="alpha",
+            param="racer.alpha",
         )
     for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
         value = getattr(options, name)

@@ -15,6 +15,8 @@ try:
 except ModuleNotFoundError:
     _TRACER = None
 
+# Whether there is anything to trace with.
+TRACES = _TRACER is not None
 Span = Any
 
 

@@ -16,6 +16,7 @@ from aiohttp.resolver import ThreadedResolver
 from racer_jax.serving.gateway._addresses import checked_url, may_be_called
 from racer_jax.serving.gateway._breaker import Breaker
 from racer_jax.serving.gateway._errors import CallFailedError
+from racer_jax.serving.gateway._hedging import Hedge
 from racer_jax.serving.gateway._replies import Fields, Reply, reply_of
 from racer_jax.serving.gateway.settings import Deployment, Model
 
@@ -63,7 +64,7 @@ class Calls:
 class _Place:
     url: str
     headers: Mapping[str, str]
-    name: bytes
+    name: msgspec.Raw
 
 
 class Upstream:
@@ -80,8 +81,13 @@ class Upstream:
         self.breaker = Breaker(model.breaker_failures, model.breaker_seconds)
         self.calls = Calls()
         self._places = [_place(name, place) for place in (model, *model.also)]
+        self._hedge = Hedge() if model.hedge else None
         self._timeout = aiohttp.ClientTimeout(
             total=model.total_seconds, sock_connect=model.connect_seconds
+        )
+        # A call that is not streamed has one clock of its own for its first and its last byte.
+        self._connect_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=model.connect_seconds
         )
 
     async def call(self, fields: Fields, headers: Mapping[str, str] | None = None) -> Reply:
@@ -95,17 +101,32 @@ class Upstream:
           CallFailedError: If there is no answer after all tries.
         """
         body = {name: raw for name, raw in fields.items() if name not in _STREAMING}
-        started = time.monotonic()
+        loop, model = asyncio.get_running_loop(), self.model
+        started = loop.time()
 
         async def once(place: _Place) -> Reply:
-            async with self._post(place, body, headers) as response:
-                content = await self._content(response)
+            async with asyncio.timeout_at(_earlier(loop.time(), model)) as clock:
+                end = loop.time() + model.total_seconds
+                async with self._request(place, body, headers, self._connect_timeout) as response:
+                    if response.status != 200:
+                        raise await _refusal(response)
+                    if not response.content.is_eof():  # a timer costs more than a short answer
+                        clock.reschedule(end)
+                    content = await self._content(response)
             try:
-                return reply_of(self.name, content, time.monotonic() - started)
+                return reply_of(self.name, content, loop.time() - started)
             except (msgspec.MsgspecError, RecursionError):
                 raise CallFailedError("reply") from None
 
-        reply: Reply = await self._tried(once)
+        async def twice(place: _Place) -> Reply:
+            first, second = self._places[:2]
+            if hedge is None or place is not first:
+                return await once(place)
+            reply: Reply = await hedge.first_of(lambda: once(first), lambda: once(second))
+            return reply
+
+        hedge = self._hedge
+        reply: Reply = await self._tried(once if hedge is None else twice)
         return reply
 
     @asynccontextmanager
@@ -198,17 +219,27 @@ class Upstream:
     async def _post(
         self, place: _Place, fields: Fields, headers: Mapping[str, str] | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A request whose headers have come, with a status of success."""
-        body = msgspec.json.encode({**fields, "model": msgspec.Raw(place.name)})
-        sent = place.headers if not headers else {**place.headers, **headers}
+        """A streamed request whose headers have come, with a status of success."""
         async with asyncio.timeout(self.model.first_seconds) as waiting:
-            async with self._session.post(
-                place.url, data=body, headers=sent, allow_redirects=False, timeout=self._timeout
-            ) as response:
+            async with self._request(place, fields, headers, self._timeout) as response:
                 if response.status != 200:
                     raise await _refusal(response)
                 waiting.reschedule(None)
                 yield response
+
+    def _request(
+        self,
+        place: _Place,
+        fields: Fields,
+        headers: Mapping[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> Any:
+        """A request to one place of the model; a context with its response."""
+        body = msgspec.json.encode({**fields, "model": place.name})
+        sent = place.headers if not headers else {**place.headers, **headers}
+        return self._session.post(
+            place.url, data=body, headers=sent, allow_redirects=False, timeout=timeout
+        )
 
     async def _content(self, response: aiohttp.ClientResponse) -> bytes:
         """The bytes of an answer, at most as many as are allowed."""
@@ -232,7 +263,8 @@ def _place(name: str, place: Deployment) -> _Place:
     if place.api_key is not None:
         headers["authorization"] = f"Bearer {place.api_key.reveal()}"
     url = checked_url(place.base_url, place.insecure)
-    return _Place(f"{url}/chat/completions", headers, msgspec.json.encode(place.name or name))
+    encoded = msgspec.json.encode(place.name or name)
+    return _Place(f"{url}/chat/completions", headers, msgspec.Raw(encoded))
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -245,6 +277,11 @@ def new_session() -> aiohttp.ClientSession:
         trust_env=False,
         headers={"user-agent": "racer-jax"},
     )
+
+
+def _earlier(now: float, model: Model) -> float:
+    """When a call must have begun to answer."""
+    return now + min(model.first_seconds, model.total_seconds)
 
 
 def _failure_of(error: BaseException) -> CallFailedError:

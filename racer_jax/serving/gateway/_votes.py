@@ -5,7 +5,7 @@ of those who gave it, then to the first answer in the order of strings. It is de
 answers to come can change the winner; what is cancelled then would have changed nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from fractions import Fraction
 
 
@@ -50,11 +50,19 @@ class Vote:
         """Who gave an answer, in the order of arrival."""
         return self._voters.get(answer, [])
 
+    def decided_without(self, lost: Container[str]) -> bool:
+        """Whether the winner would be the same whatever these models had answered."""
+        again = Vote(self._scores)
+        for model, answer in self.answers.items():
+            if model not in lost:
+                again.add(model, answer)
+        return again.decided()
+
     def decided(self) -> bool:
         """Whether no answers to come can change the winner."""
-        winner = self.winner
         if not self._awaited:
             return True
+        winner = self.winner
         if winner is None:
             return False
         voters, num = self._voters[winner], len(self._awaited)

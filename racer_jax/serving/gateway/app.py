@@ -21,6 +21,7 @@ from racer_jax.serving.gateway._exchange import (
 from racer_jax.serving.gateway._responses import Responses
 from racer_jax.serving.gateway.core import LOG, Gateway
 
+_COMPLETIONS = "/v1/chat/completions"
 Endpoint = Callable[[Gateway, Scope, Receive, Send], Awaitable[None]]
 
 
@@ -66,26 +67,43 @@ def _routes(gateway: Gateway, rows: list[tuple[str, str, Any, str | None]]) -> l
     ]
 
 
+class _Inference(Starlette):
+    """The application of the inference port: completions go straight to their endpoint.
+
+    They are nearly all of the traffic; what Starlette does around an endpoint costs as much as
+    reading the request, and `Chat` turns its errors into responses itself.
+    """
+
+    def __init__(self, chat: Chat, routes: list[Route]) -> None:
+        super().__init__(routes=[Route(_COMPLETIONS, chat, methods=["POST"]), *routes])
+        self._chat = chat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        whole = scope["type"] == "http" and scope["path"] == _COMPLETIONS
+        if whole and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def inference_app(gateway: Gateway) -> Starlette:
     """The application of the inference port.
 
     Use this when you serve the gateway yourself, with `gateway.start()` awaited before.
     """
-    routes = [
-        Route("/v1/chat/completions", Chat(gateway), methods=["POST"]),
-        *_routes(
-            gateway,
-            [
-                ("GET", "/v1/models", _endpoints.models, None),
-                ("POST", "/v1/responses", Responses(), None),
-                ("POST", "/v1/racer/route", _endpoints.route, None),
-                ("POST", "/v1/feedback", _endpoints.feedback, None),
-                ("GET", "/v1/racer/decisions/{id}", _endpoints.decision, None),
-                ("GET", "/openapi.json", _management.openapi, None),
-            ],
-        ),
-    ]
-    return _app(gateway, routes)
+    routes = _routes(
+        gateway,
+        [
+            ("GET", "/v1/models", _endpoints.models, None),
+            ("POST", "/v1/responses", Responses(), None),
+            ("POST", "/v1/racer/route", _endpoints.route, None),
+            ("POST", "/v1/feedback", _endpoints.feedback, None),
+            ("GET", "/v1/racer/decisions/{id}", _endpoints.decision, None),
+            ("GET", "/openapi.json", _management.openapi, None),
+        ],
+    )
+    return _completed(gateway, _Inference(Chat(gateway), routes))
 
 
 def management_app(gateway: Gateway) -> Starlette:
@@ -108,10 +126,10 @@ def management_app(gateway: Gateway) -> Starlette:
             ("POST", "/audit", _management.audit_labels, "admin"),
         ],
     )
-    return _app(gateway, routes)
+    return _completed(gateway, Starlette(routes=routes))
 
 
-def _app(gateway: Gateway, routes: list[Route]) -> Starlette:
-    app = Starlette(routes=routes)
+def _completed(gateway: Gateway, app: Starlette) -> Starlette:
+    """The application with an answer for what is not there."""
     app.router.default = _Guarded(gateway, _not_found)
     return app

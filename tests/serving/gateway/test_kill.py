@@ -134,4 +134,4 @@ def test_a_few_kills_lose_nothing(tmp_path, artefacts):
 
 @pytest.mark.slow
 def test_200_kills_lose_nothing(tmp_path, artefacts):
-    kills(200, tmp_path, artefacts)
+    kills(int(os.environ.get("RACER_KILLS", "200")), tmp_path, artefacts)

@@ -4,12 +4,14 @@ import asyncio
 import shutil
 
 import msgspec
+import numpy as np
 import pytest
 
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway import json_schema, load_settings, settings_from
+from racer_jax.serving.gateway._batcher import Batcher
 from racer_jax.serving.gateway._breaker import Breaker
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import plain_settings
@@ -172,7 +174,7 @@ def test_a_fault_of_the_configuration_has_its_path(upstreams, artefacts, changes
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"routes__my__artefact": "nowhere"}, "there is no such folder"),
+        ({"routes__my__artefact": "nowhere"}, "folder not found"),
         ({"bare": True}, "calibrate"),
         ({"infeasible": True}, "cannot keep alpha"),
         ({"routes__my__mode": "cascade"}, "cascade"),
@@ -243,3 +245,33 @@ def test_the_form_and_the_view_belong_to_the_artefact(start, artefacts, tmp_path
     gateway = start(routes__my__artefact=path, routes__my__form=None, routes__my__view="all_user")
     assert gateway.admin("GET", "/status").json["routes"]["my"]["normal_form"] == "number"
     assert main(["calibrate", path, "--form", "nonsense"]) == 1
+
+
+class Wide:
+    """A racer whose batches a test counts."""
+
+    sets = np.zeros((64, 2), bool)
+    nonconformity = np.zeros((64, 2), np.float32)
+
+    def route(self, texts, groups):
+        self.texts = [*getattr(self, "texts", []), list(texts)]
+        return self
+
+    def __getitem__(self, i):
+        return i
+
+
+def test_requests_of_one_turn_of_the_loop_are_decided_together(run):
+    sizes, racer = [], Wide()
+    batcher = Batcher(largest=4, on_batch=sizes.append)
+
+    async def six():
+        first = asyncio.gather(*(batcher.decide(racer, str(i), None) for i in range(6)))
+        return [routed.decision for routed in await first]
+
+    assert run(six()) == [0, 1, 2, 3, 0, 1]
+    assert sizes == [4, 2]
+    assert racer.texts == [["0", "1", "2", "3"], ["4", "5"]]
+    batcher.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        run(batcher.decide(racer, "too late", None))
