@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from mutants import Mutant, mutants
-from mutation_runs import ROOT, Children, covered, prepare, tried
+from mutation_runs import ROOT, Children, covered, digests, prepare, tried
 
 EQUIVALENT = Path(__file__).with_name("mutation_survivors.json")
 # Modules -> the files of tests that must kill their mutants.
@@ -57,6 +57,7 @@ class Suite:
     def __init__(self, tests: Sequence[Mapping[str, Any]], homes: Mapping[str, list[str]]) -> None:
         self.homes = homes
         self.seconds = {test["name"]: test["seconds"] for test in tests}
+        self.marks = {test["name"]: test["marks"] for test in tests}
         self.by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
         self.by_file: dict[str, list[str]] = defaultdict(list)
         self.kills: Counter[tuple[str, str]] = Counter()
@@ -83,11 +84,15 @@ class Suite:
         return set().union(*(self.by_line[module, line] for line in range(first, last + 1)))
 
     def _rank(self, mutant: Mutant, name: str, near: set[str]) -> tuple[int, int, str]:
-        """What killed a neighbour comes first, then quick tests, those of one file together."""
+        """The default tests come first: of them what killed a neighbour, then quick ones.
+
+        Those of one file together.
+        """
         kills = self.kills[f"{mutant.module}::{mutant.function}", name]
+        late = 10 * self.marks[name]
         if kills and self.seconds[name] < 2:
-            return (0, -kills, "")
-        late = 1 if name in near else 2
+            return (late, -kills, "")
+        late += 1 if name in near else 2
         if self.seconds[name] > 0.5:
             late += 2
         return (late, 0, name.partition("::")[0])
@@ -110,28 +115,29 @@ def spans_of(tree: ast.Module) -> dict[str, tuple[int, int]]:
 
 
 def learn(
-    children: Children, files: list[str], modules: list[str], marks: str, end: float
+    children: Children, files: list[str], modules: list[str], marks: Sequence[str], end: float
 ) -> tuple[list[dict[str, Any]], set[str]]:
     """Runs every file of tests once, without a mutant, in parts; what is known is kept.
 
     Returns:
       Records of the tests that ran before the end, and the files of which some did not.
     """
-    state = hashlib.sha256(repr((marks, modules)).encode())
-    for path in sorted(ROOT.glob("racer_jax/**/*.py")):
-        state.update(path.read_bytes())
     num_parts = max(1, children.most // 4)
-    waiting, records = [], {}
-    for file in sorted(files, key=lambda file: -(ROOT / file).stat().st_size):
-        own = state.copy()
-        own.update(file.encode() + (ROOT / file).read_bytes())
-        whole = num_parts if file.startswith("tests/") else 1
-        for number in range(whole):
-            name = f"learned-{own.hexdigest()[:20]}-{number}-of-{whole}.jsonl"
-            record = children.folder / name
-            records[record] = file
-            if not record.exists():
-                waiting.append((file, (number, whole), record))
+    waiting: list[tuple[str, str, tuple[int, int], Path]] = []
+    records: dict[Path, tuple[int, str]] = {}
+    for place, of_marks in enumerate(marks):
+        for file in sorted(files, key=lambda file: -(ROOT / file).stat().st_size):
+            if place and not file.startswith("tests/"):
+                continue  # doctests have no marks
+            own = hashlib.sha256(repr((of_marks, file)).encode() + (ROOT / file).read_bytes())
+            whole = num_parts if file.startswith("tests/") else 1
+            for number in range(whole):
+                name = f"learned-{own.hexdigest()[:20]}-{number}-of-{whole}.jsonl"
+                record = children.folder / name
+                records[record] = (place, file)
+                if not (record.exists() and _is_current(record)):
+                    record.unlink(missing_ok=True)
+                    waiting.append((file, of_marks, (number, whole), record))
 
     def done(result: Any, seconds: float) -> None:
         if result is None or result:
@@ -140,20 +146,27 @@ def learn(
 
     while (waiting or children.running) and time.monotonic() < end:
         while waiting and children.free:
-            file, part, record = waiting.pop(0)
-            work = partial(covered, file, part, modules, marks, record)
+            file, of_marks, part, record = waiting.pop(0)
+            work = partial(covered, file, part, modules, of_marks, record)
             children.start(work, done, 1800)
         children.wait()
     children.stop()
     tests, incomplete = [], set()
-    for record, file in records.items():
+    for record, (place, file) in records.items():
         path = record
         if not record.exists():
             incomplete.add(file)
             path = record.with_suffix(".partial")
         if path.exists():
-            tests += map(json.loads, path.read_text().split("\n")[:-1])
+            lines = path.read_text().split("\n")[:-1]
+            tests += [{**json.loads(line), "marks": place} for line in lines]
     return tests, incomplete
+
+
+def _is_current(record: Path) -> bool:
+    """Whether the modules that a record has lines of are as they were when it was made."""
+    made_of = json.loads(record.with_suffix(".modules").read_text())
+    return all(digests([module]) == {module: digest} for module, digest in made_of.items())
 
 
 def is_known(key: str, known: Mapping[str, str]) -> bool:
@@ -181,6 +194,10 @@ def report(results: Mapping[str, Any], num_left: int) -> None:
     killed = sum(map(sum, by_module.values()))
     share = killed / max(len(results), 1)
     print(f"{killed} of {len(results)} killed ({share:.1%}), {num_left} not tried")
+    first = sum(
+        result["outcome"] != "survived" and not result["marks"] for result in results.values()
+    )
+    print(f"{first} of them by tests with the first marks ({first / max(len(results), 1):.1%})")
 
 
 def main() -> None:
@@ -196,7 +213,12 @@ def main() -> None:
     parser.add_argument(
         "--files", nargs="+", help="tests to run for each mutant, all of them, nothing is learned"
     )
-    parser.add_argument("--marks", default="not slow", help="tests, as pytest -m")
+    parser.add_argument(
+        "--marks",
+        nargs="+",
+        default=["not slow and not long", "long and not slow"],
+        help="tests, as pytest -m; those of later marks are tried where none of the first fails",
+    )
     parser.add_argument("--list", action="store_true", help="print the mutants and end")
     parser.add_argument("--folder", type=Path, help="of compiled code, to be kept for a next run")
     options = parser.parse_args()
@@ -306,11 +328,13 @@ def start_one(
             "line": mutant.lines[0],
             "outcome": outcome,
             "killer": killer,
+            "marks": suite.marks.get(killer or "", 0),
             "tests": len(tests),
             "seconds": round(took, 2),
         }
 
-    work = partial(tried, mutant, trees[mutant.module], tests, files, options.marks)
+    marks = " or ".join(f"({marks})" for marks in options.marks)
+    work = partial(tried, mutant, trees[mutant.module], tests, files, marks)
     children.start(work, done, seconds)
 
 

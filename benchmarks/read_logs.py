@@ -27,8 +27,10 @@ import msgspec
 import numpy as np
 
 from racer_jax.data import RoutingTable, read_lm_eval
-from racer_jax.data.formats import _lm_eval_rows, _records
+from racer_jax.data.formats import _lm_eval_choice, _lm_eval_rows
+from racer_jax.data.formats._batches import Batch
 from racer_jax.data.formats._json import check_object, parse
+from racer_jax.data.formats._records import Record, parsed
 from racer_jax.data.formats._text import read_text
 
 MODELS = ("org/model-a", "org/model-b")
@@ -78,28 +80,31 @@ def one_row(
     return row | {"target_hash": digest, "acc": right, "acc_norm": right}
 
 
-def whole_rows(path: Path) -> Iterator[_records.Record]:
+def whole_rows(path: Path) -> Iterator[Batch]:
     """Every row decoded and held, as logs were read before."""
-    held = []
+    held: list[Record] = []
     for line, content in enumerate(read_text(path).split("\n"), start=1):
         if content.strip():
             record = parse(content, path, row=line, line=line)
             check_object(record, path, row=line, line=line)
-            held.append(_records.parsed(record, (path, line, line)))
-    yield from held
+            held.append(parsed(record, (path, line, line)))
+    yield Batch(iter(held))
 
 
-STREAM = _lm_eval_rows.record_lines
+STREAM = _lm_eval_rows.record_batches
 READERS: dict[str, Callable[..., Any]] = {"stream": STREAM, "whole rows": whole_rows}
 
 
 def read(name: str, folder: Path) -> RoutingTable:
     """The table, its rows read by one of the two."""
-    _lm_eval_rows.record_lines = READERS[name]
+    modules = (_lm_eval_rows, _lm_eval_choice)
+    for module in modules:
+        module.record_batches = READERS[name]
     try:
         return read_lm_eval(folder)
     finally:
-        _lm_eval_rows.record_lines = STREAM
+        for module in modules:
+            module.record_batches = STREAM
 
 
 def memory(name: str, folder: Path) -> tuple[int, int]:

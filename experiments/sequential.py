@@ -28,6 +28,8 @@ from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo import pool_law, split_trials
 from racer_jax.orders.model_orders import fit_order
+from racer_jax.plotting.layout import figure_style, panels, percent
+from racer_jax.plotting.styles import style_of
 from racer_jax.reporting.tables import left_table
 from racer_jax.risk_control.bounds import sharp_risk
 from racer_jax.routers.knn import KNNR
@@ -105,8 +107,12 @@ class Result(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """The ways of one draw, and what they are measured against."""
+    """The ways of one draw, and what they are measured against.
 
+    `decided` stops on decided votes alone, in the order that was searched for that.
+    """
+
+    decided: Way
     calibrated: dict[str, Callable[[str], Way]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -170,7 +176,9 @@ def ways_of(
         },
         "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    return Ways(make, baselines, main.right(main.reference[:, None])[:, 0].astype(np.float64))
+    decided = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
+    right = main.right(main.reference[:, None])[:, 0].astype(np.float64)
+    return Ways(decided, make, baselines, right)
 
 
 class _Sums:
@@ -221,6 +229,7 @@ def run_pool(
         size = len(others)
 
         add = partial(record, cells, others, ways.reference_right, len(table))
+        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.decided), 0.0)
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)
@@ -237,8 +246,6 @@ def run_pool(
                         jax.random.fold_in(trial_key, number), len(checks)
                     )
                     checks.append(checked(cell_key, name, label, alpha, pool, law, config.splits))
-            if label == SEQUENTIAL:
-                add(label, DECIDED, stopped_where_sure(make(alphas[0])), 0.0)
         for label, way in ways.fixed.items():
             add(label, None, stopped_where_sure(way), None)
         progress(1)
@@ -377,55 +384,39 @@ def report(config: Config, result: Result) -> Report:
             "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."
         )
     rows = [row._asdict() for row in result.rows]
-    return Report("\n\n".join(parts), rows, {"sequential.png": figure(result.rows)}, all_pass)
+    return Report("\n\n".join(parts), rows, {"sequential": partial(figure, result.rows)}, all_pass)
 
 
-_LINES = {
-    SEQUENTIAL: ("C0", "o"),
-    LABEL_FREE: ("C9", "s"),
-    "agreement": ("C1", "^"),
-    "RACER-P": ("C3", "v"),
-    "RACER-J": ("C4", "D"),
-    "static": ("C5", "P"),
-}
-_POINTS = {
-    "best single": ("k", "*"),
-    "full vote": ("k", "X"),
-    "majority decided": ("C2", "h"),
-    "unanimity of 3": ("C6", ">"),
-}
+_LINES = (SEQUENTIAL, LABEL_FREE, "agreement", "RACER-P", "RACER-J", "static")
+_POINTS = ("best single", "full vote", "majority decided", "unanimity of 3")
 
 
-def figure(rows: Sequence[Row]) -> Figure:
+def figure(rows: Sequence[Row], *, width: float | None = None) -> Figure:
     """Accuracy against the number of calls, a panel a pool."""
     names = list(dict.fromkeys(row.pool for row in rows))
-    columns = min(3, len(names))
-    height = -(-len(names) // columns)
-    picture = Figure(figsize=(4.2 * columns, 3.4 * height + 0.9), layout="constrained")
-    panels = np.atleast_1d(picture.subplots(height, columns)).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        here = [row for row in rows if row.pool == name]
-        for way, (color, marker) in _LINES.items():
-            line = sorted((row.calls, 100 * row.accuracy) for row in here if row.way == way)
-            axes.plot(*zip(*line, strict=True), color=color, marker=marker, ms=4, lw=1.3, label=way)
-        tops = sorted((row.calls, 100 * row.accuracy) for row in here if row.way.startswith("top "))
-        if tops:
-            axes.plot(
-                *zip(*tops, strict=True), color="0.6", ls=":", marker=".", label="top k, majority"
-            )
-        for way, (color, marker) in _POINTS.items():
-            spots = [row for row in here if row.way == way]
-            if spots:
-                at = [[row.calls for row in spots], [100 * row.accuracy for row in spots]]
-                axes.plot(*at, color=color, marker=marker, ls="", label=way)
-        axes.set(title=name, xlabel="calls a query", ylabel="right answers (%)")
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    picture.legend(
-        handles, labels, loc="outside lower center", ncols=1 + columns, frameon=False, fontsize=8
-    )
-    return picture
+    with figure_style(width):
+        inches = min(3, len(names)) * 4.2 if width is None else width
+        grid = panels(len(names), (2.9,), width=inches, least_panel=min(inches, 2.2))
+        for number, name in enumerate(names):
+            axes = grid.axes[0, number]
+            here = [row for row in rows if row.pool == name]
+            for way in _LINES:
+                line = sorted((row.calls, row.accuracy) for row in here if row.way == way)
+                axes.plot(*zip(*line, strict=True), **style_of(way).marked(ms=4, lw=1.3, label=way))
+            tops = sorted((row.calls, row.accuracy) for row in here if row.way.startswith("top "))
+            if tops:
+                top = style_of("top k").marked(label="top k, majority")
+                axes.plot(*zip(*tops, strict=True), **top)
+            for way in _POINTS:
+                spots = [row for row in here if row.way == way]
+                if spots:
+                    at = [[row.calls for row in spots], [row.accuracy for row in spots]]
+                    axes.plot(*at, **style_of(way).points(label=way, zorder=3))
+            percent(axes, "y")
+            grid.title(number, name)
+        grid.label_below(0, "calls a query")
+        grid.label_left(0, "right answers")
+        return grid.finish("Right answers by the number of calls", *grid.axes[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

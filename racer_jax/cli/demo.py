@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
 from racer_jax.data.files import written_whole
@@ -24,7 +25,7 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "Run all steps on simulated logs, in about a minute. Leaves tables, artefacts, the "
         "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
@@ -34,7 +35,9 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         default=Path("racer-demo"),
         help="folder to fill (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the simulated logs (default: %(default)s)"
+    )
     parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
 
@@ -176,8 +179,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     print_line(f"\n{summary(folder)}")
     if lacking:
         print_line(
-            "no report was written, for its charts need plotly: "
-            f"pip install 'racer-jax[report]', then\n"
+            f"No report was written: its charts need plotly. {install_command('report')}, then\n"
             f"  {shlex.join(['racer-jax', *report])}"
         )
     return 0

@@ -29,7 +29,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="scores of your router: .npz with 'scores' and 'correct' [n, m]; or .npz, .npy or "
-        ".csv with the scores of the queries of a TABLE",
+        ".csv with the scores of the queries of a TABLE (default: an artefact's router)",
     )
     other.add_argument(
         "--table",
@@ -50,7 +50,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         help="a miss; 1 - the best grade called or its shortfall from the best of the pool (graded "
         "tables); or what a stop may incur (--table with answers) (default: miss)",
     )
-    other.add_argument("--null", choices=("paper", "free", "never"), help="null mode")
+    other.add_argument(
+        "--null",
+        choices=("paper", "free", "never"),
+        help="what counts where no model can answer (default: paper)",
+    )
 
 
 def check_source(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
 
@@ -19,8 +20,8 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "serve",
-        "Serve an OpenAI-compatible endpoint that decides which models to call, calls them, makes "
-        "one answer of theirs, and tests on audited traffic whether the promise still holds.",
+        "Serve an OpenAI-compatible endpoint. It decides which models to call, calls them, returns "
+        "one answer, and tests on audited traffic whether the promise still holds.",
         """
 racer-jax serve --demo                      simulated models, no key, no network
 racer-jax serve gateway.toml
@@ -32,11 +33,25 @@ racer-jax serve --new-key alice             a key, and the lines that let it in"
         "config", nargs="?", type=Path, metavar="CONFIG", help="file of TOML or YAML"
     )
     parser.add_argument("--demo", action="store_true", help="simulated models on this machine")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema and end")
-    parser.add_argument("--new-key", metavar="NAME", help="print a new key for a client and end")
-    parser.add_argument("--check", action="store_true", help="check everything, and end")
-    parser.add_argument("--port", type=int, help="another inference port (0: a free one)")
-    parser.add_argument("--admin-port", type=int, help="another management port (0: a free one)")
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of CONFIG, and end"
+    )
+    parser.add_argument(
+        "--new-key",
+        metavar="NAME",
+        help="print a new key for a client of this name, and end (default: no key)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read CONFIG and its artefacts, say what is wrong, and end",
+    )
+    parser.add_argument(
+        "--port", type=int, help="inference port, 0 for a free one (default: that of CONFIG)"
+    )
+    parser.add_argument(
+        "--admin-port", type=int, help="management port, 0 for a free one (default: that of CONFIG)"
+    )
     parser.add_argument(
         "--folder",
         type=Path,
@@ -50,8 +65,8 @@ def _add_recalibrate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "recalibrate",
-        "Calibrate an artefact again, on the labelled audits of a gateway's state. What users said "
-        "is not used: they choose what they say something of.",
+        "Calibrate an artefact again, on labelled audits of a gateway. Feedback of users is not "
+        "used: they choose which answers they rate.",
         """
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
@@ -60,8 +75,8 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.add_argument(
         "--artefact", type=Path, required=True, help="folder of the artefact that was in use"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--alpha", help="another risk level")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
+    parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
     add_json(parser)
     parser.set_defaults(run=recalibrate)
 
@@ -90,15 +105,16 @@ def _add_replay(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "replay",
-        "Decide again what a gateway has decided, under another artefact and without a call: how "
-        "sets change, and on labelled audits the misses. Needs a state that keeps prompts.",
+        "Decide again what a gateway has decided, with another artefact. No model is called; it "
+        "says how sets change and, on labelled audits, how many misses there are. Needs a state "
+        "that keeps prompts.",
         "racer-jax replay gateway.db --artefact new.racer",
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument(
         "--artefact", type=Path, required=True, help="folder of the artefact that decides now"
     )
-    parser.add_argument("--route", help="only decisions of this route")
+    parser.add_argument("--route", help="only decisions of this route (default: all)")
     add_json(parser)
     parser.set_defaults(run=replay)
 
@@ -175,7 +191,7 @@ def check_extra() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"racer-jax serve needs {', '.join(missing)}: pip install 'racer-jax[serve]'"
+            f"racer-jax serve needs {', '.join(missing)}: {install_command('serve')}"
         )
 
 

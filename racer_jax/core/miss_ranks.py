@@ -66,6 +66,7 @@ def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
 
     Rounds down the budget wherever the decimal is in doubt.
     """
+    alpha = jnp.expand_dims(alpha, tuple(range(n.ndim - 1)))
     # Reading alpha, converting n and the product each round by 2**-24 at most; 2**-22 covers them.
     slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
     budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1

@@ -56,6 +56,18 @@ def _as_fraction(alpha: Level) -> Fraction:
     return fraction
 
 
+def confidence_name(delta: float) -> str:
+    """1 - delta in percent, exactly as delta was written.
+
+    Use this when a sentence says how sure a promise is.
+
+    >>> confidence_name(0.05), confidence_name(1e-9)
+    ('95%', '99.9999999%')
+    """
+    percent = 100 * (1 - Decimal(str(float(delta))))
+    return f"{percent.normalize():f}%"
+
+
 def exact_alpha(alpha: Level) -> Fraction:
     """The rational the user wrote: `0.29` is 29/100, whatever its binary rounding.
 

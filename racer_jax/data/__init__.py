@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from racer_jax.data.formats.inspect_ai import read_inspect
     from racer_jax.data.formats.llmrouter import read_llmrouter
     from racer_jax.data.formats.llmrouterbench import read_llmrouterbench
-    from racer_jax.data.formats.lm_eval import read_lm_eval
+    from racer_jax.data.formats.lm_eval import LmEvalOptions, read_lm_eval
     from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
     from racer_jax.data.formats.parquet import read_parquet, write_parquet
     from racer_jax.data.formats.promptfoo import read_promptfoo
@@ -52,7 +52,7 @@ _HOMES = {
     "formats.inspect_ai": ("read_inspect",),
     "formats.llmrouter": ("read_llmrouter",),
     "formats.llmrouterbench": ("read_llmrouterbench",),
-    "formats.lm_eval": ("read_lm_eval",),
+    "formats.lm_eval": ("LmEvalOptions", "read_lm_eval"),
     "formats.long_csv": (
         "read_long_csv",
         "write_long_csv",
@@ -110,6 +110,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 __all__ = [
     "DataError",
     "LabelRule",
+    "LmEvalOptions",
     "RoutingTable",
     "ScoredTable",
     "SimulatedBenchmark",

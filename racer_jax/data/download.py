@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from racer_jax._install import install_command
 from racer_jax.data.errors import DataError
 
 # Where the files of both corpora are; a commit and a path within the repository are appended.
@@ -148,7 +149,7 @@ def fetch(
     try:
         import pooch
     except ImportError:
-        raise ImportError("fetching needs pooch: pip install 'racer-jax[fetch]'") from None
+        raise ImportError(f"fetching needs pooch: {install_command('fetch')}") from None
     source = CORPORA[corpus]
     if folder is None:
         folder = (

@@ -5,7 +5,7 @@ The tables of several files are joined, and a pipe is read once, to its end.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,7 @@ from racer_jax.data.formats.helm import read_helm
 from racer_jax.data.formats.inspect_ai import read_inspect
 from racer_jax.data.formats.llmrouter import read_llmrouter
 from racer_jax.data.formats.llmrouterbench import read_llmrouterbench
-from racer_jax.data.formats.lm_eval import read_lm_eval
+from racer_jax.data.formats.lm_eval import LmEvalOptions, read_lm_eval
 from racer_jax.data.formats.long_csv import read_long_csv, write_long_csv
 from racer_jax.data.formats.parquet import is_exported, read_parquet, write_parquet
 from racer_jax.data.formats.promptfoo import read_promptfoo
@@ -146,9 +146,7 @@ def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> Rou
 def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
     """The table by the reader of a format, which must have the options."""
     reader = READERS[format]
-    options_of_reader = [
-        option for option in inspect.signature(reader).parameters if option != "path"
-    ]
+    options_of_reader = _options_of(reader)
     for option in options:
         if option not in options_of_reader and option != "models":
             raise _no_option(path, format, option, options_of_reader)
@@ -172,6 +170,13 @@ def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
     default: Missing = "keep" if is_export else "error"
     policy: Missing = options.get("missing") or default
     return settle_missing(table, policy, path)
+
+
+def _options_of(reader: Callable[..., RoutingTable]) -> list[str]:
+    """The names of the options of a reader, of which some are in an object."""
+    if reader is read_lm_eval:
+        return [field.name for field in fields(LmEvalOptions)]
+    return [option for option in inspect.signature(reader).parameters if option != "path"]
 
 
 def _no_option(path: Path, format: str, option: str, options: Sequence[str]) -> DataError:

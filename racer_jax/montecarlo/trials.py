@@ -346,7 +346,7 @@ def stream_trials(
         report(num_done)
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.tile * len(runner.devices))
     for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
-        _add(sums, totals, num, stream.bins)
+        _add(sums, totals, num, stream.bins, design.even)
         report(num)
         if store is not None:
             store.save_when_due(sums)
@@ -368,16 +368,20 @@ def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, i
     return spans
 
 
-def _add(sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int) -> None:
-    """Adds the first `num` trials of a chunk to the sums, starting them if there are none."""
+def _add(
+    sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int, even: bool
+) -> None:
+    """Adds the first `num` trials of a chunk to the sums, starting them if there are none.
+
+    Totals are summed as they are where every part is as large in every trial; else means, also
+    where the parts of the first chunk happen to be equal.
+    """
     for part, prefix in (("test", ""), ("validation", "validation_")):
         by_name = {name: np.asarray(total)[:, :num] for name, total in totals.get(part, {}).items()}
         rows = by_name.pop("rows", np.ones((1, 1)))
         for name, total in by_name.items():
-            constant = (rows == rows[0, 0]).all()
+            values = total if even else total / rows
             if prefix + name not in sums:
-                values = total if constant else total / rows
-                scale = 1.0 / rows[0, 0] if constant else 1.0
-                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], float(scale), bins)
-            running_sum = sums[prefix + name]
-            running_sum.add(total if running_sum.scale != 1.0 or constant else total / rows)
+                scale = 1.0 / float(rows[0, 0]) if even else 1.0
+                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], scale, bins)
+            sums[prefix + name].add(values)

@@ -246,7 +246,7 @@ def _version(path: Path) -> tuple[dict[str, Any], bytes]:
             last = identity
         except OSError as error:
             raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None
-    raise CorruptError("the file of arrays that racer.json names is lost", path=file)
+    raise CorruptError("file not found, though racer.json names it", path=file)
 
 
 def _content(path: Path) -> tuple[bytes, tuple[int, int]]:
@@ -281,18 +281,22 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _absent(path: Path) -> str:
+    """Why there is no description in what should be an artefact."""
+    if path.is_dir():
+        return f"not an artefact: this folder has no file {DESCRIPTION}"
+    if path.exists():
+        return "not an artefact: an artefact is a folder, got a file"
+    return "folder not found"
+
+
 def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """What `racer.json` says, checked, and which file it was."""
     file = path / DESCRIPTION
     try:
         content, identity = _content(file)
     except (FileNotFoundError, NotADirectoryError):
-        problem = (
-            "is no artefact: there is no racer.json"
-            if path.is_dir()
-            else "is no artefact: there is no such folder"
-        )
-        raise ArtefactError(problem, path=path) from None
+        raise ArtefactError(_absent(path), path=path) from None
     except OSError as error:
         raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None
     try:
@@ -310,6 +314,18 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     return description, identity
 
 
+def kind_of(path: Path) -> str | None:
+    """What an artefact is of: `cascade`, or None for a racer.
+
+    Use this when a command takes artefacts of either kind.
+
+    Raises:
+      ArtefactError: If the folder is not an artefact.
+    """
+    kind = _read_description(path)[0].get("kind")
+    return None if kind is None else str(kind)
+
+
 def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
     """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
 
@@ -323,12 +339,13 @@ def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> 
     if kind is None:
         name = str(description["kind"])
         raise ArtefactError(
-            f"is no Racer but the artefact of a {name.capitalize()}: load it with "
+            f"the artefact of a {name.capitalize()}, not of a Racer: load it with "
             f"{name.capitalize()}.load",
             path=path,
         )
     raise ArtefactError(
-        f"is no {kind.capitalize()} but the artefact of a Racer: load it with Racer.load", path=path
+        f"the artefact of a Racer, not of a {kind.capitalize()}: load it with Racer.load",
+        path=path,
     )
 
 
@@ -340,8 +357,8 @@ def _check_description(description: Any, checksum: str | None, file: Path) -> No
         raise CorruptError(f"format must be at least 1, got {description['format']}", path=file)
     if description["format"] > FORMAT:
         raise NewerFormatError(
-            f"is of format {description['format']}, this version reads up to {FORMAT}: install a "
-            "newer racer-jax",
+            f"has format {description['format']}; this version of racer_jax reads formats up to "
+            f"{FORMAT}: update racer_jax",
             path=file,
         )
     models = description.get("models")

@@ -86,43 +86,51 @@ class Decision:
 
         Use this when a person asks why these models are called.
         """
-        of_group = "" if self.group is None else f" of group {self.group!r}"
+        of_group = "" if self.group is None else f" in group {self.group!r}"
         num = len(self.scores)
         unknown = "no group was given"
         if self.group is not None:
-            unknown = f"no calibration query is of group {self.group!r}"
+            unknown = f"there was no calibration query of group {self.group!r}"
         every = "every model"
         if len(self.models) < num:
             every = f"{', then '.join(map(printable, self.models))} (at most {len(self.models)})"
         if self.reason is Reason.ABSTAIN:
             lead = (
-                f"Call no model: none of {num} is plausible enough at alpha = {self.alpha}"
-                f"{of_group}."
+                f"Call no model: at alpha = {self.alpha}{of_group} none of the {num} models is "
+                "plausible enough."
             )
         elif self.reason is Reason.UNKNOWN_GROUP:
-            lead = f"Call {every}: {unknown}, so nothing is promised for fewer."
+            lead = f"Call {every}: {unknown}, so nothing would be promised for fewer."
         elif self.reason is Reason.POOLED_GROUP:
             called = ", then ".join(map(printable, self.models)) or "no model"
-            lead = f"Call {called}: {unknown}, so the threshold of all groups is used, unpromised."
+            lead = (
+                f"Call {called}: {unknown}, so the threshold of all groups is used, and nothing is "
+                "promised for this query."
+            )
         elif self.reason is Reason.INFEASIBLE:
-            lead = f"Call {every}: no threshold{of_group} keeps the risk at most {self.alpha}."
+            lead = f"Call {every}: no threshold{of_group} keeps the risk to at most {self.alpha}."
         else:
             verb = "is" if len(self.models) == 1 else "are"
             lead = (
                 f"Call {', then '.join(map(printable, self.models))}: {len(self.models)} of {num} "
                 f"models {verb} plausible enough at alpha = {self.alpha}{of_group}."
             )
-        details = []
-        for model in sorted(
-            self.scores, key=lambda name: (-self.margins[name], -self.scores[name])
-        ):
-            margin = self.margins[model]
-            side = "called" if model in self.models else "left out"
-            by = f" by {abs(margin):.3f}" if isfinite(margin) else ""
-            details.append(f"{printable(model)} {self.scores[model]:.3f} ({side}{by})")
-        threshold = f"threshold {self.threshold:.4g}"
+        order = sorted(self.scores, key=lambda name: (-self.margins[name], -self.scores[name]))
+        details = "; ".join(
+            f"{printable(name)} {self.scores[name]:.3f} ({self._distance(name)})" for name in order
+        )
         cost = "" if self.expected_cost is None else f" Expected cost ${self.expected_cost:.4g}."
-        return f"{lead} Scores: {'; '.join(details)}; {threshold}.{cost}"
+        return (
+            f"{lead} Score of each model, and how far it is inside (+) or outside (-) the set: "
+            f"{details}. Threshold {self.threshold:.4g}.{cost}"
+        )
+
+    def _distance(self, model: str) -> str:
+        """How far a model is inside or outside the set, where that is a number."""
+        margin = self.margins[model]
+        if isfinite(margin):
+            return f"{margin:+.3f}"
+        return "called" if model in self.models else "left out"
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values; infinities as the strings `inf` and `-inf`.

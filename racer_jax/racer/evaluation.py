@@ -19,11 +19,12 @@ from racer_jax.data.summary import summarize
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.tuning import MAJORITY, vote_tables
 from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.evaluation_text import JUDGE
 from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
 from racer_jax.racer.limits import limited
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.results import JUDGE, Baseline, Evaluation, GroupEvaluation
+from racer_jax.racer.results import Baseline, Evaluation, GroupEvaluation
 from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
 from racer_jax.routers.scores import Scores
@@ -402,12 +403,12 @@ def evaluate_racer(
     if in_training.any():
         notes.insert(
             0,
-            f"{int(in_training.sum())} of {len(in_training)} questions were trained or calibrated "
-            "on: too good to be true",
+            f"optimistic: {int(in_training.sum()):,} of these {len(in_training):,} questions were "
+            "used for training or calibration",
         )
     if rule != calibration.label_rule:
         notes.append(
-            f"calibrated under the label rule {calibration.label_rule!r}, evaluated under {rule!r}"
+            f"calibrated with the label rule {calibration.label_rule!r}, evaluated with {rule!r}"
         )
     groups = evaluate(
         table,
@@ -430,4 +431,5 @@ def evaluate_racer(
         num_seen=int(in_training.sum()),
         groups=groups,
         notes=tuple(notes),
+        has_chosen_levels=alphas is not None,
     )

@@ -72,7 +72,7 @@ def _thresholds(
     return np.array(result), None
 
 
-def loss_guarantee(calibration: CalibrationFacts, who: str, where: str, how: str) -> str:
+def loss_guarantee(calibration: CalibrationFacts, assumption: str, where: str, how: str) -> str:
     """What a calibration for a loss promises, in a sentence.
 
     Use this when you are below `Calibration.guarantee`, which calls it.
@@ -88,10 +88,7 @@ def loss_guarantee(calibration: CalibrationFacts, who: str, where: str, how: str
             f"Nothing is promised: no threshold reaches a mean of at most {calibration.alpha} of "
             f"{words}."
         )
-    return (
-        f"If the queries to come are exchangeable with {who}, the mean of {words} is at most "
-        f"{calibration.alpha}{where}, {how}."
-    )
+    return f"{assumption}, the mean of {words} is at most {calibration.alpha}{where}, {how}."
 
 
 def loss_warnings(calibration: CalibrationFacts, names: Sequence[str]) -> list[str]:

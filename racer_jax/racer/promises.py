@@ -1,33 +1,59 @@
 """What a calibration promises, in words, and what a user must know before trusting it.
 
 The sentences are part of the format: an artefact whose sentence is not the one of its content is
-refused. A change of their words needs a new number of the format; those of older formats, which
-were written in other words, are not compared.
+refused. Whoever changes their words keeps the words before as `EARLIER`, in which an artefact of
+the same format may have been written; those of older formats are not compared.
 """
 
 from collections.abc import Sequence
 from math import ceil, inf
+from types import MappingProxyType
 
 import numpy as np
 
+from racer_jax.core.risk_levels import confidence_name
 from racer_jax.racer.calibration_facts import CalibrationFacts
 from racer_jax.racer.loss_promises import loss_guarantee, loss_warnings
+from racer_jax.racer.wording import Wording
 from racer_jax.risk_control.bounds import smallest_calibration_size
 
-# What counts as a miss in each null mode.
-_MISSES = {
-    "paper": "no called model answers rightly (where none of the pool does: that the null model "
-    "is left out)",
-    "free": "some model of the pool answers rightly and none that is called does",
-    "never": "no called model answers rightly",
-}
+WORDING = Wording(
+    assumption="For new queries drawn like (exchangeable with) {who}",
+    misses=MappingProxyType(
+        {
+            "paper": "no called model is right (if no model could answer, abstaining counts as "
+            "right)",
+            "free": "no called model is right although some model of the pool could answer",
+            "never": "no called model is right (also where no model could answer)",
+        }
+    ),
+    surely="with {confidence} confidence",
+)
+EARLIER = Wording(
+    assumption="If the queries to come are exchangeable with {who}",
+    misses=MappingProxyType(
+        {
+            "paper": "no called model answers rightly (where none of the pool does: that the null "
+            "model is left out)",
+            "free": "some model of the pool answers rightly and none that is called does",
+            "never": "no called model answers rightly",
+        }
+    ),
+    surely="for all calibration sets but a share of {delta}",
+)
 
 
-def guarantee(calibration: CalibrationFacts, null: str) -> str:
+def guarantee(calibration: CalibrationFacts, null: str, words: Wording = WORDING) -> str:
     """What is promised under a null mode, in a sentence, with its assumption.
 
     Use this when you are below `Calibration.guarantee`, which calls it.
+
+    Args:
+      calibration: What calibration has set.
+      null: The null mode.
+      words: The words of the sentence; `EARLIER` for those before.
     """
+    miss = words.misses[null]
     alpha, num = calibration.alpha, calibration.num_queries
     if calibration.groups is None:
         who, where = f"the {int(num.sum())} calibration queries", ""
@@ -37,30 +63,26 @@ def guarantee(calibration: CalibrationFacts, null: str) -> str:
         who, where = f"the calibration queries of their group ({sizes})", ", in each group"
     how = "on average over calibration sets"
     if calibration.delta is not None:
-        how = f"for all calibration sets but a share of {calibration.delta}"
+        confidence = confidence_name(calibration.delta)
+        how = words.surely.format(confidence=confidence, delta=calibration.delta)
+    assumption = words.assumption.format(who=who)
     if calibration.loss is not None:
-        return loss_guarantee(calibration, who, where, how)
+        return loss_guarantee(calibration, assumption, where, how)
     if calibration.num_overlap:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were trained "
-            f"on. The threshold was set for a chance of at most {alpha} that {_MISSES[null]}."
+            f"on. The threshold was set for a chance of at most {alpha} that {miss}."
         )
     if calibration.max_models is not None:
         where += f", and no query calls more than {_counted(calibration.max_models)}"
     names = _names(calibration)
     lost = [name for name, is_lost in zip(names, _lost(calibration), strict=True) if is_lost]
     if len(lost) == len(num):
-        return (
-            f"Nothing is promised: no threshold reaches a chance of at most {alpha} that "
-            f"{_MISSES[null]}."
-        )
+        return f"Nothing is promised: no threshold reaches a chance of at most {alpha} that {miss}."
     beside = f" Nothing is promised for {', '.join(lost)}." if lost else ""
     if calibration.min_models:
         beside += f" Every query calls at least {_counted(calibration.min_models)}."
-    return (
-        f"If the queries to come are exchangeable with {who}, the chance that {_MISSES[null]} "
-        f"is at most {alpha}{where}, {how}.{beside}"
-    )
+    return f"{assumption}, the chance that {miss} is at most {alpha}{where}, {how}.{beside}"
 
 
 def warnings_of(calibration: CalibrationFacts) -> tuple[str, ...]:

@@ -6,15 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from racer_jax.data.errors import printable
-from racer_jax.montecarlo.tuning import MAJORITY
+from racer_jax.racer.evaluation_text import evaluation_text
 from racer_jax.reporting.files import as_plain
-from racer_jax.reporting.tables import text_table
-
-# The aggregation of a perfect judge: right where one of the called models is.
-JUDGE = "a judge picks"
-# More groups than these do not fit a terminal.
-_MAX_GROUPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +113,8 @@ class Evaluation:
         look better than new queries will.
       groups: All queries first, then each group of the table.
       notes: What one must know to read the figures, one sentence each.
+      has_chosen_levels: Whether the caller chose the levels, which `str` then shows one by one;
+        else `alphas` are those measured by default.
     """
 
     alpha: str
@@ -132,6 +127,7 @@ class Evaluation:
     num_seen: int
     groups: tuple[GroupEvaluation, ...]
     notes: tuple[str, ...]
+    has_chosen_levels: bool = False
 
     @property
     def row(self) -> int:
@@ -149,70 +145,4 @@ class Evaluation:
         return plain
 
     def __str__(self) -> str:
-        names = [name for group in self.groups for name in group.accuracy]
-        aggregation = MAJORITY if MAJORITY in names else JUDGE
-        whole, row = self.groups[0], self.row
-        parts = [
-            f"alpha = {self.alpha}, nonconformity {self.nonconformity}, null mode {self.null!r}",
-            "\n".join([self._groups_table(aggregation), *self._folded()]),
-            f"no model answers {whole.beta:.1%} of the queries (95%: {whole.beta_low:.1%} to "
-            f"{whole.beta_high:.1%}); avoidable misses at alpha = {self.alpha}: "
-            f"{whole.avoidable_miss[row]:.3f}",
-            self._baselines_table(aggregation),
-        ]
-        sentences = [self.guarantee, *(f"note: {note}" for note in self.notes)]
-        return "\n\n".join(parts) + "\n\n" + "\n".join(map(printable, sentences))
-
-    def _shown(self) -> list[GroupEvaluation]:
-        """All queries and the largest groups, as many as a terminal shows, in their order."""
-        if len(self.groups) <= _MAX_GROUPS:
-            return list(self.groups)
-        places = range(1, len(self.groups))
-        largest = sorted(places, key=lambda i: (-self.groups[i].num_queries, i))[: _MAX_GROUPS - 1]
-        return [self.groups[0], *(self.groups[i] for i in sorted(largest))]
-
-    def _folded(self) -> list[str]:
-        """How many groups are not shown, and the ends of their risk; nothing where all are."""
-        shown = {group.group for group in self._shown()}
-        rest = [group for group in self.groups if group.group not in shown]
-        if not rest:
-            return []
-        risks = [float(group.risk[self.row]) for group in rest]
-        over = sum(r > g.upper[self.row] for r, g in zip(risks, rest, strict=True) if g.promised)
-        return [
-            f"and {len(rest)} smaller groups of risk {min(risks):.3f} to {max(risks):.3f}, {over} "
-            f"of them above what is promised: all of them are in the JSON output"
-        ]
-
-    def _groups_table(self, aggregation: str) -> str:
-        """Each group at the racer's own alpha."""
-        head = ["group", "queries", "risk", "at most", "expected", "size", "calls saved"]
-        head += ["abstains", "cost", aggregation]
-        row, lines = self.row, []
-        for group in self._shown():
-            law = ["-", "-"]
-            if group.promised:
-                law = [f"{group.upper[row]:.3f}", f"{group.expected[row]:.3f}"]
-            lines.append(
-                [
-                    printable(group.group),
-                    str(group.num_queries),
-                    f"{group.risk[row]:.3f}",
-                    *law,
-                    f"{group.size[row]:.2f}",
-                    f"{group.calls_saved[row]:.1%}",
-                    f"{group.abstention[row]:.1%}",
-                    "-" if group.cost is None else f"${group.cost[row]:.3g}",
-                    f"{group.accuracy[aggregation][row]:.1%}",
-                ]
-            )
-        return text_table(head, lines)
-
-    def _baselines_table(self, aggregation: str) -> str:
-        """The fixed choices on all queries."""
-        lines = []
-        for line in self.groups[0].baselines:
-            cost = "-" if line.cost is None else f"${line.cost:.3g}"
-            accuracy = f"{line.accuracy.get(aggregation, line.accuracy[JUDGE]):.1%}"
-            lines.append([line.name, str(line.size), f"{line.avoidable_miss:.3f}", cost, accuracy])
-        return text_table(["fixed choice", "size", "avoidable misses", "cost", aggregation], lines)
+        return evaluation_text(self)

@@ -117,3 +117,16 @@ def mean_cost_at(
     loss = losses[row, stop].mean(axis=1)
     mean_cost = cost[row, stop].mean(axis=1)
     return float(np.mean([mean_cost[loss <= level].min(initial=np.inf) for level in levels]))
+
+
+def mean_cost_when_safe(scores: np.ndarray, cost: np.ndarray) -> float:
+    """The mean cost of stopping only where that cannot lose, at a score of +inf.
+
+    Use this when two orders are compared for a policy that is never calibrated.
+
+    Args:
+      scores: Stopping scores, `[n, b]`, the last one +inf.
+      cost: Cost of the first calls up to and with each, `[n, b]`.
+    """
+    stop = (scores == np.inf).argmax(axis=1)
+    return float(cost[np.arange(len(scores)), stop].mean())

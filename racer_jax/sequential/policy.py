@@ -5,7 +5,7 @@ All of it is learned on training rows; it stops at a threshold, which comes from
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,14 @@ from racer_jax.risk_control.vote_path import (
     state_features,
 )
 from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
+from racer_jax.sequential.decided_order import decided_order
 from racer_jax.sequential.order_search import (
     LEVELS,
     Order,
     candidate_orders,
     cut_after,
     mean_cost_at,
+    mean_cost_when_safe,
     search,
 )
 from racer_jax.sequential.risk_model import RiskModel, fit_risk_model, on_grid
@@ -42,6 +44,19 @@ REFERENCES: tuple[str, ...] = get_args(Reference)
 Objective = Literal["calls", "dollars"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 _MOST_ROWS = 2000
+
+
+class PolicyOptions(TypedDict, total=False):
+    """What a policy is to be good at; the options of `fit_policy`, which says what each means.
+
+    Use this when you pass them on.
+    """
+
+    loss: Loss
+    reference: Reference
+    objective: Objective
+    batches: Sequence[int] | None
+    alpha: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +277,8 @@ def fit_policy(
       batches: Sizes of the first batches of calls made at once, such as `(2, 2)`: then all the
         rest; None for one at a time.
       alpha: The level meant for calibration; None searches for an order good at all of .005 to .03.
-        With a single model as the reference the default is .01.
+        With a single model as the reference the default is .01. 0 searches for the order with which
+        votes are decided soonest, for a policy that is never calibrated.
 
     Returns:
       The `Policy`.
@@ -278,7 +294,7 @@ def fit_policy(
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
-    if alpha is not None:
+    if alpha is not None and not _is_zero(alpha):
         alpha = float(exact_alpha(alpha))
     check_answers(table)
     label_free = loss == "differs" and is_unlabelled(table)
@@ -321,10 +337,15 @@ def fit_policy(
             total_cost = np.cumsum(cost[:, list(order)], axis=1)
         if batches is not None:
             total_cost = total_cost[:, batch_last(batch_ends(batches, len(order)))]
+        if alpha == 0:
+            return mean_cost_when_safe(scores, total_cost)
         return mean_cost_at(scores, losses, total_cost, levels)
 
     mean_cost = None if cost is None else cost.mean(axis=0)
     candidates = candidate_orders(weights, accuracy, mean_cost)
+    if best is None and search_loss in ("regret", "differs"):
+        soonest = decided_order(codes, weights, cost if objective == "dollars" else None, batches)
+        candidates += [] if soonest is None else [soonest]
     order, _ = search(candidates, value, best)
     if mean_cost is not None:
         mean_cost = mean_cost[list(order)]
@@ -341,6 +362,11 @@ def fit_policy(
         mean_cost=mean_cost,
         loss=loss,
     )
+
+
+def _is_zero(alpha: object) -> bool:
+    """Whether a level stands for "decided votes alone"; a bool is no level."""
+    return not isinstance(alpha, bool) and alpha == 0
 
 
 def batch_last(ends: np.ndarray) -> np.ndarray:
@@ -386,6 +412,7 @@ __all__ = [
     "OBJECTIVES",
     "REFERENCES",
     "Policy",
+    "PolicyOptions",
     "batch_ends",
     "batch_last",
     "cut_after",

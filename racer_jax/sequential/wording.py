@@ -1,19 +1,20 @@
 """What a calibrated stop promises, in words."""
 
+from racer_jax.core.risk_levels import confidence_name
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.policy import Policy
 
 _LOST = {
-    "regret": "the answer is wrong although that of {reference} is right",
-    "differs": "the answer differs from that of {reference}",
-    "covers": "no model called answers rightly although some model of the pool does",
-    "wrong": "a wrong answer is given (rather than none)",
+    "regret": "its answer is wrong although that of {reference} is right",
+    "differs": "its answer differs from that of {reference}",
+    "covers": "no called model is right although some model of the pool could answer",
+    "wrong": "it gives a wrong answer (where it gives none, that is not wrong)",
 }
 _NOT_SAID = {
-    "regret": "where {reference} is wrong, so may the answer be",
-    "differs": "whether either is right is not part of it",
-    "covers": "which of the answers is right is not part of it",
-    "wrong": "the share of wrong answers among those given may be larger",
+    "regret": "where {reference} is wrong, the answer may be wrong too",
+    "differs": "whether the answers are right is not part of the promise",
+    "covers": "which of the answers is right is not part of the promise",
+    "wrong": "the share of wrong answers among those that it gives may be larger",
 }
 
 
@@ -31,8 +32,8 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
         reference = policy.calls[-1]
     if calibration is None:
         return (
-            "Not calibrated: it stops only where the vote is decided, and then its answers are "
-            f"those of {reference}; how often they are right is not promised."
+            "Not calibrated: it stops only where no answer to come can change the vote, so its "
+            f"answers are those of {reference}. How often they are right is not promised."
         )
     loss_words = _LOST[calibration.loss].format(reference=reference)
     if calibration.num_overlap:
@@ -44,10 +45,9 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     where = "" if calibration.groups is None else ", in each group"
     how = "on average over calibration sets"
     if calibration.delta is not None:
-        how = f"for all calibration sets but a share of {calibration.delta}"
+        how = f"with {confidence_name(calibration.delta)} confidence"
     return (
-        "If the queries to come are exchangeable with the "
-        f"{len(calibration.value)} calibration queries, the chance that {loss_words} is at most "
-        f"{calibration.alpha}{where}, {how}; "
+        f"For new queries drawn like (exchangeable with) the {len(calibration.value)} calibration "
+        f"queries, the chance that {loss_words} is at most {calibration.alpha}{where}, {how}; "
         f"{_NOT_SAID[calibration.loss].format(reference=reference)}."
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from math import inf
 from pathlib import Path
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from racer_jax.sequential.parts import (
     policy_from,
     policy_parts,
 )
-from racer_jax.sequential.policy import Objective, Policy, Reference, check_labels, fit_policy
+from racer_jax.sequential.policy import Policy, PolicyOptions, check_labels, fit_policy
 from racer_jax.sequential.replay import Paths, replay
 from racer_jax.sequential.wording import promise
 
@@ -91,13 +92,9 @@ class Cascade:
         key: jax.Array,
         table: RoutingTable,
         *,
-        loss: Loss = "regret",
-        reference: Reference = "auto",
-        objective: Objective = "calls",
-        batches: Sequence[int] | None = None,
-        alpha: float | None = None,
         form: str = "text",
         forms: Mapping[str, NormalForm] | None = None,
+        **options: Unpack[PolicyOptions],
     ) -> "Cascade":
         """Learns whom to call when, and how the answers vote; deterministic for a key.
 
@@ -107,32 +104,29 @@ class Cascade:
           key: A typed PRNG key.
           table: Training rows with `answers` in normal form, every model's result; without any
             label for the loss `differs`.
-          loss: What stopping early shall not incur: `regret`, `differs`, `covers` or `wrong`.
-          reference: `vote`, `best` or `auto`; see `fit_policy`.
-          objective: What the order saves: `calls` or `dollars`.
-          batches: Sizes of the first batches of calls made at once, such as `(2, 2)`.
-          alpha: The level you mean to calibrate for, if you know it.
           form: Normal form of answers: `text`, `letter`, `number`, `json:FIELD` or one of `forms`.
           forms: Functions of your own from a response to its normal form, by name.
+          **options: Those of `fit_policy`: `loss`, what stopping early shall not incur (`regret`,
+            `differs`, `covers`, `wrong`); `reference` (`auto`, `vote`, `best`); `objective`, what
+            the order saves (`calls`, `dollars`); `batches`, sizes of the first batches of calls
+            made at once, such as `(2, 2)`; `alpha`, the level you mean to calibrate for, 0 if you
+            will not.
 
         Returns:
           A cascade that stops where the vote is decided; calibrate it to stop earlier.
 
         Raises:
-          TypeError: If an argument is of the wrong kind.
-          ValueError: If an option is unknown, or the table lacks answers, results or rows.
+          TypeError: If an argument is of the wrong kind, or there is no option of a name.
+          ValueError: If an option's value is unknown, or the table lacks answers, results or rows.
         """
+        if unknown := set(options) - set(PolicyOptions.__annotations__):
+            known = ", ".join(PolicyOptions.__annotations__)
+            raise TypeError(
+                f"Cascade.fit has no option {min(unknown)!r}: it has form, forms, {known}"
+            )
         normal_form(form, forms)
         fit_key, tie_key = two_keys(key)
-        policy = fit_policy(
-            fit_key,
-            table,
-            loss=loss,
-            reference=reference,
-            objective=objective,
-            batches=batches,
-            alpha=alpha,
-        )
+        policy = fit_policy(fit_key, table, **options)
         return cls(
             policy=policy,
             seed=int(jax.random.bits(tie_key)),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from racer_jax._install import install_command
 from racer_jax.data.errors import printable
 
 # The largest reply that is read. A verdict on one answer takes some thousand bytes.
@@ -75,7 +76,7 @@ class Endpoint:
             import openai
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
-                "asking an endpoint needs the openai client: pip install 'racer-jax[endpoint]'"
+                f"asking an endpoint needs the openai client: {install_command('endpoint')}"
             ) from None
         key = self.api_key
         if key is None and self.base_url is not None:

@@ -1,11 +1,11 @@
 """Feedback as lines of JSON, and the monitor that a state file and the options ask for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
@@ -40,7 +40,7 @@ class MonitorOptions:
     seed: int | None = None
 
 
-def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
+def open_monitor(state: Path | None, options: MonitorOptions) -> Monitor:
     """The monitor of a state file, or a new one where there is no file.
 
     Where there is a file, its monitor must be the one that the options ask for.
@@ -53,11 +53,13 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
       ValueError: If the options ask for another monitor than that of the file, or do not say what a
         new one needs.
     """
-    monitor = load_monitor(state) if state.exists() else None
+    monitor = None
+    if state is not None and state.exists():
+        monitor = load_monitor(state)
     kind = options.kind or (RISK if monitor is None else monitor.kind)
     if monitor is not None and monitor.kind != kind:
         raise DataError(
-            f"is the state of a monitor of kind {monitor.kind!r}, not {kind!r}: begin another",
+            f"holds a monitor of kind {monitor.kind!r}, not {kind!r}: name another state file",
             path=state,
         )
     unfit = ("reference", "seed") if kind == RISK else ("alpha", "artefact")
@@ -76,18 +78,19 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
         for name, value in settings.items():
             if value is not None and value != (there := getattr(monitor, name)):
                 raise DataError(
-                    f"is the state of a monitor with {name} = {there}, got {value}: begin another",
+                    f"holds a monitor with {name} = {there}, got {value}: name another state file",
                     path=state,
                 )
         return monitor
     level = LEVEL if options.level is None else options.level
     if kind == RISK:
         if settings["alpha"] is None:
-            raise ValueError("a new monitor needs --alpha or --artefact, one of the two")
+            raise ValueError("a new monitor needs --alpha or --artefact")
         return RiskMonitor(alpha=settings["alpha"], level=level)
     if options.reference is None:
         raise ValueError(
-            "a new monitor of exchangeability needs --reference, numbers like those that will come"
+            "a new monitor of kind 'exchangeability' needs --reference, a file of numbers like "
+            "those that will come"
         )
     with options.reference.open("rb") as file:
         numbers = ExchangeabilityMonitor((0.0,))
@@ -102,9 +105,7 @@ def open_monitor(state: Path, options: MonitorOptions) -> Monitor:
 def _promised(artefact: Path) -> str:
     calibration = Racer.load(artefact).calibration
     if calibration is None:
-        raise DataError(
-            "has no calibration, so it promises nothing that a monitor could test", path=artefact
-        )
+        raise DataError("not calibrated, so there is no promise to test", path=artefact)
     return calibration.alpha
 
 
@@ -139,13 +140,13 @@ class Entries:
     """
 
     def __init__(
-        self, monitor: Monitor, file: IO[bytes], path: str, *, resume: bool = False
+        self, monitor: Monitor, file: Iterable[bytes], path: str, *, resume: bool = False
     ) -> None:
         """Reads nothing yet.
 
         Args:
           monitor: Whose kind says what the lines hold, and whose position what was counted.
-          file: Opened for bytes.
+          file: A file that is opened for bytes, or lines.
           path: Its name, for errors.
           resume: Take the number of the line as the position: the file only grows.
         """
@@ -175,7 +176,7 @@ class Entries:
                 self.position = entry.position
             yield entry
         if empty:
-            raise DataError("holds nothing: there must be at least one line", path=self._path)
+            raise DataError("is empty: it must hold at least one line", path=self._path)
 
     def _entry(self, raw: bytes, line: int) -> Entry:
         record = _json(raw)

@@ -40,8 +40,8 @@ def alone_with(path: Path, patience: float = PATIENCE) -> Iterator[None]:
             yield
     except TimeoutError:
         raise DataError(
-            "is in use by another monitor, which counts into it now: give each stream a state of "
-            "its own, or wait until the other has ended",
+            "in use by another monitor: give each stream a state file of its own, or wait until "
+            "the other has ended",
             path=path,
         ) from None
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from racer_jax.risk_control.stopping import Loss
     from racer_jax.sequential.replay import Paths
 
-# Losses of graded answers, and of a chain of calls that stops early.
-GRADE_LOSSES = ("grade", "shortfall")
+# Losses of a chain of calls that stops early.
 STOP_LOSSES = ("regret", "differs", "wrong")
 # Orders of the models that learn from training rows.
 LEARNED = ("static", "J", "J_learned")

@@ -102,7 +102,7 @@ def test_scores_and_critical_scores(queries):
         ({"text": "question"}, ValueError, "columns must hold 'question', got 'id', 'text'"),
         ({"group": "task"}, ValueError, "columns must hold 'task'"),
         ({"keep": ["name"]}, ValueError, "columns must hold 'name'"),
-        ({"artefact": "nowhere.racer"}, ArtefactError, "nowhere.racer: is no artefact"),
+        ({"artefact": "nowhere.racer"}, ArtefactError, "nowhere.racer: folder not found"),
         ({"rows": 0}, ValueError, "rows must be at least 1, got 0"),
     ],
 )

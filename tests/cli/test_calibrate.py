@@ -70,7 +70,7 @@ def test_with_a_table_too(folder, capsys):
     assert main(["calibrate", "bare.racer", "--alpha", "0.2"]) == 1
     assert "bare.racer: has no calibration to change" in capsys.readouterr().err
     assert main(["calibrate", "my.racer", "--without", "smal"]) == 1
-    assert "'smal' is no model of the pool: did you mean 'small'?" in capsys.readouterr().err
+    assert "'smal' is not a model of the pool: did you mean 'small'?" in capsys.readouterr().err
     assert main(["calibrate", "my.racer", "--max-models", "0"]) == 1
     assert "max_models must be at least 1, got 0" in capsys.readouterr().err
 

@@ -156,7 +156,10 @@ def test_route_reads_a_file(folder, capsys):
         (["calibrate", "{0}/b", "--alpha", "0.001"], "takes at least 999 calibration rows"),
         (["calibrate", "{0}/b", "--alpha", "0.1", "--loss", "wrong"], "another --loss needs"),
         (["calibrate", "{0}/b", "{0}/logs.npz", "--alpha", "0.1"], "were trained on"),
-        (["evaluate", "{0}/logs.npz", "{0}/logs.npz"], "is no artefact"),
+        (
+            ["evaluate", "{0}/logs.npz", "{0}/logs.npz"],
+            "not an artefact: an artefact is a folder, got a file",
+        ),
         (["train", "{0}/logs.npz", "-o", "{0}/new", "--share", "2"], "--share must be in (0, 1]"),
         (["route", "{0}/a", "--alpha", "0.1"], "needs a threshold"),
     ],

@@ -41,7 +41,9 @@ def test_the_whole_path(folder, capsys):
         )
         == 0
     )
-    assert "not calibrated yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "trained the router 'knn' on 63 questions; 'racer-jax evaluate' says how well" in told
+    assert "Next: racer-jax calibrate " in told
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["alpha"] == "0.25"
@@ -260,7 +262,10 @@ def test_monitor_the_risk(folder, capsys):
     assert (
         main(["monitor", "state.json", "--artefact", "my.racer", "--input", "feedback.jsonl"]) == 0
     )
-    assert "21 queries, 1 missed (0.048), alpha = 0.3: no alarm" in capsys.readouterr().out
+    assert (
+        "No alarm: nothing says that the risk is above alpha = 0.3.\n21 queries counted, 1 missed (0.048)"
+        in (capsys.readouterr().out)
+    )
     Path("bad.jsonl").write_text("1\n" * 60)
     # The line of a timer names the artefact each time.
     assert (
@@ -300,7 +305,10 @@ def test_monitor_exchangeability(folder, made, capsys):
     }
     Path("shifted.jsonl").write_text("0.99\n" * 100)
     assert main(["monitor", "drift.json", "--input", "shifted.jsonl"]) == 3
-    assert "150 queries, their numbers ranked: ALARM since query" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith("ALARM at query ")
+    assert ": the questions have changed. Recalibrate: label some queries of now" in told
+    assert "150 queries counted" in told
 
 
 @pytest.mark.long
@@ -330,11 +338,12 @@ def test_doctor(capsys):
 @pytest.mark.extra
 def test_completion(monkeypatch, capsys):
     pytest.importorskip("shtab")
-    assert main(["completion", "bash"]) == 0
-    assert "bound-check" in capsys.readouterr().out
+    for shell in ("bash", "zsh", "fish", "tcsh"):
+        assert main(["completion", shell]) == 0
+        assert "bound-check" in capsys.readouterr().out
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
-    assert "pip install 'racer-jax[completion]'" in capsys.readouterr().err
+    assert "pip install -e '.[completion]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -359,7 +368,7 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     assert main(["demo", "--output", "d"]) == 0
     told = capsys.readouterr().out.splitlines()[-2:]
     assert "no report was written" in told[0]
-    assert "pip install 'racer-jax[report]'" in told[0]
+    assert "pip install -e '.[report]'" in told[0]
     assert told[1] == (
         "  racer-jax report d/demo.racer --data d/test.npz --sequential d/demo.cascade "
         "--output d/report.html"
@@ -394,3 +403,27 @@ def test_every_help_teaches_with_examples_that_parse(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "exit status:" in capsys.readouterr().out
+
+
+def test_every_option_says_what_it_does_and_its_default():
+    """An option that takes a value and need not be typed names what is used without it."""
+    for name, parser in parsers(build_parser()):
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
+            if action.option_strings and action.nargs != 0 and not action.required:
+                assert "default" in action.help, (name, action.option_strings)
+
+
+def test_own_options_come_before_those_of_reading():
+    """The usage names what must be typed, and how tables are read stands at the end."""
+    for name, parser in parsers(build_parser()):
+        page = parser.format_help()
+        usage = page.split("\n\n")[0]
+        assert "[options]" in usage, name
+        assert "--format" not in usage, name
+        if "--label-rule" in page:
+            own = page.index("\noptions:")
+            assert own < page.index("\nhow tables are read:") < page.index("\nexamples:")
+            assert max(page.rfind(title) for title in ("\nwhich rows:", "\noptions:")) < page.index(
+                "\nhow tables are read:"
+            )

@@ -450,7 +450,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "bound-check my.racer test.npz --calibration 2": "--calibration must be a share",
         "bound-check my.racer test.npz --splits -1": "--splits must not be negative",
         "calibrate my.racer": "nothing is to be changed: give a table",
-        "route my.racer": "give questions as arguments, or --input FILE",
+        "route my.racer": "give questions as arguments or --input FILE",
         "route my.racer what? --input queries.jsonl": "not both",
         "route my.racer --input queries.jsonl --batch 0": "--batch must be at least 1",
         "route my.racer what? --alpha 7": "alpha must be in (0, 1), got 7",
@@ -459,12 +459,16 @@ def test_options_that_are_nonsense(folder, capsys):
         "demo --output .": "must be a new folder, or that of an earlier demo",
         "data convert test.npz out.txt": "path must end in .npz, .csv or .parquet",
         "monitor new.json --input feedback.jsonl": "needs --alpha or --artefact",
-        "monitor new.json --alpha 0.1 --artefact my.racer": "--alpha or --artefact, not both",
+        "monitor new.json --alpha 0.1 --artefact my.racer --input feedback.jsonl": "--alpha or --artefact, not both",
         "monitor new.json --alpha 1.5 --input feedback.jsonl": "alpha must be in (0, 1), got 1.5",
         "monitor new.json --alpha 0.1 --level 0 --input feedback.jsonl": "level must be in (0, 1), got 0",
-        "monitor new.json --alpha 0.1 --reference numbers.jsonl": "--reference is not for monitors of kind 'risk'",
-        "monitor new.json --kind exchangeability --alpha 0.1": "--alpha is not for monitors of kind 'exchang",
-        "monitor new.json --kind exchangeability": "needs --reference",
+        "monitor new.json --alpha 0.1 --reference numbers.jsonl --input -": "--reference is not for monitors of kind 'risk'",
+        "monitor new.json --kind exchangeability --alpha 0.1 --input -": "--alpha is not for monitors of kind 'exchang",
+        "monitor new.json --kind exchangeability --input -": "needs --reference",
+        "monitor new.json": "new.json: a new monitor needs lines to count: give --input FILE",
+        "monitor": "name the file of the state, or --decisions and --labels",
+        "monitor new.json --decisions d.jsonl": "--decisions and --labels go together",
+        "monitor --decisions d.jsonl --labels test.npz --input -": "leave out --input and --resume",
     }.items():
         assert output in refused(folder, capsys, line.split()), line
     assert "must not be empty or only white space" in refused(
@@ -503,7 +507,7 @@ def test_lines_that_are_no_queries(folder, capsys, line, told):
     # Without --strict the line has an error in its place, and the others their decisions.
     lenient = ["route", "my.racer", "--input", "queries.jsonl", "--output", "out.jsonl"]
     assert main(lenient) == 1
-    assert "1 of 51 lines are no queries" in capsys.readouterr().err
+    assert "1 of 51 lines cannot be read as queries" in capsys.readouterr().err
     answers = [json.loads(text) for text in Path("out.jsonl").read_text().splitlines()]
     assert ["error" in answer for answer in answers] == [False] * 50 + [True]
     assert told in answers[-1]["error"]
@@ -518,7 +522,9 @@ def test_scores_that_are_no_queries(folder, capsys):
     }.items():
         Path("in.jsonl").write_text(scores + "\n")
         assert output in refused(folder, capsys, ["route", "s.racer", "--input", "in.jsonl"])
-    assert "no router of its own" in refused(folder, capsys, ["route", "s.racer", "what?"])
+    assert "this artefact was made from scores" in refused(
+        folder, capsys, ["route", "s.racer", "what?"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -552,7 +558,7 @@ def test_numbers_that_are_none(folder, capsys, text, told):
 
 def test_a_state_of_another_monitor(folder, capsys):
     for line, output in {
-        "monitor state.json --alpha 0.2": "state.json: is the state of a monitor with alpha = 0.1, got 0.2",
+        "monitor state.json --alpha 0.2": "state.json: holds a monitor with alpha = 0.1, got 0.2",
         "monitor state.json --artefact my.racer": "with alpha = 0.1, got 0.3",
         "monitor state.json --level 0.01": "with level = 0.05, got 0.01",
         "monitor state.json --kind exchangeability": "of kind 'risk', not 'exchangeability'",
@@ -574,6 +580,6 @@ def test_a_state_of_another_monitor(folder, capsys):
 
 def test_the_report_says_what_it_lacks(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    assert "pip install 'racer-jax[report]'" in refused(
+    assert "pip install -e '.[report]'" in refused(
         folder, capsys, ["report", "my.racer", "--data", "test.npz"]
     )

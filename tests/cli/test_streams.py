@@ -63,8 +63,8 @@ def test_the_alarm_is_said_while_the_stream_goes_on(pipe, capsys):
     assert main(MONITOR) == 3
     thread.join()
     printed = "".join(printed)
-    assert "ALARM since query 4" in printed.split("STILL OPEN")[0]
-    assert "21 queries, 20 missed" in capsys.readouterr().out
+    assert "ALARM at query 4" in printed.split("STILL OPEN")[0]
+    assert "21 queries counted, 20 missed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_second_monitor_of_a_state_waits_or_says_why_not(tmp_path, capsys, mon
     line = ["monitor", "state.json", "--alpha", "0.1", "--input", "f.jsonl"]
     with alone_with(Path("state.json")):
         assert main([*line, "--wait", "0.01"]) == 1
-    assert "state.json: is in use by another monitor" in capsys.readouterr().err
+    assert "state.json: in use by another monitor" in capsys.readouterr().err
     assert main(line) == 0
     assert main([*line, "--wait", "-1"]) == 1
 

@@ -14,6 +14,7 @@ from racer_jax.core.loss_calibration import calibrate_loss, loss_budget
 from racer_jax.core.losses import TICKS, grade_loss, loss_at, set_loss, weighted_loss
 from racer_jax.core.nonconformity import TieBroken, inverse_probability, tie_break
 from racer_jax.core.prediction_sets import prediction_sets
+from tests.losses_by_hand import loss_by_hand
 
 N, M = 9, 3  # one shape for all: one compilation
 LEVELS = ["0.1", "0.2", "0.25", "0.5", "0.29", "0.9"]
@@ -61,6 +62,17 @@ def thresholds(entries, grades, ties, masks):
     perfect = grade_loss(entries, grades, ties)
     pool_best = grade_loss(entries, grades, ties, against="pool")
     return calibrate_loss(perfect, LEVELS, masks), calibrate_loss(pool_best, LEVELS, masks)
+
+
+@pytest.mark.long
+def test_grades_as_steps_are_those_made_by_hand():
+    nonconformity, grades, ties = pool(7)
+    loss, expected = (
+        make(nonconformity, grades, ties, against="pool") for make in (grade_loss, loss_by_hand)
+    )
+    for ours, theirs in zip(jax.tree.leaves(loss), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def check_against_search(null, broken, seeds):

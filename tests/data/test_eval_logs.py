@@ -156,7 +156,7 @@ def test_inspect_archives_packed_by_zstd_are_read_or_name_the_extra(tmp_path, mo
     plain = logs.inspect_eval(tmp_path / "plain")
     assert read_inspect(packed) == read_inspect(plain)
     monkeypatch.setitem(__import__("sys").modules, "backports.zstd", None)
-    with pytest.raises(ImportError, match=r"pip install 'racer-jax\[inspect\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[inspect\]'"):
         load(packed)
 
 

@@ -158,9 +158,7 @@ def test_a_file_put_there_by_hand_is_taken(tmp_path, server):
 
 def test_without_pooch_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(
-        ImportError, match=r"fetching needs pooch: pip install 'racer-jax\[fetch\]'"
-    ):
+    with pytest.raises(ImportError, match=r"fetching needs pooch: pip install -e '\.\[fetch\]'"):
         fetch("routerdc")
 
 

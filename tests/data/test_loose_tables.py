@@ -113,7 +113,7 @@ def test_columns_that_number_rows_are_no_models(tmp_path, name):
     path = put(tmp_path, f"query,{name},x,y\na?,0,1,0\nb?,1,0,1\n")
     table = load(path)
     assert table.models == ("x", "y")
-    assert f"columns that number rows are no models: {name}" in table.notes[0]
+    assert f"columns that number the rows are not models: {name}" in table.notes[0]
     assert read_wide_csv(path, models=[name, "x"]).models == (name, "x")
 
 
@@ -138,10 +138,12 @@ def test_a_rule_for_percentages_on_shares_is_asked_about(tmp_path):
 
 def test_a_column_that_is_no_model_is_left_out_as_the_error_says(tmp_path):
     path = put(tmp_path, "query,length,x,y\na?,123,1,0\nb?,50,0,1\n")
-    with pytest.raises(DataError, match=r"field 'length': .*if it is no model pass models="):
+    with pytest.raises(DataError, match=r"field 'length': .*if it is not a model pass models="):
         load(path)
     path.write_text("query,length,x,y\na?,100,1,0\nb?,50,0,1\n")
-    with pytest.raises(DataError, match=r"label_rule=.*; if it is no model pass models=\['x', 'y'"):
+    with pytest.raises(
+        DataError, match=r"label_rule=.*; if it is not a model pass models=\['x', 'y'"
+    ):
         load(path)
     assert load(path, models=["x", "y"]).correct.tolist() == [[True, False], [False, True]]
 

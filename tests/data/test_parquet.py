@@ -215,9 +215,9 @@ def test_predictions_are_written_as_parquet(tmp_path):
 def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
     path = written(tmp_path / "long.parquet", long_rows())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"pip install 'racer-jax\[parquet\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[parquet\]'"):
         load(path)
-    with pytest.raises(ImportError, match=r"pip install 'racer-jax\[parquet\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[parquet\]'"):
         save(read_long_csv(samples.long_csv(tmp_path)), tmp_path / "table.parquet")
     assert not (tmp_path / "table.parquet").exists()
 

@@ -261,7 +261,9 @@ def test_a_guessed_format_is_named_in_the_error(tmp_path):
 
 def test_wide_tables_with_columns_of_text_say_which_are_models(tmp_path):
     path = put(tmp_path, "query_id,query,category,x,y\na,1?,kitchen,1,0\n")
-    with pytest.raises(DataError, match=r"'category'.*if it is no model pass models=\['x', 'y'\]"):
+    with pytest.raises(
+        DataError, match=r"'category'.*if it is not a model pass models=\['x', 'y'\]"
+    ):
         read_wide_csv(path)
     table = read_wide_csv(path, models=["x", "y"])
     assert table.notes == ("ignored columns 'category'",)

@@ -48,3 +48,39 @@ def test_the_paper_is_cited_alike():
     assert "2603.06616" in readme
     assert "2603.06616" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert "@article{hao2026racer" in readme
+
+
+PUBLISHED = re.compile(r"pip3? install (?:-\S+ )*['\"]?racer[-_]jax[^\n]*")
+
+
+def walked() -> list[Path]:
+    """What users read and run: sources, pages, notebooks and settings, without this test."""
+    places = ["racer_jax", "tests", "docs", "experiments", "benchmarks", "containers"]
+    files = [path for place in places for path in (ROOT / place).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    kinds = {".py", ".md", ".ipynb", ".toml", ".cff", ".js", ".html", ".yml", ".sh", ""}
+    return [path for path in files if path.suffix in kinds and path.is_file()]
+
+
+def test_nothing_is_installed_by_a_name_that_is_not_published():
+    """Until there is a release, what one is told to type works from a clone."""
+    other = [path for path in walked() if path != Path(__file__)]
+    assert ROOT / "README.md" in other
+    assert ROOT / "racer_jax" / "_install.py" in other
+    wrong = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in other
+        for line in PUBLISHED.findall(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert not wrong
+
+
+def test_an_extra_that_is_asked_for_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = set()
+    for path in walked():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        asked |= set(re.findall(r"install_command\([\"'](\w+)[\"']\)", text))
+        for extras in re.findall(r"pip install [^\n]*-e '\.\[([\w,]+)\]'", text):
+            asked |= set(extras.split(","))
+    assert {"report", "serve", "minilm"} <= asked <= set(project["optional-dependencies"])

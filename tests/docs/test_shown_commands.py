@@ -92,7 +92,8 @@ def test_from_logs_to_production(shell):
         assert promised == 0.1
         assert risk < 0.2
     assert (
-        "trained or calibrated on" not in printed["racer-jax evaluate my.racer logs.csv --unseen"]
+        "used for training or calibration"
+        not in printed["racer-jax evaluate my.racer logs.csv --unseen"]
     )
     description, _ = read(shell.folder / "my.racer")
     assert (
@@ -114,5 +115,6 @@ def test_the_same_from_a_shell(shell):
         assert risk < 0.15
     page = (shell.folder / "report.html").read_text(encoding="utf-8")
     assert (
-        "trained or calibrated on" not in page.split('id="report-data">')[1].split("</script>")[0]
+        "used for training or calibration"
+        not in page.split('id="report-data">')[1].split("</script>")[0]
     )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
+from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder, compound
 from racer_jax.encoders.compound import right_singular_vectors
 
 TEXTS = [f"{noun} number {i} 火车" for i, noun in enumerate(["train", "car", "ship", "plane"] * 5)]
@@ -50,3 +50,21 @@ def test_joined_encoder():
 def test_bad_dim():
     with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
         ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=0)
+
+
+def test_many_texts_and_few_are_embedded_alike(monkeypatch):
+    # SciPy's product for many, row by row for few: on both sides of the number between them, and
+    # for a text without any n-gram of the others, the same bits.
+    encoder = ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=16, encoder=HashedNgrams(256))
+    repeats = compound._MANY_TEXTS // len(TEXTS) + 1
+    texts = [*(TEXTS * repeats)[: compound._MANY_TEXTS - 1], "?"]
+    front = encoder.stages().front
+    many, few = front(texts), front(texts[:-1])
+    np.testing.assert_array_equal(many[:-1], few)
+    np.testing.assert_array_equal(many[-1:], front(texts[-1:]))
+    np.testing.assert_allclose(many, encoder.encode(texts), atol=1e-6)
+    seen = []
+    monkeypatch.setattr(compound, "_many_rows", lambda *how: seen.append(1) or many)
+    front(texts)
+    front(texts[:-1])
+    assert seen == [1]

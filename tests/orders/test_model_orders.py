@@ -216,8 +216,8 @@ def test_evaluated_and_explained(made):
     )
     assert evaluation.groups[0].size[row] == pytest.approx(float(core.set_size(sets).mean()))
     decision = next(d for d in racer.route(test.texts, test.group) if 0 < len(d.models) < 3)
-    told = decision.explain().split("Scores: ")[1].split("; threshold")[0].split("; ")
-    called = ["(called by" in part for part in told]
+    told = decision.explain().split("the set: ")[1].split(". Threshold")[0].split("; ")
+    called = ["(+" in part for part in told]
     assert called == sorted(called, reverse=True)  # by margin, so that what is called stands first
     assert [part.split(" ")[0] for part in told][: len(decision.models)] == list(decision.models)
 

@@ -71,7 +71,7 @@ def test_two_steps_are_one_and_bad_names_are_refused(racer):
     assert one.models == ("large",)
     for models, match in (
         ((), "at least one model, got none"),
-        (("medum",), "'medum' is no model of the pool: did you mean 'medium'"),
+        (("medum",), "'medum' is not a model of the pool: did you mean 'medium'"),
         (MODELS, "must leave at least one"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -205,9 +205,7 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
     assert decisions.sets.tolist() == wanted.sets.tolist()
     assert decisions.threshold.tolist() == wanted.threshold.tolist()
     assert {reason.value for reason in decisions.reasons} == {"unknown group, pooled threshold"}
-    assert (
-        "no calibration query is of group 'new', so the threshold of all" in decisions[0].explain()
-    )
+    assert "no calibration query of group 'new', so the threshold of all" in decisions[0].explain()
     strict = racer.recalibrate(unknown_group="error")
     assert "error" in repr(strict.calibration.unknown_group)
     for groups, match in (("A", "did you mean 'a'"), (None, "no group was given")):

@@ -22,7 +22,7 @@ def test_an_evaluation_of_57_groups_is_folded_in_print():
     racer = Racer.from_scores(["x", "y"]).calibrate(table, 0.3, scores=scores, by_group=False)
     evaluation = racer.evaluate(table, ["0.3"], scores=scores)
     assert len(evaluation.to_dict()["groups"]) == 58
-    printed = str(evaluation).split("no model answers")[0]
+    printed = str(evaluation).split("\n\nAll queries, at each alpha")[0]
     shown = [line.split("  ")[0].strip() for line in printed.splitlines() if "subject " in line]
     assert len(shown) == 19
     sizes_shown = [sizes[int(line.split("subject ")[1].split()[0])] for line in shown]
@@ -34,3 +34,53 @@ def test_an_evaluation_of_57_groups_is_folded_in_print():
     rows = [i for i, name in enumerate(group) if name in ("subject 3", "subject 4")]
     few = racer.evaluate(table.select(rows), ["0.3"], scores=scores[rows])
     assert "smaller groups" not in str(few)
+
+
+def small(tie_break: int | None):
+    rng = np.random.default_rng(1)
+    scores = rng.random((120, 2)).astype(np.float32)
+    table = RoutingTable(
+        ids=[f"q{i}" for i in range(120)],
+        texts=[f"{i}?" for i in range(120)],
+        models=["x", "y"],
+        correct=rng.random((120, 2)) < scores,
+    )
+    racer = Racer.from_scores(["x", "y"], seed=tie_break)
+    return racer.calibrate(table.select(range(60)), 0.3, scores=scores[:60]), table, scores
+
+
+def rows_of_figures(printed: str) -> list[list[str]]:
+    lines = [line.split() for line in printed.splitlines() if " ± " in line]
+    return [cells for cells in lines if cells[1].isdigit()]
+
+
+def test_every_level_that_is_asked_for_is_printed_with_a_verdict():
+    """Each shown risk stands beside what is promised and what chance does, and no number is NaN."""
+    racer, table, scores = small(0)
+    rest = table.select(range(60, 120))
+    evaluation = racer.evaluate(rest, "0.1,0.2,0.4", scores=scores[60:])
+    printed = str(evaluation)
+    rows = {cells[0]: cells for cells in rows_of_figures(printed)}
+    assert [name for name in rows if name != "all"] == ["0.1", "0.2", "0.3", "0.4"]
+    whole = evaluation.groups[0]
+    for i, name in enumerate(evaluation.alphas):
+        risk, at_most, expected, _, spread, *words = rows[name][2:]
+        figures = (whole.risk[i], whole.upper[i], whole.expected[i], 2 * whole.std[i])
+        assert [risk, at_most, expected, spread] == [f"{value:.3f}" for value in figures]
+        said = " ".join(words)
+        inside = whole.risk[i] <= whole.expected[i] + 2 * whole.std[i]
+        if whole.risk[i] <= whole.upper[i]:
+            assert said.startswith("at most alpha")
+        else:
+            assert said.startswith("within chance" if inside else "higher than chance")
+    assert "nan" not in printed.lower()
+    by_default = str(racer.evaluate(rest, scores=scores[60:]))
+    assert "at each alpha" not in by_default
+    assert len(rows_of_figures(by_default)) == 1
+
+
+def test_what_is_not_known_is_a_dash_that_the_legend_explains():
+    racer, table, scores = small(None)
+    printed = str(racer.evaluate(table, [0.3], scores=scores))
+    assert "nan" not in printed.lower()
+    assert "\n-  " in printed

@@ -57,7 +57,7 @@ def test_no_query_calls_more_even_where_no_threshold_is_safe(part, test_part):
     assert routed.called.sum(axis=1).tolist() == [1] * 40
     decision = routed[0]
     first = decision.models[0]
-    assert decision.explain().startswith(f"Call {first} (at most 1): no threshold of group")
+    assert decision.explain().startswith(f"Call {first} (at most 1): no threshold in group")
     assert sorted(decision.margins.values()) == [-np.inf, -np.inf, np.inf]
     assert Decision.from_json(decision.to_json()) == decision
     assert "the first model is called" in tiny.warnings()[0]

@@ -170,7 +170,7 @@ def test_high_probability(data):
     assert got.calibration.threshold.tolist() == [
         float(calibrate_with_probability(critical, 0.3, 0.1))
     ]
-    assert "all calibration sets but a share of 0.1" in got.guarantee()
+    assert "with 90% confidence" in got.guarantee()
     assert "cannot promise" in got.at(0.001).warnings()[0]
 
 
@@ -295,7 +295,10 @@ def test_the_spread_of_the_risk_is_that_of_the_beta_binomial(data):
 def test_evaluation_says_what_was_seen_and_how_labels_were_made(data, racer):
     again = racer.evaluate(data.calibration.table, [0.1], scores=data.calibration.scores)
     assert again.num_seen == 90
-    assert "90 of 90 questions were trained or calibrated on" in again.notes[0]
+    assert (
+        "optimistic: 90 of these 90 questions were used for training or calibration"
+        in again.notes[0]
+    )
     other = RoutingTable(
         ids=["z"],
         texts=["new?"],
@@ -351,7 +354,7 @@ def test_an_infeasible_alpha_calls_every_model(data, racer):
     assert routed.called.all()
     assert len(routed[0].models) == 3
     assert "takes at least 999 calibration queries, got 60" in " ".join(racer.at(0.001).warnings())
-    assert "no threshold of group 'b' keeps the risk at most 0.001" in routed[0].explain()
+    assert "no threshold in group 'b' keeps the risk to at most 0.001" in routed[0].explain()
 
 
 def test_null_mode_never_may_be_out_of_reach(data):
@@ -636,7 +639,7 @@ def test_tables_that_do_not_fit(data, racer, texts):
     with pytest.raises(ValueError, match=r"finite and in \[0, 1\], got nan at \[0, 1\]"):
         racer.route_scores(np.array([[0.1, np.nan, 0.2]]))
     with pytest.raises(
-        ValueError, match=r"scores must be of the models.* there is none of 'small'"
+        ValueError, match=r"scores must be of the models.* scores are missing of 'small'"
     ):
         racer.route_scores(Scores(np.full((1, 3), 0.5, np.float32), ["x", "y", "z"]))
     assert len(racer.route_scores(Scores(np.full((1, 3), 0.5, np.float32), MODELS), "a")) == 1

@@ -204,7 +204,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_without_plotly_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'racer-jax\[report\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[report\]'"):
         report_html({"title": "x"})
 
 

@@ -13,25 +13,24 @@ from scipy.special import xlogy
 
 from racer_jax.core.loss_calibration import calibrate_loss
 from racer_jax.core.losses import TICKS, grade_loss, loss_at
-from racer_jax.core.nonconformity import TieBroken, tie_break
+from racer_jax.core.nonconformity import TieBroken
+from racer_jax.risk_control import loss_guarantees
 from racer_jax.risk_control.loss_guarantees import (
     calibrate_loss_by_group,
     calibrate_loss_with_probability,
     hoeffding_bentkus_ticks,
     loss_bounds,
 )
-
-pytestmark = pytest.mark.long
+from tests.losses_by_hand import loss_by_hand
 
 
 def graded(seed, num=40, num_models=3):
     """A loss of random queries with a tie-break."""
     rng = np.random.default_rng(seed)
-    entries = jnp.asarray(rng.random((num, num_models + 1)), jnp.float32)
+    entries = rng.random((num, num_models + 1)).astype(np.float32)
     grades = rng.choice([0, 0.25, 0.5, 0.75, 1], (num, num_models))
-    return grade_loss(
-        entries, grades, tie_break(jax.random.key(seed), entries.shape), against="pool"
-    )
+    ties = rng.integers(0, 2**32, entries.shape, dtype=np.uint32)
+    return loss_by_hand(entries, grades, ties, against="pool")
 
 
 def all_steps(loss):
@@ -140,10 +139,10 @@ def test_ticks_of_hoeffding_and_bentkus_are_the_last_that_pass():
         assert not hoeffding_bentkus_passes([more] * n, float(alpha), delta)
 
 
+@pytest.mark.long
 def test_betting_calls_fewer_models_where_losses_vary_little():
     rng = np.random.default_rng(0)
-    entries = jnp.asarray(rng.random((40, 4)), jnp.float32)
-    loss = grade_loss(entries, rng.choice([0.7, 0.8, 1], (40, 3)), against="pool")
+    loss = loss_by_hand(rng.random((40, 4)), rng.choice([0.7, 0.8, 1], (40, 3)), against="pool")
     alphas = [0.05, 0.1, 0.2]
     betting, mean_only = (
         calibrate_loss_with_probability(loss, alphas, 0.1, method)
@@ -154,44 +153,105 @@ def test_betting_calls_fewer_models_where_losses_vary_little():
     assert (calibrate_loss(loss, alphas) <= betting).all()
 
 
-def test_a_group_has_the_threshold_of_its_own_queries():
+# Without a delta each number of queries is compiled.
+DELTAS = pytest.mark.parametrize("delta", [0.2, pytest.param(None, marks=pytest.mark.long)])
+
+
+def alone(loss, alpha, delta):
+    if delta is None:
+        return calibrate_loss(loss, alpha)
+    return calibrate_loss_with_probability(loss, alpha, delta)
+
+
+@DELTAS
+def test_a_group_has_the_threshold_of_its_own_queries(delta):
     loss = graded(3, num=60)
     names = ["b", "a", "a"] * 20
-    for delta in (None, 0.2):
-        grouped = calibrate_loss_by_group(loss, names, 0.3, delta=delta)
-        assert grouped.groups == ("b", "a")
-        for place, name in enumerate(grouped.groups):
-            part = loss.rows(np.array([i for i, group in enumerate(names) if group == name]))
-            alone = (
-                calibrate_loss(part, 0.3)
-                if delta is None
-                else calibrate_loss_with_probability(part, 0.3, delta)
-            )
-            assert grouped.threshold.value[place] == alone.value
-            assert grouped.threshold.tie[place] == alone.tie
-        assert grouped.of(["a"]).value[0] == grouped.threshold.value[1]
-        assert grouped.warning() == ""
+    grouped = calibrate_loss_by_group(loss, names, 0.3, delta=delta)
+    assert grouped.groups == ("b", "a")
+    assert grouped.num_rows == (20, 40)
+    assert (grouped.alpha, grouped.delta, grouped.fallback) == (0.3, delta, "all")
+    for place, name in enumerate(grouped.groups):
+        part = loss.rows(np.array([i for i, group in enumerate(names) if group == name]))
+        own = alone(part, 0.3, delta)
+        assert grouped.threshold.value[place] == own.value
+        assert grouped.threshold.tie[place] == own.tie
+    assert grouped.of(["a"]).value[0] == grouped.threshold.value[1]
+    assert grouped.pooled.value == alone(loss, 0.3, delta).value
+    assert grouped.warning() == ""
+    with pytest.raises(ValueError, match="got 'c'"):
+        grouped.of(["c"])
+    for unseen, value in (("all", inf), ("pooled", grouped.pooled.value)):
+        lenient = calibrate_loss_by_group(loss, names, 0.3, delta=delta, unseen=unseen)
+        assert lenient.of(["c"]).value[0] == value
 
 
-def test_a_group_too_small_falls_back_and_says_so():
+@DELTAS
+def test_a_group_too_small_falls_back_and_says_so(delta):
     loss = graded(3, num=60)
     names = ["big"] * 57 + ["small"] * 3
-    every = calibrate_loss_by_group(loss, names, 0.1)
+    every = calibrate_loss_by_group(loss, names, 0.2, delta=delta)
     assert every.threshold.value[1] == inf
     assert every.too_small == ("small",)
-    assert "no threshold reaches alpha = 0.1: 'small' (n = 3); they get every model" in (
-        every.warning()
+    surely = "" if delta is None else " and delta = 0.2"
+    assert every.warning() == (
+        f"groups in which no threshold reaches alpha = 0.2{surely}: 'small' (n = 3); they get "
+        "every model"
     )
-    pooled = calibrate_loss_by_group(loss, names, 0.1, "pooled")
+    pooled = calibrate_loss_by_group(loss, names, 0.2, "pooled", delta=delta)
     assert isinstance(pooled.threshold, TieBroken)
-    assert pooled.threshold.value[1] == calibrate_loss(loss, 0.1).value
+    assert pooled.threshold.value[1] == alone(loss, 0.2, delta).value < inf
+    assert pooled.threshold.tie[1] == alone(loss, 0.2, delta).tie
+    assert pooled.threshold.value[0] == every.threshold.value[0]
     assert "the pooled threshold" in pooled.warning()
+
+
+def test_a_group_is_calibrated_by_the_method_that_is_named(monkeypatch):
+    loss, asked = graded(3, num=6), []
+
+    def calibrated(part, alpha, delta, method):
+        asked.append((part.num_queries, alpha, delta, method))
+        return jnp.float32(part.num_queries)
+
+    monkeypatch.setattr(loss_guarantees, "calibrate_loss_with_probability", calibrated)
+    how = {"delta": 0.1, "method": "hoeffding_bentkus"}
+    grouped = calibrate_loss_by_group(loss, ["a", "b", "b", "b", "a", "b"], 0.2, **how)
+    assert asked == [(num, 0.2, 0.1, "hoeffding_bentkus") for num in (6, 2, 4)]
+    assert grouped.threshold.tolist() == [2, 4]
+    calibrate_loss_by_group(loss, ["a"] * 6, 0.2, delta=0.1)
+    assert asked[-1] == (6, 0.2, 0.1, "betting")
+
+
+def test_one_level_and_a_loss_without_second_keys():
+    rng = np.random.default_rng(5)
+    entries, grades = rng.random((40, 4)), rng.choice([0, 0.5, 1], (40, 3))
+    loss = loss_by_hand(entries, grades, against="pool")
+    several = calibrate_loss_with_probability(loss, [0.2, 0.01], 0.1)
+    single = calibrate_loss_with_probability(loss, 0.2, 0.1)
+    assert single.shape == ()
+    assert several.tolist() == [float(single), inf]
+    assert several.dtype == np.float32
+    assert 0 < float(single) < 1
+    # Where even the empty set loses little enough, nothing is called.
+    nothing = loss_by_hand(entries, np.full((40, 3), 0.01), against="pool")
+    assert calibrate_loss_with_probability(nothing, 0.2, 0.1).tolist() == -inf
+    keys = np.ones((40, 4), np.uint32)
+    pair = calibrate_loss_with_probability(
+        loss_by_hand(entries, np.full((40, 3), 0.01), keys, "pool"), [0.2, 1e-6], 0.1
+    )
+    assert pair.value.tolist() == [-inf, inf]
+    assert pair.tie.tolist() == [0, 0xFFFFFFFF]
+    assert pair.tie.dtype == np.uint32
 
 
 def test_bounds_of_the_mean():
     assert loss_bounds([0.1, 0.2], 99).lower == pytest.approx([0.08, 0.18])
     bounds = loss_bounds(2.5, 49, bound=10, largest_drop=5)
     assert (bounds.lower, bounds.upper) == (pytest.approx(2.5 - 15 / 50), 2.5)
+    assert loss_bounds(2.5, 49, bound=10).lower == pytest.approx(2.5 - 20 / 50)
+    assert loss_bounds(0.5, 1).lower == pytest.approx(-0.5)
+    # A drop that float32 rounded up is the whole loss.
+    assert loss_bounds(0.5, 1, 1, 1 + 5e-7).lower == pytest.approx(-0.5, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +263,21 @@ def test_bounds_of_the_mean():
         (lambda loss: calibrate_loss_by_group(loss, ["a"], 0.1), "one group for each"),
         (lambda loss: calibrate_loss_by_group(loss, ["a"], 0.1, "none"), "fallback must be one"),
         (lambda loss: loss_bounds(0.1, 9, 1, 2.0), r"largest_drop must be in \(0, 1\]"),
+        (lambda loss: loss_bounds(0.1, 9, 1, 0.0), r"largest_drop must be in \(0, 1\], got 0.0"),
+        (lambda loss: loss_bounds(0.1, 0), "n must be at least 1"),
+        (lambda loss: calibrate_loss_by_group(loss, ["a"] * 40, 0.1, unseen="x"), "unseen must"),
+        (
+            lambda loss: calibrate_loss_with_probability(
+                jax.tree.map(lambda x: x[None], loss), 0.1, 0.1
+            ),
+            r"loss must be of queries \[n\], got \(1, 40\)",
+        ),
+        (
+            lambda loss: calibrate_loss_by_group(
+                jax.tree.map(lambda x: x[None], loss), ["a"] * 40, 0.1
+            ),
+            "one group for each",
+        ),
         (
             lambda loss: jax.jit(lambda x: calibrate_loss_with_probability(x, 0.1, 0.1))(loss),
             "cannot be traced",

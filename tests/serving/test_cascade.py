@@ -166,7 +166,7 @@ def test_differs_is_calibrated_without_labels(table, fitted):
     sighted = fitted.calibrate(rows, 0.05, loss="differs")
     assert blind.calibration.threshold(None) == sighted.calibration.threshold(None)
     assert "differs from that of the full vote" in blind.guarantee()
-    assert "whether either is right is not part of it" in blind.guarantee()
+    assert "whether the answers are right is not part of the promise" in blind.guarantee()
     with pytest.raises(ValueError, match="the loss 'differs', which needs none"):
         fitted.calibrate(unlabelled, 0.05)
 
@@ -226,7 +226,7 @@ def test_at_another_level(table, fitted, calibrated):
     assert calibrated.at(0.02).calibration.threshold(None) == again.calibration.threshold(None)
     surely = fitted.calibrate(table.select(CALIBRATION), 0.05, delta=0.1)
     assert surely.calibration.threshold(None) >= calibrated.calibration.threshold(None)
-    assert "for all calibration sets but a share of 0.1" in surely.guarantee()
+    assert "with 90% confidence" in surely.guarantee()
 
 
 def test_evaluation(table, calibrated):
@@ -328,6 +328,8 @@ def test_what_is_no_table_no_loss_and_no_form(table, fitted):
         Cascade.fit(key(), [])
     with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\)"):
         Cascade.fit(key(), table.select(TRAIN), alpha=2.0)
+    with pytest.raises(TypeError, match="has no option 'lost': it has form, forms, loss, refer"):
+        Cascade.fit(key(), table.select(TRAIN), lost="regret")
     with pytest.raises(UnknownFormError, match="named by a string"):
         Cascade.fit(key(), table.select(TRAIN), form=3)
     own = replace(fitted, form="own", forms={"own": len})
@@ -428,16 +430,20 @@ def test_artefacts_that_are_damaged_or_of_something_else(tmp_path, fitted):
     (place / "racer.json").write_text(text.replace('"letter"', '"number"'))
     with pytest.raises(CorruptError, match="checksum"):
         Cascade.load(place)
-    with pytest.raises(ArtefactError, match="no such folder"):
+    with pytest.raises(ArtefactError, match="folder not found"):
         Cascade.load(tmp_path / "nowhere")
 
 
 def test_racers_and_cascades_are_told_apart(tmp_path, table, fitted):
     fitted.save(tmp_path / "cascade")
-    with pytest.raises(ArtefactError, match=r"artefact of a Cascade: load it with Cascade\.load"):
+    with pytest.raises(
+        ArtefactError, match=r"artefact of a Cascade, not of a Racer: load it with Cascade\.load"
+    ):
         Racer.load(tmp_path / "cascade")
     Racer.from_scores(table.models).save(tmp_path / "racer")
-    with pytest.raises(ArtefactError, match=r"artefact of a Racer: load it with Racer\.load"):
+    with pytest.raises(
+        ArtefactError, match=r"artefact of a Racer, not of a Cascade: load it with Racer\.load"
+    ):
         Cascade.load(tmp_path / "racer")
 
 

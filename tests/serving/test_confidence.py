@@ -354,7 +354,7 @@ def test_without_a_key_openai_itself_cannot_be_asked(monkeypatch):
 
 def test_without_the_client_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'racer-jax\[endpoint\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[endpoint\]'"):
         Endpoint("m", "http://127.0.0.1:1/v1").client()
 
 
@@ -404,9 +404,7 @@ def transformers_serve(tmp_path):
     """`transformers serve` with the tiny checkpoint, on loopback: the model's name, the address."""
     program = Path(sys.executable).with_name("transformers")
     for module in ("fastapi", "uvicorn", "openai", "torch"):
-        pytest.importorskip(
-            module, reason="transformers serve needs pip install 'racer-jax[serving]'"
-        )
+        pytest.importorskip(module, reason="transformers serve needs pip install -e '.[serving]'")
     if not program.exists():
         pytest.skip(f"transformers serve is not installed beside {sys.executable}")
     folder, log = tmp_path / "tiny", tmp_path / "log"

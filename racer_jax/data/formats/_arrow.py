@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from racer_jax._install import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
 from racer_jax.data.formats._progress import progress
@@ -30,7 +31,7 @@ def modules() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ImportError("Parquet needs pyarrow: pip install 'racer-jax[parquet]'") from None
+        raise ImportError(f"Parquet needs pyarrow: {install_command('parquet')}") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import opened, refuse_binary
@@ -18,6 +20,7 @@ MAX_RECORD = 1 << 26
 _BLOCK = 1 << 17
 _MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
+_LINE_BREAK = 10
 
 
 @contextmanager
@@ -49,18 +52,55 @@ def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
       DataError: If there is no such file, it is not UTF-8, it holds no line or one that is longer
         than `MAX_RECORD`.
     """
+    for line, block in byte_blocks(path):
+        yield from lines_of(block, line)
+
+
+def lines_of(block: bytes, line: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that are not blank, without white space around them.
+
+    Args:
+      block: Whole lines.
+      line: Number of the first.
+
+    Yields:
+      Number and bytes.
+    """
+    start = 0
+    # Not by str.splitlines(): U+2028 and its like may stand unescaped inside a JSON string. One
+    # after another, not by split(): a line is read while it is still in the cache.
+    while start < len(block):
+        end = block.find(b"\n", start)
+        end = len(block) if end < 0 else end
+        content = block[start:end]
+        if not content or content[-1] in _SPACE or content[0] in _SPACE:
+            content = content.strip()
+        if content:
+            yield line, content
+        start, line = end + 1, line + 1
+
+
+def byte_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a UTF-8 file, many at a time, with the number of the first.
+
+    Args:
+      path: The file, plain or compressed.
+
+    Yields:
+      Number and bytes; a block ends with a line break, the last one where the file does.
+
+    Raises:
+      DataError: As `byte_lines` does.
+    """
     with opened(path) as file:
         refuse_binary(path, file.read(8))
         size = file.seek(0, 2)
         file.seek(0)
         empty = True
         with progress(path, size) as update:
-            for line, content in _split(path, file, update):
-                if not content or content[-1] in _SPACE or content[0] in _SPACE:
-                    content = content.strip()
-                if content:
-                    empty = False
-                    yield line, content
+            for line, block in _split(path, file, update):
+                empty = empty and block.isspace()
+                yield line, block
     if empty:
         raise DataError("must not be empty", path=path)
 
@@ -68,38 +108,36 @@ def byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _split(
     path: Path, file: IO[bytes], update: Callable[[int], object]
 ) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their number, blank ones too."""
+    """The blocks of a file, without its byte-order mark."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     held: list[bytes] = []  # the beginning of a line that no block so far has ended
-    length, line, clean = 0, 1, True
+    length, line, clean, first = 0, 1, True, True
     while True:
         block = file.read(_BLOCK)
         update(len(block))
-        # Not by str.splitlines(): U+2028 and its like may stand unescaped inside a JSON string.
         if not (clean and block.isascii()):
             clean = _checked(path, file, decode, block)
         if not block:
             break
-        start = 0
-        if line == 1 and not held:
-            start = len(_MARK) if block.startswith(_MARK) else 0
-        # One after another, not by split(): a line is read while it is still in the cache.
-        while (end := block.find(b"\n", start)) >= 0:
-            content = block[start:end]
-            if held:
-                content = b"".join([*held, content])
-                held, length = [], 0
-            yield line, content
-            start, line = end + 1, line + 1
-        held.append(block[start:])
-        length += len(block) - start
+        if first:
+            block, first = block.removeprefix(_MARK), False
+        end = block.rfind(b"\n") + 1
+        if end:
+            lines = b"".join([*held, memoryview(block)[:end]])
+            held, length = [], 0
+            yield line, lines
+            line += int(np.count_nonzero(np.frombuffer(lines, np.uint8) == _LINE_BREAK))
+            del lines
+        held.append(block[end:])
+        length += len(block) - end
         if length > MAX_RECORD:
             raise DataError(
                 f"must be a record of at most {MAX_RECORD >> 20} MiB, got one of more",
                 path=path,
                 line=line,
             )
-    yield line, b"".join(held)
+    if length:
+        yield line, b"".join(held)
 
 
 def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:

@@ -4,9 +4,12 @@ import math
 import re
 import string
 from collections.abc import Callable
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._batches import Batch
 from racer_jax.data.formats._json import shown
 from racer_jax.data.formats._lm_eval_files import Log, delimiter, section
 from racer_jax.data.formats._lm_eval_text import arguments_of
@@ -18,6 +21,7 @@ _INVALID = "[invalid]"
 _LETTERS = string.ascii_uppercase
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?\.?")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_LIST, _NUMBER_OR_TEXT = frozenset({list}), frozenset({int, str})
 _NO_ANSWER = "responses are neither one text nor 2 to 26 choices"
 WITHOUT_ANSWERS = Remedy("pass {} to leave answers out", answers=False)
 
@@ -58,6 +62,23 @@ class AnswerReader:
             return None
         text = responses.strip()
         return None if text == _INVALID else self._normal(text).strip() or None
+
+    def column(self, batch: Batch, values: list[float]) -> list[str | None] | None:
+        """The answers of many rows; None where one must be looked at by itself."""
+        responses = batch.column("filtered_resps", _LIST)
+        if responses is None or not all(responses):
+            return None
+        parts = list(chain.from_iterable(responses))
+        kinds = set(map(type, parts))
+        if kinds == {str} and len(parts) == len(responses):
+            texts = map(str.strip, parts)
+            return [None if t == _INVALID else self._normal(t).strip() or None for t in texts]
+        if kinds != {list} or set(map(len, parts)) != {2} or self.metric == "acc_norm":
+            return None
+        best = _most_likely_of(parts, list(map(len, responses)))
+        if best is None or (self._checks_choice and not _agree(batch, best, values)):
+            return None
+        return [_LETTERS[choice] for choice in best]
 
     def _normaliser(self) -> Callable[[str], str]:
         """What the metric does to an answer before it compares, as the report says.
@@ -126,17 +147,15 @@ class AnswerReader:
         if not self._checks_choice or value not in (0, 1):
             return _LETTERS[best]
         target = str(sample.target)
-        # As text: a number of five thousand digits is one that int() refuses.
-        if target.isascii() and target.isdigit():
-            is_target = (target.lstrip("0") or "0") == str(best)
-            if is_target != (value == 1):
-                raise DataError(
-                    f"must agree with {self.metric}: choice {best} is the most likely, "
-                    f"{target[:20]} is right, got {self.metric} {value:g}",
-                    field="filtered_resps",
-                    remedy=WITHOUT_ANSWERS,
-                    **sample.where(),
-                )
+        right = _choice_number(target)
+        if right is not None and (right == best) != (value == 1):
+            raise DataError(
+                f"must agree with {self.metric}: choice {best} is the most likely, "
+                f"{target[:20]} is right, got {self.metric} {value:g}",
+                field="filtered_resps",
+                remedy=WITHOUT_ANSWERS,
+                **sample.where(),
+            )
         return _LETTERS[best]
 
     def _likelihood(self, value: Any, where: dict[str, Any]) -> float:
@@ -161,6 +180,46 @@ class AnswerReader:
                 return None
             texts.append(arguments[1].removeprefix(self._delimiter))
         return [float(len(text)) for text in texts] if texts and all(texts) else None
+
+
+def _most_likely_of(parts: list[list[Any]], counts: list[int]) -> list[int] | None:
+    """The most likely choice of each row; None where a row is not one of 2 to 26 numbers."""
+    if min(counts) < 2 or max(counts) > 26:
+        return None
+    try:
+        numbers = list(map(float, map(itemgetter(0), parts)))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if math.isnan(sum(numbers)):  # one of them is no number, or they cancel out
+        return None
+    best, start = [], 0
+    for count in counts:
+        row = numbers[start : start + count]
+        best.append(row.index(max(row)))
+        start += count
+    return best
+
+
+def _agree(batch: Batch, best: list[int], values: list[float]) -> bool:
+    """Whether the metric of each row is 1 where the most likely choice is the right one."""
+    targets = batch.column("target", _NUMBER_OR_TEXT)
+    if targets is None:
+        return False
+    targets = list(map(str, targets))
+    right = {target: _choice_number(target) for target in set(targets)}
+    for target, choice, value in zip(targets, best, values, strict=True):
+        if right[target] is not None and (right[target] == choice) != (value == 1):
+            return False
+    return True
+
+
+def _choice_number(target: str) -> int | None:
+    """The choice that a target names, -1 for a number that no choice has; None for a text."""
+    if not (target.isascii() and target.isdigit()):
+        return None
+    # As text: a number of five thousand digits is one that int() refuses.
+    digits = target.lstrip("0") or "0"
+    return int(digits) if len(digits) < 3 else -1
 
 
 def _plain_number(text: str) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._batches import Batch, record_batches
 from racer_jax.data.formats._lm_eval_files import Log, filters_in_order
-from racer_jax.data.formats._lm_eval_rows import read_samples
+from racer_jax.data.formats._lm_eval_rows import checked_sample, read_samples
 from racer_jax.data.formats._records import Record
 from racer_jax.data.labels import for_name
 from racer_jax.data.remedies import Remedy
@@ -19,6 +20,9 @@ _PLAIN = {
 _PREFERRED = ("acc", "exact_match")
 # What `--predict_only` writes in the place of a metric.
 _BYPASS = "bypass"
+# A byte is kept for numbers up to so many beyond eight times those seen so far.
+_MOST_BEYOND = 4096
+_TEXT, _INTEGER = frozenset({str}), frozenset({int})
 ByTask = str | Mapping[str, str]
 
 
@@ -38,8 +42,8 @@ class Chooser:
         self._metric, self._filter = metric, filter_name
         self._several_tasks = len(set(tasks)) > 1
 
-    def samples(self, log: Log) -> Iterator[tuple[Record, Choice]]:
-        """The samples of a log that the filter_of_log filter made, each question once."""
+    def batches(self, log: Log) -> Iterator[tuple[Batch, Choice]]:
+        """The samples of a log that the chosen filter made, each question once."""
         first = next(read_samples(log))  # what is wrong with the first row is said at once
         metric = self._metric_of(log, first)
         name_asked = for_name(self._filter, log.task)
@@ -48,17 +52,31 @@ class Chooser:
             # Which filter is meant depends on all there are: a pass of its own over the log.
             survey = _survey(log)
         names = [first.filter] if survey is None else _filter_names(log, survey, metric)
-        filter_of_log = self._filter_of(log, names)
-        choice = Choice(metric, filter_of_log)
+        choice = Choice(metric, self._filter_of(log, names))
+        turns = _Turns(names) if survey is not None and not survey.named else None
         seen = _Seen()
-        passes: dict[int, int] = {}
-        for sample in read_samples(log):
-            name, doc_id = sample.filter, sample.doc_id
-            if survey is not None and not survey.named:
-                passes[doc_id] = passes.get(doc_id, 0) + 1
-                name = names[passes[doc_id] - 1]
-            if name != filter_of_log:
-                if name_asked is None and survey is None:
+        for batch in record_batches(log.path):
+            if turns is None and _fits(batch, choice.filter, seen):
+                yield batch, choice
+                continue
+            records = map(checked_sample, batch.records)
+            yield Batch(self._chosen(log, records, choice, turns, survey, seen)), choice
+
+    def _chosen(
+        self,
+        log: Log,
+        records: Iterator[Record],
+        choice: Choice,
+        turns: "_Turns | None",
+        survey: "_Survey | None",
+        seen: "_Seen",
+    ) -> Iterator[Record]:
+        """Those of some rows that the chosen filter made."""
+        for sample in records:
+            doc_id = sample.doc_id
+            name = sample.filter if turns is None else turns.filter_of(doc_id)
+            if name != choice.filter:
+                if survey is None and for_name(self._filter, log.task) is None:
                     self._filter_of(log, _survey(log).filters)  # names all there are
                 continue
             if seen.again(doc_id):
@@ -68,7 +86,7 @@ class Chooser:
                     field="doc_id",
                     **sample.where(),
                 )
-            yield sample, choice
+            yield sample
 
     def _filter_of(self, log: Log, filters: list[str]) -> str:
         name_asked = for_name(self._filter, log.task)
@@ -137,24 +155,70 @@ class Chooser:
         return Remedy("pass {}", (keyword, {**others, task: value}))
 
 
+def _fits(batch: Batch, filter_name: str, seen: "_Seen") -> bool:
+    """Whether rows are what they must be, all of the filter, and all of questions not yet seen."""
+    names = batch.column("filter", _TEXT)
+    if batch.column("doc_hash", _TEXT) is None or names is None or set(names) != {filter_name}:
+        return False
+    # Decoded whether or not they are asked for: what is wrong with them is said.
+    if any(name in batch and batch.column(name) is None for name in ("filtered_resps", "target")):
+        return False
+    numbers = batch.column("doc_id", _INTEGER)
+    return numbers is not None and seen.adds(numbers)
+
+
+class _Turns:
+    """The filters of rows that name none: those of a question stand in the order of the filters.
+
+    Args:
+      names: The filters in their order.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._passes = names, dict[int, int]()
+
+    def filter_of(self, doc_id: int) -> str:
+        """The filter of the next row of a question."""
+        turn = self._passes.get(doc_id, 0)
+        self._passes[doc_id] = turn + 1
+        return self._names[turn]
+
+
 class _Seen:
-    """Which numbers were seen: a bit for each where they are close together."""
+    """Which numbers were seen: a byte for each where they are close together."""
 
     def __init__(self) -> None:
         self._flags, self._others, self._count = bytearray(), set[int](), 0
 
+    def adds(self, numbers: Sequence[int]) -> bool:
+        """Notes numbers that follow one another if none was seen before; else says no."""
+        start, end = numbers[0], numbers[-1] + 1
+        if not start >= 0 or self._others or end > _MOST_BEYOND + 8 * self._count:
+            return False
+        if end - start != len(numbers) or numbers != list(range(start, end)):
+            return False
+        self._grow(end)
+        if any(self._flags[start:end]):
+            return False
+        self._flags[start:end] = b"\x01" * len(numbers)
+        self._count += len(numbers)
+        return True
+
     def again(self, number: int) -> bool:
         """Whether a number was seen before; it is now."""
         self._count += 1
-        if not 0 <= number < 4096 + 8 * self._count:
+        if not 0 <= number < _MOST_BEYOND + 8 * self._count:
             known = number in self._others
             self._others.add(number)
             return known
-        if number >= len(self._flags):
-            self._flags.extend(bytes(max(number + 1 - len(self._flags), len(self._flags))))
+        self._grow(number + 1)
         known = bool(self._flags[number]) or number in self._others
         self._flags[number] = 1
         return known
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._flags):
+            self._flags.extend(bytes(max(size - len(self._flags), len(self._flags))))
 
 
 def _metric_names(first: Record) -> list[str]:

@@ -59,6 +59,56 @@ class Questions:
             self._changed[question] = self._append(task, doc_id, doc_hash)
         return self._changed[question]
 
+    def codes(self, task: int, doc_ids: Sequence[int], doc_hashes: Sequence[str]) -> Sequence[int]:
+        """The numbers of questions, as of one after another by `code`.
+
+        Raises:
+          OverflowError: If a `doc_id` does not fit 64 bits.
+        """
+        codes = self._codes_of_run(task, doc_ids, doc_hashes)
+        if codes is not None:
+            return codes
+        pairs = zip(doc_ids, doc_hashes, strict=True)
+        return [self.code(task, doc_id, doc_hash) for doc_id, doc_hash in pairs]
+
+    def _codes_of_run(
+        self, task: int, doc_ids: Sequence[int], doc_hashes: Sequence[str]
+    ) -> range | None:
+        """The numbers of questions in a row that are all new or all known; None for any other."""
+        start, count, dense = doc_ids[0], len(doc_ids), self._dense[task]
+        joined = "".join(doc_hashes)
+        if list(doc_ids) != list(range(start, start + count)) or start < 0:
+            return None
+        if set(map(len, doc_hashes)) != {2 * _HASH_BYTES} or self._sparse[task]:
+            return None
+        digests = _digits(joined)
+        if digests is None or digests.hex() != joined:
+            return None
+        if start + count <= len(dense) and (first := dense[start]) >= 0:
+            codes = range(first, first + count)
+            known = dense[start : start + count] == array("q", codes)
+            is_same = self._digests.startswith(digests, _HASH_BYTES * first)
+            return codes if known and is_same and not self._other else None
+        first = len(self._ids)
+        if any(code >= 0 for code in dense[start : start + count]):
+            return None
+        if not self._grow(dense, start + count, first + 1):
+            return None
+        codes = range(first, first + count)
+        dense[start : start + count] = array("q", codes)
+        self._ids.extend(doc_ids)
+        self._tasks.extend([task] * count)
+        self._digests += digests
+        return codes
+
+    def _grow(self, dense: "array[int]", size: int, num_seen: int) -> bool:
+        """Whether there is a place for each number below a size, made if it is not too many."""
+        most = _FIRST + _DENSE * num_seen
+        if len(dense) < size <= most:
+            length = min(max(2 * len(dense), size), most)
+            dense.extend(array("q", [-1]) * (length - len(dense)))
+        return size <= len(dense)
+
     def _known(self, task: int, doc_id: int) -> int:
         """The first question of a number; -1 where there is none."""
         dense = self._dense[task]
@@ -70,10 +120,8 @@ class Questions:
         """Enters a question of which no other document has the number."""
         code = self._append(task, doc_id, doc_hash)
         dense = self._dense[task]
-        if len(dense) <= doc_id < _FIRST + _DENSE * (code + 1):
-            size = min(max(2 * len(dense), doc_id + 1), _FIRST + _DENSE * (code + 1))
-            dense.extend(array("q", [-1]) * (size - len(dense)))
-            for number in [n for n in self._sparse[task] if 0 <= n < size]:
+        if len(dense) <= doc_id and self._grow(dense, doc_id + 1, code + 1):
+            for number in [n for n in self._sparse[task] if 0 <= n < len(dense)]:
                 dense[number] = self._sparse[task].pop(number)
         if 0 <= doc_id < len(dense):
             dense[doc_id] = code
@@ -130,10 +178,13 @@ class Questions:
 
 def _packed(doc_hash: str) -> bytes | None:
     """A hash of 64 hexadecimal digits as bytes; None for any other."""
-    if len(doc_hash) != 2 * _HASH_BYTES:
-        return None
+    return _digits(doc_hash) if len(doc_hash) == 2 * _HASH_BYTES else None
+
+
+def _digits(text: str) -> bytes | None:
+    """The bytes that hexadecimal digits stand for; None for any other text."""
     try:
-        digest = bytes.fromhex(doc_hash)
+        digits = bytes.fromhex(text)
     except ValueError:
         return None
-    return digest if len(digest) == _HASH_BYTES else None
+    return digits if 2 * len(digits) == len(text) else None  # spaces are skipped

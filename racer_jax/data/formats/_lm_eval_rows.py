@@ -6,34 +6,41 @@ import math
 from collections.abc import Iterator
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._batches import Batch, record_batches
 from racer_jax.data.formats._cells import GRADED
 from racer_jax.data.formats._json import shown, too_deep
 from racer_jax.data.formats._lm_eval_files import Log
-from racer_jax.data.formats._records import Record, record_lines
+from racer_jax.data.formats._records import Record
+
+_NUMBERS = frozenset({float, int, bool})
 
 
 def read_samples(log: Log) -> Iterator[Record]:
     """The rows of a log, with what every row must have."""
-    for record in record_lines(log.path):
-        doc_id, digest, name = record.doc_id, record.doc_hash, record.filter
-        if type(doc_id) is int and type(digest) is str and type(name) is str:
-            yield record
-            continue
-        where = record.where()
-        if isinstance(doc_id, bool) or not isinstance(doc_id, int):
-            raise DataError(f"must be a whole number, got {shown(doc_id)}", field="doc_id", **where)
-        if digest is None:
-            # The harness's own recipe, so that logs with and without hashes join.
-            try:
-                text = json.dumps(record["doc"], indent=2, ensure_ascii=False)
-            except RecursionError:
-                raise too_deep(**where) from None
-            digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-        for field, value in (("doc_hash", digest), ("filter", name)):
-            if not isinstance(value, str):
-                raise DataError(f"must be a text, got {shown(value)}", field=field, **where)
-        record.doc_hash = digest
-        yield record
+    for batch in record_batches(log.path):
+        yield from map(checked_sample, batch.records)
+
+
+def checked_sample(record: Record) -> Record:
+    """A row that has what every row must have; the hash is made where there is none."""
+    doc_id, digest, name = record.doc_id, record.doc_hash, record.filter
+    if type(doc_id) is int and type(digest) is str and type(name) is str:
+        return record
+    where = record.where()
+    if isinstance(doc_id, bool) or not isinstance(doc_id, int):
+        raise DataError(f"must be a whole number, got {shown(doc_id)}", field="doc_id", **where)
+    if digest is None:
+        # The harness's own recipe, so that logs with and without hashes join.
+        try:
+            text = json.dumps(record["doc"], indent=2, ensure_ascii=False)
+        except RecursionError:
+            raise too_deep(**where) from None
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    for field, value in (("doc_hash", digest), ("filter", name)):
+        if not isinstance(value, str):
+            raise DataError(f"must be a text, got {shown(value)}", field=field, **where)
+    record.doc_hash = digest
+    return record
 
 
 def metric_value(sample: Record, metric: str, graded: bool) -> float:
@@ -56,3 +63,16 @@ def metric_value(sample: Record, metric: str, graded: bool) -> float:
             **sample.where(),
         )
     return number
+
+
+def metric_column(batch: Batch, metric: str, graded: bool) -> list[float] | None:
+    """The metric of many rows; None where one must be looked at by itself."""
+    values = batch.column(metric, _NUMBERS)
+    if values is None:
+        return None
+    if not graded:
+        return values if set(values) <= {0.0, 1.0} else None
+    try:
+        return values if math.isfinite(math.fsum(values)) else None
+    except OverflowError:
+        return None

@@ -65,11 +65,11 @@ def text_of(record: Any, whole_prompt: bool = False) -> str:
     Raises:
       RecursionError: If the prompt is nested too deeply.
     """
-    text = "" if whole_prompt else _from_document(record["doc"])
+    text = "" if whole_prompt else document_text(record["doc"])
     return text or _from_prompt(record["arguments"], whole_prompt)
 
 
-def _from_document(doc: Any) -> str:
+def document_text(doc: Any) -> str:
     """The text of the known fields of a document; empty where it has no question."""
     if not isinstance(doc, dict):
         return ""
@@ -80,7 +80,9 @@ def _from_document(doc: Any) -> str:
     if not question:
         return ""
     about = [text for name in held if (text := _plain(doc[name])) and text != question]
-    choices = next((doc[name] for name in listed if doc[name]), None)
+    choices = None
+    for name in listed:
+        choices = choices or doc[name] or None
     return "\n".join([*about, question, *_lines_of(choices, doc)])
 
 
@@ -119,7 +121,7 @@ def _lines_of(choices: Any, doc: dict[str, Any]) -> list[str]:
         choices = _numbered(doc)
     if not isinstance(choices, list):
         return [str(choices)] if isinstance(choices, str) else []
-    if choices and all(isinstance(choice, dict) for choice in choices):
+    if choices and isinstance(choices[0], dict) and all(isinstance(c, dict) for c in choices):
         labels = [_first_of(choice, ("label", "key", "id")) for choice in choices]
         choices = [_first_of(choice, ("text", "value", "content")) for choice in choices]
         labels = None if None in labels else labels

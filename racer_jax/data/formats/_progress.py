@@ -1,5 +1,6 @@
 """A bar on the terminal for what takes long to read."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ def progress(path: Path, total: int, unit: str = "B") -> Iterator[Callable[[int]
     Yields:
       What to call with how much more was read.
     """
+    if sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty():
+        yield int
+        return
     from tqdm import tqdm  # takes long to import
 
     scale = unit == "B"

@@ -11,25 +11,22 @@ characters), goes to the parser that tells exactly what is wrong.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec.structs import astuple
 
-from racer_jax.data.formats._json import check_object, check_repeats, json_list, parse, starts_list
-from racer_jax.data.formats._lines import byte_lines
+from racer_jax.data.formats._json import check_object, check_repeats, parse
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_VALUE = msgspec.json.Decoder()
 _VALUES = msgspec.json.Decoder(list[Any])
 _ENCODED = msgspec.json.Encoder().encode
 # What follows a name, and nothing else: within a text a quotation mark stands after a backslash.
-_AFTER_NAME = b'":'
-# More than so many numbers of names are not remembered.
-_MAX_COUNTS = 1 << 10
+AFTER_NAME = b'":'
 # What msgspec takes in no name of a field: rows with such a name are parsed whole.
 _UNREADABLE = re.compile(r'["\\\x00-\x1f]')
 _FAULTS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
@@ -83,7 +80,7 @@ _OFTEN = Record.__struct_fields__[3:]
 _DEFAULTS = dict(zip(_OFTEN, Record.__struct_defaults__, strict=True))
 
 
-class _Layout:
+class Layout:
     """The names of a row, by which the rows that follow are read: they are nearly always the same.
 
     Attributes:
@@ -100,7 +97,7 @@ class _Layout:
             rename=dict(zip(places, names, strict=True)),
             forbid_unknown_fields=True,
         )
-        self._decode = msgspec.json.Decoder(row).decode
+        self._decoder = msgspec.json.Decoder(row)
         self._starts = _starts(names)
         self._often = [names.index(name) if name in names else None for name in _OFTEN]
         self._read = [place for place in self._often if place is not None]
@@ -109,10 +106,10 @@ class _Layout:
     def record(self, content: bytes, place: Place) -> Record | None:
         """A row, None where it is not read by these names, each once."""
         try:
-            values = astuple(self._decode(content))
+            values = astuple(self._decoder.decode(content))
         except _FAULTS:
             return None
-        if not self._is_whole(values, content):
+        if not self._is_whole([values], content, b"}"):
             return None
         try:
             decoded = _VALUES.decode(b"[" + b",".join([values[j] for j in self._read]) + b"]")
@@ -126,86 +123,59 @@ class _Layout:
             ]
         return Record(place, self.names, values, *decoded)
 
-    def _is_whole(self, values: tuple[Any, ...], content: bytes) -> bool:
-        """Whether a row is nothing but the fields found in it, so that none stands twice."""
-        parts: list[Any] = [b"}"] * (2 * len(values) + 1)
-        parts[1::2] = values
-        for starts in self._starts:
-            parts[:-1:2] = starts
+    def columns(self, block: bytes) -> list[tuple[Any, ...]] | None:
+        """The values of whole lines by field; None where a line is not read by these names."""
+        try:
+            rows = list(map(astuple, self._decoder.decode_lines(block)))
+        except _FAULTS:
+            return None
+        end = b"}\n" if block.endswith(b"\n") else b"}"
+        return list(zip(*rows, strict=True)) if self._is_whole(rows, block, end) else None
+
+    def _is_whole(self, rows: list[tuple[Any, ...]], content: bytes, end: bytes) -> bool:
+        """Whether lines are nothing but the fields found in them, so that none stands twice."""
+        width = len(self.names)
+        parts: list[Any] = [end] * (2 * width * len(rows) + 1)
+        parts[1::2] = chain.from_iterable(rows)
+        for layout, starts in enumerate(self._starts):
+            parts[:-1:2] = starts * len(rows)
+            parts[0] = starts[0].removeprefix(_NEXT_ROW)
             if b"".join(parts) == content:
+                if layout:  # the rows that follow are written in the same way
+                    self._starts.reverse()
                 return True
         return False
+
+
+# What stands between two rows; that of the first is cut off.
+_NEXT_ROW = b"}\n"
 
 
 def _starts(names: tuple[str, ...]) -> list[list[bytes]]:
     """What stands before each value, in the layout of Python's JSON and in the compact one."""
     layouts = []
     for comma, colon in ((", ", ": "), (",", ":")):
-        starts = ["{", *([comma] * (len(names) - 1))]
+        starts = [_NEXT_ROW.decode() + "{", *([comma] * (len(names) - 1))]
         pairs = zip(starts, names, strict=False)
         layouts.append([f'{start}"{name}"{colon}'.encode() for start, name in pairs])
     return layouts
 
 
-def record_lines(path: Path) -> Iterator[Record]:
-    """The objects of JSON lines, or of one JSON list, with their row and line, each checked.
-
-    Args:
-      path: The file, plain or compressed.
-
-    Yields:
-      The records; their place holds the row counted from 1 and the line (0 within a list).
-
-    Raises:
-      DataError: If the file is not what it should be; it names row and line.
-    """
-    if starts_list(path):
-        for row, value in json_list(path):
-            yield parsed(value, (path, row, 0))
-        return
-    lines = _Lines()
-    for row, (line, content) in enumerate(byte_lines(path), start=1):
-        yield lines.record(content, (path, row, line))
-
-
-class _Lines:
-    """Reads the rows of one file by what the rows before have shown."""
-
-    def __init__(self) -> None:
-        self._layout: _Layout | None = None
-        # Numbers of names of rows within which no name stands twice.
-        self._counts: set[int] = set()
-
-    def record(self, content: bytes, place: Place) -> Record:
-        """One row."""
-        record = None if self._layout is None else self._layout.record(content, place)
-        if record is None:
-            return self._new(content, place)
-        if (number := content.count(_AFTER_NAME)) in self._counts:
-            return record
-        checked = _checked(content, place)
-        if len(self._counts) < _MAX_COUNTS:
-            self._counts.add(number)
-        return checked
-
-    def _new(self, content: bytes, place: Place) -> Record:
-        """A row that has other names than the row before, or is not what it should be."""
-        record = _checked(content, place)
-        try:
-            names = tuple(_FIELDS.decode(content))
-        except _FAULTS:
-            return record
-        if names and (self._layout is None or self._layout.names != names):
-            self._layout = None if _UNREADABLE.search("".join(names)) else _layout(names)
-        return record
-
-
 @lru_cache(1 << 8)
-def _layout(names: tuple[str, ...]) -> _Layout:
-    return _Layout(names)
+def _layout(names: tuple[str, ...]) -> Layout:
+    return Layout(names)
 
 
-def _checked(content: bytes, place: Place) -> Record:
+def layout_of(content: bytes) -> Layout | None:
+    """How rows such as this one are read; None where they must be parsed whole."""
+    try:
+        names = tuple(_FIELDS.decode(content))
+    except _FAULTS:
+        return None
+    return _layout(names) if names and not _UNREADABLE.search("".join(names)) else None
+
+
+def checked(content: bytes, place: Place) -> Record:
     """A row by the parser that sees every name."""
     path, row, line = place
     return parsed(parse(str(content, "utf-8"), path, row=row, line=line or None), place)
@@ -223,22 +193,29 @@ def parsed(value: Any, place: Place) -> Record:
 def _decoded(raw: msgspec.Raw, place: Place) -> Any:
     """The value of a field; an error where a name within it stands twice."""
     text = bytes(raw)
-    try:
-        value = _VALUE.decode(text)
-        number = text.count(_AFTER_NAME)
-        # An escaped quotation mark or colon would be counted when it is written anew.
-        sure = number == 0 or (
-            number == _ENCODED(value).count(_AFTER_NAME)
-            and b"\\u0022" not in text
-            and b"\\u003" not in text
-        )
-    except _FAULTS:
-        sure = False
-    if sure:
-        return value
+    values = decoded_all([text])
+    if values is not None:
+        return values[0]
     # Repeated names, half characters and integers of a thousand digits, which Python's parser
     # judges.
     path, row, line = place
     value = parse(text.decode(), path, row=row, line=line or None)
     check_repeats(value, path, row=row, line=line or None)
     return value
+
+
+def decoded_all(column: Sequence[Any]) -> list[Any] | None:
+    """Values that are not decoded yet; None where a name may stand twice in one, or one is bad."""
+    text = b"[" + b",".join(column) + b"]"
+    try:
+        values = _VALUES.decode(text)
+        number = text.count(AFTER_NAME)
+        # An escaped quotation mark or colon would be counted when it is written anew.
+        sure = number == 0 or (
+            number == _ENCODED(values).count(AFTER_NAME)
+            and b"\\u0022" not in text
+            and b"\\u003" not in text
+        )
+    except _FAULTS:
+        return None
+    return values if sure else None

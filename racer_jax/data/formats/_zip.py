@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from racer_jax._install import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._source import cannot_read
 
@@ -110,7 +111,7 @@ def _reader(path: Path) -> _Reader:
     except ImportError:
         raise ImportError(
             f"{path} is compressed with zstd, which Python reads from version 3.14 on; before, it "
-            "needs backports.zstd: pip install 'racer-jax[inspect]'"
+            f"needs backports.zstd: {install_command('inspect')}"
         ) from None
     return _Reader(with_zstd, (*_DAMAGE, ZstdError, with_zstd.BadZipFile))
 

@@ -9,10 +9,11 @@ never by order.
 """
 
 import math
-from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,35 +31,69 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._folders import unread
-from racer_jax.data.formats._json import check_text, too_deep
 from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
 from racer_jax.data.formats._lm_eval_files import Log, find_logs, reported
 from racer_jax.data.formats._lm_eval_questions import Questions
-from racer_jax.data.formats._lm_eval_rows import metric_value
-from racer_jax.data.formats._lm_eval_text import text_of
-from racer_jax.data.formats._records import Record
+from racer_jax.data.formats._lm_eval_results import Results
 from racer_jax.data.labels import GIVEN, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LmEvalOptions:
+    """How logs of lm-evaluation-harness are read.
+
+    Use this when several folders are to be read in the same way; for one folder `read_lm_eval`
+    takes each of them as a keyword.
+
+    Attributes:
+      tasks: Patterns of the tasks to read, such as `mmlu_*`; all when None.
+      metric: The metric that says right or wrong, or one by pattern of the task; when None `acc`,
+        else `exact_match`, else the only metric there is.
+      filter: The filter of tasks that have several, or one by pattern of the task (gsm8k:
+        `strict-match` or `flexible-extract`). It has no default: the filters answer different
+        questions.
+      groups: Pattern of the task -> group, such as `{"mmlu_*": "mmlu"}`; a task is a group of its
+        own when none fits.
+      label_rule: When not None, makes the labels from a graded metric, for all tasks or by pattern
+        of the task; when None the metric must be 0 or 1.
+      key: A typed PRNG key, for the rule `one attempt` alone.
+      answers: Whether to read answers.
+      check_results: Whether to compare the number of questions and the mean of the metric with what
+        the harness reported in `results_<timestamp>.json`.
+      num_fewshot: Which runs to read where models were run with several numbers of worked examples.
+      whole_prompt: Whether the text of a query is the prompt as it was sent, worked examples
+        included; when False it is the question, what it is about, and its choices.
+      missing: What to do with pairs that have no row, or whose metric is NaN: `error`, `drop` their
+        queries with a note, or `keep` them.
+
+    Raises:
+      ValueError: If an option is not one of those above.
+    """
+
+    tasks: str | list[str] | None = None
+    metric: str | Mapping[str, str] | None = None
+    filter: str | Mapping[str, str] | None = None
+    groups: Mapping[str, str] | None = None
+    label_rule: Rules | None = None
+    key: jax.Array | None = None
+    answers: bool = True
+    check_results: bool = True
+    num_fewshot: int | None = None
+    whole_prompt: bool = False
+    missing: Missing = "error"
+
+    def __post_init__(self) -> None:
+        check_missing(self.missing)
+        check_rule(self.label_rule)
+
+
 @without_collector()
 def read_lm_eval(
-    path: str | Path,
-    *,
-    tasks: str | list[str] | None = None,
-    metric: str | Mapping[str, str] | None = None,
-    filter: str | Mapping[str, str] | None = None,
-    groups: Mapping[str, str] | None = None,
-    label_rule: Rules | None = None,
-    key: jax.Array | None = None,
-    answers: bool = True,
-    check_results: bool = True,
-    num_fewshot: int | None = None,
-    whole_prompt: bool = False,
-    missing: Missing = "error",
+    path: str | Path, options: LmEvalOptions | None = None, **changes: Any
 ) -> RoutingTable:
     """Reads logs of lm-evaluation-harness.
 
@@ -72,54 +107,33 @@ def read_lm_eval(
 
     Args:
       path: The output folder of several models, of one, or one file of samples.
-      tasks: Patterns of the tasks to read, such as `mmlu_*`; all when None.
-      metric: The metric that says right or wrong, or one by pattern of the task; when None `acc`,
-        else `exact_match`, else the only metric there is.
-      filter: The filter of tasks that have several, or one by pattern of the task (gsm8k:
-        `strict-match` or `flexible-extract`). It has no default: the filters answer different
-        questions.
-      groups: Pattern of the task -> group, such as `{"mmlu_*": "mmlu"}`; a task is a group of its
-        own when none fits.
-      label_rule: When given, makes the labels from a graded metric, for all tasks or by pattern of
-        the task; when None the metric must be 0 or 1.
-      key: A typed PRNG key, for the rule `one attempt` alone.
-      answers: Whether to read answers.
-      check_results: Whether to compare the number of questions and the mean of the metric with what
-        the harness reported in `results_<timestamp>.json`.
-      num_fewshot: Which runs to read where models were run with several numbers of worked examples.
-      whole_prompt: Whether the text of a query is the prompt as it was sent, worked examples
-        included; when False it is the question, what it is about, and its choices.
-      missing: What to do with pairs that have no row, or whose metric is NaN: `error`, `drop` their
-        queries with a note, or `keep` them.
+      options: How to read them; the defaults when None.
+      **changes: Options by name, such as `metric="acc_norm"`, in the place of those of `options`.
 
     Returns:
       The table, models in order of their names; a query's id is `<task>/<doc_id>`.
 
     Raises:
       DataError: If a file is not what it should be; it names file, row and field.
-      ValueError: If an option is not one of those above.
+      TypeError: If there is no option of a name.
+      ValueError: If the value of an option is not one of those it takes.
     """
-    check_missing(missing)
-    check_rule(label_rule)
+    options = replace(options or LmEvalOptions(), **changes)
+    label_rule = options.label_rule
     path = Path(path)
-    folder = find_logs(path, num_fewshot)
-    logs = _of_tasks(path, folder.logs, tasks)
+    folder = find_logs(path, options.num_fewshot)
+    logs = _of_tasks(path, folder.logs, options.tasks)
     models = {name: j for j, name in enumerate(dict.fromkeys(log.model for log in logs))}
-    chooser = Chooser(metric, filter, [log.task for log in logs])
+    chooser = Chooser(options.metric, options.filter, [log.task for log in logs])
     choices: dict[str, Choice] = {}
     tasks_read = list(dict.fromkeys(log.task for log in logs))
-    questions = Questions(tasks_read)
-    texts: list[str] = []
-    without_text: list[str] = []
-    # One number for each result: Python objects would take ten times the memory.
-    codes, all_values, starts = array("i"), array("d"), [0]
-    answer_list: list[str | None] = []
+    results = Results(tasks_read, options.whole_prompt)
+    starts = [0]
     reasons: dict[str, str] = {}
     for log in logs:
-        start, task = len(all_values), tasks_read.index(log.task)
-        has_rule = for_name(label_rule, log.task) is not None
+        task, has_rule = tasks_read.index(log.task), for_name(label_rule, log.task) is not None
         reader: AnswerReader | None = None
-        for sample, choice in chooser.samples(log):
+        for batch, choice in chooser.batches(log):
             if choices.setdefault(log.task, choice) != choice:
                 other = choices[log.task]
                 raise DataError(
@@ -127,44 +141,34 @@ def read_lm_eval(
                     f"{choice}",
                     path=log.path,
                 )
-            value = metric_value(sample, choice.metric, has_rule)
-            if answers and reader is None:
+            if options.answers and reader is None:
                 reader = AnswerReader(log, choice.metric, has_rule)
-            answer = None if reader is None else reader.answer(sample, value)
-            code = _code(questions, task, sample)
-            if code == len(texts):
-                text = _text(sample, whole_prompt)
-                texts.append(text)
-                if not text or text.isspace():
-                    without_text.append(f"{log.path.name}, row {sample.place[1]}")
-            if answer is not None and not answer.isascii():
-                check_text(answer, "filtered_resps", **sample.where())
-            codes.append(code)
-            all_values.append(value)
-            answer_list.append(answer)
+            results.add(batch, task, choice.metric, has_rule, reader)
         if reader is not None and reader.unread is not None:
             reasons.setdefault(log.task, reader.unread)
-        starts.append(len(all_values))
-        if check_results:
-            _check_results(log, choices[log.task], all_values[start:])
+        starts.append(len(results.values))
+        if options.check_results:
+            _check_results(log, choices[log.task], results.values[starts[-2] :])
+    questions = results.questions
     order = questions.order()
     columns = np.repeat([models[log.model] for log in logs], np.diff(starts))
     shape = (len(order), len(models))
-    place = grid(np.argsort(order)[np.frombuffer(codes, np.dtype("i"))], columns, shape, path)
-    del codes, columns
-    scores = place.fill(np.frombuffer(all_values), np.nan)
-    del all_values
+    place = grid(
+        np.argsort(order)[np.frombuffer(results.codes, np.dtype("i"))], columns, shape, path
+    )
+    del columns
+    scores = place.fill(np.frombuffer(results.values), np.nan)
     of_task = [tasks_read[number] for number in questions.task_numbers(order).tolist()]
-    labels = labels_by_rule(path, scores, of_task, label_rule, key)
-    group_of = {task: for_name(groups, task) or task for task in tasks_read}
+    labels = labels_by_rule(path, scores, of_task, label_rule, options.key)
+    group_of = {task: for_name(options.groups, task) or task for task in tasks_read}
     rules = _rules(group_of, choices, labels.rule, path)
-    in_order = [texts[code] for code in order.tolist()]
-    del texts
+    in_order = [results.texts[code] for code in order.tolist()]
     changed = dict.fromkeys(questions.changed(order))
     ids = _ids(questions, order, changed)
-    matrix = object_matrix(place, answer_list) if answers and not reasons else None
+    matrix = object_matrix(place, results.answers) if options.answers and not reasons else None
+    without_text = results.without_text
     # What the table does not hold weighs as much as half of it: it goes before it is built.
-    del questions, order, place, scores, answer_list
+    del results, questions, order, place, scores
     table = built(
         path,
         ids=ids,
@@ -184,7 +188,7 @@ def read_lm_eval(
             *unread(path, {*folder.others, *(log.path for log in logs)}, deep=True),
         ],
     )
-    return settle_missing(table, missing, path, because=folder.nameless)
+    return settle_missing(table, options.missing, path, because=folder.nameless)
 
 
 def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> list[Log]:
@@ -223,29 +227,6 @@ def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
             field=choice.metric,
             remedy=remedy,
         )
-
-
-def _text(sample: Record, whole_prompt: bool) -> str:
-    """The text of the question of a row, checked."""
-    try:
-        text = text_of(sample, whole_prompt)
-    except RecursionError:
-        raise too_deep(**sample.where()) from None
-    if not text.isascii():
-        check_text(text, "doc", **sample.where())
-    return text
-
-
-def _code(questions: Questions, task: int, sample: Record) -> int:
-    """The number of the question of a row."""
-    try:
-        return questions.code(task, sample.doc_id, sample.doc_hash)
-    except OverflowError:
-        raise DataError(
-            "must be a whole number of at most 64 bits, got a larger one",
-            field="doc_id",
-            **sample.where(),
-        ) from None
 
 
 def _ids(

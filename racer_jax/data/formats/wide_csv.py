@@ -116,7 +116,8 @@ def table_of_wide_rows(
     if numbering and len(numbering) < len(names):
         names = [name for name in names if name not in numbering]
         file.accept(
-            f"columns that number rows are no models: {', '.join(numbering)} (else name all models)"
+            f"columns that number the rows are not models: {', '.join(numbering)} (else name all "
+            "models)"
         )
     if models is not None:
         names = list(models)
@@ -212,7 +213,7 @@ def _scores(
         if not others:
             raise
         value = others if len(others) <= _MAX_LISTED else ...
-        no_model = Remedy("if it is no model pass {}", models=value)
+        no_model = Remedy("if it is not a model pass {}", models=value)
         raise error.advising(no_model, also=True) from None
 
 

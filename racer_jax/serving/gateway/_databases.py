@@ -187,7 +187,7 @@ def reading(path: str | Path) -> Iterator[Connection]:
     place = str(path)
     shared = is_shared(place)
     if not shared and not Path(path).is_file():
-        raise DataError("is no state of a gateway: there is no such file", path=path)
+        raise DataError("file not found", path=path)
     check_packages(place)
     try:
         if shared:
@@ -197,4 +197,4 @@ def reading(path: str | Path) -> Iterator[Connection]:
         with closing(opened) as connection:
             yield connection
     except errors() as error:
-        raise DataError(f"is no state of a gateway: {error}", path=shown(place)) from None
+        raise DataError(f"not the state of a gateway: {error}", path=shown(place)) from None

@@ -23,6 +23,7 @@ from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway.settings import Monitors as Settings
+from racer_jax.serving.misses import miss_of
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
 _ROWS = 1000
@@ -285,38 +286,6 @@ class Monitors:
                     ).rowcount
                     if first and self._on_alarm is not None:
                         self._on_alarm(route, artefact, word)
-
-
-def miss_of(
-    content: Mapping[str, Any], decided: set[str], pool: set[str], null_in_set: bool, null: str
-) -> bool | None:
-    """Whether a decision was a miss, by a label; None where the label does not say it.
-
-    Args:
-      content: The label: `correct` by model, or `missed`.
-      decided: The set.
-      pool: All models that were scored.
-      null_in_set: Whether the null model is in the set.
-      null: The null mode.
-
-    >>> miss_of({"correct": {"a": 0, "b": 1}}, {"a"}, {"a", "b"}, False, "paper")
-    True
-    >>> miss_of({"correct": {"a": 0, "b": 0}}, {"a"}, {"a", "b"}, False, "free")
-    False
-    """
-    correct = content.get("correct")
-    if correct is None:
-        missed = content.get("missed")
-        return None if missed is None else bool(missed)
-    if not pool <= set(correct):
-        return None
-    if any(correct[model] for model in decided):
-        return False
-    if any(correct[model] for model in pool):
-        return True
-    if null == "never":
-        return True
-    return null == "paper" and not null_in_set
 
 
 def upper_bound(num_events: int, num: int, confidence: float = 0.95) -> float:

@@ -155,7 +155,7 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
             field = name.decode("latin-1").removeprefix(_HEADER).replace("-", "_")
             if field not in _NAMES:
                 raise bad_request(
-                    f"the header {name.decode('latin-1')!r} is none of x-racer-"
+                    f"the header {name.decode('latin-1')!r} must be one of x-racer-"
                     f"{', x-racer-'.join(name.replace('_', '-') for name in _NAMES)}"
                 )
             said[field] = value.decode("latin-1")

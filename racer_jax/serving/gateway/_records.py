@@ -149,7 +149,7 @@ def feedback_of(body: bytes) -> Feedback:
     try:
         entry = _feedback.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"the request is no feedback: {error}") from None
+        raise bad_request(f"the request is not feedback: {error}") from None
     if entry.correct is None and entry.missed is None and entry.answer_correct is None:
         raise bad_request("feedback must hold correct, missed or answer_correct")
     return entry

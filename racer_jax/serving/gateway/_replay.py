@@ -10,8 +10,9 @@ import msgspec
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._databases import reading, shown
-from racer_jax.serving.gateway._monitoring import miss_of, upper_bound
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.misses import miss_of
 
 _BATCH = 256
 

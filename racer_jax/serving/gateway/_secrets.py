@@ -56,7 +56,7 @@ def _value(match: re.Match[str]) -> str:
         try:
             return Path(name).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            problem = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            problem = getattr(error, "strerror", None) or "it is not text in UTF-8"
             raise ValueError(f"the file {name!r} cannot be read: {problem}") from None
     if name not in os.environ:
         raise ValueError(f"the environment variable {name!r} is not set")

@@ -336,8 +336,8 @@ def opened(path: str) -> Connection:
     version = meta(connection, "format", str(_FORMAT))
     if int(version) > _FORMAT:
         raise DataError(
-            f"is of format {version}, this version reads up to {_FORMAT}: install a newer "
-            "racer-jax",
+            f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
+            "update racer_jax",
             path=_databases.shown(path),
         )
     return connection

@@ -225,7 +225,7 @@ form = "letter"
 def test_what_is_not_installed_is_said_before_any_work(monkeypatch, capsys):
     monkeypatch.setattr("racer_jax.cli.serve._NEEDED", ("starlette", "not_there_at_all"))
     assert main(["serve", "nowhere.toml"]) == 1
-    assert "pip install 'racer-jax[serve]'" in capsys.readouterr().err
+    assert "pip install -e '.[serve]'" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -174,7 +174,7 @@ def test_a_fault_of_the_configuration_has_its_path(upstreams, artefacts, changes
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"routes__my__artefact": "nowhere"}, "there is no such folder"),
+        ({"routes__my__artefact": "nowhere"}, "folder not found"),
         ({"bare": True}, "calibrate"),
         ({"infeasible": True}, "cannot keep alpha"),
         ({"routes__my__mode": "cascade"}, "cascade"),

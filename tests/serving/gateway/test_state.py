@@ -15,8 +15,9 @@ from racer_jax.cli.main import main
 from racer_jax.core.aggregation import answer_codes, majority_vote
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._identifiers import draw, new_id, seconds_of
-from racer_jax.serving.gateway._monitoring import miss_of, upper_bound
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._votes import Vote
+from racer_jax.serving.misses import miss_of
 from tests.racer.test_racer import MODELS, table_of
 
 FEEDBACK = "/v1/feedback"
@@ -240,7 +241,7 @@ def test_the_state_of_a_newer_version_is_refused(tmp_path):
     connection = opened(path)
     connection.execute("update meta set value = '99' where name = 'format'")
     connection.close()
-    with pytest.raises(DataError, match="install a newer"):
+    with pytest.raises(DataError, match="update racer_jax"):
         Store(path, 1.0)
     (tmp_path / "no.db").write_text("this is no database, and it is long enough to be read as one")
     with pytest.raises(DataError, match="state of a gateway"):

@@ -1,0 +1,12 @@
+"""How an optional extra is installed: written here once, for every error that asks for one."""
+
+
+def install_command(extra: str) -> str:
+    """What to type so that an extra is installed; the package is installed from a clone.
+
+    Use this when an error or a note names what is missing.
+
+    >>> install_command("report")
+    "pip install -e '.[report]' in your clone of racer_jax"
+    """
+    return f"pip install -e '.[{extra}]' in your clone of racer_jax"

@@ -1,0 +1,167 @@
+"""Whether a decision was a miss, from the labels of its models; and feedback from both."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax.data.errors import DataError
+from racer_jax.data.table import RoutingTable
+from racer_jax.racer.decision import Decision
+from racer_jax.racer.racer import Racer
+from racer_jax.racer.scoring import measure_scores
+
+
+def miss_of(
+    content: Mapping[str, Any], decided: set[str], pool: set[str], null_in_set: bool, null: str
+) -> bool | None:
+    """Whether a decision was a miss, by a label; None where the label does not say it.
+
+    Use this when a decision has got its label; `labelled_feedback` does it for many.
+
+    Args:
+      content: The label: `correct` by model, or `missed`.
+      decided: The set.
+      pool: All models that were scored.
+      null_in_set: Whether the null model is in the set.
+      null: The null mode.
+
+    >>> miss_of({"correct": {"a": 0, "b": 1}}, {"a"}, {"a", "b"}, False, "paper")
+    True
+    >>> miss_of({"correct": {"a": 0, "b": 0}}, {"a"}, {"a", "b"}, False, "free")
+    False
+    """
+    correct = content.get("correct")
+    if correct is None:
+        missed = content.get("missed")
+        return None if missed is None else bool(missed)
+    if not pool <= set(correct):
+        return None
+    if any(correct[model] for model in decided):
+        return False
+    if any(correct[model] for model in pool):
+        return True
+    if null == "never":
+        return True
+    return null == "paper" and not null_in_set
+
+
+@dataclass
+class LabelledFeedback:
+    """Feedback lines that decisions and labels give.
+
+    Use this when you read what `labelled_feedback` returns.
+
+    Attributes:
+      lines: One for each decision with a label, in their order: lines of JSON with `missed` and
+        `position`, the line of the decision.
+      num_unlabelled: Decisions without a label of every model, which are left out.
+      alpha: The risk level of the decisions.
+    """
+
+    alpha: str
+    lines: list[bytes] = field(default_factory=list)
+    num_unlabelled: int = 0
+
+
+def labelled_feedback(
+    lines: Iterable[bytes], name: str, labels: RoutingTable, racer: Racer | None = None
+) -> LabelledFeedback:
+    """What a monitor of the risk counts, from decisions and a table of labels.
+
+    A decision belongs to the label whose id or text is the decision's id. What counts as a miss is
+    what the racer promised; without it, an avoidable miss: a model could answer, and no called one
+    did. An avoidable miss is a miss in each null mode, so the monitor raises no more false alarms.
+
+    Use this when decisions were logged and labels came later.
+
+    Args:
+      lines: Decisions as `racer-jax route` writes them, each with an `id`.
+      name: Their file, for errors.
+      labels: Which model was right on which query; results of some models may be missing.
+      racer: Who decided; None where that is not known.
+
+    Raises:
+      DataError: If a line is not such a decision, two alphas are mixed, or no decision has a label.
+    """
+    rows = {text: row for row, text in enumerate(labels.texts)}
+    rows |= {text: row for row, text in enumerate(labels.ids)}
+    result: LabelledFeedback | None = None
+    for line, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        query, decision = _decision(raw, name, line)
+        if result is None:
+            result = LabelledFeedback(decision.alpha)
+        if decision.alpha != result.alpha:
+            problem = (
+                f"must be of one alpha, got {decision.alpha} after {result.alpha}: name the "
+                "decisions of each alpha in a file of its own"
+            )
+            raise DataError(problem, path=name, line=line)
+        missed = None
+        if query in rows:
+            missed = _missed(decision, _label(labels, rows[query]), racer)
+        if missed is None:
+            result.num_unlabelled += 1
+            continue
+        entry = {"missed": int(missed), "position": line}
+        result.lines.append(json.dumps(entry).encode())
+    if result is None:
+        raise DataError("is empty: it must hold at least one decision", path=name)
+    if not result.lines:
+        raise DataError(
+            f"holds {result.num_unlabelled:,} decisions, and none of them has a label of every "
+            "model: their 'id' must be the id or the text of a query of the labels",
+            path=name,
+        )
+    return result
+
+
+def _decision(raw: bytes, name: str, line: int) -> tuple[str, Decision]:
+    """The name of the query and the decision of a line."""
+    try:
+        plain = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise DataError("must be JSON in UTF-8", path=name, line=line) from None
+    if not isinstance(plain, dict):
+        raise DataError("must be a decision, a JSON object", path=name, line=line)
+    query = plain.pop("id", None)
+    if query is None:
+        raise DataError(
+            "must have an 'id', which says whose label it gets: give 'id' to 'racer-jax route'",
+            path=name,
+            line=line,
+        )
+    try:
+        return str(query), Decision.from_dict(plain)
+    except ValueError as error:
+        raise DataError(str(error), path=name, line=line) from None
+
+
+def _label(labels: RoutingTable, row: int) -> dict[str, Any]:
+    """Which models are right on a query, of those that have a result."""
+    known = np.ones(len(labels.models), bool)
+    if labels.missing is not None:
+        known = ~labels.missing[row]
+    pairs = zip(labels.models, labels.correct[row], known, strict=True)
+    return {"correct": {model: bool(right) for model, right, is_known in pairs if is_known}}
+
+
+def _missed(decision: Decision, label: Mapping[str, Any], racer: Racer | None) -> bool | None:
+    null = "free" if racer is None else racer.null
+    in_set = null == "paper" and racer is not None and _null_in_set(decision, racer)
+    pool = set(decision.scores)
+    return miss_of(label, set(decision.models), pool, in_set, null)
+
+
+def _null_in_set(decision: Decision, racer: Racer) -> bool:
+    """Whether the null model is in the set; where it cannot be known, yes: no miss is invented."""
+    if racer.nonconformity not in NONCONFORMITIES or set(racer.models) != set(decision.scores):
+        return True
+    scores = np.array([[decision.scores[model] for model in racer.models]], np.float32)
+    nonconformity = measure_scores(scores, racer.nonconformity, racer.null).nonconformity
+    return bool(nonconformity[0, -1] <= decision.threshold)
