@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from mutants import Mutant, mutants
-from mutation_runs import ROOT, Children, covered, prepare, tried
+from mutation_runs import ROOT, Children, covered, digests, prepare, tried
 
 EQUIVALENT = Path(__file__).with_name("mutation_survivors.json")
 # Modules -> the files of tests that must kill their mutants.
@@ -126,20 +126,17 @@ def learn(
     waiting: list[tuple[str, str, tuple[int, int], Path]] = []
     records: dict[Path, tuple[int, str]] = {}
     for place, of_marks in enumerate(marks):
-        state = hashlib.sha256(repr((of_marks, modules)).encode())
-        for module in modules:  # what others hold moves no line of these
-            state.update((ROOT / module).read_bytes())
         for file in sorted(files, key=lambda file: -(ROOT / file).stat().st_size):
             if place and not file.startswith("tests/"):
                 continue  # doctests have no marks
-            own = state.copy()
-            own.update(file.encode() + (ROOT / file).read_bytes())
+            own = hashlib.sha256(repr((of_marks, file)).encode() + (ROOT / file).read_bytes())
             whole = num_parts if file.startswith("tests/") else 1
             for number in range(whole):
                 name = f"learned-{own.hexdigest()[:20]}-{number}-of-{whole}.jsonl"
                 record = children.folder / name
                 records[record] = (place, file)
-                if not record.exists():
+                if not (record.exists() and _is_current(record)):
+                    record.unlink(missing_ok=True)
                     waiting.append((file, of_marks, (number, whole), record))
 
     def done(result: Any, seconds: float) -> None:
@@ -164,6 +161,12 @@ def learn(
             lines = path.read_text().split("\n")[:-1]
             tests += [{**json.loads(line), "marks": place} for line in lines]
     return tests, incomplete
+
+
+def _is_current(record: Path) -> bool:
+    """Whether the modules that a record has lines of are as they were when it was made."""
+    made_of = json.loads(record.with_suffix(".modules").read_text())
+    return all(digests([module]) == {module: digest} for module, digest in made_of.items())
 
 
 def is_known(key: str, known: Mapping[str, str]) -> bool:

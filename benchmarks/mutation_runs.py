@@ -4,6 +4,7 @@ Used by `benchmarks/mutation.py`.
 """
 
 import ast
+import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -275,8 +276,24 @@ def covered(
     if status not in (0, 5):
         sys.stdout.flush()
         return {"failed": (Path(tempfile.gettempdir()) / "output").read_text()[-2000:]}
+    seen = {module for line in partial.read_text().split("\n")[:-1] for module in modules_of(line)}
+    record.with_suffix(".modules").write_text(json.dumps(digests(sorted(seen))))
     partial.rename(record)
     return {}
+
+
+def modules_of(line: str) -> list[str]:
+    """The modules that a test of a record executed."""
+    return list(json.loads(line)["lines"])
+
+
+def digests(modules: Iterable[str]) -> dict[str, str]:
+    """What the lines of a record refer to: the modules as they are; empty for one that is gone."""
+    paths = {module: ROOT / module for module in modules}
+    return {
+        module: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+        for module, path in paths.items()
+    }
 
 
 def tried(

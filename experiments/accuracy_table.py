@@ -14,12 +14,12 @@ coverage of the set, exactly, over all splits.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from racer_jax.core.nonconformity import tie_break
 from racer_jax.core.risk_levels import parse_alphas
@@ -29,7 +29,8 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
+from racer_jax.studies.paper_data import study_data
+from racer_jax.studies.runner import Drawer, Progress, Report, run_experiment
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     ORACLE,
@@ -339,7 +340,7 @@ def report(config: Config, result: Result) -> Report:
             "Coverage: a called model is right. It bounds what any vote, judge or reader of the "
             "answers can do."
         )
-    figures = {}
+    figures: dict[str, Drawer] = {}
     if names:
         panels = {
             name: {
@@ -350,14 +351,14 @@ def report(config: Config, result: Result) -> Report:
             for name in names  # bounds of each router's sets are in the table alone
         }
         subtitle = f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}'"
-        figures["accuracy.png"] = vote_plots.accuracy_figure(panels, subtitle)
+        figures["accuracy"] = partial(vote_plots.accuracy_figure, panels, subtitle)
     if result.bounds:
-        figures["coverage.png"] = coverage_figure(config, result)
+        figures["coverage"] = coverage_figure(config, result)
     return Report("\n\n".join(parts), csv_rows(result), figures)
 
 
-def coverage_figure(config: Config, result: Result) -> Figure:
-    """Coverage against calls, one line a score."""
+def coverage_figure(config: Config, result: Result) -> Drawer:
+    """How coverage is drawn against calls, one line a score."""
     panels = {
         name: {
             cell.label: vote_plots.CoverageLine(cell.size, cell.covered)
@@ -370,9 +371,8 @@ def coverage_figure(config: Config, result: Result) -> Figure:
         name: max(v for m, v in bound.items() if m != ORACLE)
         for name, bound in result.bounds.items()
     }
-    return vote_plots.coverage_figure(
-        panels, singles, f"exact means over all splits, encoder '{config.encoder}'"
-    )
+    subtitle = f"exact means over all splits, encoder '{config.encoder}'"
+    return partial(vote_plots.coverage_figure, panels, singles, subtitle)
 
 
 def csv_rows(result: Result) -> list[dict[str, object]]:

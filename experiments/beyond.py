@@ -12,13 +12,13 @@ null mode, and across modes at equal avoidable-miss rate.
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 import racer_jax as racer
 from racer_jax import reporting
@@ -40,7 +40,7 @@ from racer_jax.routers import KNNR
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 from racer_jax.studies.corpora import Parts, for_pool, read_parts
 from racer_jax.studies.order_studies import Nonconformity, calibration_size
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Drawer, Progress, Report, run_experiment
 
 STATIC, ORACLE, P_MLP = "static", "oracle", "P, MLP"
 # Drawn in the figure; the tables hold every score.
@@ -471,8 +471,8 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figure(result: Result) -> Figure:
-    """Size against alpha, a panel for each benchmark."""
+def figure(result: Result) -> Drawer:
+    """How size is drawn against alpha, a panel for each benchmark."""
     alpha = np.array([float(a) for a in result.alphas])
     sizes = {(cell.benchmark, cell.score): cell.size for cell in result.cells}
     panels = {
@@ -483,16 +483,15 @@ def figure(result: Result) -> Figure:
         }
         for name in dict.fromkeys(cell.benchmark for cell in result.cells)
     }
-    return plotting.size_figure(
-        panels, len(result.models), f"all calibration/test splits, null mode '{result.null}'"
-    )
+    subtitle = f"all calibration/test splits, null mode '{result.null}'"
+    return partial(plotting.size_figure, panels, len(result.models), subtitle)
 
 
 def report(config: Config, result: Result) -> Report:
     """The tables, what they say, and the picture."""
     notes = [f"{name}: {note}" for name, note in result.notes.items() if note]
     text = "\n".join([tables(result), "", verdicts(result), *notes])
-    return Report(text, csv_rows(result), {"size.png": figure(result)}, details=result._asdict())
+    return Report(text, csv_rows(result), {"size": figure(result)})
 
 
 def load(config: Config) -> tuple[jax.Array, Parts]:

@@ -15,6 +15,7 @@ up to Monte Carlo error; the exit status is 1 where it does not.
 """
 
 import gc
+import math
 import os
 import sys
 import time
@@ -26,26 +27,24 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
-from tqdm import tqdm
 
-from racer_jax import reporting
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
-from racer_jax.data.errors import DataError
+from racer_jax.data.typed_options import typed_options
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
+from racer_jax.montecarlo.loss_check import GRADE_LOSSES
+from racer_jax.montecarlo.loss_splits import MOST_SPLITS
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.studies import runtime
-from racer_jax.studies.bound_report import Result, csv_rows, figures, summary, table
+from racer_jax.studies.bound_report import Result, report
 from racer_jax.studies.bound_runs import check_any
 from racer_jax.studies.checked_pools import (
-    GRADE_LOSSES,
     STOP_LOSSES,
     AnyPool,
     StopPool,
@@ -53,6 +52,7 @@ from racer_jax.studies.checked_pools import (
     score_names,
     scored,
 )
+from racer_jax.studies.runner import run_experiment
 from racer_jax.studies.scored_pools import simulated_pools
 
 gc.freeze()
@@ -91,7 +91,7 @@ class Config:
     nonconformity: Annotated[
         str,
         "nonconformity scores, listed: gap, inverse_probability (both: these two), J, static, "
-        "J_learned, or registered ones",
+        "J_learned, or module:function, an own function of scores and null mode",
     ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True
@@ -101,6 +101,11 @@ class Config:
     missing: Annotated[
         Literal["error", "drop"], "what becomes of queries that lack a model's result (--data)"
     ] = "error"
+    reading: Annotated[
+        str,
+        "further options of the reader as one word, such as '--format wide_csv --models a,b' "
+        "(--data)",
+    ] = ""
     train: Annotated[
         float, "share of the questions that router, orders or policy learn on (--data in one part)"
     ] = 0.4
@@ -112,7 +117,11 @@ class Config:
     broken: Annotated[
         bool, "break exchangeability (test scores from a stale router): it must FAIL"
     ] = False
-    exact: Annotated[bool, "the exact laws alone, without random splits"] = False
+    exact: Annotated[
+        bool,
+        "the exact laws alone, without random splits; of graded losses, which have none, the means "
+        "over all splits of a small pool",
+    ] = False
     processes: Annotated[
         int, "processes on this machine; 0: those of the cluster (Slurm, Cloud TPU)"
     ] = 1
@@ -126,8 +135,19 @@ class Config:
         """The risk levels as exact decimals."""
         return parse_alphas(self.alphas)
 
+    @cached_property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of the reader that have no option of their own here."""
+        options = typed_options(self.reading)
+        for name in sorted(options.keys() & {"label_rule", "missing"}):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is an option of its own, not of --reading")
+        if options and self.data is None:
+            raise ValueError("reading is for --data")
+        return options
+
     def __post_init__(self) -> None:
-        _ = self.levels  # read here, so that a wrong one is an error of usage
+        _ = self.levels, self.reader_options  # read here: a wrong one is an error of usage
         for name in score_names(self.nonconformity):
             if self.scores is not None and name not in NONCONFORMITIES:
                 raise ValueError(f"{name} is learned from texts: give --data without --scores")
@@ -135,8 +155,6 @@ class Config:
             raise ValueError(f"loss {self.loss!r} is of a chain of calls and takes no scores")
         if self.loss != "miss" and (self.broken or self.validation):
             raise ValueError(f"broken and validation are for the loss 'miss', got {self.loss!r}")
-        if self.exact and self.loss in GRADE_LOSSES:
-            raise ValueError(f"the loss {self.loss!r} has no closed law: leave out --exact")
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
         if self.exact and (self.broken or self.validation):
@@ -168,15 +186,19 @@ def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
         table_pools,
     )
 
-    if config.loss in STOP_LOSSES:
-        return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
+    data, more = config.data, config.reader_options
+    table = None
+    if data is not None and (more or config.scores is not None):
+        table = read_table(data, config.label_rule, config.missing, **more)
     if config.scores is not None:
-        labels = config.data and read_table(config.data, config.label_rule, config.missing)
-        return [*scored_pools(config.scores, labels)]
+        return [*scored_pools(config.scores, table)]
+    source = data if table is None else table
+    if config.loss in STOP_LOSSES:
+        return [*stop_pools(key, source, config.loss, config.train, config.missing)]
     return [
         *table_pools(
             key,
-            config.data,
+            source,
             names,
             config.null,
             label_rule=config.label_rule,
@@ -201,7 +223,7 @@ def run(
     Returns:
       The `Result`.
     """
-    alphas, names = config.levels, scores_of(config)
+    begin, alphas, names = time.perf_counter(), config.levels, scores_of(config)
     # Upper bound, lower bound and the law (from either side): four comparisons a cell share the
     # significance.
     num_tests = 4 * len(pools) * len(names) * len(alphas)
@@ -232,7 +254,8 @@ def run(
             check for checks in side_by_side.map(check_pool, range(len(pools))) for check in checks
         ]
     notes = dict(of_pool(pool)[:2] for pool in pools)
-    return Result(alphas, checks, notes, z_limit, num_tests)
+    seconds = time.perf_counter() - begin
+    return Result(alphas, checks, notes, z_limit, num_tests, of_pool(pools[0])[3], seconds)
 
 
 def common_size(pools: Sequence[AnyPool], config: Config) -> PlanSize | None:
@@ -259,8 +282,22 @@ def checked(
         check = check_bounds_broken(key, scored(pool), score, num_splits=num_splits, **spec)
         progress(num_splits)
         return check
+    if config.exact and config.loss in GRADE_LOSSES:
+        check_enumerable(of_pool(pool)[2], spec["num_calibration"])
     num_validation = round(of_pool(pool)[2] * config.validation)
     return check_any(key, pool, score, config.loss, num_splits, progress, spec, num_validation)
+
+
+def check_enumerable(num_queries: int, num_calibration: int) -> None:
+    """Refuses a pool with more splits than can be gone through one by one."""
+    number = math.comb(num_queries, num_calibration)
+    if number > MOST_SPLITS:
+        raise ValueError(
+            f"--exact goes through all splits of a graded loss, at most {MOST_SPLITS:,}; "
+            f"{num_queries:,} queries of which {num_calibration:,} calibrate have "
+            f"10^{len(str(number)) - 1}: leave out --exact, or let --calibration be so close to 1 "
+            "that one or two queries test"
+        )
 
 
 def splits_of(config: Config) -> int:
@@ -277,65 +314,37 @@ def scores_of(config: Config) -> list[str]:
     return list(score_names(config.nonconformity))
 
 
+def load(config: Config) -> tuple[jax.Array, list[AnyPool]]:
+    """The key of the splits, and the pools that the options ask for.
+
+    Devices, the cache of compiled code and the other processes come first.
+    """
+    runtime.use_compilation_cache(config.cache)
+    if config.processes == 1:
+        runtime.use_all_cores()
+    runtime.join(cluster=config.processes == 0)
+    pool_key, check_key = jax.random.split(jax.random.key(config.seed))
+    return check_key, load_pools(config, pool_key)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Reads the options, runs the check, prints and writes what it found.
 
     Returns:
       The exit status.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    config = reporting.parse_config(
-        Config, "Checks RACER's risk bounds over random splits.", arguments
+    return run_experiment(
+        Config,
+        "Checks RACER's risk bounds over random splits.",
+        run,
+        report,
+        lambda config, pools: splits_of(config) * len(pools) * len(scores_of(config)),
+        arguments,
+        load=load,
+        unit="split",
+        begin=START,
+        script=__file__,
     )
-    if config.processes > 1 and not runtime.launched():
-        return runtime.launch(__file__, arguments, config.processes)
-    runtime.use_compilation_cache(config.cache)
-    if config.processes == 1:
-        runtime.use_all_cores()
-    runtime.join(cluster=config.processes == 0)
-    pool_key, check_key = jax.random.split(jax.random.key(config.seed))
-    try:
-        pools = load_pools(config, pool_key)
-        checking = time.perf_counter()
-        total = splits_of(config) * len(pools) * len(scores_of(config))
-        quiet = None if runtime.speaks() and total else True  # None: off where there is no terminal
-        with (
-            ThreadPoolExecutor(1) as beside,
-            tqdm(total=total, unit="split", unit_scale=True, disable=quiet) as bar,
-        ):
-            if runtime.speaks():  # while the first pool is compiled
-                beside.submit(import_module, "racer_jax.plotting.risk")
-            result = run(check_key, pools, config, bar.update)
-        checking = time.perf_counter() - checking
-    except ValueError as error:
-        text = error.in_shell() if isinstance(error, DataError) else str(error)
-        print(f"error: {text}", file=sys.stderr)
-        return 2
-    if runtime.speaks():
-        report(config, result, of_pool(pools[0])[3], checking)
-    return 0 if result.passed else 1
-
-
-def report(config: Config, result: Result, num_models: int, checking: float) -> None:
-    """Prints the tables and the verdict; writes the files and the pictures."""
-    for cell in result.checks:
-        print(table(result, cell), end="\n\n")
-    for name, note in result.notes.items():
-        if note:
-            print(f"{name}: {note}")
-
-    def write(folder: Path) -> None:
-        reporting.write_json(
-            folder / "results.json",
-            {"config": config, "environment": reporting.environment(), **result._asdict()},
-        )
-        reporting.write_csv(folder / "results.csv", csv_rows(result))
-        for name, figure in figures(config, result, num_models).items():
-            reporting.write_figure(folder / name, figure)
-
-    folder = reporting.finish(write, config.output)
-    print(summary(config, result, checking, time.perf_counter() - START))
-    print(f"Written: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ called over all splits, exactly, says what the training was worth.
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from matplotlib.figure import Figure
 
 from racer_jax import reporting
 from racer_jax.core import critical_scores, inverse_probability, soft_set_size, soft_threshold
@@ -26,6 +28,8 @@ from racer_jax.data.synthetic import simulated_pool
 from racer_jax.encoders.hashing import HashedNgrams
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.plotting.layout import figure_style, panels
+from racer_jax.plotting.styles import style_of
 from racer_jax.studies.runner import Progress, Report, run_experiment
 
 
@@ -153,6 +157,26 @@ def run(key: jax.Array, data: Data, config: Config, progress: Progress) -> list[
     return rows
 
 
+def figure(rows: list[dict[str, Any]], alpha: float, *, width: float | None = None) -> Figure:
+    """Models called by the weight of the size: a mark for each seed, joined."""
+    with figure_style(width):
+        grid = panels(1, (2.6,), width=width, panel_width=4.2)
+        panel = grid.axes[0, 0]
+        for seed in dict.fromkeys(row["seed"] for row in rows):
+            one = [row for row in rows if row["seed"] == seed]
+            sizes = [row["size"] for row in one]
+            panel.plot(range(len(one)), sizes, color="0.7", marker="o", ms=3, label="one seed")
+        weights = list(dict.fromkeys(row["weight"] for row in rows))
+        means = [np.mean([row["size"] for row in rows if row["weight"] == w]) for w in weights]
+        panel.plot(range(len(weights)), means, **style_of("RACER-P").marked(ms=4, label="mean"))
+        panel.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+        grid.label_left(0, "models called per query")
+        grid.label_below(0, "weight of the size in the training loss")
+        return grid.finish(
+            f"Does training for small sets make them smaller? alpha = {alpha:g}", panel
+        )
+
+
 def report(config: Config, rows: list[dict[str, Any]]) -> Report:
     """The mean over seeds, and the difference to cross-entropy alone, seed by seed."""
     weights = config.weights_of_size
@@ -177,7 +201,11 @@ def report(config: Config, rows: list[dict[str, Any]]) -> Report:
         f"{config.benchmark}, alpha = {config.alpha:g}, mean of {config.seeds} seeds; the change "
         f"is to a weight of {weights[0]:g}, seed by seed"
     )
-    return Report(f"{title}\n{reporting.text_table(head, lines)}", rows, {})
+    return Report(
+        f"{title}\n{reporting.text_table(head, lines)}",
+        rows,
+        {"size": partial(figure, rows, config.alpha)},
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,12 +12,14 @@ expected cost within the budget; mean over random splits.
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import racer_jax as racer
 from racer_jax import reporting
@@ -26,6 +28,8 @@ from racer_jax.data import RoutingTable
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.orders.racer_j import RacerJ
+from racer_jax.plotting.layout import figure_style, panels, percent
+from racer_jax.plotting.styles import Style, style_of, styles_of
 from racer_jax.risk_control.costs import calibrate_budget
 from racer_jax.studies.corpora import Parts, for_pool, read_parts
 from racer_jax.studies.order_studies import (
@@ -44,6 +48,7 @@ UNIT = 1_000
 # What a call may cost at most, declared as this multiple of the most expensive training call of the
 # model.
 MARGIN = 3.0
+COST_AWARE = ", cost-aware"
 
 
 @dataclass(frozen=True)
@@ -216,10 +221,10 @@ def all_orders(
     blend = RacerJ.fit(
         x, train.correct, groups=train.group, k=min(config.neighbors, len(x)), w=config.blend
     )
-    by_name["static, cost-aware"] = lambda null: static(
+    by_name["static" + COST_AWARE] = lambda null: static(
         z, test.group, null, cost=price, gamma=config.gamma
     )
-    by_name["J blend, cost-aware"] = lambda null: blend(
+    by_name["J blend" + COST_AWARE] = lambda null: blend(
         z, test.group, null, cost=price, gamma=config.gamma
     )
     return by_name
@@ -356,33 +361,50 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figure(result: Result) -> Figure:
-    """Dollars against alpha, a panel for each benchmark."""
-    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    drawing = Figure(figsize=(max(3.6 * len(result.full), 4.6) + 1, 3.8), layout="constrained")
+def figure(result: Result, *, width: float | None = None) -> Figure:
+    """Dollars against alpha, a panel for each benchmark; cost-aware orders dashed."""
+    styles = _styles(list(dict.fromkeys(row.score for row in result.by_alpha)))
     alpha = [float(a) for a in result.alphas]
-    for panel, (name, full) in zip(
-        drawing.subplots(1, len(result.full), squeeze=False)[0], result.full.items(), strict=True
-    ):
-        curves = [row for row in result.by_alpha if row.benchmark == name]
-        for color, row in zip(colors, curves, strict=False):
-            panel.plot(alpha, UNIT * row.dollars, "o-", ms=3, color=color, label=row.score)
-        panel.axhline(UNIT * full, color="0.4", ls=":", lw=1, label="every model")
-        panel.set(title=name, xlabel="alpha, the risk allowed", yscale="log")
-    drawing.axes[0].set_ylabel(f"dollars for {UNIT:,} queries")
-    drawing.axes[0].legend(frameon=False, fontsize=7)
-    drawing.suptitle(
-        f"Alpha against dollars\nnull mode '{result.null}', all calibration/test splits"
-    )
-    return drawing
+    with figure_style(width):
+        grid = panels(len(result.full), (2.8,), width=width, panel_width=3.6)
+        for number, (name, full) in enumerate(result.full.items()):
+            panel = grid.axes[0, number]
+            for row in result.by_alpha:
+                if row.benchmark == name:
+                    line = styles[row.score].marked(ms=3, label=row.score)
+                    panel.plot(alpha, UNIT * row.dollars, **line)
+            every = style_of("all models").line(lw=1, label="every model")
+            panel.axhline(UNIT * full, **every)
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())
+            percent(panel, "x")
+            grid.title(number, name)
+        grid.label_left(0, f"dollars for {UNIT:,} queries")
+        grid.label_below(0, "alpha, the risk allowed")
+        title = "What alpha costs in dollars"
+        subtitle = f"null mode '{result.null}', all calibration/test splits"
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
+
+
+def _styles(scores: list[str]) -> dict[str, Style]:
+    """A cost-aware order has the colour of its plain one."""
+    plain = styles_of(score.removesuffix(COST_AWARE) for score in scores)
+    return {
+        score: plain[score.removesuffix(COST_AWARE)]._replace(
+            dash="--" if score.endswith(COST_AWARE) else "-"
+        )
+        for score in scores
+    }
 
 
 def report(config: Config, result: Result) -> Report:
     """The tables, whether the budgets were kept, and the picture."""
     verdict = "PASS" if holds(result) else "FAIL"
     text = f"{tables(result)}\n\n{verdict}: budgets against what was spent, {config.splits} splits."
-    figures = {"dollars.png": figure(result)}
-    return Report(text, csv_rows(result), figures, holds(result), result._asdict())
+    figures = {"dollars": partial(figure, result)}
+    return Report(text, csv_rows(result), figures, holds(result))
 
 
 def load(config: Config) -> tuple[jax.Array, Parts]:

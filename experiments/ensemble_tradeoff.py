@@ -11,16 +11,17 @@ Beside RACER stand the fixed numbers of models that need no calibration, and the
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import jax
-from matplotlib.figure import Figure
 
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
+from racer_jax.studies.paper_data import study_data
+from racer_jax.studies.runner import Drawer, Progress, Report, run_experiment
 from racer_jax.studies.strategies import (
     BEST_SINGLE,
     STATIC_TOP,
@@ -158,11 +159,11 @@ def report(config: Config, result: Result) -> Report:
         "settings, and saves "
         f"{min(savings):.0f}% to {max(savings):.0f}% of its calls."
     )
-    return Report("\n\n".join(parts), csv_rows(result), {"tradeoff.png": figure(config, result)})
+    return Report("\n\n".join(parts), csv_rows(result), {"tradeoff": figure(config, result)})
 
 
-def figure(config: Config, result: Result) -> Figure:
-    """Gain against savings, a line for the fixed alphas of each score.
+def figure(config: Config, result: Result) -> Drawer:
+    """How gain is drawn against savings, a line for the fixed alphas of each score.
 
     Accuracies beside those of the full ensemble.
     """
@@ -178,7 +179,7 @@ def figure(config: Config, result: Result) -> Figure:
         if row.alpha == "chosen":
             accuracies.setdefault(row.benchmark, {})[row.way] = row.accuracy, row.full_accuracy
     subtitle = f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}'"
-    return vote_plots.tradeoff_figure(points_, curves, accuracies, subtitle)
+    return partial(vote_plots.tradeoff_figure, points_, curves, accuracies, subtitle)
 
 
 def csv_rows(result: Result) -> list[dict[str, object]]:

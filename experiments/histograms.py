@@ -10,6 +10,7 @@ the threshold, with normal components.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -24,15 +25,8 @@ from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials
 from racer_jax.plotting import studies as study_plots
 from racer_jax.studies.benchmarks import ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import (
-    Progress,
-    Report,
-    cells,
-    num_cells,
-    run_experiment,
-    side_by_side,
-    study_data,
-)
+from racer_jax.studies.paper_data import cells, num_cells, study_data
+from racer_jax.studies.runner import Progress, Report, run_experiment, side_by_side
 
 METRICS = ("risk", "size")
 
@@ -203,7 +197,7 @@ def report(config: Config, result: Result) -> Report:
     subtitle = (
         f"{config.splits:,} random splits, encoder '{config.encoder}', null mode '{config.null}'"
     )
-    figure = study_plots.spread_figure(float(config.alpha), panels, subtitle)
+    figure = partial(study_plots.spread_figure, float(config.alpha), panels, subtitle)
     fields = (
         "benchmark",
         "router",
@@ -216,7 +210,7 @@ def report(config: Config, result: Result) -> Report:
         "distance",
     )
     csv_rows = [{field: getattr(row, field) for field in fields} for row in result.rows]
-    return Report("\n\n".join(parts), csv_rows, {"histograms.png": figure})
+    return Report("\n\n".join(parts), csv_rows, {"histograms": figure})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,10 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from scipy.stats import binom
 
 from racer_jax import reporting
 from racer_jax.montecarlo.subsets import threefry
+from racer_jax.plotting.layout import figure_style, panels
+from racer_jax.plotting.styles import style_of
 from racer_jax.serving.betting import RISK_RATIOS, bets, reserve
 from racer_jax.serving.monitor import RiskMonitor
 from racer_jax.studies.runner import Progress, Report, run_experiment
@@ -245,29 +248,34 @@ def table(results: list[dict[str, Any]], length: int) -> str:
     )
 
 
-def figure(config: Config, scenarios: list[Scenario]) -> Figure:
+def figure(config: Config, scenarios: list[Scenario], *, width: float | None = None) -> Figure:
     """Share of the streams with an alarm, against the number of queries."""
-    drawing = Figure(figsize=(10.5, 3.4), layout="constrained")
-    for panel, scenario in zip(
-        drawing.subplots(1, len(scenarios), sharey=True), scenarios, strict=True
-    ):
-        for name, alarms, color in (
-            ("betting monitor", scenario.monitor, "#0072B2"),
-            (f"window of {config.window}", scenario.window, "#D55E00"),
-        ):
-            at = np.sort(alarms[alarms < NEVER])
-            steps, shares = (
-                np.append(at, config.length),
-                np.append(np.arange(1, len(at) + 1), len(at)) / len(alarms),
-            )
-            panel.step(steps, shares, where="post", color=color, label=name)
-        panel.axhline(config.level, color="0.4", ls="--", lw=0.8, label=f"level {config.level:g}")
-        if scenario.change:
-            panel.axvline(scenario.change, color="0.4", ls=":", lw=0.8, label="the risk rises")
-        panel.set(title=scenario.name, xlabel="queries", xlim=(0, config.length), ylim=(0, 1.02))
-    drawing.axes[0].set_ylabel("share of streams with an alarm")
-    drawing.axes[-1].legend(frameon=False, fontsize=8, loc="lower right")
-    return drawing
+    window = f"window of {config.window}"
+    with figure_style(width):
+        grid = panels(len(scenarios), (2.5,), width=width, share_y=True)
+        for number, scenario in enumerate(scenarios):
+            panel = grid.axes[0, number]
+            for label, name, alarms in (
+                ("betting monitor", "betting monitor", scenario.monitor),
+                (window, "fixed window", scenario.window),
+            ):
+                at = np.sort(alarms[alarms < NEVER])
+                steps = np.append(at, config.length)
+                shares = np.append(np.arange(1, len(at) + 1), len(at)) / len(alarms)
+                panel.step(steps, shares, where="post", **style_of(name).line(label=label))
+            level = style_of("alpha").line(lw=0.8, label=f"level {config.level:g}")
+            panel.axhline(config.level, **level)
+            if scenario.change:
+                line = {"color": "0.4", "ls": ":", "lw": 0.8}
+                panel.axvline(scenario.change, **line, label="the risk rises")
+            panel.set(xlim=(0, config.length), ylim=(0, 1.02))
+            panel.xaxis.set_major_locator(MaxNLocator(4))
+            panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            grid.title(number, scenario.name)
+        grid.label_below(0, "queries")
+        grid.label_left(0, "share of streams with an alarm")
+        title = f"Alarms of a monitor at level {config.level:g} beside a test of a fixed window"
+        return grid.finish(title, *grid.axes[0])
 
 
 def report(config: Config, scenarios: list[Scenario]) -> Report:
@@ -279,10 +287,8 @@ def report(config: Config, scenarios: list[Scenario]) -> Report:
         f"{'PASS' if within_level else 'FAIL'}: the monitor raised {100 * false:.2f}% false "
         f"alarms in {config.streams:,} streams of {config.length:,}, level {100 * config.level:g}%."
     )
-    figures = {"alarms.png": figure(config, scenarios)}
-    return Report(
-        f"{table(lines, config.length)}\n{verdict}", lines, figures, within_level, {"rows": lines}
-    )
+    figures = {"alarms": partial(figure, config, scenarios)}
+    return Report(f"{table(lines, config.length)}\n{verdict}", lines, figures, within_level)
 
 
 def main(arguments: list[str] | None = None) -> int:

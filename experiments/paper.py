@@ -33,11 +33,20 @@ from experiments import (
 )
 from racer_jax import reporting
 from racer_jax.studies.benchmarks import EncoderName, StudyConfig, run_key, study
-from racer_jax.studies.runner import Report, publish, set_up
+from racer_jax.studies.paper_data import set_up
+from racer_jax.studies.runner import (
+    Report,
+    error_text,
+    options_beside_redraw,
+    publish,
+    redraw,
+)
 from racer_jax.studies.vote_study import counted_votes
 
 # What each corpus is for; in one folder, or the simulated pool for both.
 CORRECTNESS, ANSWERS = "routerdc", "routerbench"
+OF_CORRECTNESS = (risk_table, histograms, set_size)
+OF_ANSWERS = (accuracy_table, ensemble_tradeoff, selection_heatmap)
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,23 @@ class Config:
     )
 
 
+def draw_again(config: Config, drawing: reporting.DrawingOptions, named: frozenset[str]) -> None:
+    """Draws every figure of an earlier run again, in the folder of each or below `--output`."""
+    if problem := options_beside_redraw(named):
+        raise ValueError(problem)
+    assert drawing.redraw is not None
+    for module in (*OF_CORRECTNESS, *OF_ANSWERS):
+        name = module.__name__.split(".")[-1]
+        output = config.output / name if "output" in named else None
+        redraw(module.Config, module.run, module.report, drawing, drawing.redraw / name, output)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the options, makes everything, prints and writes it; returns the exit status."""
     begin = START if arguments is None else time.perf_counter()
-    config = reporting.parse_config(Config, "Every table and figure of the paper.", arguments)
+    (config, drawing), named = reporting.parse_configs(
+        (Config, reporting.DrawingOptions), "Every table and figure of the paper.", arguments
+    )
     common = {
         name: getattr(config, name) for name in ("encoder", "routers", "queries", "seed", "cache")
     }
@@ -85,12 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
     try:
+        if drawing.redraw is not None:
+            draw_again(config, drawing, named)
+            return 0
         set_up(StudyConfig(**common))
-        risks = (
-            (risk_table, {"splits": config.risk_splits}),
-            (histograms, {"splits": config.risk_splits}),
-            (set_size, {}),
-        )
+        splits_of_risk = {"splits": config.risk_splits}
+        risks = zip(OF_CORRECTNESS, (splits_of_risk, splits_of_risk, {}), strict=True)
         all_pass = True
         with tqdm(total=8, unit="part", disable=None) as bar:
 
@@ -98,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 summary: Report = module.report(settings, result)
                 title = (module.__doc__ or "").partition("\n")[0]
                 print(f"\n=== {title}\n")
-                publish(settings, result, summary, time.perf_counter() - since)
+                publish(settings, result, summary, since, drawing)
                 bar.update(1)
                 return summary.passed
 
@@ -136,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 (selection_heatmap, selection_heatmap.choices(votes)),
             ):
                 done(module, configured(module, answers, **voting), result, time.perf_counter())
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"error: {error_text(error)}", file=sys.stderr)
         return 2
     wall, cpu = time.perf_counter() - begin, time.process_time()
     print(f"\nIn all {wall:.1f} s ({cpu:.1f} s of CPU time), from the import to the last file.")

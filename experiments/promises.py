@@ -14,13 +14,12 @@ experiments/dollars.py.
 
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.stats import beta
 
 import racer_jax as racer
@@ -29,6 +28,7 @@ from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data import RoutingTable
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.step_functions import Pool, Steps, pool_steps
+from racer_jax.plotting.promises import PromiseCosts, promises_figure
 from racer_jax.risk_control.costs import cap_models
 from racer_jax.risk_control.high_probability import high_probability_budget, uniform_budget
 from racer_jax.studies.corpora import Parts, for_pool, read_parts
@@ -38,7 +38,7 @@ from racer_jax.studies.order_studies import (
     hashed_embeddings,
     orders,
 )
-from racer_jax.studies.runner import Progress, Report, run_experiment
+from racer_jax.studies.runner import Drawer, Progress, Report, run_experiment
 
 ON_AVERAGE = "on average"
 # Drawn in the figure; the tables hold every score.
@@ -437,66 +437,36 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     return [{name: row[name] for name in blank} for row in rows]
 
 
-def figure(result: Result) -> Figure:
-    """Size by promise, risk by group, and the smallest attainable alpha by cap, for one score."""
-    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    names = list(dict.fromkeys(row.benchmark for row in result.promised))
-    drawing = Figure(figsize=(11, 3.6), layout="constrained")
-    promise_panel, group_panel, cap_panel = drawing.subplots(1, 3)
+def figure(result: Result) -> Drawer:
+    """How size by promise, risk by group, and attainable alphas by cap are drawn, for one score."""
     alpha = "0.1" if "0.1" in result.alphas else result.alphas[0]
-    promises = list(dict.fromkeys(row.promise for row in result.promised))
-    for color, name in zip(colors, names, strict=False):
-        sizes = [
-            r.size
-            for r in result.promised
-            if (r.benchmark, r.score, r.alpha) == (name, DRAWN, alpha)
-        ]
-        promise_panel.plot(range(len(promises)), sizes, "o-", color=color, ms=4, label=name)
-        caps = [c for c in result.capped if (c.benchmark, c.score) == (name, DRAWN)]
-        cap_panel.plot(
-            [c.most for c in caps],
-            [c.attainable for c in caps],
-            "o-",
-            color=color,
-            ms=4,
-            label=name,
+    sizes: dict[str, dict[str, float]] = {}
+    for row in result.promised:
+        if (row.score, row.alpha) == (DRAWN, alpha):
+            sizes.setdefault(row.benchmark, {})[row.promise] = row.size
+    risks = {
+        (g.benchmark, g.calibration): g.risk
+        for g in result.grouped
+        if (g.score, g.alpha) == (DRAWN, alpha)
+    }
+    benchmarks = {
+        name: PromiseCosts(
+            by_promise,
+            {kind: risks.get((name, kind), np.nan) for kind in ("pooled", "by group")},
+            [c.attainable for c in result.capped if (c.benchmark, c.score) == (name, DRAWN)],
         )
-    promise_panel.set_xticks(
-        range(len(promises)), [p.replace(", ", ",\n") for p in promises], fontsize=6.5
-    )
-    promise_panel.set(title=f"models called at alpha = {alpha}", ylim=(0, None))
-    promise_panel.legend(frameon=False, fontsize=7)
-    cap_panel.set(title="smallest alpha under a cap", xlabel="most models called", ylim=(0, None))
-    for shift, kind, color in ((-0.2, "pooled", colors[1]), (0.2, "by group", colors[0])):
-        risks = [
-            next(
-                (
-                    g.risk
-                    for g in result.grouped
-                    if (g.score, g.calibration, g.alpha, g.benchmark) == cell
-                ),
-                np.nan,
-            )
-            for cell in ((DRAWN, kind, alpha, name) for name in names)
-        ]
-        group_panel.bar(np.arange(len(names)) + shift, risks, 0.38, color=color, label=kind)
-    group_panel.axhline(float(alpha), color="0.3", ls="--", lw=0.9, label=f"alpha = {alpha}")
-    group_panel.set_xticks(range(len(names)), names, fontsize=7)
-    group_panel.set(title="risk of each benchmark")
-    group_panel.legend(frameon=False, fontsize=7)
-    drawing.suptitle(
-        f"What sharper promises cost: {DRAWN}, null mode '{result.null}', all calibration/test "
-        "splits"
-    )
-    return drawing
+        for name, by_promise in sizes.items()
+    }
+    subtitle = f"{DRAWN}, null mode '{result.null}', all calibration/test splits"
+    return partial(promises_figure, benchmarks, float(alpha), subtitle, not holds(result))
 
 
 def report(config: Config, result: Result) -> Report:
     """The tables, what they say, whether the promises were kept, and the picture."""
     verdict = "PASS" if holds(result) else "FAIL"
     text = f"{tables(result)}\n\n{verdicts(result)}\n{verdict}: mean risks against their alphas."
-    figures = {"promises.png": figure(result)}
-    return Report(text, csv_rows(result), figures, holds(result), result._asdict())
+    figures = {"promises": figure(result)}
+    return Report(text, csv_rows(result), figures, holds(result))
 
 
 def load(config: Config) -> tuple[jax.Array, Parts]:

@@ -13,6 +13,7 @@ table.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -29,15 +30,8 @@ from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.risk_control import bounds as guarantees
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import (
-    Progress,
-    Report,
-    cells,
-    num_cells,
-    run_experiment,
-    side_by_side,
-    study_data,
-)
+from racer_jax.studies.paper_data import cells, num_cells, study_data
+from racer_jax.studies.runner import Progress, Report, run_experiment, side_by_side
 
 
 @dataclass(frozen=True)
@@ -212,7 +206,7 @@ def report(config: Config, result: Result) -> Report:
         for row in result.rows
         for i, alpha_ in enumerate(result.alphas)
     ]
-    figures = {"risk.png": study_plots.risk_law_figure(alpha, panels, subtitle)}
+    figures = {"risk": partial(study_plots.risk_law_figure, alpha, panels, subtitle, num_failures)}
     return Report("\n\n".join(parts), csv_rows, figures, not num_failures)
 
 

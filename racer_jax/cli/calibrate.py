@@ -15,6 +15,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_reading_options,
     add_sequential,
     add_unseen,
     labelled,
@@ -63,9 +64,9 @@ def add(subparsers: Subparsers) -> None:
         subparsers,
         "calibrate",
         "Choose the threshold so that the risk is at most alpha. The questions must not be those "
-        "of training; where the table has groups, each gets a threshold and the risk is at most "
-        "alpha in each. Without a table, alpha, the options and the pool are changed from what the "
-        "last calibration saw, and the promise is that of calibrating on its questions again.",
+        "of training; where the table has groups, each group gets a threshold, and the risk is at "
+        "most alpha in each. Without a table, the questions of the last calibration are used "
+        "again: for another alpha, other options or fewer models.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
 racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
@@ -80,7 +81,9 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         help="labelled queries; without them the questions of the last calibration are used",
     )
     parser.add_argument(
-        "--alpha", help="the risk level, such as 0.1; needed with a table, else that of before"
+        "--alpha",
+        help="the risk that is allowed, such as 0.1; needed with a table (default without one: as "
+        "before)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
@@ -89,15 +92,15 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         "--without",
         action="append",
         metavar="MODEL",
-        help="leave this model out of the pool (may be given several times); the threshold becomes "
-        "that of the models that are left",
+        help="leave this model out of the pool; may be typed several times. The threshold becomes "
+        "that of the models that are left (default: none is left out)",
     )
     parser.add_argument(
         "--max-models",
         type=_or_none(int),
         metavar="N",
         help="no question calls more models than this; the risk is at most alpha as before, down "
-        "to the least alpha that N models can reach",
+        "to the least alpha that N models can reach (default: all)",
     )
     parser.add_argument(
         "--min-models",
@@ -122,31 +125,38 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "--delta",
         type=_or_none(float),
-        help="risk at most alpha with probability 1 - delta, not on average",
+        help="the risk is at most alpha with confidence 1 - delta: --delta 0.05 for 95%% (default: "
+        "on average over calibration sets)",
     )
     parser.add_argument(
         "--loss",
         choices=("grade", "shortfall"),
-        help="graded tables: alpha bounds the mean of 1 - the best grade called, or of its "
-        "shortfall from the best of the pool, in the place of the chance of a miss",
+        help="for graded tables: alpha bounds a mean instead of the chance of a miss. grade: of 1 "
+        "- the best grade called; shortfall: of how far that is below the best of the pool "
+        "(default: the chance of a miss)",
     )
     parser.add_argument(
-        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+        "--allow-overlap",
+        action="store_true",
+        help="calibrate also on questions that were trained on; then nothing is promised",
     )
     parser.add_argument(
         "--form",
-        help="the gateway compares answers in this form: text, letter, number or json:FIELD",
+        help="how the gateway compares answers: text, letter, number or json:FIELD (default: as "
+        "before)",
     )
     parser.add_argument(
         "--view",
         choices=("last_user", "all_user"),
-        help="the gateway routes this text of a conversation, as the questions of the table are",
+        help="what the gateway routes of a conversation: the user's last message, or all of them; "
+        "the same as the questions of the table (default: as before)",
     )
     _add_scores(parser)
-    add_unseen(parser)
+    add_unseen(parser, recalibrates=True)
     add_choosing(parser)
     add_sequential(parser, "calibrate")
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=calibrate)
 
 
@@ -159,17 +169,20 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     scores.add_argument(
         "--nonconformity",
         choices=names.nonconformities(),
-        help="what orders the models of a question: inverse_probability (RACER-P, the default) is "
-        "1 - score, gap (RACER-G) the gap to the best score",
+        help="what orders the models of a question. inverse_probability: 1 - score (RACER-P); gap: "
+        "the gap to the best score (RACER-G) (default: inverse_probability)",
     )
     scores.add_argument(
         "--null",
         choices=names.NULL_MODES,
-        help="queries nobody can answer: 'paper' (the default) scores 'none of them' as 1 - the "
-        "best score; 'free' never counts them as a miss; 'never' always does",
+        help="what counts where no model can answer. free: never a miss; never: always a miss; "
+        "paper: a miss unless it abstains, 'none of them' being scored as 1 - the best score "
+        "(default: paper)",
     )
     scores.add_argument(
-        "--no-tie-break", action="store_true", help="leave ties of scores as they are"
+        "--no-tie-break",
+        action="store_true",
+        help="do not break ties of scores: the risk is at most alpha, and not known exactly",
     )
 
 

@@ -16,6 +16,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_reading_options,
     add_unseen,
     open_input,
 )
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
     from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
-# What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
+# What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
+# may follow, to be shown beside sets, and the artefact of a cascade needs no option.
 COMMANDS = ("train", "calibrate", "evaluate", "route")
 _LOSSES = {
-    "regret": "a wrong answer where the reference has a right one",
+    "regret": "a wrong answer where the reference is right",
     "differs": "an answer that is not the reference's; needs no labels",
-    "covers": "no model called is right though some of the pool is",
-    "wrong": "a wrong answer; abstains where it is not safe",
+    "covers": "no called model is right though some model of the pool is",
+    "wrong": "a wrong answer; it gives none where that is not safe",
 }
 
 
@@ -52,6 +54,7 @@ def add(subparsers: Subparsers) -> None:
     _add_train(inner)
     _add_calibrate(inner)
     _add_evaluate(inner)
+    _add_report(inner)
     _add_route(inner)
 
 
@@ -59,7 +62,10 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     meaning = "; ".join(f"{name}: {text}" for name, text in _LOSSES.items())
     default_name = default or "that of training"
     parser.add_argument(
-        "--loss", choices=_LOSSES, default=default, help=f"{meaning} (default: {default_name})"
+        "--loss",
+        choices=_LOSSES,
+        default=default,
+        help=f"what alpha bounds the chance of. {meaning} (default: {default_name})",
     )
 
 
@@ -91,23 +97,29 @@ def _add_train(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "train",
-        "Learn whom to call when, from the logged answers of every model. What is written stops "
-        "where the vote is decided; calibrate it, on OTHER questions, to stop earlier.",
+        "Learn in which order to call models, from the logged answers of every model. It stops "
+        "where no answer to come can change the vote; to stop earlier, calibrate it, on OTHER "
+        "questions.",
         """
 racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
 racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
     )
     add_reading(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="ARTEFACT", help="folder to write"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="ARTEFACT",
+        help="folder to write (needed)",
     )
     _add_loss(parser, "regret")
     parser.add_argument(
         "--reference",
         choices=("auto", "vote", "best"),
         default="auto",
-        help="whose answer counts: the weighted vote of all, that of the best model, or the better "
-        "of the two on rows held out (default: %(default)s)",
+        help="whose answer is the reference: the weighted vote of all, the best model's, or the "
+        "better of the two on questions that were held out (default: %(default)s)",
     )
     parser.add_argument(
         "--objective",
@@ -115,9 +127,16 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
         default="calls",
         help="what the order saves (default: %(default)s)",
     )
-    parser.add_argument("--batches", help="sizes of the first batches of calls, such as 2,2")
     parser.add_argument(
-        "--alpha", type=float, help="the level you mean to calibrate for; 0 if you will not"
+        "--batches",
+        metavar="N,...",
+        help="how many models to call at once, such as 2,2; then one by one (default: one by one)",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        help="the level you will calibrate for, for which the order is made; 0 if you will not "
+        "calibrate (default: none)",
     )
     parser.add_argument(
         "--form",
@@ -127,6 +146,7 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     )
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=train)
 
 
@@ -217,21 +237,29 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
-    parser.add_argument("--alpha", required=True, help="the risk level, such as 0.01")
+    parser.add_argument(
+        "--alpha", required=True, help="the risk that is allowed, such as 0.01 (needed)"
+    )
     _add_loss(parser, None)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
     parser.add_argument("--by-group", action="store_true", help="a threshold for each group")
     parser.add_argument(
-        "--delta", type=float, help="risk at most alpha with probability 1 - delta, not on average"
+        "--delta",
+        type=float,
+        help="the risk is at most alpha with confidence 1 - delta: --delta 0.05 for 95%% (default: "
+        "on average over calibration sets)",
     )
     parser.add_argument(
-        "--allow-overlap", action="store_true", help="calibrate on training questions; no promise"
+        "--allow-overlap",
+        action="store_true",
+        help="calibrate also on questions that were trained on; then nothing is promised",
     )
-    add_unseen(parser)
+    add_unseen(parser, recalibrates=True)
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=calibrate)
 
 
@@ -271,17 +299,23 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "evaluate",
-        "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped; first "
-        "with decided votes alone.",
+        "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped. The "
+        "first level, alpha = 0, stops only where no answer to come can change the vote.",
         "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
     parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write everything as JSON (default: no file)",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=evaluate)
 
 
@@ -292,6 +326,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.reporting.files import write_json
+    from racer_jax.sequential.evaluation import legend
     from racer_jax.serving.cascade import Cascade
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
@@ -305,9 +340,56 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(figures)
         return
-    print_line(cascade.guarantee())
     for one in evaluations:
         print_line(str(one))
+    print_line(f"\n{legend(evaluations)}\n\n{cascade.guarantee()}")
+
+
+def _add_report(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "report",
+        "Write one HTML page: calls, dollars and accuracy against alpha, after how many calls it "
+        "stops, and why.",
+        "racer-jax cascade report my.cascade --data logs/ --unseen --output report.html",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser, "--data", dest="path", required=True, nargs="+")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        help="file to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--alphas", help="levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
+    )
+    parser.add_argument("--title", help="heading of the page (default: a general one)")
+    add_unseen(parser)
+    add_choosing(parser)
+    add_json(parser)
+    add_reading_options(parser)
+    parser.set_defaults(run=report)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """`cascade report`, and `report` of a cascade's artefact.
+
+    Use this when a command line asks for a page of a cascade alone; in Python,
+    `write_cascade_report`.
+    """
+    from racer_jax.serving.cascade import Cascade
+    from racer_jax.serving.cascade_report import TITLE, write_cascade_report
+
+    check_file(arguments.output)
+    cascade = Cascade.load(arguments.artefact)
+    table = _read(arguments, cascade, cascade.loss)
+    title = arguments.title or TITLE
+    write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
+    if arguments.json:
+        print_json({"report": arguments.output, "notes": table.notes})
+    else:
+        print_line(f"{arguments.output}: open it in a browser")
 
 
 def _add_route(subparsers: Subparsers) -> None:
@@ -321,7 +403,7 @@ def _add_route(subparsers: Subparsers) -> None:
         "racer-jax cascade route my.cascade --input -",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    parser.add_argument("--alpha", help="another risk level than the artefact's")
+    parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
     parser.add_argument(
         "--input",
         metavar="FILE",

@@ -14,6 +14,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_reading_options,
     add_unseen,
     labelled,
 )
@@ -31,10 +32,9 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "bound-check",
-        "Check the bounds on your own data: split it at random again and again, calibrate on one "
-        "part, "
-        "measure the other, and compare the mean risk with the promises and the exact law. Exit "
-        "status 3 where it is off.",
+        "Check the promised bounds on your own data. It is split at random many times; each time "
+        "one part calibrates and the other is measured, and the mean risk is compared with the "
+        "bounds and with the exact law. Exit status 3 if it does not fit.",
         """
 racer-jax bound-check my.racer test.csv --splits 10000
 racer-jax bound-check my.racer test.csv --splits 0        the exact law in the place of splits
@@ -54,23 +54,24 @@ racer-jax bound-check --table test.csv --loss regret      a stop learned from lo
         "--splits",
         type=int,
         default=2000,
-        help="random splits of each group (default: %(default)s)",
+        help="random splits of each group; 0: the exact law instead (default: %(default)s)",
     )
     parser.add_argument(
         "--calibration",
         type=float,
         default=0.5,
-        help="share that calibrates (default: %(default)s)",
+        help="share of the questions that calibrates (default: %(default)s)",
     )
     parser.add_argument(
         "--z",
         type=float,
         default=5.0,
-        help="standard errors that fail a mean (default: %(default)s)",
+        help="a mean fails when it is this many standard errors off (default: %(default)g)",
     )
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=bound_check)
 
 

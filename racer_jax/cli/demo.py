@@ -25,7 +25,7 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run the whole path on embedded data in under a minute. Leaves tables, an artefact, the "
+        "Run all steps on simulated logs, in about a minute. Leaves tables, artefacts, the "
         "commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
@@ -35,7 +35,9 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         default=Path("racer-demo"),
         help="folder to fill (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the simulated logs (default: %(default)s)"
+    )
     parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
 
@@ -52,19 +54,19 @@ def summary(folder: Path) -> str:
     num, majority = len(sets["models"]), "majority"
     missed, lost = figures["avoidable_miss"][row], stops["regret"]
     lines = [
-        (f"all {num}, majority vote", num, everyone["accuracy"][majority], ""),
+        (f"all {num}, a majority vote", num, everyone["accuracy"][majority], ""),
         ("the best one alone", 1, single["accuracy"][majority], ""),
         (
             "a set, chosen at once",
             figures["size"][row],
             figures["accuracy"][majority][row],
-            f"no model that is right called for {missed:.1%}, promised {_share(sets['alpha'])}",
+            f"a model could answer and no called one did: {missed:.1%} ({_share(sets['alpha'])})",
         ),
         (
             "one after another",
             stops["calls"],
             stops["accuracy"],
-            f"right answers of the full vote lost {lost:.1%}, promised {_share(stops['alpha'])}",
+            f"wrong though the vote of all is right: {lost:.1%} ({_share(stops['alpha'])})",
         ),
     ]
     head = f"On {figures['num_queries']:,} questions that were not trained on:"
@@ -81,7 +83,7 @@ def summary(folder: Path) -> str:
 
 def _share(alpha: str) -> str:
     """A level as what the promise allows."""
-    return f"at most {100 * float(alpha):g}% on average"
+    return f"promised: at most {100 * float(alpha):g}% on average"
 
 
 def draw(folder: Path) -> None:

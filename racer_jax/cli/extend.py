@@ -5,7 +5,14 @@ from pathlib import Path
 
 from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
-from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
+from racer_jax.cli.options import (
+    Source,
+    Subparsers,
+    add_command,
+    add_json,
+    add_reading,
+    add_reading_options,
+)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -16,10 +23,10 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "extend",
-        "Add the models of a table that the artefact does not have. The table must hold the "
-        "questions it was trained and calibrated on, with a result of every model, old and new: "
-        "they are told apart by their text, the router is trained again on the former and the "
-        "threshold chosen on the latter, with the same alpha and options.",
+        "Add models to the pool of an artefact: those that only the table has. The table must hold "
+        "the questions the artefact was trained and calibrated on, with a result of every model, "
+        "old and new. The router is trained again on the questions it was trained on, and the "
+        "threshold is chosen on those it was calibrated on, with the same alpha and options.",
         """
 racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
     )
@@ -29,9 +36,12 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
     parser.add_argument(
-        "--router", choices=names.routers(), help="default: the kind of the artefact's"
+        "--router",
+        choices=names.routers(),
+        help="kind of the new router (default: that of the artefact)",
     )
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=extend)
 
 

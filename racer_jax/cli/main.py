@@ -32,19 +32,19 @@ from racer_jax.serving.terminated import Terminated
 
 _STATUSES = """exit status:
   0  done
-  1  data, options or the machine are not what they should be; one line says what
+  1  something is wrong with the data, the options or the machine; one line says what
   2  the command line cannot be read
   3  a check ran and failed (bound-check), or an alarm has been raised (monitor)
   130  interrupted; what was being written is not there (monitor: what was counted is saved)
   143  terminated"""
 
-_EXAMPLES = """from evaluation logs to guaranteed routing:
-  racer-jax data summary LOGS                              is it read as you mean it?
+_EXAMPLES = """from evaluation logs to decisions with a guarantee:
+  racer-jax data summary LOGS                              what the file holds
   racer-jax train LOGS -o my.racer --share 0.4             train a router on 40% of the questions
   racer-jax calibrate my.racer LOGS --alpha 0.1 --unseen --share 0.6
   racer-jax evaluate my.racer LOGS --unseen                on what is left
   racer-jax route my.racer "What is 2 + 2?"
-  racer-jax demo                                           all of it on embedded data, in a minute
+  racer-jax demo                                           all steps on simulated logs, in a minute
 """
 
 
@@ -206,9 +206,9 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="racer-jax",
-        description="Calibrated sets of LLMs from any router's scores: the risk that no called "
-        "model is right "
-        "is at most the alpha you choose.",
+        description="Decides which of your LLMs to ask: a small set for each question, from any "
+        "router's\nscores. The chance that no called model is right although one could be is at "
+        "most the\nalpha that you choose.",
         epilog=f"{_EXAMPLES}\n{_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

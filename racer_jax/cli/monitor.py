@@ -67,7 +67,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "--decisions",
         type=Path,
         metavar="FILE",
-        help="risk: lines that 'route' wrote, each with an 'id'; needs --labels too",
+        help="risk: lines that 'route' wrote, each with an 'id'; needs --labels (default: --input)",
     )
     parser.add_argument(
         "--labels",
@@ -75,7 +75,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         metavar="TABLE",
         help="risk: which model was right on which query, any file that 'data summary' reads; "
         "matched by id or text. A miss is what the promise of --artefact says; without it, a query "
-        "that some model could answer and no called one did",
+        "that some model could answer and no called one did (default: --input)",
     )
     parser.add_argument(
         "--resume",
@@ -104,7 +104,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         metavar="FILE",
         help="exchangeability: lines like those to come, not among them, such as decisions on "
         "training questions; they say how finely numbers are distinguished, not what is normal: "
-        "for that, count calibration queries first (needed for a new state)",
+        "for that, count calibration queries first (default: that of the state)",
     )
     parser.add_argument(
         "--level", type=float, help="chance that a false alarm ever happens (default: 0.05)"
@@ -323,7 +323,7 @@ def monitor_lines(monitor: Monitor, num_skipped: int = 0) -> Iterable[str]:
     if monitor.alarm is None:
         yield f"No alarm: {calm}."
     else:
-        yield f"ALARM at query {monitor.alarm:,}: {problem}. Recalibrate: {remedy}"
+        yield f"ALARM at query {monitor.alarm}: {problem}. Recalibrate: {remedy}"
     again = f" {num_skipped:,} lines were counted before and left out." if num_skipped else ""
     yield (
         f"{counted}. Evidence {monitor.evidence:.3g}; the alarm comes at {1 / monitor.level:g}, "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from racer_jax.cli import names
+from racer_jax.cli.help_pages import HelpPage
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS, Remedy, option_value
 
@@ -71,20 +72,27 @@ def add_command(
         help=text[0].lower() + text[1:].split(". ")[0].removesuffix("."),
         description=text,
         epilog=f"examples:\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpPage,
     )
     parser.set_defaults(needs=tuple(needs))
     return parser
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
-    """The tables and how they are read; `names` and `positional` change the argument itself.
+    """The tables; `names` and `positional` change the argument itself.
 
-    Use this when a command reads tables.
+    Use this when a command reads tables; `add_reading_options` adds how, after its own options.
     """
     positional = {"nargs": "+", "help": _TABLES} | positional
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
-    reading = parser.add_argument_group("reading")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How the tables are read.
+
+    Use this when a command reads tables and has all its own options.
+    """
+    reading = parser.add_argument_group("how tables are read")
     for keyword, option in OPTIONS.items():
         if keyword == "key":
             continue
@@ -97,12 +105,22 @@ def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any)
             option.flag,
             dest=destination,
             choices=_CHOICES.get(keyword),
-            metavar=None if keyword in _CHOICES else _METAVARS[option.kind],
+            metavar=_metavar(keyword, option.kind),
             help=option.help,
         )
     reading.add_argument(
-        "--seed", type=int, help="seed of the label rule 'one attempt', of --share and of training"
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of --share, of training and of the label rule 'one attempt' (default: 0)",
     )
+
+
+def _metavar(keyword: str, kind: str) -> str | None:
+    """What stands for the value in the help: nothing where argparse lists a few choices."""
+    if keyword == "format":
+        return "FORMAT"
+    return None if keyword in _CHOICES else _METAVARS[kind]
 
 
 def _destination(keyword: str) -> str:
@@ -117,22 +135,35 @@ def add_choosing(parser: argparse.ArgumentParser) -> None:
     """
     choosing = parser.add_argument_group("which rows")
     choosing.add_argument(
-        "--group", action="append", help="only this group (may be given several times)"
+        "--group",
+        action="append",
+        help="only this group; may be typed several times (default: all)",
     )
     choosing.add_argument(
-        "--share", type=float, help="only this share of the questions, chosen at random by --seed"
+        "--share",
+        type=float,
+        metavar="SHARE",
+        help="only this share of the questions, such as 0.4, drawn at random by --seed (default: "
+        "all)",
     )
 
 
-def add_unseen(parser: argparse.ArgumentParser) -> None:
+def add_unseen(parser: argparse.ArgumentParser, *, recalibrates: bool = False) -> None:
     """The option `--unseen`.
 
     Use this when a command may leave out questions that were trained on.
+
+    Args:
+      parser: The parser of the command.
+      recalibrates: Whether it takes questions of the last calibration all the same.
     """
+    text = "leave out questions the artefact was trained or calibrated on"
+    if recalibrates:
+        text = "leave out questions that were trained on; those of the last calibration are used"
     parser.add_argument(
         "--unseen",
         action="store_true",
-        help="leave out questions the artefact was trained or calibrated on",
+        help=text,
     )
 
 

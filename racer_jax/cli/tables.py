@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 
 from racer_jax.cli import names
-from racer_jax.cli.options import Source, Subparsers, add_command, add_json, add_reading
+from racer_jax.cli.options import (
+    Source,
+    Subparsers,
+    add_command,
+    add_json,
+    add_reading,
+    add_reading_options,
+)
 from racer_jax.cli.output import print_json, print_line
 
 
@@ -21,12 +28,13 @@ def _add_summary(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "summary",
-        "Print accuracies and all-wrong rates by group.",
+        "Print what a table holds: accuracies, and how often no model is right, by group.",
         "racer-jax data summary logs/",
         needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=summary)
 
 
@@ -46,12 +54,13 @@ def _add_convert(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "convert",
-        "Write any format as a table (.npz) or a long CSV.",
+        "Write logs of any format as one table: .npz, .csv or .parquet.",
         "racer-jax data convert logs/ table.npz --metric acc_norm",
         needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
     parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
+    add_reading_options(parser)
     parser.set_defaults(run=convert)
 
 
@@ -75,8 +84,10 @@ def _add_fetch(subparsers: Subparsers) -> None:
         "racer-jax data fetch routerdc --folder corpora",
         needs=("racer_jax.data.download",),
     )
-    parser.add_argument("corpus", choices=names.CORPORA)
-    parser.add_argument("--folder", type=Path, help="where to keep it (default: the cache folder)")
+    parser.add_argument("corpus", choices=names.CORPORA, help="corpus to download")
+    parser.add_argument(
+        "--folder", type=Path, help="where to keep it (default: the user's cache folder)"
+    )
     mirror = "a mirror (default: %(default)s)"
     parser.add_argument("--base-url", default=names.BASE_URL, help=mirror)
     parser.set_defaults(run=fetch_corpus)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from racer_jax.cli import cascade as cascade_commands
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -17,6 +18,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading,
+    add_reading_options,
     add_sequential,
     add_unseen,
     labelled,
@@ -74,12 +76,16 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
         needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    parser.add_argument("text", nargs="*", help="questions")
+    parser.add_argument("text", nargs="*", metavar="QUESTION", help="questions to route")
     parser.add_argument(
-        "--group", help="the group of the questions (of lines: where they name none)"
+        "--group", help="the group of the questions (default: none, or what each line says)"
     )
-    parser.add_argument("--alpha", help="another risk level than the artefact's")
-    parser.add_argument("--input", metavar="FILE", help="lines to read; - for the standard input")
+    parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        help="lines to read; - for the standard input (default: the arguments)",
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
     )
@@ -208,8 +214,8 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "evaluate",
-        "Measure risk, set size, cost and accuracy on labelled questions, beside what is promised "
-        "and fixed choices.",
+        "Measure risk, set size, cost and accuracy on labelled questions. They stand beside what "
+        "is promised, and beside fixed choices of models.",
         """
 racer-jax evaluate my.racer test.csv
 racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figures.json""",
@@ -217,13 +223,21 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
     parser.add_argument(
-        "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+        "--alphas",
+        help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
+        "0.01:0.5:0.01, of which the terminal shows the artefact's)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write everything as JSON (default: no file)",
+    )
     add_unseen(parser)
     add_choosing(parser)
     add_sequential(parser, "evaluate")
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=evaluate)
 
 
@@ -252,10 +266,11 @@ def _add_report(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "report",
-        "Write one HTML page of everything 'evaluate' measures, for every alpha.",
+        "Write an HTML page of what 'evaluate' measures. A slider chooses alpha.",
         """
 racer-jax report my.racer --data test.csv --output report.html
-racer-jax report my.racer --data test.csv --sequential my.cascade""",
+racer-jax report my.racer --data test.csv --sequential my.cascade     both, side by side
+racer-jax report my.cascade --data logs.csv                           a cascade alone""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -266,17 +281,24 @@ racer-jax report my.racer --data test.csv --sequential my.cascade""",
         help="file to write (default: %(default)s)",
     )
     parser.add_argument(
-        "--alphas", help="levels beside the artefact's: 0.05,0.1 or first:last:step"
+        "--alphas",
+        help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
+        "0.01:0.5:0.01, of which the terminal shows the artefact's)",
     )
     parser.add_argument(
         "--sequential",
+        nargs="?",
         type=Path,
+        const=Path(),
         metavar="CASCADE",
-        help="show calling one model after another beside sets: an artefact of 'cascade train'",
+        help="show calling one model after another beside sets: an artefact of 'cascade train' "
+        "(default: sets alone); without CASCADE, the ARTEFACT is that of a cascade",
     )
+    parser.add_argument("--title", help="heading of the page (default: Routing report)")
     add_unseen(parser)
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=report)
 
 
@@ -285,9 +307,20 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
-    from racer_jax.racer.report import write_report
+    from racer_jax.racer.artefact import kind_of
+    from racer_jax.racer.report import TITLE, write_report
 
+    if arguments.title is not None and not arguments.title.strip():
+        raise ValueError("--title must not be empty")
     check_file(arguments.output)
+    if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
+        if arguments.sequential not in (None, Path()):
+            raise ValueError(
+                f"{arguments.artefact} is a cascade, and so is what --sequential names: name the "
+                "artefact of a Racer first, or leave --sequential out"
+            )
+        cascade_commands.report(arguments)
+        return
     cascade = None
     if arguments.sequential is not None:
         from racer_jax.serving.cascade import Cascade
@@ -307,7 +340,13 @@ def report(arguments: argparse.Namespace) -> None:
                 scores = scores[[place[name] for name in unseen_rows.ids]]
             table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
     evaluation = write_report(
-        racer, table, arguments.output, arguments.alphas, scores=scores, cascade=cascade
+        racer,
+        table,
+        arguments.output,
+        arguments.alphas,
+        scores=scores,
+        title=arguments.title or TITLE,
+        cascade=cascade,
     )
     if arguments.json:
         print_json({"report": arguments.output, "notes": evaluation.notes})

@@ -36,43 +36,94 @@ class Option(NamedTuple):
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
-        "format": Option("--format", "text", "format of the file; guessed when not named"),
-        "models": Option("--models", "names", "models to keep, in this order"),
+        "format": Option(
+            "--format",
+            "text",
+            "format of the files, such as long_csv, wide_csv, lm_eval or inspect; a wrong name "
+            "lists all (default: guessed from the content)",
+        ),
+        "models": Option("--models", "names", "models to keep, in this order (default: all)"),
         "columns": Option(
-            "--columns", "pairs", "columns of a table that have other names: query=prompt"
+            "--columns",
+            "pairs",
+            "columns of a table that have other names: query=prompt (default: no other names)",
         ),
         "delimiter": Option(
-            "--delimiter", "text", "what separates the fields of a CSV: ',', ';' or tab"
+            "--delimiter",
+            "text",
+            "what separates the fields of a CSV: ',', ';' or tab (default: guessed)",
         ),
-        "missing": Option("--missing", "text", "pairs not evaluated: error, drop or keep"),
+        "missing": Option(
+            "--missing",
+            "text",
+            "queries that some model has no result for: error, drop (leave them out) or keep "
+            "(default: error)",
+        ),
         "label_rule": Option(
-            "--label-rule", "text or pairs", "rule for graded scores, or one by benchmark"
+            "--label-rule",
+            "text or pairs",
+            "when a graded score counts as right, such as 'score > 0.5', or a rule for each "
+            "benchmark (default: that of the format, else scores must be 0 or 1)",
         ),
-        "metric": Option("--metric", "text or pairs", "metric of the logs, or one by task"),
-        "filter": Option("--filter", "text or pairs", "filter of lm-eval logs, or one by task"),
-        "tasks": Option("--tasks", "names", "patterns of the tasks to read"),
-        "groups": Option("--groups", "pairs", "group of the tasks that fit a pattern: mmlu_*=mmlu"),
-        "group": Option("--benchmark", "text", "benchmark (group) of a single file"),
-        "scorer": Option("--scorer", "text", "scorer of Inspect logs, where there are several"),
+        "metric": Option(
+            "--metric",
+            "text or pairs",
+            "metric of the logs, or one for each task (default: the usual one of the format)",
+        ),
+        "filter": Option(
+            "--filter",
+            "text or pairs",
+            "filter of lm-eval logs, or one for each task (default: the only one)",
+        ),
+        "tasks": Option("--tasks", "names", "patterns of the tasks to read (default: all)"),
+        "groups": Option(
+            "--groups",
+            "pairs",
+            "group of the tasks that fit a pattern: mmlu_*=mmlu (default: that of the logs)",
+        ),
+        "group": Option(
+            "--benchmark", "text", "benchmark (group) of a single file (default: from its name)"
+        ),
+        "scorer": Option(
+            "--scorer",
+            "text",
+            "scorer of Inspect logs, where there are several (default: the only one)",
+        ),
         "attempt": Option(
-            "--attempt", "number", "attempt to read, where each question has several"
+            "--attempt",
+            "number",
+            "attempt to read, where each question has several (default: the only one)",
         ),
         "ignore": Option(
-            "--ignore", "names", "assertions of promptfoo that say nothing of quality"
+            "--ignore",
+            "names",
+            "assertions of promptfoo that say nothing about quality (default: those of cost and "
+            "latency)",
         ),
         "num_fewshot": Option(
-            "--num-fewshot", "number", "number of worked examples of the lm-eval runs to read"
+            "--num-fewshot",
+            "number",
+            "number of worked examples of the lm-eval runs to read (default: the only one)",
         ),
-        "answers": Option("--answers", "switch", "whether to read answers"),
+        "answers": Option(
+            "--answers", "switch", "whether to read answers (default: yes, where there are any)"
+        ),
         "check_results": Option(
-            "--check-results", "switch", "whether to compare lm-eval logs with their reports"
+            "--check-results",
+            "switch",
+            "whether to compare lm-eval logs with their reports (default: yes)",
         ),
         "whole_prompt": Option(
-            "--whole-prompt", "switch", "whether the text is the whole prompt, examples included"
+            "--whole-prompt",
+            "switch",
+            "whether the text is the whole prompt, examples included (default: no)",
         ),
-        "part": Option("--part", "text", "part of a corpus: train, val or test"),
+        "part": Option("--part", "text", "part of a corpus: train, val or test (default: test)"),
         "pools": Option(
-            "--pools", "text", "models of several files: match (the same), intersect, or unite"
+            "--pools",
+            "text",
+            "models of several files: match (they must be the same), intersect (keep those of all "
+            "files), or unite (put files of other models side by side) (default: match)",
         ),
         "key": Option("--seed", "number", "seed of what is drawn at random"),
     }

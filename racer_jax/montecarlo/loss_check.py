@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.keys import check_key
-from racer_jax.core.losses import TICKS, Against, grade_loss
+from racer_jax.core.losses import TICKS, Against, SetLoss, grade_loss
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.nonconformity import tie_break as second_keys
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
@@ -23,7 +23,7 @@ from racer_jax.montecarlo.bound_check import (
     verdicts,
 )
 from racer_jax.montecarlo.exact import pool_law
-from racer_jax.montecarlo.loss_splits import Progress, loss_trials
+from racer_jax.montecarlo.loss_splits import Progress, exact_loss_means, loss_trials
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.montecarlo.trials import stream_trials
 from racer_jax.risk_control.bounds import risk_bounds
@@ -32,6 +32,49 @@ from racer_jax.risk_control.loss_guarantees import loss_bounds
 GradeLoss = Literal["grade", "shortfall"]
 # What each compares the best called grade with.
 GRADE_LOSSES: dict[str, Against] = {"grade": "perfect", "shortfall": "pool"}
+
+
+class _Measured(NamedTuple):
+    """What splits gave, float64 `[a]` each; errors are 0 where all splits were taken."""
+
+    loss: np.ndarray
+    error: np.ndarray
+    std: np.ndarray
+    size: np.ndarray
+    abstention: np.ndarray
+    reached: np.ndarray
+
+
+def _measured(
+    key: jax.Array,
+    steps: SetLoss,
+    alphas: list[str],
+    num_calibration: int,
+    num_splits: int,
+    progress: Progress,
+) -> _Measured:
+    """Means over random splits, or over all of them."""
+    if num_splits == 0:
+        law = exact_loss_means(steps, alphas, num_calibration=num_calibration)
+        unknown = np.full(len(alphas), np.nan)
+        return _Measured(law.loss, np.zeros(len(alphas)), unknown, *law[1:])
+    trials = loss_trials(
+        key,
+        steps,
+        alphas,
+        num_calibration=num_calibration,
+        num_trials=num_splits,
+        progress=progress,
+    )
+    std = trials.loss.std(axis=0, ddof=1)
+    return _Measured(
+        trials.loss.mean(axis=0),
+        std / np.sqrt(num_splits),
+        std,
+        trials.size.mean(axis=0),
+        trials.abstention.mean(axis=0),
+        np.asarray(trials.reached.all(axis=0)),
+    )
 
 
 class _Compared(NamedTuple):
@@ -65,16 +108,19 @@ def check_losses(
       nonconformity: Name of a nonconformity score, or of what `matrix` holds.
       loss: `grade`, 1 - the best grade called, or `shortfall`, by how much it is below the best of
         the pool.
-      num_splits: Number of splits, at least 2.
+      num_splits: Number of splits, at least 2; 0 takes all there are, of a pool small enough to
+        enumerate them.
       progress: Called with the number of splits done since the last call.
       **spec: The fields of `BoundSpec`; plans are not padded, so `size` has no effect.
 
     Returns:
-      The `BoundCheck`; there is no closed law, so `exact` is NaN, and so are `sharp` and the
-      avoidable misses. A level that no threshold reaches in some split is `infeasible`.
+      The `BoundCheck`; there is no closed law, so `exact` is NaN unless all splits were taken, and
+      so are `sharp` and the avoidable misses. A level that no threshold reaches in some split is
+      `infeasible`.
 
     Raises:
-      ValueError: If a grade is missing or out of range, or the parts do not fit.
+      ValueError: If a grade is missing or out of range, the parts do not fit, or there are too many
+        splits to enumerate.
 
     Use this when answers are graded: `check_bounds` is for right and wrong.
     """
@@ -95,22 +141,15 @@ def check_losses(
     entries = jnp.asarray(matrix) if matrix is not None else _made(pool, nonconformity, null)
     ties = second_keys(tie_key, entries.shape) if tie_break else None
     steps = grade_loss(entries, graded, ties, against=GRADE_LOSSES[loss])
-    trials = loss_trials(
-        split_key,
-        steps,
-        list(alphas),
-        num_calibration=num_calibration,
-        num_trials=num_splits,
-        progress=progress,
-    )
+    measured = _measured(split_key, steps, list(alphas), num_calibration, num_splits, progress)
     bounds = loss_bounds(list(alphas), num_calibration, 1, max(float(steps.largest_drop), 1e-9))
     whole = tie_break and bool((np.asarray(steps.start) == TICKS).all())
-    reached = np.asarray(trials.reached.all(axis=0))
+    reached = np.asarray(measured.reached)
     unknown = np.full(len(alphas), np.nan)
     means = _Compared(
-        risk=trials.loss.mean(axis=0),
-        risk_error=trials.loss.std(axis=0, ddof=1) / np.sqrt(num_splits),
-        exact=unknown,
+        risk=measured.loss,
+        risk_error=measured.error,
+        exact=unknown if num_splits else measured.loss,
         lower=bounds.lower,
         upper=bounds.upper,
         lower_applies=reached & whole,
@@ -122,6 +161,7 @@ def check_losses(
         infeasible_note(level, num_calibration) or ("" if possible else out_of_reach)
         for level, possible in zip(levels, reached, strict=True)
     ]
+    exact_size = unknown if num_splits else measured.size
     over = np.minimum(means.upper - means.risk, 0)
     return BoundCheck(
         pool=pool.name,
@@ -131,18 +171,18 @@ def check_losses(
         num_splits=num_splits,
         alpha=means.upper,
         risk=means.risk,
-        risk_std=trials.loss.std(axis=0, ddof=1),
+        risk_std=measured.std,
         risk_error=means.risk_error,
         lower=means.lower,
         upper=means.upper,
         lower_applies=means.lower_applies,
         sharp=unknown,
-        exact=unknown,
+        exact=means.exact,
         exact_std=unknown,
         z=np.where(reached, standardised(-over, means.risk_error), np.nan),
-        size=trials.size.mean(axis=0),
-        exact_size=unknown,
-        abstention=trials.abstention.mean(axis=0),
+        size=measured.size,
+        exact_size=exact_size,
+        abstention=measured.abstention,
         avoidable_miss=unknown,
         verdict=[
             name if possible or name == "PASS" else "infeasible"

@@ -26,7 +26,7 @@ Progress = Callable[[int], object]
 # Splits whose sums are kept at once, by the steps of a split: some 100 MB.
 _MOST_ENTRIES = 1 << 22
 # Splits that are enumerated rather than refused.
-_MOST_SPLITS = 200_000
+MOST_SPLITS = 200_000
 
 
 class LossTrials(NamedTuple):
@@ -195,9 +195,9 @@ def exact_loss_means(loss: SetLoss, alpha: Alpha, *, num_calibration: int) -> Lo
     """
     pool, budget = _prepared(loss, alpha, num_calibration)
     number = comb(loss.num_queries, num_calibration)
-    if number > _MOST_SPLITS:
+    if number > MOST_SPLITS:
         raise ValueError(
-            f"there are {number:.3g} splits, more than the {_MOST_SPLITS:,} that are enumerated: "
+            f"there are {number:.3g} splits, more than the {MOST_SPLITS:,} that are enumerated: "
             "use loss_trials; a loss of two values has a closed law, pool_law"
         )
     splits = combinations(range(loss.num_queries), num_calibration)

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from racer_jax.plotting.risk import _COLORS, _STYLE, _grid, _percent
+from racer_jax.plotting import layout
+from racer_jax.plotting.layout import figure_style, percent
+from racer_jax.plotting.styles import style_of
 
 
 class CallsLine(NamedTuple):
@@ -23,7 +24,14 @@ class CallsLine(NamedTuple):
     calls: np.ndarray
 
 
-def calls_figure(sets: CallsLine, fixed: CallsLine, stops: CallsLine, num_models: int) -> Figure:
+def calls_figure(
+    sets: CallsLine,
+    fixed: CallsLine,
+    stops: CallsLine,
+    num_models: int,
+    *,
+    width: float | None = None,
+) -> Figure:
     """Calls against alpha: sets chosen at once, and models called one after another.
 
     Use this when you show what a calibrated choice saves beside a fixed one.
@@ -33,25 +41,27 @@ def calls_figure(sets: CallsLine, fixed: CallsLine, stops: CallsLine, num_models
       fixed: The first k models of a fixed order, by the misses that were measured.
       stops: Models called one after another, by alpha.
       num_models: Models of the pool.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       Two panels side by side.
     """
-    with mpl.rc_context(_STYLE):
-        figure, ((left, right),) = _grid(1, 2, 2.9, sharey=True)
-        left.plot(fixed.alpha, fixed.calls, "s--", color=_COLORS[4], label="a fixed order", ms=4)
-        left.plot(sets.alpha, sets.calls, color=_COLORS[0], label="racer_jax", lw=2)
-        left.set(
-            title="A set, chosen at once",
-            xlabel="no called model is right, though one could be",
-            ylabel="models called for a question",
-        )
-        right.plot(stops.alpha, stops.calls, "o-", color=_COLORS[0], label="racer_jax", lw=2, ms=4)
-        right.set(title="One after another", xlabel="right answers of the full vote that are lost")
+    ours, order = style_of("RACER"), style_of("a fixed order")
+    with figure_style(width):
+        grid = layout.panels(2, (2.4,), width=width, share_y=True)
+        left, right = grid.axes[0]
+        left.plot(fixed.alpha, fixed.calls, **order.marked(label="a fixed order", ms=4))
+        left.plot(sets.alpha, sets.calls, **ours.line(label="racer_jax", lw=2))
+        right.plot(stops.alpha, stops.calls, **ours.marked(label="racer_jax", lw=2, ms=4))
+        grid.label_below(0, "no called model is right, though one could be")
+        grid.label_left(0, "models called for a question")
+        grid.title(0, "A set chosen at once")
+        grid.title(1, "One after another")
+        lost = "right answers of the full vote that are lost"
+        right.set_xlabel(layout.wrapped(lost, grid.width - 0.7, 9))
         for axes in (left, right):
-            axes.axhline(num_models, color="0.5", ls=":", label="all models")
+            axes.axhline(num_models, **style_of("all models").line(label="all models"))
             axes.set_xlim(left=0)
             axes.set_ylim(0, num_models + 0.5)
-            _percent(axes, "x")
-        left.legend(loc="upper right", bbox_to_anchor=(1, 0.93))
-    return figure
+            percent(axes, "x")
+        return grid.finish("How many models are called at each risk", left)

@@ -6,17 +6,12 @@ Every function takes numbers, returns a matplotlib `Figure` and computes nothing
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from racer_jax.plotting.risk import _COLORS, _STYLE, _grid, _percent
-
-# A router keeps its colour, a score its line: RACER-G solid, RACER-P dashed.
-LINES = {"RACER-G": "-", "RACER-P": "--"}
-MARKS = {"RACER-G": "o", "RACER-P": "s"}
+from racer_jax.plotting import layout
+from racer_jax.plotting.layout import figure_style, percent
+from racer_jax.plotting.styles import Style, style_of, styles_of
 
 
 class RiskLine(NamedTuple):
@@ -69,21 +64,6 @@ class SizeLine(NamedTuple):
     avoidable_miss: np.ndarray
 
 
-def legend_below(figure: Figure, *panels: Axes, columns: int = 8) -> None:
-    """One entry for each label of the panels, below them all.
-
-    Use this when panels share their labels.
-    """
-    entries: dict[str, Artist] = {}
-    for panel in panels:
-        handles, labels = panel.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    ncols = min(len(entries), columns)
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=ncols, fontsize=8
-    )
-
-
 def split_label(label: str) -> tuple[str, str]:
     """Router and score of a label such as `KNNR + RACER-G`.
 
@@ -93,17 +73,29 @@ def split_label(label: str) -> tuple[str, str]:
     return router, score
 
 
-def router_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each router of the labels, in their order.
+def router_styles(labels: Sequence[str]) -> dict[str, Style]:
+    """How each label of a router and a score is drawn: the router's colour, the score's line.
 
-    Use this when several figures show the same routers.
+    Use this when a figure shows several routers under several scores.
+
+    Args:
+      labels: Labels such as `KNNR + RACER-G`.
     """
-    routers = list(dict.fromkeys(split_label(label)[0] for label in labels))
-    return dict(zip(routers, _COLORS, strict=False))
+    pairs = [split_label(label) for label in labels]
+    routers, scores = (styles_of(names) for names in zip(*pairs, strict=True))
+    return {
+        label: scores[score]._replace(color=routers[router].color)
+        for label, (router, score) in zip(labels, pairs, strict=True)
+    }
 
 
 def risk_law_figure(
-    alpha: np.ndarray, panels: Mapping[str, Mapping[str, RiskLine]], subtitle: str
+    alpha: np.ndarray,
+    panels: Mapping[str, Mapping[str, RiskLine]],
+    subtitle: str,
+    num_failures: int = 0,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """Distance of the mean test risk from its law, in standard errors, for every router and score.
 
@@ -114,41 +106,55 @@ def risk_law_figure(
       alpha: Risk levels `[a]`.
       panels: Benchmark -> label -> line.
       subtitle: What was run, in a line.
+      num_failures: Means that are off the law; the title reports it.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       Two rows, one column for each benchmark: the risk, and its distance from the law.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(2, len(panels), 5.8)
-        for column, (name, lines) in enumerate(panels.items()):
-            top, bottom = axes[:, column]
-            colors = router_colors(list(lines))
+    with figure_style(width):
+        grid = layout.panels(len(panels), (2.5, 2.5), width=width)
+        for number, (name, lines) in enumerate(panels.items()):
+            top, bottom = grid.axes[:, number]
+            styles = router_styles(list(lines))
             for i, (label, line) in enumerate(lines.items()):
-                router, score = split_label(label)
-                top.plot(alpha, line.mean, MARKS[score], color=colors[router], ms=4, mfc="none")
+                points = styles[label].points(ms=4)
+                top.plot(alpha, line.mean, **points, mfc="none")
                 place = np.arange(len(alpha)) + (i - (len(lines) - 1) / 2) * 0.12
                 with np.errstate(divide="ignore", invalid="ignore"):
                     z = np.where(line.mean == line.law, 0.0, (line.mean - line.law) / line.error)
-                bottom.plot(place, z, MARKS[score], color=colors[router], ms=4, label=label)
-            top.plot(alpha, next(iter(lines.values())).law, color="k", lw=0.8, label="law")
-            top.set_title(name)
-            top.set_xlabel("alpha, the risk allowed")
-            _percent(top)
+                bottom.plot(place, z, **points, label=label)
+            law = next(iter(lines.values())).law
+            top.plot(alpha, law, **style_of("exact law").line(lw=0.8, label="exact law"))
+            grid.title(number, name)
+            percent(top)
             bottom.axhspan(-3, 3, color="0.9", zorder=0)
             bottom.set_xticks(range(len(alpha)), [f"{a:g}" for a in alpha])
-            bottom.set_xlabel("alpha")
-            bottom.set_ylim(-4.5, 4.5)
-        axes[0, 0].set_ylabel("mean test risk")
-        axes[1, 0].set_ylabel("distance from the law (s.e.)")
-        figure.suptitle(f"Mean test risk of every router and score lies on the law\n{subtitle}")
-        legend_below(figure, axes[1, 0])
-    return figure
+            bottom.set_ylim(*_z_limits(lines))
+        grid.label_below(0, "alpha, the risk allowed")
+        grid.label_below(1, "alpha, the risk allowed")
+        grid.label_left(0, "mean test risk")
+        grid.label_left(1, "distance from the law (s.e.)")
+        title = "Mean test risk of every router and score lies on the law"
+        if num_failures:
+            title = f"FAIL: {num_failures} mean test risks are off the law"
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[1])
+
+
+def _z_limits(lines: Mapping[str, RiskLine]) -> tuple[float, float]:
+    """An axis that holds every distance in standard errors, and 4.5 at least."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = [abs(line.mean - line.law) / line.error for line in lines.values()]
+    most = max(4.5, 1.05 * float(np.max(np.nan_to_num(z, posinf=0.0))))
+    return -most, most
 
 
 def spread_figure(
     alpha: float,
     panels: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Spread]]]],
     subtitle: str,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """Test risk and set size over splits at one alpha, with the exact law drawn over them.
 
@@ -159,48 +165,46 @@ def spread_figure(
       alpha: The risk level.
       panels: Benchmark -> router -> metric (`risk`, `size`) -> score -> spread.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       A row for each router and metric, a column for each benchmark.
     """
     routers = list(next(iter(panels.values())))
     scores = list(next(iter(next(iter(panels.values())).values()))["risk"])
-    # the paper's: G green, P orange
-    colors = dict(zip(scores, ("#009E73", "#E69F00"), strict=False))
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(2 * len(routers), len(panels), 3.4 * len(routers) + 1.2)
-        for column, (name, by_router) in enumerate(panels.items()):
-            axes[0, column].set_title(name)
-            for row, router in enumerate(routers):
-                for offset, metric in enumerate(("risk", "size")):
-                    panel = axes[2 * row + offset, column]
-                    for score, spread in by_router[router][metric].items():
-                        # densities: the bins of two scores differ in width
-                        width = np.diff(spread.edges)
-                        style = {"color": colors[score], "alpha": 0.5}
-                        panel.stairs(
-                            spread.share / width, spread.edges, fill=True, label=score, **style
-                        )
-                        panel.stairs(
-                            spread.law / width, spread.edges, color="k", lw=0.9, label="exact law"
-                        )
-                    panel.set_xlabel(
-                        "test risk of a split" if metric == "risk" else "models called per query"
+    styles = styles_of(scores)
+    cells = [(router, metric) for router in routers for metric in ("risk", "size")]
+    with figure_style(width):
+        grid = layout.panels(len(panels), [1.6] * len(cells), width=width, least_panel=1.6)
+        for number, (name, by_router) in enumerate(panels.items()):
+            grid.title(number, name)
+            for row, (router, metric) in enumerate(cells):
+                panel = grid.axes[row, number]
+                for score, spread in by_router[router][metric].items():
+                    # Densities: the bins of two scores differ in width.
+                    bins, color = np.diff(spread.edges), styles[score].color
+                    panel.stairs(
+                        spread.share / bins,
+                        spread.edges,
+                        fill=True,
+                        label=score,
+                        color=color,
+                        alpha=0.5,
                     )
-                    panel.set_yticks([])
-                    if metric == "risk":
-                        panel.axvline(
-                            alpha, color="#B00020", ls="--", lw=1, label=f"alpha = {alpha:g}"
-                        )
-                        _percent(panel, "x")
-                    if column == 0:
-                        panel.set_ylabel(f"{router}\n{metric}")
-        figure.suptitle(
-            f"Single splits at alpha = {alpha:g}: risk is the same law for all, size is "
-            f"not\n{subtitle}"
-        )
-        legend_below(figure, axes[0, 0])
-    return figure
+                    panel.stairs(
+                        spread.law / bins, spread.edges, color="k", lw=0.9, label="exact law"
+                    )
+                panel.set_yticks([])
+                if metric == "risk":
+                    level = style_of("alpha").line(lw=1, label=f"alpha = {alpha:g}")
+                    panel.axvline(alpha, **level)
+                    percent(panel, "x")
+        for row, (router, metric) in enumerate(cells):
+            what = "test risk of a split" if metric == "risk" else "models called per query"
+            grid.label_below(row, what)
+            grid.label_left(row, f"{router}\n{metric}")
+        title = f"Single splits at alpha = {alpha:g}: risk is the same law for all, size is not"
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
 
 
 def sizes_figure(
@@ -209,6 +213,8 @@ def sizes_figure(
     baselines: Mapping[str, Mapping[str, SizeLine]],
     num_models: int,
     subtitle: str,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """Set size, and avoidable-miss rate, against alpha.
 
@@ -221,36 +227,31 @@ def sizes_figure(
       baselines: Benchmark -> name (`static order`, `oracle`) -> line.
       num_models: M.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       Two rows, one column for each benchmark.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(2, len(panels), 6.0, sharex=True, sharey="row")
-        for column, (name, lines) in enumerate(panels.items()):
-            colors = router_colors(list(lines))
+    with figure_style(width):
+        grid = layout.panels(
+            len(panels), (2.6, 2.6), width=width, share_x=True, share_y=width is None
+        )
+        for number, (name, lines) in enumerate(panels.items()):
+            styles = router_styles(list(lines)) | styles_of(baselines[name])
             for row, field in enumerate(SizeLine._fields):
-                panel = axes[row, column]
-                for label, line in lines.items():
-                    router, score = split_label(label)
+                panel = grid.axes[row, number]
+                for label, line in (*lines.items(), *baselines[name].items()):
                     panel.plot(
-                        alpha,
-                        getattr(line, field),
-                        LINES[score],
-                        color=colors[router],
-                        lw=1.4,
-                        label=label,
+                        alpha, getattr(line, field), **styles[label].line(lw=1.4, label=label)
                     )
-                for (label, line), style in zip(baselines[name].items(), ("-.", ":"), strict=False):
-                    panel.plot(alpha, getattr(line, field), style, color="k", lw=1.3, label=label)
-            axes[0, column].axhline(num_models, color="0.6", lw=0.8)
-            axes[0, column].set_ylim(0, num_models * 1.03)
-            axes[0, column].set_title(name)
-            axes[1, column].set_xlabel("alpha, the risk allowed")
-            _percent(axes[1, column])
-            _percent(axes[0, column], "x")
-        axes[0, 0].set_ylabel("models called per query")
-        axes[1, 0].set_ylabel("avoidable-miss rate")
-        figure.suptitle(f"Models called at equal risk, and the answers missed for it\n{subtitle}")
-        legend_below(figure, axes[0, 0])
-    return figure
+            size, misses = grid.axes[:, number]
+            size.axhline(num_models, color="0.6", lw=0.8)
+            size.set_ylim(0, num_models * 1.03)
+            grid.title(number, name)
+            percent(misses)
+            percent(size, "x")
+        grid.label_below(1, "alpha, the risk allowed")
+        grid.label_left(0, "models called per query")
+        grid.label_left(1, "avoidable-miss rate")
+        title = "Models called at equal risk, and the answers missed for it"
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])

@@ -3,27 +3,32 @@
 Every function takes numbers, returns a matplotlib `Figure` and computes nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from racer_jax.plotting.risk import _COLORS, _STYLE, _grid, _percent
-from racer_jax.plotting.studies import LINES, MARKS, legend_below, router_colors, split_label
+from racer_jax.plotting import layout
+from racer_jax.plotting.layout import figure_style, percent
+from racer_jax.plotting.studies import router_styles, split_label
+from racer_jax.plotting.styles import Style, style_of
 
-_GREY = "0.35"
 # Marks of the fixed numbers of models.
 _FIXED = {"top-2": "<", "top-3": "^", "top-5": ">"}
-# Colour and name of each kind of way of answering.
+# Name of each kind of way of answering.
 _KINDS = {
-    "single": ("0.6", "single model"),
-    "router": (_COLORS[0], "router alone"),
-    "racer": (_COLORS[1], "RACER"),
-    "ensemble": (_COLORS[2], "fixed number of models"),
-    "bound": (_COLORS[3], "bound: oracle or chance"),
+    "single": "single model",
+    "router": "router alone",
+    "racer": "RACER",
+    "ensemble": "fixed number of models",
+    "bound": "bound: oracle or chance",
 }
 # How far below the best single model the picture of accuracies reaches; what lies lower stands at
 # its edge.
@@ -91,7 +96,9 @@ class Trade(NamedTuple):
     error: float
 
 
-def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> Figure:
+def accuracy_figure(
+    panels: Mapping[str, Mapping[str, Bar]], subtitle: str, *, width: float | None = None
+) -> Figure:
     """Accuracy of every way of answering, with its standard deviation over splits.
 
     Use this when you compare ways of answering by accuracy alone; `tradeoff_figure` sets it
@@ -100,62 +107,66 @@ def accuracy_figure(panels: Mapping[str, Mapping[str, Bar]], subtitle: str) -> F
     Args:
       panels: Benchmark -> way -> bar.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       One panel for each benchmark, ways from top to bottom.
     """
     longest = max(len(bars) for bars in panels.values())
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(1, len(panels), 0.19 * longest + 1.8)
-        figure.set_size_inches(5.8 * len(panels) + 0.4, 0.19 * longest + 1.8)
-        for panel, (name, bars) in zip(axes[0], panels.items(), strict=True):
-            place = -np.arange(len(bars))
-            best = max(bar.mean for bar in bars.values() if bar.kind == "single")
-            lowest = best - _REACH
-            for kind, (color, label) in _KINDS.items():
-                rows = [
-                    (y, bar)
-                    for y, bar in zip(place, bars.values(), strict=True)
-                    if bar.kind == kind
-                ]
-                if rows:
-                    mean, std = (
-                        [max(bar.mean, lowest) for _, bar in rows],
-                        [bar.std for _, bar in rows],
-                    )
-                    panel.errorbar(
-                        mean,
-                        [y for y, _ in rows],
-                        xerr=std,
-                        fmt="o",
-                        ms=4,
-                        color=color,
-                        lw=1,
-                        label=label,
-                    )
-            for y, bar in zip(place, bars.values(), strict=True):
-                if bar.mean < lowest:
-                    panel.annotate(
-                        f"{100 * bar.mean:.0f}%",
-                        (lowest, y),
-                        (4, 2),
-                        textcoords="offset points",
-                        fontsize=6,
-                    )
-            panel.axvline(best, color="0.6", ls=":", lw=1)
-            panel.set_xlim(left=lowest - 0.005)
-            panel.set_yticks(place, list(bars), fontsize=7)
-            panel.set_ylim(-len(bars) + 0.4, 0.6)
-            panel.set_title(name.replace(", ", "\n"))
-            panel.set_xlabel("test accuracy ± sd over splits")
-            panel.xaxis.set_major_locator(MaxNLocator(5, integer=False))
-            panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        figure.suptitle(
-            f"Accuracy of every way of answering (dotted: the best single model; far lower: at "
-            f"the edge)\n{subtitle}"
+    with figure_style(width):
+        # Long names are broken where the panel is narrow.
+        height = (0.17 if width is None or width >= 5.2 else 0.21) * longest + 0.7
+        grid = layout.panels(
+            len(panels),
+            (height,),
+            width=width,
+            panel_width=5.8,
+            least_panel=5.2,
+            least_row=math.inf,
         )
-        legend_below(figure, axes[0, 0])
-    return figure
+        for panel, (name, bars) in zip(grid.axes[0], panels.items(), strict=True):
+            _draw_bars(panel, bars, grid.width)
+            panel.set_title(name.replace(", ", "\n"))
+        beside_names = layout.wrapped("test accuracy ± sd over splits", 0.35 * grid.width, 7)
+        grid.label_below(0, beside_names)
+        title = (
+            "Accuracy of every way of answering (dotted: the best single model; far lower: at the "
+            "edge)"
+        )
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
+
+
+def _draw_bars(panel: Axes, bars: Mapping[str, Bar], width: float) -> None:
+    """A point and its spread for each way, from top to bottom."""
+    best = max(bar.mean for bar in bars.values() if bar.kind == "single")
+    lowest = best - _REACH
+    for y, bar in enumerate(bars.values()):
+        style = style_of(bar.kind)
+        panel.errorbar(
+            max(bar.mean, lowest),
+            -y,
+            xerr=bar.std,
+            fmt=style.mark,
+            ms=4,
+            color=style.color,
+            lw=1,
+            label=_KINDS[bar.kind],
+        )
+        if bar.mean < lowest:
+            # Above the rows beside it no other number can stand.
+            text = f"{100 * bar.mean:.0f}%"
+            panel.annotate(
+                text, (lowest + bar.std, -y), (4, 0), textcoords="offset points", va="center",
+                fontsize=6,
+            )  # fmt: skip
+    panel.axvline(best, color="0.6", ls=":", lw=1)
+    panel.set_xlim(left=lowest - 0.005)
+    # The names take at most three fifths of the panel: a longer one is broken.
+    names = [layout.wrapped(name, 0.6 * width, 6) for name in bars]
+    panel.set_yticks(-np.arange(len(bars)), names, fontsize=6, linespacing=0.85)
+    panel.set_ylim(-len(bars) + 0.4, 0.6)
+    panel.xaxis.set_major_locator(MaxNLocator(max(2, int(width)), integer=False))
+    percent(panel, "x", 0)
 
 
 def tradeoff_figure(
@@ -163,6 +174,8 @@ def tradeoff_figure(
     curves: Mapping[str, Mapping[str, Sequence[Trade]]],
     accuracies: Mapping[str, Mapping[str, tuple[float, float]]],
     subtitle: str,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """Accuracy gained over the full ensemble against calls saved.
 
@@ -177,65 +190,99 @@ def tradeoff_figure(
       accuracies: Benchmark -> label -> accuracy of RACER and of the full ensemble, tuned the same
         way.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       Two rows, a column for each benchmark.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(2, len(trades), 7.4)
-        for column, name in enumerate(trades):
-            top, bottom = axes[:, column]
-            colors = router_colors([label for label in trades[name] if " + " in label])
+    with figure_style(width):
+        grid = layout.panels(len(trades), (3.2, 2.6), width=width, least_row=1.7)
+        for number, name in enumerate(trades):
+            top, bottom = grid.axes[:, number]
+            styles = _trade_styles(trades[name])
             for label, points in curves[name].items():
-                router, score = split_label(label)
                 savings, gain = [p.saving for p in points], [p.gain for p in points]
-                top.plot(savings, gain, LINES[score], color=colors[router], lw=0.9, alpha=0.6)
+                top.plot(savings, gain, **styles[label].line(lw=0.9, alpha=0.6))
             for label, trade in trades[name].items():
-                router, score = split_label(label)
-                prefix, _, rest = label.partition(": ")
-                if score:
-                    style = {"fmt": MARKS[score], "color": colors[router], "ms": 7}
-                elif rest:
-                    style = {
-                        "fmt": _FIXED.get(rest.partition(",")[0], "x"),
-                        "color": colors[prefix],
-                        "ms": 5,
-                        "mfc": "none",
-                    }
-                else:
-                    style = {"fmt": "*" if "single" in label else "D", "color": "k", "ms": 7}
+                style, size = styles[label], 6 if split_label(label)[1] else 5
+                hollow = {"mfc": "none"} if ": " in label else {}
                 top.errorbar(
-                    trade.saving, trade.gain, yerr=trade.error, lw=0.8, label=label, **style
-                )
+                    trade.saving, trade.gain, yerr=trade.error, lw=0.8, label=label, ms=size,
+                    fmt=style.mark, color=style.color, **hollow,
+                )  # fmt: skip
             top.axhline(0, color="0.4", lw=0.8)
-            top.set_title(name.replace(", ", "\n"))
-            top.set_xlabel("model calls saved")
+            grid.title(number, name)
             gains = [p.gain for p in trades[name].values()]
             top.set_ylim(min(gains) - 0.02, max(gains) + 0.02)
-            _percent(top, "x")
-            place = np.arange(len(accuracies[name]))
-            pairs = np.array(list(accuracies[name].values()))
-            bottom.bar(place - 0.2, pairs[:, 0], 0.4, color=_COLORS[0], label="RACER")
-            bottom.bar(place + 0.2, pairs[:, 1], 0.4, color="0.7", label="all models, tuned vote")
-            bottom.set_xticks(place, list(accuracies[name]), rotation=30, ha="right", fontsize=7)
-            low, high = pairs.min(), pairs.max()
-            bottom.set_ylim(low - 0.02, high + 0.01)
-            for axis in (top.yaxis, bottom.yaxis):
-                axis.set_major_locator(MultipleLocator(0.01))
-                axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes[0, 0].set_ylabel("accuracy over all models, tuned")
-        axes[1, 0].set_ylabel("test accuracy")
-        legend_below(figure, axes[0, 0], axes[1, 0], columns=4)
+            percent(top, "x")
+            _draw_pairs(bottom, accuracies[name])
+            for panel in (top, bottom):
+                panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+                percent(panel, "y", 0)
+        grid.label_below(0, "model calls saved")
+        grid.label_left(0, "accuracy over all models, tuned")
+        grid.label_left(1, "test accuracy")
         note = (
             "lines: fixed alphas; filled marks: chosen on validation; bars: standard error over "
             "questions"
         )
-        figure.suptitle(f"What fewer calls cost or bring ({note})\n{subtitle}")
-    return figure
+        title = f"What fewer calls cost or bring ({note})"
+        return grid.finish(f"{title}\n{subtitle}", legend=_trade_legend(trades, grid.axes[1, 0]))
+
+
+def _trade_styles(trades: Mapping[str, Trade]) -> dict[str, Style]:
+    """How each way of a panel is drawn.
+
+    A router keeps its colour; a fixed number of models, its mark.
+    """
+    styles = router_styles([label for label in trades if " + " in label])
+    colors = {split_label(label)[0]: style.color for label, style in styles.items()}
+    for label in trades:
+        router, _, rest = label.partition(": ")
+        if label not in styles:
+            styles[label] = style_of("best single" if "single" in label else "static")
+        if rest and router in colors:
+            mark = _FIXED.get(rest.partition(",")[0], "x")
+            styles[label] = Style(colors[router], mark, "")
+    return styles
+
+
+def _trade_legend(trades: Mapping[str, Mapping[str, Trade]], bars: Axes) -> dict[str, Artist]:
+    """A colour for each router, a mark for each way: an entry for every pair would fill a page."""
+    entries: dict[str, Artist] = {}
+    ways: dict[str, Artist] = {}
+    for label, style in (item for by in trades.values() for item in _trade_styles(by).items()):
+        router, score = split_label(label)
+        prefix, _, rest = label.partition(": ")
+        points = style.points(ms=5)
+        if score or rest:
+            entries[router if score else prefix] = Patch(color=style.color)
+            shape = {**points, "color": "0.2"} | ({} if score else {"mfc": "none"})
+            ways[score or rest] = Line2D([], [], **shape)
+        else:
+            ways[label] = Line2D([], [], **points)
+    return entries | ways | layout.entries_of([bars])
+
+
+def _draw_pairs(panel: Axes, accuracies: Mapping[str, tuple[float, float]]) -> None:
+    """Bars of RACER and of the full ensemble, side by side."""
+    place, pairs = np.arange(len(accuracies)), np.array(list(accuracies.values()))
+    bars = (("RACER", "RACER"), ("all models", "all models, tuned vote"))
+    for shift, column, (name, label) in zip((-0.2, 0.2), pairs.T, bars, strict=True):
+        panel.bar(place + shift, column, 0.4, color=style_of(name).color, label=label)
+    panel.set_xticks(
+        place, list(accuracies), rotation=35, ha="right", rotation_mode="anchor", fontsize=6.5
+    )
+    panel.set_ylim(pairs.min() - 0.02, pairs.max() + 0.01)
+    panel.grid(axis="x", visible=False)
 
 
 def coverage_figure(
-    panels: Mapping[str, Mapping[str, CoverageLine]], singles: Mapping[str, float], subtitle: str
+    panels: Mapping[str, Mapping[str, CoverageLine]],
+    singles: Mapping[str, float],
+    subtitle: str,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """Coverage against calls where answers are not known.
 
@@ -248,37 +295,36 @@ def coverage_figure(
       panels: Benchmark -> label -> line.
       singles: Benchmark -> accuracy of the best single model.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       A panel for each benchmark.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _grid(1, len(panels), 3.8)
-        for panel, (name, lines) in zip(axes[0], panels.items(), strict=True):
-            colors = router_colors([label for label in lines if " + " in label])
+    with figure_style(width):
+        grid = layout.panels(len(panels), (3.0,), width=width)
+        for panel, (name, lines) in zip(grid.axes[0], panels.items(), strict=True):
+            styles = router_styles([label for label in lines if " + " in label])
             for label, line in lines.items():
-                router, score = split_label(label)
-                style = (
-                    {"color": colors[router], "ls": LINES[score]}
-                    if score
-                    else {"color": "k", "ls": "-."}
-                )
-                panel.plot(line.size, line.covered, lw=1.3, label=label, **style)
-            panel.plot(1, singles[name], "*", color=_GREY, ms=9, label="best single model")
-            panel.set_title(name)
-            panel.set_xlabel("models called per query")
+                style = styles.get(label, style_of("static"))
+                panel.plot(line.size, line.covered, **style.line(lw=1.3, label=label))
+            best = style_of("best single").points(ms=9, label="best single model")
+            panel.plot(1, singles[name], **best)
             panel.set_xlim(left=0)
-            _percent(panel, "y")
-        axes[0, 0].set_ylabel("a called model is right")
-        figure.suptitle(
-            f"Coverage of sets: what a perfect judge of the answers would reach\n{subtitle}"
-        )
-        legend_below(figure, axes[0, 0])
-    return figure
+            percent(panel, "y")
+        for number, name in enumerate(panels):
+            grid.title(number, name)
+        grid.label_below(0, "models called per query")
+        grid.label_left(0, "a called model is right")
+        title = "Coverage of sets: what a perfect judge of the answers would reach"
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
 
 
 def heatmap_figure(
-    alphas: Sequence[str], panels: Mapping[str, Mapping[str, Choices]], subtitle: str
+    alphas: Sequence[str],
+    panels: Mapping[str, Mapping[str, Choices]],
+    subtitle: str,
+    *,
+    width: float | None = None,
 ) -> Figure:
     """How often each alpha and vote was chosen on validation.
 
@@ -289,6 +335,7 @@ def heatmap_figure(
       alphas: Risk levels `[a]`.
       panels: Benchmark -> label -> choices.
       subtitle: What was run, in a line.
+      width: Inches of the figure; by default as wide as the panels side by side.
 
     Returns:
       A row for each router and score, a column for each benchmark.
@@ -300,39 +347,37 @@ def heatmap_figure(
     num_votes = max(
         len(choices.weightings) for by_label in panels.values() for choices in by_label.values()
     )
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
-        figure, axes = _grid(len(labels), len(panels), (0.26 * num_votes + 0.4) * len(labels) + 1.6)
+    with figure_style(width, **{"axes.grid": False}):
+        heights = [0.24 * num_votes + 0.4] * len(labels)
+        grid = layout.panels(len(panels), heights, width=width, share_x=True)
         image = None
-        for column, (name, by_label) in enumerate(panels.items()):
-            axes[0, column].set_title(name.replace(", ", "\n"))
+        for number, (name, by_label) in enumerate(panels.items()):
+            grid.title(number, name)
             for row, label in enumerate(labels):
-                panel, (weightings, share) = axes[row, column], by_label[label]
+                panel, (weightings, share) = grid.axes[row, number], by_label[label]
                 image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=most)
-                labels_of_axis = alphas if row == len(labels) - 1 else [""] * len(alphas)
-                panel.set_xticks(range(len(alphas)), labels_of_axis, rotation=90)
-                panel.set_yticks(
-                    range(len(weightings)), weightings if column == 0 else [""] * len(weightings)
-                )
-                panel.tick_params(labelsize=7)
+                panel.set_xticks(range(len(alphas)), alphas, rotation=90)
+                panel.set_yticks(range(len(weightings)), weightings)
+                panel.tick_params(labelsize=6.5, labelleft=number in grid.left)
                 for i, j in np.argwhere(share >= 0.01):
                     color = "w" if share[i, j] < 0.6 * most else "k"
-                    panel.text(
-                        i,
-                        j,
-                        f"{100 * share[i, j]:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=6,
-                        color=color,
-                    )
-                if column == 0:
-                    panel.set_ylabel(label.replace(" + ", "\n"))
-            axes[-1, column].set_xlabel("alpha chosen")
+                    text = f"{100 * share[i, j]:.0f}"
+                    panel.text(i, j, text, ha="center", va="center", fontsize=5.5, color=color)
+        for row, label in enumerate(labels):
+            grid.label_left(row, label.replace(" + ", "\n"))
+        grid.label_below(len(labels) - 1, "alpha chosen")
         if image is not None:
-            figure.colorbar(
-                image, ax=axes, shrink=0.4, format=PercentFormatter(1.0), label="share of splits"
+            height = grid.figure.get_figheight()
+            grid.figure.colorbar(
+                image,
+                ax=grid.axes.ravel().tolist(),
+                shrink=0.5,
+                fraction=0.12 / height,
+                pad=0.1 / height,
+                aspect=30,
+                location="bottom",
+                format=PercentFormatter(1.0),
+                label="share of splits",
             )
-        figure.suptitle(
-            f"What splits choose on their validation part (numbers: % of splits)\n{subtitle}"
-        )
-    return figure
+        title = "What splits choose on their validation part (numbers: % of splits)"
+        return grid.finish(f"{title}\n{subtitle}")

@@ -21,7 +21,8 @@ from racer_jax.racer.decision import Decision
 from racer_jax.racer.errors import NoRecordError
 from racer_jax.racer.options import CalibrationOptions, check_option_names
 from racer_jax.racer.record import CalibrationRecord
-from racer_jax.racer.scoring import ModelScores, measure_scores
+from racer_jax.racer.score_orders import measure_by, of_columns
+from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
 
 
@@ -108,6 +109,8 @@ class ChangeableRacer(RacerState):
             fields["static_order"] = tuple(places)
         if self.scorer is not None:
             fields["scorer"] = self.scorer.of_models(columns)
+        if self.scores_order is not None:
+            fields["scores_order"] = of_columns(self.scores_order, columns)
         if self.cost is not None:
             fields["cost"] = self.cost[columns]
         fields["notes"] = (*self.notes, f"taken out of the pool: {', '.join(models)}")
@@ -200,7 +203,8 @@ class ChangeableRacer(RacerState):
             num = check_count("batches", batch)
             if self.scorer is None:
                 scores = np.full((num, len(self.models)), 0.5, np.float32)
-                measure_scores(scores, self.nonconformity, self.null)
+                groups = [None] * num
+                measure_by(self.scores_order, scores, self.nonconformity, self.null, groups)
             else:
                 self.scorer(["warm up"] * num, self.nonconformity, self.null, [None] * num)
         return self
@@ -253,9 +257,10 @@ class ChangeableRacer(RacerState):
     def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> ModelScores:
         """The queries of a record of the larger pool, measured as this racer measures them."""
         scores = np.ascontiguousarray(record.scores[:, columns])
-        order = None if self.scorer is None else self.scorer.order
-        if order is None:
-            return measure_scores(scores, self.nonconformity, self.null)
+        if self.scorer is None or self.scorer.order is None:
+            order, groups = self.scores_order, record.group
+            return measure_by(order, scores, self.nonconformity, self.null, groups)
+        order = self.scorer.order
         read = scores if record.embeddings is None else record.embeddings
         return ModelScores(scores, order(read, record.group, self.null), record.embeddings)
 

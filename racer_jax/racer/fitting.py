@@ -16,9 +16,10 @@ from racer_jax.orders.coverage_gain import discounts, static_order
 from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
 from racer_jax.orders.static_orders import Prices
 from racer_jax.racer.errors import OverlapError
-from racer_jax.racer.fingerprints import question_fingerprints
+from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Scorer
+from racer_jax.racer.stages import Progress, Stages
 from racer_jax.routers.adapters import as_router
 from racer_jax.routers.registry import named as named_router
 
@@ -62,6 +63,7 @@ def fit_scorer(
     encoder: Encoder | str,
     nonconformity: str,
     cost_weight: float = 0.0,
+    progress: Progress | None = None,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
 
@@ -75,24 +77,34 @@ def fit_scorer(
       encoder: One of `racer_jax.encoders.ENCODERS`, or an encoder.
       nonconformity: Name of the nonconformity.
       cost_weight: How much the order of the models minds what they cost.
+      progress: Called with each stage as it begins, and with an empty name at the end.
 
     Raises:
       ValueError: If the order is to mind the cost and cannot, or the costs are not known.
     """
-    prices = _prices(table, nonconformity, cost_weight)
+    prices = prices_of(table, nonconformity, cost_weight)
     from racer_jax.routers.fit import fit  # imports Flax, which a racer of scores does without
 
+    num_stages = 2 + isinstance(encoder, str) + (nonconformity in ORDERS)
+    stages = Stages(num_stages, progress)
     if isinstance(encoder, str):
+        stages.begin("fit the encoder")
         encoder = named_encoder(encoder, encoder_key, table.texts)
     encoder = as_encoder(encoder)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
+    stages.begin("encode the questions")
+    once.encode(table.texts)
+    stages.begin("train the router")
     fit_result = fit(router_key, table, config, once)
+    stages.report = fit_result.report
     order = None
     if nonconformity in ORDERS:
+        stages.begin("learn the order of the models")
         order = fit_order(
             nonconformity, once.encode(table.texts), table.correct, table.group, prices
         )
+    stages.begin("")
     return Scorer(encoder, fit_result.router.router, len(table.models), order)
 
 
@@ -127,14 +139,25 @@ def own_scorer(
                 f"the order {nonconformity!r} is learned from labelled questions: pass them as "
                 f"training="
             )
-        prices = _prices(training, nonconformity, cost_weight)
+        prices = prices_of(training, nonconformity, cost_weight)
         embeddings = encoder.encode(training.texts)
         order = fit_order(nonconformity, embeddings, training.correct, training.group, prices)
     return Scorer(encoder, router, len(models), order)
 
 
-def _prices(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
-    """What the models cost, where their order is to mind it."""
+def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Prices | None:
+    """What the models cost, where their order is to mind it; None where it is not.
+
+    Use this when an order of the models is learned.
+
+    Args:
+      table: Labelled questions.
+      nonconformity: Name of the nonconformity.
+      cost_weight: How much the order minds the cost.
+
+    Raises:
+      ValueError: If the order cannot mind it, or the costs are not known.
+    """
     if not cost_weight:
         return None
     if nonconformity not in PRICED:
@@ -158,6 +181,7 @@ def fitted_fields(
     null: NullMode | None,
     tie_break: bool,
     cost_weight: float,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The fields of a racer fitted to training questions; see `Racer.fit`.
 
@@ -180,7 +204,7 @@ def fitted_fields(
         "null": mode,
         "seed": int(jax.random.bits(tie_key)) if tie_break else None,
         "scorer": fit_scorer(
-            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight, progress
         ),
         "trained_on": np.unique(question_fingerprints(table)),
         "label_rule": label_rule(table),
@@ -220,6 +244,27 @@ def table_facts(table: RoutingTable) -> dict[str, Any]:
     """
     order = np.argsort(np.asarray(static_order(table.correct))[:-1], kind="stable")
     return {"static_order": tuple(int(j) for j in order), "cost": mean_cost(table)}
+
+
+def training_facts(
+    models: Sequence[str], trained_on: Sequence[str], training: RoutingTable | None
+) -> dict[str, Any]:
+    """What a racer of parts of a caller's own knows of its training.
+
+    Use this when a racer is not fitted here; `Racer.from_router` and `from_scores` do it for you.
+
+    Args:
+      models: Names of the models.
+      trained_on: The texts of its training.
+      training: Labelled questions that an order is learned from; they count as trained on.
+    """
+    questions = fingerprints(trained_on)
+    if training is None:
+        return {"trained_on": np.unique(questions)}
+    table = matched(training, models)
+    questions = np.concatenate([questions, question_fingerprints(table)])
+    facts = {"label_rule": label_rule(table), **table_facts(table)}
+    return {"trained_on": np.unique(questions), **facts}
 
 
 def mean_cost(table: RoutingTable) -> np.ndarray | None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Unpack, overload
 
 import jax
-import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.nonconformity import NullMode
@@ -28,7 +27,7 @@ from racer_jax.racer.changes import ChangeableRacer
 from racer_jax.racer.decision import Decision, Decisions, Groups
 from racer_jax.racer.errors import CorruptError, OtherWeightsError
 from racer_jax.racer.evaluation import TEMPERATURES, evaluate_racer
-from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
+from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import (
     NONCONFORMITY,
     check_nonconformity,
@@ -38,6 +37,7 @@ from racer_jax.racer.fitting import (
     matched,
     own_scorer,
     table_facts,
+    training_facts,
 )
 from racer_jax.racer.losses import LossName, calibrated_loss
 from racer_jax.racer.options import DEFAULT_OPTIONS, CalibrationOptions, check_option_names
@@ -46,6 +46,8 @@ from racer_jax.racer.processes import check_process
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
+from racer_jax.racer.score_orders import order_of_scores
+from racer_jax.racer.stages import Progress
 from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
 from racer_jax.routers.scores import Scores
 
@@ -83,6 +85,7 @@ class Racer(ChangeableRacer):
         null: NullMode | None = None,
         tie_break: bool = True,
         cost_weight: float = 0.0,
+        progress: Progress | None = None,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -104,6 +107,8 @@ class Racer(ChangeableRacer):
           cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
             all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
             hold more models.
+          progress: Called with a `FitStage` as each stage begins, and with an empty name at the
+            end; its `report` says how well the router chooses one model.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -113,7 +118,7 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        how = nonconformity, null, tie_break, cost_weight
+        how = nonconformity, null, tie_break, cost_weight, progress
         return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod
@@ -153,20 +158,15 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or an order is asked for without `training`.
         """
         check_nonconformity(nonconformity)
-        questions = fingerprints(trained_on)
-        facts: dict[str, Any] = {}
         if training is not None:
             training = matched(training, models)
-            questions = np.concatenate([questions, question_fingerprints(training)])
-            facts = {"label_rule": label_rule(training), **table_facts(training)}
         return cls(
             tuple(models),
             nonconformity,
             null,
             seed,
             scorer=own_scorer(encoder, router, models, training, nonconformity, cost_weight),
-            trained_on=np.unique(questions),
-            **facts,
+            **training_facts(models, trained_on, training),
         )
 
     @classmethod
@@ -178,6 +178,9 @@ class Racer(ChangeableRacer):
         null: NullMode = "paper",
         seed: int | None = 0,
         trained_on: Sequence[str] = (),
+        training: RoutingTable | None = None,
+        training_scores: Scores | ArrayLike | None = None,
+        cost_weight: float = 0.0,
     ) -> "Racer":
         """A racer for a router of any kind, whose scores you pass.
 
@@ -186,17 +189,22 @@ class Racer(ChangeableRacer):
 
         Args:
           models: Names of the models, in the order of the scores' columns.
-          nonconformity: `"inverse_probability"` (RACER-P) or `"gap"` (RACER-G).
+          nonconformity: `"inverse_probability"` (RACER-P), `"gap"` (RACER-G), or an order learned
+            from `training`: `"static"`, or `"J"`, whose neighbours are those with like scores.
           null: The null mode.
           seed: Seed of the exact tie-break; None to leave ties.
           trained_on: The texts that router was trained on, so that calibration can refuse them.
+          training: As in `from_router`.
+          training_scores: The router's scores of these `[n, m]`, for `"J"`.
+          cost_weight: As in `fit`.
 
         Raises:
-          ValueError: If an option is unknown.
+          ValueError: If an option is unknown, or an order is asked for without what it needs.
         """
-        return cls(
-            tuple(models), nonconformity, null, seed, trained_on=np.unique(fingerprints(trained_on))
-        )
+        check_nonconformity(nonconformity)
+        learned = order_of_scores(models, nonconformity, training, training_scores, cost_weight)
+        how = tuple(models), nonconformity, null, seed
+        return cls(*how, scores_order=learned, **training_facts(models, trained_on, training))
 
     # --- calibration ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from racer_jax.racer.decision import Decisions, Groups, Rule, decide
 from racer_jax.racer.fingerprints import row_ties, text_ties
-from racer_jax.racer.scoring import measure_scores
+from racer_jax.racer.score_orders import measure_by
 from racer_jax.racer.state import RacerState
 from racer_jax.routers.scores import Scores
 
@@ -42,7 +42,7 @@ def route_scores(
     names = _one_for_each(groups, num)
     if ids is not None and len(ids) != num:
         raise ValueError(f"ids must name each of the {num} queries, got {len(ids)}")
-    model_scores = measure_scores(values, racer.nonconformity, racer.null)
+    model_scores = measure_by(racer.scores_order, values, racer.nonconformity, racer.null, names)
     ties = None
     if racer.seed is not None and ids is None:
         ties = row_ties(values, racer.seed, num_keys)

@@ -68,8 +68,11 @@ def _padded_size(num: int) -> int:
     return 1 << (num - 1).bit_length()
 
 
-def _padded(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches padded to a power of two by repeating the first row, and how many rows are real."""
+def padded_batches(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches padded to a power of two by repeating the first row, and how many rows are real.
+
+    Use this when rows go through compiled code that must see few shapes.
+    """
     for start in range(0, len(x), LARGEST):
         batch = x[start : start + LARGEST]
         size = _padded_size(len(batch))
@@ -107,7 +110,8 @@ def measure_scores(scores: np.ndarray, nonconformity: str, null: str) -> ModelSc
     """
     check_process()
     parts = [
-        np.asarray(_measure(batch, nonconformity, null))[:num] for batch, num in _padded(scores)
+        np.asarray(_measure(batch, nonconformity, null))[:num]
+        for batch, num in padded_batches(scores)
     ]
     return ModelScores(scores, np.concatenate(parts))
 
@@ -232,9 +236,10 @@ class Scorer:
             )
             if order is None:
                 return partial(measure_scores, scores_of_batch, nonconformity, null)
-            scores, second = jnp.asarray(scores_of_batch), next(_padded(np.asarray(embeddings)))[0]
+            scores = jnp.asarray(scores_of_batch)
+            second, _ = next(padded_batches(np.asarray(embeddings)))
         else:
-            batch, _ = next(_padded(self._front(texts)))
+            batch, _ = next(padded_batches(self._front(texts)))
             scores, second = self._forward(
                 self._leaves, batch, nonconformity=nonconformity, null=null
             )

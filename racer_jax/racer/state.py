@@ -27,7 +27,8 @@ from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.promises import EARLIER, guarantee
-from racer_jax.racer.scoring import ModelScores, Scorer, check_given_scores, measure_scores
+from racer_jax.racer.score_orders import measure_by, named_columns
+from racer_jax.racer.scoring import ModelScores, Scorer
 from racer_jax.racer.unknown_groups import unknown_sentence
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
@@ -49,6 +50,8 @@ class RacerState:
       null: The null mode, see `racer_jax.core.nonconformity`.
       seed: Seed of the exact tie-break; None where ties are not broken.
       scorer: Texts to scores; None where scores come from outside.
+      scores_order: The order of the models that was learned from scores, where they come from
+        outside and the nonconformity is such an order; else None.
       trained_on: Fingerprints of the training questions, uint64, sorted.
       static_order: The models by how much each adds to those before it on the training (else
         calibration) queries.
@@ -71,6 +74,7 @@ class RacerState:
     null: NullMode = "paper"
     seed: int | None = 0
     scorer: Scorer | None = None
+    scores_order: Order | None = None
     trained_on: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     static_order: tuple[int, ...] | None = None
     cost: np.ndarray | None = None
@@ -83,13 +87,12 @@ class RacerState:
     def __post_init__(self) -> None:
         check_null(self.null)
         check_nonconformity(self.nonconformity)
-        order = None if self.scorer is None else self.scorer.order
-        kind = None if order is None else order.kind
+        kind = None if self._order is None else self._order.kind
         if (self.nonconformity in ORDERS or kind is not None) and kind != self.nonconformity:
             raise ValueError(
                 f"nonconformity {self.nonconformity!r} must be that of the order learned from "
                 f"training rows, {'of which there is none' if kind is None else repr(kind)}: use "
-                f"Racer.fit(nonconformity=...)"
+                f"Racer.fit(nonconformity=...), or training= of from_router and from_scores"
             )
         object.__setattr__(self, "models", tuple(self.models))
         if not self.models or len(set(self.models)) != len(self.models):
@@ -225,9 +228,12 @@ class RacerState:
 
     @property
     def _order_by_group(self) -> bool:
-        return (
-            self.scorer is not None and self.scorer.order is not None and self.scorer.order.by_group
-        )
+        return self._order is not None and self._order.by_group
+
+    @property
+    def _order(self) -> Order | None:
+        """The order of the models, whether it reads embeddings or scores."""
+        return self.scores_order if self.scorer is None else self.scorer.order
 
     def _calibrated(self, step: str) -> Calibration:
         if self.calibration is None:
@@ -247,16 +253,7 @@ class RacerState:
 
     def _given(self, scores: Scores | ArrayLike) -> np.ndarray:
         """Scores from outside `[n, m]`, by name where they have names."""
-        if not isinstance(scores, Scores):
-            return check_given_scores(np.asarray(scores), len(self.models))
-        names = list(scores.models)
-        if absent := [model for model in self.models if model not in names]:
-            raise ValueError(
-                f"scores must be of the models {self.models}, got {tuple(names)}: scores are "
-                f"missing of {', '.join(map(repr, absent))}"
-            )
-        columns = [names.index(model) for model in self.models]
-        return check_given_scores(np.asarray(scores.values)[:, columns], len(self.models))
+        return named_columns(scores, self.models)
 
     def _measured(self, table: RoutingTable, scores: Scores | ArrayLike | None) -> ModelScores:
         if self.scorer is None:
@@ -271,7 +268,8 @@ class RacerState:
                     f"scores must have a row for each of the {len(table)} queries, got "
                     f"{len(values)}"
                 )
-            return measure_scores(values, self.nonconformity, self.null)
+            order = self.scores_order
+            return measure_by(order, values, self.nonconformity, self.null, table.group)
         if scores is not None:
             raise ValueError(
                 "this racer has a router of its own; scores= is for one made by Racer.from_scores"
@@ -336,6 +334,7 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
     """
     arrays: serialization.Arrays = {"trained_on": racer.trained_on}
     routing: dict[str, Any] = {"router": None, "encoder": None}
+    parts: dict[str, Any] = {}
     if racer.scorer is not None:
         writer = Writing(racer.scorer.encoder)
         parts = {
@@ -344,10 +343,12 @@ def racer_parts(racer: RacerState) -> tuple[dict[str, Any], serialization.Arrays
         }
         if racer.scorer.order is not None:
             parts["order"] = racer.scorer.order.to_parts(own_part=writer.order)
-        for name, (description, own_arrays) in parts.items():
-            arrays |= own_arrays
-            fingerprint = serialization.digest(description, own_arrays)
-            routing[name] = {"fingerprint": fingerprint, **description}
+    elif racer.scores_order is not None:
+        parts["order"] = racer.scores_order.to_parts()
+    for name, (description, own_arrays) in parts.items():
+        arrays |= own_arrays
+        fingerprint = serialization.digest(description, own_arrays)
+        routing[name] = {"fingerprint": fingerprint, **description}
     if racer.cost is not None:
         arrays["cost"] = racer.cost
     if racer.calibration is not None:
@@ -375,7 +376,7 @@ def fields_from(
       OtherPartError: If a part is passed that the artefact does not want, or is another one.
     """
     reader = Reading(arrays, encoder, router, order)
-    models, scorer = tuple(description["models"]), None
+    models, scorer, scores_order = tuple(description["models"]), None, None
     if description["router"] is not None:
         check_process()
         parts = ("router", "encoder", *(("order",) if "order" in description else ()))
@@ -388,6 +389,9 @@ def fields_from(
         for name in parts:
             serialization.check_fingerprint(name, description[name], arrays)
         scorer = Scorer(loaded, routing, len(models), ordering)
+    elif "order" in description:
+        scores_order = Order.from_parts(description["order"], arrays)
+        serialization.check_fingerprint("order", description["order"], arrays)
     reader.check_all_used()
     calibration, static_order = None, description["static_order"]
     if static_order is not None:
@@ -403,6 +407,7 @@ def fields_from(
         null=description["null"],
         seed=description["seed"],
         scorer=scorer,
+        scores_order=scores_order,
         trained_on=arrays["trained_on"],
         static_order=static_order,
         cost=arrays.get("cost"),

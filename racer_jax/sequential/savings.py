@@ -50,19 +50,19 @@ class Savings:
         right = f"right on {self.full_accuracy:.1%}"
         if self.reference == "the full vote":
             text = (
-                "called one after another until no answer to come can change their vote, these "
-                f"models need {self.decided_calls:.2f} calls a question for the answers of all "
-                f"{self.num_models} ({right})"
+                "calling one model after another until no answer to come can change the vote takes "
+                f"{self.decided_calls:.2f} calls a question and gives the answers of the vote of "
+                f"all {self.num_models} models ({right})"
             )
         else:
             text = (
-                f"{self.reference} alone is as often right as the vote of all {self.num_models} "
-                f"({right}): one call a question"
+                f"{self.reference} alone is right as often as the vote of all {self.num_models} "
+                f"models ({right}), for one call a question"
             )
         if self.alpha is not None and self.reference == "the full vote":
             points = 100 * ((self.accuracy or 0.0) - self.full_accuracy)
-            text += f"; stopped at alpha = {self.alpha}, "
-            text += f"{self.calls:.2f} calls ({points:+.1f} points)"
+            text += f"; stopping earlier, at alpha = {self.alpha}, takes {self.calls:.2f} calls "
+            text += f"({points:+.1f} points of right answers)"
         return text
 
 
@@ -103,21 +103,21 @@ def estimated_savings(key: jax.Array, table: RoutingTable) -> Savings | None:
     ties = jax.random.bits(tie_key, paths.leader.shape, "uint32")
     num = len(rest)
     never = TieBroken(jnp.full(num, jnp.inf), jnp.full(num, 0xFFFFFFFF, jnp.uint32))
-    decided = evaluate_paths(paths, never, np.asarray(ties), "regret", "0")
+    lossless = evaluate_paths(paths, never, np.asarray(ties), "regret", "0")
     reference = "the full vote" if policy.reference == "vote" else policy.calls[-1]
     # A single model is called alone where nothing is calibrated.
-    calls = decided.calls if policy.reference == "vote" else 1.0
+    calls = lossless.calls if policy.reference == "vote" else 1.0
     level = next((alpha for alpha in _LEVELS if budget_of(alpha, num // 2) >= 0), None)
-    stopped: dict[str, float] = {}
+    early: dict[str, float] = {}
     if level is not None:
         law = pool_law(paths.pool("regret", ties), num_calibration=num // 2, alpha=level)
-        stopped = {name: float(law.extra_mean[name][0]) for name in ("calls", "accuracy")}
+        early = {name: float(law.extra_mean[name][0]) for name in ("calls", "accuracy")}
     return Savings(
         num_models=len(table.models),
         num_questions=num,
         reference=reference,
-        full_accuracy=decided.full_accuracy,
+        full_accuracy=lossless.full_accuracy,
         decided_calls=calls,
         alpha=level,
-        **stopped,
+        **early,
     )

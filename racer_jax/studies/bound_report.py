@@ -1,5 +1,6 @@
 """What a check of the bounds shows: tables, the verdict, rows of a CSV file, figures."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,12 @@ from racer_jax.montecarlo.bound_check import HISTOGRAM_ALPHA, BoundCheck
 from racer_jax.studies.checked_pools import STOP_LOSSES
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from racer_jax.studies.runner import Drawer, Report
 
 # The paper's risk levels are shown, and a few more; results.csv holds every level.
 SHOWN = ("0.01", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.7", "0.9")
 MOST_FAILED = 10
+_ORDER_LABELS = {"J": "RACER-J", "J_learned": "J learned"}
 
 
 class Result(NamedTuple):
@@ -28,6 +30,8 @@ class Result(NamedTuple):
       notes: By pool, how it was made.
       z_limit: |z| beyond which a cell counts as violated.
       num_tests: Number of comparisons the significance is shared among.
+      num_models: Models of the first pool.
+      seconds: What the check took.
     """
 
     alphas: tuple[str, ...]
@@ -35,6 +39,8 @@ class Result(NamedTuple):
     notes: dict[str, str]
     z_limit: float
     num_tests: int
+    num_models: int
+    seconds: float
 
     @property
     def passed(self) -> bool:
@@ -49,7 +55,7 @@ def label(name: str) -> str:
     """
     if name in STOP_LOSSES:
         return f"stop: {name}"
-    return NONCONFORMITY_LABELS.get(name, name)
+    return NONCONFORMITY_LABELS.get(name, _ORDER_LABELS.get(name, name))
 
 
 def table(result: Result, cell: BoundCheck) -> str:
@@ -111,6 +117,19 @@ def known(value: float, form: str) -> str:
     return "-" if np.isnan(value) else format(value, form)
 
 
+def report(config: Any, result: Result) -> "Report":
+    """The tables, the verdict, and how the figures are drawn.
+
+    Use this when a command has checked the bounds.
+    """
+    from racer_jax.studies.runner import Report
+
+    parts = [table(result, cell) + "\n" for cell in result.checks]
+    parts += [f"{name}: {note}" for name, note in result.notes.items() if note]
+    text = "\n".join([*parts, summary(config, result)])
+    return Report(text, csv_rows(result), figures(config, result), result.passed)
+
+
 def csv_rows(result: Result) -> list[dict[str, Any]]:
     """A row for each pool, score and alpha. Use this when results go into a file."""
     columns = [
@@ -133,8 +152,8 @@ def csv_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]":
-    """The pictures by file name. Use this when a report draws the checks."""
+def figures(config: Any, result: Result) -> "dict[str, Drawer]":
+    """How each figure is drawn, by file name. Use this when a report draws the checks."""
     from racer_jax.plotting import risk as plotting  # Matplotlib takes long to import
 
     alpha = np.array([float(a) for a in result.alphas])
@@ -158,9 +177,9 @@ def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]"
         for pool, cells in by_pool.items()
     }
     failed = sum(cell.verdict.count("FAIL") for cell in result.checks)
-    pictures = {
-        "risk.png": plotting.risk_figure(risk, subtitle, failed),
-        "size.png": plotting.size_figure(size, num_models, subtitle, failed),
+    drawers: dict[str, Drawer] = {
+        "risk": partial(plotting.risk_figure, risk, subtitle, failed),
+        "size": partial(plotting.size_figure, size, result.num_models, subtitle, failed),
     }
     if first.histogram is not None:
         histograms = {
@@ -169,14 +188,15 @@ def figures(config: Any, result: Result, num_models: int) -> "dict[str, Figure]"
             }
             for pool, cells in by_pool.items()
         }
-        pictures["histogram.png"] = plotting.histogram_figure(
-            histograms, float(HISTOGRAM_ALPHA), subtitle, failed
+        level = float(HISTOGRAM_ALPHA)
+        drawers["histogram"] = partial(
+            plotting.histogram_figure, histograms, level, subtitle, failed
         )
-    return pictures
+    return drawers
 
 
-def summary(config: Any, result: Result, checking: float, overall: float) -> str:
-    """The last lines: the verdict, and how long what took.
+def summary(config: Any, result: Result) -> str:
+    """The last lines: the verdict, and how long the check took.
 
     Use this when a report prints the outcome of a check.
     """
@@ -191,12 +211,9 @@ def summary(config: Any, result: Result, checking: float, overall: float) -> str
     )
     if skipped:
         verdict += f", {skipped} infeasible"
-    overall_line = f"In all {overall:.1f} s, from the import to the last file."
+    checking = result.seconds
     if config.exact:
-        return (
-            f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s. "
-            f"{overall_line}"
-        )
+        return f"{verdict}\nThe exact laws of all splits, not sampled, in {checking:.1f} s."
     return (
         f"{verdict}\n"
         f"A cell fails beyond {result.z_limit:.2f} standard errors: a chance of "
@@ -204,5 +221,5 @@ def summary(config: Any, result: Result, checking: float, overall: float) -> str
         f"alarm in all {result.num_tests:,} comparisons. Largest |z| = {worst:.2f}.\n"
         f"{splits:,} splits x {len(result.alphas)} alphas, checked in {checking:.1f} s, "
         "compilation included: "
-        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second. {overall_line}"
+        f"{splits * len(result.alphas) / checking:,.0f} calibrations a second."
     )

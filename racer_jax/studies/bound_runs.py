@@ -31,7 +31,8 @@ def check_any(
       pool: What to check.
       score: Name of the nonconformity; of the loss, for a stop.
       loss: `miss`, a graded loss, or that of a stop.
-      num_splits: Number of random splits; 0 for the exact law, where there is one.
+      num_splits: Number of random splits; 0 for the exact law, or for all splits of a graded loss,
+        which has none.
       progress: Called with the number of splits done since the last call.
       spec: What is checked.
       num_validation: Queries of a split that neither calibrate nor test, for the loss `miss`.
@@ -76,8 +77,8 @@ def check_any(
 
     if graded is None:
         raise ValueError(f"loss {loss!r} needs graded scores; {scored(pool).name!r} has none")
-    if num_splits < 2:
-        raise ValueError(f"loss {loss!r} has no closed law: it takes at least 2 splits")
+    if num_splits == 1:
+        raise ValueError(f"loss {loss!r} takes at least 2 splits, or 0 for all of them")
     return check_losses(
         key,
         scored(pool),

@@ -1,6 +1,6 @@
-"""What surrounds every study: it reads options, and prints tables and writes pictures and files.
+"""What surrounds every study: it reads options, and prints tables and writes figures and files.
 
-The study itself does none of that.
+The study itself does none of that. This module imports little, so that a command starts at once.
 """
 
 import os
@@ -8,22 +8,35 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import jax
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import racer_jax.reporting as reporting
+from racer_jax.data.errors import DataError
 from racer_jax.studies import runtime
-from racer_jax.studies.benchmarks import SCORES, Benchmark, StudyConfig, run_key, study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 C = TypeVar("C")
 D = TypeVar("D")
 R = TypeVar("R")
 Item = TypeVar("Item")
 Progress = Callable[[int], object]
+
+
+class Drawer(Protocol):
+    """Draws a figure; one of `racer_jax.plotting` with all but its width bound.
+
+    Use this when you annotate a figure of a report.
+    """
+
+    def __call__(self, *, width: float | None) -> "Figure":
+        """The figure, so many inches wide. Use this when it is drawn."""
 
 
 class Report(NamedTuple):
@@ -34,17 +47,14 @@ class Report(NamedTuple):
     Attributes:
       text: The tables and their explanation.
       rows: The lines of `results.csv`.
-      figures: Pictures by file name.
+      figures: How each figure is drawn, by file name without its format.
       passed: Whether every check of the study held; the exit status says so.
-      details: What `results.json` holds beside the options and the environment; None for the whole
-        result under the name `results`.
     """
 
     text: str
     rows: Sequence[Mapping[str, Any]]
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Drawer]
     passed: bool = True
-    details: Mapping[str, Any] | None = None
 
 
 def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R]:
@@ -58,70 +68,129 @@ def side_by_side(function: Callable[[Item], R], items: Sequence[Item]) -> list[R
         return list(threads.map(function, items))
 
 
-def cells(benchmarks: Sequence[Benchmark]) -> list[tuple[int, Benchmark, str, str]]:
-    """Number, benchmark, router and score of every cell of a table.
+def draw(
+    folder: Path, figures: Mapping[str, Drawer], drawing: reporting.DrawingOptions
+) -> list[Path]:
+    """Writes every figure in every format, and returns their files.
 
-    Use this when a table has a cell for each benchmark, router and score.
+    Use this when a report has figures.
     """
-    routers = [(benchmark, router) for benchmark in benchmarks for router in benchmark.scores]
-    triples = [(*pair, score) for pair in routers for score in SCORES]
-    return [(number, *cell) for number, cell in enumerate(triples)]
+    files = []
+    for name, drawer in figures.items():
+        figure = drawer(width=drawing.inches)
+        for kind in drawing.formats:
+            files.append(folder / f"{name}.{kind}")
+            reporting.write_figure(files[-1], figure)
+    return files
 
 
-def num_cells(config: StudyConfig, benchmarks: Sequence[Benchmark]) -> int:
-    """How many `cells` there are. Use this when progress is reported."""
-    return len(benchmarks) * len(config.router_names) * len(SCORES)
+def publish(
+    config: Any,
+    result: Any,
+    report: Report,
+    begin: float,
+    drawing: reporting.DrawingOptions | None = None,
+) -> None:
+    """Prints the tables and writes figures and files into the folder `config.output`.
 
-
-def publish(config: Any, result: Any, report: Report, seconds: float) -> None:
-    """Prints the tables and writes pictures and files into the folder `config.output`.
-
-    The files are `results.json`, `results.csv` and `tables.txt`.
+    The files are `results.json`, with all that the figures need, `results.csv` and `tables.txt`.
 
     Use this when an experiment is done.
+
+    Args:
+      config: Its options, with a field `output`.
+      result: Its result.
+      report: What to make of the result.
+      begin: `time.perf_counter()` when it began.
+      drawing: Formats and width of the figures; PNG by default.
 
     Raises:
       SystemExit: If the results cannot be written.
     """
     print(report.text)  # noqa: T201 - what a command prints
-    details = {"results": result} if report.details is None else report.details
+    drawing = reporting.DrawingOptions() if drawing is None else drawing
 
     def write(folder: Path) -> None:
-        head = {"config": config, "environment": reporting.environment(), "seconds": seconds}
-        reporting.write_json(folder / "results.json", head | dict(details))
+        record = {
+            "config": config,
+            "environment": reporting.environment(),
+            "seconds": time.perf_counter() - begin,
+            "results": result,
+        }
+        reporting.write_json(folder / "results.json", record)
         reporting.write_csv(folder / "results.csv", report.rows)
         (folder / "tables.txt").write_text(report.text + "\n", encoding="utf-8")
-        for name, figure in report.figures.items():
-            reporting.write_figure(folder / name, figure)
+        draw(folder, report.figures, drawing)
 
     folder = reporting.finish(write, config.output)
     names = ", ".join(str(path) for path in sorted(folder.iterdir()))
-    print(f"\n{seconds:.1f} s. Written: {names}")  # noqa: T201
+    print(f"\nIn all {time.perf_counter() - begin:.1f} s. Written: {names}")  # noqa: T201
 
 
-def set_up(config: StudyConfig) -> None:
-    """Devices, and the cache of compiled code; what the encoder needs is asked for before any work.
+def redraw(
+    config_class: type[C],
+    run: Callable[..., Any],
+    report: Callable[[C, Any], Report],
+    drawing: reporting.DrawingOptions,
+    folder: Path,
+    output: Path | None = None,
+) -> None:
+    """Draws the figures of an earlier run from its `results.json`; nothing is computed.
 
-    Use this when an experiment starts.
+    Use this when figures are wanted in another format or width.
+
+    Args:
+      config_class: The options of the experiment.
+      run: The experiment; what it is annotated to return is what the file holds.
+      report: What to make of its result.
+      drawing: Formats and width of the figures.
+      folder: The results of the earlier run.
+      output: Where the figures go; into `folder` by default.
 
     Raises:
-      ModuleNotFoundError: If an extra is not installed that the options need.
+      ValueError: If there is no `results.json`, or it is that of another experiment or version.
+      SystemExit: If the figures cannot be written.
     """
-    if config.encoder != "hashed":
-        from racer_jax.encoders.text import minilm_folder  # takes seconds to import
+    path = folder / "results.json"
+    record = reporting.read_results(path)
+    try:
+        config = reporting.as_typed(config_class, record["config"])
+        result = reporting.as_typed(run.__annotations__["return"], record["results"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not of this experiment ({error})") from None
+    figures = report(config, result).figures
+    if not figures:
+        raise ValueError(f"{path}: this run has no figures")
+    files: list[Path] = []
+    reporting.finish(lambda into: files.extend(draw(into, figures, drawing)), output or folder)
+    print(f"Drawn again: {', '.join(map(str, files))}")  # noqa: T201
 
-        minilm_folder()
-    runtime.use_compilation_cache(None if config.cache is None else config.cache / "compiled")
-    runtime.use_all_cores()
 
+def options_beside_redraw(named: frozenset[str]) -> str:
+    """What is wrong with options that `--redraw` cannot heed; empty where nothing is.
 
-def study_data(config: StudyConfig) -> tuple[jax.Array, list[Benchmark]]:
-    """The key of an experiment's own draws, and the benchmarks that its options ask for.
-
-    Use this when an experiment reads its data.
+    Use this when a command takes `--redraw`.
     """
-    set_up(config)
-    return run_key(config), study(config)
+    heeded = {field.replace("_", "-") for field in ("figures", "width", "redraw", "output")}
+    others = sorted({name.replace("_", "-") for name in named} - heeded)
+    if not others:
+        return ""
+    return f"--redraw computes nothing: leave out {', '.join(f'--{name}' for name in others)}"
+
+
+def error_text(error: Exception, config: Any = None) -> str:
+    """An error as a command of a clone prints it.
+
+    What a reader could be told is in the shell's words where the command takes it (`--reading`).
+
+    Use this when an experiment ends with an error of the data, of an option or of an extra.
+    """
+    text = str(error)
+    if isinstance(error, DataError) and hasattr(config, "reading"):
+        text = error.in_shell()
+        if error.remedy is not None or error.format is not None:
+            text += """. Options of the reader go into --reading '--name value ...'"""
+    return text
 
 
 def run_experiment(
@@ -133,8 +202,13 @@ def run_experiment(
     arguments: Sequence[str] | None = None,
     *,
     load: Callable[[C], tuple[jax.Array, D]],
+    unit: str = "step",
+    begin: float | None = None,
+    script: str | None = None,
 ) -> int:
     """Reads the options and the data, runs the experiment, prints and writes what it shows.
+
+    Every experiment has the options of `DrawingOptions` beside its own.
 
     Use this when an experiment has options, data, and results to look at: its own file then holds
     nothing but those.
@@ -143,11 +217,15 @@ def run_experiment(
       config_class: The options, with a field `output`.
       description: What the command does.
       run: The experiment: key, data, options, and what to call with the number of steps done. It
-        reads and writes nothing.
+        reads and writes nothing; what it is annotated to return can be read back from JSON.
       report: What to make of its result.
       num_steps: Steps in all, for the progress bar.
       arguments: The command line; that of the process by default.
       load: The key of the run and the data, from the options; `study_data` for the paper's studies.
+      unit: What a step is called in the progress bar.
+      begin: `time.perf_counter()` at the start of the process, where the imports count too.
+      script: The file of the command, where its options have `processes`: it is started again in
+        each of them.
 
     Returns:
       The exit status: 0, 1 where a check of the experiment failed, 2 where the data or an option
@@ -156,15 +234,34 @@ def run_experiment(
     Raises:
       SystemExit: If an argument is not what it should be, or the results cannot be written.
     """
-    begin = time.perf_counter()
-    config = reporting.parse_config(config_class, description, arguments)
+    begin = time.perf_counter() if begin is None else begin
+    arguments = sys.argv[1:] if arguments is None else arguments
+    classes = (config_class, reporting.DrawingOptions)
+    (config, drawing), named = reporting.parse_configs(classes, description, arguments)
     try:
+        if drawing.redraw is not None:
+            if problem := options_beside_redraw(named):
+                raise ValueError(problem)
+            output = config.output if "output" in named else None
+            redraw(config_class, run, report, drawing, drawing.redraw, output)
+            return 0
+        if script is not None and config.processes > 1 and not runtime.launched():
+            return runtime.launch(script, arguments, config.processes)
         key, data = load(config)
-        with tqdm(total=num_steps(config, data), unit="step", disable=None) as bar:
+        total = num_steps(config, data)
+        # None: no bar where there is no terminal.
+        quiet = None if runtime.speaks() and total else True
+        with (
+            ThreadPoolExecutor(1) as beside,
+            tqdm(total=total, unit=unit, unit_scale=total > 999, disable=quiet) as bar,
+        ):
+            if runtime.speaks():  # Matplotlib takes long to import: while the first code compiles
+                beside.submit(import_module, "racer_jax.plotting.risk")
             result = run(key, data, config, bar.update)
         summary = report(config, result)
-    except (ValueError, ModuleNotFoundError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    except (ValueError, ImportError, OSError) as error:
+        print(f"error: {error_text(error, config)}", file=sys.stderr)  # noqa: T201
         return 2
-    publish(config, result, summary, time.perf_counter() - begin)
+    if runtime.speaks():
+        publish(config, result, summary, begin, drawing)
     return 0 if summary.passed else 1

@@ -41,7 +41,9 @@ def test_the_whole_path(folder, capsys):
         )
         == 0
     )
-    assert "not calibrated yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "trained the router 'knn' on 63 questions; 'racer-jax evaluate' says how well" in told
+    assert "Next: racer-jax calibrate " in told
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["alpha"] == "0.25"
@@ -336,8 +338,9 @@ def test_doctor(capsys):
 @pytest.mark.extra
 def test_completion(monkeypatch, capsys):
     pytest.importorskip("shtab")
-    assert main(["completion", "bash"]) == 0
-    assert "bound-check" in capsys.readouterr().out
+    for shell in ("bash", "zsh", "fish", "tcsh"):
+        assert main(["completion", shell]) == 0
+        assert "bound-check" in capsys.readouterr().out
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
     assert "pip install -e '.[completion]'" in capsys.readouterr().err
@@ -390,7 +393,7 @@ def test_every_help_teaches_with_examples_that_parse(capsys):
     import shlex
 
     found = dict(parsers(build_parser()))
-    assert len(found) == 21
+    assert len(found) == 22
     for name, parser in found.items():
         assert "examples:" in parser.format_help(), name
         for line in parser.epilog.splitlines():
@@ -400,3 +403,27 @@ def test_every_help_teaches_with_examples_that_parse(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "exit status:" in capsys.readouterr().out
+
+
+def test_every_option_says_what_it_does_and_its_default():
+    """An option that takes a value and need not be typed names what is used without it."""
+    for name, parser in parsers(build_parser()):
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
+            if action.option_strings and action.nargs != 0 and not action.required:
+                assert "default" in action.help, (name, action.option_strings)
+
+
+def test_own_options_come_before_those_of_reading():
+    """The usage names what must be typed, and how tables are read stands at the end."""
+    for name, parser in parsers(build_parser()):
+        page = parser.format_help()
+        usage = page.split("\n\n")[0]
+        assert "[options]" in usage, name
+        assert "--format" not in usage, name
+        if "--label-rule" in page:
+            own = page.index("\noptions:")
+            assert own < page.index("\nhow tables are read:") < page.index("\nexamples:")
+            assert max(page.rfind(title) for title in ("\nwhich rows:", "\noptions:")) < page.index(
+                "\nhow tables are read:"
+            )

@@ -1,5 +1,6 @@
 """The core takes one query as well as many, and names a shape that it cannot take."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,6 +43,23 @@ def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
     assert calibrate(critical, 0.1, masks).tolist() == [np.inf] * 3
     levels = calibrate(critical, [0.1, 0.3, 0.5])
     assert levels.tolist() == [np.inf, *np.float32([0.4, 0.3]).tolist()]
-    budgets = threshold_at_budget(critical, np.array([-5, -1, 0, 3, 4, 9]))
+    misses = np.array([-5, -1, 0, 3, 4, 9])
+    budgets = threshold_at_budget(critical, misses)
+    traced = jax.jit(lambda misses: threshold_at_budget(critical, misses))(misses)
+    assert traced.tolist() == budgets.tolist()
     assert budgets[:4].tolist() == [np.inf, np.inf, *np.float32([0.4, 0.1]).tolist()]
     assert (budgets[4:] < 0.1).all()
+
+
+def test_a_batch_of_pools_is_one_pool_after_the_other():
+    rng = np.random.default_rng(0)
+    entries = (rng.integers(0, 3, (2, 6, 4)) / 2).astype(np.float32)
+    correct = rng.random((2, 6, 3)) < 0.4
+    ties = rng.integers(0, 4, entries.shape).astype(np.uint32)
+    batch = jax.jit(critical_scores)(entries, correct, ties)
+    for pool in range(2):
+        for i in range(6):
+            right = [*correct[pool, i], not correct[pool, i].any()]
+            pairs = zip(entries[pool, i].tolist(), ties[pool, i].tolist(), right, strict=True)
+            smallest = min((value, tie) for value, tie, is_true in pairs if is_true)
+            assert (float(batch.value[pool, i]), int(batch.tie[pool, i])) == smallest

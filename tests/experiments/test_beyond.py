@@ -35,7 +35,7 @@ def test_a_tiny_run_writes_a_table_a_figure_and_files(tmp_path, capsys):
     names = {path.suffix for path in tmp_path.iterdir()}
     assert {".json", ".csv", ".png"} <= names
     (file,) = tmp_path.glob("*.json")
-    cells = json.loads(file.read_text())["cells"]
+    cells = json.loads(file.read_text())["results"]["cells"]
     assert {cell["benchmark"] for cell in cells} == {"gsm8k", "mmlu", "cmmlu", "arc_challenge"}
     sizes = {(cell["benchmark"], cell["score"]): np.array(cell["size"], float) for cell in cells}
     for (benchmark, _), size in sizes.items():

@@ -44,11 +44,12 @@ def test_the_bounds_hold_and_everything_is_written(pools, tmp_path, capsys):
     assert "PASS: 12 of 12 cells" in printed
     assert "needs n >= 999" in printed
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"results.json", "results.csv", "risk.png", "size.png", "histogram.png"}
+    files = {"results.json", "results.csv", "tables.txt"}
+    assert names == files | {"risk.png", "size.png", "histogram.png"}
     for picture in ("risk.png", "size.png", "histogram.png"):
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["alphas"] == ALPHAS.split(",")
+    assert results["results"]["alphas"] == ALPHAS.split(",")
     assert results["environment"]["jax"] == jax.__version__
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -145,7 +146,9 @@ def test_two_processes_find_what_one_does(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("PASS: 4 of 4 cells") == 1
-        result.append(json.loads((tmp_path / num / "results.json").read_text())["checks"])
+        result.append(
+            json.loads((tmp_path / num / "results.json").read_text())["results"]["checks"]
+        )
     assert result[0] == result[1]
 
 
@@ -211,7 +214,7 @@ def test_the_embedded_default_and_real_data(data_dir, tmp_path):
         options = ["--splits", "60", "--alphas", "0.1,0.3", "--output", str(tmp_path)]
         assert main([*arguments, *options]) == 0
         results = json.loads((tmp_path / "results.json").read_text())
-        assert [c["pool"] for c in results["checks"][::2]] == [
+        assert [c["pool"] for c in results["results"]["checks"][::2]] == [
             "gsm8k",
             "mmlu",
             "cmmlu",

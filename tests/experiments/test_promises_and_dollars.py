@@ -21,7 +21,7 @@ def test_promises_are_kept_and_cost_more_the_sharper_they_are(tmp_path, capsys):
     assert status == 0
     assert "PASS" in printed
     assert (tmp_path / "promises.png").read_bytes().startswith(b"\x89PNG")
-    result = json.loads((tmp_path / "results.json").read_text())
+    result = json.loads((tmp_path / "results.json").read_text())["results"]
     cells = {(r["benchmark"], r["score"], r["promise"], r["alpha"]): r for r in result["promised"]}
     for (benchmark, score, promise, alpha), cell in cells.items():
         assert cell["risk"] <= float(alpha) + 1e-9
@@ -74,7 +74,7 @@ def test_dollars_are_what_the_called_answers_cost(tmp_path, capsys):
     assert dollars.main([*FEW, *options]) == 0
     assert "PASS" in capsys.readouterr().out
     assert (tmp_path / "dollars.png").read_bytes().startswith(b"\x89PNG")
-    result = json.loads((tmp_path / "results.json").read_text())
+    result = json.loads((tmp_path / "results.json").read_text())["results"]
     for row in result["by_alpha"]:
         spent = np.array(row["dollars"], float)
         assert (np.diff(spent) <= 1e-12).all()

@@ -16,7 +16,7 @@ def work(*arguments, **options):
     [
         (beyond, "experiments.beyond.read_parts"),
         (paper, "experiments.paper.study"),
-        (risk_table, "racer_jax.studies.runner.study"),
+        (risk_table, "racer_jax.studies.paper_data.study"),
         (train_routers, "experiments.train_routers.read_source"),
     ],
     ids=lambda value: value.__name__.split(".")[-1] if not isinstance(value, str) else "",

@@ -106,6 +106,9 @@ def test_each_runs_on_any_table(module, tmp_path, capsys):
     assert (out / PICTURES[module]).read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "results.json").read_text())["config"]["routers"] == "knn"
     assert len(read_rows(out)) > 1
+    again = ["--redraw", str(out), "--figures", "pdf", "--width", "column"]
+    assert module.main(again) == 0
+    assert (out / PICTURES[module]).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.long

@@ -107,7 +107,7 @@ def test_table_and_files(tmp_path, monkeypatch, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (len(ROUTERS) + len(BASELINES))
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["result"]["sizes"] == [160, 60]
+    assert results["results"]["sizes"] == [160, 60]
     assert results["environment"]["jax"] == jax.__version__
 
 

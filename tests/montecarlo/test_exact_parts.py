@@ -1,5 +1,6 @@
 """The parts of the exact laws, one by one: the position of the threshold, tails, and what is cut."""
 
+import itertools
 from math import comb, inf
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_numbers_of_calibration_queries_at_their_limits(num, error, message):
     with pytest.raises(error, match=message):
         pool_law(pool(20, 30), num_calibration=num, alpha=0.5)
     assert pool_law(pool(20, 30), num_calibration=29, alpha=0.5).risk_support.shape[0] == 1
+
+
+def test_a_metric_of_any_values_has_the_mean_and_spread_of_all_splits():
+    rng = np.random.default_rng(2)
+    entries = (rng.integers(0, 4, (7, 3)) / 4).astype(np.float32)
+    correct, table = rng.random((7, 2)) < 0.5, rng.normal(2, 3, (7, 3))
+    budgets = [-1, 0, 1]
+    law = split_law(entries, correct, num_calibration=3, budget=budgets, metrics={"own": table})
+    truth = np.concatenate([correct, ~correct.any(1, keepdims=True)], axis=1)
+    critical = np.where(truth, entries, inf).min(axis=1)
+    for column, budget in enumerate(budgets):
+        means = []
+        for split in itertools.combinations(range(7), 3):
+            ordered = np.sort(critical[list(split)])
+            limit = inf if budget < 0 else ordered[2 - budget]
+            rest = [i for i in range(7) if i not in split]
+            called = (entries[rest, :-1] <= limit).sum(axis=1)
+            means.append(table[rest, called].mean())
+        assert law.extra_mean["own"][column] == pytest.approx(np.mean(means), abs=1e-12)
+        assert law.extra_std["own"][column] == pytest.approx(np.std(means), abs=1e-10)
 
 
 def test_metrics_of_ones_own_and_those_a_pool_does_not_hold():

@@ -118,7 +118,7 @@ def test_scores_from_outside_are_read_by_name_or_by_place():
     for scores, message in (
         (None, "this racer has no router of its own: pass scores="),
         (values[1:], "scores must have a row for each of the 6 queries, got 5"),
-        (Scores(models=("a", "c"), values=values), "there is none of 'b'"),
+        (Scores(models=("a", "c"), values=values), "missing of 'b'"),
     ):
         with pytest.raises(ValueError, match=message):
             racer.score(table(), scores)

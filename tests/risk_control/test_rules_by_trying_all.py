@@ -3,6 +3,7 @@
 from fractions import Fraction
 from math import inf
 
+import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -13,8 +14,15 @@ from racer_jax.risk_control import (
     attainable_alpha,
     calibrate_budget,
     calibrate_selective,
+    calibrate_uniform,
+    calibrate_with_probability,
+    call_at_least,
+    cap_models,
     estimate_density_ratio,
+    high_probability,
+    high_probability_budget,
     knee,
+    uniform_budget,
     within_budget,
     within_error,
 )
@@ -67,6 +75,59 @@ def test_an_accuracy_one_error_below_the_best_is_within_it():
     assert within_error(accuracy, [0.0, 0.0, 0.0], size) == 1
     with pytest.raises(ValueError, match=r"error must not be negative, got -0\.1"):
         within_error(accuracy, [0.0, 0.0, -0.1], size)
+
+
+# --- with high probability ------------------------------------------------------------------------
+
+
+def test_budgets_are_for_the_queries_of_a_row_whatever_stands_before(monkeypatch):
+    asked = []
+
+    def threshold(value, budget, tie_break):
+        asked.append((value.shape, np.asarray(budget).tolist(), tie_break))
+        return "threshold"
+
+    monkeypatch.setattr(high_probability, "threshold_at_budget", threshold)
+    critical = np.zeros((3, 40), np.float32)
+    assert calibrate_with_probability(critical, [0.3, 0.5], 0.1) == "threshold"
+    assert calibrate_uniform(critical, 0.5, 0.1) == "threshold"
+    expected = [high_probability_budget([0.3, 0.5], 40, 0.1).tolist(), uniform_budget(0.5, 40, 0.1)]
+    assert asked == [((3, 40), budget, None) for budget in expected]
+    assert expected[0] != high_probability_budget([0.3, 0.5], 3, 0.1).tolist()
+    assert expected[1] == 13  # floor(40 (.5 - sqrt(log(10) / 80)))
+    with pytest.raises(ValueError, match=r"delta must be in \(0, .5\]"):
+        uniform_budget(0.5, 40, 0.51)
+    assert uniform_budget(0.5, 40, 0.5) == 16
+
+
+# --- numbers of models ----------------------------------------------------------------------------
+
+
+def test_caps_and_floors_keep_the_first_models_of_each_query():
+    rng = np.random.default_rng(0)
+    entries = (rng.integers(0, 3, (20, 4)) / 2).astype(np.float32)
+    keys = rng.integers(0, 2, entries.shape).astype(np.uint32)
+
+    @jax.jit
+    def every(entries, keys):
+        return cap_models(entries, 2, keys), call_at_least(entries, 2)
+
+    capped, called = map(np.asarray, every(entries, keys))
+    for i, row in enumerate(entries.tolist()):
+        tie = keys[i].tolist()
+        first = sorted(range(3), key=lambda m, row=row, tie=tie: (row[m], tie[m], m))[:2]
+        assert capped[i].tolist() == [row[m] if m in first or m == 3 else inf for m in range(4)]
+        first = sorted(range(3), key=lambda m, row=row: (row[m], m))[:2]
+        assert called[i].tolist() == [-inf if m in first else row[m] for m in range(4)]
+    for rule, most, message in (
+        (cap_models, 0, "most must be at least 1"),
+        (call_at_least, 0, "least must be at least 1"),
+        (call_at_least, 4, "least must be at most the 3 models, got 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rule(entries, most)
+    with pytest.raises(ValueError, match=r"must have shape \[..., m \+ 1\] with m >= 1"):
+        cap_models(entries[:, :1], 1)
 
 
 # --- dollars --------------------------------------------------------------------------------------

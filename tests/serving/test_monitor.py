@@ -436,6 +436,8 @@ def test_the_experiment_writes_what_it_prints(tmp_path, capsys):
     ]
     assert monitoring.main(arguments) == 0
     assert "PASS" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 6
+    scenarios = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [len(scenario["monitor"]) for scenario in scenarios] == [200, 200, 200]
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 7
     assert (tmp_path / "alarms.png").read_bytes().startswith(b"\x89PNG")
     assert len(RISK_RATIOS) == 5

@@ -1,6 +1,6 @@
 """What long rows share, wherever they come from: a CSV, lines, a data frame or Parquet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Grid, Rules, grid, labels_by_rule, object_matrix, repeated
+from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.formats._text import Codes
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 
 CONFIDENCE = "confidence_"
 # Makes an error of a message, a row counted from 1 and a field.
@@ -199,6 +201,24 @@ def _repeated_pair(
     return repeated(query.astype(np.int64) * num_models + model)
 
 
+def is_unlabelled(names: Collection[str], rule: Rules | None) -> bool:
+    """Whether rows hold answers and nothing that a label could come from."""
+    return rule is None and "answer" in names and not {"correct", "score"} & set(names)
+
+
+def or_unlabelled(header: Iterable[str]) -> Remedy:
+    """What to pass where rows hold answers and no labels."""
+    name: Any = (other_names(header) or {}).get("correct")
+    value = ... if name is None else {"correct": name}
+    return Remedy("if it has another name pass {}", columns=value).then(
+        Remedy(
+            "to read the answers as unlabelled, which the loss 'differs' of a cascade takes, "
+            "pass {}",
+            missing="keep",
+        )
+    )
+
+
 def add_labels(
     path: Path,
     fields: dict[str, Any],
@@ -209,7 +229,10 @@ def add_labels(
 ) -> None:
     """The labels of a table: those of the rows, or what a rule makes of the scores."""
     if rule is None:
-        marks = place.fill(columns.pop("correct"), -1)
+        # Rows without the column are unlabelled.
+        marks = np.full(place.shape, -1, np.int8)
+        if "correct" in columns:
+            marks = place.fill(columns.pop("correct"), -1)
         fields |= {"correct": marks == 1, "missing": marks == -1, "label_rule": GIVEN}
         return
     labels = labels_by_rule(path, fields["graded"], fields["group"], rule, key)

@@ -93,6 +93,12 @@ class Query:
             return "json"
         return "n" if "n" in self.needs else None
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it asks for the likeliest answer: temperature 0."""
+        raw = self.fields.get("temperature")
+        return raw is not None and msgspec.json.decode(raw) == 0
+
     def text(self, view: str) -> str:
         """The text that is routed."""
         text = self.texts[-1] if view == "last_user" else "\n\n".join(self.texts)
@@ -183,6 +189,15 @@ def _check_allowed(options: Options, client: Client) -> None:
             f"this key may not name the group {options.group!r}",
             code="group",
             param="racer.group",
+        )
+    alphas = client.key.alphas
+    if options.alpha is not None and alphas is not None and str(options.alpha) not in alphas:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not ask for alpha = {options.alpha}",
+            code="alpha",
+            param="racer.alpha",
         )
     for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
         value = getattr(options, name)

@@ -1,0 +1,155 @@
+"""Every figure at the width of a column, of a page, and side by side: nothing collides."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from racer_jax import plotting
+from racer_jax.montecarlo.bound_check import RiskHistogram
+from racer_jax.plotting.promises import PromiseCosts, promises_figure
+from racer_jax.reporting.drawing import WIDTHS
+from tests.plotting.collisions import unreadable
+
+ALPHA = np.linspace(0.01, 0.99, 12)
+FEW = np.array([0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+BENCHMARKS = ("gsm8k", "mmlu", "cmmlu", "arc_challenge, 11 models")
+ROUTERS = ("KNNR", "MLPR", "RouterDC", "Prior")
+LABELS = [f"{router} + {score}" for router in ROUTERS for score in ("RACER-G", "RACER-P")]
+SUBTITLE = "5 x 10,000 random splits, encoder 'hashed', null mode 'paper'"
+VOTES = ("majority", "accuracy", "log-odds", "scores", "sharp scores")
+
+
+def bars():
+    kinds = {
+        "single: claude-instant-v1-with-a-long-name": "single",
+        "best single model on validation": "single",
+        "all models: oracle": "bound",
+    }
+    for router in ROUTERS:
+        kinds |= {
+            router: "router",
+            f"{router}: top-3, majority": "ensemble",
+            f"{router}: all models, pooled vote": "ensemble",
+            f"{router} + RACER-G, best on validation, pooled vote": "racer",
+            f"{router} + RACER-P": "racer",
+        }
+    rng = np.random.default_rng(0)
+    return {way: plotting.Bar(0.9 - 0.3 * rng.random(), 0.02, kind) for way, kind in kinds.items()}
+
+
+def trades():
+    points = {label: plotting.Trade(0.1 * i, 0.002 * i, 0.004) for i, label in enumerate(LABELS)}
+    points |= {f"{router}: top-3, majority": plotting.Trade(0.7, -0.01, 0.01) for router in ROUTERS}
+    return points | {"best single model": plotting.Trade(0.9, 0.01, 0.005)}
+
+
+def law_lines():
+    line = plotting.RiskLine(FEW, np.full(6, 0.001), FEW - 0.002)
+    return dict.fromkeys(LABELS, line)
+
+
+def spreads():
+    spread = plotting.Spread(np.linspace(0, 1, 6), np.full(5, 0.2), np.full(5, 0.2), 0.5)
+    metrics = {name: {"RACER-G": spread, "RACER-P": spread} for name in ("risk", "size")}
+    return dict.fromkeys(ROUTERS[:3], metrics)
+
+
+def by_benchmark(value):
+    return dict.fromkeys(BENCHMARKS, value)
+
+
+def figures(width):
+    """Name -> figure of that width, from invented numbers."""
+    curve = plotting.RiskCurve(ALPHA, ALPHA - 0.01, 0.001 + 0 * ALPHA, ALPHA - 0.02, ALPHA, ALPHA)
+    histogram = RiskHistogram(np.linspace(0.05, 0.15, 6), np.full(5, 0.2), np.full(5, 0.2), 0.1)
+    scores = ("RACER-G", "RACER-P", "RACER-J", "static", "an own score")
+    size = plotting.SizeLine(7 * (1 - FEW), FEW / 2)
+    costs = PromiseCosts(
+        {"on average": 2.0, "surely, delta = 0.2": 3.0, "all alphas, delta = 0.1": 6.0},
+        {"pooled": 0.13, "by group": 0.1},
+        [0.2, 0.1, 0.05, 0.01],
+    )
+    covered = plotting.CoverageLine(np.arange(1.0, 7.0), np.linspace(0.6, 0.99, 6))
+    choices = plotting.Choices(VOTES, np.full((len(FEW), len(VOTES)), 0.03))
+    calls = plotting.CallsLine(FEW, 7 * (1 - FEW))
+    pairs = {label: (0.9, 0.91) for label in LABELS}
+    return {
+        "risk": plotting.risk_figure(
+            by_benchmark(dict.fromkeys(scores, curve)), SUBTITLE, width=width
+        ),
+        "failed risk": plotting.risk_figure(
+            by_benchmark({"RACER-G": curve}), SUBTITLE, 789, width=width
+        ),
+        "histogram": plotting.histogram_figure(
+            by_benchmark(dict.fromkeys(scores[:2], histogram)), 0.1, SUBTITLE, width=width
+        ),
+        "size": plotting.size_figure(
+            by_benchmark({score: plotting.SizeCurve(ALPHA, 7 * (1 - ALPHA)) for score in scores}),
+            7,
+            SUBTITLE,
+            width=width,
+        ),
+        "law": plotting.risk_law_figure(FEW, by_benchmark(law_lines()), SUBTITLE, width=width),
+        "spread": plotting.spread_figure(0.1, by_benchmark(spreads()), SUBTITLE, width=width),
+        "sizes": plotting.sizes_figure(
+            FEW,
+            by_benchmark(dict.fromkeys(LABELS, size)),
+            by_benchmark({"static order": size, "oracle": size}),
+            7,
+            SUBTITLE,
+            width=width,
+        ),
+        "accuracy": plotting.accuracy_figure(
+            dict.fromkeys(BENCHMARKS[2:], bars()), SUBTITLE, width=width
+        ),
+        "tradeoff": plotting.tradeoff_figure(
+            dict.fromkeys(BENCHMARKS[2:], trades()),
+            {name: {LABELS[0]: [plotting.Trade(0.1, 0.0, 0.1)] * 3} for name in BENCHMARKS[2:]},
+            dict.fromkeys(BENCHMARKS[2:], pairs),
+            SUBTITLE,
+            width=width,
+        ),
+        "coverage": plotting.coverage_figure(
+            by_benchmark({**dict.fromkeys(LABELS, covered), "static order": covered}),
+            dict.fromkeys(BENCHMARKS, 0.7),
+            SUBTITLE,
+            width=width,
+        ),
+        "heatmap": plotting.heatmap_figure(
+            [f"{alpha:g}" for alpha in FEW],
+            dict.fromkeys(BENCHMARKS[2:], dict.fromkeys(LABELS[:4], choices)),
+            SUBTITLE,
+            width=width,
+        ),
+        "calls": plotting.calls_figure(calls, calls, calls, 7, width=width),
+        "promises": promises_figure(by_benchmark(costs), 0.1, SUBTITLE, width=width),
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [None, *WIDTHS.values(), 5.0])
+def test_nothing_collides_or_runs_out_of_the_figure(width):
+    problems = {name: unreadable(figure) for name, figure in figures(width).items()}
+    assert {name: found for name, found in problems.items() if found} == {}
+    if width is not None:
+        assert all(figure.get_figwidth() == width for figure in figures(width).values())
+
+
+def test_the_check_sees_text_over_text_and_text_outside():
+    figure = Figure(figsize=(2, 2))
+    figure.text(0.5, 0.5, "one text")
+    figure.text(0.52, 0.5, "another")
+    figure.text(0.9, 0.1, "runs out of it")
+    problems = unreadable(figure)
+    assert "'one text' over 'another'" in problems
+    assert "'runs out of it' runs out of the figure" in problems
+
+
+def test_one_figure_at_the_width_of_a_column():
+    curve = plotting.SizeCurve(FEW, 7 * (1 - FEW))
+    panels = {name: {"RACER-G": curve, "RACER-P": curve} for name in BENCHMARKS[1:]}
+    figure = plotting.size_figure(panels, 7, SUBTITLE, width=WIDTHS["column"])
+    assert unreadable(figure) == []
+    assert figure.get_figwidth() == 3.3
+    lefts = {round(panel.get_position().x0, 2) for panel in figure.axes}
+    assert len(lefts) == 1  # one below the other
