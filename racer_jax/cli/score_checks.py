@@ -40,7 +40,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--nonconformity",
         default=None,
         metavar="NAME,...",
-        help="scores to check: gap, inverse_probability, or with --table J, static, J_learned "
+        help="scores to check: gap, inverse_probability, module:function of your own, or with "
+        "--table J, static, J_learned "
         "(default: the first two)",
     )
     other.add_argument(

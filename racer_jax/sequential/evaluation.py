@@ -170,7 +170,7 @@ def evaluate_paths(
     num, num_calls = paths.leader.shape
     scores = paths.scores(loss)
     stops = stops_at(scores[:, None], threshold, jnp.asarray(tie_break)[:, None])
-    calls, has_stop = np.asarray(stops.calls)[:, 0], np.asarray(stops.stopped)[:, 0]
+    calls, has_stop = np.asarray(stops.calls)[:, 0], np.asarray(stops.has_stop)[:, 0]
     rows = np.arange(num)
     place = np.where(has_stop, calls - 1, num_calls)
     values = {name: table[rows, place] for name, table in paths.metrics.items()}
@@ -185,7 +185,7 @@ def evaluate_paths(
         full = paths.right(paths.reference[:, None])[:, 0].astype(np.float64)
     if "dollars" in values:
         full_dollars = float(paths.metrics["dollars"][:, -1].mean())
-    is_decided = np.asarray(paths.states.decided)[rows, calls - 1]
+    is_decided = np.asarray(paths.states.is_decided)[rows, calls - 1]
     is_decided &= paths.policy.settled(loss) == "vote"
     last = calls == num_calls
     why = {

@@ -188,7 +188,9 @@ def test_unknown_groups_warn_once_each_and_name_what_was_meant(part, racer):
     ]
     made.route_scores(scores, ["Mmul", None])  # said already
     made.route_scores(scores, "mmlu")
-    with pytest.warns(UnknownGroupWarning, match=r"'law' is unknown \(calibrated on 'arc', 'mmlu'\)"):
+    with pytest.warns(
+        UnknownGroupWarning, match=r"'law' is unknown \(calibrated on 'arc', 'mmlu'\)"
+    ):
         made.route_scores(scores, ["law", "mmlu"])
 
 
