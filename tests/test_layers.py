@@ -40,9 +40,9 @@ MAY_IMPORT = {
     ),
     "sequential": ("core risk_control montecarlo data reporting", "scipy"),
     "serving": (
-        "core risk_control data racer sequential",
+        "core risk_control data racer reporting sequential",
         "openai scipy tqdm msgspec starlette uvicorn aiohttp prometheus_client yaml uvloop litellm "
-        "opentelemetry",
+        "opentelemetry psycopg",
     ),
     "cli": (
         "core data encoders routers orders racer sequential serving montecarlo reporting plotting "

@@ -22,6 +22,7 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.cli.training_bar import training_bar, training_sentence
 
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
@@ -71,6 +72,8 @@ def describe(
     racer: Racer,
     as_json: bool,
     notes: Sequence[str],
+    *,
+    trained: str | None = None,
     savings: Savings | None = None,
 ) -> None:
     """The artefact that was written, and what must be known of it.
@@ -99,8 +102,10 @@ def describe(
         print_json(description)
         return
     print_line(f"{path}: {racer!r}")
+    if trained is not None:
+        print_line(trained)
     if calibration is None:
-        print_line("not calibrated yet: racer-jax calibrate, on other questions than these")
+        print_line(f"Next: racer-jax calibrate {path} TABLE --alpha 0.1, on other questions")
     else:
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
@@ -175,22 +180,26 @@ def train(arguments: argparse.Namespace) -> None:
     check_place(arguments.output)  # before minutes of work are spent
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = rows.select(source.table().complete(), source.name)
-    racer = Racer.fit(
-        jax.random.key(arguments.seed or 0),
-        table,
-        arguments.router,
-        arguments.encoder,
-        nonconformity=arguments.nonconformity,
-        null=arguments.null,
-        tie_break=not arguments.no_tie_break,
-        cost_weight=arguments.cost_weight,
-    )
-    racer.save(arguments.output)
-    savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
-    describe(arguments.output, racer, arguments.json, table.notes, savings)
+    with training_bar() as bar:
+        racer = Racer.fit(
+            jax.random.key(arguments.seed or 0),
+            table,
+            arguments.router,
+            arguments.encoder,
+            nonconformity=arguments.nonconformity,
+            null=arguments.null,
+            tie_break=not arguments.no_tie_break,
+            cost_weight=arguments.cost_weight,
+            progress=bar,
+        )
+        racer.save(arguments.output)
+        savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
+    trained = training_sentence(len(table), arguments.router, bar.report)
+    notes = [*table.notes, *(() if bar.report is None else bar.report.problems)]
+    describe(arguments.output, racer, arguments.json, notes, trained=trained, savings=savings)
     if savings is not None and not arguments.json:
         paths = shlex.join(map(str, arguments.path))
         print_line(
-            f"beside sets: {savings}. Measured on {savings.num_questions} of these questions; to "
-            f"train it: racer-jax cascade train {paths} -o NEW.cascade"
+            f"Instead of sets: {savings}. Measured on {savings.num_questions:,} of these "
+            f"questions; to train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
-# What takes --sequential in the place of a command of 'cascade'; 'report' takes an artefact there.
+# What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
+# may follow, to be shown beside sets, and the artefact of a cascade needs no option.
 COMMANDS = ("train", "calibrate", "evaluate", "route")
 _LOSSES = {
     "regret": "a wrong answer where the reference is right",
@@ -53,6 +54,7 @@ def add(subparsers: Subparsers) -> None:
     _add_train(inner)
     _add_calibrate(inner)
     _add_evaluate(inner)
+    _add_report(inner)
     _add_route(inner)
 
 
@@ -340,6 +342,50 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print_line(cascade.guarantee())
     for one in evaluations:
         print_line(str(one))
+
+
+def _add_report(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "report",
+        "Write one HTML page: calls, dollars and accuracy against alpha, after how many calls it "
+        "stops, and why.",
+        "racer-jax cascade report my.cascade --data logs/ --unseen --output report.html",
+    )
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    add_reading(parser, "--data", dest="path", required=True, nargs="+")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        help="file to write (default: %(default)s)",
+    )
+    parser.add_argument("--alphas", help="levels of the slider: 0.01,0.02 or first:last:step")
+    add_unseen(parser)
+    parser.add_argument("--title", help="heading of the page")
+    add_choosing(parser)
+    add_json(parser)
+    parser.set_defaults(run=report)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """`cascade report`, and `report` of a cascade's artefact.
+
+    Use this when a command line asks for a page of a cascade alone; in Python,
+    `write_cascade_report`.
+    """
+    from racer_jax.serving.cascade import Cascade
+    from racer_jax.serving.cascade_report import TITLE, write_cascade_report
+
+    check_file(arguments.output)
+    cascade = Cascade.load(arguments.artefact)
+    table = _read(arguments, cascade, cascade.loss)
+    title = arguments.title or TITLE
+    write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
+    if arguments.json:
+        print_json({"report": arguments.output, "notes": table.notes})
+    else:
+        print_line(f"{arguments.output}: open it in a browser")
 
 
 def _add_route(subparsers: Subparsers) -> None:

@@ -16,6 +16,7 @@ def add(subparsers: Subparsers) -> None:
     """The commands of this module. Use this when the parser of all commands is made."""
     _add_recalibrate(subparsers)
     _add_replay(subparsers)
+    _add_compare(subparsers)
     parser = add_command(
         subparsers,
         "serve",
@@ -134,6 +135,49 @@ def replay(parsed: argparse.Namespace) -> None:
     print_line(
         f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
     )
+
+
+def _add_compare(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "compare",
+        "Compare the answers of two routes of a gateway, on labelled audits. It may be asked at "
+        "any time and as often as you like: the chance that equal routes are ever said to differ "
+        "is at most --level.",
+        """
+racer-jax compare gateway.db old new
+racer-jax compare gateway.db old new --users    on what users said; they choose what they judge""",
+    )
+    parser.add_argument("state", metavar="STATE", help="the state of the gateway")
+    parser.add_argument("routes", nargs=2, metavar="ROUTE", help="the two routes")
+    parser.add_argument("--level", type=float, default=0.05, help="default: %(default)s")
+    parser.add_argument("--users", action="store_true", help="count what users said instead")
+    add_json(parser)
+    parser.set_defaults(run=compare)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """`compare`. Use this when a command line asks which of two routes answers better."""
+    from dataclasses import asdict
+
+    from racer_jax.serving.gateway._arms import compare as compared
+
+    first, second = parsed.routes
+    done = compared(parsed.state, first, second, parsed.level, parsed.users)
+    if parsed.json:
+        print_json(asdict(done))
+        return
+    for arm in done.arms:
+        dollars = "" if arm.dollars is None else f", {arm.dollars:.4g} dollars"
+        print_line(
+            f"{arm.route}: {arm.right} of {arm.num} answers right, a rate between "
+            f"{arm.lower:.3f} and {arm.upper:.3f}; {arm.decisions} decisions, "
+            f"{arm.models:.2f} models{dollars} each"
+        )
+    verdict = f"{done.better} answers better"
+    if done.better is None:
+        verdict = "no difference is shown so far"
+    print_line(f"{verdict} (evidence {done.evidence:.3g}, {1 / done.level:g} needed)")
 
 
 def check_extra() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from racer_jax.cli import cascade as cascade_commands
 from racer_jax.cli.options import (
     Rows,
     Source,
@@ -268,7 +269,8 @@ def _add_report(subparsers: Subparsers) -> None:
         "Write an HTML page of what 'evaluate' measures. A slider chooses alpha.",
         """
 racer-jax report my.racer --data test.csv --output report.html
-racer-jax report my.racer --data test.csv --sequential my.cascade""",
+racer-jax report my.racer --data test.csv --sequential my.cascade     both, side by side
+racer-jax report my.cascade --data logs.csv                           a cascade alone""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -285,10 +287,12 @@ racer-jax report my.racer --data test.csv --sequential my.cascade""",
     )
     parser.add_argument(
         "--sequential",
+        nargs="?",
         type=Path,
+        const=Path(),
         metavar="CASCADE",
         help="show calling one model after another beside sets: an artefact of 'cascade train' "
-        "(default: sets alone)",
+        "(default: sets alone); without CASCADE, the ARTEFACT is that of a cascade",
     )
     parser.add_argument("--title", help="heading of the page (default: Routing report)")
     add_unseen(parser)
@@ -303,11 +307,20 @@ def report(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
+    from racer_jax.racer.artefact import kind_of
     from racer_jax.racer.report import TITLE, write_report
 
     if arguments.title is not None and not arguments.title.strip():
         raise ValueError("--title must not be empty")
     check_file(arguments.output)
+    if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
+        if arguments.sequential not in (None, Path()):
+            raise ValueError(
+                f"{arguments.artefact} is a cascade, and so is what --sequential names: name the "
+                "artefact of a Racer first, or leave --sequential out"
+            )
+        cascade_commands.report(arguments)
+        return
     cascade = None
     if arguments.sequential is not None:
         from racer_jax.serving.cascade import Cascade

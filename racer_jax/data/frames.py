@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from racer_jax.data.formats._synonyms import is_long, refuse_other_names
 from racer_jax.data.formats._tables import frame_rows
 from racer_jax.data.formats.long_csv import COLUMNS, table_of_long_rows
 from racer_jax.data.formats.wide_csv import table_of_wide_rows
@@ -14,5 +15,7 @@ def table_of_frame(frame: Any, **options: Any) -> RoutingTable:
     Use this when results are in a data frame of pandas or polars.
     """
     rows = frame_rows(frame, COLUMNS, options.pop("columns", None))
-    is_long = "model" in rows.columns and bool(rows.columns & {"correct", "score"})
-    return (table_of_long_rows if is_long else table_of_wide_rows)(rows, **options)
+    if "models" not in options:
+        refuse_other_names(rows.path, rows.header)
+    read = table_of_long_rows if is_long(rows.columns, None) else table_of_wide_rows
+    return read(rows, **options)

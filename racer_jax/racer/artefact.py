@@ -314,6 +314,18 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     return description, identity
 
 
+def kind_of(path: Path) -> str | None:
+    """What an artefact is of: `cascade`, or None for a racer.
+
+    Use this when a command takes artefacts of either kind.
+
+    Raises:
+      ArtefactError: If the folder is not an artefact.
+    """
+    kind = _read_description(path)[0].get("kind")
+    return None if kind is None else str(kind)
+
+
 def check_kind(description: Mapping[str, Any], kind: str | None, path: Path) -> None:
     """Refuses the artefact of something else: of a cascade, or of a racer where `kind` says so.
 

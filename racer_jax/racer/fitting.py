@@ -19,6 +19,7 @@ from racer_jax.racer.errors import OverlapError
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.processes import check_process
 from racer_jax.racer.scoring import Scorer
+from racer_jax.racer.stages import Progress, Stages
 from racer_jax.routers.adapters import as_router
 from racer_jax.routers.registry import named as named_router
 
@@ -62,6 +63,7 @@ def fit_scorer(
     encoder: Encoder | str,
     nonconformity: str,
     cost_weight: float = 0.0,
+    progress: Progress | None = None,
 ) -> Scorer:
     """An encoder, a router, and an order where the nonconformity is one, fitted to questions.
 
@@ -75,6 +77,7 @@ def fit_scorer(
       encoder: One of `racer_jax.encoders.ENCODERS`, or an encoder.
       nonconformity: Name of the nonconformity.
       cost_weight: How much the order of the models minds what they cost.
+      progress: Called with each stage as it begins, and with an empty name at the end.
 
     Raises:
       ValueError: If the order is to mind the cost and cannot, or the costs are not known.
@@ -82,17 +85,26 @@ def fit_scorer(
     prices = prices_of(table, nonconformity, cost_weight)
     from racer_jax.routers.fit import fit  # imports Flax, which a racer of scores does without
 
+    num_stages = 2 + isinstance(encoder, str) + (nonconformity in ORDERS)
+    stages = Stages(num_stages, progress)
     if isinstance(encoder, str):
+        stages.begin("fit the encoder")
         encoder = named_encoder(encoder, encoder_key, table.texts)
     encoder = as_encoder(encoder)
     config = named_router(router, len(table)) if isinstance(router, str) else router
     once = _EncodedOnce(encoder)
+    stages.begin("encode the questions")
+    once.encode(table.texts)
+    stages.begin("train the router")
     fit_result = fit(router_key, table, config, once)
+    stages.report = fit_result.report
     order = None
     if nonconformity in ORDERS:
+        stages.begin("learn the order of the models")
         order = fit_order(
             nonconformity, once.encode(table.texts), table.correct, table.group, prices
         )
+    stages.begin("")
     return Scorer(encoder, fit_result.router.router, len(table.models), order)
 
 
@@ -169,6 +181,7 @@ def fitted_fields(
     null: NullMode | None,
     tie_break: bool,
     cost_weight: float,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The fields of a racer fitted to training questions; see `Racer.fit`.
 
@@ -191,7 +204,7 @@ def fitted_fields(
         "null": mode,
         "seed": int(jax.random.bits(tie_key)) if tie_break else None,
         "scorer": fit_scorer(
-            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight
+            encoder_key, router_key, table, router, encoder, nonconformity, cost_weight, progress
         ),
         "trained_on": np.unique(question_fingerprints(table)),
         "label_rule": label_rule(table),

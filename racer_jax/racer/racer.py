@@ -47,6 +47,7 @@ from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
 from racer_jax.racer.score_orders import order_of_scores
+from racer_jax.racer.stages import Progress
 from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
 from racer_jax.routers.scores import Scores
 
@@ -84,6 +85,7 @@ class Racer(ChangeableRacer):
         null: NullMode | None = None,
         tie_break: bool = True,
         cost_weight: float = 0.0,
+        progress: Progress | None = None,
     ) -> "Racer":
         """Trains a router on labelled questions; deterministic for a key.
 
@@ -105,6 +107,8 @@ class Racer(ChangeableRacer):
           cost_weight: How much the order `"static"` or `"J"` minds what the models cost: 0 not at
             all, 1 by the gain for each dollar. The promise is the same; sets become cheaper and
             hold more models.
+          progress: Called with a `FitStage` as each stage begins, and with an empty name at the
+            end; its `report` says how well the router chooses one model.
 
         Returns:
           A racer that must still be calibrated, on other questions.
@@ -114,7 +118,7 @@ class Racer(ChangeableRacer):
           ValueError: If an option is unknown, or the table lacks results or texts or rows.
           ModuleNotFoundError: If the weights of MiniLM are asked for and not installed.
         """
-        how = nonconformity, null, tie_break, cost_weight
+        how = nonconformity, null, tie_break, cost_weight, progress
         return cls(**fitted_fields(key, table, router, encoder, *how))
 
     @classmethod

@@ -1,5 +1,7 @@
 """The report: one HTML page with a slider over alpha, which needs no network and no server.
 
+That of a cascade alone (`racer_jax.serving.cascade_report`) is made of the same parts.
+
 Everything it shows is one block of JSON in the page: `Racer.evaluate` at every level, and what the
 racer promises and warns of at each. The page's script only picks, formats and draws; it is the same
 for every report.
@@ -165,16 +167,36 @@ def report_html(data: Mapping[str, Any]) -> str:
     Raises:
       ModuleNotFoundError: If Plotly is not installed.
     """
-    plotly = _plotly()
+    return page_html("report", data)
+
+
+def page_html(name: str, data: Mapping[str, Any]) -> str:
+    """A page from its templates, what all pages share, and its data.
+
+    Use this when you add a kind of page; `report_html` makes the one of a racer.
+
+    Args:
+      name: Of the templates, `NAME.html` and `NAME.js`.
+      data: All that it shows, as plain values, with its `title`.
+
+    Raises:
+      ModuleNotFoundError: If Plotly is not installed.
+    """
+    plotly = require_plotly()
     templates = files("racer_jax.racer") / "templates"
-    script = (templates / "report.js").read_text(encoding="utf-8")
-    return Template((templates / "report.html").read_text(encoding="utf-8")).substitute(
+
+    def text_of(file: str) -> str:
+        return (templates / file).read_text(encoding="utf-8")
+
+    # One function, so that no name of the page is seen from outside.
+    script = f'"use strict";\n(() => {{\n{text_of("page.js")}{text_of(f"{name}.js")}}})();\n'
+    return Template(text_of(f"{name}.html")).substitute(
         title=html.escape(data["title"]),
         policy=(
             f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; "
             "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
         ),
-        style=(templates / "report.css").read_text(encoding="utf-8"),
+        style=text_of("report.css"),
         data=embedded_json(data),
         plotly=plotly,
         script=script,
@@ -220,7 +242,7 @@ def write_report(
       ValueError: If the table is of another pool, lacks results or rows, or an alpha is out of
         range.
     """
-    _plotly()  # what is missing is said before the work is done
+    require_plotly()  # what is missing is said before the work is done
     evaluation = racer.evaluate(table, alphas, scores=scores, temperatures=temperatures)
     sequential = None
     if cascade is not None:
@@ -246,8 +268,14 @@ def embedded_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _plotly() -> str:
-    """The source of Plotly."""
+def require_plotly() -> str:
+    """The source of Plotly.
+
+    Use this when a page is to be made, before what it shows is computed.
+
+    Raises:
+      ModuleNotFoundError: If Plotly is not installed.
+    """
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:

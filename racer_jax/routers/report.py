@@ -146,8 +146,8 @@ def report_training(
         )
     if held_correct.shape[1] > 1 and accuracy < best_single:
         problems.append(
-            f"worse than a constant: held-out accuracy {accuracy:.3f}, that of the best single "
-            f"model {best_single:.3f}"
+            f"worse than one model for all: on held-out questions the router's choice is right "
+            f"{accuracy:.1%} of the time, the best single model {best_single:.1%}"
         )
     return TrainingReport(
         num_steps=int(np.isfinite(losses).sum()),

@@ -50,19 +50,19 @@ class Savings:
         right = f"right on {self.full_accuracy:.1%}"
         if self.reference == "the full vote":
             text = (
-                "called one after another until no answer to come can change their vote, these "
-                f"models need {self.decided_calls:.2f} calls a question for the answers of all "
-                f"{self.num_models} ({right})"
+                "calling one model after another until no answer to come can change the vote takes "
+                f"{self.decided_calls:.2f} calls a question and gives the answers of the vote of "
+                f"all {self.num_models} models ({right})"
             )
         else:
             text = (
-                f"{self.reference} alone is as often right as the vote of all {self.num_models} "
-                f"({right}): one call a question"
+                f"{self.reference} alone is right as often as the vote of all {self.num_models} "
+                f"models ({right}), for one call a question"
             )
         if self.alpha is not None and self.reference == "the full vote":
             points = 100 * ((self.accuracy or 0.0) - self.full_accuracy)
-            text += f"; stopped at alpha = {self.alpha}, "
-            text += f"{self.calls:.2f} calls ({points:+.1f} points)"
+            text += f"; stopping earlier, at alpha = {self.alpha}, takes {self.calls:.2f} calls "
+            text += f"({points:+.1f} points of right answers)"
         return text
 
 

@@ -1,7 +1,7 @@
 """In use: streams of queries, an endpoint's confidence, monitors of the promise.
 
 Models called one after another (`Cascade`). May use: `core`, `risk_control`, `data`, `racer`,
-`sequential`.
+`reporting`, `sequential`.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
+    from racer_jax.serving.cascade_report import cascade_report_data, write_cascade_report
     from racer_jax.serving.confidence import Judgement, elicit
     from racer_jax.serving.endpoint import Endpoint, EndpointError
     from racer_jax.serving.feedback import Entries, MonitorOptions, open_monitor
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "cascade": ("Cascade",),
     "cascade_lines": ("answer_lines",),
+    "cascade_report": ("cascade_report_data", "write_cascade_report"),
     "confidence": ("Judgement", "elicit"),
     "endpoint": ("Endpoint", "EndpointError"),
     "feedback": ("Entries", "MonitorOptions", "open_monitor"),
@@ -38,9 +40,11 @@ __all__ = [
     "MonitorOptions",
     "RiskMonitor",
     "answer_lines",
+    "cascade_report_data",
     "elicit",
     "load_monitor",
     "open_monitor",
     "read_queries",
     "route_lines",
+    "write_cascade_report",
 ]

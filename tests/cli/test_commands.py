@@ -41,7 +41,9 @@ def test_the_whole_path(folder, capsys):
         )
         == 0
     )
-    assert "not calibrated yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "trained the router 'knn' on 63 questions; 'racer-jax evaluate' says how well" in told
+    assert "Next: racer-jax calibrate " in told
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["alpha"] == "0.25"

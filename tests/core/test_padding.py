@@ -1,10 +1,13 @@
 """Few lengths are compiled for, and no entry is changed by what is added."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from racer_jax.core import calibration
 from racer_jax.core.padding import can_pad, first_rows, padded, padded_size
 
 
@@ -67,3 +70,44 @@ class _Spread:
 def test_arrays_on_several_devices_are_not_padded(monkeypatch, nums, expected):
     monkeypatch.setattr("racer_jax.core.padding.jax.Array", _Spread)
     assert can_pad(*map(_Spread, nums)) is expected
+
+
+SETS = importlib.import_module("racer_jax.core.prediction_sets")  # a function has its name too
+
+
+def lengths_compiled(monkeypatch, module, kernel, call, shapes):
+    """The shapes in which a kernel is called, of scores of these shapes; the kernel itself is not."""
+    called = []
+
+    def recorded(value, *arguments):
+        called.append(value.shape)
+        return np.zeros(value.shape[:-1] if kernel == "_critical" else value.shape, bool)
+
+    monkeypatch.setattr(module, kernel, recorded)
+    for shape in shapes:
+        call(np.zeros(shape, np.float32))
+    return called
+
+
+def test_scores_of_many_lengths_are_few_programs(monkeypatch):
+    rows = [(33, 3), (64, 3), (65, 3), (0, 3), (3,), (2, 33, 3)]
+    padded_rows = [(64, 3), (64, 3), (128, 3), (0, 3), (3,), (2, 33, 3)]
+
+    def critical(entries):
+        result = calibration.critical_scores(entries, np.zeros((*entries.shape[:-1], 2), bool))
+        assert result.shape == entries.shape[:-1]
+
+    def sets(entries):
+        assert SETS.prediction_sets(entries, 0.5).shape == entries.shape
+
+    def threshold(scores):
+        calibration.threshold_at_budget(scores, np.arange(scores.shape[-1]))
+
+    how = (monkeypatch, calibration, "_critical", critical, rows)
+    assert lengths_compiled(*how) == padded_rows
+    how = (monkeypatch, SETS, "_inside", sets, rows)
+    assert lengths_compiled(*how) == padded_rows
+    monkeypatch.setattr(SETS, "_MOST_PADDED", 3 * 33)
+    assert lengths_compiled(*how) == [(64, 3), *rows[1:]]
+    how = (monkeypatch, calibration, "threshold_at_rank", threshold, [(33,), (64,), (2, 65)])
+    assert lengths_compiled(*how) == [(64,), (64,), (2, 128)]

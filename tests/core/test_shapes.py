@@ -1,5 +1,6 @@
 """The core takes one query as well as many, and names a shape that it cannot take."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,6 +43,9 @@ def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
     assert calibrate(critical, 0.1, masks).tolist() == [np.inf] * 3
     levels = calibrate(critical, [0.1, 0.3, 0.5])
     assert levels.tolist() == [np.inf, *np.float32([0.4, 0.3]).tolist()]
-    budgets = threshold_at_budget(critical, np.array([-5, -1, 0, 3, 4, 9]))
+    misses = np.array([-5, -1, 0, 3, 4, 9])
+    budgets = threshold_at_budget(critical, misses)
+    traced = jax.jit(lambda misses: threshold_at_budget(critical, misses))(misses)
+    assert traced.tolist() == budgets.tolist()
     assert budgets[:4].tolist() == [np.inf, np.inf, *np.float32([0.4, 0.1]).tolist()]
     assert (budgets[4:] < 0.1).all()

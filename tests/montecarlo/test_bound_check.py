@@ -121,6 +121,11 @@ def test_a_histogram_shows_the_law_in_the_bins_of_the_splits():
     assert shown.share.tolist() == [0.5, 0.5, 0.0]
     assert shown.law.tolist() == [0.75, 0.0, 0.25]  # 0.2, an edge, is of the bin below it
     assert shown.mean == 0.15
+    # What lies beyond the last edge, or at the first, is of the bin beside it.
+    far = RiskLaws(np.zeros(1), [(np.array([0.0, 0.9]), np.array([0.25, 0.75]))])
+    beyond = _histogram_at(Fraction(1, 10), [Fraction(1, 10)], metrics, far)
+    assert beyond.edges.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert beyond.law.tolist() == [0.25, 0, 0, 0, 0.75]
     unknown = _histogram_at(
         Fraction(1, 10), [Fraction(1, 10)], metrics, RiskLaws(np.zeros(1), [None])
     )

@@ -36,11 +36,11 @@ def test_threefry_is_the_published_one():
     assert list(zip(*(part.tolist() for part in ours), strict=True)) == expected
 
 
-def subset(key, num, size, digits, within, per_round, halves):
+def subset(key, num, size, digits, within, per_round=64, halves=True, num_words=WORDS):
     """One lane: the set drawn by Bernoulli bits, last digit first, and repaired draw by draw."""
-    words = [0] * WORDS
+    words = [0] * num_words
     for i, digit in enumerate(digits):
-        for place in range(WORDS):
+        for place in range(num_words):
             uniform = scrambled(key, place, i)[0]
             words[place] = words[place] | uniform if digit else words[place] & uniform
     allowed = {e for e in range(size) if within >> e & 1}

@@ -30,7 +30,8 @@ from racer_jax.montecarlo.replay import split_masks, split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
 from racer_jax.montecarlo.trials import split_trials, stream_trials
 
-ALPHAS = [0.01, 0.04, 0.1, 0.3, 0.5, 0.9]  # 0.04 of 30 is one: no miss is allowed
+ALPHAS = [0.01, 0.1, 0.3, 0.5, 0.9]
+REPLAYED = [*ALPHAS, 0.04]  # 0.04 of 30 is one: no miss is allowed
 CALIBRATION, VALIDATION, TEST = 0, 1, 2
 
 
@@ -53,9 +54,11 @@ def measured(nonconformity, correct, tie, cost, parts, part):
     """
     inside, other = parts == CALIBRATION, parts == part
     ties = (None, None) if tie is None else (tie[inside], tie[other])
-    threshold = calibrate(critical_scores(nonconformity[inside], correct[inside], ties[0]), ALPHAS)
+    threshold = calibrate(
+        critical_scores(nonconformity[inside], correct[inside], ties[0]), REPLAYED
+    )
     sets = jax.vmap(lambda at: prediction_sets(nonconformity[other], at, ties[1]))(threshold)
-    answers = jnp.broadcast_to(correct[other], (len(ALPHAS), *correct[other].shape))
+    answers = jnp.broadcast_to(correct[other], (len(REPLAYED), *correct[other].shape))
     size = np.asarray(set_size(sets))
     metrics = {
         "risk": misrouted(sets, answers),
@@ -63,7 +66,7 @@ def measured(nonconformity, correct, tie, cost, parts, part):
         "abstention": abstains(sets),
         "avoidable_miss": avoidably_missed(sets, answers),
         "cost": np.take_along_axis(
-            cost[other][None].repeat(len(ALPHAS), 0), size[..., None], axis=-1
+            cost[other][None].repeat(len(REPLAYED), 0), size[..., None], axis=-1
         )[..., 0],
     }
     return threshold, {
@@ -109,7 +112,7 @@ def test_replay(pool_name, design_name):
     cost = np.random.default_rng(1).normal(size=(total, 4))
     key = jax.random.key(3)
     pool = pool_steps(nonconformity, correct, tie, metrics={"cost": cost})
-    got = split_trials(key, pool, alpha=ALPHAS, num_trials=num_trials, **design)
+    got = split_trials(key, pool, alpha=REPLAYED, num_trials=num_trials, **design)
     parts = split_parts(key, np.arange(num_trials), pool, **design)
     if design_name == "plain":
         masks = split_masks(key, np.arange(num_trials), num_calibration=29, num_queries=total)

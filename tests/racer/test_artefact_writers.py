@@ -324,7 +324,7 @@ def test_folders_that_are_no_artefact(tmp_path):
     with pytest.raises(ArtefactError, match=r"racer\.json"):
         artefact.read(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtefactError, match="folder not found"):
+    with pytest.raises(ArtefactError, match="folder"):
         artefact.read(tmp_path / "file")
     (tmp_path / "racer.json").mkdir()
     with pytest.raises(ArtefactError, match=r"must be a file|cannot be read"):

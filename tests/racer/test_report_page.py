@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 from racer_jax.racer.report import write_report
 from racer_jax.serving.cascade import Cascade
+from racer_jax.serving.cascade_report import write_cascade_report
 from tests.racer.report_pages import ALPHAS, HOSTILE, calibrated, labelled
 
 pytest.importorskip("plotly")
@@ -74,7 +77,7 @@ def visit(browser):
     """Opens a page; at the end of the test nothing must have been logged, thrown or requested."""
     contexts, trouble = [], []
 
-    def opened(path, width=1200, **how):
+    def opened(path, width=1200, chart="chart-fixed", **how):
         context = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **how)
         contexts.append(context)
         page = context.new_page()
@@ -89,7 +92,7 @@ def visit(browser):
             "request", lambda it: it.url == path.as_uri() or trouble.append(f"request: {it.url}")
         )
         page.goto(path.as_uri())
-        page.wait_for_selector("#chart-fixed .main-svg")
+        page.wait_for_selector(f"#{chart} .main-svg")
         return page
 
     yield opened
@@ -398,3 +401,52 @@ def test_one_model_after_another_beside_sets(folder, report, visit):
     now = page.evaluate("document.getElementById('chart-stops-calls').data.at(-1)")
     assert now["y"] == [pytest.approx(1000 * stops["levels"][-1]["dollars"])]
     assert visit(report).locator("#stops").is_hidden()
+
+
+def test_a_cascade_alone(folder, visit):
+    rows, _ = labelled(num=320, start=2000, models=HOSTILE)
+    fitted = Cascade.fit(jax.random.key(0), rows.select(slice(0, 120)), reference="vote")
+    cascade = fitted.calibrate(rows.select(slice(120, 320)), 0.05)
+    table, _ = labelled(start=1000, models=HOSTILE)
+    path = folder / "cascade.html"
+    levels = write_cascade_report(cascade, table, path)["sequential"]["levels"]
+    page = visit(path, chart="chart-calls")
+    page.locator("#alpha").focus()
+    page.keyboard.press("Home")
+    for level in levels:
+        assert page.locator("#v-calls").inner_text() == f"{level['calls']:.2f}"
+        assert same(page.locator("#v-accuracy").inner_text(), level["accuracy"])
+        assert same(page.locator("#v-cost").inner_text().removeprefix("$"), 1000 * level["dollars"])
+        assert page.locator("#guarantee").inner_text() == level["guarantee"]
+        column = page.locator("#table-why tbody td:nth-child(2)").all_inner_texts()
+        for text, stopped in zip(column, level["stopped_after"], strict=True):
+            assert same(text, stopped)
+        bars = page.evaluate("document.getElementById('chart-stops-after').data.map(t => t.y)")
+        assert [sum(shares) for shares in zip(*bars, strict=True)] == pytest.approx(
+            level["stopped_after"]
+        )
+        for chart in ("calls", "accuracy", "cost", "risk"):
+            now = page.evaluate(f"document.getElementById('chart-{chart}').data.at(-1).x")
+            assert now == [level["value"]]
+        page.keyboard.press("ArrowRight")
+    names = page.locator("#table-order tbody td:nth-child(2)").all_text_contents()
+    assert tuple(names) == cascade.policy.calls
+    assert page.locator("b, i, img").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    narrow = visit(path, 390, "chart-calls")
+    assert narrow.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_cascade_without_labels_dollars_and_calibration(folder, visit):
+    rows, _ = labelled(num=160, start=2000, cost=False)
+    fitted = Cascade.fit(jax.random.key(0), rows.select(slice(0, 120)), reference="vote")
+    table = rows.select(slice(120, 160))
+    nothing = np.zeros(table.correct.shape, bool)
+    blind = replace(table, correct=nothing, missing=~nothing)
+    path = folder / "blind.html"
+    write_cascade_report(fitted, blind, path)
+    page = visit(path, chart="chart-calls")
+    for part in ("card-accuracy", "card-cost", "card-risk", "tile-cost", "tile-accuracy"):
+        assert page.locator(f"#{part}").is_hidden()
+    assert "have no labels" in page.locator("#sentence").inner_text()
+    assert "NaN" not in page.locator("main").inner_text()

@@ -14,10 +14,15 @@ from racer_jax.risk_control import (
     attainable_alpha,
     calibrate_budget,
     calibrate_selective,
+    calibrate_uniform,
+    calibrate_with_probability,
     call_at_least,
     cap_models,
     estimate_density_ratio,
+    high_probability,
+    high_probability_budget,
     knee,
+    uniform_budget,
     within_budget,
     within_error,
 )
@@ -70,6 +75,29 @@ def test_an_accuracy_one_error_below_the_best_is_within_it():
     assert within_error(accuracy, [0.0, 0.0, 0.0], size) == 1
     with pytest.raises(ValueError, match=r"error must not be negative, got -0\.1"):
         within_error(accuracy, [0.0, 0.0, -0.1], size)
+
+
+# --- with high probability ------------------------------------------------------------------------
+
+
+def test_budgets_are_for_the_queries_of_a_row_whatever_stands_before(monkeypatch):
+    asked = []
+
+    def threshold(value, budget, tie_break):
+        asked.append((value.shape, np.asarray(budget).tolist(), tie_break))
+        return "threshold"
+
+    monkeypatch.setattr(high_probability, "threshold_at_budget", threshold)
+    critical = np.zeros((3, 40), np.float32)
+    assert calibrate_with_probability(critical, [0.3, 0.5], 0.1) == "threshold"
+    assert calibrate_uniform(critical, 0.5, 0.1) == "threshold"
+    expected = [high_probability_budget([0.3, 0.5], 40, 0.1).tolist(), uniform_budget(0.5, 40, 0.1)]
+    assert asked == [((3, 40), budget, None) for budget in expected]
+    assert expected[0] != high_probability_budget([0.3, 0.5], 3, 0.1).tolist()
+    assert expected[1] == 13  # floor(40 (.5 - sqrt(log(10) / 80)))
+    with pytest.raises(ValueError, match=r"delta must be in \(0, .5\]"):
+        uniform_budget(0.5, 40, 0.51)
+    assert uniform_budget(0.5, 40, 0.5) == 16
 
 
 # --- numbers of models ----------------------------------------------------------------------------

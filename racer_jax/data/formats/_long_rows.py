@@ -1,6 +1,6 @@
 """What long rows share, wherever they come from: a CSV, lines, a data frame or Parquet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Grid, Rules, labels_by_rule, object_matrix, repeated
 from racer_jax.data.formats._columns import first_difference
+from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.labels import GIVEN
+from racer_jax.data.remedies import Remedy
 
 CONFIDENCE = "confidence_"
 # Makes an error of a message, a row counted from 1 and a field.
@@ -77,6 +79,24 @@ def fields_of(
     return fields
 
 
+def is_unlabelled(names: Collection[str], rule: Rules | None) -> bool:
+    """Whether rows hold answers and nothing that a label could come from."""
+    return rule is None and "answer" in names and not {"correct", "score"} & set(names)
+
+
+def or_unlabelled(header: Iterable[str]) -> Remedy:
+    """What to pass where rows hold answers and no labels."""
+    name: Any = (other_names(header) or {}).get("correct")
+    value = ... if name is None else {"correct": name}
+    return Remedy("if it has another name pass {}", columns=value).then(
+        Remedy(
+            "to read the answers as unlabelled, which the loss 'differs' of a cascade takes, "
+            "pass {}",
+            missing="keep",
+        )
+    )
+
+
 def add_labels(
     path: Path,
     fields: dict[str, Any],
@@ -87,7 +107,9 @@ def add_labels(
 ) -> None:
     """The labels of a table: those of the rows, or what a rule makes of the scores."""
     if rule is None:
-        marks = place.fill(columns["correct"], -1)
+        # Rows without the column are unlabelled.
+        labels = columns.get("correct", np.full(len(columns["model"]), -1))
+        marks = place.fill(labels, -1)
         fields |= {"correct": marks == 1, "missing": marks == -1, "label_rule": GIVEN}
         return
     labels = labels_by_rule(path, fields["graded"], fields["group"], rule, key)

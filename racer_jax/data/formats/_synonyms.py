@@ -1,6 +1,10 @@
 """Names that people give to the columns of a table of their own, to say what to pass."""
 
 from collections.abc import Iterable
+from pathlib import Path
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.remedies import Remedy
 
 # Column of the format -> what it is called elsewhere, the most telling first.
 _OTHERS = {
@@ -12,7 +16,10 @@ _OTHERS = {
         *("correct?", "answered_correctly", "acc", "accuracy", "exact_match", "result"),
     ),
     "score": ("rating", "grade", "performance", "points", "f1", "value"),
+    "answer": ("response", "output", "completion", "prediction", "generation", "reply"),
 }
+# A long table has one of these beside the model: labels, or answers of unlabelled traffic.
+_RESULTS = {"correct", "score", "answer"}
 
 
 def other_names(header: Iterable[str]) -> dict[str, str] | None:
@@ -43,7 +50,9 @@ def other_names(header: Iterable[str]) -> dict[str, str] | None:
         return None
     if "correct" in known:
         columns.pop("score", None)
-    if not ("model" in known and known & {"correct", "score"}):
+    if known & {"correct", "score"}:
+        columns.pop("answer", None)  # not needed, and it may be another thing
+    if not ("model" in known and known & _RESULTS):
         if "model" in known:
             return None
         columns = {ours: name for ours, name in columns.items() if ours in ("query", "query_id")}
@@ -51,6 +60,18 @@ def other_names(header: Iterable[str]) -> dict[str, str] | None:
 
 
 def is_long(header: Iterable[str], columns: dict[str, str] | None) -> bool:
-    """Whether columns, some under other names, are those of a long table."""
+    """Whether columns, some under other names, are those of a long table, labelled or not."""
     known = {name.strip().casefold() for name in header} | set(columns or {})
-    return "model" in known and bool(known & {"correct", "score"})
+    return "model" in known and bool(known & _RESULTS)
+
+
+def refuse_other_names(path: Path, header: Iterable[str]) -> None:
+    """Refuses a long table whose model, and what it gave, have other names: it is not wide."""
+    header = list(header)
+    others = other_names(header)
+    if not is_long(header, None) and is_long(header, others):
+        raise DataError(
+            f"must name its columns query, model and correct, got {header[:12]}",
+            path=path,
+            remedy=Remedy("if that is what they are pass {}", columns=others),
+        )

@@ -3,7 +3,8 @@
 Columns: `model`; `query_id`, `query` (the text) or both; `correct` (0/1, True/False) or `score`
 with a label rule; and, as far as they are known, `group`, `score`, `answer`, `cost` (dollars),
 `tokens`, `confidence_<scheme>`. Their order is free. An empty field means "not known"; an empty
-`answer` means that the model gave none.
+`answer` means that the model gave none. With an `answer` the labels may be left out, for steps that
+need none.
 """
 
 import csv
@@ -35,9 +36,11 @@ from racer_jax.data.formats._long_rows import (
     add_labels,
     check_pairs,
     fields_of,
+    is_unlabelled,
+    or_unlabelled,
     prices_of,
 )
-from racer_jax.data.formats._rows import Rows
+from racer_jax.data.formats._rows import Rows, listed
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats._text import Codes
 from racer_jax.data.remedies import Remedy
@@ -70,8 +73,9 @@ def read_long_csv(
         `one attempt`, for all rows or by group. When None they are the column `correct`.
       key: A typed PRNG key, for the rule `one attempt` alone.
       missing: What to do with pairs that have no row, or an empty label: refuse them (`error`),
-        leave out their queries with a note (`drop`) or keep them marked (`keep`). When None they
-        are refused, but empty labels are kept in a file that this package exported.
+        leave out their queries with a note (`drop`) or keep them marked (`keep`), as all are where
+        there are answers and no column of labels. When None they are refused, but empty labels are
+        kept in a file that this package exported.
       delimiter: What separates the fields; a comma, semicolon or tab. When None it is found in
         the header.
       columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
@@ -122,10 +126,18 @@ def table_of_long_rows(
             field="correct",
             remedy=Remedy("to make labels from the scores pass {}", label_rule="score > 0.5"),
         )
-    file.require("model", "correct" if label_rule is None else "score")
+    unlabelled = is_unlabelled(file.columns, label_rule)
+    if unlabelled and missing != "keep":
+        raise DataError(
+            f"must be a column, the header has {listed(file.header)}: answers and no labels",
+            path=path,
+            field="correct",
+            remedy=or_unlabelled(file.header),
+        )
+    file.require("model", *([] if unlabelled else ["correct" if label_rule is None else "score"]))
     check_identity(file)
     file.check_end(safe=["correct"])
-    results = _results(file, use_labels=label_rule is None)
+    results = _results(file, use_labels=label_rule is None and not unlabelled)
     if about is not None and about["rows"] != len(results.query):
         whole = f"the {about['rows']} rows that its first line states"
         raise DataError(f"must hold {whole}, got {len(results.query)}", path=path)

@@ -36,10 +36,12 @@ from racer_jax.data.formats._long_rows import (
     add_labels,
     check_pairs,
     fields_of,
+    is_unlabelled,
+    or_unlabelled,
     prices_of,
 )
 from racer_jax.data.formats._rows import ignored_columns
-from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._synonyms import other_names, refuse_other_names
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -92,7 +94,9 @@ def read_parquet(
         about = _about(source)
         long = "model" in source.names
         args = (label_rule, key)
-        fields = _long(source, *args, about) if long else _wide(source, models, *args)
+        if not long and models is None:
+            refuse_other_names(path, source.names)
+        fields = _long(source, *args, about, missing) if long else _wide(source, models, *args)
     fields["notes"] += unread(path, sorted(path.rglob("*.parquet")), deep=True)
     table = built(path, **fields)
     if about is not None:  # the notes of the table that was written, and none on its texts
@@ -130,16 +134,23 @@ def _about(source: Source) -> dict[str, Any] | None:
 
 
 def _long(
-    source: Source, rule: Rules | None, key: jax.Array | None, about: dict[str, Any] | None
+    source: Source,
+    rule: Rules | None,
+    key: jax.Array | None,
+    about: dict[str, Any] | None,
+    missing: Missing | None,
 ) -> dict[str, Any]:
     """The fields of a table of one row for each (query, model)."""
     label = "correct" if rule is None else "score"
-    if label not in source.names:
+    unlabelled = is_unlabelled(source.names, rule)
+    if label not in source.names and not (unlabelled and missing == "keep"):
         name = (other_names(source.names) or {}).get(label, source.names[0])
         remedy = Remedy("if it has another name pass such as {}", columns={label: name})
         if rule is None and "score" in source.names:
             remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
         problem = f"must be a column, the file has {source.shown()}"
+        if unlabelled:
+            problem, remedy = f"{problem}: answers and no labels", or_unlabelled(source.names)
         raise source.error(problem, None, label, remedy)
     identity = source.identity()
     schemes = [n for n in source.names if n.startswith(CONFIDENCE) and n != CONFIDENCE]
@@ -154,7 +165,7 @@ def _long(
             columns.numbers(batch, name, low=low, whole=name == "tokens")
         for name in schemes:
             columns.numbers(batch, name, low=0.0, high=1.0)
-        if rule is None:
+        if rule is None and not unlabelled:
             columns.labels(batch, "correct")
         columns.texts(batch, "answer")
     values = columns.joined()

@@ -1,45 +1,12 @@
-"use strict";
-// Shows the JSON of the page. Names come from users: they go to the page as text, and escaped to Plotly.
-(() => {
-  const data = JSON.parse(document.getElementById("report-data").textContent);
+// The report of a racer; page.js stands before it in the same function.
   const ev = data.evaluation;
   const levels = data.levels.map((level, i) => ({ ...level, name: ev.alphas[i] }));
   const numModels = ev.models.length;
   const own = ev.alphas.indexOf(ev.alpha);
   const JUDGE = "a judge picks", MAJORITY = "majority";
   const MAX_BARS = 30, MAX_FIXED = 16;
-  // Charts keep the width of the screen when printed, unless told; this fits A4 and Letter.
-  const PAPER_WIDTH = 630;
-  const state = { row: own, group: 0, aggregation: null, axis: "size", paper: false };
-  const $ = (id) => document.getElementById(id);
+  const state = { row: own, group: 0, aggregation: null, axis: "size" };
 
-  // --- words and numbers ---
-
-  // NaN and infinities are strings in the JSON.
-  const known = (x) => (typeof x === "number" ? x : null);
-  const pct = (x) => {
-    const value = known(x);
-    if (value === null) return "–";
-    const percent = 100 * value;
-    if (Math.abs(percent) < 0.005) return "0.0%";
-    return `${percent.toFixed(Math.abs(percent) < 1 ? 2 : 1)}%`;
-  };
-  const points = (x) => (known(x) === null ? "–" : `${x < 0 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
-  const two = (x) => (known(x) === null ? "–" : x.toFixed(2));
-  const count = (x) => x.toLocaleString("en-US");
-  const dollars = (perQuery) => {
-    if (known(perQuery) === null) return "–";
-    const x = 1000 * perQuery;
-    if (x === 0) return "$0";
-    if (x >= 1000) return `$${x.toLocaleString("en-US", { maximumFractionDigits: 0 })}`;
-    return x >= 1 ? `$${x.toFixed(2)}` : `$${x.toPrecision(3)}`;
-  };
-  const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
-  const queries = (n) => `${count(n)} ${n === 1 ? "query" : "queries"}`;
-  const shorten = (text, width) => (text.length <= width ? text : `${text.slice(0, width - 1)}…`);
-  // Plotly reads a little markup in labels.
-  const label = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const way = (name) => {
     if (name === MAJORITY) return "majority vote";
     if (name === JUDGE) return "a perfect judge";
@@ -48,95 +15,8 @@
     return temperature === undefined ? name : `vote weighted by ${word} (T = ${temperature})`;
   };
   const groupName = (group, i) => (i === 0 ? "All queries" : group.group);
-  const put = (id, text) => { $(id).textContent = text; };
-  const show = (id, wanted) => { $(id).hidden = !wanted; };
-
-  // --- tables ---
-
-  const element = (tag, text) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  };
-  // Columns from `minor` on, but those in `kept`, are left out on paper.
-  function fill(id, head, rows, marked = -1, minor = Infinity, kept = []) {
-    const table = $(id);
-    table.querySelectorAll("thead, tbody").forEach((part) => part.remove());
-    const top = element("tr");
-    const less = (cell, j) => cell.classList.toggle("minor", j >= minor && !kept.includes(j));
-    head.forEach((name, j) => {
-      const cell = element("th", name);
-      cell.scope = "col";
-      less(cell, j);
-      top.append(cell);
-    });
-    const thead = element("thead"), tbody = element("tbody");
-    thead.append(top);
-    rows.forEach((row, i) => {
-      const line = element("tr");
-      row.forEach((text, j) => {
-        const cell = element(j ? "td" : "th", text);
-        if (j) cell.dataset.label = head[j];
-        else cell.scope = "row";
-        less(cell, j);
-        line.append(cell);
-      });
-      if (i === marked) {
-        line.className = "now";
-        line.setAttribute("aria-current", "true");
-      }
-      tbody.append(line);
-    });
-    table.append(thead, tbody);
-  }
-  const items = (id, texts) => $(id).replaceChildren(...texts.map((text) => element("li", text)));
-
-  // --- charts ---
-
-  let colour = {};
-  const readColours = () => {
-    const style = getComputedStyle(document.documentElement);
-    const names = ["ink", "muted", "card", "rule", "grid", "accent", "band", "fixed", "promise", "other", "good"];
-    colour = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-  };
-  const axis = (title, more = {}) => ({
-    title: { text: title, standoff: 8 }, gridcolor: colour.grid, linecolor: colour.rule, zeroline: false,
-    fixedrange: true, automargin: true, ...more,
-  });
-  const share = (title, more = {}) => axis(title, { tickformat: ".0%", rangemode: "tozero", hoverformat: ".1%", ...more });
-  const narrow = () => window.innerWidth < 620;
-  const legend = () => ({ orientation: "h", x: 0, y: narrow() ? -0.34 : -0.25, yanchor: "top", font: { size: 12.5 } });
-  function draw(id, traces, layout, summary) {
-    const box = $(id);
-    if (layout.height) box.style.height = `${layout.height}px`;
-    const made = {
-      margin: { l: 46, r: 12, t: 10, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour.ink },
-      legend: legend(),
-      hoverlabel: { bgcolor: colour.card, bordercolor: colour.rule, font: { color: colour.ink, size: 13 } },
-      dragmode: false, hovermode: "x unified", showlegend: true, ...layout, ...(state.paper ? { width: PAPER_WIDTH } : {}),
-    };
-    Plotly.react(box, traces, made, { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false });
-    box.setAttribute("aria-label", summary);
-  }
-  const line = (name, x, y, more = {}) => ({
-    type: "scatter", mode: "lines", name: label(name), x, y: y.map(known), line: { color: colour.accent, width: 2.5 }, ...more,
-  });
-  const dash = (name, x, y, color, style = "dash") => line(name, x, y, { line: { color, width: 2, dash: style } });
-  const here = (x, y, text, color = colour.accent) => ({
-    type: "scatter", mode: "markers", x: [x], y: [known(y)], hoverinfo: "skip", showlegend: false,
-    marker: { size: 12, color, line: { color: colour.card, width: 2 } }, name: text,
-  });
-  const upright = (x, color = colour.muted) => ({
-    type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color, width: 1, dash: "dot" }, layer: "below",
-  });
   const alphas = levels.map((level) => level.value);
   const alphaAxis = () => axis("risk level α", { hoverformat: ".3~f", range: spread(alphas) });
-  function spread(values) {
-    const low = Math.min(...values), high = Math.max(...values), room = 0.02 * (high - low) || 0.01;
-    return [low - room, high + room];
-  }
-
   function drawRisk(group, row) {
     const above = group.expected.map((x, i) => (known(x) === null ? null : x + 2 * group.std[i]));
     const below = group.expected.map((x, i) => (known(x) === null ? null : Math.max(0, x - 2 * group.std[i])));
@@ -292,10 +172,6 @@
   // --- one model after another ---
 
   const stops = data.sequential;
-  const WHY = { decided: "the vote is decided", risk: "the predicted loss is small enough", "all called": "all are called", abstained: "no stop is safe: no answer" };
-  // Its level is chosen apart: what alpha bounds is another loss than that of a set.
-  const levelName = (level) => (level.value === 0 ? "decided votes alone" : `α = ${level.alpha}`);
-
   function drawStops(row) {
     if (!stops) return;
     const place = Number($("stop-level").value), at = stops.levels[place], whole = ev.groups[0], chosen = state.aggregation;
@@ -311,35 +187,21 @@
       line("one after another", x, stops.levels.map(spent)), here(at.value, spent(at), "now"),
     ], { xaxis: xaxis(), yaxis: axis(unit, { rangemode: "tozero" }), shapes },
     `${capital(unit)} against alpha, of sets and of calling one model after another.`);
-    const reference = stops.reference === null ? "the full vote" : stops.reference;
+    const reference = referenceOf(stops);
     draw("chart-stops-accuracy", [
       dash(reference, [x[0], Math.max(...x, ...alphas)], [at.full_accuracy, at.full_accuracy], colour.promise),
       line("a set at once", alphas, whole.accuracy[chosen], { line: { color: colour.fixed, width: 2 } }),
       line("one after another", x, stops.levels.map((level) => level.accuracy)), here(at.value, at.accuracy, "now"),
     ], { xaxis: xaxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes },
     `Accuracy against alpha, of sets and of calling one model after another; the table has the figures.`);
-    const after = stops.order.map((_, i) => i + 1);
-    const reasons = Object.entries(at.stopped_because).filter(([, shares]) => shares.some((s) => s > 0));
-    const colours = { decided: colour.accent, risk: colour.good, "all called": colour.fixed, abstained: colour.other };
-    draw("chart-stops-after", reasons.map(([reason, shares]) => ({
-      type: "bar", name: WHY[reason], x: after, y: shares, marker: { color: colours[reason] }, hovertemplate: `%{y:.1%}: ${WHY[reason]}<extra></extra>`,
-    })), {
-      barmode: "stack", xaxis: axis("calls after which it stops", { tickvals: after, showgrid: false }), yaxis: share("queries"), height: 260,
-    }, `Queries by the number of calls after which they stop: ${after.map((k, i) => `${k} ${pct(at.stopped_after[i])}`).join(", ")}.`);
+    drawStopsAfter(stops, at);
     const money = at.dollars === null ? "" : `, ${dollars(at.dollars)} for 1,000 queries,`;
     put("stops-sentence", `Stopped at ${levelName(at)}, a query takes ${two(at.calls)} of ${count(stops.order.length)} calls${money} one after another, and its answer is right for ${pct(at.accuracy)}. `
       + `A set at α = ${levels[row].name} is of ${two(whole.size[row])} models, right by ${way(chosen)} for ${pct(whole.accuracy[chosen][row])}; ${reference} is right for ${pct(at.full_accuracy)}. `
       + `Stopped on decided votes alone, ${two(stops.levels[0].calls)} calls give the answers of ${reference}.`);
     put("stops-promise", `${at.guarantee} Of a set another thing is promised, see above: so the two are to be compared by calls and accuracy, not at one α.`);
-    put("stops-why", `How many calls it takes at ${levelName(at)}, and why it stops there; the order is ${stops.order.join(", ")}.`
-      + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are optimistic.` : ""));
-    const logged = stops.levels[0].dollars !== null;
-    fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference}`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
-      stops.levels.map((level) => [
-        level.value === 0 ? "decided" : level.alpha, two(level.calls), two(level.rounds), ...(logged ? [dollars(level.dollars)] : []), pct(level.accuracy),
-        `${points(level.accuracy - level.full_accuracy)} ± ${(100 * (known(level.difference_error) ?? 0)).toFixed(1)}`, pct(level.regret), pct(level.differs), pct(level.abstained),
-        ...[0, 1, 2].map((i) => (i < level.stopped_after.length ? pct(level.stopped_after[i]) : "–")),
-      ]), place);
+    put("stops-why", stopsWhy(stops, at));
+    fillStops(stops, place);
   }
 
   function drawGroups(row) {
@@ -461,7 +323,6 @@
     put("alpha-first", levels[0].name);
     put("alpha-last", levels.at(-1).name);
     put("own", `back to ${ev.alpha}`);
-    const options = (id, texts) => $(id).replaceChildren(...texts.map(([value, text]) => new Option(text, value)));
     options("group", ev.groups.map((group, i) => [String(i), `${groupName(group, i)} (${count(group.num_queries)})`]));
     // A single group is all queries once more.
     show("group-control", ev.groups.length > 2);
@@ -477,16 +338,8 @@
     options("aggregation", names.map((name) => [name, capital(way(name))]));
     $("aggregation").value = state.aggregation;
     show("axis-control", whole.cost !== null);
-    if (ev.num_seen > 0) {
-      const alert = element("p", `${queries(ev.num_seen)} of these ${count(whole.num_queries)} were used for training or calibration: the figures are optimistic.`);
-      alert.className = "alert";
-      alert.setAttribute("role", "note");
-      $("alerts").append(alert);
-    }
+    warnOfSeen(ev.num_seen, whole.num_queries);
     items("notes", ev.notes.filter((note) => !levels[own].warnings.includes(note)));
-    const made = data.environment;
-    put("made", `Made by racer_jax ${made.racer_jax} with jax ${made.jax}. Everything above is in the JSON; nothing was fetched.`);
-
     const moveTo = (row) => { state.row = row; slider.value = String(row); update(); };
     slider.addEventListener("input", () => moveTo(Number(slider.value)));
     $("own").addEventListener("click", () => { moveTo(own); slider.focus(); });
@@ -494,25 +347,6 @@
     $("aggregation").addEventListener("change", (event) => { state.aggregation = event.target.value; update(); });
     document.querySelectorAll("input[name=axis]").forEach((radio) =>
       radio.addEventListener("change", () => { state.axis = radio.value; update(); }));
-    $("download").addEventListener("click", () => {
-      const link = element("a");
-      link.href = URL.createObjectURL(new Blob([JSON.stringify(data, null, 1)], { type: "application/json" }));
-      link.download = "racer-report.json";
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    });
-
-    const repaint = () => { readColours(); update(); };
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-    matchMedia("(max-width: 620px)").addEventListener("change", repaint);
-    matchMedia("print").addEventListener("change", repaint);
-    addEventListener("beforeprint", () => {
-      document.querySelectorAll("details").forEach((part) => { part.open = true; });
-      state.paper = true;
-      repaint();
-    });
-    addEventListener("afterprint", () => { state.paper = false; repaint(); });
-    repaint();
+    drawPage(update);
   }
   start();
-})();

@@ -14,6 +14,7 @@ import msgspec
 
 from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._identifiers import seconds_of
 from racer_jax.serving.gateway._judging import label_request, verdict_from
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._records import AuditRow, Feedback
@@ -23,6 +24,8 @@ from racer_jax.serving.gateway.core import LOG, Gateway
 
 Labels = dict[str, int]
 _HOOK_SECONDS = 600.0
+# Time within which a decision is written: its group waits a twentieth of a second, then its turn.
+_ROW_SECONDS = 2.0
 _LONGEST_REPLY = 1 << 20
 
 
@@ -162,7 +165,7 @@ async def keep(store: Store, entry: Feedback, keep_texts: bool) -> bool:
     Raises:
       GatewayError: If it cannot be taken.
     """
-    new = await asyncio.wrap_future(store.feedback(entry))
+    new = await _kept(store, entry)
     if new and not keep_texts and entry.source != "user":
         store.ask(
             lambda connection: (
@@ -173,6 +176,20 @@ async def keep(store: Store, entry: Feedback, keep_texts: bool) -> bool:
             )
         )
     return new
+
+
+async def _kept(store: Store, entry: Feedback) -> bool:
+    """Keeps feedback; that on a decision of another replica may be sooner here than its row."""
+    while True:
+        try:
+            return await asyncio.wrap_future(store.feedback(entry))
+        except GatewayError as error:
+            decided = seconds_of(entry.id)
+            if not store.shared or error.status != 404 or decided is None:
+                raise
+            if time.time() - decided > _ROW_SECONDS:
+                raise
+        await asyncio.sleep(0.1)
 
 
 async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from racer_jax.serving.gateway._answers import (
     select,
     vote,
 )
+from racer_jax.serving.gateway._arms import arm_of
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of, void_reasons
 from racer_jax.serving.gateway._facts import reason as reason_of
@@ -71,6 +72,9 @@ class Completion:
             self.plan = self._bypass(name)
             return self.plan
         route = name.removeprefix(PREFIX)
+        experiment = gateway.settings.experiments.get(route)
+        if experiment is not None:
+            route = arm_of(experiment.arms, gateway.hash_key, route, self._unit())
         planner = gateway.planners.get(route)
         if planner is None:
             raise _no_model(name, gateway)
@@ -83,11 +87,18 @@ class Completion:
             self.plan = await planner.plan(query, gateway.situation(route))
             gateway.metrics.route.observe(time.monotonic() - began)
             self._pin(planner, self.plan)
+        if experiment is not None:
+            self.plan.arm = route
         if planner.route.shadow is not None:
             self.plan.models, self.plan.reason = (planner.route.shadow,), "shadow"
             self.plan.void.append("the route only decides: another model answers")
             self.plan.mode, self.plan.abstained = "all", False
         return self.plan
+
+    def _unit(self) -> str:
+        """Who gets the same route of an experiment every time."""
+        user = bytes(self.query.fields.get("user", b"")).decode()
+        return self.query.options.session or user or self.client.name or self.id
 
     def _check_budget(self) -> None:
         limit = self.client.key.daily_dollars
@@ -417,7 +428,8 @@ class Completion:
 
 
 def _no_model(name: str, gateway: Gateway) -> GatewayError:
-    known = [f"{PREFIX}{route}" for route in gateway.planners] + list(gateway.upstreams)
+    routes = [*gateway.planners, *gateway.settings.experiments]
+    known = [f"{PREFIX}{route}" for route in routes] + list(gateway.upstreams)
     return GatewayError(
         404,
         "invalid_request_error",

@@ -37,9 +37,10 @@ class _RouteRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /v1/models`: the routes, then the upstreams."""
+    """`GET /v1/models`: the routes and experiments, then the upstreams."""
     gateway.keys.client(header_of(scope, b"authorization"), "infer")
-    names = [(f"{PREFIX}{name}", "racer") for name in gateway.planners]
+    routes = [*gateway.planners, *gateway.settings.experiments]
+    names = [(f"{PREFIX}{name}", "racer") for name in routes]
     names += [(name, "upstream") for name in gateway.upstreams]
     data = [
         {"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in names

@@ -71,6 +71,8 @@ def racer_object(
         "guarantee": "void" if void else "holds",
         "artefact": artefact,
     }
+    if plan.arm is not None:
+        facts["arm"] = plan.arm
     if void:
         facts["void"] = void
     if answer is not None:
@@ -96,7 +98,9 @@ def reason(plan: Plan, panel: Panel) -> str:
 
 def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
     """The headers of a response."""
+    arm = [header(b"x-racer-arm", facts["arm"])] if "arm" in facts else []
     return [
+        *arm,
         (b"x-racer-id", facts["id"].encode()),  # hexadecimal digits: safe as they are
         header(b"x-racer-reason", facts["reason"]),
         header(b"x-racer-set", ",".join(facts["set"])),

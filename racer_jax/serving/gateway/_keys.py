@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._limits import Limits
 from racer_jax.serving.gateway.settings import Key
 
 _LETTERS = string.ascii_letters + string.digits
@@ -53,6 +54,7 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self._clients = {key.prefix: Client(name, key) for name, key in keys.items()}
+        self._limits = Limits(keys)
 
     def client(self, authorization: str, role: str) -> Client:
         """Who sends a request with this header `authorization`.
@@ -62,7 +64,8 @@ class KeyRing:
           role: What the request needs.
 
         Raises:
-          GatewayError: If the key is not known (401) or may not do this (403).
+          GatewayError: If the key is not known (401), may not do this (403), or has sent too many
+            requests (429).
         """
         if not self._clients:
             return Client("", LOCAL)
@@ -85,4 +88,5 @@ class KeyRing:
             raise GatewayError(
                 403, "permission_error", f"this key does not have the role {role!r}", code="role"
             )
+        self._limits.take(known.name)
         return known

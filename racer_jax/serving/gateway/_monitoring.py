@@ -5,10 +5,11 @@
 - Exchangeability: the router's highest score, of a share of the decisions that a keyed hash draws.
 
 Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
-that the chance of a false alarm over all of them stays below the level.
+that the chance of a false alarm over all of them stays below the level. Which artefact is the k-th
+stands in the state too: replicas that share one fold the same rows in the same order, each for
+itself, and whoever holds the lock of those who write may save what it has folded.
 """
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway.settings import Monitors as Settings
@@ -83,6 +85,7 @@ class _Saved:
     last_label: int
     watched: list[Watched]
     raised: list[tuple[str, str, str]]
+    last_activation: int = 0
 
 
 class Monitors:
@@ -103,21 +106,29 @@ class Monitors:
         self._settings, self._key, self._on_alarm = settings, key, on_alarm
         self._watched: dict[tuple[str, str], Watched] = {}
         self._active: dict[str, str] = {}
-        self._last_decision = self._last_label = 0
+        self._last_decision = self._last_label = self._last_activation = 0
         self._saved_at = 0.0
         self._raised: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self.alarms: dict[str, bool] = {}
 
-    def activate(self, route: str, artefact: str, null: str) -> None:
-        """An artefact comes into use; one that was in use before goes on where it stopped."""
+    def enter(self, connection: Connection, route: str, artefact: str, null: str) -> None:
+        """Writes that an artefact comes into use; one that was in use before stays where it is."""
+        connection.execute(
+            "insert into activation (route, artefact, null_mode, at) values (?, ?, ?, ?) "
+            "on conflict (route, artefact) do nothing",
+            [route, artefact, null, time.time()],
+        )
         with self._lock:
-            if (route, artefact) not in self._watched:
-                num_before = sum(name == route for name, _ in self._watched)
-                level = self._settings.level / 2 ** (num_before + 1)
-                self._watched[route, artefact] = Watched(route, artefact, level, null)
+            self._fold_activations(connection)
+
+    def activate(self, route: str, artefact: str) -> None:
+        """An artefact that was entered answers from now on."""
+        with self._lock:
             self._active[route] = artefact
-            self._note_alarms()
+            for (name, checksum), watched in self._watched.items():
+                if (name, checksum) == (route, artefact):
+                    self.alarms[route] = bool(watched.alarms)
 
     def of(self, route: str, artefact: str) -> Watched:
         """What is tested of an artefact of a route."""
@@ -125,16 +136,17 @@ class Monitors:
 
     # --- to disk and back -------------------------------------------------------------------------
 
-    def load(self, connection: sqlite3.Connection) -> None:
+    def load(self, connection: Connection) -> None:
         """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
         row = connection.execute("select state from monitor where name = 'all'").fetchone()
         if row is not None:
             saved = msgspec.json.decode(row[0], type=_Saved)
             self._last_decision, self._last_label = saved.last_decision, saved.last_label
+            self._last_activation = saved.last_activation
             self._watched = {(one.route, one.artefact): one for one in saved.watched}
             self._raised = set(saved.raised)
 
-    def save(self, connection: sqlite3.Connection) -> None:
+    def save(self, connection: Connection) -> None:
         """Writes the state of all tests, with the place up to which rows are counted."""
         with self._lock:
             saved = _Saved(
@@ -142,13 +154,16 @@ class Monitors:
                 self._last_label,
                 list(self._watched.values()),
                 sorted(self._raised),
+                self._last_activation,
             )
             state = msgspec.json.encode(saved).decode()
         connection.execute(
-            "insert or replace into monitor values ('all', ?, ?)", [self._last_decision, state]
+            "insert into monitor values ('all', ?, ?) on conflict (name) do update "
+            "set position = excluded.position, state = excluded.state",
+            [self._last_decision, state],
         )
 
-    def on_commit(self, connection: sqlite3.Connection) -> None:
+    def on_commit(self, connection: Connection) -> None:
         """Folds, and now and then saves: for the state to call after each group of rows."""
         self.fold(connection)
         now = time.monotonic()
@@ -158,14 +173,25 @@ class Monitors:
 
     # --- the fold ---------------------------------------------------------------------------------
 
-    def fold(self, connection: sqlite3.Connection) -> None:
+    def fold(self, connection: Connection) -> None:
         """Takes in what was written since the last call."""
         with self._lock:
+            self._fold_activations(connection)
             self._fold_decisions(connection)
             self._fold_labels(connection)
-            self._note_alarms()
+            self._note_alarms(connection)
 
-    def _fold_decisions(self, connection: sqlite3.Connection) -> None:
+    def _fold_activations(self, connection: Connection) -> None:
+        query = "select seq, route, artefact, null_mode from activation where seq > ? order by seq"
+        rows = connection.execute(query, [self._last_activation]).fetchall()
+        for seq, route, artefact, null in rows:
+            self._last_activation = seq
+            if (route, artefact) not in self._watched:
+                num_before = sum(name == route for name, _ in self._watched)
+                level = self._settings.level / 2 ** (num_before + 1)
+                self._watched[route, artefact] = Watched(route, artefact, level, null)
+
+    def _fold_decisions(self, connection: Connection) -> None:
         query = (
             "select seq, id, route, artefact, top_score from decision where seq > ? "
             "order by seq limit ?"
@@ -188,7 +214,7 @@ class Monitors:
         if enough and len(set(watched.reference)) > 1:
             watched.top_score = ExchangeabilityMonitor.over(watched.reference, level=watched.level)
 
-    def _fold_labels(self, connection: sqlite3.Connection) -> None:
+    def _fold_labels(self, connection: Connection) -> None:
         query = (
             "select f.seq, f.source, f.content, d.route, d.artefact, d.alpha, d.decided, "
             "d.answered, d.null_in_set, d.pool, d.audited, d.fingerprint "
@@ -244,7 +270,8 @@ class Monitors:
             monitor = RiskMonitor(alpha=float(alpha), level=watched.level)
         watched.risk[alpha] = monitor.update([missed])
 
-    def _note_alarms(self) -> None:
+    def _note_alarms(self, connection: Connection) -> None:
+        """Raises each alarm once, whichever replica folds it first."""
         for (route, artefact), watched in self._watched.items():
             words = watched.alarms
             if self._active.get(route) == artefact:
@@ -253,7 +280,11 @@ class Monitors:
                 kind = (route, artefact, word.partition(" since ")[0])
                 if kind not in self._raised:
                     self._raised.add(kind)
-                    if self._on_alarm is not None:
+                    first = connection.execute(
+                        "insert into meta values (?, ?) on conflict (name) do nothing",
+                        [f"alarm {' '.join(kind)}", word],
+                    ).rowcount
+                    if first and self._on_alarm is not None:
                         self._on_alarm(route, artefact, word)
 
 

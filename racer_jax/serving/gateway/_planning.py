@@ -39,6 +39,7 @@ class Plan:
       void: Why the promise does not hold, a sentence each; empty where it does.
       abstained: Whether the set is empty.
       null_in_set: Whether the null model is in the set.
+      arm: The route that an experiment drew; None without one.
     """
 
     models: tuple[str, ...]
@@ -52,6 +53,7 @@ class Plan:
     void: list[str] = field(default_factory=list)
     abstained: bool = False
     null_in_set: bool = False
+    arm: str | None = None
 
 
 @dataclass(frozen=True)

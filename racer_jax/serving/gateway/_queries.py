@@ -184,6 +184,15 @@ def _check_allowed(options: Options, client: Client) -> None:
             code="group",
             param="racer.group",
         )
+    alphas = client.key.alphas
+    if options.alpha is not None and alphas is not None and str(options.alpha) not in alphas:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not ask for alpha = {options.alpha}",
+            code="alpha",
+            param="racer.alpha",
+        )
     for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
         value = getattr(options, name)
         if value is not None and not value >= least:

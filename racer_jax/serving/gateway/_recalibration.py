@@ -1,6 +1,5 @@
 """Calibrates again, on labelled audits: a random sample of the traffic, every model's result."""
 
-import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.risk_control.group_scores import group_codes
+from racer_jax.serving.gateway._databases import reading, shown
 from racer_jax.serving.gateway._records import TRUSTED
 
 _DIGITS = 12
@@ -52,10 +52,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
     Raises:
       DataError: If it is no state of a gateway, or holds no such audit.
     """
-    if not Path(state).is_file():
-        raise DataError("file not found", path=state)
-    try:
-        connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
+    with reading(state) as connection:
         rows = connection.execute(
             "select f.source, f.content, a.nonconformity, d.scores, d.grp, d.fingerprint, d.pool "
             "from feedback f join audit a on a.decision = f.decision "
@@ -63,9 +60,6 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
             "order by f.seq",
             [checksum[:_DIGITS]],
         ).fetchall()
-        connection.close()
-    except sqlite3.Error as error:
-        raise DataError(f"not the state of a gateway: {error}", path=state) from None
     labelled = {}
     trained = set(racer.trained_on.tolist())
     for source, content, nonconformity, scores, group, number, pool in rows:
@@ -90,7 +84,7 @@ def audited(state: str | Path, checksum: str, racer: Racer) -> Audited:
         raise DataError(
             f"holds no labelled audit of the artefact {checksum[:_DIGITS]}; label those that "
             "GET /audit of the management port lists",
-            path=state,
+            path=shown(str(state)),
         )
     sources, labels, nonconformity, scores, groups = zip(*labelled.values(), strict=True)
     # Conversations, tools and the like are of groups that only some artefacts know.

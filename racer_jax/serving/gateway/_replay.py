@@ -1,6 +1,5 @@
 """Decides again what a gateway has decided, under another artefact, without a call."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._databases import reading, shown
 from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.misses import miss_of
@@ -59,7 +59,8 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
     stored = [row for row in rows if row["prompt"] is not None and row["pool"]]
     if not stored:
         raise DataError(
-            "keeps no prompts to decide on again: say store_prompts = true in [state]", path=state
+            "keeps no prompts to decide on again: say store_prompts = true in [state]",
+            path=shown(str(state)),
         )
     groups: Sequence[str | None] | None = [row["grp"] for row in stored]
     if racer.calibration is None or racer.calibration.groups is None:
@@ -98,10 +99,7 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
 
 def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
     """The decisions of a state, with the label of those that were audited."""
-    if not Path(state).is_file():
-        raise DataError("file not found", path=state)
-    try:
-        connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
+    with reading(state) as connection:
         rows = connection.execute(
             "select d.prompt, d.grp, d.decided, d.pool, d.null_in_set, d.audited, f.source, "
             "f.content from decision d left join feedback f on f.seq = (select min(g.seq) from "
@@ -109,9 +107,6 @@ def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
             "where d.artefact != '' and (? is null or d.route = ?) order by d.seq",
             [route, route],
         ).fetchall()
-        connection.close()
-    except sqlite3.Error as error:
-        raise DataError(f"not the state of a gateway: {error}", path=state) from None
     plain = []
     for prompt, group, decided, pool, null, audited, source, content in rows:
         label = {}

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -188,8 +189,10 @@ def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
 
 
 def _secrets(settings: Settings) -> list[str]:
+    password = urlsplit(settings.state.path).password or ""
     places = [p for model in settings.models.values() for p in (model, *model.also)]
-    return [place.api_key.reveal() for place in places if place.api_key is not None]
+    keys = [place.api_key.reveal() for place in places if place.api_key is not None]
+    return [*keys, password]
 
 
 async def _reloaded(gateway: Gateway) -> None:
@@ -209,6 +212,8 @@ async def _keep_up(gateway: Gateway) -> None:
         if now != seen:
             seen = now
             await _reloaded(gateway)
+        if gateway.store.shared:
+            gateway.refresh_spent()
         if time.monotonic() - forgotten > _RETENTION_SECONDS:
             forgotten = time.monotonic()
             gateway.store.forget()

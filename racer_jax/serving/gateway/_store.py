@@ -1,21 +1,23 @@
-"""The state on disk: SQLite, written by one thread, off the path of requests.
+"""The state: SQLite or PostgreSQL, written by one thread, off the path of requests.
 
 Rows of decisions are queued and written in groups. What a client is told was taken (feedback,
-labels) has been committed before: a process that is killed loses none of it.
+labels) has been committed before: a process that is killed loses none of it. Rows that a database
+which cannot be reached does not take are kept, and written once it is back.
 """
 
+import contextlib
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway import _databases
+from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import seconds_of
 from racer_jax.serving.gateway._records import (
     AuditRow,
@@ -30,6 +32,8 @@ from racer_jax.serving.gateway._records import (
 T = TypeVar("T")
 _FORMAT = 1
 _PAUSE = 0.05
+# Rows that are kept while the database cannot be reached; older ones are dropped, and counted.
+_MOST_KEPT = 20_000
 _SCHEMA = """
 create table if not exists meta (name text primary key, value text not null);
 create table if not exists decision (
@@ -52,6 +56,9 @@ create table if not exists feedback (
 create table if not exists audit (
   decision text primary key, at real not null, messages blob, answers text not null,
   nonconformity blob not null, checksum text not null, null_mode text not null);
+create table if not exists activation (
+  seq integer primary key autoincrement, route text not null, artefact text not null,
+  null_mode text not null, at real not null, unique (route, artefact));
 create table if not exists monitor (name text primary key, position integer not null,
   state text not null);
 """
@@ -83,26 +90,31 @@ class Store:
     """The state of a gateway.
 
     Args:
-      path: The SQLite file; `:memory:` for none.
+      path: The SQLite file, `:memory:` for none, or an address `postgresql://...`.
       retention: Seconds after which a decision is forgotten.
       on_commit: Called in the writing thread, inside the transaction, after new rows; it may read
         and write the tables.
 
     Raises:
-      DataError: If the file cannot be opened or is no state of a gateway.
+      DataError: If it cannot be opened or is no state of a gateway.
+      ModuleNotFoundError: If the package for PostgreSQL is missing.
     """
 
     def __init__(
         self,
         path: str,
         retention: float,
-        on_commit: Callable[[sqlite3.Connection], None] | None = None,
+        on_commit: Callable[[Connection], None] | None = None,
     ) -> None:
+        _databases.check_packages(path)
         self.path, self._retention = path, retention
+        self.shared = _databases.is_shared(path)
         self.on_commit = on_commit
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.depth = 0
         self.error: Exception | None = None
+        self.dropped = 0
+        self._kept: list[DecisionRow | AuditRow] = []
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(ready,), name="racer-state")
         self._thread.daemon = True
@@ -115,7 +127,7 @@ class Store:
         """Queues a row; it is written within a fraction of a second."""
         self._queue.put(row)
 
-    def ask(self, function: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+    def ask(self, function: Callable[[Connection], T]) -> "Future[T]":
         """Runs a function on the tables, after all rows queued before it.
 
         Returns:
@@ -146,13 +158,14 @@ class Store:
     def _work(self, ready: "Future[None]") -> None:
         try:
             connection = opened(self.path)
-        except (sqlite3.Error, DataError, OSError) as error:
-            problem = (
-                error
-                if isinstance(error, DataError)
-                else DataError(f"cannot be used as the state of a gateway: {error}", path=self.path)
+        except DataError as error:
+            ready.set_exception(error)
+            return
+        except _databases.errors() as error:
+            place = _databases.shown(self.path)
+            ready.set_exception(
+                DataError(f"cannot be used as the state of a gateway: {error}", path=place)
             )
-            ready.set_exception(problem)
             return
         ready.set_result(None)
         going = True
@@ -163,10 +176,26 @@ class Store:
             while not self._queue.empty():
                 items.append(self._queue.get())
             going = None not in items
-            self._write(connection, [item for item in items if item is not None])
+            items = [*self._kept, *(item for item in items if item is not None)]
+            self._kept = []
+            if getattr(connection, "lost", False):
+                connection = self._again(connection)
+            self._write(connection, items)
         connection.close()
 
-    def _write(self, connection: sqlite3.Connection, items: list[Any]) -> None:
+    def _again(self, connection: Connection) -> Connection:
+        """A new connection in the place of a broken one; the broken one where there is none."""
+        with contextlib.suppress(DataError, *_databases.errors()):
+            return opened(self.path)
+        return connection
+
+    def _keep(self, items: list[Any], error: Exception) -> None:
+        """Keeps the rows that could not be written, if another try may end in another way."""
+        rows = [item for item in items if isinstance(item, DecisionRow | AuditRow)]
+        self._kept = rows[-_MOST_KEPT:] if _databases.may_pass(error) else []
+        self.dropped += len(rows) - len(self._kept)
+
+    def _write(self, connection: Connection, items: list[Any]) -> None:
         """One transaction; results are handed out after its commit."""
         answers: list[tuple[Future[Any], Any]] = []
         try:
@@ -185,7 +214,9 @@ class Store:
         except Exception as error:  # a full disk, say: whoever waits hears of it
             self.error = error
             if connection.in_transaction:
-                connection.execute("rollback")
+                with contextlib.suppress(*_databases.errors()):
+                    connection.execute("rollback")
+            self._keep(items, error)
             answers = [(item[1], error) for item in items if isinstance(item, tuple)]
         else:
             self.error = None
@@ -195,7 +226,7 @@ class Store:
             else:
                 future.set_result(outcome)
 
-    def _insert(self, connection: sqlite3.Connection, rows: list[DecisionRow]) -> None:
+    def _insert(self, connection: Connection, rows: list[DecisionRow]) -> None:
         connection.executemany(_INSERT, map(_values, rows))
         calls = [
             (row.id, c.model, c.outcome, c.seconds, c.prompt_tokens, c.completion_tokens, c.dollars)
@@ -204,7 +235,7 @@ class Store:
         ]
         connection.executemany("insert into call values (?, ?, ?, ?, ?, ?, ?)", calls)
 
-    def _feedback(self, connection: sqlite3.Connection, entry: Feedback) -> bool:
+    def _feedback(self, connection: Connection, entry: Feedback) -> bool:
         since = seconds_of(entry.id)
         if since is not None and since < time.time() - self._retention:
             raise past_retention(entry.id)
@@ -232,7 +263,7 @@ class Store:
         )
         return True
 
-    def _decision(self, connection: sqlite3.Connection, name: str) -> dict[str, Any]:
+    def _decision(self, connection: Connection, name: str) -> dict[str, Any]:
         row = connection.execute(
             f"select {', '.join(DECISION_COLUMNS)} from decision where id = ?", [name]
         ).fetchone()
@@ -263,17 +294,18 @@ class Store:
     def forget(self) -> "Future[int]":
         """Deletes what is past its retention; the result is the number of decisions."""
 
-        def delete(connection: sqlite3.Connection) -> int:
+        def delete(connection: Connection) -> int:
             before = time.time() - self._retention
             old = "(select id from decision where at < ?)"
             connection.execute(f"delete from call where decision in {old}", [before])
             connection.execute(f"delete from audit where decision in {old}", [before])
-            return connection.execute("delete from decision where at < ?", [before]).rowcount
+            deleted = connection.execute("delete from decision where at < ?", [before])
+            return int(deleted.rowcount)
 
         return self.ask(delete)
 
 
-def _outcome(connection: sqlite3.Connection, function: Callable[[sqlite3.Connection], Any]) -> Any:
+def _outcome(connection: Connection, function: Callable[[Connection], Any]) -> Any:
     """The result of a function, or its error; what it wrote before an error is undone."""
     connection.execute("savepoint one")
     try:
@@ -285,41 +317,34 @@ def _outcome(connection: sqlite3.Connection, function: Callable[[sqlite3.Connect
     return result
 
 
-def _insert_audit(connection: sqlite3.Connection, row: AuditRow) -> None:
+def _insert_audit(connection: Connection, row: AuditRow) -> None:
     connection.execute(
-        "insert or ignore into audit values (?, ?, ?, ?, ?, ?, ?)",
+        "insert into audit values (?, ?, ?, ?, ?, ?, ?) on conflict (decision) do nothing",
         [row.id, row.at, row.messages, _json(row.answers), row.nonconformity, row.checksum,
          row.null],
     )  # fmt: skip
 
 
-def opened(path: str) -> sqlite3.Connection:
+def opened(path: str) -> Connection:
     """A connection to the state, its tables made where they are missing.
 
     Raises:
       DataError: If it was written by a newer version.
-      sqlite3.Error: If it cannot be opened.
+      Exception: One of the database, if it cannot be opened.
     """
-    if path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma busy_timeout = 10000")
-    connection.executescript(_SCHEMA)
-    connection.execute("insert or ignore into meta values ('format', ?)", [str(_FORMAT)])
-    (version,) = connection.execute("select value from meta where name = 'format'").fetchone()
+    connection = _databases.connected(path, _SCHEMA)
+    version = meta(connection, "format", str(_FORMAT))
     if int(version) > _FORMAT:
         raise DataError(
             f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
             "update racer_jax",
-            path=path,
+            path=_databases.shown(path),
         )
     return connection
 
 
-def meta(connection: sqlite3.Connection, name: str, new: str) -> str:
+def meta(connection: Connection, name: str, new: str) -> str:
     """A value that is kept in the state, made once."""
-    connection.execute("insert or ignore into meta values (?, ?)", [name, new])
+    connection.execute("insert into meta values (?, ?) on conflict (name) do nothing", [name, new])
     (value,) = connection.execute("select value from meta where name = ?", [name]).fetchone()
     return str(value)

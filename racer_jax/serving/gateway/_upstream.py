@@ -16,6 +16,7 @@ from aiohttp.resolver import ThreadedResolver
 from racer_jax.serving.gateway._addresses import checked_url, may_be_called
 from racer_jax.serving.gateway._breaker import Breaker
 from racer_jax.serving.gateway._errors import CallFailedError
+from racer_jax.serving.gateway._hedging import Hedge
 from racer_jax.serving.gateway._replies import Fields, Reply, reply_of
 from racer_jax.serving.gateway.settings import Deployment, Model
 
@@ -80,6 +81,7 @@ class Upstream:
         self.breaker = Breaker(model.breaker_failures, model.breaker_seconds)
         self.calls = Calls()
         self._places = [_place(name, place) for place in (model, *model.also)]
+        self._hedge = Hedge() if model.hedge else None
         self._timeout = aiohttp.ClientTimeout(
             total=model.total_seconds, sock_connect=model.connect_seconds
         )
@@ -116,7 +118,15 @@ class Upstream:
             except (msgspec.MsgspecError, RecursionError):
                 raise CallFailedError("reply") from None
 
-        reply: Reply = await self._tried(once)
+        async def twice(place: _Place) -> Reply:
+            first, second = self._places[:2]
+            if hedge is None or place is not first:
+                return await once(place)
+            reply: Reply = await hedge.first_of(lambda: once(first), lambda: once(second))
+            return reply
+
+        hedge = self._hedge
+        reply: Reply = await self._tried(once if hedge is None else twice)
         return reply
 
     @asynccontextmanager

@@ -132,8 +132,15 @@ def _contradictions(settings: Settings) -> Iterator[str]:
                 yield f"{error} - at `{where}.base_url`"
         if (model.dollars_in is None) != (model.dollars_out is None):
             yield f"needs both of dollars_in and dollars_out, or none - at `$.models.{name}`"
+        if model.hedge and not model.also:
+            yield f"needs another place, also, where hedge = true - at `$.models.{name}`"
     for name, route in settings.routes.items():
         yield from _route_contradictions(f"$.routes.{name}", settings, route)
+    for name, experiment in settings.experiments.items():
+        if name in settings.routes:
+            yield f"must not be the name of a route - at `$.experiments.{name}`"
+        if unknown := [arm for arm in experiment.arms if arm not in settings.routes]:
+            yield f"must be routes, got {', '.join(unknown)} - at `$.experiments.{name}.arms`"
     audit = settings.audit
     if audit.labeller == "judge" and audit.judge not in settings.models:
         yield f"must be one of the models {sorted(settings.models)} - at `$.audit.judge`"

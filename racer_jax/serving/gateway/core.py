@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import sqlite3
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from racer_jax._version import __version__
 from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
+from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
@@ -25,6 +25,7 @@ from racer_jax.serving.gateway._store import Store, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
+Spent = dict[tuple[str, int], float]
 LOG = logging.getLogger("racer_jax.serving.gateway")
 SECONDS_OF_A_DAY = 86400.0
 
@@ -49,7 +50,7 @@ class Gateway:
         self.planners: dict[str, Planner] = {}
         self.previous: dict[str, Planner] = {}
         self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
-        self.spent: dict[tuple[str, int], float] = {}
+        self.spent: Spent = {}
         self.in_flight = 0
         self.draining = False
         self.ready = False
@@ -71,7 +72,7 @@ class Gateway:
         }
         try:
             for name in settings.routes:
-                self._use(name, await self._loaded(name))
+                await self._use(name, await self._loaded(name))
         except BaseException:
             await self.stop()
             raise
@@ -82,23 +83,15 @@ class Gateway:
         retention = settings.state.retention_days * SECONDS_OF_A_DAY
         self.store = Store(settings.state.path, retention)
 
-        def first(connection: sqlite3.Connection) -> tuple[str, list[tuple[str, float]]]:
+        def first(connection: Connection) -> tuple[str, Spent]:
             key = meta(connection, "hash_key", secrets.token_hex(32))
-            midnight = time.time() // SECONDS_OF_A_DAY * SECONDS_OF_A_DAY
-            spent = connection.execute(
-                "select client, sum(dollars) from decision where at >= ? and dollars is not null "
-                "group by client",
-                [midnight],
-            ).fetchall()
-            return key, spent
+            return key, _spent_today(connection)
 
-        stored, spent = self.store.ask(first).result()
+        stored, self.spent = self.store.ask(first).result()
         configured = settings.audit.hash_key
         self.hash_key = bytes.fromhex(stored)
         if configured is not None:
             self.hash_key = configured.reveal().encode()[:64]
-        today = self._today()
-        self.spent = {(client, today): dollars for client, dollars in spent}
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
         self.store.ask(self.monitors.load).result()
         self.store.on_commit = self.monitors.on_commit
@@ -151,10 +144,16 @@ class Gateway:
 
         return await self.batcher.run(work)
 
-    def _use(self, name: str, loaded: Loaded) -> None:
+    async def _use(self, name: str, loaded: Loaded) -> None:
         """Puts an artefact in use; requests under way keep the one they began with."""
         route = self.settings.routes[name]
         planner = Planner(name, route, loaded, self.settings.models, self.batcher)
+        racer = loaded.racers.get(loaded.alpha)
+        null = "paper" if racer is None else racer.null
+        entered = self.store.ask(
+            lambda connection: self.monitors.enter(connection, name, loaded.checksum, null)
+        )
+        await asyncio.wrap_future(entered)
         if name in self.planners:
             self.previous[name] = self.planners[name]
         self._activate(name, planner)
@@ -162,8 +161,7 @@ class Gateway:
     def _activate(self, name: str, planner: Planner) -> None:
         self.planners[name] = planner
         loaded = planner.loaded
-        racer = loaded.racers.get(loaded.alpha)
-        self.monitors.activate(name, loaded.checksum, "paper" if racer is None else racer.null)
+        self.monitors.activate(name, loaded.checksum)
         self.metrics.artefact.clear()
         for route, one in self.planners.items():
             self.metrics.artefact.labels(
@@ -186,7 +184,7 @@ class Gateway:
         loaded = {route: await self._loaded(route) for route in names}
         for route, new in loaded.items():
             if new.checksum != self.planners[route].loaded.checksum:
-                self._use(route, new)
+                await self._use(route, new)
         return {route: planner.loaded.checksum for route, planner in self.planners.items()}
 
     def artefact_files(self) -> dict[str, tuple[int, int]]:
@@ -234,15 +232,23 @@ class Gateway:
 
         return Situation(dead, self.monitors.alarms.get(name, False), calibrate)
 
-    def _today(self) -> int:
-        return int(time.time() // SECONDS_OF_A_DAY)
+    def refresh_spent(self) -> None:
+        """Takes over what other replicas of a shared state have spent, and their alarms.
+
+        Use this when the state is shared, now and then.
+        """
+
+        def read(connection: Connection) -> None:
+            self.spent = _spent_today(connection)
+
+        self.store.ask(read)
 
     def spend(self, client: str, dollars: float) -> None:
         """Counts dollars of a client's request against its day.
 
         Use this when a request has ended.
         """
-        key = (client, self._today())
+        key = (client, _today())
         if key not in self.spent:
             self.spent = {k: v for k, v in self.spent.items() if k[1] == key[1]}
         self.spent[key] = self.spent.get(key, 0.0) + dollars
@@ -252,7 +258,7 @@ class Gateway:
 
         Use this when a key has a limit.
         """
-        return self.spent.get((client, self._today()), 0.0)
+        return self.spent.get((client, _today()), 0.0)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
         """Counts the calls of a request in the metrics.
@@ -291,3 +297,19 @@ class Gateway:
             ):
                 if response.status >= 300:
                     LOG.warning("the webhook answered with status %d", response.status)
+
+
+def _today() -> int:
+    """Days since 1970, UTC."""
+    return int(time.time() // SECONDS_OF_A_DAY)
+
+
+def _spent_today(connection: Connection) -> Spent:
+    """Dollars of each client's requests of this day."""
+    today = _today()
+    rows = connection.execute(
+        "select client, sum(dollars) from decision where at >= ? and dollars is not null "
+        "group by client",
+        [today * SECONDS_OF_A_DAY],
+    ).fetchall()
+    return {(client, today): dollars for client, dollars in rows}

@@ -93,6 +93,8 @@ class Model(Deployment, frozen=True):
       capabilities: What requests it can answer beside plain text.
       dollars_in: Dollars per million tokens of a prompt.
       dollars_out: Dollars per million tokens of an answer.
+      hedge: Whether a call that takes longer than 95% of those before it is made at the next place
+        of `also` too, and the sooner answer counts; at most one call in twenty.
       breaker_failures: Failures in a row after which it counts as down.
       breaker_seconds: Time after which one request tries it again.
     """
@@ -108,6 +110,7 @@ class Model(Deployment, frozen=True):
     )  # fmt: skip
     dollars_in: Dollars | None = None
     dollars_out: Dollars | None = None
+    hedge: bool = False
     breaker_failures: Positive = 5
     breaker_seconds: Seconds = 30.0
 
@@ -169,6 +172,8 @@ class Key(_Section, frozen=True):
       roles: What it may do.
       overrides: Fields of `racer` that its requests may set.
       groups: Groups it may name; all where None.
+      alphas: Levels it may ask for, of those that a route publishes; all where None.
+      per_minute: Requests it may send in a minute, to each replica; no limit where None.
       daily_dollars: What its requests may cost in a day (UTC).
     """
 
@@ -177,7 +182,22 @@ class Key(_Section, frozen=True):
     roles: tuple[Role, ...] = ("infer", "feedback")
     overrides: tuple[Override, ...] = ("group", "mode", "verbose")
     groups: tuple[str, ...] | None = None
+    alphas: tuple[str, ...] | None = None
+    per_minute: Positive | None = None
     daily_dollars: Dollars | None = None
+
+
+class Experiment(_Section, frozen=True):
+    """Routes that are compared on live traffic: whoever asks for it gets one of them.
+
+    Use this when a new artefact, or another way of answering, shall prove itself on some traffic.
+
+    Attributes:
+      arms: Share of each route, up to a factor. A conversation (`racer.session`), else a `user`,
+        else a key, else a request gets the same route every time.
+    """
+
+    arms: Annotated[dict[Name, Annotated[float, Meta(gt=0)]], Meta(min_length=2)]
 
 
 class State(_Section, frozen=True):
@@ -250,6 +270,7 @@ class Settings(_Section, frozen=True):
       state: What is kept.
       audit: The audited share of traffic.
       monitors: Tests that run by themselves.
+      experiments: Further names that clients ask for: routes that are compared.
     """
 
     models: Annotated[dict[Name, Model], Meta(min_length=1)]
@@ -259,3 +280,4 @@ class Settings(_Section, frozen=True):
     state: State = field(default_factory=State)
     audit: Audit = field(default_factory=Audit)
     monitors: Monitors = field(default_factory=Monitors)
+    experiments: dict[Name, Experiment] = field(default_factory=dict)

@@ -124,9 +124,6 @@ def kills(num, tmp_path, artefacts):
         "select count(*) from feedback where decision not in (select id from decision)"
     ).fetchone()
     assert orphans == (0,)
-    sys.stderr.write(
-        f"{num} kills, {len(acknowledged)} labels acknowledged, {len(stored)} stored\n"
-    )
     connection.close()
 
 

@@ -1,0 +1,200 @@
+"""The databases that can hold the state: SQLite for one gateway, PostgreSQL for several replicas.
+
+Statements are written once, in the SQL that both read. What a replica writes in PostgreSQL it
+writes under an advisory lock, so transactions come one after another: the numbers of rows grow in
+the order of their commits, and whoever holds the lock sees every row before its own.
+"""
+
+import importlib.util
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from racer_jax.data.errors import DataError
+
+_SCHEMES = ("postgresql", "postgres")
+# The lock of those who write; any number that nobody else uses in the same database.
+_LOCK = 0x5241434552
+_BEGIN = "begin immediate"
+_TYPES = {
+    "integer primary key autoincrement": "bigserial primary key",
+    "integer": "bigint",
+    "real": "double precision",
+    "blob": "bytea",
+}
+_TYPE = re.compile(r"\b(" + "|".join(_TYPES) + r")\b")
+
+
+class Connection(Protocol):
+    """What the state needs of a database."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction has begun."""
+        ...
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        """Runs one statement; returns a cursor."""
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
+        """Runs one statement for several rows."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+class Postgres:
+    """A connection to PostgreSQL that reads the statements of SQLite.
+
+    Args:
+      address: Such as `postgresql://user@host/database`.
+    """
+
+    def __init__(self, address: str) -> None:
+        import psycopg
+
+        self._connection = psycopg.connect(
+            address, autocommit=True, cursor_factory=psycopg.ClientCursor, connect_timeout=10
+        )
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction has begun."""
+        return not self.lost and self._connection.info.transaction_status.name != "IDLE"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has broken."""
+        return bool(self._connection.closed)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Runs one statement; the beginning of a transaction waits for its turn to write."""
+        if sql == _BEGIN:
+            self._connection.execute("begin")
+            return self._connection.execute(f"select pg_advisory_xact_lock({_LOCK})")
+        return self._connection.execute(sql.replace("?", "%s"), _plain(parameters) or None)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> Any:
+        """Runs one statement for several rows."""
+        with self._connection.cursor() as cursor:
+            return cursor.executemany(sql.replace("?", "%s"), map(_plain, parameters))
+
+    def executescript(self, sql: str) -> None:
+        """Runs the statements that make the tables."""
+        self._connection.execute(_TYPE.sub(lambda match: _TYPES[match[0]], sql))
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    """Values without what PostgreSQL refuses: truth as a number, and the character of code 0."""
+    return [_plain_value(value) for value in values]
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def is_shared(path: str) -> bool:
+    """Whether a state is one that several replicas can share."""
+    return path.partition("://")[0] in _SCHEMES
+
+
+def shown(path: str) -> str:
+    """Where a state is, without the password."""
+    if not is_shared(path):
+        return path
+    parts = urlsplit(path)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What the databases raise."""
+    if importlib.util.find_spec("psycopg") is None:
+        return (sqlite3.Error, OSError)
+    import psycopg
+
+    return (sqlite3.Error, OSError, psycopg.Error)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what failed may work later as it is: a full disk, a server that restarts."""
+    kinds: list[type[Exception]] = [sqlite3.OperationalError, OSError]
+    if importlib.util.find_spec("psycopg") is not None:
+        import psycopg
+
+        kinds.append(psycopg.OperationalError)
+    return isinstance(error, tuple(kinds))
+
+
+def check_packages(path: str) -> None:
+    """Refuses an address of PostgreSQL where the package that talks to it is missing.
+
+    Raises:
+      ModuleNotFoundError: If it is.
+    """
+    if is_shared(path) and importlib.util.find_spec("psycopg") is None:
+        raise ModuleNotFoundError(
+            "a state in PostgreSQL needs psycopg: pip install 'racer-jax[postgres]'"
+        )
+
+
+def connected(path: str, schema: str) -> Connection:
+    """A connection for the one thread that writes, the tables made where they are missing.
+
+    Args:
+      path: A file of SQLite, or an address of PostgreSQL.
+      schema: The statements that make the tables.
+
+    Raises:
+      Exception: One of `errors()`, if it cannot be opened.
+    """
+    if is_shared(path):
+        shared = Postgres(path)
+        shared.execute(_BEGIN)  # two that make the same table at once would fail
+        shared.executescript(schema)
+        shared.execute("commit")
+        return shared
+    if path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")
+    connection.execute("pragma busy_timeout = 10000")
+    connection.executescript(schema)
+    return connection
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[Connection]:
+    """A connection that only reads, for programs beside a gateway.
+
+    Raises:
+      DataError: If there is no such state, or it cannot be read.
+    """
+    place = str(path)
+    shared = is_shared(place)
+    if not shared and not Path(path).is_file():
+        raise DataError("file not found", path=path)
+    check_packages(place)
+    try:
+        if shared:
+            opened: Connection = Postgres(place)
+        else:
+            opened = sqlite3.connect(f"file:{place}?mode=ro", uri=True)
+        with closing(opened) as connection:
+            yield connection
+    except errors() as error:
+        raise DataError(f"not the state of a gateway: {error}", path=shown(place)) from None
