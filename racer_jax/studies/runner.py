@@ -27,8 +27,6 @@ D = TypeVar("D")
 R = TypeVar("R")
 Item = TypeVar("Item")
 Progress = Callable[[int], object]
-# What only an experiment of a clone can say: there the package is installed from its folder.
-_FROM_INDEX, _FROM_CLONE = "pip install 'racer-jax[", "pip install -e '.["
 
 
 class Drawer(Protocol):
@@ -192,7 +190,7 @@ def error_text(error: Exception, config: Any = None) -> str:
         text = error.in_shell()
         if error.remedy is not None or error.format is not None:
             text += """. Options of the reader go into --reading '--name value ...'"""
-    return text.replace(_FROM_INDEX, _FROM_CLONE)
+    return text
 
 
 def run_experiment(
