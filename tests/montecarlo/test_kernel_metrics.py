@@ -1,0 +1,35 @@
+"""Metrics of a tile from counts that are known: totals and means, with and without known misses."""
+
+import numpy as np
+import pytest
+
+from racer_jax.montecarlo.kernel import _metric_values
+from racer_jax.montecarlo.plan import Metric, Shape
+
+METRICS = (
+    Metric("risk", 1.0, (0,), (-1.0,), True),
+    Metric("size", 0.0, (1, 2), (1.0, 2.0), True),
+    Metric("dollars", 0.5, (2,), (0.25,), False),
+)
+COUNTS = np.arange(18, dtype=np.int32).reshape(3, 2, 3)  # planes, levels, trials
+ROWS = np.array([20, 25, 40], np.int32)
+
+
+@pytest.mark.parametrize("means", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_metrics_are_weighted_sums_of_counts(means, is_known):
+    misses = np.full((2, 3), 7, np.int32) if is_known else None
+    shape = Shape(METRICS, 1, is_known, means)
+    values = _metric_values(shape, COUNTS, ROWS, misses)
+    expected = {
+        "risk": misses if is_known else ROWS - COUNTS[0],
+        "size": COUNTS[1] + 2 * COUNTS[2],
+        "dollars": 0.5 * ROWS + 0.25 * COUNTS[2],
+    }
+    assert list(values) == list(expected)
+    for name, total in expected.items():
+        value = np.asarray(values[name])
+        assert value.shape == (2, 3)
+        whole = name != "dollars" and not means
+        assert value.dtype == (np.int32 if whole else np.float32)
+        np.testing.assert_allclose(value, total / ROWS if means else total, rtol=1e-6)
