@@ -12,11 +12,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from racer_jax.plotting.styles import style_of, styles_of
+
 # Sharp on a page of 780 pixels, and some 40 KB each in the repository.
 DPI = 110
 DOCS = Path(__file__).parent
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777")
-MARKERS = "osD^vP*"
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -54,11 +54,12 @@ def growth() -> Figure:
     """Time against what is doubled, from the table of docs/benchmarks.md."""
     figure, (axis,) = _figure(6.4, 3.6)
     _, *rows = table("benchmarks.md", "## Growth")
-    for row, colour, marker in zip(rows, COLOURS, MARKERS, strict=False):
+    styles = styles_of([row[0] for row in rows])
+    for row in rows:
         times = [number(cell.split(": ")[1]) for cell in row[1:-1]]
         factors = [2.0**step for step in range(len(times))]
         label = f"{row[0]}, power {row[-1]}"
-        axis.plot(factors, times, color=colour, marker=marker, label=label)
+        axis.plot(factors, times, **styles[row[0]].marked(label=label))
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
     axis.set_xticks(factors, [f"x {factor:g}" for factor in factors])
@@ -74,11 +75,11 @@ def sequential() -> Figure:
     """Calls a question of each way, from the first table of docs/findings.md."""
     figure, (axis,) = _figure(7.2, 3.4)
     head, *rows = table("findings.md", "prints, among others")
-    ways = [1, 4, 2, 3]  # all called, RACER-P, until decided, alpha = .01
-    for place, way in enumerate(ways):
+    ways = {1: "all models", 4: "RACER-P", 2: "majority decided", 3: "RACER"}  # by their column
+    for place, (way, name) in enumerate(ways.items()):
         calls = [number(row[way]) for row in rows]
         places = [i + (place - 1.5) * 0.2 for i in range(len(rows))]
-        bars = axis.bar(places, calls, 0.19, color=COLOURS[(6, 1, 4, 0)[place]], label=head[way])
+        bars = axis.bar(places, calls, 0.19, color=style_of(name).color, label=head[way])
         axis.bar_label(bars, [f"{value:g}" for value in calls], fontsize=7, padding=1)
     axis.grid(visible=False, axis="x")
     axis.set_xticks(range(len(rows)), [row[0] for row in rows])
@@ -96,9 +97,10 @@ def sizes() -> Figure:
     alphas = [float(cell) for cell in head[2:]]
     for axis, pool in zip(axes, pools, strict=True):
         methods = [row for row in rows if row[0] == pool]
-        for row, colour, marker in zip(methods, COLOURS, MARKERS, strict=False):
+        styles = styles_of([row[1] for row in methods])
+        for row in methods:
             values = [number(cell) for cell in row[2:]]
-            axis.plot(alphas, values, color=colour, marker=marker, markersize=4, label=row[1])
+            axis.plot(alphas, values, **styles[row[1]].marked(markersize=4, label=row[1]))
         axis.set_title(pool, fontsize=10)
         axis.set_xlabel("alpha")
     axes[0].set_ylabel("models called for a question")

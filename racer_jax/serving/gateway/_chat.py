@@ -104,7 +104,8 @@ class Chat:
         if not TRACES:
             await self._within(seconds, completion, answering)
             return
-        with request_span(completion.query.model, completion.parent_span) as span:
+        query = completion.query
+        with request_span(query.model, completion.parent_span, query.stream) as span:
             await self._within(seconds, completion, answering)
             if span is not None and completion.plan is not None:
                 facts = completion.facts
