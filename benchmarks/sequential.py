@@ -39,7 +39,7 @@ class Config:
 
     data: Annotated[Path | None, "folder with routerbench/; an invented pool when not given"] = None
     splits: Annotated[int, "random splits"] = 10_000
-    looped: Annotated[int, "splits that the NumPy loop is timed on"] = 200
+    loop_splits: Annotated[int, "splits that the NumPy loop is timed on"] = 200
     steps: Annotated[int, "queries whose steps are timed"] = 300
     rounds: Annotated[int, "warm rounds; the median counts"] = 5
 
@@ -96,7 +96,7 @@ def numpy_replay(
 def agree(pool: Pool, paths: Paths, ties: np.ndarray, config: Config) -> float:
     """Checks that both replays give the same; seconds the NumPy loop takes a split."""
     num = pool.num_queries // 2
-    few = np.arange(config.looped)
+    few = np.arange(config.loop_splits)
     positions = np.asarray(
         split_masks(jax.random.key(1), few, num_calibration=num, num_queries=pool.num_queries)
     )
@@ -105,9 +105,9 @@ def agree(pool: Pool, paths: Paths, ties: np.ndarray, config: Config) -> float:
     numpy_replay(paths, ties, masks[:2])
     begin = time.perf_counter()
     calls, lost = numpy_replay(paths, ties, masks)
-    picked_rows = (time.perf_counter() - begin) / config.looped
+    picked_rows = (time.perf_counter() - begin) / config.loop_splits
     trials = split_trials(
-        jax.random.key(1), pool, num_calibration=num, alpha=ALPHAS, num_trials=config.looped
+        jax.random.key(1), pool, num_calibration=num, alpha=ALPHAS, num_trials=config.loop_splits
     )
     np.testing.assert_allclose(trials.extra["calls"], calls, rtol=1e-5)
     np.testing.assert_allclose(trials.extra["regret"], lost, rtol=1e-5, atol=1e-7)
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ties = cascade.tie_break(rest)
     pool = paths.pool("regret", jnp.asarray(ties)).only("risk", "calls", "regret")
     loop = agree(pool, paths, ties, config)
-    replayed = timed(
+    replay_time = timed(
         lambda: (
             split_trials(
                 jax.random.key(2),
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     calibrated = cascade.calibrate(rest, 0.01)
     step = step_time(calibrated, rest, config.steps)
-    first = {"fit": fit[0], "replay": replayed[0]}
+    first = {"fit": fit[0], "replay": replay_time[0]}
     rows = [
         [
             f"learn a policy, {num} rows, {len(table.models)} models",
@@ -163,14 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         [
             f"replay, {config.splits:,} splits x {len(ALPHAS)} alphas, {len(rest)} queries",
-            seconds(replayed[1]),
-            seconds(replayed[0]),
+            seconds(replay_time[1]),
+            seconds(replay_time[0]),
             seconds(loop * config.splits),
         ],
         ["one step of a query", seconds(step), "", ""],
     ]
     header = ["what", "warm", "first call", "NumPy loop"]
-    figures = {"warm": {"fit": fit[1], "replay": replayed[1], "step": step}, "first": first}
+    figures = {"warm": {"fit": fit[1], "replay": replay_time[1], "step": step}, "first": first}
     report("sequential", "Calibrated stop.", header, rows, {**figures, "numpy_loop_a_split": loop})
     return 0
 

@@ -23,26 +23,24 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from racer_jax.core.nonconformity import inverse_probability
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo import pool_law, split_trials
-from racer_jax.orders.model_orders import fit_order
 from racer_jax.plotting.layout import figure_style, panels, percent
 from racer_jax.plotting.styles import style_of
 from racer_jax.reporting.tables import left_table
 from racer_jax.risk_control.bounds import sharp_risk
-from racer_jax.routers.knn import KNNR
 from racer_jax.sequential.policy import fit_policy
-from racer_jax.sequential.replay import replay
+from racer_jax.sequential.replay import Paths, replay
 from racer_jax.sequential.weights import fit_vote_weights
 from racer_jax.studies import runtime, stopping_ways
 from racer_jax.studies.answer_pools import answer_pools
-from racer_jax.studies.order_studies import hashed_embeddings
 from racer_jax.studies.runner import Report, run_experiment
-from racer_jax.studies.stopping_ways import Rows, Way, means_by_query
+from racer_jax.studies.stopping_ways import QuestionMeans, Rows, Way, means_by_query
 
 SEQUENTIAL, DOLLARS, LABEL_FREE = "sequential", "sequential, dollars", "sequential, label-free"
+ONE_SHOT = ("RACER-P", "RACER-G", "RACER-J", "static")
+WAYS = (SEQUENTIAL, LABEL_FREE, "agreement", DOLLARS, *ONE_SHOT)
 DECIDED = "0"
 LIMIT = 4.5
 _MOST_ROWS = 2000
@@ -57,6 +55,7 @@ class Config:
     draws: Annotated[int, "random training parts"] = 20
     splits: Annotated[int, "splits of each cell that check the law; 0 for none"] = 10_000
     pools: Annotated[str, "pools by name, separated by commas; all where empty"] = ""
+    ways: Annotated[str, "calibrated ways by name, separated by semicolons; all where empty"] = ""
     neighbors: Annotated[int, "neighbours of the router of the one-shot sets"] = 50
     seed: Annotated[int, "seed of everything"] = 0
     output: Annotated[Path, "folder of the results"] = Path("results/sequential")
@@ -66,6 +65,14 @@ class Config:
         for name, least in (("draws", 1), ("splits", 0), ("neighbors", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if unknown := [name for name in self.way_names if name not in WAYS]:
+            raise ValueError(f"ways must be among {'; '.join(WAYS)}, got {unknown[0]!r}")
+
+    @property
+    def way_names(self) -> tuple[str, ...]:
+        """The calibrated ways to measure."""
+        names = [name.strip() for name in self.ways.split(";")]
+        return tuple(name for name in names if name) or WAYS
 
 
 class Row(NamedTuple):
@@ -109,10 +116,12 @@ class Result(NamedTuple):
 class Ways(NamedTuple):
     """The ways of one draw, and what they are measured against.
 
-    `decided` stops on decided votes alone, in the order that was searched for that.
+    `lossless` stops on decided votes alone, in the order that was searched for that; ties of the
+    full vote go to the first voter, so it has a reference of its own.
     """
 
-    decided: Way
+    lossless: Way
+    lossless_right: np.ndarray
     calibrated: dict[str, Callable[[str], Way]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -123,9 +132,14 @@ def _whatever_the_level(way: Way, alpha: str) -> Way:
 
 
 def ways_of(
-    key: jax.Array, train: RoutingTable, rest: RoutingTable, alphas: tuple[str, ...], k: int
+    key: jax.Array,
+    train: RoutingTable,
+    rest: RoutingTable,
+    alphas: tuple[str, ...],
+    k: int,
+    names: Sequence[str] = WAYS,
 ) -> Ways:
-    """Every way, learned from the training rows."""
+    """Every way, learned from the training rows; of the calibrated ones those that are named."""
     fit_key, encode_key = jax.random.split(key)
     fit_data = jax.random.key_data(fit_key)
 
@@ -139,13 +153,14 @@ def ways_of(
         tuning_scores = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
     rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
     accuracy = np.asarray(train.correct).mean(axis=0)
-    without_labels = replay(policy(loss="differs"), rest)
     make: dict[str, Callable[[str], Way]] = {
         SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
-        LABEL_FREE: partial(_whatever_the_level, stopping_ways.of_paths(without_labels, "differs")),
         "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
     }
-    if train.cost is not None:
+    if LABEL_FREE in names:
+        without_labels = stopping_ways.of_paths(replay(policy(loss="differs"), rest), "differs")
+        make[LABEL_FREE] = partial(_whatever_the_level, without_labels)
+    if DOLLARS in names and train.cost is not None:
         by_level = {
             alpha: stopping_ways.of_paths(
                 replay(policy(objective="dollars", alpha=float(alpha)), rest), "regret"
@@ -153,17 +168,12 @@ def ways_of(
             for alpha in alphas
         }
         make[DOLLARS] = by_level.__getitem__
-    x, z = hashed_embeddings(encode_key, train, rest)
-    scores = KNNR.fit(x, train.correct, k=min(k, len(train)))(z)
-    nonconformities = {
-        "RACER-P": np.asarray(inverse_probability(scores, "free"))[:, :-1],
-        "RACER-G": np.asarray(scores.max(axis=1, keepdims=True) - scores),
-        "RACER-J": fit_order("J", x, train.correct, None)(z, None, "free")[:, :-1],
-        "static": fit_order("static", x, train.correct, None)(z, None, "free")[:, :-1],
-    }
-    for name, nonconformity in nonconformities.items():
-        way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
-        make[name] = partial(_whatever_the_level, way)
+    if set(ONE_SHOT) & set(names):
+        for name, nonconformity in stopping_ways.one_shot_nonconformities(
+            encode_key, train, rest, k
+        ).items():
+            way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
+            make[name] = partial(_whatever_the_level, way)
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
     baselines = {
@@ -176,31 +186,15 @@ def ways_of(
         },
         "full vote": stopping_ways.full_vote(rows, tuning_scores),
     }
-    decided = stopping_ways.of_paths(replay(policy(alpha=0.0), rest), "regret")
-    right = main.right(main.reference[:, None])[:, 0].astype(np.float64)
-    return Ways(decided, make, baselines, right)
+    until_decided = replay(policy(alpha=0.0), rest)
+    lossless = stopping_ways.of_paths(until_decided, "regret")
+    calibrated = {name: make[name] for name in names if name in make}
+    return Ways(lossless, _right(until_decided), calibrated, baselines, _right(main))
 
 
-class _Sums:
-    """Means of a cell by question, added up over the draws."""
-
-    def __init__(self, num: int) -> None:
-        self.count = np.zeros(num)
-        self.totals: dict[str, np.ndarray] = {}
-        self.risk: list[float] = []
-
-    def add(self, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
-        self.count[rows] += 1
-        for name, value in values.items():
-            self.totals.setdefault(name, np.zeros(len(self.count)))[rows] += value
-
-    def mean(self, name: str) -> tuple[float, float]:
-        """Mean over questions and its standard error; nan where not logged."""
-        if name not in self.totals:
-            return float("nan"), float("nan")
-        nonzero = self.count > 0
-        value = self.totals[name][nonzero] / self.count[nonzero]
-        return float(value.mean()), float(value.std(ddof=1) / np.sqrt(len(value)))
+def _right(paths: Paths) -> np.ndarray:
+    """Whether the reference is right, 0 or 1, `[n]`."""
+    return np.asarray(paths.right(paths.reference[:, None])[:, 0], np.float64)
 
 
 def parts_of(key: jax.Array, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
@@ -217,19 +211,25 @@ def run_pool(
 ) -> Result:
     """All rows and checks of one pool."""
     alphas = parse_alphas(config.alphas)
-    cells: dict[tuple[str, str | None], _Sums] = {}
+    cells: dict[tuple[str, str | None], QuestionMeans] = {}
     checks: list[Check] = []
     size = 0
     for draw in range(config.draws):
         part_key, way_key, tie_key, trial_key = jax.random.split(jax.random.fold_in(key, draw), 4)
         training, others = parts_of(part_key, table)
         ways = ways_of(
-            way_key, table.select(training), table.select(others), alphas, config.neighbors
+            way_key,
+            table.select(training),
+            table.select(others),
+            alphas,
+            config.neighbors,
+            config.way_names,
         )
         size = len(others)
 
         add = partial(record, cells, others, ways.reference_right, len(table))
-        add(SEQUENTIAL, DECIDED, stopped_where_sure(ways.decided), 0.0)
+        sure = stopped_where_sure(ways.lossless)
+        record(cells, others, ways.lossless_right, len(table), SEQUENTIAL, DECIDED, sure, 0.0)
         for number, (label, make) in enumerate(ways.calibrated.items()):
             for alpha in alphas:
                 way = make(alpha)
@@ -254,7 +254,7 @@ def run_pool(
 
 
 def record(
-    cells: dict[tuple[str, str | None], _Sums],
+    cells: dict[tuple[str, str | None], QuestionMeans],
     rows: np.ndarray,
     reference_right: np.ndarray,
     num: int,
@@ -264,7 +264,7 @@ def record(
     risk: float | None,
 ) -> None:
     """Adds the means of the rows of one draw to a cell."""
-    sums = cells.setdefault((way, alpha), _Sums(num))
+    sums = cells.setdefault((way, alpha), QuestionMeans(num))
     sums.add(rows, {**values, "difference": values["accuracy"] - reference_right})
     if risk is not None:
         sums.risk.append(risk)
@@ -293,7 +293,7 @@ def checked(
     return Check(pool_name, way, alpha, float(risk.mean()), exact, sharp, z)
 
 
-def row_of(pool: str, way: str, alpha: str | None, sums: _Sums, size: int) -> Row:
+def row_of(pool: str, way: str, alpha: str | None, sums: QuestionMeans, size: int) -> Row:
     """A cell as a line of the results."""
     calls, calls_error = sums.mean("calls")
     accuracy, accuracy_error = sums.mean("accuracy")
@@ -402,7 +402,9 @@ def figure(rows: Sequence[Row], *, width: float | None = None) -> Figure:
             here = [row for row in rows if row.pool == name]
             for way in _LINES:
                 line = sorted((row.calls, row.accuracy) for row in here if row.way == way)
-                axes.plot(*zip(*line, strict=True), **style_of(way).marked(ms=4, lw=1.3, label=way))
+                if line:
+                    style = style_of(way).marked(ms=4, lw=1.3, label=way)
+                    axes.plot(*zip(*line, strict=True), **style)
             tops = sorted((row.calls, row.accuracy) for row in here if row.way.startswith("top "))
             if tops:
                 top = style_of("top k").marked(label="top k, majority")

@@ -283,12 +283,12 @@ class Stops(NamedTuple):
 
     Attributes:
       calls: Number of models called, 1 to b, int32 `[..., n]`.
-      stopped: Whether a score was above the threshold; False where the policy abstains after the
+      has_stop: Whether a score was above the threshold; False where the policy abstains after the
         last call; bool `[..., n]`.
     """
 
     calls: jax.Array
-    stopped: jax.Array
+    has_stop: jax.Array
 
 
 def stops_at(

@@ -43,7 +43,7 @@ class PathStates(NamedTuple):
       second_votes: Models that gave the most frequent other answer, int32.
       distinct: Distinct answers, int32.
       missing: Models called that gave no answer, int32.
-      decided: Whether no answers of the models left can change the leader, bool.
+      is_decided: Whether no answers of the models left can change the leader, bool.
       for_leader: Whether call i was made and gave the leader after call j, bool `[..., b, b]` by j,
         then i.
     """
@@ -55,7 +55,7 @@ class PathStates(NamedTuple):
     second_votes: jax.Array
     distinct: jax.Array
     missing: jax.Array
-    decided: jax.Array
+    is_decided: jax.Array
     for_leader: jax.Array
 
 
@@ -95,7 +95,7 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
         second_votes=jnp.where(others, votes, 0).max(axis=1),
         distinct=first.sum(axis=1, dtype=jnp.int32),
         missing=(is_called & ~has_answer[None, :]).sum(axis=1, dtype=jnp.int32),
-        decided=anyone & ~is_open,
+        is_decided=anyone & ~is_open,
         for_leader=for_leader,
     )
 
@@ -135,7 +135,7 @@ def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
       Equal weights give the early stopping of majority votes.
 
     >>> states = path_states([0, 1, 0], jnp.array([2.0, 1.0, 0.5]))
-    >>> states.leader.tolist(), states.decided.tolist()
+    >>> states.leader.tolist(), states.is_decided.tolist()
     ([0, 0, 0], [True, True, True])
     """
     answers, weights = jnp.asarray(answers), jnp.asarray(weights)
@@ -228,7 +228,7 @@ def stopping_scores(
     scores = offset[..., None] - linear
     safe = jnp.zeros(scores.shape, bool)
     if settled == "vote":
-        safe = states.decided
+        safe = states.is_decided
     if settled != "never":
         safe = safe.at[..., -1].set(True)
     ends = ends.reshape(*shape, -1)

@@ -26,14 +26,14 @@ def agreement_weights(codes: np.ndarray) -> np.ndarray:
     Returns:
       float64 `[m]`, above 0 (0 for a model that never answers), multiples of `GRID`.
     """
-    answered = codes != NO_ANSWER
-    same = (codes[:, :, None] == codes[:, None, :]) & answered[:, None, :]
+    has_answer = codes != NO_ANSWER
+    same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]
     share = np.full(codes.shape[1], 0.6)
     for _ in range(_ROUNDS):
-        sums = np.where(answered, same @ starting_weights(share), -np.inf)
+        sums = np.where(has_answer, same @ starting_weights(share), -np.inf)
         # An answer of k models stands in k columns: each is a k-th of its chance.
         votes = np.maximum(same.sum(axis=2), 1)
-        some = answered.any(axis=1)
+        some = has_answer.any(axis=1)
         chance = np.zeros(codes.shape)
         chance[some] = softmax((sums - np.log(votes))[some], axis=1)
         # The chance that the model's own answer is the one: the columns that give it, together.
@@ -41,7 +41,7 @@ def agreement_weights(codes: np.ndarray) -> np.ndarray:
         if np.abs(share - before).max() < _TOLERANCE:
             break
     weights = np.rint(starting_weights(share) / GRID) * GRID
-    return np.asarray(np.where(answered.any(axis=0), weights, 0.0))
+    return np.asarray(np.where(has_answer.any(axis=0), weights, 0.0))
 
 
 def agrees_with_vote(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def agrees_with_vote(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
       codes: Answer codes, int `[n, m]`.
       weights: Vote weights `[m]`.
     """
-    answered = codes != NO_ANSWER
-    same = (codes[:, :, None] == codes[:, None, :]) & answered[:, None, :]
-    winner = np.where(answered, same @ weights, -1.0).argmax(axis=1)
-    return np.asarray((codes == codes[np.arange(len(codes)), winner][:, None]) & answered)
+    has_answer = codes != NO_ANSWER
+    same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]
+    winner = np.where(has_answer, same @ weights, -1.0).argmax(axis=1)
+    return np.asarray((codes == codes[np.arange(len(codes)), winner][:, None]) & has_answer)

@@ -195,7 +195,7 @@ class Caller:
                 answer = answers[-1]
             if self._policy.settled(self._loss) == "never" and not safe:
                 answer, reason = None, "abstained"
-        elif now.decided and self._policy.settled(self._loss) == "vote":
+        elif now.is_decided and self._policy.settled(self._loss) == "vote":
             reason = "decided"
         elif safe:
             reason = "risk"

@@ -21,12 +21,12 @@ class HostState(NamedTuple):
 
     Attributes:
       leader: The leading answer; None while no model has answered.
-      decided: Whether the answers to come cannot change it.
+      is_decided: Whether the answers to come cannot change it.
       score: The stopping score, without the rule for decided and last calls.
     """
 
     leader: str | None
-    decided: bool
+    is_decided: bool
     score: float
 
 

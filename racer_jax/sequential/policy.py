@@ -233,7 +233,7 @@ class _Training:
         is_decided = np.zeros(leader.shape, bool)
         is_decided[:, length - 1] = loss != "wrong"
         if self.best is None and loss in ("regret", "differs"):
-            is_decided |= np.asarray(states.decided)
+            is_decided |= np.asarray(states.is_decided)
             is_decided[:, :length] &= batch_ends(self.batches, length)
         rows &= ~is_decided[:, :length]
         model = fit_risk_model(features, losses, rows, self.group)

@@ -103,21 +103,21 @@ def estimated_savings(key: jax.Array, table: RoutingTable) -> Savings | None:
     ties = jax.random.bits(tie_key, paths.leader.shape, "uint32")
     num = len(rest)
     never = TieBroken(jnp.full(num, jnp.inf), jnp.full(num, 0xFFFFFFFF, jnp.uint32))
-    decided = evaluate_paths(paths, never, np.asarray(ties), "regret", "0")
+    lossless = evaluate_paths(paths, never, np.asarray(ties), "regret", "0")
     reference = "the full vote" if policy.reference == "vote" else policy.calls[-1]
     # A single model is called alone where nothing is calibrated.
-    calls = decided.calls if policy.reference == "vote" else 1.0
+    calls = lossless.calls if policy.reference == "vote" else 1.0
     level = next((alpha for alpha in _LEVELS if budget_of(alpha, num // 2) >= 0), None)
-    stopped: dict[str, float] = {}
+    early: dict[str, float] = {}
     if level is not None:
         law = pool_law(paths.pool("regret", ties), num_calibration=num // 2, alpha=level)
-        stopped = {name: float(law.extra_mean[name][0]) for name in ("calls", "accuracy")}
+        early = {name: float(law.extra_mean[name][0]) for name in ("calls", "accuracy")}
     return Savings(
         num_models=len(table.models),
         num_questions=num,
         reference=reference,
-        full_accuracy=decided.full_accuracy,
+        full_accuracy=lossless.full_accuracy,
         decided_calls=calls,
         alpha=level,
-        **stopped,
+        **early,
     )

@@ -14,10 +14,11 @@ import numpy as np
 from scipy.special import gammaln
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
-from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.nonconformity import TieBroken, inverse_probability
 from racer_jax.core.risk_levels import miss_budget
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.step_functions import Pool
+from racer_jax.orders.model_orders import fit_order
 from racer_jax.risk_control.stopping import (
     Loss,
     stop_critical_scores,
@@ -25,8 +26,10 @@ from racer_jax.risk_control.stopping import (
     stops_at,
 )
 from racer_jax.risk_control.vote_path import PathStates, path_states
+from racer_jax.routers.knn import KNNR
 from racer_jax.sequential.policy import batch_last
 from racer_jax.sequential.replay import Paths, stopping_pool
+from racer_jax.studies.order_studies import hashed_embeddings
 
 METRICS = ("calls", "dollars", "rounds", "accuracy", "regret")
 
@@ -150,7 +153,7 @@ def majority_decided(rows: Rows, accuracy: np.ndarray) -> Way:
     num, num_models = rows.codes.shape
     order = fixed(np.argsort(-accuracy, kind="stable"), num)
     _, states = rows.along(order, np.ones(num_models))
-    is_decided = np.array(states.decided)
+    is_decided = np.array(states.is_decided)
     is_decided[:, -1] = True
     return rows.way(order, np.asarray(states.leader), np.where(is_decided, np.inf, -np.inf))
 
@@ -226,6 +229,23 @@ def one_shot(rows: Rows, nonconformity: np.ndarray, weights: np.ndarray) -> Way:
     return rows.way(order, leader, scores, np.ones(order.shape[1]))
 
 
+def one_shot_nonconformities(
+    key: jax.Array, train: RoutingTable, rest: RoutingTable, k: int
+) -> dict[str, np.ndarray]:
+    """Nonconformities `[n, m]` of the sets that are chosen before anyone has answered.
+
+    Use this when `one_shot` is to stand for RACER-P, -G, -J and the static order.
+    """
+    x, z = hashed_embeddings(key, train, rest)
+    scores = KNNR.fit(x, train.correct, k=min(k, len(train)))(z)
+    return {
+        "RACER-P": np.asarray(inverse_probability(scores, "free"))[:, :-1],
+        "RACER-G": np.asarray(scores.max(axis=1, keepdims=True) - scores),
+        "RACER-J": fit_order("J", x, train.correct, None)(z, None, "free")[:, :-1],
+        "static": fit_order("static", x, train.correct, None)(z, None, "free")[:, :-1],
+    }
+
+
 # --- the exact mean over all splits, query by query -----------------------------------------------
 
 
@@ -264,7 +284,7 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
     # Where each query stops at each threshold, one row a threshold; +inf, which calls all, is last.
     everywhere = TieBroken(jnp.append(at.value, jnp.inf), jnp.append(at.tie, jnp.uint32(2**32 - 1)))
     stops = stops_at(jnp.asarray(way.scores), everywhere, keys)
-    place = np.where(np.asarray(stops.stopped), np.asarray(stops.calls) - 1, way.scores.shape[1])
+    place = np.where(np.asarray(stops.has_stop), np.asarray(stops.calls) - 1, way.scores.shape[1])
     rows = np.arange(num)
     position = np.empty(num, np.int64)
     position[order] = rows
@@ -282,3 +302,32 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
         for name, table in way.metrics.items():
             results[name].append((weights * table[rows, place]).sum(axis=0))
     return {name: np.array(values) for name, values in results.items()}
+
+
+class QuestionMeans:
+    """Means of a cell by question, added up over the draws of the training part.
+
+    Use this when standard errors shall be over questions.
+    """
+
+    def __init__(self, num: int) -> None:
+        self.count = np.zeros(num)
+        self.totals: dict[str, np.ndarray] = {}
+        self.risk: list[float] = []
+
+    def add(self, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        """Adds the values of the rows of one draw. Use this when a draw is measured."""
+        self.count[rows] += 1
+        for name, value in values.items():
+            self.totals.setdefault(name, np.zeros(len(self.count)))[rows] += value
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """Mean over questions and its standard error; nan where not logged.
+
+        Use this when all draws are there.
+        """
+        if name not in self.totals:
+            return float("nan"), float("nan")
+        nonzero = self.count > 0
+        value = self.totals[name][nonzero] / self.count[nonzero]
+        return float(value.mean()), float(value.std(ddof=1) / np.sqrt(len(value)))

@@ -58,6 +58,13 @@ def test_options_that_do_not_fit(options, message, tmp_path, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_ways_are_named():
+    with pytest.raises(ValueError, match=r"ways must be among .*, got 'RACER'"):
+        sequential.Config(ways="RACER")
+    assert sequential.Config(ways="RACER-P; static").way_names == ("RACER-P", "static")
+    assert sequential.Config().way_names == sequential.WAYS
+
+
 def small_rows(seed=0, num=9):
     table = answered_table(300, seed=seed).select(slice(0, num))
     codes = stopping_ways.codes_of(table)
@@ -117,27 +124,37 @@ def test_a_set_chosen_beforehand_is_a_path():
         assert (stop == sizes).all()
 
 
-@pytest.mark.slow
-def test_the_floors_on_real_data(data_dir):
-    pools = answer_pools(data_dir)
-    # Twenty training parts, for they matter: on small7 three equal answers of the weightiest models
-    # decide a vote (3.7 calls), or do not (4.5), by the weights that the part leads to.
-    config = sequential.Config(draws=20, splits=0, data=data_dir, alphas="0.01,0.02")
-    names = ("arc weak7", "arc without gpt-4", "gsm8k small7")
-    result = sequential.run(
-        jax.random.key(0), {name: pools[name] for name in names}, config, lambda _: None
+def floors(data_dir, pool, alpha, draws, *ways):
+    """The rows of one pool by way and level, and what is seen beside."""
+    config = sequential.Config(
+        draws=draws, splits=0, data=data_dir, alphas=alpha, ways="; ".join(ways)
     )
-    rows = {(row.pool, row.way, row.alpha): row for row in result.rows}
-    weak, way = "arc weak7", sequential.SEQUENTIAL
-    assert abs(rows[weak, way, 0.0].calls - 2.6) <= 0.15
-    assert rows[weak, way, 0.0].difference == 0
-    assert rows[weak, way, 0.01].calls <= 2.1
+    table = answer_pools(data_dir)[pool]
+    result = sequential.run(jax.random.key(0), {pool: table}, config, lambda _: None)
+    return {(row.way, row.alpha): row for row in result.rows}
+
+
+# Twenty training parts, for they matter: on small7 three equal answers of the weightiest models
+# decide a vote (3.7 calls), or do not (4.5), by the weights that the part leads to.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pool", "decided", "tolerance", "most"),
+    [("arc weak7", 2.6, 0.15, 2.1), ("gsm8k small7", 4.2, 0.2, 2.7)],
+)
+def test_the_floors_of_calls_on_real_data(pool, decided, tolerance, most, data_dir):
+    rows = floors(data_dir, pool, "0.01", 20, sequential.SEQUENTIAL)
+    lossless, early = rows[sequential.SEQUENTIAL, 0.0], rows[sequential.SEQUENTIAL, 0.01]
+    assert abs(lossless.calls - decided) <= tolerance
+    assert lossless.difference == 0
+    assert early.calls <= most
     # The mean over all splits is summed in float32.
-    assert rows[weak, way, 0.01].risk == pytest.approx(rows[weak, way, 0.01].law, rel=1e-4)
-    assert abs(rows["gsm8k small7", way, 0.0].calls - 4.2) <= 0.2
-    assert rows["gsm8k small7", way, 0.01].calls <= 2.7
-    cheap = rows["arc without gpt-4", sequential.DOLLARS, 0.02]
-    single = rows["arc without gpt-4", "best single", None]
+    assert early.risk == pytest.approx(early.law, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_floor_of_dollars_on_real_data(data_dir):
+    rows = floors(data_dir, "arc without gpt-4", "0.02", 6, sequential.DOLLARS)
+    cheap, single = rows[sequential.DOLLARS, 0.02], rows["best single", None]
     assert cheap.dollars <= 0.4 * single.dollars
     assert cheap.accuracy >= single.accuracy - 2 * cheap.difference_error
 

@@ -86,7 +86,7 @@ def test_states_equal_the_reference(seed):
         assert features[i, j, :7].tolist() == expected
         voters = [k <= j and row[k] >= 0 and row[k] == int(states.leader[i, j]) for k in range(B)]
         assert features[i, j, 7:].astype(bool).tolist() == voters
-        assert bool(states.decided[i, j]) == reference.stop_decided(row, weights.tolist(), j + 1)
+        assert bool(states.is_decided[i, j]) == reference.stop_decided(row, weights.tolist(), j + 1)
 
 
 @pytest.mark.long
@@ -97,7 +97,7 @@ def test_states_equal_the_reference(seed):
 )
 def test_a_decided_leader_is_the_answer_of_the_full_vote(row, weights):
     states = path_states(np.array([row]), np.array(weights, np.float32) / 2)
-    decided = np.asarray(states.decided[0])
+    decided = np.asarray(states.is_decided[0])
     assert (np.asarray(states.leader[0])[decided] == int(states.leader[0, -1])).all()
     # Once decided, decided for good.
     assert (np.diff(decided.astype(int)) >= 0).all()
@@ -125,7 +125,7 @@ def test_no_answer_equals_no_other():
     states = path_states([[-1, -1, 0]], jnp.array([4.0, 4.0, 1.0]))
     assert states.leader.tolist() == [[-1, -1, 0]]
     assert states.missing.tolist() == [[1, 2, 2]]
-    assert not states.decided[0, 0]
+    assert not states.is_decided[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_scores_are_settled_where_stopping_cannot_lose():
     silent = np.asarray(states.leader)[:, np.asarray(ends)] < 0
     assert (np.isfinite(never[:, np.asarray(ends)]) == ~silent).all()
     assert (last[:, -1] == inf).all()
-    settled = np.asarray(states.decided) & np.asarray(ends)
+    settled = np.asarray(states.is_decided) & np.asarray(ends)
     assert (np.isposinf(vote[:, :-1]) == settled[:, :-1]).all()
 
 
@@ -217,10 +217,10 @@ def test_the_models_called_are_the_sets_of_the_running_maximum(seed):
         sets = prediction_sets(pair.value, threshold, pair.tie)
         stops = stops_at(scores, threshold, tie)
         assert (set_size(sets) == stops.calls).all()
-        assert (sets[:, -1] == ~stops.stopped).all()
+        assert (sets[:, -1] == ~stops.has_stop).all()
         for i in range(N):
             call = reference.stop_call(pairs_of(scores, tie, i), level)
-            assert (int(stops.calls[i]), bool(stops.stopped[i])) == (call or B, call is not None)
+            assert (int(stops.calls[i]), bool(stops.has_stop[i])) == (call or B, call is not None)
     plain = path_nonconformity(scores)
     sets, stops = prediction_sets(plain, 0.5), stops_at(scores, 0.5)
     assert (set_size(sets) == stops.calls).all()
@@ -264,6 +264,7 @@ def test_bad_paths_are_refused(arguments, message):
 # --- the rest of the package takes these critical scores as they are ------------------------------
 
 
+@pytest.mark.long
 def test_every_kind_of_calibration_takes_them():
     scores, losses, tie = paths(11, levels=1000)
     critical = stop_critical_scores(scores, losses, tie)

@@ -174,7 +174,7 @@ def test_a_dominating_model_is_the_reference_and_ends_the_path():
 
 def test_zero_weight_models_are_never_waited_for():
     states = path_states(np.array([[0, 1, 1]]), np.array([1.0, 0.0, 0.0], np.float32))
-    assert states.decided.tolist() == [[True] * 3]
+    assert states.is_decided.tolist() == [[True] * 3]
 
 
 @pytest.mark.parametrize(

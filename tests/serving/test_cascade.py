@@ -68,7 +68,7 @@ def agrees(cascade, table, loss):
     last = np.flatnonzero(cascade.policy.ends)
     for row in range(num):
         state = run(cascade, table, row)
-        calls, stopped = int(stops.calls[row, 0]), bool(stops.stopped[row, 0])
+        calls, stopped = int(stops.calls[row, 0]), bool(stops.has_stop[row, 0])
         assert state.calls == calls
         assert (state.reason == "abstained") == (not stopped)
         if stopped:
@@ -109,7 +109,7 @@ def test_scores_on_the_host_equal_those_of_the_device_to_the_last_bit(table, fit
             answers = rows.answers[row, order].tolist()
             for j in range(5):
                 state = scorer.state(answers[: j + 1], rows.group[row])
-                assert state.decided == bool(paths.states.decided[row, j])
+                assert state.is_decided == bool(paths.states.is_decided[row, j])
                 if np.isfinite(scores[row, j]):
                     assert state.score == float(scores[row, j])
 

@@ -134,7 +134,8 @@ def table_of_long_rows(
             field="correct",
             remedy=or_unlabelled(file.header),
         )
-    file.require("model", *([] if unlabelled else ["correct" if label_rule is None else "score"]))
+    label = "correct" if label_rule is None else "score"
+    file.require("model", *([] if unlabelled else [label]))
     check_identity(file)
     file.check_end(safe=["correct"])
     results = _results(file, use_labels=label_rule is None and not unlabelled)

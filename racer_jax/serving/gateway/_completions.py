@@ -131,7 +131,7 @@ class Completion:
             group = None
         void = [] if loaded.promises else ["it was calibrated on questions it was trained on"]
         if len(query.texts) > 1 and planner.route.multi_turn == "own_group" and group is None:
-            void.append("nobody calibrated on conversations of several turns")
+            void.append("the calibration had no conversations of several turns")
         if self.gateway.monitors.alarms.get(planner.name):
             void.append("a monitor has raised an alarm")
         models = loaded.models
