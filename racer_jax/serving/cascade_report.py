@@ -48,16 +48,18 @@ def cascade_report_data(
             cascade.at(alpha)  # says what is wrong with it
     calibration, policy = cascade.calibration, cascade.policy
     sequential = sequential_data(cascade, table, levels)
+    promise: dict[str, Any] = {"alpha": None, "num_queries": 0, "date": None}
     if calibration is None:
         sequential["levels"][0]["guarantee"] = cascade.guarantee()
+    else:
+        promise["alpha"], promise["date"] = calibration.alpha, calibration.date
+        promise["num_queries"] = len(calibration.value)
     return {
         "title": title,
         "sequential": sequential,
         "cascade": {
-            "alpha": None if calibration is None else calibration.alpha,
+            **promise,
             "loss": cascade.loss,
-            "num_queries": 0 if calibration is None else len(calibration.value),
-            "date": None if calibration is None else calibration.date,
             "form": cascade.form,
             "label_rule": cascade.label_rule,
             "weights": policy.weights.tolist(),
