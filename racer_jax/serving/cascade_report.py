@@ -50,14 +50,19 @@ def cascade_report_data(
     sequential = sequential_data(cascade, table, levels)
     if calibration is None:
         sequential["levels"][0]["guarantee"] = cascade.guarantee()
+    origin: dict[str, Any] = {"alpha": None, "num_queries": 0, "date": None}
+    if calibration is not None:
+        origin = {
+            "alpha": calibration.alpha,
+            "num_queries": len(calibration.value),
+            "date": calibration.date,
+        }
     return {
         "title": title,
         "sequential": sequential,
         "cascade": {
-            "alpha": None if calibration is None else calibration.alpha,
+            **origin,
             "loss": cascade.loss,
-            "num_queries": 0 if calibration is None else len(calibration.value),
-            "date": None if calibration is None else calibration.date,
             "form": cascade.form,
             "label_rule": cascade.label_rule,
             "weights": policy.weights.tolist(),
