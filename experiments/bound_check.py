@@ -29,12 +29,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.data.typed_options import typed_options
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
 from racer_jax.montecarlo.loss_check import GRADE_LOSSES
@@ -90,7 +91,7 @@ class Config:
     nonconformity: Annotated[
         str,
         "nonconformity scores, listed: gap, inverse_probability (both: these two), J, static, "
-        "J_learned, or registered ones",
+        "J_learned, or module:function, an own function of scores and null mode",
     ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True
@@ -100,6 +101,11 @@ class Config:
     missing: Annotated[
         Literal["error", "drop"], "what becomes of queries that lack a model's result (--data)"
     ] = "error"
+    reading: Annotated[
+        str,
+        "further options of the reader as one word, such as '--format wide_csv --models a,b' "
+        "(--data)",
+    ] = ""
     train: Annotated[
         float, "share of the questions that router, orders or policy learn on (--data in one part)"
     ] = 0.4
@@ -129,8 +135,19 @@ class Config:
         """The risk levels as exact decimals."""
         return parse_alphas(self.alphas)
 
+    @cached_property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of the reader that have no option of their own here."""
+        options = typed_options(self.reading)
+        for name in sorted(options.keys() & {"label_rule", "missing"}):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is an option of its own, not of --reading")
+        if options and self.data is None:
+            raise ValueError("reading is for --data")
+        return options
+
     def __post_init__(self) -> None:
-        _ = self.levels  # read here, so that a wrong one is an error of usage
+        _ = self.levels, self.reader_options  # read here: a wrong one is an error of usage
         for name in score_names(self.nonconformity):
             if self.scores is not None and name not in NONCONFORMITIES:
                 raise ValueError(f"{name} is learned from texts: give --data without --scores")
@@ -169,15 +186,19 @@ def load_pools(config: Config, key: jax.Array) -> list[AnyPool]:
         table_pools,
     )
 
-    if config.loss in STOP_LOSSES:
-        return [*stop_pools(key, config.data, config.loss, config.train, config.missing)]
+    data, more = config.data, config.reader_options
+    table = None
+    if data is not None and (more or config.scores is not None):
+        table = read_table(data, config.label_rule, config.missing, **more)
     if config.scores is not None:
-        labels = config.data and read_table(config.data, config.label_rule, config.missing)
-        return [*scored_pools(config.scores, labels)]
+        return [*scored_pools(config.scores, table)]
+    source = data if table is None else table
+    if config.loss in STOP_LOSSES:
+        return [*stop_pools(key, source, config.loss, config.train, config.missing)]
     return [
         *table_pools(
             key,
-            config.data,
+            source,
             names,
             config.null,
             label_rule=config.label_rule,

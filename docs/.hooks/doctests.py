@@ -1,6 +1,8 @@
-"""Shows the examples of docstrings as code.
+"""Docstrings as the site shows them: examples as code, results with the type of the signature.
 
-Griffe fences them only under a heading, ours stand where they explain.
+Griffe fences examples only under a heading, ours stand where they explain. And it reads what stands
+before a colon under `Returns:` as a type; our types stand in the signature, our sentences have
+colons.
 """
 
 import re
@@ -9,17 +11,33 @@ from typing import Any
 import griffe
 
 _EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1\S.*\n?)*", re.MULTILINE)
+_RESULT = re.compile(r"^( *)(Returns|Yields):\n\1( +)(?=\S)", re.MULTILINE)
 
 
-class FencedDoctests(griffe.Extension):
-    """Fences every `>>>` block, up to the next empty line."""
+class SiteDocstrings(griffe.Extension):
+    """Fences every `>>>` block, up to the next empty line, and types every result."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrites the docstring of one object."""
-        if obj.docstring is not None:
-            obj.docstring.value = _EXAMPLE.sub(self._fenced, obj.docstring.value + "\n").rstrip()
+        if obj.docstring is None:
+            return
+        text = _EXAMPLE.sub(self._fenced, obj.docstring.value + "\n").rstrip()
+        if isinstance(obj, griffe.Function):
+            text = _RESULT.sub(lambda match: f"{match[0]}{self._type(obj, match[2])}: ", text)
+        obj.docstring.value = text
 
     @staticmethod
     def _fenced(match: re.Match[str]) -> str:
         indent, example = match[1], match[0].rstrip("\n")
         return f"{indent}```pycon\n{example}\n{indent}```\n"
+
+    @staticmethod
+    def _type(function: griffe.Function, section: str) -> str:
+        """The type of a result; of what a generator yields, that of one of them."""
+        returns = function.returns
+        if returns is None:
+            raise ValueError(f"{function.path}: {section} is documented, the result has no type")
+        if section == "Yields" and isinstance(returns, griffe.ExprSubscript):
+            first = returns.slice
+            return str(first.elements[0] if isinstance(first, griffe.ExprTuple) else first)
+        return str(returns)

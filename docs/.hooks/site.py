@@ -1,6 +1,6 @@
 """What the site needs beyond its Markdown.
 
-Pages of the repository's root, the API reference, formulas as MathML.
+Pages of the repository's root, and formulas as MathML.
 
 Formulas become MathML while the site is built, so that a page needs no script and no network to
 show them.
@@ -22,20 +22,10 @@ COPIED = {
     "CONTRIBUTING.md": "contributing.md",
     "experiments/README.md": "experiments.md",
 }
+# A page of the site by docs/.hooks/notebook.py.
+NOTEBOOK = "docs/notebooks/quickstart.ipynb"
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-
-
-def modules() -> list[str]:
-    """Names of the public modules of the package."""
-    names = []
-    for path in sorted((ROOT / "racer_jax").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[-1] == "__init__":
-            parts = parts[:-1]
-        if not any(part.startswith("_") for part in parts):
-            names.append(".".join(parts))
-    return names
 
 
 def _at_home(source: str, text: str) -> str:
@@ -47,7 +37,7 @@ def _at_home(source: str, text: str) -> str:
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
         target = (ROOT / source).parent.joinpath(path).resolve().relative_to(ROOT).as_posix()
-        home = COPIED.get(target) or (
+        home = {**COPIED, NOTEBOOK: "notebooks/quickstart.md"}.get(target) or (
             target.removeprefix("docs/") if target.startswith("docs/") else None
         )
         if home is None:
@@ -59,34 +49,20 @@ def _at_home(source: str, text: str) -> str:
     return _LINK.sub(moved, text)
 
 
-def on_config(config: Any) -> Any:
-    """Appends the API reference to the contents: the package, then its packages."""
-    packages: dict[str, list[Any]] = {}
-    for name in modules():
-        parts = name.split(".")
-        page = {name.removeprefix("racer_jax."): f"api/{name}.md"}
-        packages.setdefault(parts[1] if len(parts) > 2 else "", []).append(page)
-    alone = packages.pop("", [])
-    groups = []
-    for package, pages in packages.items():
-        first = [page for page in alone if package in page]
-        alone = [page for page in alone if package not in page]
-        groups.append({package: first + pages})
-    config.nav.append({"API reference": alone + groups})
-    return config
-
-
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that do not stand in docs/."""
     for source, page in COPIED.items():
         if (ROOT / source).exists():
             text = _at_home(source, (ROOT / source).read_text(encoding="utf-8"))
             files.append(File.generated(config, page, content=text))
-    for name in modules():
-        files.append(
-            File.generated(config, f"api/{name}.md", content=f"# `{name}`\n\n::: {name}\n")
-        )
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """A page that stands alone in its section has no list of neighbours beside it."""
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]
+    return markdown
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -152,7 +152,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
         "the same as the questions of the table (default: as before)",
     )
     _add_scores(parser)
-    add_unseen(parser)
+    add_unseen(parser, recalibrates=True)
     add_choosing(parser)
     add_sequential(parser, "calibrate")
     add_json(parser)

@@ -256,7 +256,7 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
         action="store_true",
         help="calibrate also on questions that were trained on; then nothing is promised",
     )
-    add_unseen(parser)
+    add_unseen(parser, recalibrates=True)
     add_choosing(parser)
     add_json(parser)
     add_reading_options(parser)
@@ -326,6 +326,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from racer_jax.core.risk_levels import parse_alphas
     from racer_jax.reporting.files import write_json
+    from racer_jax.sequential.evaluation import legend
     from racer_jax.serving.cascade import Cascade
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
@@ -339,9 +340,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(figures)
         return
-    print_line(cascade.guarantee())
     for one in evaluations:
         print_line(str(one))
+    print_line(f"\n{legend(evaluations)}\n\n{cascade.guarantee()}")
 
 
 def _add_report(subparsers: Subparsers) -> None:
@@ -360,11 +361,14 @@ def _add_report(subparsers: Subparsers) -> None:
         default=Path("report.html"),
         help="file to write (default: %(default)s)",
     )
-    parser.add_argument("--alphas", help="levels of the slider: 0.01,0.02 or first:last:step")
+    parser.add_argument(
+        "--alphas", help="levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
+    )
+    parser.add_argument("--title", help="heading of the page (default: a general one)")
     add_unseen(parser)
-    parser.add_argument("--title", help="heading of the page")
     add_choosing(parser)
     add_json(parser)
+    add_reading_options(parser)
     parser.set_defaults(run=report)
 
 

@@ -66,7 +66,7 @@ racer-jax bound-check --table test.csv --loss regret      a stop learned from lo
         "--z",
         type=float,
         default=5.0,
-        help="how many standard errors off a mean fails (default: %(default)g)",
+        help="a mean fails when it is this many standard errors off (default: %(default)g)",
     )
     add_unseen(parser)
     add_choosing(parser)

@@ -54,19 +54,19 @@ def summary(folder: Path) -> str:
     num, majority = len(sets["models"]), "majority"
     missed, lost = figures["avoidable_miss"][row], stops["regret"]
     lines = [
-        (f"all {num}, majority vote", num, everyone["accuracy"][majority], ""),
+        (f"all {num}, a majority vote", num, everyone["accuracy"][majority], ""),
         ("the best one alone", 1, single["accuracy"][majority], ""),
         (
             "a set, chosen at once",
             figures["size"][row],
             figures["accuracy"][majority][row],
-            f"no model that is right called for {missed:.1%}, promised {_share(sets['alpha'])}",
+            f"a model could answer and no called one did: {missed:.1%} ({_share(sets['alpha'])})",
         ),
         (
             "one after another",
             stops["calls"],
             stops["accuracy"],
-            f"right answers of the full vote lost {lost:.1%}, promised {_share(stops['alpha'])}",
+            f"wrong though the vote of all is right: {lost:.1%} ({_share(stops['alpha'])})",
         ),
     ]
     head = f"On {figures['num_queries']:,} questions that were not trained on:"
@@ -83,7 +83,7 @@ def summary(folder: Path) -> str:
 
 def _share(alpha: str) -> str:
     """A level as what the promise allows."""
-    return f"at most {100 * float(alpha):g}% on average"
+    return f"promised: at most {100 * float(alpha):g}% on average"
 
 
 def draw(folder: Path) -> None:

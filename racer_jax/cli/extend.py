@@ -36,7 +36,9 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
     parser.add_argument(
-        "--router", choices=names.routers(), help="default: the kind of the artefact's"
+        "--router",
+        choices=names.routers(),
+        help="kind of the new router (default: that of the artefact)",
     )
     add_json(parser)
     add_reading_options(parser)

@@ -323,7 +323,7 @@ def monitor_lines(monitor: Monitor, num_skipped: int = 0) -> Iterable[str]:
     if monitor.alarm is None:
         yield f"No alarm: {calm}."
     else:
-        yield f"ALARM at query {monitor.alarm:,}: {problem}. Recalibrate: {remedy}"
+        yield f"ALARM at query {monitor.alarm}: {problem}. Recalibrate: {remedy}"
     again = f" {num_skipped:,} lines were counted before and left out." if num_skipped else ""
     yield (
         f"{counted}. Evidence {monitor.evidence:.3g}; the alarm comes at {1 / monitor.level:g}, "

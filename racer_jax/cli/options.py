@@ -148,15 +148,22 @@ def add_choosing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_unseen(parser: argparse.ArgumentParser) -> None:
+def add_unseen(parser: argparse.ArgumentParser, *, recalibrates: bool = False) -> None:
     """The option `--unseen`.
 
     Use this when a command may leave out questions that were trained on.
+
+    Args:
+      parser: The parser of the command.
+      recalibrates: Whether it takes questions of the last calibration all the same.
     """
+    text = "leave out questions the artefact was trained or calibrated on"
+    if recalibrates:
+        text = "leave out questions that were trained on; those of the last calibration are used"
     parser.add_argument(
         "--unseen",
         action="store_true",
-        help="leave out questions the artefact was trained or calibrated on",
+        help=text,
     )
 
 

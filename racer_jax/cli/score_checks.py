@@ -40,15 +40,17 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--nonconformity",
         default=None,
         metavar="NAME,...",
-        help="scores to check: gap, inverse_probability, or with --table J, static, J_learned "
+        help="scores to check: gap, inverse_probability, module:function of your own, or with "
+        "--table J, static, J_learned "
         "(default: the first two)",
     )
     other.add_argument(
         "--loss",
         choices=LOSSES,
         default=None,
-        help="a miss; 1 - the best grade called or its shortfall from the best of the pool (graded "
-        "tables); or what a stop may incur (--table with answers) (default: miss)",
+        help="what is checked. miss: a miss; grade: 1 - the best grade called; shortfall: how far "
+        "that is below the best of the pool (both for graded tables); regret, differs, wrong: the "
+        "losses of 'cascade' (--table with answers) (default: miss)",
     )
     other.add_argument(
         "--null",
@@ -160,7 +162,7 @@ def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json:
         "exact",
         "at least",
         "at most",
-        "size",
+        "models",
         "abstains",
         "verdict",
     ]
@@ -178,7 +180,16 @@ def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json:
         for check in checks
         for i, alpha in enumerate(alphas)
     ]
-    print_line(text_table(head, rows))
+    print_line(f"{text_table(head, rows)}\n\n{_LEGEND}")
+
+
+_LEGEND = """\
+n         questions that calibrate in each split; the rest is measured
+risk      mean risk over the splits, which must lie between the two bounds
+exact     the mean over all possible splits, computed without a sample (-: not known)
+at least  lower bound of the mean risk, where ties are broken; at most: the upper bound, alpha
+models    called for a query on average; abstains: share of the queries with no model called
+verdict   PASS: within the bounds and on the exact law; FAIL: further off than chance explains"""
 
 
 def _known(value: float) -> str:

@@ -54,7 +54,7 @@ def _add_convert(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "convert",
-        "Write any format as a table (.npz) or a long CSV.",
+        "Write logs of any format as one table: .npz, .csv or .parquet.",
         "racer-jax data convert logs/ table.npz --metric acc_norm",
         needs=("racer_jax.data.loading",),
     )

@@ -98,7 +98,7 @@ class Summary:
             ]
             for g in groups
         ]
-        parts = [_aligned(head, rows), self._accuracies()]
+        parts = [_aligned(head, rows), self._accuracies(), _LEGEND]
         if len(groups) < len(self.groups):
             left_out = len(self.groups) - len(groups)
             parts.insert(1, f"and {left_out} smaller groups, all of them in the JSON output")
@@ -118,6 +118,15 @@ class Summary:
                 cells += _ends(model, self.groups[:-1])
             rows.append(cells)
         return _aligned([*head, "lowest", "in", "highest", "in"] if has_rest else head, rows)
+
+
+_LEGEND = """\
+duplicates   queries whose text stands in an earlier row too
+missing      results that the table lacks, of all queries and models
+best single  the model that is right most often there; accuracy: its share of right answers
+all wrong    share of the queries that no model answers rightly: no set of models can; with its
+             interval, in which the true share probably lies
+label rule   when an answer counts as right"""
 
 
 def summarize(table: RoutingTable, confidence: float = 0.95) -> Summary:

@@ -161,6 +161,7 @@ def check_losses(
         infeasible_note(level, num_calibration) or ("" if possible else out_of_reach)
         for level, possible in zip(levels, reached, strict=True)
     ]
+    exact_size = unknown if num_splits else measured.size
     over = np.minimum(means.upper - means.risk, 0)
     return BoundCheck(
         pool=pool.name,
@@ -180,7 +181,7 @@ def check_losses(
         exact_std=unknown,
         z=np.where(reached, standardised(-over, means.risk_error), np.nan),
         size=measured.size,
-        exact_size=unknown if num_splits else measured.size,
+        exact_size=exact_size,
         abstention=measured.abstention,
         avoidable_miss=unknown,
         verdict=[

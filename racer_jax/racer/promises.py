@@ -23,7 +23,7 @@ WORDING = Wording(
         {
             "paper": "no called model is right (if no model could answer, abstaining counts as "
             "right)",
-            "free": "no called model is right although some model of the pool could answer",
+            "free": "no called model is right (although some model of the pool could answer)",
             "never": "no called model is right (also where no model could answer)",
         }
     ),

@@ -92,8 +92,8 @@ def named_columns(
     names = list(scores.models)
     if absent := [model for model in models if model not in names]:
         raise ValueError(
-            f"{who} must be of the models {tuple(models)}, got {tuple(names)}: scores are "
-            f"missing of {', '.join(map(repr, absent))}"
+            f"{who} must be of the models {tuple(models)}, got {tuple(names)}: scores are missing "
+            f"of {', '.join(map(repr, absent))}"
         )
     columns = [names.index(model) for model in models]
     return check_given_scores(np.asarray(scores.values)[:, columns], len(models), who)

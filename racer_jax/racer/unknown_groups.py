@@ -73,14 +73,14 @@ def unknown_sentence(name: str | None, known: Sequence[str]) -> str:
     Use this when one query is refused and the others go on.
     """
     if not known:
-        return "no group was given, and the order of the models goes by group"
+        return "no group was given, and the models have an order for each group"
     if name is None:
         return f"no group was given, and there is a threshold for each of {_listed(known)}"
     by_lower = {group.lower(): group for group in known}
     close = get_close_matches(name.lower(), list(by_lower), 1)
     if close:
-        return f"the group {name!r} is unknown: did you mean {by_lower[close[0]]!r}?"
-    return f"the group {name!r} is unknown: calibrated on {_listed(known)}"
+        return f"the group {name!r} is unknown (did you mean {by_lower[close[0]]!r}?)"
+    return f"the group {name!r} is unknown (calibrated on {_listed(known)})"
 
 
 def _listed(known: Sequence[str], most: int = 8) -> str:

@@ -80,8 +80,9 @@ def write_figure(path: str | Path, figure: Any) -> None:
     dpi = 150 if figure.get_figwidth() > 7 else 300
     if kind == "png":  # `savefig` would lay it out once without drawing, and once more to draw
         figure.set_dpi(dpi)
+        canvas: Any = FigureCanvasAgg(figure)
         with written_whole(path) as temporary:
-            FigureCanvasAgg(figure).print_png(temporary)
+            canvas.print_png(temporary)
         return
     # Type 42 fonts are those that publishers take, and text stays text in both.
     with written_whole(path) as temporary, rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):

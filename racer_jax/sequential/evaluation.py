@@ -3,12 +3,14 @@
 Means with standard errors, and why it stopped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.reporting.verdicts import NO_PROMISE, verdict
 from racer_jax.risk_control.stopping import Loss, stops_at
 from racer_jax.sequential.replay import Paths
 
@@ -34,6 +36,7 @@ class PathEvaluation:
       stopped_after: Share of queries by number of calls, 1 to b.
       reasons: Share of queries by reason.
       stopped_because: By reason, the share of all queries that stop for it after 1 to b calls.
+      num_calibration: Rows that the level was calibrated on; 0 where nothing was calibrated.
     """
 
     alpha: str
@@ -57,6 +60,20 @@ class PathEvaluation:
     stopped_after: tuple[float, ...]
     reasons: dict[str, float]
     stopped_because: dict[str, tuple[float, ...]]
+    num_calibration: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """Whether the risk fits the level: `at most alpha`, `within chance`, `higher than chance`.
+
+        Chance acts on both samples: these queries, and those of the calibration.
+        """
+        if not self.num_calibration:
+            return NO_PROMISE
+        alpha = float(self.alpha)
+        variance = alpha * (1 - alpha) / self.num_calibration
+        error = 0.0 if np.isnan(self.risk_error) else self.risk_error
+        return verdict(self.risk, alpha, alpha, float(np.sqrt(variance + error**2)))
 
     @property
     def difference(self) -> float:
@@ -66,10 +83,13 @@ class PathEvaluation:
     def __str__(self) -> str:
         """A few lines for a person to read."""
         most = len(self.stopped_after)
+        title = f"alpha = {self.alpha} on the loss {self.loss!r}, {self.num_queries:,} queries"
+        if not self.num_calibration:
+            title = f"Stopping only where the vote is decided, {self.num_queries:,} queries"
         lines = [
-            f"alpha = {self.alpha} on the loss {self.loss!r}, {self.num_queries} queries",
-            f"  calls     {self.calls:.2f} +- {self.calls_error:.2f} of {most}"
-            f"  ({self.rounds:.2f} rounds)",
+            title,
+            f"  calls     {_spread(self.calls, self.calls_error, 2)} of {most}, in "
+            f"{self.rounds:.2f} rounds",
         ]
         if np.isfinite(self.dollars):
             lines.append(
@@ -78,12 +98,15 @@ class PathEvaluation:
             )
         if np.isfinite(self.accuracy):
             lines.append(
-                f"  accuracy  {100 * self.accuracy:.1f}%  (reference "
-                f"{100 * self.full_accuracy:.1f}%,"
-                f" difference {100 * self.difference:+.2f} +- {100 * self.difference_error:.2f} "
-                "points)"
+                f"  accuracy  {100 * self.accuracy:.1f}% (reference "
+                f"{100 * self.full_accuracy:.1f}%, difference "
+                f"{_spread(100 * self.difference, 100 * self.difference_error, 2, '+')} points)"
             )
-        lines.append(f"  risk      {self.risk:.4f} +- {self.risk_error:.4f}")
+        risk = f"  risk      {_spread(self.risk, self.risk_error, 4)}"
+        if self.num_calibration:
+            risk += f", promised at most {self.alpha}: {self.verdict}"
+        if np.isfinite(self.risk):
+            lines.append(risk)
         shares = ", ".join(
             f"{calls}: {100 * share:.0f}%"
             for calls, share in enumerate(self.stopped_after, start=1)
@@ -92,6 +115,34 @@ class PathEvaluation:
         lines.append(f"  stopped after {shares}")
         why = ", ".join(f"{name} {100 * share:.0f}%" for name, share in self.reasons.items())
         return "\n".join([*lines, f"  because   {why}"])
+
+
+def legend(evaluations: Sequence[PathEvaluation]) -> str:
+    """What the printed lines of evaluations say, of the lines that they have.
+
+    Use this when evaluations are printed.
+
+    Args:
+      evaluations: What is printed above it.
+    """
+    meanings = {
+        "calls": "models called for a query, of all; rounds: how often it waits for answers",
+        "dollars": "what the calls cost",
+        "accuracy": "share of right answers; the reference is whose answers the loss compares with",
+        "risk": "share of the queries that incur the loss, ± its standard error",
+        "because": "decided: no answer to come could change the vote; risk: stopping was safe at\n"
+        "          alpha; all called: no model was left; abstained: no answer was safe",
+    }
+    for name in ("dollars", "accuracy", "risk"):
+        if not any(np.isfinite(getattr(one, name)) for one in evaluations):
+            del meanings[name]
+    return "\n".join(f"{name:8}  {text}" for name, text in meanings.items())
+
+
+def _spread(value: float, error: float, digits: int, sign: str = "") -> str:
+    """A number with its standard error, where that is known."""
+    text = f"{value:{sign}.{digits}f}"
+    return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from racer_jax.sequential.policy import Policy
 _LOST = {
     "regret": "its answer is wrong although that of {reference} is right",
     "differs": "its answer differs from that of {reference}",
-    "covers": "no called model is right although some model of the pool could answer",
+    "covers": "no called model is right (although some model of the pool could answer)",
     "wrong": "it gives a wrong answer (where it gives none, that is not wrong)",
 }
 _NOT_SAID = {

@@ -341,7 +341,8 @@ class Cascade:
             for level in levels:
                 at = self.calibration.at(level)
                 threshold = at.thresholds(table.group if at.groups else None, num)
-                evaluations.append(evaluate_paths(paths, threshold, ties, self.loss, level))
+                one = evaluate_paths(paths, threshold, ties, self.loss, level)
+                evaluations.append(replace(one, num_calibration=len(at.value)))
         return tuple(evaluations)
 
     def unseen(self, table: RoutingTable, *, calibrated: bool = True) -> RoutingTable:

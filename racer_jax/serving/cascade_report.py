@@ -48,20 +48,17 @@ def cascade_report_data(
             cascade.at(alpha)  # says what is wrong with it
     calibration, policy = cascade.calibration, cascade.policy
     sequential = sequential_data(cascade, table, levels)
+    promise: dict[str, Any] = {"alpha": None, "num_queries": 0, "date": None}
     if calibration is None:
         sequential["levels"][0]["guarantee"] = cascade.guarantee()
-    origin: dict[str, Any] = {"alpha": None, "num_queries": 0, "date": None}
-    if calibration is not None:
-        origin = {
-            "alpha": calibration.alpha,
-            "num_queries": len(calibration.value),
-            "date": calibration.date,
-        }
+    else:
+        promise["alpha"], promise["date"] = calibration.alpha, calibration.date
+        promise["num_queries"] = len(calibration.value)
     return {
         "title": title,
         "sequential": sequential,
         "cascade": {
-            **origin,
+            **promise,
             "loss": cascade.loss,
             "form": cascade.form,
             "label_rule": cascade.label_rule,

@@ -126,12 +126,14 @@ def _source(
     return source if source.group is not None else replace(source, group=[name] * len(source))
 
 
-def read_table(data: Path, label_rule: str | None = None, missing: str = "error") -> RoutingTable:
-    """The table of a file or folder.
+def read_table(
+    data: Path, label_rule: str | None = None, missing: str = "error", **more: Any
+) -> RoutingTable:
+    """The table of a file or folder; `more` are further options of its reader.
 
     Use this when scores come in a file of their own and `scored_pools` needs the labels.
     """
-    return load(data, **_reading(label_rule, missing))
+    return load(data, **_reading(label_rule, missing), **more)
 
 
 def _reading(label_rule: str | None, missing: str) -> dict[str, Any]:

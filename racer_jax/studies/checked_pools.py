@@ -1,5 +1,7 @@
 """Pools of every kind that a check of the bounds takes; light, so that a command starts at once."""
 
+import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from racer_jax.core.nonconformity import NONCONFORMITIES
+from racer_jax.core.nonconformity import NONCONFORMITIES, register_nonconformity
 from racer_jax.montecarlo.bound_check import ScoredPool
 
 if TYPE_CHECKING:
@@ -68,10 +70,12 @@ def score_names(text: str) -> tuple[str, ...]:
     """The scores that an option names: `both` (P and G), or a list of names.
 
     Args:
-      text: Names of `NONCONFORMITIES` and `ORDERS`, own ones included, joined by commas.
+      text: Names of `NONCONFORMITIES` and `ORDERS`, own ones included, joined by commas; or
+        `module:function` of an own nonconformity, which is imported, from the working folder too,
+        and registered under the name of the function.
 
     Raises:
-      ValueError: If one is unknown or named twice.
+      ValueError: If one is unknown, named twice or cannot be imported.
 
     Use this when a command takes the scores to check.
 
@@ -80,7 +84,7 @@ def score_names(text: str) -> tuple[str, ...]:
     """
     if text == "both":
         return ("gap", "inverse_probability")
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(own_name(name.strip()) for name in text.split(","))
     known = known_names()
     for name in names:
         if name not in known:
@@ -90,6 +94,28 @@ def score_names(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"nonconformity must name each score once, got {text!r}")
     return names
+
+
+def own_name(name: str) -> str:
+    """The name of a score; of `module:function`, the function's, once it is registered.
+
+    Use this when a command line may name a function of a user's own.
+
+    Raises:
+      ValueError: If it cannot be imported, or is no nonconformity.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return name
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)  # as of `python -m`; what is installed comes first
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"nonconformity {name!r} cannot be imported: {error}") from None
+    if NONCONFORMITIES.get(attribute) is not function:
+        register_nonconformity(attribute, function)
+    return attribute
 
 
 def known_names() -> tuple[str, ...]:

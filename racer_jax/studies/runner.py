@@ -27,8 +27,6 @@ D = TypeVar("D")
 R = TypeVar("R")
 Item = TypeVar("Item")
 Progress = Callable[[int], object]
-# What only an experiment of a clone can say: there the package is installed from its folder.
-_FROM_INDEX, _FROM_CLONE = "pip install 'racer-jax[", "pip install -e '.["
 
 
 class Drawer(Protocol):
@@ -180,13 +178,19 @@ def options_beside_redraw(named: frozenset[str]) -> str:
     return f"--redraw computes nothing: leave out {', '.join(f'--{name}' for name in others)}"
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: Exception, config: Any = None) -> str:
     """An error as a command of a clone prints it.
+
+    What a reader could be told is in the shell's words where the command takes it (`--reading`).
 
     Use this when an experiment ends with an error of the data, of an option or of an extra.
     """
-    text = error.in_shell() if isinstance(error, DataError) else str(error)
-    return text.replace(_FROM_INDEX, _FROM_CLONE)
+    text = str(error)
+    if isinstance(error, DataError) and hasattr(config, "reading"):
+        text = error.in_shell()
+        if error.remedy is not None or error.format is not None:
+            text += """. Options of the reader go into --reading '--name value ...'"""
+    return text
 
 
 def run_experiment(
@@ -256,7 +260,7 @@ def run_experiment(
             result = run(key, data, config, bar.update)
         summary = report(config, result)
     except (ValueError, ImportError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error_text(error, config)}", file=sys.stderr)  # noqa: T201
         return 2
     if runtime.speaks():
         publish(config, result, summary, begin, drawing)

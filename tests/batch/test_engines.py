@@ -42,6 +42,31 @@ def test_ray_data(queries, route, batch_format):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_racer_itself_goes_to_the_workers_of_ray(queries):
+    ray = pytest.importorskip("ray")
+    paths = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env=paths, log_to_driver=False)
+    texts, groups = queries.columns["text"], queries.columns["group"]
+
+    @ray.remote
+    def routed(racer, rows):
+        decisions = racer.route(texts[rows], groups[rows])
+        return os.getpid(), [(one.models, one.threshold, one.reason) for one in decisions]
+
+    try:
+        sent = ray.put(queries.racer)  # once, for all workers
+        parts = [slice(0, 20), slice(20, 50)]
+        pids, done = zip(*ray.get([routed.remote(sent, rows) for rows in parts]), strict=True)
+        as_argument = ray.get(routed.remote(queries.racer, parts[0]))[1]
+    finally:
+        ray.shutdown()
+    here = [(one.models, one.threshold, one.reason) for one in queries.racer.route(texts, groups)]
+    assert done[0] + done[1] == here
+    assert as_argument == here[:20]
+    assert os.getpid() not in pids
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_spark(queries, route, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:

@@ -99,7 +99,7 @@ def test_unknown_groups_of_queries(folder, made, capsys):
     assert main(["route", "my.racer", "--input", "in.jsonl"]) == 0
     captured = capsys.readouterr()
     assert captured.err == (
-        "note: the group 'A' is unknown: did you mean 'a'?; every model is called\n"
+        "note: the group 'A' is unknown (did you mean 'a'?); every model is called\n"
     )
     reasons = [json.loads(line)["reason"] for line in captured.out.splitlines()]
     assert reasons[0] == reasons[2] == "unknown group"
@@ -109,7 +109,7 @@ def test_unknown_groups_of_queries(folder, made, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert ["error" in line for line in lines] == [True, False, True]
     assert main(["route", "my.racer", "--group", "B", text]) == 1
-    assert "the group 'B' is unknown: did you mean 'b'?" in capsys.readouterr().err
+    assert "the group 'B' is unknown (did you mean 'b'?)" in capsys.readouterr().err
 
 
 @pytest.mark.long

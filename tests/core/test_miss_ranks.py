@@ -3,6 +3,7 @@
 from fractions import Fraction
 from math import floor
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_multiples_are_exact_in_int32(limit):
     rng = np.random.default_rng(limit)
     alphas = [Fraction(1, 3), Fraction("0.29"), Fraction("0.999999999999"), Fraction(1, 10**12)]
     counts = np.array([0, 1, 2, 3, limit - 1, limit, *rng.integers(0, limit, 6)], np.int32)
-    got = np.asarray(_floor_multiples(alphas, jnp.asarray(counts.reshape(4, 3)), limit))
+    got = np.asarray(jax.jit(lambda t: _floor_multiples(alphas, t, limit))(counts.reshape(4, 3)))
     assert got.shape == (4, 3, 4)
     assert got.dtype == np.int32
     expected = [[floor(alpha * int(t)) for alpha in alphas] for t in counts]
@@ -35,9 +36,15 @@ def test_multiples_are_exact_in_int32(limit):
 
 def test_products_up_to_the_largest_int32_are_not_split():
     """2**31 - 1 = 1 * (2**31 - 1) fits; one more does not."""
-    t = jnp.asarray([2**31 - 1], jnp.int32)
-    for numerator, limit in ((1, 2**31 - 1), (2, 2**30)):
-        got = _floor_multiples([Fraction(numerator, 3)], jnp.minimum(t, limit), limit)
+    cases = ((1, 2**31 - 1), (2, 2**30))
+    every = jax.jit(
+        lambda *counts: [
+            _floor_multiples([Fraction(numerator, 3)], t, limit)
+            for t, (numerator, limit) in zip(counts, cases, strict=True)
+        ]
+    )
+    results = every(*(np.array([limit], np.int32) for _, limit in cases))
+    for got, (numerator, limit) in zip(results, cases, strict=True):
         assert got.tolist() == [[numerator * limit // 3]]
 
 
@@ -51,7 +58,7 @@ def test_ranks_of_known_numbers_of_rows():
 
 
 def test_the_budget_of_a_traced_level_is_rounded_to_the_safe_side():
-    n = jnp.asarray([[99], [9]], jnp.int32)
-    rank = _traced_rank(jnp.array([0.25, jnp.nan, 0.0, -1.0, 0.995], jnp.float32), n)
+    n = np.array([[99], [9]], np.int32)
+    rank = jax.jit(_traced_rank)(np.float32([0.25, np.nan, 0.0, -1.0, 0.995]), n)
     # .25 * 100 is a whole number that rounding might have raised: one miss less.
     assert rank.tolist() == [[99 - 23, 100, 100, 100, 99 - 98], [9 - 1, 10, 10, 10, 9 - 8]]

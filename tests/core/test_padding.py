@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.core import calibration
+from racer_jax.core import calibration, loss_calibration
 from racer_jax.core.padding import can_pad, first_rows, padded, padded_size
+from tests.losses_by_hand import loss_by_hand
 
 
 def test_lengths_are_few_and_little_longer():
@@ -111,3 +112,33 @@ def test_scores_of_many_lengths_are_few_programs(monkeypatch):
     assert lengths_compiled(*how) == [(64, 3), *rows[1:]]
     how = (monkeypatch, calibration, "threshold_at_rank", threshold, [(33,), (64,), (2, 65)])
     assert lengths_compiled(*how) == [(64,), (64,), (2, 128)]
+
+
+def test_losses_of_many_lengths_are_few_programs(monkeypatch):
+    called = []
+
+    def recorded(loss, budget, mask):
+        called.append((loss, budget, mask))
+        return np.zeros(1), None
+
+    monkeypatch.setattr(loss_calibration, "_threshold", recorded)
+    entries = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    loss = loss_by_hand(entries, np.ones((5, 2)), np.ones((5, 3), np.uint32))
+    mask = jnp.asarray([True, False, True, True, True])
+    for rows in (mask, None):
+        loss_calibration.threshold_at_loss(loss, (np.zeros(1), np.zeros(1)), rows)
+    for (longer, _, rows), expected in zip(called, (mask, None), strict=True):
+        for name, fill in (("start", 0), ("step", np.inf), ("drop", 0), ("model", 0)):
+            whole, own = np.asarray(getattr(longer, name)), np.asarray(getattr(loss, name))
+            np.testing.assert_array_equal(whole[:5], own)
+            assert (whole[5:] == fill).all()
+            assert len(whole) == 8
+        assert (np.asarray(longer.tie)[5:] == 0xFFFFFFFF).all()
+        if expected is None:
+            assert rows is None
+        else:
+            assert rows.tolist() == [*expected.tolist(), False, False, False]
+    # A batch of pools is the caller's own `jit`.
+    batch = jax.tree.map(lambda x: x[None], loss)
+    loss_calibration.threshold_at_loss(batch, (np.zeros(1), np.zeros(1)), None)
+    assert called[-1][0].start.shape == (1, 5)

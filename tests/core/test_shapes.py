@@ -49,3 +49,17 @@ def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
     assert traced.tolist() == budgets.tolist()
     assert budgets[:4].tolist() == [np.inf, np.inf, *np.float32([0.4, 0.1]).tolist()]
     assert (budgets[4:] < 0.1).all()
+
+
+def test_a_batch_of_pools_is_one_pool_after_the_other():
+    rng = np.random.default_rng(0)
+    entries = (rng.integers(0, 3, (2, 6, 4)) / 2).astype(np.float32)
+    correct = rng.random((2, 6, 3)) < 0.4
+    ties = rng.integers(0, 4, entries.shape).astype(np.uint32)
+    batch = jax.jit(critical_scores)(entries, correct, ties)
+    for pool in range(2):
+        for i in range(6):
+            right = [*correct[pool, i], not correct[pool, i].any()]
+            pairs = zip(entries[pool, i].tolist(), ties[pool, i].tolist(), right, strict=True)
+            smallest = min((value, tie) for value, tie, is_true in pairs if is_true)
+            assert (float(batch.value[pool, i]), int(batch.tie[pool, i])) == smallest

@@ -16,7 +16,8 @@ from racer_jax.core.aggregation import (
 )
 from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_budget
 from racer_jax.core.conformal_training import soft_threshold
-from racer_jax.core.losses import grade_loss
+from racer_jax.core.loss_calibration import calibrate_loss
+from racer_jax.core.losses import grade_loss, loss_at, weighted_loss
 from racer_jax.core.nonconformity import augment, augmented_truth, gap, null_score, value_and_tie
 from racer_jax.core.prediction_sets import abstains, misrouted, prediction_sets, set_size
 from racer_jax.core.risk_levels import budget_of
@@ -164,6 +165,31 @@ def test_the_smallest_shape_is_taken_and_less_is_named(name):
     for arrays in bad:
         with pytest.raises(ValueError, match=r"shape|\[|last axis|at least one call"):
             jax.eval_shape(function, *structs(arrays))
+
+
+def test_losses_of_a_batch_of_pools_keep_their_axes():
+    """Two pools of three queries with four models each, two levels, and three masks."""
+
+    def everything(entries, grades, weights, masks):
+        loss = grade_loss(entries, grades)
+        weighted = weighted_loss(loss, weights, 10)
+        return (
+            loss,
+            weighted,
+            loss_at(loss, 0.5),
+            loss.full,
+            calibrate_loss(loss, [0.3, 0.5]),
+            calibrate_loss(jax.tree.map(lambda x: x[:1], loss), [0.3, 0.5], masks),
+        )
+
+    arrays = [((2, 3, 5), F), ((2, 3, 4), F), ((2, 3), F), ((6, 3), B)]
+    loss, weighted, at, full, levels, masked = jax.eval_shape(everything, *structs(arrays))
+    for part in (loss, weighted):
+        assert (part.start.shape, at.shape, full.shape) == ((2, 3),) * 3
+        assert part.step.shape == part.drop.shape == part.model.shape == (2, 3, 5)
+        assert part.start.dtype == part.drop.dtype == jnp.int32
+    assert levels.shape == (2, 2)
+    assert masked.shape == (6, 2)
 
 
 def test_shapes_that_are_of_the_host():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from racer_jax import calibrate
+from racer_jax.core.losses import TICKS
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.risk_control.covariate_shift import calibrate_weighted
 
@@ -64,6 +65,18 @@ def test_thresholds_are_those_of_the_definition():
             for j, alpha in enumerate(LEVELS):
                 found = (float(result.value[i, j]), int(result.tie[i, j]))
                 assert found == searched(critical, ties, weights, own, alpha, mask)
+
+
+def test_a_budget_is_met_to_the_tick():
+    """Rows of 1, and of x and y ticks: at a level of 1/2 they may lose (x + y) / 2 ticks."""
+    masks = np.zeros((3, N), bool)
+    masks[:, :3] = True
+    critical = jnp.asarray([1.0, 2.0, 3.0, *[0.5] * (N - 3)], jnp.float32)
+    ties = jnp.zeros(N, jnp.uint32)
+    for low, high, expected in ((5, 5, 2), (4, 6, 3), (6, 4, 2), (65537, 65537, 2), (7, 3, 2)):
+        weights = np.float32([1, low / TICKS, high / TICKS, *[1] * (N - 3)])
+        result = thresholds(critical, ties, jnp.asarray(weights), 1.0, masks)
+        assert result.value[:, LEVELS.index("0.5")].tolist() == [expected] * 3
 
 
 def test_equal_weights_give_the_bits_of_calibrate():

@@ -41,7 +41,10 @@ def plainly(pool, part, misses, name):
 # Words have 32 bits and blocks 128; a plane has room for one entry more than it has queries.
 @pytest.mark.parametrize(
     "size",
-    [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (31, 32, 33, 127, 129, 256, 257))],
+    [
+        pytest.param(128, marks=pytest.mark.long),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (31, 32, 33, 127, 129, 256, 257)),
+    ],
 )
 def test_pools_at_the_borders_of_words_and_blocks(size):
     pool = tied_pool(size)

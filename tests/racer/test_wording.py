@@ -49,7 +49,7 @@ def test_each_null_mode_says_what_counts_where_no_model_is_right(null):
     )
     words = {
         "paper": "(if no model could answer, abstaining counts as right)",
-        "free": "no called model is right although some model of the pool could answer",
+        "free": "no called model is right (although some model of the pool could answer)",
         "never": "(also where no model could answer)",
     }
     assert [name for name, text in words.items() if text in promise] == [null]

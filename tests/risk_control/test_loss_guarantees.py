@@ -80,7 +80,10 @@ def betting_passes(losses, alpha, delta):
 
 @pytest.mark.parametrize(
     ("method", "passes"),
-    [("hoeffding_bentkus", hoeffding_bentkus_passes), ("betting", betting_passes)],
+    [
+        pytest.param("hoeffding_bentkus", hoeffding_bentkus_passes, marks=pytest.mark.long),
+        ("betting", betting_passes),
+    ],
 )
 def test_the_threshold_is_the_first_that_passes(method, passes):
     alphas = [0.1, 0.2, 0.3, 0.5]

@@ -110,15 +110,15 @@ def test_caps_and_floors_keep_the_first_models_of_each_query():
 
     @jax.jit
     def every(entries, keys):
-        rules = (cap_models, call_at_least)
-        return [[rule(entries, 2, second) for rule in rules] for second in (keys, None)]
+        return cap_models(entries, 2, keys), call_at_least(entries, 2)
 
-    for second, (capped, called) in zip((keys, None), every(entries, keys), strict=True):
-        for i, row in enumerate(entries.tolist()):
-            tie = [0] * 4 if second is None else second[i].tolist()
-            first = sorted(range(3), key=lambda m, row=row, tie=tie: (row[m], tie[m], m))[:2]
-            assert capped[i].tolist() == [row[m] if m in first or m == 3 else inf for m in range(4)]
-            assert called[i].tolist() == [-inf if m in first else row[m] for m in range(4)]
+    capped, called = map(np.asarray, every(entries, keys))
+    for i, row in enumerate(entries.tolist()):
+        tie = keys[i].tolist()
+        first = sorted(range(3), key=lambda m, row=row, tie=tie: (row[m], tie[m], m))[:2]
+        assert capped[i].tolist() == [row[m] if m in first or m == 3 else inf for m in range(4)]
+        first = sorted(range(3), key=lambda m, row=row: (row[m], m))[:2]
+        assert called[i].tolist() == [-inf if m in first else row[m] for m in range(4)]
     for rule, most, message in (
         (cap_models, 0, "most must be at least 1"),
         (call_at_least, 0, "least must be at least 1"),

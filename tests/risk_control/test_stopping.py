@@ -264,6 +264,7 @@ def test_bad_paths_are_refused(arguments, message):
 # --- the rest of the package takes these critical scores as they are ------------------------------
 
 
+@pytest.mark.long
 def test_every_kind_of_calibration_takes_them():
     scores, losses, tie = paths(11, levels=1000)
     critical = stop_critical_scores(scores, losses, tie)

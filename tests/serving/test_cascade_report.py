@@ -18,7 +18,7 @@ from tests.sequential.pools import answered_table
 
 def test_without_plotly_nothing_is_computed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'racer-jax\[report\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[report\]'"):
         write_cascade_report(None, None, tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 

@@ -3,6 +3,7 @@
 A small fake server on loopback that can do everything a server does wrong.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -393,10 +394,14 @@ def tiny_checkpoint(folder: Path) -> None:
 
 @pytest.fixture
 def served(tmp_path):
-    """An endpoint of `transformers serve` with the tiny checkpoint, on loopback.
+    """An endpoint of `transformers serve` with the tiny checkpoint; down again after the test."""
+    with transformers_serve(tmp_path) as (name, url):
+        yield Endpoint(name, url, timeout=120, num_workers=1)
 
-    Down again after the test.
-    """
+
+@contextlib.contextmanager
+def transformers_serve(tmp_path):
+    """`transformers serve` with the tiny checkpoint, on loopback: the model's name, the address."""
     program = Path(sys.executable).with_name("transformers")
     for module in ("fastapi", "uvicorn", "openai", "torch"):
         pytest.importorskip(module, reason="transformers serve needs pip install -e '.[serving]'")
@@ -435,7 +440,7 @@ def served(tmp_path):
         server = subprocess.Popen(command, stdout=file, stderr=file, env=offline)
         try:
             wait_for(f"http://127.0.0.1:{port}/health", server, log)
-            yield Endpoint(str(folder), f"http://127.0.0.1:{port}/v1", timeout=120, num_workers=1)
+            yield str(folder), f"http://127.0.0.1:{port}/v1"
         finally:
             server.terminate()
             try:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from racer_jax._install import install_command
 from racer_jax.studies.runner import Report, run_experiment
 
 
@@ -93,9 +94,9 @@ def test_what_redraw_cannot_heed_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("error", [ModuleNotFoundError, ImportError])
 def test_an_extra_is_named_as_a_clone_installs_it(error, tmp_path, capsys):
     def load(config):
-        raise error("Parquet needs pyarrow: pip install 'racer-jax[parquet]'")
+        raise error(f"Parquet needs pyarrow: {install_command('parquet')}")
 
     assert main("--output", tmp_path / "out", load=load) == 2
-    message = "error: Parquet needs pyarrow: pip install -e '.[parquet]'\n"
-    assert capsys.readouterr().err.endswith(message)
+    message = "error: Parquet needs pyarrow: pip install -e '.[parquet]' in your clone of racer_jax"
+    assert capsys.readouterr().err.endswith(message + "\n")
     assert not (tmp_path / "out").exists()

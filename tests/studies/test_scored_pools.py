@@ -1,11 +1,14 @@
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from racer_jax.core import nonconformity
 from racer_jax.data import DataError, RoutingTable
 from racer_jax.data.synthetic import MODELS
+from racer_jax.studies import checked_pools
 from racer_jax.studies.corpora import unseen_questions
 from racer_jax.studies.scored_pools import (
     matrix_pools,
@@ -80,3 +83,25 @@ def test_a_malformed_matrix_is_named(arrays, message, tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="must be a folder of RouterDC's JSON files"):
         routerdc_pools(tmp_path / "none")
+
+
+def test_an_own_function_is_imported_by_its_place_and_registered(tmp_path, monkeypatch):
+    (tmp_path / "my_scores.py").write_text(
+        "from racer_jax import inverse_probability\n"
+        "def doubled(scores, null):\n"
+        "    return 2 * inverse_probability(scores, null)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    try:
+        assert checked_pools.score_names("my_scores:doubled,gap") == ("doubled", "gap")
+        assert checked_pools.score_names("my_scores:doubled") == ("doubled",)  # again
+    finally:
+        nonconformity.NONCONFORMITIES.pop("doubled", None)
+        sys.modules.pop("my_scores", None)
+    for text, message in (
+        ("nowhere_at_all:f", "cannot be imported: No module named 'nowhere_at_all'"),
+        ("math:nothing", "cannot be imported: module 'math' has no attribute 'nothing'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checked_pools.score_names(text)

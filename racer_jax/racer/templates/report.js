@@ -283,7 +283,7 @@
     put("v-abstention", pct(group.abstention[row]));
     put("n-abstention", "no model is plausible enough");
     put("v-miss", pct(group.avoidable_miss[row]));
-    put("n-miss", "some model is right, none that is called");
+    put("n-miss", "some model is right, but no called one");
     const saves = `saving ${pct(group.calls_saved[row])} of the calls${group.cost_saved ? ` and ${pct(group.cost_saved[row])} of the cost` : ""}`;
     put("sentence", `At α = ${level.name} the router calls ${two(group.size[row])} of ${plural(numModels, "model")} for a query, ${saves} against asking all of them. `
       + `Answers chosen by ${way(chosen)} are right for ${pct(group.accuracy[chosen][row])} of ${queries(group.num_queries)}; ${pct(group.risk[row])} are misrouted`

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.racer.fingerprints import fingerprint
 from racer_jax.serving.gateway._answers import (
     Answer,
     abstained_error,
@@ -17,8 +16,9 @@ from racer_jax.serving.gateway._answers import (
     vote,
 )
 from racer_jax.serving.gateway._arms import arm_of
+from racer_jax.serving.gateway._cache import key_of
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
-from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of, void_reasons
+from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
@@ -27,12 +27,11 @@ from racer_jax.serving.gateway._loaded import calibration_of
 from racer_jax.serving.gateway._panel import Asking
 from racer_jax.serving.gateway._planning import Plan, Planner
 from racer_jax.serving.gateway._queries import PREFIX, Query
-from racer_jax.serving.gateway._records import CallRow, DecisionRow
+from racer_jax.serving.gateway._recording import call_rows, decision_row
 from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway.core import LOG, Gateway
 
 _PINNED_SESSIONS = 10_000
-_GUARANTEES = ("holds", "void")
 Body = dict[str, Any]
 
 
@@ -55,6 +54,7 @@ class Completion:
         self.answer: Answer | None = None
         self.audited = False
         self.parent_span: Any = None
+        self.cached: str | None = None  # `hit` or `miss` where answers are kept
         self.passed = ""  # the model whose bytes were passed through
 
     # --- whom to call -----------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Completion:
             group = None
         void = [] if loaded.promises else ["it was calibrated on questions it was trained on"]
         if len(query.texts) > 1 and planner.route.multi_turn == "own_group" and group is None:
-            void.append("nobody calibrated on conversations of several turns")
+            void.append("the calibration had no conversations of several turns")
         if self.gateway.monitors.alarms.get(planner.name):
             void.append("a monitor has raised an alarm")
         models = loaded.models
@@ -159,7 +159,20 @@ class Completion:
         Raises:
           GatewayError: If there is no answer.
         """
-        plan = self._plan
+        plan, key = self._plan, self._cache_key()
+        if key is not None:
+            earlier = self.gateway.cache.get(key)
+            self.cached = "miss" if earlier is None else "hit"
+            if earlier is not None:
+                self.answer, self.asking.panel = earlier
+                return self.answer
+        self.answer = await self._answered(plan)
+        if key is not None and self.answer.replies and not self.asking.panel.failed:
+            self.gateway.cache.put(key, self._cache_seconds, (self.answer, self.asking.panel))
+        return self.answer
+
+    async def _answered(self, plan: Plan) -> Answer:
+        """The answer, by calls."""
         if plan.abstained:
             self.answer = await self._abstain()
         elif plan.mode == "cascade":
@@ -248,6 +261,22 @@ class Completion:
         assert self.plan is not None
         return self.plan
 
+    @property
+    def _cache_seconds(self) -> float:
+        """How long answers of the route are kept; 0 where they are not."""
+        return 0.0 if self.planner is None else self.planner.route.cache_seconds or 0.0
+
+    def _cache_key(self) -> bytes | None:
+        """What stands for requests whose answer is the same; None where it need not be."""
+        query, planner = self.query, self.planner
+        if not self._cache_seconds or planner is None or self._plan.mode == "cascade":
+            return None
+        if query.stream or "tools" in query.needs or not query.is_greedy:
+            return None
+        plan, loaded = self._plan, planner.loaded
+        about = (planner.name, loaded.checksum, self.client.name, plan.alpha, plan.mode)
+        return key_of(query.fields, *about, self.on_abstain, *plan.models, *plan.void)
+
     # --- what the client gets ---------------------------------------------------------------------
 
     @property
@@ -272,6 +301,9 @@ class Completion:
         answer, facts, panel = self.answer, self.facts, self.asking.panel
         assert answer is not None
         usage, cost = usage_of(panel, self.gateway.settings.models)
+        if self.cached == "hit":  # the calls were made, and paid, for another request
+            cost = None if cost is None else 0.0
+            usage |= {} if cost is None else {"cost": cost}
         shown: Body = dict(self.base())
         if len(answer.replies) == 1:
             shown = {**answer.replies[0].fields, **shown}
@@ -294,6 +326,8 @@ class Completion:
         more = headers(facts)
         if cost is not None:
             more.append((b"x-racer-cost", f"{cost:.6g}".encode()))
+        if self.cached is not None:
+            more.append((b"x-racer-cache", self.cached.encode()))
         more.append((b"x-racer-overhead-ms", f"{self.overhead() * 1e3:.2f}".encode()))
         return shown, more
 
@@ -360,71 +394,17 @@ class Completion:
             return
         metrics.set_size.observe(len(plan.decided))
         metrics.overhead.observe(self.overhead())
-        models = gateway.settings.models
-        prices = {m: dollars(r.usage, models[m]) for m, r in panel.replies.items()}
-        gateway.count(panel, prices)
-        calls = self._calls(prices, usage or {})
+        calls = []
+        if self.cached != "hit":
+            models = gateway.settings.models
+            prices = {m: dollars(r.usage, models[m]) for m, r in panel.replies.items()}
+            gateway.count(panel, prices)
+            calls = call_rows(panel, models, prices, usage or {})
         known = [call.dollars for call in calls if call.dollars is not None]
         cost = sum(known) if known else None
         if cost:
             gateway.spend(self.client.name, cost)
-        gateway.store.add(self._row(plan, status, seconds, cost, calls))
-
-    def _calls(self, prices: dict[str, float | None], usage: dict[str, Usage]) -> list[CallRow]:
-        panel, models = self.asking.panel, self.gateway.settings.models
-
-        def row(model: str, used: Usage, seconds: float, price: float | None) -> CallRow:
-            return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
-
-        rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
-        for model, used in (*panel.extra.items(), *usage.items()):
-            rows.append(row(model, used, 0.0, dollars(used, models[model])))
-        rows += [CallRow(model, error.reason) for model, error in panel.failed.items()]
-        return rows + [CallRow(model, "cancelled") for model in panel.cancelled]
-
-    def _row(
-        self, plan: Plan, status: int, seconds: float, cost: float | None, calls: list[CallRow]
-    ) -> DecisionRow:
-        planner, answer, routed = self.planner, self.answer, plan.routed
-        text = ""
-        if planner is not None:
-            text = self.query.text(planner.route.view)
-        number = fingerprint(text)
-        scores = tuple(plan.scores.values())
-        void = void_reasons(plan, answer, self.asking.panel)
-        name, checksum = "", ""
-        if planner is not None:
-            name, checksum = planner.name, planner.loaded.checksum
-        if number >> 63:  # as SQLite keeps integers
-            number -= 1 << 64
-        prompt = text if self.gateway.settings.state.store_prompts else None
-        return DecisionRow(
-            id=self.id,
-            at=time.time(),
-            route=name,
-            artefact=checksum,
-            client=self.client.name,
-            alpha=plan.alpha,
-            group=plan.group,
-            reason=plan.reason,
-            mode=plan.mode,
-            decided=plan.decided,
-            called=plan.models,
-            answered=self.shown,
-            failed={model: error.reason for model, error in self.asking.panel.failed.items()},
-            guarantee=_GUARANTEES[bool(void)],
-            status=status,
-            seconds=seconds,
-            dollars=cost,
-            fingerprint=number,
-            top_score=max(scores, default=None),
-            null_in_set=plan.null_in_set,
-            pool=tuple(plan.scores),
-            scores=scores,
-            audited=self.audited and routed is not None,
-            prompt=prompt,
-            calls=calls,
-        )
+        gateway.store.add(decision_row(self, plan, status, seconds, cost, calls))
 
 
 def _no_model(name: str, gateway: Gateway) -> GatewayError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from racer_jax._install import install_command
 from racer_jax.data.errors import DataError
 
 _SCHEMES = ("postgresql", "postgres")
@@ -147,7 +148,7 @@ def check_packages(path: str) -> None:
     """
     if is_shared(path) and importlib.util.find_spec("psycopg") is None:
         raise ModuleNotFoundError(
-            "a state in PostgreSQL needs psycopg: pip install 'racer-jax[postgres]'"
+            f"a state in PostgreSQL needs psycopg: {install_command('postgres')}"
         )
 
 

@@ -117,7 +117,8 @@ async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
             code="role",
         )
     new = await keep(gateway.store, entry, gateway.settings.state.store_prompts)
-    gateway.metrics.feedback.labels(entry.source).inc()
+    missed = "unknown" if entry.missed is None else str(entry.missed)
+    gateway.metrics.feedback.labels(entry.source, missed).inc()
     await respond_json(send, {"id": entry.id, "source": entry.source, "new": new})
 
 

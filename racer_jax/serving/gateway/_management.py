@@ -138,7 +138,7 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         "monitors": _monitor_status(watched),
         "user_feedback": {
             **watched.users,
-            "note": "users choose what they say something of: these numbers test nothing",
+            "note": "users choose which answers they rate: these numbers do not test the promise",
         },
     }
 

@@ -42,7 +42,7 @@ class Metrics:
         self.upstream = histogram("upstream_seconds", "Time of a call", _SLOW, "model")
         self.tokens = counter("tokens", "Tokens", "model", "type")
         self.cost = counter("cost_usd", "Dollars", "model")
-        self.feedback = counter("feedback", "Feedback", "source")
+        self.feedback = counter("feedback", "Feedback", "source", "missed")
         self.audits = counter("audits", "Audited requests", "outcome")
         self.alarm = gauge("monitor_alarm", "Whether a monitor has raised an alarm", "route")
         self.evidence = gauge("monitor_evidence", "Evidence of a monitor", "monitor", "route")

@@ -1,7 +1,7 @@
 """Tests of the promise on live traffic: a fold over what the state holds, in its order.
 
 - Risk: labels of audited decisions alone. What users say is counted apart and tests nothing, since
-  users choose what they say something of.
+  users choose which answers they rate.
 - Exchangeability: the router's highest score, of a share of the decisions that a keyed hash draws.
 
 Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
@@ -64,15 +64,16 @@ class Watched:
     def alarms(self) -> list[str]:
         """The tests that have raised an alarm, in words."""
         words = [
-            f"risk above {alpha} since label {monitor.alarm}, evidence {monitor.evidence:.3g}"
+            f"risk above {alpha} since label {monitor.alarm} (evidence {monitor.evidence:.3g}): "
+            "recalibrate on labelled queries of now"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         ]
         top = self.top_score
         if top is not None and top.alarm is not None:
             words.append(
-                f"queries have changed since decision {top.alarm} of those drawn, evidence "
-                f"{top.evidence:.3g}"
+                f"queries have changed since tested decision {top.alarm} (evidence "
+                f"{top.evidence:.3g}): recalibrate on labelled queries of now"
             )
         return words
 

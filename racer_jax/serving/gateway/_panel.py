@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._replies import Fields, Reply, Usage
-from racer_jax.serving.gateway._spans import TRACES, call_span, headers_of_calls, note
+from racer_jax.serving.gateway._spans import TRACES, call_span, count_tokens, headers_of_calls, note
 from racer_jax.serving.gateway._upstream import Upstream
 
+_PROVIDER = "openai"  # the protocol that upstreams speak
 Upstreams = Mapping[str, Upstream]
 
 
@@ -61,7 +62,7 @@ class Asking:
         """
         if not TRACES:
             return await self.upstreams[model].call(fields or self.fields, self.headers)
-        with call_span(model, "openai") as span:
+        with call_span(model, _PROVIDER) as span:
             headers = {**self.headers, **headers_of_calls()} if span is not None else self.headers
             try:
                 reply = await self.upstreams[model].call(fields or self.fields, headers)
@@ -74,8 +75,12 @@ class Asking:
                     "gen_ai.usage.input_tokens": reply.usage.prompt_tokens,
                     "gen_ai.usage.output_tokens": reply.usage.completion_tokens,
                     "gen_ai.response.finish_reasons": [reply.finish_reason or "stop"],
+                    "gen_ai.response.model": reply.said("model"),
+                    "gen_ai.response.id": reply.said("id"),
                 },
             )
+            usage = reply.usage
+            count_tokens(model, _PROVIDER, usage.prompt_tokens, usage.completion_tokens)
             return reply
 
     @asynccontextmanager

@@ -235,7 +235,9 @@ class Planner:
         """A group nobody calibrated on: the promise is kept by calling everyone."""
         plan.reason = "unknown_group"
         if self.route.on_unknown_group == "pooled":
-            plan.void.append("nobody calibrated on this group: the pooled threshold was used")
+            plan.void.append(
+                "no calibration query was of this group: the threshold of all was used"
+            )
             return
         most = self._most()
         if self.route.on_unknown_group == "error" or (most or len(everyone)) < len(everyone):
@@ -245,8 +247,8 @@ class Planner:
             raise GatewayError(
                 400,
                 "racer_unknown_group",
-                f"nobody calibrated on {named}, so nothing is promised for fewer than all models; "
-                f"groups that are known: {known}",
+                f"no calibration query was of {named}, so nothing would be promised for fewer than "
+                f"all models; known groups: {known}",
                 param="racer.group",
             )
         plan.models = plan.decided = everyone

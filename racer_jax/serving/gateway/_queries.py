@@ -93,6 +93,12 @@ class Query:
             return "json"
         return "n" if "n" in self.needs else None
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it asks for the likeliest answer: temperature 0."""
+        raw = self.fields.get("temperature")
+        return raw is not None and msgspec.json.decode(raw) == 0
+
     def text(self, view: str) -> str:
         """The text that is routed."""
         text = self.texts[-1] if view == "last_user" else "\n\n".join(self.texts)

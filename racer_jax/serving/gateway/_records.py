@@ -165,7 +165,7 @@ def unknown_id(name: str) -> GatewayError:
 def past_retention(name: str) -> GatewayError:
     """Feedback that comes too late."""
     return GatewayError(
-        410, "not_found_error", f"the decision {name!r} is past its retention", code="expired"
+        410, "not_found_error", f"the decision {name!r} was deleted: it was too old", code="expired"
     )
 
 
@@ -174,7 +174,7 @@ def contradicts(name: str, source: str) -> GatewayError:
     return GatewayError(
         409,
         "conflict_error",
-        f"{source} has said otherwise of {name!r} before; what was said first counts",
+        f"{source} gave other feedback on {name!r} before; the first counts",
         code="contradiction",
     )
 

@@ -67,6 +67,11 @@ class Reply:
     usage: Usage
     seconds: float = 0.0
 
+    def said(self, field: str) -> str | None:
+        """A field of the completion that is a text; None where it is not."""
+        value = msgspec.json.decode(self.fields.get(field, b"null"))
+        return value if isinstance(value, str) else None
+
 
 def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     """Reads a completion.

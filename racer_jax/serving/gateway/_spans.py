@@ -1,17 +1,22 @@
-"""Spans of OpenTelemetry after its conventions for generative AI; none without its packages.
+"""Spans and metrics of OpenTelemetry after its conventions for generative AI.
 
 One span for a request and one, `chat MODEL`, for each of its calls. They hold names, tokens and
-reasons; prompts and answers never.
+reasons; prompts and answers never. Without its packages there are none.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 try:
-    from opentelemetry import propagate, trace
+    from opentelemetry import metrics, propagate, trace
 
     _TRACER: Any = trace.get_tracer("racer_jax.serving.gateway")
+    _METER: Any = metrics.get_meter("racer_jax.serving.gateway")
+    _REQUESTS = _METER.create_histogram("gen_ai.workflow.duration", "s", "Time of a request")
+    _CALLS = _METER.create_histogram("gen_ai.client.operation.duration", "s", "Time of a call")
+    _TOKENS = _METER.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens of a call")
 except ModuleNotFoundError:
     _TRACER = None
 
@@ -28,17 +33,19 @@ def parent_of(headers: Mapping[str, str]) -> Any:
 
 
 @contextmanager
-def request_span(model: str, parent: Any) -> Iterator[Span]:
+def request_span(model: str, parent: Any, stream: bool = False) -> Iterator[Span]:
     """The span of a request; None where nothing is traced."""
     if _TRACER is None:
         yield None
         return
-    kind = trace.SpanKind.SERVER
+    kind, began = trace.SpanKind.SERVER, time.monotonic()
+    about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
     with _TRACER.start_as_current_span("chat racer", context=parent, kind=kind) as span:
-        if span.is_recording():
-            span.set_attribute("gen_ai.operation.name", "chat")
-            span.set_attribute("gen_ai.request.model", model)
-        yield span
+        note(span, {**about, "gen_ai.request.stream": stream})
+        try:
+            yield span
+        finally:
+            _REQUESTS.record(time.monotonic() - began, about)
 
 
 @contextmanager
@@ -47,13 +54,29 @@ def call_span(model: str, provider: str) -> Iterator[Span]:
     if _TRACER is None:
         yield None
         return
-    kind = trace.SpanKind.CLIENT
+    kind, began = trace.SpanKind.CLIENT, time.monotonic()
+    about = _about(model, provider)
     with _TRACER.start_as_current_span(f"chat {model}", kind=kind) as span:
-        if span.is_recording():
-            span.set_attribute("gen_ai.operation.name", "chat")
-            span.set_attribute("gen_ai.provider.name", provider)
-            span.set_attribute("gen_ai.request.model", model)
-        yield span
+        note(span, about)
+        try:
+            yield span
+        finally:
+            _CALLS.record(time.monotonic() - began, about)
+
+
+def count_tokens(model: str, provider: str, prompt: int, completion: int) -> None:
+    """Counts the tokens of a call in the metrics of OpenTelemetry."""
+    if _TRACER is not None:
+        for kind, num in (("input", prompt), ("output", completion)):
+            _TOKENS.record(num, {**_about(model, provider), "gen_ai.token.type": kind})
+
+
+def _about(model: str, provider: str) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+    }
 
 
 def note(span: Span, attributes: Mapping[str, Any]) -> None:

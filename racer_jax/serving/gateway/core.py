@@ -14,6 +14,7 @@ import msgspec
 from racer_jax._version import __version__
 from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
+from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
@@ -49,6 +50,7 @@ class Gateway:
         self.upstreams: dict[str, Upstream] = {}
         self.planners: dict[str, Planner] = {}
         self.previous: dict[str, Planner] = {}
+        self.cache = Cache()
         self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
         self.spent: Spent = {}
         self.in_flight = 0

@@ -139,6 +139,8 @@ class Route(_Section, frozen=True):
       alphas: Levels a client may ask for beside the artefact's.
       group: Group of requests that name none.
       allow_infeasible: Whether it starts though alpha is infeasible: every model is called then.
+      cache_seconds: Seconds for which an answer is kept for the same request of the same client, at
+        temperature 0, without tools and not streamed; none is kept where None.
       shadow: A model that answers every request while the racer only decides; None to answer.
     """
 
@@ -158,6 +160,7 @@ class Route(_Section, frozen=True):
     alphas: tuple[str, ...] = ()
     group: Name | None = None
     allow_infeasible: bool = False
+    cache_seconds: Seconds | None = None
     shadow: Name | None = None
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from racer_jax.serving.gateway._cache import Cache, key_of
 from racer_jax.serving.gateway._errors import GatewayError
 from racer_jax.serving.gateway._hedging import Hedge
 from racer_jax.serving.gateway._limits import Limits
@@ -203,3 +204,53 @@ def test_a_failure_before_the_pause_is_a_failure(run):
         return result
 
     assert run(hedge.first_of(lambda: late(None), lambda: late(2))) == 2
+
+
+def test_an_answer_at_temperature_0_is_kept_for_a_while(start, upstreams):
+    upstreams.reset()
+    kept = start(routes__my__cache_seconds=60.0)
+    text, calls = "small,large same ?", []
+
+    def ask(**options):
+        got = kept.chat(text, **{"temperature": 0, **options})
+        calls.append(len(upstreams.asked))
+        return got
+
+    first, second = ask(), ask()
+    assert [got.headers["x-racer-cache"] for got in (first, second)] == ["miss", "hit"]
+    assert calls == [2, 2]
+    assert first.json["id"] != second.json["id"]
+    assert first.json["choices"] == second.json["choices"]
+    assert second.json["racer"]["guarantee"] == "holds"
+    assert (first.json["usage"]["cost"] > 0, second.json["usage"]["cost"]) == (True, 0)
+    stored = kept.ask("GET", f"/v1/racer/decisions/{second.json['id']}").json
+    assert (stored["calls"], stored["dollars"], stored["answered"]) == ([], None, "large")
+    # Other requests, those that are not greedy, and streams are asked.
+    for options in (
+        {"temperature": 1},
+        {"max_tokens": 5},
+        {"racer": {"mode": "all"}},
+        {"stream": True},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "racer": {"mode": "all"}},
+    ):
+        before = len(upstreams.asked)
+        assert ask(**options).headers.get("x-racer-cache") in (None, "miss")
+        assert len(upstreams.asked) > before
+    # What was answered by a part of the set is not kept.
+    upstreams.says.update(small=status(500))
+    degraded = [ask(seed=1).headers["x-racer-cache"] for _ in range(2)]
+    assert degraded == ["miss", "miss"]
+
+
+def test_values_are_kept_for_their_time_and_the_latest_asked_for():
+    now = [0.0]
+    cache = Cache(most=2, clock=lambda: now[0])
+    for name in (b"a", b"b"):
+        cache.put(name, 10.0, name)
+    assert cache.get(b"a") == b"a"
+    cache.put(b"c", 20.0, b"c")
+    assert [cache.get(name) for name in (b"a", b"b", b"c")] == [b"a", None, b"c"]
+    now[0] = 10.0
+    assert [cache.get(name) for name in (b"a", b"c")] == [None, b"c"]
+    assert key_of({"x": b"1", "y": b"2"}) == key_of({"y": b"2", "x": b"1"})
+    assert len({key_of({"x": b"12"}), key_of({"x1": b"2"}), key_of({}, "x", "12")}) == 3

@@ -25,7 +25,7 @@ def test_a_password_is_in_no_message(monkeypatch, capsys, tmp_path):
     address = "postgresql://racer:secret@127.0.0.1:1/db"
     assert _databases.shown(address) == "postgresql://127.0.0.1:1/db"
     monkeypatch.setattr(_databases.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'racer-jax\[postgres\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[postgres\]'"):
         Store(address, 1.0)
     assert main(["replay", address, "--artefact", str(tmp_path)]) != 0
     assert "secret" not in capsys.readouterr().err

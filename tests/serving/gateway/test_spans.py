@@ -7,6 +7,8 @@ import pytest
 from racer_jax.serving.gateway import _spans
 from tests.serving.gateway.upstreams import status
 
+NUM_TOKENS = (("input", 10), ("output", 2))
+
 
 def test_nothing_is_traced_without_the_packages(monkeypatch):
     monkeypatch.setattr(_spans, "_TRACER", None)
@@ -35,9 +37,40 @@ def test_a_request_and_its_calls_are_spans(served, upstreams, monkeypatch):
     assert f"{request.context.trace_id:032x}" == trace
     assert request.attributes["racer.id"] == got.json["id"]
     assert request.attributes["racer.guarantee"] == "void"
+    assert request.attributes["gen_ai.request.stream"] is False
+    assert spans["chat large"].attributes["gen_ai.response.id"] == "chatcmpl-upstream"
+    assert spans["chat large"].attributes["gen_ai.response.model"] == "large"
+    assert spans["chat large"].attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert spans["chat small"].attributes["error.type"] == "status_500"
     large = spans["chat large"]
     assert large.parent.span_id == request.context.span_id
     assert large.attributes["gen_ai.usage.input_tokens"] == 10
     assert all(trace in sent["traceparent"] for sent in upstreams.headers)
     assert "secret" not in json.dumps([span.to_json() for span in spans.values()])
+
+
+@pytest.mark.extra
+def test_times_and_tokens_are_metrics(served, upstreams, monkeypatch):
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+
+    reader = InMemoryMetricReader()
+    meter = sdk.MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(_spans, "_TRACER", TracerProvider().get_tracer("test"))
+    for name, metric in (
+        ("_REQUESTS", "gen_ai.workflow.duration"),
+        ("_CALLS", "gen_ai.client.operation.duration"),
+        ("_TOKENS", "gen_ai.client.token.usage"),
+    ):
+        monkeypatch.setattr(_spans, name, meter.create_histogram(metric))
+    served.chat("small,large ?")
+    (resource,) = reader.get_metrics_data().resource_metrics
+    points = {m.name: m.data.data_points for m in resource.scope_metrics[0].metrics}
+    assert sum(point.count for point in points["gen_ai.workflow.duration"]) == 1
+    assert sum(point.count for point in points["gen_ai.client.operation.duration"]) == 2
+    tokens = {
+        (point.attributes["gen_ai.request.model"], point.attributes["gen_ai.token.type"]): point.sum
+        for point in points["gen_ai.client.token.usage"]
+    }
+    assert tokens == {(m, kind): n for m in ("small", "large") for kind, n in NUM_TOKENS}

@@ -1,0 +1,121 @@
+"""The API reference: a page for each package, with the names of its `__all__` and nothing else.
+
+What a package does not name is not promised, wherever it stands; so a module has no page of its
+own. The exceptions are few and listed in `BESIDE`.
+"""
+
+import ast
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+# Public names that their package does not give: most users of it would pay for what they import.
+BESIDE = {
+    "racer_jax.core": {"aggregation": ("answer_codes", "model_order")},
+    "racer_jax.data": {"answers": ("last_number",)},
+    "racer_jax.montecarlo": {"bound_check": ("verdicts",)},
+    "racer_jax.routers": {"fit": ("fit",)},
+    "racer_jax.serving.gateway": {"litellm_provider": ("RacerProvider",)},
+    "racer_jax.studies": {"compilation_cache": ("cache_folder", "use_compilation_cache")},
+}
+# The method in NumPy, a module of its own beside the packages.
+ALONE = ("racer_jax.reference",)
+
+
+class Package(NamedTuple):
+    """A package with an `__all__`: its name, and its public names by the module of each."""
+
+    name: str
+    homes: dict[str, list[str]]
+
+
+def _syntax(module: str) -> ast.Module:
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _public_names(tree: ast.Module) -> list[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def packages() -> list[Package]:
+    """The packages of the reference, in the order of their names."""
+    found = []
+    for path in sorted((ROOT / "racer_jax").rglob("__init__.py")):
+        name = ".".join(path.parent.relative_to(ROOT).parts)
+        tree = _syntax(name)
+        public, homes = _public_names(tree), {}
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        for node in imports:
+            names = [alias.name for alias in node.names if alias.name in public]
+            if names and node.module is not None:
+                homes[node.module] = names
+        for module, names in BESIDE.get(name, {}).items():
+            homes.setdefault(f"{name}.{module}", []).extend(names)
+        if homes:
+            found.append(Package(name, homes))
+    return found
+
+
+def _summaries(module: str) -> dict[str, str]:
+    """First line of the docstring of each class and function of a module."""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in _syntax(module).body if isinstance(node, kinds)]
+    return {node.name: (ast.get_docstring(node) or "").partition("\n")[0] for node in nodes}
+
+
+def _contents(package: Package) -> str:
+    """A table of the public names: what each does, with a link."""
+    rows = ["| Name | What it does |", "| --- | --- |"]
+    for module, names in package.homes.items():
+        summaries = _summaries(module)
+        rows += [
+            f"| [`{name}`][{module}.{name}] | {summaries.get(name, '')} |".replace("\\", "\\\\")
+            for name in names
+        ]
+    return "\n".join(rows)
+
+
+def _block(name: str, **options: Any) -> str:
+    lines = [f"        {option}: {value}" for option, value in options.items()]
+    return "\n".join([f"::: {name}", "    options:", *lines])
+
+
+def page(package: Package) -> str:
+    """The Markdown of a package's page."""
+    parts = [f"# `{package.name}`", _block(package.name, members="false"), _contents(package)]
+    if package.name == "racer_jax":
+        return "\n\n".join(parts)
+    for module, names in package.homes.items():
+        title = module.removeprefix(f"{package.name}.")
+        beside = BESIDE.get(package.name, {}).get(title, ())
+        parts.append(f"## {title} {{ #{module} }}")
+        if beside:
+            listed = ", ".join(f"`{name}`" for name in beside)
+            parts.append(f"From `{module}` itself: {listed}.")
+        parts.append(_block(module, members=f"[{', '.join(names)}]", heading_level=3))
+    return "\n\n".join(parts)
+
+
+def on_config(config: Any) -> Any:
+    """Appends the reference to the contents."""
+    names = [package.name for package in packages()]
+    entries = [{name: f"api/{name}.md"} for name in (*names, *ALONE)]
+    config.nav.append({"API reference": entries})
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages."""
+    for package in packages():
+        files.append(File.generated(config, f"api/{package.name}.md", content=page(package)))
+    for name in ALONE:
+        content = f"# `{name}`\n\n::: {name}\n"
+        files.append(File.generated(config, f"api/{name}.md", content=content))
+    return files

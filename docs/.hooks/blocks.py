@@ -1,0 +1,63 @@
+"""Blocks of code: copied without prompts and output, and no wider than the page where they can be.
+
+The rows of a table in an output are kept whole, since a row that is wrapped cannot be read: the
+block scrolls in its own box. Every other line is wrapped.
+"""
+
+import html
+import re
+from typing import Any
+
+_FENCE = re.compile(r"^( *)```python\n(?=\1>>> )", re.MULTILINE)
+_BLOCK = re.compile(
+    r'<div class="(?:language-(?P<language>[\w-]+) )?highlight">(?P<code>.*?)</div>', re.DOTALL
+)
+_TAG = re.compile(r"<[^>]*>")
+_PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(r"\$ ")}
+_COLUMNS = re.compile(r"\S {2,}\S")
+# Characters of a line that fit beside the contents at 1280 pixels; see docs/assets/site.css.
+_WIDTH = 100
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Names what is an interactive session one, so that prompts and output are coloured as such."""
+    return _FENCE.sub(r"\1```pycon\n", markdown)
+
+
+def typed(language: str, text: str) -> str | None:
+    """What a reader types of a block with prompts; None where it has none."""
+    prompt = _PROMPT.get(language)
+    if prompt is None:
+        return None
+    lines = [line for line in text.splitlines() if prompt.match(line)]
+    return "\n".join(prompt.sub("", line, count=1) for line in lines)
+
+
+def is_row(language: str, line: str) -> bool:
+    """Whether a line is one of a table: of an output, with columns."""
+    prompt = _PROMPT.get(language)
+    printed = language == "text" if prompt is None else not prompt.match(line)
+    return printed and _COLUMNS.search(line) is not None
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Marks every block with what is copied of it, and its lines that are wrapped."""
+
+    def marked(match: re.Match[str]) -> str:
+        language = match["language"] or "text"
+        before, opening, rest = match["code"].partition("<code>")
+        inner, closing, after = rest.partition("</code>")
+        inner = inner.replace("&lt;BLANKLINE&gt;", "")
+        plain = [html.unescape(_TAG.sub("", line)) for line in inner.split("\n")]
+        rows = [line for line in plain if is_row(language, line)]
+        lines = [
+            line if text in rows or not text else f'<span class="wrapped">{line}</span>'
+            for line, text in zip(inner.split("\n"), plain, strict=True)
+        ]
+        copied = typed(language, "\n".join(plain))
+        attribute = "" if copied is None else f' data-copy="{html.escape(copied)}"'
+        wide = " wide-table" if rows and max(map(len, rows)) > _WIDTH else ""
+        code = before + opening + "\n".join(lines) + closing + after
+        return f'<div class="language-{language} highlight{wide}"{attribute}>{code}</div>'
+
+    return _BLOCK.sub(marked, content)

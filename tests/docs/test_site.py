@@ -1,0 +1,273 @@
+"""The site as its readers meet it: the API's tables, what is copied, what fits the screen."""
+
+import ast
+import functools
+import http.server
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.docs.site_pages import Page
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = (
+    os.environ.get("RACER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+IMPORT = re.compile(r"from (racer_jax[\w.]*) import ([\w, ]+)")
+MARKDOWN = re.compile(r"`|\*\*[a-z]\w*\*\*|\]\(|\]\[|^\s*#+ |^\s*\|.*\|", re.MULTILINE)
+
+
+def hook(name: str):
+    """A module of docs/.hooks, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"_hook_{name}", ROOT / f"docs/.hooks/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built from this checkout."""
+    for module in ("mkdocs", "mkdocstrings", "material"):
+        pytest.importorskip(module, reason="extra docs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet"]
+    names = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=names,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """Every page by its path."""
+    paths = sorted(site.rglob("index.html"))
+    return {
+        path.parent.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8"))
+        for path in paths
+    }
+
+
+def fault_of_row(title: str, cells: tuple[str, ...]) -> str | None:
+    """What is wrong with a row of a table of the API."""
+    *names, description = cells[:-1] if title == "Parameters" else cells
+    if any("`" in cell for cell in cells):
+        return "has a backtick"
+    if title in ("Parameters", "Attributes"):
+        if not re.fullmatch(r"\*{0,2}[A-Za-z_]\w*", names[0]):
+            return "has no name"
+        names = names[1:]
+    if not description:
+        return "has no description"
+    for text in filter(None, names):
+        try:
+            parsed = ast.parse(text, mode="eval").body
+        except SyntaxError:
+            return f"has no type, but {text!r}"
+        if not isinstance(
+            parsed, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Constant)
+        ):
+            return f"has no type, but {text!r}"
+    if title in ("Returns", "Yields", "Raises") and not names[0]:
+        return "has no type"
+    return None
+
+
+def test_a_garbled_row_is_found():
+    good = ("Returns", ("Array | TieBroken", "The threshold; of 1/(n + 1): none."))
+    assert fault_of_row(*good) is None
+    assert fault_of_row("Parameters", ("**spec", "Unpack[Spec]", "As there.", "{}")) is None
+    for title, cells in (
+        ("Returns", ("1/(n + 1", "no threshold is safe.")),
+        ("Returns", ("The size", "it has room.")),
+        ("Returns", ("int64 `[n]`", "a column.")),
+        ("Yields", ("cannot be made there", "then others.")),
+        ("Parameters", ("a name of two", "int", "Words.", "required")),
+        ("Raises", ("", "If it is wrong.")),
+        ("Raises", ("ValueError", "")),
+    ):
+        assert fault_of_row(title, cells) is not None, cells
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_no_table_of_the_api_is_garbled(pages):
+    rows = [(name, row) for name, page in pages.items() for row in page.rows]
+    titles = {row[0] for _, row in rows}
+    assert {"Parameters", "Attributes", "Returns", "Yields", "Raises"} <= titles
+    assert len(rows) > 1500
+    faults = [
+        f"{name}: {row} {fault}"
+        for name, row in rows
+        if (fault := fault_of_row(row[0], row[1:])) is not None
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_no_page_shows_markdown(pages):
+    found = {name: MARKDOWN.findall(page.prose) for name, page in pages.items()}
+    assert not {name: hits for name, hits in found.items() if hits}
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_reference_lists_the_public_names_and_no_others(pages):
+    api = hook("api")
+    shown = {name.removeprefix("api/") for name in pages if name.startswith("api/")}
+    assert not [name for name in shown if "._" in name]
+    for name in shown - set(api.ALONE):
+        package = importlib.import_module(name)
+        homes = {
+            public: module
+            for module, names in next(p for p in api.packages() if p.name == name).homes.items()
+            for public in names
+        }
+        beside = {n for names in api.BESIDE.get(name, {}).values() for n in names}
+        assert set(homes) == set(package.__all__) | beside
+        if name == "racer_jax":
+            continue  # a table of links to the packages' own pages
+        anchors = pages[f"api/{name}"].anchors
+        assert {f"{module}.{public}" for public, module in homes.items()} <= anchors
+        modules = set(homes.values())
+        entries = {
+            anchor.removeprefix(f"{module}.")
+            for module in modules
+            for anchor in anchors
+            if anchor.startswith(f"{module}.")
+        }
+        entries = {entry for entry in entries if "." not in entry}
+        assert entries == set(homes), f"{name} lists more than its __all__"
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_what_a_page_imports_is_in_the_reference(pages):
+    entries = set().union(*(page.anchors for name, page in pages.items() if name[:4] == "api/"))
+    names = {entry.rpartition(".")[2] for entry in entries}
+    missing = [
+        f"{page.name}: {module}.{word.strip()}"
+        for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for module, imported in IMPORT.findall(page.read_text(encoding="utf-8"))
+        for word in imported.split(",")
+        if word.strip() not in names and f"api/racer_jax.{word.strip()}" not in pages
+    ]
+    assert not missing
+
+
+def test_what_is_copied_is_what_is_typed():
+    blocks = hook("blocks")
+    session = ">>> for a in b:\n...     print(a)\n...\n1  2\n>>> c\n'>>> d'"
+    assert blocks.typed("pycon", session) == "for a in b:\n    print(a)\n\nc"
+    assert blocks.typed("console", "$ racer-jax demo\n$ 5\nout") == "racer-jax demo\n5"
+    assert blocks.typed("python", ">>> a") is None
+    assert blocks.is_row("pycon", "risk  0.1")
+    assert not blocks.is_row("pycon", ">>> risk  # a")
+    assert not blocks.is_row("bash", "racer-jax demo    # shows")
+    assert not blocks.is_row("text", "a sentence of words")
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_no_prompt_is_copied(pages):
+    sessions = [block for page in pages.values() for block in page.blocks if ">>> " in block.text]
+    assert len(sessions) > 100
+    for block in sessions:
+        assert block.language == "pycon", block.text[:80]
+        ast.parse(block.copied)
+        assert block.copied.strip()
+    commands = [
+        block for page in pages.values() for block in page.blocks if block.text.startswith("$ ")
+    ]
+    assert commands
+    for block in commands:
+        assert block.copied.startswith("racer-jax"), block.text[:80]
+        assert "$ " not in block.copied
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """Where the site is served while the tests run."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser, where there is one."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="extra browser")
+    if CHROMIUM is None:
+        pytest.skip("no chromium (apt-get install chromium, or RACER_CHROMIUM)")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+MEASURE = """() => ({
+  page: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  blocks: [...document.querySelectorAll(".md-content .highlight:not(.wide-table) pre > code")]
+    .filter((code) => code.scrollWidth > code.clientWidth + 1)
+    .map((code) => code.innerText.slice(0, 60)),
+  tables: [...document.querySelectorAll(".md-content table:not([class])")]
+    .filter((table) => !table.closest(".md-typeset__scrollwrap")).length,
+})"""
+
+
+@pytest.mark.long
+@pytest.mark.extra
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_runs_out_of_the_page(site, address, browser, width):
+    view = browser.new_page(viewport={"width": width, "height": 900})
+    for path in sorted(site.rglob("index.html")):
+        name = path.parent.relative_to(site).as_posix()
+        view.goto(f"{address}/{name}/", wait_until="load")
+        seen = view.evaluate(MEASURE)
+        assert seen["page"] <= 0, f"{name} is wider than {width} pixels"
+        assert seen["tables"] == 0, f"{name}: a table has no box to scroll in"
+        if width == 1280:
+            assert not seen["blocks"], f"{name}: code runs out of its box: {seen['blocks']}"
+    view.close()
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_button_copies_what_is_typed(address, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    view = context.new_page()
+    view.goto(f"{address}/tutorial/", wait_until="load")
+    block = view.locator(".language-pycon").first
+    block.hover()
+    block.locator("button.md-code__button").first.click()
+    copied = view.evaluate("() => navigator.clipboard.readText()")
+    assert ">>>" in block.inner_text()
+    assert ">>>" not in copied
+    assert copied.startswith("import jax\n")
+    context.close()
