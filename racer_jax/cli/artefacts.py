@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +179,11 @@ def train(arguments: argparse.Namespace) -> None:
 
     check_place(arguments.output)  # before minutes of work are spent
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = rows.select(source.table().complete(), source.name)
+    table = source.table()
+    if table.missing is not None:  # --missing keep
+        note = "training needs the result of every model, and cannot keep queries that lack one"
+        table = replace(table, notes=[*table.notes, note])
+    table = rows.select(table.complete(), source.name)
     with training_bar() as bar:
         racer = Racer.fit(
             jax.random.key(arguments.seed or 0),

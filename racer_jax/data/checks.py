@@ -35,7 +35,7 @@ def strings(
         raise ValueError(
             f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
         ) from None
-    if unique and len(set(result)) < len(result):
+    if unique and _may_repeat(result):
         first_row: dict[str, int] = {}
         for i, value in enumerate(result):
             if (first := first_row.setdefault(value, i)) != i:
@@ -43,11 +43,20 @@ def strings(
     return result
 
 
+def _may_repeat(values: tuple[str, ...]) -> bool:
+    """Whether two values have the same hash; a set of the values would weigh as much as they do."""
+    hashes = np.fromiter(map(hash, values), np.int64, len(values))
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())
+
+
 def frozen(array: np.ndarray) -> np.ndarray:
-    """A copy that cannot be written to.
+    """A copy that cannot be written to; the array itself where it owns its data and is one.
 
     Use this when a table keeps an array that must not change.
     """
+    if not array.flags.writeable and array.base is None and array.flags.c_contiguous:
+        return array
     array = np.array(array, order="C")
     array.flags.writeable = False
     return array
@@ -73,7 +82,7 @@ def label_matrix(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype.kind != "b" and (bad := (array != 0) & (array != 1)).any():
         raise ValueError(f"{name} must be 0/1, got {array[bad][0]} at {first_place(bad)}")
-    return frozen(array.astype(bool))
+    return frozen(array.astype(bool, copy=False))
 
 
 def number_array(
@@ -93,7 +102,7 @@ def number_array(
         raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    array = array.astype(np.float64)
+    array = array.astype(np.float64, copy=False)
     if (bad := np.isinf(array)).any():
         raise ValueError(
             f"{name} must be finite (NaN where not known), got {array[bad][0]} at "
@@ -112,7 +121,7 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Use this when a table is made of answers.
     """
-    array = np.array(answers, dtype=object)
+    array = np.asarray(answers, dtype=object)
     if array.shape != shape:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")
     for i, value in enumerate(array.reshape(-1)):
@@ -125,5 +134,5 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
                 f"answers must be None where there is no answer, got '' at "
                 f"{list(divmod(i, shape[1]))}"
             )
-    strings("answers", [value for value in array.reshape(-1) if value is not None])
+    strings("answers", {value for value in array.reshape(-1) if value is not None})
     return frozen(array)

@@ -13,11 +13,14 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
 from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import cannot_read
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.remedies import Remedy
 
 # One row group may unpack to this much.
 MAX_GROUP = 1 << 32
 # Above this a whole number is not what a float64 holds.
+# Bytes read ahead of each column; without it a row group, perhaps the file, is held whole.
+_READ_AT_ONCE = 1 << 18
 _EXACT = 1 << 53
 
 
@@ -184,7 +187,11 @@ def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
             files = []
             for name in paths:
                 handle = stack.enter_context(name.open("rb"))
-                files.append(stack.enter_context(parquet.ParquetFile(handle)))
+                files.append(
+                    stack.enter_context(
+                        parquet.ParquetFile(handle, buffer_size=_READ_AT_ONCE, pre_buffer=False)
+                    )
+                )
             yield Source(path, files, columns)
     except DataError:
         raise
@@ -201,26 +208,18 @@ def _line(error: BaseException) -> str:
 
 
 class Columns:
-    """Columns as they are read: codes of strings, numbers, labels and texts."""
+    """Columns as they are read: numbers, labels and texts."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._index: dict[str, dict[str, int]] = {}
-        self._parts: dict[str, list[Any]] = {}
-
-    def values(self, name: str) -> list[str]:
-        """The distinct values of a column of codes, in order of their codes."""
-        return list(self._index[name])
+        self._parts: dict[str, Any] = {}
 
     def joined(self) -> dict[str, Any]:
-        """Each column whole: an array, or a list where it holds texts."""
+        """Each column whole: an array, or texts."""
         whole: dict[str, Any] = {}
         for name in list(self._parts):
             parts = self._parts.pop(name)  # the batches go as their column is made
-            if isinstance(parts[0], list):
-                whole[name] = [value for part in parts for value in part]
-            else:
-                whole[name] = np.concatenate(parts)
+            whole[name] = parts if isinstance(parts, Texts) else np.concatenate(parts)
         return whole
 
     def _put(self, name: str, part: Any) -> None:
@@ -251,17 +250,16 @@ class Columns:
         if not empty and "" in values:
             row = values.index("")
             raise self._source.error("must not be empty", batch.first_row + row, name)
-        self._put(name, values if required else [value or None for value in values])
+        texts = self._parts.setdefault(name, Texts())
+        texts.extend(values if required else [value or None for value in values])
 
-    def codes(self, batch: Batch, name: str, *, empty: bool = False) -> None:
-        """A column of names, as codes by first appearance."""
+    def names(self, batch: Batch, name: str, *, empty: bool = False) -> list[str]:
+        """A column of names."""
         values = self._strings(batch, name, needs_value=True)
         if not empty and "" in values:
             row = values.index("")
             raise self._source.error("must not be empty", batch.first_row + row, name)
-        index = self._index.setdefault(name, {})
-        codes = (index.setdefault(str(value), len(index)) for value in values)
-        self._put(name, np.fromiter(codes, np.int64, len(values)))
+        return list(map(str, values))
 
     def numbers(
         self,

@@ -41,7 +41,7 @@ class Batch:
         names: Sequence[str] = (),
         columns: Sequence[tuple[Any, ...]] = (),
     ) -> None:
-        self.records = records
+        self.records, self.names = records, tuple(names)
         self._raw = dict(zip(names, columns, strict=True))
         self._decoded: dict[str, list[Any] | None] = {}
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.labels import GIVEN, LabelRule, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -23,6 +24,8 @@ Missing = Literal["error", "drop", "keep"]
 # A table may have this many cells for each result read, beyond the first million; a sparser list is
 # a mistake, and its matrix would not fit in memory.
 _MAX_SPARSITY = 20
+# Results are put into a matrix so many at a time.
+_CHUNK = 1 << 16
 
 
 def check_missing(missing: str) -> None:
@@ -35,7 +38,7 @@ class Grid(NamedTuple):
     """Where each result stands in the matrix.
 
     Attributes:
-      places: Flat position of each result in the matrix, int64 `[k]`.
+      places: Flat position of each result in the matrix, int32 `[k]`, or int64 where needed.
       shape: (queries, models).
     """
 
@@ -76,14 +79,23 @@ def grid(queries: np.ndarray, models: np.ndarray, shape: tuple[int, int], path: 
       DataError: If there are so few results for so many queries and models that something else is
         wrong.
     """
-    cells, most = shape[0] * shape[1], 1_000_000 + _MAX_SPARSITY * len(queries)
-    if cells > most:
+    check_full(len(queries), shape, path)
+    cells = shape[0] * shape[1]
+    kind = np.int32 if cells <= np.iinfo(np.int32).max else np.int64
+    places: np.ndarray = queries.astype(kind)
+    np.multiply(places, shape[1], out=places)
+    np.add(places, models.astype(kind), out=places)
+    return Grid(places, shape)
+
+
+def check_full(num_results: int, shape: tuple[int, int], path: Path) -> None:
+    """Refuses so few results for so many queries and models that something else is wrong."""
+    if shape[0] * shape[1] > 1_000_000 + _MAX_SPARSITY * num_results:
         raise DataError(
-            f"must hold most of the pairs, got {len(queries)} results for {shape[0]} queries x "
+            f"must hold most of the pairs, got {num_results} results for {shape[0]} queries x "
             f"{shape[1]} models",
             path=path,
         )
-    return Grid(queries * shape[1] + models, shape)
 
 
 def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> RoutingTable:
@@ -103,6 +115,9 @@ def built(path: Path, without_text: Sequence[str] = (), **fields: Any) -> Routin
       DataError: If they make no table.
     """
     fields["notes"] = [*fields.get("notes", ()), *_without_text(path, fields, without_text)]
+    for field in [*fields.values(), *fields.get("confidence", {}).values()]:
+        if isinstance(field, np.ndarray):
+            field.flags.writeable = False  # so that the table need not copy it
     try:
         return RoutingTable(**fields)
     except (ValueError, TypeError) as error:
@@ -291,8 +306,14 @@ def missing_report(table: RoutingTable) -> str:
     )
 
 
-def object_matrix(place: Grid, values: Sequence[str | None]) -> np.ndarray:
+def object_matrix(place: Grid, values: Sequence[str | None] | Texts) -> np.ndarray:
     """A matrix of strings, None where there is none."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return place.fill(column, None)
+    matrix = np.full(place.shape, None, dtype=object)
+    flat = matrix.reshape(-1)
+    for start in range(0, len(values), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        texts = values[part]
+        column = np.empty(len(texts), dtype=object)
+        column[:] = texts
+        flat[place.places[part]] = column
+    return matrix

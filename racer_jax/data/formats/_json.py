@@ -290,52 +290,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def row_columns(
-    path: Path, rows: Iterator[tuple[int, int, dict[str, Any]]], texts: frozenset[str]
-) -> tuple[dict[str, list[str]], list[int]]:
-    """JSON objects as columns of fields, and their lines; a key that a row lacks is empty.
-
-    Args:
-      path: For an error.
-      rows: Row, line and object.
-      texts: Keys whose values must be texts or numbers; what is nested under others is only kept so
-        that it can be named.
-
-    Returns:
-      The columns and the lines.
-    """
-    columns: dict[str, list[str]] = {}
-    lines: list[int] = []
-    values = 0
-    for row, line, record in rows:
-        values += len(record)
-        for name, value in record.items():
-            if name not in columns:
-                _check_sparsity(path, row, len(columns) + 1, values)
-            column = columns.setdefault(name, [])
-            column.extend([""] * (len(lines) - len(column)))
-            if isinstance(value, list | dict) and name not in texts:
-                value = type(value).__name__
-            column.append(cell(value, name, path=path, row=row, line=line or None))
-        lines.append(line)
-    if not columns:
-        raise DataError("must hold at least one field", path=path)
-    _check_sparsity(path, len(lines), len(columns), values)
-    for column in columns.values():
-        column.extend([""] * (len(lines) - len(column)))
-    return columns, lines
-
-
-def _check_sparsity(path: Path, rows: int, columns: int, values: int) -> None:
-    """Refuses rows of which each has fields of its own: their table would not fit in memory."""
-    if rows * columns > 100_000 + 20 * values:
-        raise DataError(
-            f"must have the same fields in most rows, got {values} values for {rows} rows x "
-            f"{columns} fields",
-            path=path,
-        )
-
-
 def cell(value: Any, field: str, *, path: Path, row: int, line: int | None = None) -> str:
     """A value of a row as the field of a table; None and NaN are empty."""
     if value is None or value != value:

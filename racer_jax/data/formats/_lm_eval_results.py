@@ -1,7 +1,10 @@
 """What logs of lm-evaluation-harness say, gathered row by row or many rows at a time."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._batches import Batch
@@ -11,8 +14,25 @@ from racer_jax.data.formats._lm_eval_questions import Questions
 from racer_jax.data.formats._lm_eval_rows import metric_column, metric_value
 from racer_jax.data.formats._lm_eval_text import document_text, text_of
 from racer_jax.data.formats._records import Record
+from racer_jax.data.formats._texts import Texts
 
 _TEXT, _INTEGER, _OBJECT = frozenset({str}), frozenset({int}), frozenset({dict})
+
+
+class Column(NamedTuple):
+    """The results of one log.
+
+    Attributes:
+      model: The model, as its place among the models.
+      codes: The question of each result.
+      values: Its metric; int8 where all are 0 or 1.
+      answers: Its answer.
+    """
+
+    model: int
+    codes: np.ndarray | range
+    values: np.ndarray
+    answers: Texts
 
 
 class Results:
@@ -22,9 +42,11 @@ class Results:
       questions: The questions, each once.
       texts: Their texts.
       without_text: Where the questions without text stand.
-      codes: The question of each result.
-      values: The metric of each result.
-      answers: The answer of each result, None where there is none.
+      codes: The question of each result of the log that is read now.
+      values: Its metric.
+      answers: Its answer, None where there is none.
+      columns: What the logs before hold.
+      num_results: How many results they hold.
     """
 
     def __init__(self, tasks: Sequence[str], whole_prompt: bool) -> None:
@@ -32,7 +54,9 @@ class Results:
         self.texts: list[str] = []
         self.without_text: list[str] = []
         self.codes, self.values = array("i"), array("d")
-        self.answers: list[str | None] = []
+        self.answers = Texts()
+        self.columns: list[Column] = []
+        self.num_results = 0
         self._whole_prompt = whole_prompt
 
     def add(
@@ -62,7 +86,23 @@ class Results:
                 check_text(answer, "filtered_resps", **sample.where())
             self.codes.append(code)
             self.values.append(value)
-            self.answers.append(answer)
+            self.answers.extend((answer,))
+
+    def end_log(self, model: int) -> None:
+        """Puts the results of a log into a few bytes each.
+
+        Args:
+          model: The model of the log.
+        """
+        codes: np.ndarray | range = np.array(self.codes, np.int32)
+        values = np.array(self.values)
+        if len(codes) and np.array_equal(codes, every := range(codes[0], codes[0] + len(codes))):
+            codes = every
+        if np.isin(values, (0.0, 1.0)).all():
+            values = values.astype(np.int8)
+        self.num_results += len(codes)
+        self.columns.append(Column(model, codes, values, self.answers))
+        self.codes, self.values, self.answers = array("i"), array("d"), Texts()
 
     def _add_columns(
         self, batch: Batch, task: int, metric: str, graded: bool, reader: AnswerReader | None
@@ -111,6 +151,45 @@ class Results:
                 field="doc_id",
                 **sample.where(),
             ) from None
+
+
+def score_matrix(columns: Sequence[Column], order: np.ndarray, num_models: int) -> np.ndarray:
+    """The metric of each question and model, `[n, m]`.
+
+    Args:
+      columns: The results of the logs.
+      order: The questions in the order of the table.
+      num_models: How many models there are.
+
+    Returns:
+      Numbers, NaN where there is no result; or int8 where all are 0 or 1, -1 where none.
+    """
+    whole = all(column.values.dtype == np.int8 for column in columns)
+    empty = np.int8(-1) if whole else np.float64(np.nan)
+    matrix = np.full((len(order), num_models), empty)
+    for column, rows in _with_rows(columns, order):
+        matrix[rows, column.model] = column.values
+    return matrix
+
+
+def answer_matrix(columns: Sequence[Column], order: np.ndarray, num_models: int) -> np.ndarray:
+    """The answer of each question and model, `[n, m]`, None where there is none."""
+    matrix = np.full((len(order), num_models), None, dtype=object)
+    for column, rows in _with_rows(columns, order):
+        matrix[rows, column.model] = column.answers[:]
+    return matrix
+
+
+def _with_rows(columns: Sequence[Column], order: np.ndarray) -> Iterator[tuple[Column, np.ndarray]]:
+    """Each log, and the rows of the table that its results belong to."""
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    for column in columns:
+        codes = column.codes
+        if isinstance(codes, range):
+            yield column, rank[codes.start : codes.stop]
+        else:
+            yield column, rank[codes]
 
 
 def _text(sample: Record, whole_prompt: bool) -> str:

@@ -1,6 +1,6 @@
 """What long rows share, wherever they come from: a CSV, lines, a data frame or Parquet."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,75 +8,197 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Grid, Rules, labels_by_rule, object_matrix, repeated
-from racer_jax.data.formats._columns import first_difference
+from racer_jax.data.formats._cells import Grid, Rules, grid, labels_by_rule, object_matrix, repeated
 from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._text import Codes
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 
 CONFIDENCE = "confidence_"
 # Makes an error of a message, a row counted from 1 and a field.
 MakeError = Callable[[str, int, str], DataError]
-# The strings that the codes of a column stand for.
-Names = Callable[[str], list[str]]
+# Pairs are marked in a table of them where it has at most so many cells for each row.
+_MOST_CELLS = 20
+_CHUNK = 1 << 16
 
 
-def check_pairs(columns: Mapping[str, Any], identity: str, names: Names, error: MakeError) -> None:
-    """Refuses a pair of query and model that stands twice, and a query that changes."""
-    query, model = columns[identity], columns["model"]
-    ids, models = names(identity), names("model")
-    if (twice := repeated(query * len(models) + model)) is not None:
-        first, again = twice
-        raise error(
-            f"must be given once for query {ids[query[again]]!r} and model "
-            f"{models[model[again]]!r}, got it in row {first + 1} already",
-            again + 1,
-            "model",
-        )
-    for name in ("query", "group"):
-        if name not in columns or name == identity:
-            continue
-        if (differs := first_difference(columns[name], query)) is not None:
-            row, first = differs
+class LongRows:
+    """Rows for each (query, model), gathered some at a time.
+
+    A row takes a few bytes: what the rows of a query share is held once for each query.
+
+    Args:
+      identity: The column that names the queries, `query_id` or `query`.
+
+    Attributes:
+      columns: The numbers, labels and answers of the rows, by column.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.columns: dict[str, Any] = {}
+        self._codes = {identity: Codes(), "model": Codes()}
+        self._names: dict[str, list[str]] = {}
+        self._numbers: dict[str, Any] = {identity: [], "model": []}
+        self._shared: dict[str, _Shared] = {}
+        self._parts: dict[str, list[Any]] = {}
+
+    def add_names(self, columns: Mapping[str, Sequence[str]]) -> None:
+        """Adds the names of some rows: of their queries and models, and what queries share."""
+        for name, codes in self._codes.items():
+            part = codes(columns[name])
+            self._numbers[name].append(_Numbers(part))
+            if name == self.identity:
+                queries = part.tolist()
+        for name, values in columns.items():
+            if name not in self._codes:
+                self._shared.setdefault(name, _Shared()).add(queries, values)
+
+    def add(self, name: str, values: Any) -> None:
+        """Adds a column of some rows: an array, or a list of texts."""
+        if isinstance(values, list):
+            self.columns.setdefault(name, Texts()).extend(values)
+        else:
+            self._parts.setdefault(name, []).append(values)
+
+    def end(self) -> int:
+        """Joins the parts, and says how many rows there are."""
+        for name in list(self._codes):
+            self._names[name] = self._codes.pop(name).values  # the index weighs more than they do
+            self._numbers[name] = np.concatenate([part.array() for part in self._numbers[name]])
+        for name in list(self._parts):
+            self.columns[name] = np.concatenate(self._parts.pop(name))
+        return len(self._numbers[self.identity])
+
+    def row_of_empty(self, name: str) -> int | None:
+        """The first row, counted from 1, whose name is empty; None where there is none."""
+        if name in self._shared:
+            return self._shared[name].empty_row
+        if "" not in self._names.get(name, ()):
+            return None
+        return int(np.flatnonzero(self._numbers[name] == self._names[name].index(""))[0]) + 1
+
+    def check(self, error: MakeError) -> None:
+        """Refuses a pair of query and model that stands twice, and a query that changes."""
+        query, model = self._numbers[self.identity], self._numbers["model"]
+        ids, models = self._names[self.identity], self._names["model"]
+        if (twice := _repeated_pair(query, model, (len(ids), len(models)))) is not None:
+            first, again = twice
             raise error(
-                f"must be the same in every row of query {ids[query[row]]!r}, got another than in "
-                f"row {first + 1}",
-                row + 1,
+                f"must be given once for query {ids[query[again]]!r} and model "
+                f"{models[model[again]]!r}, got it in row {first + 1} already",
+                again + 1,
+                "model",
+            )
+        for name, shared in self._shared.items():
+            if shared.other_row is None:
+                continue
+            row = shared.other_row
+            first = int(np.flatnonzero(query == query[row - 1])[0])
+            raise error(
+                f"must be the same in every row of query {ids[query[row - 1]]!r}, got another "
+                f"than in row {first + 1}",
+                row,
                 name,
             )
 
+    def place(self, path: Path) -> Grid:
+        """Where each row stands in the table; what says so is let go."""
+        shape = (len(self._names[self.identity]), len(self._names["model"]))
+        query, model = self._numbers.pop(self.identity), self._numbers.pop("model")
+        return grid(query, model, shape, path)
 
-def fields_of(
-    place: Grid, columns: Mapping[str, Any], identity: str, names: Names
-) -> dict[str, Any]:
-    """All fields of a table but the labels."""
-    ids = names(identity)
-    firsts = np.unique(columns[identity], return_index=True)[1]
+    def fields(self, place: Grid) -> dict[str, Any]:
+        """All fields of a table but the labels; the columns of which they are made are let go."""
+        ids = self._names[self.identity]
+        fields: dict[str, Any] = {
+            "ids": ids,
+            "models": self._names["model"],
+            "texts": ids if self.identity == "query" else [""] * len(ids),
+            "group": None,
+            "answers": None,
+        }
+        for name, field in (("query", "texts"), ("group", "group")):
+            if name in self._shared:
+                fields[field] = self._shared[name].values
+        if "answer" in self.columns:
+            fields["answers"] = object_matrix(place, self.columns.pop("answer"))
+        for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
+            if name in self.columns:
+                fields[field] = place.fill(self.columns.pop(name), np.nan)
+        schemes = [name for name in self.columns if name.startswith(CONFIDENCE)]
+        fields["confidence"] = {
+            name.removeprefix(CONFIDENCE): place.fill(self.columns.pop(name), np.nan)
+            for name in schemes
+        }
+        return fields
 
-    def per_query(name: str) -> list[str]:
-        values = names(name)
-        return [values[code] for code in columns[name][firsts].tolist()]
 
-    fields: dict[str, Any] = {
-        "ids": ids,
-        "models": names("model"),
-        "texts": per_query("query") if "query" in columns else [""] * len(ids),
-        "group": None,
-        "answers": None,
-    }
-    if "group" in columns:
-        fields["group"] = per_query("group")
-    if "answer" in columns:
-        fields["answers"] = object_matrix(place, columns["answer"])
-    for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
-        if name in columns:
-            fields[field] = place.fill(columns[name], np.nan)
-    fields["confidence"] = {
-        name.removeprefix(CONFIDENCE): place.fill(column, np.nan)
-        for name, column in columns.items()
-        if name.startswith(CONFIDENCE)
-    }
-    return fields
+class _Numbers:
+    """Numbers that are close together, a byte or two for each."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._first = int(numbers.min())
+        offsets = numbers - self._first
+        self._offsets = offsets.astype(np.min_scalar_type(int(offsets.max())))
+        self._kind = np.min_scalar_type(int(numbers.max()))
+
+    def array(self) -> np.ndarray:
+        """The numbers."""
+        array: np.ndarray = self._offsets.astype(self._kind) + self._kind.type(self._first)
+        return array
+
+
+class _Shared:
+    """What is the same in every row of a query: one value for each query.
+
+    Attributes:
+      values: The value in the first row of each query.
+      other_row: The first row, counted from 1, whose value is another; None where there is none.
+      empty_row: The first row whose value is empty.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+        self.other_row: int | None = None
+        self.empty_row: int | None = None
+        self._alike: dict[str, str] = {}
+        self._row = 0
+
+    def add(self, queries: list[int], values: Sequence[str]) -> None:
+        """Adds the values of rows whose queries are numbered by first appearance."""
+        held = self.values
+        for row, (query, value) in enumerate(zip(queries, values, strict=True), self._row + 1):
+            if query == len(held):
+                held.append(self._once(value))
+            elif held[query] != value and self.other_row is None:
+                self.other_row = row
+        if self.empty_row is None and "" in values:
+            self.empty_row = self._row + list(values).index("") + 1
+        self._row += len(values)
+
+    def _once(self, value: str) -> str:
+        """One object for equal values, as long as there are few of them."""
+        if len(self._alike) < 4096:
+            return self._alike.setdefault(value, value)
+        return self._alike.get(value, value)
+
+
+def _repeated_pair(
+    query: np.ndarray, model: np.ndarray, shape: tuple[int, int]
+) -> tuple[int, int] | None:
+    """The places of the first row that repeats a pair, and of the one it repeats, if any."""
+    num_models = shape[1]
+    if shape[0] * num_models > 1_000_000 + _MOST_CELLS * len(query):
+        return repeated(query.astype(np.int64) * num_models + model)
+    marks = np.zeros(shape[0] * num_models, bool)
+    for start in range(0, len(query), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        marks[query[part].astype(np.int64) * num_models + model[part]] = True
+    if np.count_nonzero(marks) == len(query):
+        return None
+    return repeated(query.astype(np.int64) * num_models + model)
 
 
 def is_unlabelled(names: Collection[str], rule: Rules | None) -> bool:
@@ -101,15 +223,16 @@ def add_labels(
     path: Path,
     fields: dict[str, Any],
     place: Grid,
-    columns: Mapping[str, Any],
+    columns: dict[str, Any],
     rule: Rules | None,
     key: jax.Array | None,
 ) -> None:
     """The labels of a table: those of the rows, or what a rule makes of the scores."""
     if rule is None:
         # Rows without the column are unlabelled.
-        labels = columns.get("correct", np.full(len(columns["model"]), -1))
-        marks = place.fill(labels, -1)
+        marks = np.full(place.shape, -1, np.int8)
+        if "correct" in columns:
+            marks = place.fill(columns.pop("correct"), -1)
         fields |= {"correct": marks == 1, "missing": marks == -1, "label_rule": GIVEN}
         return
     labels = labels_by_rule(path, fields["graded"], fields["group"], rule, key)

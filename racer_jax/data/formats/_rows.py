@@ -12,7 +12,7 @@ from racer_jax.data.remedies import Remedy
 
 # Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
 # fast again.
-CHUNK_ROWS = 1 << 12
+CHUNK_ROWS = 1 << 11
 # What pandas calls the column of an index that had no name.
 _INDEX_NAMES = frozenset({"", "Unnamed: 0"})
 # Columns of names, around which spaces mean nothing.
@@ -255,16 +255,15 @@ class Rows(ABC):
 
 
 class ColumnRows(Rows):
-    """Rows that are in memory already, by column: JSON lines of rows, or a data frame."""
+    """Rows that are in memory already, by column: a data frame."""
 
     def __init__(
         self,
         path: Path,
         columns: Mapping[str, Sequence[str]],
         header: Header,
-        lines: Sequence[int] | None = None,
     ) -> None:
-        self._columns, self._lines = [tuple(column) for column in columns.values()], lines
+        self._columns = [tuple(column) for column in columns.values()]
         super().__init__(path, list(columns), header)
 
     def blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
@@ -273,8 +272,8 @@ class ColumnRows(Rows):
             yield first + 1, [column[first : first + CHUNK_ROWS] for column in self._columns]
 
     def line_of(self, row: int) -> int | None:
-        """The line a record stands on, None where there are no lines."""
-        return None if self._lines is None else self._lines[row - 1] or None
+        """None: there are no lines."""
+        return None
 
 
 def listed(names: Iterable[str]) -> str:

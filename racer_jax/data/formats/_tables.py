@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._json import cell, json_lines, row_columns
+from racer_jax.data.formats._json import cell
+from racer_jax.data.formats._json_rows import JsonRows
+from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._rows import ColumnRows, Header, Rows
 from racer_jax.data.formats._source import opened
 from racer_jax.data.formats._text import open_csv
@@ -41,8 +43,8 @@ def open_rows(
         with open_csv(path, delimiter, marker, names=names, columns=columns) as file:
             yield file
         return
-    fields, lines = row_columns(path, json_lines(path), _texts(columns))
-    yield ColumnRows(path, fields, Header(names, columns, index=False), lines)
+    with without_collector():
+        yield JsonRows(path, Header(names, columns, index=False), _texts(columns))
 
 
 def _texts(columns: Mapping[str, str] | None) -> frozenset[str]:

@@ -76,8 +76,8 @@ class Codes:
         self._index: defaultdict[str, int] = defaultdict(count().__next__)
 
     def __call__(self, values: Sequence[str]) -> np.ndarray:
-        """The code of each value, int64."""
-        return np.fromiter(map(self._index.__getitem__, values), np.int64, len(values))
+        """The code of each value, int32."""
+        return np.fromiter(map(self._index.__getitem__, values), np.int32, len(values))
 
     def __len__(self) -> int:
         return len(self._index)

@@ -20,14 +20,14 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import (
+    Labels,
     Missing,
     Rules,
     built,
+    check_full,
     check_missing,
     check_rule,
-    grid,
     labels_by_rule,
-    object_matrix,
     settle_missing,
 )
 from racer_jax.data.formats._folders import unread
@@ -36,7 +36,7 @@ from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
 from racer_jax.data.formats._lm_eval_files import Log, find_logs, reported
 from racer_jax.data.formats._lm_eval_questions import Questions
-from racer_jax.data.formats._lm_eval_results import Results
+from racer_jax.data.formats._lm_eval_results import Results, answer_matrix, score_matrix
 from racer_jax.data.labels import GIVEN, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -128,7 +128,6 @@ def read_lm_eval(
     choices: dict[str, Choice] = {}
     tasks_read = list(dict.fromkeys(log.task for log in logs))
     results = Results(tasks_read, options.whole_prompt)
-    starts = [0]
     reasons: dict[str, str] = {}
     for log in logs:
         task, has_rule = tasks_read.index(log.task), for_name(label_rule, log.task) is not None
@@ -146,29 +145,27 @@ def read_lm_eval(
             results.add(batch, task, choice.metric, has_rule, reader)
         if reader is not None and reader.unread is not None:
             reasons.setdefault(log.task, reader.unread)
-        starts.append(len(results.values))
         if options.check_results:
-            _check_results(log, choices[log.task], results.values[starts[-2] :])
+            _check_results(log, choices[log.task], results.values)
+        results.end_log(models[log.model])
     questions = results.questions
     order = questions.order()
-    columns = np.repeat([models[log.model] for log in logs], np.diff(starts))
-    shape = (len(order), len(models))
-    place = grid(
-        np.argsort(order)[np.frombuffer(results.codes, np.dtype("i"))], columns, shape, path
-    )
-    del columns
-    scores = place.fill(np.frombuffer(results.values), np.nan)
+    check_full(results.num_results, (len(order), len(models)), path)
     of_task = [tasks_read[number] for number in questions.task_numbers(order).tolist()]
-    labels = labels_by_rule(path, scores, of_task, label_rule, options.key)
+    scores = score_matrix(results.columns, order, len(models))
+    labels = _labels(path, scores, of_task, options)
     group_of = {task: for_name(options.groups, task) or task for task in tasks_read}
     rules = _rules(group_of, choices, labels.rule, path)
     in_order = [results.texts[code] for code in order.tolist()]
     changed = dict.fromkeys(questions.changed(order))
     ids = _ids(questions, order, changed)
-    matrix = object_matrix(place, results.answers) if options.answers and not reasons else None
-    without_text = results.without_text
+    without_text, columns = results.without_text, results.columns
     # What the table does not hold weighs as much as half of it: it goes before it is built.
-    del results, questions, order, place, scores
+    del results, questions, scores
+    matrix = None
+    if options.answers and not reasons:
+        matrix = answer_matrix(columns, order, len(models))
+    del columns, order
     table = built(
         path,
         ids=ids,
@@ -227,6 +224,18 @@ def _check_results(log: Log, choice: Choice, values: Sequence[float]) -> None:
             field=choice.metric,
             remedy=remedy,
         )
+
+
+def _labels(
+    path: Path, scores: np.ndarray, of_task: Sequence[str], options: LmEvalOptions
+) -> Labels:
+    """The labels of scores, which are int8 where all are 0 or 1."""
+    if scores.dtype != np.int8:
+        return labels_by_rule(path, scores, of_task, options.label_rule, options.key)
+    if options.label_rule is None:
+        return Labels(scores == 1, scores < 0, GIVEN)
+    numbers = np.where(scores < 0, np.nan, scores)
+    return labels_by_rule(path, numbers, of_task, options.label_rule, options.key)
 
 
 def _ids(

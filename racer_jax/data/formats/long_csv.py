@@ -20,29 +20,25 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
 from racer_jax.data.formats._cells import (
-    Grid,
     Missing,
     Rules,
     built,
     check_missing,
     check_rule,
-    grid,
     settle_missing,
 )
 from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._json import Repeated, parse
 from racer_jax.data.formats._long_rows import (
     CONFIDENCE,
+    LongRows,
     add_labels,
-    check_pairs,
-    fields_of,
     is_unlabelled,
     or_unlabelled,
     prices_of,
 )
 from racer_jax.data.formats._rows import Rows, listed
 from racer_jax.data.formats._tables import open_rows
-from racer_jax.data.formats._text import Codes
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -138,15 +134,18 @@ def table_of_long_rows(
     file.require("model", *([] if unlabelled else [label]))
     check_identity(file)
     file.check_end(safe=["correct"])
-    results = _results(file, use_labels=label_rule is None and not unlabelled)
-    if about is not None and about["rows"] != len(results.query):
+    rows, notes = _rows(file, use_labels=label_rule is None and not unlabelled)
+    num_rows = rows.end()
+    _check_names(file, rows)
+    if about is not None and about["rows"] != num_rows:
         whole = f"the {about['rows']} rows that its first line states"
-        raise DataError(f"must hold {whole}, got {len(results.query)}", path=path)
-    place, fields = _matrices(file, results)
+        raise DataError(f"must hold {whole}, got {num_rows}", path=path)
+    place = rows.place(path)
+    fields = rows.fields(place)
     if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
         raise DataError("must hold a row for every query and model, as it was exported", path=path)
-    add_labels(path, fields, place, results.columns, label_rule, key)
-    fields["notes"] = results.notes
+    add_labels(path, fields, place, rows.columns, label_rule, key)
+    fields["notes"] = notes
     if about is None:
         return settle_missing(built(path, **fields), missing or "error", path)
     fields["price"] = _prices(about["price"], path)
@@ -155,7 +154,7 @@ def table_of_long_rows(
     # The notes of an exported table stand in its first line, all of them.
     table = replace(built(path, **fields), notes=())
     try:
-        table = replace(table, notes=[*about["notes"], *results.notes])
+        table = replace(table, notes=[*about["notes"], *notes])
     except (ValueError, TypeError) as error:
         raise DataError(f"must hold a valid table: {error}", path=path) from None
     return settle_missing(table, missing or "keep", path)
@@ -207,78 +206,40 @@ def _about(file: Rows) -> dict[str, Any] | None:
     return about
 
 
-class _Results:
-    """The rows of the file, by column: codes of query and model, numbers, strings."""
-
-    def __init__(
-        self,
-        query: np.ndarray,
-        columns: dict[str, Any],
-        codes: Mapping[str, Codes],
-        notes: list[str],
-    ) -> None:
-        self.query, self.columns, self.codes, self.notes = query, columns, codes, notes
-
-
-def _results(file: Rows, use_labels: bool) -> _Results:
+def _rows(file: Rows, use_labels: bool) -> tuple[LongRows, list[str]]:
+    """The rows of the file, and the notes on how they were read."""
     schemes = [name for name in file.header if name.startswith(CONFIDENCE) and name != CONFIDENCE]
     columns_read = {*COLUMNS, *schemes}
     other_columns = [name for name in file.header if name not in columns_read]
     identity = "query_id" if "query_id" in file.columns else "query"
-    text_columns = [
-        identity,
-        "model",
-        *(name for name in ("query", "group") if name in file.columns and name != identity),
-    ]
-    codes = {name: Codes() for name in text_columns}
-    parts: dict[str, list[Any]] = {}
+    shared = [name for name in ("query", "group") if name in file.columns and name != identity]
+    rows = LongRows(identity)
     for chunk in file.chunks():
-        for name in text_columns:
-            parts.setdefault(name, []).append(codes[name](chunk.columns[name]))
+        rows.add_names({name: chunk.columns[name] for name in (identity, "model", *shared)})
         for name in _NUMBERS:
             if name in file.columns:
-                parts.setdefault(name, []).append(
-                    column_of_floats(file, chunk, name, *_NUMBERS[name], whole=name == "tokens")
-                )
+                values = column_of_floats(file, chunk, name, *_NUMBERS[name], name == "tokens")
+                rows.add(name, values)
         for name in schemes:
-            parts.setdefault(name, []).append(column_of_floats(file, chunk, name, 0.0, 1.0))
+            rows.add(name, column_of_floats(file, chunk, name, 0.0, 1.0))
         if use_labels:
-            parts.setdefault("correct", []).append(
-                column_of_labels(file, chunk, "correct", "score")
-            )
+            rows.add("correct", column_of_labels(file, chunk, "correct", "score"))
         if "answer" in file.columns:
-            parts.setdefault("answer", []).extend(text or None for text in chunk.columns["answer"])
-    columns: dict[str, Any] = {
-        name: part if name == "answer" else np.concatenate(part) for name, part in parts.items()
-    }
-    _check_names(file, identity, codes, columns)
-    return _Results(columns[identity], columns, codes, file.notes(other_columns))
+            rows.add("answer", [text or None for text in chunk.columns["answer"]])
+    return rows, file.notes(other_columns)
 
 
-def _check_names(
-    file: Rows, identity: str, codes: Mapping[str, Codes], columns: Mapping[str, Any]
-) -> None:
+def _check_names(file: Rows, rows: LongRows) -> None:
     """Refuses empty names, repeated pairs, and a query whose text or group changes."""
-    for name in (identity, "model", "group"):
-        if name in codes and "" in (values := codes[name].values):
-            row = int(np.flatnonzero(columns[name] == values.index(""))[0]) + 1
+    for name in (rows.identity, "model", "group"):
+        if (row := rows.row_of_empty(name)) is not None:
             raise file.error("must not be empty", row, name)
-    if (tokens := columns.get("tokens")) is not None and (
+    if (tokens := rows.columns.get("tokens")) is not None and (
         bad := np.isfinite(tokens) & (tokens % 1 != 0)
     ).any():
-        row = int(np.flatnonzero(bad)[0])
-        raise file.error(f"must be a whole number, got {tokens[row]:g}", row + 1, "tokens")
-    check_pairs(columns, identity, lambda name: codes[name].values, file.error)
-
-
-def _matrices(file: Rows, results: _Results) -> tuple[Grid, dict[str, Any]]:
-    """The places of the rows in the table, and all fields of the table but the labels."""
-    columns, codes = results.columns, results.codes
-    ids = next(iter(codes.values())).values
-    models = codes["model"].values
-    place = grid(results.query, columns["model"], (len(ids), len(models)), file.path)
-    identity = next(iter(codes))
-    return place, fields_of(place, columns, identity, lambda name: codes[name].values)
+        index = int(np.flatnonzero(bad)[0])
+        raise file.error(f"must be a whole number, got {tokens[index]:g}", index + 1, "tokens")
+    rows.check(file.error)
 
 
 def write_long_csv(table: RoutingTable, path: str | Path) -> None:

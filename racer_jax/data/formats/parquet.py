@@ -25,7 +25,6 @@ from racer_jax.data.formats._cells import (
     built,
     check_missing,
     check_rule,
-    grid,
     labels_by_rule,
     settle_missing,
 )
@@ -33,15 +32,15 @@ from racer_jax.data.formats._folders import unread
 from racer_jax.data.formats._json import parse
 from racer_jax.data.formats._long_rows import (
     CONFIDENCE,
+    LongRows,
     add_labels,
-    check_pairs,
-    fields_of,
     is_unlabelled,
     or_unlabelled,
     prices_of,
 )
 from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._synonyms import other_names, refuse_other_names
+from racer_jax.data.formats._texts import Texts
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -50,7 +49,7 @@ VERSION = 1
 MARK = b"racer_jax_table"
 _QUERY = ("query_id", "query", "group")
 _BESIDE = ("answer", "cost", "tokens")
-_BATCH = 1 << 14
+_BATCH, _WRITTEN = 1 << 11, 1 << 14
 
 
 def read_parquet(
@@ -157,10 +156,11 @@ def _long(
     numbers = {"score": -math.inf, "cost": 0.0, "tokens": 0.0}
     key_columns = [identity, "model", *(n for n in ("query", "group") if n != identity)]
     texts = [name for name in key_columns if name in source.names]
-    columns = Columns(source)
+    columns, rows = Columns(source), LongRows(identity)
     for batch in source.batches([*texts, label, "answer", *numbers, *schemes], size=_BATCH):
-        for name in texts:
-            columns.codes(batch, name, empty=name == "query" != identity)
+        rows.add_names(
+            {name: columns.names(batch, name, empty=name == "query" != identity) for name in texts}
+        )
         for name, low in numbers.items():
             columns.numbers(batch, name, low=low, whole=name == "tokens")
         for name in schemes:
@@ -168,22 +168,21 @@ def _long(
         if rule is None and not unlabelled:
             columns.labels(batch, "correct")
         columns.texts(batch, "answer")
-    values = columns.joined()
-    query, model = values[identity], values["model"]
-    check_pairs(values, identity, columns.values, source.error)
-    shape = (len(columns.values(identity)), len(columns.values("model")))
-    place = grid(query, model, shape, source.path)
-    fields = fields_of(place, values, identity, columns.values)
-    add_labels(source.path, fields, place, values, rule, key)
+    num_rows = rows.end()
+    rows.check(source.error)
+    place = rows.place(source.path)
+    rows.columns = columns.joined()
+    fields = rows.fields(place)
+    add_labels(source.path, fields, place, rows.columns, rule, key)
     fields["notes"] = ignored_columns(
         name
         for name in source.names
         if name not in (*key_columns, *numbers, *schemes, label, "answer")
     )
     if about is not None:
-        if about["rows"] != len(query) or len(query) != place.shape[0] * place.shape[1]:
+        if about["rows"] != num_rows or num_rows != place.shape[0] * place.shape[1]:
             raise source.error(
-                f"must hold the {about['rows']} rows that its metadata states, got {len(query)}"
+                f"must hold the {about['rows']} rows that its metadata states, got {num_rows}"
             )
         fields["notes"] = [*about["notes"], *fields["notes"]]
         fields["price"] = _prices(about["price"], source)
@@ -226,7 +225,10 @@ def _wide(
                 columns.texts(batch, name)
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    arrays = columns.joined()
+    whole = columns.joined()
+    arrays: dict[str, Any] = {
+        name: part[:] if isinstance(part, Texts) else part for name, part in whole.items()
+    }
     ids = arrays[identity]
     first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
@@ -310,7 +312,7 @@ def write_parquet(table: RoutingTable, path: str | Path) -> None:
         written_whole(path) as temporary,
         parquet.ParquetWriter(temporary, arrow_schema, compression="zstd") as file,
     ):
-        step = max(1, _BATCH // len(table.models))
+        step = max(1, _WRITTEN // len(table.models))
         for start in range(0, len(table), step):
             rows = slice(start, min(start + step, len(table)))
             file.write_table(

@@ -1,0 +1,56 @@
+"""Columns of texts of which many are equal, such as answers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+# Texts are numbered up to so many distinct ones; more are held as they are.
+_MOST_DISTINCT = 1 << 16
+_CHUNK = 1 << 12
+
+
+class Texts:
+    """A column of texts and None: a byte or two for each as long as few are distinct."""
+
+    def __init__(self) -> None:
+        self._index: dict[str | None, int] = {}
+        self._parts: list[Any] = []
+        self._waiting: list[str | None] = []
+        self._list: list[str | None] | None = None
+        self._length = 0
+
+    def extend(self, values: Iterable[str | None]) -> None:
+        """Adds texts."""
+        self._waiting.extend(values)
+        if len(self._waiting) >= _CHUNK:
+            self._put()
+
+    def _put(self) -> None:
+        values, self._waiting = self._waiting, []
+        self._length += len(values)
+        if self._list is not None:
+            self._list.extend(values)
+            return
+        index = self._index
+        codes = [index.setdefault(value, len(index)) for value in values]
+        if codes:
+            self._parts.append(np.array(codes, np.min_scalar_type(max(codes))))
+        if len(index) > _MOST_DISTINCT:
+            names = list(index)
+            self._list = [names[code] for part in self._parts for code in part.tolist()]
+            self._index, self._parts = {}, []
+
+    def __len__(self) -> int:
+        return self._length + len(self._waiting)
+
+    def __getitem__(self, part: slice) -> list[str | None]:
+        """Some of the texts."""
+        if self._waiting:
+            self._put()
+        if self._list is not None:
+            return self._list[part]
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        names = list(self._index)
+        return [names[code] for codes in self._parts for code in codes[part].tolist()]
