@@ -18,7 +18,7 @@ BESIDE = {
     "racer_jax.montecarlo": {"bound_check": ("verdicts",)},
     "racer_jax.routers": {"fit": ("fit",)},
     "racer_jax.serving.gateway": {"litellm_provider": ("RacerProvider",)},
-    "racer_jax.studies": {"compilation_cache": ("cache_folder",)},
+    "racer_jax.studies": {"compilation_cache": ("cache_folder", "use_compilation_cache")},
 }
 # The method in NumPy, a module of its own beside the packages.
 ALONE = ("racer_jax.reference",)

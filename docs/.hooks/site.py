@@ -22,6 +22,8 @@ COPIED = {
     "CONTRIBUTING.md": "contributing.md",
     "experiments/README.md": "experiments.md",
 }
+# A page of the site by docs/.hooks/notebook.py.
+NOTEBOOK = "docs/notebooks/quickstart.ipynb"
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
@@ -35,7 +37,7 @@ def _at_home(source: str, text: str) -> str:
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")
         target = (ROOT / source).parent.joinpath(path).resolve().relative_to(ROOT).as_posix()
-        home = COPIED.get(target) or (
+        home = {**COPIED, NOTEBOOK: "notebooks/quickstart.md"}.get(target) or (
             target.removeprefix("docs/") if target.startswith("docs/") else None
         )
         if home is None:

@@ -271,3 +271,18 @@ def test_a_score_that_cannot_be_one_is_refused(registry, name, function, label, 
     with pytest.raises(error, match=re.escape(message)):
         register_nonconformity(name, function, label)
     assert before == registry.NONCONFORMITIES
+
+
+def test_an_own_score_is_tried_on_scores_between_0_and_1(registry):
+    """With both ends among them: what is no number outside of [0, 1] is none of its concern."""
+    seen = []
+
+    def rooted(scores, null):
+        seen.append(scores.shape)
+        return inverse_probability(jnp.sqrt(scores) * jnp.sqrt(1 - scores), null)
+
+    register_nonconformity("rooted", rooted)
+    assert registry.NONCONFORMITIES["rooted"] is rooted
+    for wrong in (lambda s: 1 / s, lambda s: 1 / (1 - s)):
+        with pytest.raises(ValueError, match="must"):
+            register_nonconformity("mine", lambda s, null, wrong=wrong: gap(wrong(s) * 0, null))

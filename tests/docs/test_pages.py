@@ -21,7 +21,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["changing-pool", "own-parts"])
+@pytest.mark.parametrize("name", ["changing-pool", "cookbook", "own-parts"])
 def test_long_guides_run(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert run_page(DOCS / "guides" / f"{name}.md") > 15

@@ -61,6 +61,14 @@ def test_bins_are_whole_counts_around_the_mean_of_the_pilot():
     np.testing.assert_allclose(halves.low, [50 - 5 * 8, 2.5 - 5 * 4e-3])
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_what_is_beyond_the_bins_is_in_the_first_and_the_last(kind):
+    pilot = np.array([[90, 110] * 8], kind)  # bins of 16 from 20 on
+    sums = Accumulator.start(pilot, 1.0, 10)
+    sums.add(np.array([[-(10**6), 20, 21, 36, 37, 163, 165, 10**6]], kind))
+    assert sums.histogram.tolist() == [[2, 2, 1, 0, 0, 0, 0, 0, 0, 3]]
+
+
 def test_one_trial_has_no_spread():
     summary = added(np.array([[3]], np.int32), np.array([[3]], np.int32), 1.0, cuts=()).summary()
     assert (summary.mean[0], summary.std[0]) == (3, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from racer_jax.racer import scoring
-from racer_jax.racer.scoring import ModelScores, Scorer, _padded, _padded_size
+from racer_jax.racer.scoring import ModelScores, Scorer, _padded_size, padded_batches
 
 
 def test_sizes_are_powers_of_two():
@@ -26,7 +26,7 @@ def test_sizes_are_powers_of_two():
 def test_every_row_is_in_one_batch_and_what_is_added_is_cut(monkeypatch, num):
     monkeypatch.setattr(scoring, "LARGEST", 4)
     x = np.arange(2 * num).reshape(num, 2)
-    batches = list(_padded(x))
+    batches = list(padded_batches(x))
     assert [len(batch) for batch, _ in batches] == [
         _padded_size(min(4, num - start)) for start in range(0, num, 4)
     ]

@@ -58,7 +58,7 @@ def test_envelope_stop_and_sets_are_those_of_trying_every_threshold():
 def check(paths, losses, levels, critical, stops, sets):
     # The first call is always made; the next where nothing before was above the threshold.
     np.testing.assert_array_equal(sets[..., :-1].sum(axis=-1), stops.calls)
-    np.testing.assert_array_equal(sets[..., -1], ~stops.stopped)
+    np.testing.assert_array_equal(sets[..., -1], ~stops.has_stop)
     for i, row in enumerate(paths):
         lost = losses[i].tolist()
         for j, level in enumerate(levels):
@@ -67,7 +67,7 @@ def check(paths, losses, levels, critical, stops, sets):
                 assert (critical[i] > level) == reference.stop_envelope(row, lost, level)
             stop = reference.stop_call(row, level)
             assert stops.calls[j, i] == (stop or CALLS)
-            assert stops.stopped[j, i] == (stop is not None)
+            assert stops.has_stop[j, i] == (stop is not None)
 
 
 def test_every_loss_of_every_small_pool():

@@ -11,6 +11,7 @@ from racer_jax.serving.gateway._audits import start_audit
 from racer_jax.serving.gateway._completions import Completion, cancel
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
+    CONNECTION,
     EVENTS,
     JSON,
     ClientGoneError,
@@ -75,14 +76,16 @@ class Chat:
             completion = Completion(gateway, query, client)
             if traceparent := header_of(scope, b"traceparent"):
                 completion.parent_span = parent_of({"traceparent": traceparent})
-            await self._serve(completion, receive, send)
+            await self._serve(completion, scope, receive, send)
         finally:
             gateway.in_flight -= 1
 
-    async def _serve(self, completion: Completion, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, completion: Completion, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Answers, unless the client goes away first: then every call is cancelled."""
         answering = _Answering(completion, send)
-        client = ClientPresence(receive, answering)
+        client = ClientPresence(scope, receive, answering)
         try:
             await self._answer(completion, answering)
         except asyncio.CancelledError:
@@ -284,26 +287,38 @@ def busy(draining: bool) -> GatewayError:
 class ClientPresence:
     """Cancels the task that answers where the client goes away before the end of the answer.
 
-    The task itself does the work, and a second one waits for the client: an answer costs one task
-    less than if both were tasks that a third waits for.
+    The connection of `racer-jax serve` says so itself, which costs nothing for a client that stays.
+    Under another server a second task waits for it.
 
     Args:
-      receive: Where the end of the connection is heard of.
+      scope: The request.
+      receive: Where the end of the connection is heard of under another server.
       answering: The answer; nothing is cancelled once its end is on the way.
     """
 
-    def __init__(self, receive: Receive, answering: "_Answering") -> None:
+    def __init__(self, scope: Scope, receive: Receive, answering: "_Answering") -> None:
         self.gone = False
-        self._receive, self._answering = receive, answering
+        self._answering = answering
         self._worker = asyncio.current_task()
-        self._waiter = asyncio.ensure_future(self._wait())
+        self._waiter: asyncio.Task[None] | None = None
+        self._connection: Any = scope.get(CONNECTION)
+        if self._connection is None:
+            self._waiter = asyncio.ensure_future(self._wait(receive))
+        elif self._connection.is_lost:
+            asyncio.get_running_loop().call_soon(self._leave)
+        else:
+            self._connection.on_leave = self._leave
 
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
-        if not self._answering.ended and self._worker is not None:
+        self._leave()
+
+    def _leave(self) -> None:
+        worker = self._worker
+        if worker is not None and not worker.done() and not self._answering.ended:
             self.gone = True
-            self._worker.cancel()
+            worker.cancel()
 
     def noticed(self) -> None:
         """The worker has ended by the cancellation, and goes on."""
@@ -312,4 +327,8 @@ class ClientPresence:
 
     def ignore(self) -> None:
         """Nothing is cancelled any more."""
-        self._waiter.cancel()
+        self._worker = None
+        if self._waiter is not None:
+            self._waiter.cancel()
+        elif self._connection is not None and self._connection.on_leave == self._leave:
+            self._connection.on_leave = None

@@ -15,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 JSON = (b"content-type", b"application/json")
+# Where a request keeps the connection it came by, if that says when the client goes away.
+CONNECTION = "racer.connection"
 _FIRST = "racer.headers"
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 

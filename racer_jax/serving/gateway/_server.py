@@ -7,12 +7,13 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._secrets import Redaction
 from racer_jax.serving.gateway.app import inference_app, management_app
 from racer_jax.serving.gateway.core import LOG, Gateway
@@ -30,6 +31,9 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
     class Bounded(HttpToolsProtocol):
         _header_bytes = 0
         _in_headers = False
+        # The connection says itself that the client has gone: see `ClientPresence`.
+        is_lost = False
+        on_leave: Callable[[], None] | None = None
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -39,6 +43,9 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
             super().connection_lost(exc)
+            self.is_lost = True
+            if self.on_leave is not None:
+                self.on_leave()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -49,6 +56,7 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
         def on_message_begin(self) -> None:
             self._header_bytes, self._in_headers = 0, True
             super().on_message_begin()
+            cast(dict[str, Any], self.scope)[CONNECTION] = self
 
         def on_url(self, url: bytes) -> None:
             self._count(len(url))

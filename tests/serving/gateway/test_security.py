@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import re
 import socket
@@ -17,7 +18,7 @@ from racer_jax.serving.gateway._secrets import Redaction
 from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Model
-from tests.serving.gateway.upstreams import call
+from tests.serving.gateway.upstreams import call, slow
 
 
 def key_of(**options):
@@ -178,6 +179,40 @@ def test_headers_are_bounded_in_bytes_and_seconds(listening_gateway, served):
     assert served.run(raw(listening_gateway, b"")) == b""
     whole = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     assert served.run(raw(listening_gateway, whole)).startswith(b"HTTP/1.1 200")
+
+
+LAST = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+
+
+def test_a_client_that_closes_its_connection_cancels_every_call(
+    listening_gateway, served, upstreams
+):
+    """Over real connections, where nothing but the connection says that the client has gone."""
+    upstreams.says.update({name: slow("A", 30) for name in ("small", "medium", "large")})
+    body = json.dumps(
+        {"model": "racer/my", "messages": [{"role": "user", "content": "small,large gone?"}]}
+    ).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    kind = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    async def leave():
+        _, writer = await asyncio.open_connection("127.0.0.1", listening_gateway)
+        writer.write(head + kind + body)
+        async with asyncio.timeout(10):
+            while len(upstreams.asked) < 2:
+                await asyncio.sleep(0.005)
+            writer.close()
+            while len(upstreams.cancelled) < 2 or served.gateway.in_flight:
+                await asyncio.sleep(0.005)
+
+    served.run(leave())
+    assert sorted(upstreams.cancelled) == ["large", "small"]
+    upstreams.reset()
+    # One connection may serve one request after another, and end after any of them.
+    content = (head + kind + body) * 2
+    reply = served.run(raw(listening_gateway, content + LAST))
+    assert reply.count(b"HTTP/1.1 200") == 3
+    assert served.gateway.in_flight == 0
 
 
 @pytest.mark.parametrize(

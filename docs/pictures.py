@@ -1,0 +1,123 @@
+"""Draws the pictures of the pages on results from the tables of these pages.
+
+    python docs/pictures.py
+
+A figure so never says anything else than its table. They are written to docs/pictures.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from racer_jax.plotting.styles import style_of, styles_of
+
+# Sharp on a page of 780 pixels, and some 40 KB each in the repository.
+DPI = 110
+DOCS = Path(__file__).parent
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table of a page after a line that holds some words, without rule."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    lines = text[text.index(heading) :].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        if not re.fullmatch(r"[|\s:-]+", line):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def number(cell: str) -> float:
+    """The number that a cell begins with."""
+    match = re.match(r"[-+]?[\d,.]+", cell)
+    if match is None:
+        raise ValueError(f"a cell must begin with a number, got {cell!r}")
+    return float(match[0].replace(",", ""))
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    return figure, list(axes)
+
+
+def growth() -> Figure:
+    """Time against what is doubled, from the table of docs/benchmarks.md."""
+    figure, (axis,) = _figure(6.4, 3.6)
+    _, *rows = table("benchmarks.md", "## Growth")
+    styles = styles_of([row[0] for row in rows])
+    for row in rows:
+        times = [number(cell.split(": ")[1]) for cell in row[1:-1]]
+        factors = [2.0**step for step in range(len(times))]
+        label = f"{row[0]}, power {row[-1]}"
+        axis.plot(factors, times, **styles[row[0]].marked(label=label))
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log", base=2)
+    axis.set_xticks(factors, [f"x {factor:g}" for factor in factors])
+    ticks = [8, 16, 32, 64, 128]
+    axis.set_yticks(ticks, [f"{tick}" for tick in ticks])
+    axis.set_xlabel("what is doubled, from the smallest of its row")
+    axis.set_ylabel("milliseconds")
+    axis.legend(frameon=False)
+    return figure
+
+
+def sequential() -> Figure:
+    """Calls a question of each way, from the first table of docs/findings.md."""
+    figure, (axis,) = _figure(7.2, 3.4)
+    head, *rows = table("findings.md", "prints, among others")
+    ways = {1: "all models", 4: "RACER-P", 2: "majority decided", 3: "RACER"}  # by their column
+    for place, (way, name) in enumerate(ways.items()):
+        calls = [number(row[way]) for row in rows]
+        places = [i + (place - 1.5) * 0.2 for i in range(len(rows))]
+        bars = axis.bar(places, calls, 0.19, color=style_of(name).color, label=head[way])
+        axis.bar_label(bars, [f"{value:g}" for value in calls], fontsize=7, padding=1)
+    axis.grid(visible=False, axis="x")
+    axis.set_xticks(range(len(rows)), [row[0] for row in rows])
+    axis.set_ylabel("models called for a question")
+    axis.legend(frameon=False, ncols=2, loc="upper left", fontsize=8)
+    axis.set_ylim(0, 14)
+    return figure
+
+
+def sizes() -> Figure:
+    """Models called against alpha by method, from the table of docs/beyond.md."""
+    head, *rows = table("beyond.md", "## Sizes at the same risk")
+    pools = list(dict.fromkeys(row[0] for row in rows))
+    figure, axes = _figure(2.4 * len(pools), 3.2, len(pools))
+    alphas = [float(cell) for cell in head[2:]]
+    for axis, pool in zip(axes, pools, strict=True):
+        methods = [row for row in rows if row[0] == pool]
+        styles = styles_of([row[1] for row in methods])
+        for row in methods:
+            values = [number(cell) for cell in row[2:]]
+            axis.plot(alphas, values, **styles[row[1]].marked(markersize=4, label=row[1]))
+        axis.set_title(pool, fontsize=10)
+        axis.set_xlabel("alpha")
+    axes[0].set_ylabel("models called for a question")
+    axes[-1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+FIGURES = {"growth": growth, "sequential": sequential, "sizes": sizes}
+
+
+def main(folder: Path = DOCS / "pictures") -> int:
+    """Writes every picture."""
+    folder.mkdir(exist_ok=True)
+    for name, draw in FIGURES.items():
+        draw().savefig(folder / f"{name}.png", dpi=DPI)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
