@@ -62,6 +62,7 @@ class Racer(ChangeableRacer):
 
     Use this when you have labelled queries and want to call as few models as a risk level allows.
 
+    >>> import numpy as np
     >>> from racer_jax.data import RoutingTable
     >>> models, ids = ["s", "l"], list("abcdefghi")
     >>> table = RoutingTable(ids=ids, texts=[""] * 9, models=models, correct=[[0, 1]] * 9)

@@ -188,6 +188,7 @@ def test_the_mean_over_all_splits_keeps_the_promise_and_the_lower_bound(broken):
         assert min(closest) < 0.02
 
 
+@pytest.mark.long
 def test_weights_scale_the_loss_and_its_unit():
     nonconformity, grades, ties = pool(5)
     loss = grade_loss(nonconformity, grades, ties)

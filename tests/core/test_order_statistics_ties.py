@@ -10,7 +10,11 @@ from racer_jax.core import calibration, miss_ranks, order_statistics
 from racer_jax.core.nonconformity import TieBroken
 from tests.core.order_cells import SAMPLED, STRIDE, count_cells, expected, rows
 
-AROUND_THE_SAMPLE = [SAMPLED - 1, SAMPLED, SAMPLED + 1]
+AROUND_THE_SAMPLE = [
+    pytest.param(SAMPLED - 1, marks=pytest.mark.long),
+    SAMPLED,
+    pytest.param(SAMPLED + 1, marks=pytest.mark.long),
+]
 
 
 def test_the_boundaries_are_those_the_sizes_here_go_around():

@@ -128,6 +128,14 @@ BINARY = {
 if importlib.util.find_spec("pyarrow") is not None:
     BINARY["parquet"] = (saved_parquet, read_parquet)
 ALL = TEXTS | BINARY
+# Those that most people bring are tried in every run.
+USUAL = ("long", "wide", "lm_eval", "json_rows")
+
+
+def usual(names):
+    """Names as parameters; what is not usual takes long."""
+    return [name if name in USUAL else pytest.param(name, marks=pytest.mark.long) for name in names]
+
 
 EVIL = [
     *(
@@ -240,7 +248,7 @@ def check_table(table):
     assert rebuilt == table
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", usual(ALL))
 @FUZZ(max_examples=120)
 @given(changes=st.lists(mutations(), min_size=1, max_size=3))
 def test_any_mutation_gives_a_table_or_a_data_error(tmp_path_factory, name, changes):

@@ -238,6 +238,7 @@ def test_the_last_question_is_what_an_expression_of_the_same_meaning_finds(parts
     assert last_question(prompt) == SHOT.split(prompt)[-1]
 
 
+@pytest.mark.long
 @given(st.lists(st.text(max_size=6), max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_a_list_of_texts_is_read_as_python_writes_it(items):

@@ -106,6 +106,6 @@ def test_what_cannot_be_split_is_refused(monkeypatch):
             exact_loss_means(loss, 0.5, num_calibration=num)
     with pytest.raises(ValueError, match="num_trials"):
         loss_trials("key", loss, 0.5, num_calibration=2, num_trials=0)
-    monkeypatch.setattr(loss_splits, "_MOST_SPLITS", 14)
+    monkeypatch.setattr(loss_splits, "MOST_SPLITS", 14)
     with pytest.raises(ValueError, match="there are 15 splits, more than the 14"):
         exact_loss_means(loss, 0.5, num_calibration=CALIBRATION)

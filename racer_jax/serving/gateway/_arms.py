@@ -93,7 +93,7 @@ def evidence(first: tuple[int, int], second: tuple[int, int]) -> float:
     """Evidence against equal rates; pairs are right answers and all.
 
     >>> round(evidence((5, 10), (5, 10)), 3), evidence((10, 10), (0, 10)) > 1000
-    (0.098, True)
+    (0.061, True)
     """
     right, num = first[0] + second[0], first[1] + second[1]
     value = _log_mixture(*first) + _log_mixture(*second)
