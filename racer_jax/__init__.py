@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-from racer_jax._version import __version__ as __version__
+from racer_jax._distribution import __version__ as __version__
 
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:

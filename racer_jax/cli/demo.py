@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
 from racer_jax.data.files import written_whole

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.cli import (
     artefacts,
     calibrate,

@@ -5,7 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 
 # Where the files of both corpora are; a commit and a path within the repository are appended.

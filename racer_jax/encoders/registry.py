@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.encoders.base import Encoder, Parts, PartsError, Read, Save
 from racer_jax.encoders.compound import JoinedEncoder, ReducedEncoder
 from racer_jax.encoders.hashing import HashedNgrams

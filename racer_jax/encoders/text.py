@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key

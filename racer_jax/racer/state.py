@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.data.checks import strings
 from racer_jax.data.labels import GIVEN

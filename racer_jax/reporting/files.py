@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.data.files import written_whole
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.core.keys import two_keys
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name

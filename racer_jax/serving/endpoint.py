@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import printable
 
 # The largest reply that is read. A verdict on one answer takes some thousand bytes.

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS
 from racer_jax.data import RoutingTable
 from racer_jax.data.files import written_whole

@@ -50,7 +50,7 @@ def test_nothing_is_installed_by_a_name_that_is_not_published():
     """Until there is a release, what one is told to type works from a clone."""
     other = [path for path in walked() if path != Path(__file__)]
     assert ROOT / "README.md" in other
-    assert ROOT / "racer_jax" / "_install.py" in other
+    assert ROOT / "racer_jax" / "_distribution.py" in other
     wrong = [
         f"{path.relative_to(ROOT)}: {line}"
         for path in other

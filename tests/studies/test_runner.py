@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.studies.runner import Report, run_experiment
 
 

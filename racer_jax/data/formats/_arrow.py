@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
 from racer_jax.data.formats._progress import progress

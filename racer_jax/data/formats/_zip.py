@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._source import cannot_read
 

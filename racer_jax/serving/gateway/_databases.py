@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from racer_jax._install import install_command
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 
 _SCHEMES = ("postgresql", "postgres")

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway._audits import keep, labels_of, waiting_audits
 from racer_jax.serving.gateway._errors import GatewayError, bad_request

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 
 _TEXT = {"type": "string"}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}

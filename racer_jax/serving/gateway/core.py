@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from racer_jax._version import __version__
+from racer_jax._distribution import __version__
 from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._cache import Cache

@@ -1,4 +1,9 @@
-"""How an optional extra is installed: written here once, for every error that asks for one."""
+"""The distribution: its version, and how an optional extra is installed.
+
+In a module of its own: code that records the version, or names an extra, needs nothing else.
+"""
+
+__version__ = "0.1.0"
 
 
 def install_command(extra: str) -> str:
