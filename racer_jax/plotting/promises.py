@@ -78,7 +78,7 @@ def promises_figure(
         for panel, title, below in (
             (0, "models called", "models called per query"),
             (1, "risk by benchmark", "mean test risk"),
-            (2, "smallest alpha that a cap leaves", "most models called"),
+            (2, "smallest alpha for a cap", "most models called"),
         ):
             grid.title(panel, title)
             grid.axes[0, panel].set_xlabel(below)

@@ -367,7 +367,7 @@ def test_demo_without_the_report(folder, capsys, monkeypatch, few_queries):
     )
     assert main(["demo", "--output", "d"]) == 0
     told = capsys.readouterr().out.splitlines()[-2:]
-    assert "no report was written" in told[0]
+    assert "No report was written" in told[0]
     assert "pip install -e '.[report]'" in told[0]
     assert told[1] == (
         "  racer-jax report d/demo.racer --data d/test.npz --sequential d/demo.cascade "
@@ -393,7 +393,7 @@ def test_every_help_teaches_with_examples_that_parse(capsys):
     import shlex
 
     found = dict(parsers(build_parser()))
-    assert len(found) == 22
+    assert len(found) == 23
     for name, parser in found.items():
         assert "examples:" in parser.format_help(), name
         for line in parser.epilog.splitlines():

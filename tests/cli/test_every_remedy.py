@@ -213,6 +213,13 @@ TRIES = {
         csv("a.csv", "query,group,x\na?,g,0.7\nb?,h,0.6\n"), "--label-rule", "g=score > 0.5"
     ),
     "graded labels": csv("a.csv", LONG.format("correct", 0.7, 0, 0, 1)),
+    "answers without labels": csv(
+        "a.csv", "query_id,query,model,answer\na,1?,x,4\na,1?,y,4\nb,2?,x,4\nb,2?,y,5\n"
+    ),
+    "labels of another name": csv(
+        "a.csv",
+        "query_id,query,model,answer,passed\na,1?,x,4,1\na,1?,y,4,1\nb,2?,x,4,0\nb,2?,y,5,1\n",
+    ),
     "graded models": csv("a.csv", WIDE.format("x,y", "0.8,0.2", "1,0")),
     "a choice that is not the answer": log(*choices(1.0, target="1")),
     "a metric that is not there": with_options(log(*LISTS), "--metric", "f1"),
@@ -269,6 +276,7 @@ TRIES = {
 }
 # What a person types where the remedy leaves the value open.
 OPEN = {
+    "answers without labels": ("--missing", "keep"),
     "no metric of HELM": ["--metric", "logprob"],
     "two rules in a group": ["--groups", "toy=all,law=law"],
     "columns of RouterEval": None,

@@ -51,13 +51,13 @@ def problem():
     return ids, mask, np.stack([kind == 0, kind == 1], axis=1)
 
 
-def run(**options):
+def run(graded=None, **options):
     from transformers import BertConfig
 
     ids, mask, correct = problem()
     model = new_model(jax.random.key(1), BertConfig(**SIZES))
     options = {"config": CONFIG} | options
-    data = FinetuneData(ids, mask, correct, clusters=correct[:, 0].astype(int))
+    data = FinetuneData(ids, mask, correct, graded, clusters=correct[:, 0].astype(int))
     return finetune(jax.random.key(0), model, data, **options)
 
 

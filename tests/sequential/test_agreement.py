@@ -53,7 +53,7 @@ def test_savings_are_those_of_questions_that_were_not_learned_from():
     assert (savings.num_models, savings.num_questions, savings.alpha) == (5, 200, "0.01")
     assert savings.calls < savings.decided_calls < 5
     assert abs(savings.full_accuracy - 0.82) < 0.1
-    assert "calls a question for the answers of all 5" in str(savings)
+    assert "calls a question and gives the answers of the vote of all 5 models" in str(savings)
     assert savings == estimated_savings(jax.random.key(0), table)
 
 

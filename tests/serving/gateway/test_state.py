@@ -276,7 +276,7 @@ def test_recalibration_is_a_calibration_on_the_labelled_audits(
     assert got.threshold[order] == pytest.approx(expected.threshold, abs=1e-6)
     assert int(got.num_queries.sum()) == 40
     assert main([*command[:1], str(tmp_path / "no.db"), *command[2:]]) == 1
-    assert "no such file" in capsys.readouterr().err
+    assert "file not found" in capsys.readouterr().err
 
 
 def test_decisions_are_replayed_under_another_artefact(
