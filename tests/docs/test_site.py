@@ -242,7 +242,7 @@ MEASURE = """() => ({
 
 @pytest.mark.long
 @pytest.mark.extra
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 400])
 def test_nothing_runs_out_of_the_page(site, address, browser, width):
     view = browser.new_page(viewport={"width": width, "height": 900})
     for path in sorted(site.rglob("index.html")):
