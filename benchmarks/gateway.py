@@ -44,7 +44,7 @@ _REPLY = json.dumps(
     }
 ).encode()
 _DELAY = 0.02
-_DELAYED = b'"take_a_while": true'
+_DELAYED = b'"take_a_while"'  # however it is spaced
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
