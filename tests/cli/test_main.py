@@ -50,8 +50,7 @@ def test_convert(tmp_path, capsys, suffix):
 def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
     assert main(["data", "summary", str(tmp_path / "nowhere.csv")]) == 1
     assert (
-        capsys.readouterr().err.strip()
-        == f"racer-jax: {tmp_path / 'nowhere.csv'}: cannot be read: No such file or directory"
+        capsys.readouterr().err.strip() == f"racer-jax: {tmp_path / 'nowhere.csv'}: file not found"
     )
     assert main(["data", "convert", str(samples.routerdc(tmp_path)), str(tmp_path / "a.txt")]) == 1
     assert "path must end in .npz, .csv or .parquet" in capsys.readouterr().err

@@ -334,7 +334,7 @@ def test_folders_without_logs_are_refused(tmp_path):
         DataError, match=r"must hold files samples_<task>_<timestamp>\.jsonl, got none"
     ):
         read_lm_eval(tmp_path)
-    with pytest.raises(DataError, match="No such file or directory"):
+    with pytest.raises(DataError, match="file not found"):
         read_lm_eval(tmp_path / "nowhere")
     folder = samples.lm_eval(tmp_path)
     with pytest.raises(

@@ -87,7 +87,7 @@ def test_folders_that_cannot_be_read_as_one(tmp_path):
         match="must be a file, or files, of format long_csv, got a folder; to join them name",
     ):
         guess(tmp_path)
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(DataError, match="file not found"):
         guess(tmp_path / "nowhere.csv")
 
 

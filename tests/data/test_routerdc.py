@@ -127,7 +127,7 @@ def test_not_utf8_is_refused_with_its_line(tmp_path):
 
 
 def test_a_missing_file_is_a_data_error(tmp_path):
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(DataError, match="file not found"):
         read_routerdc(tmp_path / "mmlu_test.json")
 
 

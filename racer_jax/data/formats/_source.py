@@ -33,6 +33,8 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
 
 def cannot_read(path: Path, error: OSError) -> DataError:
     """The error for a file that the system will not give."""
+    if isinstance(error, FileNotFoundError):
+        return DataError("file not found", path=path)
     return DataError(f"cannot be read: {error.strerror or error}", path=path)
 
 
