@@ -288,20 +288,21 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
     rows = np.arange(num)
     position = np.empty(num, np.int64)
     position[order] = rows
-    results: dict[str, list[np.ndarray]] = {name: [] for name in way.metrics}
-    for alpha in alphas:
+    # The chance of each threshold, given that the query is tested; it depends on the query by its
+    # own place alone, which is left out of the ranks of the others.
+    others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
+    weights = np.zeros((len(alphas), num + 1, num))
+    for weight, alpha in zip(weights, alphas, strict=True):
         budget = miss_budget(alpha, calibrating)
-        weights = np.zeros((num + 1, num))
         if budget < 0:
-            weights[-1] = 1.0
+            weight[-1] = 1.0
         else:
             law = rank_law(calibrating - budget, calibrating, num - 1)
-            # The ranks of the others: that of the query itself is skipped.
-            others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
-            weights[others, rows] = law[:, None]
-        for name, table in way.metrics.items():
-            results[name].append((weights * table[rows, place]).sum(axis=0))
-    return {name: np.array(values) for name, values in results.items()}
+            weight[others, rows] = law[:, None]
+    return {
+        name: np.einsum("atn,tn->an", weights, table[rows, place])
+        for name, table in way.metrics.items()
+    }
 
 
 class QuestionMeans:
