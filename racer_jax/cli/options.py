@@ -269,8 +269,10 @@ class Source:
             try:
                 lenient = {} if "missing" not in self.options else {"missing": "keep"}
                 table = load(self.paths, **{**self.options, **lenient})
-            except DataError:
-                raise error from None
+            except DataError as whole:
+                # Where the files hold other models, how to join them comes first.
+                of_pools = whole.remedy is not None and "pools" in dict(whole.remedy.options)
+                raise (whole if of_pools else error) from None
             self.checked_pool(table, models)
             raise
         return self.checked_pool(table, models)
