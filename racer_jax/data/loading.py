@@ -14,7 +14,7 @@ from racer_jax.data.combine import Pools, concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats import _signatures, long_csv, table_npz
 from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
-from racer_jax.data.formats._folders import bare_name
+from racer_jax.data.formats._folders import bare_name, walked
 from racer_jax.data.formats._json import json_lines, parse
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._source import as_file
@@ -317,11 +317,14 @@ def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None)
 def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
     if (format_name := _signatures.of_folder(path)) is not None:
         return format_name
-    if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
+    logs = [bare_name(file) for file in walked(path, ".json", ".jsonl")]
+    if any(name.startswith("samples_") for name in logs):
         return "lm_eval"
-    if any(path.glob("*test.json*")) or any(path.glob("*train.json*")):
+    if any(name.startswith("results") and name.endswith(".json") for name in logs):
+        return "lm_eval"
+    if walked(path, "test.json", "test.jsonl", "train.json", "train.jsonl", deep=False):
         return "routerdc"
-    tables = [file for file in sorted(path.iterdir()) if bare_name(file).endswith(".csv")]
+    tables = walked(path, ".csv", deep=False)
     if not tables:
         raise _unknown(path, "a folder without logs")
     name = _guess_csv(tables[0], delimiter, columns)
