@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._store import opened
 from racer_jax.serving.gateway.settings import Monitors as Settings
 
+LOG = logging.getLogger(__name__)  # seen with --log-cli-level=INFO
 CONFIG = """
 [models.small]
 base_url = "{url}"
@@ -167,6 +169,7 @@ def kills(num, tmp_path, artefacts):
         for number in range(num):
             kill_under_load(config, seen, number)
             num_rows = check_state(state, seen)
+            LOG.info("kill %d: %d labels in the state", number + 1, num_rows)
     finally:
         upstream.kill()
         upstream.wait()
@@ -175,9 +178,13 @@ def kills(num, tmp_path, artefacts):
     assert seen.refused <= {"unknown_decision", "busy"}
     # Each question is another: each label counts once, however often it was sent and folded.
     assert counted_labels(state, Racer.load(artefact)) == (num_rows, num_rows)
-    print(
-        f"{num} kills: {seen.answered} answers and acknowledgements, {len(seen.labels)} labels, "
-        f"{seen.cut} connections cut, refusals {sorted(seen.refused)}"
+    LOG.info(
+        "%d kills: %d answers and acknowledgements, %d labels, %d connections cut, refused: %s",
+        num,
+        seen.answered,
+        len(seen.labels),
+        seen.cut,
+        sorted(seen.refused),
     )
 
 

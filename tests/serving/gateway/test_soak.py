@@ -1,6 +1,7 @@
 """Many requests over upstreams that fail, hang and die: each has an answer or a typed reason."""
 
 import asyncio
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.racer.test_racer import MODELS, table_of
 from tests.serving.gateway.test_state import settled
 from tests.serving.gateway.upstreams import call
 
+LOG = logging.getLogger(__name__)  # seen with --log-cli-level=INFO
 REASONS = ("ok", "abstain", "degraded", "infeasible", "unknown_group")
 # What is kept of each request: one number each, in memory that is there from the start.
 OUTCOME = np.dtype(
@@ -74,7 +76,7 @@ def soak(gateway, upstreams, artefacts, path, num):
                 memory.append(memory_mb())
                 done, holds = outcomes[:i], outcomes["holds"][:i].sum()
                 wrong = missed(table, done).sum()
-                print(f"{i} requests: {wrong} misses of {holds}, {memory[-1]:.0f} MB", flush=True)
+                LOG.info("%d: %d misses of %d, %.0f MB", i, wrong, holds, memory[-1])
 
     async def all_clients():
         await asyncio.gather(*(client() for _ in range(32)))
@@ -138,8 +140,8 @@ def test_a_long_soak(soaked, upstreams, artefacts):
     num = int(os.environ.get("RACER_SOAK_REQUESTS", "200000"))
     table, outcomes, memory = soak(gateway, upstreams, artefacts, path, num)
     by_part = risks(table, outcomes, 20)
-    print("risk by part:", " ".join(f"{risk:.3f}" for risk in by_part))
-    print(dict(zip(*np.unique(outcomes["status"], return_counts=True), strict=True)))
+    LOG.info("risk by part: %s", " ".join(f"{risk:.3f}" for risk in by_part))
+    LOG.info("statuses: %s", np.unique(outcomes["status"], return_counts=True))
     assert max(by_part) < 0.3 + 0.1  # chance of 200 questions, as above
     # The first fifth warms what is compiled and kept; a leak of one object a request would show.
     assert memory[-1] - memory[4] < 60
