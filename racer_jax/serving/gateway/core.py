@@ -23,6 +23,7 @@ from racer_jax.serving.gateway._metrics import Metrics
 from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Planner, Situation
+from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._store import Store, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
@@ -153,8 +154,11 @@ class Gateway:
         planner = Planner(name, route, loaded, self.settings.models, self.batcher)
         racer = loaded.racers.get(loaded.alpha)
         null = "paper" if racer is None else racer.null
+        reference = None if racer is None else reference_of(racer, loaded.checksum)
         entered = self.store.ask(
-            lambda connection: self.monitors.enter(connection, name, loaded.checksum, null)
+            lambda connection: self.monitors.enter(
+                connection, name, loaded.checksum, null, reference
+            )
         )
         await asyncio.wrap_future(entered)
         if name in self.planners:
