@@ -167,6 +167,7 @@ class Gateway:
 
     def _activate(self, name: str, planner: Planner) -> None:
         self.planners[name] = planner
+        self.batcher.forget()
         loaded = planner.loaded
         self.monitors.activate(name, loaded.checksum)
         self.metrics.artefact.clear()
