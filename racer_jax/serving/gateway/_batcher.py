@@ -4,20 +4,26 @@ One thread runs JAX, and nothing else does. A lone request is decided at once; u
 grow by themselves, up to the largest shape that was compiled beforehand. A batch starts at the end
 of the turn of the event loop that asked for it: the requests whose bytes came together are decided
 together, and none of them waits for anything else.
+
+A racer decides the same on the same text, so the latest decisions are kept: a request that comes
+again, after an error say, is not decided again.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._cache import Cache, key_of
 
 LARGEST = 64
+_MOST_KEPT = 4096
 T = TypeVar("T")
 
 
@@ -59,6 +65,8 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="racer-jax")
         self._waiting: list[_Waiting] = []
         self._busy = False
+        # With the racer itself, so that no other one can get its number while it is kept here.
+        self._known = Cache(_MOST_KEPT)
 
     @property
     def depth(self) -> int:
@@ -71,11 +79,22 @@ class Batcher:
         Raises:
           ValueError: If the text cannot be routed.
         """
+        key = key_of({}, str(id(racer)), text, "" if group is None else f"group {group}")
+        known = self._known.get(key)
+        if known is not None:
+            earlier: Routed = known[1]
+            return earlier
         future: asyncio.Future[Routed] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(racer, text, group, future))
         if not self._busy:
             self._start_soon()
-        return await future
+        routed = await future
+        self._known.put(key, inf, (racer, routed))
+        return routed
+
+    def forget(self) -> None:
+        """Lets go of the decisions that are kept, and with them of racers out of use."""
+        self._known.clear()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Runs a function that computes, in the same thread."""

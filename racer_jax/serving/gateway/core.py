@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._databases import Connection
+from racer_jax.serving.gateway._errors import busy
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
 from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Planner, Situation
+from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._store import Store, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
@@ -152,8 +154,11 @@ class Gateway:
         planner = Planner(name, route, loaded, self.settings.models, self.batcher)
         racer = loaded.racers.get(loaded.alpha)
         null = "paper" if racer is None else racer.null
+        reference = None if racer is None else reference_of(racer, loaded.checksum)
         entered = self.store.ask(
-            lambda connection: self.monitors.enter(connection, name, loaded.checksum, null)
+            lambda connection: self.monitors.enter(
+                connection, name, loaded.checksum, null, reference
+            )
         )
         await asyncio.wrap_future(entered)
         if name in self.planners:
@@ -162,6 +167,7 @@ class Gateway:
 
     def _activate(self, name: str, planner: Planner) -> None:
         self.planners[name] = planner
+        self.batcher.forget()
         loaded = planner.loaded
         self.monitors.activate(name, loaded.checksum)
         self.metrics.artefact.clear()
@@ -215,6 +221,27 @@ class Gateway:
         return planner.loaded.checksum
 
     # --- what requests ask ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def admitted(self, while_draining: bool = False) -> Iterator[None]:
+        """Counts a request as under way, before its body is read: that takes memory too.
+
+        Use this when a request has named its key, around everything else that it costs.
+
+        Args:
+          while_draining: Whether it is taken though the gateway is about to end.
+
+        Raises:
+          GatewayError: If there are too many, or the gateway is about to end.
+        """
+        full = self.in_flight >= self.settings.server.max_in_flight
+        if full or (self.draining and not while_draining):
+            raise busy(self.draining)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def situation(self, name: str) -> Situation:
         """What a plan depends on beside the request, now.

@@ -250,7 +250,8 @@ class Monitors(_Section, frozen=True):
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.
       share: Share of the decisions that the exchangeability monitor sees.
-      reference: Decisions that choose its bins before it starts.
+      reference: Decisions that choose the bins of a group before its test starts, where the
+        artefact keeps no queries of its calibration.
       webhook: An address that gets one message for an alarm.
     """
 

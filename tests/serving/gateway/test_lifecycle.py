@@ -129,6 +129,31 @@ def test_decisions_without_a_call(start, upstreams):
     assert gateway.ask("POST", "/v1/racer/route", {"inputs": [{"text": " "}]}).status == 400
 
 
+def test_a_decision_is_taken_once_for_a_text_a_group_and_an_artefact(start, artefacts, tmp_path):
+    path = tmp_path / "used.racer"
+    shutil.copytree(artefacts / "my.racer", path)
+    gateway = start(scripted=False, routes__my__artefact=str(path))
+    batches = []
+    gateway.gateway.batcher._on_batch = batches.append
+
+    def decided(text, group):
+        entry = {"inputs": [{"text": text, "group": group}]}
+        return gateway.ask("POST", "/v1/racer/route", entry).json
+
+    first = decided("sum prime ?", "a")
+    assert [decided("sum prime ?", "a") for _ in range(3)] == [first] * 3
+    assert batches == [1]
+    assert decided("sum prime ?", "b") != first
+    decided("sum prime", "a")
+    assert batches == [1, 1, 1]
+    shutil.rmtree(path)
+    shutil.copytree(artefacts / "other.racer", path)
+    assert gateway.admin("POST", "/reload").status == 200
+    again = decided("sum prime ?", "a")
+    assert len(batches) == 4
+    assert again[0]["threshold"] != first[0]["threshold"]
+
+
 def test_concurrent_decisions_are_those_of_each_alone(start):
     gateway = start(scripted=False)
     racer = gateway.gateway.planners["my"].loaded.racers["0.3"]
