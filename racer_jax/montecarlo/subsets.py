@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.host_keys import threefry as threefry
+from racer_jax.core.threefry import threefry as threefry
 from racer_jax.core.keys import check_key
 
 Words = tuple[jax.Array, jax.Array]
