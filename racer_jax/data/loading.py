@@ -113,28 +113,66 @@ def load(
         raise ValueError(f"format must be one of {tuple(READERS)}, got {format!r}")
     if isinstance(path, str | Path):
         return _load_one(Path(path), format, options)
+    if len(path) == 1:
+        return _load_one(Path(path[0]), format, options)
+    name = ", ".join(map(str, path))
+    if pools == "unite":
+        return _united([Path(one) for one in path], name, format, options)
     tables = [_load_one(Path(one), format, options) for one in path]
-    if len(tables) == 1:
-        return tables[0]
     try:
         table = concat(tables, pools)
     except DataError as error:
-        raise error.at(", ".join(map(str, path))) from None
-    if pools == "unite":
-        policy: Missing = options.get("missing") or "error"
-        table = settle_missing(table, policy, Path(", ".join(map(str, path))))
+        raise error.at(name) from None
     return replace(table, notes=[*table.notes, f"joined {len(tables)} files"])
 
 
-def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> RoutingTable:
+def _united(
+    paths: Sequence[Path], name: str, format: str | None, options: Mapping[str, Any]
+) -> RoutingTable:
+    """Files of other models side by side: which models, and what is missing, is of all of them."""
+    policy: Missing = options.get("missing") or "error"
+    check_missing(policy)
+    models = options.get("models")
+    of_each = {key: value for key, value in options.items() if key not in ("models", "missing")}
+    tables = [_load_part(path, format, of_each, models) for path in paths]
+    try:
+        table = concat(tables, "unite")
+        if models is not None:
+            table = table.aligned(models)
+    except DataError as error:
+        raise error.at(name) from None
+    table = settle_missing(table, policy, Path(name))
+    return replace(table, notes=[*table.notes, f"joined {len(tables)} files"])
+
+
+def _load_part(
+    path: Path, format: str | None, options: Mapping[str, Any], models: Sequence[str] | None
+) -> RoutingTable:
+    """The table of a file that holds some of the models, and what is missing in it marked."""
+    try:
+        return _load_one(path, format, options, keep_missing=True)
+    except DataError as error:
+        columns = dict(error.remedy.options).get("models") if error.remedy is not None else None
+        if models is None or not isinstance(columns, list):
+            raise
+        # Some columns of a wide table are no models: those that were named say which are.
+        named = [name for name in models if name in columns]
+        if not named:
+            raise
+        return _load_one(path, format, {**options, "models": named}, keep_missing=True)
+
+
+def _load_one(
+    path: Path, format: str | None, options: Mapping[str, Any], keep_missing: bool = False
+) -> RoutingTable:
     """The table of one file, folder or pipe; an error says so where its format was guessed."""
     with as_file(path) as file:
         if format is not None:
-            return _read(file, format, options)
+            return _read(file, format, options, keep_missing)
         delimiter, columns = options.get("delimiter"), options.get("columns")
         name = guess(file, delimiter, columns)
         try:
-            table = _read(file, name, options)
+            table = _read(file, name, options, keep_missing)
         except DataError as error:
             raise error.taken_for(name) from None
         is_export = name == "long_csv" and _is_exported(file, delimiter)
@@ -143,10 +181,14 @@ def _load_one(path: Path, format: str | None, options: Mapping[str, Any]) -> Rou
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
 
 
-def _read(path: Path, format: str, options: Mapping[str, Any]) -> RoutingTable:
+def _read(
+    path: Path, format: str, options: Mapping[str, Any], keep_missing: bool = False
+) -> RoutingTable:
     """The table by the reader of a format, which must have the options."""
     reader = READERS[format]
     options_of_reader = _options_of(reader)
+    if keep_missing and "missing" in options_of_reader:
+        options = {**options, "missing": "keep"}
     for option in options:
         if option not in options_of_reader and option != "models":
             raise _no_option(path, format, option, options_of_reader)

@@ -197,11 +197,14 @@ def permutation(key: jax.Array, num: int) -> jax.Array:
     position_bits = (num - 1).bit_length()
     mask = np.uint32(2**position_bits - 1)
     num_rounds = max(1, math.ceil(3 * math.log2(num) / (32 - position_bits)))
-    positions = jnp.arange(num, dtype=jnp.uint32)
-    order = jnp.arange(num, dtype=jnp.int32)
-    for round_key in jax.random.split(key, num_rounds):
-        words = (jax.random.bits(round_key, (num,), jnp.uint32) & ~mask) | positions
-        order = order[jnp.sort(words) & mask]
+    # All rounds at once: to compile a draw takes longer than to make it.
+    draws = jax.vmap(lambda key: jax.random.bits(key, (num,), jnp.uint32))(
+        jax.random.split(key, num_rounds)
+    )
+    words = (draws & ~mask) | jnp.arange(num, dtype=jnp.uint32)
+    order, *others = (jnp.sort(words, axis=1) & mask).astype(jnp.int32)
+    for other in others:
+        order = order[other]
     return order
 
 

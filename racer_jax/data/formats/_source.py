@@ -82,13 +82,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise cannot_read(path, error) from None
 
 
+def _opener_of(start: bytes) -> Callable[..., Any] | None:
+    """What opens a compressed file, by its first bytes; None where it is not compressed."""
+    return next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+
+
 @contextmanager
 def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The file itself, or a copy on the disk of what was compressed in it."""
-    start = file.read(6)
+    opener = _opener_of(file.read(6))
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
         yield file
         return
@@ -109,6 +113,39 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
             raise DataError(f"must be a whole compressed file: {error}", path=path) from None
         copy.seek(0)
         yield cast(IO[bytes], copy)
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file, plain or compressed, or a pipe, to be read once, as it comes.
+
+    Args:
+      path: The file.
+
+    Yields:
+      The bytes; of a compressed file those that were compressed.
+
+    Raises:
+      DataError: If there is no such file, it cannot be read, or it is damaged.
+    """
+    try:
+        plain = path.open("rb")
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    with plain:
+        opener = None
+        if plain.seekable():  # a pipe cannot go back to its start
+            opener = _opener_of(plain.read(6))
+            plain.seek(0)
+        if opener is None:
+            yield plain
+            return
+        # Other errors of the system may be those of what is done with the lines.
+        try:
+            with opener(plain) as stream:
+                yield stream
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise DataError(f"must be a whole compressed file: {error}", path=path) from None
 
 
 def _drain(path: Path, copy: IO[bytes]) -> None:
