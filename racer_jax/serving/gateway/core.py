@@ -13,6 +13,7 @@ import msgspec
 
 from racer_jax._distribution import __version__
 from racer_jax.racer.artefact import DESCRIPTION
+from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._databases import Connection
@@ -140,7 +141,7 @@ class Gateway:
         """The artefact of a route, warmed, in the thread that computes."""
 
         def work() -> Loaded:
-            loaded = load(self.settings.routes[name])
+            loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
@@ -196,15 +197,16 @@ class Gateway:
         return {route: planner.loaded.checksum for route, planner in self.planners.items()}
 
     def artefact_files(self) -> dict[str, tuple[int, int]]:
-        """What tells the artefacts on disk from those that may replace them, by route.
+        """What tells the artefacts on disk from those that may replace them, by route and file.
 
         Use this when you look for artefacts that were replaced.
         """
         files = {}
         for name, route in self.settings.routes.items():
-            with contextlib.suppress(OSError):
-                status = (Path(route.artefact) / DESCRIPTION).stat()
-                files[name] = (status.st_ino, status.st_mtime_ns)
+            for file in (DESCRIPTION, SIGNATURE):  # which may come a moment later
+                with contextlib.suppress(OSError):
+                    status = (Path(route.artefact) / file).stat()
+                    files[f"{name} {file}"] = (status.st_ino, status.st_mtime_ns)
         return files
 
     def roll_back(self, name: str) -> str:
