@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
-from racer_jax.core.nonconformity import TieBroken, inverse_probability
+from racer_jax.core.nonconformity import inverse_probability
 from racer_jax.core.risk_levels import miss_budget
+from racer_jax.core.sort_keys import ordered_keys
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.orders.model_orders import fit_order
@@ -23,7 +24,6 @@ from racer_jax.risk_control.stopping import (
     Loss,
     stop_critical_scores,
     stop_losses,
-    stops_at,
 )
 from racer_jax.risk_control.vote_path import PathStates, path_states
 from racer_jax.routers.knn import KNNR
@@ -278,16 +278,19 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
     calibrating = num // 2
     keys = jnp.asarray(ties)
     critical = stop_critical_scores(way.scores, way.losses, keys)
-    value, tie = np.asarray(critical.value), np.asarray(critical.tie)
-    order = np.lexsort((tie, value))
-    at = TieBroken(jnp.asarray(value[order]), jnp.asarray(tie[order]))
-    # Where each query stops at each threshold, one row a threshold; +inf, which calls all, is last.
-    everywhere = TieBroken(jnp.append(at.value, jnp.inf), jnp.append(at.tie, jnp.uint32(2**32 - 1)))
-    stops = stops_at(jnp.asarray(way.scores), everywhere, keys)
-    place = np.where(np.asarray(stops.has_stop), np.asarray(stops.calls) - 1, way.scores.shape[1])
+    limits = ordered_keys(np.asarray(critical.value), np.asarray(critical.tie))
+    order = np.argsort(limits, kind="stable")
     rows = np.arange(num)
     position = np.empty(num, np.int64)
     position[order] = rows
+    # A query has stopped by call j at the thresholds below the largest of its first j scores:
+    # `below` counts these. A score of -inf stops at none, +inf also at +inf, which is the last.
+    scores = np.asarray(way.scores, np.float32)  # as in the critical scores
+    below = np.searchsorted(limits[order], ordered_keys(scores, ties))
+    below = np.where(scores == -np.inf, 0, below)
+    below = np.where(scores == np.inf, num + 1, below)
+    below = np.maximum.accumulate(below, axis=1)
+    place = (below <= np.arange(num + 1)[:, None, None]).sum(axis=2)
     # The chance of each threshold, given that the query is tested; it depends on the query by its
     # own place alone, which is left out of the ranks of the others.
     others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)

@@ -12,6 +12,7 @@ from racer_jax.data.formats._cells import Rules, check_full, labels_by_rule, rep
 from racer_jax.data.formats._growing import Growing, Names
 from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.formats._texts import Texts
+from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 
@@ -69,6 +70,17 @@ class LongRows:
             return None
         numbers = self._pairs.arrays()[int(name == "model")]
         return int(np.flatnonzero(numbers == names.index(""))[0]) + 1
+
+    def check_last(self, error: MakeError) -> None:
+        """Refuses a last question that looks like a row of totals."""
+        last = len(self._names[self.identity]) - 1
+        texts = {self.identity: self._names[self.identity].names[last]}
+        if "query" in self._shared:
+            texts["query"] = self._shared["query"].values[last]
+        for field, text in texts.items():
+            if is_total(text):
+                row = int(np.flatnonzero(self._pairs.arrays()[0] == last)[0]) + 1
+                raise error(about_total(text), row, field)
 
     def check(self, error: MakeError) -> None:
         """Refuses a pair of query and model that stands twice, and a query that changes."""
