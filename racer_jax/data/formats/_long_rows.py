@@ -128,8 +128,6 @@ class LongRows:
             if name in self._shared:
                 fields[field] = tuple(self._shared.pop(name).values)
         give_back()
-        if "answer" in self.columns:
-            fields["answers"] = place.texts(self.columns.pop("answer"))
         for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
             if name in self.columns:
                 fields[field] = place.fill(self.columns.pop(name), np.nan)
@@ -138,6 +136,9 @@ class LongRows:
             name.removeprefix(CONFIDENCE): place.fill(self.columns.pop(name), np.nan)
             for name in schemes
         }
+        # Last: numbers are held twice while they are put into a matrix, texts are not.
+        if "answer" in self.columns:
+            fields["answers"] = place.texts(self.columns.pop("answer"))
         return fields
 
 
