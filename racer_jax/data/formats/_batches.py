@@ -184,7 +184,7 @@ class _Lines:
 def _name_ends(characters: np.ndarray) -> np.ndarray:
     """Which characters are the colon after a name."""
     mark, colon = AFTER_NAME
-    marks = characters == colon
+    marks: np.ndarray = characters == colon
     for start in range(1, len(marks), _MARKED_AT_ONCE):
         end = min(start + _MARKED_AT_ONCE, len(marks))
         marks[start:end] &= characters[start - 1 : end - 1] == mark
