@@ -202,8 +202,9 @@ class Completion:
         if plan.mode == "all" or planner is None or len(plan.models) == 1:
             return await ask_all(asking, plan.models)
         route = planner.route
-        if plan.mode == "vote" and planner.loaded.normal_form is not None:
-            return await vote(asking, plan.models, plan.scores, planner.loaded.normal_form)
+        form = planner.loaded.normal_form(plan.group)
+        if plan.mode == "vote" and form is not None:
+            return await vote(asking, plan.models, plan.scores, form)
         judge = str(route.judge)
         if plan.mode == "synthesize":
             return await self._write(judge)
