@@ -140,8 +140,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--form",
         default="text",
-        help="normal form of answers in use: text, letter, number or json:FIELD (default: "
-        "%(default)s)",
+        help="normal form of answers in use: text, letter, number, json:FIELD or regex:PATTERN "
+        "(default: %(default)s)",
     )
     add_choosing(parser)
     add_json(parser)

@@ -53,7 +53,7 @@ from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
-_BATCH, _WRITTEN = 1 << 11, 1 << 14
+_BATCH, _WRITTEN = 1 << 10, 1 << 14
 
 
 def read_parquet(
@@ -173,12 +173,12 @@ def _long(
         if rule is None and not unlabelled:
             columns.labels(batch, "correct")
         columns.texts(batch, "answer")
-    num_rows = rows.end()
+    num_rows = len(rows)
     if about is None:
         rows.check_last(source.error)
     rows.check(source.error, source.names)
     place = rows.place(source.path)
-    rows.columns = columns.joined()
+    rows.columns = columns.taken()
     fields = rows.fields(place)
     add_labels(source.path, fields, place, rows.columns, rule, key)
     fields["notes"] = ignored_columns(
@@ -187,7 +187,7 @@ def _long(
         if name not in (*key_columns, *numbers, *schemes, label, "answer")
     )
     if about is not None:
-        if about["rows"] != num_rows or num_rows != place.shape[0] * place.shape[1]:
+        if about["rows"] != num_rows or not place.is_full():
             raise source.error(
                 f"must hold the {about['rows']} rows that its metadata states, got {num_rows}"
             )
@@ -232,9 +232,9 @@ def _wide(
                 columns.texts(batch, name)
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    whole = columns.joined()
     arrays: dict[str, Any] = {
-        name: part[:] if isinstance(part, Texts) else part for name, part in whole.items()
+        name: part[:] if isinstance(part, Texts) else part.array()
+        for name, part in columns.taken().items()
     }
     ids = arrays[identity]
     check_last(source.path, arrays)
