@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,8 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
-    """What was made, and what is promised."""
+def _describe(path: Path, cascade: Cascade, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """What was made, what is promised, and what was left out of the rows."""
     calibration = cascade.calibration
     if as_json:
         description: dict[str, Any] = {
@@ -78,6 +79,7 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
             "order": cascade.policy.calls,
             "reference": cascade.policy.reference,
             "guarantee": cascade.guarantee(),
+            "notes": list(notes),
         }
         if calibration is not None:
             description |= {
@@ -184,7 +186,7 @@ def train(arguments: argparse.Namespace) -> None:
         form=arguments.form,
     )
     cascade.save(arguments.output)
-    _describe(arguments.output, cascade, arguments.json)
+    _describe(arguments.output, cascade, arguments.json, table.notes)
 
 
 def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
@@ -208,12 +210,10 @@ def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
 def _read(
     arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
 ) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without.
-
-    A new calibration takes the place of the old one, so it may use its questions again.
-    """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = _labelled(source.table(), loss)
+    """The rows that the options ask for; a loss that needs no labels keeps those without."""
+    source, rows = replace(Source.of(arguments), of_racer=False), Rows.of(arguments)
+    source.check_models(cascade.models)
+    table = _labelled(source.table_of(cascade.models), loss)
     if arguments.unseen:
         fresh = cascade.unseen(table, calibrated=not recalibrating)
         left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
@@ -273,6 +273,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
+    notes: Sequence[str] = ()
     if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
@@ -282,8 +283,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss
+        table = _read(arguments, cascade, loss, recalibrating=True)
+        notes = table.notes
         cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, loss, recalibrating=True),
+            table,
             arguments.alpha,
             loss=loss,
             by_group=arguments.by_group,
@@ -291,7 +294,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
             allow_overlap=arguments.allow_overlap,
         )
     cascade_at_alpha.save(output)
-    _describe(output, cascade_at_alpha, arguments.json)
+    _describe(output, cascade_at_alpha, arguments.json, notes)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -332,8 +335,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
-    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    table = _read(arguments, cascade, cascade.loss)
+    evaluations = cascade.evaluate(table, alphas)
+    levels = [asdict(one) for one in evaluations]
+    notes = [*cascade.notes, *table.notes]
+    figures = {"guarantee": cascade.guarantee(), "notes": notes, "levels": levels}
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +69,9 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 )
 
 
+_WRITERS: Mapping[str, Callable[[RoutingTable, str | Path], None]] = MappingProxyType(
+    {".npz": save_table, ".csv": write_long_csv, ".parquet": write_parquet}
+)
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -99,14 +103,39 @@ def load(
     """
     if format is not None and format not in READERS:
         raise ValueError(f"format must be one of {tuple(READERS)}, got {format!r}")
-    if isinstance(path, str | Path):
-        return _load_one(Path(path), format, options)
-    if len(path) == 1:
-        return _load_one(Path(path[0]), format, options)
-    name = ", ".join(map(str, path))
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    if len(paths) == 1:
+        table = _load_one(paths[0], format, options)
+    else:
+        table = _joined(paths, format, pools, options)
+    notes = _fitting_nothing(table, options)
+    return replace(table, notes=[*table.notes, *notes]) if notes else table
+
+
+def _fitting_nothing(table: RoutingTable, options: Mapping[str, Any]) -> list[str]:
+    """A note on each name among the options by task or group that no task and no group has."""
+    by_name = {name: value for name, value in options.items() if isinstance(value, Mapping)}
+    by_name.pop("columns", None)
+    if not by_name:
+        return []
+    # The id of a question of lm-evaluation-harness begins with its task.
+    names = {*(table.group or ()), *(name.rpartition("/")[0] for name in table.ids)}
+    return [
+        f"no task or group fits {pattern!r}, which {option} names"
+        for option, value in by_name.items()
+        for pattern in value
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+
+
+def _joined(
+    paths: Sequence[Path], format: str | None, pools: Pools, options: Mapping[str, Any]
+) -> RoutingTable:
+    """The queries of several files."""
+    name = ", ".join(map(str, paths))
     if pools == "unite":
-        return _united([Path(one) for one in path], name, format, options)
-    tables = [_load_one(Path(one), format, options) for one in path]
+        return _united(paths, name, format, options)
+    tables = [_load_one(path, format, options) for path in paths]
     try:
         table = concat(tables, pools)
     except DataError as error:
@@ -254,8 +283,17 @@ def save(table: RoutingTable, path: str | Path) -> None:
       ValueError: If the name ends in none of these, or the table has no query and is not to be
         written as `.npz`.
     """
-    suffix = Path(path).suffix
-    writers = {".npz": save_table, ".csv": write_long_csv, ".parquet": write_parquet}
-    if suffix not in writers:
+    check_output(path)
+    _WRITERS[Path(path).suffix](table, path)
+
+
+def check_output(path: str | Path) -> None:
+    """Refuses a path that `save` cannot write to, before anything is read.
+
+    Use this when a table is to be written that has not been read yet.
+
+    Raises:
+      ValueError: If its name ends in none of the formats that are written.
+    """
+    if Path(path).suffix not in _WRITERS:
         raise ValueError(f"path must end in .npz, .csv or .parquet, got {path}")
-    writers[suffix](table, path)

@@ -134,3 +134,17 @@ def calibration_from(
         label_rule=description["label_rule"],
         date=description["date"],
     )
+
+
+def notes_from(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The notes of an artefact, of which older ones have none.
+
+    Use this when an artefact is read.
+
+    Raises:
+      ValueError: If they are no list of texts.
+    """
+    notes = description.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes must be a list of texts")
+    return tuple(notes)

@@ -33,6 +33,7 @@ from racer_jax.sequential.normal_forms import NormalForm, normal_form
 from racer_jax.sequential.parts import (
     calibration_from,
     calibration_parts,
+    notes_from,
     policy_from,
     policy_parts,
 )
@@ -62,6 +63,7 @@ class Cascade:
       label_rule: The rule that said which answers were right in training.
       calibration: The critical scores and the level in use, or None.
       forms: The caller's own normal forms by name; they are not saved.
+      notes: What was left out in training and calibration.
 
     Raises:
       UnknownFormError: If the normal form has no name here.
@@ -74,6 +76,7 @@ class Cascade:
     label_rule: str
     calibration: StopCalibration | None = None
     forms: Mapping[str, NormalForm] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         normal_form(self.form, self.forms)
@@ -134,6 +137,7 @@ class Cascade:
             trained_on=np.unique(question_fingerprints(table)),
             label_rule=_rule(table),
             forms=forms,
+            notes=tuple(f"training: {note}" for note in table.notes),
         )
 
     def calibrate(
@@ -182,9 +186,8 @@ class Cascade:
             raise OverlapError(
                 f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
                 f"first {table.ids[row]!r}: the order and the weights know them, and the risk "
-                "would "
-                "be higher than promised; leave them out, or pass allow_overlap=True to do without "
-                "the promise"
+                "would be higher than promised; leave them out, or pass allow_overlap=True to do "
+                "without the promise"
             )
         if by_group and table.group is None:
             raise ValueError("by_group needs a table with groups, got none")
@@ -207,7 +210,9 @@ class Cascade:
             label_rule=_rule(table),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        return replace(self, calibration=calibration)
+        notes = [note for note in self.notes if note.startswith("training: ")]
+        notes += [f"calibration: {note}" for note in table.notes]
+        return replace(self, calibration=calibration, notes=tuple(notes))
 
     def at(self, alpha: Level) -> "Cascade":
         """The same cascade at another level, from the critical scores it keeps; no data is needed.
@@ -379,6 +384,7 @@ class Cascade:
             "normal_form": self.form,
             "training": {"num_questions": len(self.trained_on), "label_rule": self.label_rule},
             "calibration": calibration,
+            "notes": list(self.notes),
             "versions": {
                 "racer_jax": __version__,
                 "jax": jax.__version__,
@@ -428,12 +434,12 @@ class Cascade:
                 label_rule=description["training"]["label_rule"],
                 calibration=calibration_from(description["calibration"], arrays),
                 forms=forms,
+                notes=notes_from(description),
             )
         except (KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise CorruptError(
-                f"is not a cascade of this format: {problem}", path=Path(path)
-            ) from None
+            problem = f"is not a cascade of this format: {problem}"
+            raise CorruptError(problem, path=Path(path)) from None
 
 
 def _rule(table: RoutingTable) -> str:
