@@ -69,7 +69,11 @@ def guess(
     if path.is_dir():
         return _guess_folder(path, delimiter, columns)
     name = bare_name(path)
-    if name.endswith((".npz", ".npy")):
+    if name.endswith(".npy"):
+        raise DataError(
+            "must be a table, or a .npz of 'scores' and 'correct', got one array", path=path
+        )
+    if name.endswith(".npz"):
         return _guess_archive(path)
     if (format_name := _signatures.of_bytes(path)) is not None:
         return format_name
