@@ -213,21 +213,21 @@ def _read(
     """The table by the reader of a format, which must have the options."""
     reader = READERS[format]
     options_of_reader = _options_of(reader)
-    if keep_missing and "missing" in options_of_reader:
-        options = {**options, "missing": "keep"}
     for option in options:
         if option not in options_of_reader and option != "models":
             raise _no_option(path, format, option, options_of_reader)
     if "models" in options_of_reader or options.get("models") is None:
-        return reader(
-            path, **{name: value for name, value in options.items() if name in options_of_reader}
-        )
+        options = {name: value for name, value in options.items() if name in options_of_reader}
+        if keep_missing and "missing" in options_of_reader:
+            return _marked(reader, path, options)
+        return reader(path, **options)
     rest = {name: value for name, value in options.items() if name != "models"}
     if "missing" in options_of_reader:
         check_missing(rest.get("missing") or "error")
         # What further models lack is no reason to refuse or to leave out anything.
-        rest["missing"] = "keep"
-    table = reader(path, **rest)
+        table = _marked(reader, path, rest)
+    else:
+        table = reader(path, **rest)
     try:
         table = table.aligned(options["models"])
     except DataError as error:
@@ -238,6 +238,15 @@ def _read(
     default: Missing = "keep" if is_export else "error"
     policy: Missing = options.get("missing") or default
     return settle_missing(table, policy, path)
+
+
+def _marked(
+    reader: Callable[..., RoutingTable], path: Path, options: Mapping[str, Any]
+) -> RoutingTable:
+    """What is read with missing results marked; a file without any is refused in its own words."""
+    table = reader(path, **{**options, "missing": "keep"})
+    nothing = table.missing is not None and table.missing.all()
+    return reader(path, **options) if nothing and options.get("missing") != "keep" else table
 
 
 def _options_of(reader: Callable[..., RoutingTable]) -> list[str]:

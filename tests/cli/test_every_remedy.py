@@ -302,7 +302,12 @@ ELSEWHERE = {
 
 def table_of(words):
     """The tables that a command reads."""
-    return Source.of(_parsed(["data", "summary", *map(str, words)])).table()
+    return source_of(words).table()
+
+
+def source_of(words):
+    """What a line of tables and options names."""
+    return Source.of(_parsed(["data", "summary", *map(str, words)]))
 
 
 def without(words, flag):
@@ -337,14 +342,13 @@ def typed(name, words, error):
 SEEN, TRIED = {}, set()
 
 
-@pytest.mark.parametrize("name", TRIES)
-def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name):
-    TRIED.add(name)
-    words, messages = TRIES[name](tmp_path), []
+def until_read(name, folder, read):
+    """The table that is read once every advice was typed."""
+    words, messages = TRIES[name](folder), []
     while True:
         refused = None
         try:
-            table = table_of(words)
+            table = read(words)
             break
         except DataError as error:
             refused = error
@@ -357,6 +361,33 @@ def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name
         assert len(messages) < 6, messages
     assert messages
     assert len(table) > 0
+    return table
+
+
+@pytest.mark.parametrize("name", TRIES)
+def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name):
+    TRIED.add(name)
+    until_read(name, tmp_path, table_of)
+
+
+def typed_where_an_artefact_reads(name, folder):
+    """The same advice leads to the same table where an artefact says which models it holds."""
+    (folder / "first").mkdir(parents=True)
+    (folder / "again").mkdir()
+    models = until_read(name, folder / "first", table_of).models
+    again = until_read(name, folder / "again", lambda words: source_of(words).table_of(models))
+    assert again.models == models
+
+
+@pytest.mark.parametrize("name", ["labels of another name", "other models", "missing"])
+def test_what_an_error_advises_is_typed_where_an_artefact_reads(tmp_path, name):
+    typed_where_an_artefact_reads(name, tmp_path)
+
+
+@pytest.mark.long
+def test_every_advice_is_typed_where_an_artefact_reads(tmp_path):
+    for number, name in enumerate(TRIES):
+        typed_where_an_artefact_reads(name, tmp_path / str(number))
 
 
 def remedies():
