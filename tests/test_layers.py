@@ -16,7 +16,7 @@ PACKAGE = Path(racer_jax.__file__).parent
 # library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
     "_distribution": ("", ""),
-    "core": ("", "scipy"),
+    "core": ("", "scipy threadpoolctl"),
     "reference": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
+from racer_jax.cli.inputs import Rows, labelled
 from racer_jax.cli.options import (
-    Rows,
     Source,
     Subparsers,
     add_choosing,
@@ -18,7 +18,6 @@ from racer_jax.cli.options import (
     add_reading_options,
     add_sequential,
     add_unseen,
-    labelled,
 )
 from racer_jax.cli.output import print_notes
 from racer_jax.cli.work_bar import work_bar

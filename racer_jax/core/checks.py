@@ -100,6 +100,14 @@ def check_no_nan(name: str, array: jax.Array | np.ndarray) -> None:
         raise ValueError(f"{name} must not be NaN, got NaN at {first_bad(bad)}")
 
 
+def on_device(array: Any) -> jax.Array:
+    """`jnp.asarray`, which compiles a program for each shape of NumPy's arrays; this does not.
+
+    Use this when an array comes from the host, outside of `jit`.
+    """
+    return jax.device_put(array) if isinstance(array, np.ndarray) else jnp.asarray(array)
+
+
 def as_binary(name: str, array: Any) -> jax.Array:
     """`array` as booleans; anything but booleans and 0/1 numbers is refused.
 
@@ -109,7 +117,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
         check_native(name, array)
         array = np.asarray(array)
     if array.dtype == np.bool_:
-        return jnp.asarray(array)
+        return on_device(array)
     if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):
         raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
     if not is_traced(array):
@@ -117,7 +125,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
         if (bad := (values != 0) & (values != 1)).any():
             raise ValueError(f"{name} must be 0/1, got {values[bad][0]} at {first_bad(bad)}")
         if not isinstance(array, jax.Array) or len(array.devices()) == 1:
-            return jnp.asarray(values != 0)  # on the host, where nothing is compiled
+            return on_device(values != 0)  # on the host, where nothing is compiled
     return jnp.asarray(array != 0)
 
 

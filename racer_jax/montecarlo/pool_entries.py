@@ -5,10 +5,12 @@ from functools import partial
 import jax
 import numpy as np
 
+from racer_jax._programs import run_kept
 from racer_jax.core.checks import check_scores
 from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.core.nonconformity import tie_break as second_keys
+from racer_jax.core.threefry import written_out
 
 
 def pool_entries(
@@ -53,7 +55,21 @@ def pool_entries(
     if rows is not None and rows > num and by_place:
         values = np.pad(values, ((0, rows - num), (0, 0)), mode="edge")
     name = nonconformity if matrix is None else None
-    entries, ties, split_key = _entries(key, values, name, null)
+    function = None if name is None else NONCONFORMITIES[name]
+    static = {"nonconformity": name, "null": null}
+    # Of a function that is not the package's own, the source may change unseen.
+    if function is None or function.__module__.startswith("racer_jax."):
+        entries, ties, words = run_kept(
+            lambda: _entries,
+            (key, values),
+            static,
+            facts=("pool_entries", static),
+            devices=jax.devices()[:1],
+            packages=("core", "montecarlo"),
+        )
+    else:
+        entries, ties, words = _entries(key, values, **static)
+    split_key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
     return np.asarray(entries)[:num], np.asarray(ties)[:num], split_key
 
 
@@ -61,6 +77,6 @@ def pool_entries(
 def _entries(
     key: jax.Array, values: jax.Array, nonconformity: str | None, null: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    tie_key, split_key = jax.random.split(key)
+    tie_key, split_key = jax.random.split(written_out(key))
     entries = values if nonconformity is None else NONCONFORMITIES[nonconformity](values, null)
-    return entries, second_keys(tie_key, entries.shape), split_key
+    return entries, second_keys(tie_key, entries.shape), jax.random.key_data(split_key)

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax.core.threefry import threefry as threefry
 from racer_jax.core.keys import check_key
 
 Words = tuple[jax.Array, jax.Array]
@@ -37,25 +38,6 @@ def load(array: ArrayLike, index: jax.Array) -> jax.Array:
     Use this when an index is known to be in range and a check would cost time.
     """
     return jnp.asarray(array).at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
-def threefry(key: Words, x0: jax.Array, x1: jax.Array) -> Words:
-    """Threefry-2x32 with 20 rounds written out.
-
-    The bits of JAX's own generator, several times as fast on a CPU.
-
-    Use this when random words are needed inside a kernel, without keys as arguments.
-    """
-    k0, k1 = key
-    keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
-    x0, x1 = x0 + k0, x1 + k1
-    for i in range(5):
-        for distance in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            x0 = x0 + x1
-            x1 = ((x1 << distance) | (x1 >> (32 - distance))) ^ x0
-        x0 = x0 + keys[(i + 1) % 3]
-        x1 = x1 + keys[(i + 2) % 3] + np.uint32(i + 1)
-    return x0, x1
 
 
 def key_words(key: jax.Array) -> jax.Array:

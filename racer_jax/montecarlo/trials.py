@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from racer_jax._programs import run_kept
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
@@ -151,10 +152,16 @@ class _Runner:
         tile = min(self.tile, -(-num // len(self.devices)))
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
-        run = _compiled(self.devices[0].platform)
-        return run(
-            self.key, self.plan, np.uint32(first), self.shape, tile, num_tiles, self.mesh, gather
+        size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
+        results: dict[str, Any] = run_kept(
+            partial(_compiled, self.devices[0].platform),
+            (self.key, self.plan, np.uint32(first)),
+            {**size, "mesh": self.mesh},
+            facts=("trials", size),
+            devices=self.devices,
+            packages=("core", "montecarlo"),
         )
+        return results
 
     def chunks(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The number and values of the trials of each span (first, number).

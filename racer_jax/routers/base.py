@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
+from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced, on_device
 
 # To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from
 # before (scores, checkpoints) is taken for what this code would make.
@@ -38,7 +39,11 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
       TypeError: If they are not floating.
       ValueError: If the shape does not fit or a value is not finite.
     """
-    embeddings = jnp.asarray(embeddings)
+    if isinstance(embeddings, np.ndarray):  # rounded as on the device, and looked at here
+        with np.errstate(over="ignore"):
+            embeddings = embeddings.astype(canonicalize_dtype(embeddings.dtype), copy=False)
+    else:
+        embeddings = jnp.asarray(embeddings)
     check_floating(name, embeddings)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(f"{name} must have shape [n, d] with n, d >= 1, got {embeddings.shape}")
@@ -47,12 +52,13 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
             f"{name} must have {dim} columns, as the router was fitted on, got "
             f"{embeddings.shape[1]}"
         )
-    if not is_traced(embeddings) and not bool(jnp.isfinite(embeddings).all()):
+    numpy = np if isinstance(embeddings, np.ndarray) else jnp
+    if not is_traced(embeddings) and not bool(numpy.isfinite(embeddings).all()):
         bad = ~np.isfinite(np.asarray(embeddings, dtype=np.float64))
         raise ValueError(
             f"{name} must be finite, got {np.asarray(embeddings)[bad][0]} at {first_bad(bad)}"
         )
-    return embeddings
+    return on_device(embeddings)
 
 
 def check_training(embeddings: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -13,6 +13,8 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from racer_jax.core.checks import on_device
+from racer_jax.core.threefry import at
 from racer_jax.core.keys import check_key
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
@@ -271,7 +273,7 @@ def fit_mlp(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     check_key(key)
-    routers, reports = fit_mlps(key[None], embeddings, correct, config, questions)
+    routers, reports = fit_mlps(at(key, None), embeddings, correct, config, questions)
     return routers[0], reports[0]
 
 
@@ -291,7 +293,8 @@ def fit_mlps(
     """
     config = config or MLPConfig()
     x, correct = check_training(embeddings, correct)
-    x, y = x.astype(jnp.float32), correct.astype(jnp.float32)
+    x = x if x.dtype == jnp.float32 else x.astype(jnp.float32)
+    y = on_device(np.asarray(correct, np.float32))
     train, validation = split_rows(
         first_of(keys, 0), (x, y), config.holdout, config.batch_size, questions
     )

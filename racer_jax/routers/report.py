@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from racer_jax._programs import run_kept
+from racer_jax.core.threefry import at, folded, permutation, written_out
 from racer_jax.core.keys import check_key
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted, take
@@ -101,7 +104,7 @@ def holdout(
         raise ValueError(f"holding out needs at least two different questions, got {num_questions}")
     num_validation = min(num_questions - 1, max(1, round(share * num_questions)))
     is_validation = np.zeros(num_questions, bool)
-    is_validation[np.asarray(jax.random.permutation(key, num_questions))[:num_validation]] = True
+    is_validation[permutation(key, num_questions)[:num_validation]] = True
     return np.asarray(is_validation[numbers])
 
 
@@ -161,19 +164,12 @@ def report_training(
     )
 
 
-@jax.jit
-def _fold_in(keys: jax.Array, number: int) -> jax.Array:
-    key_data: jax.Array = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-    return key_data
-
-
 def first_of(keys: jax.Array, number: int) -> jax.Array:
     """A key for what all seeds share: the first key, folded with a number.
 
     Use this when several seeds share the rows that are held out.
     """
-    key: jax.Array = _fold_in(keys, number)[0]
-    return key
+    return folded(at(keys, 0), number)
 
 
 def split_rows(
@@ -195,7 +191,15 @@ def split_rows(
         raise ValueError(
             f"batch_size must be at most the {num_train} rows left to train on, got {batch_size}"
         )
-    return take(arrays, np.flatnonzero(~validation)), take(arrays, np.flatnonzero(validation))
+    return _rows(arrays, ~validation), _rows(arrays, validation)
+
+
+def _rows(arrays: tuple[jax.Array, ...], chosen: np.ndarray) -> tuple[jax.Array, ...]:
+    """The chosen rows of each array; those of a CPU by NumPy, which compiles nothing."""
+    if jax.default_backend() != "cpu":
+        rows: tuple[jax.Array, ...] = take(arrays, np.flatnonzero(chosen))
+        return rows
+    return tuple(jax.device_put(np.asarray(array)[chosen]) for array in arrays)
 
 
 # A router's state, the result of its run without the parameters, and its scores of the held-out
@@ -214,7 +218,7 @@ def _train(
     """One run for each key `[s]`, on one device."""
 
     def one(key: jax.Array) -> _Trained:
-        state, fit_result = fit(key, arrays, config)
+        state, fit_result = fit(written_out(key), arrays, config)
         return state, fit_result, nnx.merge(graph, state)(validation)
 
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
@@ -274,21 +278,26 @@ def fit_over_keys(
       TrainingDivergedError: If loss or gradient stopped being finite.
     """
     # Numbers 0 and 2 of the first key draw the held-out rows and the clusters.
-    keys = _fold_in(keys, 1)
+    keys = folded(keys, 1)
     # As many devices as there are seeds to keep busy; the last seed fills up where they do not come
     # out even.
     devices = _local_devices()[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
-    key_data = keys[
-        np.minimum(np.arange(-(-len(keys) // len(devices)) * len(devices)), len(keys) - 1)
-    ]
+    num = -(-len(keys) // len(devices)) * len(devices)
+    filled = at(keys, np.minimum(np.arange(num), len(keys) - 1))
     graph = nnx.graphdef(abstract)
-    inputs = jax.device_put((key_data, arrays, validation[0]), NamedSharding(mesh, PartitionSpec()))
-    states, fits, scores = jax.tree.map(
-        np.asarray, _compiled(mesh)(*inputs, fit=fit, config=config, graph=graph)
+    inputs = jax.device_put((filled, arrays, validation[0]), NamedSharding(mesh, PartitionSpec()))
+    results: _Trained = run_kept(
+        functools.partial(_compiled, mesh),
+        inputs,
+        {"fit": fit, "config": config, "graph": graph},
+        facts=(fit.__module__, fit.__qualname__, config, flax.__version__, optax.__version__),
+        devices=devices,
+        packages=("core", "encoders", "routers"),
     )
+    states, fits, scores = jax.tree.map(np.asarray, results)
     routers = [
-        nnx.merge(graph, jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), states))
+        nnx.merge(graph, jax.tree.map(lambda a, i=i: jax.device_put(a[i]), states))
         for i in range(len(keys))
     ]
     reports = [

@@ -11,6 +11,7 @@ import numpy as np
 from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._folders import walked
 from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import cannot_read
 from racer_jax.data.formats._texts import Texts
@@ -179,7 +180,7 @@ def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
     arrow, parquet = modules()
     import pyarrow.compute  # noqa: F401 - so that `arrow.compute` is there
 
-    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    paths = walked(path, ".parquet") if path.is_dir() else [path]
     if not paths:
         raise DataError("must hold .parquet files, got none", path=path)
     try:

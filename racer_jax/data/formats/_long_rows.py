@@ -12,6 +12,7 @@ from racer_jax.data.formats._cells import Grid, Rules, grid, labels_by_rule, obj
 from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.formats._text import Codes
 from racer_jax.data.formats._texts import Texts
+from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 
@@ -78,6 +79,17 @@ class LongRows:
         if "" not in self._names.get(name, ()):
             return None
         return int(np.flatnonzero(self._numbers[name] == self._names[name].index(""))[0]) + 1
+
+    def check_last(self, error: MakeError) -> None:
+        """Refuses a last question that looks like a row of totals."""
+        last = len(self._names[self.identity]) - 1
+        texts = {self.identity: self._names[self.identity][last]}
+        if "query" in self._shared:
+            texts["query"] = self._shared["query"].values[last]
+        for field, text in texts.items():
+            if is_total(text):
+                row = int(np.flatnonzero(self._numbers[self.identity] == last)[0]) + 1
+                raise error(about_total(text), row, field)
 
     def check(self, error: MakeError) -> None:
         """Refuses a pair of query and model that stands twice, and a query that changes."""

@@ -44,11 +44,9 @@ def not_utf8(path: Path, file: IO[bytes]) -> DataError:
         except UnicodeDecodeError as error:
             at = error.start - pending
             line += block.count(b"\n", 0, max(at, 0))
-            hint = ""
-            if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                hint = "; it looks like UTF-16"
             bad = error.object[error.start]
-            problem = f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}"
+            problem = f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}"
+            problem += "; save it as UTF-8 (in Excel: CSV UTF-8)"
             return DataError(problem, path=path, line=line)
         line, offset = line + block.count(b"\n"), offset + len(block)
         if not block:

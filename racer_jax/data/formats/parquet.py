@@ -28,7 +28,7 @@ from racer_jax.data.formats._cells import (
     labels_by_rule,
     settle_missing,
 )
-from racer_jax.data.formats._folders import unread
+from racer_jax.data.formats._folders import unread, walked
 from racer_jax.data.formats._json import parse
 from racer_jax.data.formats._long_rows import (
     CONFIDENCE,
@@ -96,7 +96,7 @@ def read_parquet(
         if not long and models is None:
             refuse_other_names(path, source.names)
         fields = _long(source, *args, about, missing) if long else _wide(source, models, *args)
-    fields["notes"] += unread(path, sorted(path.rglob("*.parquet")), deep=True)
+    fields["notes"] += unread(path, walked(path, ".parquet") if path.is_dir() else [], deep=True)
     table = built(path, **fields)
     if about is not None:  # the notes of the table that was written, and none on its texts
         table = replace(table, notes=fields["notes"])

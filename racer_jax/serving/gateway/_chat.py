@@ -27,6 +27,7 @@ from racer_jax.serving.gateway._exchange import (
 )
 from racer_jax.serving.gateway._facts import Headers, headers, usage_of
 from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
 from racer_jax.serving.gateway._queries import query_of
 from racer_jax.serving.gateway._spans import TRACES, note, parent_of, request_span
@@ -57,28 +58,31 @@ class Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         gateway = self._gateway
-        server = gateway.settings.server
         try:
-            check_origin(scope, server)
+            check_origin(scope, gateway.settings.server)
             client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
-            if gateway.draining or gateway.in_flight >= server.max_in_flight:
-                raise busy(gateway.draining)
-            body = await body_of(scope, receive, server)
-            query = query_of(body, scope["headers"], client, server.max_messages)
+            with gateway.admitted():
+                await self._admitted(client, scope, receive, send)
         except GatewayError as error:
             gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
             await respond_error(send, error)
-            return
         except ClientGoneError:
             return
-        gateway.in_flight += 1
-        try:
-            completion = Completion(gateway, query, client)
-            if traceparent := header_of(scope, b"traceparent"):
-                completion.parent_span = parent_of({"traceparent": traceparent})
-            await self._serve(completion, scope, receive, send)
-        finally:
-            gateway.in_flight -= 1
+
+    async def _admitted(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads and answers a request.
+
+        Raises:
+          GatewayError: If it is none for a completion.
+          ClientGoneError: If the client went away before its end.
+        """
+        server = self._gateway.settings.server
+        body = await body_of(scope, receive, server)
+        query = query_of(body, scope["headers"], client, server.max_messages)
+        completion = Completion(self._gateway, query, client)
+        if traceparent := header_of(scope, b"traceparent"):
+            completion.parent_span = parent_of({"traceparent": traceparent})
+        await self._serve(completion, scope, receive, send)
 
     async def _serve(
         self, completion: Completion, scope: Scope, receive: Receive, send: Send
@@ -274,14 +278,6 @@ def _whole(body: dict[str, Any], base: dict[str, Any], facts: Any, usage: Any) -
     if usage is not None:
         last["usage"] = usage
     return [*parts, event(last), DONE]
-
-
-def busy(draining: bool) -> GatewayError:
-    """Too many requests at once, or a server that is about to end."""
-    what = "is shutting down" if draining else "has too many requests under way"
-    return GatewayError(
-        503, "server_error", f"the gateway {what}", code="busy", headers={"retry-after": "1"}
-    )
 
 
 class ClientPresence:

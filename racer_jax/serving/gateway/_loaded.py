@@ -1,11 +1,15 @@
 """Artefacts in use: loaded, checked against the configuration, warmed, and cut to what is alive."""
 
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from racer_jax.core.risk_levels import level_name
@@ -14,6 +18,7 @@ from racer_jax.racer import artefact
 from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NoRecordError, NotCalibratedError
 from racer_jax.racer.racer import Racer
+from racer_jax.racer.signatures import check_installed, check_signature
 from racer_jax.sequential.normal_forms import NormalForm, normal_form
 from racer_jax.serving.cascade import KIND, Cascade
 from racer_jax.serving.gateway.settings import Mode, Route
@@ -107,16 +112,46 @@ def calibration_of(racer: Racer) -> Calibration:
     return racer.calibration
 
 
-def load(route: Route) -> Loaded:
+def load(route: Route, trusted_keys: Sequence[str] = ()) -> Loaded:
     """Loads the artefact of a route.
 
     Args:
       route: The route.
+      trusted_keys: Public keys, one of which must have signed the artefact; none where empty.
 
     Raises:
-      DataError: If it cannot be read, has no calibration, its own level is infeasible, or it does
-        not fit the route.
+      DataError: If it cannot be read, has no calibration, its own level is infeasible, it does not
+        fit the route, or nobody who is trusted signed it.
+      ModuleNotFoundError: If the package that checks signatures is missing.
     """
+    if not trusted_keys:
+        return _load(route)
+    check_installed()
+    # What was checked is what is used, whoever replaces the artefact meanwhile.
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "copy"
+        try:
+            shutil.copytree(route.artefact, copy)
+        except (OSError, shutil.Error):  # not there, or being replaced: in the words of a reader
+            artefact.read(route.artefact)
+            raise
+        try:
+            check_signature(copy, artefact.read(copy)[0]["checksum"], trusted_keys)
+            loaded = _load(msgspec.structs.replace(route, artefact=str(copy)))
+        except DataError as error:
+            raise error.at(_original(error.path, copy, route.artefact)) from None
+    return replace(loaded, path=route.artefact)
+
+
+def _original(path: Any, copy: Path, original: str) -> str:
+    """The file of an artefact of whose copy an error tells."""
+    try:
+        return str(Path(original) / Path(path).relative_to(copy))
+    except (TypeError, ValueError):
+        return original
+
+
+def _load(route: Route) -> Loaded:
     description, _ = artefact.read(route.artefact)
     facts = dict(path=route.artefact, checksum=str(description["checksum"])[:_CHECKSUM_DIGITS])
     serving = description.get("serving") or {}

@@ -45,7 +45,9 @@ class Metrics:
         self.feedback = counter("feedback", "Feedback", "source", "missed")
         self.audits = counter("audits", "Audited requests", "outcome")
         self.alarm = gauge("monitor_alarm", "Whether a monitor has raised an alarm", "route")
-        self.evidence = gauge("monitor_evidence", "Evidence of a monitor", "monitor", "route")
+        self.evidence = gauge(
+            "monitor_evidence", "Evidence of a monitor", "monitor", "route", "group"
+        )
         self.breaker = gauge("breaker_open", "Whether a model counts as down", "model")
         self.in_flight = gauge("inflight", "Requests under way")
         self.depth = gauge("queue_depth", "Requests that wait for a decision")

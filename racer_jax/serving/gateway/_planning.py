@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from racer_jax.core.risk_levels import level_name
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher, Routed
@@ -92,7 +92,7 @@ class Planner:
     ) -> None:
         self.name, self.route, self.loaded = name, route, loaded
         self._models, self._batcher = models, batcher
-        self._levels = set(loaded.racers)
+        self._levels = {exact_alpha(name): name for name in loaded.racers}
         self._pooled: dict[str, Racer] = {}
 
     def mode(self, query: Query) -> Mode:
@@ -129,16 +129,28 @@ class Planner:
           GatewayError: If it is none of those published: a level chosen after seeing results has no
             promise.
         """
-        if query.options.alpha is None:
+        return self.level(query.options.alpha, "racer.alpha")
+
+    def level(self, alpha: str | float | None, param: str) -> str:
+        """The name of a level; that of the artefact where it is None.
+
+        Args:
+          alpha: The level.
+          param: Where the request says it.
+
+        Raises:
+          GatewayError: If it is none of those published.
+        """
+        if alpha is None:
             return self.loaded.alpha
         try:
-            name = level_name(query.options.alpha)
+            exact = exact_alpha(alpha)
         except (TypeError, ValueError) as error:
-            raise bad_request(f"racer.alpha: {error}", "racer.alpha") from None
-        if name not in self._levels:
-            raise bad_request(
-                f"racer.alpha must be one of {sorted(self._levels)}, got {name}", "racer.alpha"
-            )
+            raise bad_request(f"{param}: {error}", param) from None
+        name = self._levels.get(exact)
+        if name is None:
+            levels = sorted(self._levels.values())
+            raise bad_request(f"{param} must be one of {levels}, got {alpha}", param)
         return name
 
     def group(self, query: Query) -> tuple[str | None, bool]:

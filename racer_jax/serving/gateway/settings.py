@@ -250,7 +250,8 @@ class Monitors(_Section, frozen=True):
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.
       share: Share of the decisions that the exchangeability monitor sees.
-      reference: Decisions that choose its bins before it starts.
+      reference: Decisions that choose the bins of a group before its test starts, where the
+        artefact keeps no queries of its calibration.
       webhook: An address that gets one message for an alarm.
     """
 
@@ -274,6 +275,8 @@ class Settings(_Section, frozen=True):
       audit: The audited share of traffic.
       monitors: Tests that run by themselves.
       experiments: Further names that clients ask for: routes that are compared.
+      trusted_keys: Public keys, as `racer-jax sign` prints them; where there are any, an artefact
+        is used only if one of them signed it.
     """
 
     models: Annotated[dict[Name, Model], Meta(min_length=1)]
@@ -284,3 +287,4 @@ class Settings(_Section, frozen=True):
     audit: Audit = field(default_factory=Audit)
     monitors: Monitors = field(default_factory=Monitors)
     experiments: dict[Name, Experiment] = field(default_factory=dict)
+    trusted_keys: tuple[str, ...] = ()

@@ -1,0 +1,163 @@
+"""Compiled programs that are kept on disk, so that the next process neither traces nor compiles.
+
+JAX's own cache keeps what the compiler made of a program, but tracing a large program and lowering
+it, to know which it is, takes a process a third of a second each time. Here a program is known by
+what it is made from: the source of this package, versions, settings, and what goes in.
+"""
+
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+from racer_jax._distribution import __version__
+
+_HERE = Path(__file__).parent
+_LOADED: dict[str, jax.stages.Compiled] = {}
+_LOCKS: defaultdict[str, Lock] = defaultdict(Lock)
+# Settings under which a call of a compiled program does other than a call of the jitted function.
+_PLAIN = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs", "jax_debug_key_reuse")
+
+
+def run_kept(
+    make: Callable[[], Callable[..., Any]],
+    args: tuple[Any, ...],
+    static: Mapping[str, Any],
+    *,
+    facts: object,
+    devices: Sequence[jax.Device],
+    packages: Sequence[str],
+) -> Any:
+    """`make()(*args, **static)`, with the program from disk where one like it was kept.
+
+    Programs are kept where JAX keeps compiled code, `jax_compilation_cache_dir`; without such a
+    folder, under a trace, or where several processes share a computation, the function is called.
+    What is read from the folder runs as code, as it does from JAX's own cache: it must be writable
+    for those alone who may run code here.
+
+    Use this when a jitted function of the package is large and is called in short-lived processes.
+
+    Args:
+      make: Returns what `jax.jit` returned; called where there is no program yet.
+      args: Pytrees of arrays.
+      static: Its static arguments.
+      facts: All that the program depends on beside `args` and the source of `packages`, the static
+        arguments included, with a `repr` that says it in full and alike in every process.
+      devices: The devices that run the program.
+      packages: Packages of `racer_jax` whose source makes the program.
+    """
+    folder = _folder()
+    leaves, tree = jax.tree.flatten(args)
+    if folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return make()(*args, **static)
+    name = _name(
+        *(repr(value) for value in (facts, _settings(), [device.id for device in devices])),
+        str(tree),
+        *map(_described, leaves),
+        _machine(devices[0]),
+        *map(_source, packages),
+    )
+    with _LOCKS[name]:
+        if (program := _LOADED.get(name)) is None:
+            path = folder / f"racer_jax-{name}.program"
+            program = _load(path, args, devices)
+            if program is None:
+                # `lower` is of every jitted function; its type says no more than that it is called.
+                program = make().lower(*args, **static).compile()  # type: ignore[attr-defined]
+                _keep(path, program)
+            _LOADED[name] = program
+    return program(*args)
+
+
+def _folder() -> Path | None:
+    """Where programs are kept; None where they are not."""
+    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
+    plain = any(getattr(jax.config, name, False) for name in _PLAIN)
+    if not folder or plain or not jax.config.jax_enable_compilation_cache:
+        return None
+    return None if jax.process_count() > 1 or not os.path.isdir(folder) else Path(folder)
+
+
+def _name(*parts: str) -> str:
+    """The name of a program: a hash of all that it is made from."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part.encode()).digest())
+    return total.hexdigest()
+
+
+def _settings() -> dict[str, Any]:
+    """The settings of JAX, those of its cache and its log left out."""
+    names = sorted(n for n in jax.config.values if not any(w in n for w in ("cache", "log")))
+    return {name: getattr(jax.config, name, None) for name in names}
+
+
+def _described(leaf: Any) -> str:
+    """What a program depends on of an argument: its type, and where it is."""
+    if not isinstance(leaf, jax.Array):
+        leaf = np.asarray(leaf)
+        return f"{leaf.dtype}{leaf.shape}"
+    return f"{leaf.aval} {leaf.sharding} {leaf.committed}"
+
+
+@cache
+def _machine(device: jax.Device) -> str:
+    """The versions of all that compiles, and the processor that it compiles for."""
+    features = [platform.machine(), platform.processor()]
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        text = file.read(1 << 14)  # the first processor stands for all
+        features += [line for line in text.split("\n\n")[0].splitlines() if "flags" in line]
+    variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
+    kind = device.platform, device.device_kind, device.client.platform_version
+    versions = __version__, jax.__version__, jaxlib.__version__, np.__version__, sys.version
+    return repr((features, variables, kind, versions))
+
+
+@cache
+def _source(package: str) -> str:
+    """The source of a package as one hash, or of a module beside the packages."""
+    files = sorted((_HERE / package).rglob("*.py")) or [_HERE / f"{package}.py"]
+    return _name(*(f"{file.relative_to(_HERE)} {file.read_text('utf-8')}" for file in files))
+
+
+def _load(
+    path: Path, args: tuple[Any, ...], devices: Sequence[jax.Device]
+) -> jax.stages.Compiled | None:
+    """The program of a file; None where there is none that can be read."""
+    from jax.experimental.serialize_executable import deserialize_and_load
+
+    try:
+        code, results = pickle.loads(zlib.decompress(path.read_bytes()))
+        takes = jax.tree.structure((args, {}))
+        return deserialize_and_load(code, takes, results, devices[0].client, devices)
+    except FileNotFoundError:
+        return None
+    except Exception:
+        # Whatever is wrong with it (cut off, of another build of the compiler), it is made anew.
+        return None
+
+
+def _keep(path: Path, program: jax.stages.Compiled) -> None:
+    """Writes a program, if it can be written."""
+    from jax.experimental.serialize_executable import serialize
+
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with suppress(Exception):  # a program that cannot be kept is compiled again, and no more
+        code, _, results = serialize(program)
+        temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
+        os.replace(temporary, path)
+    with suppress(OSError):
+        temporary.unlink()
