@@ -1,88 +1,63 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--json results.json]
+    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON]
 
-All on loopback, each part in a process of its own: upstreams that echo at once, the gateway
-(`racer-jax serve` as a user starts it), and this program, which sends the requests. CPU seconds are
-those of the gateway's process, so the figures hold on a machine that is busy with other things;
-times do not. The time it adds is measured with upstreams that take 20 ms, as in the benchmarks of
-other gateways: clients that wait for upstreams which answer at once do nothing but ask, so that
-they measure the rate again (clients / rate) and not what a request costs. Where litellm is installed, its Router answers the same requests for comparison.
+All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
+serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
+seconds are those of the process that serves, so the figures hold on a machine that is busy with
+other things; times do not.
+
+What a server adds is, request by request, its response time minus the time that the upstream takes
+for this request (the same for all of its calls), less the median of the same for one call without a
+server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
+"In step" has all of them take 20 ms: the clients of such a test are woken together and ask
+together, so that each waits for the work on all the others (clients times the CPU time of a
+request), which no traffic does; it is the worst case, and shown as such.
+
+litellm's Router answers the same requests in the same run, by one call or by three, behind a small
+server; where litellm is not installed a line says so. `--litellm` names the Python of an
+environment that has it.
 """
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import numpy as np
+from gateway_servers import MODELS
 
-MODELS = ("small", "medium", "large")
+SERVERS = Path(__file__).with_name("gateway_servers.py")
 FLOORS = {"set of 1": 1800.0, "set of 3": 1000.0}
-QUESTION = "Which gas do plants take in, and which number is it in the table below? Case {}."
-_REPLY = json.dumps(
-    {
-        "id": "echo",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "echo",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "B"},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21},
-    }
-).encode()
-_DELAY = 0.02
-_DELAYED = b'"take_a_while"'  # however it is spaced
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+ADDED_FLOORS = {"p50_ms": 2.0, "p99_ms": 5.0}  # at most, at 8 clients on an idle machine
+CLIENTS = (1, 8, 32)
+WORDS = [
+    "plants",
+    "gas",
+    "table",
+    "number",
+    "case",
+    "river",
+    "poem",
+    "verb",
+    "atom",
+    "tax",
+    "king",
+    "graph",
+]
+IN_STEP, SPREAD = (20.0, 20.0), (10.0, 30.0)  # ms that an upstream takes, from and to
 
 
-class Echo(asyncio.Protocol):
-    """Answers every request with the same completion, at once or after a while."""
-
-    def connection_made(self, transport):
-        """A client has come."""
-        self.transport, self.buffer = transport, b""
-
-    def data_received(self, data):
-        """Answers the requests that are whole."""
-        self.buffer += data
-        while True:
-            head, found, rest = self.buffer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            lower = head.lower()
-            start = lower.index(b"content-length:") + 15
-            size = int(lower[start:].split(b"\r\n")[0])
-            if len(rest) < size:
-                return
-            self.buffer = rest[size:]
-            if _DELAYED in rest[:size]:
-                asyncio.get_running_loop().call_later(_DELAY, self.answer)
-            else:
-                self.answer()
-
-    def answer(self):
-        """Sends the completion."""
-        self.transport.write(_HEAD % len(_REPLY) + _REPLY)
-
-
-async def echo():
-    """The upstreams; prints their port."""
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+def question(rng, number):
+    """A question like those that were calibrated on: another one each time."""
+    return f"{' '.join(rng.choice(WORDS, 12))} {number}?"
 
 
 def artefacts(folder):
@@ -92,23 +67,7 @@ def artefacts(folder):
     from racer_jax import Racer, RoutingTable
 
     rng = np.random.default_rng(0)
-    words = np.array(
-        [
-            "plants",
-            "gas",
-            "table",
-            "number",
-            "case",
-            "river",
-            "poem",
-            "verb",
-            "atom",
-            "tax",
-            "king",
-            "graph",
-        ]
-    )
-    texts = [f"{' '.join(rng.choice(words, 12))} {i}?" for i in range(600)]
+    texts = [question(rng, i) for i in range(600)]
     correct = rng.random((600, 3)) < [0.5, 0.6, 0.7]
     table = RoutingTable(
         ids=[f"q{i}" for i in range(600)], texts=texts, models=MODELS, correct=correct
@@ -148,9 +107,20 @@ def memory(pid):
     return float("nan")
 
 
-async def load(url, model, clients, seconds, delayed=False):
-    """Sends requests from so many clients; returns the seconds of each."""
-    times = []
+async def load(url, model, clients, seconds, took=None):
+    """Sends requests from so many clients.
+
+    Args:
+      url: Where to.
+      model: What they ask for.
+      clients: Requests under way at once.
+      seconds: How long.
+      took: Milliseconds that the upstream takes, from and to; None for no time at all.
+
+    Returns:
+      The seconds of each request, less those of its upstream.
+    """
+    rng, times = np.random.default_rng(clients), []
     end = time.monotonic() + seconds
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -159,133 +129,188 @@ async def load(url, model, clients, seconds, delayed=False):
             number = 0
             while time.monotonic() < end:
                 number += 1
-                text = QUESTION.format(f"{place}-{number}")
+                text = question(rng, f"{place}-{number}")
                 body = {"model": model, "messages": [{"role": "user", "content": text}]}
-                if delayed:  # a field that the gateway does not know: it goes through untouched
-                    body["take_a_while"] = True
+                upstream_ms = 0.0
+                if took is not None:  # a field that no gateway knows: it goes through untouched
+                    body["take_ms"] = upstream_ms = round(float(rng.uniform(*took)), 3)
                 began = time.perf_counter()
                 async with session.post(url, json=body) as response:
                     content = await response.read()
                     if response.status != 200:
                         raise SystemExit(f"status {response.status}: {content[:500]!r}")
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - began - upstream_ms / 1e3)
 
         await asyncio.gather(*(client(place) for place in range(clients)))
     return np.array(times)
 
 
-def milliseconds(times):
-    return {f"p{q}_ms": round(float(np.percentile(times, q)) * 1e3, 2) for q in (50, 99)}
+@dataclass
+class Served:
+    """A server under test.
+
+    Attributes:
+      url: Its address.
+      pid: Its process.
+      names: The model that a client asks for, by size of the set.
+    """
+
+    url: str
+    pid: int
+    names: dict
 
 
-def measured(address, echo_url, pid, seconds):
-    """Every figure of the gateway."""
-    url = f"{address}/chat/completions"
+def added(served, model, echo_url, clients, seconds, took):
+    """Quantiles of the milliseconds that a server adds, less the median of direct calls."""
+    direct = asyncio.run(load(echo_url, "echo", clients, seconds, took))
+    through = asyncio.run(load(served.url, model, clients, seconds, took))
+    above = (through - np.median(direct)) * 1e3
+    return {f"p{q}_ms": round(float(np.percentile(above, q)), 2) for q in (50, 99)}
+
+
+def measured(served, echo_url, seconds):
+    """Every figure of a server."""
     results = {}
-    for name, model in (("set of 1", "racer/one"), ("set of 3", "racer/three")):
-        asyncio.run(load(url, model, 8, 0.5))
-        before = cpu_seconds(pid)
-        times = asyncio.run(load(url, model, 32, seconds))
-        used = cpu_seconds(pid) - before
-        results[name] = {
+    for name, model in served.names.items():
+        asyncio.run(load(served.url, model, 8, 0.5))
+        before = cpu_seconds(served.pid)
+        times = asyncio.run(load(served.url, model, 32, seconds))
+        used = cpu_seconds(served.pid) - before
+        figures = results[name] = {
             "requests_per_cpu_second": round(len(times) / used),
-            "floor": FLOORS[name],
             "requests": len(times),
         }
-        for clients in (1, 8, 32):
-            part = seconds / 4
-            direct = milliseconds(asyncio.run(load(echo_url, "echo", clients, part, True)))
-            through = milliseconds(asyncio.run(load(url, model, clients, part, True)))
-            results[name][f"added at {clients} clients"] = {
-                quantile: round(through[quantile] - direct[quantile], 2) for quantile in through
-            }
-    results["memory_mb"] = round(memory(pid))
+        for clients in CLIENTS:
+            figures[f"added at {clients} clients"] = added(
+                served, model, echo_url, clients, seconds / 2, SPREAD
+            )
+        figures["added at 8 clients in step"] = added(
+            served, model, echo_url, 8, seconds / 4, IN_STEP
+        )
+    results["memory_mb"] = round(memory(served.pid))
     return results
 
 
-def litellm_router(echo_url, seconds):
-    """The same requests, three calls each, through litellm's Router in this process."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    from litellm import Router
+def started(command, environment=None):
+    """A process, and the first line that it prints."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    line = process.stdout.readline()
+    if not line:
+        process.wait()
+        raise SystemExit(f"{' '.join(map(str, command))} did not start")
+    return process, line
 
-    base = echo_url.removesuffix("/chat/completions")
-    names = [
-        {
-            "model_name": name,
-            "litellm_params": {"model": f"openai/{name}", "api_base": base, "api_key": "none"},
-        }
-        for name in MODELS
-    ]
-    router = Router(model_list=names)
 
-    async def run():
-        num, end = 0, time.monotonic() + seconds
+def ended(process):
+    process.terminate()
+    process.wait()
 
-        async def client():
-            nonlocal num
-            while time.monotonic() < end:
-                messages = [{"role": "user", "content": QUESTION.format(num)}]
-                await asyncio.gather(
-                    *(router.acompletion(model=name, messages=messages) for name in MODELS)
-                )
-                num += 1
 
-        before = time.process_time()
-        await asyncio.gather(*(client() for _ in range(32)))
-        return num / (time.process_time() - before)
+def gateway_figures(folder, port, echo_url, seconds):
+    """The figures of the gateway."""
+    command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    ended(started(command, environment)[0])  # the second start finds the code compiled
+    began = time.monotonic()
+    gateway, line = started(command, environment)
+    ready, ready_cpu = time.monotonic() - began, cpu_seconds(gateway.pid)
+    try:
+        url = f"{line.split()[1].rstrip(',')}/chat/completions"
+        names = {"set of 1": "racer/one", "set of 3": "racer/three"}
+        figures = measured(Served(url, gateway.pid, names), echo_url, seconds)
+    finally:
+        ended(gateway)
+    ready_figures = {"ready_seconds": round(ready, 1), "ready_cpu_seconds": round(ready_cpu, 1)}
+    return ready_figures | figures
 
-    return round(asyncio.run(run()))
+
+def has_litellm(python):
+    """Whether an interpreter has litellm, asked without importing it: that takes seconds."""
+    code = "import importlib.util as u; raise SystemExit(u.find_spec('litellm') is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
+
+
+def litellm_figures(python, port, echo_url, seconds):
+    """The figures of litellm's Router; None where it is not installed."""
+    if not has_litellm(python):
+        return None
+    command = [python, str(SERVERS), "litellm", f"http://127.0.0.1:{port}/v1"]
+    server, line = started(command)
+    try:
+        url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
+        names = {"set of 1": "one", "set of 3": "three"}
+        return measured(Served(url, server.pid, names), echo_url, seconds)
+    finally:
+        ended(server)
+
+
+def table(results):
+    """The figures as a table, a row for each server and set."""
+    columns = [*(f"added at {n} clients" for n in CLIENTS), "added at 8 clients in step"]
+    titles = ["", "requests per CPU second", *(f"{name}, ms" for name in columns), "MB"]
+    rows = [titles, ["---"] * len(titles)]
+    for server, figures in results.items():
+        if figures is None:
+            continue
+        for name in FLOORS:
+            own = figures[name]
+            times = [f"{own[c]['p50_ms']} / {own[c]['p99_ms']}" for c in columns]
+            per_second = f"{own['requests_per_cpu_second']:,}"
+            rows.append([f"{server}, {name}", per_second, *times, str(figures["memory_mb"])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def verdicts(figures):
+    """Each floor of the gateway and whether it is kept."""
+    for name, floor in FLOORS.items():
+        rate = figures[name]["requests_per_cpu_second"]
+        yield f"{name}: {rate:,} requests per CPU second, at least {floor:,.0f}", rate >= floor
+        for quantile, most in ADDED_FLOORS.items():
+            ms = figures[name]["added at 8 clients"][quantile]
+            label = quantile.removesuffix("_ms")
+            yield f"{name}: {label} added at 8 clients {ms} ms, at most {most:g}", ms <= most
+    yield f"memory {figures['memory_mb']} MB, at most 400", figures["memory_mb"] <= 400
+    yield f"ready within {figures['ready_seconds']} s, at most 6", figures["ready_seconds"] <= 6
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--echo", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--litellm",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="the Python of an environment with litellm; this one by default",
+    )
     parsed = parser.parse_args()
-    if parsed.echo:
-        asyncio.run(echo())
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         artefacts(folder)
-        upstream = subprocess.Popen(
-            [sys.executable, __file__, "--echo"], stdout=subprocess.PIPE, text=True
-        )
-        port = int(upstream.stdout.readline())
+        upstream, line = started([sys.executable, str(SERVERS), "echo"])
+        port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
-        environment = {
-            **os.environ,
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        }
         try:
-            for _ in range(2):  # the second start finds the code compiled
-                began = time.monotonic()
-                gateway = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, text=True, env=environment
-                )
-                address = gateway.stdout.readline().split()[1].rstrip(",")
-                ready, ready_cpu = time.monotonic() - began, cpu_seconds(gateway.pid)
-                if _ == 0:
-                    gateway.terminate()
-                    gateway.wait()
             results = {
-                "ready_seconds": round(ready, 1),
-                "ready_cpu_seconds": round(ready_cpu, 1),
-                **measured(address, echo_url, gateway.pid, parsed.seconds),
+                "racer-jax serve": gateway_figures(folder, port, echo_url, parsed.seconds),
+                "litellm Router": litellm_figures(parsed.litellm, port, echo_url, parsed.seconds),
             }
-            if importlib.util.find_spec("litellm") is not None:
-                results["litellm Router, 3 calls, requests_per_cpu_second"] = litellm_router(
-                    echo_url, parsed.seconds
-                )
         finally:
-            for process in (gateway, upstream):
-                process.terminate()
-                process.wait()
-    print(json.dumps(results, indent=1))
+            ended(upstream)
+    print(table(results))
+    if results["litellm Router"] is None:
+        print(
+            f"\n{parsed.litellm} has no litellm, so nothing is compared: pip install litellm, or "
+            "--litellm PYTHON of an environment that has it"
+        )
+    print("\nTimes are p50 / p99, and hold on an idle machine alone.")
+    for sentence, kept in verdicts(results["racer-jax serve"]):
+        print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
     if parsed.json:
         parsed.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo import pool_law, split_trials
+from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.plotting.layout import figure_style, panels, percent
 from racer_jax.plotting.styles import style_of
 from racer_jax.reporting.tables import left_table
@@ -113,6 +114,13 @@ class Result(NamedTuple):
     checks: list[Check]
 
 
+class Levels(NamedTuple):
+    """A way, and the levels it is calibrated at: all of them, unless it is learned for one."""
+
+    alphas: list[str]
+    way: Way
+
+
 class Ways(NamedTuple):
     """The ways of one draw, and what they are measured against.
 
@@ -122,13 +130,9 @@ class Ways(NamedTuple):
 
     lossless: Way
     lossless_right: np.ndarray
-    calibrated: dict[str, Callable[[str], Way]]
+    calibrated: dict[str, list[Levels]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
-
-
-def _whatever_the_level(way: Way, alpha: str) -> Way:
-    return way
 
 
 def ways_of(
@@ -153,27 +157,28 @@ def ways_of(
         tuning_scores = fit_vote_weights(stopping_ways.codes_of(train), np.asarray(train.correct))
     rows = Rows(main.codes, np.asarray(rest.correct), rest.cost, main.reference)
     accuracy = np.asarray(train.correct).mean(axis=0)
-    make: dict[str, Callable[[str], Way]] = {
-        SEQUENTIAL: partial(_whatever_the_level, stopping_ways.of_paths(main, "regret")),
-        "agreement": partial(_whatever_the_level, stopping_ways.agreement(rows, accuracy)),
+    at_all = partial(Levels, list(alphas))
+    calibrated = {
+        SEQUENTIAL: [at_all(stopping_ways.of_paths(main, "regret"))],
+        "agreement": [at_all(stopping_ways.agreement(rows, accuracy))],
     }
     if LABEL_FREE in names:
-        without_labels = stopping_ways.of_paths(replay(policy(loss="differs"), rest), "differs")
-        make[LABEL_FREE] = partial(_whatever_the_level, without_labels)
+        without_labels = replay(policy(loss="differs"), rest)
+        calibrated[LABEL_FREE] = [at_all(stopping_ways.of_paths(without_labels, "differs"))]
     if DOLLARS in names and train.cost is not None:
-        by_level = {
-            alpha: stopping_ways.of_paths(
-                replay(policy(objective="dollars", alpha=float(alpha)), rest), "regret"
-            )
-            for alpha in alphas
-        }
-        make[DOLLARS] = by_level.__getitem__
+        for_level = [
+            replay(policy(objective="dollars", alpha=float(alpha)), rest) for alpha in alphas
+        ]
+        calibrated[DOLLARS] = [
+            Levels([alpha], stopping_ways.of_paths(paths, "regret"))
+            for alpha, paths in zip(alphas, for_level, strict=True)
+        ]
     if set(ONE_SHOT) & set(names):
         for name, nonconformity in stopping_ways.one_shot_nonconformities(
             encode_key, train, rest, k
         ).items():
             way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
-            make[name] = partial(_whatever_the_level, way)
+            calibrated[name] = [at_all(way)]
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
     baselines = {
@@ -188,8 +193,8 @@ def ways_of(
     }
     until_decided = replay(policy(alpha=0.0), rest)
     lossless = stopping_ways.of_paths(until_decided, "regret")
-    calibrated = {name: make[name] for name in names if name in make}
-    return Ways(lossless, _right(until_decided), calibrated, baselines, _right(main))
+    named = {name: calibrated[name] for name in names if name in calibrated}
+    return Ways(lossless, _right(until_decided), named, baselines, _right(main))
 
 
 def _right(paths: Paths) -> np.ndarray:
@@ -230,22 +235,23 @@ def run_pool(
         add = partial(record, cells, others, ways.reference_right, len(table))
         sure = stopped_where_sure(ways.lossless)
         record(cells, others, ways.lossless_right, len(table), SEQUENTIAL, DECIDED, sure, 0.0)
-        for number, (label, make) in enumerate(ways.calibrated.items()):
-            for alpha in alphas:
-                way = make(alpha)
-                bits = jax.random.bits(
-                    jax.random.fold_in(tie_key, number), way.scores.shape, "uint32"
-                )
-                ties = np.asarray(bits)
+        for number, (label, levels) in enumerate(ways.calibrated.items()):
+            bits_key = jax.random.fold_in(tie_key, number)
+            for at_levels, way in levels:
+                bits = jax.random.bits(bits_key, way.scores.shape, "uint32")
                 pool = way.pool(bits)
-                law = pool_law(pool, num_calibration=size // 2, alpha=alpha)
-                means = means_by_query(way, ties, [alpha])
-                add(label, alpha, {k: v[0] for k, v in means.items()}, float(law.risk_mean[0]))
-                if draw == 0 and config.splits:
-                    cell_key = jax.random.fold_in(
-                        jax.random.fold_in(trial_key, number), len(checks)
-                    )
-                    checks.append(checked(cell_key, name, label, alpha, pool, law, config.splits))
+                law = pool_law(pool, num_calibration=size // 2, alpha=at_levels).risk_mean
+                means = means_by_query(way, np.asarray(bits), at_levels)
+                for place, alpha in enumerate(at_levels):
+                    exact = float(law[place])
+                    add(label, alpha, {k: v[place] for k, v in means.items()}, exact)
+                    if draw == 0 and config.splits:
+                        cell_key = jax.random.fold_in(
+                            jax.random.fold_in(trial_key, number), len(checks)
+                        )
+                        checks.append(
+                            checked(cell_key, name, label, alpha, pool, exact, config.splits)
+                        )
         for label, way in ways.fixed.items():
             add(label, None, stopped_where_sure(way), None)
         progress(1)
@@ -277,11 +283,11 @@ def stopped_where_sure(way: Way) -> dict[str, np.ndarray]:
 
 
 def checked(
-    key: jax.Array, pool_name: str, way: str, alpha: str, pool: Any, law: Any, splits: int
+    key: jax.Array, pool_name: str, way: str, alpha: str, pool: Pool, exact: float, splits: int
 ) -> Check:
     """Mean envelope risk over drawn splits against the exact law."""
     num = pool.num_queries // 2
-    exact, sharp = float(law.risk_mean[0]), float(sharp_risk(alpha, num))
+    sharp = float(sharp_risk(alpha, num))
     if not (pool.metrics["risk"].first > 0).any():  # one risk at every threshold
         return Check(pool_name, way, alpha, exact, exact, sharp, 0.0)
     trials = split_trials(

@@ -17,7 +17,7 @@ PACKAGE = Path(racer_jax.__file__).parent
 MAY_IMPORT = {
     "_distribution": ("", ""),
     "_programs": ("", ""),
-    "core": ("", "scipy"),
+    "core": ("", "scipy threadpoolctl"),
     "reference": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
     "reporting": ("core data", "matplotlib"),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax.cli import names
+from racer_jax.cli.inputs import Rows
 from racer_jax.cli.options import (
-    Rows,
     Source,
     Subparsers,
     add_choosing,

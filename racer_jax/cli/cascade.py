@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli.inputs import Rows, open_input
 from racer_jax.cli.options import (
-    Rows,
     Source,
     Subparsers,
     add_choosing,
@@ -18,7 +18,6 @@ from racer_jax.cli.options import (
     add_reading,
     add_reading_options,
     add_unseen,
-    open_input,
 )
 from racer_jax.cli.output import (
     check_file,
@@ -141,8 +140,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--form",
         default="text",
-        help="normal form of answers in use: text, letter, number or json:FIELD (default: "
-        "%(default)s)",
+        help="normal form of answers in use: text, letter, number, json:FIELD or regex:PATTERN "
+        "(default: %(default)s)",
     )
     add_choosing(parser)
     add_json(parser)
@@ -398,17 +397,22 @@ def _add_route(subparsers: Subparsers) -> None:
         "route",
         'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
         'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} '
-        "brings "
-        "answers, null for none. Back come the models to call, or the answer with its reason.",
+        "brings answers, null for none. Back come the models to call, or the answer with its "
+        "reason. A line that does not fit gets an object with 'error', and the exit status at the "
+        "end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
+    parser.add_argument("text", nargs="*", metavar="-", help="the same as --input -")
     parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
     parser.add_argument(
         "--input",
         metavar="FILE",
         default="-",
         help="lines of JSON to read (default: the standard input)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first line that does not fit"
     )
     parser.set_defaults(run=route)
 
@@ -421,6 +425,11 @@ def route(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_lines import answer_lines
 
+    if arguments.text not in ([], ["-"]):
+        raise ValueError(
+            "a cascade asks and is answered in lines: give them by --input FILE, or - for the "
+            "standard input, not as arguments"
+        )
     cascade = Cascade.load(arguments.artefact)
     if arguments.alpha is not None:
         cascade = cascade.at(arguments.alpha)
@@ -429,6 +438,6 @@ def route(arguments: argparse.Namespace) -> None:
         print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
     with open_input(arguments.input) as file:
         name = "standard input" if arguments.input == "-" else arguments.input
-        for line in answer_lines(cascade, file, name):
+        for line in answer_lines(cascade, file, name, strict=arguments.strict):
             print_json_text(line)
             flush()  # a process at the other end of the pipe waits for this line

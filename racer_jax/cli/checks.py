@@ -6,8 +6,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from racer_jax.cli.inputs import Rows, labelled
 from racer_jax.cli.options import (
-    Rows,
     Source,
     Subparsers,
     add_choosing,
@@ -16,7 +16,6 @@ from racer_jax.cli.options import (
     add_reading,
     add_reading_options,
     add_unseen,
-    labelled,
 )
 from racer_jax.cli.output import FAILED
 from racer_jax.cli.score_checks import (

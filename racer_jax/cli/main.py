@@ -21,6 +21,7 @@ from racer_jax.cli import (
     extend,
     monitor,
     serve,
+    sign,
     system,
     tables,
     use,
@@ -215,7 +216,18 @@ def build_parser() -> argparse.ArgumentParser:
     version = f"%(prog)s {__version__}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (tables, artefacts, calibrate, extend, use, cascade, checks, monitor, serve):
+    for family in (
+        tables,
+        artefacts,
+        calibrate,
+        extend,
+        use,
+        cascade,
+        checks,
+        monitor,
+        serve,
+        sign,
+    ):
         family.add(subparsers)
     system.add_doctor(subparsers)
     demo.add(subparsers, main)

@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from racer_jax.cli.options import Subparsers, add_command, add_json, open_input
+from racer_jax.cli.inputs import open_input
+from racer_jax.cli.options import (
+    Source,
+    Subparsers,
+    add_command,
+    add_json,
+    add_reading_options,
+)
 from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line, print_notes
 from racer_jax.data.errors import DataError
 
@@ -120,6 +127,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         help="how long to wait for another monitor of this state (default: %(default)g)",
     )
     add_json(parser)
+    add_reading_options(parser, "how --labels is read", seed=False)
     parser.set_defaults(run=monitor)
 
 
@@ -138,6 +146,8 @@ def monitor(arguments: argparse.Namespace) -> int:
     if arguments.decisions is not None and (arguments.input is not None or arguments.resume):
         raise ValueError("--decisions counts a file of its own: leave out --input and --resume")
     options = MonitorOptions(**{name: getattr(arguments, name) for name in _OF_COUNTING})
+    if arguments.labels is None:
+        Source.of(arguments, ()).only_with("--labels")
     if arguments.decisions is not None:
         return _monitor_decisions(arguments, options)
     if arguments.state is None:
@@ -198,6 +208,8 @@ def _monitor_input(arguments: argparse.Namespace, options: MonitorOptions) -> in
         else:
             end = _counted_live(start, entries, state, arguments.json)
         num_skipped = entries.skipped
+    if entries.num_errors:
+        print_notes([f"{entries.num_errors:,} lines with an 'error' and no decision left out"])
     _print_monitor(end, arguments.json, num_skipped)
     return FAILED if end.alarm is not None else 0
 
@@ -224,9 +236,7 @@ def _monitor_decisions(arguments: argparse.Namespace, options: MonitorOptions) -
             end = _counted_whole(start, entries)
             end.save(arguments.state)
             num_skipped = entries.skipped
-    if feedback.num_unlabelled:
-        notes = f"{feedback.num_unlabelled:,} decisions without a label of every model left out"
-        print_notes([notes])
+    print_notes(feedback.notes())
     _print_monitor(end, arguments.json, num_skipped)
     return FAILED if end.alarm is not None else 0
 
@@ -238,18 +248,18 @@ def _feedback(arguments: argparse.Namespace) -> LabelledFeedback:
       DataError: If the decisions are of another alpha than the artefact or --alpha.
     """
     from racer_jax.core.risk_levels import exact_alpha
-    from racer_jax.data.loading import load
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.misses import labelled_feedback
 
     racer = None if arguments.artefact is None else Racer.load(arguments.artefact)
+    source = Source.of(arguments, [arguments.labels])
     try:
-        labels = load(arguments.labels, missing="keep")
+        labels = replace(source, options={"missing": "keep", **source.options}).table()
     except DataError as error:
-        if "missing" not in str(error):
+        if "missing" in source.options or "missing" not in str(error):
             raise
-        labels = load(arguments.labels)  # a format in which nothing can be missing
-    with arguments.decisions.open("rb") as file:
+        labels = source.table()  # a format in which nothing can be missing
+    with open_input(str(arguments.decisions)) as file:
         feedback = labelled_feedback(file, str(arguments.decisions), labels, racer)
     promised = arguments.alpha
     if racer is not None and racer.calibration is not None:

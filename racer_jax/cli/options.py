@@ -1,30 +1,22 @@
-"""Options that several commands share, and what they stand for: the table, its rows, the input."""
+"""Options that several commands share, and the tables that they name."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import gzip
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from racer_jax.cli import names
 from racer_jax.cli.help_pages import HelpPage
 from racer_jax.data.errors import DataError
-from racer_jax.data.remedies import OPTIONS, Remedy, option_value
+from racer_jax.data.remedies import OPTIONS, Remedy, option_value, shell_text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from racer_jax.data.formats.score_matrix import ScoredTable
     from racer_jax.data.table import RoutingTable
-    from racer_jax.racer.racer import Racer
 
 _TABLES = "files or folders of labelled queries to read; several are joined"
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -87,12 +79,19 @@ def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any)
     parser.add_argument(*(names or ("path",)), type=Path, metavar="TABLE", **positional)
 
 
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
+def add_reading_options(
+    parser: argparse.ArgumentParser, title: str = "how tables are read", *, seed: bool = True
+) -> None:
     """How the tables are read.
 
     Use this when a command reads tables and has all its own options.
+
+    Args:
+      parser: The parser of the command.
+      title: What stands above the options in the help.
+      seed: Whether `--seed` is among them; else the command has an option of that name.
     """
-    reading = parser.add_argument_group("how tables are read")
+    reading = parser.add_argument_group(title)
     for keyword, option in OPTIONS.items():
         if keyword == "key":
             continue
@@ -108,6 +107,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
             metavar=_metavar(keyword, option.kind),
             help=option.help,
         )
+    if not seed:
+        return
     reading.add_argument(
         "--seed",
         type=int,
@@ -200,10 +201,14 @@ class Source:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Source:
+    def of(cls, arguments: argparse.Namespace, paths: Sequence[Path] | None = None) -> Source:
         """The options of `add_reading`.
 
         Use this when the options of a command are parsed.
+
+        Args:
+          arguments: The options.
+          paths: The tables, where they are not those of `add_reading`.
 
         Raises:
           ValueError: If one cannot be read; the message names it.
@@ -218,7 +223,21 @@ class Source:
         }
         if arguments.seed is not None and "label_rule" in options:
             options["key"] = jax.random.key(arguments.seed)
-        return cls(tuple(arguments.path), options)
+        return cls(tuple(arguments.path if paths is None else paths), options)
+
+    def only_with(self, needed: str) -> None:
+        """Refuses options of reading where no table is read.
+
+        Use this when a command reads a table only if an option names one.
+
+        Raises:
+          ValueError: If one was typed.
+        """
+        names = [name for name in self.options if name != "key"]
+        if names:
+            raise ValueError(
+                f"{shell_text(names[0], ...)} says how {needed} is read: give {needed}"
+            )
 
     @property
     def name(self) -> str:
@@ -250,8 +269,10 @@ class Source:
             try:
                 lenient = {} if "missing" not in self.options else {"missing": "keep"}
                 table = load(self.paths, **{**self.options, **lenient})
-            except DataError:
-                raise error from None
+            except DataError as whole:
+                # Where the files hold other models, how to join them comes first.
+                of_pools = whole.remedy is not None and "pools" in dict(whole.remedy.options)
+                raise (whole if of_pools else error) from None
             self.checked_pool(table, models)
             raise
         return self.checked_pool(table, models)
@@ -311,137 +332,6 @@ class Source:
         return read_score_matrix(self.paths[0])
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of a table the options ask for.
-
-    Use this when a command uses only some rows of its table.
-
-    Attributes:
-      groups: Groups to keep; all when None.
-      share: Share of the questions to keep, drawn at random; all when None.
-      seed: Seed of that draw.
-      unseen: Whether questions the racer was trained or calibrated on are left out.
-    """
-
-    groups: Sequence[str] | None
-    share: float | None
-    seed: int
-    unseen: bool
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Rows:
-        """The options of `add_choosing` and, where the command has it, `add_unseen`.
-
-        Use this when the options of a command are parsed.
-
-        Raises:
-          ValueError: If the share is out of range.
-        """
-        if arguments.share is not None and not 0 < arguments.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
-        unseen = getattr(arguments, "unseen", False)
-        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
-
-    def select(
-        self,
-        table: RoutingTable,
-        path: str,
-        racer: Racer | None = None,
-        *,
-        recalibrating: bool = False,
-    ) -> RoutingTable:
-        """These rows of the table.
-
-        Use this when the table is read and its rows are to be chosen.
-
-        Args:
-          table: A table.
-          path: Its file, for the error.
-          racer: Whose questions `unseen` leaves out.
-          recalibrating: Whether those it was calibrated on may be used again, since the new
-            calibration takes the place of the old one.
-
-        Returns:
-          The rows, with a note on how many each option left out.
-
-        Raises:
-          DataError: If no row is left.
-        """
-        import jax
-
-        from racer_jax.data.splits import split
-
-        notes = list(table.notes)
-
-        def kept(part: RoutingTable, option: str) -> RoutingTable:
-            if len(part) < len(table):
-                left_out = len(table) - len(part)
-                notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
-            return part
-
-        if self.groups:
-            table = kept(table.select(group=self.groups), "--group")
-        if racer is not None and self.unseen:
-            fresh = racer.unseen(table, calibrated=not recalibrating)
-            notes += racer.unseen_notes(table, recalibrating=recalibrating)
-            table = fresh
-        if self.share is not None:
-            rest = float(1 - Decimal(str(self.share)))
-            parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
-            table = kept(table.select(parts.calibration), f"--share {self.share:g}")
-        if not len(table):
-            raise DataError(
-                "no question is left to work on: see --group, --unseen and --share", path=path
-            )
-        return dataclasses.replace(table, notes=notes)
-
-
-def labelled(
-    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
-) -> tuple[RoutingTable, np.ndarray | None]:
-    """Table and, for a racer made from scores, the scores of its rows.
-
-    Use this when a command measures or calibrates, whatever the artefact was made from.
-
-    Args:
-      source: The tables.
-      rows: Which rows of them.
-      racer: The racer.
-      recalibrating: As of `Rows.select`.
-
-    Raises:
-      DataError: If the tables lack one of its models, or no row is left.
-      ValueError: If `--models` names others than those of the racer.
-    """
-    source.check_models(racer.models)
-    if racer.scorer is not None:
-        table = source.table_of(racer.models).complete()
-        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
-    scored_table = source.scored()
-    whole = source.checked_pool(scored_table.table, racer.models)
-    table = rows.select(whole, source.name, racer, recalibrating=recalibrating)
-    place = {name: i for i, name in enumerate(whole.ids)}
-    columns = [scored_table.table.models.index(name) for name in racer.models]
-    return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
-
-
 def _without(models: Sequence[str]) -> str:
     """The options that take models out of an artefact."""
     return " ".join(f"--without {shlex.quote(name)}" for name in models)
-
-
-@contextmanager
-def open_input(name: str) -> Iterator[IO[bytes]]:
-    """A file for reading, or the standard input.
-
-    Use this when a command reads lines from a file or a pipe.
-    """
-    if name == "-":
-        if sys.stdin is None:
-            raise DataError("is closed: there is nothing to read from", path="standard input")
-        yield sys.stdin.buffer
-        return
-    opener = gzip.open if name.endswith(".gz") else open
-    with opener(name, "rb") as file:
-        yield file  # type: ignore[misc]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax.cli import cascade as cascade_commands
+from racer_jax.cli.inputs import Rows, labelled, open_input
 from racer_jax.cli.options import (
-    Rows,
     Source,
     Subparsers,
     add_choosing,
@@ -21,8 +21,6 @@ from racer_jax.cli.options import (
     add_reading_options,
     add_sequential,
     add_unseen,
-    labelled,
-    open_input,
 )
 from racer_jax.cli.output import (
     check_file,
@@ -152,6 +150,8 @@ def _source(arguments: argparse.Namespace) -> str | None:
         source, arguments.text = "-", []
     if bool(arguments.text) == bool(source):
         raise ValueError("give questions as arguments or --input FILE, not both")
+    if blank := [number for number, text in enumerate(arguments.text, 1) if not text.strip()]:
+        raise ValueError(f"question {blank[0]} must not be empty or only white space")
     return source
 
 

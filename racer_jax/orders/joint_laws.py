@@ -26,6 +26,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import check_floating, check_scores, is_traced
+from racer_jax.core.host_threads import one_blas_thread
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.orders.coverage_gain import (
     block_size,
@@ -357,12 +358,13 @@ def fit_loadings(scores: ArrayLike, correct: ArrayLike) -> jax.Array:
         return float(value), np.asarray(gradient, np.float64)
 
     start = np.ones(shape[1])
-    solution = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1],
-    )
+    with one_blas_thread():
+        solution = minimize(
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-_MAX_LOADING, _MAX_LOADING)] * shape[1],
+        )
     loadings = jnp.asarray(solution.x, jnp.float32)
     return loadings * jnp.where(loadings.sum() < 0, -1, 1)

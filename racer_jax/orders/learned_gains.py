@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax.core.host_threads import one_blas_thread
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.orders.coverage_gain import static_order
 from racer_jax.orders.racer_j import as_codes, group_codes
@@ -84,13 +85,14 @@ def _fit_group(x: np.ndarray, correct: np.ndarray, ridge: float) -> tuple[np.nda
         value, gradient = _loss(jnp.asarray(flat.reshape(shape), jnp.float32), *arguments)
         return float(value), np.asarray(gradient, np.float64).ravel()
 
-    solution = minimize(
-        objective,
-        np.zeros(shape).ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS},
-    )
+    with one_blas_thread():
+        solution = minimize(
+            objective,
+            np.zeros(shape).ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": _MAX_ITERATIONS},
+        )
     weights, intercept = np.split(solution.x.reshape(shape), [-1])
     return order, weights, log_prior + intercept[0] - mean @ weights
 

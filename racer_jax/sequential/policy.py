@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
+from racer_jax.core.host_threads import one_blas_thread
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.labels import generator
 from racer_jax.data.table import RoutingTable
@@ -245,6 +246,7 @@ class _Training:
         return np.full(len(self.codes), -1) if self.group is None else self.group
 
 
+@one_blas_thread()
 def fit_policy(
     key: jax.Array,
     table: RoutingTable,

@@ -12,6 +12,7 @@ a vote with negative weights is never decided before its end.
 import numpy as np
 
 from racer_jax.core.aggregation import NO_ANSWER
+from racer_jax.core.host_threads import one_blas_thread
 
 # Weights are multiples of this, so that their sums are exact in float32 (see
 # risk_control.vote_path); it is far below their standard error.
@@ -32,6 +33,7 @@ def starting_weights(accuracy: np.ndarray) -> np.ndarray:
     return np.asarray(0.7 * np.clip(np.log(share / (1 - share)) + 1, 0.2, 4.0))
 
 
+@one_blas_thread()
 def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
     r"""Nonnegative maximum-likelihood weights of a vote over answers.
 

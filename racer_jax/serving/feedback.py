@@ -1,6 +1,5 @@
 """Feedback as lines of JSON, and the monitor that a state file and the options ask for."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
@@ -9,7 +8,10 @@ from typing import Any, NamedTuple
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._json import Repeated, parse, shown
+from racer_jax.data.formats._source import open_lines
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.line_input import is_error
 from racer_jax.serving.monitor import ExchangeabilityMonitor, Monitor, RiskMonitor, load_monitor
 
 RISK = RiskMonitor.kind
@@ -92,7 +94,7 @@ def open_monitor(state: Path | None, options: MonitorOptions) -> Monitor:
             "a new monitor of kind 'exchangeability' needs --reference, a file of numbers like "
             "those that will come"
         )
-    with options.reference.open("rb") as file:
+    with open_lines(options.reference) as file:
         numbers = ExchangeabilityMonitor((0.0,))
         name = str(options.reference)
         reference = [entry.value for entry in Entries(numbers, file, name)]
@@ -137,6 +139,7 @@ class Entries:
     Attributes:
       position: Position of the last entry; that of the monitor at the start.
       skipped: Number of entries left out, for they were counted before.
+      num_errors: Number of lines left out, for they hold the error of a query and no decision.
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class Entries:
           path: Its name, for errors.
           resume: Take the number of the line as the position: the file only grows.
         """
-        self.position, self.skipped = monitor.position, 0
+        self.position, self.skipped, self.num_errors = monitor.position, 0, 0
         self._file, self._path, self._resume = file, path, resume
         self._parse = _missed if monitor.kind == RISK else _number
 
@@ -167,8 +170,13 @@ class Entries:
             empty = False
             try:
                 entry = self._entry(raw, line)
+            except DataError:
+                raise
             except ValueError as error:
                 raise DataError(str(error), path=self._path, line=line) from None
+            if entry is None:
+                self.num_errors += 1
+                continue
             if entry.position is not None:
                 if entry.position <= self.position:
                     self.skipped += 1
@@ -178,8 +186,11 @@ class Entries:
         if empty:
             raise DataError("is empty: it must hold at least one line", path=self._path)
 
-    def _entry(self, raw: bytes, line: int) -> Entry:
-        record = _json(raw)
+    def _entry(self, raw: bytes, line: int) -> Entry | None:
+        """The entry of a line; None where it holds the error of a query that was not routed."""
+        record = self._record(raw, line)
+        if self._parse is _number and is_error(record) and "number" not in record:
+            return None
         position = _position(record)
         if self._resume:
             if position is not None:
@@ -187,17 +198,20 @@ class Entries:
             position = line
         return Entry(self._parse(record), position)
 
+    def _record(self, raw: bytes, line: int) -> Any:
+        """The JSON of a line, which names no field twice."""
+        try:
+            record = parse(raw.decode("utf-8-sig"), Path(self._path), line=line)
+        except UnicodeDecodeError:
+            raise ValueError("must be JSON in UTF-8") from None
+        if isinstance(record, Repeated):
+            raise ValueError(f"must name {record.key!r} once, got it twice")
+        return record
+
 
 def count(monitor: Monitor, entry: Entry) -> Monitor:
     """The monitor after one more line. Use this when you have one line; `follow` reads a file."""
     return monitor.update([entry.value], position=entry.position)
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ValueError("must be JSON in UTF-8") from None
 
 
 def _position(record: Any) -> int | None:
@@ -206,14 +220,15 @@ def _position(record: Any) -> int | None:
         return None
     whole = isinstance(position, int) and not isinstance(position, bool)
     if not whole or not 1 <= position < 2**63:
-        raise ValueError(f"'position' must be a whole number of at least 1, got {_short(position)}")
+        raise ValueError(f"'position' must be a whole number of at least 1, got {shown(position)}")
     return int(position)
 
 
 def _missed(record: Any) -> bool:
     value = record.get("missed") if isinstance(record, dict) else record
     if value not in (0, 1):
-        raise ValueError(f"'missed' must be 0 or 1, got {_short(value)}")
+        got = "" if isinstance(record, dict) and "missed" not in record else shown(value)
+        raise ValueError(f"'missed' must be 0 or 1, got {got or 'none in ' + shown(record)}")
     return bool(value)
 
 
@@ -224,12 +239,12 @@ def _number(record: Any) -> float:
         if "number" not in record and isinstance(scores, dict) and scores:
             numbers = list(scores.values())
             if not all(_is_number(score) for score in numbers):
-                raise ValueError(f"'scores' must hold finite numbers, got {_short(scores)}")
+                raise ValueError(f"'scores' must hold finite numbers, got {shown(scores)}")
             return float(max(numbers))
         number = record.get("number")
     if not _is_number(number):
         raise ValueError(
-            f"must be a finite number, or an object with 'number' or 'scores', got {_short(record)}"
+            f"must be a finite number, or an object with 'number' or 'scores', got {shown(record)}"
         )
     return float(number)
 
@@ -241,9 +256,3 @@ def _is_number(value: Any) -> bool:
         return isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
-
-
-def _short(value: Any, longest: int = 80) -> str:
-    """A value as an error shows it."""
-    text = repr(value)
-    return text if len(text) <= longest else f"{text[:longest]}..."

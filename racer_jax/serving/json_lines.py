@@ -1,7 +1,6 @@
 """Queries as lines of JSON, in and out, a batch at a time: memory does not grow with the file."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,13 +11,14 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
-
-# A line longer than this is no query but a file that is not lines.
-_LONGEST = 16 << 20
-# A line that begins like this is meant to be JSON.
-_JSON_STARTS = ("{", "[", '"')
-# Bytes that no plain text holds: the file is something else.
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+from racer_jax.serving.line_input import (
+    name_of,
+    no_question,
+    numbered_lines,
+    question_of,
+    record_of,
+    string_of,
+)
 
 
 @dataclass(frozen=True)
@@ -66,34 +66,6 @@ class Routed(NamedTuple):
 
     query: Query
     decision: Decision
-
-
-def _string(record: dict[str, Any], field: str, path: str, line: int) -> str | None:
-    value = record.get(field)
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"must be a string, got {_short(value)}", path=path, line=line, field=field)
-    return value
-
-
-def _id(record: dict[str, Any], path: str, line: int) -> str | int | None:
-    """A name, which may be a number."""
-    value = record.get("id")
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not whole and not isinstance(value, str):
-        raise DataError(
-            f"must be a string or a whole number, got {_short(value)}",
-            path=path,
-            line=line,
-            field="id",
-        )
-    return value
-
-
-def _text(record: dict[str, Any], path: str, line: int) -> str | None:
-    """The question, under either name."""
-    if "text" in record and "query" in record:
-        raise DataError("must stand under 'text' or 'query', not both", path=path, line=line)
-    return _string(record, "query" if "query" in record else "text", path, line)
 
 
 def _scores(record: dict[str, Any], models: tuple[str, ...], path: str, line: int) -> list[float]:
@@ -149,23 +121,16 @@ def read_queries(
       A query, or what is wrong, for each line that is not blank.
 
     Raises:
-      DataError: If a line is no query and `strict`, a line has no end, or there is no line.
+      DataError: If a line is no query and `strict`, a line has no end, there is no line, or the
+        file is no text.
     """
     empty = True
-    for line in range(1, 1 << 62):
-        raw = file.readline(_LONGEST)
-        if not raw:
-            break
-        if len(raw) >= _LONGEST:
-            raise DataError(
-                f"must be lines, got one of more than {_LONGEST >> 20} MiB", path=path, line=line
-            )
-        if not raw.strip():
-            continue
-        if empty and b"\0" in raw:
-            raise DataError("must be lines of text, got a binary file", path=path, line=line)
+    for line, raw in numbered_lines(file, path):
         empty = False
-        query = _query(raw, racer, path, line, group)
+        if isinstance(raw, DataError):
+            query: Query | BadLine = BadLine(raw, None)
+        else:
+            query = _query(raw, racer, path, line, group)
         if strict and isinstance(query, BadLine):
             raise query.error
         yield query
@@ -179,53 +144,20 @@ def _query(
     """The query of a line, or what is wrong with it."""
     name: str | int | None = None
     try:
-        record = _record(raw, racer, path, line)
-        name = _id(record, path, line)
-        text, scores = _text(record, path, line), None
+        record = record_of(raw, path, line, plain=racer.scorer is not None)
+        name = name_of(record, path, line)
+        text, scores = question_of(record, path, line), None
         if racer.scorer is None:
             scores = _scores(record, racer.models, path, line)
         elif text is None or not text.strip():
-            raise DataError(
-                f"must be the text of a question, got {text!r}", path=path, line=line, field="text"
-            )
-        _check_unicode(text, path, line)
-        group = _string(record, "group", path, line)
-        _check_unicode(group, path, line)
+            raise no_question(record, text, path, line)
+        group = string_of(record, "group", path, line)
         group = default_group if group is None else group
         if problem := racer.refused_group(group):
             raise DataError(problem, path=path, line=line, field="group")
         return Query(line, text, scores, group, name)
     except DataError as error:
         return BadLine(error, name)
-
-
-def _record(raw: bytes, racer: Racer, path: str, line: int) -> dict[str, Any]:
-    """The object of a line; a line of plain text becomes one."""
-    try:
-        words = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-    except UnicodeDecodeError:
-        raise DataError("must be text in UTF-8", path=path, line=line) from None
-    if words[:1] not in _JSON_STARTS and racer.scorer is not None:
-        if _CONTROL.search(words):
-            raise DataError("must be text, got control characters", path=path, line=line)
-        return {"text": words}
-    try:
-        record = json.loads(words)
-    except (ValueError, RecursionError):
-        raise DataError("must be a JSON object, or plain text", path=path, line=line) from None
-    if isinstance(record, str):
-        return {"text": record}
-    if not isinstance(record, dict):
-        raise DataError(f"must be a JSON object, got {type(record).__name__}", path=path, line=line)
-    return record
-
-
-def _check_unicode(text: str | None, path: str, line: int) -> None:
-    """A lone surrogate is no text: nothing could be written of it."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        raise DataError("must be text without lone surrogates", path=path, line=line) from None
 
 
 def route_queries(
@@ -239,11 +171,26 @@ def route_queries(
       NotCalibratedError: If the racer has no threshold.
       DataError: If a query is not what it should be.
     """
-    stream = iter(queries)
-    while waiting := list(islice(stream, batch)):
+    for waiting in _batches(queries, batch):
         decisions = iter(_decisions(racer, [q for q in waiting if isinstance(q, Query)]))
         for query in waiting:
             yield query if isinstance(query, BadLine) else Routed(query, next(decisions))
+
+
+def _batches(queries: Iterable[Query | BadLine], batch: int) -> Iterator[list[Query | BadLine]]:
+    """Some queries at a time; where the stream fails, those before come first."""
+    stream = iter(queries)
+    while True:
+        waiting: list[Query | BadLine] = []
+        try:
+            waiting.extend(islice(stream, batch))
+        except DataError:
+            if waiting:
+                yield waiting
+            raise
+        if not waiting:
+            return
+        yield waiting
 
 
 def route_lines(racer: Racer, queries: Iterable[Query | BadLine], batch: int) -> Iterator[str]:

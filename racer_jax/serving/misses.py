@@ -13,6 +13,7 @@ from racer_jax.data.table import RoutingTable
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.scoring import measure_scores
+from racer_jax.serving.line_input import is_error, record_of
 
 
 def miss_of(
@@ -59,12 +60,25 @@ class LabelledFeedback:
       lines: One for each decision with a label, in their order: lines of JSON with `missed` and
         `position`, the line of the decision.
       num_unlabelled: Decisions without a label of every model, which are left out.
+      num_errors: Lines that hold the error of a query in place of its decision, left out.
       alpha: The risk level of the decisions.
     """
 
     alpha: str
     lines: list[bytes] = field(default_factory=list)
     num_unlabelled: int = 0
+    num_errors: int = 0
+
+    def notes(self) -> list[str]:
+        """What was left out, a sentence for each reason. Use this when feedback is counted."""
+        notes = []
+        if self.num_unlabelled:
+            notes.append(
+                f"{self.num_unlabelled:,} decisions without a label of every model left out"
+            )
+        if self.num_errors:
+            notes.append(f"{self.num_errors:,} lines with an 'error' and no decision left out")
+        return notes
 
 
 def labelled_feedback(
@@ -90,10 +104,15 @@ def labelled_feedback(
     rows = {text: row for row, text in enumerate(labels.texts)}
     rows |= {text: row for row, text in enumerate(labels.ids)}
     result: LabelledFeedback | None = None
+    num_errors = 0
     for line, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
-        query, decision = _decision(raw, name, line)
+        plain = record_of(raw, name, line, plain=False)
+        if is_error(plain):
+            num_errors += 1
+            continue
+        query, decision = _decision(plain, name, line)
         if result is None:
             result = LabelledFeedback(decision.alpha)
         if decision.alpha != result.alpha:
@@ -111,7 +130,9 @@ def labelled_feedback(
         entry = {"missed": int(missed), "position": line}
         result.lines.append(json.dumps(entry).encode())
     if result is None:
-        raise DataError("is empty: it must hold at least one decision", path=name)
+        got = f"{num_errors:,} lines with an 'error'" if num_errors else "no line"
+        raise DataError(f"is empty: it must hold at least one decision, got {got}", path=name)
+    result.num_errors = num_errors
     if not result.lines:
         raise DataError(
             f"holds {result.num_unlabelled:,} decisions, and none of them has a label of every "
@@ -121,14 +142,8 @@ def labelled_feedback(
     return result
 
 
-def _decision(raw: bytes, name: str, line: int) -> tuple[str, Decision]:
+def _decision(plain: dict[str, Any], name: str, line: int) -> tuple[str, Decision]:
     """The name of the query and the decision of a line."""
-    try:
-        plain = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise DataError("must be JSON in UTF-8", path=name, line=line) from None
-    if not isinstance(plain, dict):
-        raise DataError("must be a decision, a JSON object", path=name, line=line)
     query = plain.pop("id", None)
     if query is None:
         raise DataError(

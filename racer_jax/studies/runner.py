@@ -93,7 +93,8 @@ def publish(
 ) -> None:
     """Prints the tables and writes figures and files into the folder `config.output`.
 
-    The files are `results.json`, with all that the figures need, `results.csv` and `tables.txt`.
+    The files are `results.json`, with the rows and all that the figures need, `results.csv` with
+    the same rows, and `tables.txt`.
 
     Use this when an experiment is done.
 
@@ -115,6 +116,7 @@ def publish(
             "config": config,
             "environment": reporting.environment(),
             "seconds": time.perf_counter() - begin,
+            "rows": report.rows,
             "results": result,
         }
         reporting.write_json(folder / "results.json", record)

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from racer_jax.core.aggregation import NO_ANSWER, answer_codes
-from racer_jax.core.nonconformity import TieBroken, inverse_probability
+from racer_jax.core.nonconformity import inverse_probability
 from racer_jax.core.risk_levels import miss_budget
+from racer_jax.core.sort_keys import ordered_keys
 from racer_jax.data.table import RoutingTable
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.orders.model_orders import fit_order
@@ -23,7 +24,6 @@ from racer_jax.risk_control.stopping import (
     Loss,
     stop_critical_scores,
     stop_losses,
-    stops_at,
 )
 from racer_jax.risk_control.vote_path import PathStates, path_states
 from racer_jax.routers.knn import KNNR
@@ -278,30 +278,34 @@ def means_by_query(way: Way, ties: np.ndarray, alphas: list[str]) -> dict[str, n
     calibrating = num // 2
     keys = jnp.asarray(ties)
     critical = stop_critical_scores(way.scores, way.losses, keys)
-    value, tie = np.asarray(critical.value), np.asarray(critical.tie)
-    order = np.lexsort((tie, value))
-    at = TieBroken(jnp.asarray(value[order]), jnp.asarray(tie[order]))
-    # Where each query stops at each threshold, one row a threshold; +inf, which calls all, is last.
-    everywhere = TieBroken(jnp.append(at.value, jnp.inf), jnp.append(at.tie, jnp.uint32(2**32 - 1)))
-    stops = stops_at(jnp.asarray(way.scores), everywhere, keys)
-    place = np.where(np.asarray(stops.has_stop), np.asarray(stops.calls) - 1, way.scores.shape[1])
+    limits = ordered_keys(np.asarray(critical.value), np.asarray(critical.tie))
+    order = np.argsort(limits, kind="stable")
     rows = np.arange(num)
     position = np.empty(num, np.int64)
     position[order] = rows
-    results: dict[str, list[np.ndarray]] = {name: [] for name in way.metrics}
-    for alpha in alphas:
+    # A query has stopped by call j at the thresholds below the largest of its first j scores:
+    # `below` counts these. A score of -inf stops at none, +inf also at +inf, which is the last.
+    scores = np.asarray(way.scores, np.float32)  # as in the critical scores
+    below = np.searchsorted(limits[order], ordered_keys(scores, ties))
+    below = np.where(scores == -np.inf, 0, below)
+    below = np.where(scores == np.inf, num + 1, below)
+    below = np.maximum.accumulate(below, axis=1)
+    place = (below <= np.arange(num + 1)[:, None, None]).sum(axis=2)
+    # The chance of each threshold, given that the query is tested; it depends on the query by its
+    # own place alone, which is left out of the ranks of the others.
+    others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
+    weights = np.zeros((len(alphas), num + 1, num))
+    for weight, alpha in zip(weights, alphas, strict=True):
         budget = miss_budget(alpha, calibrating)
-        weights = np.zeros((num + 1, num))
         if budget < 0:
-            weights[-1] = 1.0
+            weight[-1] = 1.0
         else:
             law = rank_law(calibrating - budget, calibrating, num - 1)
-            # The ranks of the others: that of the query itself is skipped.
-            others = np.arange(num - 1)[:, None] + (np.arange(num - 1)[:, None] >= position)
-            weights[others, rows] = law[:, None]
-        for name, table in way.metrics.items():
-            results[name].append((weights * table[rows, place]).sum(axis=0))
-    return {name: np.array(values) for name, values in results.items()}
+            weight[others, rows] = law[:, None]
+    return {
+        name: np.einsum("atn,tn->an", weights, table[rows, place])
+        for name, table in way.metrics.items()
+    }
 
 
 class QuestionMeans:

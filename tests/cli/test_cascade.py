@@ -2,12 +2,15 @@
 
 import io
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from racer_jax.cli.main import main, sequential_words
+from racer_jax.data.errors import DataError
 from racer_jax.data.formats.table_npz import save_table
 from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.cascade_lines import answer_lines
@@ -48,12 +51,38 @@ def lines(cascade, *records):
     return map(json.loads, answer_lines(cascade, io.BytesIO(text), "-"))
 
 
+def until_the_end(answers):
+    """All lines that come back, and the error at the end."""
+    out = []
+    with pytest.raises(DataError) as end:
+        out.extend(answers)
+    return out, end.value
+
+
+def test_queries_are_opened_by_every_kind_of_line(folder, capsys, monkeypatch):
+    queries = b"plain words?\n" + b'{"id": 7, "query": "q?"}\n' + b'"quoted" words?\n' + b"\xff\n"
+    queries += b'{"id": 8, "text": " "}\n' + b'{"id": 9, "text": "a", "text": "b"}\n'
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(queries)))
+    assert main(["route", f"{folder}/b", "--sequential", "-"]) == 1
+    printed = capsys.readouterr()
+    out = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line.get("id") for line in out] == [1, 7, 3, None, 8, None]
+    assert ["error" in line for line in out] == [False] * 3 + [True] * 3
+    assert "ends while 3 queries are open, first 1; 3 of 6 lines did not fit" in printed.err
+    (folder / "bad.jsonl").write_bytes(b"\xff\nquestion?\n")
+    words = ["cascade", "route", f"{folder}/b", "--input", f"{folder}/bad.jsonl", "--strict"]
+    assert main(words) == 1
+    assert "line 1: must be text in UTF-8" in capsys.readouterr().err
+    assert main(["route", f"{folder}/b", "--sequential", "what?"]) == 1
+    assert "give them by --input FILE" in capsys.readouterr().err
+
+
 @pytest.mark.long
 def test_a_conversation_in_lines(folder):
     cascade = Cascade.load(folder / "b")
     first = cascade.policy.calls[0]
     answers = dict.fromkeys(cascade.models, "B")
-    out = list(
+    out, end = until_the_end(
         lines(
             cascade,
             {"id": "x", "text": "What is 2 + 2?"},
@@ -65,7 +94,7 @@ def test_a_conversation_in_lines(folder):
             {"id": "x", "answers": [first]},
             b"{",
             b"[]",
-            {"text": "no id"},
+            {"id": True, "text": "no id"},
             {"id": "x"},
             *({"id": "x", "answers": {name: answers[name]}} for name in cascade.policy.calls[:1]),
             {"id": "y", "answers": {first: None}},
@@ -78,12 +107,13 @@ def test_a_conversation_in_lines(folder):
         errors,
         (
             "'x' is open already", "was not asked", "no query 'z' is open", "must be a string",
-            "must be an object", "JSON object in UTF-8", "got list", "id that is a string", "'text'",
+            "must be an object", "be a JSON object", "got a list", "or a whole number", "'text'",
         ),
         strict=True,
     ):  # fmt: skip
         assert expected in error
-    assert out[2]["line"] == 3
+    assert (out[2]["id"], out[2]["line"]) == ("x", 3)
+    assert "15 of 21 lines did not fit; each has an object with 'error'" in str(end)
     final = [line for line in out if "reason" in line]
     assert {line["id"] for line in final} == {"x", "y"}
     assert all(line["answer"] in ("B", "C") for line in final)
@@ -128,8 +158,6 @@ def test_unlabelled_traffic(folder, capsys):
 
 
 def test_open_queries_at_the_end_are_named(folder):
-    from racer_jax.data.errors import DataError
-
     cascade = Cascade.load(folder / "b")
     out = lines(cascade, {"id": "q", "text": "What?"})
     assert next(out)["id"] == "q"

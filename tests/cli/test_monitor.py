@@ -92,12 +92,54 @@ def test_a_state_counts_each_decision_once_and_alone_is_shown(
     assert Path("state.json").read_bytes() == before
 
 
+def test_errors_in_the_place_of_decisions_are_left_out_with_a_note(
+    tmp_path, monkeypatch, capsys, scored
+):
+    """What `route` writes for a line that it could not read ends no monitor."""
+    monkeypatch.chdir(tmp_path)
+    table, scores = scored
+    racer = Racer.from_scores(MODELS).calibrate(table.select(range(40)), 0.4, scores=scores[:40])
+    written(racer, scored, lambda t: t.ids)
+    with Path("decisions.jsonl").open("a") as file:
+        file.write('{"id": 7, "error": "must be a string"}\n')
+    line = ["monitor", "--decisions", "decisions.jsonl", "--labels", "labels.npz", "--json"]
+    assert main(line) in (0, 3)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["num"] == 40
+    assert printed.err.endswith("note: 1 lines with an 'error' and no decision left out\n")
+    line = "monitor drift.json --kind exchangeability --reference decisions.jsonl --input"
+    assert main([*line.split(), "decisions.jsonl", "--json"]) in (0, 3)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["num"] == 40
+    assert printed.err == "note: 1 lines with an 'error' and no decision left out\n"
+
+
+def test_labels_are_read_as_the_error_says(tmp_path, monkeypatch, capsys, scored):
+    monkeypatch.chdir(tmp_path)
+    table, scores = scored
+    racer = Racer.from_scores(MODELS).calibrate(table.select(range(40)), 0.4, scores=scores[:40])
+    rest, _ = written(racer, scored, lambda t: t.ids)
+    save(rest, "labels.csv")
+    text = Path("labels.csv").read_text().split("\n", 1)[1]  # without what says it is our table
+    Path("labels.csv").write_text(text.replace("correct", "is_correct", 1))
+    line = ["monitor", "--decisions", "decisions.jsonl", "--labels", "labels.csv"]
+    assert main(line) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("pass --columns correct=is_correct\n")
+    assert main([*line, *said.split()[-2:]]) in (0, 3)
+    assert "40 queries counted" in capsys.readouterr().out
+    assert main(["monitor", "s.json", "--input", "decisions.jsonl", "--missing", "drop"]) == 1
+    assert "--missing says how --labels is read: give --labels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
         ("", "decisions.jsonl: is empty"),
-        ("x\n", "line 1: must be JSON"),
-        ("[]\n", "line 1: must be a decision, a JSON object"),
+        ("x\n", "line 1: must be a JSON object; Expecting value"),
+        ("[]\n", "line 1: must be one JSON object on each line, got a list"),
+        ('{"id": "q1", "id": "q2"}\n', "line 1, field 'id': must be named once"),
+        ('{"id": "q1", "error": "x"}\n', "at least one decision, got 1 lines with an 'error'"),
         ('{"models": []}\n', "line 1: must have an 'id'"),
         ('{"id": "q1", "models": []}\n', "line 1: a decision must have the fields"),
     ],

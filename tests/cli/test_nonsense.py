@@ -401,8 +401,8 @@ def test_every_command_is_in_the_table():
         tuple(line.split()[:2] if line.startswith("data") else line.split()[:1])
         for line in COMMANDS.values()
     }
-    # Those of a cascade and of a gateway have tables of their own, and so has adding a model.
-    elsewhere = {"cascade", "serve", "replay", "recalibrate", "extend", "compare"}
+    # Those of a cascade, a gateway and signatures have tables of their own, and so has adding a model.
+    elsewhere = {"cascade", "serve", "replay", "recalibrate", "extend", "compare", "sign"}
     assert here == {name for name, _ in parsers(build_parser()) if name[0] not in elsewhere}
 
 
@@ -489,9 +489,15 @@ def test_options_that_are_nonsense(folder, capsys):
         (b'{"text": "\\ud800"}', "line 51: must be text without lone surrogates"),
         (b'{"text": "x", "id": [1]}', "field 'id': must be a string or a whole number"),
         (b'{"text": "x", "query": "y"}', "must stand under 'text' or 'query', not both"),
-        (b"[1]", "line 51: must be a JSON object, got list"),
-        (b"{}", "line 51, field 'text': must be the text of a question, got None"),
-        (b'{"text": " "}', "field 'text': must be the text of a question, got ' '"),
+        (b'{"prompt": 1}', "must be the text of a question, got an object with 'prompt'"),
+        (b'{"text": "x", "text": "y"}', "field 'text': must be named once, got it twice"),
+        (b'{"text": "x", "id": "\\ud800"}', "must be text without lone surrogates"),
+        (b'{"text": "x"},', "begins like JSON"),
+        (b"]", "must be a JSON object, or plain text; begins like JSON"),
+        (b"x" * (17 << 20), "line 51: must be a line of at most 16 MiB, got a longer one"),
+        (b"[1]", "line 51: must be one JSON object on each line, got a list"),
+        (b"{}", "line 51, field 'text': must be the text of a question, got {}"),
+        (b'{"text": " "}', "field 'text': must be the text of a question, got \" \""),
         (b'{"text": 5}', "field 'text': must be a string, got 5"),
         (b'{"text": "x", "group": 1}', "field 'group': must be a string, got 1"),
     ],

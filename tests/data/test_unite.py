@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from racer_jax.cli.options import Source
 from racer_jax.data import DataError, RoutingTable, load, save, unite
 
 
@@ -70,3 +71,36 @@ def test_files_of_one_model_each_are_joined_as_the_error_says(tmp_path):
     kept = load([*paths, tmp_path / "z.csv"], pools="unite", missing="drop")
     assert kept.ids == ("q",)
     assert "left out 1 of 2 queries that lack a model's result" in kept.notes
+
+
+def test_of_files_side_by_side_the_models_are_those_of_all(tmp_path):
+    """No file holds all that are named; what a wide table holds beside them is no model."""
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("query,gold,x,y\np?,A,1,0\nq?,B,0,1\n")
+    second.write_text("query,z\np?,1\n")
+    files = [first, second]
+    with pytest.raises(DataError, match=r"1 of 6 are missing \(z 1\)"):
+        load(files, pools="unite", models=["z", "y", "x"])
+    both = load(files, pools="unite", models=["z", "x"], missing="drop")
+    assert both.models == ("z", "x")
+    assert both.correct.tolist() == [[True, True]]
+    assert any("left out 1 of 2 queries" in note for note in both.notes)
+    assert load(files, pools="unite", models=["z", "x"], missing="keep").ids == ("p?", "q?")
+    with pytest.raises(DataError, match="got none of w; it holds x, z"):
+        load(files, pools="unite", models=["x", "z", "w"])
+    with pytest.raises(DataError, match="if it is not a model pass models="):
+        load(files, pools="unite")
+
+
+def test_tables_of_an_artefact_may_stand_in_several_files(tmp_path):
+    """Where no file holds the whole pool, the error says how to join them."""
+    for name in "xyz":
+        (tmp_path / name).write_text(f"query,model,correct\np?,{name},1\n")
+    source = Source(tuple(tmp_path / name for name in "xyz"), {})
+    with pytest.raises(DataError) as error:
+        source.table_of(["z", "x", "y"])
+    assert "pass --pools unite" in error.value.in_shell()
+    joined = Source(source.paths, {"pools": "unite"})
+    assert joined.table_of(["z", "x", "y"]).models == ("z", "x", "y")
+    with pytest.raises(DataError, match=r"take it out of the artefact, .* --without w"):
+        joined.table_of(["x", "w"])

@@ -29,7 +29,8 @@ def test_a_tiny_run(splits, tmp_path, capsys):
     arguments = [f"--{name}={value}" for name, value in options.items()]
     status = sequential.main([f"--data={tmp_path / 'pool.npz'}", *arguments])
     assert status == 0
-    written = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["rows"] == written["results"]["rows"]
     rows = {(row["way"], row["alpha"]): row for row in written["rows"]}
     fields = "pool way alpha calls dollars rounds accuracy difference difference_error regret law"
     assert set(fields.split()) <= set(rows[sequential.SEQUENTIAL, 0.05])

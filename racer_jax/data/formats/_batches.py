@@ -5,6 +5,7 @@ of a field is then asked of a list. Everything else is read row by row.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ from racer_jax.data.formats._json import json_list, starts_list
 from racer_jax.data.formats._lines import byte_blocks, lines_of
 from racer_jax.data.formats._records import (
     AFTER_NAME,
+    OFTEN,
     Layout,
     Record,
     checked,
     decoded_all,
+    decoded_together,
     layout_of,
     parsed,
 )
 
 # More than so many numbers of names are not remembered.
 _MAX_COUNTS = 1 << 10
+# What is counted in so few rows is counted row by row; in more, by place.
+_FEW_ROWS = 128
 
 
 class Batch:
@@ -56,12 +61,25 @@ class Batch:
     def column(self, name: str, kinds: frozenset[type] | None = None) -> list[Any] | None:
         """The values of a field, each of one of these types; None where one is not, or is bad."""
         if name not in self._decoded:
-            raw = self._raw.get(name)
-            self._decoded[name] = None if raw is None else decoded_all(raw)
+            self._decode(name)
         values = self._decoded[name]
         if values is None or kinds is None or kinds.issuperset(map(type, values)):
             return values
         return None
+
+    def _decode(self, name: str) -> None:
+        """Decodes a field, and with the first of those that are nearly always read all of them."""
+        raw = self._raw.get(name)
+        if raw is None:
+            self._decoded[name] = None
+            return
+        together = [often for often in OFTEN if often in self._raw]
+        if name in OFTEN and not self._decoded:
+            columns = decoded_together([self._raw[often] for often in together])
+            if columns is not None:
+                self._decoded |= zip(together, columns, strict=True)
+                return
+        self._decoded[name] = decoded_all(raw)
 
 
 def record_batches(path: Path) -> Iterator[Batch]:
@@ -111,18 +129,22 @@ class _Lines:
 
     def _are_known(self, block: bytes, num_rows: int) -> bool:
         """Whether a line is a row, and each has as many names as rows within which none repeats."""
-        ends, end = [], 0
+        ends, end = [0], 0
         while end := block.find(b"\n", end) + 1:
             ends.append(end)
         if not block.endswith(b"\n"):
             ends.append(len(block))
-        if len(ends) != num_rows:
+        if len(ends) != num_rows + 1:
             return False
-        characters = np.frombuffer(block, np.uint8)
         mark, colon = AFTER_NAME
-        places = np.flatnonzero((characters[1:] == colon) & (characters[:-1] == mark))
-        counts = np.diff(np.searchsorted(places, ends), prepend=0)
-        return self._counts.issuperset(counts.tolist())
+        characters = np.frombuffer(block, np.uint8)
+        is_name = characters == colon
+        is_name[1:] &= characters[:-1] == mark
+        if num_rows > _FEW_ROWS:
+            counts = np.diff(np.searchsorted(is_name.nonzero()[0], ends)).tolist()
+        else:
+            counts = [np.count_nonzero(is_name[start:end]) for start, end in pairwise(ends)]
+        return self._counts.issuperset(counts)
 
     def _records(self, block: bytes, line: int) -> Iterator[Record]:
         """The rows one by one, from which the next ones learn."""

@@ -1,6 +1,5 @@
 """Files read line by line, block by block: what is held is one line, however long the file is."""
 
-import codecs
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,42 +108,46 @@ def _split(
     path: Path, file: IO[bytes], update: Callable[[int], object]
 ) -> Iterator[tuple[int, bytes]]:
     """The blocks of a file, without its byte-order mark."""
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    held: list[bytes] = []  # the beginning of a line that no block so far has ended
-    length, line, clean, first = 0, 1, True, True
+    buffer = bytearray(_BLOCK)
+    length, line, first = 0, 1, True  # so much of the buffer is the beginning of a line
     while True:
-        block = file.read(_BLOCK)
-        update(len(block))
-        if not (clean and block.isascii()):
-            clean = _checked(path, file, decode, block)
-        if not block:
-            break
-        if first:
-            block, first = block.removeprefix(_MARK), False
-        end = block.rfind(b"\n") + 1
+        if 2 * length > len(buffer):
+            buffer.extend(bytes(len(buffer)))
+        with memoryview(buffer) as view, view[length:] as rest:
+            count = file.readinto(rest)  # type: ignore[attr-defined]
+        update(count)
+        has_ended = not count
+        if first and buffer.startswith(_MARK, 0, count):
+            count -= len(_MARK)
+            buffer[:count] = buffer[len(_MARK) : len(_MARK) + count]
+        first = False
+        end = length if has_ended else buffer.rfind(b"\n", length, length + count) + 1
+        length += count
         if end:
-            lines = b"".join([*held, memoryview(block)[:end]])
-            held, length = [], 0
+            lines = bytes(memoryview(buffer)[:end])
+            if not _is_text(lines):
+                raise not_utf8(path, file)
+            length -= end
+            buffer[:length] = buffer[end : end + length]
             yield line, lines
             line += int(np.count_nonzero(np.frombuffer(lines, np.uint8) == _LINE_BREAK))
             del lines
-        held.append(block[end:])
-        length += len(block) - end
+        if has_ended:
+            return
         if length > MAX_RECORD:
             raise DataError(
                 f"must be a record of at most {MAX_RECORD >> 20} MiB, got one of more",
                 path=path,
                 line=line,
             )
-    if length:
-        yield line, b"".join(held)
 
 
-def _checked(path: Path, file: IO[bytes], decode: Callable[..., str], block: bytes) -> bool:
-    """Whether a block ends between two characters; an error where it is not UTF-8."""
+def _is_text(lines: bytes) -> bool:
+    """Whether whole lines are UTF-8."""
+    if lines.isascii():
+        return True
     try:
-        decode(block, not block)
+        lines.decode()
     except UnicodeDecodeError:
-        raise not_utf8(path, file) from None
-    # A character may be cut in two by the end of the block.
-    return block[-3:].isascii()
+        return False
+    return True

@@ -90,7 +90,7 @@ class Questions:
             is_same = self._digests.startswith(digests, _HASH_BYTES * first)
             return codes if known and is_same and not self._other else None
         first = len(self._ids)
-        if any(code >= 0 for code in dense[start : start + count]):
+        if max(dense[start : start + count], default=-1) >= 0:
             return None
         if not self._grow(dense, start + count, first + 1):
             return None

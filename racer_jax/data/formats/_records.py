@@ -55,7 +55,7 @@ class Record(msgspec.Struct):
 
     def __getitem__(self, name: str) -> Any:
         """The value of a field, None where there is none."""
-        if name in _OFTEN:
+        if name in OFTEN:
             return getattr(self, name)
         if name not in self.names:
             return None
@@ -76,8 +76,8 @@ class Record(msgspec.Struct):
         return iter(self.names)
 
 
-_OFTEN = Record.__struct_fields__[3:]
-_DEFAULTS = dict(zip(_OFTEN, Record.__struct_defaults__, strict=True))
+OFTEN = Record.__struct_fields__[3:]
+_DEFAULTS = dict(zip(OFTEN, Record.__struct_defaults__, strict=True))
 
 
 class Layout:
@@ -99,7 +99,7 @@ class Layout:
         )
         self._decoder = msgspec.json.Decoder(row)
         self._starts = _starts(names)
-        self._often = [names.index(name) if name in names else None for name in _OFTEN]
+        self._often = [names.index(name) if name in names else None for name in OFTEN]
         self._read = [place for place in self._often if place is not None]
         self._all = None not in self._often
 
@@ -206,15 +206,23 @@ def _decoded(raw: msgspec.Raw, place: Place) -> Any:
 
 def decoded_all(column: Sequence[Any]) -> list[Any] | None:
     """Values that are not decoded yet; None where a name may stand twice in one, or one is bad."""
-    text = b"[" + b",".join(column) + b"]"
+    return _list(b"[" + b",".join(column) + b"]")
+
+
+def decoded_together(columns: Sequence[Sequence[Any]]) -> list[list[Any]] | None:
+    """Several columns of values as `decoded_all` reads them; None where one of them is None."""
+    return _list(b"[[" + b"],[".join(map(b",".join, columns)) + b"]]")
+
+
+def _list(text: bytes) -> list[Any] | None:
+    """The values of a JSON list; None where a name may stand twice in one, or one is bad."""
     try:
         values = _VALUES.decode(text)
         number = text.count(AFTER_NAME)
         # An escaped quotation mark or colon would be counted when it is written anew.
         sure = number == 0 or (
             number == _ENCODED(values).count(AFTER_NAME)
-            and b"\\u0022" not in text
-            and b"\\u003" not in text
+            and (b"\\" not in text or (b"\\u0022" not in text and b"\\u003" not in text))
         )
     except _FAULTS:
         return None

@@ -1,6 +1,7 @@
 """Where bytes come from: files, compressed files and pipes, opened once and bounded."""
 
 import bz2
+import codecs
 import gzip
 import lzma
 import os
@@ -82,15 +83,20 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise cannot_read(path, error) from None
 
 
+def _opener_of(start: bytes) -> Callable[..., Any] | None:
+    """What opens a compressed file, by its first bytes; None where it is not compressed."""
+    return next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+
+
 @contextmanager
 def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The file itself, or a copy on the disk of what was compressed in it."""
-    start = file.read(6)
+    opener = _opener_of(file.read(6))
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
-        yield file
+        with _in_utf8(path, file) as text:
+            yield text
         return
     most = _FREE_GROWTH + _MAX_GROWTH * size
     with tempfile.TemporaryFile() as copy:
@@ -108,7 +114,61 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"must be a whole compressed file: {error}", path=path) from None
         copy.seek(0)
+        with _in_utf8(path, cast(IO[bytes], copy)) as text:
+            yield text
+
+
+@contextmanager
+def _in_utf8(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The file itself, or a copy on the disk where its first bytes say that it is UTF-16."""
+    start = file.read(2)
+    file.seek(0)
+    if start not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield file
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    with tempfile.TemporaryFile() as copy:
+        try:
+            while block := file.read(_BLOCK):
+                copy.write(decoder.decode(block).encode())
+            copy.write(decoder.decode(b"", final=True).encode())
+        except UnicodeError:
+            raise DataError("must be UTF-16, as its first bytes say", path=path) from None
+        copy.seek(0)
         yield cast(IO[bytes], copy)
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file, plain or compressed, or a pipe, to be read once, as it comes.
+
+    Args:
+      path: The file.
+
+    Yields:
+      The bytes; of a compressed file those that were compressed.
+
+    Raises:
+      DataError: If there is no such file, it cannot be read, or it is damaged.
+    """
+    try:
+        plain = path.open("rb")
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    with plain:
+        opener = None
+        if plain.seekable():  # a pipe cannot go back to its start
+            opener = _opener_of(plain.read(6))
+            plain.seek(0)
+        if opener is None:
+            yield plain
+            return
+        # Other errors of the system may be those of what is done with the lines.
+        try:
+            with opener(plain) as stream:
+                yield stream
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise DataError(f"must be a whole compressed file: {error}", path=path) from None
 
 
 def _drain(path: Path, copy: IO[bytes]) -> None:
@@ -185,7 +245,7 @@ def refuse_binary(path: Path, start: bytes | None = None) -> None:
     """
     if start is None:
         with opened(path) as file:
-            start = file.read(8)
+            start = file.read(512)
     if path.suffix in (".pkl", ".pickle") or (
         start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
     ):
@@ -201,8 +261,12 @@ def refuse_binary(path: Path, start: bytes | None = None) -> None:
         )
     if start[:4] == b"PK\x03\x04":
         raise DataError(
-            "must be text, got a zip archive; save a spreadsheet as CSV (UTF-8) first", path=path
+            "must be text, got a zip archive; unpack it first, or save a spreadsheet as CSV "
+            "(UTF-8)",
+            path=path,
         )
+    if start[257:262] == b"ustar":
+        raise DataError("must be text, got a tar archive; unpack it first", path=path)
     if start[:4] == b"\x28\xb5\x2f\xfd":
         raise DataError("must be text, got a Zstandard archive; unpack it first", path=path)
 

@@ -1,23 +1,36 @@
 """Decisions in batches without a timer: who waits while a batch runs forms the next one.
 
-One thread runs JAX, and nothing else does. A lone request is decided at once; under load batches
-grow by themselves, up to the largest shape that was compiled beforehand. A batch starts at the end
-of the turn of the event loop that asked for it: the requests whose bytes came together are decided
-together, and none of them waits for anything else.
+A lone request is decided at once; under load batches grow by themselves, up to the largest shape
+that was compiled beforehand. A batch starts at the end of the turn of the event loop that asked for
+it: the requests whose bytes came together are decided together, and none of them waits for anything
+else.
+
+A thread decides, so that a slow encoder holds up nothing else. Where the last batch took less than
+handing it to a thread and back may take, a small one is decided in the loop itself. Another thread
+loads artefacts and compiles what they need, which takes seconds in which decisions go on.
+
+A racer decides the same on the same text, so the latest decisions are kept: a request that comes
+again, after an error say, is not decided again.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._cache import Cache, key_of
 
 LARGEST = 64
+_MOST_KEPT = 4096
+# Decisions of a batch, and seconds of the last one, up to which it is decided in the loop.
+_FEW, _QUICK = 8, 0.002
 T = TypeVar("T")
 
 
@@ -44,6 +57,9 @@ class _Waiting:
     future: "asyncio.Future[Routed]"
 
 
+_Timed = tuple[float, list[Routed | Exception]]
+
+
 class Batcher:
     """Decides for requests, in one thread.
 
@@ -56,9 +72,13 @@ class Batcher:
         self, largest: int = LARGEST, on_batch: Callable[[int], None] | None = None
     ) -> None:
         self._largest, self._on_batch = largest, on_batch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="racer-jax")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="racer-decides")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="racer-loads")
         self._waiting: list[_Waiting] = []
         self._busy = False
+        self._seconds = inf  # of the last batch
+        # With the racer itself, so that no other one can get its number while it is kept here.
+        self._known = Cache(_MOST_KEPT)
 
     @property
     def depth(self) -> int:
@@ -71,19 +91,32 @@ class Batcher:
         Raises:
           ValueError: If the text cannot be routed.
         """
+        key = key_of({}, str(id(racer)), text, "" if group is None else f"group {group}")
+        known = self._known.get(key)
+        if known is not None:
+            earlier: Routed = known[1]
+            return earlier
         future: asyncio.Future[Routed] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(racer, text, group, future))
         if not self._busy:
             self._start_soon()
-        return await future
+        routed = await future
+        self._known.put(key, inf, (racer, routed))
+        return routed
+
+    def forget(self) -> None:
+        """Lets go of the decisions that are kept, and with them of racers out of use."""
+        self._known.clear()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Runs a function that computes, in the same thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        """Runs a function that takes long, in a thread beside the one that decides."""
+        return await asyncio.get_running_loop().run_in_executor(self._loader, function)
 
     def close(self) -> None:
-        """Ends the thread once what it does is done."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Ends the threads once what they do is done; nothing is decided any more."""
+        self._seconds = inf
+        for thread in (self._thread, self._loader):
+            thread.shutdown(wait=True, cancel_futures=True)
 
     def _start_soon(self) -> None:
         """Starts a batch once all that this turn of the loop brings has been read."""
@@ -99,29 +132,52 @@ class Batcher:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
+        if self._seconds < _QUICK and len(batch) <= _FEW:
+            self._finish(batch, _at_once(loop, racer, batch))
+            return
         try:
-            running = loop.run_in_executor(self._thread, _routed, racer, batch)
+            running = loop.run_in_executor(self._thread, _timed, racer, batch)
         except RuntimeError as error:  # closed: who still waits must hear of it
             running = loop.create_future()
             running.set_exception(error)
         running.add_done_callback(lambda done: self._finish(batch, done))
 
-    def _finish(
-        self, batch: list[_Waiting], done: "asyncio.Future[list[Routed | Exception]]"
-    ) -> None:
+    def _finish(self, batch: list[_Waiting], done: "asyncio.Future[_Timed]") -> None:
         """Hands out the decisions and starts the next batch."""
         self._busy = False
         if self._waiting:
             self._start_soon()
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
+        results: list[Routed | Exception] = []
+        if failure is None:
+            self._seconds, results = done.result()
         for i, one in enumerate(batch):
             if one.future.done():  # whoever waited for it has gone
                 continue
-            result = failure if failure is not None else done.result()[i]
+            result = failure if failure is not None else results[i]
             if isinstance(result, BaseException):
                 one.future.set_exception(result)
             else:
                 one.future.set_result(result)
+
+
+def _at_once(
+    loop: asyncio.AbstractEventLoop, racer: Racer, batch: list[_Waiting]
+) -> "asyncio.Future[_Timed]":
+    """The decisions of a batch, taken here, as those of a thread come back."""
+    done: asyncio.Future[_Timed] = loop.create_future()
+    try:
+        done.set_result(_timed(racer, batch))
+    except Exception as error:
+        done.set_exception(error)
+    return done
+
+
+def _timed(racer: Racer, batch: list[_Waiting]) -> _Timed:
+    """The seconds that a batch took, and its decisions."""
+    began = time.perf_counter()
+    results = _routed(racer, batch)
+    return time.perf_counter() - began, results
 
 
 def _routed(racer: Racer, batch: list[_Waiting]) -> list["Routed | Exception"]:

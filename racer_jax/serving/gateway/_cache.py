@@ -1,4 +1,4 @@
-"""Answers that are kept for a while: the same request at temperature 0 need not be asked again."""
+"""What is kept for a while: answers at temperature 0, and decisions."""
 
 import time
 from collections import OrderedDict
@@ -38,6 +38,10 @@ class Cache:
         self._values.move_to_end(key)
         if len(self._values) > self._most:
             self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Keeps nothing any more."""
+        self._values.clear()
 
 
 def key_of(fields: Mapping[str, Any], *about: str) -> bytes:

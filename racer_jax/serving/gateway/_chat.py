@@ -1,6 +1,7 @@
 """The endpoint of completions: requests in, responses and streams out, whatever happens between."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
-from racer_jax.serving.gateway._completions import Completion, cancel
+from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
     CONNECTION,
@@ -25,8 +26,9 @@ from racer_jax.serving.gateway._exchange import (
     respond,
     respond_error,
 )
-from racer_jax.serving.gateway._facts import Headers, headers, usage_of
+from racer_jax.serving.gateway._facts import Headers, usage_of
 from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
 from racer_jax.serving.gateway._queries import query_of
 from racer_jax.serving.gateway._spans import TRACES, note, parent_of, request_span
@@ -39,7 +41,7 @@ from racer_jax.serving.gateway._streams import (
     usage_in,
     waiting,
 )
-from racer_jax.serving.gateway.core import LOG, Gateway
+from racer_jax.serving.gateway.core import LOG, Gateway, cancel
 
 _GONE = 499
 
@@ -57,28 +59,31 @@ class Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         gateway = self._gateway
-        server = gateway.settings.server
         try:
-            check_origin(scope, server)
+            check_origin(scope, gateway.settings.server)
             client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
-            if gateway.draining or gateway.in_flight >= server.max_in_flight:
-                raise busy(gateway.draining)
-            body = await body_of(scope, receive, server)
-            query = query_of(body, scope["headers"], client, server.max_messages)
+            with gateway.admitted():
+                await self._admitted(client, scope, receive, send)
         except GatewayError as error:
             gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
             await respond_error(send, error)
-            return
         except ClientGoneError:
             return
-        gateway.in_flight += 1
-        try:
-            completion = Completion(gateway, query, client)
-            if traceparent := header_of(scope, b"traceparent"):
-                completion.parent_span = parent_of({"traceparent": traceparent})
-            await self._serve(completion, scope, receive, send)
-        finally:
-            gateway.in_flight -= 1
+
+    async def _admitted(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads and answers a request.
+
+        Raises:
+          GatewayError: If it is none for a completion.
+          ClientGoneError: If the client went away before its end.
+        """
+        server = self._gateway.settings.server
+        body = await body_of(scope, receive, server)
+        query = query_of(body, scope["headers"], client, server.max_messages)
+        completion = Completion(self._gateway, query, client)
+        if traceparent := header_of(scope, b"traceparent"):
+            completion.parent_span = parent_of({"traceparent": traceparent})
+        await self._serve(completion, scope, receive, send)
 
     async def _serve(
         self, completion: Completion, scope: Scope, receive: Receive, send: Send
@@ -171,9 +176,8 @@ class _Answering:
         """Sends an error: as the response, or as an event where a stream has begun."""
         error.facts = self._completion.facts
         if not self._begun:
-            more_headers = headers(error.facts) if self._completion.plan is not None else []
             self.ended = True
-            await respond_error(self._send, error, more_headers)
+            await respond_error(self._send, error, self._completion.headers_of(error))
             return
         await self._event(error_event(error), last=True)
 
@@ -188,24 +192,23 @@ class _Answering:
 
     async def _pass_through(self, model: str, fields: Any) -> None:
         """The bytes of one model as they come, from the first on."""
-        completion = self._completion
-        upstream = completion.gateway.upstreams[model]
-        tail = b""
+        completion, tail = self._completion, b""
+        began = time.monotonic()
         try:
-            sent_fields = fields or completion.query.fields
-            async with upstream.stream(sent_fields, completion.asking.headers) as parts:
+            async with completion.asking.stream(model, fields) as (parts, note_usage):
                 completion.passed = model
                 if not self._begun:
-                    await self._begin(headers(completion.facts))
+                    await self._begin(completion.headers())
                 async for part in parts:
                     tail = (tail + part)[-TAIL_BYTES:]
                     await self._event(part)
+                if (usage := usage_in(tail)) is not None:
+                    self.usage[model] = usage
+                    note_usage(usage)
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None
-        completion.gateway.metrics.calls.labels(model, "ok").inc()
-        if (usage := usage_in(tail)) is not None:
-            self.usage[model] = usage
+        completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
 
     async def _stream(self) -> None:
@@ -215,7 +218,7 @@ class _Answering:
         assert plan is not None
         # Not known before the calls: the last chunk says it.
         guarantee = "void" if plan.void or plan.mode == "synthesize" else "pending"
-        await self._begin(headers(completion.facts, guarantee))
+        await self._begin(completion.headers(guarantee))
         await self._event(waiting(0, len(plan.models)))
         several = plan.mode == "synthesize" and len(plan.models) > 1
         work: Awaitable[Answer] = completion.candidates() if several else completion.respond()
@@ -274,14 +277,6 @@ def _whole(body: dict[str, Any], base: dict[str, Any], facts: Any, usage: Any) -
     if usage is not None:
         last["usage"] = usage
     return [*parts, event(last), DONE]
-
-
-def busy(draining: bool) -> GatewayError:
-    """Too many requests at once, or a server that is about to end."""
-    what = "is shutting down" if draining else "has too many requests under way"
-    return GatewayError(
-        503, "server_error", f"the gateway {what}", code="busy", headers={"retry-after": "1"}
-    )
 
 
 class ClientPresence:

@@ -15,7 +15,14 @@ from racer_jax.serving.gateway._exchange import (
     header_of,
     respond_json,
 )
-from racer_jax.serving.gateway._queries import PREFIX
+from racer_jax.serving.gateway._keys import Client
+from racer_jax.serving.gateway._queries import (
+    PREFIX,
+    check_alpha,
+    check_group,
+    conversation_texts,
+    viewed,
+)
 from racer_jax.serving.gateway._records import TRUSTED, feedback_of
 from racer_jax.serving.gateway.core import Gateway
 
@@ -51,7 +58,13 @@ async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """`POST /v1/racer/route`: decisions, and no call."""
     client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
-    body = await body_of(scope, receive, gateway.settings.server)
+    with gateway.admitted():
+        body = await body_of(scope, receive, gateway.settings.server)
+        await respond_json(send, await _decisions(gateway, client, body))
+
+
+async def _decisions(gateway: Gateway, client: Client, body: bytes) -> list[dict[str, Any]]:
+    """The decisions that a request asks for."""
     try:
         request = msgspec.json.decode(body, type=_RouteRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -64,15 +77,14 @@ async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     planner = gateway.planners.get(name)
     if planner is None or planner.loaded.cascade is not None:
         raise bad_request(f"model must be a route with a racer, got {name!r}", "model")
-    loaded = planner.loaded
-    racer = loaded.racers[loaded.alpha]
-    if request.alpha is not None:
-        if "alpha" not in client.key.overrides:
-            raise GatewayError(403, "permission_error", "this key may not set alpha", param="alpha")
-        if str(request.alpha) not in loaded.racers:
-            raise bad_request(f"alpha must be one of {sorted(loaded.racers)}", "alpha")
-        racer = loaded.racers[str(request.alpha)]
-    texts = [_text(one, i) for i, one in enumerate(request.inputs)]
+    if request.alpha is not None and "alpha" not in client.key.overrides:
+        raise GatewayError(403, "permission_error", "this key may not set alpha", param="alpha")
+    check_alpha(client, request.alpha)
+    for one in request.inputs:
+        check_group(client, one.group)
+    racer = planner.loaded.racers[planner.level(request.alpha, "alpha")]
+    view = planner.route.view
+    texts = [_text(one, view, i) for i, one in enumerate(request.inputs)]
     pairs = zip(texts, request.inputs, strict=True)
     try:
         routed = await asyncio.gather(
@@ -88,16 +100,18 @@ async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         if request.explain:
             plain["explanation"] = result.decision.explain()
         decisions.append(plain)
-    await respond_json(send, decisions)
+    return decisions
 
 
-def _text(one: _Input, place: int) -> str:
-    """The text of an input, given as such or as a conversation."""
+def _text(one: _Input, view: str, place: int) -> str:
+    """The text of an input, given as such or as a conversation that the route's view reads."""
     text = one.text
     if text is None and one.messages:
-        users = [m for m in one.messages if isinstance(m, dict) and m.get("role") == "user"]
-        content = users[-1].get("content") if users else None
-        text = content if isinstance(content, str) else None
+        try:
+            texts = conversation_texts(one.messages)
+        except msgspec.ValidationError as error:
+            raise bad_request(f"inputs[{place}].messages: {error}", "inputs") from None
+        text = viewed(texts, view) if texts else None
     if text is None or not text.strip():
         raise bad_request(f"inputs[{place}] must hold text, or messages with a user's text")
     return text
@@ -107,6 +121,13 @@ async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
     """`POST /v1/feedback`: kept before it is acknowledged."""
     authorization = header_of(scope, b"authorization")
     client = gateway.keys.client(authorization, "feedback")
+    with gateway.admitted(while_draining=True):
+        await _take_feedback(gateway, client, scope, receive, send)
+
+
+async def _take_feedback(
+    gateway: Gateway, client: Client, scope: Scope, receive: Receive, send: Send
+) -> None:
     entry = feedback_of(await body_of(scope, receive, gateway.settings.server))
     if entry.source in TRUSTED and "feedback:audit" not in client.key.roles:
         raise GatewayError(

@@ -60,6 +60,14 @@ def bad_request(message: str, param: str | None = None) -> GatewayError:
     return GatewayError(400, "invalid_request_error", message, param=param)
 
 
+def busy(draining: bool) -> GatewayError:
+    """Too many requests at once, or a server that is about to end."""
+    what = "is shutting down" if draining else "has too many requests under way"
+    return GatewayError(
+        503, "server_error", f"the gateway {what}", code="busy", headers={"retry-after": "1"}
+    )
+
+
 class CallFailedError(Exception):
     """A call of an upstream that brought no answer, after its retries.
 

@@ -6,11 +6,24 @@ from hashlib import blake2b
 
 _PREFIX = "chatcmpl-"
 _DIGITS = 32
+# Random bytes of names to come: asking the system for those of each name costs as much as the rest.
+_BYTES, _AT_ONCE = 10, 256
+_random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)
+
+
+def _random_bytes() -> bytes:
+    """Bytes that nobody can foresee, each used once."""
+    if not _random:
+        content = os.urandom(_BYTES * _AT_ONCE)
+        _random.extend(content[i : i + _BYTES] for i in range(0, len(content), _BYTES))
+    return _random.pop()
 
 
 def new_id() -> str:
     """A new name of a decision: `chatcmpl-` and a UUID of version 7, which begins with the time."""
-    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(_random_bytes(), "big")
     value &= ~(0xF << 76) & ~(0x3 << 62)
     return f"{_PREFIX}{value | (7 << 76) | (2 << 62):032x}"
 

@@ -1,11 +1,15 @@
 """Artefacts in use: loaded, checked against the configuration, warmed, and cut to what is alive."""
 
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from racer_jax.core.risk_levels import level_name
@@ -14,7 +18,14 @@ from racer_jax.racer import artefact
 from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NoRecordError, NotCalibratedError
 from racer_jax.racer.racer import Racer
-from racer_jax.sequential.normal_forms import NormalForm, normal_form
+from racer_jax.racer.signatures import check_installed, check_signature
+from racer_jax.sequential.normal_forms import (
+    OTHERS,
+    NormalForm,
+    UnknownFormError,
+    forms_by_group,
+    normal_form,
+)
 from racer_jax.serving.cascade import KIND, Cascade
 from racer_jax.serving.gateway.settings import Mode, Route
 
@@ -55,9 +66,22 @@ class Loaded:
     _pools: dict[tuple[str, frozenset[str]], Racer | None] = field(default_factory=dict)
 
     @cached_property
-    def normal_form(self) -> NormalForm | None:
-        """From what a model wrote to the answer that is compared; None where there is none."""
-        return None if self.form is None else normal_form(self.form)
+    def _forms(self) -> dict[str, NormalForm]:
+        """Normal forms by group; `*` for all others."""
+        names = {} if self.form is None else forms_by_group(self.form)
+        return {group: normal_form(name) for group, name in names.items()}
+
+    def normal_form(self, group: str | None) -> NormalForm | None:
+        """From what a model wrote to the answer that is compared; None where there is none.
+
+        Args:
+          group: The group of the query; one without a form of its own has that of all others, else
+            the text as it is.
+        """
+        if self.form is None:
+            return None
+        others = self._forms.get(OTHERS) or normal_form("text")
+        return self._forms.get(group or OTHERS, others)
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -107,16 +131,46 @@ def calibration_of(racer: Racer) -> Calibration:
     return racer.calibration
 
 
-def load(route: Route) -> Loaded:
+def load(route: Route, trusted_keys: Sequence[str] = ()) -> Loaded:
     """Loads the artefact of a route.
 
     Args:
       route: The route.
+      trusted_keys: Public keys, one of which must have signed the artefact; none where empty.
 
     Raises:
-      DataError: If it cannot be read, has no calibration, its own level is infeasible, or it does
-        not fit the route.
+      DataError: If it cannot be read, has no calibration, its own level is infeasible, it does not
+        fit the route, or nobody who is trusted signed it.
+      ModuleNotFoundError: If the package that checks signatures is missing.
     """
+    if not trusted_keys:
+        return _load(route)
+    check_installed()
+    # What was checked is what is used, whoever replaces the artefact meanwhile.
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "copy"
+        try:
+            shutil.copytree(route.artefact, copy)
+        except (OSError, shutil.Error):  # not there, or being replaced: in the words of a reader
+            artefact.read(route.artefact)
+            raise
+        try:
+            check_signature(copy, artefact.read(copy)[0]["checksum"], trusted_keys)
+            loaded = _load(msgspec.structs.replace(route, artefact=str(copy)))
+        except DataError as error:
+            raise error.at(_original(error.path, copy, route.artefact)) from None
+    return replace(loaded, path=route.artefact)
+
+
+def _original(path: Any, copy: Path, original: str) -> str:
+    """The file of an artefact of whose copy an error tells."""
+    try:
+        return str(Path(original) / Path(path).relative_to(copy))
+    except (TypeError, ValueError):
+        return original
+
+
+def _load(route: Route) -> Loaded:
     description, _ = artefact.read(route.artefact)
     facts = dict(path=route.artefact, checksum=str(description["checksum"])[:_CHECKSUM_DIGITS])
     serving = description.get("serving") or {}
@@ -144,6 +198,27 @@ def _form(route: Route, stored: str | None) -> str | None:
             path=route.artefact,
         )
     return stored or route.form
+
+
+def _check_forms(route: Route, form: str | None, groups: Sequence[str] | None) -> None:
+    """Refuses forms by group that leave out a group, or name one that there is not."""
+    if form is None:
+        return
+    try:
+        named = set(forms_by_group(form))
+    except UnknownFormError as error:
+        raise DataError(str(error), path=route.artefact) from None
+    known = {OTHERS} if groups is None else set(groups)
+    if OTHERS not in named and (lacking := sorted(known - named)):
+        raise DataError(
+            f"has no normal form for {', '.join(lacking)}: name each group, or * for the others",
+            path=route.artefact,
+        )
+    if unknown := sorted(named - known - {OTHERS}):
+        raise DataError(
+            f"has normal forms of groups that were not calibrated on: {', '.join(unknown)}",
+            path=route.artefact,
+        )
 
 
 def _of_cascade(route: Route, facts: dict[str, Any]) -> Loaded:
@@ -188,6 +263,7 @@ def _of_racer(route: Route, facts: dict[str, Any], stored: str | None) -> Loaded
         name: racer.at(name) for name in map(level_name, route.alphas) if name != racer.alpha
     }
     form = _form(route, stored)
+    _check_forms(route, form, calibration.groups)
     return Loaded(
         **facts,
         models=racer.models,

@@ -20,6 +20,7 @@ from racer_jax.serving.gateway._metrics import CONTENT_TYPE
 from racer_jax.serving.gateway._monitoring import Watched, upper_bound
 from racer_jax.serving.gateway._openapi import document
 from racer_jax.serving.gateway._planning import Planner
+from racer_jax.serving.gateway._references import EVERYTHING
 from racer_jax.serving.gateway.core import Gateway
 
 _QUEUE = 100
@@ -76,9 +77,9 @@ async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) 
         watched = gateway.monitors.of(name, planner.loaded.checksum)
         counted.alarm.labels(name).set(bool(watched.alarms))
         for alpha, monitor in watched.risk.items():
-            counted.evidence.labels(f"risk {alpha}", name).set(monitor.evidence)
-        if watched.top_score is not None:
-            counted.evidence.labels("exchangeability", name).set(watched.top_score.evidence)
+            counted.evidence.labels(f"risk {alpha}", name, EVERYTHING).set(monitor.evidence)
+        for group, test in watched.top_scores.items():
+            counted.evidence.labels("exchangeability", name, group).set(test.evidence)
     await respond(send, 200, [(b"content-type", CONTENT_TYPE.encode())], counted.text())
 
 
@@ -144,7 +145,6 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
 
 
 def _monitor_status(watched: Watched) -> dict[str, Any]:
-    top = watched.top_score
     return {
         "level": watched.level,
         "labels": watched.labels,
@@ -157,9 +157,17 @@ def _monitor_status(watched: Watched) -> dict[str, Any]:
             }
             for alpha, monitor in watched.risk.items()
         },
-        "exchangeability": None
-        if top is None
-        else {"num": top.num, "evidence": top.evidence, "alarm": top.alarm},
+        # By group; the numbers include the calibration queries that each test began with.
+        "exchangeability": {
+            group: {
+                "level": test.level,
+                "num": test.num,
+                "of_calibration": len(watched.reference.first.get(group, ())),
+                "evidence": test.evidence,
+                "alarm": test.alarm,
+            }
+            for group, test in watched.top_scores.items()
+        },
     }
 
 

@@ -45,7 +45,9 @@ class Metrics:
         self.feedback = counter("feedback", "Feedback", "source", "missed")
         self.audits = counter("audits", "Audited requests", "outcome")
         self.alarm = gauge("monitor_alarm", "Whether a monitor has raised an alarm", "route")
-        self.evidence = gauge("monitor_evidence", "Evidence of a monitor", "monitor", "route")
+        self.evidence = gauge(
+            "monitor_evidence", "Evidence of a monitor", "monitor", "route", "group"
+        )
         self.breaker = gauge("breaker_open", "Whether a model counts as down", "model")
         self.in_flight = gauge("inflight", "Requests under way")
         self.depth = gauge("queue_depth", "Requests that wait for a decision")
@@ -92,11 +94,12 @@ class ModelMetrics:
         self._cost = metrics.cost.labels(model)
 
     def answered(
-        self, seconds: float, prompt_tokens: int, completion_tokens: int, price: float | None
+        self, seconds: float | None, prompt_tokens: int, completion_tokens: int, price: float | None
     ) -> None:
-        """Counts an answer, its tokens, and its dollars where they are known."""
+        """Counts an answer, its tokens, and its time and dollars where they are known."""
         self._calls.inc()
-        self._seconds.observe(seconds)
+        if seconds is not None:
+            self._seconds.observe(seconds)
         self._input.inc(prompt_tokens)
         self._output.inc(completion_tokens)
         if price is not None:

@@ -2,12 +2,14 @@
 
 - Risk: labels of audited decisions alone. What users say is counted apart and tests nothing, since
   users choose which answers they rate.
-- Exchangeability: the router's highest score, of a share of the decisions that a keyed hash draws.
+- Exchangeability: the router's highest score, of a share of the questions that a keyed hash draws;
+  one test for each group, which begins with the calibration queries of the group. A question that
+  comes again counts once: what many ask, or one client asks in a loop, is no change of the queries.
 
 Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
-that the chance of a false alarm over all of them stays below the level. Which artefact is the k-th
-stands in the state too: replicas that share one fold the same rows in the same order, each for
-itself, and whoever holds the lock of those who write may save what it has folded.
+that the chance of a false alarm over all of them stays below the level; the groups share it. Which
+artefact is the k-th stands in the state too: replicas that share one fold the same rows in the same
+order, each for itself, and whoever holds the lock of those who write may save what it has folded.
 """
 
 import threading
@@ -22,12 +24,20 @@ import numpy as np
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.gateway._references import Reference, begun, seed_of
 from racer_jax.serving.gateway.settings import Monitors as Settings
 from racer_jax.serving.misses import miss_of
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
 _ROWS = 1000
 _SAVE_SECONDS = 10.0
+# 2 has a test of exchangeability for each group.
+_FORMAT = 2
+_REFERENCE = "reference {} {}"
+_ASKED_BEFORE = (
+    "select 1 from decision where fingerprint = ? and route = ? and artefact = ? and seq < ? "
+    "and top_score is not null limit 1"
+)
 
 
 @dataclass
@@ -40,8 +50,9 @@ class Watched:
       level: Chance of a false alarm of each monitor, ever.
       null: The null mode, which says what a miss is.
       risk: The test of the risk, by alpha.
-      reference: Top scores that will choose the bins of the other test.
-      top_score: The test of exchangeability; None until there are enough of those.
+      reference: Top scores of the calibration.
+      live: Top scores that will choose the bins of a group without any in the calibration.
+      top_scores: The test of exchangeability, by group, as soon as it has bins.
       seen: Fingerprints of the questions whose label was counted: a repeat counts once.
       labels: Labels of audited decisions; misses; wrong answers though the set held a right one.
       users: What users said: number, and how many were wrong. It feeds no test.
@@ -52,8 +63,9 @@ class Watched:
     level: float
     null: str = "paper"
     risk: dict[str, RiskMonitor] = field(default_factory=dict)
-    reference: list[float] = field(default_factory=list)
-    top_score: ExchangeabilityMonitor | None = None
+    reference: Reference = field(default_factory=Reference)
+    live: dict[str, list[float]] = field(default_factory=dict)
+    top_scores: dict[str, ExchangeabilityMonitor] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(
         default_factory=lambda: {"num": 0, "misses": 0, "judged": 0, "judge_errors": 0}
@@ -69,13 +81,20 @@ class Watched:
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         ]
-        top = self.top_score
-        if top is not None and top.alarm is not None:
-            words.append(
-                f"queries have changed since tested decision {top.alarm} (evidence "
-                f"{top.evidence:.3g}): recalibrate on labelled queries of now"
-            )
+        for group, top in self.top_scores.items():
+            if top.alarm is not None:
+                which = "" if self.reference.groups is None else f" of the group {group!r}"
+                live = max(top.alarm - len(self.reference.first.get(group, ())), 0)
+                words.append(
+                    f"queries{which} have changed since tested decision {live} (evidence "
+                    f"{top.evidence:.3g}): recalibrate on labelled queries of now"
+                )
         return words
+
+    @property
+    def level_of_groups(self) -> float:
+        """Chance of a false alarm of the test of exchangeability of each group, ever."""
+        return self.level / max(len(self.reference.groups or ()), 1)
 
 
 @dataclass
@@ -87,6 +106,13 @@ class _Saved:
     watched: list[Watched]
     raised: list[tuple[str, str, str]]
     last_activation: int = 0
+    format: int = _FORMAT
+
+
+class _Format(msgspec.Struct):
+    """What is read first of a state."""
+
+    format: int = 1
 
 
 class Monitors:
@@ -113,8 +139,28 @@ class Monitors:
         self._lock = threading.Lock()
         self.alarms: dict[str, bool] = {}
 
-    def enter(self, connection: Connection, route: str, artefact: str, null: str) -> None:
-        """Writes that an artefact comes into use; one that was in use before stays where it is."""
+    def enter(
+        self,
+        connection: Connection,
+        route: str,
+        artefact: str,
+        null: str,
+        reference: Reference | None = None,
+    ) -> None:
+        """Writes that an artefact comes into use; one that was in use before stays where it is.
+
+        Args:
+          connection: The state.
+          route: Name of the route.
+          artefact: The artefact's checksum.
+          null: The null mode.
+          reference: The top scores of its calibration.
+        """
+        content = msgspec.json.encode(reference or Reference()).decode()
+        connection.execute(
+            "insert into meta values (?, ?) on conflict (name) do nothing",
+            [_REFERENCE.format(route, artefact), content],
+        )
         connection.execute(
             "insert into activation (route, artefact, null_mode, at) values (?, ?, ?, ?) "
             "on conflict (route, artefact) do nothing",
@@ -140,7 +186,8 @@ class Monitors:
     def load(self, connection: Connection) -> None:
         """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
         row = connection.execute("select state from monitor where name = 'all'").fetchone()
-        if row is not None:
+        # That of an older version is made anew from the rows, which are all still there.
+        if row is not None and msgspec.json.decode(row[0], type=_Format).format == _FORMAT:
             saved = msgspec.json.decode(row[0], type=_Saved)
             self._last_decision, self._last_label = saved.last_decision, saved.last_label
             self._last_activation = saved.last_activation
@@ -190,30 +237,46 @@ class Monitors:
             if (route, artefact) not in self._watched:
                 num_before = sum(name == route for name, _ in self._watched)
                 level = self._settings.level / 2 ** (num_before + 1)
-                self._watched[route, artefact] = Watched(route, artefact, level, null)
+                watched = Watched(route, artefact, level, null)
+                name = _REFERENCE.format(route, artefact)
+                row = connection.execute("select value from meta where name = ?", [name]).fetchone()
+                if row is not None:
+                    watched.reference = msgspec.json.decode(row[0], type=Reference)
+                watched.top_scores |= begun(watched.reference, artefact, watched.level_of_groups)
+                self._watched[route, artefact] = watched
 
     def _fold_decisions(self, connection: Connection) -> None:
         query = (
-            "select seq, id, route, artefact, top_score from decision where seq > ? "
+            "select seq, route, artefact, top_score, grp, fingerprint from decision where seq > ? "
             "order by seq limit ?"
         )
         while rows := connection.execute(query, [self._last_decision, _ROWS]).fetchall():
-            for seq, name, route, artefact, top_score in rows:
+            for seq, route, artefact, top_score, group, fingerprint in rows:
                 self._last_decision = seq
                 watched = self._watched.get((route, artefact))
                 if watched is None or top_score is None:
                     continue
-                if draw(self._key, name, "monitor") < self._settings.share:
-                    self._add_top_score(watched, top_score)
+                tested = watched.reference.group_of(group)
+                drawn = draw(self._key, str(fingerprint), "monitor") < self._settings.share
+                if tested is None or not drawn:
+                    continue
+                question = [fingerprint, route, artefact, seq]
+                if connection.execute(_ASKED_BEFORE, question).fetchone() is None:
+                    self._add_top_score(watched, tested, top_score)
 
-    def _add_top_score(self, watched: Watched, top_score: float) -> None:
-        if watched.top_score is not None:
-            watched.top_score = watched.top_score.update([top_score])
+    def _add_top_score(self, watched: Watched, group: str, top_score: float) -> None:
+        test = watched.top_scores.get(group)
+        if test is not None:
+            watched.top_scores[group] = test.update([top_score])
             return
-        watched.reference.append(top_score)
-        enough = len(watched.reference) >= self._settings.reference
-        if enough and len(set(watched.reference)) > 1:
-            watched.top_score = ExchangeabilityMonitor.over(watched.reference, level=watched.level)
+        live = watched.live.setdefault(group, [])
+        live.append(top_score)
+        enough = len(live) >= self._settings.reference
+        if enough and len(set(live)) > 1:
+            seed = seed_of(watched.artefact, group)
+            watched.top_scores[group] = ExchangeabilityMonitor.over(
+                live, level=watched.level_of_groups, seed=seed
+            )
 
     def _fold_labels(self, connection: Connection) -> None:
         query = (

@@ -74,7 +74,12 @@ def document() -> dict[str, Any]:
     }
     entry = {
         "type": "object",
-        "properties": {"text": _TEXT, "group": _GROUP, "id": _GROUP},
+        "properties": {
+            "text": _TEXT,
+            "messages": {"type": "array", "items": message},
+            "group": _GROUP,
+            "id": _GROUP,
+        },
         "additionalProperties": False,
     }
     route = {

@@ -1,13 +1,13 @@
 """Whom to call for a request, why, and whether the promise holds: before any call is made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from racer_jax.core.risk_levels import level_name
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher, Routed
+from racer_jax.serving.gateway._costs import expected_costs
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._loaded import Loaded, calibration_of, pooled
 from racer_jax.serving.gateway._queries import Query
@@ -92,7 +92,7 @@ class Planner:
     ) -> None:
         self.name, self.route, self.loaded = name, route, loaded
         self._models, self._batcher = models, batcher
-        self._levels = set(loaded.racers)
+        self._levels = {exact_alpha(name): name for name in loaded.racers}
         self._pooled: dict[str, Racer] = {}
 
     def mode(self, query: Query) -> Mode:
@@ -129,16 +129,28 @@ class Planner:
           GatewayError: If it is none of those published: a level chosen after seeing results has no
             promise.
         """
-        if query.options.alpha is None:
+        return self.level(query.options.alpha, "racer.alpha")
+
+    def level(self, alpha: str | float | None, param: str) -> str:
+        """The name of a level; that of the artefact where it is None.
+
+        Args:
+          alpha: The level.
+          param: Where the request says it.
+
+        Raises:
+          GatewayError: If it is none of those published.
+        """
+        if alpha is None:
             return self.loaded.alpha
         try:
-            name = level_name(query.options.alpha)
+            exact = exact_alpha(alpha)
         except (TypeError, ValueError) as error:
-            raise bad_request(f"racer.alpha: {error}", "racer.alpha") from None
-        if name not in self._levels:
-            raise bad_request(
-                f"racer.alpha must be one of {sorted(self._levels)}, got {name}", "racer.alpha"
-            )
+            raise bad_request(f"{param}: {error}", param) from None
+        name = self._levels.get(exact)
+        if name is None:
+            levels = sorted(self._levels.values())
+            raise bad_request(f"{param} must be one of {levels}, got {alpha}", param)
         return name
 
     def group(self, query: Query) -> tuple[str | None, bool]:
@@ -292,7 +304,7 @@ class Planner:
             plan.void.append(f"the set was cut to max_models = {most}")
         dollars = [d for d in (self.route.max_cost, query.options.max_cost) if d is not None]
         if dollars:
-            self._fit_cost(plan, min(dollars))
+            self._fit_cost(plan, query, min(dollars))
 
     def _fit_capabilities(self, plan: Plan, query: Query) -> None:
         able = [name for name in plan.models if query.needs <= set(self._models[name].capabilities)]
@@ -308,12 +320,19 @@ class Planner:
             plan.void.append(f"cannot do what the request needs: {', '.join(left_out)}")
             plan.models, plan.reason = tuple(able), "capped"
 
-    def _fit_cost(self, plan: Plan, dollars: float) -> None:
-        costs = self.costs
+    def _fit_cost(self, plan: Plan, query: Query, dollars: float) -> None:
+        costs = expected_costs(self.loaded, self._models, query)
         affordable: list[str] = []
         total = 0.0
         for name in plan.models:
-            total += costs.get(name, 0.0)
+            cost = costs[name]
+            if cost is None:  # a limit that nothing can be held against is none
+                raise bad_request(
+                    f"max_cost = {dollars:g} cannot be kept: nothing says what {name!r} costs. "
+                    "Give it dollars_in and dollars_out, and the request max_completion_tokens",
+                    "racer.max_cost",
+                )
+            total += cost
             if total > dollars:
                 break
             affordable.append(name)
@@ -321,20 +340,12 @@ class Planner:
             raise GatewayError(
                 429,
                 "insufficient_quota",
-                f"no model is expected to cost at most max_cost = {dollars}",
+                f"no model is expected to cost at most max_cost = {dollars:g}",
                 code="racer_budget",
             )
         if len(affordable) < len(plan.models):
             plan.models, plan.reason = tuple(affordable), "capped"
-            plan.void.append(f"the set was cut to max_cost = {dollars}")
-
-    @property
-    def costs(self) -> dict[str, float]:
-        """Expected dollars of an answer of each model, those that are known."""
-        racers: Sequence[Any] = tuple(self.loaded.racers.values())
-        if not racers or racers[0].cost is None:
-            return {}
-        return dict(zip(self.loaded.models, racers[0].cost.tolist(), strict=True))
+            plan.void.append(f"the set was cut to max_cost = {dollars:g}")
 
 
 def _by_plausibility(margins: Mapping[str, float], scores: Mapping[str, float]) -> tuple[str, ...]:

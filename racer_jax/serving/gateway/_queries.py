@@ -1,11 +1,13 @@
 """Requests: what the gateway reads of them, and what it passes on untouched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 import msgspec
 
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._replies import Fields
@@ -101,8 +103,7 @@ class Query:
 
     def text(self, view: str) -> str:
         """The text that is routed."""
-        text = self.texts[-1] if view == "last_user" else "\n\n".join(self.texts)
-        return text if text.strip() else _NO_TEXT
+        return viewed(self.texts, view)
 
 
 def query_of(
@@ -139,7 +140,7 @@ def query_of(
         raise bad_request("the request must be JSON in UTF-8") from None
     if len(messages) > max_messages:
         raise bad_request(f"messages must be at most {max_messages}, got {len(messages)}")
-    texts = [_text(message.content) for message in messages if message.role == "user"]
+    texts = _user_texts(messages)
     if not texts:
         raise bad_request("messages must hold a message of the role 'user'", "messages")
     if options is not _DEFAULTS:
@@ -170,6 +171,74 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
     return msgspec.structs.replace(options, **changes)
 
 
+def viewed(texts: Sequence[str], view: str) -> str:
+    """The text of a conversation that is routed.
+
+    Args:
+      texts: The texts of the user's messages, at least one.
+      view: `last_user` or `all_user`.
+    """
+    text = texts[-1] if view == "last_user" else "\n\n".join(texts)
+    return text if text.strip() else _NO_TEXT
+
+
+def conversation_texts(messages: Any) -> list[str]:
+    """The texts of the user's messages of a conversation; empty where it has none.
+
+    Raises:
+      msgspec.ValidationError: If they are no messages.
+    """
+    return _user_texts(msgspec.convert(messages, list[_Message]))
+
+
+def _user_texts(messages: Iterable[_Message]) -> list[str]:
+    return [_text(message.content) for message in messages if message.role == "user"]
+
+
+def check_group(client: Client, group: str | None) -> None:
+    """Refuses a group that a client's key may not name.
+
+    Raises:
+      GatewayError: If it may not.
+    """
+    groups = client.key.groups
+    if group is not None and groups is not None and group not in groups:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not name the group {group!r}",
+            code="group",
+            param="racer.group",
+        )
+
+
+def check_alpha(client: Client, alpha: str | float | None) -> None:
+    """Refuses a level that a client's key may not ask for.
+
+    Raises:
+      GatewayError: If it may not.
+    """
+    alphas = client.key.alphas
+    if alpha is None or alphas is None:
+        return
+    if _level(alpha) not in {_level(one) for one in alphas}:
+        raise GatewayError(
+            403,
+            "permission_error",
+            f"this key may not ask for alpha = {alpha}",
+            code="alpha",
+            param="racer.alpha",
+        )
+
+
+def _level(alpha: str | float) -> Fraction | None:
+    """A level, however it is written; None for what is none."""
+    try:
+        return exact_alpha(alpha)
+    except (TypeError, ValueError):
+        return None
+
+
 def _check_allowed(options: Options, client: Client) -> None:
     """Refuses what the client's key may not set, and numbers out of range."""
     for name in _NAMES:
@@ -181,24 +250,8 @@ def _check_allowed(options: Options, client: Client) -> None:
                 code="override",
                 param=f"racer.{name}",
             )
-    groups = client.key.groups
-    if options.group is not None and groups is not None and options.group not in groups:
-        raise GatewayError(
-            403,
-            "permission_error",
-            f"this key may not name the group {options.group!r}",
-            code="group",
-            param="racer.group",
-        )
-    alphas = client.key.alphas
-    if options.alpha is not None and alphas is not None and str(options.alpha) not in alphas:
-        raise GatewayError(
-            403,
-            "permission_error",
-            f"this key may not ask for alpha = {options.alpha}",
-            code="alpha",
-            param="racer.alpha",
-        )
+    check_group(client, options.group)
+    check_alpha(client, options.alpha)
     for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
         value = getattr(options, name)
         if value is not None and not value >= least:

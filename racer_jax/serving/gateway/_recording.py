@@ -71,6 +71,8 @@ def decision_row(
     if number >> 63:  # as SQLite keeps integers
         number -= 1 << 64
     scores = tuple(plan.scores.values())
+    # The highest of fewer models is of another distribution: an outage is no change of the queries.
+    whole = planner is not None and len(scores) == len(planner.loaded.models)
     void = void_reasons(plan, completion.answer, panel)
     prompt = text if completion.gateway.settings.state.store_prompts else None
     return DecisionRow(
@@ -92,7 +94,7 @@ def decision_row(
         seconds=seconds,
         dollars=cost,
         fingerprint=number,
-        top_score=max(scores, default=None),
+        top_score=max(scores, default=None) if whole else None,
         null_in_set=plan.null_in_set,
         pool=tuple(plan.scores),
         scores=scores,

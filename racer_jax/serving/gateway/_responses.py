@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._audits import start_audit
-from racer_jax.serving.gateway._completions import Completion, cancel
+from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._exchange import (
     EVENTS,
@@ -21,8 +21,10 @@ from racer_jax.serving.gateway._exchange import (
     header_of,
     respond,
 )
+from racer_jax.serving.gateway._facts import Headers
+from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._queries import query_of
-from racer_jax.serving.gateway.core import Gateway
+from racer_jax.serving.gateway.core import Gateway, cancel
 
 # Fields of a response's request that mean the same in a completion.
 _SAME = ("model", "temperature", "top_p", "stream", "racer", "user", "parallel_tool_calls", "store")
@@ -35,25 +37,11 @@ class Responses:
     async def __call__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
-        server = gateway.settings.server
-        body = chat_request(await body_of(scope, receive, server))
-        query = query_of(body, scope["headers"], client, server.max_messages)
-        stream, query.stream = query.stream, False
-        query.fields.pop("stream", None)
-        completion = Completion(gateway, query, client)
-        gateway.in_flight += 1
-        work = asyncio.ensure_future(self._answer(completion, server.deadline_seconds))
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                await cancel(work)
-                completion.finish(499)
-                return
-            content, more_headers = work.result()
-        finally:
-            gone.cancel()
-            gateway.in_flight -= 1
+        with gateway.admitted():
+            completed = await self._completed(gateway, client, scope, receive)
+        if completed is None:
+            return
+        completion, stream, content, more_headers = completed
         start_audit(completion)
         plain = response_of(content)
         if not stream:
@@ -66,7 +54,33 @@ class Responses:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _completed(
+        self, gateway: Gateway, client: Client, scope: Scope, receive: Receive
+    ) -> tuple[Completion, bool, Any, Headers] | None:
+        """The completion, whether to stream it, its body and headers; None for a client gone."""
+        server = gateway.settings.server
+        body = chat_request(await body_of(scope, receive, server))
+        query = query_of(body, scope["headers"], client, server.max_messages)
+        stream, query.stream = query.stream, False
+        query.fields.pop("stream", None)
+        completion = Completion(gateway, query, client)
+        work = asyncio.ensure_future(self._answer(completion, server.deadline_seconds))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await cancel(work)
+                completion.finish(499)
+                return None
+            content, more_headers = work.result()
+        finally:
+            gone.cancel()
+        return completion, stream, content, more_headers
+
     async def _answer(self, completion: Completion, seconds: float) -> Any:
+        limit_ms = completion.query.options.deadline_ms
+        if limit_ms is not None:
+            seconds = min(seconds, limit_ms / 1000)
         try:
             async with asyncio.timeout(seconds):
                 await completion.decide()

@@ -140,7 +140,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: gateway.background(_reloaded(gateway)))
-    LOG.addFilter(Redaction(_secrets(settings)))
+    _redact(settings)
     await gateway.start()
     _collect_rarely()
     protocol = bounded_protocol(settings.server.header_seconds, settings.server.max_header_bytes)
@@ -196,11 +196,28 @@ def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
     return _Server(config)
 
 
+def _redact(settings: Settings) -> None:
+    """Takes secrets out of every log of the process: those of uvicorn, asyncio and aiohttp too.
+
+    What reaches the root, or has no handler at all, passes one of these; a filter of a logger sees
+    what was logged with it alone.
+    """
+    redaction = Redaction(_secrets(settings))
+    LOG.addFilter(redaction)
+    for handler in (*logging.getLogger().handlers, logging.lastResort):
+        if handler is not None:
+            handler.addFilter(redaction)
+
+
 def _secrets(settings: Settings) -> list[str]:
+    """Keys of upstreams, the password of the state, and addresses that may hold a token."""
     password = urlsplit(settings.state.path).password or ""
     places = [p for model in settings.models.values() for p in (model, *model.also)]
     keys = [place.api_key.reveal() for place in places if place.api_key is not None]
-    return [*keys, password]
+    if settings.audit.hash_key is not None:
+        keys.append(settings.audit.hash_key.reveal())
+    called = [url for url in (settings.audit.hook, settings.monitors.webhook) if url is not None]
+    return [*keys, password, *called, *(urlsplit(url).path for url in called)]
 
 
 async def _reloaded(gateway: Gateway) -> None:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import msgspec
 
 from racer_jax.data.errors import DataError
-from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
+from racer_jax.racer.signatures import public_bytes
+from racer_jax.sequential.normal_forms import UnknownFormError, forms_by_group
 from racer_jax.serving.gateway._addresses import checked_url, is_loopback
 from racer_jax.serving.gateway._secrets import Secret, expanded, is_reference
 from racer_jax.serving.gateway.settings import Settings
@@ -151,6 +152,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             checked_url(url or "http://127.0.0.1", insecure=False)
         except ValueError as error:
             yield f"{error} - at `$.{where}`"
+    for i, trusted in enumerate(settings.trusted_keys):
+        try:
+            public_bytes(trusted)
+        except ValueError as error:
+            yield f"{error} - at `$.trusted_keys[{i}]`"
     prefixes = [key.prefix for key in settings.keys.values()]
     if len(set(prefixes)) < len(prefixes):
         yield "must have prefixes that are all different - at `$.keys`"
@@ -170,9 +176,9 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
         yield f"must be a model where mode is {route.mode!r} - at `{where}.judge`"
     if route.form is not None:
         try:
-            normal_form(route.form)
-        except UnknownFormError:
-            yield f"must be text, letter, number or json:FIELD - at `{where}.form`"
+            forms_by_group(route.form)
+        except UnknownFormError as error:
+            yield f"{error} - at `{where}.form`"
 
 
 def _placed(settings: Settings, folder: Path) -> Settings:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,21 @@ import msgspec
 
 from racer_jax._distribution import __version__
 from racer_jax.racer.artefact import DESCRIPTION
+from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._cache import Cache
+from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
+from racer_jax.serving.gateway._errors import GatewayError, busy
+from racer_jax.serving.gateway._facts import dollars
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
 from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Planner, Situation
+from racer_jax.serving.gateway._references import reference_of
+from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._store import Store, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
@@ -138,8 +144,9 @@ class Gateway:
         """The artefact of a route, warmed, in the thread that computes."""
 
         def work() -> Loaded:
-            loaded = load(self.settings.routes[name])
+            loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
+            check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
             return loaded
@@ -152,8 +159,11 @@ class Gateway:
         planner = Planner(name, route, loaded, self.settings.models, self.batcher)
         racer = loaded.racers.get(loaded.alpha)
         null = "paper" if racer is None else racer.null
+        reference = None if racer is None else reference_of(racer, loaded.checksum)
         entered = self.store.ask(
-            lambda connection: self.monitors.enter(connection, name, loaded.checksum, null)
+            lambda connection: self.monitors.enter(
+                connection, name, loaded.checksum, null, reference
+            )
         )
         await asyncio.wrap_future(entered)
         if name in self.planners:
@@ -162,6 +172,7 @@ class Gateway:
 
     def _activate(self, name: str, planner: Planner) -> None:
         self.planners[name] = planner
+        self.batcher.forget()
         loaded = planner.loaded
         self.monitors.activate(name, loaded.checksum)
         self.metrics.artefact.clear()
@@ -190,15 +201,16 @@ class Gateway:
         return {route: planner.loaded.checksum for route, planner in self.planners.items()}
 
     def artefact_files(self) -> dict[str, tuple[int, int]]:
-        """What tells the artefacts on disk from those that may replace them, by route.
+        """What tells the artefacts on disk from those that may replace them, by route and file.
 
         Use this when you look for artefacts that were replaced.
         """
         files = {}
         for name, route in self.settings.routes.items():
-            with contextlib.suppress(OSError):
-                status = (Path(route.artefact) / DESCRIPTION).stat()
-                files[name] = (status.st_ino, status.st_mtime_ns)
+            for file in (DESCRIPTION, SIGNATURE):  # which may come a moment later
+                with contextlib.suppress(OSError):
+                    status = (Path(route.artefact) / file).stat()
+                    files[f"{name} {file}"] = (status.st_ino, status.st_mtime_ns)
         return files
 
     def roll_back(self, name: str) -> str:
@@ -215,6 +227,27 @@ class Gateway:
         return planner.loaded.checksum
 
     # --- what requests ask ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def admitted(self, while_draining: bool = False) -> Iterator[None]:
+        """Counts a request as under way, before its body is read: that takes memory too.
+
+        Use this when a request has named its key, around everything else that it costs.
+
+        Args:
+          while_draining: Whether it is taken though the gateway is about to end.
+
+        Raises:
+          GatewayError: If there are too many, or the gateway is about to end.
+        """
+        full = self.in_flight >= self.settings.server.max_in_flight
+        if full or (self.draining and not while_draining):
+            raise busy(self.draining)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def situation(self, name: str) -> Situation:
         """What a plan depends on beside the request, now.
@@ -273,10 +306,23 @@ class Gateway:
             metrics.of_model(model).answered(
                 reply.seconds, usage.prompt_tokens, usage.completion_tokens, prices.get(model)
             )
+        for model, used in panel.extra.items():  # a judge's; how long it took is not kept
+            metrics.of_model(model).answered(None, used.prompt_tokens, used.completion_tokens, None)
         for model, error in panel.failed.items():
             metrics.calls.labels(model, error.kind).inc()
         for model in panel.cancelled:
             metrics.calls.labels(model, "cancelled").inc()
+
+    def count_stream(self, model: str, seconds: float, usage: Usage | None) -> None:
+        """Counts a call whose bytes were passed through.
+
+        Use this when a stream has ended.
+        """
+        used = usage or Usage()
+        price = None if usage is None else dollars(usage, self.settings.models[model])
+        self.metrics.of_model(model).answered(
+            seconds, used.prompt_tokens, used.completion_tokens, price
+        )
 
     def _alarm(self, route: str, artefact: str, words: str) -> None:
         """An alarm: logged, and sent to the webhook once. Called in the thread of the state."""
@@ -315,3 +361,12 @@ def _spent_today(connection: Connection) -> Spent:
         [today * SECONDS_OF_A_DAY],
     ).fetchall()
     return {(client, today): dollars for client, dollars in rows}
+
+
+async def cancel(task: "asyncio.Task[Any]") -> None:
+    """Cancels a task and waits for its end. Use this when a client has gone."""
+    task.cancel()
+    results = await asyncio.gather(task, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, GatewayError):
+            LOG.error("while cancelled: %r", result)

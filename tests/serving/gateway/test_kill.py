@@ -2,16 +2,24 @@
 
 import http.client
 import json
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._monitoring import Monitors
+from racer_jax.serving.gateway._store import opened
+from racer_jax.serving.gateway.settings import Monitors as Settings
+
+LOG = logging.getLogger(__name__)  # seen with --log-cli-level=INFO
 CONFIG = """
 [models.small]
 base_url = "{url}"
@@ -58,7 +66,33 @@ def post(port, path, body):
         connection.close()
 
 
-def kill_under_load(config, acknowledged, number):
+class Seen:
+    """What the clients saw.
+
+    Attributes:
+      labels: Labels that were acknowledged, by decision.
+      answered: Answers.
+      refused: Codes of the refusals.
+      cut: Requests whose connection broke.
+    """
+
+    def __init__(self):
+        self.labels, self.answered, self.refused, self.cut = {}, 0, set(), 0
+
+    def note(self, reply):
+        """Counts a reply; returns the body of an answer, None for anything else."""
+        if reply is None:
+            self.cut += 1
+            return None
+        status, body = reply
+        if status == 200:
+            self.answered += 1
+            return body
+        self.refused.add(body["error"]["code"])
+        return None
+
+
+def kill_under_load(config, seen, number):
     """Starts a gateway, sends requests and labels from four threads, kills it in the midst."""
     command = [sys.executable, "-m", "racer_jax", "serve", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
@@ -72,15 +106,14 @@ def kill_under_load(config, acknowledged, number):
             step += 1
             text = f"sum prime {number} {place} {step}"
             body = {"model": "racer/my", "messages": [{"role": "user", "content": text}]}
-            got = post(port, "/v1/chat/completions", body)
-            if got is None or got[0] != 200:
+            answer = seen.note(post(port, "/v1/chat/completions", body))
+            if answer is None:
                 continue
             label = {"small": step % 2, "medium": 0, "large": 1}
-            entry = {"id": got[1]["id"], "correct": label, "source": "audit"}
-            said = post(port, "/v1/feedback", entry)
-            if said is not None and said[0] == 200:
-                acknowledged[entry["id"]] = label
-                post(port, "/v1/feedback", entry)  # again: it counts once
+            entry = {"id": answer["id"], "correct": label, "source": "audit"}
+            if seen.note(post(port, "/v1/feedback", entry)) is not None:
+                seen.labels[entry["id"]] = label
+                seen.note(post(port, "/v1/feedback", entry))  # again: it counts once
 
     threads = [threading.Thread(target=client, args=(place,)) for place in range(4)]
     for thread in threads:
@@ -94,37 +127,65 @@ def kill_under_load(config, acknowledged, number):
     process.stdout.close()
 
 
+def check_state(state, seen):
+    """Nothing acknowledged is lost, double or torn, in the file that a kill left."""
+    with closing(sqlite3.connect(state)) as connection:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        rows = connection.execute("select decision, content from feedback").fetchall()
+        orphans = connection.execute(
+            "select count(*) from feedback where decision not in (select id from decision)"
+        ).fetchone()
+    stored = {name: json.loads(content)["correct"] for name, content in rows}
+    assert len(stored) == len(rows)
+    lost = {name for name, label in seen.labels.items() if stored.get(name) != label}
+    assert lost == set()
+    assert orphans == (0,)
+    return len(rows)
+
+
+def counted_labels(state, racer):
+    """How many labels the monitors have counted, once the rows after the last save are folded."""
+    with closing(opened(str(state))) as connection:
+        monitors = Monitors(Settings(), b"key")
+        monitors.load(connection)
+        (artefact,) = connection.execute("select artefact from activation").fetchone()
+        monitors.fold(connection)
+        watched = monitors.of("my", artefact)
+    return watched.labels["num"], watched.risk[racer.alpha].num
+
+
 def kills(num, tmp_path, artefacts):
-    """So many kills over one state; then what it holds."""
-    root = str(Path(__file__).parents[2])
+    """So many kills over one state; what it holds is checked after each."""
+    root = str(Path(__file__).parents[3])
     upstream = subprocess.Popen(
         [sys.executable, "-c", UPSTREAM.format(root=root)], stdout=subprocess.PIPE, text=True
     )
-    acknowledged = {}
+    seen = Seen()
     try:
         url = upstream.stdout.readline().strip()
         config, state = tmp_path / "gateway.toml", tmp_path / "state.db"
         artefact = artefacts / "my.racer"
         config.write_text(CONFIG.format(url=url, artefact=artefact, state=state))
         for number in range(num):
-            kill_under_load(config, acknowledged, number)
+            kill_under_load(config, seen, number)
+            num_rows = check_state(state, seen)
+            LOG.info("kill %d: %d labels in the state", number + 1, num_rows)
     finally:
         upstream.kill()
         upstream.wait()
         upstream.stdout.close()
-    assert acknowledged
-    connection = sqlite3.connect(state)
-    assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
-    rows = connection.execute("select decision, content from feedback").fetchall()
-    stored = {name: json.loads(content)["correct"] for name, content in rows}
-    assert len(stored) == len(rows)
-    lost = {name for name, label in acknowledged.items() if stored.get(name) != label}
-    assert lost == set()
-    orphans = connection.execute(
-        "select count(*) from feedback where decision not in (select id from decision)"
-    ).fetchone()
-    assert orphans == (0,)
-    connection.close()
+    assert seen.labels
+    assert seen.refused <= {"unknown_decision", "busy"}
+    # Each question is another: each label counts once, however often it was sent and folded.
+    assert counted_labels(state, Racer.load(artefact)) == (num_rows, num_rows)
+    LOG.info(
+        "%d kills: %d answers and acknowledgements, %d labels, %d connections cut, refused: %s",
+        num,
+        seen.answered,
+        len(seen.labels),
+        seen.cut,
+        sorted(seen.refused),
+    )
 
 
 @pytest.mark.long

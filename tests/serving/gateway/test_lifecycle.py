@@ -2,6 +2,9 @@
 
 import asyncio
 import shutil
+import threading
+import time
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -127,6 +130,31 @@ def test_decisions_without_a_call(start, upstreams):
     assert upstreams.asked == []
     assert gateway.ask("POST", "/v1/racer/route", {"inputs": []}).status == 400
     assert gateway.ask("POST", "/v1/racer/route", {"inputs": [{"text": " "}]}).status == 400
+
+
+def test_a_decision_is_taken_once_for_a_text_a_group_and_an_artefact(start, artefacts, tmp_path):
+    path = tmp_path / "used.racer"
+    shutil.copytree(artefacts / "my.racer", path)
+    gateway = start(scripted=False, routes__my__artefact=str(path))
+    batches = []
+    gateway.gateway.batcher._on_batch = batches.append
+
+    def decided(text, group):
+        entry = {"inputs": [{"text": text, "group": group}]}
+        return gateway.ask("POST", "/v1/racer/route", entry).json
+
+    first = decided("sum prime ?", "a")
+    assert [decided("sum prime ?", "a") for _ in range(3)] == [first] * 3
+    assert batches == [1]
+    assert decided("sum prime ?", "b") != first
+    decided("sum prime", "a")
+    assert batches == [1, 1, 1]
+    shutil.rmtree(path)
+    shutil.copytree(artefacts / "other.racer", path)
+    assert gateway.admin("POST", "/reload").status == 200
+    again = decided("sum prime ?", "a")
+    assert len(batches) == 4
+    assert again[0]["threshold"] != first[0]["threshold"]
 
 
 def test_concurrent_decisions_are_those_of_each_alone(start):
@@ -259,6 +287,90 @@ class Wide:
 
     def __getitem__(self, i):
         return i
+
+
+def test_small_batches_of_a_quick_racer_need_no_thread(start):
+    gateway = start(scripted=False)
+    racer, batcher = gateway.gateway.planners["my"].loaded.racers["0.3"], gateway.gateway.batcher
+    threads = []
+
+    class Noted:
+        """The racer, and the thread that asks it."""
+
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def route(self, texts, groups):
+            threads.append(threading.current_thread() is threading.main_thread())
+            time.sleep(self.seconds)
+            return racer.route(texts, groups)
+
+    async def decided(one, texts):
+        batch = await asyncio.gather(*(batcher.decide(one, text, "a") for text in texts))
+        return [routed.decision.models for routed in batch]
+
+    batcher._seconds = 0.0
+    for number, expected in ((2, [True]), (9, [False])):
+        texts = [f"question {i} of {number}" for i in range(number)]
+        assert gateway.run(decided(Noted(0), texts)) == [
+            d.models for d in racer.route(texts, ["a"] * number)
+        ]
+        assert threads == expected
+        threads.clear()
+        batcher._seconds = 0.0
+    slow = Noted(0.01)
+    gateway.run(decided(slow, ["one"]))
+    gateway.run(decided(slow, ["two"]))
+    assert threads == [True, False]
+    with pytest.raises(ValueError, match="broken"):
+        gateway.run(decided(SimpleNamespace(route=broken), ["three"]))
+
+
+def broken(texts, groups):
+    raise ValueError("broken")
+
+
+def test_groups_compare_their_answers_in_forms_of_their_own(start, upstreams):
+    gateway = start(routes__my__form="a=letter,b=number")
+    upstreams.reset()
+    upstreams.says.update(small="A", medium="A)", large="it is 12.0, or 7")
+
+    def votes(group):
+        got = gateway.chat("small,medium,large ?", racer={"group": group})
+        winner = next(iter(got.json["racer"]["votes"]))
+        return winner, got.json["choices"][0]["message"]["content"]
+
+    assert votes("a") == ("A", "A)")
+    upstreams.says.update(small="7", medium="so 7.00", large="8")
+    assert votes("b") == ("7", "so 7.00")
+    # A group of nobody's has the texts as they are.
+    upstreams.says.update(small="7", medium="7.00", large="7")
+    assert votes("c") == ("7", "7")
+
+
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [("a=letter", "no normal form for b"), ("a=letter,b=text,c=text", "not calibrated on: c")],
+)
+def test_forms_by_group_name_the_groups_of_the_artefact(start, form, problem):
+    with pytest.raises(DataError, match=problem):
+        start(routes__my__form=form)
+
+
+def test_decisions_go_on_while_an_artefact_is_loaded(start):
+    gateway = start(scripted=False)
+    racer, batcher = gateway.gateway.planners["my"].loaded.racers["0.3"], gateway.gateway.batcher
+    loading = threading.Event()
+
+    async def both():
+        work = asyncio.ensure_future(batcher.run(lambda: loading.wait(10)))
+        decided = await asyncio.wait_for(batcher.decide(racer, "while loading", "a"), 5)
+        loading.set()
+        return decided, await work
+
+    decided, loaded = gateway.run(both())
+    assert loaded
+    assert decided.decision.models == racer.route(["while loading"], ["a"])[0].models
 
 
 def test_requests_of_one_turn_of_the_loop_are_decided_together(run):

@@ -15,7 +15,12 @@ from racer_jax.serving.gateway._addresses import checked_url, may_be_called
 from racer_jax.serving.gateway._errors import CallFailedError
 from racer_jax.serving.gateway._keys import new_key
 from racer_jax.serving.gateway._secrets import Redaction
-from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
+from racer_jax.serving.gateway._server import (
+    _redact,
+    _server,
+    bounded_protocol,
+    listening,
+)
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Model
 from tests.serving.gateway.upstreams import call, slow
@@ -79,6 +84,65 @@ def test_roles_overrides_and_groups(keyed, upstreams):
     path = f"/v1/racer/decisions/{name}"
     assert keyed.ask("GET", path, headers=keyed.alice).status == 200
     assert keyed.ask("GET", path, headers=keyed.bob).status == 200  # an administrator
+
+
+def test_decisions_without_a_call_need_the_same_permissions(start):
+    carol, section = key_of(groups=["a"], alphas=["0.30"], overrides=["alpha"])
+    dave, other = key_of(overrides=[])
+    gateway = start(keys={"carol": section, "dave": other}, routes__my__alphas=["0.4"])
+
+    def route(key, **fields):
+        inputs = [{"text": "large ?", "group": fields.pop("group", "a")}]
+        headers = {"authorization": f"Bearer {key}"}
+        return gateway.ask("POST", "/v1/racer/route", {"inputs": inputs, **fields}, headers)
+
+    assert route(carol, alpha=0.3).status == 200
+    assert route(carol, group="b").json["error"]["code"] == "group"
+    assert route(carol, alpha="0.4").json["error"]["code"] == "alpha"
+    assert route(dave, alpha=0.3).status == 403
+    assert route(dave, group="b").status == 200
+
+
+def test_what_comes_at_once_is_bounded_before_it_is_read(start):
+    """A body takes memory: it is read once the request has a place, at every endpoint."""
+    gateway = start(server__max_in_flight=1)
+    body = {"model": "racer/my", "messages": [{"role": "user", "content": "large ?"}]}
+    statuses = []
+
+    async def receive_never():
+        await asyncio.sleep(30)
+
+    async def both():
+        read = asyncio.ensure_future(body_held(gateway.app, receive_never))
+        await asyncio.sleep(0.01)
+        for path in ("chat/completions", "responses", "racer/route", "feedback"):
+            got = await call(gateway.app, "POST", f"/v1/{path}", body)
+            statuses.append((got.status, got.headers.get("retry-after")))
+        read.cancel()
+        await asyncio.gather(read, return_exceptions=True)
+
+    gateway.run(both())
+    assert statuses == [(503, "1")] * 4
+    assert gateway.gateway.in_flight == 0
+    gateway.admin("POST", "/drain", {})
+    assert gateway.ask("POST", "/v1/responses", {"model": "racer/my", "input": "x"}).status == 503
+    assert gateway.ask("POST", "/v1/feedback", {"id": "x", "missed": 0}).status == 404
+
+
+async def body_held(app, receive):
+    """A request whose body never comes."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": [(b"content-type", b"application/json")],
+        "root_path": "",
+    }
+
+    async def send(message):
+        raise AssertionError("nothing is to be sent")
+
+    await app(scope, receive, send)
 
 
 def test_a_day_costs_no_more_than_allowed(keyed, upstreams):
@@ -292,6 +356,22 @@ def test_what_is_logged_is_redacted(caplog):
         log.exception("failed for %s", "sk-0123456789")
     assert "sk-0123456789" not in caplog.text
     assert caplog.text.count("[secret]") >= 2
+
+
+def test_every_log_is_redacted_not_the_gateways_alone(start, upstreams, monkeypatch, capsys):
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-live-0123456789")
+    hook = "https://hooks.example/services/T0-secret-path"
+    gateway = start(models__large__api_key="${UPSTREAM_KEY}", monitors__webhook=hook)
+    last = logging.StreamHandler()
+    monkeypatch.setattr(logging, "lastResort", last)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    _redact(gateway.gateway.settings)
+    for name in ("uvicorn.error", "asyncio", "aiohttp.client"):
+        logging.getLogger(name).error("with %s, to %s", "sk-live-0123456789", hook)
+    printed = capsys.readouterr().err
+    assert printed.count("[secret]") >= 6
+    assert "sk-live" not in printed
+    assert "secret-path" not in printed
 
 
 def test_a_candidate_cannot_close_its_own_marker(served, upstreams):

@@ -135,13 +135,14 @@ def audited(start, tmp_path_factory):
 
 
 def settled(gateway):
-    """Waits for what runs in the background."""
+    """Waits for what runs in the background, and until what is queued is in the state."""
 
     async def wait():
         while gateway.gateway.num_background:
             await asyncio.sleep(0.01)
 
     gateway.run(wait())
+    gateway.gateway.store.ask(lambda connection: None).result()
 
 
 def test_audits_ask_everybody_and_wait_for_a_label(audited, upstreams):
@@ -165,6 +166,7 @@ def test_audits_ask_everybody_and_wait_for_a_label(audited, upstreams):
 
 def test_what_users_say_feeds_no_monitor(audited):
     name = audited.chat("large by users?").json["id"]
+    settled(audited)
     before = audited.admin("GET", "/status").json["routes"]["my"]
     audited.ask("POST", FEEDBACK, {"id": name, "missed": 1, "source": "user"})
     after = audited.admin("GET", "/status").json["routes"]["my"]

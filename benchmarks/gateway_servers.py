@@ -1,0 +1,121 @@
+"""The other processes of `benchmarks/gateway.py`: upstreams that echo, and litellm's Router.
+
+    python benchmarks/gateway_servers.py echo
+    python benchmarks/gateway_servers.py litellm http://127.0.0.1:PORT/v1
+
+Each prints its port. This file needs nothing of racer_jax, so that litellm can run in an
+environment of its own, which has neither JAX nor this package.
+"""
+
+import asyncio
+import json
+import os
+import re
+import sys
+
+MODELS = ("small", "medium", "large")
+_REPLY = json.dumps(
+    {
+        "id": "echo",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "echo",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "B"},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21},
+    }
+).encode()
+_DELAY = re.compile(rb'"take_ms": *([0-9.]+)')  # however it is spaced
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+
+class Echo(asyncio.Protocol):
+    """Answers every request with the same completion, at once or after the time it asks for."""
+
+    def connection_made(self, transport):
+        """A client has come."""
+        self.transport, self.buffer = transport, b""
+
+    def data_received(self, data):
+        """Answers the requests that are whole."""
+        self.buffer += data
+        while True:
+            head, found, rest = self.buffer.partition(b"\r\n\r\n")
+            if not found:
+                return
+            lower = head.lower()
+            start = lower.index(b"content-length:") + 15
+            size = int(lower[start:].split(b"\r\n")[0])
+            if len(rest) < size:
+                return
+            self.buffer = rest[size:]
+            delay = _DELAY.search(rest[:size])
+            if delay is None:
+                self.answer()
+            else:
+                asyncio.get_running_loop().call_later(float(delay[1]) / 1e3, self.answer)
+
+    def answer(self):
+        """Sends the completion."""
+        self.transport.write(_HEAD % len(_REPLY) + _REPLY)
+
+
+async def echo():
+    """The upstreams."""
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    say_port(server.sockets[0])
+    await server.serve_forever()
+
+
+async def litellm_router(base):
+    """Answers as the gateway does, with litellm's Router: `one` by one call, `three` by three.
+
+    The server around it is that of aiohttp, whose own cost is a few percent of litellm's.
+    """
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+    from aiohttp import web
+
+    litellm.suppress_debug_info = True
+    parameters = {"api_base": base, "api_key": "none"}
+    names = [
+        {"model_name": name, "litellm_params": {"model": f"openai/{name}", **parameters}}
+        for name in MODELS
+    ]
+    router = litellm.Router(model_list=names)
+
+    async def answer(request):
+        body = json.loads(await request.read())
+        models = MODELS if body["model"] == "three" else MODELS[:1]
+        extra = {"take_ms": body["take_ms"]} if "take_ms" in body else None
+        replies = await asyncio.gather(
+            *(
+                router.acompletion(model=name, messages=body["messages"], extra_body=extra)
+                for name in models
+            )
+        )
+        return web.Response(
+            body=replies[0].model_dump_json().encode(), content_type="application/json"
+        )
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    say_port(site._server.sockets[0])
+    await asyncio.Event().wait()
+
+
+def say_port(listener):
+    print(listener.getsockname()[1], flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(echo() if sys.argv[1] == "echo" else litellm_router(sys.argv[2]))

@@ -1,0 +1,159 @@
+"""Which rows of the tables a command works on, and the lines that it reads."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from racer_jax.cli.options import Source
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._folders import bare_name
+from racer_jax.data.formats._source import open_lines
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from racer_jax.data.table import RoutingTable
+    from racer_jax.racer.racer import Racer
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a table the options ask for.
+
+    Use this when a command uses only some rows of its table.
+
+    Attributes:
+      groups: Groups to keep; all when None.
+      share: Share of the questions to keep, drawn at random; all when None.
+      seed: Seed of that draw.
+      unseen: Whether questions the racer was trained or calibrated on are left out.
+    """
+
+    groups: Sequence[str] | None
+    share: float | None
+    seed: int
+    unseen: bool
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Rows:
+        """The options of `add_choosing` and, where the command has it, `add_unseen`.
+
+        Use this when the options of a command are parsed.
+
+        Raises:
+          ValueError: If the share is out of range.
+        """
+        if arguments.share is not None and not 0 < arguments.share <= 1:
+            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
+        unseen = getattr(arguments, "unseen", False)
+        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
+
+    def select(
+        self,
+        table: RoutingTable,
+        path: str,
+        racer: Racer | None = None,
+        *,
+        recalibrating: bool = False,
+    ) -> RoutingTable:
+        """These rows of the table.
+
+        Use this when the table is read and its rows are to be chosen.
+
+        Args:
+          table: A table.
+          path: Its file, for the error.
+          racer: Whose questions `unseen` leaves out.
+          recalibrating: Whether those it was calibrated on may be used again, since the new
+            calibration takes the place of the old one.
+
+        Returns:
+          The rows, with a note on how many each option left out.
+
+        Raises:
+          DataError: If no row is left.
+        """
+        import jax
+
+        from racer_jax.data.splits import split
+
+        notes = list(table.notes)
+
+        def kept(part: RoutingTable, option: str) -> RoutingTable:
+            if len(part) < len(table):
+                left_out = len(table) - len(part)
+                notes.append(f"{option} left out {left_out:,} of {len(table):,} questions")
+            return part
+
+        if self.groups:
+            table = kept(table.select(group=self.groups), "--group")
+        if racer is not None and self.unseen:
+            fresh = racer.unseen(table, calibrated=not recalibrating)
+            notes += racer.unseen_notes(table, recalibrating=recalibrating)
+            table = fresh
+        if self.share is not None:
+            rest = float(1 - Decimal(str(self.share)))
+            parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
+            table = kept(table.select(parts.calibration), f"--share {self.share:g}")
+        if not len(table):
+            raise DataError(
+                "no question is left to work on: see --group, --unseen and --share", path=path
+            )
+        return dataclasses.replace(table, notes=notes)
+
+
+def labelled(
+    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+) -> tuple[RoutingTable, np.ndarray | None]:
+    """Table and, for a racer made from scores, the scores of its rows.
+
+    Use this when a command measures or calibrates, whatever the artefact was made from.
+
+    Args:
+      source: The tables.
+      rows: Which rows of them.
+      racer: The racer.
+      recalibrating: As of `Rows.select`.
+
+    Raises:
+      DataError: If the tables lack one of its models, or no row is left.
+      ValueError: If `--models` names others than those of the racer.
+    """
+    source.check_models(racer.models)
+    if racer.scorer is not None:
+        table = source.table_of(racer.models).complete()
+        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
+    scored_table = source.scored()
+    whole = source.checked_pool(scored_table.table, racer.models)
+    table = rows.select(whole, source.name, racer, recalibrating=recalibrating)
+    place = {name: i for i, name in enumerate(whole.ids)}
+    columns = [scored_table.table.models.index(name) for name in racer.models]
+    return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
+
+
+@contextmanager
+def open_input(name: str) -> Iterator[IO[bytes]]:
+    """A file for reading, plain or compressed, or the standard input.
+
+    Use this when a command reads lines from a file or a pipe.
+
+    Raises:
+      DataError: If the standard input is closed, or the file is a table.
+    """
+    if name == "-":
+        if sys.stdin is None:
+            raise DataError("is closed: there is nothing to read from", path="standard input")
+        yield sys.stdin.buffer
+        return
+    if bare_name(Path(name)).endswith((".csv", ".tsv")):
+        raise DataError("must be lines of JSON or of plain text, got a table", path=name)
+    with open_lines(Path(name)) as file:
+        yield file
