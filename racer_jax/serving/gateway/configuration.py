@@ -174,6 +174,14 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
             yield f"must be one of the models {sorted(settings.models)} - at `{where}.{field}`"
     if route.mode in ("select", "synthesize") and route.judge is None:
         yield f"must be a model where mode is {route.mode!r} - at `{where}.judge`"
+    verifier = route.verifier
+    if verifier is not None:
+        if (verifier.url is None) == (not verifier.command):
+            yield f"must have one of url and command - at `{where}.verifier`"
+        try:
+            checked_url(verifier.url or "http://127.0.0.1", insecure=False)
+        except ValueError as error:
+            yield f"{error} - at `{where}.verifier.url`"
     if route.form is not None:
         try:
             forms_by_group(route.form)

@@ -115,6 +115,25 @@ class Model(Deployment, frozen=True):
     breaker_seconds: Seconds = 30.0
 
 
+class Verifier(_Section, frozen=True):
+    """A test of answers: models of the set are called one after another until it accepts one.
+
+    Use this when answers can be tested, such as code by its tests.
+
+    Attributes:
+      url: An address that gets `{"model", "messages", "message"}` and says `{"accepted": true}`.
+      command: A program in the place of an address, without a shell: it reads the same, and its
+        exit status 0 accepts the answer, 1 does not.
+      sound: Whether it accepts right answers alone. Only then does the promise hold.
+      seconds: Time for one test.
+    """
+
+    url: str | None = None
+    command: tuple[str, ...] | None = None
+    sound: bool = False
+    seconds: Seconds = 30.0
+
+
 class Route(_Section, frozen=True):
     """A name that clients ask for, `racer/NAME`, and how its requests are answered.
 
@@ -142,6 +161,7 @@ class Route(_Section, frozen=True):
       allow_infeasible: Whether it starts though alpha is infeasible: every model is called then.
       cache_seconds: Seconds for which an answer is kept for the same request of the same client, at
         temperature 0, without tools and not streamed; none is kept where None.
+      verifier: The test of `cascade`, where the artefact is none of a cascade.
       shadow: A model that answers every request while the racer only decides; None to answer.
     """
 
@@ -162,6 +182,7 @@ class Route(_Section, frozen=True):
     group: Name | None = None
     allow_infeasible: bool = False
     cache_seconds: Seconds | None = None
+    verifier: Verifier | None = None
     shadow: Name | None = None
 
 
