@@ -35,6 +35,7 @@ import jax
 
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.core.risk_levels import parse_alphas
+from racer_jax.core.threefry import folded, halves, seeded
 from racer_jax.data.typed_options import typed_options
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
@@ -232,7 +233,7 @@ def run(
     size = common_size(pools, config)
 
     def check_pool(number: int) -> list[BoundCheck]:
-        pool, pool_key = pools[number], jax.random.fold_in(key, number)
+        pool, pool_key = pools[number], folded(key, number)
         spec = BoundSpec(
             num_calibration=round(of_pool(pool)[2] * config.calibration),
             alphas=alphas,
@@ -242,7 +243,7 @@ def run(
             size=size,
         )
         return [
-            checked(config, jax.random.fold_in(pool_key, i), pool, name, spec, progress)
+            checked(config, folded(pool_key, i), pool, name, spec, progress)
             for i, name in enumerate(names)
         ]
 
@@ -323,7 +324,7 @@ def load(config: Config) -> tuple[jax.Array, list[AnyPool]]:
     if config.processes == 1:
         runtime.use_all_cores()
     runtime.join(cluster=config.processes == 0)
-    pool_key, check_key = jax.random.split(jax.random.key(config.seed))
+    pool_key, check_key = halves(seeded(config.seed))
     return check_key, load_pools(config, pool_key)
 
 

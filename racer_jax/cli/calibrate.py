@@ -19,6 +19,8 @@ from racer_jax.cli.options import (
     add_sequential,
     add_unseen,
 )
+from racer_jax.cli.output import print_notes
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -201,23 +203,25 @@ def calibrate(arguments: argparse.Namespace) -> None:
     notes: Sequence[str] = ()
     if arguments.path:
         smaller = racer.without(*arguments.without) if arguments.without else racer
-        table, scores = labelled(
-            Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
-        )
-        notes = table.notes
-        overlap = arguments.allow_overlap
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
-        calibrated = smaller.calibrate(
-            table,
-            arguments.alpha,
-            scores=scores,
-            allow_overlap=overlap,
-            loss=arguments.loss,
-            **options,
-        )
+        with work_bar("read the table", "choose the threshold") as bar:
+            table, scores = labelled(
+                Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
+            )
+            notes = table.notes
+            bar.next()
+            calibrated = smaller.calibrate(
+                table,
+                arguments.alpha,
+                scores=scores,
+                allow_overlap=arguments.allow_overlap,
+                loss=arguments.loss,
+                **options,
+            )
     else:
         calibrated = _changed(arguments, racer)
     calibrated.save(output)
+    print_notes(notes)
     describe(output, calibrated, arguments.json, notes)
 
 

@@ -27,6 +27,7 @@ from racer_jax.cli.output import (
     print_line,
     print_notes,
 )
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--form",
         default="text",
-        help="normal form of answers in use: text, letter, number, json:FIELD or regex:PATTERN "
+        help="how answers are compared: text, letter, number, json:FIELD or regex:PATTERN "
         "(default: %(default)s)",
     )
     add_choosing(parser)
@@ -171,18 +172,20 @@ def train(arguments: argparse.Namespace) -> None:
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = rows.select(_labelled(source.table(), arguments.loss), source.name)
-    print_notes(table.notes)
-    cascade = Cascade.fit(
-        jax.random.key(arguments.seed or 0),
-        table,
-        loss=arguments.loss,
-        reference=arguments.reference,
-        objective=arguments.objective,
-        batches=batches,
-        alpha=arguments.alpha,
-        form=arguments.form,
-    )
+    with work_bar("read the table", "learn the order of the models") as bar:
+        table = rows.select(_labelled(source.table(), arguments.loss), source.name)
+        print_notes(table.notes)
+        bar.next()
+        cascade = Cascade.fit(
+            jax.random.key(arguments.seed or 0),
+            table,
+            loss=arguments.loss,
+            reference=arguments.reference,
+            objective=arguments.objective,
+            batches=batches,
+            alpha=arguments.alpha,
+            form=arguments.form,
+        )
     cascade.save(arguments.output)
     _describe(arguments.output, cascade, arguments.json)
 
@@ -215,9 +218,9 @@ def _read(
     source, rows = Source.of(arguments), Rows.of(arguments)
     table = _labelled(source.table(), loss)
     if arguments.unseen:
-        fresh = cascade.unseen(table, calibrated=not recalibrating)
-        left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
-        table = replace(fresh, notes=[*fresh.notes, left_out])
+        usage = cascade.usage(table)
+        fresh = table.select(usage.unseen(calibrated=not recalibrating))
+        table = replace(fresh, notes=[*fresh.notes, *usage.notes(recalibrating)])
     table = rows.select(table, source.name)
     print_notes(table.notes)
     return table
@@ -282,14 +285,17 @@ def calibrate(arguments: argparse.Namespace) -> None:
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss
-        cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, loss, recalibrating=True),
-            arguments.alpha,
-            loss=loss,
-            by_group=arguments.by_group,
-            delta=arguments.delta,
-            allow_overlap=arguments.allow_overlap,
-        )
+        with work_bar("read the table", "choose how early to stop") as bar:
+            table = _read(arguments, cascade, loss, recalibrating=True)
+            bar.next()
+            cascade_at_alpha = cascade.calibrate(
+                table,
+                arguments.alpha,
+                loss=loss,
+                by_group=arguments.by_group,
+                delta=arguments.delta,
+                allow_overlap=arguments.allow_overlap,
+            )
     cascade_at_alpha.save(output)
     _describe(output, cascade_at_alpha, arguments.json)
 
@@ -332,7 +338,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
+    with work_bar("read the table", "measure") as bar:
+        table = _read(arguments, cascade, cascade.loss)
+        bar.next()
+        evaluations = cascade.evaluate(table, alphas)
     figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
     if arguments.output is not None:
         write_json(arguments.output, figures)
@@ -382,9 +391,11 @@ def report(arguments: argparse.Namespace) -> None:
 
     check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    table = _read(arguments, cascade, cascade.loss)
     title = arguments.title or TITLE
-    write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
+    with work_bar("read the table", "measure and write the page") as bar:
+        table = _read(arguments, cascade, cascade.loss)
+        bar.next()
+        write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:
@@ -395,11 +406,11 @@ def _add_route(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "route",
-        'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
-        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} '
-        "brings answers, null for none. Back come the models to call, or the answer with its "
-        "reason. A line that does not fit gets an object with 'error', and the exit status at the "
-        "end is 1.",
+        'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
+        '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
+        '"other": null}} brings the answers of models, null for none. What is written names the '
+        "models to call next, or the answer and why it is final. A line that does not fit "
+        "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")

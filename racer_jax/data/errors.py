@@ -5,7 +5,9 @@ Python's spelling where it is raised, in the shell's where a command prints it.
 """
 
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from racer_jax.data.remedies import Remedy
 
@@ -103,6 +105,13 @@ class DataError(ValueError):
         if self.remedy is None:
             return self._with(remedy=remedy)
         return self._with(remedy=self.remedy.then(remedy)) if also else self
+
+    def keeping(self, options: Mapping[str, Any]) -> "DataError":
+        """The same error, whose advice holds what was passed already.
+
+        Use this when an option of pairs was passed and the advice is to pass it again.
+        """
+        return self if self.remedy is None else self._with(remedy=self.remedy.keeping(options))
 
     def _with(self, **changes: object) -> "DataError":
         fields: dict[str, object] = {

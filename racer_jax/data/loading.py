@@ -4,7 +4,8 @@ The tables of several files are joined, and a pipe is read once, to its end.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +15,10 @@ from racer_jax.data.combine import Pools, concat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats import _signatures, long_csv, table_npz
 from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
-from racer_jax.data.formats._folders import bare_name
+from racer_jax.data.formats._folders import bare_name, walked
 from racer_jax.data.formats._json import json_lines, parse
 from racer_jax.data.formats._npz import open_npz
+from racer_jax.data.formats._shapes import is_by_column, line_of_header
 from racer_jax.data.formats._source import as_file
 from racer_jax.data.formats._synonyms import is_long, other_names
 from racer_jax.data.formats._tables import holds_json
@@ -166,7 +168,7 @@ def _load_one(
     path: Path, format: str | None, options: Mapping[str, Any], keep_missing: bool = False
 ) -> RoutingTable:
     """The table of one file, folder or pipe; an error says so where its format was guessed."""
-    with as_file(path) as file:
+    with as_file(path) as file, _keeping(options):
         if format is not None:
             return _read(file, format, options, keep_missing)
         delimiter, columns = options.get("delimiter"), options.get("columns")
@@ -179,6 +181,15 @@ def _load_one(
         if name == "table" or is_export or (name == "parquet" and is_exported(file)):
             return table
     return replace(table, notes=[*table.notes, f"read as {name}, guessed from the content"])
+
+
+@contextmanager
+def _keeping(options: Mapping[str, Any]) -> Iterator[None]:
+    """An error's advice holds what was passed already: passed again, an option replaces itself."""
+    try:
+        yield
+    except DataError as error:
+        raise error.keeping(options) from None
 
 
 def _read(
@@ -317,11 +328,14 @@ def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None)
 def _guess_folder(path: Path, delimiter: str | None, columns: Mapping[str, str] | None) -> str:
     if (format_name := _signatures.of_folder(path)) is not None:
         return format_name
-    if any(path.rglob("samples_*.json*")) or any(path.rglob("results*.json")):
+    logs = [bare_name(file) for file in walked(path, ".json", ".jsonl")]
+    if any(name.startswith("samples_") for name in logs):
         return "lm_eval"
-    if any(path.glob("*test.json*")) or any(path.glob("*train.json*")):
+    if any(name.startswith("results") and name.endswith(".json") for name in logs):
+        return "lm_eval"
+    if walked(path, "test.json", "test.jsonl", "train.json", "train.jsonl", deep=False):
         return "routerdc"
-    tables = [file for file in sorted(path.iterdir()) if bare_name(file).endswith(".csv")]
+    tables = walked(path, ".csv", deep=False)
     if not tables:
         raise _unknown(path, "a folder without logs")
     name = _guess_csv(tables[0], delimiter, columns)
@@ -351,11 +365,12 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
     if (format_name := _signatures.of_json(path)) is not None:
         return format_name
     head = _signatures.head(path)
-    keys = set(_signatures.head_keys(head))
+    keys: set[str] = set(_signatures.head_keys(head))
+    record: dict[str, Any] = {}
     if not keys or len(head) < _signatures.HEAD:
         try:
-            first = next(json_lines(path))  # what cannot be read is said with its place
-            keys = keys or set(first[2])
+            _, _, record = next(json_lines(path))  # what cannot be read is said with its place
+            keys = keys or set(record)
         except DataError:
             if not keys or not _is_one_value(path):
                 raise
@@ -365,6 +380,12 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
         return "lm_eval"
     if {"model_name", "performance"} <= keys:
         return "llmrouter"
+    if is_by_column(record, _KNOWN):
+        raise DataError(
+            "must hold an object for each row, got one for each column; pandas writes rows by "
+            "to_json(path, orient='records', lines=True)",
+            path=path,
+        )
     renamed = keys | {ours for ours, name in (columns or {}).items() if name in keys}
     others = other_names([name for name in renamed if name not in (columns or {}).values()])
     rows = _guess_rows({name.strip().casefold() for name in renamed}, others)
@@ -397,6 +418,12 @@ def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | N
         return rows
     if "prompt" in header and not is_long(header, others):
         return "routellm"
+    if others is None and (line := line_of_header(path)) is not None:
+        raise DataError(
+            f"must begin with the names of its columns, which seem to stand in line {line}: remove "
+            "the lines above",
+            path=path,
+        )
     raise _unknown(path, f"CSV with columns {sorted(header)[:12]}", others)
 
 

@@ -164,6 +164,18 @@ class Remedy:
         """Both remedies, one after the other. Use this when an error has two ways out."""
         return Remedy(f"{self.sentence}; {other.sentence}", *self.options, *other.options)
 
+    def keeping(self, options: Mapping[str, Any]) -> "Remedy":
+        """The same advice with the pairs that were passed already, which its own come on top of.
+
+        Use this when an option may have been passed: passed again, it takes the place of the first.
+
+        >>> remedy = Remedy("pass {}", columns={"correct": "ok"})
+        >>> remedy.keeping({"columns": {"query": "q"}}).in_shell()
+        'pass --columns query=q,correct=ok'
+        """
+        merged = [(name, _merged(name, options.get(name), value)) for name, value in self.options]
+        return Remedy(self.sentence, *merged)
+
     def in_python(self) -> str:
         """The sentence with keyword arguments. Use this when the error is met in Python."""
         return self._filled([python_text(name, value) for name, value in self.options])
@@ -179,6 +191,14 @@ class Remedy:
         # Not str.format: a sentence may name fields with braces of their own.
         first, *others = self.sentence.split("{}")
         return first + "".join(text + other for text, other in zip(texts, others, strict=True))
+
+
+def _merged(option: str, before: Any, value: Any) -> Any:
+    """Pairs on top of those before; a column that stands for another thing now is named once."""
+    if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
+        return value
+    renamed = set(value.values()) if option == "columns" else set()
+    return {key: name for key, name in before.items() if name not in renamed} | dict(value)
 
 
 def python_text(keyword: str, value: Any) -> str:

@@ -75,7 +75,8 @@ class Panels(NamedTuple):
         """Writes the title of a benchmark, in lines that fit. Use this when a panel has a name."""
         size = mpl.rcParams["font.size"] * 1.1
         lines = wrapped(text.replace(", ", "\n"), self.width - 0.7, size)
-        self.axes[0, benchmark].set_title(lines, fontsize=size)
+        place = None if self.gaps is None else 1.0
+        self.axes[0, benchmark].set_title(lines, fontsize=size, y=place)
 
     def label_left(self, row: int, text: str) -> None:
         """Labels the y axes at the left edge. Use this when panels of a row share their label."""
@@ -221,6 +222,8 @@ def panels(
                 panel.remove()
     left = tuple(range(0, num_benchmarks, columns))
     for (row, number), panel in np.ndenumerate(axes):
+        if gaps is not None:  # else Matplotlib lays out every label to look for room for the title
+            panel.set_title("", y=1.0)
         if share_x and row:
             panel.sharex(axes[0, number])
         if share_x and row < num_rows - 1:

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from racer_jax._programs import run_kept
-from racer_jax.core.host_keys import at, folded, permutation
 from racer_jax.core.keys import check_key
+from racer_jax.core.threefry import at, folded, permutation, written_out
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted, take
 
@@ -218,7 +218,7 @@ def _train(
     """One run for each key `[s]`, on one device."""
 
     def one(key: jax.Array) -> _Trained:
-        state, fit_result = fit(key, arrays, config)
+        state, fit_result = fit(written_out(key), arrays, config)
         return state, fit_result, nnx.merge(graph, state)(validation)
 
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.

@@ -193,6 +193,18 @@ TRIES = {
     ),
     "graded parquet": parquet(LONG.format("correct", 0.6, 0, 0, 1)),
     "scores in parquet": parquet(LONG.format("score", 0.6, 0, 0, 1)),
+    "a label under a name that is a score": with_options(
+        csv("a.csv", LONG.format("ok", 0.7, 0, 0, 1).replace("query,", "text,")),
+        *("--columns", "query=text,correct=ok"),
+    ),
+    "names of which some were typed": with_options(
+        csv("a.csv", "question,llm,passed\na?,x,1\na?,y,0\n"), "--columns", "query=question"
+    ),
+    "texts that stand twice": with_options(
+        csv("a.csv", "id,text,model,correct\n1,a?,x,1\n2,a?,x,0\n"), "--columns", "query=text"
+    ),
+    "a column named like a label": csv("a.csv", WIDE.format("label,x,y", "1,1,0", "0,0,1")),
+    "a column that counts": csv("a.csv", WIDE.format("Nr.,x,y", "1,1,0", "2,0,1")),
     "no label in parquet": with_options(
         parquet(LONG.format("correct", 1, 0, 0, 1), {"correct": "passed"}), "--format", "parquet"
     ),

@@ -1,6 +1,7 @@
 """The four CSV formats: right cells, and errors that name file, row, line and field."""
 
 import csv
+import gzip
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from racer_jax.data import (
     DataError,
     RoutingTable,
+    load,
     read_long_csv,
     read_routellm,
     read_routerbench,
@@ -284,10 +286,27 @@ def test_a_label_that_may_be_cut_short_is_refused(tmp_path, rows, word):
     assert "its last field, 'n', may be the beginning of another word" in table.notes[0]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_encodings_that_the_first_bytes_name_are_read(tmp_path, encoding):
+    """Windows writes both: Excel's "Unicode text", and what PowerShell redirects to a file."""
+    text = LONG.replace("2?", "2\xe9?")
+    plain = load(put(tmp_path, text))
+    assert load(put(tmp_path, text, encoding=encoding)) == plain
+    packed = tmp_path / "data.csv.gz"
+    packed.write_bytes(gzip.compress(text.encode(encoding)))
+    assert load(packed) == plain
+    cut = put(tmp_path, "x" + text, encoding="utf-16")
+    cut.write_bytes(cut.read_bytes()[:-1])
+    with pytest.raises(DataError, match="must be UTF-16, as its first bytes say"):
+        load(cut)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "latin-1"])
 def test_other_encodings_are_refused_with_the_line(tmp_path, encoding):
     path = put(tmp_path, LONG.replace("2?", "2\xe9?"), encoding=encoding)
-    with pytest.raises(DataError, match=r"line [14]: must be UTF-8, got byte 0x"):
+    with pytest.raises(
+        DataError, match=r"line [14]: must be UTF-8, .* save it as UTF-8 \(in Excel"
+    ):
         read_long_csv(path)
 
 
@@ -321,7 +340,7 @@ def test_a_list_of_pairs_far_from_a_table_is_refused_before_it_fills_the_memory(
         ),
         ("a.csv", b"\x80\x04\x95", "must not be a pickle, which can run any code"),
         ("a.csv", b"PAR1....", r"got Parquet; turn it into CSV with python -c .*read_parquet"),
-        ("a.csv", b"PK\x03\x04...", "got a zip archive; save a spreadsheet as CSV"),
+        ("a.csv", b"PK\x03\x04...", "got a zip archive; unpack it first, or save a spreadsheet"),
     ],
 )
 def test_pickles_and_other_binaries_are_refused_with_a_recipe(tmp_path, name, start, message):

@@ -23,6 +23,9 @@ ROWS = "query,model,correct\na?,x,{}\na?,y,{}\n"
         ("right", "wrong", "pass/fail"),
         ("correct", "Incorrect", "pass/fail"),
         ("WAHR", "FALSCH", "another language"),
+        ("success", "Failure", "pass/fail"),
+        ("✓", "✗", "ticks and crosses"),
+        ("✅", "❌", "ticks and crosses"),
         ("1.00", "0.0", "numbers with decimals"),
         ("1e0", "+0", "numbers with decimals"),
         (" 1 ", " 0", "without spaces"),
@@ -35,13 +38,13 @@ def test_right_and_wrong_may_be_written_in_words(tmp_path, right, wrong, words):
     assert len(table.notes) == 2
 
 
-@pytest.mark.parametrize("word", ["on", "✓", "-", "?", "'1", "100%", "1.5", "1.0000001", "10"])
+@pytest.mark.parametrize("word", ["on", "x", "-", "?", "'1", "100%", "1.5", "1.0000001", "10"])
 def test_words_that_can_mean_something_else_are_refused(tmp_path, word):
     with pytest.raises(DataError, match=r"row 1 .*must be 0/1 or True/False"):
         load(put(tmp_path, ROWS.format(word, 0)))
 
 
-@pytest.mark.parametrize("word", ["NaN", "nan", "None", "#N/A", "<NA>", "null"])
+@pytest.mark.parametrize("word", ["NaN", "nan", "None", "#N/A", "<NA>", "null", "n.a.", "\\N"])
 def test_words_for_what_is_not_known(tmp_path, word):
     path = put(tmp_path, ROWS.format(1, word) + "b?,x,1\nb?,y,0\n")
     with pytest.raises(DataError, match="1 of 4 are missing"):
@@ -63,6 +66,8 @@ COSTS = "query;model;correct;cost;tokens\na?;x;1;{};1\na?;y;0;{};2\n"
         ("1.234,50", "0,006", [1234.5, 0.006]),
         ("1,234,567", "1,234", [1234567.0, 1234.0]),
         ("1.5e-3", "2E3", [0.0015, 2000.0]),
+        ("1\u00a0234,5", "2\u202f345\u202f678", [1234.5, 2345678.0]),
+        ("1'234.5", "0.25", [1234.5, 0.25]),
     ],
 )
 def test_costs_as_spreadsheets_write_them(tmp_path, first, second, cost):

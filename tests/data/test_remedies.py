@@ -129,15 +129,12 @@ def test_every_remedy_can_be_typed_until_the_log_is_read(tmp_path, case):
         chosen = refused.remedy.options if every else refused.remedy.options[:1]
         for keyword, value in chosen:
             if keyword == "columns":
-                (ours,) = value
                 renamed = {"query_id": "id", "query": "prompt", "correct": "right"}
-                value = {**options.get("columns", {}), ours: renamed.get(ours, value[ours])}
+                value = {ours: renamed.get(ours, theirs) for ours, theirs in value.items()}
             elif keyword == "key":
                 value = jax.random.key(value)
             else:
                 value = typed(keyword, shell_text(keyword, value))
-                if isinstance(value, dict) and isinstance(options.get(keyword), dict):
-                    value = {**options[keyword], **value}
             options = {**options, keyword: value}
         tried += 1
         assert tried < 5

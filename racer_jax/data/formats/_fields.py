@@ -12,7 +12,7 @@ from racer_jax.data.formats._rows import Chunk, Rows
 from racer_jax.data.remedies import Remedy
 
 # Fields that say that nothing is known, beside the empty one.
-_UNKNOWN = frozenset({"na", "n/a", "#n/a", "null", "nan", "none", "<na>"})
+_UNKNOWN = frozenset({"na", "n/a", "n.a.", "#n/a", "null", "nan", "none", "<na>", "\\n"})
 _UNKNOWN_NOTE = "NA, N/A, NaN, null and none stand for what is not known"
 # 12,345 can be twelve thousand or twelve and a third; 0,345 and 12,34 can not.
 _COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
@@ -21,6 +21,9 @@ _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
 _SURE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:(?:,\d{3}){2,}(?:\.\d*)?|(?:,\d{3})+\.\d*)")
 _SURE_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(?:(?:\.\d{3}){2,}(?:,\d*)?|(?:\.\d{3})+,\d*)")
+# Spaces that do not break, and apostrophes, stand between thousands and nowhere else in a number.
+_APART = re.compile(r"[+-]?[1-9]\d{0,2}(?:[\u00a0\u2009\u202f'\u2019]\d{3})+(?:[.,]\d*)?")
+_BETWEEN = re.compile(r"[\u00a0\u2009\u202f'\u2019]")
 _DOLLARS = re.compile(r"(?:US)?\$\s*|(?:USD)\s+|\s*\$$|\s+USD$", re.IGNORECASE)
 
 
@@ -79,6 +82,9 @@ def _plain_numbers(
     if is_money and any("$" in text or "usd" in text.lower() for text in texts):
         file.accept("a dollar sign or USD may stand at a number")
         texts = [_DOLLARS.sub("", text, count=1) for text in texts]
+    if any(map(_APART.fullmatch, texts)):
+        file.accept("thousands may stand apart by hard spaces or apostrophes")
+        texts = [_BETWEEN.sub("", text) if _APART.fullmatch(text) else text for text in texts]
     if any(map(_has_decimal_comma, texts)):
         file.decimal_commas.add(name)
     if whole or any(map(_SURE_THOUSANDS.fullmatch, texts)):
@@ -136,11 +142,17 @@ def _numeric(low: float, high: float, text: str) -> str:
     elif np.isfinite(low):
         bounds = f" of at least {low:g}"
     problem = f"must be a number{bounds}, or empty where not known, got {text[:60]!r}"
-    if text.strip().endswith("%") and is_number(text.strip().removesuffix("%")):
-        problem += ": write percentages without the sign, all as shares of 1 or all as of 100"
+    problem += _on_percentages(text)
     if set(text) & set("€£¥"):
         problem += ": amounts must be in dollars"
     return problem
+
+
+def _on_percentages(text: str) -> str:
+    """What to do about a percentage; empty for anything else."""
+    if text.strip().endswith("%") and is_number(text.strip().removesuffix("%")):
+        return ": write percentages without the sign, all as shares of 1 or all as of 100"
+    return ""
 
 
 def is_number(text: str) -> bool:
@@ -162,6 +174,8 @@ for _note, _right, _wrong in (
     ("t/f stand for right and wrong", "t", "f"),
     ("words such as pass/fail stand for right and wrong", "right pass passed", "wrong fail failed"),
     ("words such as pass/fail stand for right and wrong", "correct", "incorrect"),
+    ("words such as pass/fail stand for right and wrong", "success succeeded", "failure"),
+    ("ticks and crosses stand for right and wrong", "✓ ✔ ✔️ ✅ ☑ ☑️", "✗ ✘ ✖ ✖️ ❌ ✕"),
     ("true and false are written in another language", "wahr vrai verdadero", "falsch faux falso"),
     ("true and false are written in another language", "vero waar verdadeiro", "onwaar"),
     ("yes and no are written in another language", "ja oui si sí sim", "nein non nee não"),
@@ -196,6 +210,7 @@ def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = No
     if len(known) < len(set(column)):
         i = next(i for i, text in enumerate(column) if text not in known)
         problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
+        problem += _on_percentages(column[i])
         raise file.error(
             problem, chunk.first_row + i, name, remedy=_graded(file, column, name, i, score)
         )

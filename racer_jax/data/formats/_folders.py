@@ -15,6 +15,41 @@ def bare_name(path: Path) -> str:
     return path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSED else path.name
 
 
+def walked(path: Path, *endings: str, deep: bool = True) -> list[Path]:
+    """The files of a folder whose names end so, compressed or not, in order.
+
+    Hidden files and folders are none of them: systems and editors leave copies there that look like
+    what they were made from (`._a.json`, `.ipynb_checkpoints/a.json`).
+
+    Args:
+      path: The folder.
+      *endings: How names end.
+      deep: Whether files of folders within it are meant as well.
+
+    Returns:
+      The files.
+    """
+    places = path.rglob("*") if deep else path.iterdir()
+    return sorted(
+        place
+        for place in places
+        if bare_name(place).endswith(endings) and not _is_hidden(place, path) and place.is_file()
+    )
+
+
+def _is_hidden(place: Path, path: Path) -> bool:
+    """Whether a file, or a folder it is in, has a name that begins with a point."""
+    return any(part.startswith(".") for part in place.relative_to(path).parts)
+
+
+def compressed_or_not(path: Path) -> Path:
+    """The file itself, or that with the ending of a compression where that one is there alone."""
+    if path.exists():
+        return path
+    others = (path.with_name(path.name + ending) for ending in _COMPRESSED)
+    return next((other for other in others if other.exists()), path)
+
+
 def files_of(path: Path, ending: str) -> list[Path]:
     """The file, or the files of a folder whose names end so, compressed or not.
 
@@ -23,7 +58,7 @@ def files_of(path: Path, ending: str) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    files = [file for file in sorted(path.iterdir()) if bare_name(file).endswith(ending)]
+    files = walked(path, ending, deep=False)
     if not files:
         raise DataError(f"must hold {ending} files, got none", path=path)
     return files
@@ -47,7 +82,7 @@ def unread(path: Path, files: Iterable[Path], deep: bool = False) -> list[str]:
     names = [
         f"{place.relative_to(path)}{'/' if place.is_dir() else ''}"
         for place in sorted(places)
-        if place not in file_set and not (deep and place.is_dir()) and place.name[:1] != "."
+        if place not in file_set and not (deep and place.is_dir()) and not _is_hidden(place, path)
     ]
     if not names:
         return []

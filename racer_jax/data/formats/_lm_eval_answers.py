@@ -11,7 +11,8 @@ from typing import Any
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._batches import Batch
 from racer_jax.data.formats._json import shown
-from racer_jax.data.formats._lm_eval_files import Log, delimiter, section
+from racer_jax.data.formats._lm_eval_files import delimiter
+from racer_jax.data.formats._lm_eval_runs import Log, section
 from racer_jax.data.formats._lm_eval_text import arguments_of
 from racer_jax.data.formats._patterns import is_expression, linear_remover
 from racer_jax.data.formats._records import Record

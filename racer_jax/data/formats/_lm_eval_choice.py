@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._batches import Batch, record_batches
-from racer_jax.data.formats._lm_eval_files import Log, filters_in_order
+from racer_jax.data.formats._lm_eval_files import filters_in_order
 from racer_jax.data.formats._lm_eval_rows import checked_sample, read_samples
+from racer_jax.data.formats._lm_eval_runs import Log
 from racer_jax.data.formats._records import Record
 from racer_jax.data.labels import for_name
 from racer_jax.data.remedies import Remedy

@@ -9,7 +9,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.formats._batches import Batch, record_batches
 from racer_jax.data.formats._cells import GRADED
 from racer_jax.data.formats._json import shown, too_deep
-from racer_jax.data.formats._lm_eval_files import Log
+from racer_jax.data.formats._lm_eval_runs import Log
 from racer_jax.data.formats._records import Record
 
 _NUMBERS = frozenset({float, int, bool})

@@ -9,18 +9,19 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 
 from racer_jax.data.formats import helm
+from racer_jax.data.formats._folders import walked
 from racer_jax.data.formats._source import opened
 
 HEAD = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r"[^,}\]]*")
 _MARKS = re.compile(r'["\[\]{}]')
-# Read as a folder, with the pattern of the files in it.
+# Read as a folder, with how the names of the files in it end.
 FOLDERS = (
     ("helm", helm.FILES[2]),
-    ("every_eval_ever", "*_samples.jsonl*"),
-    ("inspect", "*.eval"),
-    ("parquet", "*.parquet"),
+    ("every_eval_ever", "_samples.jsonl"),
+    ("inspect", ".eval"),
+    ("parquet", ".parquet"),
 )
 OF_FOLDERS = frozenset(
     {"helm", "every_eval_ever", "inspect", "parquet", "llmrouterbench", "routerarena"}
@@ -46,11 +47,11 @@ def of_bytes(path: Path) -> str | None:
 
 def of_folder(path: Path) -> str | None:
     """The format of a folder, None where it is one of the older ones or unknown."""
-    for name, pattern in FOLDERS:
-        if any(path.rglob(pattern)):
+    for name, ending in FOLDERS:
+        if walked(path, ending):
             return name
-    for pattern in ("*.json", "*.jsonl", "*.jsonl.*"):
-        first = next(iter(sorted(path.rglob(pattern))), None)
+    for ending in (".json", ".jsonl"):
+        first = next(iter(walked(path, ending)), None)
         format_name = None if first is None else of_json(first)
         if format_name in OF_FOLDERS:
             return format_name

@@ -1,6 +1,7 @@
 """Where bytes come from: files, compressed files and pipes, opened once and bounded."""
 
 import bz2
+import codecs
 import gzip
 import lzma
 import os
@@ -94,7 +95,8 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if opener is None:
-        yield file
+        with _in_utf8(path, file) as text:
+            yield text
         return
     most = _FREE_GROWTH + _MAX_GROWTH * size
     with tempfile.TemporaryFile() as copy:
@@ -111,6 +113,27 @@ def _unpacked(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
                     copy.write(block)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"must be a whole compressed file: {error}", path=path) from None
+        copy.seek(0)
+        with _in_utf8(path, cast(IO[bytes], copy)) as text:
+            yield text
+
+
+@contextmanager
+def _in_utf8(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The file itself, or a copy on the disk where its first bytes say that it is UTF-16."""
+    start = file.read(2)
+    file.seek(0)
+    if start not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield file
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    with tempfile.TemporaryFile() as copy:
+        try:
+            while block := file.read(_BLOCK):
+                copy.write(decoder.decode(block).encode())
+            copy.write(decoder.decode(b"", final=True).encode())
+        except UnicodeError:
+            raise DataError("must be UTF-16, as its first bytes say", path=path) from None
         copy.seek(0)
         yield cast(IO[bytes], copy)
 
@@ -222,7 +245,7 @@ def refuse_binary(path: Path, start: bytes | None = None) -> None:
     """
     if start is None:
         with opened(path) as file:
-            start = file.read(8)
+            start = file.read(512)
     if path.suffix in (".pkl", ".pickle") or (
         start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
     ):
@@ -238,8 +261,12 @@ def refuse_binary(path: Path, start: bytes | None = None) -> None:
         )
     if start[:4] == b"PK\x03\x04":
         raise DataError(
-            "must be text, got a zip archive; save a spreadsheet as CSV (UTF-8) first", path=path
+            "must be text, got a zip archive; unpack it first, or save a spreadsheet as CSV "
+            "(UTF-8)",
+            path=path,
         )
+    if start[257:262] == b"ustar":
+        raise DataError("must be text, got a tar archive; unpack it first", path=path)
     if start[:4] == b"\x28\xb5\x2f\xfd":
         raise DataError("must be text, got a Zstandard archive; unpack it first", path=path)
 

@@ -1,5 +1,6 @@
 """Names that people give to the columns of a table of their own, to say what to pass."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _OTHERS = {
     "score": ("rating", "grade", "performance", "points", "f1", "value"),
     "answer": ("response", "output", "completion", "prediction", "generation", "reply"),
 }
+# What stands between the words of a name.
+_APART = re.compile(r"[\s.\-]+")
 # A long table has one of these beside the model: labels, or answers of unlabelled traffic.
 _RESULTS = {"correct", "score", "answer"}
 
@@ -39,9 +42,8 @@ def other_names(header: Iterable[str]) -> dict[str, str] | None:
     place = {name.strip().casefold(): name for name in header}
     columns = {
         ours: name
-        for ours, others in _OTHERS.items()
-        if ours not in place
-        and (name := next((place[n] for n in others if n in place), None)) is not None
+        for ours in _OTHERS
+        if ours not in place and (name := _other(ours, header)) is not None
     }
     known = {*place, *columns}
     if "query" in known:
@@ -57,6 +59,18 @@ def other_names(header: Iterable[str]) -> dict[str, str] | None:
             return None
         columns = {ours: name for ours, name in columns.items() if ours in ("query", "query_id")}
     return columns or None
+
+
+def _other(ours: str, header: list[str]) -> str | None:
+    """The column that seems to be one of ours under another name: `Is Correct` for `correct`."""
+    place = {_APART.sub("_", name.strip().casefold()): name for name in reversed(header)}
+    place |= {name.strip().casefold(): name for name in header}
+    return next((place[name] for name in (ours, *_OTHERS[ours]) if name in place), None)
+
+
+def other_id(header: Iterable[str]) -> str | None:
+    """The column that may name the questions of a table whose texts stand twice."""
+    return _other("query_id", list(header))
 
 
 def is_long(header: Iterable[str], columns: dict[str, str] | None) -> bool:

@@ -6,14 +6,11 @@ import gc
 import io
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._progress import progress
@@ -21,7 +18,7 @@ from racer_jax.data.formats._rows import CHUNK_ROWS, Chunk, Header, Rows
 from racer_jax.data.formats._source import cannot_read, opened, refuse_binary
 from racer_jax.data.remedies import Remedy
 
-__all__ = ["Chunk", "Codes", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_binary"]
+__all__ = ["Chunk", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_binary"]
 
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
@@ -44,11 +41,9 @@ def not_utf8(path: Path, file: IO[bytes]) -> DataError:
         except UnicodeDecodeError as error:
             at = error.start - pending
             line += block.count(b"\n", 0, max(at, 0))
-            hint = ""
-            if offset == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                hint = "; it looks like UTF-16"
             bad = error.object[error.start]
-            problem = f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}{hint}"
+            problem = f"must be UTF-8, got byte 0x{bad:02x} at offset {offset + at}"
+            problem += "; save it as UTF-8 (in Excel: CSV UTF-8)"
             return DataError(problem, path=path, line=line)
         line, offset = line + block.count(b"\n"), offset + len(block)
         if not block:
@@ -67,25 +62,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise DataError("must not be empty", path=path)
     return text
-
-
-class Codes:
-    """Strings as integers, numbered by first appearance."""
-
-    def __init__(self) -> None:
-        self._index: defaultdict[str, int] = defaultdict(count().__next__)
-
-    def __call__(self, values: Sequence[str]) -> np.ndarray:
-        """The code of each value, int32."""
-        return np.fromiter(map(self._index.__getitem__, values), np.int32, len(values))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def values(self) -> list[str]:
-        """The distinct values in order of their codes."""
-        return list(self._index)
 
 
 class CsvFile(Rows):

@@ -25,6 +25,7 @@ from racer_jax.data.formats._attempts import (
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, with_options
+from racer_jax.data.formats._folders import compressed_or_not, walked
 from racer_jax.data.formats._json import check_object, json_lines, shown
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -106,7 +107,7 @@ def read_every_eval_ever(
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(path.rglob(f"*{_SAMPLES}*"))
+    files = walked(path, _SAMPLES)
     if not files:
         raise DataError(
             f"must hold files <uuid>{_SAMPLES}, got none; an aggregate <uuid>.json alone says "
@@ -119,7 +120,8 @@ def _files(path: Path) -> list[Path]:
 def _known(files: list[Path]) -> list[Path]:
     """The files of samples, and their aggregates, which say nothing of single questions."""
     names = [file.name.partition(_SAMPLES)[0] for file in files]
-    aggregates = [file.with_name(f"{n}.json") for file, n in zip(files, names, strict=True)]
+    pairs = zip(files, names, strict=True)
+    aggregates = [compressed_or_not(file.with_name(f"{name}.json")) for file, name in pairs]
     return [*files, *aggregates]
 
 

@@ -24,6 +24,7 @@ from racer_jax.data.formats._attempts import (
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
+from racer_jax.data.formats._folders import bare_name, compressed_or_not, walked
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.remedies import Remedy
@@ -96,14 +97,14 @@ def read_helm(
     runs: dict[tuple[str, str], Path] = {}
     files: list[Path] = []
     for folder in _folders(path):
-        group, model = _named(folder / FILES[0])
+        group, model = _named(compressed_or_not(folder / FILES[0]))
         if (other := runs.setdefault((group, model), folder)) != folder:
             raise DataError(
                 f"must be the only run of {model!r} on {group!r}, got {other} as well", path=folder
             )
-        files += [folder / name for name in FILES]
-        states, num_perturbed = _states(folder / FILES[1])
-        stats_path = folder / FILES[2]
+        files += [compressed_or_not(folder / name) for name in FILES]
+        states, num_perturbed = _states(compressed_or_not(folder / FILES[1]))
+        stats_path = compressed_or_not(folder / FILES[2])
         for row, stats in enumerate(
             objects(parse(read_text(stats_path), stats_path), stats_path), 1
         ):
@@ -156,7 +157,7 @@ def _folders(path: Path) -> list[Path]:
     """The run folders of a path."""
     if not path.is_dir():
         raise DataError(f"must be a run folder of HELM, which holds {', '.join(FILES)}", path=path)
-    folders = sorted(file.parent for file in path.rglob(FILES[2]))
+    folders = [file.parent for file in walked(path, FILES[2]) if bare_name(file) == FILES[2]]
     if not folders:
         raise DataError(f"must hold {FILES[2]}, got none", path=path)
     return folders

@@ -26,6 +26,7 @@ from racer_jax.data.formats._attempts import (
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text, with_options
+from racer_jax.data.formats._folders import bare_name, walked
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.formats._zip import open_zip
@@ -136,9 +137,9 @@ def _found(path: Path) -> list[Log]:
     """All logs of a path."""
     if not path.is_dir():
         return [_opened(path)]
-    files = sorted([*path.rglob("*.eval"), *path.rglob("*.json")])
+    files = walked(path, ".eval", ".json")
     # `logs.json` and `eval-set.json` of an eval set describe logs and are none.
-    files = [file for file in files if file.name not in ("logs.json", "eval-set.json")]
+    files = [file for file in files if bare_name(file) not in ("logs.json", "eval-set.json")]
     if not files:
         raise DataError("must hold .eval or .json logs of Inspect, got none", path=path)
     logs = []

@@ -25,6 +25,7 @@ from racer_jax.data.formats._attempts import (
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text
+from racer_jax.data.formats._folders import walked
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
@@ -116,7 +117,7 @@ def read_llmrouterbench(
 
 def _newest(path: Path) -> tuple[list[_File], list[str]]:
     """The newest results of each model on each dataset and split, and notes on the others."""
-    paths = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    paths = walked(path, ".json") if path.is_dir() else [path]
     if not paths:
         raise DataError("must hold .json files of results, got none", path=path)
     newest: dict[tuple[str, str, str], _File] = {}

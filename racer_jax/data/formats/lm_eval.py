@@ -34,9 +34,10 @@ from racer_jax.data.formats._folders import unread
 from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
-from racer_jax.data.formats._lm_eval_files import Log, find_logs, reported
+from racer_jax.data.formats._lm_eval_files import find_logs, reported
 from racer_jax.data.formats._lm_eval_questions import Questions
 from racer_jax.data.formats._lm_eval_results import Results, answer_matrix, score_matrix
+from racer_jax.data.formats._lm_eval_runs import Log
 from racer_jax.data.labels import GIVEN, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -185,7 +186,7 @@ def read_lm_eval(
             *unread(path, {*folder.others, *(log.path for log in logs)}, deep=True),
         ],
     )
-    return settle_missing(table, options.missing, path, because=folder.nameless)
+    return settle_missing(table, options.missing, path, because=folder.reasons)
 
 
 def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> list[Log]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, built, check_rule, check_scale
-from racer_jax.data.formats._folders import bare_name, unread
+from racer_jax.data.formats._folders import bare_name, unread, walked
 from racer_jax.data.formats._json import check_object, check_text, json_list, shown
 from racer_jax.data.labels import LabelRule, for_name
 from racer_jax.data.remedies import Remedy
@@ -96,7 +96,7 @@ def read_routerdc(
             remedy=Remedy("leave out {}", group=...),
         )
     path_of: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
+    for file in walked(path, ".json", deep=False):
         match = _named(file)
         if match is not None and match["part"] == part:
             path_of[_group_of(file)] = file

@@ -26,6 +26,7 @@ from racer_jax.data.formats._cells import (
 from racer_jax.data.formats._fields import column_of_floats, column_of_labels
 from racer_jax.data.formats._rows import Chunk, Rows, listed
 from racer_jax.data.formats._tables import open_rows
+from racer_jax.data.formats._totals import about_total, is_total, numbers_rows
 from racer_jax.data.formats.long_csv import check_identity
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
@@ -35,9 +36,15 @@ _QUERY = ("query_id", "query", "group")
 # A remedy lists this many models, no more.
 _MAX_LISTED = 20
 _BESIDE = ("answer", "cost", "tokens")
-# What data frames and spreadsheets call a column that numbers the rows, and a row of sums.
+# What data frames and spreadsheets call a column that numbers the rows.
 _NUMBERING = re.compile(r"index|level_0|#|row|row_number|Unnamed: \d+(?:\.\d+)*", re.IGNORECASE)
-_TOTALS = frozenset({"total", "totals", "sum", "average", "mean", "avg", "overall", "accuracy"})
+# What tables call columns beside those of models, where these hold numbers too.
+_BESIDE_MODELS = frozenset(
+    (
+        *("label", "labels", "target", "targets", "gold", "expected", "reference", "ground_truth"),
+        *("correct", "is_correct", "score", "answer", "difficulty", "level", "split", "fold", "id"),
+    )
+)
 
 
 def read_wide_csv(
@@ -122,6 +129,8 @@ def table_of_wide_rows(
     if models is not None:
         names = list(models)
         file.require(*names)
+    elif beside := [name for name in names if name.strip().casefold() in _BESIDE_MODELS]:
+        raise _no_model(path, beside[0], [name for name in names if name not in beside] or names)
     if not names:
         raise DataError(
             f"must hold a column for each model, got columns {listed(file.header)}", path=path
@@ -135,14 +144,12 @@ def table_of_wide_rows(
     texts, n = fields_of.get("query"), len(next(iter(fields_of.values())))
     identity = "query_id" if "query_id" in fields_of else "query"
     ids = fields_of[identity]
+    for field in _QUERY[:2]:
+        if field in fields_of and is_total(fields_of[field][-1]):
+            raise DataError(about_total(fields_of[field][-1]), path=path, row=n, field=field)
     check_ids(path, identity, ids)
-    if ids[-1].strip().casefold() in _TOTALS:
-        raise DataError(
-            f"must be a question, got {ids[-1]!r}, which looks like a row of totals: remove it",
-            path=path,
-            row=n,
-            field=identity,
-        )
+    if models is None and label_rule is not None:
+        names = _without_numbering(file, names, fields_of)
     values = np.column_stack([fields_of[name] for name in names])
     fields: dict[str, Any] = {}
     group = fields_of.get("group")
@@ -165,6 +172,30 @@ def table_of_wide_rows(
         **fields,
     )
     return settle_missing(table, missing, path)
+
+
+def _no_model(path: Path, field: str, names: Sequence[str]) -> DataError:
+    """The error for a column that may hold something else than the results of a model."""
+    return DataError(
+        "must be the column of a model, and its name says something else",
+        path=path,
+        field=field,
+        remedy=Remedy("pass {} to name the models", models=_few(names)),
+    )
+
+
+def _few(names: Sequence[str]) -> Any:
+    """Names for a remedy, which lists a few and else the option alone."""
+    return list(names) if len(names) <= _MAX_LISTED else ...
+
+
+def _without_numbering(file: Rows, names: list[str], columns: Mapping[str, Any]) -> list[str]:
+    """The models without the columns that count the rows, which a rule would take for scores."""
+    counting = [name for name in names if numbers_rows(columns[name])]
+    if not counting or len(counting) == len(names):
+        return names
+    file.accept(f"columns that number the rows are not models: {', '.join(counting)}")
+    return [name for name in names if name not in counting]
 
 
 def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int) -> np.ndarray:
@@ -208,12 +239,17 @@ def _scores(
     try:
         return column_of(file, chunk, name)
     except DataError as error:
+        place = (error.row or chunk.first_row) - chunk.first_row
+        for field in _QUERY[:2]:
+            if field in chunk.columns and is_total(text := chunk.columns[field][place]):
+                raise file.error(about_total(text), chunk.first_row + place, field) from None
         others = [other for other in file.header if other in models and other != name]
         others = [other for other in others if _is_read(file, chunk, other, labels)]
         if not others:
             raise
-        value = others if len(others) <= _MAX_LISTED else ...
-        no_model = Remedy("if it is not a model pass {}", models=value)
+        if chunk.first_row == 1 and numbers_rows(chunk.columns[name], least=2):
+            raise _no_model(file.path, name, others) from None
+        no_model = Remedy("if it is not a model pass {}", models=_few(others))
         raise error.advising(no_model, also=True) from None
 
 
