@@ -213,7 +213,8 @@ class Completion:
         judge = str(route.judge)
         if plan.mode == "synthesize":
             return await self._write(judge)
-        return await select(asking, plan.models, judge, self.gateway.hash_key, self.id)
+        key, logprobs = self.gateway.hash_key, route.judge_logprobs
+        return await select(asking, plan.models, judge, key, self.id, logprobs)
 
     async def _write(self, judge: str) -> Answer:
         """A judge writes the answer from those of the candidates."""

@@ -149,6 +149,8 @@ class Route(_Section, frozen=True):
       multi_turn: Whether a conversation of several turns is of a group of its own (`multi_turn`),
         or is `same`, as it was among the calibration queries.
       judge: The model that picks in `select` and writes in `synthesize`.
+      judge_logprobs: Whether the judge is asked for the probability of what it writes: that of the
+        number it picks is then in the answer, `racer.judge_probability`. Some servers refuse it.
       fallback: The model that answers where the racer abstains; the best single where None.
       on_abstain: What an empty set leads to.
       on_unknown_group: What a group nobody calibrated on leads to; `pooled` is without a promise.
@@ -172,6 +174,7 @@ class Route(_Section, frozen=True):
     view: Literal["last_user", "all_user"] = "last_user"
     multi_turn: Literal["own_group", "same"] = "own_group"
     judge: Name | None = None
+    judge_logprobs: bool = False
     fallback: Name | None = None
     on_abstain: Literal["fallback", "error", "refusal"] = "fallback"
     on_unknown_group: Literal["all", "error", "pooled"] = "all"
