@@ -145,7 +145,9 @@ class Route(_Section, frozen=True):
         suits votes, `cascade` for a cascade, else `select`.
       modes: Ways that a client may ask for.
       form: Normal form of answers, where the artefact does not say it.
-      view: Which text of a conversation is routed: it must be the text calibrated on.
+      view: Which text of a conversation is routed, `last_user`, `all_user` or `template:` and a
+        text with `{system}`, `{first_user}`, `{last_user}`, `{all_user}`: it must be the text
+        calibrated on.
       multi_turn: Whether a conversation of several turns is of a group of its own (`multi_turn`),
         or is `same`, as it was among the calibration queries.
       judge: The model that picks in `select` and writes in `synthesize`.
@@ -171,7 +173,7 @@ class Route(_Section, frozen=True):
     mode: Mode | None = None
     modes: tuple[Mode, ...] = ("vote", "select", "all")
     form: Name | None = None
-    view: Literal["last_user", "all_user"] = "last_user"
+    view: str = "last_user"
     multi_turn: Literal["own_group", "same"] = "own_group"
     judge: Name | None = None
     judge_logprobs: bool = False
