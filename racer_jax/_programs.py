@@ -20,7 +20,6 @@ from threading import Lock
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 
 from racer_jax._distribution import __version__
@@ -86,7 +85,7 @@ def _folder() -> Path | None:
     """Where programs are kept; None where they are not."""
     folder = getattr(jax.config, "jax_compilation_cache_dir", None)
     plain = any(getattr(jax.config, name, False) for name in _PLAIN)
-    if not folder or plain or not jax.config.jax_enable_compilation_cache:
+    if not folder or plain or not getattr(jax.config, "jax_enable_compilation_cache", True):
         return None
     return None if jax.process_count() > 1 or not os.path.isdir(folder) else Path(folder)
 
@@ -122,7 +121,7 @@ def _machine(device: jax.Device) -> str:
         features += [line for line in text.split("\n\n")[0].splitlines() if "flags" in line]
     variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     kind = device.platform, device.device_kind, device.client.platform_version
-    versions = __version__, jax.__version__, jaxlib.__version__, np.__version__, sys.version
+    versions = __version__, jax.__version__, getattr(jax.lib, "__version__", ""), np.__version__, sys.version
     return repr((features, variables, kind, versions))
 
 
@@ -142,7 +141,10 @@ def _load(
     try:
         code, results = pickle.loads(zlib.decompress(path.read_bytes()))
         takes = jax.tree.structure((args, {}))
-        return deserialize_and_load(code, takes, results, devices[0].client, devices)
+        program: jax.stages.Compiled = deserialize_and_load(
+            code, takes, results, devices[0].client, devices
+        )
+        return program
     except FileNotFoundError:
         return None
     except Exception:

@@ -143,7 +143,8 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     )
     parser.add_argument(
         "--form",
-        help="how the gateway compares answers: text, letter, number or json:FIELD (default: as "
+        help="how the gateway compares answers: text, letter, number, json:FIELD or "
+        "regex:PATTERN; GROUP=FORM,GROUP=FORM where groups differ, * for the others (default: as "
         "before)",
     )
     parser.add_argument(
@@ -296,10 +297,10 @@ def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     """The racer with what the gateway must know of its answers and texts."""
     from dataclasses import replace
 
-    from racer_jax.sequential.normal_forms import normal_form
+    from racer_jax.sequential.normal_forms import forms_by_group
 
     if arguments.form is not None:
-        normal_form(arguments.form)
+        forms_by_group(arguments.form)
         racer = replace(racer, normal_form=arguments.form)
     return racer if arguments.view is None else replace(racer, view=arguments.view)
 

@@ -1,9 +1,12 @@
 """Checks of what a routing table is made of; each returns a read-only copy in its own type."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+
+_CHUNK = 1 << 14
+_ANSWER_TYPES = frozenset({str, type(None)})
 
 
 def strings(
@@ -103,17 +106,36 @@ def number_array(
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     array = array.astype(np.float64, copy=False)
-    if (bad := np.isinf(array)).any():
-        raise ValueError(
-            f"{name} must be finite (NaN where not known), got {array[bad][0]} at "
-            f"{first_place(bad)}"
-        )
-    if (bad := (array < low) | (array > high)).any():
-        raise ValueError(
-            f"{name} must be in [{low:g}, {high:g}]{unit}, got {array[bad][0]:g} at "
-            f"{first_place(bad)}"
-        )
+    if (bad := first_bad(array, np.isinf)) is not None:
+        place, value = bad
+        raise ValueError(f"{name} must be finite (NaN where not known), got {value} at {place}")
+    if (bad := first_bad(array, lambda part: (part < low) | (part > high))) is not None:
+        place, value = bad
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}]{unit}, got {value:g} at {place}")
     return frozen(array)
+
+
+def first_bad(
+    array: np.ndarray, is_bad: Callable[[np.ndarray], np.ndarray]
+) -> tuple[list[int], Any] | None:
+    """The indices and the value of the first number that breaks a rule; None where none does.
+
+    Use this when a matrix is checked: marks for all of it would weigh as much as an eighth of it.
+
+    Args:
+      array: The numbers.
+      is_bad: Marks the bad ones of some of them.
+
+    Returns:
+      Indices and value, or None.
+    """
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        bad = is_bad(flat[start : start + _CHUNK])
+        if bad.any():
+            index = start + int(bad.argmax())
+            return [int(i) for i in np.unravel_index(index, array.shape)], flat[index]
+    return None
 
 
 def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -124,15 +146,33 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(answers, dtype=object)
     if array.shape != shape:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")
-    for i, value in enumerate(array.reshape(-1)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(
-                f"answers must be strings or None, got {value!r} at {list(divmod(i, shape[1]))}"
-            )
-        if value == "":
-            raise ValueError(
-                f"answers must be None where there is no answer, got '' at "
-                f"{list(divmod(i, shape[1]))}"
-            )
-    strings("answers", {value for value in array.reshape(-1) if value is not None})
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        part = flat[start : start + _CHUNK].tolist()
+        if not set(map(type, part)) <= _ANSWER_TYPES or "" in part or not _can_be_written(part):
+            for i, value in enumerate(part, start):
+                _check_answer(value, str(list(divmod(i, shape[1]))))
     return frozen(array)
+
+
+def _can_be_written(values: Iterable[str | None]) -> bool:
+    """Whether UTF-8 can write all of some strings."""
+    try:
+        for value in values:
+            if value is not None and not value.isascii():
+                value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_answer(value: Any, place: str) -> None:
+    """Refuses what is no answer."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"answers must be strings or None, got {value!r} at {place}")
+    if value == "":
+        raise ValueError(f"answers must be None where there is no answer, got '' at {place}")
+    if not _can_be_written([value]):
+        raise ValueError(
+            f"answers must be text that UTF-8 can write, got a lone surrogate at {place}"
+        )

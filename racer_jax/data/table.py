@@ -10,6 +10,7 @@ import numpy as np
 
 from racer_jax.data.checks import (
     answer_matrix,
+    first_bad,
     first_place,
     frozen,
     label_matrix,
@@ -104,13 +105,9 @@ class RoutingTable:
                     name,
                     number_array(name, value, (n, m), low=-np.inf if name == "graded" else 0.0),
                 )
-        if (
-            self.tokens is not None
-            and (bad := np.isfinite(self.tokens) & (self.tokens % 1 != 0)).any()
-        ):
-            raise ValueError(
-                f"tokens must be whole numbers, got {self.tokens[bad][0]:g} at {first_place(bad)}"
-            )
+        if self.tokens is not None and (bad := first_bad(self.tokens, _is_fraction)) is not None:
+            place, value = bad
+            raise ValueError(f"tokens must be whole numbers, got {value:g} at {place}")
         if self.price is not None:
             put(
                 "price",
@@ -396,6 +393,12 @@ def _named(names: Sequence[str]) -> str:
     """Names in a row, the first ten of them."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
+
+
+def _is_fraction(numbers: np.ndarray) -> np.ndarray:
+    """Which numbers are known and not whole."""
+    bad: np.ndarray = np.isfinite(numbers) & (numbers % 1 != 0)
+    return bad
 
 
 def _same(a: Any, b: Any) -> bool:

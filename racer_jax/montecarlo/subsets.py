@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.threefry import threefry as threefry
 from racer_jax.core.keys import check_key
+from racer_jax.core.threefry import threefry as threefry
 
 Words = tuple[jax.Array, jax.Array]
 Leaf: TypeAlias = Any  # data of a plan: NumPy on the host, a tracer inside jit
@@ -182,7 +182,8 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         """Words of draws, `[r, l]`."""
         num = _ROUND // 2 if halves else _ROUND
         place = number * num + jnp.arange(num, dtype=jnp.uint32)[:, None]
-        return threefry(row_key, place, jnp.full_like(place, 1 << 16))[0]
+        words: jax.Array = threefry(row_key, place, jnp.full_like(place, 1 << 16))[0]
+        return words
 
     def repair(
         state: tuple[jax.Array, jax.Array, jax.Array],

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from racer_jax._programs import run_kept
-from racer_jax.core.threefry import at, folded, permutation, written_out
 from racer_jax.core.keys import check_key
+from racer_jax.core.threefry import at, folded, permutation, written_out
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.training import Fitted, take
 

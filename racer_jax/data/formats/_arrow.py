@@ -12,6 +12,7 @@ from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
 from racer_jax.data.formats._folders import walked
+from racer_jax.data.formats._growing import Growing
 from racer_jax.data.formats._progress import progress
 from racer_jax.data.formats._source import cannot_read
 from racer_jax.data.formats._texts import Texts
@@ -19,9 +20,9 @@ from racer_jax.data.remedies import Remedy
 
 # One row group may unpack to this much.
 MAX_GROUP = 1 << 32
-# Above this a whole number is not what a float64 holds.
 # Bytes read ahead of each column; without it a row group, perhaps the file, is held whole.
-_READ_AT_ONCE = 1 << 18
+_READ_AT_ONCE = 1 << 17
+# Above this a whole number is not what a float64 holds.
 _EXACT = 1 << 53
 
 
@@ -121,7 +122,7 @@ class Source:
         arrow, _ = modules()
         names_here = [name for name in dict.fromkeys(names) if name in self._origin]
         origins = [self._origin[name] for name in names_here]
-        first = 1
+        first, pool = 1, arrow.default_memory_pool()
         rows = sum(file.metadata.num_rows for file in self._files)
         with progress(self.path, rows, "rows") as update:
             for file in self._files:
@@ -133,6 +134,8 @@ class Source:
                     yield Batch(first, columns)
                     first += batch.num_rows
                     update(batch.num_rows)
+                    del batch, columns
+                    pool.release_unused()  # which Arrow keeps for later otherwise
         if first == 1:
             raise DataError("must hold at least one row", path=self.path)
 
@@ -215,16 +218,13 @@ class Columns:
         self._source = source
         self._parts: dict[str, Any] = {}
 
-    def joined(self) -> dict[str, Any]:
-        """Each column whole: an array, or texts."""
-        whole: dict[str, Any] = {}
-        for name in list(self._parts):
-            parts = self._parts.pop(name)  # the batches go as their column is made
-            whole[name] = parts if isinstance(parts, Texts) else np.concatenate(parts)
-        return whole
+    def taken(self) -> dict[str, Any]:
+        """Each column: numbers or texts, which are no longer held here."""
+        parts, self._parts = self._parts, {}
+        return parts
 
-    def _put(self, name: str, part: Any) -> None:
-        self._parts.setdefault(name, []).append(part)
+    def _put(self, name: str, part: np.ndarray) -> None:
+        self._parts.setdefault(name, Growing(part.dtype)).extend(part)
 
     def _strings(self, batch: Batch, name: str, needs_value: bool) -> list[str | None]:
         """A column as texts; None where it is null."""
@@ -241,7 +241,10 @@ class Columns:
             return [None if v is None else prompt_text(v) for v in array.to_pylist()]
         elif not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
             raise self._source.error(f"must be text, got a column of {kind}", None, name)
-        return list(array.to_pylist())
+        # Most texts stand in several rows: each becomes an object once.
+        coded = array.dictionary_encode()
+        values = [*coded.dictionary.to_pylist(), None]
+        return [values[code] for code in coded.indices.fill_null(len(values) - 1).to_pylist()]
 
     def texts(self, batch: Batch, name: str, *, required: bool = False, empty: bool = True) -> None:
         """A column of texts; an empty one counts as null where it may be."""

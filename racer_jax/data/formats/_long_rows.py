@@ -1,6 +1,6 @@
 """What long rows share, wherever they come from: a CSV, lines, a data frame or Parquet."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._cells import Grid, Rules, grid, labels_by_rule, object_matrix, repeated
+from racer_jax.data.formats._cells import Rules, check_full, labels_by_rule, repeated
+from racer_jax.data.formats._growing import Growing, Names
 from racer_jax.data.formats._synonyms import other_names
-from racer_jax.data.formats._text import Codes
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
@@ -21,7 +21,6 @@ CONFIDENCE = "confidence_"
 MakeError = Callable[[str, int, str], DataError]
 # Pairs are marked in a table of them where it has at most so many cells for each row.
 _MOST_CELLS = 20
-_CHUNK = 1 << 16
 
 
 class LongRows:
@@ -39,67 +38,59 @@ class LongRows:
     def __init__(self, identity: str) -> None:
         self.identity = identity
         self.columns: dict[str, Any] = {}
-        self._codes = {identity: Codes(), "model": Codes()}
-        self._names: dict[str, list[str]] = {}
-        self._numbers: dict[str, Any] = {identity: [], "model": []}
+        self._names = {identity: Names(), "model": Names()}
+        self._pairs = _Pairs()
         self._shared: dict[str, _Shared] = {}
-        self._parts: dict[str, list[Any]] = {}
 
     def add_names(self, columns: Mapping[str, Sequence[str]]) -> None:
         """Adds the names of some rows: of their queries and models, and what queries share."""
-        for name, codes in self._codes.items():
-            part = codes(columns[name])
-            self._numbers[name].append(_Numbers(part))
-            if name == self.identity:
-                queries = part.tolist()
+        queries, models = (codes.array(columns[name]) for name, codes in self._names.items())
+        self._pairs.add(queries, models)
+        numbers = queries.tolist()
         for name, values in columns.items():
-            if name not in self._codes:
-                self._shared.setdefault(name, _Shared()).add(queries, values)
+            if name not in self._names:
+                self._shared.setdefault(name, _Shared()).add(numbers, values)
 
     def add(self, name: str, values: Any) -> None:
         """Adds a column of some rows: an array, or a list of texts."""
         if isinstance(values, list):
             self.columns.setdefault(name, Texts()).extend(values)
         else:
-            self._parts.setdefault(name, []).append(values)
+            self.columns.setdefault(name, Growing(values.dtype)).extend(values)
 
-    def end(self) -> int:
-        """Joins the parts, and says how many rows there are."""
-        for name in list(self._codes):
-            self._names[name] = self._codes.pop(name).values  # the index weighs more than they do
-            self._numbers[name] = np.concatenate([part.array() for part in self._numbers[name]])
-        for name in list(self._parts):
-            self.columns[name] = np.concatenate(self._parts.pop(name))
-        return len(self._numbers[self.identity])
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self._pairs)
 
     def row_of_empty(self, name: str) -> int | None:
         """The first row, counted from 1, whose name is empty; None where there is none."""
         if name in self._shared:
             return self._shared[name].empty_row
-        if "" not in self._names.get(name, ()):
+        if name not in self._names or "" not in (names := self._names[name].names):
             return None
-        return int(np.flatnonzero(self._numbers[name] == self._names[name].index(""))[0]) + 1
+        numbers = self._pairs.arrays()[int(name == "model")]
+        return int(np.flatnonzero(numbers == names.index(""))[0]) + 1
 
     def check_last(self, error: MakeError) -> None:
         """Refuses a last question that looks like a row of totals."""
         last = len(self._names[self.identity]) - 1
-        texts = {self.identity: self._names[self.identity][last]}
+        texts = {self.identity: self._names[self.identity].names[last]}
         if "query" in self._shared:
             texts["query"] = self._shared["query"].values[last]
         for field, text in texts.items():
             if is_total(text):
-                row = int(np.flatnonzero(self._numbers[self.identity] == last)[0]) + 1
+                row = int(np.flatnonzero(self._pairs.arrays()[0] == last)[0]) + 1
                 raise error(about_total(text), row, field)
 
     def check(self, error: MakeError) -> None:
         """Refuses a pair of query and model that stands twice, and a query that changes."""
-        query, model = self._numbers[self.identity], self._numbers["model"]
-        ids, models = self._names[self.identity], self._names["model"]
-        if (twice := _repeated_pair(query, model, (len(ids), len(models)))) is not None:
+        ids, models = self._names[self.identity].names, self._names["model"].names
+        if (twice := self._pairs.repeated((len(ids), len(models)))) is not None:
             first, again = twice
+            query, model = (numbers[again] for numbers in self._pairs.arrays())
             raise error(
-                f"must be given once for query {ids[query[again]]!r} and model "
-                f"{models[model[again]]!r}, got it in row {first + 1} already",
+                f"must be given once for query {ids[query]!r} and model {models[model]!r}, got it "
+                f"in row {first + 1} already",
                 again + 1,
                 "model",
             )
@@ -107,6 +98,7 @@ class LongRows:
             if shared.other_row is None:
                 continue
             row = shared.other_row
+            query, _ = self._pairs.arrays()
             first = int(np.flatnonzero(query == query[row - 1])[0])
             raise error(
                 f"must be the same in every row of query {ids[query[row - 1]]!r}, got another "
@@ -115,27 +107,28 @@ class LongRows:
                 name,
             )
 
-    def place(self, path: Path) -> Grid:
-        """Where each row stands in the table; what says so is let go."""
+    def place(self, path: Path) -> "Places":
+        """Where each row stands in the table."""
         shape = (len(self._names[self.identity]), len(self._names["model"]))
-        query, model = self._numbers.pop(self.identity), self._numbers.pop("model")
-        return grid(query, model, shape, path)
+        check_full(len(self), shape, path)
+        return Places(self._pairs, shape)
 
-    def fields(self, place: Grid) -> dict[str, Any]:
+    def fields(self, place: "Places") -> dict[str, Any]:
         """All fields of a table but the labels; the columns of which they are made are let go."""
-        ids = self._names[self.identity]
+        # Each list goes as its tuple comes, which the table takes as it is.
+        ids = tuple(self._names.pop(self.identity).names)
         fields: dict[str, Any] = {
             "ids": ids,
-            "models": self._names["model"],
-            "texts": ids if self.identity == "query" else [""] * len(ids),
+            "models": tuple(self._names.pop("model").names),
+            "texts": ids if self.identity == "query" else ("",) * len(ids),
             "group": None,
             "answers": None,
         }
         for name, field in (("query", "texts"), ("group", "group")):
             if name in self._shared:
-                fields[field] = self._shared[name].values
+                fields[field] = tuple(self._shared.pop(name).values)
         if "answer" in self.columns:
-            fields["answers"] = object_matrix(place, self.columns.pop("answer"))
+            fields["answers"] = place.texts(self.columns.pop("answer"))
         for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
             if name in self.columns:
                 fields[field] = place.fill(self.columns.pop(name), np.nan)
@@ -147,6 +140,80 @@ class LongRows:
         return fields
 
 
+class _Pairs:
+    """The query and the model of each row, a byte or two for each."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[_Numbers, _Numbers]] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The queries and the models of some rows after others, int64."""
+        for queries, models in self._parts:
+            yield queries.array(), models.array()
+
+    def add(self, queries: np.ndarray, models: np.ndarray) -> None:
+        """Adds some rows."""
+        self._parts.append((_Numbers(queries), _Numbers(models)))
+        self._length += len(queries)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The queries and the models of all rows, for what is to be said of one of them."""
+        queries, models = zip(*self, strict=True)
+        return np.concatenate(queries), np.concatenate(models)
+
+    def repeated(self, shape: tuple[int, int]) -> tuple[int, int] | None:
+        """The places of the first row that repeats a pair, and of the one it repeats, if any."""
+        num_models = shape[1]
+        if shape[0] * num_models <= 1_000_000 + _MOST_CELLS * len(self):
+            marks = np.zeros(shape[0] * num_models, bool)
+            for queries, models in self:
+                marks[queries * num_models + models] = True
+            if np.count_nonzero(marks) == len(self):
+                return None
+        queries, models = self.arrays()
+        return repeated(queries * num_models + models)
+
+
+class Places:
+    """Where each row stands in the matrix.
+
+    Args:
+      pairs: The query and the model of each row, no pair twice.
+      shape: (queries, models).
+    """
+
+    def __init__(self, pairs: _Pairs, shape: tuple[int, int]) -> None:
+        self._pairs, self.shape = pairs, shape
+
+    def is_full(self) -> bool:
+        """Whether there is a row for each query and model."""
+        return len(self._pairs) == self.shape[0] * self.shape[1]
+
+    def fill(self, column: Growing, default: Any) -> np.ndarray:
+        """The matrix `[n, m]` of a column, which is let go; `default` where there is no row."""
+        matrix = np.empty(self.shape, column.dtype)
+        flat = matrix.reshape(-1)
+        if not self.is_full():
+            flat.fill(default)
+        for queries, models in self._pairs:
+            flat[queries * self.shape[1] + models] = column.take(len(queries))
+        return matrix
+
+    def texts(self, column: Texts) -> np.ndarray:
+        """A matrix of strings, None where there is none."""
+        matrix = np.empty(self.shape, object)  # of None
+        flat, start = matrix.reshape(-1), 0
+        for queries, models in self._pairs:
+            end = start + len(queries)
+            flat[queries * self.shape[1] + models] = column[start:end]
+            start = end
+        return matrix
+
+
 class _Numbers:
     """Numbers that are close together, a byte or two for each."""
 
@@ -154,11 +221,11 @@ class _Numbers:
         self._first = int(numbers.min())
         offsets = numbers - self._first
         self._offsets = offsets.astype(np.min_scalar_type(int(offsets.max())))
-        self._kind = np.min_scalar_type(int(numbers.max()))
 
     def array(self) -> np.ndarray:
-        """The numbers."""
-        array: np.ndarray = self._offsets.astype(self._kind) + self._kind.type(self._first)
+        """The numbers, int64."""
+        array: np.ndarray = self._offsets.astype(np.int64)
+        array += self._first
         return array
 
 
@@ -197,22 +264,6 @@ class _Shared:
         return self._alike.get(value, value)
 
 
-def _repeated_pair(
-    query: np.ndarray, model: np.ndarray, shape: tuple[int, int]
-) -> tuple[int, int] | None:
-    """The places of the first row that repeats a pair, and of the one it repeats, if any."""
-    num_models = shape[1]
-    if shape[0] * num_models > 1_000_000 + _MOST_CELLS * len(query):
-        return repeated(query.astype(np.int64) * num_models + model)
-    marks = np.zeros(shape[0] * num_models, bool)
-    for start in range(0, len(query), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        marks[query[part].astype(np.int64) * num_models + model[part]] = True
-    if np.count_nonzero(marks) == len(query):
-        return None
-    return repeated(query.astype(np.int64) * num_models + model)
-
-
 def is_unlabelled(names: Collection[str], rule: Rules | None) -> bool:
     """Whether rows hold answers and nothing that a label could come from."""
     return rule is None and "answer" in names and not {"correct", "score"} & set(names)
@@ -234,7 +285,7 @@ def or_unlabelled(header: Iterable[str]) -> Remedy:
 def add_labels(
     path: Path,
     fields: dict[str, Any],
-    place: Grid,
+    place: Places,
     columns: dict[str, Any],
     rule: Rules | None,
     key: jax.Array | None,

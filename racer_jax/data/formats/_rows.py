@@ -12,7 +12,7 @@ from racer_jax.data.remedies import Remedy
 
 # Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
 # fast again.
-CHUNK_ROWS = 1 << 11
+CHUNK_ROWS = 1 << 10
 # What pandas calls the column of an index that had no name.
 _INDEX_NAMES = frozenset({"", "Unnamed: 0"})
 # Columns of names, around which spaces mean nothing.

@@ -6,14 +6,11 @@ import gc
 import io
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._progress import progress
@@ -21,7 +18,7 @@ from racer_jax.data.formats._rows import CHUNK_ROWS, Chunk, Header, Rows
 from racer_jax.data.formats._source import cannot_read, opened, refuse_binary
 from racer_jax.data.remedies import Remedy
 
-__all__ = ["Chunk", "Codes", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_binary"]
+__all__ = ["Chunk", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_binary"]
 
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
@@ -65,25 +62,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise DataError("must not be empty", path=path)
     return text
-
-
-class Codes:
-    """Strings as integers, numbered by first appearance."""
-
-    def __init__(self) -> None:
-        self._index: defaultdict[str, int] = defaultdict(count().__next__)
-
-    def __call__(self, values: Sequence[str]) -> np.ndarray:
-        """The code of each value, int32."""
-        return np.fromiter(map(self._index.__getitem__, values), np.int32, len(values))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def values(self) -> list[str]:
-        """The distinct values in order of their codes."""
-        return list(self._index)
 
 
 class CsvFile(Rows):

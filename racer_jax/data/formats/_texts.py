@@ -5,16 +5,18 @@ from typing import Any
 
 import numpy as np
 
-# Texts are numbered up to so many distinct ones; more are held as they are.
+from racer_jax.data.formats._growing import Names
+
+# Texts are numbered up to so many distinct ones, and as long as they are fewer than half.
 _MOST_DISTINCT = 1 << 16
-_CHUNK = 1 << 12
+_CHUNK = 1 << 11
 
 
 class Texts:
     """A column of texts and None: a byte or two for each as long as few are distinct."""
 
     def __init__(self) -> None:
-        self._index: dict[str | None, int] = {}
+        self._names = Names()
         self._parts: list[Any] = []
         self._waiting: list[str | None] = []
         self._list: list[str | None] | None = None
@@ -32,14 +34,13 @@ class Texts:
         if self._list is not None:
             self._list.extend(values)
             return
-        index = self._index
-        codes = [index.setdefault(value, len(index)) for value in values]
+        codes = self._names.codes(values)
         if codes:
             self._parts.append(np.array(codes, np.min_scalar_type(max(codes))))
-        if len(index) > _MOST_DISTINCT:
-            names = list(index)
+        if len(self._names) > min(_MOST_DISTINCT, _CHUNK // 2 + self._length // 2):
+            names = self._names.names
             self._list = [names[code] for part in self._parts for code in part.tolist()]
-            self._index, self._parts = {}, []
+            self._names, self._parts = Names(), []
 
     def __len__(self) -> int:
         return self._length + len(self._waiting)
@@ -52,5 +53,5 @@ class Texts:
             return self._list[part]
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
-        names = list(self._index)
+        names = self._names.names
         return [names[code] for codes in self._parts for code in codes[part].tolist()]

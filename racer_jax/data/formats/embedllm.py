@@ -23,7 +23,8 @@ from racer_jax.data.formats._cells import (
 )
 from racer_jax.data.formats._columns import first_difference
 from racer_jax.data.formats._fields import column_of_labels
-from racer_jax.data.formats._text import Codes, open_csv
+from racer_jax.data.formats._growing import Names
+from racer_jax.data.formats._text import open_csv
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -71,16 +72,16 @@ def read_embedllm(
         file.check_end(safe=["label"])
         group = "category" if "category" in file.header else None
         text_columns = ["prompt_id", "prompt", name, *([group] if group else [])]
-        codes = {column: Codes() for column in text_columns}
+        codes = {column: Names() for column in text_columns}
         parts: dict[str, list[np.ndarray]] = {column: [] for column in [*text_columns, "label"]}
         for chunk in file.chunks():
             for column in text_columns:
-                parts[column].append(codes[column](chunk.columns[column]))
+                parts[column].append(codes[column].array(chunk.columns[column]))
             parts["label"].append(column_of_labels(file, chunk, "label"))
         values = {column: np.concatenate(part) for column, part in parts.items()}
         for column in text_columns:
-            if "" in codes[column].values:
-                empty = codes[column].values.index("")
+            if "" in codes[column].names:
+                empty = codes[column].names.index("")
                 row = int(np.flatnonzero(values[column] == empty)[0]) + 1
                 raise file.error("must not be empty", row, column)
         if (values["label"] < 0).any():
@@ -92,7 +93,7 @@ def read_embedllm(
                 row, first = differs
                 raise file.error(
                     f"must be the same in every row of prompt_id "
-                    f"{codes['prompt_id'].values[queries[row]]!r}, got another than in row "
+                    f"{codes['prompt_id'].names[queries[row]]!r}, got another than in row "
                     f"{first + 1}",
                     row + 1,
                     column,
@@ -108,8 +109,8 @@ def read_embedllm(
             i, j = divmod(int(np.flatnonzero(ambiguous)[0]), shape[1])
             row = int(np.flatnonzero(place.places == i * shape[1] + j)[-1]) + 1
             raise file.error(
-                f"must agree in all rows of prompt_id {codes['prompt_id'].values[i]!r} and model "
-                f"{codes[name].values[j]!r} (as for {int(ambiguous.sum())} pairs)",
+                f"must agree in all rows of prompt_id {codes['prompt_id'].names[i]!r} and model "
+                f"{codes[name].names[j]!r} (as for {int(ambiguous.sum())} pairs)",
                 row,
                 "label",
                 remedy=Remedy("pass {}, which is what EmbedLLM does", label_rule="score > 0"),
@@ -118,16 +119,16 @@ def read_embedllm(
     repeats = int((counts > 1).sum())
     if repeats:
         notes.append(f"{repeats} pairs of prompt and model stand in several rows")
-    texts = [codes["prompt"].values[code] for code in values["prompt"][firsts].tolist()]
+    texts = [codes["prompt"].names[code] for code in values["prompt"][firsts].tolist()]
     groups = None
     if group:
-        groups = [codes[group].values[code] for code in values[group][firsts].tolist()]
+        groups = [codes[group].names[code] for code in values[group][firsts].tolist()]
     labels = labels_by_rule(path, scores, groups, label_rule, key)
     table = built(
         path,
-        ids=codes["prompt_id"].values,
+        ids=codes["prompt_id"].names,
         texts=texts,
-        models=codes[name].values,
+        models=codes[name].names,
         correct=labels.correct,
         group=groups,
         graded=labels.graded,

@@ -135,17 +135,18 @@ def table_of_long_rows(
     file.require("model", *([] if unlabelled else [label]))
     check_identity(file)
     file.check_end(safe=["correct"])
-    rows, notes = _rows(file, use_labels=label_rule is None and not unlabelled)
-    num_rows = rows.end()
-    _check_names(file, rows)
+    rows, notes, fraction = _rows(file, use_labels=label_rule is None and not unlabelled)
+    num_rows = len(rows)
+    _check_names(file, rows, fraction)
     if about is not None and about["rows"] != num_rows:
         whole = f"the {about['rows']} rows that its first line states"
         raise DataError(f"must hold {whole}, got {num_rows}", path=path)
     place = rows.place(path)
     fields = rows.fields(place)
-    if about is not None and len(place.places) != place.shape[0] * place.shape[1]:
+    if about is not None and not place.is_full():
         raise DataError("must hold a row for every query and model, as it was exported", path=path)
     add_labels(path, fields, place, rows.columns, label_rule, key)
+    del rows, place  # before the table is checked
     fields["notes"] = notes
     if about is None:
         return settle_missing(built(path, **fields), missing or "error", path)
@@ -207,39 +208,46 @@ def _about(file: Rows) -> dict[str, Any] | None:
     return about
 
 
-def _rows(file: Rows, use_labels: bool) -> tuple[LongRows, list[str]]:
-    """The rows of the file, and the notes on how they were read."""
+def _rows(file: Rows, use_labels: bool) -> tuple[LongRows, list[str], tuple[int, float] | None]:
+    """The rows of the file, the notes on how they were read, and the first part of a token."""
     schemes = [name for name in file.header if name.startswith(CONFIDENCE) and name != CONFIDENCE]
     columns_read = {*COLUMNS, *schemes}
     other_columns = [name for name in file.header if name not in columns_read]
     identity = "query_id" if "query_id" in file.columns else "query"
     shared = [name for name in ("query", "group") if name in file.columns and name != identity]
     rows = LongRows(identity)
+    fraction: tuple[int, float] | None = None
     for chunk in file.chunks():
         rows.add_names({name: chunk.columns[name] for name in (identity, "model", *shared)})
         for name in _NUMBERS:
             if name in file.columns:
                 values = column_of_floats(file, chunk, name, *_NUMBERS[name], name == "tokens")
                 rows.add(name, values)
+                if name == "tokens" and fraction is None:
+                    fraction = _first_fraction(values, chunk.first_row)
         for name in schemes:
             rows.add(name, column_of_floats(file, chunk, name, 0.0, 1.0))
         if use_labels:
             rows.add("correct", column_of_labels(file, chunk, "correct", "score"))
         if "answer" in file.columns:
             rows.add("answer", [text or None for text in chunk.columns["answer"]])
-    return rows, file.notes(other_columns)
+    return rows, file.notes(other_columns), fraction
 
 
-def _check_names(file: Rows, rows: LongRows) -> None:
+def _first_fraction(numbers: np.ndarray, first_row: int) -> tuple[int, float] | None:
+    """The row and the value of the first number that is not whole; None where all are."""
+    bad = np.flatnonzero(np.isfinite(numbers) & (numbers % 1 != 0))
+    return (first_row + int(bad[0]), float(numbers[bad[0]])) if len(bad) else None
+
+
+def _check_names(file: Rows, rows: LongRows, fraction: tuple[int, float] | None) -> None:
     """Refuses empty names, repeated pairs, and a query whose text or group changes."""
     for name in (rows.identity, "model", "group"):
         if (row := rows.row_of_empty(name)) is not None:
             raise file.error("must not be empty", row, name)
-    if (tokens := rows.columns.get("tokens")) is not None and (
-        bad := np.isfinite(tokens) & (tokens % 1 != 0)
-    ).any():
-        index = int(np.flatnonzero(bad)[0])
-        raise file.error(f"must be a whole number, got {tokens[index]:g}", index + 1, "tokens")
+    if fraction is not None:
+        row, tokens = fraction
+        raise file.error(f"must be a whole number, got {tokens:g}", row, "tokens")
     if file.preamble is None:
         rows.check_last(file.error)
     try:

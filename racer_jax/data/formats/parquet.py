@@ -49,7 +49,7 @@ VERSION = 1
 MARK = b"racer_jax_table"
 _QUERY = ("query_id", "query", "group")
 _BESIDE = ("answer", "cost", "tokens")
-_BATCH, _WRITTEN = 1 << 11, 1 << 14
+_BATCH, _WRITTEN = 1 << 10, 1 << 14
 
 
 def read_parquet(
@@ -168,10 +168,10 @@ def _long(
         if rule is None and not unlabelled:
             columns.labels(batch, "correct")
         columns.texts(batch, "answer")
-    num_rows = rows.end()
+    num_rows = len(rows)
     rows.check(source.error)
     place = rows.place(source.path)
-    rows.columns = columns.joined()
+    rows.columns = columns.taken()
     fields = rows.fields(place)
     add_labels(source.path, fields, place, rows.columns, rule, key)
     fields["notes"] = ignored_columns(
@@ -180,7 +180,7 @@ def _long(
         if name not in (*key_columns, *numbers, *schemes, label, "answer")
     )
     if about is not None:
-        if about["rows"] != num_rows or num_rows != place.shape[0] * place.shape[1]:
+        if about["rows"] != num_rows or not place.is_full():
             raise source.error(
                 f"must hold the {about['rows']} rows that its metadata states, got {num_rows}"
             )
@@ -225,9 +225,9 @@ def _wide(
                 columns.texts(batch, name)
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    whole = columns.joined()
     arrays: dict[str, Any] = {
-        name: part[:] if isinstance(part, Texts) else part for name, part in whole.items()
+        name: part[:] if isinstance(part, Texts) else part.array()
+        for name, part in columns.taken().items()
     }
     ids = arrays[identity]
     first_row: dict[str, int] = {}

@@ -9,7 +9,7 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.racer.signatures import public_bytes
-from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
+from racer_jax.sequential.normal_forms import UnknownFormError, forms_by_group
 from racer_jax.serving.gateway._addresses import checked_url, is_loopback
 from racer_jax.serving.gateway._secrets import Secret, expanded, is_reference
 from racer_jax.serving.gateway.settings import Settings
@@ -176,9 +176,9 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
         yield f"must be a model where mode is {route.mode!r} - at `{where}.judge`"
     if route.form is not None:
         try:
-            normal_form(route.form)
-        except UnknownFormError:
-            yield f"must be text, letter, number or json:FIELD - at `{where}.form`"
+            forms_by_group(route.form)
+        except UnknownFormError as error:
+            yield f"{error} - at `{where}.form`"
 
 
 def _placed(settings: Settings, folder: Path) -> Settings:

@@ -135,7 +135,8 @@ class Route(_Section, frozen=True):
       on_unknown_group: What a group nobody calibrated on leads to; `pooled` is without a promise.
       on_alarm: What a monitor's alarm leads to.
       max_models: Models called for a request at most.
-      max_cost: Dollars that the calls of a request may be expected to cost.
+      max_cost: Dollars that the calls of a request may be expected to cost: by the costs of the
+        artefact, and by prices for the length of the prompt.
       alphas: Levels a client may ask for beside the artefact's.
       group: Group of requests that name none.
       allow_infeasible: Whether it starts though alpha is infeasible: every model is called then.
@@ -249,7 +250,7 @@ class Monitors(_Section, frozen=True):
 
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.
-      share: Share of the decisions that the exchangeability monitor sees.
+      share: Share of the questions that the exchangeability monitor sees, each of them once.
       reference: Decisions that choose the bins of a group before its test starts, where the
         artefact keeps no queries of its calibration.
       webhook: An address that gets one message for an alarm.

@@ -43,6 +43,25 @@ def test_bytes_of_a_set_of_one_stream_through(served, upstreams):
     assert text == ["I", "am", "large"]
 
 
+def test_calls_of_streams_and_judges_are_counted(served, upstreams):
+    def counted(name):
+        lines = served.admin("GET", "/metrics").content.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    names = {
+        'racer_tokens_total{model="large",type="input"}': 20,
+        'racer_upstream_seconds_count{model="large"}': 2,
+        'racer_upstream_calls_total{model="large",outcome="ok"}': 2,
+        'racer_cost_usd_total{model="large"}': 60e-6,
+        'racer_tokens_total{model="judge",type="input"}': 10,
+    }
+    before = {name: counted(name) for name in names}
+    served.chat("large hello", stream=True)
+    upstreams.says.update(judge="1")
+    served.chat("small,large ?", racer={"mode": "select"})
+    assert {name: counted(name) - before[name] for name in names} == pytest.approx(names)
+
+
 def test_a_vote_shows_the_most_plausible_voter(served, upstreams):
     upstreams.says.update(small="B", medium="(A)", large="A.")
     got = served.chat("small,medium,large ?")

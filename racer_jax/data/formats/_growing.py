@@ -1,0 +1,134 @@
+"""Numbers and names of which more and more come, in little more memory than they take."""
+
+import mmap
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_BLOCK = 1 << 18
+
+
+def new_memory(num_bytes: int) -> Any:
+    """Memory that goes back to the system when it is let go.
+
+    Blocks of several columns would stand by turns in the heap, and the gap that one of them leaves
+    would be too small for the matrix that is made next.
+    """
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, num_bytes)
+
+
+class Growing:
+    """Numbers of one type, added at the end and taken from the beginning.
+
+    Args:
+      kind: Their type.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self.dtype = np.dtype(kind)
+        self._blocks: deque[np.ndarray] = deque()
+        self._size = _BLOCK // self.dtype.itemsize
+        self._start, self._end = 0, self._size  # in the first block and in the last one
+        self._length = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._length
+
+    def extend(self, values: np.ndarray) -> None:
+        """Adds numbers at the end."""
+        self._length += len(values)
+        while len(values):
+            if self._end == self._size:
+                self._blocks.append(np.frombuffer(new_memory(_BLOCK), self.dtype))
+                self._end = 0
+            part = values[: self._size - self._end]
+            self._blocks[-1][self._end : self._end + len(part)] = part
+            self._end, values = self._end + len(part), values[len(part) :]
+
+    def take(self, count: int) -> np.ndarray:
+        """So many numbers from the beginning, which are no longer held."""
+        values = np.empty(count, self.dtype)
+        self._length -= count
+        done = 0
+        while done < count:
+            part = self._blocks[0][self._start : self._start + count - done]
+            values[done : done + len(part)] = part
+            done, self._start = done + len(part), self._start + len(part)
+            if self._start == self._size:
+                self._start = 0
+                self._blocks.popleft()
+        return values
+
+    def array(self) -> np.ndarray:
+        """All numbers, which are no longer held."""
+        whole = np.empty(len(self), self.dtype)
+        done = 0
+        while len(self):
+            part = self.take(min(len(self), self._size))
+            whole[done : done + len(part)] = part
+            done += len(part)
+        return whole
+
+
+class Names:
+    """Strings, each once, numbered by first appearance.
+
+    A dictionary of strings and integers takes 80 bytes an entry beside the strings; this takes 6
+    to 12: it holds the numbers alone, at places by the hashes of their strings.
+
+    Attributes:
+      names: The strings in order of their numbers.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[Any] = []
+        self._places = array("i", [-1]) * 8
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+    def code(self, name: str | None) -> int:
+        """The number of a string; that of a new one is the length before the call."""
+        names, places = self.names, self._places
+        last = len(places) - 1
+        place = hash(name) & last
+        while (code := places[place]) >= 0:
+            if names[code] == name:
+                return code
+            place = (place + 1) & last
+        places[place] = len(names)
+        names.append(name)
+        if 3 * len(names) > 2 * len(places):
+            self._double()
+        return len(names) - 1
+
+    def _double(self) -> None:
+        """Makes room: at most two thirds of the places are taken."""
+        size = 2 * len(self._places)
+        self._places = array("i")  # goes before the next one comes
+        places = self._places = array("i", [-1]) * size
+        for code, name in enumerate(self.names):
+            place = hash(name) & (size - 1)
+            while places[place] >= 0:
+                place = (place + 1) & (size - 1)
+            places[place] = code
+
+    def codes(self, values: Iterable[str | None]) -> list[int]:
+        """The number of each string."""
+        values = list(values)
+        return list(map(self._of(values).__getitem__, values))
+
+    def array(self, values: Sequence[str]) -> np.ndarray:
+        """The number of each string, int32."""
+        return np.fromiter(map(self._of(values).__getitem__, values), np.int32, len(values))
+
+    def _of(self, values: Iterable[str | None]) -> dict[str | None, int]:
+        """The numbers of strings, most of which may stand several times."""
+        return {value: self.code(value) for value in dict.fromkeys(values)}
