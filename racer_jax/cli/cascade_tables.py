@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from racer_jax.cli.inputs import Rows, Source
+from racer_jax.cli.inputs import Rows
+from racer_jax.cli.options import Source
 from racer_jax.cli.output import print_notes
 
 if TYPE_CHECKING:
