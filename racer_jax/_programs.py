@@ -121,7 +121,13 @@ def _machine(device: jax.Device) -> str:
         features += [line for line in text.split("\n\n")[0].splitlines() if "flags" in line]
     variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     kind = device.platform, device.device_kind, device.client.platform_version
-    versions = __version__, jax.__version__, getattr(jax.lib, "__version__", ""), np.__version__, sys.version
+    versions = (
+        __version__,
+        jax.__version__,
+        getattr(jax.lib, "__version__", ""),
+        np.__version__,
+        sys.version,
+    )
     return repr((features, variables, kind, versions))
 
 
