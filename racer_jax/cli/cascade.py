@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
 from racer_jax.cli.inputs import Rows, open_input
 from racer_jax.cli.options import (
     Source,
@@ -31,7 +32,6 @@ from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
@@ -173,7 +173,7 @@ def train(arguments: argparse.Namespace) -> None:
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table", "learn the order of the models") as bar:
-        table = rows.select(_labelled(source.table(), arguments.loss), source.name)
+        table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
         print_notes(table.notes)
         bar.next()
         cascade = Cascade.fit(
@@ -188,42 +188,6 @@ def train(arguments: argparse.Namespace) -> None:
         )
     cascade.save(arguments.output)
     _describe(arguments.output, cascade, arguments.json)
-
-
-def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
-    """The rows that have every label; all of them where there is none and the loss needs none.
-
-    Raises:
-      ValueError: If there is no label and the loss needs them.
-    """
-    from racer_jax.sequential.policy import is_unlabelled
-
-    if not is_unlabelled(table):
-        return table.complete()
-    if loss != "differs":
-        raise ValueError(
-            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
-            "without (it bounds how often the answer is not that of the full vote)"
-        )
-    return table
-
-
-def _read(
-    arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
-) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without.
-
-    A new calibration takes the place of the old one, so it may use its questions again.
-    """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = _labelled(source.table(), loss)
-    if arguments.unseen:
-        usage = cascade.usage(table)
-        fresh = table.select(usage.unseen(calibrated=not recalibrating))
-        table = replace(fresh, notes=[*fresh.notes, *usage.notes(recalibrating)])
-    table = rows.select(table, source.name)
-    print_notes(table.notes)
-    return table
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -286,7 +250,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     else:
         loss = arguments.loss or cascade.policy.loss
         with work_bar("read the table", "choose how early to stop") as bar:
-            table = _read(arguments, cascade, loss, recalibrating=True)
+            table = answered_rows(arguments, cascade, loss, recalibrating=True)
             bar.next()
             cascade_at_alpha = cascade.calibrate(
                 table,
@@ -339,7 +303,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
     with work_bar("read the table", "measure") as bar:
-        table = _read(arguments, cascade, cascade.loss)
+        table = answered_rows(arguments, cascade, cascade.loss)
         bar.next()
         evaluations = cascade.evaluate(table, alphas)
     figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
@@ -393,7 +357,7 @@ def report(arguments: argparse.Namespace) -> None:
     cascade = Cascade.load(arguments.artefact)
     title = arguments.title or TITLE
     with work_bar("read the table", "measure and write the page") as bar:
-        table = _read(arguments, cascade, cascade.loss)
+        table = answered_rows(arguments, cascade, cascade.loss)
         bar.next()
         write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:
