@@ -25,6 +25,7 @@ from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
+from racer_jax.racer.usage import Usage, usage
 from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
@@ -36,6 +37,7 @@ from racer_jax.sequential.parts import (
     notes_from,
     policy_from,
     policy_parts,
+    rules_in_one,
 )
 from racer_jax.sequential.policy import Policy, PolicyOptions, check_labels, fit_policy
 from racer_jax.sequential.replay import Paths, replay
@@ -135,7 +137,7 @@ class Cascade:
             seed=int(jax.random.bits(tie_key)),
             form=form,
             trained_on=np.unique(question_fingerprints(table)),
-            label_rule=_rule(table),
+            label_rule=rules_in_one(table),
             forms=forms,
             notes=tuple(f"training: {note}" for note in table.notes),
         )
@@ -207,7 +209,7 @@ class Cascade:
             delta=delta,
             questions=np.unique(questions),
             num_overlap=int(overlap.sum()),
-            label_rule=_rule(table),
+            label_rule=rules_in_one(table),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         notes = [note for note in self.notes if note.startswith("training: ")]
@@ -355,11 +357,15 @@ class Cascade:
 
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
-        questions = question_fingerprints(table)
-        in_training = np.isin(questions, self.trained_on)
-        if calibrated and self.calibration is not None:
-            in_training |= np.isin(questions, self.calibration.questions)
-        return table.select(~in_training)
+        return table.select(self.usage(table).unseen(calibrated))
+
+    def usage(self, table: RoutingTable) -> Usage:
+        """Which questions of a table it was trained or calibrated on.
+
+        Use this when you want to say what `unseen` leaves out.
+        """
+        calibration = self.calibration
+        return usage(table, self.trained_on, None if calibration is None else calibration.questions)
 
     # --- to disk and back -------------------------------------------------------------------------
 
@@ -440,11 +446,3 @@ class Cascade:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             problem = f"is not a cascade of this format: {problem}"
             raise CorruptError(problem, path=Path(path)) from None
-
-
-def _rule(table: RoutingTable) -> str:
-    """The label rules of a table in one string."""
-    rules = table.rules
-    if len(set(rules.values())) == 1:
-        return next(iter(rules.values()))
-    return "; ".join(f"{group}: {rule}" for group, rule in rules.items())

@@ -29,6 +29,8 @@ COLUMNS = ("query_id", "query", "model", "correct", "score", "group", "answer", 
 MAX_GROUP = 1 << 32
 # Bytes read ahead of each column; without it a row group, perhaps the file, is held whole.
 _READ_AT_ONCE = 1 << 17
+# Rows are decoded so many bytes at a time, or a few rows.
+_BYTES_AT_ONCE = 1 << 19
 # Above this a whole number is not what a float64 holds.
 _EXACT = 1 << 53
 
@@ -165,7 +167,8 @@ class Source:
         rows = sum(file.metadata.num_rows for file in self._files)
         with progress(self.path, rows, "rows") as update:
             for file in self._files:
-                for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
+                count = min(size, _rows_at_once(file.metadata))
+                for batch in file.iter_batches(count, columns=origins, use_threads=False):
                     columns = {
                         name: _descended(arrow, batch, origin)
                         for name, origin in zip(names_here, origins, strict=True)
@@ -196,6 +199,13 @@ def _column(schema: Any, origin: str) -> str:
     """The name of a column as the file spells it, where one alone is alike."""
     alike = [name for name in schema.names if name.strip().casefold() == origin.strip().casefold()]
     return alike[0] if origin not in schema.names and len(alike) == 1 else origin
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """How many rows of a file are held at a time, by their mean length."""
+    groups = range(metadata.num_row_groups)
+    num_bytes = sum(metadata.row_group(group).total_byte_size for group in groups)
+    return max(64, _BYTES_AT_ONCE * metadata.num_rows // max(1, num_bytes))
 
 
 def _field(schema: Any, origin: str, path: Path) -> None:

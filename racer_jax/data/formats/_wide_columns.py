@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._totals import about_total, is_total, numbers_rows
 from racer_jax.data.remedies import Remedy
@@ -67,14 +69,14 @@ def few(names: Sequence[str]) -> Any:
 
 
 def without_numbering(
-    names: list[str], columns: Mapping[str, Any], accept: Callable[[str], None]
-) -> list[str]:
+    names: list[str], values: np.ndarray, accept: Callable[[str], None]
+) -> tuple[list[str], np.ndarray]:
     """The models without the columns that count the rows, which a rule would take for scores."""
-    counting = [name for name in names if numbers_rows(columns[name])]
-    if not counting or len(counting) == len(names):
-        return names
-    accept(f"{_NOT_MODELS}: {', '.join(counting)}")
-    return [name for name in names if name not in counting]
+    places = [j for j in range(len(names)) if not numbers_rows(values[:, j].tolist())]
+    if not places or len(places) == len(names):
+        return names, values
+    accept(f"{_NOT_MODELS}: {', '.join(name for j, name in enumerate(names) if j not in places)}")
+    return [names[j] for j in places], values[:, places]
 
 
 def check_last(path: Path, columns: Mapping[str, Any]) -> None:

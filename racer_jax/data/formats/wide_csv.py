@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax.data.checks import may_repeat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import (
     Missing,
@@ -23,8 +24,10 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._fields import column_of_floats, column_of_labels
+from racer_jax.data.formats._growing import Growing
 from racer_jax.data.formats._rows import Chunk, Rows, listed
 from racer_jax.data.formats._tables import open_rows
+from racer_jax.data.formats._texts import Texts, side_by_side
 from racer_jax.data.formats._totals import about_total, is_total, numbers_rows
 from racer_jax.data.formats._wide_columns import (
     BESIDE,
@@ -132,9 +135,9 @@ def table_of_wide_rows(
     ids = fields_of[identity]
     check_last(path, fields_of)
     check_ids(path, identity, ids)
+    values = side_by_side([fields_of.pop(name) for name in names], n)
     if models is None and label_rule is not None:
-        names = without_numbering(names, fields_of, file.accept)
-    values = np.column_stack([fields_of[name] for name in names])
+        names, values = without_numbering(names, values, file.accept)
     fields: dict[str, Any] = {}
     group = fields_of.get("group")
     if label_rule is None:
@@ -145,28 +148,19 @@ def table_of_wide_rows(
         fields["graded"] = values
     for part in BESIDE:
         if any(f"{name}|{part}" in fields_of for name in names):
-            fields["answers" if part == "answer" else part] = _matrix(fields_of, names, part, n)
+            columns = [fields_of.pop(f"{name}|{part}", None) for name in names]
+            fields["answers" if part == "answer" else part] = side_by_side(columns, n)
+    del fields_of, values
     table = built(
         path,
         ids=ids,
-        texts=texts or [""] * n,
+        texts=texts or ("",) * n,
         models=names,
         group=group,
         notes=file.notes(other_columns),
         **fields,
     )
     return settle_missing(table, missing, path)
-
-
-def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int) -> np.ndarray:
-    """What stands beside the models: a matrix, empty where a model has no such column."""
-    answers = part == "answer"
-    default = None if answers else np.nan
-    matrix = np.full((n, len(names)), default, dtype=object if answers else np.float64)
-    for j, name in enumerate(names):
-        if (column := columns.get(f"{name}|{part}")) is not None:
-            matrix[:, j] = column
-    return matrix
 
 
 def read_columns(
@@ -176,19 +170,27 @@ def read_columns(
 
     Use this when the columns of a wide file are read.
     """
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, Any] = {}
+    alike: dict[str, str] = {}
     for chunk in file.chunks():
         for name in file.header:
             if name in models:
                 part = _scores(file, chunk, name, models, labels)
-                columns.setdefault(name, []).append(part)
+                columns.setdefault(name, Growing(part.dtype)).extend(part)
+            elif name == "group":
+                groups = (alike.setdefault(group, group) for group in chunk.columns[name])
+                columns.setdefault(name, []).extend(groups)
             elif name in QUERY:
                 columns.setdefault(name, []).extend(chunk.columns[name])
+            elif name in columns_read and name.endswith("|answer"):
+                texts = [text or None for text in chunk.columns[name]]
+                columns.setdefault(name, Texts()).extend(texts)
             elif name in columns_read:
-                columns.setdefault(name, []).extend(_beside(file, chunk, name))
-    return {
-        name: np.concatenate(part) if name in models else part for name, part in columns.items()
-    }
+                columns.setdefault(name, Growing(np.float64)).extend(_beside(file, chunk, name))
+    for name in QUERY:
+        if name in columns:
+            columns[name] = tuple(columns[name])
+    return columns
 
 
 def _scores(
@@ -222,14 +224,13 @@ def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
     return True
 
 
-def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
-    if name.endswith("|answer"):
-        return [text or None for text in chunk.columns[name]]
+def _beside(file: Rows, chunk: Chunk, name: str) -> np.ndarray:
+    """The costs or tokens of a model."""
     values = column_of_floats(file, chunk, name, low=0.0, whole=name.endswith("|tokens"))
     if name.endswith("|tokens") and (bad := np.isfinite(values) & (values % 1 != 0)).any():
         i = int(np.flatnonzero(bad)[0])
         raise file.error(f"must be a whole number, got {values[i]:g}", chunk.first_row + i, name)
-    return list(values)
+    return values
 
 
 def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
@@ -237,6 +238,8 @@ def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
 
     Use this when a file names its queries.
     """
+    if all(ids) and not may_repeat(ids):
+        return
     first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
         if not name:
