@@ -189,7 +189,7 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
     """Writes a program, if it can be written."""
     from jax.experimental.serialize_executable import serialize
 
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(f".{os.urandom(4).hex()}")
     with suppress(Exception):  # a program that cannot be kept is compiled again, and no more
         code, _, results = serialize(program)
         temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
