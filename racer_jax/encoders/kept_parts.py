@@ -134,8 +134,8 @@ def load_tokenizer(folder: Path) -> Any:
         read.append(tokenizer)
         usual = PreTrainedTokenizerFast
         names = ("__call__", "_encode_plus", "_batch_encode_plus", "prepare_for_tokenization")
-        own = (getattr(type(tokenizer), n, None) is not getattr(usual, n, None) for n in names)
-        if not isinstance(tokenizer, usual) or any(own):
+        differs = (getattr(type(tokenizer), n, None) is not getattr(usual, n, None) for n in names)
+        if not isinstance(tokenizer, usual) or any(differs):
             return None  # it does more than its backend
         return {
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
