@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -148,13 +149,7 @@ def _machine(device: jax.Device) -> str:
         features += [line for line in text.split("\n\n")[0].splitlines() if "flags" in line]
     variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     kind = device.platform, device.device_kind, device.client.platform_version
-    versions = (
-        __version__,
-        jax.__version__,
-        getattr(jax.lib, "__version__", ""),
-        np.__version__,
-        sys.version,
-    )
+    versions = __version__, jax.__version__, version("jaxlib"), np.__version__, sys.version
     return repr((features, variables, kind, versions))
 
 

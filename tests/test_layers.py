@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "plotting": ("montecarlo", "matplotlib"),
     "racer": (
         "core risk_control montecarlo data encoders routers orders reporting",
-        "flax transformers safetensors scipy plotly",
+        "flax transformers safetensors scipy plotly cryptography",
     ),
     "studies": (
         "core risk_control montecarlo data encoders routers orders sequential reporting plotting",

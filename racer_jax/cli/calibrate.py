@@ -19,6 +19,8 @@ from racer_jax.cli.options import (
     add_sequential,
     add_unseen,
 )
+from racer_jax.cli.output import print_notes
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -147,9 +149,10 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     )
     parser.add_argument(
         "--view",
-        choices=("last_user", "all_user"),
-        help="what the gateway routes of a conversation: the user's last message, or all of them; "
-        "the same as the questions of the table (default: as before)",
+        metavar="VIEW",
+        help="what the gateway routes of a conversation: last_user, all_user or template:TEXT with "
+        "{system}, {first_user}, {last_user}, {all_user}; the same as the questions of the table "
+        "(default: as before)",
     )
     _add_scores(parser)
     add_unseen(parser, recalibrates=True)
@@ -201,23 +204,25 @@ def calibrate(arguments: argparse.Namespace) -> None:
     notes: Sequence[str] = ()
     if arguments.path:
         smaller = racer.without(*arguments.without) if arguments.without else racer
-        table, scores = labelled(
-            Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
-        )
-        notes = table.notes
-        overlap = arguments.allow_overlap
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
-        calibrated = smaller.calibrate(
-            table,
-            arguments.alpha,
-            scores=scores,
-            allow_overlap=overlap,
-            loss=arguments.loss,
-            **options,
-        )
+        with work_bar("read the table", "choose the threshold") as bar:
+            table, scores = labelled(
+                Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
+            )
+            notes = table.notes
+            bar.next()
+            calibrated = smaller.calibrate(
+                table,
+                arguments.alpha,
+                scores=scores,
+                allow_overlap=arguments.allow_overlap,
+                loss=arguments.loss,
+                **options,
+            )
     else:
         calibrated = _changed(arguments, racer)
     calibrated.save(output)
+    print_notes(notes)
     describe(output, calibrated, arguments.json, notes)
 
 
@@ -298,7 +303,11 @@ def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     if arguments.form is not None:
         forms_by_group(arguments.form)
         racer = replace(racer, normal_form=arguments.form)
-    return racer if arguments.view is None else replace(racer, view=arguments.view)
+    if arguments.view is None:
+        return racer
+    from racer_jax.serving.gateway._views import check_view
+
+    return replace(racer, view=check_view(arguments.view))
 
 
 def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":

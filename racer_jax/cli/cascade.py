@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
 from racer_jax.cli.inputs import Rows, open_input
 from racer_jax.cli.options import (
     Source,
@@ -27,10 +28,10 @@ from racer_jax.cli.output import (
     print_line,
     print_notes,
 )
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
@@ -140,7 +141,7 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--form",
         default="text",
-        help="normal form of answers in use: text, letter, number, json:FIELD or regex:PATTERN "
+        help="how answers are compared: text, letter, number, json:FIELD or regex:PATTERN "
         "(default: %(default)s)",
     )
     add_choosing(parser)
@@ -171,56 +172,22 @@ def train(arguments: argparse.Namespace) -> None:
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = rows.select(_labelled(source.table(), arguments.loss), source.name)
-    print_notes(table.notes)
-    cascade = Cascade.fit(
-        jax.random.key(arguments.seed or 0),
-        table,
-        loss=arguments.loss,
-        reference=arguments.reference,
-        objective=arguments.objective,
-        batches=batches,
-        alpha=arguments.alpha,
-        form=arguments.form,
-    )
+    with work_bar("read the table", "learn the order of the models") as bar:
+        table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
+        print_notes(table.notes)
+        bar.next()
+        cascade = Cascade.fit(
+            jax.random.key(arguments.seed or 0),
+            table,
+            loss=arguments.loss,
+            reference=arguments.reference,
+            objective=arguments.objective,
+            batches=batches,
+            alpha=arguments.alpha,
+            form=arguments.form,
+        )
     cascade.save(arguments.output)
     _describe(arguments.output, cascade, arguments.json)
-
-
-def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
-    """The rows that have every label; all of them where there is none and the loss needs none.
-
-    Raises:
-      ValueError: If there is no label and the loss needs them.
-    """
-    from racer_jax.sequential.policy import is_unlabelled
-
-    if not is_unlabelled(table):
-        return table.complete()
-    if loss != "differs":
-        raise ValueError(
-            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
-            "without (it bounds how often the answer is not that of the full vote)"
-        )
-    return table
-
-
-def _read(
-    arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
-) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without.
-
-    A new calibration takes the place of the old one, so it may use its questions again.
-    """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = _labelled(source.table(), loss)
-    if arguments.unseen:
-        fresh = cascade.unseen(table, calibrated=not recalibrating)
-        left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
-        table = replace(fresh, notes=[*fresh.notes, left_out])
-    table = rows.select(table, source.name)
-    print_notes(table.notes)
-    return table
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -282,14 +249,17 @@ def calibrate(arguments: argparse.Namespace) -> None:
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss
-        cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, loss, recalibrating=True),
-            arguments.alpha,
-            loss=loss,
-            by_group=arguments.by_group,
-            delta=arguments.delta,
-            allow_overlap=arguments.allow_overlap,
-        )
+        with work_bar("read the table", "choose how early to stop") as bar:
+            table = answered_rows(arguments, cascade, loss, recalibrating=True)
+            bar.next()
+            cascade_at_alpha = cascade.calibrate(
+                table,
+                arguments.alpha,
+                loss=loss,
+                by_group=arguments.by_group,
+                delta=arguments.delta,
+                allow_overlap=arguments.allow_overlap,
+            )
     cascade_at_alpha.save(output)
     _describe(output, cascade_at_alpha, arguments.json)
 
@@ -332,7 +302,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
+    with work_bar("read the table", "measure") as bar:
+        table = answered_rows(arguments, cascade, cascade.loss)
+        bar.next()
+        evaluations = cascade.evaluate(table, alphas)
     figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
     if arguments.output is not None:
         write_json(arguments.output, figures)
@@ -382,9 +355,11 @@ def report(arguments: argparse.Namespace) -> None:
 
     check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    table = _read(arguments, cascade, cascade.loss)
     title = arguments.title or TITLE
-    write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
+    with work_bar("read the table", "measure and write the page") as bar:
+        table = answered_rows(arguments, cascade, cascade.loss)
+        bar.next()
+        write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:
@@ -395,11 +370,11 @@ def _add_route(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "route",
-        'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
-        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} '
-        "brings answers, null for none. Back come the models to call, or the answer with its "
-        "reason. A line that does not fit gets an object with 'error', and the exit status at the "
-        "end is 1.",
+        'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
+        '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
+        '"other": null}} brings the answers of models, null for none. What is written names the '
+        "models to call next, or the answer and why it is final. A line that does not fit "
+        "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")

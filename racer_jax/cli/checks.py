@@ -24,6 +24,7 @@ from racer_jax.cli.score_checks import (
     check_source,
     print_checks,
 )
+from racer_jax.cli.work_bar import work_bar
 
 
 def add(subparsers: Subparsers) -> None:
@@ -96,8 +97,10 @@ def bound_check(arguments: argparse.Namespace) -> int:
     if arguments.table or arguments.scores is not None:
         return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)
-    table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
-    model_scores = racer.score(table, scores)
+    with work_bar("read the table", "score the questions") as steps:
+        table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+        steps.next()
+        model_scores = racer.score(table, scores)
     names = table.groups or ("all",)
     group = np.array(table.group if table.group is not None else ["all"] * len(table))
     checks = []

@@ -101,7 +101,9 @@ def holdout(
     _, numbers = np.unique(numbers, return_inverse=True)
     num_questions = int(numbers.max(initial=-1)) + 1
     if num_questions < 2:
-        raise ValueError(f"holding out needs at least two different questions, got {num_questions}")
+        raise ValueError(
+            f"a router is trained on at least two different questions, got {num_questions}"
+        )
     num_validation = min(num_questions - 1, max(1, round(share * num_questions)))
     is_validation = np.zeros(num_questions, bool)
     is_validation[permutation(key, num_questions)[:num_validation]] = True

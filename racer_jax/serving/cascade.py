@@ -25,6 +25,7 @@ from racer_jax.data.table import RoutingTable
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import CorruptError, NotCalibratedError, OverlapError
 from racer_jax.racer.fingerprints import fingerprint, question_fingerprints, question_ties
+from racer_jax.racer.usage import Usage, usage
 from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
@@ -350,11 +351,15 @@ class Cascade:
 
         Use this when you have one table and need rows fit for calibration or evaluation.
         """
-        questions = question_fingerprints(table)
-        in_training = np.isin(questions, self.trained_on)
-        if calibrated and self.calibration is not None:
-            in_training |= np.isin(questions, self.calibration.questions)
-        return table.select(~in_training)
+        return table.select(self.usage(table).unseen(calibrated))
+
+    def usage(self, table: RoutingTable) -> Usage:
+        """Which questions of a table it was trained or calibrated on.
+
+        Use this when you want to say what `unseen` leaves out.
+        """
+        calibration = self.calibration
+        return usage(table, self.trained_on, None if calibration is None else calibration.questions)
 
     # --- to disk and back -------------------------------------------------------------------------
 

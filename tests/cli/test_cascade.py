@@ -140,7 +140,8 @@ def test_what_is_left_out_is_said_and_may_calibrate_again(folder, capsys):
     assert main([*words, "--unseen", "--alpha", "0.05"]) == 0
     printed = capsys.readouterr()
     assert "200 calibration queries" in printed.out
-    assert "--unseen left out 200 of 400 questions" in printed.err
+    assert "--unseen left out 200 of 400 questions: 200 trained on" in printed.err
+    assert "200 questions were calibrated on before and may be used again" in printed.err
 
 
 def test_unlabelled_traffic(folder, capsys):

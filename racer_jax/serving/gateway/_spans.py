@@ -99,11 +99,11 @@ def note_messages(
     """Keeps the conversation of a call in its span, where the environment asks for it."""
     if span is None or os.environ.get(_CONTENT, "").lower() not in _IN_SPANS:
         return
-    asked = msgspec.json.decode(fields.get("messages", b"[]"))
-    said = [msgspec.json.decode(answer) for answer in answers]
-    note(span, {"gen_ai.input.messages": _messages(asked)})
-    if said:
-        note(span, {"gen_ai.output.messages": _messages(said)})
+    conversation = msgspec.json.decode(fields.get("messages", b"[]"))
+    answered = [msgspec.json.decode(answer) for answer in answers]
+    note(span, {"gen_ai.input.messages": _messages(conversation)})
+    if answered:
+        note(span, {"gen_ai.output.messages": _messages(answered)})
 
 
 def _messages(messages: Sequence[Any]) -> str:
