@@ -94,6 +94,8 @@ def measured(words: Sequence[str], cache: str) -> Cost:
     """Runs a command in a fresh process."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = os.environ | {"PYTHONPATH": path, "RACER_JAX_CACHE": cache}
+    # What is installed is there as bytecode; without this a clone would be compiled each time.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begin = time.perf_counter()
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

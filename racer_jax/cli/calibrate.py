@@ -149,9 +149,10 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     )
     parser.add_argument(
         "--view",
-        choices=("last_user", "all_user"),
-        help="what the gateway routes of a conversation: the user's last message, or all of them; "
-        "the same as the questions of the table (default: as before)",
+        metavar="VIEW",
+        help="what the gateway routes of a conversation: last_user, all_user or template:TEXT with "
+        "{system}, {first_user}, {last_user}, {all_user}; the same as the questions of the table "
+        "(default: as before)",
     )
     _add_scores(parser)
     add_unseen(parser, recalibrates=True)
@@ -302,7 +303,11 @@ def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     if arguments.form is not None:
         forms_by_group(arguments.form)
         racer = replace(racer, normal_form=arguments.form)
-    return racer if arguments.view is None else replace(racer, view=arguments.view)
+    if arguments.view is None:
+        return racer
+    from racer_jax.serving.gateway._views import check_view
+
+    return replace(racer, view=check_view(arguments.view))
 
 
 def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":

@@ -120,14 +120,15 @@ def _run(
 _STATIC = ("shape", "tile", "num_tiles", "mesh", "gather")
 
 
+def _options(platform: str) -> dict[str, str | bool]:
+    """LLVM's second level compiles a fifth faster than XLA's default, to code as fast."""
+    return {"xla_backend_optimization_level": "2"} if platform == "cpu" else {}
+
+
 @cache
 def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
     """`_run` under jit."""
-    # LLVM's second level compiles a fifth faster than XLA's default, to code as fast.
-    options: dict[str, str | bool] = (
-        {"xla_backend_optimization_level": "2"} if platform == "cpu" else {}
-    )
-    return jax.jit(_run, static_argnames=_STATIC, compiler_options=options)
+    return jax.jit(_run, static_argnames=_STATIC, compiler_options=_options(platform))
 
 
 class _Runner:
@@ -153,13 +154,15 @@ class _Runner:
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
+        platform = self.devices[0].platform
         results: dict[str, Any] = run_kept(
-            partial(_compiled, self.devices[0].platform),
+            partial(_compiled, platform),
             (self.key, self.plan, np.uint32(first)),
             {**size, "mesh": self.mesh},
             facts=("trials", size),
             devices=self.devices,
             packages=("core", "montecarlo"),
+            options=partial(_options, platform),
         )
         return results
 

@@ -60,7 +60,8 @@ class RacerState:
       label_rule: The rule that said which answers were right in training.
       normal_form: Name of the form in which answers are compared in use, see
         `racer_jax.sequential.normal_forms`; None where it is not said.
-      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
+      view: Which text of a conversation the queries are, `last_user`, `all_user` or a template;
+        None likewise.
       calibration: The calibration; None before `calibrate`.
       notes: What training and calibration left out or read loosely, one sentence each.
 

@@ -296,6 +296,7 @@ def fit_over_keys(
         facts=(fit.__module__, fit.__qualname__, config, flax.__version__, optax.__version__),
         devices=devices,
         packages=("core", "encoders", "routers"),
+        options=compiler_options,
     )
     states, fits, scores = jax.tree.map(np.asarray, results)
     routers = [

@@ -22,6 +22,8 @@ from racer_jax.data.remedies import Remedy
 MAX_GROUP = 1 << 32
 # Bytes read ahead of each column; without it a row group, perhaps the file, is held whole.
 _READ_AT_ONCE = 1 << 17
+# Rows are decoded so many bytes at a time, or a few rows.
+_BYTES_AT_ONCE = 1 << 19
 # Above this a whole number is not what a float64 holds.
 _EXACT = 1 << 53
 
@@ -126,7 +128,8 @@ class Source:
         rows = sum(file.metadata.num_rows for file in self._files)
         with progress(self.path, rows, "rows") as update:
             for file in self._files:
-                for batch in file.iter_batches(batch_size=size, columns=origins, use_threads=False):
+                count = min(size, _rows_at_once(file.metadata))
+                for batch in file.iter_batches(count, columns=origins, use_threads=False):
                     columns = {
                         name: _descended(arrow, batch, origin)
                         for name, origin in zip(names_here, origins, strict=True)
@@ -138,6 +141,13 @@ class Source:
                     pool.release_unused()  # which Arrow keeps for later otherwise
         if first == 1:
             raise DataError("must hold at least one row", path=self.path)
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """How many rows of a file are held at a time, by their mean length."""
+    groups = range(metadata.num_row_groups)
+    num_bytes = sum(metadata.row_group(group).total_byte_size for group in groups)
+    return max(64, _BYTES_AT_ONCE * metadata.num_rows // max(1, num_bytes))
 
 
 def _field(schema: Any, origin: str, path: Path) -> None:

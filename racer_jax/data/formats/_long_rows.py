@@ -9,7 +9,7 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, check_full, labels_by_rule, repeated
-from racer_jax.data.formats._growing import Growing, Names
+from racer_jax.data.formats._growing import Growing, Names, give_back
 from racer_jax.data.formats._synonyms import other_names
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.formats._totals import about_total, is_total
@@ -127,8 +127,7 @@ class LongRows:
         for name, field in (("query", "texts"), ("group", "group")):
             if name in self._shared:
                 fields[field] = tuple(self._shared.pop(name).values)
-        if "answer" in self.columns:
-            fields["answers"] = place.texts(self.columns.pop("answer"))
+        give_back()
         for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
             if name in self.columns:
                 fields[field] = place.fill(self.columns.pop(name), np.nan)
@@ -137,6 +136,9 @@ class LongRows:
             name.removeprefix(CONFIDENCE): place.fill(self.columns.pop(name), np.nan)
             for name in schemes
         }
+        # Last: numbers are held twice while they are put into a matrix, texts are not.
+        if "answer" in self.columns:
+            fields["answers"] = place.texts(self.columns.pop("answer"))
         return fields
 
 

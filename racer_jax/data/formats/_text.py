@@ -23,6 +23,8 @@ __all__ = ["Chunk", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_b
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
 MAX_FIELD = 1 << 24
+# Rows are held so many bytes at a time, at least a few of them.
+_CHUNK_BYTES, _FIRST_ROWS, _FEWEST_ROWS = 1 << 18, 32, 16
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # What spreadsheet programs read as the first line, to know what separates the fields.
 _HINT = re.compile(r'"?sep=([^"\r\n])"?\s*')
@@ -154,11 +156,16 @@ class CsvFile(Rows):
         position = self._binary.tell()
         size = self._binary.seek(0, os.SEEK_END)
         self._binary.seek(position)
+        self._num_rows = min(CHUNK_ROWS, _FIRST_ROWS)
         with progress(self.path, size) as update:
             for first, columns in self._blocks():
                 position, before = self._binary.tell(), position
                 update(position - before)
+                # As many rows as a chunk may hold, by the length of those before.
+                length = max(1, (position - before) // len(columns[0]))
+                self._num_rows = min(CHUNK_ROWS, max(_FEWEST_ROWS, _CHUNK_BYTES // length))
                 yield first, columns
+                del columns
 
     def _blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
         """The records, many at a time."""
@@ -166,7 +173,7 @@ class CsvFile(Rows):
         while True:
             rows: list[list[str]] = []
             try:
-                rows.extend(islice(self._reader, CHUNK_ROWS))
+                rows.extend(islice(self._reader, self._num_rows))
             except csv.Error as error:
                 row = first + len(rows)
                 raise DataError(f"must be CSV: {error}", path=self.path, row=row) from None
@@ -176,8 +183,10 @@ class CsvFile(Rows):
                 rows = self._records(rows, first)
                 if not rows:
                     continue
-            yield first, list(zip(*rows, strict=True))
-            first += len(rows)
+            columns = list(zip(*rows, strict=True))
+            del rows
+            yield first, columns
+            first += len(columns[0])
 
     def _records(self, rows: list[list[str]], first: int) -> list[list[str]]:
         """The rows without blank lines and blank rows, which are no records."""

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax.data.checks import may_repeat
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
 from racer_jax.data.formats import _arrow
@@ -40,7 +41,7 @@ from racer_jax.data.formats._long_rows import (
 )
 from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._synonyms import other_names, refuse_other_names
-from racer_jax.data.formats._texts import Texts
+from racer_jax.data.formats._texts import side_by_side
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -225,18 +226,17 @@ def _wide(
                 columns.texts(batch, name)
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
-    arrays: dict[str, Any] = {
-        name: part[:] if isinstance(part, Texts) else part.array()
-        for name, part in columns.taken().items()
-    }
+    columns_read = columns.taken()
+    arrays = {name: columns_read.pop(name)[:] for name in _QUERY if name in columns_read}
     ids = arrays[identity]
-    first_row: dict[str, int] = {}
-    for row, name in enumerate(ids, start=1):
-        if (first := first_row.setdefault(name, row)) != row:
-            raise source.error(
-                f"must be unique, got {name[:60]!r} in row {first} already", row, identity
-            )
-    values = np.column_stack([arrays[name] for name in names])
+    if may_repeat(ids):
+        first_row: dict[str, int] = {}
+        for row, name in enumerate(ids, start=1):
+            if (first := first_row.setdefault(name, row)) != row:
+                raise source.error(
+                    f"must be unique, got {name[:60]!r} in row {first} already", row, identity
+                )
+    values = side_by_side([columns_read.pop(name) for name in names], len(ids))
     fields: dict[str, Any] = {
         "ids": ids,
         "texts": arrays.get("query", [""] * len(ids)),
@@ -251,14 +251,9 @@ def _wide(
         fields |= {"correct": labels.correct, "missing": labels.missing, "graded": values}
         fields["label_rule"] = labels.rule
     for part in _BESIDE:
-        if not any(f"{name}|{part}" in arrays for name in names):
-            continue
-        default = None if part == "answer" else np.nan
-        matrix = np.full(values.shape, default, dtype=object if default is None else np.float64)
-        for j, name in enumerate(names):
-            if f"{name}|{part}" in arrays:
-                matrix[:, j] = arrays[f"{name}|{part}"]
-        fields["answers" if part == "answer" else part] = matrix
+        if any(f"{name}|{part}" in columns_read for name in names):
+            parts = [columns_read.pop(f"{name}|{part}", None) for name in names]
+            fields["answers" if part == "answer" else part] = side_by_side(parts, len(ids))
     return fields
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax.data.checks import may_repeat
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import (
     Missing,
@@ -24,8 +25,10 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._fields import column_of_floats, column_of_labels
+from racer_jax.data.formats._growing import Growing
 from racer_jax.data.formats._rows import Chunk, Rows, listed
 from racer_jax.data.formats._tables import open_rows
+from racer_jax.data.formats._texts import Texts, side_by_side
 from racer_jax.data.formats._totals import about_total, is_total, numbers_rows
 from racer_jax.data.formats.long_csv import check_identity
 from racer_jax.data.labels import GIVEN
@@ -148,9 +151,9 @@ def table_of_wide_rows(
         if field in fields_of and is_total(fields_of[field][-1]):
             raise DataError(about_total(fields_of[field][-1]), path=path, row=n, field=field)
     check_ids(path, identity, ids)
+    values = side_by_side([fields_of.pop(name) for name in names], n)
     if models is None and label_rule is not None:
-        names = _without_numbering(file, names, fields_of)
-    values = np.column_stack([fields_of[name] for name in names])
+        names, values = _without_numbering(file, names, values)
     fields: dict[str, Any] = {}
     group = fields_of.get("group")
     if label_rule is None:
@@ -161,11 +164,13 @@ def table_of_wide_rows(
         fields["graded"] = values
     for part in _BESIDE:
         if any(f"{name}|{part}" in fields_of for name in names):
-            fields["answers" if part == "answer" else part] = _matrix(fields_of, names, part, n)
+            columns = [fields_of.pop(f"{name}|{part}", None) for name in names]
+            fields["answers" if part == "answer" else part] = side_by_side(columns, n)
+    del fields_of, values
     table = built(
         path,
         ids=ids,
-        texts=texts or [""] * n,
+        texts=texts or ("",) * n,
         models=names,
         group=group,
         notes=file.notes(other_columns),
@@ -189,24 +194,16 @@ def _few(names: Sequence[str]) -> Any:
     return list(names) if len(names) <= _MAX_LISTED else ...
 
 
-def _without_numbering(file: Rows, names: list[str], columns: Mapping[str, Any]) -> list[str]:
+def _without_numbering(
+    file: Rows, names: list[str], values: np.ndarray
+) -> tuple[list[str], np.ndarray]:
     """The models without the columns that count the rows, which a rule would take for scores."""
-    counting = [name for name in names if numbers_rows(columns[name])]
-    if not counting or len(counting) == len(names):
-        return names
+    kept = [j for j in range(len(names)) if not numbers_rows(values[:, j].tolist())]
+    if not kept or len(kept) == len(names):
+        return names, values
+    counting = [name for j, name in enumerate(names) if j not in kept]
     file.accept(f"columns that number the rows are not models: {', '.join(counting)}")
-    return [name for name in names if name not in counting]
-
-
-def _matrix(columns: Mapping[str, Any], names: Sequence[str], part: str, n: int) -> np.ndarray:
-    """What stands beside the models: a matrix, empty where a model has no such column."""
-    answers = part == "answer"
-    default = None if answers else np.nan
-    matrix = np.full((n, len(names)), default, dtype=object if answers else np.float64)
-    for j, name in enumerate(names):
-        if (column := columns.get(f"{name}|{part}")) is not None:
-            matrix[:, j] = column
-    return matrix
+    return [names[j] for j in kept], values[:, kept]
 
 
 def read_columns(
@@ -216,19 +213,27 @@ def read_columns(
 
     Use this when the columns of a wide file are read.
     """
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, Any] = {}
+    alike: dict[str, str] = {}
     for chunk in file.chunks():
         for name in file.header:
             if name in models:
                 part = _scores(file, chunk, name, models, labels)
-                columns.setdefault(name, []).append(part)
+                columns.setdefault(name, Growing(part.dtype)).extend(part)
+            elif name == "group":
+                groups = (alike.setdefault(group, group) for group in chunk.columns[name])
+                columns.setdefault(name, []).extend(groups)
             elif name in _QUERY:
                 columns.setdefault(name, []).extend(chunk.columns[name])
+            elif name in columns_read and name.endswith("|answer"):
+                texts = [text or None for text in chunk.columns[name]]
+                columns.setdefault(name, Texts()).extend(texts)
             elif name in columns_read:
-                columns.setdefault(name, []).extend(_beside(file, chunk, name))
-    return {
-        name: np.concatenate(part) if name in models else part for name, part in columns.items()
-    }
+                columns.setdefault(name, Growing(np.float64)).extend(_beside(file, chunk, name))
+    for name in _QUERY:
+        if name in columns:
+            columns[name] = tuple(columns[name])
+    return columns
 
 
 def _scores(
@@ -262,14 +267,13 @@ def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
     return True
 
 
-def _beside(file: Rows, chunk: Chunk, name: str) -> list[Any]:
-    if name.endswith("|answer"):
-        return [text or None for text in chunk.columns[name]]
+def _beside(file: Rows, chunk: Chunk, name: str) -> np.ndarray:
+    """The costs or tokens of a model."""
     values = column_of_floats(file, chunk, name, low=0.0, whole=name.endswith("|tokens"))
     if name.endswith("|tokens") and (bad := np.isfinite(values) & (values % 1 != 0)).any():
         i = int(np.flatnonzero(bad)[0])
         raise file.error(f"must be a whole number, got {values[i]:g}", chunk.first_row + i, name)
-    return list(values)
+    return values
 
 
 def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
@@ -277,6 +281,8 @@ def check_ids(path: Path, field: str, ids: Sequence[str]) -> None:
 
     Use this when a file names its queries.
     """
+    if all(ids) and not may_repeat(ids):
+        return
     first_row: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
         if not name:

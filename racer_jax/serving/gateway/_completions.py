@@ -35,6 +35,7 @@ from racer_jax.serving.gateway._planning import Plan, Planner
 from racer_jax.serving.gateway._queries import PREFIX, Query
 from racer_jax.serving.gateway._recording import call_rows, decision_row
 from racer_jax.serving.gateway._replies import Usage
+from racer_jax.serving.gateway._verifying import until_accepted, verifier_of
 from racer_jax.serving.gateway.core import Gateway
 
 _PINNED_SESSIONS = 10_000
@@ -188,7 +189,7 @@ class Completion:
         """The answer, by calls."""
         if plan.abstained:
             self.answer = await self._abstain()
-        elif plan.mode == "cascade":
+        elif plan.mode == "cascade" and not plan.scores:
             self.answer = await self._run_cascade()
         else:
             self.answer = await self._ask(plan)
@@ -199,6 +200,10 @@ class Completion:
 
     async def _ask(self, plan: Plan) -> Answer:
         planner, asking = self.planner, self.asking
+        if plan.mode == "cascade" and planner is not None and planner.route.verifier is not None:
+            verifier = planner.route.verifier
+            verify = verifier_of(verifier, self.gateway.session)
+            return await until_accepted(asking, plan.models, verify, verifier.sound)
         if plan.mode == "all" or planner is None or len(plan.models) == 1:
             return await ask_all(asking, plan.models)
         route = planner.route
@@ -208,7 +213,8 @@ class Completion:
         judge = str(route.judge)
         if plan.mode == "synthesize":
             return await self._write(judge)
-        return await select(asking, plan.models, judge, self.gateway.hash_key, self.id)
+        key, logprobs = self.gateway.hash_key, route.judge_logprobs
+        return await select(asking, plan.models, judge, key, self.id, logprobs)
 
     async def _write(self, judge: str) -> Answer:
         """A judge writes the answer from those of the candidates."""

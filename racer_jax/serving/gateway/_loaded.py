@@ -285,8 +285,8 @@ def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
     if mode is None:
         mode = "vote" if form is not None and suits else "select"
     problem = None
-    if mode == "cascade":
-        problem = "mode 'cascade' needs the artefact of a cascade (racer-jax cascade train)"
+    if mode == "cascade" and route.verifier is None:
+        problem = "mode 'cascade' needs a verifier, or the artefact of a cascade"
     elif mode == "vote" and form is None:
         problem = "mode 'vote' needs a normal form of answers: say form = 'letter', say"
     elif mode == "vote" and not suits:

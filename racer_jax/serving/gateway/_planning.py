@@ -116,8 +116,10 @@ class Planner:
             problem = "must not be 'vote' on a route without a normal form of answers"
         elif chosen in ("select", "synthesize") and route.judge is None:
             problem = f"must not be {chosen!r} on a route without a judge"
-        elif (chosen == "cascade") != (self.loaded.cascade is not None):
+        elif self.loaded.cascade is not None and chosen != "cascade":
             problem = f"must not be {chosen!r} on this route"
+        elif chosen == "cascade" and self.loaded.cascade is None and route.verifier is None:
+            problem = "must not be 'cascade' on a route without a verifier"
         if problem is not None:
             raise bad_request(f"racer.mode {problem}", "racer.mode")
         return chosen

@@ -100,10 +100,10 @@ def note_messages(
     if span is None or os.environ.get(_CONTENT, "").lower() not in _IN_SPANS:
         return
     conversation = msgspec.json.decode(fields.get("messages", b"[]"))
-    said = [msgspec.json.decode(answer) for answer in answers]
+    answered = [msgspec.json.decode(answer) for answer in answers]
     note(span, {"gen_ai.input.messages": _messages(conversation)})
-    if said:
-        note(span, {"gen_ai.output.messages": _messages(said)})
+    if answered:
+        note(span, {"gen_ai.output.messages": _messages(answered)})
 
 
 def _messages(messages: Sequence[Any]) -> str:

@@ -121,7 +121,7 @@ def test_replicas_and_a_new_start_say_the_same(opened, racer):
 
 def test_false_alarms_are_as_rare_as_the_level():
     rng = np.random.default_rng(1)
-    level, num = 0.2, 150
+    level, num = 0.2, 60
     alarms = 0
     for i in range(num):
         scores = rng.beta(2, 2, 60 + 60)
@@ -143,6 +143,7 @@ def test_without_a_record_live_queries_choose_the_bins_of_each_group(opened):
     assert set(watched.top_scores) == {"a", "b"}
 
 
+@pytest.mark.long
 def test_an_outage_is_no_change_of_the_queries(start, upstreams):
     gateway = start(scripted=False, monitors={"share": 1.0})
     options = {"group": "a"}

@@ -119,6 +119,7 @@ def soaked(start, artefacts, tmp_path):
     changes = {f"models__{name}__first_seconds": 0.5 for name in MODELS}
     changes |= {f"models__{name}__tries": 2 for name in MODELS}
     changes |= {f"models__{name}__breaker_seconds": 0.5 for name in MODELS}
+    changes["state__path"] = str(tmp_path / "state.db")  # in memory it would grow with the traffic
     gateway = start(scripted=False, routes__my__artefact=str(path), **changes)
     return gateway, path
 

@@ -1,6 +1,7 @@
 """Ways of answering: one model, a vote, a judge's choice, a judge's words, all answers."""
 
 import json
+import math
 
 import pytest
 
@@ -100,6 +101,26 @@ def test_a_judge_that_names_nobody_leaves_the_most_plausible(served, upstreams, 
     got = served.chat("small,large ?", racer={"mode": "select"})
     assert got.json["choices"][0]["message"]["content"] == "I am large"
     assert got.json["racer"]["judge"] == "failed"
+
+
+def test_a_judge_may_say_how_probable_its_choice_is(start, served, upstreams):
+    asked = start(routes__my__judge_logprobs=True)
+    upstreams.reset()
+    answer = completion("2", "judge")
+    tokens = [{"token": " ", "logprob": -0.1}, {"token": "2", "logprob": -0.5}]
+    answer["choices"][0]["logprobs"] = {"content": tokens}
+    upstreams.says.update(judge=lambda body: answer)
+    got = asked.chat("small,large ?", racer={"mode": "select"})
+    assert got.json["racer"]["judge_probability"] == pytest.approx(math.exp(-0.5), abs=1e-6)
+    assert upstreams.asked[-1]["logprobs"] is True
+    for content in (None, [], [{"token": "1", "logprob": -0.5}], [{"token": 2}], "nonsense"):
+        answer["choices"][0]["logprobs"] = {"content": content}
+        got = asked.chat("small,large ?", racer={"mode": "select"})
+        assert got.json["racer"]["judge"] == "picked"
+        assert "judge_probability" not in got.json["racer"]
+    upstreams.asked.clear()
+    served.chat("small,large ?", racer={"mode": "select"})
+    assert "logprobs" not in upstreams.asked[-1]
 
 
 def test_equal_candidates_need_no_judge(served, upstreams):
