@@ -1,12 +1,16 @@
 """A C program for the same splits, compiled on the spot: what the machine can do without JAX.
 
-The same way, with the layout chosen by hand: 128 splits side by side, a byte a split, so that one
-vector instruction serves 32 of them. A uniform subset by repair of Bernoulli bits (from a cheaper
-generator than JAX's), the rank of each alpha by counting bits, and the metrics by packing the bits
-of the test queries in order of effect.
+The same way, with the layout chosen by hand: a uniform subset by repair of Bernoulli bits (from a
+cheaper generator than JAX's), the rank of each alpha by counting bits, and the metrics by packing
+the bits of the test queries in order of effect.
+
+Where the processor has the instructions, it is `splits_avx512.c`, whose head says what it does that
+XLA does not. Elsewhere it is the program below, in plain C: 128 splits side by side, a byte a split,
+so that one vector instruction serves as many of them as it holds bytes.
 """
 
 import ctypes
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +22,10 @@ from baselines import Problem
 
 from racer_jax.montecarlo.step_functions import Pool
 
-SOURCE = r"""
+# Macros of a C compiler for what `splits_avx512.c` needs.
+AVX512 = ("AVX512BW", "AVX512VPOPCNTDQ", "AVX512BITALG", "BMI", "BMI2", "POPCNT")
+BY_HAND = Path(__file__).parent / "splits_avx512.c"
+PORTABLE = r"""
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,7 +151,9 @@ void splits(uint64_t seed, int64_t first, int64_t last, int64_t all, int32_t siz
 class Reference:
     """The compiled program with one problem."""
 
-    def __init__(self, library: ctypes.CDLL, pool: Pool, problem: Problem) -> None:
+    def __init__(self, library: ctypes.CDLL, pool: Pool, problem: Problem, by_hand: bool) -> None:
+        self.name = "C by hand for AVX-512" if by_hand else "C"
+        self.by_hand = by_hand
         self.function = library.splits
         self.function.restype = None
         self.size, self.num = pool.num_queries, problem.num_calibration
@@ -155,11 +164,29 @@ class Reference:
             upto = np.searchsorted(first, np.arange(self.size + 1), side="right").astype(np.int32)
             self.steps.append((np.ascontiguousarray(pool.metrics[name].query), upto))
 
-    def run(self, seed: int, num_splits: int, threads: int) -> np.ndarray:
+    def measured(self, masks: np.ndarray) -> np.ndarray:
+        """What `run` returns for known splits: masks over positions, bool `[s, N]`."""
+        lanes, rows = 64, (self.size // 64 + 1) * 8
+        bits = np.zeros((-(-len(masks) // lanes) * lanes, rows * 8), bool)
+        bits[: len(masks), : self.size] = masks
+        known = np.packbits(bits, axis=1, bitorder="little").reshape(-1, lanes, rows)
+        return self.run(0, len(masks), 1, np.ascontiguousarray(known.transpose(0, 2, 1)))
+
+    def run(
+        self, seed: int, num_splits: int, threads: int, known: np.ndarray | None = None
+    ) -> np.ndarray:
         """Risk, size and abstention, float32 `[3, s, a]`."""
-        out = np.empty((3, num_splits, len(self.rank)), np.int32)
+        shape = (3, num_splits, len(self.rank))
+        if self.by_hand:
+            out: np.ndarray = np.empty((3, len(self.rank), num_splits), np.float32)
+        else:
+            out = np.empty(shape, np.int32)
         arrays = [array.ctypes.data_as(ctypes.c_void_p) for pair in self.steps for array in pair]
         lengths = [ctypes.c_int64(len(query)) for query, _ in self.steps]
+
+        extra: list[ctypes.c_void_p | None] = []
+        if self.by_hand:
+            extra = [None if known is None else known.ctypes.data_as(ctypes.c_void_p)]
 
         def part(i: int) -> None:
             self.function(
@@ -178,10 +205,13 @@ class Reference:
                 lengths[1],
                 arrays[3],
                 out.ctypes.data_as(ctypes.c_void_p),
+                *extra,
             )
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, range(threads)))
+        if self.by_hand:
+            return out.transpose(0, 2, 1)
         num_test = self.size - self.num
         out[2] = num_test - out[2]
         return out / np.float32(num_test)
@@ -192,11 +222,19 @@ def build(pool: Pool, problem: Problem) -> Reference | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or 2 * problem.num_calibration != pool.num_queries:
         return None
+    known = subprocess.run(
+        [compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.split()
+    by_hand = all(f"__{name}__" in known for name in AVX512)
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "splits.c", Path(folder) / "splits.so"
-        source.write_text(SOURCE, encoding="utf-8")
+        text = BY_HAND.read_text(encoding="utf-8") if by_hand else PORTABLE
+        source.write_text(text, encoding="utf-8")
         subprocess.run(
             [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)],
             check=True,
         )
-        return Reference(ctypes.CDLL(str(library)), pool, problem)
+        return Reference(ctypes.CDLL(str(library)), pool, problem, by_hand)

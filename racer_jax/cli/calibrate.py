@@ -19,6 +19,8 @@ from racer_jax.cli.options import (
     add_sequential,
     add_unseen,
 )
+from racer_jax.cli.output import print_notes
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 
@@ -141,14 +143,16 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     )
     parser.add_argument(
         "--form",
-        help="how the gateway compares answers: text, letter, number or json:FIELD (default: as "
+        help="how the gateway compares answers: text, letter, number, json:FIELD or "
+        "regex:PATTERN; GROUP=FORM,GROUP=FORM where groups differ, * for the others (default: as "
         "before)",
     )
     parser.add_argument(
         "--view",
-        choices=("last_user", "all_user"),
-        help="what the gateway routes of a conversation: the user's last message, or all of them; "
-        "the same as the questions of the table (default: as before)",
+        metavar="VIEW",
+        help="what the gateway routes of a conversation: last_user, all_user or template:TEXT with "
+        "{system}, {first_user}, {last_user}, {all_user}; the same as the questions of the table "
+        "(default: as before)",
     )
     _add_scores(parser)
     add_unseen(parser, recalibrates=True)
@@ -200,23 +204,25 @@ def calibrate(arguments: argparse.Namespace) -> None:
     notes: Sequence[str] = ()
     if arguments.path:
         smaller = racer.without(*arguments.without) if arguments.without else racer
-        table, scores = labelled(
-            Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
-        )
-        notes = table.notes
-        overlap = arguments.allow_overlap
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
-        calibrated = smaller.calibrate(
-            table,
-            arguments.alpha,
-            scores=scores,
-            allow_overlap=overlap,
-            loss=arguments.loss,
-            **options,
-        )
+        with work_bar("read the table", "choose the threshold") as bar:
+            table, scores = labelled(
+                Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
+            )
+            notes = table.notes
+            bar.next()
+            calibrated = smaller.calibrate(
+                table,
+                arguments.alpha,
+                scores=scores,
+                allow_overlap=arguments.allow_overlap,
+                loss=arguments.loss,
+                **options,
+            )
     else:
         calibrated = _changed(arguments, racer)
     calibrated.save(output)
+    print_notes(notes)
     describe(output, calibrated, arguments.json, notes)
 
 
@@ -292,12 +298,16 @@ def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     """The racer with what the gateway must know of its answers and texts."""
     from dataclasses import replace
 
-    from racer_jax.sequential.normal_forms import normal_form
+    from racer_jax.sequential.normal_forms import forms_by_group
 
     if arguments.form is not None:
-        normal_form(arguments.form)
+        forms_by_group(arguments.form)
         racer = replace(racer, normal_form=arguments.form)
-    return racer if arguments.view is None else replace(racer, view=arguments.view)
+    if arguments.view is None:
+        return racer
+    from racer_jax.serving.gateway._views import check_view
+
+    return replace(racer, view=check_view(arguments.view))
 
 
 def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":

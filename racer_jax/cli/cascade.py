@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
 from racer_jax.cli.inputs import Rows, open_input
 from racer_jax.cli.options import (
     Source,
@@ -27,10 +29,10 @@ from racer_jax.cli.output import (
     print_line,
     print_notes,
 )
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
@@ -68,8 +70,8 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
-    """What was made, and what is promised."""
+def _describe(path: Path, cascade: Cascade, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """What was made, what is promised, and what was left out of the rows."""
     calibration = cascade.calibration
     if as_json:
         description: dict[str, Any] = {
@@ -78,6 +80,7 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
             "order": cascade.policy.calls,
             "reference": cascade.policy.reference,
             "guarantee": cascade.guarantee(),
+            "notes": list(notes),
         }
         if calibration is not None:
             description |= {
@@ -140,8 +143,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--form",
         default="text",
-        help="normal form of answers in use: text, letter, number or json:FIELD (default: "
-        "%(default)s)",
+        help="how answers are compared: text, letter, number, json:FIELD or regex:PATTERN "
+        "(default: %(default)s)",
     )
     add_choosing(parser)
     add_json(parser)
@@ -171,56 +174,22 @@ def train(arguments: argparse.Namespace) -> None:
     check_place(arguments.output)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
-    table = rows.select(_labelled(source.table(), arguments.loss), source.name)
-    print_notes(table.notes)
-    cascade = Cascade.fit(
-        jax.random.key(arguments.seed or 0),
-        table,
-        loss=arguments.loss,
-        reference=arguments.reference,
-        objective=arguments.objective,
-        batches=batches,
-        alpha=arguments.alpha,
-        form=arguments.form,
-    )
-    cascade.save(arguments.output)
-    _describe(arguments.output, cascade, arguments.json)
-
-
-def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
-    """The rows that have every label; all of them where there is none and the loss needs none.
-
-    Raises:
-      ValueError: If there is no label and the loss needs them.
-    """
-    from racer_jax.sequential.policy import is_unlabelled
-
-    if not is_unlabelled(table):
-        return table.complete()
-    if loss != "differs":
-        raise ValueError(
-            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
-            "without (it bounds how often the answer is not that of the full vote)"
+    with work_bar("read the table", "learn the order of the models") as bar:
+        table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
+        print_notes(table.notes)
+        bar.next()
+        cascade = Cascade.fit(
+            jax.random.key(arguments.seed or 0),
+            table,
+            loss=arguments.loss,
+            reference=arguments.reference,
+            objective=arguments.objective,
+            batches=batches,
+            alpha=arguments.alpha,
+            form=arguments.form,
         )
-    return table
-
-
-def _read(
-    arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
-) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without.
-
-    A new calibration takes the place of the old one, so it may use its questions again.
-    """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = _labelled(source.table(), loss)
-    if arguments.unseen:
-        fresh = cascade.unseen(table, calibrated=not recalibrating)
-        left_out = f"--unseen left out {len(table) - len(fresh):,} of {len(table):,} questions"
-        table = replace(fresh, notes=[*fresh.notes, left_out])
-    table = rows.select(table, source.name)
-    print_notes(table.notes)
-    return table
+    cascade.save(arguments.output)
+    _describe(arguments.output, cascade, arguments.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -273,6 +242,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
+    notes: Sequence[str] = ()
     if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
@@ -282,16 +252,20 @@ def calibrate(arguments: argparse.Namespace) -> None:
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss
-        cascade_at_alpha = cascade.calibrate(
-            _read(arguments, cascade, loss, recalibrating=True),
-            arguments.alpha,
-            loss=loss,
-            by_group=arguments.by_group,
-            delta=arguments.delta,
-            allow_overlap=arguments.allow_overlap,
-        )
+        with work_bar("read the table", "choose how early to stop") as bar:
+            table = answered_rows(arguments, cascade, loss, recalibrating=True)
+            bar.next()
+            cascade_at_alpha = cascade.calibrate(
+                table,
+                arguments.alpha,
+                loss=loss,
+                by_group=arguments.by_group,
+                delta=arguments.delta,
+                allow_overlap=arguments.allow_overlap,
+            )
+        notes = table.notes
     cascade_at_alpha.save(output)
-    _describe(output, cascade_at_alpha, arguments.json)
+    _describe(output, cascade_at_alpha, arguments.json, notes)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -332,8 +306,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    evaluations = cascade.evaluate(_read(arguments, cascade, cascade.loss), alphas)
-    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    with work_bar("read the table", "measure") as bar:
+        table = answered_rows(arguments, cascade, cascade.loss)
+        bar.next()
+        evaluations = cascade.evaluate(table, alphas)
+    levels = [asdict(one) for one in evaluations]
+    notes = [*cascade.notes, *table.notes]
+    figures = {"guarantee": cascade.guarantee(), "notes": notes, "levels": levels}
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:
@@ -382,9 +361,11 @@ def report(arguments: argparse.Namespace) -> None:
 
     check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
-    table = _read(arguments, cascade, cascade.loss)
     title = arguments.title or TITLE
-    write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
+    with work_bar("read the table", "measure and write the page") as bar:
+        table = answered_rows(arguments, cascade, cascade.loss)
+        bar.next()
+        write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:
         print_json({"report": arguments.output, "notes": table.notes})
     else:
@@ -395,11 +376,11 @@ def _add_route(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "route",
-        'Carry queries through, as lines of JSON both ways. A line {"id": "q1", "text": "..."} '
-        'asks whom to call; a line {"id": "q1", "answers": {"model": "text", "other": null}} '
-        "brings answers, null for none. Back come the models to call, or the answer with its "
-        "reason. A line that does not fit gets an object with 'error', and the exit status at the "
-        "end is 1.",
+        'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
+        '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
+        '"other": null}} brings the answers of models, null for none. What is written names the '
+        "models to call next, or the answer and why it is final. A line that does not fit "
+        "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")

@@ -17,13 +17,14 @@ from racer_jax.cli.options import (
     add_reading_options,
     add_unseen,
 )
-from racer_jax.cli.output import FAILED
+from racer_jax.cli.output import FAILED, print_notes
 from racer_jax.cli.score_checks import (
     add_source,
     bound_check_without_artefact,
     check_source,
     print_checks,
 )
+from racer_jax.cli.work_bar import work_bar
 
 
 def add(subparsers: Subparsers) -> None:
@@ -96,8 +97,11 @@ def bound_check(arguments: argparse.Namespace) -> int:
     if arguments.table or arguments.scores is not None:
         return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)
-    table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
-    model_scores = racer.score(table, scores)
+    with work_bar("read the table", "score the questions") as steps:
+        table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+        print_notes(table.notes)
+        steps.next()
+        model_scores = racer.score(table, scores)
     names = table.groups or ("all",)
     group = np.array(table.group if table.group is not None else ["all"] * len(table))
     checks = []
@@ -121,5 +125,5 @@ def bound_check(arguments: argparse.Namespace) -> int:
                 )
             )
     any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    print_checks(checks, alphas, arguments.json)
+    print_checks(checks, alphas, arguments.json, table.notes)
     return FAILED if any_failure else 0

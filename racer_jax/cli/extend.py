@@ -13,6 +13,8 @@ from racer_jax.cli.options import (
     add_reading,
     add_reading_options,
 )
+from racer_jax.cli.output import print_notes
+from racer_jax.cli.work_bar import work_bar
 
 
 def add(subparsers: Subparsers) -> None:
@@ -58,7 +60,10 @@ def extend(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     racer = Racer.load(arguments.artefact)
-    table = Source.of(arguments).table()
-    larger = racer.extended(jax.random.key(arguments.seed or 0), table, arguments.router)
+    with work_bar("read the table", "train the router again and choose the threshold") as bar:
+        table = Source.of(arguments).table()
+        bar.next()
+        larger = racer.extended(jax.random.key(arguments.seed or 0), table, arguments.router)
     larger.save(output)
+    print_notes(table.notes)
     describe(output, larger, arguments.json, table.notes)

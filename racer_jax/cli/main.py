@@ -65,6 +65,7 @@ def main(
     """
     try:
         _write_any_text()
+        _give_bars_a_size()
         namespace = _parsed(arguments)
         for module in namespace.needs:
             import_module(module)
@@ -142,6 +143,14 @@ def _write_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _give_bars_a_size() -> None:
+    """A terminal that does not say how large it is would show no bar at all."""
+    with suppress(OSError, AttributeError, ValueError):  # no stream, or no terminal
+        if 0 in os.get_terminal_size(sys.stderr.fileno()):
+            os.environ.setdefault("TQDM_NCOLS", "80")
+            os.environ.setdefault("TQDM_NROWS", "24")
 
 
 def _give_up_output() -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,20 @@ def print_notes(notes: Iterable[str]) -> None:
 
     Use this when a command has read a table.
     """
-    for note in notes:
-        with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
-            sys.stderr.write(f"note: {printable(note)}\n")
+    with _beside_bars():
+        for note in notes:
+            with suppress(OSError, AttributeError):  # no process reads it, or the stream is closed
+                sys.stderr.write(f"note: {printable(note)}\n")
+
+
+def _beside_bars() -> AbstractContextManager[object]:
+    """Takes a bar off the terminal while lines are written, if one was drawn."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    beside: AbstractContextManager[object] = tqdm.external_write_mode(sys.stderr)
+    return beside
 
 
 def print_json(value: Any) -> None:

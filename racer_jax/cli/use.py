@@ -31,6 +31,7 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
+from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.racer.errors import NotCalibratedError
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
+    from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.json_lines import BadLine, Query, Routed
 
 
@@ -85,7 +87,10 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
         help="lines to read; - for the standard input (default: the arguments)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write (default: standard output)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first line that cannot be read"
@@ -250,8 +255,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.output is not None:
         check_file(arguments.output)
-    racer, table, scores = _evaluated(arguments)
-    evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
+    with work_bar("read the table", "measure") as bar:
+        racer, table, scores = _evaluated(arguments)
+        bar.next()
+        evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
     figures = evaluation.to_dict()
     if arguments.output is not None:
         write_json(arguments.output, figures)
@@ -326,30 +333,44 @@ def report(arguments: argparse.Namespace) -> None:
         from racer_jax.serving.cascade import Cascade
 
         cascade = Cascade.load(arguments.sequential)
-    racer, table, scores = _evaluated(arguments)
-    if cascade is not None:
-        if table.answers is None:
-            name = Source.of(arguments).name
-            raise DataError("has no answers, which --sequential reads", path=name)
-        if arguments.unseen:
-            unseen_rows = cascade.unseen(table)
-            num = len(table) - len(unseen_rows)
-            left_out = f"--unseen left out {num:,} questions of {arguments.sequential}"
-            if scores is not None:
-                place = {name: i for i, name in enumerate(table.ids)}
-                scores = scores[[place[name] for name in unseen_rows.ids]]
-            table = replace(unseen_rows, notes=[*unseen_rows.notes, left_out])
-    evaluation = write_report(
-        racer,
-        table,
-        arguments.output,
-        arguments.alphas,
-        scores=scores,
-        title=arguments.title or TITLE,
-        cascade=cascade,
-    )
+    with work_bar("read the table", "measure and write the page") as bar:
+        racer, table, scores = _evaluated(arguments)
+        if cascade is not None:
+            table, scores = _beside(arguments, cascade, table, scores)
+        bar.next()
+        evaluation = write_report(
+            racer,
+            table,
+            arguments.output,
+            arguments.alphas,
+            scores=scores,
+            title=arguments.title or TITLE,
+            cascade=cascade,
+        )
     if arguments.json:
         print_json({"report": arguments.output, "notes": evaluation.notes})
     else:
         print_line(f"{arguments.output}: open it in a browser")
     print_notes(evaluation.notes)
+
+
+def _beside(
+    arguments: argparse.Namespace,
+    cascade: Cascade,
+    table: RoutingTable,
+    scores: np.ndarray | None,
+) -> tuple[RoutingTable, np.ndarray | None]:
+    """Rows on which a cascade can be measured too, and their scores.
+
+    Raises:
+      DataError: If the table has no answers.
+    """
+    if table.answers is None:
+        raise DataError("has no answers, which --sequential reads", path=Source.of(arguments).name)
+    if not arguments.unseen:
+        return table, scores
+    unseen = cascade.usage(table).unseen()
+    left_out = f"--unseen left out {int((~unseen).sum()):,} questions of {arguments.sequential}"
+    table = table.select(unseen)
+    notes = [*table.notes, left_out]
+    return replace(table, notes=notes), None if scores is None else scores[unseen]

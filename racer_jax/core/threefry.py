@@ -1,4 +1,4 @@
-"""Threefry, JAX's default generator, the same to the bit: on the host, and quick to compile in `jit`.
+"""Threefry, JAX's default generator: on the host, and quick to compile; the same to the bit.
 
 JAX writes each use of a key as a loop of its own. Outside of `jit` a key that is split once costs
 four programs, a tenth of a second in a process that has none of them yet: here NumPy does it.
@@ -56,7 +56,8 @@ def written_out(keys: jax.Array) -> jax.Array:
     """
     if not _is_usual(keys):
         return keys
-    return jax.random.wrap_key_data(jax.random.key_data(keys), impl=_implementation())
+    same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(keys), impl=_implementation())
+    return same
 
 
 @cache
@@ -69,7 +70,8 @@ def _implementation() -> Any:
     def hashed(key: jax.Array, places: jax.Array) -> jax.Array:
         pair = threefry((key[0], key[1]), jnp.zeros_like(places), places)
         # A key that the compiler makes anew for every word costs as much as the word.
-        return lax.optimization_barrier(jnp.stack(pair, axis=-1))
+        words: jax.Array = lax.optimization_barrier(jnp.stack(pair, axis=-1))
+        return words
 
     def places(shape: tuple[int, ...]) -> jax.Array:
         num = math.prod(shape)
@@ -80,9 +82,8 @@ def _implementation() -> Any:
     def random_bits(key: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
         place = places(shape)
         high, low = threefry((key[0], key[1]), jnp.zeros_like(place), place)
-        if width == 64:
-            return high.astype(np.uint64) << 32 | low.astype(np.uint64)
-        return (high ^ low).astype(types[width])
+        words: jax.Array = (high ^ low).astype(types.get(width, np.uint32))
+        return high.astype(np.uint64) << 32 | low.astype(np.uint64) if width == 64 else words
 
     return define_prng_impl(
         key_shape=(2,),
@@ -105,7 +106,8 @@ def _words(key: jax.Array) -> Pair | None:
 
 def _key(words: np.ndarray) -> jax.Array:
     """The Threefry keys `[...]` of words `[..., 2]`."""
-    return jax.random.wrap_key_data(jax.device_put(words), impl="threefry2x32")
+    keys: jax.Array = jax.random.wrap_key_data(jax.device_put(words), impl="threefry2x32")
+    return keys
 
 
 def seeded(seed: int) -> jax.Array:
@@ -128,9 +130,12 @@ def at(keys: jax.Array, index: Any) -> jax.Array:
     Use this when one of several keys, or an array of one key, is wanted outside of `jit`.
     """
     if is_traced(keys):
-        return keys[index]
+        chosen: jax.Array = keys[index]
+        return chosen
     data = np.asarray(jax.random.key_data(keys))[index]
-    return jax.random.wrap_key_data(jax.device_put(data), impl=jax.random.key_impl(keys))
+    impl = jax.random.key_impl(keys)
+    chosen = jax.random.wrap_key_data(jax.device_put(data), impl=impl)
+    return chosen
 
 
 def folded(keys: jax.Array, number: int) -> jax.Array:
@@ -143,7 +148,8 @@ def folded(keys: jax.Array, number: int) -> jax.Array:
         fold_in = jax.random.fold_in
         for _ in range(keys.ndim):
             fold_in = jax.vmap(fold_in, (0, None))
-        return fold_in(keys, number)
+        others: jax.Array = fold_in(keys, number)
+        return others
     words = threefry(words, np.zeros(1, np.uint32), np.array([number], np.uint32))
     return _key(np.concatenate(words, axis=-1))
 
@@ -159,6 +165,20 @@ def halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return first, second
     pairs = np.stack(threefry(words, np.zeros(2, np.uint32), np.arange(2, dtype=np.uint32)), -1)
     return _key(pairs[0]), _key(pairs[1])
+
+
+def bits(key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
+    """`jax.random.bits(key, shape, uint32)`.
+
+    Use this when random words are needed outside of `jit`.
+    """
+    words = _words(key)
+    num = math.prod(shape)
+    if words is None or num >= 1 << 32:
+        return np.asarray(jax.random.bits(key, shape, jnp.uint32))
+    high, low = threefry(words, np.zeros(num, np.uint32), np.arange(num, dtype=np.uint32))
+    word: np.ndarray = high ^ low
+    return word.reshape(shape)
 
 
 def permutation(key: jax.Array, num: int) -> np.ndarray:

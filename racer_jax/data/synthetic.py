@@ -14,7 +14,8 @@ for, so that every model's accuracy and the share of queries that no model answe
 ones.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -270,7 +271,6 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
     Raises:
       ValueError: If no loading gives this rate.
     """
-    from scipy.optimize import brentq  # takes half a second to import
     from scipy.special import ndtr
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(63)
@@ -298,5 +298,47 @@ def solve(accuracies: np.ndarray, all_wrong_rate: float, affinity: np.ndarray) -
             f"all_wrong_rate must be in ({least:.4f}, {most:.4f}) for these accuracies, got "
             f"{all_wrong_rate}"
         )
-    loading = float(brentq(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999))
+    loading = _root(lambda loading: law(loading)[1] - all_wrong_rate, 0.0, 0.999)
     return Latent(law(loading)[0], loading, affinity)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function crosses zero, by Brent's method: what `scipy.optimize.brentq` returns.
+
+    SciPy's package of optimizers takes as long to import as four roots take to find.
+    """
+    before, here = low, high
+    f_before, f_here = function(before), function(here)
+    if f_before == 0.0:
+        return before
+    if f_here == 0.0:
+        return here
+    # `other` lies on the other side of zero; a step is by interpolation where that makes headway.
+    other, f_other, last_step, step = 0.0, 0.0, 0.0, 0.0
+    for _ in range(100):
+        if (f_before < 0) != (f_here < 0):
+            other, f_other = before, f_before
+            last_step = step = here - before
+        if abs(f_other) < abs(f_here):
+            before, here, other = here, other, here
+            f_before, f_here, f_other = f_here, f_other, f_here
+        least = (2e-12 + 4 * np.finfo(float).eps * abs(here)) / 2
+        bisection = (other - here) / 2
+        if f_here == 0.0 or abs(bisection) < least:
+            break
+        if abs(last_step) > least and abs(f_here) < abs(f_before):
+            if before == other:
+                trial = -f_here * (here - before) / (f_here - f_before)
+            else:
+                slope = (f_before - f_here) / (before - here)
+                across = (f_other - f_here) / (other - here)
+                trial = -f_here * (f_other * across - f_before * slope)
+                trial /= across * slope * (f_other - f_before)
+            makes_headway = 2 * abs(trial) < min(abs(last_step), 3 * abs(bisection) - least)
+            last_step, step = (step, trial) if makes_headway else (bisection, bisection)
+        else:
+            last_step = step = bisection
+        before, f_before = here, f_here
+        here += step if abs(step) > least else math.copysign(least, bisection)
+        f_here = function(here)
+    return here

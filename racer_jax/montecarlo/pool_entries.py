@@ -1,6 +1,7 @@
-"""The nonconformity of a pool and the keys that break its ties, in one compiled program."""
+"""The nonconformity of a pool, in one compiled program, and the keys that break its ties."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 
 import jax
 import numpy as np
@@ -9,8 +10,7 @@ from racer_jax._programs import run_kept
 from racer_jax.core.checks import check_scores
 from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES
-from racer_jax.core.nonconformity import tie_break as second_keys
-from racer_jax.core.threefry import written_out
+from racer_jax.core.threefry import bits, halves
 
 
 def pool_entries(
@@ -47,36 +47,34 @@ def pool_entries(
     check_key(key)
     values = np.asarray(scores if matrix is None else matrix)
     num = len(values)
+    tie_key, split_key = halves(key)
     if matrix is None:
         check_scores(values)
-    # Only Threefry draws the bits of an entry from its place alone, whatever comes after it.
-    by_place = str(jax.random.key_impl(key)) == "threefry2x32"
-    by_place &= bool(getattr(jax.config, "jax_threefry_partitionable", False))
-    if rows is not None and rows > num and by_place:
-        values = np.pad(values, ((0, rows - num), (0, 0)), mode="edge")
-    name = nonconformity if matrix is None else None
-    function = None if name is None else NONCONFORMITIES[name]
-    static = {"nonconformity": name, "null": null}
+        if rows is not None and rows > num:
+            values = np.pad(values, ((0, rows - num), (0, 0)), mode="edge")
+        values = _entries(values, nonconformity, null)[:num]
+    return values, bits(tie_key, values.shape), split_key
+
+
+def _entries(scores: np.ndarray, nonconformity: str, null: str) -> np.ndarray:
+    """The nonconformity of scores `[n, m]`, on the host `[n, m + 1]`."""
+    function = NONCONFORMITIES[nonconformity]
     # Of a function that is not the package's own, the source may change unseen.
-    if function is None or function.__module__.startswith("racer_jax."):
-        entries, ties, words = run_kept(
-            lambda: _entries,
-            (key, values),
-            static,
-            facts=("pool_entries", static),
-            devices=jax.devices()[:1],
-            packages=("core", "montecarlo"),
-        )
-    else:
-        entries, ties, words = _entries(key, values, **static)
-    split_key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
-    return np.asarray(entries)[:num], np.asarray(ties)[:num], split_key
+    if not function.__module__.startswith("racer_jax."):
+        return np.asarray(_compiled(function)(scores, null))
+    facts = "pool_entries", function.__module__, function.__qualname__, null
+    entries = run_kept(
+        lambda: _compiled(function),
+        (scores,),
+        {"null": null},
+        facts=facts,
+        devices=jax.devices()[:1],
+        packages=("core", "montecarlo"),
+    )
+    return np.asarray(entries)
 
 
-@partial(jax.jit, static_argnames=("nonconformity", "null"))
-def _entries(
-    key: jax.Array, values: jax.Array, nonconformity: str | None, null: str
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    tie_key, split_key = jax.random.split(written_out(key))
-    entries = values if nonconformity is None else NONCONFORMITIES[nonconformity](values, null)
-    return entries, second_keys(tie_key, entries.shape), jax.random.key_data(split_key)
+@cache
+def _compiled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function under `jit`, whatever it calls its second argument."""
+    return jax.jit(lambda scores, null: function(scores, null), static_argnames="null")

@@ -22,7 +22,7 @@ from racer_jax.orders.model_orders import ORDERS, Order
 from racer_jax.racer import serialization
 from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NotCalibratedError
-from racer_jax.racer.fingerprints import question_fingerprints, question_ties
+from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
@@ -30,6 +30,7 @@ from racer_jax.racer.promises import EARLIER, guarantee
 from racer_jax.racer.score_orders import measure_by, named_columns
 from racer_jax.racer.scoring import ModelScores, Scorer
 from racer_jax.racer.unknown_groups import unknown_sentence
+from racer_jax.racer.usage import Usage, usage
 from racer_jax.routers.base import Router
 from racer_jax.routers.registry import router_from, router_parts
 from racer_jax.routers.scores import Scores
@@ -59,7 +60,8 @@ class RacerState:
       label_rule: The rule that said which answers were right in training.
       normal_form: Name of the form in which answers are compared in use, see
         `racer_jax.sequential.normal_forms`; None where it is not said.
-      view: Which text of a conversation the queries are, `last_user` or `all_user`; None likewise.
+      view: Which text of a conversation the queries are, `last_user`, `all_user` or a template;
+        None likewise.
       calibration: The calibration; None before `calibrate`.
       notes: What training and calibration left out or read loosely, one sentence each.
 
@@ -182,8 +184,7 @@ class RacerState:
           calibrated: Whether the questions it was calibrated on are left out too. For a new
             calibration, which takes the place of the old one, they need not be.
         """
-        trained_on, calibrated_on = self._usage(table)
-        return table.select(~(trained_on | calibrated_on) if calibrated else ~trained_on)
+        return table.select(self._usage(table).unseen(calibrated))
 
     def unseen_notes(self, table: RoutingTable, *, recalibrating: bool = False) -> list[str]:
         """What `unseen` leaves out of a table, in words; nothing where that is nothing.
@@ -194,28 +195,12 @@ class RacerState:
           table: The table before rows are left out.
           recalibrating: Whether the questions of the old calibration stay in.
         """
-        trained_on, calibrated_on = (used.sum() for used in self._usage(table))
-        left_out = trained_on + (0 if recalibrating else calibrated_on)
-        notes = []
-        if left_out:
-            of = f"{trained_on:,} trained on"
-            if not recalibrating:
-                of += f", {calibrated_on:,} calibrated on"
-            notes.append(f"--unseen left out {left_out:,} of {len(table):,} questions: {of}")
-        if recalibrating and calibrated_on:
-            notes.append(
-                f"{calibrated_on:,} questions were calibrated on before and may be used again: the "
-                f"new calibration takes the place of the old one"
-            )
-        return notes
+        return self._usage(table).notes(recalibrating)
 
-    def _usage(self, table: RoutingTable) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each question was trained on, and whether it was only calibrated on."""
-        questions = question_fingerprints(table)
-        trained_on = np.isin(questions, self.trained_on)
-        if self.calibration is None:
-            return trained_on, np.zeros(len(questions), bool)
-        return trained_on, np.isin(questions, self.calibration.questions) & ~trained_on
+    def _usage(self, table: RoutingTable) -> Usage:
+        """Which questions of a table it was trained or calibrated on."""
+        calibration = self.calibration
+        return usage(table, self.trained_on, None if calibration is None else calibration.questions)
 
     # --- inside -----------------------------------------------------------------------------------
 

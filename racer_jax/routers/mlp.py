@@ -14,8 +14,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import on_device
-from racer_jax.core.threefry import at
 from racer_jax.core.keys import check_key
+from racer_jax.core.threefry import at
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear

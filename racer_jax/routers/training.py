@@ -209,7 +209,8 @@ def permutation(key: jax.Array, num: int) -> jax.Array:
     draws = jax.vmap(lambda key: jax.random.bits(key, (num,), jnp.uint32))(
         jax.random.split(key, num_rounds)
     )
-    words = (draws & ~mask) | jnp.arange(num, dtype=jnp.uint32)
+    words = (draws & ~mask) | jnp.arange(num, dtype=jnp.uint32)[None]
+    order: jax.Array
     order, *others = (jnp.sort(words, axis=1) & mask).astype(jnp.int32)
     for other in others:
         order = order[other]

@@ -1,13 +1,18 @@
 """Normal forms: from what a model wrote to the answer that is compared, or None for none."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 
-from racer_jax.data.answers import last_number, letter, text
+from racer_jax.data.answers import answer_pattern, last_number, letter, text
 
 NormalForm = Callable[[str], str | None]
 FORMS: Mapping[str, NormalForm] = {"text": text, "letter": letter, "number": last_number}
-_JSON = "json:"
+_JSON, _REGEX = "json:", "regex:"
+# In the place of a group: every group that is not named.
+OTHERS = "*"
+# The end of a response that a pattern is looked for in.
+_LONGEST = 20_000
 
 
 class UnknownFormError(ValueError):
@@ -42,6 +47,27 @@ def json_field(response: str, field: str) -> str | None:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
+def last_match(response: str, pattern: re.Pattern[str]) -> str | None:
+    r"""The last place of a response that a pattern fits: its first group, else all of it.
+
+    Use this when answers are parts of longer texts.
+
+    Args:
+      response: The response.
+      pattern: The pattern; what its first group holds is the answer, where it has one.
+
+    Returns:
+      The text without white space around it; None where nothing fits, or what fits is empty.
+
+    >>> last_match("Is it A? The answer is (B).", re.compile(r"answer is \(?([A-E])"))
+    'B'
+    """
+    matches = list(pattern.finditer(response[-_LONGEST:]))
+    if not matches:
+        return None
+    return (matches[-1][1 if pattern.groups else 0] or "").strip() or None
+
+
 def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> NormalForm:
     """A normal form by name.
 
@@ -50,7 +76,8 @@ def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> Nor
 
     Args:
       name: `text` (the response without white space around it), `letter` (a lone letter A to E),
-        `number` (the last number), `json:FIELD` (a field of a JSON object), or one of `forms`.
+        `number` (the last number), `json:FIELD` (a field of a JSON object), `regex:PATTERN` (see
+        `last_match`), or one of `forms`.
       forms: The caller's own, by name.
 
     Returns:
@@ -71,7 +98,44 @@ def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> Nor
     if name.startswith(_JSON) and len(name) > len(_JSON):
         field = name[len(_JSON) :]
         return lambda response: json_field(response, field)
+    if name.startswith(_REGEX) and len(name) > len(_REGEX):
+        pattern = answer_pattern(name[len(_REGEX) :])
+        if pattern is None:
+            raise UnknownFormError(
+                f"the normal form {name!r} must be a pattern that takes linear time: characters, "
+                "classes and anchors in a row, one group at most, + and * at the end alone"
+            )
+        return lambda response: last_match(response, pattern)
     raise UnknownFormError(
-        f"the normal form {name!r} is not known: it must be one of {tuple(FORMS)}, json:FIELD, or "
-        "a function of your own given as forms={name: function}"
+        f"the normal form {name!r} is not known: it must be one of {tuple(FORMS)}, json:FIELD, "
+        "regex:PATTERN, or a function of your own given as forms={name: function}"
     )
+
+
+def forms_by_group(name: str) -> Mapping[str, str]:
+    """The name of the normal form of each group.
+
+    Use this when the answers of the groups of an artefact are of different kinds.
+
+    Args:
+      name: The name of one form for all groups; or `GROUP=FORM,GROUP=FORM`, with `*` for all
+        groups that are not named. A pattern in such a list must hold no comma.
+
+    Returns:
+      Names by group, each of them checked; `*` alone for one form for all.
+
+    Raises:
+      UnknownFormError: If one is not known, or a group is named twice.
+
+    >>> forms_by_group("letter"), forms_by_group("math=number,*=letter")
+    ({'*': 'letter'}, {'math': 'number', '*': 'letter'})
+    """
+    single = "=" not in name or name.startswith((_JSON, _REGEX))
+    names: dict[str, str] = {}
+    for entry in (f"{OTHERS}={name}",) if single else name.split(","):
+        group, _, form = entry.strip().partition("=")
+        if group in names:
+            raise UnknownFormError(f"{name!r} must name each group once, got {group!r} twice")
+        normal_form(form)
+        names[group] = form
+    return names

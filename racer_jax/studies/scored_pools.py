@@ -8,11 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from racer_jax.data import DataError, read_routerdc_parts, read_score_matrix, simulated_pool
-from racer_jax.encoders import HashedNgrams
+from racer_jax.data.errors import DataError
+from racer_jax.data.synthetic import simulated_pool
 from racer_jax.montecarlo.bound_check import ScoredPool
-from racer_jax.routers import KNNR
-from racer_jax.studies.corpora import unseen_by_group
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
@@ -60,6 +58,12 @@ def routerdc_pools(
       DataError: If a file is not what it should be.
       ValueError: If the label rule is unknown or k does not fit.
     """
+    # The simulated pools, which most runs are of, need none of these.
+    from racer_jax.data.formats.routerdc import read_routerdc_parts
+    from racer_jax.encoders import HashedNgrams
+    from racer_jax.routers import KNNR
+    from racer_jax.studies.corpora import unseen_by_group
+
     if not folder.is_dir():
         raise DataError("must be a folder of RouterDC's JSON files", path=folder)
     train, test = read_routerdc_parts(folder, label_rule=label_rule)
@@ -92,6 +96,8 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
       DataError: If the file is not such an archive, or its arrays do not fit or hold what they
         should not.
     """
+    from racer_jax.data.formats.score_matrix import read_score_matrix
+
     table, scores = read_score_matrix(path)
     group = np.array(table.group if table.group is not None else [path.stem] * len(table))
     _, first = np.unique(table.question_ids, return_index=True)

@@ -8,7 +8,7 @@ from racer_jax.sequential.normal_forms import NormalForm
 from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._identifiers import draw
-from racer_jax.serving.gateway._judging import pick_from, pick_request
+from racer_jax.serving.gateway._judging import pick_from, pick_request, probability_of
 from racer_jax.serving.gateway._panel import Asking, all_failed
 from racer_jax.serving.gateway._replies import Reply
 from racer_jax.serving.gateway._votes import Vote
@@ -80,7 +80,12 @@ async def vote(asking: Asking, models: Sequence[str], scores: Any, form: NormalF
 
 
 async def select(
-    asking: Asking, models: Sequence[str], judge: str, key: bytes, name: str
+    asking: Asking,
+    models: Sequence[str],
+    judge: str,
+    key: bytes,
+    name: str,
+    logprobs: bool = False,
 ) -> Answer:
     """The answer that a judge picks, verbatim; the most plausible where the judge fails.
 
@@ -90,6 +95,7 @@ async def select(
       judge: The model that picks.
       key: Key of the order in which the judge sees the candidates.
       name: Name of the decision.
+      logprobs: Whether to ask the judge how probable its choice is.
 
     Raises:
       GatewayError: If no model gives an answer.
@@ -101,14 +107,16 @@ async def select(
     shuffled = sorted(replies, key=lambda reply: draw(key, f"{name} {reply.model}", "judge"))
     asking.total += 1
     try:
-        verdict = await asking.one(judge, pick_request(asking.fields, shuffled))
+        verdict = await asking.one(judge, pick_request(asking.fields, shuffled, logprobs))
     except CallFailedError:
         return Answer(replies[:1], judge="failed")
     asking.panel.extra[judge] = verdict.usage
     place = pick_from(verdict.content, len(shuffled))
     if place is None:
         return Answer(replies[:1], judge="failed")
-    return Answer([shuffled[place]], judge="picked")
+    probability = probability_of(verdict, place) if logprobs else None
+    more = {} if probability is None else {"judge_probability": round(probability, 6)}
+    return Answer([shuffled[place]], judge="picked", more=more)
 
 
 async def run_cascade(

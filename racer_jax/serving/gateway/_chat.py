@@ -1,6 +1,7 @@
 """The endpoint of completions: requests in, responses and streams out, whatever happens between."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
-from racer_jax.serving.gateway._completions import Completion, cancel
+from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
     CONNECTION,
@@ -25,7 +26,7 @@ from racer_jax.serving.gateway._exchange import (
     respond,
     respond_error,
 )
-from racer_jax.serving.gateway._facts import Headers, headers, usage_of
+from racer_jax.serving.gateway._facts import Headers, usage_of
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
@@ -40,7 +41,7 @@ from racer_jax.serving.gateway._streams import (
     usage_in,
     waiting,
 )
-from racer_jax.serving.gateway.core import LOG, Gateway
+from racer_jax.serving.gateway.core import LOG, Gateway, cancel
 
 _GONE = 499
 
@@ -175,9 +176,8 @@ class _Answering:
         """Sends an error: as the response, or as an event where a stream has begun."""
         error.facts = self._completion.facts
         if not self._begun:
-            more_headers = headers(error.facts) if self._completion.plan is not None else []
             self.ended = True
-            await respond_error(self._send, error, more_headers)
+            await respond_error(self._send, error, self._completion.headers_of(error))
             return
         await self._event(error_event(error), last=True)
 
@@ -192,24 +192,23 @@ class _Answering:
 
     async def _pass_through(self, model: str, fields: Any) -> None:
         """The bytes of one model as they come, from the first on."""
-        completion = self._completion
-        upstream = completion.gateway.upstreams[model]
-        tail = b""
+        completion, tail = self._completion, b""
+        began = time.monotonic()
         try:
-            sent_fields = fields or completion.query.fields
-            async with upstream.stream(sent_fields, completion.asking.headers) as parts:
+            async with completion.asking.stream(model, fields) as (parts, note_usage):
                 completion.passed = model
                 if not self._begun:
-                    await self._begin(headers(completion.facts))
+                    await self._begin(completion.headers())
                 async for part in parts:
                     tail = (tail + part)[-TAIL_BYTES:]
                     await self._event(part)
+                if (usage := usage_in(tail)) is not None:
+                    self.usage[model] = usage
+                    note_usage(usage)
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None
-        completion.gateway.metrics.calls.labels(model, "ok").inc()
-        if (usage := usage_in(tail)) is not None:
-            self.usage[model] = usage
+        completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
 
     async def _stream(self) -> None:
@@ -219,7 +218,7 @@ class _Answering:
         assert plan is not None
         # Not known before the calls: the last chunk says it.
         guarantee = "void" if plan.void or plan.mode == "synthesize" else "pending"
-        await self._begin(headers(completion.facts, guarantee))
+        await self._begin(completion.headers(guarantee))
         await self._event(waiting(0, len(plan.models)))
         several = plan.mode == "synthesize" and len(plan.models) > 1
         work: Awaitable[Answer] = completion.candidates() if several else completion.respond()

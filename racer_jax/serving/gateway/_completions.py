@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`: from a request to its answer, its record, and its audit."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -18,7 +17,14 @@ from racer_jax.serving.gateway._answers import (
 from racer_jax.serving.gateway._arms import arm_of
 from racer_jax.serving.gateway._cache import key_of
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
-from racer_jax.serving.gateway._facts import dollars, headers, racer_object, usage_of
+from racer_jax.serving.gateway._facts import (
+    Headers,
+    dollars,
+    headers,
+    racer_object,
+    undecided,
+    usage_of,
+)
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
@@ -29,7 +35,8 @@ from racer_jax.serving.gateway._planning import Plan, Planner
 from racer_jax.serving.gateway._queries import PREFIX, Query
 from racer_jax.serving.gateway._recording import call_rows, decision_row
 from racer_jax.serving.gateway._replies import Usage
-from racer_jax.serving.gateway.core import LOG, Gateway
+from racer_jax.serving.gateway._verifying import until_accepted, verifier_of
+from racer_jax.serving.gateway.core import Gateway
 
 _PINNED_SESSIONS = 10_000
 Body = dict[str, Any]
@@ -55,6 +62,7 @@ class Completion:
         self.audited = False
         self.parent_span: Any = None
         self.cached: str | None = None  # `hit` or `miss` where answers are kept
+        self.decided_at: float | None = None
         self.passed = ""  # the model whose bytes were passed through
 
     # --- whom to call -----------------------------------------------------------------------------
@@ -65,6 +73,12 @@ class Completion:
         Raises:
           GatewayError: If the request is refused.
         """
+        try:
+            return await self._decide()
+        finally:
+            self.decided_at = time.monotonic()
+
+    async def _decide(self) -> Plan:
         gateway, query = self.gateway, self.query
         self._check_budget()
         name = query.model
@@ -175,7 +189,7 @@ class Completion:
         """The answer, by calls."""
         if plan.abstained:
             self.answer = await self._abstain()
-        elif plan.mode == "cascade":
+        elif plan.mode == "cascade" and not plan.scores:
             self.answer = await self._run_cascade()
         else:
             self.answer = await self._ask(plan)
@@ -186,15 +200,21 @@ class Completion:
 
     async def _ask(self, plan: Plan) -> Answer:
         planner, asking = self.planner, self.asking
+        if plan.mode == "cascade" and planner is not None and planner.route.verifier is not None:
+            verifier = planner.route.verifier
+            verify = verifier_of(verifier, self.gateway.session)
+            return await until_accepted(asking, plan.models, verify, verifier.sound)
         if plan.mode == "all" or planner is None or len(plan.models) == 1:
             return await ask_all(asking, plan.models)
         route = planner.route
-        if plan.mode == "vote" and planner.loaded.normal_form is not None:
-            return await vote(asking, plan.models, plan.scores, planner.loaded.normal_form)
+        form = planner.loaded.normal_form(plan.group)
+        if plan.mode == "vote" and form is not None:
+            return await vote(asking, plan.models, plan.scores, form)
         judge = str(route.judge)
         if plan.mode == "synthesize":
             return await self._write(judge)
-        return await select(asking, plan.models, judge, self.gateway.hash_key, self.id)
+        key, logprobs = self.gateway.hash_key, route.judge_logprobs
+        return await select(asking, plan.models, judge, key, self.id, logprobs)
 
     async def _write(self, judge: str) -> Answer:
         """A judge writes the answer from those of the candidates."""
@@ -211,7 +231,7 @@ class Completion:
         return Answer([reply], judge="wrote")
 
     async def candidates(self) -> Answer:
-        """The answers of the set, from which a judge writes."""
+        """What a judge writes from."""
         return await ask_all(self.asking, self._plan.models)
 
     async def _run_cascade(self) -> Answer:
@@ -263,7 +283,6 @@ class Completion:
 
     @property
     def _cache_seconds(self) -> float:
-        """How long answers of the route are kept; 0 where they are not."""
         return 0.0 if self.planner is None else self.planner.route.cache_seconds or 0.0
 
     def _cache_key(self) -> bytes | None:
@@ -296,7 +315,7 @@ class Completion:
             facts["answered"] = [self.passed]
         return facts
 
-    def body(self) -> tuple[Body, list[tuple[bytes, bytes]]]:
+    def body(self) -> tuple[Body, Headers]:
         """The response, not streamed, and its headers."""
         answer, facts, panel = self.answer, self.facts, self.asking.panel
         assert answer is not None
@@ -323,13 +342,22 @@ class Completion:
             shown["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
         shown["usage"] = self._usage(usage, cost)
         shown["racer"] = facts
-        more = headers(facts)
+        more = headers(facts, self.overhead())
         if cost is not None:
             more.append((b"x-racer-cost", f"{cost:.6g}".encode()))
         if self.cached is not None:
             more.append((b"x-racer-cache", self.cached.encode()))
-        more.append((b"x-racer-overhead-ms", f"{self.overhead() * 1e3:.2f}".encode()))
         return shown, more
+
+    def headers(self, guarantee: str | None = None) -> Headers:
+        """What the headers say of the decision, once there is one."""
+        return headers(self.facts, self.overhead(), guarantee)
+
+    def headers_of(self, error: GatewayError) -> Headers:
+        """The headers of an error; one that comes before a decision says why there is none."""
+        if self.plan is not None:
+            return self.headers()
+        return undecided(self.id, error.type, self.overhead())
 
     def _usage(self, usage: dict[str, Any], cost: float | None) -> Any:
         """The sum over the calls; a lone call's own, with all it says."""
@@ -354,8 +382,11 @@ class Completion:
         return base
 
     def overhead(self) -> float:
-        """Seconds beside the longest call."""
-        slowest = max((r.seconds for r in self.asking.panel.replies.values()), default=0.0)
+        """Seconds beside the longest call; those of the decision where no call has ended."""
+        replies = self.asking.panel.replies.values()
+        if not replies:
+            return (self.decided_at or time.monotonic()) - self.started
+        slowest = max(reply.seconds for reply in replies)
         return max(time.monotonic() - self.started - slowest, 0.0)
 
     @property
@@ -417,12 +448,3 @@ def _no_model(name: str, gateway: Gateway) -> GatewayError:
         code="model_not_found",
         param="model",
     )
-
-
-async def cancel(task: "asyncio.Task[Any]") -> None:
-    """Cancels a task and waits for its end."""
-    task.cancel()
-    results = await asyncio.gather(task, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, GatewayError):
-            LOG.error("while cancelled: %r", result)

@@ -20,10 +20,10 @@ from racer_jax.serving.gateway._queries import (
     PREFIX,
     check_alpha,
     check_group,
-    conversation_texts,
-    viewed,
+    conversation_of,
 )
 from racer_jax.serving.gateway._records import TRUSTED, feedback_of
+from racer_jax.serving.gateway._views import viewed
 from racer_jax.serving.gateway.core import Gateway
 
 _MOST_INPUTS = 1024
@@ -108,10 +108,10 @@ def _text(one: _Input, view: str, place: int) -> str:
     text = one.text
     if text is None and one.messages:
         try:
-            texts = conversation_texts(one.messages)
+            conversation = conversation_of(one.messages)
         except msgspec.ValidationError as error:
             raise bad_request(f"inputs[{place}].messages: {error}", "inputs") from None
-        text = viewed(texts, view) if texts else None
+        text = viewed(conversation, view) if conversation.user else None
     if text is None or not text.strip():
         raise bad_request(f"inputs[{place}] must hold text, or messages with a user's text")
     return text

@@ -13,6 +13,8 @@ from racer_jax.serving.gateway.settings import Model
 
 # What may stand in a header as it is; a name with anything else is percent-encoded.
 _SAFE = " /:.,-_@+()[]"
+# Errors that say why nothing was decided, as the reasons of decisions do.
+_DECLINED = frozenset({"racer_unknown_group", "racer_infeasible"})
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -96,8 +98,14 @@ def reason(plan: Plan, panel: Panel) -> str:
     return plan.reason
 
 
-def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
-    """The headers of a response."""
+def headers(facts: Mapping[str, Any], seconds: float, guarantee: str | None = None) -> Headers:
+    """The headers of a response.
+
+    Args:
+      facts: The `racer` object.
+      seconds: What the gateway itself took.
+      guarantee: What they say of the promise, where it is not what the object says.
+    """
     arm = [header(b"x-racer-arm", facts["arm"])] if "arm" in facts else []
     return [
         *arm,
@@ -108,7 +116,23 @@ def headers(facts: Mapping[str, Any], guarantee: str | None = None) -> Headers:
         header(b"x-racer-guarantee", guarantee or facts["guarantee"]),
         header(b"x-racer-artefact", facts["artefact"]),
         header(b"x-racer-alpha", facts["alpha"]),
+        _overhead(seconds),
     ]
+
+
+def undecided(name: str, error_type: str, seconds: float) -> Headers:
+    """The headers of a request for which nothing was decided: why, in the words of decisions."""
+    reason = error_type.removeprefix("racer_") if error_type in _DECLINED else "refused"
+    return [
+        (b"x-racer-id", name.encode()),
+        (b"x-racer-reason", reason.encode()),
+        (b"x-racer-guarantee", b"void"),
+        _overhead(seconds),
+    ]
+
+
+def _overhead(seconds: float) -> tuple[bytes, bytes]:
+    return b"x-racer-overhead-ms", f"{seconds * 1e3:.2f}".encode()
 
 
 def dollars(usage: Usage, model: Model) -> float | None:

@@ -7,6 +7,7 @@ number, which no candidate can know, and the judge's words are used in no way bu
 import re
 import secrets
 from collections.abc import Sequence
+from math import exp
 
 import msgspec
 
@@ -32,14 +33,16 @@ _RIGHT = (
 )
 
 
-def pick_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
+def pick_request(fields: Fields, candidates: Sequence[Reply], logprobs: bool = False) -> Fields:
     """The request that asks a judge for the number of the best candidate.
 
     Args:
       fields: The request of the client.
       candidates: The answers, in the order in which the judge sees them.
+      logprobs: Whether to ask for the probability of each token too.
     """
-    return _request(_PICK, fields, candidates, limit=16)
+    request = _request(_PICK, fields, candidates, limit=16)
+    return {**request, "logprobs": msgspec.Raw(b"true")} if logprobs else request
 
 
 def write_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
@@ -86,6 +89,37 @@ def pick_from(text: str | None, num: int) -> int | None:
     if match is None or not 1 <= int(match[1]) <= num:
         return None
     return int(match[1]) - 1
+
+
+class _Token(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
+class _WithLogprobs(msgspec.Struct):
+    logprobs: _Logprobs | None = None
+
+
+def probability_of(reply: Reply, place: int) -> float | None:
+    """The probability of the token with the number that a judge wrote; None where it is not said.
+
+    Args:
+      reply: The judge's answer.
+      place: The place that it names, from 0.
+    """
+    try:
+        choices = msgspec.json.decode(reply.fields["choices"], type=list[_WithLogprobs])
+    except (msgspec.MsgspecError, LookupError):
+        return None
+    said = choices[0].logprobs if choices else None
+    for token in (said and said.content) or ():
+        if token.token.strip() == str(place + 1):
+            return min(exp(min(token.logprob, 0.0)), 1.0)
+    return None
 
 
 def verdict_from(text: str | None) -> bool | None:

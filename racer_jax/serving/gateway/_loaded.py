@@ -19,7 +19,13 @@ from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NoRecordError, NotCalibratedError
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.signatures import check_installed, check_signature
-from racer_jax.sequential.normal_forms import NormalForm, normal_form
+from racer_jax.sequential.normal_forms import (
+    OTHERS,
+    NormalForm,
+    UnknownFormError,
+    forms_by_group,
+    normal_form,
+)
 from racer_jax.serving.cascade import KIND, Cascade
 from racer_jax.serving.gateway.settings import Mode, Route
 
@@ -60,9 +66,22 @@ class Loaded:
     _pools: dict[tuple[str, frozenset[str]], Racer | None] = field(default_factory=dict)
 
     @cached_property
-    def normal_form(self) -> NormalForm | None:
-        """From what a model wrote to the answer that is compared; None where there is none."""
-        return None if self.form is None else normal_form(self.form)
+    def _forms(self) -> dict[str, NormalForm]:
+        """Normal forms by group; `*` for all others."""
+        names = {} if self.form is None else forms_by_group(self.form)
+        return {group: normal_form(name) for group, name in names.items()}
+
+    def normal_form(self, group: str | None) -> NormalForm | None:
+        """From what a model wrote to the answer that is compared; None where there is none.
+
+        Args:
+          group: The group of the query; one without a form of its own has that of all others, else
+            the text as it is.
+        """
+        if self.form is None:
+            return None
+        others = self._forms.get(OTHERS) or normal_form("text")
+        return self._forms.get(group or OTHERS, others)
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -181,6 +200,27 @@ def _form(route: Route, stored: str | None) -> str | None:
     return stored or route.form
 
 
+def _check_forms(route: Route, form: str | None, groups: Sequence[str] | None) -> None:
+    """Refuses forms by group that leave out a group, or name one that there is not."""
+    if form is None:
+        return
+    try:
+        named = set(forms_by_group(form))
+    except UnknownFormError as error:
+        raise DataError(str(error), path=route.artefact) from None
+    known = {OTHERS} if groups is None else set(groups)
+    if OTHERS not in named and (lacking := sorted(known - named)):
+        raise DataError(
+            f"has no normal form for {', '.join(lacking)}: name each group, or * for the others",
+            path=route.artefact,
+        )
+    if unknown := sorted(named - known - {OTHERS}):
+        raise DataError(
+            f"has normal forms of groups that were not calibrated on: {', '.join(unknown)}",
+            path=route.artefact,
+        )
+
+
 def _of_cascade(route: Route, facts: dict[str, Any]) -> Loaded:
     cascade = Cascade.load(route.artefact)
     if route.mode not in (None, "cascade"):
@@ -223,6 +263,7 @@ def _of_racer(route: Route, facts: dict[str, Any], stored: str | None) -> Loaded
         name: racer.at(name) for name in map(level_name, route.alphas) if name != racer.alpha
     }
     form = _form(route, stored)
+    _check_forms(route, form, calibration.groups)
     return Loaded(
         **facts,
         models=racer.models,
@@ -244,8 +285,8 @@ def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
     if mode is None:
         mode = "vote" if form is not None and suits else "select"
     problem = None
-    if mode == "cascade":
-        problem = "mode 'cascade' needs the artefact of a cascade (racer-jax cascade train)"
+    if mode == "cascade" and route.verifier is None:
+        problem = "mode 'cascade' needs a verifier, or the artefact of a cascade"
     elif mode == "vote" and form is None:
         problem = "mode 'vote' needs a normal form of answers: say form = 'letter', say"
     elif mode == "vote" and not suits:

@@ -94,11 +94,12 @@ class ModelMetrics:
         self._cost = metrics.cost.labels(model)
 
     def answered(
-        self, seconds: float, prompt_tokens: int, completion_tokens: int, price: float | None
+        self, seconds: float | None, prompt_tokens: int, completion_tokens: int, price: float | None
     ) -> None:
-        """Counts an answer, its tokens, and its dollars where they are known."""
+        """Counts an answer, its tokens, and its time and dollars where they are known."""
         self._calls.inc()
-        self._seconds.observe(seconds)
+        if seconds is not None:
+            self._seconds.observe(seconds)
         self._input.inc(prompt_tokens)
         self._output.inc(completion_tokens)
         if price is not None:

@@ -2,8 +2,9 @@
 
 - Risk: labels of audited decisions alone. What users say is counted apart and tests nothing, since
   users choose which answers they rate.
-- Exchangeability: the router's highest score, of a share of the decisions that a keyed hash draws;
-  one test for each group, which begins with the calibration queries of the group.
+- Exchangeability: the router's highest score, of a share of the questions that a keyed hash draws;
+  one test for each group, which begins with the calibration queries of the group. A question that
+  comes again counts once: what many ask, or one client asks in a loop, is no change of the queries.
 
 Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
 that the chance of a false alarm over all of them stays below the level; the groups share it. Which
@@ -33,6 +34,10 @@ _SAVE_SECONDS = 10.0
 # 2 has a test of exchangeability for each group.
 _FORMAT = 2
 _REFERENCE = "reference {} {}"
+_ASKED_BEFORE = (
+    "select 1 from decision where fingerprint = ? and route = ? and artefact = ? and seq < ? "
+    "and top_score is not null limit 1"
+)
 
 
 @dataclass
@@ -242,19 +247,22 @@ class Monitors:
 
     def _fold_decisions(self, connection: Connection) -> None:
         query = (
-            "select seq, id, route, artefact, top_score, grp from decision where seq > ? "
+            "select seq, route, artefact, top_score, grp, fingerprint from decision where seq > ? "
             "order by seq limit ?"
         )
         while rows := connection.execute(query, [self._last_decision, _ROWS]).fetchall():
-            for seq, name, route, artefact, top_score, group in rows:
+            for seq, route, artefact, top_score, group, fingerprint in rows:
                 self._last_decision = seq
                 watched = self._watched.get((route, artefact))
                 if watched is None or top_score is None:
                     continue
-                if draw(self._key, name, "monitor") < self._settings.share:
-                    tested = watched.reference.group_of(group)
-                    if tested is not None:
-                        self._add_top_score(watched, tested, top_score)
+                tested = watched.reference.group_of(group)
+                drawn = draw(self._key, str(fingerprint), "monitor") < self._settings.share
+                if tested is None or not drawn:
+                    continue
+                question = [fingerprint, route, artefact, seq]
+                if connection.execute(_ASKED_BEFORE, question).fetchone() is None:
+                    self._add_top_score(watched, tested, top_score)
 
     def _add_top_score(self, watched: Watched, group: str, top_score: float) -> None:
         test = watched.top_scores.get(group)

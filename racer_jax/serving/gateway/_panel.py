@@ -1,13 +1,21 @@
 """Several models called at once, their answers taken as they come, the rest cancelled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._replies import Fields, Reply, Usage
-from racer_jax.serving.gateway._spans import TRACES, call_span, count_tokens, headers_of_calls, note
+from racer_jax.serving.gateway._spans import (
+    TRACES,
+    call_span,
+    count_tokens,
+    headers_of_calls,
+    note,
+    note_messages,
+)
 from racer_jax.serving.gateway._upstream import Upstream
 
 _PROVIDER = "openai"  # the protocol that upstreams speak
@@ -60,28 +68,52 @@ class Asking:
         Raises:
           CallFailedError: If it gives none.
         """
+        sent = fields or self.fields
         if not TRACES:
-            return await self.upstreams[model].call(fields or self.fields, self.headers)
+            return await self.upstreams[model].call(sent, self.headers)
         with call_span(model, _PROVIDER) as span:
-            headers = {**self.headers, **headers_of_calls()} if span is not None else self.headers
             try:
-                reply = await self.upstreams[model].call(fields or self.fields, headers)
+                reply = await self.upstreams[model].call(sent, self._traced(span))
             except CallFailedError as error:
                 note(span, {"error.type": error.reason})
                 raise
+            note_messages(span, sent, [reply.message])
             note(
                 span,
                 {
-                    "gen_ai.usage.input_tokens": reply.usage.prompt_tokens,
-                    "gen_ai.usage.output_tokens": reply.usage.completion_tokens,
                     "gen_ai.response.finish_reasons": [reply.finish_reason or "stop"],
                     "gen_ai.response.model": reply.said("model"),
                     "gen_ai.response.id": reply.said("id"),
                 },
             )
-            usage = reply.usage
-            count_tokens(model, _PROVIDER, usage.prompt_tokens, usage.completion_tokens)
+            note_usage(span, model, reply.usage)
             return reply
+
+    @asynccontextmanager
+    async def stream(
+        self, model: str, fields: Fields | None = None
+    ) -> AsyncIterator[tuple[AsyncIterator[bytes], Callable[[Usage], None]]]:
+        """The bytes of one model's stream, within a span that lasts as long.
+
+        Yields:
+          The bytes as they come, and a function that takes the usage once it is known.
+
+        Raises:
+          CallFailedError: If no bytes come, or they break off.
+        """
+        sent, upstream = fields or self.fields, self.upstreams[model]
+        with call_span(model, _PROVIDER, stream=True) as span:
+            note_messages(span, sent, ())
+            try:
+                async with upstream.stream(sent, self._traced(span)) as parts:
+                    yield parts, lambda usage: note_usage(span, model, usage)
+            except CallFailedError as error:
+                note(span, {"error.type": error.reason})
+                raise
+
+    def _traced(self, span: Any) -> Mapping[str, str]:
+        """The headers of a call, with those that carry its span."""
+        return self.headers if span is None else {**self.headers, **headers_of_calls()}
 
     @asynccontextmanager
     async def several(self, models: Sequence[str]) -> AsyncIterator[AsyncIterator[str]]:
@@ -141,6 +173,18 @@ class Asking:
                     pass
         if not any(model in self.panel.replies for model in models):
             raise all_failed(self.panel.failed)
+
+
+def note_usage(span: Any, model: str, usage: Usage) -> None:
+    """Notes the tokens of a call in its span, and counts them."""
+    note(
+        span,
+        {
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+        },
+    )
+    count_tokens(model, _PROVIDER, usage.prompt_tokens, usage.completion_tokens)
 
 
 def all_failed(failed: Mapping[str, CallFailedError]) -> GatewayError:

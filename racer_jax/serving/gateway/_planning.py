@@ -1,13 +1,13 @@
 """Whom to call for a request, why, and whether the promise holds: before any call is made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher, Routed
+from racer_jax.serving.gateway._costs import expected_costs
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._loaded import Loaded, calibration_of, pooled
 from racer_jax.serving.gateway._queries import Query
@@ -116,8 +116,10 @@ class Planner:
             problem = "must not be 'vote' on a route without a normal form of answers"
         elif chosen in ("select", "synthesize") and route.judge is None:
             problem = f"must not be {chosen!r} on a route without a judge"
-        elif (chosen == "cascade") != (self.loaded.cascade is not None):
+        elif self.loaded.cascade is not None and chosen != "cascade":
             problem = f"must not be {chosen!r} on this route"
+        elif chosen == "cascade" and self.loaded.cascade is None and route.verifier is None:
+            problem = "must not be 'cascade' on a route without a verifier"
         if problem is not None:
             raise bad_request(f"racer.mode {problem}", "racer.mode")
         return chosen
@@ -304,7 +306,7 @@ class Planner:
             plan.void.append(f"the set was cut to max_models = {most}")
         dollars = [d for d in (self.route.max_cost, query.options.max_cost) if d is not None]
         if dollars:
-            self._fit_cost(plan, min(dollars))
+            self._fit_cost(plan, query, min(dollars))
 
     def _fit_capabilities(self, plan: Plan, query: Query) -> None:
         able = [name for name in plan.models if query.needs <= set(self._models[name].capabilities)]
@@ -320,12 +322,19 @@ class Planner:
             plan.void.append(f"cannot do what the request needs: {', '.join(left_out)}")
             plan.models, plan.reason = tuple(able), "capped"
 
-    def _fit_cost(self, plan: Plan, dollars: float) -> None:
-        costs = self.costs
+    def _fit_cost(self, plan: Plan, query: Query, dollars: float) -> None:
+        costs = expected_costs(self.loaded, self._models, query)
         affordable: list[str] = []
         total = 0.0
         for name in plan.models:
-            total += costs.get(name, 0.0)
+            cost = costs[name]
+            if cost is None:  # a limit that nothing can be held against is none
+                raise bad_request(
+                    f"max_cost = {dollars:g} cannot be kept: nothing says what {name!r} costs. "
+                    "Give it dollars_in and dollars_out, and the request max_completion_tokens",
+                    "racer.max_cost",
+                )
+            total += cost
             if total > dollars:
                 break
             affordable.append(name)
@@ -333,20 +342,12 @@ class Planner:
             raise GatewayError(
                 429,
                 "insufficient_quota",
-                f"no model is expected to cost at most max_cost = {dollars}",
+                f"no model is expected to cost at most max_cost = {dollars:g}",
                 code="racer_budget",
             )
         if len(affordable) < len(plan.models):
             plan.models, plan.reason = tuple(affordable), "capped"
-            plan.void.append(f"the set was cut to max_cost = {dollars}")
-
-    @property
-    def costs(self) -> dict[str, float]:
-        """Expected dollars of an answer of each model, those that are known."""
-        racers: Sequence[Any] = tuple(self.loaded.racers.values())
-        if not racers or racers[0].cost is None:
-            return {}
-        return dict(zip(self.loaded.models, racers[0].cost.tolist(), strict=True))
+            plan.void.append(f"the set was cut to max_cost = {dollars:g}")
 
 
 def _by_plausibility(margins: Mapping[str, float], scores: Mapping[str, float]) -> tuple[str, ...]:

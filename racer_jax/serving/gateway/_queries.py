@@ -1,6 +1,6 @@
 """Requests: what the gateway reads of them, and what it passes on untouched."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -11,12 +11,12 @@ from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._replies import Fields
+from racer_jax.serving.gateway._views import Conversation, viewed
 from racer_jax.serving.gateway.settings import Mode
 
 PREFIX = "racer/"
-# What is routed where a request holds an image alone.
-_NO_TEXT = "(no text)"
 _HEADER = "x-racer-"
+_SYSTEM = ("system", "developer")
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Query:
     Attributes:
       fields: Its fields as they came, without `racer`.
       model: The model it names.
-      texts: The texts of the user's messages, in their order.
+      conversation: Its texts that may be routed.
       needs: Capabilities a model must have to answer it.
       stream: Whether the answer is to be streamed.
       include_usage: Whether the stream shall end with the usage.
@@ -78,7 +78,7 @@ class Query:
 
     fields: Fields
     model: str
-    texts: list[str]
+    conversation: Conversation
     needs: frozenset[str]
     stream: bool
     include_usage: bool
@@ -103,7 +103,12 @@ class Query:
 
     def text(self, view: str) -> str:
         """The text that is routed."""
-        return viewed(self.texts, view)
+        return viewed(self.conversation, view)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the user's messages, in their order."""
+        return self.conversation.user
 
 
 def query_of(
@@ -140,12 +145,12 @@ def query_of(
         raise bad_request("the request must be JSON in UTF-8") from None
     if len(messages) > max_messages:
         raise bad_request(f"messages must be at most {max_messages}, got {len(messages)}")
-    texts = _user_texts(messages)
-    if not texts:
+    conversation = _conversation(messages)
+    if not conversation.user:
         raise bad_request("messages must hold a message of the role 'user'", "messages")
     if options is not _DEFAULTS:
         _check_allowed(options, client)
-    return Query(fields, model, texts, needs, stream, include_usage, options)
+    return Query(fields, model, conversation, needs, stream, include_usage, options)
 
 
 def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> Options:
@@ -171,28 +176,23 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
     return msgspec.structs.replace(options, **changes)
 
 
-def viewed(texts: Sequence[str], view: str) -> str:
-    """The text of a conversation that is routed.
-
-    Args:
-      texts: The texts of the user's messages, at least one.
-      view: `last_user` or `all_user`.
-    """
-    text = texts[-1] if view == "last_user" else "\n\n".join(texts)
-    return text if text.strip() else _NO_TEXT
-
-
-def conversation_texts(messages: Any) -> list[str]:
-    """The texts of the user's messages of a conversation; empty where it has none.
+def conversation_of(messages: Any) -> Conversation:
+    """The texts of a conversation that may be routed; perhaps none of a user.
 
     Raises:
       msgspec.ValidationError: If they are no messages.
     """
-    return _user_texts(msgspec.convert(messages, list[_Message]))
+    return _conversation(msgspec.convert(messages, list[_Message]))
 
 
-def _user_texts(messages: Iterable[_Message]) -> list[str]:
-    return [_text(message.content) for message in messages if message.role == "user"]
+def _conversation(messages: Iterable[_Message]) -> Conversation:
+    user, system = [], []
+    for message in messages:
+        if message.role == "user":
+            user.append(_text(message.content))
+        elif message.role in _SYSTEM:
+            system.append(_text(message.content))
+    return Conversation(user, "\n\n".join(system))
 
 
 def check_group(client: Client, group: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._audits import start_audit
-from racer_jax.serving.gateway._completions import Completion, cancel
+from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._exchange import (
     EVENTS,
@@ -24,7 +24,7 @@ from racer_jax.serving.gateway._exchange import (
 from racer_jax.serving.gateway._facts import Headers
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._queries import query_of
-from racer_jax.serving.gateway.core import Gateway
+from racer_jax.serving.gateway.core import Gateway, cancel
 
 # Fields of a response's request that mean the same in a completion.
 _SAME = ("model", "temperature", "top_p", "stream", "racer", "user", "parallel_tool_calls", "store")

@@ -216,7 +216,9 @@ def _secrets(settings: Settings) -> list[str]:
     keys = [place.api_key.reveal() for place in places if place.api_key is not None]
     if settings.audit.hash_key is not None:
         keys.append(settings.audit.hash_key.reveal())
-    called = [url for url in (settings.audit.hook, settings.monitors.webhook) if url is not None]
+    tests = [r.verifier.url for r in settings.routes.values() if r.verifier is not None]
+    addresses = (settings.audit.hook, settings.monitors.webhook, *tests)
+    called = [url for url in addresses if url is not None]
     return [*keys, password, *called, *(urlsplit(url).path for url in called)]
 
 

@@ -1,13 +1,17 @@
 """Spans and metrics of OpenTelemetry after its conventions for generative AI.
 
 One span for a request and one, `chat MODEL`, for each of its calls. They hold names, tokens and
-reasons; prompts and answers never. Without its packages there are none.
+reasons; prompts and answers only where the variable of the conventions asks for them,
+`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`. Without its packages there are none.
 """
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import msgspec
 
 try:
     from opentelemetry import metrics, propagate, trace
@@ -20,6 +24,8 @@ try:
 except ModuleNotFoundError:
     _TRACER = None
 
+_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_IN_SPANS = frozenset({"true", "1", "span_only", "span_and_event"})
 # Whether there is anything to trace with.
 TRACES = _TRACER is not None
 Span = Any
@@ -49,7 +55,7 @@ def request_span(model: str, parent: Any, stream: bool = False) -> Iterator[Span
 
 
 @contextmanager
-def call_span(model: str, provider: str) -> Iterator[Span]:
+def call_span(model: str, provider: str, stream: bool = False) -> Iterator[Span]:
     """The span of one call; None where nothing is traced."""
     if _TRACER is None:
         yield None
@@ -57,7 +63,7 @@ def call_span(model: str, provider: str) -> Iterator[Span]:
     kind, began = trace.SpanKind.CLIENT, time.monotonic()
     about = _about(model, provider)
     with _TRACER.start_as_current_span(f"chat {model}", kind=kind) as span:
-        note(span, about)
+        note(span, {**about, "gen_ai.request.stream": stream})
         try:
             yield span
         finally:
@@ -85,6 +91,32 @@ def note(span: Span, attributes: Mapping[str, Any]) -> None:
         for name, value in attributes.items():
             if value is not None:
                 span.set_attribute(name, value)
+
+
+def note_messages(
+    span: Span, fields: Mapping[str, msgspec.Raw], answers: Sequence[msgspec.Raw]
+) -> None:
+    """Keeps the conversation of a call in its span, where the environment asks for it."""
+    if span is None or os.environ.get(_CONTENT, "").lower() not in _IN_SPANS:
+        return
+    conversation = msgspec.json.decode(fields.get("messages", b"[]"))
+    answered = [msgspec.json.decode(answer) for answer in answers]
+    note(span, {"gen_ai.input.messages": _messages(conversation)})
+    if answered:
+        note(span, {"gen_ai.output.messages": _messages(answered)})
+
+
+def _messages(messages: Sequence[Any]) -> str:
+    """Messages as the conventions write them: a role, and parts."""
+    plain = []
+    for message in messages:
+        content = message.get("content")
+        parts = content if isinstance(content, list) else []
+        if isinstance(content, str):
+            parts = [{"type": "text", "content": content}]
+        parts = [*parts, *({"type": "tool_call", **c} for c in message.get("tool_calls") or ())]
+        plain.append({"role": message.get("role", "assistant"), "parts": parts})
+    return msgspec.json.encode(plain).decode()
 
 
 def headers_of_calls() -> dict[str, str]:

@@ -45,6 +45,7 @@ create table if not exists decision (
   null_in_set integer not null, pool text not null, scores text not null,
   audited integer not null, prompt text);
 create index if not exists decision_at on decision (at);
+create index if not exists decision_fingerprint on decision (fingerprint);
 create table if not exists call (
   decision text not null, model text not null, outcome text not null, seconds real not null,
   prompt_tokens integer not null, completion_tokens integer not null, dollars real);

@@ -9,9 +9,10 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.racer.signatures import public_bytes
-from racer_jax.sequential.normal_forms import UnknownFormError, normal_form
+from racer_jax.sequential.normal_forms import UnknownFormError, forms_by_group
 from racer_jax.serving.gateway._addresses import checked_url, is_loopback
 from racer_jax.serving.gateway._secrets import Secret, expanded, is_reference
+from racer_jax.serving.gateway._views import check_view
 from racer_jax.serving.gateway.settings import Settings
 
 _SECRETS = frozenset({"api_key", "hash_key"})
@@ -174,11 +175,23 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
             yield f"must be one of the models {sorted(settings.models)} - at `{where}.{field}`"
     if route.mode in ("select", "synthesize") and route.judge is None:
         yield f"must be a model where mode is {route.mode!r} - at `{where}.judge`"
+    try:
+        check_view(route.view)
+    except ValueError as error:
+        yield f"{error} - at `{where}.view`"
+    verifier = route.verifier
+    if verifier is not None:
+        if (verifier.url is None) == (not verifier.command):
+            yield f"must have one of url and command - at `{where}.verifier`"
+        try:
+            checked_url(verifier.url or "http://127.0.0.1", insecure=False)
+        except ValueError as error:
+            yield f"{error} - at `{where}.verifier.url`"
     if route.form is not None:
         try:
-            normal_form(route.form)
-        except UnknownFormError:
-            yield f"must be text, letter, number or json:FIELD - at `{where}.form`"
+            forms_by_group(route.form)
+        except UnknownFormError as error:
+            yield f"{error} - at `{where}.form`"
 
 
 def _placed(settings: Settings, folder: Path) -> Settings:

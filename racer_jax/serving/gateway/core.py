@@ -16,8 +16,10 @@ from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._cache import Cache
+from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
-from racer_jax.serving.gateway._errors import busy
+from racer_jax.serving.gateway._errors import GatewayError, busy
+from racer_jax.serving.gateway._facts import dollars
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
@@ -25,6 +27,7 @@ from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Planner, Situation
 from racer_jax.serving.gateway._references import reference_of
+from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._store import Store, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
@@ -143,6 +146,7 @@ class Gateway:
         def work() -> Loaded:
             loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
+            check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
             return loaded
@@ -302,10 +306,23 @@ class Gateway:
             metrics.of_model(model).answered(
                 reply.seconds, usage.prompt_tokens, usage.completion_tokens, prices.get(model)
             )
+        for model, used in panel.extra.items():  # a judge's; how long it took is not kept
+            metrics.of_model(model).answered(None, used.prompt_tokens, used.completion_tokens, None)
         for model, error in panel.failed.items():
             metrics.calls.labels(model, error.kind).inc()
         for model in panel.cancelled:
             metrics.calls.labels(model, "cancelled").inc()
+
+    def count_stream(self, model: str, seconds: float, usage: Usage | None) -> None:
+        """Counts a call whose bytes were passed through.
+
+        Use this when a stream has ended.
+        """
+        used = usage or Usage()
+        price = None if usage is None else dollars(usage, self.settings.models[model])
+        self.metrics.of_model(model).answered(
+            seconds, used.prompt_tokens, used.completion_tokens, price
+        )
 
     def _alarm(self, route: str, artefact: str, words: str) -> None:
         """An alarm: logged, and sent to the webhook once. Called in the thread of the state."""
@@ -344,3 +361,12 @@ def _spent_today(connection: Connection) -> Spent:
         [today * SECONDS_OF_A_DAY],
     ).fetchall()
     return {(client, today): dollars for client, dollars in rows}
+
+
+async def cancel(task: "asyncio.Task[Any]") -> None:
+    """Cancels a task and waits for its end. Use this when a client has gone."""
+    task.cancel()
+    results = await asyncio.gather(task, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, GatewayError):
+            LOG.error("while cancelled: %r", result)

@@ -115,6 +115,25 @@ class Model(Deployment, frozen=True):
     breaker_seconds: Seconds = 30.0
 
 
+class Verifier(_Section, frozen=True):
+    """A test of answers: models of the set are called one after another until it accepts one.
+
+    Use this when answers can be tested, such as code by its tests.
+
+    Attributes:
+      url: An address that gets `{"model", "messages", "message"}` and says `{"accepted": true}`.
+      command: A program in the place of an address, without a shell: it reads the same, and its
+        exit status 0 accepts the answer, 1 does not.
+      sound: Whether it accepts right answers alone. Only then does the promise hold.
+      seconds: Time for one test.
+    """
+
+    url: str | None = None
+    command: tuple[str, ...] | None = None
+    sound: bool = False
+    seconds: Seconds = 30.0
+
+
 class Route(_Section, frozen=True):
     """A name that clients ask for, `racer/NAME`, and how its requests are answered.
 
@@ -126,21 +145,27 @@ class Route(_Section, frozen=True):
         suits votes, `cascade` for a cascade, else `select`.
       modes: Ways that a client may ask for.
       form: Normal form of answers, where the artefact does not say it.
-      view: Which text of a conversation is routed: it must be the text calibrated on.
+      view: Which text of a conversation is routed, `last_user`, `all_user` or `template:` and a
+        text with `{system}`, `{first_user}`, `{last_user}`, `{all_user}`: it must be the text
+        calibrated on.
       multi_turn: Whether a conversation of several turns is of a group of its own (`multi_turn`),
         or is `same`, as it was among the calibration queries.
       judge: The model that picks in `select` and writes in `synthesize`.
+      judge_logprobs: Whether the judge is asked for the probability of what it writes: that of the
+        number it picks is then in the answer, `racer.judge_probability`. Some servers refuse it.
       fallback: The model that answers where the racer abstains; the best single where None.
       on_abstain: What an empty set leads to.
       on_unknown_group: What a group nobody calibrated on leads to; `pooled` is without a promise.
       on_alarm: What a monitor's alarm leads to.
       max_models: Models called for a request at most.
-      max_cost: Dollars that the calls of a request may be expected to cost.
+      max_cost: Dollars that the calls of a request may be expected to cost: by the costs of the
+        artefact, and by prices for the length of the prompt.
       alphas: Levels a client may ask for beside the artefact's.
       group: Group of requests that name none.
       allow_infeasible: Whether it starts though alpha is infeasible: every model is called then.
       cache_seconds: Seconds for which an answer is kept for the same request of the same client, at
         temperature 0, without tools and not streamed; none is kept where None.
+      verifier: The test of `cascade`, where the artefact is none of a cascade.
       shadow: A model that answers every request while the racer only decides; None to answer.
     """
 
@@ -148,9 +173,10 @@ class Route(_Section, frozen=True):
     mode: Mode | None = None
     modes: tuple[Mode, ...] = ("vote", "select", "all")
     form: Name | None = None
-    view: Literal["last_user", "all_user"] = "last_user"
+    view: str = "last_user"
     multi_turn: Literal["own_group", "same"] = "own_group"
     judge: Name | None = None
+    judge_logprobs: bool = False
     fallback: Name | None = None
     on_abstain: Literal["fallback", "error", "refusal"] = "fallback"
     on_unknown_group: Literal["all", "error", "pooled"] = "all"
@@ -161,6 +187,7 @@ class Route(_Section, frozen=True):
     group: Name | None = None
     allow_infeasible: bool = False
     cache_seconds: Seconds | None = None
+    verifier: Verifier | None = None
     shadow: Name | None = None
 
 
@@ -249,7 +276,7 @@ class Monitors(_Section, frozen=True):
 
     Attributes:
       level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.
-      share: Share of the decisions that the exchangeability monitor sees.
+      share: Share of the questions that the exchangeability monitor sees, each of them once.
       reference: Decisions that choose the bins of a group before its test starts, where the
         artefact keeps no queries of its calibration.
       webhook: An address that gets one message for an alarm.

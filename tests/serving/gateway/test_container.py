@@ -1,4 +1,4 @@
-"""The image of the gateway: its Dockerfile is linted where the linter is installed."""
+"""The image of the gateway: its Dockerfile is linted, and built where a builder exists."""
 
 import shutil
 import subprocess
@@ -11,6 +11,8 @@ import racer_jax
 
 ROOT = Path(racer_jax.__file__).parents[1]
 DOCKERFILE = ROOT / "containers" / "Dockerfile"
+# What builders say of a registry that cannot be reached.
+UNREACHABLE = ("no such host", "pinging container registry", "failed to resolve", "i/o timeout")
 
 
 @pytest.mark.extra
@@ -29,3 +31,26 @@ def test_what_the_image_copies_is_there():
     ]
     assert all((ROOT / name).exists() for names in copied for name in names)
     assert any(line.startswith("USER 10001") for line in lines)
+
+
+def builder():
+    """A command that builds images here; skips where there is none that works."""
+    if shutil.which("buildah"):
+        return ["buildah", "bud", "--isolation", "chroot"]
+    for name in ("docker", "podman"):
+        if shutil.which(name):
+            asked = subprocess.run([name, "info"], capture_output=True, check=False)
+            if asked.returncode == 0:
+                return [name, "build"]
+    pytest.skip("there is no builder of images: docker, podman or buildah")
+
+
+@pytest.mark.slow
+def test_the_image_is_built_where_a_builder_exists():
+    """What the image is made from may be fetched, or be there already."""
+    command = [*builder(), "-f", str(DOCKERFILE), "-t", "racer-gateway-test", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    if done.returncode and any(words in said.lower() for words in UNREACHABLE):
+        pytest.skip(f"the image it is made from cannot be fetched: {said.strip()[-200:]}")
+    assert done.returncode == 0, said[-3000:]

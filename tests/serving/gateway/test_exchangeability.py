@@ -39,9 +39,10 @@ def opened(tmp_path):
         store.close()
 
 
-def row(number, group, top_score):
+def row(number, group, top_score, question=None):
+    question = number if question is None else question
     return DecisionRow(
-        f"d{number}", 0.0, "my", ARTEFACT, group=group, top_score=top_score, pool=("m",)
+        f"d{number}", 0.0, "my", ARTEFACT, group=group, top_score=top_score, fingerprint=question
     )
 
 
@@ -89,6 +90,18 @@ def test_a_change_before_the_first_query_is_seen_and_named(opened, racer):
     assert [test.level for test in watched.top_scores.values()] == [0.1, 0.1]
 
 
+def test_a_question_that_comes_again_is_no_change(opened, racer):
+    reference = reference_of(racer, ARTEFACT)
+    store, monitors = opened()
+    entered(store, monitors, reference)
+    # One client in a loop, within a group of rows and over several of them.
+    for start in range(0, 300, 100):
+        added(store, [row(start + i, "a", 0.99, question=i % 2) for i in range(100)])
+    watched = monitors.of("my", ARTEFACT)
+    assert watched.top_scores["a"].num == 2 + len(reference.first["a"])
+    assert watched.alarms == []
+
+
 def test_replicas_and_a_new_start_say_the_same(opened, racer):
     store, monitors = opened()
     entered(store, monitors, reference_of(racer, ARTEFACT))
@@ -108,7 +121,7 @@ def test_replicas_and_a_new_start_say_the_same(opened, racer):
 
 def test_false_alarms_are_as_rare_as_the_level():
     rng = np.random.default_rng(1)
-    level, num = 0.2, 150
+    level, num = 0.2, 60
     alarms = 0
     for i in range(num):
         scores = rng.beta(2, 2, 60 + 60)
@@ -130,6 +143,7 @@ def test_without_a_record_live_queries_choose_the_bins_of_each_group(opened):
     assert set(watched.top_scores) == {"a", "b"}
 
 
+@pytest.mark.long
 def test_an_outage_is_no_change_of_the_queries(start, upstreams):
     gateway = start(scripted=False, monitors={"share": 1.0})
     options = {"group": "a"}

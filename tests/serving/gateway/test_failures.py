@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from racer_jax.data.errors import DataError
+from tests.serving.gateway.conftest import SCORES
 from tests.serving.gateway.upstreams import completion, events, slow, status
 
 
@@ -164,6 +166,50 @@ def test_dollars_leave_out_the_least_plausible(served, upstreams):
     assert got.json["racer"]["guarantee"] == "void"
     broke = served.chat("small,large ?", racer={"max_cost": 0.05})
     assert (broke.status, broke.json["error"]["type"]) == (429, "insufficient_quota")
+
+
+def test_a_long_prompt_costs_more(served, upstreams):
+    """At one dollar per million tokens, 400,000 bytes are 0.1 dollars beside the answer's."""
+    limit = {"max_cost": 0.15}
+    assert served.chat("large ?", racer=limit).json["racer"]["called"] == ["large"]
+    history = [{"role": "system", "content": "x" * 400_000}, {"role": "user", "content": "large ?"}]
+    long = served.chat(messages=history, racer=limit)
+    assert (long.status, long.json["error"]["code"]) == (429, "racer_budget")
+
+
+def test_a_limit_that_nothing_can_be_held_against_is_refused(start, served, monkeypatch):
+    monkeypatch.setattr("racer_jax.serving.gateway._costs.costs_of", lambda loaded: {})
+    # 100 tokens at 10 dollars a million are 0.001 dollars.
+    limit = {"max_cost": 0.0011}
+    unknown = served.chat("small,large ?", racer=limit)
+    assert (unknown.status, unknown.json["error"]["param"]) == (400, "racer.max_cost")
+    fits = served.chat("small,large ?", racer=limit, max_completion_tokens=100)
+    assert fits.json["racer"]["called"] == ["large"]
+    changes = {f"models__{name}__dollars_{way}": None for name in SCORES for way in ("in", "out")}
+    with pytest.raises(DataError, match="max_cost = 1 could not be kept"):
+        start(routes__my__max_cost=1.0, **changes)
+
+
+def test_every_answer_and_error_has_its_headers(served, capped, upstreams):
+    always = {"x-racer-id", "x-racer-reason", "x-racer-guarantee", "x-racer-overhead-ms"}
+    more = {"x-racer-set", "x-racer-answered", "x-racer-artefact", "x-racer-alpha"}
+    for got in (
+        served.chat("large ?"),
+        served.chat("large ?", stream=True),
+        served.chat("small,large ?", stream=True),
+        served.chat("abstain ?", racer={"on_abstain": "error"}),
+    ):
+        assert always | more <= set(got.headers)
+    upstreams.says.update(large=status(500))
+    failed = served.chat("large ?")
+    assert always | more <= set(failed.headers)
+    assert float(failed.headers["x-racer-overhead-ms"]) >= 0
+    undecided = capped.chat("unknown ?", racer={"group": "nobody"})
+    assert undecided.headers["x-racer-id"] == undecided.json["racer"]["id"]
+    assert undecided.headers["x-racer-reason"] == "unknown_group"
+    assert undecided.headers["x-racer-guarantee"] == "void"
+    nobody = served.chat("large ?", model="racer/none")
+    assert (nobody.status, nobody.headers["x-racer-reason"]) == (404, "refused")
 
 
 def test_models_that_cannot_see_are_left_out(start, served, upstreams, capped):

@@ -330,6 +330,33 @@ def broken(texts, groups):
     raise ValueError("broken")
 
 
+def test_groups_compare_their_answers_in_forms_of_their_own(start, upstreams):
+    gateway = start(routes__my__form="a=letter,b=number")
+    upstreams.reset()
+    upstreams.says.update(small="A", medium="A)", large="it is 12.0, or 7")
+
+    def votes(group):
+        got = gateway.chat("small,medium,large ?", racer={"group": group})
+        winner = next(iter(got.json["racer"]["votes"]))
+        return winner, got.json["choices"][0]["message"]["content"]
+
+    assert votes("a") == ("A", "A)")
+    upstreams.says.update(small="7", medium="so 7.00", large="8")
+    assert votes("b") == ("7", "so 7.00")
+    # A group of nobody's has the texts as they are.
+    upstreams.says.update(small="7", medium="7.00", large="7")
+    assert votes("c") == ("7", "7")
+
+
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [("a=letter", "no normal form for b"), ("a=letter,b=text,c=text", "not calibrated on: c")],
+)
+def test_forms_by_group_name_the_groups_of_the_artefact(start, form, problem):
+    with pytest.raises(DataError, match=problem):
+        start(routes__my__form=form)
+
+
 def test_decisions_go_on_while_an_artefact_is_loaded(start):
     gateway = start(scripted=False)
     racer, batcher = gateway.gateway.planners["my"].loaded.racers["0.3"], gateway.gateway.batcher

@@ -67,6 +67,21 @@ def test_a_key_with_a_known_prefix_and_another_end_is_refused(keyed):
     assert keyed.chat("large ?", headers={"authorization": wrong}).status == 401
 
 
+def test_keys_are_compared_in_constant_time_whether_known_or_not(keyed, monkeypatch):
+    """What is compared is hashes of one length, by a function whose time says nothing of them."""
+    compared = []
+
+    def compare(first, second):
+        compared.append((len(first), len(second)))
+        return first == second
+
+    monkeypatch.setattr("racer_jax.serving.gateway._keys.hmac.compare_digest", compare)
+    known = keyed.bob["authorization"]
+    for header in ("Bearer x", "Bearer racer_abcdefgh_x", f"{known[:-4]}AAAA", known):
+        keyed.ask("GET", "/v1/models", headers={"authorization": header})
+    assert compared == [(64, 64)] * 4
+
+
 def test_roles_overrides_and_groups(keyed, upstreams):
     upstreams.reset()
     name = keyed.chat("large ?", headers=keyed.alice).json["id"]

@@ -74,3 +74,38 @@ def test_times_and_tokens_are_metrics(served, upstreams, monkeypatch):
         for point in points["gen_ai.client.token.usage"]
     }
     assert tokens == {(m, kind): n for m in ("small", "large") for kind, n in NUM_TOKENS}
+
+
+@pytest.mark.extra
+def test_a_stream_is_a_call_like_any_other(served, upstreams, monkeypatch):
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(_spans, "_TRACER", provider.get_tracer("test"))
+    served.chat("large secret ?", stream=True)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    call, request = spans["chat large"], spans["chat racer"]
+    assert call.parent.span_id == request.context.span_id
+    assert call.attributes["gen_ai.request.stream"] is True
+    assert call.attributes["gen_ai.usage.input_tokens"] == 10
+    (sent,) = upstreams.headers
+    assert f"{call.context.span_id:016x}" in sent["traceparent"]
+    assert "secret" not in call.to_json()
+    exporter.clear()
+    upstreams.says.update(large=status(500))
+    served.chat("large ?", stream=True)
+    failed = {span.name: span for span in exporter.get_finished_spans()}["chat large"]
+    assert failed.attributes["error.type"] == "status_500"
+    # What people wrote is in spans where the variable of the conventions asks for it.
+    upstreams.says.clear()
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    exporter.clear()
+    served.chat("large secret ?")
+    shown = {span.name: span for span in exporter.get_finished_spans()}["chat large"].attributes
+    assert json.loads(shown["gen_ai.input.messages"]) == [
+        {"role": "user", "parts": [{"type": "text", "content": "large secret ?"}]}
+    ]
+    assert "I am large" in shown["gen_ai.output.messages"]

@@ -1,6 +1,7 @@
 """Ways of answering: one model, a vote, a judge's choice, a judge's words, all answers."""
 
 import json
+import math
 
 import pytest
 
@@ -43,6 +44,25 @@ def test_bytes_of_a_set_of_one_stream_through(served, upstreams):
     assert text == ["I", "am", "large"]
 
 
+def test_calls_of_streams_and_judges_are_counted(served, upstreams):
+    def counted(name):
+        lines = served.admin("GET", "/metrics").content.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    names = {
+        'racer_tokens_total{model="large",type="input"}': 20,
+        'racer_upstream_seconds_count{model="large"}': 2,
+        'racer_upstream_calls_total{model="large",outcome="ok"}': 2,
+        'racer_cost_usd_total{model="large"}': 60e-6,
+        'racer_tokens_total{model="judge",type="input"}': 10,
+    }
+    before = {name: counted(name) for name in names}
+    served.chat("large hello", stream=True)
+    upstreams.says.update(judge="1")
+    served.chat("small,large ?", racer={"mode": "select"})
+    assert {name: counted(name) - before[name] for name in names} == pytest.approx(names)
+
+
 def test_a_vote_shows_the_most_plausible_voter(served, upstreams):
     upstreams.says.update(small="B", medium="(A)", large="A.")
     got = served.chat("small,medium,large ?")
@@ -81,6 +101,26 @@ def test_a_judge_that_names_nobody_leaves_the_most_plausible(served, upstreams, 
     got = served.chat("small,large ?", racer={"mode": "select"})
     assert got.json["choices"][0]["message"]["content"] == "I am large"
     assert got.json["racer"]["judge"] == "failed"
+
+
+def test_a_judge_may_say_how_probable_its_choice_is(start, served, upstreams):
+    asked = start(routes__my__judge_logprobs=True)
+    upstreams.reset()
+    answer = completion("2", "judge")
+    tokens = [{"token": " ", "logprob": -0.1}, {"token": "2", "logprob": -0.5}]
+    answer["choices"][0]["logprobs"] = {"content": tokens}
+    upstreams.says.update(judge=lambda body: answer)
+    got = asked.chat("small,large ?", racer={"mode": "select"})
+    assert got.json["racer"]["judge_probability"] == pytest.approx(math.exp(-0.5), abs=1e-6)
+    assert upstreams.asked[-1]["logprobs"] is True
+    for content in (None, [], [{"token": "1", "logprob": -0.5}], [{"token": 2}], "nonsense"):
+        answer["choices"][0]["logprobs"] = {"content": content}
+        got = asked.chat("small,large ?", racer={"mode": "select"})
+        assert got.json["racer"]["judge"] == "picked"
+        assert "judge_probability" not in got.json["racer"]
+    upstreams.asked.clear()
+    served.chat("small,large ?", racer={"mode": "select"})
+    assert "logprobs" not in upstreams.asked[-1]
 
 
 def test_equal_candidates_need_no_judge(served, upstreams):
