@@ -16,7 +16,7 @@ _TAG = re.compile(r"<[^>]*>")
 _PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(r"\$ ")}
 _COLUMNS = re.compile(r"\S {2,}\S")
 # An option or a name in running text: it is not broken at its hyphens.
-_SHORT = re.compile(r"<code>([^<>\s]{1,30})</code>")
+_SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
 # Characters of a line that fit beside the contents at 1280 pixels; see docs/assets/site.css.
 _WIDTH = 100
 
