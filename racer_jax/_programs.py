@@ -10,6 +10,7 @@ import os
 import pickle
 import platform
 import sys
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ def run_kept(
     facts: object,
     devices: Sequence[jax.Device],
     packages: Sequence[str],
+    options: Callable[[], Mapping[str, Any]] = dict,
 ) -> Any:
     """`make()(*args, **static)`, with the program from disk where one like it was kept.
 
@@ -58,6 +60,7 @@ def run_kept(
         arguments included, with a `repr` that says it in full and alike in every process.
       devices: The devices that run the program.
       packages: Packages of `racer_jax` whose source makes the program.
+      options: The compiler options of the jitted function.
     """
     folder = _folder()
     leaves, tree = jax.tree.flatten(args)
@@ -70,16 +73,41 @@ def run_kept(
         _machine(devices[0]),
         *map(_source, packages),
     )
+    path = folder / f"racer_jax-{name}.program"
     with _LOCKS[name]:
-        if (program := _LOADED.get(name)) is None:
-            path = folder / f"racer_jax-{name}.program"
-            program = _load(path, args, devices)
-            if program is None:
-                # `lower` is of every jitted function; its type says no more than that it is called.
-                program = make().lower(*args, **static).compile()  # type: ignore[attr-defined]
-                _keep(path, program)
+        program = _LOADED.get(name)
+        if program is None and (program := _load(path, args, devices)) is not None:
+            # What was made by another build of the compiler may load and fail when it is called.
+            with suppress(jax.errors.JaxRuntimeError):
+                results = program(*args)
+                _LOADED[name] = program
+                return results
+            program = None
+        if program is None:
+            program = _compiled(make(), args, static, options())
+            _keep(path, program)
             _LOADED[name] = program
     return program(*args)
+
+
+def _compiled(
+    jitted: Callable[..., Any],
+    args: tuple[Any, ...],
+    static: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> jax.stages.Compiled:
+    """The program, made by the compiler and not by JAX's cache.
+
+    What that cache read back cannot be written again: it loads, and fails when it is called. So
+    the program has a name that no other had.
+    """
+    function: Callable[..., Any] = jitted.__wrapped__  # type: ignore[attr-defined]
+
+    def program(*args: Any) -> Any:
+        return function(*args, **static)
+
+    program.__name__ = f"{function.__name__}_{os.urandom(8).hex()}"
+    return jax.jit(program, compiler_options=dict(options)).lower(*args).compile()
 
 
 def _folder() -> Path | None:
@@ -101,7 +129,7 @@ def _name(*parts: str) -> str:
 
 def _settings() -> dict[str, Any]:
     """The settings of JAX, those of its cache and its log left out."""
-    names = sorted(n for n in jax.config.values if not any(w in n for w in ("cache", "log")))
+    names = sorted(n for n in jax.config.values if "cache" not in n and not n.startswith("jax_log"))
     return {name: getattr(jax.config, name, None) for name in names}
 
 
@@ -139,12 +167,15 @@ def _load(
     """The program of a file; None where there is none that can be read."""
     from jax.experimental.serialize_executable import deserialize_and_load
 
+    begin = time.perf_counter()
     try:
         code, results = pickle.loads(zlib.decompress(path.read_bytes()))
         takes = jax.tree.structure((args, {}))
         program: jax.stages.Compiled = deserialize_and_load(
             code, takes, results, devices[0].client, devices
         )
+        seconds = time.perf_counter() - begin
+        jax.monitoring.record_event_duration_secs("/racer_jax/program_load_duration", seconds)
         return program
     except FileNotFoundError:
         return None
@@ -157,7 +188,7 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
     """Writes a program, if it can be written."""
     from jax.experimental.serialize_executable import serialize
 
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(f".{os.urandom(4).hex()}")
     with suppress(Exception):  # a program that cannot be kept is compiled again, and no more
         code, _, results = serialize(program)
         temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))

@@ -15,6 +15,8 @@ _BLOCK = re.compile(
 _TAG = re.compile(r"<[^>]*>")
 _PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(r"\$ ")}
 _COLUMNS = re.compile(r"\S {2,}\S")
+# An option or a name in running text: it is not broken at its hyphens.
+_SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
 # Characters of a line that fit beside the contents at 1280 pixels; see docs/assets/site.css.
 _WIDTH = 100
 
@@ -41,7 +43,7 @@ def is_row(language: str, line: str) -> bool:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Marks every block with what is copied of it, and its lines that are wrapped."""
+    """Marks every block with what is copied of it and its wrapped lines; short code too."""
 
     def marked(match: re.Match[str]) -> str:
         language = match["language"] or "text"
@@ -60,4 +62,4 @@ def on_page_content(content: str, **_: Any) -> str:
         code = before + opening + "\n".join(lines) + closing + after
         return f'<div class="language-{language} highlight{wide}"{attribute}>{code}</div>'
 
-    return _BLOCK.sub(marked, content)
+    return _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))

@@ -23,19 +23,11 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.cli.work_bar import training_sentence, work_bar
+from racer_jax.racer.wording import ORDERED_BY
 
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import Savings
-
-# What the help says of each; one that was registered is named alone.
-_MEANINGS = {
-    "J_learned": "what each model adds to those before it, learned from this question",
-    "J": "what it adds near this question (RACER-J)",
-    "static": "what it adds on the training questions, the same for every question",
-    "inverse_probability": "1 - score (RACER-P of the paper)",
-    "gap": "the gap to the best score (RACER-G of the paper)",
-}
 
 
 def add(subparsers: Subparsers) -> None:
@@ -46,7 +38,7 @@ def add(subparsers: Subparsers) -> None:
 def _add_racer_options(
     parser: argparse.ArgumentParser, scores: Sequence[str], default: str
 ) -> None:
-    meanings = "; ".join(f"{name}: {_MEANINGS[name]}" for name in _MEANINGS if name in scores)
+    meanings = "; ".join(f"{name}: {text}" for name, text in ORDERED_BY.items() if name in scores)
     parser.add_argument(
         "--nonconformity",
         choices=scores,

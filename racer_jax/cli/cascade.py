@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
 from racer_jax.cli.inputs import Rows, open_input
 from racer_jax.cli.options import (
     Source,
@@ -31,7 +33,6 @@ from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
-    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
@@ -69,8 +70,8 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
-    """What was made, and what is promised."""
+def _describe(path: Path, cascade: Cascade, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """What was made, what is promised, and what was left out of the rows."""
     calibration = cascade.calibration
     if as_json:
         description: dict[str, Any] = {
@@ -79,6 +80,7 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
             "order": cascade.policy.calls,
             "reference": cascade.policy.reference,
             "guarantee": cascade.guarantee(),
+            "notes": list(notes),
         }
         if calibration is not None:
             description |= {
@@ -173,7 +175,7 @@ def train(arguments: argparse.Namespace) -> None:
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table", "learn the order of the models") as bar:
-        table = rows.select(_labelled(source.table(), arguments.loss), source.name)
+        table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
         print_notes(table.notes)
         bar.next()
         cascade = Cascade.fit(
@@ -187,43 +189,7 @@ def train(arguments: argparse.Namespace) -> None:
             form=arguments.form,
         )
     cascade.save(arguments.output)
-    _describe(arguments.output, cascade, arguments.json)
-
-
-def _labelled(table: RoutingTable, loss: str) -> RoutingTable:
-    """The rows that have every label; all of them where there is none and the loss needs none.
-
-    Raises:
-      ValueError: If there is no label and the loss needs them.
-    """
-    from racer_jax.sequential.policy import is_unlabelled
-
-    if not is_unlabelled(table):
-        return table.complete()
-    if loss != "differs":
-        raise ValueError(
-            f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
-            "without (it bounds how often the answer is not that of the full vote)"
-        )
-    return table
-
-
-def _read(
-    arguments: argparse.Namespace, cascade: Cascade, loss: str, *, recalibrating: bool = False
-) -> RoutingTable:
-    """The rows that the options ask for; a loss that needs no labels keeps those without.
-
-    A new calibration takes the place of the old one, so it may use its questions again.
-    """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = _labelled(source.table(), loss)
-    if arguments.unseen:
-        usage = cascade.usage(table)
-        fresh = table.select(usage.unseen(calibrated=not recalibrating))
-        table = replace(fresh, notes=[*fresh.notes, *usage.notes(recalibrating)])
-    table = rows.select(table, source.name)
-    print_notes(table.notes)
-    return table
+    _describe(arguments.output, cascade, arguments.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -276,6 +242,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
+    notes: Sequence[str] = ()
     if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
@@ -286,7 +253,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     else:
         loss = arguments.loss or cascade.policy.loss
         with work_bar("read the table", "choose how early to stop") as bar:
-            table = _read(arguments, cascade, loss, recalibrating=True)
+            table = answered_rows(arguments, cascade, loss, recalibrating=True)
             bar.next()
             cascade_at_alpha = cascade.calibrate(
                 table,
@@ -296,8 +263,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
                 delta=arguments.delta,
                 allow_overlap=arguments.allow_overlap,
             )
+        notes = table.notes
     cascade_at_alpha.save(output)
-    _describe(output, cascade_at_alpha, arguments.json)
+    _describe(output, cascade_at_alpha, arguments.json, notes)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -339,10 +307,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output)
     cascade = Cascade.load(arguments.artefact)
     with work_bar("read the table", "measure") as bar:
-        table = _read(arguments, cascade, cascade.loss)
+        table = answered_rows(arguments, cascade, cascade.loss)
         bar.next()
         evaluations = cascade.evaluate(table, alphas)
-    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    levels = [asdict(one) for one in evaluations]
+    notes = [*cascade.notes, *table.notes]
+    figures = {"guarantee": cascade.guarantee(), "notes": notes, "levels": levels}
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:
@@ -393,7 +363,7 @@ def report(arguments: argparse.Namespace) -> None:
     cascade = Cascade.load(arguments.artefact)
     title = arguments.title or TITLE
     with work_bar("read the table", "measure and write the page") as bar:
-        table = _read(arguments, cascade, cascade.loss)
+        table = answered_rows(arguments, cascade, cascade.loss)
         bar.next()
         write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:

@@ -25,8 +25,8 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
     parser = add_command(
         subparsers,
         "demo",
-        "Run all steps on simulated logs, in about a minute. Leaves tables, artefacts, the "
-        "commands and, with the extra 'report', a report.",
+        "Run all steps on simulated logs, in about a minute. Leaves tables (logs.csv to try the "
+        "commands on), artefacts, the commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
     )
     parser.add_argument(
@@ -46,6 +46,9 @@ def summary(folder: Path) -> str:
 
     Use this when the demo has measured all its ways.
     """
+    from racer_jax.reporting.verdicts import verdict
+    from racer_jax.sequential.evaluation import PathEvaluation
+
     sets = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     figures, row = sets["groups"][0], sets["alphas"].index(sets["alpha"])
     single, everyone = figures["baselines"][0], figures["baselines"][-1]
@@ -53,6 +56,8 @@ def summary(folder: Path) -> str:
     stops = next(level for level in levels if level["alpha"] == _STOP)
     num, majority = len(sets["models"]), "majority"
     missed, lost = figures["avoidable_miss"][row], stops["regret"]
+    bounds = [float(figures[name][row]) for name in ("risk", "upper", "expected", "std")]
+    of_sets, of_stops = verdict(*bounds), PathEvaluation(**stops).verdict
     lines = [
         (f"all {num}, a majority vote", num, everyone["accuracy"][majority], ""),
         ("the best one alone", 1, single["accuracy"][majority], ""),
@@ -60,13 +65,15 @@ def summary(folder: Path) -> str:
             "a set, chosen at once",
             figures["size"][row],
             figures["accuracy"][majority][row],
-            f"a model could answer and no called one did: {missed:.1%} ({_share(sets['alpha'])})",
+            f"a model could answer and no called one did: {missed:.1%} "
+            f"({_share(sets['alpha'])}; {of_sets})",
         ),
         (
             "one after another",
             stops["calls"],
             stops["accuracy"],
-            f"wrong though the vote of all is right: {lost:.1%} ({_share(stops['alpha'])})",
+            f"wrong though the vote of all is right: {lost:.1%} "
+            f"({_share(stops['alpha'])}; {of_stops})",
         ),
     ]
     head = f"On {figures['num_queries']:,} questions that were not trained on:"
@@ -74,11 +81,14 @@ def summary(folder: Path) -> str:
         f"  {name:24}{calls:.2f} calls  {accuracy:.1%} right  {promise}".rstrip()
         for name, calls, accuracy, promise in lines
     ]
-    next_step = (
-        "With your own file: racer-jax data summary FILE; racer-jax train FILE -o my.racer --share "
-        "0.4; and, where it holds answers, racer-jax cascade train FILE -o my.cascade --share 0.4"
-    )
-    return "\n".join([head, *shown, next_step])
+    logs = shlex.quote(str(folder / "logs.csv"))
+    next_steps = [
+        f"Next, with your own file or {logs}:",
+        f"  racer-jax data summary {logs}",
+        f"  racer-jax train {logs} -o my.racer --share 0.4",
+        f"  racer-jax cascade train {logs} -o my.cascade --share 0.4   # where it holds answers",
+    ]
+    return "\n".join([head, *shown, *next_steps])
 
 
 def _share(alpha: str) -> str:
@@ -142,6 +152,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     save(concat([benchmark.train for benchmark in pool.values()]), folder / "train.npz")
     save(test.select(parts.calibration), folder / "calibration.npz")
     save(test.select(parts.test), folder / "test.npz")
+    save(test.select(parts.test), folder / "logs.csv")  # as a user's own file may look
     artefact, table = str(folder / "demo.racer"), str(folder / "test.npz")
     cascade, calibration = str(folder / "demo.cascade"), str(folder / "calibration.npz")
     question = test.texts[int(parts.test[0])]

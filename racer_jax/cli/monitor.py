@@ -42,8 +42,8 @@ def add(subparsers: Subparsers) -> None:
         "and --labels, from which misses are computed here. Have the queries changed (kind "
         "'exchangeability')? That needs no labels: lines are decisions as 'route' writes them, "
         "whose best score counts, or objects with a 'number' of yours. The chance that a false "
-        "alarm EVER happens is at most --level. The state is kept in the file STATE, and no two "
-        "monitors count into one state at once; STATE alone shows what it holds. A stream is "
+        "alarm EVER happens is at most --level. The state is kept in the file STATE, and one "
+        "monitor at a time can use it; STATE alone shows what it holds. A stream is "
         "counted line by line: an alarm is printed when it comes, and the state on disk is at most "
         "a second or 1,000 lines behind. A file is counted whole or not at all. Lines with a "
         "'position' that grows are counted once, however often they are sent. Exit status 3 once "
@@ -74,7 +74,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "--decisions",
         type=Path,
         metavar="FILE",
-        help="risk: lines that 'route' wrote, each with an 'id'; needs --labels (default: --input)",
+        help="risk: lines that 'route' wrote, each with an 'id'; needs --labels (default: none)",
     )
     parser.add_argument(
         "--labels",
@@ -82,7 +82,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         metavar="TABLE",
         help="risk: which model was right on which query, any file that 'data summary' reads; "
         "matched by id or text. A miss is what the promise of --artefact says; without it, a query "
-        "that some model could answer and no called one did (default: --input)",
+        "that some model could answer and no called one did (default: none)",
     )
     parser.add_argument(
         "--resume",
@@ -109,9 +109,10 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "--reference",
         type=Path,
         metavar="FILE",
-        help="exchangeability: lines like those to come, not among them, such as decisions on "
-        "training questions; they say how finely numbers are distinguished, not what is normal: "
-        "for that, count calibration queries first (default: that of the state)",
+        help="exchangeability: decisions that are not counted, such as those on training "
+        "questions: they set the scale on which numbers are compared. What is normal is learned "
+        "from the first lines that are counted: let these be calibration queries (default: that of "
+        "the state)",
     )
     parser.add_argument(
         "--level", type=float, help="chance that a false alarm ever happens (default: 0.05)"

@@ -150,8 +150,17 @@ racer-jax compare gateway.db old new --users    on what users said; they choose 
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument("routes", nargs=2, metavar="ROUTE", help="the two routes")
-    parser.add_argument("--level", type=float, default=0.05, help="default: %(default)s")
-    parser.add_argument("--users", action="store_true", help="count what users said instead")
+    parser.add_argument(
+        "--level",
+        type=float,
+        default=0.05,
+        help="chance that equal routes are ever said to differ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--users",
+        action="store_true",
+        help="count the feedback of users in place of labelled audits",
+    )
     add_json(parser)
     parser.set_defaults(run=compare)
 

@@ -103,4 +103,14 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> None:
         raise ModuleNotFoundError(
             f"completion needs shtab: {install_command('completion')}"
         ) from None
+    _shorten(parser)
     write(shtab.complete(parser, shell=shell) + "\n")
+
+
+def _shorten(parser: argparse.ArgumentParser) -> None:
+    """Leaves the first sentence of each command's description: a shell shows it in one line."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                command.description = (command.description or "").split(". ")[0].removesuffix(".")
+                _shorten(command)

@@ -87,7 +87,10 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
         help="lines to read; - for the standard input (default: the arguments)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="where to write them (default: standard output)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file to write (default: standard output)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first line that cannot be read"

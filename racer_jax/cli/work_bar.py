@@ -62,9 +62,10 @@ def work_bar(*names: str) -> Iterator[WorkBar]:
     end, start = threading.Event(), time.monotonic()
     stream = sys.stderr
     hidden = stream is None or stream.closed or not stream.isatty()
-    with tqdm(total=len(names), disable=hidden, leave=False, bar_format=_LAYOUT) as bar:
+    total = len(names)
+    with tqdm(desc=names[0], total=total, disable=hidden, leave=False, bar_format=_LAYOUT) as bar:
         work = WorkBar(bar, names)
-        bar.set_description_str(names[0])
+        bar.set_description_str(names[0], refresh=False)  # a bar that is not shown has it too
 
         def draw() -> None:
             while not end.wait(_SECONDS):

@@ -1,6 +1,6 @@
 """Checks of what a routing table is made of; each returns a read-only copy in its own type."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def strings(
         raise ValueError(
             f"{name} must be text that UTF-8 can write, got a lone surrogate at [{i}]"
         ) from None
-    if unique and _may_repeat(result):
+    if unique and may_repeat(result):
         first_row: dict[str, int] = {}
         for i, value in enumerate(result):
             if (first := first_row.setdefault(value, i)) != i:
@@ -46,8 +46,11 @@ def strings(
     return result
 
 
-def _may_repeat(values: tuple[str, ...]) -> bool:
-    """Whether two values have the same hash; a set of the values would weigh as much as they do."""
+def may_repeat(values: Sequence[str]) -> bool:
+    """Whether two values have the same hash; a set of the values would weigh as much as they do.
+
+    Use this when names are many and nearly always unique.
+    """
     hashes = np.fromiter(map(hash, values), np.int64, len(values))
     hashes.sort()
     return bool((hashes[1:] == hashes[:-1]).any())

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax.core.checks import on_device
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.learned_gains import LearnedGains
 from racer_jax.orders.racer_j import RacerJ
@@ -177,15 +178,16 @@ class Order:
         if kind == STATIC:
             later = {name: arrays.get(f"{prefix}.{name}") for name in _LATER[kind]}
             return cls(kind, StaticOrder(fields["real"], groups, **later), prices)
-        on_device = {name: jnp.asarray(array) for name, array in fields.items()}
+        if "patterns" in fields:
+            fields["patterns"] = fields["patterns"].astype(np.float32)
+        arrays_of = {name: on_device(array) for name, array in fields.items()}
         if kind == LEARNED:
             return cls(
                 kind,
-                LearnedGains(**on_device, groups=groups, ridge=float(description["ridge"])),
+                LearnedGains(**arrays_of, groups=groups, ridge=float(description["ridge"])),
             )
-        on_device["patterns"] = on_device["patterns"].astype(jnp.float32)
         k, w = int(description["k"]), float(description["w"])
-        return cls(kind, RacerJ(**on_device, groups=groups, k=k, w=w), prices)
+        return cls(kind, RacerJ(**arrays_of, groups=groups, k=k, w=w), prices)
 
     @property
     def by_group(self) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax.core.checks import on_device
 from racer_jax.core.nonconformity import NullMode, check_null
 from racer_jax.orders.coverage_gain import block_size, discounts, distinct_patterns, greedy
 from racer_jax.routers.base import check_embeddings, check_training
@@ -58,7 +59,7 @@ def group_codes(groups: Sequence[str] | None, names: Sequence[str] | None, num: 
             f"{'none' if groups is None else 'some'}, trained on {names or 'none'}"
         )
     if groups is None or names is None:
-        return jnp.zeros(num, jnp.int32)
+        return on_device(np.zeros(num, np.int32))
     if len(groups) != num:
         raise ValueError(
             f"groups must name one group for each of the {num} queries, got {len(groups)}"
@@ -70,7 +71,7 @@ def group_codes(groups: Sequence[str] | None, names: Sequence[str] | None, num: 
                 f"groups must be among those of the training rows, {tuple(names)}, got {name!r} "
                 f"at [{i}]"
             )
-    return jnp.array([place[name] for name in groups], jnp.int32)
+    return on_device(np.array([place[name] for name in groups], np.int32))
 
 
 @partial(

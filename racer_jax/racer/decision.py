@@ -164,8 +164,11 @@ class Decision:
         names = {field.name for field in fields(cls)}
         values = {name: value for name, value in plain.items() if name != "abstained"}
         if set(values) != names:
+            absent, unknown = sorted(names - set(values)), sorted(set(values) - names)
+            problem = f"lacks {', '.join(absent)}" if absent else f"has {', '.join(unknown)} too"
             raise ValueError(
-                f"a decision must have the fields {sorted(names)}, got {sorted(values)}"
+                f"a decision must have the fields that `to_dict` and `racer-jax route` write; this "
+                f"{problem}"
             )
         try:
             return cls(

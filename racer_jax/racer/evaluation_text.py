@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from racer_jax.data.errors import printable
 from racer_jax.montecarlo.tuning import MAJORITY
 from racer_jax.racer.promises import WORDING
+from racer_jax.racer.wording import ORDERED_BY
 from racer_jax.reporting.tables import text_table
 from racer_jax.reporting.verdicts import MEANINGS, verdict
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 # The aggregation of a perfect judge: right where one of the called models is.
 JUDGE = "a judge picks"
+# What a null mode says of the questions that no model can answer.
+_NULL = {
+    "free": "a question that no model can answer is no miss",
+    "never": "a question that no model can answer is a miss",
+    "paper": "a question that no model can answer is a miss unless no model is called",
+}
 # More groups than a terminal shows are left to the JSON output.
 MAX_GROUPS = 20
 
@@ -31,8 +38,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     shown = _largest(evaluation)
     lines = [(printable(group.group), group, row) for group in shown]
     parts = [
-        f"alpha = {evaluation.alpha}, nonconformity {evaluation.nonconformity}, null mode "
-        f"{evaluation.null!r}",
+        f"alpha = {evaluation.alpha}, {_order(evaluation.nonconformity)}; null mode "
+        f"{evaluation.null!r}: {_NULL[evaluation.null]}",
         "\n".join([_table("group", lines, aggregation), *_folded(evaluation, shown)]),
     ]
     if evaluation.has_chosen_levels:
@@ -51,6 +58,13 @@ def evaluation_text(evaluation: Evaluation) -> str:
     ]
     sentences = [evaluation.guarantee, *(f"note: {note}" for note in evaluation.notes)]
     return "\n\n".join(parts) + "\n\n" + "\n".join(map(printable, sentences))
+
+
+def _order(nonconformity: str) -> str:
+    """What orders the models, in words where it is of this package."""
+    meaning = ORDERED_BY.get(nonconformity)
+    name = f"models ordered by {nonconformity!r}"
+    return name if meaning is None else f"{name}: {meaning}"
 
 
 def _largest(evaluation: Evaluation) -> list[GroupEvaluation]:

@@ -3,6 +3,15 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+# What orders the models of a query, by the nonconformity's name.
+ORDERED_BY: Mapping[str, str] = {
+    "J_learned": "what each model adds to those before it, learned from this question",
+    "J": "what it adds near this question (RACER-J)",
+    "static": "what it adds on the training questions, the same for every question",
+    "inverse_probability": "1 - score (RACER-P of the paper)",
+    "gap": "the gap to the best score (RACER-G of the paper)",
+}
+
 
 class Wording(NamedTuple):
     """The parts of a promise that may be said in other words.

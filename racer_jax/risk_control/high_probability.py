@@ -1,6 +1,6 @@
 r"""Calibration with high probability.
 
-Risk at most alpha on all but a share delta of the calibration sets.
+Risk at most alpha with confidence 1 - delta over calibration sets.
 
 Given the calibration set, the risk of the threshold with miss budget b follows Beta(b + 1, n - b).
 Its quantile is exact, so the budget is the largest that can be promised.
@@ -100,8 +100,8 @@ def calibrate_with_probability(
     r"""Threshold whose risk is at most alpha with probability at least 1 - delta.
 
     `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha,
-    by some sqrt(alpha (1 - alpha) / n). This bounds it on all but a share delta of them, at the
-    price of larger sets. Assumes independent calibration queries from the law of the queries to
+    by some sqrt(alpha (1 - alpha) / n). This bounds it with confidence 1 - delta, and sets are
+    larger. Assumes independent calibration queries from the law of the queries to
     come.
 
     Args:

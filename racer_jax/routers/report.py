@@ -101,7 +101,9 @@ def holdout(
     _, numbers = np.unique(numbers, return_inverse=True)
     num_questions = int(numbers.max(initial=-1)) + 1
     if num_questions < 2:
-        raise ValueError(f"holding out needs at least two different questions, got {num_questions}")
+        raise ValueError(
+            f"a router is trained on at least two different questions, got {num_questions}"
+        )
     num_validation = min(num_questions - 1, max(1, round(share * num_questions)))
     is_validation = np.zeros(num_questions, bool)
     is_validation[permutation(key, num_questions)[:num_validation]] = True
@@ -294,6 +296,7 @@ def fit_over_keys(
         facts=(fit.__module__, fit.__qualname__, config, flax.__version__, optax.__version__),
         devices=devices,
         packages=("core", "encoders", "routers"),
+        options=compiler_options,
     )
     states, fits, scores = jax.tree.map(np.asarray, results)
     routers = [

@@ -120,7 +120,7 @@ def _state_of(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
     except (ValueError, RecursionError):
-        raise DataError("must be JSON in UTF-8", path=path) from None
+        raise DataError("must be the saved state of a monitor: JSON in UTF-8", path=path) from None
     if not isinstance(state, dict):
         raise DataError("must be the saved state of a monitor, a JSON object", path=path)
     return state

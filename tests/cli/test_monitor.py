@@ -141,7 +141,7 @@ def test_labels_are_read_as_the_error_says(tmp_path, monkeypatch, capsys, scored
         ('{"id": "q1", "id": "q2"}\n', "line 1, field 'id': must be named once"),
         ('{"id": "q1", "error": "x"}\n', "at least one decision, got 1 lines with an 'error'"),
         ('{"models": []}\n', "line 1: must have an 'id'"),
-        ('{"id": "q1", "models": []}\n', "line 1: a decision must have the fields"),
+        ('{"id": "q1", "models": []}\n', "line 1: a decision must have the fields that"),
     ],
 )
 def test_decisions_that_are_not(tmp_path, monkeypatch, capsys, scored, lines, problem):

@@ -259,10 +259,12 @@ def test_little_is_held_of_a_long_file(tmp_path):
     assert peak < 8 * _lines._BLOCK
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "lm_eval"])
 def test_what_takes_long_shows_a_bar_on_a_terminal_alone(tmp_path, monkeypatch, capsys, kind):
-    path = tmp_path / f"rows.{kind}"
-    rows = {"jsonl": '{"query": "a?", "model": "x", "correct": 1}\n'}
+    path = tmp_path / f"rows.{'jsonl' if kind == 'lm_eval' else kind}"
+    log = '{"doc_id": 0, "doc": {"question": "a?"}, "filtered_resps": ["1"], "acc": 1.0}\n'
+    rows = {"lm_eval": log}
+    rows |= {"jsonl": '{"query": "a?", "model": "x", "correct": 1}\n'}
     rows |= {"json": f"[{rows['jsonl']}]", "csv": "query,model,correct\na?,x,1\n"}
     if kind == "parquet":
         pytest.importorskip("pyarrow")

@@ -1,10 +1,12 @@
 """The simulated pool: published marginals to within sampling error, solved and not stated."""
 
+import math
 import re
 
 import jax
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from racer_jax.data import simulated_pool
@@ -14,6 +16,7 @@ from racer_jax.data.synthetic import (
     BENCHMARKS,
     MODELS,
     TOPIC_SHARE,
+    _root,
     solve,
 )
 from racer_jax.data.synthetic_texts import questions
@@ -158,3 +161,22 @@ def test_bad_options_are_refused(options, message):
 def test_the_key_must_be_typed():
     with pytest.raises(TypeError, match=r"key must be jax\.random\.key"):
         simulated_pool(np.array([0, 1], dtype=np.uint32))
+
+
+def test_a_root_is_that_of_scipy_to_the_last_bit():
+    rng, num_compared = np.random.default_rng(0), 0
+    for i in range(300):
+        slope, bend, place = rng.standard_normal(), 3 * rng.standard_normal(), rng.random()
+        low, high = place - 2 * rng.random(), place + 3 * rng.random()
+
+        def smooth(x, slope=slope, bend=bend, place=place):
+            return math.exp(slope * x) * (x - place) + bend * (x - place) ** 3
+
+        def steep(x, slope=slope, place=place):
+            return math.tanh(5 * slope * (x - place))
+
+        function = smooth if i % 2 else steep
+        if function(low) * function(high) < 0:
+            num_compared += 1
+            assert _root(function, low, high) == brentq(function, low, high)
+    assert num_compared > 200

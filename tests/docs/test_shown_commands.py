@@ -80,17 +80,17 @@ def risks(printed: str) -> dict[str, tuple[float, float]]:
 
 @pytest.mark.slow
 def test_from_logs_to_production(shell):
-    """README: logs.csv is the reader's own file."""
-    save(concat([part.test for part in pool_of(1300).values()]), shell.folder / "logs.csv")
+    """README: every line, on the file that the first of them leaves."""
     printed = shell(block("README.md", "racer-jax calibrate"))
     assert "PASS" in printed["racer-jax demo"]
     assert (shell.folder / "racer-demo" / "commands.sh").exists()
     assert (shell.folder / "racer-demo" / "calls.png").exists()
     evaluated = risks(printed["racer-jax evaluate my.racer logs.csv --unseen"])
-    assert set(evaluated) == {"all", "gsm8k", "mmlu"}
+    assert set(evaluated) == {"all", "gsm8k", "mmlu", "arc_challenge"}
     for risk, promised in evaluated.values():
         assert promised == 0.1
-        assert risk < 0.2
+        assert risk < 0.35  # of 72 questions in the smallest group
+    assert evaluated["all"][0] < 0.2
     assert (
         "used for training or calibration"
         not in printed["racer-jax evaluate my.racer logs.csv --unseen"]

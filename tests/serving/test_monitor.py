@@ -296,7 +296,7 @@ def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(start, stream, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be JSON in UTF-8"),
+        ("", "saved state of a monitor: JSON in UTF-8"),
         ("[]", "must be the saved state of a monitor, a JSON object"),
         ('{"kind": "exchangeability"}', "kind 'risk'"),
         ('{"kind": "risk", "format": 99}', "must be of format 2"),

@@ -1,9 +1,11 @@
 """Numbers and names of which more and more come, in little more memory than they take."""
 
+import ctypes
 import mmap
+import sys
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,18 @@ def new_memory(num_bytes: int) -> Any:
     if hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, num_bytes)
+
+
+def give_back() -> None:
+    """Gives memory that is no longer used back to the system, where the C library keeps it.
+
+    glibc keeps what was freed, and a large matrix finds no room in many small gaps: it would come
+    on top of them.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 class Growing:
@@ -40,13 +54,23 @@ class Growing:
         """How many there are."""
         return self._length
 
+    def append(self, value: float) -> None:
+        """Adds a number at the end."""
+        self._make_room()
+        self._blocks[-1][self._end] = value
+        self._end, self._length = self._end + 1, self._length + 1
+
+    def _make_room(self) -> None:
+        """Adds a block where the last one is full."""
+        if self._end == self._size:
+            self._blocks.append(np.frombuffer(new_memory(_BLOCK), self.dtype))
+            self._end = 0
+
     def extend(self, values: np.ndarray) -> None:
         """Adds numbers at the end."""
         self._length += len(values)
         while len(values):
-            if self._end == self._size:
-                self._blocks.append(np.frombuffer(new_memory(_BLOCK), self.dtype))
-                self._end = 0
+            self._make_room()
             part = values[: self._size - self._end]
             self._blocks[-1][self._end : self._end + len(part)] = part
             self._end, values = self._end + len(part), values[len(part) :]
@@ -64,6 +88,37 @@ class Growing:
                 self._start = 0
                 self._blocks.popleft()
         return values
+
+    def __getitem__(self, place: int) -> int:
+        """One of the numbers, of whole ones."""
+        block, place = divmod(self._start + place, self._size)
+        return int(self._blocks[block].item(place))
+
+    def __setitem__(self, place: int, value: float) -> None:
+        """Writes over one of the numbers."""
+        block, place = divmod(self._start + place, self._size)
+        self._blocks[block][place] = value
+
+    def part(self, start: int, end: int) -> np.ndarray:
+        """Some of the numbers."""
+        values = np.empty(end - start, self.dtype)
+        for inside, outside in self._pieces(start, end):
+            values[outside] = inside
+        return values
+
+    def put(self, start: int, values: np.ndarray) -> None:
+        """Writes over some of the numbers."""
+        for inside, outside in self._pieces(start, start + len(values)):
+            inside[:] = values[outside]
+
+    def _pieces(self, start: int, end: int) -> Iterator[tuple[np.ndarray, slice]]:
+        """The pieces of blocks that some of the numbers are in, and their places among those."""
+        done = start
+        while done < end:
+            block, place = divmod(self._start + done, self._size)
+            piece = self._blocks[block][place : place + end - done]
+            yield piece, slice(done - start, done - start + len(piece))
+            done += len(piece)
 
     def array(self) -> np.ndarray:
         """All numbers, which are no longer held."""

@@ -1,15 +1,17 @@
 """The questions of logs of lm-evaluation-harness, each once: a few bytes for each, no objects."""
 
-from array import array
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from racer_jax.data.formats._growing import Growing
+
 # A place in an array is kept for numbers up to this many times those seen so far.
 _DENSE, _FIRST = 4, 1 << 10
 _HASH_BYTES = 32
+_AT_ONCE = 1 << 12
 
 
 class Question(NamedTuple):
@@ -29,10 +31,10 @@ class Questions:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.tasks = list(tasks)
-        self._tasks, self._ids = array("i"), array("q")
+        self._tasks, self._ids = Growing(np.int32), Growing(np.int64)
         # Hashes are nearly always 64 hexadecimal digits; any other is kept as it is.
-        self._digests, self._other = bytearray(), dict[int, str]()
-        self._dense = [array("q") for _ in self.tasks]
+        self._digests, self._other = Growing(np.uint8), dict[int, str]()
+        self._dense = [Growing(np.int32) for _ in self.tasks]
         self._sparse: list[dict[int, int]] = [{} for _ in self.tasks]
         self._changed: dict[Question, int] = {}
 
@@ -48,9 +50,8 @@ class Questions:
         known = self._known(task, doc_id)
         if known < 0:
             return self._new(task, doc_id, doc_hash)
-        start = _HASH_BYTES * known
         digest = _packed(doc_hash)
-        if digest is not None and self._digests.startswith(digest, start):
+        if digest is not None and self._digest(known) == digest:
             return known
         if self._hash(known) == doc_hash:
             return known
@@ -86,27 +87,33 @@ class Questions:
             return None
         if start + count <= len(dense) and (first := dense[start]) >= 0:
             codes = range(first, first + count)
-            known = dense[start : start + count] == array("q", codes)
-            is_same = self._digests.startswith(digests, _HASH_BYTES * first)
-            return codes if known and is_same and not self._other else None
+            known = np.array_equal(dense.part(start, start + count), codes)
+            is_same = known and self._digest(first, count) == digests
+            return codes if is_same and not self._other else None
         first = len(self._ids)
-        if max(dense[start : start + count], default=-1) >= 0:
+        end = min(start + count, len(dense))
+        if start < end and (dense.part(start, end) >= 0).any():
             return None
         if not self._grow(dense, start + count, first + 1):
             return None
         codes = range(first, first + count)
-        dense[start : start + count] = array("q", codes)
-        self._ids.extend(doc_ids)
-        self._tasks.extend([task] * count)
-        self._digests += digests
+        dense.put(start, np.array(codes))
+        self._ids.extend(np.array(doc_ids))
+        self._tasks.extend(np.full(count, task))
+        self._digests.extend(np.frombuffer(digests, np.uint8))
         return codes
 
-    def _grow(self, dense: "array[int]", size: int, num_seen: int) -> bool:
+    def _digest(self, code: int, count: int = 1) -> bytes:
+        """The hash of a question, or those of several, as bytes."""
+        start = _HASH_BYTES * code
+        return self._digests.part(start, start + _HASH_BYTES * count).tobytes()
+
+    def _grow(self, dense: Growing, size: int, num_seen: int) -> bool:
         """Whether there is a place for each number below a size, made if it is not too many."""
         most = _FIRST + _DENSE * num_seen
         if len(dense) < size <= most:
-            length = min(max(2 * len(dense), size), most)
-            dense.extend(array("q", [-1]) * (length - len(dense)))
+            length = min(max(len(dense) + _FIRST, size), most)
+            dense.extend(np.full(length - len(dense), -1))
         return size <= len(dense)
 
     def _known(self, task: int, doc_id: int) -> int:
@@ -136,23 +143,25 @@ class Questions:
         digest = _packed(doc_hash)
         if digest is None or digest.hex() != doc_hash:
             self._other[code] = doc_hash
-        self._digests += digest or bytes(_HASH_BYTES)
+        self._digests.extend(np.frombuffer(digest or bytes(_HASH_BYTES), np.uint8))
         return code
 
     def _hash(self, code: int) -> str:
         if code in self._other:
             return self._other[code]
-        return self._digests[_HASH_BYTES * code : _HASH_BYTES * (code + 1)].hex()
+        return self._digest(code).hex()
 
     def order(self) -> np.ndarray:
-        """The questions by task, number and hash, int64 `[n]`."""
-        ranks = np.argsort(np.argsort(self.tasks, kind="stable"))
-        tasks = np.frombuffer(self._tasks, np.dtype("i"))
-        order: np.ndarray = np.lexsort((np.frombuffer(self._ids, np.int64), ranks[tasks]))
+        """The questions by task, number and hash, int32 `[n]`."""
+        ranks = np.argsort(np.argsort(self.tasks, kind="stable")).astype(np.int32)
+        tasks, numbers = ranks[self._tasks.part(0, len(self))], self._ids.part(0, len(self))
+        if _is_sorted(tasks, numbers):
+            return np.arange(len(self), dtype=np.int32)
+        order: np.ndarray = np.lexsort((numbers, tasks)).astype(np.int32)
         if not self._changed:
             return order
         key = {code: self[code] for code in order.tolist()}
-        return np.array(sorted(key, key=key.__getitem__), dtype=np.int64)
+        return np.array(sorted(key, key=key.__getitem__), dtype=np.int32)
 
     def __getitem__(self, code: int) -> Question:
         """A question by its number."""
@@ -160,13 +169,20 @@ class Questions:
 
     def task_numbers(self, order: np.ndarray) -> np.ndarray:
         """The task of each question in an order, as its place among `tasks`."""
-        tasks: np.ndarray = np.frombuffer(self._tasks, np.dtype("i"))[order]
+        tasks: np.ndarray = self._tasks.part(0, len(self))[order]
         return tasks
 
-    def doc_ids(self, order: np.ndarray) -> list[int]:
-        """The number of each question in an order."""
-        ids: list[int] = np.frombuffer(self._ids, np.int64)[order].tolist()
-        return ids
+    def ids(self, order: np.ndarray) -> Iterator[str]:
+        """`<task>/<number>` of each question in an order."""
+        tasks, numbers = self._tasks.part(0, len(self)), self._ids.part(0, len(self))
+        for start in range(0, len(order), _AT_ONCE):
+            part = order[start : start + _AT_ONCE]
+            for task, number in zip(tasks[part].tolist(), numbers[part].tolist(), strict=True):
+                yield f"{self.tasks[task]}/{number}"
+
+    def forget_hashes(self) -> None:
+        """Lets the hashes go, for they weigh more than all else here."""
+        self._digests = Growing(np.uint8)
 
     def changed(self, order: np.ndarray) -> Iterator[tuple[str, int]]:
         """The (task, number) that name more than one document, in order."""
@@ -174,6 +190,13 @@ class Questions:
             return
         pairs = [(self[code].task, self[code].doc_id) for code in order.tolist()]
         yield from dict.fromkeys(a for a, b in pairwise(pairs) if a == b)
+
+
+def _is_sorted(tasks: np.ndarray, numbers: np.ndarray) -> bool:
+    """Whether questions stand in the order of their tasks, and of their numbers within a task."""
+    later = tasks[1:] > tasks[:-1]
+    later |= (tasks[1:] == tasks[:-1]) & (numbers[1:] > numbers[:-1])
+    return bool(later.all())
 
 
 def _packed(doc_hash: str) -> bytes | None:

@@ -95,10 +95,10 @@ class Results:
           model: The model of the log.
         """
         codes: np.ndarray | range = np.array(self.codes, np.int32)
+        if len(codes) and (np.diff(codes) == 1).all():
+            codes = range(codes[0], codes[0] + len(codes))
         values = np.array(self.values)
-        if len(codes) and np.array_equal(codes, every := range(codes[0], codes[0] + len(codes))):
-            codes = every
-        if np.isin(values, (0.0, 1.0)).all():
+        if ((values == 0) | (values == 1)).all():
             values = values.astype(np.int8)
         self.num_results += len(codes)
         self.columns.append(Column(model, codes, values, self.answers))

@@ -9,8 +9,8 @@ import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, check_full, labels_by_rule, repeated
-from racer_jax.data.formats._growing import Growing, Names
-from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._growing import Growing, Names, give_back
+from racer_jax.data.formats._synonyms import other_id, other_names
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
@@ -82,8 +82,25 @@ class LongRows:
                 row = int(np.flatnonzero(self._pairs.arrays()[0] == last)[0]) + 1
                 raise error(about_total(text), row, field)
 
-    def check(self, error: MakeError) -> None:
-        """Refuses a pair of query and model that stands twice, and a query that changes."""
+    def check(self, error: MakeError, header: Iterable[str] = ()) -> None:
+        """Refuses a pair of query and model that stands twice, and a query that changes.
+
+        Args:
+          error: Makes the error.
+          header: The columns, of which another may tell the queries apart.
+        """
+        try:
+            self._check(error)
+        except DataError as problem:
+            other = other_id(header) if self.identity == "query" else None
+            if other is None:
+                raise
+            columns = {"query_id": other}
+            raise problem.advising(
+                Remedy("if another column tells the questions apart pass {}", columns=columns)
+            ) from None
+
+    def _check(self, error: MakeError) -> None:
         ids, models = self._names[self.identity].names, self._names["model"].names
         if (twice := self._pairs.repeated((len(ids), len(models)))) is not None:
             first, again = twice
@@ -127,8 +144,7 @@ class LongRows:
         for name, field in (("query", "texts"), ("group", "group")):
             if name in self._shared:
                 fields[field] = tuple(self._shared.pop(name).values)
-        if "answer" in self.columns:
-            fields["answers"] = place.texts(self.columns.pop("answer"))
+        give_back()
         for name, field in (("score", "graded"), ("cost", "cost"), ("tokens", "tokens")):
             if name in self.columns:
                 fields[field] = place.fill(self.columns.pop(name), np.nan)
@@ -137,6 +153,9 @@ class LongRows:
             name.removeprefix(CONFIDENCE): place.fill(self.columns.pop(name), np.nan)
             for name in schemes
         }
+        # Last: numbers are held twice while they are put into a matrix, texts are not.
+        if "answer" in self.columns:
+            fields["answers"] = place.texts(self.columns.pop("answer"))
         return fields
 
 

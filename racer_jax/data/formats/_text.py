@@ -23,6 +23,8 @@ __all__ = ["Chunk", "CsvFile", "cannot_read", "open_csv", "read_text", "refuse_b
 # One field may be this long; an unclosed quote then ends in an error, not in a field as long as the
 # file.
 MAX_FIELD = 1 << 24
+# Rows are held so many bytes at a time, at least a few of them.
+_CHUNK_BYTES, _FIRST_ROWS, _FEWEST_ROWS = 1 << 18, 32, 16
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # What spreadsheet programs read as the first line, to know what separates the fields.
 _HINT = re.compile(r'"?sep=([^"\r\n])"?\s*')
@@ -135,7 +137,7 @@ class CsvFile(Rows):
                     break
                 self._blank_rows |= len(row) > 1
         except csv.Error as error:
-            raise DataError(f"must be CSV: {error}", path=path, line=1) from None
+            raise DataError(f"must be CSV: {_in_words(error)}", path=path, line=1) from None
         if not names:
             raise DataError("must not be empty", path=path)
         if len(names) == 1:
@@ -154,11 +156,16 @@ class CsvFile(Rows):
         position = self._binary.tell()
         size = self._binary.seek(0, os.SEEK_END)
         self._binary.seek(position)
+        self._num_rows = min(CHUNK_ROWS, _FIRST_ROWS)
         with progress(self.path, size) as update:
             for first, columns in self._blocks():
                 position, before = self._binary.tell(), position
                 update(position - before)
+                # As many rows as a chunk may hold, by the length of those before.
+                length = max(1, (position - before) // len(columns[0]))
+                self._num_rows = min(CHUNK_ROWS, max(_FEWEST_ROWS, _CHUNK_BYTES // length))
                 yield first, columns
+                del columns
 
     def _blocks(self) -> Iterator[tuple[int, list[tuple[str, ...]]]]:
         """The records, many at a time."""
@@ -166,18 +173,22 @@ class CsvFile(Rows):
         while True:
             rows: list[list[str]] = []
             try:
-                rows.extend(islice(self._reader, CHUNK_ROWS))
+                rows.extend(islice(self._reader, self._num_rows))
             except csv.Error as error:
                 row = first + len(rows)
-                raise DataError(f"must be CSV: {error}", path=self.path, row=row) from None
+                raise DataError(
+                    f"must be CSV: {_in_words(error)}", path=self.path, row=row
+                ) from None
             if not rows:
                 break
             if set(map(len, rows)) != {width} or not all(map(any, rows)):
                 rows = self._records(rows, first)
                 if not rows:
                     continue
-            yield first, list(zip(*rows, strict=True))
-            first += len(rows)
+            columns = list(zip(*rows, strict=True))
+            del rows
+            yield first, columns
+            first += len(columns[0])
 
     def _records(self, rows: list[list[str]], first: int) -> list[list[str]]:
         """The rows without blank lines and blank rows, which are no records."""
@@ -236,6 +247,12 @@ class CsvFile(Rows):
             f"the file does not end with a line break: if it was cut off, the last field of its "
             f"last row, {self.last_column!r}, may have lost characters"
         )
+
+
+def _in_words(error: csv.Error) -> str:
+    """What the module `csv` says, where its words do not say what to look for."""
+    text = str(error)
+    return "a quotation mark opens a field and none ends it" if "end of data" in text else text
 
 
 def _is_record(fields: list[str]) -> bool:

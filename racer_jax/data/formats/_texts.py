@@ -1,11 +1,11 @@
 """Columns of texts of which many are equal, such as answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from racer_jax.data.formats._growing import Names
+from racer_jax.data.formats._growing import Growing, Names, give_back
 
 # Texts are numbered up to so many distinct ones, and as long as they are fewer than half.
 _MOST_DISTINCT = 1 << 16
@@ -55,3 +55,28 @@ class Texts:
             self._parts = [np.concatenate(self._parts)]
         names = self._names.names
         return [names[code] for codes in self._parts for code in codes[part].tolist()]
+
+
+def side_by_side(columns: Sequence[Growing | Texts | None], num_rows: int) -> np.ndarray:
+    """The matrix of columns, which are let go one after another.
+
+    Args:
+      columns: Numbers, or texts; None where nothing is known.
+      num_rows: The length of each.
+
+    Returns:
+      `[num_rows, len(columns)]`, NaN or None where nothing is known.
+    """
+    give_back()
+    kind = next(column for column in columns if column is not None)
+    dtype = np.dtype(object) if isinstance(kind, Texts) else kind.dtype
+    matrix = np.empty((num_rows, len(columns)), dtype)
+    for j, column in enumerate(columns):
+        if column is None:
+            matrix[:, j] = None if isinstance(kind, Texts) else np.nan
+            continue
+        for start in range(0, num_rows, _CHUNK):
+            end = min(start + _CHUNK, num_rows)
+            part = column[start:end] if isinstance(column, Texts) else column.take(end - start)
+            matrix[start:end, j] = part
+    return matrix

@@ -31,6 +31,7 @@ from racer_jax.data.formats._cells import (
     settle_missing,
 )
 from racer_jax.data.formats._folders import unread
+from racer_jax.data.formats._growing import give_back
 from racer_jax.data.formats._lines import without_collector
 from racer_jax.data.formats._lm_eval_answers import AnswerReader
 from racer_jax.data.formats._lm_eval_choice import Choice, Chooser
@@ -152,17 +153,25 @@ def read_lm_eval(
     questions = results.questions
     order = questions.order()
     check_full(results.num_results, (len(order), len(models)), path)
-    of_task = [tasks_read[number] for number in questions.task_numbers(order).tolist()]
+    of_task = tuple(map(tasks_read.__getitem__, questions.task_numbers(order)))
+    in_order = tuple(map(results.texts.__getitem__, order))
+    results.texts.clear()
+    changed = dict.fromkeys(questions.changed(order))
+    if not changed:
+        questions.forget_hashes()
+    give_back()
+    ids = _ids(questions, order, changed)
     scores = score_matrix(results.columns, order, len(models))
     labels = _labels(path, scores, of_task, options)
     group_of = {task: for_name(options.groups, task) or task for task in tasks_read}
     rules = _rules(group_of, choices, labels.rule, path)
-    in_order = [results.texts[code] for code in order.tolist()]
-    changed = dict.fromkeys(questions.changed(order))
-    ids = _ids(questions, order, changed)
+    group = of_task
+    if any(name != task for task, name in group_of.items()):
+        group = tuple(map(group_of.__getitem__, of_task))
     without_text, columns = results.without_text, results.columns
     # What the table does not hold weighs as much as half of it: it goes before it is built.
-    del results, questions, scores
+    del results, questions, scores, of_task
+    give_back()
     matrix = None
     if options.answers and not reasons:
         matrix = answer_matrix(columns, order, len(models))
@@ -173,7 +182,7 @@ def read_lm_eval(
         texts=in_order,
         models=list(models),
         correct=labels.correct,
-        group=[group_of[task] for task in of_task],
+        group=group,
         graded=labels.graded,
         answers=matrix,
         label_rule=rules,
@@ -241,18 +250,16 @@ def _labels(
 
 def _ids(
     questions: Questions, order: np.ndarray, changed: Mapping[tuple[str, int], None]
-) -> list[str]:
+) -> tuple[str, ...]:
     """`<task>/<doc_id>`, and a part of the hash where one number stands for several documents."""
     if changed:
         in_order = [questions[code] for code in order.tolist()]
-        return [
+        return tuple(
             f"{question.task}/{question.doc_id}"
             + (f"#{question.doc_hash}" if (question.task, question.doc_id) in changed else "")
             for question in in_order
-        ]
-    names, tasks = questions.tasks, questions.task_numbers(order).tolist()
-    pairs = zip(tasks, questions.doc_ids(order), strict=True)
-    return [f"{names[task]}/{number}" for task, number in pairs]
+        )
+    return tuple(questions.ids(order))
 
 
 def _changed(changed: Mapping[tuple[str, int], None]) -> list[str]:
