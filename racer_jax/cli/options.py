@@ -195,10 +195,12 @@ class Source:
     Attributes:
       paths: Files or folders.
       options: Options of `load` that were typed.
+      of_racer: Whether models can be taken out of the artefact that reads them.
     """
 
     paths: tuple[Path, ...]
     options: Mapping[str, Any]
+    of_racer: bool = True
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, paths: Sequence[Path] | None = None) -> Source:
@@ -291,7 +293,7 @@ class Source:
             absent = [name for name in models if name not in table.models]
             problem = error.problem
             if len(absent) < len(models):
-                problem += f"; to take it out of the artefact, calibrate it with {_without(absent)}"
+                problem += f"; {self._way_without([n for n in models if n in absent], models)}"
             raise DataError(problem, path=self.name) from None
 
     def check_models(self, models: Sequence[str]) -> None:
@@ -306,8 +308,17 @@ class Source:
         if set(names) != set(models):
             raise ValueError(
                 f"--models must name all models of the artefact, {', '.join(models)}, got "
-                f"{', '.join(names)}: to take models out of it, calibrate it with --without"
+                f"{', '.join(names)}: {self._way_without([], models)}"
             )
+
+    def _way_without(self, absent: Sequence[str], models: Sequence[str]) -> str:
+        """How to do without some models of an artefact."""
+        if not self.of_racer:
+            rest = shell_text("models", [name for name in models if name not in absent])
+            return f"to do without, train a cascade of the others: cascade train {rest}"
+        if absent:
+            return f"to take it out of the artefact, calibrate it with {_without(absent)}"
+        return "to take models out of it, calibrate it with --without"
 
     def scored(self) -> ScoredTable:
         """The one score matrix that is named.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli.options import Source
-from racer_jax.cli.output import FAILED, print_json, print_line
+from racer_jax.cli.output import FAILED, print_json, print_line, print_notes
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck
@@ -107,6 +107,8 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     null: Any = arguments.null or "paper"
     names: Sequence[str] = score_names(arguments.nonconformity or "both")
     table = Source.of(arguments).table() if files else None
+    notes = () if table is None else table.notes
+    print_notes(notes)
     pool_key, key = jax.random.split(jax.random.key(arguments.seed or 0))
     pools: Sequence[AnyPool]
     if loss in STOP_LOSSES:
@@ -137,12 +139,17 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
                     check_any(one_key, pool, name, loss, arguments.splits, bar.update, spec)
                 )
     any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-    print_checks(checks, parse_alphas(arguments.alphas), arguments.json)
+    print_checks(checks, parse_alphas(arguments.alphas), arguments.json, notes)
     return FAILED if any_failure else 0
 
 
-def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json: bool) -> None:
-    """Prints checks of the bounds as a table or as JSON.
+def print_checks(
+    checks: Sequence["BoundCheck"],
+    alphas: Sequence[str],
+    as_json: bool,
+    notes: Sequence[str] = (),
+) -> None:
+    """Prints checks of the bounds as a table or as JSON, there with what was left out.
 
     Use this when a command has compared means with bounds.
     """
@@ -150,7 +157,7 @@ def print_checks(checks: Sequence["BoundCheck"], alphas: Sequence[str], as_json:
 
     if as_json:
         any_failure = any(verdict == "FAIL" for check in checks for verdict in check.verdict)
-        print_json({"passed": not any_failure, "checks": checks})
+        print_json({"passed": not any_failure, "notes": list(notes), "checks": checks})
         return
     several = len({check.nonconformity for check in checks}) > 1
     head = [

@@ -12,7 +12,7 @@ from racer_jax.cli.options import (
     add_reading,
     add_reading_options,
 )
-from racer_jax.cli.output import print_json, print_line
+from racer_jax.cli.output import print_json, print_line, print_notes
 
 
 def add(subparsers: Subparsers) -> None:
@@ -69,10 +69,12 @@ def convert(arguments: argparse.Namespace) -> None:
 
     Use this when a command line turns logs into another format; in Python, `load` and a writer.
     """
-    from racer_jax.data.loading import save
+    from racer_jax.data.loading import check_output, save
 
+    check_output(arguments.output)
     table = Source.of(arguments).table()
     save(table, arguments.output)
+    print_notes(table.notes)
     print_line(f"{arguments.output}: {table!r}")
 
 

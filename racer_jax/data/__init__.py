@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
     from racer_jax.data.formats.table_npz import read_table, save_table
     from racer_jax.data.formats.wide_csv import read_wide_csv
+    from racer_jax.data.guessing import guess
     from racer_jax.data.labels import LabelRule
-    from racer_jax.data.loading import guess, load, save
+    from racer_jax.data.loading import load, save
     from racer_jax.data.pools import unite
     from racer_jax.data.splits import Split, paper_split, split
     from racer_jax.data.summary import Summary, summarize
@@ -83,9 +84,9 @@ _HOMES = {
         "save_table",
     ),
     "formats.wide_csv": ("read_wide_csv",),
+    "guessing": ("guess",),
     "labels": ("LabelRule",),
     "loading": (
-        "guess",
         "load",
         "save",
     ),

@@ -25,6 +25,23 @@ def letter(response: str, last: str = "E") -> str | None:
     return match[1] if match and match[1] <= last else None
 
 
+def answer_pattern(pattern: str) -> re.Pattern[str] | None:
+    """A regular expression that finds answers in texts of any length, in linear time.
+
+    Use this when a pattern comes from a file or a command line.
+
+    Args:
+      pattern: Characters, classes and anchors in a row, one group of alternatives at most, an open
+        repetition at the end alone.
+
+    Returns:
+      The expression; None where it is invalid, or of another kind.
+    """
+    from racer_jax.data.formats._patterns import linear_pattern
+
+    return linear_pattern(pattern)
+
+
 def last_number(response: str) -> str | None:
     """The last number of a response, without separators, currency signs and trailing zeros.
 

@@ -40,8 +40,18 @@ def printable(text: str) -> str:
     )
 
 
-def _short(text: str, most: int) -> str:
-    """A text that a line can hold: names in a damaged file may be as long as the file."""
+# A cell of a table on a terminal has this many characters.
+CELL = 60
+
+
+def short(text: str, most: int = CELL) -> str:
+    """A text that a line can hold: names in a damaged file may be as long as the file.
+
+    Use this when a name from a file is shown in a line or a table.
+
+    >>> short("a name that is long", 9)
+    'a name...'
+    """
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -132,8 +142,8 @@ class DataError(ValueError):
         elif self.line is not None:
             place.append(f"line {self.line}")
         if self.field is not None:
-            place.append(f"field {_short(self.field, 200)!r}")
-        problem = _short(self.problem, 1000)
+            place.append(f"field {short(self.field, 200)!r}")
+        problem = short(self.problem, 1000)
         text = f"{', '.join(place)}: {problem}" if place else problem
         if self.remedy is not None:
             text += "; " + (self.remedy.in_shell() if shell else self.remedy.in_python())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from racer_jax.data.errors import printable
+from racer_jax.data.errors import printable, short
 from racer_jax.data.table import RoutingTable
 
 ALL = "all"
@@ -229,7 +229,7 @@ def _ends(model: str, groups: Sequence[GroupSummary]) -> list[str]:
 
 def _aligned(head: list[str], rows: list[list[str]]) -> str:
     """Columns of text: those of numbers to the right."""
-    table = [head, *rows]
+    table = [[short(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[j]) for row in table) for j in range(len(head))]
     right = [all(row[j][:1].isdigit() or row[j] == "nan" for row in rows) for j in range(len(head))]
     lines = [

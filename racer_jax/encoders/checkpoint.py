@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from racer_jax.data.files import written_whole
 from racer_jax.encoders.bert import Bert
 from racer_jax.encoders.deberta import Deberta
+from racer_jax.encoders.kept_parts import CheckpointConfig, kept_config
 
 Model: TypeAlias = Bert | Deberta
 
@@ -89,8 +90,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
         ) from error
 
 
-def load_config(folder: str | os.PathLike[str]) -> Any:
-    """The `transformers` configuration of a checkpoint.
+def load_config(folder: str | os.PathLike[str]) -> CheckpointConfig:
+    """The configuration of a checkpoint, as `transformers` reads it.
 
     Use this when only the sizes and options of a checkpoint are needed.
 
@@ -98,7 +99,7 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
       folder: Holds `config.json`.
 
     Returns:
-      A `BertConfig` or `DebertaV2Config`.
+      Its settings, with the defaults of `BertConfig` or `DebertaV2Config`.
 
     Raises:
       FileNotFoundError: If there is no `config.json`.
@@ -114,9 +115,15 @@ def load_config(folder: str | os.PathLike[str]) -> Any:
     model_type = fields.get("model_type") if isinstance(fields, dict) else None
     if model_type not in _MODELS:
         raise ValueError(f"{path}: model_type must be one of {sorted(_MODELS)}, got {model_type!r}")
-    import transformers  # takes seconds to import, so only where a checkpoint is read
 
-    return getattr(transformers, _MODELS[model_type][0]).from_dict(fields)
+    def read() -> dict[str, Any]:
+        import transformers  # takes seconds to import, so only where nothing was kept
+
+        config = getattr(transformers, _MODELS[model_type][0]).from_dict(fields)
+        settings: dict[str, Any] = config.to_dict()
+        return settings
+
+    return kept_config(Path(folder), read)
 
 
 def _weight_name(path: Iterable[Any]) -> str:

@@ -25,6 +25,7 @@ from racer_jax.encoders.base import Side, check_side, check_texts, report_trunca
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
 from racer_jax.encoders.checkpoint import Model, load_model, resolve
+from racer_jax.encoders.kept_parts import load_tokenizer
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.sentence_folder import sentence_settings
 
@@ -237,10 +238,8 @@ class TextEncoder:
           ValueError: If the architecture is unknown, the weights do not fit, the tokenizer does
             not fit them, or a sentence-transformers folder has a step that is not known here.
         """
-        from transformers import AutoTokenizer  # takes seconds to import
-
         folder, settled = sentence_settings(resolve(source, revision))
-        model, tokenizer = load_model(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder)
+        model, tokenizer = load_model(folder, dtype=dtype), load_tokenizer(folder)
         if "max_length" in settled:
             limit = min(int(model.config.max_position_embeddings), settled["max_length"])
             settled["max_length"] = limit

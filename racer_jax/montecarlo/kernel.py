@@ -28,12 +28,14 @@ from racer_jax.montecarlo.packed_bits import (
     gather_bytes,
     running_counts,
     select,
+    whole_rows,
 )
 from racer_jax.montecarlo.plan import Planes, Shape, TrialPlan
 from racer_jax.montecarlo.split_design import DrawPlan, trial_parts, words_by_position
 from racer_jax.montecarlo.subsets import load
 
-Scratch = tuple[tuple[jax.Array, jax.Array], ...]  # bytes and running counts of each part
+# Bytes and running counts of each part, and the rows that are summed.
+Scratch = tuple[tuple[tuple[jax.Array, jax.Array], ...], jax.Array]
 
 
 def _draw(plan: DrawPlan, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -47,29 +49,44 @@ def _draw(plan: DrawPlan, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Arr
     return calibration, {"test": ~(calibration | validation), "validation": validation}
 
 
+def blank_scratch(plan: TrialPlan, lanes: int) -> Scratch:
+    """The scratch of the first tile of so many trials.
+
+    Use this when you call `tile_values`.
+    """
+    places, _, num_blocks = plan.planes.order.row.shape
+    num_parts = 1 if plan.draw.outer is None else 2
+    blank = jnp.zeros((places, num_blocks, lanes), jnp.uint8)
+    num = whole_rows(plan.draw.num_words + num_parts * num_blocks)
+    return ((blank, blank),) * num_parts, jnp.zeros((num, lanes), jnp.int32)
+
+
 def _countable(
     planes: Planes, calibration: jax.Array, parts: dict[str, jax.Array], scratch: Scratch
-) -> tuple[jax.Array, dict[str, Packed]]:
-    """Calibration rows before each word, and each part's bits to be counted.
+) -> tuple[jax.Array, dict[str, Packed], Scratch]:
+    """Calibration rows before each word, each part's bits to be counted, and the scratch.
 
-    The rows are `[w + 1, t]`; the bits stand in the order of the entries of the planes.
+    The rows are `[r, t]`, r > w; the bits stand in the order of the entries of the planes.
     """
-    bits, per_row = [], [lax.population_count(calibration).astype(jnp.int32)]
-    for part, (byte, running) in zip(parts.values(), scratch, strict=True):
+    blanks, rows = scratch
+    bits, end = [], len(calibration)
+    counts = lax.population_count(calibration).astype(jnp.int32)
+    rows = lax.dynamic_update_slice_in_dim(rows, counts, 0, 0)
+    for part, (byte, running) in zip(parts.values(), blanks, strict=True):
         byte_plane = gather_bytes(as_bytes(part), planes.order, byte)
         before_byte, total = running_counts(byte_plane, running)
-        bits.append((byte_plane, before_byte))
-        per_row.append(total.astype(jnp.int32))
+        rows = lax.dynamic_update_slice_in_dim(rows, total, end, 0)
+        bits.append((byte_plane, before_byte, end))
+        end += len(total)
     # The words of calibration and the blocks of all parts are summed in one go. So the sums of a
     # part begin with those of the rows above it: one number for each lane, taken off in
     # `_counts_at`.
-    before = exclusive_sums(jnp.concatenate(per_row))[0]
-    num_words, num_blocks = len(calibration), planes.order.row.shape[2]
-    planes_of = {}
-    for i, (name, (byte, running)) in enumerate(zip(parts, bits, strict=True)):
-        begin = num_words + i * num_blocks
-        planes_of[name] = Packed(byte, running, before[begin : begin + num_blocks])
-    return before[: num_words + 1], planes_of
+    before = exclusive_sums(rows)[0]
+    planes_of = {
+        name: Packed(byte, running, before, first)
+        for name, (byte, running, first) in zip(parts, bits, strict=True)
+    }
+    return before, planes_of, (tuple((byte, running) for byte, running, _ in bits), rows)
 
 
 def _counts_at(planes: Planes, planes_of: Packed, position: jax.Array) -> jax.Array:
@@ -77,7 +94,7 @@ def _counts_at(planes: Planes, planes_of: Packed, position: jax.Array) -> jax.Ar
 
     def prefix(_: None, plane: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         entry, begin = plane
-        start = load(planes_of.before, begin >> 7)[None]  # planes begin with a block
+        start = load(planes_of.before, (begin >> 8) + planes_of.first)[None]  # a block's begin
         return None, count_before(planes_of, load(entry, position)) - start
 
     counts: jax.Array = lax.scan(prefix, None, (planes.entry, planes.begin))[1]
@@ -121,7 +138,7 @@ def tile_values(
     Use this when the trials run in your own loop; `stream_trials` runs them for you.
     """
     calibration, parts = _draw(plan.draw, keys)
-    before, planes_of = _countable(plan.planes, calibration, parts, scratch)
+    before, planes_of, scratch = _countable(plan.planes, calibration, parts, scratch)
     num = before[len(calibration)]
 
     # One column where the number of calibration rows is fixed, one a lane where it varies with the
@@ -151,4 +168,4 @@ def tile_values(
         result[name] = _metric_values(shape, counts, sizes[name], misses)
         if not shape.means:
             result[name]["rows"] = sizes[name][None]
-    return tuple((bits.byte, bits.running) for bits in planes_of.values()), result
+    return scratch, result

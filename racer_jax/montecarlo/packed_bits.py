@@ -1,8 +1,8 @@
 r"""Counting and searching in packed bits, many lanes at once.
 
 A lane is one trial; lanes are the minor axis of every array, so that a row is contiguous memory and
-one instruction serves many trials. Bits are packed along the major axis: 8 entries in a byte, 16
-bytes (128 entries) in a block.
+one instruction serves many trials. Bits are packed along the major axis: 8 entries in a byte, 32
+bytes (256 entries) in a block, so that the number of bits before a byte of its block is a byte too.
 
 A value that has two users may be computed twice by the compiler, which here means gathering
 everything twice; loops stand where a value has to exist once.
@@ -18,7 +18,7 @@ from jax import lax
 from racer_jax.core.order_statistics import bit_in_word
 from racer_jax.montecarlo.subsets import Leaf, load
 
-BLOCK = 128
+BLOCK = 256
 _BYTES = BLOCK // 8
 
 
@@ -29,13 +29,13 @@ _Walk = tuple[jax.Array, jax.Array, jax.Array]
 class Order(NamedTuple):
     """Where to find the bit of each entry of a list, for packing.
 
-    Entry 128 j + 8 s + i is bit i of byte s of block j.
+    Entry 256 j + 8 s + i is bit i of byte s of block j.
 
     Use this when you read what `packing_order` returns.
 
     Attributes:
-      row: Row of its byte among the bytes of `as_bytes`, int32 `[16, 8, b]` by s, i and j.
-      mask: The bit itself, uint8 `[16, 8, b]`.
+      row: Row of its byte among the bytes of `as_bytes`, int32 `[32, 8, b]` by s, i and j.
+      mask: The bit itself, uint8 `[32, 8, b]`.
     """
 
     row: Leaf
@@ -48,14 +48,16 @@ class Packed(NamedTuple):
     Use this when you read what `running_counts` and its caller pass on.
 
     Attributes:
-      byte: uint8 `[16, b, t]`, by byte of the block and block.
-      running: Number of bits in the bytes of the same block up to this one, uint8 `[16, b, t]`.
-      before: Number of bits in the earlier blocks, up to one number for each lane, int32 `[b, t]`.
+      byte: uint8 `[32, b, t]`, by byte of the block and block.
+      running: Number of bits in the earlier bytes of the same block, uint8 `[32, b, t]`.
+      before: Number of bits in the earlier blocks, up to one number for each lane, int32 `[r, t]`.
+      first: Row of `before` of the first block.
     """
 
     byte: jax.Array
     running: jax.Array
     before: jax.Array
+    first: int = 0
 
 
 def packing_order(
@@ -69,16 +71,16 @@ def packing_order(
     Use this when bits are to be counted by position of the threshold.
     """
     num = -(-len(element) // BLOCK) * BLOCK
-    rows, kinds = np.zeros((2, num), np.int64)
-    rows[: len(element)] = element
-    kinds[: len(element)] = kind
-    row = (((rows >> 3) & 3) * num_words + (rows >> 5)) * num_kinds + kinds
+    place = np.arange(32 * num_words, dtype=np.int32)
+    row_of = (((place >> 3) & 3) * num_words + (place >> 5)) * num_kinds
+    row, mask = np.zeros(num, np.int32), np.zeros(num, np.uint8)  # what pads is no bit
+    row[: len(element)] = row_of[element] + kind
+    mask[: len(element)] = (1 << (place & 7)).astype(np.uint8)[element]
 
     def by_place(x: np.ndarray) -> np.ndarray:
-        return x.reshape(-1, _BYTES, 8).transpose(1, 2, 0)
+        return np.ascontiguousarray(x.reshape(-1, _BYTES, 8).transpose(1, 2, 0))
 
-    mask = (1 << (rows & 7)) * (np.arange(num) < len(element))  # what pads is no bit
-    return Order(by_place(row).astype(np.int32), by_place(mask).astype(np.uint8))
+    return Order(by_place(row), by_place(mask))
 
 
 def as_bytes(words: jax.Array) -> jax.Array:
@@ -93,7 +95,7 @@ def as_bytes(words: jax.Array) -> jax.Array:
 # bit costs a load of a row. Packed eight to a byte, the counts up to a place are then a look-up of
 # a running sum and a population count, where bits as numbers would take 32 times the memory.
 def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
-    """Bytes `[16, b, t]` of bits picked from bytes `[r, t]`, written over `out`.
+    """Bytes `[32, b, t]` of bits picked from bytes `[r, t]`, written over `out`.
 
     It takes eight row loads a byte.
 
@@ -103,13 +105,27 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
     def place(s: jax.Array, out: jax.Array) -> jax.Array:
         row, mask = load(order.row, s), load(order.mask, s)
         byte = jnp.zeros(out.shape[1:], jnp.uint8)
-        for i in range(7, -1, -1):  # Horner's scheme: shift, then add the next bit
-            byte = byte + byte + ((load(source, row[i]) & mask[i][:, None]) != 0).astype(jnp.uint8)
+        for i in range(8):  # a test and a masked move for each: shifts would take twice as many
+            there = (load(source, row[i]) & mask[i][:, None]) != 0
+            byte = byte | jnp.where(there, jnp.uint8(1 << i), jnp.uint8(0))
         out = lax.dynamic_update_index_in_dim(out, byte, s, 0)
         return out
 
     result: jax.Array = lax.fori_loop(0, _BYTES, place, out)
     return result
+
+
+def _segments(num: int) -> int:
+    """How many segments of so many rows advance side by side."""
+    return 1 << (num.bit_length() // 2)
+
+
+def whole_rows(num: int) -> int:
+    """The least number of rows, `num` or more, that `exclusive_sums` takes without a copy.
+
+    Use this when you make room for rows that are to be summed.
+    """
+    return num + -num % _segments(num)
 
 
 def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -120,10 +136,11 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     Use this when counts before each row are needed.
     """
     num, lanes = rows.shape
-    segments = 1 << (num.bit_length() // 2)
-    rows = jnp.pad(rows.astype(jnp.int32), ((0, -num % segments), (0, 0))).reshape(
-        segments, -1, lanes
-    )
+    segments = _segments(num)
+    rows = rows.astype(jnp.int32)
+    if num % segments:  # XLA pads entry by entry: as slow as the sums themselves
+        rows = jnp.pad(rows, ((0, -num % segments), (0, 0)))
+    rows = rows.reshape(segments, -1, lanes)
 
     def running(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
@@ -131,26 +148,28 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         return total + lax.dynamic_index_in_dim(rows, i, 1, keepdims=False), out
 
     zero = jnp.zeros((segments, lanes), jnp.int32)
-    totals, within = lax.fori_loop(0, rows.shape[1], running, (zero, rows))
+    start = (zero, jnp.zeros(rows.shape, jnp.int32))
+    totals, within = lax.fori_loop(0, rows.shape[1], running, start)
     total, before = lax.scan(lambda total, row: (total + row, total), zero[0], totals)
     return (within + before[:, None]).reshape(-1, lanes)[:num], total
 
 
 def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Number of bits in each block up to each byte `[16, b, t]`, written over `out`.
+    """Number of bits in each block before each byte `[32, b, t]`, written over `out`.
 
-    The number in all of each block is the second result, `[b, t]`.
+    The number in all of each block is the second result, int32 `[b, t]`.
 
     Use this when bits before any position are to be counted.
     """
 
     def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
-        total = total + lax.population_count(load(byte, s))
-        return total, lax.dynamic_update_index_in_dim(out, total, s, 0)
+        out = lax.dynamic_update_index_in_dim(out, total, s, 0)
+        return total + lax.population_count(load(byte, s)), out
 
-    total, running = lax.fori_loop(0, _BYTES, place, (jnp.zeros_like(byte[0]), out))
-    return running, total
+    running = lax.fori_loop(0, _BYTES, place, (jnp.zeros_like(byte[0]), out))[1]
+    last = lax.population_count(byte[-1])
+    return running, running[-1].astype(jnp.int32) + last.astype(jnp.int32)
 
 
 def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
@@ -160,14 +179,15 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
 
     Use this when the bits before some entries are counted, after `running_counts`.
     """
-    num_blocks, lanes = bits.before.shape
+    num_blocks, lanes = bits.byte.shape[1:]
     lane = jnp.arange(lanes, dtype=jnp.int32)[None]
-    block = entry >> 7
+    block = entry >> 8
     # flat: one address, not one for each axis
-    index = (((entry >> 3) & 15) * num_blocks + block) * lanes + lane
-    not_before = load(bits.byte.reshape(-1), index) >> (entry & 7).astype(jnp.uint8)
-    within = load(bits.running.reshape(-1), index) - lax.population_count(not_before)
-    return load(bits.before.reshape(-1), block * lanes + lane) + within.astype(jnp.int32)
+    index = (((entry >> 3) & 31) * num_blocks + block) * lanes + lane
+    earlier = load(bits.byte.reshape(-1), index) & ((1 << (entry & 7)) - 1).astype(jnp.uint8)
+    within = load(bits.running.reshape(-1), index) + lax.population_count(earlier)
+    before = load(bits.before.reshape(-1), (block + bits.first) * lanes + lane)
+    return before + within.astype(jnp.int32)
 
 
 # Why no binary search: lanes would read rows that differ, one gather each, some log2(w) times in
@@ -182,7 +202,7 @@ def select(
 
     Args:
       words: uint32 `[w, t]`.
-      before: Number of bits in the words before each word, int32 `[w, t]`.
+      before: Number of bits in the words before each word, int32 `[w, t]` or more rows.
       rank: 1-based, at most the number of bits of the lane, int32 `[a, t]` or `[a, 1]`.
       guess: First row of the bracket of each, int32 `[a]`; at most w - width.
       width: Rows of the bracket.

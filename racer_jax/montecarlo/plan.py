@@ -113,17 +113,22 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     value = steps.start + np.bincount(
         steps.query[:num_first], steps.delta[:num_first], len(steps.start)
     )
-    values, frequency = np.unique(value, return_counts=True)
-    base = float(values[frequency.argmax()])
+    base = float(value[0])
+    if (value != base).any():
+        values, frequency = np.unique(value, return_counts=True)
+        base = float(values[frequency.argmax()])
     other = np.flatnonzero(value != base)  # these begin with a step of their own
     query = np.concatenate([other, steps.query[num_first:]])
     first = np.concatenate([np.zeros(len(other), np.int64), steps.first[num_first:]])
     delta = np.concatenate([value[other] - base, steps.delta[num_first:]])
     if len(delta) == 0:
         return base, []
-    sizes = np.unique(delta)
-    if len(sizes) <= 2:
-        return base, [(float(size), query[delta == size], first[delta == size]) for size in sizes]
+    low, high = delta.min(), delta.max()
+    if low == high:
+        return base, [(float(low), query, first)]
+    if ((delta == low) | (delta == high)).all():
+        both = ((size, delta == size) for size in (low, high))
+        return base, [(float(size), query[has], first[has]) for size, has in both]
     # In two's complement: the last digit is that of the sign.
     largest = np.abs(delta).max()
     unit = 1.0
@@ -180,12 +185,10 @@ def trial_plan(
         weights = tuple(weight for weight, _, _ in planes)
         metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
         for _, query, first in planes:
-            by_position = np.argsort(first, kind="stable")
             rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
-            rows[: len(query)] = query[by_position]
+            rows[: len(query)] = query
             queries.append(rows)
-            prefix = np.searchsorted(first[by_position], np.arange(num + 1), side="right")
-            entries.append(end + prefix)
+            entries.append(end + np.cumsum(np.bincount(first, minlength=num + 1)))
             begin.append(end)
             end += len(rows)
     if end > _MOST_INDEX:
@@ -195,9 +198,8 @@ def trial_plan(
         )
     if not queries:  # the kernel reads a block, even where no metric is counted
         queries.append(np.zeros(BLOCK, np.int64))
-    num_words = len(draw.calibration.valid) if draw.order is None else draw.order.row.shape[2] * 4
     planes_ = Planes(
-        packing_order(np.concatenate(queries), num_words),
+        packing_order(np.concatenate(queries), draw.num_words),
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )

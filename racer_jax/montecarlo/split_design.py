@@ -14,7 +14,13 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.risk_levels import Alpha, Budget, budget_of, exact_alphas
 from racer_jax.core.scalar_checks import check_count
-from racer_jax.montecarlo.packed_bits import Order, as_bytes, gather_bytes, packing_order
+from racer_jax.montecarlo.packed_bits import (
+    BLOCK,
+    Order,
+    as_bytes,
+    gather_bytes,
+    packing_order,
+)
 from racer_jax.montecarlo.subsets import Draw, Leaf, Words, draw_plan, folded, uniform_subsets
 
 Counts = int | np.integer | ArrayLike
@@ -75,6 +81,8 @@ class Design(NamedTuple):
     @property
     def even(self) -> bool:
         """Whether every unit has as many rows, so that each part is as large in every split."""
+        if len(self.group) == self.group_size.sum():
+            return True
         rows = np.unique(np.stack([self.group, self.place]), axis=1, return_counts=True)[1]
         return bool((rows == rows[0]).all())
 
@@ -165,7 +173,9 @@ def split_design(
     Use this when a pool is to be split many times in the same way.
     """
     num = len(order)
-    which, inverse = _labels("group", np.zeros(num) if group is None else np.asarray(group), num)
+    which, inverse = np.zeros(1), np.zeros(num, np.int64)
+    if group is not None:
+        which, inverse = _labels("group", group, num)
     unit = np.arange(num)
     if question is not None:
         unit = _labels("question", question, num)[1]
@@ -179,8 +189,9 @@ def split_design(
         )
     group_size = np.bincount(group_of_unit, minlength=len(which))
     # Units in order of position, numbered within their group.
-    first_row = np.unique(unit[order], return_index=True)[1]
-    by_position = np.argsort(first_row)
+    by_position = np.asarray(order)
+    if question is not None:
+        by_position = np.argsort(np.unique(unit[order], return_index=True)[1])
     place = np.empty(len(group_of_unit), np.int64)
     for g in range(len(which)):
         members = by_position[group_of_unit[by_position] == g]
@@ -198,7 +209,9 @@ def split_design(
     rows_of_unit = np.bincount(unit)
     least = most = 0
     for g in range(len(which)):
-        rows = np.sort(rows_of_unit[group_of_unit == g])
+        rows = rows_of_unit[group_of_unit == g]
+        if question is not None:
+            rows = np.sort(rows)
         least += int(rows[: calibration[g]].sum())
         most += int(rows[len(rows) - calibration[g] :].sum())
     return Design(
@@ -221,6 +234,13 @@ class DrawPlan(NamedTuple):
     outer: Draw | None
     calibration: Draw
     order: Order | None
+
+    @property
+    def num_words(self) -> int:
+        """Words of the bits of all positions."""
+        if self.order is None:
+            return len(self.calibration.valid)
+        return int(self.order.row.shape[2]) * (BLOCK // 32)
 
 
 def draw_parts(design: Design) -> DrawPlan:
@@ -291,13 +311,14 @@ def words_by_position(words: jax.Array, plan: DrawPlan, num_trials: int) -> jax.
         return words
     source = as_bytes(words).reshape(-1, num_trials)
     out = jnp.zeros((*plan.order.row.shape[::2], num_trials), jnp.uint8)
-    byte = gather_bytes(source, plan.order, out).reshape(4, 4, -1, num_trials)
+    byte = gather_bytes(source, plan.order, out).reshape(BLOCK // 32, 4, -1, num_trials)
 
     # Word v of a block has its bytes 4 v to 4 v + 3.
     def add(j: jax.Array, words: jax.Array) -> jax.Array:
         return words | (byte[:, j].astype(jnp.uint32) << (8 * j).astype(jnp.uint32))
 
-    words = jax.lax.fori_loop(0, 4, add, jnp.zeros((4, *byte.shape[2:]), jnp.uint32))
+    zero = jnp.zeros((BLOCK // 32, *byte.shape[2:]), jnp.uint32)
+    words = jax.lax.fori_loop(0, 4, add, zero)
     return words.transpose(1, 0, 2).reshape(-1, num_trials)
 
 

@@ -185,11 +185,17 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         words: jax.Array = threefry(row_key, place, jnp.full_like(place, 1 << 16))[0]
         return words
 
+    def surplus_of(words: jax.Array) -> jax.Array:
+        surplus: jax.Array = lax.population_count(words).astype(jnp.int32).sum(axis=0) - draw.num
+        return surplus
+
     def repair(
-        state: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        words, number, _ = state
-        surplus = lax.population_count(words).astype(jnp.int32).sum(axis=0) - draw.num
+        state: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        words, surplus, number, _ = state
+        # Counted here, where the words exist once: before the loop they would be drawn again for
+        # the count.
+        surplus = lax.cond(number == 0, surplus_of, lambda _: surplus, words)
         uniform = draws(number)
 
         def flip(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -220,10 +226,11 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
             return flat, surplus - jnp.where(wrong_bit, jnp.sign(surplus), 0)
 
         flat, surplus = lax.fori_loop(0, _ROUND, flip, (words.reshape(-1), surplus))
-        return flat.reshape(num_words, num_lanes), number + 1, (surplus != 0).any()
+        words = flat.reshape(num_words, num_lanes)
+        return words, surplus, number + 1, (surplus != 0).any()
 
-    start = (words, jnp.uint32(0), jnp.array(True))
-    result: jax.Array = lax.while_loop(lambda state: state[2], repair, start)[0]
+    start = (words, jnp.zeros(num_lanes, jnp.int32), jnp.uint32(0), jnp.array(True))
+    result: jax.Array = lax.while_loop(lambda state: state[3], repair, start)[0]
     return result
 
 

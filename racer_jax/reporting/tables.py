@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from racer_jax.data.errors import short
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
     """Aligned columns under a header and a rule.
@@ -14,13 +16,14 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
       left: How many of the first columns begin on the left; the others end on the right.
 
     Returns:
-      The table, lines without trailing spaces.
+      The table, lines without trailing spaces, names in the first column cut short.
 
     >>> print(text_table(["alpha", "risk"], [["0.1", "0.0987"]]))
     alpha    risk
     -----  ------
       0.1  0.0987
     """
+    rows = [[short(name), *cells] for name, *cells in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = []
     for line in [header, ["-" * width for width in widths], *rows]:

@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from racer_jax.data.answers import last_number, letter, text
+from racer_jax.data.answers import answer_pattern, last_number, letter, text
 
 NormalForm = Callable[[str], str | None]
 FORMS: Mapping[str, NormalForm] = {"text": text, "letter": letter, "number": last_number}
 _JSON, _REGEX = "json:", "regex:"
 # In the place of a group: every group that is not named.
 OTHERS = "*"
-# The end of a response that a pattern is looked for in: some patterns take long on long texts.
+# The end of a response that a pattern is looked for in.
 _LONGEST = 20_000
 
 
@@ -99,10 +99,12 @@ def normal_form(name: str, forms: Mapping[str, NormalForm] | None = None) -> Nor
         field = name[len(_JSON) :]
         return lambda response: json_field(response, field)
     if name.startswith(_REGEX) and len(name) > len(_REGEX):
-        try:
-            pattern = re.compile(name[len(_REGEX) :])
-        except re.error as error:
-            raise UnknownFormError(f"the normal form {name!r} is no pattern: {error}") from None
+        pattern = answer_pattern(name[len(_REGEX) :])
+        if pattern is None:
+            raise UnknownFormError(
+                f"the normal form {name!r} must be a pattern that takes linear time: characters, "
+                "classes and anchors in a row, one group at most, + and * at the end alone"
+            )
         return lambda response: last_match(response, pattern)
     raise UnknownFormError(
         f"the normal form {name!r} is not known: it must be one of {tuple(FORMS)}, json:FIELD, "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from racer_jax.data.table import RoutingTable
 from racer_jax.risk_control.stopping import LOSSES
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.policy import REFERENCES, Policy
@@ -134,3 +135,25 @@ def calibration_from(
         label_rule=description["label_rule"],
         date=description["date"],
     )
+
+
+def notes_from(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The notes of an artefact, of which older ones have none.
+
+    Use this when an artefact is read.
+
+    Raises:
+      ValueError: If they are no list of texts.
+    """
+    notes = description.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes must be a list of texts")
+    return tuple(notes)
+
+
+def rules_in_one(table: RoutingTable) -> str:
+    """The label rules of a table in one string. Use this when an artefact is written."""
+    rules = table.rules
+    if len(set(rules.values())) == 1:
+        return next(iter(rules.values()))
+    return "; ".join(f"{group}: {rule}" for group, rule in rules.items())

@@ -34,8 +34,10 @@ from racer_jax.sequential.normal_forms import NormalForm, normal_form
 from racer_jax.sequential.parts import (
     calibration_from,
     calibration_parts,
+    notes_from,
     policy_from,
     policy_parts,
+    rules_in_one,
 )
 from racer_jax.sequential.policy import Policy, PolicyOptions, check_labels, fit_policy
 from racer_jax.sequential.replay import Paths, replay
@@ -63,6 +65,7 @@ class Cascade:
       label_rule: The rule that said which answers were right in training.
       calibration: The critical scores and the level in use, or None.
       forms: The caller's own normal forms by name; they are not saved.
+      notes: What was left out in training and calibration.
 
     Raises:
       UnknownFormError: If the normal form has no name here.
@@ -75,6 +78,7 @@ class Cascade:
     label_rule: str
     calibration: StopCalibration | None = None
     forms: Mapping[str, NormalForm] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         normal_form(self.form, self.forms)
@@ -133,8 +137,9 @@ class Cascade:
             seed=int(jax.random.bits(tie_key)),
             form=form,
             trained_on=np.unique(question_fingerprints(table)),
-            label_rule=_rule(table),
+            label_rule=rules_in_one(table),
             forms=forms,
+            notes=tuple(f"training: {note}" for note in table.notes),
         )
 
     def calibrate(
@@ -183,9 +188,8 @@ class Cascade:
             raise OverlapError(
                 f"{int(overlap.sum())} of {len(overlap)} calibration questions were trained on, "
                 f"first {table.ids[row]!r}: the order and the weights know them, and the risk "
-                "would "
-                "be higher than promised; leave them out, or pass allow_overlap=True to do without "
-                "the promise"
+                "would be higher than promised; leave them out, or pass allow_overlap=True to do "
+                "without the promise"
             )
         if by_group and table.group is None:
             raise ValueError("by_group needs a table with groups, got none")
@@ -205,10 +209,12 @@ class Cascade:
             delta=delta,
             questions=np.unique(questions),
             num_overlap=int(overlap.sum()),
-            label_rule=_rule(table),
+            label_rule=rules_in_one(table),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        return replace(self, calibration=calibration)
+        notes = [note for note in self.notes if note.startswith("training: ")]
+        notes += [f"calibration: {note}" for note in table.notes]
+        return replace(self, calibration=calibration, notes=tuple(notes))
 
     def at(self, alpha: Level) -> "Cascade":
         """The same cascade at another level, from the critical scores it keeps; no data is needed.
@@ -384,6 +390,7 @@ class Cascade:
             "normal_form": self.form,
             "training": {"num_questions": len(self.trained_on), "label_rule": self.label_rule},
             "calibration": calibration,
+            "notes": list(self.notes),
             "versions": {
                 "racer_jax": __version__,
                 "jax": jax.__version__,
@@ -433,17 +440,9 @@ class Cascade:
                 label_rule=description["training"]["label_rule"],
                 calibration=calibration_from(description["calibration"], arrays),
                 forms=forms,
+                notes=notes_from(description),
             )
         except (KeyError, TypeError, ValueError) as error:
             problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise CorruptError(
-                f"is not a cascade of this format: {problem}", path=Path(path)
-            ) from None
-
-
-def _rule(table: RoutingTable) -> str:
-    """The label rules of a table in one string."""
-    rules = table.rules
-    if len(set(rules.values())) == 1:
-        return next(iter(rules.values()))
-    return "; ".join(f"{group}: {rule}" for group, rule in rules.items())
+            problem = f"is not a cascade of this format: {problem}"
+            raise CorruptError(problem, path=Path(path)) from None

@@ -16,7 +16,7 @@ import numpy as np
 from racer_jax.data import RoutingTable, load, read_routerdc_parts, simulated_pool
 from racer_jax.data.combine import concat
 from racer_jax.data.formats.routerdc import TrainTest
-from racer_jax.data.loading import guess
+from racer_jax.data.guessing import guess
 from racer_jax.data.splits import split
 from racer_jax.data.texts import normal_text
 

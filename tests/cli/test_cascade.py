@@ -12,6 +12,7 @@ import pytest
 from racer_jax.cli.main import main, sequential_words
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats.table_npz import save_table
+from racer_jax.sequential.parts import notes_from
 from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.cascade_lines import answer_lines
 from tests.sequential.pools import answered_table
@@ -142,6 +143,44 @@ def test_what_is_left_out_is_said_and_may_calibrate_again(folder, capsys):
     assert "200 calibration queries" in printed.out
     assert "--unseen left out 200 of 400 questions: 200 trained on" in printed.err
     assert "200 questions were calibrated on before and may be used again" in printed.err
+
+
+def test_what_is_left_out_is_said_in_json_and_in_the_artefact(folder, capsys):
+    """Questions without a result, of those that were trained on: the others are as many as ever."""
+    table = answered_table(400, seed=6)
+    fresh = set(Cascade.load(folder / "a").unseen(table).ids)
+    missing = np.zeros(table.correct.shape, bool)
+    missing[[row for row, name in enumerate(table.ids) if name not in fresh][:7], 0] = True
+    known = table.correct & ~missing
+    save_table(replace(table, missing=missing, correct=known), folder / "holes.npz")
+    words = ["calibrate", f"{folder}/a", f"{folder}/holes.npz", "-o", f"{folder}/said", "--json"]
+    assert main(["cascade", *words, "--unseen", "--alpha", "0.1"]) == 0
+    printed = capsys.readouterr()
+    note = "left out 7 of 400 queries that lack a model's result"
+    assert note in json.loads(printed.out)["notes"]
+    assert f"note: {note}\n" in printed.err
+    assert f"calibration: {note}" in Cascade.load(folder / "said").notes
+    assert main(["cascade", "evaluate", f"{folder}/said", f"{folder}/logs.npz", "--json"]) == 0
+    assert f"calibration: {note}" in json.loads(capsys.readouterr().out)["notes"]
+    name = table.models[0]
+    save_table(table.select(models=table.models[1:]), folder / "fewer.npz")
+    assert main(["cascade", "evaluate", f"{folder}/said", f"{folder}/fewer.npz"]) == 1
+    said = capsys.readouterr().err
+    assert f"fewer.npz: the table must hold all {len(table.models)} models of the pool" in said
+    assert f"got none of {name}" in said
+    assert "train a cascade of the others: cascade train --models " in said
+
+
+def test_older_artefacts_of_cascades_have_no_notes(folder):
+    """And notes that are no texts are refused."""
+    path = folder / "noted"
+    Cascade.load(folder / "b").save(path)
+    description = json.loads(next(path.glob("*.json")).read_text())
+    assert description["notes"]
+    del description["notes"]
+    assert notes_from(description) == ()
+    with pytest.raises(ValueError, match="notes must be a list of texts"):
+        notes_from(description | {"notes": [1]})
 
 
 def test_unlabelled_traffic(folder, capsys):

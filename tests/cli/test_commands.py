@@ -16,6 +16,7 @@ import pytest
 
 from racer_jax.cli import system
 from racer_jax.cli.main import _parsed, build_parser, main
+from racer_jax.data import load
 from racer_jax.racer.racer import Racer
 from tests.racer.test_racer import MODELS
 
@@ -244,7 +245,9 @@ def test_bound_check(folder, capsys, monkeypatch):
         main(["bound-check", "my.racer", "test.npz", "--splits", "0", "--alphas", "0.2", "--json"])
         == 3
     )
-    assert json.loads(capsys.readouterr().out)["passed"] is False
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["passed"] is False
+    assert json.loads(printed.out)["notes"] == list(load("test.npz").notes)
 
 
 @pytest.mark.slow

@@ -253,6 +253,9 @@ TRIES = {
     "metrics of Every Eval Ever": of(log_samples.every_eval_ever_file, metrics=("a", "b")),
     "no metric of HELM": helm_without_match,
     "two metrics of HELM": helm_of_two_metrics,
+    "a file of a run of HELM": of(log_samples.helm_run),
+    "a scorer that is not there": with_options(of(log_samples.inspect_json), "--scorer", "other"),
+    "a metric that HELM lacks": with_options(of(log_samples.helm), "--metric", "other"),
     "two scorers": edited(log_samples.inspect_json, two_scorers),
     "parts of a score": edited(log_samples.inspect_json, parts_of_a_score),
     "a shortened log": log(*rows([1.0]), report={"n-samples": {"toy": {"effective": 9}}}),
@@ -302,7 +305,12 @@ ELSEWHERE = {
 
 def table_of(words):
     """The tables that a command reads."""
-    return Source.of(_parsed(["data", "summary", *map(str, words)])).table()
+    return source_of(words).table()
+
+
+def source_of(words):
+    """What a line of tables and options names."""
+    return Source.of(_parsed(["data", "summary", *map(str, words)]))
 
 
 def without(words, flag):
@@ -318,9 +326,9 @@ def typed(name, words, error):
     assert remedy.in_shell() in printed
     if remedy.sentence.startswith("leave out {}"):
         return without(words, OPTIONS[remedy.options[0][0]].flag)
+    if remedy.options and remedy.options[0][0] == "path":
+        return shlex.split(remedy.in_shell().split(", ", 1)[1])
     if "name the files" in remedy.sentence:
-        if remedy.options:
-            return shlex.split(remedy.in_shell().split("name the files, ")[1])
         return sorted(words[0].iterdir())
     if any(value is ... for _, value in remedy.options):
         if OPEN[name] is None:
@@ -337,14 +345,13 @@ def typed(name, words, error):
 SEEN, TRIED = {}, set()
 
 
-@pytest.mark.parametrize("name", TRIES)
-def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name):
-    TRIED.add(name)
-    words, messages = TRIES[name](tmp_path), []
+def until_read(name, folder, read):
+    """The table that is read once every advice was typed."""
+    words, messages = TRIES[name](folder), []
     while True:
         refused = None
         try:
-            table = table_of(words)
+            table = read(words)
             break
         except DataError as error:
             refused = error
@@ -355,8 +362,35 @@ def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name
         SEEN.setdefault(refused.remedy.sentence, set()).update(k for k, _ in refused.remedy.options)
         words = typed(name, words, refused)
         assert len(messages) < 6, messages
-    assert messages
     assert len(table) > 0
+    return table, messages
+
+
+@pytest.mark.parametrize("name", TRIES)
+def test_what_an_error_advises_is_typed_until_the_tables_are_read(tmp_path, name):
+    TRIED.add(name)
+    _, messages = until_read(name, tmp_path, table_of)
+    assert messages
+
+
+def typed_where_an_artefact_reads(name, folder):
+    """The same advice leads to the same table where an artefact says which models it holds."""
+    (folder / "first").mkdir(parents=True)
+    (folder / "again").mkdir()
+    models = until_read(name, folder / "first", table_of)[0].models
+    again, _ = until_read(name, folder / "again", lambda words: source_of(words).table_of(models))
+    assert again.models == models
+
+
+@pytest.mark.parametrize("name", ["labels of another name", "other models", "missing"])
+def test_what_an_error_advises_is_typed_where_an_artefact_reads(tmp_path, name):
+    typed_where_an_artefact_reads(name, tmp_path)
+
+
+@pytest.mark.long
+def test_every_advice_is_typed_where_an_artefact_reads(tmp_path):
+    for number, name in enumerate(TRIES):
+        typed_where_an_artefact_reads(name, tmp_path / str(number))
 
 
 def remedies():

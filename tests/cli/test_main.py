@@ -43,7 +43,9 @@ def test_convert(tmp_path, capsys, suffix):
         main(["data", "convert", str(path), str(out), "--label-rule", "one attempt", "--seed", "1"])
         == 0
     )
-    assert "RoutingTable(4 queries x 2 models, label rule 'one attempt')" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "RoutingTable(4 queries x 2 models, label rule 'one attempt')" in printed.out
+    assert "note: read as routerdc, guessed from the content\n" in printed.err
     assert load(out).graded.tolist() == load(path, "routerdc").graded.tolist()
 
 
@@ -52,7 +54,8 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
     assert (
         capsys.readouterr().err.strip() == f"racer-jax: {tmp_path / 'nowhere.csv'}: file not found"
     )
-    assert main(["data", "convert", str(samples.routerdc(tmp_path)), str(tmp_path / "a.txt")]) == 1
+    # Where it cannot be written is said before anything is read.
+    assert main(["data", "convert", str(tmp_path / "nowhere.csv"), str(tmp_path / "a.txt")]) == 1
     assert "path must end in .npz, .csv or .parquet" in capsys.readouterr().err
 
 

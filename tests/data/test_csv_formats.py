@@ -195,7 +195,7 @@ def test_graded_scores_need_a_rule(tmp_path):
             "1 of 4 are missing .*first for query 'a' and model 'y'; pass missing='drop'",
         ),
         ("a,1?,y,0", "a,1?,y,", "1 of 4 are missing"),
-        ("a,1?,y,0", 'a,"1?,y,0', "must be CSV: unexpected end of data"),
+        ("a,1?,y,0", 'a,"1?,y,0', "must be CSV: a quotation mark opens a field"),
         ("a,1?,y,0", 'a,"1?"x,y,0', "row 2: must be CSV: ',' expected after '\"'"),
         (
             "query_id,query",

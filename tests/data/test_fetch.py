@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from racer_jax.data import DataError, fetch
-from racer_jax.data.loading import guess
+from racer_jax.data.guessing import guess
 
 module = sys.modules["racer_jax.data.download"]
 BODY = bytes(range(256)) * 2000

@@ -20,6 +20,13 @@ CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q?"}]
         [str(CHAT)],
         [{"role": "user", "content": [{"type": "image_url"}, {"type": "text", "text": "Q?"}]}],
         [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": ""}],
+        [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "A."}],
+        [{"role": "user", "parts": [{"text": "Q?"}]}, {"role": "model", "parts": []}],
+        [
+            {"role": "User", "content": ["Q?"]},
+            {"role": "assistant", "tool_calls": [], "content": None},
+        ],
+        ["Q?"],
     ],
 )
 def test_prompts_of_chats_in_many_spellings(prompt):

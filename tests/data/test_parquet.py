@@ -1,5 +1,6 @@
 """Parquet, long and wide, against tables that are known; and written without loss."""
 
+import gzip
 import sys
 from dataclasses import replace
 
@@ -89,7 +90,7 @@ def test_parts_in_a_folder_are_one_table(tmp_path):
     written(folder / "part-1.parquet", rows[3:])
     assert (load(folder).correct == RIGHT).all()
     written(folder / "part-2.parquet", [{"query_id": "q"}])
-    with pytest.raises(DataError, match="files with the same columns"):
+    with pytest.raises(DataError, match=r"part-2.parquet: must have the columns of part-0"):
         load(folder)
 
 
@@ -227,3 +228,81 @@ def test_a_row_group_that_declares_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(_arrow, "MAX_GROUP", 10)
     with pytest.raises(DataError, match="row group 0 declares"):
         load(path)
+
+
+PAIRS = {"query": ["a?", "a?"], "model": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (["yes", "no"], "yes/no and y/n"),
+        (["1", "0"], None),
+        (pa.array(["✓", "✗"]).dictionary_encode(), "ticks and crosses"),
+        (pa.array([1, 0], pa.uint64()), None),
+    ],
+)
+def test_labels_are_read_whatever_their_type(tmp_path, labels, note):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(PAIRS | {"correct": labels}), path)
+    table = load(path)
+    assert table.correct.tolist() == [[True, False]]
+    assert any("accepted as written" in note for note in table.notes) == (note is not None)
+    assert note is None or any(note in text for text in table.notes)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_string(), pa.string_view()])
+def test_texts_are_read_whatever_their_type(tmp_path, kind):
+    path = tmp_path / "rows.parquet"
+    names = {name: pa.array(values).cast(kind) for name, values in PAIRS.items()}
+    pq.write_table(pa.table(names | {"correct": [True, False]}), path)
+    assert load(path).models == ("x", "y")
+    pq.write_table(pa.table(PAIRS | {"query": [b"\xff", b"a"], "correct": [1, 0]}), path)
+    with pytest.raises(DataError, match="row 1, field 'query': must be text in UTF-8"):
+        load(path)
+
+
+def test_columns_are_named_in_any_case_and_an_index_is_no_model(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"Query ": ["a?"], " MODEL": ["x"], "Correct": [1]}), path)
+    table = load(path)
+    assert table.models == ("x",)
+    assert "names of columns are read without spaces around them, in any case" in table.notes[0]
+    for name in ("__index_level_0__", "Unnamed: 0", "index"):
+        pq.write_table(pa.table({name: [0, 1], "query": ["a?", "b?"], "x": [1, 0]}), path)
+        table = load(path)
+        assert table.models == ("x",)
+        assert any("columns that number the rows are not models" in n for n in table.notes)
+
+
+def test_what_is_no_model_or_no_question_is_named_as_in_a_csv(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"query": ["a?"], "label": [1], "x": [1]}), path)
+    with pytest.raises(DataError, match="field 'label': must be the column of a model") as raised:
+        load(path)
+    assert raised.value.remedy.options == (("models", ["x"]),)
+    pq.write_table(pa.table({"query": ["a?"], "mood": ["good"], "x": [1]}), path)
+    with pytest.raises(DataError, match=r"got 'good'; if it is not a model pass models=\['x'\]"):
+        load(path)
+    pq.write_table(pa.table({"query": ["a?", "Total"], "x": [1, 1]}), path)
+    with pytest.raises(DataError, match=r"row 2, field 'query': .* a row of totals"):
+        load(path)
+    counted = {"n": range(1, 201), "query": [f"{i}?" for i in range(200)], "x": [0.7] * 200}
+    pq.write_table(pa.table({name: list(values) for name, values in counted.items()}), path)
+    assert load(path, label_rule="score > 0.5").models == ("x",)
+    pq.write_table(pa.table(PAIRS | {"model": ["x", "x"], "id": [1, 2], "correct": [1, 0]}), path)
+    with pytest.raises(DataError, match="tells the questions apart") as raised:
+        load(path)
+    assert load(path, **dict(raised.value.remedy.options)).ids == ("1", "2")
+
+
+def test_other_files_are_named_for_what_they_are(tmp_path):
+    feather = pytest.importorskip("pyarrow.feather")
+    feather.write_feather(pa.table(PAIRS | {"correct": [1, 0]}), tmp_path / "rows.feather")
+    with pytest.raises(DataError, match="got an Arrow file"):
+        load(tmp_path / "rows.feather")
+    pq.write_table(pa.table(PAIRS | {"correct": [1, 0]}), tmp_path / "rows.parquet")
+    packed = tmp_path / "rows.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "rows.parquet").read_bytes()))
+    with pytest.raises(DataError, match="must not be compressed as a whole; unpack it first"):
+        load(packed)

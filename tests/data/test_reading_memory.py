@@ -198,6 +198,21 @@ def test_growing_numbers_are_a_list(parts, counts):
         assert len(numbers) == 0
 
 
+@pytest.mark.usefixtures("counted")
+def test_numbers_that_were_taken_are_not_held():
+    tracemalloc.start()
+    try:
+        numbers = Growing(np.float64)
+        numbers.extend(np.zeros(100_000))
+        full = tracemalloc.get_traced_memory()[0]
+        numbers.take(90_000)
+        rest = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert full > 800_000
+    assert rest < 0.2 * full
+
+
 @settings(max_examples=40)
 @given(parts=st.lists(st.lists(st.text("abc", max_size=3) | st.none()), max_size=6))
 def test_names_are_numbered_by_first_appearance(parts):

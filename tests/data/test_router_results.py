@@ -200,6 +200,6 @@ def test_a_folder_is_recognised_for_what_it_is(tmp_path, name):
 
 
 def test_large_json_is_recognised_by_its_head(tmp_path, monkeypatch):
-    monkeypatch.setattr("racer_jax.data.formats._signatures.HEAD", 300)
+    monkeypatch.setattr("racer_jax.data.formats._heads.HEAD", 300)
     for name in ("inspect", "promptfoo", "llmrouterbench"):
         assert guess(SINGLE[name](tmp_path)) == name

@@ -131,3 +131,19 @@ def test_a_file_of_another_task_is_not_that_of_the_report_beside_it(tmp_path):
     path = folder / "other.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows([1.0])))
     assert read_lm_eval(path).models == ("mine",)
+
+
+def test_a_name_of_an_option_that_fits_nothing_is_noted(tmp_path):
+    for task in ("mmlu_law", "toy"):
+        write_run(tmp_path, "a", task=task)
+    options = {
+        "groups": {"mmlu_*": "mmlu", "arc_*": "arc"},
+        "metric": {"toy": "exact_match", "ty": "f1"},
+        "label_rule": {"toy": "score > 0.5", "gsm8k": "score > 0"},
+    }
+    table = load(tmp_path, **options)
+    assert table.notes[-3:] == (
+        "no task or group fits 'arc_*', which groups names",
+        "no task or group fits 'ty', which metric names",
+        "no task or group fits 'gsm8k', which label_rule names",
+    )

@@ -99,3 +99,12 @@ def test_what_cannot_be_summarised_is_refused():
         make().select([]).summary()
     with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\), got 1"):
         summarize(make(), confidence=1)
+
+
+def test_long_names_are_cut_short_on_a_terminal_alone():
+    names = ["m" * 300, "n"]
+    table = RoutingTable(ids=["q"], texts=["?"], models=names, correct=[[1, 0]], group=["g" * 500])
+    summary = summarize(table)
+    assert max(map(len, str(summary).splitlines())) < 250
+    assert "g" * 57 + "..." in str(summary)
+    assert list(summary.to_dict()["groups"][0]["accuracies"]) == names

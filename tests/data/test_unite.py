@@ -88,7 +88,7 @@ def test_of_files_side_by_side_the_models_are_those_of_all(tmp_path):
     assert load(files, pools="unite", models=["z", "x"], missing="keep").ids == ("p?", "q?")
     with pytest.raises(DataError, match="got none of w; it holds x, z"):
         load(files, pools="unite", models=["x", "z", "w"])
-    with pytest.raises(DataError, match="if it is not a model pass models="):
+    with pytest.raises(DataError, match="pass models="):
         load(files, pools="unite")
 
 

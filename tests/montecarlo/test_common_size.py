@@ -138,9 +138,9 @@ def test_a_size_has_room_for_every_pool():
     size = plan_size([(300, 100), (127, 60), (40, 39)], 3)
     assert size.num_queries == 300
     # 900 entries of models, 300 of abstentions and 300 of misses, one more than that in each.
-    assert size.num_blocks == 8 + 3 + 3
-    assert plan_size([(127, 60)], 1).num_blocks == 3  # 128 entries are one block
-    assert plan_size([(128, 60)], 1).num_blocks == 6
+    assert size.num_blocks == 4 + 2 + 2
+    assert plan_size([(255, 60)], 1).num_blocks == 3  # 256 entries are one block
+    assert plan_size([(256, 60)], 1).num_blocks == 6
     assert size.width == max(bracket_width(*p) for p in ((300, 100, 100), (127, 60, 60)))
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from racer_jax.montecarlo.kernel import _draw, _metric_values
+from racer_jax.montecarlo.packed_bits import BLOCK
 from racer_jax.montecarlo.plan import Metric, Shape
 from racer_jax.montecarlo.split_design import draw_parts, split_design
 
@@ -25,7 +26,8 @@ def test_parts_have_a_column_for_each_trial_whatever_the_groups(num_validation):
     calibration, parts = jax.eval_shape(_draw, plan, keys)
     assert list(parts) == ["test", "validation"][: 1 + (num_validation > 0)]
     for words in (calibration, *parts.values()):
-        assert (words.shape, words.dtype) == ((4, 5), np.uint32)  # a block of words for 70 queries
+        # a block of words for 70 queries
+        assert (words.shape, words.dtype) == ((BLOCK // 32, 5), np.uint32)
 
 
 @pytest.mark.parametrize("means", [False, True])

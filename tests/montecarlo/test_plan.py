@@ -7,6 +7,7 @@ import pytest
 from racer_jax import gap, miss_budget
 from racer_jax.montecarlo import plan, trials
 from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.packed_bits import BLOCK
 from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import Steps, pool_steps
@@ -38,12 +39,12 @@ def plainly(pool, part, misses, name):
     return value[part[pool.order] == 2].mean()
 
 
-# Words have 32 bits and blocks 128; a plane has room for one entry more than it has queries.
+# Words have 32 bits and blocks 256; a plane has room for one entry more than it has queries.
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(128, marks=pytest.mark.long),
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (31, 32, 33, 127, 129, 256, 257)),
+        pytest.param(256, marks=pytest.mark.long),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (31, 32, 33, 128, 129, 255, 257)),
     ],
 )
 def test_pools_at_the_borders_of_words_and_blocks(size):
@@ -105,7 +106,7 @@ def test_a_tile_is_no_larger_than_an_index_reaches(monkeypatch):
     monkeypatch.setattr(plan, "_MOST_INDEX", blocks * places - 1)
     with pytest.raises(ValueError, match=r"fewer than 2\*\*31 bytes"):
         plan.most_lanes(actual)
-    with pytest.raises(ValueError, match=rf"2\*\*31 steps in all, got {128 * blocks}"):
+    with pytest.raises(ValueError, match=rf"2\*\*31 steps in all, got {BLOCK * blocks}"):
         plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
 
 
@@ -170,20 +171,20 @@ def test_trials_are_numbered_below_two_to_the_32():
         trials._check_trials(2, 2**32 - 1)
 
 
-@pytest.mark.parametrize("num_steps", [127, 128, 129])
+@pytest.mark.parametrize("num_steps", [255, 256, 257])
 def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
     """A prefix of all steps ends where the next entry would be.
 
     It must be an entry of the plane.
     """
-    size = 200
+    size = 400
     query = np.arange(1, num_steps + 1)
     steps = Steps(np.zeros(size), query, query, np.ones(num_steps), np.ones(num_steps))
     pool = tied_pool(size)._replace(metrics={"one": steps})
     design = split_design(pool.order, num_calibration=100)
     planes = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)[0].planes
     assert planes.entry.max() == num_steps
-    assert planes.order.row.shape[2] * 128 > num_steps
+    assert planes.order.row.shape[2] * BLOCK > num_steps
 
 
 @pytest.mark.parametrize(

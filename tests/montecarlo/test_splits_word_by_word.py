@@ -171,7 +171,7 @@ def test_counts_and_places_in_packed_bits_are_those_of_loops():
     element = rng.integers(0, 32 * num_words, num_entries)
     kind = rng.integers(0, num_kinds, num_entries)
     entry = rng.integers(0, num_entries, (9, lanes)).astype(np.int32)
-    entry[0], entry[1], entry[2] = 0, num_entries - 1, 128
+    entry[0], entry[1], entry[2], entry[3] = 0, num_entries - 1, 255, 256
     order = packing_order(element, num_words, num_kinds, kind)
     rank = np.array([1, 2, 60, 90, 120], np.int32)
 

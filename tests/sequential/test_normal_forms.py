@@ -17,10 +17,11 @@ from racer_jax.sequential.normal_forms import (
     [
         (r"regex:answer is \(?([A-E])\)?", "The answer is A. No: the answer is (C).", "C"),
         ("regex:[0-9]{4}", "in 1984, not 2001", "2001"),
-        ("regex:answer: (.*)", "answer:  ", None),
+        ("regex:answer:.*", "so answer: 42", "answer: 42"),
+        ("regex:[A-E]?$", "no letter!", None),
         ("regex:(x)?y", "y", None),
         ("regex:never", "something else", None),
-        ("regex:a=(.*)", "a=b", "b"),
+        ("regex:a=([a-z])", "a=b", "b"),
     ],
 )
 def test_the_last_place_that_fits_is_the_answer(pattern, response, answer):
@@ -44,7 +45,9 @@ def test_each_group_has_its_form():
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("regex:(", "no pattern"),
+        ("regex:(", "linear time"),
+        ("regex:(a+)+$", "linear time"),
+        ("regex:(.*)x(.*)y", "linear time"),
         ("regex:", "not known"),
         ("math=nothing", "'nothing' is not known"),
         ("math=number,math=text", "'math' twice"),

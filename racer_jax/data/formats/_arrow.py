@@ -11,13 +11,20 @@ import numpy as np
 from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._content import prompt_text
+from racer_jax.data.formats._fields import label_of, not_a_label
 from racer_jax.data.formats._folders import walked
 from racer_jax.data.formats._growing import Growing
 from racer_jax.data.formats._progress import progress
-from racer_jax.data.formats._source import cannot_read
+from racer_jax.data.formats._rows import Header
+from racer_jax.data.formats._source import cannot_read, refuse_compressed
+from racer_jax.data.formats._synonyms import example_name
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.remedies import Remedy
 
+# The key of a file's metadata under which this package writes what rows cannot hold.
+MARK = b"racer_jax_table"
+# Columns that are known by their names, whatever their case.
+COLUMNS = ("query_id", "query", "model", "correct", "score", "group", "answer", "cost", "tokens")
 # One row group may unpack to this much.
 MAX_GROUP = 1 << 32
 # Bytes read ahead of each column; without it a row group, perhaps the file, is held whole.
@@ -67,14 +74,13 @@ class Source:
         self.path, self._files = path, files
         schema = files[0].schema_arrow
         self.metadata: Mapping[bytes, bytes] = schema.metadata or {}
-        for file in files[1:]:
-            if not file.schema_arrow.equals(schema):
-                raise DataError("must hold files with the same columns", path=path)
         self._names = list(schema.names)
         if len(set(self._names)) < len(self._names):
             raise DataError("must name each column once, got one twice", path=path)
-        self._origin = {name: name for name in self._names if name not in columns.values()}
-        for name, origin in columns.items():
+        renamed = {name: _column(schema, origin) for name, origin in columns.items()}
+        self._accepted: dict[str, None] = {}
+        self._origin = self._spelled(set(renamed.values()))
+        for name, origin in renamed.items():
             _field(schema, origin, path)
             self._origin[name] = origin
         self.names = list(self._origin)
@@ -87,6 +93,39 @@ class Source:
                         f"{group} declares {size} bytes",
                         path=path,
                     )
+
+    def _spelled(self, renamed: set[str]) -> dict[str, str]:
+        """Name in the reader -> name in the file, of columns that have no other name."""
+        names = [name for name in self._names if name not in renamed]
+        if self.metadata.get(MARK) is not None:
+            return {name: name for name in names}
+        header = Header(COLUMNS, index=False)
+        spelled, loose = header.names(self.path, names)
+        if len(set(spelled)) < len(spelled):
+            return {name: name for name in names}
+        if loose:
+            self.accept("names of columns are read without spaces around them, in any case")
+        return dict(zip(spelled, names, strict=True))
+
+    def accept(self, what: str) -> None:
+        """Notes something that was read though it is not written as the format says."""
+        self._accepted[what] = None
+
+    def notes(self) -> list[str]:
+        """A note on what was accepted loosely, if anything was."""
+        return [f"accepted as written: {'; '.join(self._accepted)}"] if self._accepted else []
+
+    def numeric(self, names: Sequence[str]) -> list[str]:
+        """Those of some columns that hold numbers or truth values."""
+        arrow, _ = modules()
+        kinds = {field.name: field.type for field in self._files[0].schema_arrow}
+        of_names = {name: kinds.get(self._origin[name]) for name in names}
+        tests = (arrow.types.is_boolean, arrow.types.is_integer, arrow.types.is_floating)
+        return [
+            name
+            for name, kind in of_names.items()
+            if kind is not None and any(test(kind) for test in tests)
+        ]
 
     def shown(self) -> list[str]:
         """The file's columns, as an error shows them."""
@@ -116,7 +155,7 @@ class Source:
             f"must be a column, or 'query' must, the file has {self.shown()}",
             None,
             "query_id",
-            Remedy("pass such as {}", columns={"query": "prompt"}),
+            Remedy("pass such as {}", columns={"query": example_name("query", self._names)}),
         )
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[Batch]:
@@ -143,11 +182,30 @@ class Source:
             raise DataError("must hold at least one row", path=self.path)
 
 
+def _plain(kind: Any) -> Any:
+    """The type of a column, of a dictionary that of its values."""
+    arrow, _ = modules()
+    return kind.value_type if arrow.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column holds texts."""
+    arrow, _ = modules()
+    tests = (arrow.types.is_string, arrow.types.is_large_string, arrow.types.is_string_view)
+    return any(test(kind) for test in tests)
+
+
+def _column(schema: Any, origin: str) -> str:
+    """The name of a column as the file spells it, where one alone is alike."""
+    alike = [name for name in schema.names if name.strip().casefold() == origin.strip().casefold()]
+    return alike[0] if origin not in schema.names and len(alike) == 1 else origin
+
+
 def _rows_at_once(metadata: Any) -> int:
     """How many rows of a file are held at a time, by their mean length."""
     groups = range(metadata.num_row_groups)
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in groups)
-    return max(64, _BYTES_AT_ONCE * metadata.num_rows // max(1, num_bytes))
+    return max(64, _BYTES_AT_ONCE * int(metadata.num_rows) // max(1, num_bytes))
 
 
 def _field(schema: Any, origin: str, path: Path) -> None:
@@ -200,12 +258,20 @@ def open_source(path: Path, columns: Mapping[str, str]) -> Iterator[Source]:
         with ExitStack() as stack:
             files = []
             for name in paths:
+                refuse_compressed(name)
                 handle = stack.enter_context(name.open("rb"))
                 files.append(
                     stack.enter_context(
                         parquet.ParquetFile(handle, buffer_size=_READ_AT_ONCE, pre_buffer=False)
                     )
                 )
+            for name, file in zip(paths, files, strict=True):
+                if not file.schema_arrow.equals(files[0].schema_arrow):
+                    raise DataError(
+                        f"must have the columns of {paths[0].name}: a folder holds parts of one "
+                        "table",
+                        path=name,
+                    )
             yield Source(path, files, columns)
     except DataError:
         raise
@@ -245,16 +311,28 @@ class Columns:
         if needs_value and array.null_count:
             row = int(np.flatnonzero(np.array(array.is_null()))[0])
             raise self._source.error("must not be empty", batch.first_row + row, name)
+        if arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind):
+            return self._decoded(array, batch, name)
         if arrow.types.is_integer(kind):
             array = array.cast(arrow.string())
         elif arrow.types.is_list(kind) or arrow.types.is_large_list(kind):
             return [None if v is None else prompt_text(v) for v in array.to_pylist()]
-        elif not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+        elif not _is_text(kind):
             raise self._source.error(f"must be text, got a column of {kind}", None, name)
         # Most texts stand in several rows: each becomes an object once.
         coded = array.dictionary_encode()
         values = [*coded.dictionary.to_pylist(), None]
         return [values[code] for code in coded.indices.fill_null(len(values) - 1).to_pylist()]
+
+    def _decoded(self, array: Any, batch: Batch, name: str) -> list[str | None]:
+        """Texts that some warehouses write as bytes."""
+        texts: list[str | None] = []
+        for row, value in enumerate(array.to_pylist(), start=batch.first_row):
+            try:
+                texts.append(None if value is None else value.decode())
+            except UnicodeDecodeError:
+                raise self._source.error("must be text in UTF-8", row, name) from None
+        return texts
 
     def texts(self, batch: Batch, name: str, *, required: bool = False, empty: bool = True) -> None:
         """A column of texts; an empty one counts as null where it may be."""
@@ -321,6 +399,16 @@ class Columns:
             return np.full(len(array), math.nan)
         raise self._source.error(f"must be numbers, got a column of {kind}", None, name)
 
+    def _words(self, batch: Batch, name: str) -> np.ndarray:
+        """A column of texts such as `yes` and `no` as labels, int8."""
+        texts = ["" if text is None else text for text in self._strings(batch, name, False)]
+        label = {text: label_of(text, self._source.accept) for text in set(texts)}
+        bad = next((row for row, text in enumerate(texts) if label[text] is None), None)
+        if bad is not None:
+            problem = not_a_label(texts[bad])
+            raise self._source.error(problem, batch.first_row + bad, name)
+        return np.array([label[text] for text in texts], np.int8)
+
     def _graded(self, name: str) -> Remedy:
         """What to pass where labels are scores."""
         if name != "correct" or "score" in self._source.names:
@@ -333,6 +421,9 @@ class Columns:
 
     def labels(self, batch: Batch, name: str) -> None:
         """A column of booleans or 0/1, int8; null is -1 ("this pair was not evaluated")."""
+        if _is_text(_plain(batch.columns[name].type)):
+            self._put(name, self._words(batch, name))
+            return
         values = self._floats(batch, name)
         has_label = ~np.isnan(values)
         bad = has_label & (values != 0) & (values != 1)

@@ -341,6 +341,13 @@ def number_of(
     return number
 
 
+def score_of(value: Any, field: str, place: Place) -> float:
+    """A score of a record, NaN where it is null or NaN: nobody knows it."""
+    if isinstance(value, float) and math.isnan(value):
+        return math.nan
+    return number_of(value, field, place)
+
+
 def text_field(value: Any, field: str, place: Place, *, empty: bool = False) -> str:
     """A text of a record."""
     check_text(value, field, path=place.path, row=place.row, line=place.line, empty=empty)

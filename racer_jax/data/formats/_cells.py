@@ -17,10 +17,10 @@ from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 Rules = str | Mapping[str, str]
-# What to pass where a score is neither 0 nor 1.
-GRADED = Remedy("for graded scores pass {}", label_rule="score > 0.5")
 
 Missing = Literal["error", "drop", "keep"]
+# What to pass where a score is neither 0 nor 1.
+GRADED = Remedy("for graded scores pass {}", label_rule="score > 0.5")
 # A table may have this many cells for each result read, beyond the first million; a sparser list is
 # a mistake, and its matrix would not fit in memory.
 _MAX_SPARSITY = 20
@@ -242,11 +242,12 @@ def check_scale(path: Path, rule: LabelRule, scores: np.ndarray) -> None:
             remedy=Remedy("if they are shares of 1 pass {}", label_rule=share),
         )
     if 0 < rule.threshold < 1 and 1 < top <= 100 and scores.min() >= 0:
-        percent = rule.name.replace(repr(rule.threshold), f"{100 * rule.threshold:.12g}")
+        most, scale = (100, "percentages") if top > 10 else (10, "of 0 to 10")
+        share = rule.name.replace(repr(rule.threshold), f"{most * rule.threshold:.12g}")
         raise DataError(
             f"must be in [0, 1] for the rule {rule.name!r}, got scores up to {top:g}",
             path=path,
-            remedy=Remedy("if they are percentages pass {}, else divide them", label_rule=percent),
+            remedy=Remedy(f"if they are {scale} pass {{}}, else divide them", label_rule=share),
         )
 
 

@@ -5,6 +5,7 @@ in the note of `Rows.notes`; what can mean two things is refused.
 """
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -209,29 +210,51 @@ def column_of_labels(file: Rows, chunk: Chunk, name: str, score: str | None = No
             known[text] = label
     if len(known) < len(set(column)):
         i = next(i for i, text in enumerate(column) if text not in known)
-        problem = f"must be 0/1 or True/False, or empty where not evaluated, got {column[i][:60]!r}"
-        problem += _on_percentages(column[i])
         raise file.error(
-            problem, chunk.first_row + i, name, remedy=_graded(file, column, name, i, score)
+            not_a_label(column[i]),
+            chunk.first_row + i,
+            name,
+            remedy=_graded(file, column, name, i, score),
         )
     return np.array([known[text] for text in column], dtype=np.int8)
 
 
 def _label(file: Rows, text: str, name: str) -> int | None:
     """The label that a field stands for, None where it stands for none."""
+    label = label_of(text, file.accept)
+    plain = text.strip().lower()
+    if label == -1 and plain:
+        file.unknown(plain, name)
+    return label
+
+
+def label_of(text: str, accept: Callable[[str], None]) -> int | None:
+    """The label that a text stands for, -1 where it says that nothing is known.
+
+    Args:
+      text: The text.
+      accept: Takes what is written in another way than 0, 1, True or False, for a note.
+
+    Returns:
+      The label; None where it stands for none.
+    """
     plain = text.strip().lower()
     label = _LABELS.get(plain)
     if label is None and plain in _WORDS:
         label = _WORDS[plain]
-        file.accept(_NOTE_OF[plain])
-        if label == -1:
-            file.unknown(plain, name)
+        accept(_NOTE_OF[plain])
     elif label is None and (match := _ONE_OR_ZERO.fullmatch(plain)):
         label = int(match[1])
-        file.accept("labels are numbers with decimals or signs")
+        accept("labels are numbers with decimals or signs")
     if label is not None and len(plain) < len(text):
-        file.accept("labels are read without spaces around them")
+        accept("labels are read without spaces around them")
     return label
+
+
+def not_a_label(text: str) -> str:
+    """What is wrong with a text that stands for no label."""
+    problem = f"must be 0/1 or True/False, or empty where not evaluated, got {text[:60]!r}"
+    return problem + _on_percentages(text)
 
 
 def _graded(

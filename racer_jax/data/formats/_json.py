@@ -80,7 +80,7 @@ def _invalid(
     error: json.JSONDecodeError, path: Path, *, row: int | None, line: int | None
 ) -> DataError:
     where = error.lineno if line is None else line
-    problem = f"must be JSON: {error.msg} at column {error.colno}"
+    problem = f"must be JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     return DataError(problem, path=path, row=row, line=where)
 
 

@@ -35,6 +35,9 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Fields of a message that hold its text, and what the one who asks is called.
+_TEXTS = frozenset({"content", "parts", "value"})
+_ASKING = frozenset({"user", "human"})
 # A prompt that is a list in Python's spelling is read up to this length.
 _MAX_LITERAL = 1 << 20
 
@@ -158,27 +161,40 @@ def _from_prompt(arguments: Any, whole: bool) -> str:
     prompt: Any = next((request[0] for request in arguments_of(arguments) if request), "")
     messages = _messages(prompt)
     if messages is None:
-        return prompt if isinstance(prompt, str) else ""
-    texts = [(message.get("role"), _content(message.get("content"))) for message in messages]
+        return _alone(prompt) if isinstance(_alone(prompt), str) else ""
+    texts = [_spoken(message) for message in messages]
     if whole:
         return "\n\n".join(text for _, text in texts if text)
-    users = [text for role, text in texts if text and role == "user"]
+    users = [text for is_user, text in texts if text and is_user]
     return users[-1] if users else next((text for _, text in reversed(texts) if text), "")
 
 
 def _messages(prompt: Any) -> list[dict[str, Any]] | None:
     """The messages of a chat: a list of them, or the text of one, perhaps in a list of its own."""
-    while isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], dict):
-        prompt = prompt[0]
+    prompt = _alone(prompt)
     if isinstance(prompt, str) and prompt.lstrip()[:1] in ("[", "{"):
         prompt = _listed(prompt)
     if isinstance(prompt, dict):
         prompt = prompt.get("messages")
     if not isinstance(prompt, list) or not prompt:
         return None
-    if not all(isinstance(message, dict) and "content" in message for message in prompt):
+    if not all(isinstance(message, dict) and _TEXTS & set(message) for message in prompt):
         return None
     return prompt
+
+
+def _alone(prompt: Any) -> Any:
+    """What stands in a list of its own."""
+    while isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], dict):
+        prompt = prompt[0]
+    return prompt
+
+
+def _spoken(message: dict[str, Any]) -> tuple[bool, str]:
+    """Whether a message of a chat is of the one who asks, and its text."""
+    role = message.get("role", message.get("from"))
+    text = next((message[name] for name in ("content", "parts", "value") if name in message), "")
+    return isinstance(role, str) and role.casefold() in _ASKING, _content(text)
 
 
 def _listed(text: str) -> Any:
@@ -201,5 +217,5 @@ def _content(content: Any) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    parts = [part.get("text") for part in content if isinstance(part, dict)]
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
     return "\n".join(part for part in parts if isinstance(part, str))

@@ -10,7 +10,7 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, check_full, labels_by_rule, repeated
 from racer_jax.data.formats._growing import Growing, Names, give_back
-from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._synonyms import other_id, other_names
 from racer_jax.data.formats._texts import Texts
 from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
@@ -82,8 +82,25 @@ class LongRows:
                 row = int(np.flatnonzero(self._pairs.arrays()[0] == last)[0]) + 1
                 raise error(about_total(text), row, field)
 
-    def check(self, error: MakeError) -> None:
-        """Refuses a pair of query and model that stands twice, and a query that changes."""
+    def check(self, error: MakeError, header: Iterable[str] = ()) -> None:
+        """Refuses a pair of query and model that stands twice, and a query that changes.
+
+        Args:
+          error: Makes the error.
+          header: The columns, of which another may tell the queries apart.
+        """
+        try:
+            self._check(error)
+        except DataError as problem:
+            other = other_id(header) if self.identity == "query" else None
+            if other is None:
+                raise
+            columns = {"query_id": other}
+            raise problem.advising(
+                Remedy("if another column tells the questions apart pass {}", columns=columns)
+            ) from None
+
+    def _check(self, error: MakeError) -> None:
         ids, models = self._names[self.identity].names, self._names["model"].names
         if (twice := self._pairs.repeated((len(ids), len(models)))) is not None:
             first, again = twice

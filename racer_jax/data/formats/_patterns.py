@@ -47,6 +47,29 @@ def linear_remover(pattern: str) -> Callable[[str], str] | None:
     return lambda text: expression.sub("", text)
 
 
+def linear_pattern(pattern: str) -> re.Pattern[str] | None:
+    r"""An expression whose matches in a text are found in linear time.
+
+    Args:
+      pattern: A regular expression.
+
+    Returns:
+      The expression; None where it is invalid or not among those accepted.
+
+    >>> linear_pattern(r"answer is \(?([A-E])").search("the answer is (B)")[1]
+    'B'
+    >>> linear_pattern("(a+)+")
+    """
+    flags = _FLAGS.match(pattern)
+    rest = pattern[flags.end() :] if flags else pattern
+    if len(pattern) > _MAX_LENGTH or not _is_bounded(rest, alternatives=True):
+        return None
+    try:
+        return re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return None
+
+
 def is_expression(pattern: object) -> bool:
     """Whether a value is a regular expression at all."""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats._synonyms import other_names
+from racer_jax.data.formats._synonyms import example_name
 from racer_jax.data.remedies import Remedy
 
 # Small enough that the rows of a chunk stay in the cache and are freed young: 65,536 is half as
@@ -195,9 +195,8 @@ class Rows(ABC):
         """What to pass where a column of the format has another name."""
         if len(name) > 60:
             return None
-        first = next((n for n in self.header if 0 < len(n) < 60), "name")
-        example = (other_names(self.header) or {}).get(name, first)
-        return Remedy("if it has another name pass such as {}", columns={name: example})
+        columns = {name: example_name(name, self.header)}
+        return Remedy("if it has another name pass such as {}", columns=columns)
 
     def chunks(self) -> Iterator[Chunk]:
         """The records, many at a time; every record has as many fields as the header."""

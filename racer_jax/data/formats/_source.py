@@ -32,6 +32,24 @@ _OPENERS: dict[bytes, Callable[..., Any]] = {
 }
 
 
+_SPREADSHEET = "a spreadsheet of old Excel; save it as CSV (UTF-8) first"
+_ARROW = "an Arrow file (Feather); write it as Parquet or CSV first"
+# Files that hold no text, by their first bytes, and what to do about them.
+_BINARY: dict[bytes, str] = {
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive; unpack it first",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"\xd0\xcf\x11\xe0": _SPREADSHEET,
+    b"ARROW1": _ARROW,
+    b"FEA1": _ARROW,
+    b"SQLite format 3\0": "an SQLite database; export its table as CSV first",
+    b"\x89HDF": "an HDF5 file; write its table as CSV or Parquet first",
+    b"ORC": "an ORC file; write it as Parquet first",
+    b"Obj\x01": "an Avro file; write it as Parquet first",
+    b"%PDF": "a PDF",
+}
+
+
 def cannot_read(path: Path, error: OSError) -> DataError:
     """The error for a file that the system will not give."""
     if isinstance(error, FileNotFoundError):
@@ -237,6 +255,17 @@ def as_file(path: Path) -> Iterator[Path]:
             raise (error.at(path) if error.path == copy else error) from None
 
 
+def refuse_compressed(path: Path) -> None:
+    """Refuses a compressed file of a format that is read from many places and packed within."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    if _opener_of(start) is not None:
+        raise DataError("must not be compressed as a whole; unpack it first", path=path)
+
+
 def refuse_binary(path: Path, start: bytes | None = None) -> None:
     """Refuses pickles, which run code when read, and other files that hold no text.
 
@@ -267,8 +296,9 @@ def refuse_binary(path: Path, start: bytes | None = None) -> None:
         )
     if start[257:262] == b"ustar":
         raise DataError("must be text, got a tar archive; unpack it first", path=path)
-    if start[:4] == b"\x28\xb5\x2f\xfd":
-        raise DataError("must be text, got a Zstandard archive; unpack it first", path=path)
+    for magic, what in _BINARY.items():
+        if start.startswith(magic):
+            raise DataError(f"must be text, got {what}", path=path)
 
 
 def _recipe(path: Path, reader: str) -> str:

@@ -65,7 +65,14 @@ def _other(ours: str, header: list[str]) -> str | None:
     """The column that seems to be one of ours under another name: `Is Correct` for `correct`."""
     place = {_APART.sub("_", name.strip().casefold()): name for name in reversed(header)}
     place |= {name.strip().casefold(): name for name in header}
-    return next((place[name] for name in (ours, *_OTHERS[ours]) if name in place), None)
+    return next((place[name] for name in (ours, *_OTHERS.get(ours, ())) if name in place), None)
+
+
+def example_name(ours: str, header: Iterable[str]) -> str:
+    """A column that may be one of ours under another name, for an example of what to pass."""
+    header = list(header)
+    rest = (name for name in header if name not in _OTHERS and 0 < len(name) < 60)
+    return _other(ours, header) or next(rest, "name")
 
 
 def other_id(header: Iterable[str]) -> str | None:

@@ -137,7 +137,7 @@ class CsvFile(Rows):
                     break
                 self._blank_rows |= len(row) > 1
         except csv.Error as error:
-            raise DataError(f"must be CSV: {error}", path=path, line=1) from None
+            raise DataError(f"must be CSV: {_in_words(error)}", path=path, line=1) from None
         if not names:
             raise DataError("must not be empty", path=path)
         if len(names) == 1:
@@ -176,7 +176,9 @@ class CsvFile(Rows):
                 rows.extend(islice(self._reader, self._num_rows))
             except csv.Error as error:
                 row = first + len(rows)
-                raise DataError(f"must be CSV: {error}", path=self.path, row=row) from None
+                raise DataError(
+                    f"must be CSV: {_in_words(error)}", path=self.path, row=row
+                ) from None
             if not rows:
                 break
             if set(map(len, rows)) != {width} or not all(map(any, rows)):
@@ -245,6 +247,12 @@ class CsvFile(Rows):
             f"the file does not end with a line break: if it was cut off, the last field of its "
             f"last row, {self.last_column!r}, may have lost characters"
         )
+
+
+def _in_words(error: csv.Error) -> str:
+    """What the module `csv` says, where its words do not say what to look for."""
+    text = str(error)
+    return "a quotation mark opens a field and none ends it" if "end of data" in text else text
 
 
 def _is_record(fields: list[str]) -> bool:

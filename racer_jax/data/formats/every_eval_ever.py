@@ -21,6 +21,7 @@ from racer_jax.data.formats._attempts import (
     Question,
     Result,
     number_of,
+    score_of,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
@@ -197,7 +198,7 @@ def _score(attempts: Attempts, record: dict[str, Any], place: Place) -> tuple[st
     """The score a rule judges, or the label where there is no rule, with its field."""
     if attempts.rule is not None:
         field = "evaluation.score"
-        score = number_of(record["evaluation"].get("score"), field, place)
+        score = score_of(record["evaluation"].get("score"), field, place)
         return field, score
     field, correct = "evaluation.is_correct", record["evaluation"].get("is_correct")
     if not isinstance(correct, bool):

@@ -19,8 +19,8 @@ from racer_jax.data.formats._attempts import (
     Place,
     Question,
     Result,
-    number_of,
     objects,
+    score_of,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
@@ -156,7 +156,11 @@ def read_helm(
 def _folders(path: Path) -> list[Path]:
     """The run folders of a path."""
     if not path.is_dir():
-        raise DataError(f"must be a run folder of HELM, which holds {', '.join(FILES)}", path=path)
+        raise DataError(
+            f"must be a run folder of HELM, which holds {', '.join(FILES)}, got a file",
+            path=path,
+            remedy=Remedy("name its folder, {}", path=[path.parent]),
+        )
     folders = [file.parent for file in walked(path, FILES[2]) if bare_name(file) == FILES[2]]
     if not folders:
         raise DataError(f"must hold {FILES[2]}, got none", path=path)
@@ -243,8 +247,13 @@ def _statistics(record: dict[str, Any], place: Place) -> dict[str, float]:
             continue
         if name in values:
             raise place.error("must be given once, got it twice", f"stats.{name}")
-        values[name] = number_of(stat.get("mean"), f"stats.{name}.mean", place)
+        values[name] = score_of(stat.get("mean"), f"stats.{name}.mean", place)
     return values
+
+
+def _example(values: dict[str, float]) -> str:
+    """A statistic that says right or wrong, if there is one."""
+    return next((name for name in _PREFERRED if name in values), min(values, default="exact_match"))
 
 
 def _metric(values: dict[str, float], metric: str | None, place: Place) -> str:
@@ -252,7 +261,11 @@ def _metric(values: dict[str, float], metric: str | None, place: Place) -> str:
     if metric is not None:
         if metric in values:
             return metric
-        raise place.error(f"must hold the statistic {metric!r}, got {sorted(values)}", "stats")
+        raise place.error(
+            f"must hold the statistic {metric!r}, got {sorted(values)}",
+            "stats",
+            Remedy("pass such as {}", metric=_example(values)),
+        )
     default = next((name for name in _PREFERRED if name in values), None)
     if default is None:
         raise place.error(

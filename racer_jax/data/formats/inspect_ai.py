@@ -22,11 +22,13 @@ from racer_jax.data.formats._attempts import (
     Question,
     Result,
     number_of,
+    score_of,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text, with_options
 from racer_jax.data.formats._folders import bare_name, walked
+from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.formats._zip import open_zip
@@ -138,8 +140,7 @@ def _found(path: Path) -> list[Log]:
     if not path.is_dir():
         return [_opened(path)]
     files = walked(path, ".eval", ".json")
-    # `logs.json` and `eval-set.json` of an eval set describe logs and are none.
-    files = [file for file in files if bare_name(file) not in ("logs.json", "eval-set.json")]
+    files = [file for file in files if _is_log(file)]
     if not files:
         raise DataError("must hold .eval or .json logs of Inspect, got none", path=path)
     logs = []
@@ -148,6 +149,16 @@ def _found(path: Path) -> list[Log]:
         # All logs at once may be more than memory holds: each is read again when it is its turn.
         logs[-1].header.pop("samples", None)
     return logs
+
+
+def _is_log(file: Path) -> bool:
+    """Whether a file is a log: an archive, or JSON that begins as one does."""
+    if bare_name(file).endswith(".eval"):
+        return True
+    # `logs.json` and `eval-set.json` of an eval set describe logs and are none.
+    return bare_name(file) not in ("logs.json", "eval-set.json") and {"eval", "status"} <= set(
+        head_keys(head(file))
+    )
 
 
 def _is_archive(path: Path) -> bool:
@@ -253,7 +264,11 @@ def _scorer(log: Log, sample: dict[str, Any], place: Place, scorer: str | None) 
     if scorer is not None:
         if scorer.partition("/")[0] in scores or scorer in scores:
             return scorer
-        raise place.error(f"must hold the scorer {scorer!r}, got {sorted(scores)}", "scores")
+        raise place.error(
+            f"must hold the scorer {scorer!r}, got {sorted(scores)}",
+            "scores",
+            Remedy("pass such as {}", scorer=sorted(scores)[0]),
+        )
     if len(scores) > 1:
         raise place.error(
             f"must have one scorer, got {sorted(scores)}",
@@ -338,7 +353,7 @@ def _value(scores: Mapping[str, Any], scorer: str, place: Place) -> tuple[float,
                 f"must be C, I, P, N or a number, got {shown(value)}", f"{field}.value"
             )
         return _VALUES[value], answer_text
-    return number_of(value, f"{field}.value", place), answer_text
+    return score_of(value, f"{field}.value", place), answer_text
 
 
 def _usage(log: Log, sample: dict[str, Any], place: Place) -> tuple[float, float]:

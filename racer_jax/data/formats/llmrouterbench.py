@@ -21,11 +21,13 @@ from racer_jax.data.formats._attempts import (
     Result,
     number_of,
     objects,
+    score_of,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer, prompt_text
 from racer_jax.data.formats._folders import walked
+from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
@@ -106,7 +108,7 @@ def read_llmrouterbench(
                 place,
                 Result(
                     file.model,
-                    number_of(record.get("score"), "score", place),
+                    score_of(record.get("score"), "score", place),
                     answer=normal_answer(response, answer),
                     cost=number_of(record.get("cost"), "cost", place, low=0),
                     tokens=number_of(num_tokens, "completion_tokens", place, low=0, whole=True),
@@ -115,9 +117,16 @@ def read_llmrouterbench(
     return attempts.table(notes, files=(file.path for file in files))
 
 
+def _is_results(file: Path) -> bool:
+    """Whether a file begins as results do."""
+    return {"performance", "records"} & set(head_keys(head(file))) != set()
+
+
 def _newest(path: Path) -> tuple[list[_File], list[str]]:
     """The newest results of each model on each dataset and split, and notes on the others."""
-    paths = walked(path, ".json") if path.is_dir() else [path]
+    paths = [path]
+    if path.is_dir():
+        paths = [file for file in walked(path, ".json") if _is_results(file)]
     if not paths:
         raise DataError("must hold .json files of results, got none", path=path)
     newest: dict[tuple[str, str, str], _File] = {}

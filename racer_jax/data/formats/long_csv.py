@@ -38,7 +38,6 @@ from racer_jax.data.formats._long_rows import (
     prices_of,
 )
 from racer_jax.data.formats._rows import Rows, listed
-from racer_jax.data.formats._synonyms import other_id
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
@@ -250,16 +249,7 @@ def _check_names(file: Rows, rows: LongRows, fraction: tuple[int, float] | None)
         raise file.error(f"must be a whole number, got {tokens:g}", row, "tokens")
     if file.preamble is None:
         rows.check_last(file.error)
-    try:
-        rows.check(file.error)
-    except DataError as error:
-        other = other_id(file.header) if rows.identity == "query" else None
-        if other is None:
-            raise
-        columns = {"query_id": other}
-        raise error.advising(
-            Remedy("if another column tells the questions apart pass {}", columns=columns)
-        ) from None
+    rows.check(file.error, file.header)
 
 
 def write_long_csv(table: RoutingTable, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from racer_jax.data.checks import may_repeat
 from racer_jax.data.errors import DataError
 from racer_jax.data.files import written_whole
 from racer_jax.data.formats import _arrow
-from racer_jax.data.formats._arrow import Columns, Source
+from racer_jax.data.formats._arrow import MARK, Columns, Source
 from racer_jax.data.formats._cells import (
     Missing,
     Rules,
@@ -40,16 +40,20 @@ from racer_jax.data.formats._long_rows import (
     prices_of,
 )
 from racer_jax.data.formats._rows import ignored_columns
-from racer_jax.data.formats._synonyms import other_names, refuse_other_names
+from racer_jax.data.formats._synonyms import example_name, refuse_other_names
 from racer_jax.data.formats._texts import side_by_side
+from racer_jax.data.formats._wide_columns import (
+    BESIDE,
+    QUERY,
+    check_last,
+    few,
+    model_columns,
+    without_numbering,
+)
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
 
 VERSION = 1
-# The key of a file's metadata under which this package writes what rows cannot hold.
-MARK = b"racer_jax_table"
-_QUERY = ("query_id", "query", "group")
-_BESIDE = ("answer", "cost", "tokens")
 _BATCH, _WRITTEN = 1 << 10, 1 << 14
 
 
@@ -97,6 +101,7 @@ def read_parquet(
         if not long and models is None:
             refuse_other_names(path, source.names)
         fields = _long(source, *args, about, missing) if long else _wide(source, models, *args)
+        fields["notes"] += source.notes()
     fields["notes"] += unread(path, walked(path, ".parquet") if path.is_dir() else [], deep=True)
     table = built(path, **fields)
     if about is not None:  # the notes of the table that was written, and none on its texts
@@ -144,7 +149,7 @@ def _long(
     label = "correct" if rule is None else "score"
     unlabelled = is_unlabelled(source.names, rule)
     if label not in source.names and not (unlabelled and missing == "keep"):
-        name = (other_names(source.names) or {}).get(label, source.names[0])
+        name = example_name(label, source.names)
         remedy = Remedy("if it has another name pass such as {}", columns={label: name})
         if rule is None and "score" in source.names:
             remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
@@ -170,7 +175,9 @@ def _long(
             columns.labels(batch, "correct")
         columns.texts(batch, "answer")
     num_rows = len(rows)
-    rows.check(source.error)
+    if about is None:
+        rows.check_last(source.error)
+    rows.check(source.error, source.names)
     place = rows.place(source.path)
     rows.columns = columns.taken()
     fields = rows.fields(place)
@@ -204,21 +211,21 @@ def _wide(
 ) -> dict[str, Any]:
     """The fields of a table of one row for each query."""
     identity = source.identity()
-    names = list(models or [n for n in source.names if n not in _QUERY and "|" not in n])
+    names = list(models or model_columns(source.path, source.names, source.accept))
     for name in names:
         if name not in source.names:
             raise source.error(f"must be a column, the file has {source.shown()}", None, name)
     if not names:
         raise source.error(f"must hold a column for each model, got {source.shown()}")
-    beside = {f"{name}|{part}" for name in names for part in _BESIDE} & set(source.names)
-    names_read = {*_QUERY, *names, *beside}
+    beside = {f"{name}|{part}" for name in names for part in BESIDE} & set(source.names)
+    names_read = {*QUERY, *names, *beside}
     columns = Columns(source)
-    for batch in source.batches([*_QUERY, *names, *sorted(beside)], size=_BATCH):
-        for name in _QUERY:
+    for batch in source.batches([*QUERY, *names, *sorted(beside)], size=_BATCH):
+        for name in QUERY:
             columns.texts(batch, name, required=True, empty=name == "query" != identity)
         for name in names:
             if rule is None:
-                columns.labels(batch, name)
+                _labels(source, columns, batch, name, names)
             else:
                 columns.numbers(batch, name)
         for name in sorted(beside):
@@ -227,8 +234,9 @@ def _wide(
             else:
                 columns.numbers(batch, name, low=0.0, whole=name.endswith("|tokens"))
     columns_read = columns.taken()
-    arrays = {name: columns_read.pop(name)[:] for name in _QUERY if name in columns_read}
+    arrays = {name: columns_read.pop(name)[:] for name in QUERY if name in columns_read}
     ids = arrays[identity]
+    check_last(source.path, arrays)
     if may_repeat(ids):
         first_row: dict[str, int] = {}
         for row, name in enumerate(ids, start=1):
@@ -237,6 +245,8 @@ def _wide(
                     f"must be unique, got {name[:60]!r} in row {first} already", row, identity
                 )
     values = side_by_side([columns_read.pop(name) for name in names], len(ids))
+    if models is None and rule is not None:
+        names, values = without_numbering(names, values, source.accept)
     fields: dict[str, Any] = {
         "ids": ids,
         "texts": arrays.get("query", [""] * len(ids)),
@@ -250,11 +260,25 @@ def _wide(
         labels = labels_by_rule(source.path, values, fields["group"], rule, key)
         fields |= {"correct": labels.correct, "missing": labels.missing, "graded": values}
         fields["label_rule"] = labels.rule
-    for part in _BESIDE:
+    for part in BESIDE:
         if any(f"{name}|{part}" in columns_read for name in names):
             parts = [columns_read.pop(f"{name}|{part}", None) for name in names]
             fields["answers" if part == "answer" else part] = side_by_side(parts, len(ids))
     return fields
+
+
+def _labels(
+    source: Source, columns: Columns, batch: _arrow.Batch, name: str, names: Sequence[str]
+) -> None:
+    """The labels of a model; where they are none, the error names the columns of numbers."""
+    try:
+        columns.labels(batch, name)
+    except DataError as error:
+        others = [other for other in source.numeric(names) if other != name]
+        if not others:
+            raise
+        without_it = Remedy("if it is not a model pass {}", models=few(others))
+        raise error.advising(without_it, also=True) from None
 
 
 def is_exported(path: Path) -> bool:

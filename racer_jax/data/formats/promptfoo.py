@@ -87,6 +87,7 @@ def read_promptfoo(
         name, label = _provider(result, place)
         labels.setdefault(name, set()).add(label)
     numbers: dict[Hashable, dict[int, int]] = {}
+    types: set[str] = set()
     for result, place in results:
         test = result.get("testIdx")
         if isinstance(test, bool) or not isinstance(test, int):
@@ -102,16 +103,28 @@ def read_promptfoo(
         name, label = _provider(result, place)
         model = f"{name} ({label})" if label and len(labels[name]) > 1 else name
         first = f"test {next(iter(tests))}{several}"
-        score = _score(result, place, assertions_left_out, as_score=attempts.rule is not None)
+        score = _score(
+            result, place, assertions_left_out, types, as_score=attempts.rule is not None
+        )
         question = partial(_question, result, place, identity, first)
         parts = _result(result, place, score, model, number, answer)
         attempts.add(identity, question, place, parts)
+    _check_left_out(path, assertions_left_out, types)
     rule_name = (
         _PASSES.format(", ".join(assertions_left_out))
         if assertions_left_out
         else "all assertions pass"
     )
     return attempts.table(rule_name=rule_name)
+
+
+def _check_left_out(path: Path, left_out: Sequence[str], types: set[str]) -> None:
+    """Refuses a type of assertion to leave out that there is none of; the usual ones may be so."""
+    unknown = [name for name in left_out if name not in types and name not in NOT_QUALITY]
+    if unknown and types:
+        raise DataError(
+            f"must hold an assertion {unknown[0]!r} to leave out, got {sorted(types)}", path=path
+        )
 
 
 def _results(path: Path) -> list[tuple[dict[str, Any], Place]]:
@@ -195,7 +208,11 @@ def _plain(prompt: str) -> str:
 
 
 def _score(
-    result: dict[str, Any], place: Place, assertions_left_out: Sequence[str], as_score: bool
+    result: dict[str, Any],
+    place: Place,
+    assertions_left_out: Sequence[str],
+    all_types: set[str],
+    as_score: bool,
 ) -> float:
     """What the assertions about quality say; NaN where the provider failed."""
     if result.get("failureReason") == _ERROR:
@@ -228,6 +245,7 @@ def _score(
         passes.append(verdict)
         scores.append(float(verdict) if math.isnan(score) else score)
         weights.append(weight)
+    all_types |= types
     if not passes:
         raise place.error(
             f"must hold an assertion about quality, got {sorted(types)}",

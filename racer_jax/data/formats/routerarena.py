@@ -23,11 +23,13 @@ from racer_jax.data.formats._attempts import (
     Question,
     Result,
     number_of,
+    score_of,
     text_field,
 )
 from racer_jax.data.formats._cells import Missing, Rules
 from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._folders import bare_name, files_of
+from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import check_object, json_lines
 from racer_jax.data.table import RoutingTable
 
@@ -71,6 +73,8 @@ def read_routerarena(
         path, label_rule=label_rule, key=key, attempt=None, missing=missing, unit="answer"
     )
     files = files_of(path, ".jsonl")
+    if path.is_dir():
+        files = [file for file in files if _is_cache(file)] or files
     num_judged = 0
     for file in files:
         for row, line, record in json_lines(file):
@@ -82,6 +86,11 @@ def read_routerarena(
             path=path,
         )
     return attempts.table(files=files)
+
+
+def _is_cache(file: Path) -> bool:
+    """Whether the lines of a file begin as answers of a model do."""
+    return bool({"global_index", "global index"} & set(head_keys(head(file))))
 
 
 def _take(
@@ -111,7 +120,7 @@ def _take(
     verdict = record if prediction else _object(record, "evaluation_result", place)
     fields = ("accuracy", "cost") if prediction else ("score", "inference_cost")
     prefix = "" if prediction else "evaluation_result."
-    score = number_of(verdict.get(fields[0]), prefix + fields[0], place)
+    score = score_of(verdict.get(fields[0]), prefix + fields[0], place)
     if result.get("success") is False:
         score = math.nan
     response = verdict.get("extracted_answer", result.get("generated_answer"))

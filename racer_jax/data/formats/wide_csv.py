@@ -5,7 +5,6 @@ model, its fields 0/1 or True/False, or scores with a label rule. `<model>|answe
 (dollars) and `<model>|tokens` may stand beside a model.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,24 +29,19 @@ from racer_jax.data.formats._rows import Chunk, Rows, listed
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.formats._texts import Texts, side_by_side
 from racer_jax.data.formats._totals import about_total, is_total, numbers_rows
+from racer_jax.data.formats._wide_columns import (
+    BESIDE,
+    QUERY,
+    check_last,
+    few,
+    model_columns,
+    no_model,
+    without_numbering,
+)
 from racer_jax.data.formats.long_csv import check_identity
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
-
-_QUERY = ("query_id", "query", "group")
-# A remedy lists this many models, no more.
-_MAX_LISTED = 20
-_BESIDE = ("answer", "cost", "tokens")
-# What data frames and spreadsheets call a column that numbers the rows.
-_NUMBERING = re.compile(r"index|level_0|#|row|row_number|Unnamed: \d+(?:\.\d+)*", re.IGNORECASE)
-# What tables call columns beside those of models, where these hold numbers too.
-_BESIDE_MODELS = frozenset(
-    (
-        *("label", "labels", "target", "targets", "gold", "expected", "reference", "ground_truth"),
-        *("correct", "is_correct", "score", "answer", "difficulty", "level", "split", "fold", "id"),
-    )
-)
 
 
 def read_wide_csv(
@@ -88,7 +82,7 @@ def read_wide_csv(
     check_missing(missing)
     check_rule(label_rule)
     path = Path(path)
-    with open_rows(path, delimiter, names=_QUERY, columns=columns) as rows:
+    with open_rows(path, delimiter, names=QUERY, columns=columns) as rows:
         return table_of_wide_rows(
             rows, models=models, label_rule=label_rule, key=key, missing=missing
         )
@@ -121,39 +115,29 @@ def table_of_wide_rows(
     """
     path = file.path
     check_identity(file)
-    names = [name for name in file.header if name not in _QUERY and "|" not in name]
-    numbering = [name for name in names if _NUMBERING.fullmatch(name)] if models is None else []
-    if numbering and len(numbering) < len(names):
-        names = [name for name in names if name not in numbering]
-        file.accept(
-            f"columns that number the rows are not models: {', '.join(numbering)} (else name all "
-            "models)"
-        )
-    if models is not None:
+    if models is None:
+        names = model_columns(path, file.header, file.accept)
+    else:
         names = list(models)
         file.require(*names)
-    elif beside := [name for name in names if name.strip().casefold() in _BESIDE_MODELS]:
-        raise _no_model(path, beside[0], [name for name in names if name not in beside] or names)
     if not names:
         raise DataError(
             f"must hold a column for each model, got columns {listed(file.header)}", path=path
         )
     if len(set(names)) < len(names):
         raise DataError("must name each model once", path=path, field="models")
-    columns_read = {*names, *_QUERY, *(f"{name}|{part}" for name in names for part in _BESIDE)}
+    columns_read = {*names, *QUERY, *(f"{name}|{part}" for name in names for part in BESIDE)}
     file.check_end(safe=names if label_rule is None else [])
     other_columns = [name for name in file.header if name not in columns_read]
     fields_of = read_columns(file, frozenset(names), columns_read, labels=label_rule is None)
     texts, n = fields_of.get("query"), len(next(iter(fields_of.values())))
     identity = "query_id" if "query_id" in fields_of else "query"
     ids = fields_of[identity]
-    for field in _QUERY[:2]:
-        if field in fields_of and is_total(fields_of[field][-1]):
-            raise DataError(about_total(fields_of[field][-1]), path=path, row=n, field=field)
+    check_last(path, fields_of)
     check_ids(path, identity, ids)
     values = side_by_side([fields_of.pop(name) for name in names], n)
     if models is None and label_rule is not None:
-        names, values = _without_numbering(file, names, values)
+        names, values = without_numbering(names, values, file.accept)
     fields: dict[str, Any] = {}
     group = fields_of.get("group")
     if label_rule is None:
@@ -162,7 +146,7 @@ def table_of_wide_rows(
         labels = labels_by_rule(path, values, group, label_rule, key)
         fields |= {"correct": labels.correct, "missing": labels.missing, "label_rule": labels.rule}
         fields["graded"] = values
-    for part in _BESIDE:
+    for part in BESIDE:
         if any(f"{name}|{part}" in fields_of for name in names):
             columns = [fields_of.pop(f"{name}|{part}", None) for name in names]
             fields["answers" if part == "answer" else part] = side_by_side(columns, n)
@@ -177,33 +161,6 @@ def table_of_wide_rows(
         **fields,
     )
     return settle_missing(table, missing, path)
-
-
-def _no_model(path: Path, field: str, names: Sequence[str]) -> DataError:
-    """The error for a column that may hold something else than the results of a model."""
-    return DataError(
-        "must be the column of a model, and its name says something else",
-        path=path,
-        field=field,
-        remedy=Remedy("pass {} to name the models", models=_few(names)),
-    )
-
-
-def _few(names: Sequence[str]) -> Any:
-    """Names for a remedy, which lists a few and else the option alone."""
-    return list(names) if len(names) <= _MAX_LISTED else ...
-
-
-def _without_numbering(
-    file: Rows, names: list[str], values: np.ndarray
-) -> tuple[list[str], np.ndarray]:
-    """The models without the columns that count the rows, which a rule would take for scores."""
-    kept = [j for j in range(len(names)) if not numbers_rows(values[:, j].tolist())]
-    if not kept or len(kept) == len(names):
-        return names, values
-    counting = [name for j, name in enumerate(names) if j not in kept]
-    file.accept(f"columns that number the rows are not models: {', '.join(counting)}")
-    return [names[j] for j in kept], values[:, kept]
 
 
 def read_columns(
@@ -223,14 +180,14 @@ def read_columns(
             elif name == "group":
                 groups = (alike.setdefault(group, group) for group in chunk.columns[name])
                 columns.setdefault(name, []).extend(groups)
-            elif name in _QUERY:
+            elif name in QUERY:
                 columns.setdefault(name, []).extend(chunk.columns[name])
             elif name in columns_read and name.endswith("|answer"):
                 texts = [text or None for text in chunk.columns[name]]
                 columns.setdefault(name, Texts()).extend(texts)
             elif name in columns_read:
                 columns.setdefault(name, Growing(np.float64)).extend(_beside(file, chunk, name))
-    for name in _QUERY:
+    for name in QUERY:
         if name in columns:
             columns[name] = tuple(columns[name])
     return columns
@@ -245,7 +202,7 @@ def _scores(
         return column_of(file, chunk, name)
     except DataError as error:
         place = (error.row or chunk.first_row) - chunk.first_row
-        for field in _QUERY[:2]:
+        for field in QUERY[:2]:
             if field in chunk.columns and is_total(text := chunk.columns[field][place]):
                 raise file.error(about_total(text), chunk.first_row + place, field) from None
         others = [other for other in file.header if other in models and other != name]
@@ -253,9 +210,9 @@ def _scores(
         if not others:
             raise
         if chunk.first_row == 1 and numbers_rows(chunk.columns[name], least=2):
-            raise _no_model(file.path, name, others) from None
-        no_model = Remedy("if it is not a model pass {}", models=_few(others))
-        raise error.advising(no_model, also=True) from None
+            raise no_model(file.path, name, others) from None
+        without_it = Remedy("if it is not a model pass {}", models=few(others))
+        raise error.advising(without_it, also=True) from None
 
 
 def _is_read(file: Rows, chunk: Chunk, name: str, labels: bool) -> bool:
