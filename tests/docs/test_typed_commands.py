@@ -16,7 +16,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("**/*.md")),
 ]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`((?:racer-jax|python|python3\.11) [^`]+)`")
+INLINE = re.compile(r"`(racer-jax\s[^`]+)`")
 SCRIPT = re.compile(
     r"(?:python[\d.]*|srun python) (?:-m )?((?:benchmarks|experiments|docs|tests)[\w./]+)"
 )
