@@ -52,7 +52,8 @@ def commands_of(page: str) -> list[str]:
     lines = [line for block in BLOCK.findall(page) for line in block.splitlines()]
     lines = [part.strip() for line in lines for part in line.split("&&")]
     inline = INLINE.findall(re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE))
-    return [" ".join(text.split()) for text in [*lines, *inline] if text.startswith("racer-jax ")]
+    texts = [" ".join(text.split()) for text in [*lines, *inline]]
+    return [text for text in texts if text.startswith("racer-jax ")]
 
 
 def test_a_command_that_cannot_be_typed_is_found():
