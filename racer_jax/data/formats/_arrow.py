@@ -204,7 +204,7 @@ def _column(schema: Any, origin: str) -> str:
 def _rows_at_once(metadata: Any) -> int:
     """How many rows of a file are held at a time, by their mean length."""
     groups = range(metadata.num_row_groups)
-    num_bytes = sum(metadata.row_group(group).total_byte_size for group in groups)
+    num_bytes = sum(int(metadata.row_group(group).total_byte_size) for group in groups)
     return max(64, _BYTES_AT_ONCE * int(metadata.num_rows) // max(1, num_bytes))
 
 
