@@ -340,6 +340,11 @@ class Source:
             )
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
+        if self.paths[0].suffix not in (".npz", ""):
+            raise DataError(
+                "must be a score matrix (.npz), for an artefact made from scores, got another file",
+                path=self.name,
+            )
         return read_score_matrix(self.paths[0])
 
 
