@@ -216,7 +216,7 @@ def train(arguments: argparse.Namespace) -> None:
         arguments.json,
         notes,
         trained=trained,
-        fresh="TABLE" if arguments.share is None else f"{paths} --unseen",
+        fresh="TABLE" if arguments.share is None else f"{paths} --unseen --share 0.6",
         savings=savings,
     )
     if savings is not None and not arguments.json:
