@@ -2,7 +2,7 @@ r"""Counting and searching in packed bits, many lanes at once.
 
 A lane is one trial; lanes are the minor axis of every array, so that a row is contiguous memory and
 one instruction serves many trials. Bits are packed along the major axis: 8 entries in a byte, 32
-bytes (256 entries) in a block, so that the number of bits before a byte of its block is a byte too.
+bytes (256 entries) in a block, so that the number of bits before an entry of its block is a byte.
 
 A value that has two users may be computed twice by the compiler, which here means gathering
 everything twice; loops stand where a value has to exist once.
@@ -49,7 +49,8 @@ class Packed(NamedTuple):
 
     Attributes:
       byte: uint8 `[32, b, t]`, by byte of the block and block.
-      running: Number of bits in the earlier bytes of the same block, uint8 `[32, b, t]`.
+      running: Number of bits in the bytes of the same block up to this one, less 256 where it is
+        that, uint8 `[32, b, t]`.
       before: Number of bits in the earlier blocks, up to one number for each lane, int32 `[r, t]`.
       first: Row of `before` of the first block.
     """
@@ -147,29 +148,31 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         out = lax.dynamic_update_index_in_dim(out, total, i, 1)
         return total + lax.dynamic_index_in_dim(rows, i, 1, keepdims=False), out
 
-    zero = jnp.zeros((segments, lanes), jnp.int32)
-    start = (zero, jnp.zeros(rows.shape, jnp.int32))
-    totals, within = lax.fori_loop(0, rows.shape[1], running, start)
-    total, before = lax.scan(lambda total, row: (total + row, total), zero[0], totals)
-    return (within + before[:, None]).reshape(-1, lanes)[:num], total
+    # The sums of whole segments first: then each row is written once, and all are computed once.
+    zero = jnp.zeros(lanes, jnp.int32)
+    total, before = lax.scan(lambda total, row: (total + row, total), zero, rows.sum(axis=1))
+    start = (before, jnp.zeros(rows.shape, jnp.int32))
+    sums = lax.fori_loop(0, rows.shape[1], running, start)[1]
+    return sums.reshape(-1, lanes)[:num], total
 
 
 def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Number of bits in each block before each byte `[32, b, t]`, written over `out`.
+    """Number of bits in each block up to each byte `[32, b, t]`, written over `out`.
 
-    The number in all of each block is the second result, int32 `[b, t]`.
+    It counts from 0 again at 256, which only the last byte of a block reaches. The number in all of
+    each block is the second result, int32 `[b, t]`.
 
     Use this when bits before any position are to be counted.
     """
 
     def place(s: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
-        out = lax.dynamic_update_index_in_dim(out, total, s, 0)
-        return total + lax.population_count(load(byte, s)), out
+        total = total + lax.population_count(load(byte, s))
+        return total, lax.dynamic_update_index_in_dim(out, total, s, 0)
 
     running = lax.fori_loop(0, _BYTES, place, (jnp.zeros_like(byte[0]), out))[1]
     last = lax.population_count(byte[-1])
-    return running, running[-1].astype(jnp.int32) + last.astype(jnp.int32)
+    return running, running[-2].astype(jnp.int32) + last.astype(jnp.int32)
 
 
 def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
@@ -184,8 +187,9 @@ def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
     block = entry >> 8
     # flat: one address, not one for each axis
     index = (((entry >> 3) & 31) * num_blocks + block) * lanes + lane
-    earlier = load(bits.byte.reshape(-1), index) & ((1 << (entry & 7)) - 1).astype(jnp.uint8)
-    within = load(bits.running.reshape(-1), index) + lax.population_count(earlier)
+    not_before = load(bits.byte.reshape(-1), index) >> (entry & 7).astype(jnp.uint8)
+    # Bytes count modulo 256, and fewer than 256 bits of a block come before an entry of it.
+    within = load(bits.running.reshape(-1), index) - lax.population_count(not_before)
     before = load(bits.before.reshape(-1), (block + bits.first) * lanes + lane)
     return before + within.astype(jnp.int32)
 

@@ -31,10 +31,12 @@ from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
 
-# Trials of a tile. On a CPU: what one pass keeps in cache. On an accelerator a tile takes some
-# thousand short kernels one after the other, so the more trials share them the better; int32
-# indices keep its arrays below some gigabytes (`most_lanes`).
+# Trials of a tile. On a CPU: what one pass keeps in cache; where its bits and their counts take
+# more bytes than `_CACHE`, half as many, which are as many as a vector has bytes. On an accelerator
+# a tile takes some thousand short kernels one after the other, so the more trials share them the
+# better; int32 indices keep its arrays below some gigabytes (`most_lanes`).
 _TILE = 128
+_CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
 # Trials that determine how wide the histograms have to be.
 _PILOT = 512
@@ -149,7 +151,10 @@ class _Runner:
         self.key = np.asarray(key_words(key))
         self.devices = list(jax.devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
-        usual = _TILE if self.devices[0].platform == "cpu" else _ACCELERATOR_TILE
+        usual = _ACCELERATOR_TILE
+        if self.devices[0].platform == "cpu":
+            places, _, num_blocks = plan.planes.order.row.shape
+            usual = _TILE if 2 * places * num_blocks * _TILE <= _CACHE else _TILE // 2
         self.tile = min(usual, most_lanes(plan))
 
     def chunk(self, first: int, num: int) -> dict[str, Any]:
