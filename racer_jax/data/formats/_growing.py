@@ -100,7 +100,12 @@ class Growing:
         self._blocks[block][place] = value
 
     def part(self, start: int, end: int) -> np.ndarray:
-        """Some of the numbers."""
+        """Some of the numbers, to be read only: they may be a part of a block."""
+        if start == end:
+            return np.empty(0, self.dtype)
+        block, place = divmod(self._start + start, self._size)
+        if place + end - start <= self._size:
+            return self._blocks[block][place : place + end - start]
         values = np.empty(end - start, self.dtype)
         for inside, outside in self._pieces(start, end):
             values[outside] = inside

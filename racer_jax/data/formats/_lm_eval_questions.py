@@ -87,7 +87,7 @@ class Questions:
             return None
         if start + count <= len(dense) and (first := dense[start]) >= 0:
             codes = range(first, first + count)
-            known = np.array_equal(dense.part(start, start + count), codes)
+            known = (dense.part(start, start + count) == np.arange(first, first + count)).all()
             is_same = known and self._digest(first, count) == digests
             return codes if is_same and not self._other else None
         first = len(self._ids)
@@ -97,8 +97,8 @@ class Questions:
         if not self._grow(dense, start + count, first + 1):
             return None
         codes = range(first, first + count)
-        dense.put(start, np.array(codes))
-        self._ids.extend(np.array(doc_ids))
+        dense.put(start, np.arange(first, first + count))
+        self._ids.extend(np.arange(start, start + count))
         self._tasks.extend(np.full(count, task))
         self._digests.extend(np.frombuffer(digests, np.uint8))
         return codes
