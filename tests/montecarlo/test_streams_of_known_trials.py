@@ -177,7 +177,7 @@ def test_a_stream_goes_on_from_its_file(known, tmp_path, monkeypatch):
 def test_defaults(known):
     summary = stream(9)
     assert summary["risk"].histogram.shape == (2, 200)
-    # One tile a device.
+    # 256 trials a device, in two tiles.
     known.asked.clear()
     stream(600)
     assert known.asked == [(at, 256) for at in (0, 256, 512)]
