@@ -1,13 +1,18 @@
-"""Reading lm-eval logs: as a stream with the wanted fields alone, against parsing whole rows.
+"""Reading lm-eval logs: how fast, how much memory, and how it was in another version.
 
 The logs hold multiple-choice rows in the layout of lm-evaluation-harness 0.4.13, of two models.
-`whole rows` is the same reader fed by Python's parser, with every row of a log decoded and held, as
-it was read before. Run it with
+Run it with
 
-    python benchmarks/read_logs.py [--megabytes 75] [--shots 0] [--repeats 5] [--output FILE]
+    python benchmarks/read_logs.py [--megabytes 75] [--shots 0] [--repeats 5] [--before TREE]
 
-It prints a table and writes JSON. Times are CPU seconds, medians; the runs take turns. Memory is
-what Python allocates beyond what was there before, at its peak, and the finished table's share.
+`--before` names a checkout of the version to compare with, such as
+
+    git worktree add /tmp/before 263bd31
+
+the last version that decoded and held whole rows. Each version reads the same files in processes of
+its own, which take turns; their tables must agree. Times are CPU seconds of the call alone, after a
+first call on a few rows, medians. Memory is what Python allocates, at its peak, and the finished
+table's share.
 """
 
 import argparse
@@ -16,22 +21,14 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-import tracemalloc
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-
-from racer_jax.data import RoutingTable, read_lm_eval
-from racer_jax.data.formats import _lm_eval_choice, _lm_eval_rows
-from racer_jax.data.formats._batches import Batch
-from racer_jax.data.formats._json import check_object, parse
-from racer_jax.data.formats._records import Record, parsed
-from racer_jax.data.formats._text import read_text
 
 MODELS = ("org/model-a", "org/model-b")
 STAMP = "2026-01-02T03-04-05.678901"
@@ -80,43 +77,44 @@ def one_row(
     return row | {"target_hash": digest, "acc": right, "acc_norm": right}
 
 
-def whole_rows(path: Path) -> Iterator[Batch]:
-    """Every row decoded and held, as logs were read before."""
-    held: list[Record] = []
-    for line, content in enumerate(read_text(path).split("\n"), start=1):
-        if content.strip():
-            record = parse(content, path, row=line, line=line)
-            check_object(record, path, row=line, line=line)
-            held.append(parsed(record, (path, line, line)))
-    yield Batch(iter(held))
+CODE = """
+import hashlib, json, sys, time, tracemalloc
+from racer_jax.data import read_lm_eval
 
+def digest(table):
+    parts = (table.ids, table.texts, table.models, table.correct.tolist(), table.answers.tolist())
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-STREAM = _lm_eval_rows.record_batches
-READERS: dict[str, Callable[..., Any]] = {"stream": STREAM, "whole rows": whole_rows}
-
-
-def read(name: str, folder: Path) -> RoutingTable:
-    """The table, its rows read by one of the two."""
-    modules = (_lm_eval_rows, _lm_eval_choice)
-    for module in modules:
-        module.record_batches = READERS[name]
-    try:
-        return read_lm_eval(folder)
-    finally:
-        for module in modules:
-            module.record_batches = STREAM
-
-
-def memory(name: str, folder: Path) -> tuple[int, int]:
-    """Bytes at the peak and of the finished table."""
+read_lm_eval(sys.argv[1])
+started = time.process_time()
+table = read_lm_eval(sys.argv[2])
+result = {"cpu_s": time.process_time() - started, "digest": digest(table)}
+if sys.argv[3:] == ["memory"]:
+    del table
+    try:  # blocks outside Python's heap are put there, so that they are counted
+        from racer_jax.data.formats import _growing
+        _growing.new_memory, _growing._BLOCK = bytearray, 1 << 14
+    except ImportError:
+        pass
     tracemalloc.start()
-    try:
-        table = read(name, folder)
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(table)
-    return peak, held
+    table = read_lm_eval(sys.argv[2])
+    result["table_bytes"], result["peak_bytes"] = tracemalloc.get_traced_memory()
+print(json.dumps(result))
+"""
+
+
+def measured(tree: Path, *arguments: str) -> dict[str, Any]:
+    """What one process prints that imports the package from a checkout."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments],
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        cwd=tree,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
@@ -126,38 +124,44 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=75)
     parser.add_argument("--shots", type=int, default=0, help="worked examples in each prompt")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--before", type=Path, help="checkout of the version to compare with")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in READERS}
+    trees = {"now": Path(__file__).parents[1]}
+    if options.before is not None:
+        trees["before"] = options.before.resolve()
+    seconds: dict[str, list[float]] = {name: [] for name in trees}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = write_logs(folder, options.megabytes, options.shots)
-        if read("stream", folder) != read("whole rows", folder):
-            raise SystemExit("the two ways disagree")
+        small, large = Path(name) / "small", Path(name) / "large"
+        write_logs(small, 0.2, options.shots)
+        rows = write_logs(large, options.megabytes, options.shots)
+        results = {}
         for _ in range(options.repeats):
-            for reader in READERS:
-                started = time.process_time()
-                read(reader, folder)
-                seconds[reader].append(time.process_time() - started)
-        peaks = {reader: memory(reader, folder) for reader in READERS}
-    medians = {reader: statistics.median(times) for reader, times in seconds.items()}
-    ratio = medians["whole rows"] / medians["stream"]
+            for version, tree in trees.items():
+                results[version] = measured(tree, str(small), str(large))
+                seconds[version].append(results[version]["cpu_s"])
+        for version, tree in trees.items():
+            results[version] = measured(tree, str(small), str(large), "memory")
+    if len({result.pop("digest") for result in results.values()}) > 1:
+        raise SystemExit("the versions disagree")
     print(f"{rows:,} rows, {options.megabytes:g} MB, {options.shots} shots")
-    print(f"{'reader':<12}{'cpu s':>8}{'peak MB':>10}{'table MB':>10}{'peak/table':>12}")
-    for reader, (peak, held) in peaks.items():
-        numbers = f"{medians[reader]:>8.2f}{peak / 1e6:>10.1f}{held / 1e6:>10.1f}"
-        print(f"{reader:<12}{numbers}{peak / held:>12.2f}")
-    print(f"the stream is {ratio:.1f} times as fast")
+    print(f"{'version':<12}{'cpu s':>8}{'peak MB':>10}{'table MB':>10}{'peak/table':>12}")
+    for version, result in results.items():
+        result["cpu_s"] = statistics.median(seconds[version])
+        peak, table = result["peak_bytes"], result["table_bytes"]
+        numbers = f"{result['cpu_s']:>8.2f}{peak / 1e6:>10.1f}{table / 1e6:>10.1f}"
+        print(f"{version:<12}{numbers}{peak / table:>12.2f}")
+    if "before" in results:
+        ratio = results["before"]["cpu_s"] / results["now"]["cpu_s"]
+        print(f"now it is {ratio:.1f} times as fast as before")
     if options.output:
         result = {
             "rows": rows,
             "megabytes": options.megabytes,
             "shots": options.shots,
-            "ratio": ratio,
-            "cpu_s": medians,
-            "peak_bytes": {reader: peak for reader, (peak, _) in peaks.items()},
-            "table_bytes": {reader: held for reader, (_, held) in peaks.items()},
-            "versions": {"python": platform.python_version(), "msgspec": msgspec.__version__},
+            "versions": results,
+            "cpu_s": seconds,
+            "libraries": {"python": platform.python_version(), "msgspec": msgspec.__version__},
             "cores": os.cpu_count(),
         }
         options.output.write_text(json.dumps(result, indent=2) + "\n")

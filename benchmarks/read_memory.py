@@ -3,8 +3,9 @@
     python benchmarks/read_memory.py
 
 Each format is read in a process of its own, which first reads a small file of the same layout, so
-that what is imported is not counted. The peak is that of resident memory, the table that of all
-objects it is made of.
+that what is imported is not counted. The peak is that of the whole process's resident memory, over
+what was resident before (free memory given back, on Linux); the table is the sum of all objects
+it is made of. `shuffled` is the same CSV with its rows in a random order.
 """
 
 import json
@@ -23,16 +24,13 @@ from racer_jax.data import load, save
 MODELS = [f"org/model-{j}-7b" for j in range(7)]
 STAMP = "2026-01-02T03-04-05.678901"
 CODE = """
-import gc, json, resource, sys
+import ctypes, gc, json, sys
 import numpy as np
 from racer_jax.data import load
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
 
 def size(value, seen):
     if value is None or id(value) in seen:
@@ -48,9 +46,12 @@ def size(value, seen):
 
 load(sys.argv[2], sys.argv[1])
 gc.collect()
-imported = resident()
+ctypes.CDLL(None).malloc_trim(0)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak begins anew
+before = status("VmRSS")
 table = load(sys.argv[3], sys.argv[1])
-grown, seen = peak() - imported, set()
+grown, seen = status("VmHWM") - before, set()
 num_bytes = sum(size(getattr(table, name), seen) for name in table.__dataclass_fields__)
 print(json.dumps({"peak": grown, "table": num_bytes / 2**20, "queries": len(table)}))
 """
@@ -85,6 +86,14 @@ def write_csv(path: Path, queries: int) -> None:
             file.writelines(",".join(map(str, row.values())) + "\n" for row in rows)
 
 
+def write_shuffled(path: Path, queries: int) -> None:
+    """The rows of the long CSV in a random order."""
+    write_csv(path, queries)
+    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    np.random.default_rng(0).shuffle(rows)
+    path.write_text("".join([header, *rows]), encoding="utf-8")
+
+
 def write_parquet(path: Path, queries: int) -> None:
     """Long Parquet."""
     with tempfile.TemporaryDirectory() as folder:
@@ -116,16 +125,17 @@ FORMATS: dict[str, tuple[str, Callable[[Path, int], None]]] = {
     "lm_eval": ("out", write_lm_eval),
     "jsonl": ("rows.jsonl", write_jsonl),
     "csv": ("rows.csv", write_csv),
+    "shuffled": ("rows.csv", write_shuffled),
     "parquet": ("rows.parquet", write_parquet),
 }
-READER = {"jsonl": "long_csv", "csv": "long_csv"}
+READER = {"jsonl": "long_csv", "csv": "long_csv", "shuffled": "long_csv"}
 
 
 @dataclass(frozen=True)
 class Config:
     """Options of the benchmark."""
 
-    queries: Annotated[int, "how many queries a file holds"] = 60_000
+    queries: Annotated[int, "how many queries a file holds"] = 65_000
     formats: Annotated[str, "which formats, separated by commas"] = ",".join(FORMATS)
 
 

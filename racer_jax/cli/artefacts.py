@@ -66,11 +66,21 @@ def describe(
     notes: Sequence[str],
     *,
     trained: str | None = None,
+    fresh: str = "TABLE",
     savings: Savings | None = None,
 ) -> None:
     """The artefact that was written, and what must be known of it.
 
     Use this when a command has written an artefact, and its notes have been printed.
+
+    Args:
+      path: Its folder.
+      racer: What it holds.
+      as_json: Whether JSON is printed.
+      notes: What was left out or read loosely, for the JSON.
+      trained: What was trained and how well it routes.
+      fresh: The table and options that hold questions to calibrate on, as they are typed.
+      savings: What calling one model after another would save.
     """
     calibration = racer.calibration
     if as_json:
@@ -92,11 +102,16 @@ def describe(
             description["sequential"] = asdict(savings)
         print_json(description)
         return
-    print_line(f"{path}: {racer!r}")
+    state = "not calibrated yet"
+    if calibration is not None:
+        num_queries = int(calibration.num_queries.sum())
+        state = f"alpha = {calibration.alpha}, calibrated on {num_queries:,} queries"
+    print_line(f"{path}: {len(racer.models)} models, {state}")
     if trained is not None:
         print_line(trained)
     if calibration is None:
-        print_line(f"Next: racer-jax calibrate {path} TABLE --alpha 0.1, on other questions")
+        where = "" if fresh != "TABLE" else ", on other questions"
+        print_line(f"Next: racer-jax calibrate {path} {fresh} --alpha 0.1{where}")
     else:
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
@@ -194,9 +209,17 @@ def train(arguments: argparse.Namespace) -> None:
     problems = () if bar.report is None else bar.report.problems
     print_notes(problems)
     notes = [*table.notes, *problems]
-    describe(arguments.output, racer, arguments.json, notes, trained=trained, savings=savings)
+    paths = shlex.join(map(str, arguments.path))
+    describe(
+        arguments.output,
+        racer,
+        arguments.json,
+        notes,
+        trained=trained,
+        fresh="TABLE" if arguments.share is None else f"{paths} --unseen --share 0.6",
+        savings=savings,
+    )
     if savings is not None and not arguments.json:
-        paths = shlex.join(map(str, arguments.path))
         print_line(
             f"Instead of sets: {savings}. Measured on {savings.num_questions:,} of these "
             f"questions; to train it: racer-jax cascade train {paths} -o NEW.cascade"

@@ -152,7 +152,7 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     save(concat([benchmark.train for benchmark in pool.values()]), folder / "train.npz")
     save(test.select(parts.calibration), folder / "calibration.npz")
     save(test.select(parts.test), folder / "test.npz")
-    save(test.select(parts.test), folder / "logs.csv")  # as a user's own file may look
+    save(test, folder / "logs.csv")  # as a user's own file may look
     artefact, table = str(folder / "demo.racer"), str(folder / "test.npz")
     cascade, calibration = str(folder / "demo.cascade"), str(folder / "calibration.npz")
     question = test.texts[int(parts.test[0])]

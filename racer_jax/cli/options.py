@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from racer_jax.data.formats.score_matrix import ScoredTable
     from racer_jax.data.table import RoutingTable
 
-_TABLES = "files or folders of labelled queries to read; several are joined"
+_TABLES = (
+    "files or folders of labelled queries to read, - for the standard input; several are joined"
+)
+_STDIN = Path("/dev/stdin")
 _CHOICES: Mapping[str, Sequence[str]] = {
     "format": names.FORMATS,
     "missing": ("error", "drop", "keep"),
@@ -225,7 +228,9 @@ class Source:
         }
         if arguments.seed is not None and "label_rule" in options:
             options["key"] = jax.random.key(arguments.seed)
-        return cls(tuple(arguments.path if paths is None else paths), options)
+        named = arguments.path if paths is None else paths
+        # As other commands have it; a file of this name has its folder before it.
+        return cls(tuple(_STDIN if path == Path("-") else path for path in named), options)
 
     def only_with(self, needed: str) -> None:
         """Refuses options of reading where no table is read.
@@ -340,6 +345,11 @@ class Source:
             )
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
+        if self.paths[0].suffix not in (".npz", ""):
+            raise DataError(
+                "must be a score matrix (.npz), for an artefact made from scores, got another file",
+                path=self.name,
+            )
         return read_score_matrix(self.paths[0])
 
 

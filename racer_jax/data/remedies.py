@@ -7,7 +7,7 @@ can be typed.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -128,6 +128,8 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "key": Option("--seed", "number", "seed of what is drawn at random"),
     }
 )
+# No value of an option in an advice is longer.
+_LONGEST = 2000
 _DELIMITERS = MappingProxyType({"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";"})
 
 
@@ -178,16 +180,22 @@ class Remedy:
 
     def in_python(self) -> str:
         """The sentence with keyword arguments. Use this when the error is met in Python."""
-        return self._filled([python_text(name, value) for name, value in self.options])
+        return self._filled(python_text)
 
     def in_shell(self) -> str:
         """The sentence with options of the command line.
 
         Use this when the error is met in the shell.
         """
-        return self._filled([shell_text(name, value) for name, value in self.options])
+        return self._filled(shell_text)
 
-    def _filled(self, texts: Sequence[str]) -> str:
+    def _filled(self, spelling: Callable[[str, Any], str]) -> str:
+        texts = []
+        for name, value in self.options:
+            text = spelling(name, value)
+            # Names in a damaged file may be as long as the file: then the option stands alone.
+            is_readable = len(text) <= _LONGEST or name == "path"
+            texts.append(text if is_readable else spelling(name, ...))
         # Not str.format: a sentence may name fields with braces of their own.
         first, *others = self.sentence.split("{}")
         return first + "".join(text + other for text, other in zip(texts, others, strict=True))

@@ -20,6 +20,9 @@ from racer_jax.encoders.hashing import HashedNgrams
 # many passes.
 _OVERSAMPLING = 32
 _NUM_PASSES = 2
+# A projection is fitted to this many texts at most, and more are encoded in parts: their vectors
+# before the projection, of thousands of columns, would fill gigabytes.
+_MOST_TEXTS = 20_000
 # From this many texts on, SciPy's sparse product is worth its import.
 _MANY_TEXTS = 64
 
@@ -78,7 +81,8 @@ class ReducedEncoder:
         """Fits the projection: a truncated SVD of the training texts' vectors.
 
         Columns are first weighted by their inverse document frequency, log((1 + n) / (1 + f)), f
-        the number of texts in which a column is not zero.
+        the number of texts in which a column is not zero. Of more than 20,000 texts so many are
+        drawn at random.
 
         Use this when training texts are at hand; `encode` then serves any texts.
 
@@ -95,6 +99,10 @@ class ReducedEncoder:
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
         encoder = encoder or HashedNgrams()
+        if not isinstance(texts, str) and len(texts) > _MOST_TEXTS:
+            key, draw = jax.random.split(key)
+            rows = jax.random.choice(draw, len(texts), (_MOST_TEXTS,), replace=False)
+            texts = [texts[row] for row in np.sort(np.asarray(rows)).tolist()]
         x = encoder.encode(texts)
         frequency = (x != 0).sum(axis=0)
         weights = np.log((1 + len(x)) / (1 + frequency)).astype(np.float32)
@@ -109,6 +117,10 @@ class ReducedEncoder:
 
         Use this when you need vectors of texts.
         """
+        if not isinstance(texts, str) and len(texts) > _MOST_TEXTS:
+            starts = range(0, len(texts), _MOST_TEXTS)
+            parts = [self.encode(texts[start : start + _MOST_TEXTS]) for start in starts]
+            return np.concatenate(parts)
         return _unit(_unit(self.encoder.encode(texts) * self.weights[None]) @ self.projection)
 
     def stages(self) -> Stages:

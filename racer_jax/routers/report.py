@@ -152,7 +152,8 @@ def report_training(
     if held_correct.shape[1] > 1 and accuracy < best_single:
         problems.append(
             f"worse than one model for all: on held-out questions the router's choice is right "
-            f"{accuracy:.1%} of the time, the best single model {best_single:.1%}"
+            f"{accuracy:.1%} of the time, the best single model {best_single:.1%}; what is "
+            "promised does not depend on it, but a better router gives smaller sets"
         )
     return TrainingReport(
         num_steps=int(np.isfinite(losses).sum()),

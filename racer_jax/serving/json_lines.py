@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._json import shown
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.line_input import (
@@ -70,28 +71,18 @@ class Routed(NamedTuple):
 
 def _scores(record: dict[str, Any], models: tuple[str, ...], path: str, line: int) -> list[float]:
     scores = record.get("scores")
-    if not isinstance(scores, dict) or set(scores) != set(models):
-        raise DataError(
-            f"must hold a score of each of {list(models)}, got {_short(scores)}",
-            path=path,
-            line=line,
-            field="scores",
-        )
+    where: dict[str, Any] = {"path": path, "line": line, "field": "scores"}
+    if not isinstance(scores, dict):
+        got = shown(scores) if "scores" in record else "none"
+        raise DataError(f"must hold a score of each of {list(models)}, got {got}", **where)
+    if set(scores) != set(models):
+        absent = [name for name in models if name not in scores]
+        got = f"none of {absent[0]!r}" if absent else f"{min(set(scores) - set(models))!r} as well"
+        raise DataError(f"must hold a score of each of {list(models)}, got {got}", **where)
     for model, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise DataError(
-                f"must be in [0, 1], got {_short(score)} for {model!r}",
-                path=path,
-                line=line,
-                field="scores",
-            )
+            raise DataError(f"must be in [0, 1], got {shown(score)} for {model!r}", **where)
     return [float(scores[model]) for model in models]
-
-
-def _short(value: Any, longest: int = 80) -> str:
-    """A value as an error shows it."""
-    text = repr(value)
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def read_queries(

@@ -106,8 +106,10 @@ def record_of(raw: bytes, path: str, line: int, *, plain: bool) -> dict[str, Any
         raise DataError(f"{problem} of their own", path=path, line=line)
     if not isinstance(record, dict):
         raise DataError(f"must be a JSON object, got {shown(record)}", path=path, line=line)
-    if isinstance(record, Repeated):
-        raise DataError("must be named once, got it twice", path=path, line=line, field=record.key)
+    for field, value in {"": record, **record}.items():
+        if isinstance(value, Repeated):
+            name = f"{field}.{value.key}" if field else value.key
+            raise DataError("must be named once, got it twice", path=path, line=line, field=name)
     return record
 
 

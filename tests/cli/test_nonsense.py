@@ -524,7 +524,10 @@ def test_scores_that_are_no_queries(folder, capsys):
     for scores, output in {
         '{"scores": {"small": 1}}': "must hold a score of each of",
         '{"scores": {"small": 1, "medium": 2, "large": 0}}': "must be in [0, 1], got 2 for 'medium'",
-        '{"scores": {"small": NaN, "medium": 0, "large": 0}}': "must be in [0, 1], got nan",
+        '{"scores": {"small": NaN, "medium": 0, "large": 0}}': "must be in [0, 1], got NaN",
+        '{"scores": {"small": 1, "medium": 0}}': "got none of 'large'",
+        '{"scores": {"small": 1, "medium": 0, "large": 0, "huge": 1}}': "got 'huge' as well",
+        '{"text": "what?"}': "must hold a score of each of ['small', 'medium', 'large'], got none",
     }.items():
         Path("in.jsonl").write_text(scores + "\n")
         assert output in refused(folder, capsys, ["route", "s.racer", "--input", "in.jsonl"])

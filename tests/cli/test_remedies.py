@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate": "evaluate a T OPTION",
     "report": "report a --data T OPTION",
     "bound-check": "bound-check a T OPTION",
+    "monitor": "monitor --decisions d --labels T OPTION",
 }
 
 
@@ -56,7 +57,7 @@ def test_every_option_of_the_readers_can_be_typed(command):
                 for part in COMMANDS[command].split()
                 for word in (typed if part == "OPTION" else [part])
             ]
-            source = Source.of(_parsed(words))
+            source = Source.of(_parsed(words), [Path("T")])
             assert source.options == {keyword: value}, words
             assert source.paths == (Path("T"),)
 
@@ -118,6 +119,11 @@ def test_columns(tmp_path, monkeypatch, capsys):
     assert "--columns" in advised(["data", "summary", "t.csv"], capsys)
     columns = "query=q,model=llm,correct=ok"
     assert main(["data", "summary", "t.csv", "--columns", columns]) == 0
+
+
+def test_the_standard_input_is_a_table():
+    source = Source.of(_parsed(["data", "summary", "-", "a.csv", "/tmp/-"]))
+    assert list(map(str, source.paths)) == ["/dev/stdin", "a.csv", "/tmp/-"]
 
 
 def test_several_files_are_joined(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 from racer_jax.data import DataError, load
 from racer_jax.data.guessing import FORMATS
 from racer_jax.data.loading import READERS
-from tests.data import log_samples
+from tests.data import log_samples, samples
 from tests.data.samples import MODELS
 
 FOLDERS = {
@@ -59,14 +59,19 @@ def test_compressed_folders_are_read(tmp_path, name):
         ("helm", '"mean": 0', '"mean": NaN', None),
         ("llmrouterbench", '"score": 0.0', '"score": NaN', None),
         ("routerarena", '"score": 0.0', '"score": NaN', None),
+        ("llmrouter", '"performance": 0.0', '"performance": NaN', None),
+        ("llmrouter", '"performance": 0.0', '"performance": null', None),
     ],
 )
 def test_a_score_that_is_nan_is_a_missing_value(tmp_path, name, old, new, rule):
-    folder = FOLDERS[name](tmp_path)
     if name == "inspect":
         folder = log_samples.inspect_json(tmp_path / "one").parent
+    elif name == "llmrouter":
+        folder = samples.llmrouter(tmp_path)
+    else:
+        folder = FOLDERS[name](tmp_path)
     changed = 0
-    for file in folder.rglob("*.json*"):
+    for file in [folder] if folder.is_file() else folder.rglob("*.json*"):
         text = file.read_text(encoding="utf-8")
         changed += text.count(old)
         file.write_text(text.replace(old, new), encoding="utf-8")

@@ -191,3 +191,13 @@ def test_an_error_is_one_line_whatever_names_hold():
     assert str(error).isprintable()
     assert str(error).splitlines() == [str(error)]
     assert printable("模型 é") == "模型 é"
+
+
+def test_advice_is_readable_however_long_the_names_are(tmp_path):
+    """A damaged file may hold a name as long as itself: the option then stands alone."""
+    path = tmp_path / "wide.csv"
+    path.write_text(f"query,label,{'m' * 100_000}\na?,1,0\n")
+    with pytest.raises(DataError, match="pass models= to name the models") as raised:
+        load(path)
+    assert len(str(raised.value)) < 1000
+    assert Remedy("pass {}", metric="m" * 3000).in_shell() == "pass --metric"

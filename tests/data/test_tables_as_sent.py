@@ -134,6 +134,17 @@ def test_a_table_by_column_is_to_be_written_by_row(tmp_path, table):
         load(path)
 
 
+def test_a_question_may_be_chat_messages(tmp_path):
+    """In lines of JSON as in Parquet; a list of anything else is no text."""
+    chat = [{"role": "user", "content": [{"type": "text", "text": "a?"}]}]
+    rows = [{"query": chat, "model": name, "correct": 1} for name in ("x", "y")]
+    path = put(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "data.jsonl")
+    assert load(path).texts == ("a?",)
+    path.write_text(json.dumps({"query": ["a?"], "model": "x", "correct": 1}) + "\n")
+    with pytest.raises(DataError, match="field 'query': must be a text"):
+        load(path)
+
+
 def test_percentages_are_asked_about_where_labels_are_read(tmp_path):
     with pytest.raises(DataError, match="got '87%': write percentages without the sign"):
         load(put(tmp_path, "query,x\na?,87%\n"))

@@ -68,3 +68,29 @@ def test_many_texts_and_few_are_embedded_alike(monkeypatch):
     front(texts)
     front(texts[:-1])
     assert seen == [1]
+
+
+class Counting:
+    """Hashed n-grams that note how many texts they were asked for at once."""
+
+    def __init__(self):
+        self.nums = []
+
+    def encode(self, texts):
+        self.nums.append(len(texts))
+        return HashedNgrams(64).encode(texts)
+
+
+@pytest.mark.long
+def test_many_texts_are_encoded_in_parts_and_some_of_them_fit(monkeypatch):
+    """What a text becomes does not depend on how many others there are."""
+    whole = ReducedEncoder.fit(jax.random.key(0), TEXTS, 4, HashedNgrams(64))
+    embeddings = whole.encode(TEXTS)
+    monkeypatch.setattr(compound, "_MOST_TEXTS", 8)
+    counting = Counting()
+    some = ReducedEncoder.fit(jax.random.key(0), TEXTS, 4, counting)
+    assert counting.nums == [8]
+    assert some.projection.shape == whole.projection.shape
+    assert some.encode(TEXTS).shape == embeddings.shape
+    assert counting.nums == [8, 8, 8, 4]
+    np.testing.assert_allclose(whole.encode(TEXTS), embeddings, atol=1e-6)

@@ -180,7 +180,7 @@ def test_defaults(known):
     # 256 trials a device, in two tiles.
     known.asked.clear()
     stream(600)
-    assert known.asked == [(at, 256) for at in (0, 256, 512)]
+    assert known.asked == [(at, 128) for at in range(0, 600, 128)]
 
 
 def test_each_trial_by_itself(known, monkeypatch):
@@ -215,7 +215,7 @@ def test_each_trial_by_itself(known, monkeypatch):
 )
 def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile, num_tiles):
     calls = []
-    monkeypatch.setattr(trials, "_compiled", lambda platform: lambda *args: calls.append(args))
+    monkeypatch.setattr(trials, "run_kept", lambda *args, **_: calls.append(args[1:]))
     monkeypatch.setattr(trials, "_TILE", 8)
     design = trials.split_design(POOL.order, num_calibration=5)
     plan, shape = trials.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
@@ -225,9 +225,16 @@ def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile,
     assert runner.mesh.axis_names == ("trials",)
     runner.devices = runner.devices[:1] * devices
     runner.chunk(3, num)
-    assert calls[0][2] == 3
-    assert calls[0][4:6] == (tile, num_tiles)
-    assert calls[0][7] is False
+    (_, _, first), static = calls[0]
+    assert first == 3
+    assert (static["tile"], static["num_tiles"]) == (tile, num_tiles)
+    assert static["gather"] is False
+    # Half as many where the bits of so many do not stay in cache; no more than indices allow.
+    places, _, num_blocks = plan.planes.order.row.shape
+    for size, expected in ((2 * places * num_blocks * 8, 8), (2 * places * num_blocks * 8 - 1, 4)):
+        monkeypatch.setattr(trials, "_CACHE", size)
+        assert trials._Runner(KEY, plan, shape, jax.devices()).tile == expected
+    monkeypatch.setattr(trials, "_CACHE", 2**30)
     monkeypatch.setattr(trials, "most_lanes", lambda plan: 5)
     assert trials._Runner(KEY, plan, shape, jax.devices()).tile == 5
 

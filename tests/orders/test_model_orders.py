@@ -274,7 +274,8 @@ def test_the_command(made, tmp_path, capsys, monkeypatch):
     line = "train train.npz -o j.racer --router knn --nonconformity J --null free"
     assert main(line.split()) == 0
     assert main(["calibrate", "j.racer", "pool.npz", "--alpha", "0.2"]) == 0
-    assert "Racer(3 models, J, null mode 'free'" in capsys.readouterr().out
+    assert "j.racer: 3 models, alpha = 0.2, calibrated on" in capsys.readouterr().out
+    assert repr(Racer.load("j.racer")).startswith("Racer(3 models, J, null mode 'free'")
     assert main(["route", "j.racer", "--group", "a", "--json", "What is a prime?"]) == 0
     assert json.loads(capsys.readouterr().out)["reason"] == "ok"
     assert main(["evaluate", "j.racer", "pool.npz", "--alphas", "0.2"]) == 0

@@ -40,6 +40,7 @@ def test_what_a_line_holds(line, record):
         ("}", "begins like JSON"),
         ('[{"text": "a"}]', "got a list: write its items on lines of their own"),
         ('{"text": "a", "text": "b"}', "field 'text': must be named once"),
+        ('{"scores": {"a": 0, "a": 1}}', "field 'scores.a': must be named once"),
         ('{"x": ' + "9" * 5000 + "}", "one of more than 4300 digits"),
         ('{"x": ' + "[" * 100_000, "nested less deeply"),
         ("a\x1bb", "got control characters"),

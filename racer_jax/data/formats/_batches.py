@@ -29,6 +29,8 @@ from racer_jax.data.formats._records import (
 _MAX_COUNTS = 1 << 10
 # What is counted in so few rows is counted row by row; in more, by place.
 _FEW_ROWS = 128
+# Names are looked for so many bytes at a time.
+_MARKED_AT_ONCE = 1 << 15
 
 
 class Batch:
@@ -100,7 +102,10 @@ def record_batches(path: Path) -> Iterator[Batch]:
         return
     lines = _Lines(path)
     for line, block in byte_blocks(path):
-        yield lines.batch(block, line)
+        batch = lines.batch(block, line)
+        del block  # held by the batch, which goes before the next block comes
+        yield batch
+        del batch
 
 
 def record_lines(path: Path) -> Iterator[Record]:
@@ -136,14 +141,11 @@ class _Lines:
             ends.append(len(block))
         if len(ends) != num_rows + 1:
             return False
-        mark, colon = AFTER_NAME
-        characters = np.frombuffer(block, np.uint8)
-        is_name = characters == colon
-        is_name[1:] &= characters[:-1] == mark
+        marks = _name_ends(np.frombuffer(block, np.uint8))
         if num_rows > _FEW_ROWS:
-            counts = np.diff(np.searchsorted(is_name.nonzero()[0], ends)).tolist()
+            counts = np.diff(np.searchsorted(marks.nonzero()[0], ends)).tolist()
         else:
-            counts = [np.count_nonzero(is_name[start:end]) for start, end in pairwise(ends)]
+            counts = [np.count_nonzero(marks[start:end]) for start, end in pairwise(ends)]
         return self._counts.issuperset(counts)
 
     def _records(self, block: bytes, line: int) -> Iterator[Record]:
@@ -177,3 +179,13 @@ class _Lines:
         if len(self._counts) < _MAX_COUNTS:
             self._counts.add(number)
         return whole
+
+
+def _name_ends(characters: np.ndarray) -> np.ndarray:
+    """Which characters are the colon after a name."""
+    mark, colon = AFTER_NAME
+    marks: np.ndarray = characters == colon
+    for start in range(1, len(marks), _MARKED_AT_ONCE):
+        end = min(start + _MARKED_AT_ONCE, len(marks))
+        marks[start:end] &= characters[start - 1 : end - 1] == mark
+    return marks

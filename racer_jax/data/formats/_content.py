@@ -62,6 +62,14 @@ def prompt_text(prompt: Any, attachments: Mapping[str, Any] | None = None) -> st
     )
 
 
+def chat_text(value: Any) -> str | None:
+    """The text of a list of chat messages; None for anything else."""
+    is_chat = isinstance(value, list) and bool(value)
+    if is_chat and all(isinstance(message, dict) and "content" in message for message in value):
+        return prompt_text(value)
+    return None
+
+
 def with_options(text: str, options: Any) -> str:
     r"""A question and its options, lettered A, B, C.
 

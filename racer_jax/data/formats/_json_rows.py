@@ -11,6 +11,7 @@ from typing import Any
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._batches import Batch, record_batches
+from racer_jax.data.formats._content import chat_text
 from racer_jax.data.formats._json import cell, starts_list
 from racer_jax.data.formats._lines import byte_lines
 from racer_jax.data.formats._records import Record
@@ -83,6 +84,8 @@ class JsonRows(Rows):
     def _cell(self, value: Any, key: str, row: int, line: int) -> str:
         if isinstance(value, list | dict) and key not in self._texts:
             return type(value).__name__
+        if isinstance(value, list) and (text := chat_text(value)) is not None:
+            value = text
         return cell(value, key, path=self.path, row=row, line=line or None)
 
     def line_of(self, row: int) -> int | None:

@@ -18,8 +18,8 @@ from racer_jax.data.formats._text import not_utf8
 MAX_RECORD = 1 << 26
 _BLOCK = 1 << 17
 _MARK = b"\xef\xbb\xbf"
+_LINE_BREAK, _COUNTED_AT_ONCE = 10, 1 << 15
 _SPACE = b" \t\r\n\v\f"
-_LINE_BREAK = 10
 
 
 @contextmanager
@@ -100,6 +100,7 @@ def byte_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
             for line, block in _split(path, file, update):
                 empty = empty and block.isspace()
                 yield line, block
+                del block
     if empty:
         raise DataError("must not be empty", path=path)
 
@@ -129,9 +130,10 @@ def _split(
                 raise not_utf8(path, file)
             length -= end
             buffer[:length] = buffer[end : end + length]
-            yield line, lines
-            line += int(np.count_nonzero(np.frombuffer(lines, np.uint8) == _LINE_BREAK))
-            del lines
+            start, line = line, line + _count_lines(lines)
+            block = [lines]
+            del lines  # so that it goes when whoever reads it lets it go
+            yield start, block.pop()
         if has_ended:
             return
         if length > MAX_RECORD:
@@ -140,6 +142,14 @@ def _split(
                 path=path,
                 line=line,
             )
+
+
+def _count_lines(lines: bytes) -> int:
+    """How many lines end, a part at a time: `bytes.count` takes ten times as long."""
+    characters = np.frombuffer(lines, np.uint8)
+    starts = range(0, len(lines), _COUNTED_AT_ONCE)
+    parts = (characters[start : start + _COUNTED_AT_ONCE] for start in starts)
+    return sum(int(np.count_nonzero(part == _LINE_BREAK)) for part in parts)
 
 
 def _is_text(lines: bytes) -> bool:

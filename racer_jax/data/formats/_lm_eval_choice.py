@@ -59,6 +59,7 @@ class Chooser:
         for batch in record_batches(log.path):
             if turns is None and _fits(batch, choice.filter, seen):
                 yield batch, choice
+                del batch  # before the next block comes
                 continue
             records = map(checked_sample, batch.records)
             yield Batch(self._chosen(log, records, choice, turns, survey, seen)), choice

@@ -27,6 +27,8 @@ _VALUES = msgspec.json.Decoder(list[Any])
 _ENCODED = msgspec.json.Encoder().encode
 # What follows a name, and nothing else: within a text a quotation mark stands after a backslash.
 AFTER_NAME = b'":'
+# Rows are compared with what they would be so many bytes at a time.
+_WRITTEN_AT_ONCE = 1 << 15
 # What msgspec takes in no name of a field: rows with such a name are parsed whole.
 _UNREADABLE = re.compile(r'["\\\x00-\x1f]')
 _FAULTS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
@@ -134,17 +136,31 @@ class Layout:
 
     def _is_whole(self, rows: list[tuple[Any, ...]], content: bytes, end: bytes) -> bool:
         """Whether lines are nothing but the fields found in them, so that none stands twice."""
-        width = len(self.names)
-        parts: list[Any] = [end] * (2 * width * len(rows) + 1)
-        parts[1::2] = chain.from_iterable(rows)
+        # Some rows at a time: written anew, the whole block would be held twice.
+        step = max(1, len(rows) * _WRITTEN_AT_ONCE // len(content))
         for layout, starts in enumerate(self._starts):
-            parts[:-1:2] = starts * len(rows)
-            parts[0] = starts[0].removeprefix(_NEXT_ROW)
-            if b"".join(parts) == content:
-                if layout:  # the rows that follow are written in the same way
-                    self._starts.reverse()
-                return True
+            at = 0
+            for row in range(0, len(rows), step):
+                text = _written(rows[row : row + step], starts, is_first=row == 0)
+                if not content.startswith(text, at):
+                    break
+                at += len(text)
+            else:
+                if at + len(end) == len(content) and content.endswith(end):
+                    if layout:  # the rows that follow are written in the same way
+                        self._starts.reverse()
+                    return True
         return False
+
+
+def _written(rows: list[tuple[Any, ...]], starts: list[bytes], is_first: bool) -> bytes:
+    """Rows that follow one another, without the end of the last one."""
+    parts: list[Any] = [b""] * (2 * len(starts) * len(rows))
+    parts[1::2] = chain.from_iterable(rows)
+    parts[::2] = starts * len(rows)
+    if is_first:
+        parts[0] = starts[0].removeprefix(_NEXT_ROW)
+    return b"".join(parts)
 
 
 # What stands between two rows; that of the first is cut off.

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from racer_jax.data.formats import helm
-from racer_jax.data.formats._folders import walked
+from racer_jax.data.formats._folders import bare_name, walked
 from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._source import opened
 
@@ -44,13 +44,16 @@ def of_bytes(path: Path) -> str | None:
 
 def of_folder(path: Path) -> str | None:
     """The format of a folder, None where it is one of the older ones or unknown."""
-    for name, ending in FOLDERS:
-        if walked(path, ending):
-            return name
+    files = walked(path, "")
+    names = [bare_name(file) for file in files]
+    for format_name, ending in FOLDERS:
+        if any(name.endswith(ending) for name in names):
+            return format_name
     for ending in (".json", ".jsonl"):
-        for file in walked(path, ending)[:_LOOKED_AT]:
-            if (format_name := of_json(file)) in OF_FOLDERS:
-                return format_name
+        ours = [file for file, name in zip(files, names, strict=True) if name.endswith(ending)]
+        for file in ours[:_LOOKED_AT]:
+            if (format_of_file := of_json(file)) in OF_FOLDERS:
+                return format_of_file
     return None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats._content import chat_text
 from racer_jax.data.formats._json import cell
 from racer_jax.data.formats._json_rows import JsonRows
 from racer_jax.data.formats._lines import without_collector
@@ -113,6 +114,8 @@ def _field(value: Any, name: str, row: int, is_text: bool) -> str:
         value = value.item()
     if type(value).__name__ == "Decimal":
         return str(value)
+    if is_text and isinstance(value, list) and (text := chat_text(value)) is not None:
+        value = text
     if not is_text and not isinstance(value, str | bool | int | float | None):
         value = type(value).__name__  # a column to be named, not read
     return cell(value, name, path=FRAME, row=row)

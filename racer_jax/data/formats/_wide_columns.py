@@ -14,7 +14,7 @@ from racer_jax.data.remedies import Remedy
 QUERY = ("query_id", "query", "group")
 BESIDE = ("answer", "cost", "tokens")
 # A remedy lists this many models, no more.
-_MAX_LISTED = 20
+_MAX_LISTED, _LONGEST = 20, 200
 # What data frames and spreadsheets call a column that numbers the rows.
 _NUMBERING = re.compile(
     r"index|level_0|#|row|row_number|Unnamed: \d+(?:\.\d+)*|__index_level_\d+__", re.IGNORECASE
@@ -65,7 +65,8 @@ def no_model(path: Path, field: str, names: Sequence[str]) -> DataError:
 
 def few(names: Sequence[str]) -> Any:
     """Names for a remedy, which lists a few and else the option alone."""
-    return list(names) if len(names) <= _MAX_LISTED else ...
+    is_readable = len(names) <= _MAX_LISTED and all(len(name) <= _LONGEST for name in names)
+    return list(names) if is_readable else ...
 
 
 def without_numbering(

@@ -55,8 +55,8 @@ def read_llmrouter(
       key: A typed PRNG key, for the rule `one attempt` alone.
       answer: Finds the answer in a response (see `racer_jax.data.answers`); by default the whole
         text.
-      missing: What to do with pairs that have no row: `error`, `drop` their queries with a note, or
-        `keep` them.
+      missing: What to do with pairs that have no row, or whose performance is NaN or null: `error`,
+        `drop` their queries with a note, or `keep` them.
 
     Returns:
       The table; `group` is `task_name`, and a query's id is
@@ -85,8 +85,8 @@ def read_llmrouter(
             _as_key(record.get("ground_truth"), where),
             _as_key(record.get("embedding_id"), where),
         )
-        performance = _number(record.get("performance"), "performance", where)
-        if label_rule is None and performance not in (0, 1):
+        performance = _performance(record, where)
+        if label_rule is None and not (performance in (0, 1) or math.isnan(performance)):
             problem = f"must be 0 or 1, got {performance:g}"
             raise DataError(problem, field="performance", remedy=GRADED, **where)
         tokens = math.nan
@@ -145,6 +145,15 @@ def _as_key(value: Any, where: dict[str, Any]) -> str:
         return f"{type(value).__name__}:{value}"
     except RecursionError:
         raise too_deep(**where) from None
+
+
+def _performance(record: Any, where: dict[str, Any]) -> float:
+    """What a model achieved; NaN where the record says NaN or null: nobody knows it."""
+    value = record.get("performance")
+    unknown = value is None and "performance" in record
+    if unknown or (isinstance(value, float) and math.isnan(value)):
+        return math.nan
+    return _number(value, "performance", where)
 
 
 def _number(value: Any, field: str, where: dict[str, Any]) -> float:

@@ -145,6 +145,7 @@ def read_lm_eval(
             if options.answers and reader is None:
                 reader = AnswerReader(log, choice.metric, has_rule)
             results.add(batch, task, choice.metric, has_rule, reader)
+            del batch  # before the next one comes
         if reader is not None and reader.unread is not None:
             reasons.setdefault(log.task, reader.unread)
         if options.check_results:

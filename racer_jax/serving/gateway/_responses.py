@@ -82,16 +82,17 @@ class Responses:
         if limit_ms is not None:
             seconds = min(seconds, limit_ms / 1000)
         try:
-            async with asyncio.timeout(seconds):
-                await completion.decide()
-                await completion.respond()
-        except TimeoutError:
-            completion.finish(504)
-            raise GatewayError(
-                504, "racer_deadline", f"there was no answer within {seconds:g} s"
-            ) from None
+            try:
+                async with asyncio.timeout(seconds):
+                    await completion.decide()
+                    await completion.respond()
+            except TimeoutError:
+                raise GatewayError(
+                    504, "racer_deadline", f"there was no answer within {seconds:g} s"
+                ) from None
         except GatewayError as error:
             error.facts = completion.facts
+            error.headers |= {k.decode(): v.decode() for k, v in completion.headers_of(error)}
             completion.finish(error.status)
             raise
         completion.finish(200)

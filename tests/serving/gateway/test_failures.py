@@ -204,6 +204,14 @@ def test_every_answer_and_error_has_its_headers(served, capped, upstreams):
     failed = served.chat("large ?")
     assert always | more <= set(failed.headers)
     assert float(failed.headers["x-racer-overhead-ms"]) >= 0
+    body = {"model": "racer/my", "input": "large ?"}
+    response = served.ask("POST", "/v1/responses", body)
+    assert always | more <= set(response.headers)
+    assert (response.status, response.json["racer"]["failed"]) == (502, {"large": "status_500"})
+    upstreams.says.update(large=slow("A", 5))
+    late = served.ask("POST", "/v1/responses", {**body, "racer": {"deadline_ms": 50}})
+    assert (late.status, late.json["error"]["type"]) == (504, "racer_deadline")
+    assert late.headers["x-racer-id"] == late.json["racer"]["id"]
     undecided = capped.chat("unknown ?", racer={"group": "nobody"})
     assert undecided.headers["x-racer-id"] == undecided.json["racer"]["id"]
     assert undecided.headers["x-racer-reason"] == "unknown_group"

@@ -56,7 +56,8 @@ def test_litellm_asks_the_gateway(provided, served):
     assert whole.choices[0].message.content == "A"
     assert whole.racer["group"] == "b"
     assert whole.racer["guarantee"] == "holds"
-    assert whole.usage.prompt_tokens == 30
+    # Two equal answers may decide the vote: then the third call is cancelled.
+    assert whole.usage.prompt_tokens == 10 * (3 - len(whole.racer.get("cancelled", ())))
     assert "".join(part.choices[0].delta.content or "" for part in parts) == "A"
 
 
