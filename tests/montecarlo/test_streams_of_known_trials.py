@@ -180,7 +180,7 @@ def test_defaults(known):
     # 256 trials a device, in two tiles.
     known.asked.clear()
     stream(600)
-    assert known.asked == [(at, 128) for at in range(0, 600, 128)]
+    assert known.asked == [(at, 256) for at in (0, 256, 512)]
 
 
 def test_each_trial_by_itself(known, monkeypatch):
