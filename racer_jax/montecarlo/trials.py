@@ -38,6 +38,8 @@ from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fin
 _TILE = 128
 _CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
+# Trials that a stream has in memory at once on each device, where a tile is no larger.
+_CHUNK = 256
 # Trials that determine how wide the histograms have to be.
 _PILOT = 512
 
@@ -157,6 +159,11 @@ class _Runner:
             usual = _TILE if 2 * places * num_blocks * _TILE <= _CACHE else _TILE // 2
         self.tile = min(usual, most_lanes(plan))
 
+    @property
+    def usual_chunk(self) -> int:
+        """Trials that a stream has in memory at once by default."""
+        return max(self.tile, _CHUNK) * len(self.devices)
+
     def chunk(self, first: int, num: int) -> dict[str, Any]:
         """Values of at least `num` trials from `first` on, `[a, s]`."""
         tile = min(self.tile, -(-num // len(self.devices)))
@@ -269,8 +276,8 @@ class StreamSpec(SplitSpec, total=False):
 
     Attributes:
       num_calibration: As of `SplitSpec`, and so are `num_validation`, `group` and `question`.
-      chunk_size: Trials in memory at once, at least 1; by default one tile a device. Metrics that
-        count have the same summary whatever it is.
+      chunk_size: Trials in memory at once, at least 1; by default 256 a device, and more on an
+        accelerator. Metrics that count have the same summary whatever it is.
       bins: Bins of each histogram, at least 2; 200 by default. They cover eight standard deviations
         on either side, as estimated from the first 512 trials.
       checkpoint: File that keeps the state. If it is there, the stream goes on from it: a killed
@@ -363,7 +370,7 @@ def stream_trials(
     report = progress if progress is not None else lambda _: None
     if num_done:
         report(num_done)
-    spans = _spans(num_done, num_trials, stream.chunk_size or runner.tile * len(runner.devices))
+    spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
     for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
         _add(sums, totals, num, stream.bins, design.even)
         report(num)

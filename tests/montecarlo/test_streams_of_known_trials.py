@@ -177,10 +177,10 @@ def test_a_stream_goes_on_from_its_file(known, tmp_path, monkeypatch):
 def test_defaults(known):
     summary = stream(9)
     assert summary["risk"].histogram.shape == (2, 200)
-    # One tile a device.
+    # 256 trials a device, in two tiles.
     known.asked.clear()
     stream(600)
-    assert known.asked == [(at, 128) for at in range(0, 600, 128)]
+    assert known.asked == [(at, 256) for at in (0, 256, 512)]
 
 
 def test_each_trial_by_itself(known, monkeypatch):
