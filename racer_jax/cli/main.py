@@ -101,6 +101,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; what argparse leaves over, since an option came first, is put in its place."""
     parser = build_parser()
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words:  # whoever types the name alone wants to know what there is
+        parser.print_help(sys.stderr)
+        raise SystemExit(WRONG)
     namespace, rest = parser.parse_known_args(sequential_words(words))
     if rest and not any(word.startswith("-") for word in rest):
         if getattr(namespace, "text", None) == []:

@@ -11,6 +11,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.racer.signatures import public_bytes
 from racer_jax.sequential.normal_forms import UnknownFormError, forms_by_group
 from racer_jax.serving.gateway._addresses import checked_url, is_loopback
+from racer_jax.serving.gateway._faults import in_words
 from racer_jax.serving.gateway._secrets import Secret, expanded, is_reference
 from racer_jax.serving.gateway._views import check_view
 from racer_jax.serving.gateway.settings import Settings
@@ -56,14 +57,19 @@ def settings_from(plain: Any, folder: Path = Path()) -> Settings:
     Raises:
       ValueError: If they are not settings; the message holds the path of the fault.
     """
+    resolved = _resolved(plain, "$", None)
     try:
-        resolved = _resolved(plain, "$", None)
-        settings: Settings = msgspec.convert(resolved, Settings, dec_hook=_secret)
+        settings = _converted(resolved)
     except msgspec.ValidationError as error:
-        raise _FaultError(str(error)) from None
+        raise _FaultError(in_words(error, plain, resolved, _converted)) from None
     for problem in _contradictions(settings):
         raise _FaultError(problem)
     return _placed(settings, folder)
+
+
+def _converted(resolved: Any) -> Settings:
+    """The settings of plain values without references."""
+    return msgspec.convert(resolved, Settings, dec_hook=_secret)
 
 
 def json_schema() -> dict[str, Any]:
