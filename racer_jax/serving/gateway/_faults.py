@@ -112,7 +112,7 @@ def _said(text: str, value: Any, kind: inspect.Type) -> str:
     if isinstance(kind, inspect.LiteralType):
         return f"must be one of {', '.join(map(repr, kind.values))}, got {value!r:.60}"
     if match := re.fullmatch(
-        r"Expected `(\w+)`(?: (of length )?(>=|<=|>|<) (\S+))?(?:, got `\w+`)?", text
+        r"Expected `([\w |]+)`(?: (of length )?(>=|<=|>|<) (\S+))?(?:, got `\w+`)?", text
     ):
         kinds = [name for name in match[1].split(" | ") if name != "null"]
         must = f"must be {' or '.join(_KINDS.get(name, name) for name in kinds)}"
