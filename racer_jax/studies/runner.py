@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -116,7 +117,7 @@ def publish(
             "config": config,
             "environment": reporting.environment(),
             "seconds": time.perf_counter() - begin,
-            "rows": report.rows,
+            "rows": [_known(row) for row in report.rows],
             "results": result,
         }
         reporting.write_json(folder / "results.json", record)
@@ -127,6 +128,12 @@ def publish(
     folder = reporting.finish(write, config.output)
     names = ", ".join(str(path) for path in sorted(folder.iterdir()))
     print(f"\nIn all {time.perf_counter() - begin:.1f} s. Written: {names}")  # noqa: T201
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with null for numbers that are not known, as other programs read it."""
+    unknown = {name for name, value in row.items() if isinstance(value, float) and isnan(value)}
+    return {name: None if name in unknown else value for name, value in row.items()}
 
 
 def redraw(

@@ -42,7 +42,7 @@ def picture(result: Result, *, width: float | None = None) -> Figure:
 
 
 def report(config: Config, result: Result) -> Report:
-    rows = [{"value": value} for value in result.values]
+    rows = [{"value": value, "cost": float("nan")} for value in result.values]
     return Report(result.note, rows, {"line": partial(picture, result)})
 
 
@@ -69,6 +69,7 @@ def test_figures_in_every_format_and_again_without_computing(tmp_path, capsys):
     record = json.loads((out / "results.json").read_text())
     assert record["config"]["number"] == 5
     assert record["results"]["values"] == [0, 5 / 3, 10 / 3]
+    assert record["rows"] == [{"value": value, "cost": None} for value in (0, 5 / 3, 10 / 3)]
     before = {path: path.read_bytes() for path in out.iterdir()}
     again = {"run": never, "load": never}
     assert main("--redraw", out, "--figures", "svg", "--width", "column", **again) == 0
