@@ -333,6 +333,7 @@ class Source:
         Raises:
           DataError: If there are several, the file is none, or an option does not apply to it.
         """
+        from racer_jax.data.formats._source import opened
         from racer_jax.data.formats.score_matrix import read_score_matrix
 
         refused = [name for name in self.options if name not in ("format", "models")]
@@ -346,6 +347,8 @@ class Source:
         if len(self.paths) > 1:
             raise DataError("must be one score matrix (.npz), got several files", path=self.name)
         if self.paths[0].suffix not in (".npz", ""):
+            with opened(self.paths[0]):  # says first that a file is missing or cannot be read
+                pass
             raise DataError(
                 "must be a score matrix (.npz), for an artefact made from scores, got another file",
                 path=self.name,

@@ -279,7 +279,7 @@ def test_the_command(made, tmp_path, capsys, monkeypatch):
     assert main(["route", "j.racer", "--group", "a", "--json", "What is a prime?"]) == 0
     assert json.loads(capsys.readouterr().out)["reason"] == "ok"
     assert main(["evaluate", "j.racer", "pool.npz", "--alphas", "0.2"]) == 0
-    assert "nonconformity J" in capsys.readouterr().out
+    assert "models ordered by 'J'" in capsys.readouterr().out
     assert (
         main(
             ["bound-check", "j.racer", "pool.npz", "--splits", "0", "--alphas", "0.2,0.4", "--json"]
