@@ -396,7 +396,7 @@ def test_every_help_teaches_with_examples_that_parse(capsys):
     import shlex
 
     found = dict(parsers(build_parser()))
-    assert len(found) == 23
+    assert len(found) == 24
     for name, parser in found.items():
         assert "examples:" in parser.format_help(), name
         for line in parser.epilog.splitlines():
