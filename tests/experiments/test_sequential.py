@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from racer_jax.montecarlo import pool_law
 from racer_jax.risk_control.bounds import sharp_risk
 from racer_jax.studies import stopping_ways
 from racer_jax.studies.answer_pools import answer_pools
-from racer_jax.studies.stopping_ways import Rows, means_by_query
+from racer_jax.studies.stopping_ways import Rows, Way, means_by_query
 from tests.sequential.pools import answered_table
 
 pytestmark = pytest.mark.long
@@ -74,9 +75,23 @@ def small_rows(seed=0, num=9):
     return Rows(codes, np.asarray(table.correct), table.cost, np.array(reference_code, np.int32))
 
 
-def test_means_by_query_add_up_to_the_exact_law_and_equal_enumeration():
-    rows = small_rows()
-    way = stopping_ways.agreement(rows, np.array([0.6, 0.8, 0.7, 0.75, 0.65]))
+def random_way(seed, num=9, num_calls=4):
+    """Stopping scores with ties, many losses, and queries at which no stop is safe."""
+    rng = np.random.default_rng(seed)
+    scores = rng.choice([-np.inf, 0.25, 0.5, 0.75], (num, num_calls)).astype(np.float32)
+    scores[:, -1] = np.where(rng.random(num) < 0.7, np.inf, scores[:, -1])
+    losses = rng.random((num, num_calls)) < 0.6
+    losses[scores == np.inf] = False  # what always stops loses nothing
+    return Way(scores, losses, {"calls": rng.random((num, num_calls + 1))})
+
+
+def agreement_way():
+    return stopping_ways.agreement(small_rows(), np.array([0.6, 0.8, 0.7, 0.75, 0.65]))
+
+
+@pytest.mark.parametrize("make", [agreement_way, *(partial(random_way, seed) for seed in range(4))])
+def test_means_by_query_add_up_to_the_exact_law_and_equal_enumeration(make):
+    way = make()
     ties = np.random.default_rng(0).integers(0, 2**32, way.scores.shape, dtype=np.uint32)
     alphas = ["0.25", "0.5"]
     means = means_by_query(way, ties, alphas)
@@ -96,9 +111,19 @@ def test_means_by_query_add_up_to_the_exact_law_and_equal_enumeration():
         for split in itertools.combinations(range(9), 4):
             level = reference.threshold([critical[i] for i in split], alpha)
             for i in set(range(9)) - set(split):
-                total[i] += way.metrics["calls"][i, reference.stop_call(paths[i], level) - 1]
+                total[i] += way.metrics["calls"][i, place(paths[i], level)]
                 count[i] += 1
         np.testing.assert_allclose(means["calls"][a], total / count, atol=1e-12)
+
+
+def place(path, level):
+    """Number of calls before the last one; that of all where no stop is safe."""
+    safe = [
+        k
+        for k, pair in enumerate(path)
+        if (pair[0] > -np.inf and pair > level) or pair[0] == np.inf
+    ]
+    return safe[0] if safe else len(path)
 
 
 def test_unanimity_and_majority_decided_by_hand():
