@@ -147,6 +147,13 @@ def start(run, upstreams, artefacts):
         run(gateway.stop())
 
 
+@pytest.fixture(autouse=True)
+def as_new(request):
+    """What the upstreams say and were asked in one test is forgotten before the next."""
+    if "upstreams" in request.fixturenames:
+        request.getfixturevalue("upstreams").reset()
+
+
 @pytest.fixture(scope="session")
 def plain_gateway(start):
     return start()
