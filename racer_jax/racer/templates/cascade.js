@@ -1,6 +1,6 @@
 // The report of a cascade alone; page.js stands before it in the same function.
   const stops = data.sequential, cascade = data.cascade, levels = stops.levels;
-  const reference = referenceOf(stops);
+  const reference = referenceName(stops);
   const state = { row: stops.own };
   const x = levels.map((level) => level.value);
   const has = (name) => levels.some((level) => known(level[name]) !== null);
@@ -14,7 +14,7 @@
 
   function drawLine(id, name, unit, values, extra = [], yaxis = axis(unit, { rangemode: "tozero" })) {
     draw(id, [...extra, line(name, x, values), here(x[state.row], values[state.row], "now")],
-      { xaxis: xaxis(), yaxis, shapes: [upright(x[state.row])] },
+      { xaxis: xaxis(), yaxis, shapes: [verticalLine(x[state.row])] },
       `${capital(unit)} against alpha; the table of all figures has the numbers.`);
   }
   const flat = (name, value) => dash(name, spread(x), [value, value], colour.promise);

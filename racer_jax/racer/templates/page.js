@@ -113,7 +113,7 @@
     type: "scatter", mode: "markers", x: [x], y: [known(y)], hoverinfo: "skip", showlegend: false,
     marker: { size: 12, color, line: { color: colour.card, width: 2 } }, name: text,
   });
-  const upright = (x, color = colour.muted) => ({
+  const verticalLine = (x, color = colour.muted) => ({
     type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color, width: 1, dash: "dot" }, layer: "below",
   });
   function spread(values) {
@@ -126,7 +126,7 @@
   const WHY = { decided: "the vote is decided", risk: "the predicted loss is small enough", "all called": "all are called", abstained: "no stop is safe: no answer" };
   // Its level is chosen apart: what alpha bounds is another loss than that of a set.
   const levelName = (level) => (level.value === 0 ? "decided votes alone" : `α = ${level.alpha}`);
-  const referenceOf = (stops) => (stops.reference === null ? "the full vote" : stops.reference);
+  const referenceName = (stops) => (stops.reference === null ? "the full vote" : stops.reference);
 
   function drawStopsAfter(stops, at) {
     const after = stops.order.map((_, i) => i + 1);
@@ -143,7 +143,7 @@
       + (stops.num_seen ? ` ${queries(stops.num_seen)} of these were used to train or calibrate it: the figures are optimistic.` : "");
 
   function fillStops(stops, place) {
-    const reference = referenceOf(stops);
+    const reference = referenceName(stops);
     const logged = stops.levels[0].dollars !== null;
     fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference}`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
       stops.levels.map((level) => [

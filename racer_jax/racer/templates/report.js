@@ -30,7 +30,7 @@
       );
     }
     traces.push(line("seen here", alphas, group.risk), here(alphas[row], group.risk[row], "now"));
-    draw("chart-risk", traces, { xaxis: alphaAxis(), yaxis: share("misrouted"), shapes: [upright(alphas[row])] },
+    draw("chart-risk", traces, { xaxis: alphaAxis(), yaxis: share("misrouted"), shapes: [verticalLine(alphas[row])] },
       `Risk against alpha; at alpha ${levels[row].name} it is ${pct(group.risk[row])}.`);
   }
 
@@ -41,7 +41,7 @@
         here(alphas[row], group.cost_saved[row], "now", colour.good));
     }
     traces.push(dash("abstains", alphas, group.abstention, colour.fixed), here(alphas[row], group.abstention[row], "now", colour.fixed));
-    draw("chart-saved", traces, { xaxis: alphaAxis(), yaxis: share(""), shapes: [upright(alphas[row])] },
+    draw("chart-saved", traces, { xaxis: alphaAxis(), yaxis: share(""), shapes: [verticalLine(alphas[row])] },
       `Share of calls${group.cost_saved ? " and cost" : ""} saved, and abstentions, against alpha.`);
   }
 
@@ -63,7 +63,7 @@
       line(way(chosen), alphas, group.accuracy[chosen]), here(alphas[row], group.accuracy[chosen][row], "now"),
     );
     draw("chart-accuracy", traces,
-      { xaxis: alphaAxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes: [upright(alphas[row])], legend: { ...legend(), traceorder: "reversed" } },
+      { xaxis: alphaAxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes: [verticalLine(alphas[row])], legend: { ...legend(), traceorder: "reversed" } },
       `Accuracy against alpha; at alpha ${levels[row].name}, ${way(chosen)} is right for ${pct(group.accuracy[chosen][row])}.`);
     const rows = names.map((name) => [
       capital(way(name)), pct(group.accuracy[name][row]), pct(full.accuracy[name]), points(group.accuracy[name][row] - full.accuracy[name]),
@@ -180,14 +180,14 @@
     const spent = (level) => (byCost ? 1000 * level.dollars : level.calls);
     const sets = byCost ? whole.cost.map((c) => 1000 * c) : whole.size;
     const xaxis = () => axis("risk level α", { hoverformat: ".3~f", range: spread([...x, ...alphas]) });
-    const shapes = [upright(at.value)];
+    const shapes = [verticalLine(at.value)];
     const unit = byCost ? "dollars for 1,000 queries" : "models called, on average";
     draw("chart-stops-calls", [
       line("a set at once", alphas, sets, { line: { color: colour.fixed, width: 2 } }),
       line("one after another", x, stops.levels.map(spent)), here(at.value, spent(at), "now"),
     ], { xaxis: xaxis(), yaxis: axis(unit, { rangemode: "tozero" }), shapes },
     `${capital(unit)} against alpha, of sets and of calling one model after another.`);
-    const reference = referenceOf(stops);
+    const reference = referenceName(stops);
     draw("chart-stops-accuracy", [
       dash(reference, [x[0], Math.max(...x, ...alphas)], [at.full_accuracy, at.full_accuracy], colour.promise),
       line("a set at once", alphas, whole.accuracy[chosen], { line: { color: colour.fixed, width: 2 } }),
@@ -222,7 +222,7 @@
       error_x: { type: "data", array: parts.map((group) => 2 * (known(group.std[row]) ?? 0)), color: colour.muted, thickness: 1.5, width: 5 },
       visible: parts.some((group) => known(group.expected[row]) !== null),
     }, dash("α", [null], [null], colour.promise)], {
-      xaxis: share("misrouted"), hovermode: "closest", shapes: [{ ...upright(alphas[row], colour.promise), line: { color: colour.promise, width: 2, dash: "dash" } }],
+      xaxis: share("misrouted"), hovermode: "closest", shapes: [{ ...verticalLine(alphas[row], colour.promise), line: { color: colour.promise, width: 2, dash: "dash" } }],
       yaxis: axis("", { tickvals: spot, ticktext: parts.map((group) => label(shorten(group.group, narrow() ? 14 : 26))), range: [parts.length - 0.4, -0.6], ticks: "" }),
       height: 120 + 36 * parts.length, margin: { l: 12, r: 12, t: 10, b: 40 },
       legend: { orientation: "h", x: 0, y: -64 / (36 * parts.length), yanchor: "top" },
