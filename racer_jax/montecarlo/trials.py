@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from racer_jax._programs import run_kept
+from racer_jax._programs import run_kept, usual_devices
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
@@ -151,7 +151,7 @@ class _Runner:
     ) -> None:
         self.plan, self.shape = plan, shape
         self.key = np.asarray(key_words(key))
-        self.devices = list(jax.devices() if devices is None else devices)
+        self.devices = list(usual_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
         usual = _ACCELERATOR_TILE
         if self.devices[0].platform == "cpu":
