@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from racer_jax._distribution import __version__
+from racer_jax._memory import give_back
 
 _HERE = Path(__file__).parent
 _LOADED: dict[str, jax.stages.Compiled] = {}
@@ -152,7 +153,9 @@ def _compiled(
         return function(*args, **static)
 
     program.__name__ = f"{function.__name__}_{os.urandom(8).hex()}"
-    return jax.jit(program, compiler_options=dict(options)).lower(*args).compile()
+    compiled = jax.jit(program, compiler_options=dict(options)).lower(*args).compile()
+    give_back()  # the compiler took up to a hundred megabytes, and freed them
+    return compiled
 
 
 def _folder() -> Path | None:
