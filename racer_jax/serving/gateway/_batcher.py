@@ -6,8 +6,8 @@ it: the requests whose bytes came together are decided together, and none of the
 else.
 
 A thread decides, so that a slow encoder holds up nothing else. Where the last batch took less than
-handing it to a thread and back may take, a small one is decided in the loop itself. Another thread
-loads artefacts and compiles what they need, which takes seconds in which decisions go on.
+handing it to a thread and back may take, a small one is decided in the loop itself. Other threads
+load artefacts and compile what they need, which takes seconds in which decisions go on.
 
 A racer decides the same on the same text, so the latest decisions are kept: a request that comes
 again, after an error say, is not decided again.
@@ -73,7 +73,8 @@ class Batcher:
     ) -> None:
         self._largest, self._on_batch = largest, on_batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="racer-decides")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="racer-loads")
+        # Two: the threshold of a live pool does not wait until an artefact is loaded.
+        self._loader = ThreadPoolExecutor(2, thread_name_prefix="racer-loads")
         self._waiting: list[_Waiting] = []
         self._busy = False
         self._seconds = inf  # of the last batch
