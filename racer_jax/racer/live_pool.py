@@ -92,8 +92,7 @@ class LiveScorer(Scorer):
         Use this when texts are to be decided on; `Racer.route` calls it.
         """
         if self._pool.order is not None:  # the programs of the pool, and this order after them
-            scorer = object.__new__(Scorer)
-            scorer.__dict__ |= {**self._pool.__dict__, "order": self.order}
+            scorer = self._pool.with_order(self.order)
             measured = scorer(texts, nonconformity, null, groups)
             scores = np.ascontiguousarray(measured.scores[:, self._columns])
             return measured._replace(scores=scores)
