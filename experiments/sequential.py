@@ -391,7 +391,7 @@ def _shown(row: Row) -> list[str]:
         dollars,
         f"{row.rounds:.2f}",
         f"{100 * row.accuracy:.1f}",
-        f"{100 * row.difference:+.2f} +- {100 * row.difference_error:.2f}",
+        f"{100 * row.difference:+.2f} ± {100 * row.difference_error:.2f}",
         f"{row.regret:.4f}",
         "" if row.law is None else f"{row.law:.4f}",
     ]
