@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON]
+    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON] [--pin]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -12,6 +12,10 @@ for this request (the same for all of its calls), less the median of the same fo
 server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
 "In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
 for each other, which about doubles what is added; real models never take exactly as long.
+
+Clients and upstreams run on uvloop where it is installed, so that little of what is measured is
+theirs. `--pin` keeps the server on the first core and everything else on the others, as two
+machines would: without it the clients and the upstreams also take the server's core now and then.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
@@ -98,6 +102,30 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def run(work):
+    """The result of a coroutine, in a fast loop where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def keep_apart(pid, others):
+    """Keeps a server on the first core, and this process and others off it; Linux alone.
+
+    Args:
+      pid: The server's process.
+      others: Further processes.
+    """
+    cores = sorted(os.sched_getaffinity(0) | os.sched_getaffinity(pid))
+    if len(cores) < 2:
+        raise SystemExit("--pin needs two cores")
+    for process, its in ((pid, cores[:1]), *((other, cores[1:]) for other in (0, *others))):
+        for task in os.listdir(f"/proc/{process or os.getpid()}/task"):
+            os.sched_setaffinity(int(task), its)
+
+
 def memory(pid):
     """Memory of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -152,17 +180,19 @@ class Served:
       url: Its address.
       pid: Its process.
       names: The model that a client asks for, by size of the set.
+      apart: Processes that are kept off its core; None to leave all where they are.
     """
 
     url: str
     pid: int
     names: dict
+    apart: tuple | None = None
 
 
 def added(served, model, echo_url, clients, seconds, took):
     """Quantiles of the milliseconds that a server adds, less the median of direct calls."""
-    direct = asyncio.run(load(echo_url, "echo", clients, seconds, took))
-    through = asyncio.run(load(served.url, model, clients, seconds, took))
+    direct = run(load(echo_url, "echo", clients, seconds, took))
+    through = run(load(served.url, model, clients, seconds, took))
     above = (through - np.median(direct)) * 1e3
     return {f"p{q}_ms": round(float(np.percentile(above, q)), 2) for q in (50, 99)}
 
@@ -170,10 +200,12 @@ def added(served, model, echo_url, clients, seconds, took):
 def measured(served, echo_url, seconds):
     """Every figure of a server."""
     results = {}
+    if served.apart is not None:
+        keep_apart(served.pid, served.apart)
     for name, model in served.names.items():
-        asyncio.run(load(served.url, model, 8, 0.5))
+        run(load(served.url, model, 8, 0.5))
         before = cpu_seconds(served.pid)
-        times = asyncio.run(load(served.url, model, 32, seconds))
+        times = run(load(served.url, model, 32, seconds))
         used = cpu_seconds(served.pid) - before
         figures = results[name] = {
             "requests_per_cpu_second": round(len(times) / used),
@@ -205,7 +237,7 @@ def ended(process):
     process.wait()
 
 
-def gateway_figures(folder, port, echo_url, seconds):
+def gateway_figures(folder, port, echo_url, seconds, apart):
     """The figures of the gateway."""
     command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
     environment = {
@@ -221,7 +253,7 @@ def gateway_figures(folder, port, echo_url, seconds):
     try:
         url = f"{line.split()[1].rstrip(',')}/chat/completions"
         names = {"set of 1": "racer/one", "set of 3": "racer/three"}
-        figures = measured(Served(url, gateway.pid, names), echo_url, seconds)
+        figures = measured(Served(url, gateway.pid, names, apart), echo_url, seconds)
     finally:
         ended(gateway)
     ready_figures = {"ready_seconds": round(ready, 1), "ready_cpu_seconds": round(ready_cpu, 1)}
@@ -234,7 +266,7 @@ def has_litellm(python):
     return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
-def litellm_figures(python, port, echo_url, seconds):
+def litellm_figures(python, port, echo_url, seconds, apart):
     """The figures of litellm's Router; None where it is not installed."""
     if not has_litellm(python):
         return None
@@ -243,7 +275,7 @@ def litellm_figures(python, port, echo_url, seconds):
     try:
         url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
         names = {"set of 1": "one", "set of 3": "three"}
-        return measured(Served(url, server.pid, names), echo_url, seconds)
+        return measured(Served(url, server.pid, names, apart), echo_url, seconds)
     finally:
         ended(server)
 
@@ -281,6 +313,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--pin", action="store_true", help="keep the server on a core of its own")
     parser.add_argument(
         "--litellm",
         metavar="PYTHON",
@@ -294,10 +327,11 @@ def main():
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        how = echo_url, parsed.seconds, (upstream.pid,) if parsed.pin else None
         try:
             results = {
-                "racer-jax serve": gateway_figures(folder, port, echo_url, parsed.seconds),
-                "litellm Router": litellm_figures(parsed.litellm, port, echo_url, parsed.seconds),
+                "racer-jax serve": gateway_figures(folder, port, *how),
+                "litellm Router": litellm_figures(parsed.litellm, port, *how),
             }
         finally:
             ended(upstream)

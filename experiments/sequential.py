@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
@@ -390,7 +391,7 @@ def _shown(row: Row) -> list[str]:
         dollars,
         f"{row.rounds:.2f}",
         f"{100 * row.accuracy:.1f}",
-        f"{100 * row.difference:+.2f} +- {100 * row.difference_error:.2f}",
+        f"{100 * row.difference:+.2f} ± {100 * row.difference_error:.2f}",
         f"{row.regret:.4f}",
         "" if row.law is None else f"{row.law:.4f}",
     ]
@@ -448,7 +449,9 @@ def figure(rows: Sequence[Row], *, width: float | None = None) -> Figure:
                 if spots:
                     at = [[row.calls for row in spots], [row.accuracy for row in spots]]
                     axes.plot(*at, **style_of(way).points(label=way, zorder=3))
-            percent(axes, "y")
+            percent(axes, "y", 1)
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             grid.title(number, name)
         grid.label_below(0, "calls a query")
         grid.label_left(0, "right answers")

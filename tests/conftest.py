@@ -1,8 +1,6 @@
 """How all tests run, and fixtures that more than one test module uses."""
 
 import atexit
-import contextlib
-import ctypes
 import gc
 import os
 import shutil
@@ -27,6 +25,8 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
 import hypothesis
 import jax
 import pytest
+
+from racer_jax._memory import give_back
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -61,8 +61,7 @@ def _compiled_code_is_dropped() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
 
 
 @pytest.fixture(scope="session")

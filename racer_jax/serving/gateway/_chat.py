@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -89,7 +90,7 @@ class Chat:
         self, completion: Completion, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answers, unless the client goes away first: then every call is cancelled."""
-        answering = _Answering(completion, send)
+        answering = _Answering(completion, send, scope.get(CONNECTION))
         client = ClientPresence(scope, receive, answering)
         try:
             await self._answer(completion, answering)
@@ -143,10 +144,10 @@ class Chat:
 
 
 class _Answering:
-    """The sending of one answer."""
+    """The sending of one answer; a whole one goes out in one piece where the connection can."""
 
-    def __init__(self, completion: Completion, send: Send) -> None:
-        self._completion, self._send = completion, send
+    def __init__(self, completion: Completion, send: Send, connection: Any = None) -> None:
+        self._completion, self._send, self._connection = completion, send, connection
         self._begun = False
         self._error: GatewayError | None = None
         self.usage: dict[str, Any] = {}
@@ -164,7 +165,9 @@ class _Answering:
             await completion.respond()
             body, more_headers = completion.body()
             self._begun = self.ended = True
-            await respond(self._send, 200, [JSON, *more_headers], msgspec.json.encode(body))
+            sent = [JSON, *more_headers], msgspec.json.encode(body)
+            with nullcontext() if self._connection is None else self._connection.joined():
+                await respond(self._send, 200, *sent)
             return
         single = completion.single()
         if single is not None:

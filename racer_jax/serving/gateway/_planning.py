@@ -1,6 +1,6 @@
 """Whom to call for a request, why, and whether the promise holds: before any call is made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from racer_jax.core.risk_levels import exact_alpha
@@ -63,12 +63,13 @@ class Situation:
     Attributes:
       dead: Models that are down now.
       alarm: Whether a monitor of the route has raised an alarm.
-      calibrate: Starts computing the threshold of the models that are alive, for a level.
+      calibrate: Computes the threshold of the models that are alive, of an artefact and for a
+        level; ends when it is there, or takes longer than a request should wait.
     """
 
     dead: frozenset[str]
     alarm: bool
-    calibrate: Callable[[str, frozenset[str]], None]
+    calibrate: Callable[[Loaded, str, frozenset[str]], Awaitable[None]]
 
 
 class Planner:
@@ -174,7 +175,7 @@ class Planner:
         """
         mode, alpha = self.mode(query), self.alpha(query)
         group, unknown = self.group(query)
-        racer, lost = self._racer(alpha, situation)
+        racer, lost = await self._racer(alpha, situation)
         if unknown and self.route.on_unknown_group == "pooled":
             racer = self._pool(alpha, racer)
         routed = await self._routed(racer, query, group, unknown)
@@ -206,18 +207,19 @@ class Planner:
         self._fit(plan, query)
         return plan
 
-    def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
+    async def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
         """The racer that decides, and models it counts on though they are down."""
         full = self.loaded.racers[alpha]
         dead = situation.dead & set(full.models)
         if not dead or len(dead) == len(full.models):
             return full, frozenset()
         computed, live = self.loaded.live(alpha, dead)
-        if live is not None:
-            return live, frozenset()
         if not computed:
-            situation.calibrate(alpha, dead)
-        return full, dead
+            await situation.calibrate(self.loaded, alpha, dead)
+            _, live = self.loaded.live(alpha, dead)
+        if live is None:
+            return full, dead
+        return live, frozenset()
 
     def _pool(self, alpha: str, racer: Racer) -> Racer:
         if racer is not self.loaded.racers[alpha]:
