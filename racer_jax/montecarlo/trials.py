@@ -24,6 +24,7 @@ from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.common_size import PlanSize, padded
+from racer_jax.montecarlo.joined_values import JoinedValues, blank, rows_of_values, written
 from racer_jax.montecarlo.kernel import Scratch, blank_scratch, tile_values
 from racer_jax.montecarlo.plan import Shape, TrialPlan, most_lanes, trial_plan
 from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
@@ -73,10 +74,6 @@ class Trials(NamedTuple):
     validation: dict[str, np.ndarray]
 
 
-# Traced once for the shape of its results and for the loop over tiles: half of all tracing.
-_tile_values = jax.jit(tile_values, static_argnums=1, inline=True)
-
-
 def _run(
     key: jax.Array,
     plan: TrialPlan,
@@ -86,33 +83,31 @@ def _run(
     num_tiles: int,
     mesh: Mesh,
     gather: bool,
-) -> dict[str, Any]:
+) -> dict[str, jax.Array]:
     """Tiles one after the other on each device.
 
-    Results `[a, s]`, sharded over trials (or gathered on all devices).
+    Results `[rows, s]` of each type, sharded over trials (or gathered on all devices).
     """
+    places = rows_of_values(plan, shape)
 
-    def on_device(key: jax.Array, plan: TrialPlan, first: jax.Array) -> dict[str, Any]:
+    def on_device(key: jax.Array, plan: TrialPlan, first: jax.Array) -> dict[str, jax.Array]:
         begin = first + (lax.axis_index("trials") * num_tiles * tile).astype(jnp.uint32)
         trials = begin + jnp.arange(num_tiles * tile, dtype=jnp.uint32).reshape(num_tiles, tile)
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
-        scratch = blank_scratch(plan, tile)
-        one = jax.eval_shape(partial(_tile_values, plan, shape), scratch, keys[0])[1]
-        results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
         def step(
-            i: jax.Array, state: tuple[Scratch, dict[str, Any]]
-        ) -> tuple[Scratch, dict[str, Any]]:
+            i: jax.Array, state: tuple[Scratch, dict[str, jax.Array]]
+        ) -> tuple[Scratch, dict[str, jax.Array]]:
             scratch, results = state
-            scratch, values = _tile_values(plan, shape, scratch, load(keys, i))
-            write = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
-            return scratch, jax.tree.map(write, results, values)
+            scratch, values = tile_values(plan, shape, scratch, load(keys, i))
+            return scratch, written(results, places, values, i * tile)
 
-        all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, (scratch, results))[1]
+        start = (blank_scratch(plan, tile), blank(places, num_tiles * tile))
+        all_tiles: dict[str, jax.Array] = lax.fori_loop(0, num_tiles, step, start)[1]
         return all_tiles
 
     spec = PartitionSpec(None, "trials")
-    results: dict[str, Any] = jax.shard_map(
+    results: dict[str, jax.Array] = jax.shard_map(
         on_device, mesh=mesh, in_specs=PartitionSpec(), out_specs=spec, check_vma=False
     )(key, plan, first)
     if gather:  # several processes: each computes all trials
@@ -134,7 +129,7 @@ def _options(platform: str) -> dict[str, str | bool]:
 
 
 @cache
-def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
+def _compiled(platform: str) -> Callable[..., dict[str, jax.Array]]:
     """`_run` under jit."""
     return jax.jit(_run, static_argnames=_STATIC, compiler_options=_options(platform))
 
@@ -164,14 +159,14 @@ class _Runner:
         """Trials that a stream has in memory at once by default."""
         return max(self.tile, _CHUNK) * len(self.devices)
 
-    def chunk(self, first: int, num: int) -> dict[str, Any]:
-        """Values of at least `num` trials from `first` on, `[a, s]`."""
+    def chunk(self, first: int, num: int) -> JoinedValues:
+        """Values of at least `num` trials from `first` on."""
         tile = min(self.tile, -(-num // len(self.devices)))
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
         platform = self.devices[0].platform
-        results: dict[str, Any] = run_kept(
+        arrays: dict[str, jax.Array] = run_kept(
             partial(_compiled, platform),
             (self.key, self.plan, np.uint32(first)),
             {**size, "mesh": self.mesh},
@@ -180,7 +175,7 @@ class _Runner:
             packages=("core", "montecarlo"),
             options=partial(_options, platform),
         )
-        return results
+        return JoinedValues(arrays, rows_of_values(self.plan, self.shape))
 
     def chunks(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The number and values of the trials of each span (first, number).
@@ -190,12 +185,14 @@ class _Runner:
         caller to cut off.
         """
         longest = max((num for _, num in spans), default=0)
-        pending: deque[tuple[int, dict[str, Any]]] = deque()
+        pending: deque[tuple[int, JoinedValues]] = deque()
         for first, num in spans:
             pending.append((num, self.chunk(first, longest)))
             if len(pending) == 2:
-                yield pending.popleft()
-        yield from pending
+                num_ready, values = pending.popleft()
+                yield num_ready, values.on_host()
+        for num_ready, values in pending:
+            yield num_ready, values.on_host()
 
 
 def _check_trials(num_trials: int, first_trial: int) -> None:
@@ -255,8 +252,8 @@ def split_trials(
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=True)
-    values = _Runner(key, plan, shape, devices).chunk(first_trial, num_trials)
-    values = jax.tree.map(lambda x: np.asarray(x)[:, :num_trials].T, values)
+    values = _Runner(key, plan, shape, devices).chunk(first_trial, num_trials).on_host()
+    values = jax.tree.map(lambda x: x[:, :num_trials].T, values)
     means = values["test"]
     return Trials(
         threshold=values["threshold"],

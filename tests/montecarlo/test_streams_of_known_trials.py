@@ -3,6 +3,8 @@
 Nothing is compiled: in the place of the kernel stand numbers that depend on the trial alone.
 """
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
@@ -35,6 +37,15 @@ def totals(numbers, varying):
     return {"risk": counts, "dollars": floats, "rows": rows}
 
 
+class Known(NamedTuple):
+    """In the place of `JoinedValues`."""
+
+    values: dict
+
+    def on_host(self):
+        return self.values
+
+
 @pytest.fixture
 def known(monkeypatch):
     """The trials of the kernel are `totals`, and one more than was asked for."""
@@ -45,8 +56,8 @@ def known(monkeypatch):
         test = totals(np.arange(first, first + num + 1), known.varying)
         if known.varying:
             other = totals(np.arange(first, first + num + 1) + 1, False)
-            return {"test": test, "validation": other}
-        return {"test": test}
+            return Known({"test": test, "validation": other})
+        return Known({"test": test})
 
     known.varying = False
     monkeypatch.setattr(trials._Runner, "chunk", chunk)
@@ -188,7 +199,7 @@ def test_each_trial_by_itself(known, monkeypatch):
         names = ("risk", "size", "abstention", "avoidable_miss", "dollars")
         rows = np.arange(first, first + num + 2)
         means = {name: np.stack([rows + i, rows - i]) for i, name in enumerate(names)}
-        return {"threshold": means["risk"] / 2, "test": means}
+        return Known({"threshold": means["risk"] / 2, "test": means})
 
     monkeypatch.setattr(trials._Runner, "chunk", chunk)
     result = split_trials(KEY, POOL, num_calibration=5, alpha=LEVELS, num_trials=3, first_trial=4)
