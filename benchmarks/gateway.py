@@ -13,8 +13,8 @@ server between, with as many clients. Upstreams take 10 to 30 ms, another time f
 "In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
 for each other, which about doubles what is added; real models never take exactly as long.
 
-Clients and upstreams run on uvloop where it is installed, so that little of what is measured is
-theirs. `--pin` keeps the server on the first core and everything else on the others, as two
+Clients run on uvloop where it is installed, so that little of what is measured is theirs. `--pin`
+keeps the server on the first core and everything else on the others, as two
 machines would: without it the clients and the upstreams also take the server's core now and then.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
