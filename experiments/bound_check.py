@@ -39,7 +39,6 @@ from racer_jax.core.threefry import folded, halves, seeded
 from racer_jax.data.typed_options import typed_options
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
-from racer_jax.montecarlo.loss_check import GRADE_LOSSES
 from racer_jax.montecarlo.loss_splits import MOST_SPLITS
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.studies import runtime
@@ -283,7 +282,7 @@ def checked(
         check = check_bounds_broken(key, scored(pool), score, num_splits=num_splits, **spec)
         progress(num_splits)
         return check
-    if config.exact and config.loss in GRADE_LOSSES:
+    if config.exact and config.loss in ("grade", "shortfall"):
         check_enumerable(of_pool(pool)[2], spec["num_calibration"])
     num_validation = round(of_pool(pool)[2] * config.validation)
     return check_any(key, pool, score, config.loss, num_splits, progress, spec, num_validation)

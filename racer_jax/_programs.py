@@ -11,12 +11,13 @@ import pickle
 import platform
 import sys
 import time
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,12 +26,43 @@ import jax
 import numpy as np
 
 from racer_jax._distribution import __version__
+from racer_jax._memory import give_back
 
 _HERE = Path(__file__).parent
 _LOADED: dict[str, jax.stages.Compiled] = {}
+_UNTRIED: set[str] = set()  # those of the disk that have not run yet
 _LOCKS: defaultdict[str, Lock] = defaultdict(Lock)
 # Settings under which a call of a compiled program does other than a call of the jitted function.
 _PLAIN = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs", "jax_debug_key_reuse")
+# What the code for an accelerator is made by and calls, as distributions begin to be called.
+_LIBRARIES = ("jax", "nvidia", "libtpu", "rocm")
+_FAILURES = (jax.errors.JaxRuntimeError, ValueError, TypeError)
+
+
+def usual_devices(local: bool = False) -> list[jax.Device]:
+    """The devices of the platform that JAX computes on.
+
+    That is the platform of `jax.default_device` where it is set.
+
+    Use this when a program is spread over devices that the caller did not name: on a machine with
+    an accelerator, `jax.devices()` are not those of a computation that was sent to the CPU.
+
+    Args:
+      local: Whether to leave out the devices of other processes.
+    """
+    default = getattr(jax.config, "jax_default_device", None)
+    platform = getattr(default, "platform", default)
+    devices: list[jax.Device] = (jax.local_devices if local else jax.devices)(backend=platform)
+    return devices
+
+
+def default_device() -> jax.Device:
+    """The device that runs what no device was named for.
+
+    Use this when a program of one device is kept.
+    """
+    default = getattr(jax.config, "jax_default_device", None)
+    return default if isinstance(default, jax.Device) else usual_devices(local=True)[0]
 
 
 def run_kept(
@@ -74,20 +106,34 @@ def run_kept(
         *map(_source, packages),
     )
     path = folder / f"racer_jax-{name}.program"
+
+    def make_and_keep() -> jax.stages.Compiled:
+        program = _compiled(make(), args, static, options())
+        _keep(path, program)
+        return program
+
     with _LOCKS[name]:
-        program = _LOADED.get(name)
-        if program is None and (program := _load(path, args, devices)) is not None:
-            # What was made by another build of the compiler may load and fail when it is called.
-            with suppress(jax.errors.JaxRuntimeError):
-                results = program(*args)
-                _LOADED[name] = program
-                return results
-            program = None
-        if program is None:
-            program = _compiled(make(), args, static, options())
-            _keep(path, program)
-            _LOADED[name] = program
-    return program(*args)
+        if name not in _LOADED:
+            if (read := _load(path, args, devices)) is not None:
+                _UNTRIED.add(name)
+            _LOADED[name] = make_and_keep() if read is None else read
+        program = _LOADED[name]
+    if name not in _UNTRIED:
+        return program(*args)
+    # What was made by another build of the compiler may load and fail when it runs, which on an
+    # accelerator is known when the results are there.
+    try:
+        results = jax.block_until_ready(program(*args))
+    except _FAILURES as error:
+        with _LOCKS[name]:
+            if _LOADED[name] is program:
+                _warn(f"the program in {path} does not run here and is compiled anew", error)
+                _LOADED[name] = make_and_keep()
+                _UNTRIED.discard(name)
+            program = _LOADED[name]
+        return program(*args)
+    _UNTRIED.discard(name)
+    return results
 
 
 def _compiled(
@@ -107,7 +153,9 @@ def _compiled(
         return function(*args, **static)
 
     program.__name__ = f"{function.__name__}_{os.urandom(8).hex()}"
-    return jax.jit(program, compiler_options=dict(options)).lower(*args).compile()
+    compiled = jax.jit(program, compiler_options=dict(options)).lower(*args).compile()
+    give_back()  # the compiler took up to a hundred megabytes, and freed them
+    return compiled
 
 
 def _folder() -> Path | None:
@@ -151,7 +199,14 @@ def _machine(device: jax.Device) -> str:
     variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     kind = device.platform, device.device_kind, device.client.platform_version
     versions = __version__, jax.__version__, version("jaxlib"), np.__version__, sys.version
-    return repr((features, variables, kind, versions))
+    libraries = [] if device.platform == "cpu" else _libraries()
+    return repr((features, variables, kind, versions, libraries))
+
+
+def _libraries() -> list[str]:
+    """The versions of the compiler's plugin for an accelerator, and of the libraries it calls."""
+    installed = ((str(one.name or "").lower(), one.version) for one in distributions())
+    return sorted({f"{name} {number}" for name, number in installed if name.startswith(_LIBRARIES)})
 
 
 @cache
@@ -179,8 +234,9 @@ def _load(
         return program
     except FileNotFoundError:
         return None
-    except Exception:
+    except Exception as error:
         # Whatever is wrong with it (cut off, of another build of the compiler), it is made anew.
+        _warn(f"the program in {path} cannot be read and is compiled anew", error)
         return None
 
 
@@ -189,9 +245,16 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
     from jax.experimental.serialize_executable import serialize
 
     temporary = path.with_suffix(f".{os.urandom(4).hex()}")
-    with suppress(Exception):  # a program that cannot be kept is compiled again, and no more
+    try:
         code, _, results = serialize(program)
         temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
         os.replace(temporary, path)
-    with suppress(OSError):
-        temporary.unlink()
+    except Exception as error:
+        _warn(f"a compiled program cannot be kept in {path.parent}: each process makes it", error)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _warn(what: str, error: Exception) -> None:
+    """Says why a program is made again; nothing but time is lost."""
+    warnings.warn(f"{what} ({type(error).__name__}: {error})", RuntimeWarning, stacklevel=4)

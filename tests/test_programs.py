@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ SCALE = np.float32(3)
 def folder(tmp_path, monkeypatch):
     """A folder of compiled code, and a process that holds no program yet."""
     monkeypatch.setattr(_programs, "_LOADED", {})
+    monkeypatch.setattr(_programs, "_UNTRIED", set())
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     with jax.debug_key_reuse(False):  # under which the function is called
@@ -53,6 +55,7 @@ class Function:
 def forget():
     """What a new process knows."""
     _programs._LOADED.clear()
+    _programs._UNTRIED.clear()
     jax.clear_caches()
 
 
@@ -91,25 +94,133 @@ def test_a_file_that_is_no_program_is_written_anew(folder, content):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     forget()
-    assert function(x) == [0, 3, 6]
+    with pytest.warns(RuntimeWarning, match="cannot be read and is compiled anew"):
+        assert function(x) == [0, 3, 6]
     assert function.traces == 2
     forget()
     assert function(x) == [0, 3, 6]
     assert function.traces == 2
 
 
-def test_a_program_that_loads_and_fails_is_made_anew(folder, monkeypatch):
+class FailsLater:
+    """A result of an accelerator: whether its program ran is known when it is there."""
+
+    def block_until_ready(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no kernel image is available on the device")
+
+
+def fails_now(*args):
+    raise jax.errors.JaxRuntimeError("NOT_FOUND: Function fusion not found")
+
+
+def fails_later(*args):
+    return {"y": FailsLater()}
+
+
+def takes_another(*args):
+    raise ValueError("Compiled object called with input sharding(s) does not match")
+
+
+@pytest.mark.parametrize("program", [fails_now, fails_later, takes_another])
+def test_a_program_that_loads_and_fails_is_made_anew(folder, monkeypatch, program):
     function, x = Function(), [np.arange(3, dtype=np.float32)]
     function(x)
     forget()
-
-    def fails(*args):
-        raise jax.errors.JaxRuntimeError("NOT_FOUND: Function fusion not found")
-
-    monkeypatch.setattr(_programs, "_load", lambda *args: fails)
-    assert function(x) == [0, 3, 6]
+    monkeypatch.setattr(_programs, "_load", lambda *args: program)
+    with pytest.warns(RuntimeWarning, match="does not run here and is compiled anew"):
+        assert function(x) == [0, 3, 6]
     assert function.traces == 2
     assert function(x) == [0, 3, 6]
+    assert function.traces == 2
+
+
+def test_a_program_that_cannot_be_written_runs_and_says_so(folder, monkeypatch):
+    from jax.experimental import serialize_executable
+
+    def refuses(program):
+        raise ValueError("Compilation does not support serialization")
+
+    function, x = Function(), [np.arange(3, dtype=np.float32)]
+    monkeypatch.setattr(serialize_executable, "serialize", refuses)
+    with pytest.warns(RuntimeWarning, match="cannot be kept .*does not support serialization"):
+        assert function(x) == [0, 3, 6]
+    assert function(x) == [0, 3, 6]
+    assert function.traces == 1
+    assert not list(folder.glob("racer_jax-*"))
+
+
+# --- a machine with an accelerator ----------------------------------------------------------------
+
+
+class Accelerator:
+    """What is asked of a device, of one that this machine lacks."""
+
+    def __init__(self, kind="NVIDIA H100 80GB HBM3", version="cuda 12090"):
+        self.id, self.platform, self.device_kind = 0, "gpu", kind
+        self.client = SimpleNamespace(platform_version=version)
+
+
+def test_the_machine_of_a_program_is_the_device_and_all_that_its_code_calls(monkeypatch):
+    installed = [SimpleNamespace(name="nvidia-cudnn-cu12", version="9.1")]
+    monkeypatch.setattr(_programs, "distributions", lambda: installed)
+    names = {_programs._machine(device) for device in (Accelerator(), jax.devices()[0])}
+    names |= {_programs._machine(Accelerator(kind="NVIDIA H200"))}
+    names |= {_programs._machine(Accelerator(version="cuda 13000"))}
+    installed[0] = SimpleNamespace(name="nvidia-cudnn-cu12", version="9.2")
+    names |= {_programs._machine(Accelerator())}
+    assert len(names) == 5
+    assert all("nvidia-cudnn-cu12" in name for name in names if "gpu" in name)
+
+
+def test_a_program_goes_where_jax_was_asked_to_compute(monkeypatch):
+    cpus, accelerator = jax.local_devices(), Accelerator()
+
+    def local_devices(process_index=None, backend=None):
+        return [accelerator] if backend in (None, "gpu") else cpus
+
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda backend=None: local_devices(backend=backend))
+    assert _programs.usual_devices() == [_programs.default_device()] == [accelerator]
+    for where in ("cpu", cpus[-1]):
+        with jax.default_device(where):
+            assert _programs.usual_devices() == _programs.usual_devices(local=True) == cpus
+    with jax.default_device(cpus[-1]):
+        assert _programs.default_device() is cpus[-1]
+
+
+SECOND = """
+import sys
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+from racer_jax import _programs
+from racer_jax.core.threefry import seeded
+from racer_jax.montecarlo.pool_entries import pool_entries
+scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2)
+made = []
+for turn in range(2):
+    with jax.default_device(jax.devices()[turn]):
+        values = pool_entries(seeded(0), scores, "gap", "paper")[0]
+    made.append(values.tolist())
+assert made[0] == made[1]
+devices = [
+    device.id
+    for program in _programs._LOADED.values()
+    for sharding in jax.tree.leaves(program.output_shardings)
+    for device in sharding.device_set
+]
+print(sorted(devices), len(_programs._UNTRIED))
+"""
+
+
+@pytest.mark.long
+def test_a_program_of_the_second_device_is_read_back_onto_it(tmp_path):
+    words = [sys.executable, "-W", "error", "-c", SECOND, str(tmp_path)]
+    for _ in range(2):  # made, and read back
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\n")[0] == "[0, 1] 0"
+    assert len(list(tmp_path.glob("racer_jax-*.program"))) == 2
 
 
 def test_what_the_cache_of_jax_holds_is_compiled_all_the_same(folder):

@@ -24,7 +24,7 @@ from racer_jax.core.risk_levels import Alpha
 from racer_jax.core.threshold_parts import checked_rows, first_threshold, without_gradient
 
 _TOP = np.uint32(0xFFFFFFFF)
-# Up to this many alphas, selecting each by counting is faster than one sort
+# Up to this many alphas, selecting each by counting is faster than one sort, on a CPU
 # (benchmarks/calibrate.py).
 _MAX_SELECTED = 8
 
@@ -108,6 +108,19 @@ def _critical(
     return TieBroken(value, jnp.where(ties, tie_break, jnp.uint32(_TOP)).min(axis=-1))
 
 
+def _each_selected(
+    value: jax.Array, tie: jax.Array | None, mask: jax.Array | None, rank: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """`select` at each of the ranks `[..., a]`."""
+    shape = value.shape if mask is None else jnp.broadcast_shapes(value.shape, mask.shape)
+    rank = jnp.broadcast_to(
+        rank, (*jnp.broadcast_shapes(shape[:-1], rank.shape[:-1]), rank.shape[-1])
+    )
+    # The loop over alphas is a map, not one more axis: each pass stays a reduction of one row.
+    at, tie = lax.map(lambda k: select(value, tie, mask, k), jnp.moveaxis(rank, -1, 0))
+    return jnp.moveaxis(at, 0, -1), None if tie is None else jnp.moveaxis(tie, 0, -1)
+
+
 def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
     """Leading axes of length 1, so that scores shared by all masks stay one row."""
     return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
@@ -148,11 +161,10 @@ def threshold_at_rank(
     )
     inside = jnp.clip(rank, 1, jnp.maximum(num, 1))
     if rank.shape[-1] <= _MAX_SELECTED:
-        batch = jnp.broadcast_shapes(shape[:-1], inside.shape[:-1])
-        inside = jnp.broadcast_to(inside, (*batch, rank.shape[-1]))
-        # The loop over alphas is a map, not one more axis: each pass stays a reduction of one row.
-        at, tie = lax.map(lambda k: select(value, tie_break, mask, k), jnp.moveaxis(inside, -1, 0))
-        at, tie = jnp.moveaxis(at, 0, -1), None if tie is None else jnp.moveaxis(tie, 0, -1)
+        # An accelerator sorts a long row in less time than it takes to start the passes over it.
+        at, tie = lax.platform_dependent(
+            value, tie_break, mask, inside, cpu=_each_selected, default=select_sorted
+        )
     else:
         at, tie = select_sorted(value, tie_break, mask, inside)
     above, below = rank > num, rank < 1

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from racer_jax._programs import usual_devices
 from racer_jax.encoders.arithmetic import (
     add_row,
     dense,
@@ -53,7 +54,6 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return ACTIVATIONS[name]
 
 
-@functools.cache
 def compiler_options() -> dict[str, str]:
     """What `jax.jit` is given where it compiles an encoder: `compiler_options=compiler_options()`.
 
@@ -62,8 +62,14 @@ def compiler_options() -> dict[str, str]:
 
     Use this when you jit an encoder yourself.
     """
+    return _options_of(usual_devices(local=True)[0].platform)
+
+
+@functools.cache
+def _options_of(platform: str) -> dict[str, str]:
+    """The options of a platform; the first call asks the compiler which ones it knows."""
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return {}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()

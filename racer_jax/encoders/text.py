@@ -21,6 +21,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from racer_jax._distribution import install_command
+from racer_jax._programs import usual_devices
 from racer_jax.encoders.base import Side, check_side, check_texts, report_truncated
 from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.cache import EmbeddingCache, text_key
@@ -399,7 +400,7 @@ def data_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
     Use this when encoding or training is spread over devices.
     """
-    devices = jax.local_devices()[:num_devices]
+    devices = usual_devices(local=True)[:num_devices]
     return jax.sharding.Mesh(np.array(devices), ("data",))
 
 

@@ -238,7 +238,8 @@ def _check(
     entries, keys, split_key = pool_entries(key, pool.scores, nonconformity, null, matrix, rows)
     ties = keys if spec.get("tie_break", True) else None
     steps = pool_steps(entries, pool.correct, ties)
-    law = pool_law(steps, num_calibration=num_calibration, budget=budget)
+    # Of the law of the other metrics the means are enough: the rest is megabytes for each pool.
+    law = pool_law(steps, num_calibration=num_calibration, budget=budget)._replace(mixture={})
     ready = _Prepared(split_key, entries, pool.correct, ties, steps, budget)
     metrics = measure(ready, law, num_test)
 

@@ -6,7 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 
-from racer_jax._programs import run_kept
+from racer_jax._programs import default_device, run_kept
 from racer_jax.core.checks import check_scores
 from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES
@@ -68,7 +68,7 @@ def _entries(scores: np.ndarray, nonconformity: str, null: str) -> np.ndarray:
         (scores,),
         {"null": null},
         facts=facts,
-        devices=jax.devices()[:1],
+        devices=[default_device()],
         packages=("core", "montecarlo"),
     )
     return np.asarray(entries)

@@ -19,18 +19,18 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from racer_jax._programs import run_kept
+from racer_jax._programs import run_kept, usual_devices
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.common_size import PlanSize, padded
-from racer_jax.montecarlo.joined_values import JoinedValues, blank, rows_of_values, written
 from racer_jax.montecarlo.kernel import Scratch, blank_scratch, tile_values
 from racer_jax.montecarlo.plan import Shape, TrialPlan, most_lanes, trial_plan
 from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
 from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
+from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials of a tile. On a CPU: what one pass keeps in cache; where its bits and their counts take
 # more bytes than `_CACHE`, half as many, which are as many as a vector has bytes. On an accelerator
@@ -74,6 +74,10 @@ class Trials(NamedTuple):
     validation: dict[str, np.ndarray]
 
 
+# Traced once for the shape of its results and for the loop over tiles: half of all tracing.
+_tile_values = jax.jit(tile_values, static_argnums=1, inline=True)
+
+
 def _run(
     key: jax.Array,
     plan: TrialPlan,
@@ -83,31 +87,33 @@ def _run(
     num_tiles: int,
     mesh: Mesh,
     gather: bool,
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     """Tiles one after the other on each device.
 
-    Results `[rows, s]` of each type, sharded over trials (or gathered on all devices).
+    Results `[a, s]`, sharded over trials (or gathered on all devices).
     """
-    places = rows_of_values(plan, shape)
 
-    def on_device(key: jax.Array, plan: TrialPlan, first: jax.Array) -> dict[str, jax.Array]:
+    def on_device(key: jax.Array, plan: TrialPlan, first: jax.Array) -> dict[str, Any]:
         begin = first + (lax.axis_index("trials") * num_tiles * tile).astype(jnp.uint32)
         trials = begin + jnp.arange(num_tiles * tile, dtype=jnp.uint32).reshape(num_tiles, tile)
         keys = trial_keys((key[0], key[1]), plan.draw, trials)
+        scratch = blank_scratch(plan, tile)
+        one = jax.eval_shape(partial(_tile_values, plan, shape), scratch, keys[0])[1]
+        results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
 
         def step(
-            i: jax.Array, state: tuple[Scratch, dict[str, jax.Array]]
-        ) -> tuple[Scratch, dict[str, jax.Array]]:
+            i: jax.Array, state: tuple[Scratch, dict[str, Any]]
+        ) -> tuple[Scratch, dict[str, Any]]:
             scratch, results = state
-            scratch, values = tile_values(plan, shape, scratch, load(keys, i))
-            return scratch, written(results, places, values, i * tile)
+            scratch, values = _tile_values(plan, shape, scratch, load(keys, i))
+            write = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
+            return scratch, jax.tree.map(write, results, values)
 
-        start = (blank_scratch(plan, tile), blank(places, num_tiles * tile))
-        all_tiles: dict[str, jax.Array] = lax.fori_loop(0, num_tiles, step, start)[1]
+        all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, (scratch, results))[1]
         return all_tiles
 
     spec = PartitionSpec(None, "trials")
-    results: dict[str, jax.Array] = jax.shard_map(
+    results: dict[str, Any] = jax.shard_map(
         on_device, mesh=mesh, in_specs=PartitionSpec(), out_specs=spec, check_vma=False
     )(key, plan, first)
     if gather:  # several processes: each computes all trials
@@ -129,9 +135,28 @@ def _options(platform: str) -> dict[str, str | bool]:
 
 
 @cache
-def _compiled(platform: str) -> Callable[..., dict[str, jax.Array]]:
+def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
     """`_run` under jit."""
     return jax.jit(_run, static_argnames=_STATIC, compiler_options=_options(platform))
+
+
+class _Chunk(NamedTuple):
+    """How many trials, their totals `[a, s]`, and how often each total stands among them."""
+
+    num: int
+    totals: dict[str, dict[str, jax.Array]]
+    counts: dict[str, dict[str, ValueCounts]]
+
+
+def _counted(
+    totals: dict[str, dict[str, jax.Array]], num: int
+) -> dict[str, dict[str, ValueCounts]]:
+    """How often each total stands among the first `num` trials, for metrics that count."""
+    counts: dict[str, dict[str, ValueCounts]] = {}
+    for part, metrics in totals.items():
+        whole = {name: x for name, x in metrics.items() if x.dtype == jnp.int32 and name != "rows"}
+        counts[part] = {name: value_counts(x, jnp.int32(num)) for name, x in whole.items()}
+    return counts
 
 
 class _Runner:
@@ -146,7 +171,7 @@ class _Runner:
     ) -> None:
         self.plan, self.shape = plan, shape
         self.key = np.asarray(key_words(key))
-        self.devices = list(jax.devices() if devices is None else devices)
+        self.devices = list(usual_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
         usual = _ACCELERATOR_TILE
         if self.devices[0].platform == "cpu":
@@ -159,14 +184,19 @@ class _Runner:
         """Trials that a stream has in memory at once by default."""
         return max(self.tile, _CHUNK) * len(self.devices)
 
-    def chunk(self, first: int, num: int) -> JoinedValues:
-        """Values of at least `num` trials from `first` on."""
+    @property
+    def counts_totals(self) -> bool:
+        """Whether the devices count whole totals; those of a CPU are at hand for NumPy."""
+        return str(self.devices[0].platform) != "cpu"
+
+    def chunk(self, first: int, num: int) -> dict[str, Any]:
+        """Values of at least `num` trials from `first` on, `[a, s]`."""
         tile = min(self.tile, -(-num // len(self.devices)))
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
         platform = self.devices[0].platform
-        arrays: dict[str, jax.Array] = run_kept(
+        results: dict[str, Any] = run_kept(
             partial(_compiled, platform),
             (self.key, self.plan, np.uint32(first)),
             {**size, "mesh": self.mesh},
@@ -175,24 +205,27 @@ class _Runner:
             packages=("core", "montecarlo"),
             options=partial(_options, platform),
         )
-        return JoinedValues(arrays, rows_of_values(self.plan, self.shape))
+        return results
 
-    def chunks(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The number and values of the trials of each span (first, number).
+    def chunks(self, spans: Sequence[tuple[int, int]], count: bool) -> Iterator[_Chunk]:
+        """The trials of each span (first, number).
 
         The devices work on the next chunk while the caller has this one. All chunks run as long as
         the longest, so that one compilation serves them; what is beyond a span is left to the
         caller to cut off.
+
+        Args:
+          spans: First trial and number of trials of each chunk.
+          count: Whether the devices count the totals, where they are whole.
         """
         longest = max((num for _, num in spans), default=0)
-        pending: deque[tuple[int, JoinedValues]] = deque()
+        pending: deque[_Chunk] = deque()
         for first, num in spans:
-            pending.append((num, self.chunk(first, longest)))
+            totals = self.chunk(first, longest)
+            pending.append(_Chunk(num, totals, _counted(totals, num) if count else {}))
             if len(pending) == 2:
-                num_ready, values = pending.popleft()
-                yield num_ready, values.on_host()
-        for num_ready, values in pending:
-            yield num_ready, values.on_host()
+                yield pending.popleft()
+        yield from pending
 
 
 def _check_trials(num_trials: int, first_trial: int) -> None:
@@ -252,8 +285,8 @@ def split_trials(
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=True)
-    values = _Runner(key, plan, shape, devices).chunk(first_trial, num_trials).on_host()
-    values = jax.tree.map(lambda x: x[:, :num_trials].T, values)
+    values = _Runner(key, plan, shape, devices).chunk(first_trial, num_trials)
+    values = jax.tree.map(lambda x: np.asarray(x)[:, :num_trials].T, values)
     means = values["test"]
     return Trials(
         threshold=values["threshold"],
@@ -368,9 +401,10 @@ def stream_trials(
     if num_done:
         report(num_done)
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
-    for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
-        _add(sums, totals, num, stream.bins, design.even)
-        report(num)
+    count = design.even and runner.counts_totals
+    for chunk in runner.chunks([(first_trial + start, num) for start, num in spans], count):
+        _add(sums, chunk, stream.bins, design.even)
+        report(chunk.num)
         if store is not None:
             store.save_when_due(sums)
     if store is not None and spans:
@@ -391,20 +425,24 @@ def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, i
     return spans
 
 
-def _add(
-    sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int, even: bool
-) -> None:
-    """Adds the first `num` trials of a chunk to the sums, starting them if there are none.
+def _add(sums: dict[str, Accumulator], chunk: _Chunk, bins: int, even: bool) -> None:
+    """Adds a chunk to the sums, starting them if there are none.
 
     Totals are summed as they are where every part is as large in every trial; else means, also
     where the parts of the first chunk happen to be equal.
     """
     for part, prefix in (("test", ""), ("validation", "validation_")):
-        by_name = {name: np.asarray(total)[:, :num] for name, total in totals.get(part, {}).items()}
-        rows = by_name.pop("rows", np.ones((1, 1)))
+        by_name = dict(chunk.totals.get(part, {}))
+        rows = np.asarray(by_name.pop("rows", np.ones((1, 1))))[:, : chunk.num]
         for name, total in by_name.items():
-            values = total if even else total / rows
             if prefix + name not in sums:
                 scale = 1.0 / float(rows[0, 0]) if even else 1.0
-                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], scale, bins)
-            sums[prefix + name].add(values)
+                first = np.asarray(total[:, : min(_PILOT, chunk.num)])
+                pilot = first if even else first / rows[:, :_PILOT]
+                sums[prefix + name] = Accumulator.start(pilot, scale, bins)
+            counts = chunk.counts.get(part, {}).get(name)
+            if counts is not None and counts.fits():
+                sums[prefix + name].add_counts(chunk.num, counts)
+                continue
+            values = np.asarray(total)[:, : chunk.num]
+            sums[prefix + name].add(values if even else values / rows)

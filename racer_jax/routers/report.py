@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from racer_jax._programs import run_kept
+from racer_jax._programs import run_kept, usual_devices
 from racer_jax.core.keys import check_key
 from racer_jax.core.threefry import at, folded, permutation, written_out
 from racer_jax.encoders.layers import compiler_options
@@ -199,7 +199,7 @@ def split_rows(
 
 def _rows(arrays: tuple[jax.Array, ...], chosen: np.ndarray) -> tuple[jax.Array, ...]:
     """The chosen rows of each array; those of a CPU by NumPy, which compiles nothing."""
-    if jax.default_backend() != "cpu":
+    if usual_devices(local=True)[0].platform != "cpu":
         rows: tuple[jax.Array, ...] = take(arrays, np.flatnonzero(chosen))
         return rows
     return tuple(jax.device_put(np.asarray(array)[chosen]) for array in arrays)
@@ -217,36 +217,30 @@ def _train(
     fit: Callable[..., tuple[Any, Fitted]],
     config: Any,
     graph: nnx.GraphDef[Any],
+    platform: str,
 ) -> _Trained:
-    """One run for each key `[s]`, on one device."""
+    """One run for each key `[s]`, on one device of the platform."""
 
     def one(key: jax.Array) -> _Trained:
         state, fit_result = fit(written_out(key), arrays, config)
         return state, fit_result, nnx.merge(graph, state)(validation)
 
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
-    if len(keys) == 1 or jax.default_backend() == "cpu":
+    if len(keys) == 1 or platform == "cpu":
         results: _Trained = lax.map(one, keys)
     else:
         results = jax.vmap(one)(keys)
     return results
 
 
-def _local_devices() -> list[jax.Device]:
-    """The devices of this process, of the platform of `jax.default_device` where that is set."""
-    default = getattr(jax.config, "jax_default_device", None)
-    platform = getattr(default, "platform", default)
-    devices: list[jax.Device] = jax.local_devices(backend=platform)
-    return devices
-
-
 @functools.cache
 def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
     """`_train` with the seeds spread over devices."""
+    platform = mesh.devices.flat[0].platform
 
     def spread(keys: jax.Array, arrays: Any, validation: jax.Array, **static: Any) -> _Trained:
         by_device, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-        train: Callable[..., _Trained] = functools.partial(_train, **static)
+        train: Callable[..., _Trained] = functools.partial(_train, **static, platform=platform)
         specs = (by_device, all_of_it, all_of_it)
         part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=by_device, check_vma=False)
         return part(keys, arrays, validation)
@@ -284,7 +278,7 @@ def fit_over_keys(
     keys = folded(keys, 1)
     # As many devices as there are seeds to keep busy; the last seed fills up where they do not come
     # out even.
-    devices = _local_devices()[: len(keys)]
+    devices = usual_devices(local=True)[: len(keys)]
     mesh = Mesh(np.array(devices), ("seeds",))
     num = -(-len(keys) // len(devices)) * len(devices)
     filled = at(keys, np.minimum(np.arange(num), len(keys) - 1))

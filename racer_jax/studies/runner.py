@@ -17,6 +17,7 @@ import jax
 from tqdm import tqdm
 
 import racer_jax.reporting as reporting
+from racer_jax._memory import forgotten, use_one_heap
 from racer_jax.data.errors import DataError
 from racer_jax.studies import runtime
 
@@ -76,12 +77,13 @@ def draw(
 
     Use this when a report has figures.
     """
-    files = []
+    files = [folder / f"{name}.{kind}" for name in figures for kind in drawing.formats]
     for name, drawer in figures.items():
-        figure = drawer(width=drawing.inches)
-        for kind in drawing.formats:
-            files.append(folder / f"{name}.{kind}")
-            reporting.write_figure(files[-1], figure)
+        with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
+            figure = drawer(width=drawing.inches)
+            for kind in drawing.formats:
+                reporting.write_figure(folder / f"{name}.{kind}", figure)
+            del figure
     return files
 
 
@@ -244,6 +246,7 @@ def run_experiment(
       SystemExit: If an argument is not what it should be, or the results cannot be written.
     """
     begin = time.perf_counter() if begin is None else begin
+    use_one_heap()
     arguments = sys.argv[1:] if arguments is None else arguments
     classes = (config_class, reporting.DrawingOptions)
     (config, drawing), named = reporting.parse_configs(classes, description, arguments)

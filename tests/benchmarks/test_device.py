@@ -29,7 +29,7 @@ def test_a_dry_run_on_tiny_shapes_shows_every_line(tmp_path):
         "W1",
         "W1 as a stream",
         "W2",
-        "calibrate",
+        *["calibrate"] * 4,
         "MLPR",
         "MLPR",
         "encode, shape of MiniLM, bfloat16",
@@ -48,3 +48,16 @@ def test_a_device_that_computes_something_else_is_named(monkeypatch):
         device.apart([1.0], [1.5], 0.1, "threshold")
     with pytest.raises(device.DisagreementError, match="nan"):
         device.apart([float("nan")], [1.5], 0.1, "threshold")
+
+
+def test_tests_are_counted_also_when_they_were_stopped(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import device
+
+    ended = ["...sF.  [100%]", "FAILED tests/a.py::b", "1 failed, 4 passed, 1 skipped in 3.05s"]
+    assert device.count_tests(ended) == {"failed": 1, "passed": 4, "skipped": 1}
+    assert device.count_tests(["bringing up nodes...", "....   [ 50%]", ".F."]) == {
+        "passed": 6,
+        "failed": 1,
+    }
+    assert device.count_tests([]) == {}

@@ -1,16 +1,12 @@
-"""What is made once for a pool, packed by several threads, or kept in one array."""
+"""What is counted of a pool: made once, and packed by several threads."""
 
 import gc
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from racer_jax import gap
 from racer_jax.montecarlo import packed_bits, plan
-from racer_jax.montecarlo.joined_values import JoinedValues, Rows, blank, rows_of_values, written
-from racer_jax.montecarlo.kernel import blank_scratch, tile_values
 from racer_jax.montecarlo.packed_bits import packing_order
 from racer_jax.montecarlo.plan import trial_plan
 from racer_jax.montecarlo.split_design import split_design
@@ -23,10 +19,6 @@ def some_pool(seed, tie_break=False):
     second = rng.integers(0, 2**32, (40, 4), dtype=np.uint32) if tie_break else None
     tables = {"dollars": rng.random((40, 4))}
     return pool_steps(entries, rng.random((40, 3)) < 0.5, second, metrics=tables)
-
-
-def is_rows(node):
-    return isinstance(node, Rows)
 
 
 def plan_of(pool, means=True, **how):
@@ -105,42 +97,3 @@ def test_nothing_is_kept_for_a_pool_that_is_gone():
     del some
     gc.collect()
     assert len(plan._KEPT) == kept
-
-
-@pytest.mark.parametrize("means", [True, False])
-@pytest.mark.parametrize("num_validation", [0, 5])
-def test_rows_are_those_of_what_a_tile_measures(means, num_validation):
-    trials, shape = plan_of(some_pool(3, tie_break=True), means, num_validation=num_validation)
-    keys = jax.ShapeDtypeStruct((2, 2, 6), jnp.uint32)
-    values = jax.eval_shape(
-        lambda trials, keys: tile_values(trials, shape, blank_scratch(trials, 6), keys)[1],
-        trials,
-        keys,
-    )
-    places = rows_of_values(trials, shape)
-    assert jax.tree.structure(places, is_leaf=is_rows) == jax.tree.structure(values)
-    taken = set()
-    for rows, value in zip(
-        jax.tree.leaves(places, is_leaf=is_rows), jax.tree.leaves(values), strict=True
-    ):
-        assert (rows.kind, (rows.num, 6)) == (value.dtype.name, value.shape)
-        numbers = {(rows.kind, i) for i in range(rows.first, rows.first + rows.num)}
-        assert not numbers & taken
-        taken |= numbers
-    arrays = blank(places, 12)
-    assert sum(len(array) for array in arrays.values()) == len(taken)
-
-    # Two tiles of numbers that are all distinct come back where they belong.
-    number = iter(range(1, 100))
-    tiles = [
-        jax.tree.map(
-            lambda x: jnp.arange(x.size, dtype=x.dtype).reshape(x.shape) + 1000 * next(number),
-            values,
-        )
-        for _ in range(2)
-    ]
-    for i, tile in enumerate(tiles):
-        arrays = written(arrays, places, tile, i * 6)
-    got = JoinedValues(arrays, places).on_host()
-    for value, *expected in zip(*map(jax.tree.leaves, (got, *tiles)), strict=True):
-        np.testing.assert_array_equal(value, np.concatenate(expected, axis=1))

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.racer import artefact
 from racer_jax.racer.calibration import Calibration
 from racer_jax.racer.errors import NoRecordError, NotCalibratedError
+from racer_jax.racer.live_pool import without_for_now
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.signatures import check_installed, check_signature
 from racer_jax.sequential.normal_forms import (
@@ -32,6 +34,8 @@ from racer_jax.serving.gateway.settings import Mode, Route
 # Nonconformity scores whose sets suit a vote; the orders learned for coverage suit a judge.
 _FOR_VOTES = frozenset({"inverse_probability", "gap"})
 _CHECKSUM_DIGITS = 12
+# Thresholds of live pools that are kept: one takes milliseconds, so more would save little.
+_MOST_POOLS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,9 @@ class Loaded:
     cascade: Cascade | None
     form: str | None
     mode: Mode
-    _pools: dict[tuple[str, frozenset[str]], Racer | None] = field(default_factory=dict)
+    _pools: OrderedDict[tuple[str, frozenset[str]], Racer | None] = field(
+        default_factory=OrderedDict
+    )
 
     @cached_property
     def _forms(self) -> dict[str, NormalForm]:
@@ -107,21 +113,31 @@ class Loaded:
           Whether it was looked for yet, and the racer; None where the artefact cannot give one.
         """
         key = (alpha, dead)
-        return key in self._pools, self._pools.get(key)
+        if key not in self._pools:
+            return False, None
+        self._pools.move_to_end(key)
+        return True, self._pools[key]
 
-    def expect_live(self, alpha: str, dead: frozenset[str]) -> None:
-        """Notes that the racer of the models that are alive is being computed."""
-        self._pools.setdefault((alpha, dead), None)
-
-    def calibrate_live(self, alpha: str, dead: frozenset[str]) -> None:
-        """Computes the racer of the models that are alive; slow, so once for a pattern."""
-        racer: Racer | None
-        try:
-            racer = self.racers[alpha].without(*sorted(dead))
-            warm(racer, sizes=(1, 2, 4, 8))
-        except NoRecordError:  # the artefact does not keep the queries
-            racer = None
+    def keep_live(self, alpha: str, dead: frozenset[str], racer: Racer | None) -> None:
+        """Keeps the racer of the models that are alive; the one unused for longest goes first."""
         self._pools[alpha, dead] = racer
+        if len(self._pools) > _MOST_POOLS:
+            self._pools.popitem(last=False)
+
+    def calibrate_live(self, alpha: str, dead: frozenset[str]) -> Racer | None:
+        """The racer of the models that are alive; None where the artefact keeps no queries."""
+        try:
+            return without_for_now(self.racers[alpha], *sorted(dead))
+        except NoRecordError:
+            return None
+
+    def prepare(self) -> None:
+        """Compiles what decisions of any live pool need beside what the whole pool has."""
+        if not self.racers or len(self.models) == 1:
+            return
+        racer = self.calibrate_live(self.alpha, frozenset(self.models[:1]))
+        if racer is not None:
+            warm(racer, (1,))
 
 
 def calibration_of(racer: Racer) -> Calibration:

@@ -1,6 +1,6 @@
 """Whom to call for a request, why, and whether the promise holds: before any call is made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from racer_jax.core.risk_levels import exact_alpha
@@ -14,6 +14,7 @@ from racer_jax.serving.gateway._queries import Query
 from racer_jax.serving.gateway.settings import Mode, Model, Route
 
 _FOR_PLAIN_TEXT = frozenset({"vote", "cascade", "synthesize"})
+_MOST_POOLED = 64  # of the whole pool and of those without models that are down
 _REASONS = {
     Reason.OK: "ok",
     Reason.ABSTAIN: "abstain",
@@ -63,12 +64,13 @@ class Situation:
     Attributes:
       dead: Models that are down now.
       alarm: Whether a monitor of the route has raised an alarm.
-      calibrate: Starts computing the threshold of the models that are alive, for a level.
+      calibrate: Computes the threshold of the models that are alive, of an artefact and for a
+        level; ends when it is there, or takes longer than a request should wait.
     """
 
     dead: frozenset[str]
     alarm: bool
-    calibrate: Callable[[str, frozenset[str]], None]
+    calibrate: Callable[[Loaded, str, frozenset[str]], Awaitable[None]]
 
 
 class Planner:
@@ -93,7 +95,8 @@ class Planner:
         self.name, self.route, self.loaded = name, route, loaded
         self._models, self._batcher = models, batcher
         self._levels = {exact_alpha(name): name for name in loaded.racers}
-        self._pooled: dict[str, Racer] = {}
+        # With the racer itself, so that no other one can get its number while it is kept here.
+        self._pooled: dict[int, tuple[Racer, Racer]] = {}
 
     def mode(self, query: Query) -> Mode:
         """How the answers to a request become one.
@@ -174,9 +177,9 @@ class Planner:
         """
         mode, alpha = self.mode(query), self.alpha(query)
         group, unknown = self.group(query)
-        racer, lost = self._racer(alpha, situation)
+        racer, lost = await self._racer(alpha, situation)
         if unknown and self.route.on_unknown_group == "pooled":
-            racer = self._pool(alpha, racer)
+            racer = self._pool(racer)
         routed = await self._routed(racer, query, group, unknown)
         decision = routed.decision
         plan = Plan(
@@ -206,25 +209,28 @@ class Planner:
         self._fit(plan, query)
         return plan
 
-    def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
+    async def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
         """The racer that decides, and models it counts on though they are down."""
         full = self.loaded.racers[alpha]
         dead = situation.dead & set(full.models)
         if not dead or len(dead) == len(full.models):
             return full, frozenset()
         computed, live = self.loaded.live(alpha, dead)
-        if live is not None:
-            return live, frozenset()
         if not computed:
-            situation.calibrate(alpha, dead)
-        return full, dead
+            await situation.calibrate(self.loaded, alpha, dead)
+            _, live = self.loaded.live(alpha, dead)
+        if live is None:
+            return full, dead
+        return live, frozenset()
 
-    def _pool(self, alpha: str, racer: Racer) -> Racer:
-        if racer is not self.loaded.racers[alpha]:
-            return pooled(racer)
-        if alpha not in self._pooled:
-            self._pooled[alpha] = pooled(racer)
-        return self._pooled[alpha]
+    def _pool(self, racer: Racer) -> Racer:
+        """The racer with one threshold for all groups; the same one every time."""
+        known = self._pooled.get(id(racer))
+        if known is None:
+            known = self._pooled[id(racer)] = (racer, pooled(racer))
+            if len(self._pooled) > _MOST_POOLED:
+                self._pooled.pop(next(iter(self._pooled)))
+        return known[1]
 
     async def _routed(self, racer: Racer, query: Query, group: str | None, unknown: bool) -> Routed:
         """The decision; of an unknown group only the scores and their order count."""

@@ -35,6 +35,9 @@ from racer_jax.serving.gateway.settings import Settings
 Spent = dict[tuple[str, int], float]
 LOG = logging.getLogger("racer_jax.serving.gateway")
 SECONDS_OF_A_DAY = 86400.0
+# How long a request waits for the threshold of a live pool, which takes milliseconds unless an
+# artefact is being loaded.
+_PATIENCE_SECONDS = 0.25
 
 
 class Gateway:
@@ -63,6 +66,7 @@ class Gateway:
         self.draining = False
         self.ready = False
         self._background: set[asyncio.Task[Any]] = set()
+        self._calibrating: dict[tuple[int, str, frozenset[str]], asyncio.Task[Any]] = {}
 
     # --- how it comes and goes --------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class Gateway:
             self.store.ask(self.monitors.save)
             await asyncio.get_running_loop().run_in_executor(None, self.store.close)
 
-    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+    def background(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Runs what no client waits for; an error of it is logged.
 
         Use this when no client waits for the outcome.
@@ -132,6 +136,7 @@ class Gateway:
                 LOG.error("in the background: %r", task.exception())
 
         task.add_done_callback(done)
+        return task
 
     @property
     def num_background(self) -> int:
@@ -149,6 +154,7 @@ class Gateway:
             check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
+            loaded.prepare()
             return loaded
 
         return await self.batcher.run(work)
@@ -260,12 +266,25 @@ class Gateway:
             if upstream.breaker.is_open and not upstream.breaker.is_due
         )
 
-        def calibrate(alpha: str, dead: frozenset[str]) -> None:
-            loaded = self.planners[name].loaded
-            loaded.expect_live(alpha, dead)
-            self.background(self.batcher.run(lambda: loaded.calibrate_live(alpha, dead)))
+        alarm = self.monitors.alarms.get(name, False)
+        return Situation(dead, alarm, self._calibrated_live)
 
-        return Situation(dead, self.monitors.alarms.get(name, False), calibrate)
+    async def _calibrated_live(self, loaded: Loaded, alpha: str, dead: frozenset[str]) -> None:
+        """Waits a moment for the threshold of the models that are alive, computed once for all."""
+        key = (id(loaded), alpha, dead)
+        task = self._calibrating.get(key)
+        if task is None:
+
+            async def work() -> None:
+                racer = None
+                try:
+                    racer = await self.batcher.run(lambda: loaded.calibrate_live(alpha, dead))
+                finally:
+                    loaded.keep_live(alpha, dead, racer)
+                    del self._calibrating[key]
+
+            task = self._calibrating[key] = self.background(work())
+        await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
 
     def refresh_spent(self) -> None:
         """Takes over what other replicas of a shared state have spent, and their alarms.

@@ -148,8 +148,6 @@ def test_an_outage_is_no_change_of_the_queries(start, upstreams):
     gateway = start(scripted=False, monitors={"share": 1.0})
     options = {"group": "a"}
     name = gateway.chat("sum prime ?", racer=options).json["id"]
-    loaded = gateway.gateway.planners["my"].loaded
-    loaded.calibrate_live("0.3", frozenset({"large"}))
     breaker = gateway.gateway.upstreams["large"].breaker
     for _ in range(5):
         breaker.failed()

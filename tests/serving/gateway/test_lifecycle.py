@@ -4,6 +4,8 @@ import asyncio
 import shutil
 import threading
 import time
+from collections import OrderedDict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -13,12 +15,11 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
-from racer_jax.serving.gateway import json_schema, load_settings, settings_from
+from racer_jax.serving.gateway import core, json_schema, load_settings, settings_from
 from racer_jax.serving.gateway._batcher import Batcher
 from racer_jax.serving.gateway._breaker import Breaker
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import plain_settings
-from tests.serving.gateway.test_state import settled
 from tests.serving.gateway.upstreams import status
 
 
@@ -52,12 +53,8 @@ def test_a_dead_model_is_routed_around_with_a_threshold_of_the_live_pool(
     assert "status_500" in first.content.decode()
     assert first.headers["x-racer-guarantee"] == "void"
     assert gateway.admin("GET", "/status").json["models"][dead]["down"]
-    second = gateway.chat(texts[0])  # while the threshold is being computed
-    assert dead not in second.json["racer"]["called"]
-    assert second.json["racer"]["guarantee"] == "void"
-    settled(gateway)
     live = racer.without(dead)
-    for text in texts:
+    for text in texts:  # the first one waits for the threshold: it takes milliseconds
         got = gateway.chat(text).json["racer"]
         expected = live.route(text, "a")
         assert got["set"] == list(expected.models)
@@ -68,6 +65,63 @@ def test_a_dead_model_is_routed_around_with_a_threshold_of_the_live_pool(
     gateway.gateway.upstreams[dead].breaker.succeeded()
     again = gateway.chat(texts[0]).json["racer"]
     assert again["set"] == list(racer.route(texts[0], "a").models)
+
+
+@pytest.mark.long
+def test_while_the_threshold_of_the_live_pool_takes_long_nothing_is_promised(
+    start, upstreams, monkeypatch
+):
+    gateway = start(scripted=False, routes__my__mode="all")
+    loaded, go_on = gateway.gateway.planners["my"].loaded, threading.Event()
+    monkeypatch.setattr(core, "_PATIENCE_SECONDS", 0.02)
+    computed = []
+
+    def slowly(alpha, dead):
+        computed.append((alpha, dead))
+        go_on.wait(10)
+
+    # Frozen: as an artefact that is slow to calibrate, and in the end keeps no queries.
+    object.__setattr__(loaded, "calibrate_live", slowly)
+    upstream = gateway.gateway.upstreams["large"]
+    for _ in range(5):
+        upstream.breaker.failed()
+    try:
+        for _ in range(2):
+            racer = gateway.chat("sum prime river ?", racer={"group": "a"}).json["racer"]
+            assert "large" not in racer["called"]
+            void = "large" in racer["set"]
+            assert racer["guarantee"] == ("void" if void else "holds")
+    finally:
+        go_on.set()
+        upstream.breaker.succeeded()
+    assert computed == [("0.3", frozenset({"large"}))]  # once for all who wait
+
+
+def test_an_unknown_group_is_decided_by_the_same_racer_every_time(start):
+    gateway = start(routes__my__on_unknown_group="pooled")
+    racers = gateway.gateway.planners["my"]._batcher.racers
+    upstream = gateway.gateway.upstreams["large"]
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    for _ in range(5):
+        upstream.breaker.failed()
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    assert racers[0] is racers[1]
+    assert racers[2] is racers[3]
+    assert [racer.models for racer in racers[1:3]] == [MODELS, MODELS[:2]]
+    assert {racer.calibration.groups for racer in racers} == {None}
+
+
+def test_few_thresholds_of_live_pools_are_kept(plain_gateway):
+    loaded = replace(plain_gateway.gateway.planners["my"].loaded, _pools=OrderedDict())
+    pools = [frozenset({f"m{i}"}) for i in range(70)]
+    for i, dead in enumerate(pools):
+        loaded.keep_live("0.3", dead, i)
+        assert loaded.live("0.3", pools[0]) == (True, 0)  # asked for again and again
+    known = [loaded.live("0.3", dead)[0] for dead in pools]
+    assert known == [True] + [False] * 6 + [True] * 63
+    assert loaded.live("0.3", frozenset({"another"})) == (False, None)
 
 
 def test_artefacts_are_reloaded_and_rolled_back(start, artefacts, tmp_path, upstreams):
@@ -309,19 +363,19 @@ def test_small_batches_of_a_quick_racer_need_no_thread(start):
         batch = await asyncio.gather(*(batcher.decide(one, text, "a") for text in texts))
         return [routed.decision.models for routed in batch]
 
-    batcher._seconds = 0.0
     for number, expected in ((2, [True]), (9, [False])):
+        batcher._seconds.extend([0.0] * 5)
         texts = [f"question {i} of {number}" for i in range(number)]
         assert gateway.run(decided(Noted(0), texts)) == [
             d.models for d in racer.route(texts, ["a"] * number)
         ]
         assert threads == expected
         threads.clear()
-        batcher._seconds = 0.0
+    batcher._seconds.extend([0.0] * 5)
     slow = Noted(0.01)
-    gateway.run(decided(slow, ["one"]))
-    gateway.run(decided(slow, ["two"]))
-    assert threads == [True, False]
+    for number in range(4):  # one that was held up says nothing; three of five do
+        gateway.run(decided(slow, [f"slow question {number}"]))
+    assert threads == [True, True, True, False]
     with pytest.raises(ValueError, match="broken"):
         gateway.run(decided(SimpleNamespace(route=broken), ["three"]))
 
