@@ -13,17 +13,16 @@ from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import Steps, pool_steps
 
 
-def some_pool(seed, tie_break=False):
+def some_pool(seed):
     rng = np.random.default_rng(seed)
     entries = gap(rng.random((40, 3)).astype(np.float32))
-    second = rng.integers(0, 2**32, (40, 4), dtype=np.uint32) if tie_break else None
     tables = {"dollars": rng.random((40, 4))}
-    return pool_steps(entries, rng.random((40, 3)) < 0.5, second, metrics=tables)
+    return pool_steps(entries, rng.random((40, 3)) < 0.5, metrics=tables)
 
 
-def plan_of(pool, means=True, **how):
-    design = split_design(pool.order, **({"num_calibration": 20} | how))
-    return trial_plan(pool, design, design.budgets([0.1, 0.5]), means)
+def plan_of(pool, num_calibration=20):
+    design = split_design(pool.order, num_calibration=num_calibration)
+    return trial_plan(pool, design, design.budgets([0.1, 0.5]), means=True)
 
 
 def entry_by_entry(element, num_words, num_kinds, kind):
