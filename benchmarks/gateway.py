@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON]
+    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON] [--no-pin]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -12,6 +12,11 @@ for this request (the same for all of its calls), less the median of the same fo
 server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
 "In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
 for each other, which about doubles what is added; real models never take exactly as long.
+
+Clients run on uvloop where it is installed, so that little of what is measured is theirs. On Linux
+with two cores or more the server is kept on the first one while it is measured, and clients and
+upstreams on the others, as if the server had a machine of its own. With `--no-pin` they share the
+cores, and take the server's caches from it between two requests.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
@@ -98,6 +103,32 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def run(work):
+    """The result of a coroutine, in a fast loop where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def keep_apart(pid, others):
+    """Keeps a server on the first core, and this process and others off it, where that can be.
+
+    Args:
+      pid: The server's process.
+      others: Further processes.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0) | os.sched_getaffinity(pid))
+    if len(cores) < 2:
+        return
+    for process, its in ((pid, cores[:1]), *((other, cores[1:]) for other in (0, *others))):
+        for task in os.listdir(f"/proc/{process or os.getpid()}/task"):
+            os.sched_setaffinity(int(task), its)
+
+
 def memory(pid):
     """Memory of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -152,17 +183,19 @@ class Served:
       url: Its address.
       pid: Its process.
       names: The model that a client asks for, by size of the set.
+      apart: Processes that are kept off its core; None to leave all where they are.
     """
 
     url: str
     pid: int
     names: dict
+    apart: tuple | None = None
 
 
 def added(served, model, echo_url, clients, seconds, took):
     """Quantiles of the milliseconds that a server adds, less the median of direct calls."""
-    direct = asyncio.run(load(echo_url, "echo", clients, seconds, took))
-    through = asyncio.run(load(served.url, model, clients, seconds, took))
+    direct = run(load(echo_url, "echo", clients, seconds, took))
+    through = run(load(served.url, model, clients, seconds, took))
     above = (through - np.median(direct)) * 1e3
     return {f"p{q}_ms": round(float(np.percentile(above, q)), 2) for q in (50, 99)}
 
@@ -170,10 +203,12 @@ def added(served, model, echo_url, clients, seconds, took):
 def measured(served, echo_url, seconds):
     """Every figure of a server."""
     results = {}
+    if served.apart is not None:
+        keep_apart(served.pid, served.apart)
     for name, model in served.names.items():
-        asyncio.run(load(served.url, model, 8, 0.5))
+        run(load(served.url, model, 8, 0.5))
         before = cpu_seconds(served.pid)
-        times = asyncio.run(load(served.url, model, 32, seconds))
+        times = run(load(served.url, model, 32, seconds))
         used = cpu_seconds(served.pid) - before
         figures = results[name] = {
             "requests_per_cpu_second": round(len(times) / used),
@@ -205,7 +240,7 @@ def ended(process):
     process.wait()
 
 
-def gateway_figures(folder, port, echo_url, seconds):
+def gateway_figures(folder, port, echo_url, seconds, apart):
     """The figures of the gateway."""
     command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
     environment = {
@@ -221,7 +256,7 @@ def gateway_figures(folder, port, echo_url, seconds):
     try:
         url = f"{line.split()[1].rstrip(',')}/chat/completions"
         names = {"set of 1": "racer/one", "set of 3": "racer/three"}
-        figures = measured(Served(url, gateway.pid, names), echo_url, seconds)
+        figures = measured(Served(url, gateway.pid, names, apart), echo_url, seconds)
     finally:
         ended(gateway)
     ready_figures = {"ready_seconds": round(ready, 1), "ready_cpu_seconds": round(ready_cpu, 1)}
@@ -234,7 +269,7 @@ def has_litellm(python):
     return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
-def litellm_figures(python, port, echo_url, seconds):
+def litellm_figures(python, port, echo_url, seconds, apart):
     """The figures of litellm's Router; None where it is not installed."""
     if not has_litellm(python):
         return None
@@ -243,7 +278,7 @@ def litellm_figures(python, port, echo_url, seconds):
     try:
         url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
         names = {"set of 1": "one", "set of 3": "three"}
-        return measured(Served(url, server.pid, names), echo_url, seconds)
+        return measured(Served(url, server.pid, names, apart), echo_url, seconds)
     finally:
         ended(server)
 
@@ -281,6 +316,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--no-pin", action="store_true", help="let all processes share the cores")
     parser.add_argument(
         "--litellm",
         metavar="PYTHON",
@@ -294,10 +330,11 @@ def main():
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        how = echo_url, parsed.seconds, None if parsed.no_pin else (upstream.pid,)
         try:
             results = {
-                "racer-jax serve": gateway_figures(folder, port, echo_url, parsed.seconds),
-                "litellm Router": litellm_figures(parsed.litellm, port, echo_url, parsed.seconds),
+                "racer-jax serve": gateway_figures(folder, port, *how),
+                "litellm Router": litellm_figures(parsed.litellm, port, *how),
             }
         finally:
             ended(upstream)
@@ -307,7 +344,8 @@ def main():
             f"\n{parsed.litellm} has no litellm, so nothing is compared: pip install litellm, or "
             "--litellm PYTHON of an environment that has it"
         )
-    print("\nTimes are p50 / p99, and hold on an idle machine alone.")
+    where = "all processes share the cores" if parsed.no_pin else "the server has the first core"
+    print(f"\nTimes are p50 / p99, and hold on an idle machine alone; {where}.")
     for sentence, kept in verdicts(results["racer-jax serve"]):
         print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
     if parsed.json:

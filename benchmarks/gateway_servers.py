@@ -118,4 +118,5 @@ def say_port(listener):
 
 
 if __name__ == "__main__":
+    # Not on uvloop: its timers count whole milliseconds from the last one that began.
     asyncio.run(echo() if sys.argv[1] == "echo" else litellm_router(sys.argv[2]))

@@ -1,8 +1,10 @@
 """Draws the pictures of the pages on results from the tables of these pages.
 
-    python docs/pictures.py
+    python docs/pictures.py [RESULTS]
 
-A figure so never says anything else than its table. They are written to docs/pictures.
+A figure so never says anything else than its table. They are written to docs/pictures. RESULTS is
+the folder with what the experiments wrote (`results`, by default of theirs): their figures that
+pages show are then written there too, small enough for the repository.
 """
 
 import re
@@ -11,12 +13,21 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from racer_jax.plotting.styles import style_of, styles_of
 
 # Sharp on a page of 780 pixels, and some 40 KB each in the repository.
 DPI = 110
 DOCS = Path(__file__).parent
+# Pictures of pages that an experiment draws, by its figure in the folder of results.
+EXPERIMENTS = {
+    "accuracy": "accuracy_table/accuracy.png",
+    "dollars": "dollars/dollars.png",
+    "set_size": "set_size/size.png",
+    "stops": "sequential/sequential.png",
+}
+_PIXELS, _COLORS = 780, 64
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -41,9 +52,10 @@ def number(cell: str) -> float:
     return float(match[0].replace(",", ""))
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+def _figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure as wide as a page shows it, so that its labels keep their size."""
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
@@ -52,7 +64,7 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[
 
 def growth() -> Figure:
     """Time against what is doubled, from the table of docs/benchmarks.md."""
-    figure, (axis,) = _figure(6.4, 3.6)
+    figure, (axis,) = _figure(3.6)
     _, *rows = table("benchmarks.md", "## Growth")
     styles = styles_of([row[0] for row in rows])
     for row in rows:
@@ -73,14 +85,14 @@ def growth() -> Figure:
 
 def sequential() -> Figure:
     """Calls a question of each way, from the first table of docs/findings.md."""
-    figure, (axis,) = _figure(7.2, 3.4)
+    figure, (axis,) = _figure(3.4)
     head, *rows = table("findings.md", "prints, among others")
     ways = {1: "all models", 4: "RACER-P", 2: "majority decided", 3: "RACER"}  # by their column
     for place, (way, name) in enumerate(ways.items()):
         calls = [number(row[way]) for row in rows]
         places = [i + (place - 1.5) * 0.2 for i in range(len(rows))]
         bars = axis.bar(places, calls, 0.19, color=style_of(name).color, label=head[way])
-        axis.bar_label(bars, [f"{value:g}" for value in calls], fontsize=7, padding=1)
+        axis.bar_label(bars, [row[way].split()[0] for row in rows], fontsize=8, padding=1)
     axis.grid(visible=False, axis="x")
     axis.set_xticks(range(len(rows)), [row[0] for row in rows])
     axis.set_ylabel("models called for a question")
@@ -93,7 +105,7 @@ def sizes() -> Figure:
     """Models called against alpha by method, from the table of docs/beyond.md."""
     head, *rows = table("beyond.md", "## Sizes at the same risk")
     pools = list(dict.fromkeys(row[0] for row in rows))
-    figure, axes = _figure(2.4 * len(pools), 3.2, len(pools))
+    figure, axes = _figure(5.0, -(-len(pools) // 2), 2)
     alphas = [float(cell) for cell in head[2:]]
     for axis, pool in zip(axes, pools, strict=True):
         methods = [row for row in rows if row[0] == pool]
@@ -102,8 +114,8 @@ def sizes() -> Figure:
             values = [number(cell) for cell in row[2:]]
             axis.plot(alphas, values, **styles[row[1]].marked(markersize=4, label=row[1]))
         axis.set_title(pool, fontsize=10)
-        axis.set_xlabel("alpha")
-    axes[0].set_ylabel("models called for a question")
+    figure.supxlabel("alpha, the risk allowed", fontsize=10)
+    figure.supylabel("models called for a question", fontsize=10)
     axes[-1].legend(frameon=False, fontsize=8)
     return figure
 
@@ -111,13 +123,24 @@ def sizes() -> Figure:
 FIGURES = {"growth": growth, "sequential": sequential, "sizes": sizes}
 
 
-def main(folder: Path = DOCS / "pictures") -> int:
-    """Writes every picture."""
+def shrink(source: Path, target: Path) -> None:
+    """Writes a picture of an experiment as wide as a page needs it, in few colours."""
+    with Image.open(source) as picture:
+        size = (_PIXELS, round(picture.height * _PIXELS / picture.width))
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small.quantize(_COLORS, kmeans=1, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def main(results: Path | None = None, folder: Path = DOCS / "pictures") -> int:
+    """Writes every picture; those of the experiments where their results are named."""
     folder.mkdir(exist_ok=True)
     for name, draw in FIGURES.items():
         draw().savefig(folder / f"{name}.png", dpi=DPI)
+    for name, source in EXPERIMENTS.items():
+        if results is not None:
+            shrink(results / source, folder / f"{name}.png")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:2])))

@@ -371,7 +371,10 @@ def figure(result: Result, *, width: float | None = None) -> Figure:
             panel = grid.axes[0, number]
             for row in result.by_alpha:
                 if row.benchmark == name:
-                    line = styles[row.score].marked(ms=3, label=row.score)
+                    # The static order is a broad band below the others, which may hide it.
+                    broad = row.score.startswith("static")
+                    look = {"lw": 4.5, "alpha": 0.55, "zorder": 1} if broad else {"lw": 1.4}
+                    line = styles[row.score].marked(ms=4, label=row.score, **look)
                     panel.plot(alpha, UNIT * row.dollars, **line)
             every = style_of("all models").line(lw=1, label="every model")
             panel.axhline(UNIT * full, **every)

@@ -269,7 +269,7 @@ def figure(config: Config, scenarios: list[Scenario], *, width: float | None = N
                 line = {"color": "0.4", "ls": ":", "lw": 0.8}
                 panel.axvline(scenario.change, **line, label="the risk rises")
             panel.set(xlim=(0, config.length), ylim=(0, 1.02))
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            panel.xaxis.set_major_locator(MaxNLocator(3))
             panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             grid.title(number, scenario.name)
         grid.label_below(0, "queries")

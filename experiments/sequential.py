@@ -14,7 +14,7 @@ not help) is right. That the mean risk follows the law is checked with 10,000 dr
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from racer_jax.core.risk_levels import parse_alphas
 from racer_jax.data.table import RoutingTable
@@ -40,8 +41,9 @@ from racer_jax.studies.runner import Report, run_experiment
 from racer_jax.studies.stopping_ways import QuestionMeans, Rows, Way, means_by_query
 
 SEQUENTIAL, DOLLARS, LABEL_FREE = "sequential", "sequential, dollars", "sequential, label-free"
+UNLABELLED = "sequential, no labels at all"
 ONE_SHOT = ("RACER-P", "RACER-G", "RACER-J", "static")
-WAYS = (SEQUENTIAL, LABEL_FREE, "agreement", DOLLARS, *ONE_SHOT)
+WAYS = (SEQUENTIAL, LABEL_FREE, "agreement", DOLLARS, *ONE_SHOT, UNLABELLED)
 DECIDED = "0"
 LIMIT = 4.5
 _MOST_ROWS = 2000
@@ -125,11 +127,13 @@ class Ways(NamedTuple):
     """The ways of one draw, and what they are measured against.
 
     `lossless` stops on decided votes alone, in the order that was searched for that; ties of the
-    full vote go to the first voter, so it has a reference of its own.
+    full vote go to the first voter, so it has a reference of its own. `lossless_unlabelled` is
+    learned without any label; None where that way is not named.
     """
 
     lossless: Way
     lossless_right: np.ndarray
+    lossless_unlabelled: Way | None
     calibrated: dict[str, list[Levels]]
     fixed: dict[str, Way]
     reference_right: np.ndarray
@@ -147,8 +151,8 @@ def ways_of(
     fit_key, encode_key = jax.random.split(key)
     fit_data = jax.random.key_data(fit_key)
 
-    def policy(**options: Any) -> Any:
-        return fit_policy(jax.random.wrap_key_data(fit_data), train, **options)
+    def policy(rows: RoutingTable = train, **options: Any) -> Any:
+        return fit_policy(jax.random.wrap_key_data(fit_data), rows, **options)
 
     main = replay(policy(), rest)
     order, tuning_scores = list(main.policy.order), np.zeros(len(train.models))
@@ -179,6 +183,14 @@ def ways_of(
         ).items():
             way = stopping_ways.one_shot(rows, nonconformity.astype(np.float64), tuning_scores)
             calibrated[name] = [at_all(way)]
+    lossless_unlabelled = None
+    if UNLABELLED in names:
+        nothing = np.zeros(train.correct.shape, bool)
+        blind = replace(train, correct=nothing, missing=~nothing)
+        paths = replay(policy(blind, loss="differs"), rest)
+        calibrated[UNLABELLED] = [at_all(stopping_ways.of_paths(paths, "differs"))]
+        until_sure = replay(policy(blind, loss="differs", alpha=0.0), rest)
+        lossless_unlabelled = stopping_ways.of_paths(until_sure, "differs")
     price = -accuracy if train.cost is None else np.nanmean(train.cost, axis=0)
     cheap_first = -price if train.cost is None else price
     baselines = {
@@ -194,7 +206,9 @@ def ways_of(
     until_decided = replay(policy(alpha=0.0), rest)
     lossless = stopping_ways.of_paths(until_decided, "regret")
     named = {name: calibrated[name] for name in names if name in calibrated}
-    return Ways(lossless, _right(until_decided), named, baselines, _right(main))
+    return Ways(
+        lossless, _right(until_decided), lossless_unlabelled, named, baselines, _right(main)
+    )
 
 
 def _right(paths: Paths) -> np.ndarray:
@@ -235,6 +249,9 @@ def run_pool(
         add = partial(record, cells, others, ways.reference_right, len(table))
         sure = stopped_where_sure(ways.lossless)
         record(cells, others, ways.lossless_right, len(table), SEQUENTIAL, DECIDED, sure, 0.0)
+        if ways.lossless_unlabelled is not None:
+            sure = stopped_where_sure(ways.lossless_unlabelled)
+            add(UNLABELLED, DECIDED, sure, None)
         for number, (label, levels) in enumerate(ways.calibrated.items()):
             bits_key = jax.random.fold_in(tie_key, number)
             for at_levels, way in levels:
@@ -326,7 +343,17 @@ def row_of(pool: str, way: str, alpha: str | None, sums: QuestionMeans, size: in
     )
 
 
-def load(config: Config) -> tuple[jax.Array, dict[str, RoutingTable]]:
+class NumberedPool(NamedTuple):
+    """A pool and its place among all of the data, from which its random numbers come.
+
+    So a pool that is run alone has the results that it has among the others.
+    """
+
+    number: int
+    table: RoutingTable
+
+
+def load(config: Config) -> tuple[jax.Array, dict[str, NumberedPool]]:
     """The key of the run, and the pools that the options ask for."""
     runtime.use_all_cores()
     if config.data is None:
@@ -335,16 +362,18 @@ def load(config: Config) -> tuple[jax.Array, dict[str, RoutingTable]]:
     names = [name.strip() for name in config.pools.split(",") if name.strip()]
     if unknown := [name for name in names if name not in pools]:
         raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
-    return jax.random.key(config.seed), {name: pools[name] for name in names or pools}
+    places = {name: place for place, name in enumerate(pools)}
+    pools_to_run = {name: NumberedPool(places[name], pools[name]) for name in names or pools}
+    return jax.random.key(config.seed), pools_to_run
 
 
 def run(
-    key: jax.Array, pools: dict[str, RoutingTable], config: Config, progress: Callable[[int], Any]
+    key: jax.Array, pools: dict[str, NumberedPool], config: Config, progress: Callable[[int], Any]
 ) -> Result:
     """Every pool, one after the other; reads and writes nothing."""
     parts = [
-        run_pool(jax.random.fold_in(key, number), name, table, config, progress)
-        for number, (name, table) in enumerate(pools.items())
+        run_pool(jax.random.fold_in(key, pool.number), name, pool.table, config, progress)
+        for name, pool in pools.items()
     ]
     return Result(
         [row for result in parts for row in result.rows],
@@ -362,7 +391,7 @@ def _shown(row: Row) -> list[str]:
         dollars,
         f"{row.rounds:.2f}",
         f"{100 * row.accuracy:.1f}",
-        f"{100 * row.difference:+.2f} +- {100 * row.difference_error:.2f}",
+        f"{100 * row.difference:+.2f} ± {100 * row.difference_error:.2f}",
         f"{row.regret:.4f}",
         "" if row.law is None else f"{row.law:.4f}",
     ]
@@ -420,7 +449,9 @@ def figure(rows: Sequence[Row], *, width: float | None = None) -> Figure:
                 if spots:
                     at = [[row.calls for row in spots], [row.accuracy for row in spots]]
                     axes.plot(*at, **style_of(way).points(label=way, zorder=3))
-            percent(axes, "y")
+            percent(axes, "y", 1)
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             grid.title(number, name)
         grid.label_below(0, "calls a query")
         grid.label_left(0, "right answers")

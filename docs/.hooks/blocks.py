@@ -17,6 +17,11 @@ _PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(
 _COLUMNS = re.compile(r"\S {2,}\S")
 # An option or a name in running text: it is not broken at its hyphens.
 _SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
+# A number of a table, its error and its unit stay on one line: 1.93 (-0.13 ± 0.27), 33 ms.
+_CELL = re.compile(r"<td[^>]*>[^<]*\d[^<]*</td>")
+_WITHIN_NUMBER = re.compile(
+    r"(?<=\d) (?=\([^)]*±)| (?=± ?\d)|(?<=±) |(?<=\d) (?=(?:us|ms|s|MB|MiB|GB)\b)"
+)
 # Characters of a line that fit beside the contents at 1280 pixels; see docs/assets/site.css.
 _WIDTH = 100
 
@@ -43,7 +48,10 @@ def is_row(language: str, line: str) -> bool:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Marks every block with what is copied of it and its wrapped lines; short code too."""
+    """Marks every block with what is copied of it and its wrapped lines.
+
+    Short code and the numbers of tables are kept whole too.
+    """
 
     def marked(match: re.Match[str]) -> str:
         language = match["language"] or "text"
@@ -62,4 +70,5 @@ def on_page_content(content: str, **_: Any) -> str:
         code = before + opening + "\n".join(lines) + closing + after
         return f'<div class="language-{language} highlight{wide}"{attribute}>{code}</div>'
 
+    content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
     return _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))

@@ -24,6 +24,11 @@ COPIED = {
 }
 # A page of the site by docs/.hooks/notebook.py.
 NOTEBOOK = "docs/notebooks/quickstart.ipynb"
+# A picture of README.md that differs in the dark; the site has both, and shows the one that fits.
+_PICTURE = re.compile(
+    r'<picture>\s*<source[^>]* srcset="([^"]+)">\s*<img src="([^"]+)"[^>]* alt="([^"]+)">\s*'
+    r"</picture>"
+)
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
@@ -31,8 +36,10 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 def _at_home(source: str, text: str) -> str:
     """The links of a page that moves to the top of the site.
 
-    Relative to there, or as text where it lacks them.
+    Relative to there, or as text where it lacks them. A picture for each of both palettes, with
+    the marks by which the theme shows one of them.
     """
+    text = _PICTURE.sub(r"![\3](\2#only-light)\n![\3](\1#only-dark)", text)
 
     def moved(match: re.Match[str]) -> str:
         path, _, anchor = match[1].partition("#")

@@ -97,7 +97,9 @@ def _share(alpha: str) -> str:
 
 
 def draw(folder: Path) -> None:
-    """Writes `calls.png`: the calls of both ways against alpha, from what the steps have written.
+    """Writes `calls.png` and `calls-dark.png`, from what the steps have written.
+
+    They show the calls of both ways against alpha, for light and for dark pages.
 
     Use this when the steps of `demo` are done.
     """
@@ -110,7 +112,7 @@ def draw(folder: Path) -> None:
     levels = json.loads((folder / "sequential.json").read_text(encoding="utf-8"))["levels"]
     measured = sets["groups"][0]
     fixed = [one for one in measured["baselines"] if one["name"].startswith("static")]
-    figure = calls_figure(
+    lines = (
         CallsLine(np.array(sets["alphas"], float), np.array(measured["size"])),
         CallsLine(
             np.array([one["avoidable_miss"] for one in fixed]),
@@ -120,9 +122,10 @@ def draw(folder: Path) -> None:
             np.array([level["alpha"] for level in levels], float),
             np.array([level["calls"] for level in levels]),
         ),
-        len(sets["models"]),
     )
-    write_figure(folder / "calls.png", figure)
+    num = len(sets["models"])
+    for name, dark in (("calls.png", False), ("calls-dark.png", True)):
+        write_figure(folder / name, calls_figure(*lines, num, width=5.6, dark=dark))
 
 
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:

@@ -153,7 +153,9 @@ def _source(arguments: argparse.Namespace) -> str | None:
     source: str | None = arguments.input
     if source is None and arguments.text == ["-"]:
         source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
+    if not arguments.text and not source:
+        raise ValueError("nothing to route: give questions as arguments or --input FILE")
+    if arguments.text and source:
         raise ValueError("give questions as arguments or --input FILE, not both")
     if blank := [number for number, text in enumerate(arguments.text, 1) if not text.strip()]:
         raise ValueError(f"question {blank[0]} must not be empty or only white space")

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from racer_jax.montecarlo.value_counts import ValueCounts
+
 
 class Summary(NamedTuple):
     """Moments and histogram of one metric over trials, by alpha.
@@ -137,11 +139,27 @@ class Accumulator:
 
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`. Use this when more trials are there."""
-        self.num += totals.shape[1]
         least, most = totals.min(axis=1), totals.max(axis=1)
+        values, times = self._distinct(totals, least, most)
+        self._add(totals.shape[1], least, most, values, times)
+
+    def add_counts(self, num: int, counts: ValueCounts) -> None:
+        """Adds `num` trials of whole totals by their counts.
+
+        Use this when an accelerator has counted them.
+        """
+        least, most = np.asarray(counts.least), np.asarray(counts.most)
+        spread = int((most.astype(np.int64) - least).max()) + 1
+        values = least.astype(np.int64)[:, None] + np.arange(spread)
+        self._add(num, least, most, values, np.asarray(counts.times[:, :spread], np.int64))
+
+    def _add(
+        self, num: int, least: np.ndarray, most: np.ndarray, values: np.ndarray, times: np.ndarray
+    ) -> None:
+        """Adds `num` trials of `values` `[a, v]`, each `times` times."""
+        self.num += num
         self.least = np.minimum(self.least, least)
         self.most = np.maximum(self.most, most)
-        values, times = self._distinct(totals, least, most)
         deviations = values - self.centre.astype(values.dtype)[:, None]
         wide = deviations.astype(self.centre.dtype)
         self.total = self.total + (wide * times).sum(axis=1)

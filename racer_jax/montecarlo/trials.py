@@ -30,6 +30,7 @@ from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_key
 from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
+from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials of a tile. On a CPU: what one pass keeps in cache; where its bits and their counts take
 # more bytes than `_CACHE`, half as many, which are as many as a vector has bytes. On an accelerator
@@ -139,6 +140,25 @@ def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
     return jax.jit(_run, static_argnames=_STATIC, compiler_options=_options(platform))
 
 
+class _Chunk(NamedTuple):
+    """How many trials, their totals `[a, s]`, and how often each total stands among them."""
+
+    num: int
+    totals: dict[str, dict[str, jax.Array]]
+    counts: dict[str, dict[str, ValueCounts]]
+
+
+def _counted(
+    totals: dict[str, dict[str, jax.Array]], num: int
+) -> dict[str, dict[str, ValueCounts]]:
+    """How often each total stands among the first `num` trials, for metrics that count."""
+    counts: dict[str, dict[str, ValueCounts]] = {}
+    for part, metrics in totals.items():
+        whole = {name: x for name, x in metrics.items() if x.dtype == jnp.int32 and name != "rows"}
+        counts[part] = {name: value_counts(x, jnp.int32(num)) for name, x in whole.items()}
+    return counts
+
+
 class _Runner:
     """The plan of many trials of one pool, made once and run in chunks."""
 
@@ -164,6 +184,11 @@ class _Runner:
         """Trials that a stream has in memory at once by default."""
         return max(self.tile, _CHUNK) * len(self.devices)
 
+    @property
+    def counts_totals(self) -> bool:
+        """Whether the devices count whole totals; those of a CPU are at hand for NumPy."""
+        return str(self.devices[0].platform) != "cpu"
+
     def chunk(self, first: int, num: int) -> dict[str, Any]:
         """Values of at least `num` trials from `first` on, `[a, s]`."""
         tile = min(self.tile, -(-num // len(self.devices)))
@@ -182,17 +207,22 @@ class _Runner:
         )
         return results
 
-    def chunks(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The number and values of the trials of each span (first, number).
+    def chunks(self, spans: Sequence[tuple[int, int]], count: bool) -> Iterator[_Chunk]:
+        """The trials of each span (first, number).
 
         The devices work on the next chunk while the caller has this one. All chunks run as long as
         the longest, so that one compilation serves them; what is beyond a span is left to the
         caller to cut off.
+
+        Args:
+          spans: First trial and number of trials of each chunk.
+          count: Whether the devices count the totals, where they are whole.
         """
         longest = max((num for _, num in spans), default=0)
-        pending: deque[tuple[int, dict[str, Any]]] = deque()
+        pending: deque[_Chunk] = deque()
         for first, num in spans:
-            pending.append((num, self.chunk(first, longest)))
+            totals = self.chunk(first, longest)
+            pending.append(_Chunk(num, totals, _counted(totals, num) if count else {}))
             if len(pending) == 2:
                 yield pending.popleft()
         yield from pending
@@ -371,9 +401,10 @@ def stream_trials(
     if num_done:
         report(num_done)
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
-    for num, totals in runner.chunks([(first_trial + start, num) for start, num in spans]):
-        _add(sums, totals, num, stream.bins, design.even)
-        report(num)
+    count = design.even and runner.counts_totals
+    for chunk in runner.chunks([(first_trial + start, num) for start, num in spans], count):
+        _add(sums, chunk, stream.bins, design.even)
+        report(chunk.num)
         if store is not None:
             store.save_when_due(sums)
     if store is not None and spans:
@@ -394,20 +425,24 @@ def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, i
     return spans
 
 
-def _add(
-    sums: dict[str, Accumulator], totals: dict[str, Any], num: int, bins: int, even: bool
-) -> None:
-    """Adds the first `num` trials of a chunk to the sums, starting them if there are none.
+def _add(sums: dict[str, Accumulator], chunk: _Chunk, bins: int, even: bool) -> None:
+    """Adds a chunk to the sums, starting them if there are none.
 
     Totals are summed as they are where every part is as large in every trial; else means, also
     where the parts of the first chunk happen to be equal.
     """
     for part, prefix in (("test", ""), ("validation", "validation_")):
-        by_name = {name: np.asarray(total)[:, :num] for name, total in totals.get(part, {}).items()}
-        rows = by_name.pop("rows", np.ones((1, 1)))
+        by_name = dict(chunk.totals.get(part, {}))
+        rows = np.asarray(by_name.pop("rows", np.ones((1, 1))))[:, : chunk.num]
         for name, total in by_name.items():
-            values = total if even else total / rows
             if prefix + name not in sums:
                 scale = 1.0 / float(rows[0, 0]) if even else 1.0
-                sums[prefix + name] = Accumulator.start(values[:, :_PILOT], scale, bins)
-            sums[prefix + name].add(values)
+                first = np.asarray(total[:, : min(_PILOT, chunk.num)])
+                pilot = first if even else first / rows[:, :_PILOT]
+                sums[prefix + name] = Accumulator.start(pilot, scale, bins)
+            counts = chunk.counts.get(part, {}).get(name)
+            if counts is not None and counts.fits():
+                sums[prefix + name].add_counts(chunk.num, counts)
+                continue
+            values = np.asarray(total)[:, : chunk.num]
+            sums[prefix + name].add(values if even else values / rows)

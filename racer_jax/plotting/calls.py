@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from racer_jax.plotting import layout
 from racer_jax.plotting.layout import figure_style, percent
-from racer_jax.plotting.styles import style_of
+from racer_jax.plotting.styles import DARK, style_of
 
 
 class CallsLine(NamedTuple):
@@ -31,6 +32,7 @@ def calls_figure(
     num_models: int,
     *,
     width: float | None = None,
+    dark: bool = False,
 ) -> Figure:
     """Calls against alpha: sets chosen at once, and models called one after another.
 
@@ -42,26 +44,32 @@ def calls_figure(
       stops: Models called one after another, by alpha.
       num_models: Models of the pool.
       width: Inches of the figure; by default as wide as the panels side by side.
+      dark: Whether it stands on a dark page.
 
     Returns:
       Two panels side by side.
     """
     ours, order = style_of("RACER"), style_of("a fixed order")
-    with figure_style(width):
-        grid = layout.panels(2, (2.4,), width=width, share_y=True)
+    pool = style_of("all models")
+    if dark:
+        ours, pool = style_of("RACER, dark"), style_of("all models, dark")
+    with figure_style(width, **(DARK if dark else {})):
+        grid = layout.panels(2, (2.7,), width=width, share_y=True)
         left, right = grid.axes[0]
         left.plot(fixed.alpha, fixed.calls, **order.marked(label="a fixed order", ms=4))
-        left.plot(sets.alpha, sets.calls, **ours.line(label="racer_jax", lw=2))
-        right.plot(stops.alpha, stops.calls, **ours.marked(label="racer_jax", lw=2, ms=4))
-        grid.label_below(0, "no called model is right, though one could be")
+        left.plot(sets.alpha, sets.calls, **ours.line(label="racer_jax", lw=2.2))
+        right.plot(stops.alpha, stops.calls, **ours.marked(label="racer_jax", lw=2.2, ms=4))
         grid.label_left(0, "models called for a question")
-        grid.title(0, "A set chosen at once")
+        grid.title(0, "Models called at once")
         grid.title(1, "One after another")
-        lost = "right answers of the full vote that are lost"
-        right.set_xlabel(layout.wrapped(lost, grid.width - 0.7, 9))
-        for axes in (left, right):
-            axes.axhline(num_models, **style_of("all models").line(label="all models"))
+        missed = "alpha: questions with no able model called"
+        lost = "alpha: questions that stopping early makes wrong"
+        for axes, below in ((left, missed), (right, lost)):
+            axes.set_xlabel(layout.wrapped(below, grid.width - 0.6, 9))
+            axes.axhline(num_models, **pool.line(label="all models", lw=1.5))
             axes.set_xlim(left=0)
             axes.set_ylim(0, num_models + 0.5)
-            percent(axes, "x")
-        return grid.finish("How many models are called at each risk", left)
+            percent(axes, "x", 0)
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        left.set_xlim(0, 1.4 * float(np.max(fixed.alpha)))
+        return grid.finish("Fewer calls for each risk that you allow", left)

@@ -31,6 +31,10 @@ _LEAST_PANEL = 2.2
 _HIGHEST, _LEAST_ROW = 7.8, 0.9
 # Inches around panels that stand at fixed places.
 _LEFT, _RIGHT = 0.98, 0.25
+# Inches from the panels of one band to those of the next: labels, and a title.
+_BETWEEN_BANDS = 0.8
+# Below this width labels are broken in lines that cannot be foreseen.
+_LEAST_PLACED = 6.0
 
 
 class Gaps(NamedTuple):
@@ -80,7 +84,8 @@ class Panels(NamedTuple):
 
     def label_left(self, row: int, text: str) -> None:
         """Labels the y axes at the left edge. Use this when panels of a row share their label."""
-        lines = wrapped(text, self.heights[row], mpl.rcParams["font.size"])
+        height = self.heights[row] * (1.0 if self.gaps is None else 0.9)
+        lines = wrapped(text, height, mpl.rcParams["font.size"])
         for benchmark in self.left:
             self.axes[row, benchmark].set_ylabel(lines)
 
@@ -128,18 +133,21 @@ class Panels(NamedTuple):
     def _place(self, above: float, below: float) -> None:
         """Puts the panels at their places: inches from the edges and from each other."""
         assert self.gaps is not None
-        num_rows, num_columns = self.axes.shape
+        num_rows, num_panels = self.axes.shape
+        bands = len(self.left)
+        columns = self.left[1] if bands > 1 else num_panels
         width, height = self.figure.get_size_inches()
-        across = (width - _LEFT - _RIGHT - (num_columns - 1) * self.gaps.across) / num_columns
-        down = (height - above - below - (num_rows - 1) * self.gaps.down) / num_rows
-        self.figure.subplots_adjust(
-            left=_LEFT / width,
-            right=1 - _RIGHT / width,
-            top=1 - above / height,
-            bottom=below / height,
-            wspace=self.gaps.across / across,
-            hspace=self.gaps.down / down,
-        )
+        between = (columns - 1) * self.gaps.across
+        across = (width - _LEFT - _RIGHT - between) / columns
+        rows = height - above - below - (bands - 1) * _BETWEEN_BANDS
+        rows -= bands * (num_rows - 1) * self.gaps.down
+        down = rows / (bands * num_rows)
+        for (row, number), panel in np.ndenumerate(self.axes):
+            band, column = divmod(number, columns)
+            x = _LEFT + column * (across + self.gaps.across)
+            y = height - above - down - row * (down + self.gaps.down)
+            y -= band * (num_rows * (down + self.gaps.down) - self.gaps.down + _BETWEEN_BANDS)
+            panel.set_position((x / width, y / height, across / width, down / height))
 
 
 _SPACING: Any = {"handlelength": 2.2, "handletextpad": 0.6, "columnspacing": 1.4}
@@ -157,7 +165,7 @@ def figure_style(width: float | None, **more: Any) -> Iterator[None]:
     """
     size = _STYLE["font.size"]
     if width is not None:
-        size = 7 if width < _NARROW else 8
+        size = 7 if width < _NARROW else 9
     settings: Any = {**_STYLE, "font.size": size, **more}
     with mpl.rc_context(settings):
         yield
@@ -190,7 +198,7 @@ def panels(
         below each other; infinite for rows that hold lines of text.
       share_x: Whether the rows of one benchmark share their x axis.
       share_y: Whether the panels of one row share their y axis.
-      gaps: Between panels at fixed places, for speed; heeded where no width is asked for.
+      gaps: Between panels at fixed places, for speed; heeded where the figure is as wide as a page.
 
     Returns:
       The `Panels`.
@@ -199,7 +207,7 @@ def panels(
     if width is not None:
         columns = min(num_benchmarks, max(1, int(width / least_panel + 1e-9)))
         columns = math.ceil(num_benchmarks / math.ceil(num_benchmarks / columns))
-        gaps = None
+        gaps = gaps if width >= _LEAST_PLACED else None
     bands = math.ceil(num_benchmarks / columns)
     if width is not None:
         shrink = min(0.9, _HIGHEST / (sum(heights) * bands))
@@ -220,6 +228,9 @@ def panels(
                 axes[row, number] = panel
             else:
                 panel.remove()
+    if gaps is None and share_y and columns > 1:
+        # The last label of an axis and the first of the next one stand apart.
+        figure.set_layout_engine("constrained", w_pad=0.12)
     left = tuple(range(0, num_benchmarks, columns))
     for (row, number), panel in np.ndenumerate(axes):
         if gaps is not None:  # else Matplotlib lays out every label to look for room for the title

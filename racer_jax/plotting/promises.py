@@ -61,8 +61,8 @@ def promises_figure(
             by_promise.plot(sizes, -np.arange(len(promises)), **points)
             caps = np.arange(1, len(costs.attainable) + 1)
             by_cap.plot(caps, costs.attainable, **styles[name].marked(ms=4))
-        lines = [layout.wrapped(name, 0.36 * grid.width, 7) for name in promises]
-        by_promise.set_yticks(-np.arange(len(promises)), lines, fontsize=7)
+        lines = [layout.wrapped(name, 0.36 * grid.width, 8) for name in promises]
+        by_promise.set_yticks(-np.arange(len(promises)), lines, fontsize=8)
         by_promise.set(xlim=(0, None), ylim=(-len(promises) + 0.5, 0.5))
         place = -np.arange(len(names))
         for shift, kind in ((0.2, "pooled"), (-0.2, "by group")):
@@ -70,7 +70,7 @@ def promises_figure(
             by_group.barh(place + shift, risks, 0.38, color=style_of(kind).color, label=kind)
         level = style_of("alpha").line(lw=0.9, label=f"alpha = {alpha:g}")
         by_group.axvline(alpha, **level)
-        by_group.set_yticks(place, names, fontsize=7)
+        by_group.set_yticks(place, names, fontsize=8)
         by_group.grid(axis="y", visible=False)
         by_cap.set(ylim=(0, None), xticks=caps)
         percent(by_group, "x")
@@ -78,7 +78,7 @@ def promises_figure(
         for panel, title, below in (
             (0, "models called", "models called per query"),
             (1, "risk by benchmark", "mean test risk"),
-            (2, "smallest alpha for a cap", "most models called"),
+            (2, "smallest alpha", "most models called"),
         ):
             grid.title(panel, title)
             grid.axes[0, panel].set_xlabel(below)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from racer_jax.plotting import layout
 from racer_jax.plotting.layout import figure_style, percent
 from racer_jax.plotting.studies import router_styles, split_label
-from racer_jax.plotting.styles import Style, style_of
+from racer_jax.plotting.styles import Style, style_of, styles_of
 
 # Marks of the fixed numbers of models.
 _FIXED = {"top-2": "<", "top-3": "^", "top-5": ">"}
@@ -32,7 +33,7 @@ _KINDS = {
 }
 # How far below the best single model the picture of accuracies reaches; what lies lower stands at
 # its edge.
-_REACH = 0.15
+_REACH = 0.08
 
 
 class CoverageLine(NamedTuple):
@@ -101,6 +102,9 @@ def accuracy_figure(
 ) -> Figure:
     """Accuracy of every way of answering, with its standard deviation over splits.
 
+    A row for each way, a colour for each router, so that the rows fit a page. A way is named as
+    `KNNR` (kind `router`), `KNNR + RACER-G`, `KNNR: top-3, majority` or without a router.
+
     Use this when you compare ways of answering by accuracy alone; `tradeoff_figure` sets it
     against the calls saved.
 
@@ -112,60 +116,81 @@ def accuracy_figure(
     Returns:
       One panel for each benchmark, ways from top to bottom.
     """
-    longest = max(len(bars) for bars in panels.values())
+    cells = {way: _way_of(way, bars) for bars in panels.values() for way in bars}
+    rows = list(dict.fromkeys(row for row, _ in cells.values()))
+    routers = list(dict.fromkeys(router for _, router in cells.values() if router))
     with figure_style(width):
-        # Long names are broken where the panel is narrow.
-        height = (0.17 if width is None or width >= 5.2 else 0.21) * longest + 0.7
         grid = layout.panels(
             len(panels),
-            (height,),
+            (0.26 * len(rows),),
             width=width,
-            panel_width=5.8,
-            least_panel=5.2,
+            panel_width=2.6,
+            least_panel=2.4,
             least_row=math.inf,
+            share_y=True,
         )
-        for panel, (name, bars) in zip(grid.axes[0], panels.items(), strict=True):
-            _draw_bars(panel, bars, grid.width)
-            panel.set_title(name.replace(", ", "\n"))
-        beside_names = layout.wrapped("test accuracy ± sd over splits", 0.35 * grid.width, 7)
-        grid.label_below(0, beside_names)
+        size = mpl.rcParams["font.size"] - 1
+        for number, (name, bars) in enumerate(panels.items()):
+            panel = grid.axes[0, number]
+            _draw_bars(panel, bars, cells, rows, routers)
+            grid.title(number, name)
+            panel.tick_params(axis="y", labelsize=size)
+        names = [layout.wrapped(row, 0.6 * grid.width, size) for row in rows]
+        for number in grid.left:
+            axis = grid.axes[0, number]
+            axis.set_yticks(-np.arange(len(rows)), names, linespacing=0.85)
+        grid.label_below(0, "test accuracy")
         title = (
-            "Accuracy of every way of answering (dotted: the best single model; far lower: at the "
-            "edge)"
+            "Accuracy of every way of answering (bars: standard deviation over splits; dotted: the "
+            "best single model; arrow: further left)"
         )
         return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
 
 
-def _draw_bars(panel: Axes, bars: Mapping[str, Bar], width: float) -> None:
-    """A point and its spread for each way, from top to bottom."""
+def _way_of(way: str, bars: Mapping[str, Bar]) -> tuple[str, str]:
+    """The row of a way, and its router; an empty router where it has none."""
+    if bars[way].kind == "router":
+        return _KINDS["router"], way
+    if way.startswith("single: "):
+        return "each single model", ""
+    for sign in (" + ", ": "):
+        router, separator, rest = way.partition(sign)
+        if separator and router in bars and bars[router].kind == "router":
+            return rest, router
+    return way, ""
+
+
+def _draw_bars(
+    panel: Axes,
+    bars: Mapping[str, Bar],
+    cells: Mapping[str, tuple[str, str]],
+    rows: Sequence[str],
+    routers: Sequence[str],
+) -> None:
+    """A point and its spread for each way, routers of a row below each other."""
     best = max(bar.mean for bar in bars.values() if bar.kind == "single")
     lowest = best - _REACH
-    for y, bar in enumerate(bars.values()):
-        style = style_of(bar.kind)
-        panel.errorbar(
-            max(bar.mean, lowest),
-            -y,
-            xerr=bar.std,
-            fmt=style.mark,
-            ms=4,
-            color=style.color,
-            lw=1,
-            label=_KINDS[bar.kind],
-        )
+    styles = styles_of(routers)
+    shifts = dict(zip(routers, np.linspace(0.27, -0.27, len(routers)), strict=True))
+    if len(routers) < 2:
+        shifts = dict.fromkeys(routers, 0.0)
+    for way, bar in sorted(bars.items(), key=lambda item: item[1].mean < lowest):
+        row, router = cells[way]
+        style = styles[router] if router else style_of(bar.kind)
+        y = -rows.index(row) + shifts.get(router, 0.0)
+        label = router or _KINDS[bar.kind]
         if bar.mean < lowest:
-            # Above the rows beside it no other number can stand.
-            text = f"{100 * bar.mean:.0f}%"
-            panel.annotate(
-                text, (lowest + bar.std, -y), (4, 0), textcoords="offset points", va="center",
-                fontsize=6,
-            )  # fmt: skip
-    panel.axvline(best, color="0.6", ls=":", lw=1)
-    panel.set_xlim(left=lowest - 0.005)
-    # The names take at most three fifths of the panel: a longer one is broken.
-    names = [layout.wrapped(name, 0.6 * width, 6) for name in bars]
-    panel.set_yticks(-np.arange(len(bars)), names, fontsize=6, linespacing=0.85)
-    panel.set_ylim(-len(bars) + 0.4, 0.6)
-    panel.xaxis.set_major_locator(MaxNLocator(max(2, int(width)), integer=False))
+            # Where a panel ends, an arrow says that the point lies further left.
+            panel.plot(lowest, y, marker="<", ms=4, color=style.color, ls="", label=label)
+            continue
+        panel.errorbar(
+            bar.mean, y, xerr=bar.std, fmt=style.mark, ms=3.5, color=style.color, lw=0.9,
+            label=label,
+        )  # fmt: skip
+    panel.axvline(best, color="0.4", ls=":", lw=1)
+    panel.set_xlim(left=lowest - 0.01)
+    panel.set_ylim(-len(rows) + 0.4, 0.6)
+    panel.xaxis.set_major_locator(MaxNLocator(3, integer=False))
     percent(panel, "x", 0)
 
 
@@ -220,7 +245,7 @@ def tradeoff_figure(
                 panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
                 percent(panel, "y", 0)
         grid.label_below(0, "model calls saved")
-        grid.label_left(0, "accuracy over all models, tuned")
+        grid.label_left(0, "gain over all models")
         grid.label_left(1, "test accuracy")
         note = (
             "lines: fixed alphas; filled marks: chosen on validation; bars: standard error over "
@@ -271,7 +296,7 @@ def _draw_pairs(panel: Axes, accuracies: Mapping[str, tuple[float, float]]) -> N
     for shift, column, (name, label) in zip((-0.2, 0.2), pairs.T, bars, strict=True):
         panel.bar(place + shift, column, 0.4, color=style_of(name).color, label=label)
     panel.set_xticks(
-        place, list(accuracies), rotation=35, ha="right", rotation_mode="anchor", fontsize=6.5
+        place, list(accuracies), rotation=40, ha="right", rotation_mode="anchor", fontsize=8
     )
     panel.set_ylim(pairs.min() - 0.02, pairs.max() + 0.01)
     panel.grid(axis="x", visible=False)
@@ -319,6 +344,13 @@ def coverage_figure(
         return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
 
 
+def _num_chosen(panels: Mapping[str, Mapping[str, Choices]]) -> int:
+    """How many alphas a heat map needs: up to the last that a cell chose in 1% of the splits."""
+    shares = [choices.share for by_label in panels.values() for choices in by_label.values()]
+    chosen = np.flatnonzero(np.max([share.max(axis=1) for share in shares], axis=0) >= 0.005)
+    return int(chosen[-1]) + 1 if chosen.size else len(shares[0])
+
+
 def heatmap_figure(
     alphas: Sequence[str],
     panels: Mapping[str, Mapping[str, Choices]],
@@ -327,6 +359,8 @@ def heatmap_figure(
     width: float | None = None,
 ) -> Figure:
     """How often each alpha and vote was chosen on validation.
+
+    Alphas at the end of the list that no cell chose in 1% of the splits are left out.
 
     Use this when alpha and vote are chosen on validation and you want to see how much the choice
     varies between splits.
@@ -347,6 +381,7 @@ def heatmap_figure(
     num_votes = max(
         len(choices.weightings) for by_label in panels.values() for choices in by_label.values()
     )
+    alphas = alphas[: _num_chosen(panels)]
     with figure_style(width, **{"axes.grid": False}):
         heights = [0.24 * num_votes + 0.4] * len(labels)
         grid = layout.panels(len(panels), heights, width=width, share_x=True)
@@ -355,14 +390,15 @@ def heatmap_figure(
             grid.title(number, name)
             for row, label in enumerate(labels):
                 panel, (weightings, share) = grid.axes[row, number], by_label[label]
+                share = share[: len(alphas)]
                 image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=most)
                 panel.set_xticks(range(len(alphas)), alphas, rotation=90)
                 panel.set_yticks(range(len(weightings)), weightings)
-                panel.tick_params(labelsize=6.5, labelleft=number in grid.left)
+                panel.tick_params(labelsize=8, labelleft=number in grid.left)
                 for i, j in np.argwhere(share >= 0.01):
                     color = "w" if share[i, j] < 0.6 * most else "k"
                     text = f"{100 * share[i, j]:.0f}"
-                    panel.text(i, j, text, ha="center", va="center", fontsize=5.5, color=color)
+                    panel.text(i, j, text, ha="center", va="center", fontsize=7, color=color)
         for row, label in enumerate(labels):
             grid.label_left(row, label.replace(" + ", "\n"))
         grid.label_below(len(labels) - 1, "alpha chosen")

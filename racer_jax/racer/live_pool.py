@@ -22,6 +22,8 @@ from racer_jax.routers.restricted import of_models
 
 # A model whose score is 0 changes these of no other model, nor of the null model.
 _PADDED = ("inverse_probability", "gap")
+# Rows of the smallest batch of them that is compiled: one program serves a server's batches.
+_ROWS = 64
 
 
 def without_for_now(racer: Racer, *models: str) -> Racer:
@@ -90,8 +92,7 @@ class LiveScorer(Scorer):
         Use this when texts are to be decided on; `Racer.route` calls it.
         """
         if self._pool.order is not None:  # the programs of the pool, and this order after them
-            scorer = object.__new__(Scorer)
-            scorer.__dict__ |= {**self._pool.__dict__, "order": self.order}
+            scorer = self._pool.with_order(self.order)
             measured = scorer(texts, nonconformity, null, groups)
             scores = np.ascontiguousarray(measured.scores[:, self._columns])
             return measured._replace(scores=scores)
@@ -115,7 +116,7 @@ class _PaddedScores:
     def __call__(self, scores: ArrayLike, groups: None, null: NullMode) -> np.ndarray:
         """Nonconformity `[n, m + 1]` of scores `[n, m]`."""
         values = np.asarray(scores, np.float32)
-        padded = np.zeros((len(values), self.num_models), np.float32)
-        padded[:, self.columns] = values
+        padded = np.zeros((max(len(values), _ROWS), self.num_models), np.float32)
+        padded[: len(values), self.columns] = values
         measured = measure_scores(padded, self.nonconformity, null).nonconformity
-        return measured[:, [*self.columns, self.num_models]]
+        return measured[: len(values), [*self.columns, self.num_models]]

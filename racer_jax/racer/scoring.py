@@ -169,6 +169,15 @@ class Scorer:
         order = None if self.order is None else self.order.of_models(columns)
         return Scorer(self.encoder, of_models(self.router, columns), len(columns), order)
 
+    def with_order(self, order: Order | None) -> "Scorer":
+        """The same programs, and another order of as many models.
+
+        Use this when the order changes and nothing is to be compiled again.
+        """
+        other = object.__new__(Scorer)
+        other.__dict__.update(self.__dict__ | {"order": order})
+        return other
+
     def __reduce__(self) -> tuple[type["Scorer"], tuple[object, ...]]:
         return Scorer, (self.encoder, self.router, self.num_models, self.order)
 

@@ -24,10 +24,10 @@ class DrawingOptions:
 
     figures: Annotated[str, "formats of the figures, listed: png, pdf, svg"] = "png"
     width: Annotated[
-        str | None,
-        "width of the figures in inches, or column (3.3) or page (6.9); by default as wide as the "
-        "panels side by side",
-    ] = None
+        str,
+        "width of the figures in inches, or column (3.3), page (6.9) or panels (as wide as all "
+        "panels side by side)",
+    ] = "page"
     redraw: Annotated[
         Path | None,
         "folder of an earlier run: its figures are drawn again from results.json, nothing is "
@@ -45,8 +45,8 @@ class DrawingOptions:
 
     @cached_property
     def inches(self) -> float | None:
-        """The width in inches; None where none was asked for. Use this when figures are drawn."""
-        if self.width is None:
+        """The width in inches; None for panels side by side. Use this when figures are drawn."""
+        if self.width == "panels":
             return None
         try:
             inches = WIDTHS.get(self.width) or float(self.width)
@@ -54,7 +54,7 @@ class DrawingOptions:
             inches = math.nan
         if not _NARROWEST <= inches <= _WIDEST:
             raise ValueError(
-                f"width must be column, page, or {_NARROWEST:g} to {_WIDEST:g} inches, got "
+                f"width must be column, page, panels, or {_NARROWEST:g} to {_WIDEST:g} inches, got "
                 f"{self.width!r}"
             )
         return inches

@@ -79,9 +79,7 @@ def draw(
     """
     files = [folder / f"{name}.{kind}" for name in figures for kind in drawing.formats]
     for name, drawer in figures.items():
-        with (
-            forgotten()
-        ):  # a figure is a circle of references: ten megabytes until it is looked for
+        with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
             figure = drawer(width=drawing.inches)
             for kind in drawing.formats:
                 reporting.write_figure(folder / f"{name}.{kind}", figure)

@@ -50,8 +50,16 @@ def test_a_cell_without_a_number_is_refused(pictures):
     assert pictures.number("1.93 (-0.17 +- 0.29)") == 1.93
 
 
+def test_a_picture_of_an_experiment_is_made_small(pictures, tmp_path):
+    image = pictures.Image.new("RGB", (2070, 1000), "white")
+    image.save(tmp_path / "large.png")
+    pictures.shrink(tmp_path / "large.png", tmp_path / "small.png")
+    with pictures.Image.open(tmp_path / "small.png") as small:
+        assert small.size == (780, 377)
+
+
 def test_pictures_are_there_small_and_described():
-    for page in ROOT.glob("docs/**/*.md"):
+    for page in (*ROOT.glob("docs/**/*.md"), ROOT / "experiments" / "README.md"):
         for words, path in PICTURE.findall(page.read_text(encoding="utf-8")):
             picture = page.parent / path
             assert picture.stat().st_size < 100_000, f"{picture.name} is large"

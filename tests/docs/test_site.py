@@ -183,6 +183,23 @@ def test_what_is_copied_is_what_is_typed():
     assert not blocks.is_row("text", "a sentence of words")
 
 
+def test_a_number_of_a_table_is_not_broken():
+    blocks = hook("blocks")
+    page = "<td>1.93 (-0.13 ± 0.27)</td><td>33 ms of 2 rows</td><p>1 ± 2</p>"
+    space = "\u00a0"
+    assert blocks.on_page_content(page) == (
+        f"<td>1.93{space}(-0.13{space}±{space}0.27)</td><td>33{space}ms of 2 rows</td><p>1 ± 2</p>"
+    )
+
+
+def test_a_picture_for_the_dark_is_shown_there_only():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = hook("site")._at_home("README.md", text)
+    assert "(calls.png#only-light)" in page
+    assert "(calls-dark.png#only-dark)" in page
+    assert "<picture>" not in page
+
+
 @pytest.mark.long
 @pytest.mark.extra
 def test_no_prompt_is_copied(pages):

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +39,11 @@ def test_a_tiny_run(splits, tmp_path, capsys):
     decided, full = rows[sequential.SEQUENTIAL, 0.0], rows["full vote", None]
     assert (decided["difference"], decided["regret"]) == (0, 0)
     assert decided["calls"] < full["calls"] == 5
+    assert rows[sequential.UNLABELLED, 0.0]["calls"] < 5
     for (_, alpha), row in rows.items():
         if alpha:
-            assert row["regret"] <= row["law"] + 1e-9 or row["way"] == sequential.LABEL_FREE
+            by_labels = row["way"] not in (sequential.LABEL_FREE, sequential.UNLABELLED)
+            assert row["regret"] <= row["law"] + 1e-9 or not by_labels
             assert row["law"] == pytest.approx(float(sharp_risk("0.05", 45)))
     assert (tmp_path / "out" / "sequential.png").read_bytes()[:4] == b"\x89PNG"
     assert ("PASS: mean envelope risk" in capsys.readouterr().out) == bool(splits)
@@ -65,6 +68,14 @@ def test_ways_are_named():
         sequential.Config(ways="RACER")
     assert sequential.Config(ways="RACER-P; static").way_names == ("RACER-P", "static")
     assert sequential.Config().way_names == sequential.WAYS
+
+
+def test_a_pool_that_runs_alone_keeps_its_random_numbers(monkeypatch):
+    monkeypatch.setattr(sequential, "answer_pools", lambda _: {"first": "one", "second": "two"})
+    _, both = sequential.load(sequential.Config(data=Path("logs")))
+    _, alone = sequential.load(sequential.Config(data=Path("logs"), pools="second"))
+    assert both == {"first": (0, "one"), "second": (1, "two")}
+    assert alone == {"second": (1, "two")}
 
 
 def small_rows(seed=0, num=9):
@@ -155,8 +166,8 @@ def floors(data_dir, pool, alpha, draws, *ways):
     config = sequential.Config(
         draws=draws, splits=0, data=data_dir, alphas=alpha, ways="; ".join(ways)
     )
-    table = answer_pools(data_dir)[pool]
-    result = sequential.run(jax.random.key(0), {pool: table}, config, lambda _: None)
+    pools = {pool: sequential.NumberedPool(0, answer_pools(data_dir)[pool])}
+    result = sequential.run(jax.random.key(0), pools, config, lambda _: None)
     return {(row.way, row.alpha): row for row in result.rows}
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from racer_jax.montecarlo import trials
+from racer_jax.montecarlo import trials, value_counts
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials, stream_trials
 
@@ -96,6 +96,26 @@ def test_the_sums_are_those_of_all_trials_however_they_are_cut(known, num, chunk
     assert known.asked == [(int(at), max(done)) for at in starts]
 
 
+@pytest.mark.parametrize("width", [1 << 13, 8])
+def test_totals_that_an_accelerator_counts_have_the_same_summary(known, monkeypatch, width):
+    expected, asked = stream(30, chunk_size=9), []
+
+    def counted(totals, num):
+        asked.append(int(num))
+        return value_counts.value_counts(totals, num, width=width)
+
+    monkeypatch.setattr(trials, "value_counts", counted)
+    assert stream(30, chunk_size=9).keys() == expected.keys()
+    assert asked == []  # a CPU leaves them to the host
+
+    monkeypatch.setattr(trials._Runner, "counts_totals", True)
+    got = stream(30, chunk_size=9)
+    assert asked == [9, 9, 9, 3]  # only the metric that counts
+    for name, summary in expected.items():
+        for a, b in zip(summary, got[name], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
 def test_rows_that_vary_and_a_validation_part(known):
     known.varying = True
     summary = stream(20, chunk_size=6, num_calibration=1, question=np.arange(12) // 5)
@@ -113,7 +133,7 @@ def test_rows_that_vary_only_later_count_as_they_are():
     sums, totals_of = {}, {}
     for numbers in ([0, 3, 6], [1, 2, 3]):
         totals_of = {"test": totals(numbers, True)}
-        trials._add(sums, totals_of, 3, 16, even=False)
+        trials._add(sums, trials._Chunk(3, totals_of, {}), 16, even=False)
     for name in ("risk", "dollars"):
         values = expected([0, 3, 6, 1, 2, 3], name, True)
         np.testing.assert_allclose(sums[name].summary().mean, values.mean(1), rtol=1e-6)

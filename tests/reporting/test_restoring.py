@@ -80,7 +80,8 @@ def test_a_field_that_is_missing_is_named():
 
 
 def test_widths_and_formats():
-    assert DrawingOptions().inches is None
+    assert DrawingOptions().inches == 6.9
+    assert DrawingOptions(width="panels").inches is None
     assert DrawingOptions(width="page").inches == 6.9
     assert DrawingOptions(width="5.5").inches == 5.5
     assert DrawingOptions(figures="pdf, SVG,pdf").formats == ("pdf", "svg")
@@ -90,7 +91,7 @@ def test_widths_and_formats():
     ("options", "message"),
     [
         ({"figures": "jpg"}, "figures must be among png, pdf, svg, got 'jpg'"),
-        ({"width": "wide"}, "width must be column, page, or 2 to 60 inches, got 'wide'"),
+        ({"width": "wide"}, "width must be column, page, panels, or 2 to 60 inches, got 'wide'"),
         ({"width": "1"}, "got '1'"),
         ({"width": "nan"}, "got 'nan'"),
     ],

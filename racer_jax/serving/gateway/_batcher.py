@@ -5,9 +5,10 @@ that was compiled beforehand. A batch starts at the end of the turn of the event
 it: the requests whose bytes came together are decided together, and none of them waits for anything
 else.
 
-A thread decides, so that a slow encoder holds up nothing else. Where the last batch took less than
-handing it to a thread and back may take, a small one is decided in the loop itself. Other threads
-load artefacts and compile what they need, which takes seconds in which decisions go on.
+A thread decides, so that a slow encoder holds up nothing else. Where the latest batches took less
+than handing one to a thread and back may take, a small one is decided in the loop itself; of five
+the middle one counts, since on a busy machine any of them may be held up. Other threads load
+artefacts and compile what they need, which takes seconds in which decisions go on.
 
 A racer decides the same on the same text, so the latest decisions are kept: a request that comes
 again, after an error say, is not decided again.
@@ -15,6 +16,7 @@ again, after an error say, is not decided again.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,8 +31,8 @@ from racer_jax.serving.gateway._cache import Cache, key_of
 
 LARGEST = 64
 _MOST_KEPT = 4096
-# Decisions of a batch, and seconds of the last one, up to which it is decided in the loop.
-_FEW, _QUICK = 8, 0.002
+# Decisions of a batch, and seconds of the latest ones, up to which it is decided in the loop.
+_FEW, _QUICK, _LATEST = 8, 0.002, 5
 T = TypeVar("T")
 
 
@@ -77,7 +79,7 @@ class Batcher:
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="racer-loads")
         self._waiting: list[_Waiting] = []
         self._busy = False
-        self._seconds = inf  # of the last batch
+        self._seconds = deque([inf] * _LATEST, _LATEST)  # of the latest batches
         # With the racer itself, so that no other one can get its number while it is kept here.
         self._known = Cache(_MOST_KEPT)
 
@@ -115,7 +117,7 @@ class Batcher:
 
     def close(self) -> None:
         """Ends the threads once what they do is done; nothing is decided any more."""
-        self._seconds = inf
+        self._seconds.extend([inf] * _LATEST)
         for thread in (self._thread, self._loader):
             thread.shutdown(wait=True, cancel_futures=True)
 
@@ -133,7 +135,7 @@ class Batcher:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
-        if self._seconds < _QUICK and len(batch) <= _FEW:
+        if len(batch) <= _FEW and sorted(self._seconds)[_LATEST // 2] < _QUICK:
             self._finish(batch, _at_once(loop, racer, batch))
             return
         try:
@@ -151,7 +153,8 @@ class Batcher:
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
         results: list[Routed | Exception] = []
         if failure is None:
-            self._seconds, results = done.result()
+            seconds, results = done.result()
+            self._seconds.append(seconds)
         for i, one in enumerate(batch):
             if one.future.done():  # whoever waited for it has gone
                 continue

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ from racer_jax.serving.gateway._exchange import (
     respond,
     respond_error,
 )
-from racer_jax.serving.gateway._facts import Headers, usage_of
+from racer_jax.serving.gateway._facts import Headers, undecided, usage_of
+from racer_jax.serving.gateway._identifiers import new_id
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
@@ -58,7 +60,7 @@ class Chat:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        gateway = self._gateway
+        gateway, started = self._gateway, time.monotonic()
         try:
             check_origin(scope, gateway.settings.server)
             client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
@@ -66,7 +68,8 @@ class Chat:
                 await self._admitted(client, scope, receive, send)
         except GatewayError as error:
             gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
-            await respond_error(send, error)
+            seconds = time.monotonic() - started
+            await respond_error(send, error, undecided(new_id(), error.type, seconds))
         except ClientGoneError:
             return
 
@@ -89,7 +92,7 @@ class Chat:
         self, completion: Completion, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answers, unless the client goes away first: then every call is cancelled."""
-        answering = _Answering(completion, send)
+        answering = _Answering(completion, send, scope.get(CONNECTION))
         client = ClientPresence(scope, receive, answering)
         try:
             await self._answer(completion, answering)
@@ -143,10 +146,10 @@ class Chat:
 
 
 class _Answering:
-    """The sending of one answer."""
+    """The sending of one answer; a whole one goes out in one piece where the connection can."""
 
-    def __init__(self, completion: Completion, send: Send) -> None:
-        self._completion, self._send = completion, send
+    def __init__(self, completion: Completion, send: Send, connection: Any = None) -> None:
+        self._completion, self._send, self._connection = completion, send, connection
         self._begun = False
         self._error: GatewayError | None = None
         self.usage: dict[str, Any] = {}
@@ -164,7 +167,9 @@ class _Answering:
             await completion.respond()
             body, more_headers = completion.body()
             self._begun = self.ended = True
-            await respond(self._send, 200, [JSON, *more_headers], msgspec.json.encode(body))
+            sent = [JSON, *more_headers], msgspec.json.encode(body)
+            with nullcontext() if self._connection is None else self._connection.joined():
+                await respond(self._send, 200, *sent)
             return
         single = completion.single()
         if single is not None:

@@ -131,13 +131,13 @@ class Loaded:
         except NoRecordError:
             return None
 
-    def prepare(self, sizes: Iterable[int]) -> None:
-        """Compiles what decisions of any live pool need, for batches of these sizes."""
+    def prepare(self) -> None:
+        """Compiles what decisions of any live pool need beside what the whole pool has."""
         if not self.racers or len(self.models) == 1:
             return
         racer = self.calibrate_live(self.alpha, frozenset(self.models[:1]))
         if racer is not None:
-            warm(racer, sizes)
+            warm(racer, (1,))
 
 
 def calibration_of(racer: Racer) -> Calibration:

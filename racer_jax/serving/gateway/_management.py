@@ -20,6 +20,7 @@ from racer_jax.serving.gateway._metrics import CONTENT_TYPE
 from racer_jax.serving.gateway._monitoring import Watched, upper_bound
 from racer_jax.serving.gateway._openapi import document
 from racer_jax.serving.gateway._planning import Planner
+from racer_jax.serving.gateway._records import Feedback, check_models
 from racer_jax.serving.gateway._references import EVERYTHING
 from racer_jax.serving.gateway.core import Gateway
 
@@ -228,10 +229,12 @@ async def audit_labels(gateway: Gateway, scope: Scope, receive: Receive, send: S
     entries = labels_of(await body_of(scope, receive, gateway.settings.server))
     if not entries:
         raise bad_request("the request must hold at least one label")
-    results = await asyncio.gather(
-        *(keep(gateway.store, entry, gateway.settings.state.store_prompts) for entry in entries),
-        return_exceptions=True,
-    )
+
+    async def kept(entry: Feedback) -> bool:
+        check_models(entry, gateway.upstreams)
+        return await keep(gateway.store, entry, gateway.settings.state.store_prompts)
+
+    results = await asyncio.gather(*map(kept, entries), return_exceptions=True)
     said = []
     for entry, result in zip(entries, results, strict=True):
         if isinstance(result, GatewayError):

@@ -128,7 +128,7 @@ class Asking:
         self.total += len(models)
         tasks = {asyncio.ensure_future(self.one(model)): model for model in models}
         try:
-            yield self._as_they_come(tasks)
+            yield _AsTheyCome(tasks, self._take)
         finally:
             left = [task for task in tasks if not task.done()]
             for task, model in tasks.items():
@@ -138,15 +138,6 @@ class Asking:
             if left:
                 self.panel.cancelled += [tasks[task] for task in left]
                 await asyncio.gather(*left, return_exceptions=True)
-
-    async def _as_they_come(self, tasks: "Mapping[asyncio.Task[Reply], str]") -> AsyncIterator[str]:
-        ended: asyncio.Queue[asyncio.Task[Reply]] = asyncio.Queue()
-        for task in tasks:
-            task.add_done_callback(ended.put_nowait)
-        for _ in tasks:
-            task = await ended.get()
-            self._take(tasks[task], task)
-            yield tasks[task]
 
     def _take(self, model: str, task: "asyncio.Task[Reply]") -> None:
         """Notes what became of a call that has ended."""
@@ -173,6 +164,37 @@ class Asking:
                     pass
         if not any(model in self.panel.replies for model in models):
             raise all_failed(self.panel.failed)
+
+
+class _AsTheyCome:
+    """Models in the order in which their calls end; unlike a generator, it need not be closed.
+
+    Args:
+      tasks: The calls, and their models.
+      take: Called with each model and its call, as it ends.
+    """
+
+    def __init__(
+        self,
+        tasks: "Mapping[asyncio.Task[Reply], str]",
+        take: Callable[[str, "asyncio.Task[Reply]"], None],
+    ) -> None:
+        self._tasks, self._take, self._left = tasks, take, len(tasks)
+        self._ended: asyncio.Queue[asyncio.Task[Reply]] = asyncio.Queue()
+        for task in tasks:
+            task.add_done_callback(self._ended.put_nowait)
+
+    def __aiter__(self) -> "_AsTheyCome":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._left:
+            raise StopAsyncIteration
+        self._left -= 1
+        task = await self._ended.get()
+        model = self._tasks[task]
+        self._take(model, task)
+        return model
 
 
 def note_usage(span: Any, model: str, usage: Usage) -> None:

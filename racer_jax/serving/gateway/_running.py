@@ -103,13 +103,17 @@ async def _check(settings: Settings) -> None:
 
 
 def _decide_in_one_thread() -> None:
-    """XLA splits no decision over threads: for matrices this small that costs more than it saves.
+    """XLA takes decisions in the thread that asks, and splits none over several threads.
 
-    It reads the variable when it computes for the first time.
+    For matrices this small, handing the work to another thread and waiting for it costs more than
+    it saves. XLA reads both settings when it computes for the first time.
     """
+    import jax
+
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _with_ports(settings: Settings, port: int | None, admin_port: int | None) -> Settings:

@@ -1,12 +1,14 @@
 """Runs the gateway: two ports, one loop, an end that loses no request."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -23,6 +25,47 @@ _GRACE_SECONDS = 30
 _RETENTION_SECONDS = 3600.0
 _RELOAD_SECONDS = 2.0
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_SWITCH_SECONDS = 0.0005
+
+
+class _Joining:
+    """A transport that can hold what is written, to send it as one.
+
+    The head and the body of a response are written one after the other. Sent as two pieces, the
+    first wakes the client, who reads it and has to wait for the second.
+
+    Args:
+      transport: The transport.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._parts: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes, or holds them."""
+        if self._parts is None:
+            self._transport.write(data)
+        else:
+            self._parts.append(data)
+
+    def close(self) -> None:
+        """Sends what is held, and closes the connection."""
+        self.send()
+        self._transport.close()
+
+    def hold(self) -> None:
+        """Holds what is written from now on."""
+        self._parts = []
+
+    def send(self) -> None:
+        """Sends what is held; nothing is held any more."""
+        parts, self._parts = self._parts, None
+        if parts:
+            self._transport.write(b"".join(parts))
 
 
 def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpToolsProtocol]:
@@ -37,7 +80,7 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(cast(Any, _Joining(transport)))
             self._timer = self.loop.call_later(header_seconds, transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -52,6 +95,16 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
             # Most headers come whole in one piece: a timer for each would cost for nothing.
             if self._in_headers and self._timer is None:
                 self._timer = self.loop.call_later(header_seconds, self.transport.close)
+
+        @contextlib.contextmanager
+        def joined(self) -> Iterator[None]:
+            """All that is written within is sent as one."""
+            transport = cast(_Joining, self.transport)
+            transport.hold()
+            try:
+                yield
+            finally:
+                transport.send()
 
         def on_message_begin(self) -> None:
             self._header_bytes, self._in_headers = 0, True
@@ -143,6 +196,8 @@ async def serve(
     _redact(settings)
     await gateway.start()
     _collect_rarely()
+    # The loop must not wait the usual 5 ms for Python while the thread of the state computes.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     protocol = bounded_protocol(settings.server.header_seconds, settings.server.max_header_bytes)
     servers = [
         _server(inference_app(gateway), protocol),

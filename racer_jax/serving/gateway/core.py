@@ -154,7 +154,7 @@ class Gateway:
             check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
-            loaded.prepare(self._sizes)
+            loaded.prepare()
             return loaded
 
         return await self.batcher.run(work)

@@ -40,6 +40,52 @@ def address(served):
     served.run(task)
 
 
+class Noting:
+    """A transport that notes what is written."""
+
+    def __init__(self, transport, written):
+        self._transport, self._written = transport, written
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+    def write(self, data):
+        self._written.append(bytes(data))
+        self._transport.write(data)
+
+
+@pytest.mark.parametrize("keep", [b"keep-alive", b"close"])
+def test_a_whole_answer_goes_out_in_one_piece(served, upstreams, keep):
+    written = []
+
+    class Noted(bounded_protocol(5, 20000)):
+        def connection_made(self, transport):
+            super().connection_made(Noting(transport, written))
+
+    async def asked():
+        listener = listening("127.0.0.1", 0)
+        server = _server(inference_app(served.gateway), Noted)
+        task = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        body = json.dumps({"model": "racer/my", "messages": messages("small ?")}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: %s\r\n"
+        head += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        writer.write(head % (keep, len(body)) + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        size = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        answer += await reader.readexactly(size)
+        writer.close()
+        server.should_exit = True
+        await task
+        return answer
+
+    answer = served.run(asked())
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert written == [answer]
+
+
 def messages(text):
     return [{"role": "user", "content": text}]
 

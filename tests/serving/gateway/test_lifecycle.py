@@ -97,6 +97,22 @@ def test_while_the_threshold_of_the_live_pool_takes_long_nothing_is_promised(
     assert computed == [("0.3", frozenset({"large"}))]  # once for all who wait
 
 
+def test_an_unknown_group_is_decided_by_the_same_racer_every_time(start):
+    gateway = start(routes__my__on_unknown_group="pooled")
+    racers = gateway.gateway.planners["my"]._batcher.racers
+    upstream = gateway.gateway.upstreams["large"]
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    for _ in range(5):
+        upstream.breaker.failed()
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    assert racers[0] is racers[1]
+    assert racers[2] is racers[3]
+    assert [racer.models for racer in racers[1:3]] == [MODELS, MODELS[:2]]
+    assert {racer.calibration.groups for racer in racers} == {None}
+
+
 def test_few_thresholds_of_live_pools_are_kept(plain_gateway):
     loaded = replace(plain_gateway.gateway.planners["my"].loaded, _pools=OrderedDict())
     pools = [frozenset({f"m{i}"}) for i in range(70)]
@@ -347,19 +363,19 @@ def test_small_batches_of_a_quick_racer_need_no_thread(start):
         batch = await asyncio.gather(*(batcher.decide(one, text, "a") for text in texts))
         return [routed.decision.models for routed in batch]
 
-    batcher._seconds = 0.0
     for number, expected in ((2, [True]), (9, [False])):
+        batcher._seconds.extend([0.0] * 5)
         texts = [f"question {i} of {number}" for i in range(number)]
         assert gateway.run(decided(Noted(0), texts)) == [
             d.models for d in racer.route(texts, ["a"] * number)
         ]
         assert threads == expected
         threads.clear()
-        batcher._seconds = 0.0
+    batcher._seconds.extend([0.0] * 5)
     slow = Noted(0.01)
-    gateway.run(decided(slow, ["one"]))
-    gateway.run(decided(slow, ["two"]))
-    assert threads == [True, False]
+    for number in range(4):  # one that was held up says nothing; three of five do
+        gateway.run(decided(slow, [f"slow question {number}"]))
+    assert threads == [True, True, True, False]
     with pytest.raises(ValueError, match="broken"):
         gateway.run(decided(SimpleNamespace(route=broken), ["three"]))
 
