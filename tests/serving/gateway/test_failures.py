@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from racer_jax.data.errors import DataError
@@ -145,7 +146,11 @@ def test_what_would_take_more_models_than_allowed_is_refused(capped, upstreams):
     assert "a, b" in unknown.json["error"]["message"]
     infeasible = capped.chat("all ?")
     assert (infeasible.status, infeasible.json["error"]["type"]) == (400, "racer_infeasible")
-    assert "smallest alpha" in infeasible.json["error"]["message"]
+    calibration = capped.gateway.planners["my"].loaded.racers["0.3"].calibration
+    place = calibration.groups.index("a")  # of requests that name none
+    levels = (k / 1000 for k in range(1, 1000))
+    finite = (a for a in levels if np.isfinite(calibration.at(a).threshold[place]))
+    assert f"the smallest alpha that can be kept is {next(finite)}" in infeasible.content.decode()
     assert upstreams.asked == []
 
 
