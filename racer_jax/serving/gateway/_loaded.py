@@ -34,6 +34,8 @@ from racer_jax.serving.gateway.settings import Mode, Route
 
 # Nonconformity scores whose sets suit a vote; the orders learned for coverage suit a judge.
 _FOR_VOTES = frozenset({"inverse_probability", "gap"})
+# What an artefact without a judge needs, in the words of the command that makes one.
+_FOR_A_VOTE = "train with --nonconformity gap (or inverse_probability)"
 _CHECKSUM_DIGITS = 12
 # Thresholds of live pools that are kept: one takes milliseconds, so more would save little.
 _MOST_POOLS = 64
@@ -310,9 +312,11 @@ def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
     elif mode == "vote" and form is None:
         problem = "mode 'vote' needs a normal form of answers: say form = 'letter', say"
     elif mode == "vote" and not suits:
-        problem = f"sets of {nonconformity!r} are made for a judge: mode must not be 'vote'"
+        made_for = f"sets of {nonconformity!r} are made for a judge"
+        problem = f"{made_for}: mode must not be 'vote'; {_FOR_A_VOTE}"
     elif mode in ("select", "synthesize") and route.judge is None:
-        problem = f"mode {mode!r} needs a judge: name a model, or say form and mode = 'vote'"
+        instead = "say form and mode = 'vote'" if suits else f"for a vote {_FOR_A_VOTE}"
+        problem = f"mode {mode!r} needs a judge: name a model, or {instead}"
     if problem is not None:
         raise DataError(problem, path=route.artefact)
     return mode
