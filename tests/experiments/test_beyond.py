@@ -1,4 +1,5 @@
 import json
+import re
 
 import jax
 import numpy as np
@@ -32,6 +33,9 @@ def test_a_tiny_run_writes_a_table_a_figure_and_files(tmp_path, capsys):
     assert status == 0
     for name in ("static", "oracle", "P, MLP", "J blend", "J tilt, MLP"):
         assert name in printed
+    # Of what is trained the first decimal alone is printed.
+    assert re.search(r"^ +P, MLP +\d\.\d +\d\.\d$", printed, re.MULTILINE)
+    assert re.search(r"^ +static +\d\.\d\d +\d\.\d\d$", printed, re.MULTILINE)
     names = {path.suffix for path in tmp_path.iterdir()}
     assert {".json", ".csv", ".png"} <= names
     (file,) = tmp_path.glob("*.json")
