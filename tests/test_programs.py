@@ -283,7 +283,18 @@ def test_small_programs_are_kept_by_a_process_that_asks_for_it(folder):
 
 def test_what_a_caller_chose_is_not_known_by_the_source_of_the_package():
     assert _programs.is_known(gap)
-    nothing = [lambda x: x, partial(gap, null="free"), np.sin, jnp.sin, forget, Function(), None]
+    own_closure = lambda x: x  # noqa: E731
+    own_closure.__module__ = gap.__module__
+    nothing = [
+        own_closure,
+        lambda x: x,
+        partial(gap, null="free"),
+        np.sin,
+        jnp.sin,
+        forget,
+        Function(),
+        None,
+    ]
     assert not any(map(_programs.is_known, nothing))
     assert not _programs.is_known(_programs.run_small.__get__(object()))  # bound: holds an object
 
