@@ -108,9 +108,12 @@ def route(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks which models to call; in Python, `Racer.route`.
     """
+    from racer_jax._programs import keep_small_programs
     from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
 
     source = _source(arguments)
+    if source is None:
+        keep_small_programs()
     racer = _loaded(arguments.artefact)
     if arguments.alpha is not None:
         racer = racer.at(arguments.alpha)
