@@ -11,7 +11,7 @@ import msgspec
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
 from racer_jax.serving.gateway._completions import Completion
-from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
     CONNECTION,
     EVENTS,
@@ -44,8 +44,6 @@ from racer_jax.serving.gateway._streams import (
     waiting,
 )
 from racer_jax.serving.gateway.core import LOG, Gateway, cancel
-
-_GONE = 499
 
 
 class Chat:
@@ -100,7 +98,7 @@ class Chat:
             if not client.gone:
                 raise
             client.noticed()
-            completion.finish(_GONE)
+            completion.finish(GONE)
             return
         finally:
             client.ignore()

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ from racer_jax.serving.gateway.settings import Mode, Route
 
 # Nonconformity scores whose sets suit a vote; the orders learned for coverage suit a judge.
 _FOR_VOTES = frozenset({"inverse_probability", "gap"})
+# What an artefact without a judge needs, in the words of the command that makes one.
+_FOR_A_VOTE = "train with --nonconformity gap (or inverse_probability)"
 _CHECKSUM_DIGITS = 12
 # Thresholds of live pools that are kept: one takes milliseconds, so more would save little.
 _MOST_POOLS = 64
@@ -101,10 +104,13 @@ class Loaded:
         """About the smallest level with a finite threshold for a group, to three digits."""
         calibration = calibration_of(self.racers[self.alpha])
         place = 0 if calibration.groups is None else calibration.groups.index(group or "")
-        for alpha in (k / 1000 for k in range(1, 1000)):
-            if calibration.thresholds([level_name(alpha)])[0][place, 0] < inf:
-                return alpha
-        return None
+        thousandths = range(1, 1000)
+
+        def feasible(k: int) -> bool:  # and all above it
+            return bool(calibration.thresholds([level_name(k / 1000)])[0][place, 0] < inf)
+
+        first = bisect_left(thousandths, True, key=feasible)
+        return thousandths[first] / 1000 if first < len(thousandths) else None
 
     def live(self, alpha: str, dead: frozenset[str]) -> tuple[bool, Racer | None]:
         """The racer of the models that are alive, with their own threshold.
@@ -306,9 +312,11 @@ def _mode(route: Route, nonconformity: str, form: str | None) -> Mode:
     elif mode == "vote" and form is None:
         problem = "mode 'vote' needs a normal form of answers: say form = 'letter', say"
     elif mode == "vote" and not suits:
-        problem = f"sets of {nonconformity!r} are made for a judge: mode must not be 'vote'"
+        made_for = f"sets of {nonconformity!r} are made for a judge"
+        problem = f"{made_for}: mode must not be 'vote'; {_FOR_A_VOTE}"
     elif mode in ("select", "synthesize") and route.judge is None:
-        problem = f"mode {mode!r} needs a judge: name a model, or say form and mode = 'vote'"
+        instead = "say form and mode = 'vote'" if suits else f"for a vote {_FOR_A_VOTE}"
+        problem = f"mode {mode!r} needs a judge: name a model, or {instead}"
     if problem is not None:
         raise DataError(problem, path=route.artefact)
     return mode

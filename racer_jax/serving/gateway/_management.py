@@ -114,8 +114,7 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, Any]:
     loaded, before = planner.loaded, gateway.previous.get(name)
     watched = gateway.monitors.of(name, loaded.checksum)
-    pool = [gateway.upstreams[model].calls for model in loaded.models]
-    lost, num = sum(calls.lost for calls in pool), sum(calls.num for calls in pool)
+    num, lost = gateway.losses.get(name, (0, 0))
     judged = watched.labels["judged"]
     errors = watched.labels["judge_errors"]
     alpha = float(loaded.alpha)
@@ -134,7 +133,7 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         "guarantee": loaded.guarantee,
         "warnings": loaded.warnings,
         "alarms": watched.alarms,
-        # For calls lost at random, independently of the content.
+        # A request is missed at most where its set would be, or where one of its calls was lost.
         "alpha_with_lost_calls": with_lost,
         "delivered_wrong_at_most": delivered,
         "monitors": _monitor_status(watched),

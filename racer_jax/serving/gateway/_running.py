@@ -35,7 +35,7 @@ def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, 
     settings = _with_ports(load_settings(path), port, admin_port)
     if only_check:
         _run(_check(settings))
-        say(f"{path}: {len(settings.routes)} routes, {len(settings.models)} models: all is well")
+        say(f"{path}: routes: {len(settings.routes)}, models: {len(settings.models)}; all is well")
         return
     server = settings.server
     sockets = (

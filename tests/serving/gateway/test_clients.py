@@ -268,7 +268,7 @@ form = "letter"
     more = '[models.large]\nbase_url = "http://127.0.0.1:9/v1"\n'
     (tmp_path / "g.toml").write_text(text + more + '[state]\npath = ":memory:"\n')
     assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 0
-    assert "1 routes, 3 models" in capsys.readouterr().out
+    assert "routes: 1, models: 3; all is well" in capsys.readouterr().out
 
 
 def test_what_is_not_installed_is_said_before_any_work(monkeypatch, capsys):

@@ -2,7 +2,9 @@
 
 import asyncio
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from racer_jax.data.errors import DataError
 from tests.serving.gateway.conftest import SCORES
@@ -17,6 +19,21 @@ def test_a_lost_call_voids_the_promise_of_its_request(served, upstreams):
     assert racer["failed"] == {"small": "status_500"}
     assert (racer["reason"], racer["guarantee"]) == ("degraded", "void")
     assert got.json["choices"][0]["message"]["content"] == "A"
+
+
+def test_the_status_bounds_what_lost_calls_add_to_the_risk(start, upstreams):
+    gateway = start()
+    assert gateway.admin("GET", "/status").json["routes"]["my"]["alpha_with_lost_calls"] is None
+    for _ in range(7):
+        gateway.chat("small,large ?")
+    upstreams.says.update(small=status(500))
+    assert gateway.chat("small,large ?").headers["x-racer-guarantee"] == "void"
+    assert gateway.chat("small ?").status == 502
+    gateway.chat("large ?", model="large")  # no request of the route
+    # Of 9 requests 2 lost a call, though only 2 of 17 calls were lost: a rate r with
+    # P(at most 2 of 9) = 0.05.
+    shown = gateway.admin("GET", "/status").json["routes"]["my"]["alpha_with_lost_calls"] - 0.3
+    assert binom.cdf(2, 9, shown) == pytest.approx(0.05)
 
 
 def test_a_lost_call_that_could_not_change_the_vote_does_no_harm(served, upstreams):
@@ -145,7 +162,11 @@ def test_what_would_take_more_models_than_allowed_is_refused(capped, upstreams):
     assert "a, b" in unknown.json["error"]["message"]
     infeasible = capped.chat("all ?")
     assert (infeasible.status, infeasible.json["error"]["type"]) == (400, "racer_infeasible")
-    assert "smallest alpha" in infeasible.json["error"]["message"]
+    calibration = capped.gateway.planners["my"].loaded.racers["0.3"].calibration
+    place = calibration.groups.index("a")  # of requests that name none
+    levels = (k / 1000 for k in range(1, 1000))
+    finite = (a for a in levels if np.isfinite(calibration.at(a).threshold[place]))
+    assert f"the smallest alpha that can be kept is {next(finite)}" in infeasible.content.decode()
     assert upstreams.asked == []
 
 

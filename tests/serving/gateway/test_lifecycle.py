@@ -15,9 +15,10 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
-from racer_jax.serving.gateway import core, json_schema, load_settings, settings_from
+from racer_jax.serving.gateway import _loaded, core, json_schema, load_settings, settings_from
 from racer_jax.serving.gateway._batcher import Batcher
 from racer_jax.serving.gateway._breaker import Breaker
+from racer_jax.serving.gateway.settings import Route
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import plain_settings
 from tests.serving.gateway.upstreams import status
@@ -269,6 +270,23 @@ def test_an_artefact_that_does_not_fit_is_refused_at_the_start(start, artefacts,
             changes["routes__my__artefact"] = str(artefacts / f"{name}.racer")
     with pytest.raises(DataError, match=problem):
         start(**changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "nonconformity", "advice"),
+    [
+        ("select", "gap", "name a model, or say form and mode = 'vote'"),
+        (None, "J_learned", "name a model, or for a vote train with --nonconformity gap"),
+        ("vote", "J_learned", "mode must not be 'vote'; train with --nonconformity gap"),
+    ],
+)
+def test_what_is_advised_of_a_vote_can_be_followed(mode, nonconformity, advice):
+    route = Route(artefact="my.racer", mode=mode)
+    with pytest.raises(DataError, match=advice):
+        _loaded._mode(route, nonconformity, "letter")
+    judged = msgspec.structs.replace(route, judge="large", mode="select")
+    assert _loaded._mode(judged, nonconformity, "letter") == "select"
+    assert _loaded._mode(Route(artefact="my.racer"), "gap", "letter") == "vote"
 
 
 def test_configurations_of_both_languages(tmp_path, monkeypatch):
