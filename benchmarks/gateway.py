@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON] [--pin]
+    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON] [--no-pin]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -13,9 +13,10 @@ server between, with as many clients. Upstreams take 10 to 30 ms, another time f
 "In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
 for each other, which about doubles what is added; real models never take exactly as long.
 
-Clients and upstreams run on uvloop where it is installed, so that little of what is measured is
-theirs. `--pin` keeps the server on the first core and everything else on the others, as two
-machines would: without it the clients and the upstreams also take the server's core now and then.
+Clients run on uvloop where it is installed, so that little of what is measured is theirs. On Linux
+with two cores or more the server is kept on the first one while it is measured, and clients and
+upstreams on the others, as if the server had a machine of its own. With `--no-pin` they share the
+cores, and take the server's caches from it between two requests.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
@@ -112,15 +113,17 @@ def run(work):
 
 
 def keep_apart(pid, others):
-    """Keeps a server on the first core, and this process and others off it; Linux alone.
+    """Keeps a server on the first core, and this process and others off it, where that can be.
 
     Args:
       pid: The server's process.
       others: Further processes.
     """
+    if not hasattr(os, "sched_setaffinity"):
+        return
     cores = sorted(os.sched_getaffinity(0) | os.sched_getaffinity(pid))
     if len(cores) < 2:
-        raise SystemExit("--pin needs two cores")
+        return
     for process, its in ((pid, cores[:1]), *((other, cores[1:]) for other in (0, *others))):
         for task in os.listdir(f"/proc/{process or os.getpid()}/task"):
             os.sched_setaffinity(int(task), its)
@@ -313,7 +316,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--pin", action="store_true", help="keep the server on a core of its own")
+    parser.add_argument("--no-pin", action="store_true", help="let all processes share the cores")
     parser.add_argument(
         "--litellm",
         metavar="PYTHON",
@@ -327,7 +330,7 @@ def main():
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        how = echo_url, parsed.seconds, (upstream.pid,) if parsed.pin else None
+        how = echo_url, parsed.seconds, None if parsed.no_pin else (upstream.pid,)
         try:
             results = {
                 "racer-jax serve": gateway_figures(folder, port, *how),
@@ -341,7 +344,8 @@ def main():
             f"\n{parsed.litellm} has no litellm, so nothing is compared: pip install litellm, or "
             "--litellm PYTHON of an environment that has it"
         )
-    print("\nTimes are p50 / p99, and hold on an idle machine alone.")
+    where = "all processes share the cores" if parsed.no_pin else "the server has the first core"
+    print(f"\nTimes are p50 / p99, and hold on an idle machine alone; {where}.")
     for sentence, kept in verdicts(results["racer-jax serve"]):
         print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
     if parsed.json:

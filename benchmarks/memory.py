@@ -1,17 +1,21 @@
 """How much memory does W1 take as a stream, beyond what the import takes?
 
     python benchmarks/memory.py
+    python benchmarks/memory.py --worker "tests/core tests/routers"
 
 The peak resident memory of fresh processes, less what they had after the import: compiling, the
-pool and the splits.
+pool and the splits. `--worker` adds a process that runs these tests one after the other, as a worker
+of the suite does, beyond what `import jax` takes.
 """
 
+import sys
 import tempfile
 from dataclasses import dataclass
 from statistics import median
 from typing import Annotated
 
 from harness import fresh, report, saved_workload
+from start import measured
 
 from racer_jax import reporting
 
@@ -45,6 +49,15 @@ class Config:
     """Options of the benchmark."""
 
     rounds: Annotated[int, "fresh processes of each kind"] = 3
+    worker: Annotated[str, "tests of which one process is measured; none by default"] = ""
+
+
+def of_worker(tests: str, cache: str) -> list[list[str]]:
+    """The largest memory of one process that runs these tests, as a row of a table."""
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split()]
+    peak = measured(words, cache).memory
+    base = measured([sys.executable, "-c", "import jax"], cache).memory
+    return [[tests, f"{base:.0f} MB", f"{peak - base:.0f} MB"]]
 
 
 def main() -> None:
@@ -79,6 +92,12 @@ def main() -> None:
         rows,
         results,
     )
+    if config.worker:
+        with tempfile.TemporaryDirectory() as folder:
+            worker = of_worker(config.worker, folder)
+        header = ["tests", "import jax", "peak, beyond it"]
+        title = "Peak resident memory of one worker of the tests;"
+        report("worker", title, header, worker, {"rows": worker})
 
 
 if __name__ == "__main__":

@@ -363,8 +363,8 @@ def load(config: Config) -> tuple[jax.Array, dict[str, NumberedPool]]:
     if unknown := [name for name in names if name not in pools]:
         raise ValueError(f"pools must be among {tuple(pools)}, got {unknown[0]!r}")
     places = {name: place for place, name in enumerate(pools)}
-    numbered = {name: NumberedPool(places[name], pools[name]) for name in names or pools}
-    return jax.random.key(config.seed), numbered
+    pools_to_run = {name: NumberedPool(places[name], pools[name]) for name in names or pools}
+    return jax.random.key(config.seed), pools_to_run
 
 
 def run(

@@ -20,6 +20,7 @@ from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
 from threading import Lock
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -30,12 +31,15 @@ from racer_jax._memory import give_back
 
 _HERE = Path(__file__).parent
 _LOADED: dict[str, jax.stages.Compiled] = {}
+_SMALL_TOO: list[bool] = []  # true once in it
 _UNTRIED: set[str] = set()  # those of the disk that have not run yet
 _LOCKS: defaultdict[str, Lock] = defaultdict(Lock)
 # Settings under which a call of a compiled program does other than a call of the jitted function.
 _PLAIN = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs", "jax_debug_key_reuse")
 # What the code for an accelerator is made by and calls, as distributions begin to be called.
 _LIBRARIES = ("jax", "nvidia", "libtpu", "rocm")
+# The lines of a processor that say which code it runs, on x86 and on ARM.
+_FEATURES = ("flags", "features", "model name", "cpu implementer", "cpu part")
 _FAILURES = (jax.errors.JaxRuntimeError, ValueError, TypeError)
 
 
@@ -136,6 +140,60 @@ def run_kept(
     return results
 
 
+def keep_small_programs() -> None:
+    """Lets `run_small` keep programs in this process.
+
+    Use this at the start of a command that answers one question and ends: to lower the smallest
+    program takes twenty megabytes and a twentieth of a second, which a process that calls it often
+    takes once, and to look a program up takes a millisecond at each call.
+    """
+    _SMALL_TOO.append(True)
+
+
+def run_small(
+    jitted: Callable[..., Any],
+    args: tuple[Any, ...],
+    static: Mapping[str, Any],
+    *,
+    facts: object = None,
+    packages: Sequence[str],
+) -> Any:
+    """`jitted(*args, **static)`, from disk after `keep_small_programs`.
+
+    Use this when a function is called once for each question.
+
+    Args:
+      jitted: What `jax.jit` returned, of a function of one device.
+      args: As for `run_kept`.
+      static: As for `run_kept`.
+      facts: All that the program depends on beside its name, `args`, `static` and the source of
+        `packages`; see `run_kept`.
+      packages: As for `run_kept`.
+    """
+    if not _SMALL_TOO:
+        return jitted(*args, **static)
+    name = jitted.__module__, getattr(jitted, "__qualname__", "")
+    return run_kept(
+        lambda: jitted,
+        args,
+        static,
+        facts=(name, sorted(static.items()), facts),
+        devices=[default_device()],
+        packages=packages,
+    )
+
+
+def is_known(function: object) -> bool:
+    """Whether a function is one of a module of this package, so that its source is known.
+
+    Use this when a program calls what the caller chose.
+    """
+    name = getattr(function, "__qualname__", "<")
+    module = getattr(function, "__module__", None) or ""
+    is_function = isinstance(function, FunctionType)
+    return is_function and "<" not in name and module.startswith("racer_jax.")
+
+
 def _compiled(
     jitted: Callable[..., Any],
     args: tuple[Any, ...],
@@ -192,10 +250,14 @@ def _described(leaf: Any) -> str:
 @cache
 def _machine(device: jax.Device) -> str:
     """The versions of all that compiles, and the processor that it compiles for."""
-    features = [platform.machine(), platform.processor()]
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        text = file.read(1 << 14)  # the first processor stands for all
-        features += [line for line in text.split("\n\n")[0].splitlines() if "flags" in line]
+    features = [platform.machine()]
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            text = file.read(1 << 14)  # the first processor stands for all
+        first = text.split("\n\n")[0].splitlines()
+        features += [line for line in first if line.lower().startswith(_FEATURES)]
+    except OSError:  # on Linux this would start a process, for a word
+        features.append(platform.processor())
     variables = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     kind = device.platform, device.device_kind, device.client.platform_version
     versions = __version__, jax.__version__, version("jaxlib"), np.__version__, sys.version

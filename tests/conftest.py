@@ -1,6 +1,7 @@
 """How all tests run, and fixtures that more than one test module uses."""
 
 import atexit
+import contextlib
 import gc
 import os
 import shutil
@@ -26,8 +27,9 @@ import hypothesis
 import jax
 import pytest
 
-from racer_jax._memory import give_back
+from racer_jax._memory import give_back, use_one_heap
 
+use_one_heap()  # the threads of the compiler would each keep what they freed
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
@@ -52,16 +54,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_code_is_dropped() -> Iterator[None]:
-    """Keeps a worker's memory small: what a module compiled is of little use to the next.
+# A worker may grow by so many bytes before it drops what it compiled.
+_GROWTH = 64_000_000
+_after_last_drop = [0]
 
-    The C library keeps what the compiler gave back, in pieces, until it is asked for it.
-    """
-    yield
+
+def _resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _drop_compiled_code() -> None:
+    """Programs are in the folder of compiled code, and what is asked for again is read from it."""
     jax.clear_caches()
     gc.collect()
     give_back()
+    _after_last_drop[0] = _resident()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_between_modules() -> Iterator[None]:
+    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
+    yield
+    _drop_compiled_code()
+
+
+@pytest.fixture(autouse=True)
+def _small_between_tests() -> Iterator[None]:
+    """The same within a module that compiles much."""
+    yield
+    if _resident() - _after_last_drop[0] > _GROWTH:
+        _drop_compiled_code()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from racer_jax import _programs
+from racer_jax.core.nonconformity import gap
+from racer_jax.racer.scoring import Scorer
+from racer_jax.routers.served_mlp import ServedMLP
 
 SCALE = np.float32(3)
 
@@ -21,6 +25,7 @@ def folder(tmp_path, monkeypatch):
     """A folder of compiled code, and a process that holds no program yet."""
     monkeypatch.setattr(_programs, "_LOADED", {})
     monkeypatch.setattr(_programs, "_UNTRIED", set())
+    monkeypatch.setattr(_programs, "_SMALL_TOO", [])
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     with jax.debug_key_reuse(False):  # under which the function is called
@@ -195,6 +200,9 @@ import numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 from racer_jax import _programs
+from racer_jax.core.nonconformity import gap
+from racer_jax.racer.scoring import Scorer
+from racer_jax.routers.served_mlp import ServedMLP
 from racer_jax.core.threefry import seeded
 from racer_jax.montecarlo.pool_entries import pool_entries
 scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2)
@@ -249,6 +257,80 @@ def test_where_nothing_can_be_kept_the_function_is_called(folder):
     assert not list(folder.glob("racer_jax-*.program"))
     jax.config.update("jax_compilation_cache_dir", str(folder / "absent"))
     assert function([x]) == [0, 3, 6]
+
+
+# --- small programs ---------------------------------------------------------------------------
+
+
+def test_small_programs_are_kept_by_a_process_that_asks_for_it(folder):
+    function, x = Function(), np.arange(3, dtype=np.float32)
+
+    def small():
+        packages = ("_distribution",)
+        result = _programs.run_small(function.jitted, ([x],), {"power": 2}, packages=packages)
+        return np.asarray(result["y"]).tolist()
+
+    assert small() == [0, 9, 18]
+    assert not list(folder.glob("racer_jax-*"))
+    _programs.keep_small_programs()
+    assert small() == [0, 9, 18]
+    forget()
+    traces = function.traces
+    assert small() == [0, 9, 18]
+    assert function.traces == traces
+    assert len(list(folder.glob("racer_jax-*"))) == 1
+
+
+def test_what_a_caller_chose_is_not_known_by_the_source_of_the_package():
+    assert _programs.is_known(gap)
+    own_closure = lambda x: x  # noqa: E731
+    own_closure.__module__ = gap.__module__
+    nothing = [
+        own_closure,
+        lambda x: x,
+        partial(gap, null="free"),
+        np.sin,
+        jnp.sin,
+        forget,
+        Function(),
+        None,
+    ]
+    assert not any(map(_programs.is_known, nothing))
+    assert not _programs.is_known(_programs.run_small.__get__(object()))  # bound: holds an object
+
+
+def test_a_question_is_scored_by_programs_of_the_disk(folder):
+    """The same scores; another router or encoder of the package has another program."""
+
+    class Words:
+        """Texts to the numbers of their letters."""
+
+        dim = 2
+
+        def encode(self, texts):
+            return np.array([[len(text), 1.0] for text in texts], np.float32)
+
+    def scorer(num_layers):
+        sizes = {"kind": "mlp", "dim": 2, "num_models": 2, "hidden": [2] * (num_layers - 1)}
+        arrays = {"mean": np.zeros(2, np.float32), "scale": np.ones(2, np.float32)}
+        for i in range(num_layers):
+            arrays |= {f"layers.{i}.kernel": np.eye(2, dtype=np.float32) / 10}
+            arrays |= {f"layers.{i}.bias": np.zeros(2, np.float32)}
+        parts = {f"router.{name}": array for name, array in arrays.items()}
+        router = ServedMLP.from_parts(sizes | {"dropout": 0}, parts, "router", None)
+        return Scorer(Words(), router, 2)
+
+    expected = scorer(1)(["a", "bcd"], "gap", "free")
+    _programs.keep_small_programs()
+    for turn in range(2):
+        measured = scorer(1)(["a", "bcd"], "gap", "free")
+        np.testing.assert_array_equal(measured.scores, expected.scores)
+        np.testing.assert_array_equal(measured.nonconformity, expected.nonconformity)
+        assert len(list(folder.glob("racer_jax-*"))) == 1, turn
+        forget()
+    assert not np.array_equal(scorer(2)(["a"], "gap", "free").scores, expected.scores[:1])
+    scorer(1)(["a", "bcd"], "gap", "paper")
+    assert len(list(folder.glob("racer_jax-*"))) == 3
 
 
 # --- what a fresh process compiles ----------------------------------------------------------------

@@ -3,12 +3,15 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from racer_jax._distribution import __version__
@@ -66,6 +69,7 @@ def main(
     try:
         _write_any_text()
         _give_bars_a_size()
+        namespace = argparse.Namespace(flags={})
         namespace = _parsed(arguments)
         for module in namespace.needs:
             import_module(module)
@@ -89,7 +93,7 @@ def main(
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"{place}{error.strerror or error}", WRONG)
     except (ValueError, ImportError) as error:
-        return _say(in_shell(error), WRONG)
+        return _say(in_shell(error, namespace.flags), WRONG)
     except RecursionError:
         return _say("the input is nested too deeply", WRONG)
     except MemoryError:
@@ -104,15 +108,32 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not words:  # whoever types the name alone wants to know what there is
         parser.print_help(sys.stderr)
         raise SystemExit(WRONG)
-    namespace, rest = parser.parse_known_args(sequential_words(words))
+    words = list(sequential_words(words))
+    namespace, rest = parser.parse_known_args(words)
+    command = _command(parser, words)
+    namespace.flags = {
+        action.dest: action.option_strings[-1]
+        for action in command._actions
+        if action.option_strings
+    }
     if rest and not any(word.startswith("-") for word in rest):
         if getattr(namespace, "text", None) == []:
             namespace.text, rest = rest, []
         elif isinstance(getattr(namespace, "path", None), list):
             namespace.path, rest = [*namespace.path, *map(Path, rest)], []
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command.error(f"unrecognized arguments: {' '.join(rest)}")
     return namespace
+
+
+def _command(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that the words name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for number, word in enumerate(words):
+                if word in action.choices:
+                    return _command(action.choices[word], words[number + 1 :])
+    return parser
 
 
 def sequential_words(words: Sequence[str]) -> Sequence[str]:
@@ -188,24 +209,48 @@ _TYPED = (
     ("load it with Racer.load", "its commands are racer-jax evaluate, route and so on"),
     ("pass another base_url", "pass another --base-url"),
     ("as base_url (--base-url)", "as --base-url"),
+    (", or a function of your own given as forms={name: function}", ""),
+    ("such as (2, 2), or None, got", "such as 2,2, got"),
 )
 
 
-def in_shell(error: Exception) -> str:
+_NAMES = re.compile(r"\(('[^'()]*',(?: '[^'()]*',?)*)\)")
+
+
+def in_shell(error: Exception, flags: Mapping[str, str] = MappingProxyType({})) -> str:
     """The message of an error, its advice spelled as it is typed in a shell.
 
     Use this when an error of a reader is printed by a command.
+
+    Args:
+      error: What was raised.
+      flags: Options of the command, by the name that they have in Python.
+
+    >>> in_shell(ValueError("max_models must be at least 1"), {"max_models": "--max-models"})
+    '--max-models must be at least 1'
     """
     text = error.in_shell() if isinstance(error, DataError) else str(error)
     for words, option in _TYPED:
         text = text.replace(words, option)
-    return text
+    # Names in brackets and quotes are Python's way to list them.
+    text = _NAMES.sub(lambda names: names[1].replace("'", "").rstrip(","), text)
+    name, _, rest = text.partition(" ")
+    named = rest.startswith(("must ", "is for ")) and name in flags
+    return f"{flags[name]} {rest}" if named else text
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors show no control characters."""
+    """A parser whose errors show no control characters, and name what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
+        word = re.search(r"argument COMMAND: invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if word is not None:
+            near = get_close_matches(word[1], re.findall(r"[\w-]+", word[2]), 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            message = (
+                f"argument COMMAND: invalid choice: {word[1]!r}; {meant}'{self.prog} --help' lists "
+                "them all"
+            )
         super().error(printable(message))
 
 

@@ -37,17 +37,17 @@ def add(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "monitor",
-        "Test what was deployed, query by query. Is the risk still at most alpha (kind 'risk')? "
-        "Feedback is lines of JSON with 'missed' (0 or 1), in the order it came; or --decisions "
-        "and --labels, from which misses are computed here. Have the queries changed (kind "
-        "'exchangeability')? That needs no labels: lines are decisions as 'route' writes them, "
-        "whose best score counts, or objects with a 'number' of yours. The chance that a false "
-        "alarm EVER happens is at most --level. The state is kept in the file STATE, and one "
-        "monitor at a time can use it; STATE alone shows what it holds. A stream is "
-        "counted line by line: an alarm is printed when it comes, and the state on disk is at most "
-        "a second or 1,000 lines behind. A file is counted whole or not at all. Lines with a "
-        "'position' that grows are counted once, however often they are sent. Exit status 3 once "
-        "there is an alarm.",
+        "Test, query by query, whether the promise still holds. Kind 'risk' tests whether the risk "
+        "is at most alpha. It reads lines of JSON with 'missed' (0 or 1), in the order they came, "
+        "or computes misses from --decisions and --labels. Kind 'exchangeability' tests whether "
+        "the queries have changed, and needs no labels: it reads decisions as 'route' writes "
+        "them, whose best score counts, or objects with a 'number' of yours. The chance that a "
+        "false alarm EVER happens is at most --level; after an alarm the exit status is 3. The "
+        "state is kept in the file STATE, which one monitor at a time can use; STATE alone shows "
+        "what it holds. A file is counted whole or not at all. A stream is counted line by line: "
+        "an alarm is printed when it comes, and the state on disk is at most a second or 1,000 "
+        "lines behind. Lines with a 'position' that grows are counted once, however often they "
+        "are sent.",
         """
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl
 racer-jax monitor state.json                              what the state holds; nothing is counted

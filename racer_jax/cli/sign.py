@@ -18,7 +18,7 @@ def add(subparsers: Subparsers) -> None:
 racer-jax sign --new-key signing.pem           a key: keep the file, hand out what is printed
 racer-jax sign my.racer --key signing.pem""",
     )
-    parser.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="its folder")
+    parser.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="folder to sign")
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="the private key, in PEM (default: no key)"
     )

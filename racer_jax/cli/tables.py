@@ -59,7 +59,8 @@ def _add_convert(subparsers: Subparsers) -> None:
         needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
-    parser.add_argument("output", type=Path, help="file to write, .npz, .csv or .parquet")
+    kinds = "file to write, .npz, .csv or .parquet"
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help=kinds)
     add_reading_options(parser)
     parser.set_defaults(run=convert)
 

@@ -108,9 +108,12 @@ def route(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks which models to call; in Python, `Racer.route`.
     """
+    from racer_jax._programs import keep_small_programs
     from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
 
     source = _source(arguments)
+    if source is None:
+        keep_small_programs()
     racer = _loaded(arguments.artefact)
     if arguments.alpha is not None:
         racer = racer.at(arguments.alpha)
@@ -153,7 +156,9 @@ def _source(arguments: argparse.Namespace) -> str | None:
     source: str | None = arguments.input
     if source is None and arguments.text == ["-"]:
         source, arguments.text = "-", []
-    if bool(arguments.text) == bool(source):
+    if not arguments.text and not source:
+        raise ValueError("nothing to route: give questions as arguments or --input FILE")
+    if arguments.text and source:
         raise ValueError("give questions as arguments or --input FILE, not both")
     if blank := [number for number, text in enumerate(arguments.text, 1) if not text.strip()]:
         raise ValueError(f"question {blank[0]} must not be empty or only white space")

@@ -7,7 +7,8 @@ written out, which compiles in a fifth of that. Keys of another kind go to `jax.
 """
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import jax
@@ -132,7 +133,10 @@ def at(keys: jax.Array, index: Any) -> jax.Array:
     if is_traced(keys):
         chosen: jax.Array = keys[index]
         return chosen
-    data = np.asarray(jax.random.key_data(keys))[index]
+    places = index if isinstance(index, tuple) else (index,)
+    if any(place is Ellipsis for place in places):
+        places = (*places, slice(None))  # the words of a key come last
+    data = np.asarray(jax.random.key_data(keys))[places]
     impl = jax.random.key_impl(keys)
     chosen = jax.random.wrap_key_data(jax.device_put(data), impl=impl)
     return chosen
@@ -152,6 +156,35 @@ def folded(keys: jax.Array, number: int) -> jax.Array:
         return others
     words = threefry(words, np.zeros(1, np.uint32), np.array([number], np.uint32))
     return _key(np.concatenate(words, axis=-1))
+
+
+def folded_each(keys: jax.Array, numbers: np.ndarray) -> jax.Array:
+    """`jax.random.fold_in` of each key `[...]` with each number `[n]`, `[..., n]`.
+
+    Use this when many keys are derived at once, outside of `jit` or within.
+    """
+    words = _words(keys)
+    if words is None:
+        fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+        for _ in range(keys.ndim):
+            fold_in = jax.vmap(fold_in, (0, None))
+        others: jax.Array = fold_in(keys, numbers)
+        return others
+    numbers = np.asarray(numbers, np.uint32)
+    return _key(np.stack(threefry(words, np.zeros_like(numbers), numbers), axis=-1))
+
+
+def split_each(keys: jax.Array, num: int) -> jax.Array:
+    """`jax.random.split` of each key `[...]`, `[..., num]`.
+
+    Use this when many keys are split at once, outside of `jit` or within.
+    """
+    if _words(keys) is not None:  # Threefry splits as it folds
+        return folded_each(keys, np.arange(num))
+    split: Callable[[jax.Array], jax.Array] = partial(jax.random.split, num=num)
+    for _ in range(keys.ndim):
+        split = jax.vmap(split)
+    return split(keys)
 
 
 def halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -91,8 +91,11 @@ def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None)
             path=path,
             remedy=Remedy("if that is what they are pass {}", columns=dict(columns)),
         )
+    must = "must be"
+    if content.startswith("CSV"):
+        must = "must have the columns query, model and correct, one row for each answer, or be"
     return DataError(
-        f"must be in a known format ({', '.join(FORMATS)}), got {content}",
+        f"{must} in a known format ({', '.join(FORMATS)}), got {content}",
         path=path,
         remedy=Remedy(
             "pass {}, or {} where columns have other names", ("format", ...), ("columns", ...)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._programs import run_small
 from racer_jax.core.host_threads import one_blas_thread
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 from racer_jax.orders.coverage_gain import static_order
@@ -240,7 +241,8 @@ class LearnedGains:
         check_null(null)
         queries = check_embeddings("embeddings", embeddings, self.weights.shape[1])
         codes = group_codes(groups, self.groups, queries.shape[0])
-        result: jax.Array = _nonconformity(self, queries, codes, null)
+        args, packages = (self, queries, codes), ("core", "orders")
+        result: jax.Array = run_small(_nonconformity, args, {"null": null}, packages=packages)
         return result
 
 

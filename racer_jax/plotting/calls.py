@@ -1,6 +1,6 @@
 """The figure that a first look needs: how many models are called at each risk level."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,15 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from racer_jax.plotting import layout
 from racer_jax.plotting.layout import figure_style, percent
-from racer_jax.plotting.styles import style_of
-
-# Colours of a dark page.
-_DARK: dict[str, Any] = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#0D1117"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "#E6EDF3"),
-    "axes.edgecolor": "#9198A1",
-    "grid.color": "#9198A1",
-}
+from racer_jax.plotting.styles import DARK, style_of
 
 
 class CallsLine(NamedTuple):
@@ -60,8 +52,8 @@ def calls_figure(
     ours, order = style_of("RACER"), style_of("a fixed order")
     pool = style_of("all models")
     if dark:
-        ours, pool = ours._replace(color="#79C0FF"), pool._replace(color="0.75")
-    with figure_style(width, **(_DARK if dark else {})):
+        ours, pool = style_of("RACER, dark"), style_of("all models, dark")
+    with figure_style(width, **(DARK if dark else {})):
         grid = layout.panels(2, (2.7,), width=width, share_y=True)
         left, right = grid.axes[0]
         left.plot(fixed.alpha, fixed.calls, **order.marked(label="a fixed order", ms=4))

@@ -67,6 +67,9 @@ _TABLE: dict[str, Style] = {
     "pooled": Style("#DDAA33", "s", "--"),
     "betting monitor": Style("#332288", "o", "-"),
     "fixed window": Style("#BB5566", "s", "--"),
+    # The same on a dark page.
+    "RACER, dark": Style("#79C0FF", "o", "-"),
+    "all models, dark": Style("0.75", "X", ":"),
     # Laws and levels.
     "exact law": Style("k", "", "-"),
     "alpha": Style("#B00020", "", "--"),
@@ -94,6 +97,12 @@ _OTHER_NAMES = {
     "bound": "oracle",
     "racer": "RACER",
     "ensemble": "fixed number",
+}
+# Settings of Matplotlib for a figure on a dark page.
+DARK: dict[str, Any] = {
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "#0D1117"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "#E6EDF3"),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), "#9198A1"),
 }
 # What the table does not name takes these in order: benchmarks, scores of your own.
 _SPARE = (

@@ -162,7 +162,7 @@ def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Pr
         return None
     if nonconformity not in PRICED:
         raise ValueError(
-            f"cost_weight is for an order of the models that can mind what they cost, "
+            f"cost_weight is for an order of the models that can depend on costs, "
             f"{' or '.join(map(repr, PRICED))}, got it with nonconformity {nonconformity!r}"
         )
     cost = mean_cost(table)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._programs import is_known, run_small
 from racer_jax.core.checks import first_bad
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
 from racer_jax.encoders.base import Encoder, Stages, check_texts
@@ -157,6 +158,12 @@ class Scorer:
             return scores, NONCONFORMITIES[nonconformity](scores, null)
 
         self._forward = forward
+        # What a program depends on beside its arrays, where all of that is the package's own code.
+        self._facts: tuple[str, ...] | None = None
+        parts = [function] if back is None else [function, back]
+        if all(map(is_known, parts)) and "CustomNode" not in str(tree):
+            names = [f"{part.__module__}.{part.__qualname__}" for part in parts]
+            self._facts = (*names, str(tree), str(order is not None))
 
     def of_models(self, columns: Sequence[int]) -> "Scorer":
         """The same encoder and router for some of the models, in this order.
@@ -229,6 +236,18 @@ class Scorer:
             )
         return result
 
+    def _ran(self, batch: np.ndarray, nonconformity: str, null: str) -> tuple[jax.Array, jax.Array]:
+        """The compiled call of one batch."""
+        args, static = (self._leaves, batch), {"nonconformity": nonconformity, "null": null}
+        score = None if self.order is not None else NONCONFORMITIES[nonconformity]
+        results: tuple[jax.Array, jax.Array]
+        if self._facts is None or not (score is None or is_known(score)):
+            results = self._forward(*args, **static)
+            return results
+        packages = ("core", "encoders", "routers", "racer/scoring")
+        results = run_small(self._forward, args, static, facts=self._facts, packages=packages)
+        return results
+
     def _started(
         self,
         texts: Sequence[str],
@@ -238,6 +257,7 @@ class Scorer:
     ) -> Callable[[], ModelScores]:
         """Sends one batch to the device; returns what waits for it."""
         num, order = len(texts), self.order
+        second: jax.Array | np.ndarray
         if not self._is_compilable:
             embeddings = self.encoder.encode(texts)
             scores_of_batch = check_given_scores(
@@ -249,9 +269,7 @@ class Scorer:
             second, _ = next(padded_batches(np.asarray(embeddings)))
         else:
             batch, _ = next(padded_batches(self._front(texts)))
-            scores, second = self._forward(
-                self._leaves, batch, nonconformity=nonconformity, null=null
-            )
+            scores, second = self._ran(batch, nonconformity, null)
 
         def finish() -> ModelScores:
             if order is None:

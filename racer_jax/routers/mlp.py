@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,14 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import on_device
 from racer_jax.core.keys import check_key
-from racer_jax.core.threefry import at
+from racer_jax.core.threefry import at, bits, folded_each, split_each
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear
 from racer_jax.routers.base import check_embeddings, check_training
 from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
+from racer_jax.routers.run_keys import RunKeys, run_keys
 from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
 
 
@@ -155,11 +156,16 @@ class MLPR(nnx.Module):
 
         Use this when a training step drops.
         """
-        *hidden, _ = self.layers
-        keys = jax.random.split(key, len(hidden))
+        return self.noise_of(jax.random.split(key, len(self.layers) - 1), num_rows)
+
+    def noise_of(self, keys: jax.Array, num_rows: int) -> list[jax.Array]:
+        """`noise`, from the keys `[h]` of the hidden layers.
+
+        Use this when the key of a step is split already.
+        """
         return [
-            dropout_words(k, num_rows * a.out_features, self.dropout)
-            for k, a in zip(keys, hidden, strict=True)
+            dropout_words(keys[i], num_rows * layer.out_features, self.dropout)
+            for i, layer in enumerate(list(self.layers)[:-1])
         ]
 
     def logits_of_standardized(
@@ -216,32 +222,72 @@ def _standardizer(x: jax.Array, scale: float) -> tuple[jax.Array, jax.Array]:
     return mean, jnp.where(deviation > 1e-6, scale / jnp.maximum(deviation, 1e-6), 0)
 
 
-def _fit(key: jax.Array, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
+class _Start(NamedTuple):
+    """What runs start from, drawn outside of `jit`.
+
+    Attributes:
+      kernels: Initial kernels of the layers, float32 `[k, a, b]` each.
+      keys: The keys of the runs; of each step those of its hidden layers.
+    """
+
+    kernels: list[np.ndarray]
+    keys: RunKeys
+
+
+def _start(keys: jax.Array, num_rows: int, dim: int, num_models: int, config: MLPConfig) -> _Start:
+    """What runs with these keys `[k]` start from: what `_new` and `fit_in_memory` would draw."""
+    both = split_each(keys, 2)
+    widths = [dim, *config.hidden, num_models]
+    # A layer of Flax takes two keys in turn, for its kernel and for its bias, which is zero.
+    layers = folded_each(at(both, (..., 0)), 2 * np.arange(len(widths) - 1))
+    kernels = [
+        np.stack([_kernel(at(layers, (k, i)), shape) for k in range(len(keys))])
+        for i, shape in enumerate(pairwise(widths))
+    ]
+    steps_per_epoch = -(-num_rows // config.batch_size)
+    sizes = num_rows, config.batch_size, steps_per_epoch, config.max_epochs
+    run = run_keys(at(both, (..., 1)), *sizes)
+    return _Start(kernels, run._replace(steps=split_each(run.steps, len(config.hidden))))
+
+
+def _kernel(key: jax.Array, shape: tuple[int, int]) -> np.ndarray:
+    """`variance_scaling(1 / 3, "fan_in", "uniform")` on the host, to the bit, float32 `[a, b]`."""
+    share = ((bits(key, shape) >> 9) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
+    width = np.sqrt(np.float32(3) * np.float32(1 / 3 / shape[0]))
+    kernel: np.ndarray = (2 * share - 1) * width
+    return kernel
+
+
+def _fit(begin: _Start, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:
     (x, y), (held_x, held_y) = arrays
-    init_key, train_key = jax.random.split(key)
-    router = _new(init_key, x.shape[1], y.shape[1], config)
-    router.mean[...], router.scale[...] = _standardizer(x, config.input_scale)
+    graph, *states = nnx.split(_abstract(x.shape[1], y.shape[1], config), nnx.Param, ...)
+    params, scales = states
+    biases = [jnp.zeros(kernel.shape[1]) for kernel in begin.kernels]
+    leaves = [leaf for pair in zip(biases, begin.kernels, strict=True) for leaf in pair]
+    params = jax.tree.unflatten(jax.tree.structure(params), leaves)
+    standard = _standardizer(x, config.input_scale)
+    scales = jax.tree.unflatten(jax.tree.structure(scales), standard)
+    router = nnx.merge(graph, params, scales)
     x, held_x = router.standardized(x), router.standardized(held_x)
-    graph, params, *rest = nnx.split(router, nnx.Param, ...)
 
     def cross_entropy(params: Any, batch: Any, noise: Any) -> jax.Array:
         x, y = batch
-        logits = nnx.merge(graph, params, *rest).logits_of_standardized(x, noise)
+        logits = nnx.merge(graph, params, scales).logits_of_standardized(x, noise)
         loss: jax.Array = optax.sigmoid_binary_cross_entropy(logits, y).mean()
         return loss
 
     steps_per_epoch = -(-x.shape[0] // config.batch_size)
     fit_state = fit_in_memory(
-        train_key,
+        begin.keys,
         params,
         (x, y),
         cross_entropy,
         config.optimizer.transformation(steps_per_epoch * config.max_epochs),
         Rounds(config.batch_size, steps_per_epoch, config.max_epochs, config.patience),
         evaluate=lambda params: cross_entropy(params, (held_x, held_y), None),
-        draw=lambda key: router.noise(key, config.batch_size),
+        draw=lambda keys: router.noise_of(keys, config.batch_size),
     )
-    return nnx.merge_state(fit_state.params, *rest), fit_state._replace(params=None)
+    return nnx.merge_state(fit_state.params, scales), fit_state._replace(params=None)
 
 
 def fit_mlp(
@@ -300,5 +346,11 @@ def fit_mlps(
     )
     abstract = _abstract(x.shape[1], y.shape[1], config)
     return fit_over_keys(
-        keys, (train, validation), _fit, config, abstract, (validation[0], validation[1])
+        keys,
+        (train, validation),
+        _fit,
+        config,
+        abstract,
+        (validation[0], validation[1]),
+        lambda keys: _start(keys, len(train[0]), x.shape[1], y.shape[1], config),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -210,8 +211,13 @@ def _rows(arrays: tuple[jax.Array, ...], chosen: np.ndarray) -> tuple[jax.Array,
 _Trained = tuple[Any, Fitted, jax.Array]
 
 
+def _quick(leaf: jax.Array) -> jax.Array:
+    """Keys that compile quickly in the place of keys; what is none as it is."""
+    return written_out(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
 def _train(
-    keys: jax.Array,
+    starts: Any,
     arrays: Any,
     validation: jax.Array,
     fit: Callable[..., tuple[Any, Fitted]],
@@ -219,17 +225,17 @@ def _train(
     graph: nnx.GraphDef[Any],
     platform: str,
 ) -> _Trained:
-    """One run for each key `[s]`, on one device of the platform."""
+    """One run for each start `[s, ...]`, on one device of the platform."""
 
-    def one(key: jax.Array) -> _Trained:
-        state, fit_result = fit(written_out(key), arrays, config)
+    def one(start: Any) -> _Trained:
+        state, fit_result = fit(jax.tree.map(_quick, start), arrays, config)
         return state, fit_result, nnx.merge(graph, state)(validation)
 
     # Under vmap a run that stopped early goes on computing, and a CPU is busy with one run.
-    if len(keys) == 1 or platform == "cpu":
-        results: _Trained = lax.map(one, keys)
+    if len(jax.tree.leaves(starts)[0]) == 1 or platform == "cpu":
+        results: _Trained = lax.map(one, starts)
     else:
-        results = jax.vmap(one)(keys)
+        results = jax.vmap(one)(starts)
     return results
 
 
@@ -238,12 +244,12 @@ def _compiled(mesh: Mesh) -> Callable[..., _Trained]:
     """`_train` with the seeds spread over devices."""
     platform = mesh.devices.flat[0].platform
 
-    def spread(keys: jax.Array, arrays: Any, validation: jax.Array, **static: Any) -> _Trained:
+    def spread(starts: Any, arrays: Any, validation: jax.Array, **static: Any) -> _Trained:
         by_device, all_of_it = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
         train: Callable[..., _Trained] = functools.partial(_train, **static, platform=platform)
         specs = (by_device, all_of_it, all_of_it)
         part = jax.shard_map(train, mesh=mesh, in_specs=specs, out_specs=by_device, check_vma=False)
-        return part(keys, arrays, validation)
+        return part(starts, arrays, validation)
 
     return jax.jit(
         spread, static_argnames=("fit", "config", "graph"), compiler_options=compiler_options()
@@ -257,6 +263,7 @@ def fit_over_keys(
     config: Any,
     abstract: Any,
     validation: tuple[jax.Array, jax.Array],
+    start: Callable[[jax.Array], Any] = lambda keys: keys,
 ) -> tuple[list[Any], list[TrainingReport]]:
     """Trains one router for each key, the seeds spread over the local devices, and reports on each.
 
@@ -265,11 +272,13 @@ def fit_over_keys(
     Args:
       keys: Typed PRNG keys `[s]`.
       arrays: What is trained on.
-      fit: `fit(key, arrays, config)`, pure: the state of a router, and the result of its run
+      fit: `fit(start, arrays, config)`, pure: the state of a router, and the result of its run
         without the parameters.
       config: Hashable.
       abstract: A router whose structure is that of the result.
       validation: Embeddings and 0/1 correctness of the held-out rows.
+      start: From typed keys `[k]` a pytree of arrays `[k, ...]`, what each run starts from: what is
+        drawn on the host is not compiled. The keys themselves where not given.
 
     Raises:
       TrainingDivergedError: If loss or gradient stopped being finite.
@@ -283,7 +292,9 @@ def fit_over_keys(
     num = -(-len(keys) // len(devices)) * len(devices)
     filled = at(keys, np.minimum(np.arange(num), len(keys) - 1))
     graph = nnx.graphdef(abstract)
-    inputs = jax.device_put((filled, arrays, validation[0]), NamedSharding(mesh, PartitionSpec()))
+    inputs = jax.device_put(
+        (start(filled), arrays, validation[0]), NamedSharding(mesh, PartitionSpec())
+    )
     results: _Trained = run_kept(
         functools.partial(_compiled, mesh),
         inputs,

@@ -7,7 +7,6 @@ number is kept.
 """
 
 import functools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+
+from racer_jax.core.threefry import split_each
+from racer_jax.routers.run_keys import RunKeys, draws_of_order, epochs_of_round, run_keys
 
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
@@ -195,20 +197,24 @@ def update(
 def permutation(key: jax.Array, num: int) -> jax.Array:
     """A random order of 0..num - 1, int32 `[num]`.
 
-    Random words whose last bits hold the position are sorted, so that no second array moves along:
-    on a CPU several times as fast as `jax.random.permutation`. Equal random bits keep the order
-    from before, so sorting is repeated with fresh ones until a pair that was equal in every round
-    is less likely than `1 / num`.
+    On a CPU several times as fast as `jax.random.permutation`; see `ordered`.
 
     Use this when batches are drawn under `jit`.
     """
+    return ordered(jax.random.split(key, draws_of_order(num)), num)
+
+
+def ordered(keys: jax.Array, num: int) -> jax.Array:
+    """The order of 0..num - 1 that keys `[r]` draw, int32 `[num]`; r is `draws_of_order(num)`.
+
+    Random words whose last bits hold the position are sorted, so that no second array moves along.
+
+    Use this when the keys of a draw are derived already.
+    """
     position_bits = (num - 1).bit_length()
     mask = np.uint32(2**position_bits - 1)
-    num_rounds = max(1, math.ceil(3 * math.log2(num) / (32 - position_bits)))
-    # All rounds at once: to compile a draw takes longer than to make it.
-    draws = jax.vmap(lambda key: jax.random.bits(key, (num,), jnp.uint32))(
-        jax.random.split(key, num_rounds)
-    )
+    # All draws at once: to compile one takes longer than to make it.
+    draws = jax.vmap(lambda key: jax.random.bits(key, (num,), jnp.uint32))(keys)
     words = (draws & ~mask) | jnp.arange(num, dtype=jnp.uint32)[None]
     order: jax.Array
     order, *others = (jnp.sort(words, axis=1) & mask).astype(jnp.int32)
@@ -256,14 +262,21 @@ def batch_indices(
     if num_epochs is None:
         num_epochs = -(-(num_rows - 1 + num_draws) // num_rows)
     epochs = first_epoch + jnp.arange(num_epochs, dtype=jnp.int32)
-
-    def epoch(e: jax.Array) -> jax.Array:
-        return permutation(jax.random.fold_in(key, e), num_rows)
-
-    rows = jax.vmap(epoch)(epochs).reshape(-1)
-    return lax.dynamic_slice(rows, (first_row - first_epoch * num_rows,), (num_draws,)).reshape(
-        num_steps, batch_size
+    keys = split_each(
+        jax.vmap(jax.random.fold_in, (None, 0))(key, epochs), draws_of_order(num_rows)
     )
+    return _batches(keys, num_rows, first_row - first_epoch * num_rows, (num_steps, batch_size))
+
+
+def _batches(
+    keys: jax.Array, num_rows: int, first_row: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Rows of batches `[num_steps, batch_size]`, from the orders that keys `[e, r]` draw.
+
+    The first row is counted from the beginning of the first of these epochs.
+    """
+    rows = jax.vmap(lambda key: ordered(key, num_rows))(keys).reshape(-1)
+    return lax.dynamic_slice(rows, (first_row,), (shape[0] * shape[1],)).reshape(shape)
 
 
 def take(data: Any, indices: jax.Array | np.ndarray) -> Any:
@@ -317,7 +330,7 @@ class Fitted(NamedTuple):
 
 
 def fit_in_memory(
-    key: jax.Array,
+    key: jax.Array | RunKeys,
     params: Params,
     data: Any,
     loss: Loss,
@@ -332,42 +345,45 @@ def fit_in_memory(
     Use this when the data fit into memory and a run takes minutes.
 
     Args:
-      key: A typed PRNG key.
+      key: A typed PRNG key, or what `run_keys` derives from it, which saves compiling that.
       params: Parameters to start from.
       data: Pytree of arrays `[n, ...]`; a batch is the same pytree with the rows of a batch.
       loss: `loss(params, batch, noise)`, a scalar.
       optimizer: An Optax transformation.
       rounds: How many rows, steps and rounds.
       evaluate: Held-out loss of parameters, lower is better; the best parameters are kept.
-      draw: The noise of a step from its key, an array or a pytree of them; drawn and kept for a
-        whole round at once, which takes a CPU a tenth of the time. The key itself where not given.
+      draw: The noise of a step from its key, or from what `RunKeys.steps` holds for it: an array or
+        a pytree of them; drawn and kept for a whole round at once, which takes a CPU a tenth of the
+        time. The key itself where not given.
 
     Returns:
       The result of the run.
     """
-    # The keys go into the scan as numbers: under vmap the `cond` below selects among what its
-    # branches read, which JAX's check of key reuse counts as a use.
-    numbers = jax.random.key_data(jax.random.split(key))
     batch_size, steps_per_round, num_rounds, patience = rounds
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    num_draws = steps_per_round * batch_size
-    # The first row of a round in its epoch is known here, the round only later.
-    num_epochs = max(
-        -(-(number * num_draws % num_rows + num_draws) // num_rows) for number in range(num_rounds)
-    )
+    num_epochs = epochs_of_round(num_rows, steps_per_round * batch_size, num_rounds)
+    if not isinstance(key, RunKeys):
+        key = run_keys(key, num_rows, batch_size, steps_per_round, num_rounds)
+    # The keys go into the scan as numbers: under vmap the `cond` below selects among what its
+    # branches read, which JAX's check of key reuse counts as a use.
+    implementation = jax.random.key_impl(key.epochs)
+    numbers = jax.tree.map(jax.random.key_data, key)
 
-    def wrapped(number: jax.Array) -> jax.Array:
-        round_key: jax.Array = jax.random.wrap_key_data(number, impl=jax.random.key_impl(key))
-        return round_key
+    def keys_from(numbers: Any, first: jax.Array, num: int) -> Any:
+        """The keys of so many epochs or steps, from a number on."""
+
+        def part(number: jax.Array) -> jax.Array:
+            some = lax.dynamic_slice_in_dim(number, first, num)
+            keys: jax.Array = jax.random.wrap_key_data(some, impl=implementation)
+            return keys
+
+        return jax.tree.map(part, numbers)
 
     def step(
         state: TrainState, batch_and_key: tuple[jax.Array, Any]
     ) -> tuple[TrainState, jax.Array]:
         indices, noise = batch_and_key
         return update(noise, state, take(data, indices), loss, optimizer)
-
-    def noise_of(step: jax.Array) -> Any:
-        return draw(jax.random.fold_in(wrapped(numbers[1]), step))
 
     class Best(NamedTuple):
         value: jax.Array
@@ -378,10 +394,15 @@ def fit_in_memory(
         carry: tuple[TrainState, Best], number: jax.Array
     ) -> tuple[tuple[TrainState, Best], Any]:
         state, best = carry
-        indices = batch_indices(
-            wrapped(numbers[0]), num_rows, batch_size, state.step, steps_per_round, num_epochs
+        first_row = state.step * batch_size
+        first_epoch = first_row // num_rows
+        indices = _batches(
+            keys_from(numbers.epochs, first_epoch, num_epochs),
+            num_rows,
+            first_row - first_epoch * num_rows,
+            (steps_per_round, batch_size),
         )
-        noise = jax.vmap(noise_of)(state.step + jnp.arange(steps_per_round, dtype=jnp.int32))
+        noise = jax.vmap(draw)(keys_from(numbers.steps, state.step, steps_per_round))
         state, losses = lax.scan(step, state, (indices, noise))
         if evaluate is None:
             return (state, Best(best.value, number, state.params)), (losses, jnp.float32(jnp.nan))

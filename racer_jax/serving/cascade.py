@@ -162,8 +162,8 @@ class Cascade:
           alpha: The level, in (0, 1).
           loss: What shall have a chance of at most alpha; that of `fit` where None.
           by_group: A threshold for each group, so that the chance is at most alpha in each.
-          delta: The risk is to be at most alpha for all calibration sets but this share of them;
-            None for a risk of at most alpha on average over them.
+          delta: The risk is to be at most alpha with confidence 1 - delta;
+            None for a risk of at most alpha on average over calibration sets.
           allow_overlap: Calibrate although questions were trained on; nothing is promised then.
 
         Returns:

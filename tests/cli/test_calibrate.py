@@ -72,7 +72,7 @@ def test_with_a_table_too(folder, capsys):
     assert main(["calibrate", "my.racer", "--without", "smal"]) == 1
     assert "'smal' is not a model of the pool: did you mean 'small'?" in capsys.readouterr().err
     assert main(["calibrate", "my.racer", "--max-models", "0"]) == 1
-    assert "max_models must be at least 1, got 0" in capsys.readouterr().err
+    assert "--max-models must be at least 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.long

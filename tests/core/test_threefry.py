@@ -41,6 +41,20 @@ def test_keys_and_draws_of_the_host_are_those_of_jax(impl):
         folded = jax.vmap(lambda key: jax.random.fold_in(key, 2))(many())
         assert words(threefry.folded(many(), 2)) == words(folded)
         assert words(threefry.at(many(), chosen)) == words(many()[chosen])
+        numbers = np.array([4, 0, 4])
+        pairs = [[jax.random.fold_in(one, n) for n in numbers] for one in many()]
+        each = threefry.folded_each(many(), numbers)
+        assert words(each) == [[words(one) for one in row] for row in pairs]
+        assert words(threefry.at(each, (..., 1))) == words(each[..., 1])
+        assert words(threefry.at(each, (2, 0))) == words(each[2, 0])
+        thirds = threefry.split_each(many(), 3)
+        assert words(thirds) == [words(jax.random.split(one, 3)) for one in many()]
+        if impl == "threefry2x32":  # another kind goes the way of JAX outside of `jit` too
+            folded_and_split = lambda keys: threefry.split_each(  # noqa: E731
+                threefry.folded_each(keys, numbers), 1
+            )
+            within = jax.jit(folded_and_split)
+            assert words(within(many())) == words(threefry.split_each(each, 1))
     np.testing.assert_array_equal(
         threefry.bits(key(), (4, 5)), jax.random.bits(key(), (4, 5), jnp.uint32)
     )

@@ -1,4 +1,5 @@
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from racer_jax.plotting import CallsLine, calls_figure
 
@@ -14,3 +15,6 @@ def test_the_lines_are_the_numbers_and_the_pool_is_a_line_of_its_own():
     np.testing.assert_array_equal(drawn["all models"][:, 1], [6, 6])
     np.testing.assert_array_equal(right.lines[0].get_xydata(), np.column_stack(stops))
     assert left.get_ylim()[1] > 6
+    dark = calls_figure(sets, fixed, stops, 6, dark=True)
+    assert max(dark.get_facecolor()[:3]) < 0.1
+    assert min(to_rgb(dark.axes[0].lines[1].get_color())) > 0.3

@@ -12,7 +12,7 @@ import pytest
 
 from racer_jax.encoders.base import PartsError
 from racer_jax.routers import Router, registry
-from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, fit_mlp, fit_mlps
+from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, _new, _start, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
 
@@ -73,16 +73,28 @@ def test_several_seeds_equal_each_by_itself(problem, fitted):
     assert float(jnp.abs(routers[1](problem[0]) - routers[0](problem[0])).max()) > 0.01
 
 
+def test_a_run_starts_from_the_weights_that_flax_draws():
+    config = MLPConfig(hidden=(6, 3), batch_size=4, max_epochs=2)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    start = _start(keys, 9, 5, 2, config)
+    for k in range(2):
+        init_key, _ = jax.random.split(jax.random.key(k))
+        for kernel, layer in zip(start.kernels, _new(init_key, 5, 2, config).layers, strict=True):
+            np.testing.assert_array_equal(kernel[k], layer.kernel[...])
+            assert not np.any(layer.bias[...])
+    assert start.keys.steps.shape == (2, 2 * 3, 2)  # runs, steps, hidden layers
+
+
 @pytest.mark.long
 def test_a_run_vmaps_over_seeds(problem):
     x, y = jnp.asarray(problem[0], jnp.float32), jnp.asarray(problem[1], jnp.float32)
     arrays, config = ((x[80:], y[80:]), (x[:80], y[:80])), replace(CONFIG, max_epochs=3)
-    states, runs = jax.jit(jax.vmap(lambda seed: _fit(jax.random.key(seed), arrays, config)))(
-        jnp.arange(2)
-    )
-    one = jax.jit(lambda seed: _fit(jax.random.key(seed), arrays, config))
+    sizes = len(x) - 80, x.shape[1], y.shape[1], config
+    starts = _start(jax.vmap(jax.random.key)(jnp.arange(2)), *sizes)
+    states, runs = jax.jit(jax.vmap(lambda start: _fit(start, arrays, config)))(starts)
+    one = jax.jit(lambda start: _fit(start, arrays, config))
     for i in range(2):
-        state, run = one(jnp.int32(i))
+        state, run = one(jax.tree.map(lambda a, i=i: a[i], starts))
         np.testing.assert_allclose(runs.losses[i], run.losses, atol=1e-5)
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-4), states, state

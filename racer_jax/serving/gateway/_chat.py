@@ -11,7 +11,7 @@ import msgspec
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
 from racer_jax.serving.gateway._completions import Completion
-from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
     CONNECTION,
     EVENTS,
@@ -27,7 +27,8 @@ from racer_jax.serving.gateway._exchange import (
     respond,
     respond_error,
 )
-from racer_jax.serving.gateway._facts import Headers, usage_of
+from racer_jax.serving.gateway._facts import Headers, undecided, usage_of
+from racer_jax.serving.gateway._identifiers import new_id
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
@@ -44,8 +45,6 @@ from racer_jax.serving.gateway._streams import (
 )
 from racer_jax.serving.gateway.core import LOG, Gateway, cancel
 
-_GONE = 499
-
 
 class Chat:
     """`POST /v1/chat/completions`, as an application of ASGI.
@@ -59,7 +58,7 @@ class Chat:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        gateway = self._gateway
+        gateway, started = self._gateway, time.monotonic()
         try:
             check_origin(scope, gateway.settings.server)
             client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
@@ -67,7 +66,8 @@ class Chat:
                 await self._admitted(client, scope, receive, send)
         except GatewayError as error:
             gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
-            await respond_error(send, error)
+            seconds = time.monotonic() - started
+            await respond_error(send, error, undecided(new_id(), error.type, seconds))
         except ClientGoneError:
             return
 
@@ -98,7 +98,7 @@ class Chat:
             if not client.gone:
                 raise
             client.noticed()
-            completion.finish(_GONE)
+            completion.finish(GONE)
             return
         finally:
             client.ignore()

@@ -16,11 +16,12 @@ from racer_jax.serving.gateway._answers import (
 )
 from racer_jax.serving.gateway._arms import arm_of
 from racer_jax.serving.gateway._cache import key_of
-from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
+from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
     Headers,
     dollars,
     headers,
+    lost_calls,
     racer_object,
     undecided,
     usage_of,
@@ -91,7 +92,7 @@ class Completion:
             route = arm_of(experiment.arms, gateway.hash_key, route, self._unit())
         planner = gateway.planners.get(route)
         if planner is None:
-            raise _no_model(name, gateway)
+            raise gateway.no_model(name)
         self.planner = planner
         self.audited = draw(gateway.hash_key, self.id, "audit") < gateway.settings.audit.share
         if planner.loaded.cascade is not None:
@@ -127,7 +128,7 @@ class Completion:
     def _bypass(self, name: str) -> Plan:
         """A client that names a model itself gets that model."""
         if name not in self.gateway.upstreams:
-            raise _no_model(name, self.gateway)
+            raise self.gateway.no_model(name)
         void = ["the client named a model itself"]
         return Plan((name,), (), "bypass", "all", "", None, {}, void=void)
 
@@ -423,6 +424,8 @@ class Completion:
         metrics.request.observe(seconds)
         if plan is None:
             return
+        if self.planner is not None and status != GONE:
+            gateway.count_lost(self.planner.name, bool(lost_calls(plan, self.answer, panel)))
         metrics.set_size.observe(len(plan.decided))
         metrics.overhead.observe(self.overhead())
         calls = []
@@ -436,15 +439,3 @@ class Completion:
         if cost:
             gateway.spend(self.client.name, cost)
         gateway.store.add(decision_row(self, plan, status, seconds, cost, calls))
-
-
-def _no_model(name: str, gateway: Gateway) -> GatewayError:
-    routes = [*gateway.planners, *gateway.settings.experiments]
-    known = [f"{PREFIX}{route}" for route in routes] + list(gateway.upstreams)
-    return GatewayError(
-        404,
-        "invalid_request_error",
-        f"model must be one of {known}, got {name[:100]!r}",
-        code="model_not_found",
-        param="model",
-    )

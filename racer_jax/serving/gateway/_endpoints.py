@@ -22,7 +22,7 @@ from racer_jax.serving.gateway._queries import (
     check_group,
     conversation_of,
 )
-from racer_jax.serving.gateway._records import TRUSTED, feedback_of
+from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of
 from racer_jax.serving.gateway._views import viewed
 from racer_jax.serving.gateway.core import Gateway
 
@@ -129,6 +129,7 @@ async def _take_feedback(
     gateway: Gateway, client: Client, scope: Scope, receive: Receive, send: Send
 ) -> None:
     entry = feedback_of(await body_of(scope, receive, gateway.settings.server))
+    check_models(entry, gateway.upstreams)
     if entry.source in TRUSTED and "feedback:audit" not in client.key.roles:
         raise GatewayError(
             403,

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+GONE = 499  # the status that is recorded where the client went away before the answer
+
 
 class GatewayError(Exception):
     """A request that gets no answer; it becomes an error of the OpenAI protocol.

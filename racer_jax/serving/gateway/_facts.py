@@ -38,12 +38,18 @@ def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
     reasons = list(plan.void)
     if answer is not None:
         reasons += answer.void
-    lost = [name for name in panel.failed if name in plan.models]
-    if lost and (answer is None or not answer.settled):
+    if lost := lost_calls(plan, answer, panel):
         reasons.append(f"gave no answer: {', '.join(lost)}")
     if plan.mode == "synthesize":
         reasons.append("a judge wrote the answer: no model of the set did")
     return reasons
+
+
+def lost_calls(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
+    """Models of the set that gave no answer, where one might have mattered."""
+    if answer is not None and answer.settled:
+        return []
+    return [name for name in panel.failed if name in plan.models]
 
 
 def racer_object(

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: the field, its place, and what would be right."""
+"""What is wrong with a configuration or a request: the field, its place, what would be right."""
 
 import difflib
 import re
@@ -37,7 +37,24 @@ def in_words(
     text, _, place = str(error).partition(" - at `")
     parts = _named(list(_parts(place.rstrip("`"))), text, resolved, convert)
     path = "".join(part if part.startswith("[") else f".{part}" for part in parts)
-    return f"{_said(text, _at(plain, parts), _type_at(parts))} - at `${path}`"
+    kind = _type_at(parts, inspect.type_info(Settings))
+    return f"{_said(text, _at(plain, parts), kind)} - at `${path}`"
+
+
+def fault_of(error: msgspec.ValidationError, value: Any, kind: Any, name: str) -> tuple[str, str]:
+    """The message of an error of one field of a request, and the path of what is at fault.
+
+    Args:
+      error: What was raised.
+      value: The value of the field.
+      kind: The type that it was to have.
+      name: Name of the field.
+    """
+    text, _, place = str(error).partition(" - at `")
+    parts = list(_parts(place.rstrip("`")))
+    path = name + "".join(part if part.startswith("[") else f".{part}" for part in parts)
+    said = _said(text, _at(value, parts), _type_at(parts, inspect.type_info(kind)))
+    return f"{path}{' ' if said.startswith('must') else ': '}{said}", path
 
 
 def _parts(path: str) -> Iterator[str]:
@@ -80,9 +97,8 @@ def _at(plain: Any, parts: list[str]) -> Any:
     return plain
 
 
-def _type_at(parts: list[str]) -> inspect.Type:
-    """What is asked for at a path."""
-    kind: inspect.Type = inspect.type_info(Settings)
+def _type_at(parts: list[str], kind: inspect.Type) -> inspect.Type:
+    """What is asked for at a path within a type."""
     for part in parts:
         if isinstance(kind, inspect.UnionType):
             kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
@@ -91,7 +107,7 @@ def _type_at(parts: list[str]) -> inspect.Type:
             kind = types.get(part, inspect.AnyType())
         elif isinstance(kind, inspect.DictType):
             kind = kind.value_type
-        elif isinstance(kind, inspect.VarTupleType):
+        elif isinstance(kind, inspect.VarTupleType | inspect.ListType):
             kind = kind.item_type
     if isinstance(kind, inspect.UnionType):
         kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))

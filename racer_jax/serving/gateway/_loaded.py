@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,10 +104,13 @@ class Loaded:
         """About the smallest level with a finite threshold for a group, to three digits."""
         calibration = calibration_of(self.racers[self.alpha])
         place = 0 if calibration.groups is None else calibration.groups.index(group or "")
-        for alpha in (k / 1000 for k in range(1, 1000)):
-            if calibration.thresholds([level_name(alpha)])[0][place, 0] < inf:
-                return alpha
-        return None
+        thousandths = range(1, 1000)
+
+        def feasible(k: int) -> bool:  # and all above it
+            return bool(calibration.thresholds([level_name(k / 1000)])[0][place, 0] < inf)
+
+        first = bisect_left(thousandths, True, key=feasible)
+        return thousandths[first] / 1000 if first < len(thousandths) else None
 
     def live(self, alpha: str, dead: frozenset[str]) -> tuple[bool, Racer | None]:
         """The racer of the models that are alive, with their own threshold.

@@ -20,6 +20,7 @@ from racer_jax.serving.gateway._metrics import CONTENT_TYPE
 from racer_jax.serving.gateway._monitoring import Watched, upper_bound
 from racer_jax.serving.gateway._openapi import document
 from racer_jax.serving.gateway._planning import Planner
+from racer_jax.serving.gateway._records import Feedback, check_models
 from racer_jax.serving.gateway._references import EVERYTHING
 from racer_jax.serving.gateway.core import Gateway
 
@@ -113,8 +114,7 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, Any]:
     loaded, before = planner.loaded, gateway.previous.get(name)
     watched = gateway.monitors.of(name, loaded.checksum)
-    pool = [gateway.upstreams[model].calls for model in loaded.models]
-    lost, num = sum(calls.lost for calls in pool), sum(calls.num for calls in pool)
+    num, lost = gateway.losses.get(name, (0, 0))
     judged = watched.labels["judged"]
     errors = watched.labels["judge_errors"]
     alpha = float(loaded.alpha)
@@ -133,7 +133,7 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         "guarantee": loaded.guarantee,
         "warnings": loaded.warnings,
         "alarms": watched.alarms,
-        # For calls lost at random, independently of the content.
+        # A request is missed at most where its set would be, or where one of its calls was lost.
         "alpha_with_lost_calls": with_lost,
         "delivered_wrong_at_most": delivered,
         "monitors": _monitor_status(watched),
@@ -228,10 +228,12 @@ async def audit_labels(gateway: Gateway, scope: Scope, receive: Receive, send: S
     entries = labels_of(await body_of(scope, receive, gateway.settings.server))
     if not entries:
         raise bad_request("the request must hold at least one label")
-    results = await asyncio.gather(
-        *(keep(gateway.store, entry, gateway.settings.state.store_prompts) for entry in entries),
-        return_exceptions=True,
-    )
+
+    async def kept(entry: Feedback) -> bool:
+        check_models(entry, gateway.upstreams)
+        return await keep(gateway.store, entry, gateway.settings.state.store_prompts)
+
+    results = await asyncio.gather(*map(kept, entries), return_exceptions=True)
     said = []
     for entry, result in zip(entries, results, strict=True):
         if isinstance(result, GatewayError):

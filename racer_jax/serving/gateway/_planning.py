@@ -14,6 +14,7 @@ from racer_jax.serving.gateway._queries import Query
 from racer_jax.serving.gateway.settings import Mode, Model, Route
 
 _FOR_PLAIN_TEXT = frozenset({"vote", "cascade", "synthesize"})
+_MOST_POOLED = 64  # of the whole pool and of those without models that are down
 _REASONS = {
     Reason.OK: "ok",
     Reason.ABSTAIN: "abstain",
@@ -94,7 +95,8 @@ class Planner:
         self.name, self.route, self.loaded = name, route, loaded
         self._models, self._batcher = models, batcher
         self._levels = {exact_alpha(name): name for name in loaded.racers}
-        self._pooled: dict[str, Racer] = {}
+        # With the racer itself, so that no other one can get its number while it is kept here.
+        self._pooled: dict[int, tuple[Racer, Racer]] = {}
 
     def mode(self, query: Query) -> Mode:
         """How the answers to a request become one.
@@ -177,7 +179,7 @@ class Planner:
         group, unknown = self.group(query)
         racer, lost = await self._racer(alpha, situation)
         if unknown and self.route.on_unknown_group == "pooled":
-            racer = self._pool(alpha, racer)
+            racer = self._pool(racer)
         routed = await self._routed(racer, query, group, unknown)
         decision = routed.decision
         plan = Plan(
@@ -221,12 +223,14 @@ class Planner:
             return full, dead
         return live, frozenset()
 
-    def _pool(self, alpha: str, racer: Racer) -> Racer:
-        if racer is not self.loaded.racers[alpha]:
-            return pooled(racer)
-        if alpha not in self._pooled:
-            self._pooled[alpha] = pooled(racer)
-        return self._pooled[alpha]
+    def _pool(self, racer: Racer) -> Racer:
+        """The racer with one threshold for all groups; the same one every time."""
+        known = self._pooled.get(id(racer))
+        if known is None:
+            known = self._pooled[id(racer)] = (racer, pooled(racer))
+            if len(self._pooled) > _MOST_POOLED:
+                self._pooled.pop(next(iter(self._pooled)))
+        return known[1]
 
     async def _routed(self, racer: Racer, query: Query, group: str | None, unknown: bool) -> Routed:
         """The decision; of an unknown group only the scores and their order count."""

@@ -9,6 +9,7 @@ import msgspec
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._faults import fault_of
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._replies import Fields
 from racer_jax.serving.gateway._views import Conversation, viewed
@@ -57,7 +58,15 @@ class _Message(msgspec.Struct):
 
 _fields = msgspec.json.Decoder(Fields)
 _messages = msgspec.json.Decoder(list[_Message])
-_options = msgspec.json.Decoder(Options)
+_options = msgspec.json.Decoder(Options | None)
+# What is read of a request, and what it must have.
+_KINDS: dict[str, Any] = {
+    "model": str,
+    "messages": list[_Message],
+    "stream": bool | None,
+    "racer": Options | None,
+}
+_NEEDED = frozenset({"model", "messages"})
 _name = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool | None)
 
@@ -133,24 +142,46 @@ def query_of(
         model = _name.decode(fields.get("model", b"null"))
         messages = _messages.decode(fields.get("messages", b"null"))
         stream = bool(_flag.decode(fields.get("stream", b"null")))
-        options = _options.decode(fields.pop("racer")) if "racer" in fields else _DEFAULTS
+        options = _DEFAULTS
+        if "racer" in fields:
+            options = _options.decode(fields.pop("racer")) or _DEFAULTS
         options = _with_headers(options, headers)
         needs = _needs(fields, messages)
         include_usage = stream and _asks_for_usage(fields)
     except msgspec.MsgspecError as error:
-        raise bad_request(f"the request is not one for a completion: {error}") from None
+        raise _fault(body, error) from None
     except RecursionError:
         raise bad_request("the request is nested too deeply") from None
     except UnicodeDecodeError:
         raise bad_request("the request must be JSON in UTF-8") from None
     if len(messages) > max_messages:
-        raise bad_request(f"messages must be at most {max_messages}, got {len(messages)}")
+        raise bad_request(
+            f"messages must be at most {max_messages}, got {len(messages)}", "messages"
+        )
     conversation = _conversation(messages)
     if not conversation.user:
         raise bad_request("messages must hold a message of the role 'user'", "messages")
     if options is not _DEFAULTS:
         _check_allowed(options, client)
     return Query(fields, model, conversation, needs, stream, include_usage, options)
+
+
+def _fault(body: bytes, error: msgspec.MsgspecError) -> GatewayError:
+    """What is wrong with a request that could not be read: its field, and what would be right."""
+    try:
+        plain = msgspec.json.decode(body)
+        for name, kind in _KINDS.items():
+            value = plain[name] if name in plain or name in _NEEDED else None
+            try:
+                msgspec.convert(value, kind)
+            except msgspec.ValidationError as fault:
+                return bad_request(*fault_of(fault, value, kind, name))
+    except KeyError as absent:
+        name = absent.args[0]
+        return bad_request(f"{name} is missing", name)
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
+        pass  # no object of JSON at all
+    return bad_request(f"the request is not one for a completion: {error}")
 
 
 def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> Options:
@@ -167,7 +198,13 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
             said[field] = value.decode("latin-1")
     if not said:
         return options
-    from_headers = msgspec.convert(said, Options, strict=False)
+    try:
+        from_headers = msgspec.convert(said, Options, strict=False)
+    except msgspec.ValidationError as error:
+        message, path = fault_of(error, said, Options, "racer")
+        words = message.removeprefix(path)
+        header = path.removeprefix("racer.").replace("_", "-")
+        raise bad_request(f"the header {_HEADER}{header}{words}", path) from None
     changes = {
         name: getattr(from_headers, name)
         for name in said
@@ -255,7 +292,9 @@ def _check_allowed(options: Options, client: Client) -> None:
     for name, least in (("max_models", 1), ("max_cost", 0), ("deadline_ms", 1)):
         value = getattr(options, name)
         if value is not None and not value >= least:
-            raise bad_request(f"racer.{name} must be at least {least}, got {value}")
+            raise bad_request(
+                f"racer.{name} must be at least {least}, got {value}", f"racer.{name}"
+            )
 
 
 def _text(content: Any) -> str:

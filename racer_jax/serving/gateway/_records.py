@@ -1,5 +1,6 @@
 """What is kept of decisions, calls and feedback, and why feedback may be refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -153,6 +154,22 @@ def feedback_of(body: bytes) -> Feedback:
     if entry.correct is None and entry.missed is None and entry.answer_correct is None:
         raise bad_request("feedback must hold correct, missed or answer_correct")
     return entry
+
+
+def check_models(entry: Feedback, models: Iterable[str]) -> None:
+    """Refuses what is said of models that there are not: it would count nowhere.
+
+    Raises:
+      GatewayError: If there is one.
+    """
+    known = set(models)
+    unknown = [name for name in entry.correct or () if name not in known]
+    if unknown:
+        raise bad_request(
+            f"correct must name models of the gateway, {', '.join(sorted(known))}: got "
+            f"{', '.join(unknown)}",
+            "correct",
+        )
 
 
 def unknown_id(name: str) -> GatewayError:

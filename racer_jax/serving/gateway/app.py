@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from racer_jax.serving.gateway import _endpoints, _management
@@ -129,7 +132,19 @@ def management_app(gateway: Gateway) -> Starlette:
     return _completed(gateway, Starlette(routes=routes))
 
 
+async def _not_allowed(request: Request, refusal: Exception) -> Response:
+    """The answer to another method than those of a path, as an error of the OpenAI protocol."""
+    allowed = {}
+    if isinstance(refusal, HTTPException):
+        allowed = dict(refusal.headers or {})
+    words = f"{request.method} is no method of {request.url.path[:200]!r}"
+    error = GatewayError(405, "invalid_request_error", words, code="method")
+    return Response(error.to_json(), 405, allowed, "application/json")
+
+
 def _completed(gateway: Gateway, app: Starlette) -> Starlette:
     """The application with an answer for what is not there."""
     app.router.default = _Guarded(gateway, _not_found)
+    app.router.redirect_slashes = False  # clients do not follow: say that there is nothing
+    app.add_exception_handler(405, _not_allowed)
     return app

@@ -26,6 +26,7 @@ from racer_jax.serving.gateway._metrics import Metrics
 from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Planner, Situation
+from racer_jax.serving.gateway._queries import PREFIX
 from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._store import Store, meta
@@ -62,6 +63,8 @@ class Gateway:
         self.cache = Cache()
         self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
         self.spent: Spent = {}
+        # By route: requests since the start, and those of them in which a call was lost.
+        self.losses: dict[str, tuple[int, int]] = {}
         self.in_flight = 0
         self.draining = False
         self.ready = False
@@ -286,6 +289,21 @@ class Gateway:
             task = self._calibrating[key] = self.background(work())
         await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
 
+    def no_model(self, name: str) -> GatewayError:
+        """The error of a request that names no model there is.
+
+        Use this when neither a route nor a model has the name.
+        """
+        routes = [*self.planners, *self.settings.experiments]
+        known = [f"{PREFIX}{route}" for route in routes] + list(self.upstreams)
+        return GatewayError(
+            404,
+            "invalid_request_error",
+            f"model must be one of {known}, got {name[:100]!r}",
+            code="model_not_found",
+            param="model",
+        )
+
     def refresh_spent(self) -> None:
         """Takes over what other replicas of a shared state have spent, and their alarms.
 
@@ -331,6 +349,14 @@ class Gateway:
             metrics.calls.labels(model, error.kind).inc()
         for model in panel.cancelled:
             metrics.calls.labels(model, "cancelled").inc()
+
+    def count_lost(self, route: str, lost: bool) -> None:
+        """Counts a request of a route, and whether a call of its set was lost.
+
+        Use this when a request has ended.
+        """
+        num, num_lost = self.losses.get(route, (0, 0))
+        self.losses[route] = num + 1, num_lost + lost
 
     def count_stream(self, model: str, seconds: float, usage: Usage | None) -> None:
         """Counts a call whose bytes were passed through.

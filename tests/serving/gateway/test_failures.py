@@ -2,7 +2,9 @@
 
 import asyncio
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from racer_jax.data.errors import DataError
 from tests.serving.gateway.conftest import SCORES
@@ -17,6 +19,21 @@ def test_a_lost_call_voids_the_promise_of_its_request(served, upstreams):
     assert racer["failed"] == {"small": "status_500"}
     assert (racer["reason"], racer["guarantee"]) == ("degraded", "void")
     assert got.json["choices"][0]["message"]["content"] == "A"
+
+
+def test_the_status_bounds_what_lost_calls_add_to_the_risk(start, upstreams):
+    gateway = start()
+    assert gateway.admin("GET", "/status").json["routes"]["my"]["alpha_with_lost_calls"] is None
+    for _ in range(7):
+        gateway.chat("small,large ?")
+    upstreams.says.update(small=status(500))
+    assert gateway.chat("small,large ?").headers["x-racer-guarantee"] == "void"
+    assert gateway.chat("small ?").status == 502
+    gateway.chat("large ?", model="large")  # no request of the route
+    # Of 9 requests 2 lost a call, though only 2 of 17 calls were lost: a rate r with
+    # P(at most 2 of 9) = 0.05.
+    shown = gateway.admin("GET", "/status").json["routes"]["my"]["alpha_with_lost_calls"] - 0.3
+    assert binom.cdf(2, 9, shown) == pytest.approx(0.05)
 
 
 def test_a_lost_call_that_could_not_change_the_vote_does_no_harm(served, upstreams):
@@ -145,7 +162,11 @@ def test_what_would_take_more_models_than_allowed_is_refused(capped, upstreams):
     assert "a, b" in unknown.json["error"]["message"]
     infeasible = capped.chat("all ?")
     assert (infeasible.status, infeasible.json["error"]["type"]) == (400, "racer_infeasible")
-    assert "smallest alpha" in infeasible.json["error"]["message"]
+    calibration = capped.gateway.planners["my"].loaded.racers["0.3"].calibration
+    place = calibration.groups.index("a")  # of requests that name none
+    levels = (k / 1000 for k in range(1, 1000))
+    finite = (a for a in levels if np.isfinite(calibration.at(a).threshold[place]))
+    assert f"the smallest alpha that can be kept is {next(finite)}" in infeasible.content.decode()
     assert upstreams.asked == []
 
 
@@ -218,6 +239,9 @@ def test_every_answer_and_error_has_its_headers(served, capped, upstreams):
     assert undecided.headers["x-racer-guarantee"] == "void"
     nobody = served.chat("large ?", model="racer/none")
     assert (nobody.status, nobody.headers["x-racer-reason"]) == (404, "refused")
+    for early in (served.chat("large ?", stream="yes"), served.chat("?", headers={"host": "x.y"})):
+        assert always <= set(early.headers)  # before there was anything to decide
+        assert early.headers["x-racer-guarantee"] == "void"
 
 
 def test_models_that_cannot_see_are_left_out(start, served, upstreams, capped):
@@ -299,6 +323,44 @@ def test_nonsense_is_refused(served, upstreams, field, value):
     assert got.status == 400
     assert got.json["error"]["type"] == "invalid_request_error"
     assert upstreams.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "param"),
+    [
+        ({"racer": {"mode": "x"}}, "racer.mode must be one of 'all', 'cascade'", "racer.mode"),
+        ({"racer": {"max_modles": 1}}, "unknown field `max_modles`: did you mean", "racer"),
+        ({"racer": {"group": 5}}, "racer.group must be text, got 5", "racer.group"),
+        ({"racer": [1]}, "racer must be a table of fields, got [1]", "racer"),
+        ({"racer": {"max_models": 0}}, "racer.max_models must be at least 1", "racer.max_models"),
+        ({"messages": "hi"}, "messages must be a list, got 'hi'", "messages"),
+        ({"messages": [{"content": "hi"}]}, "messages[0]: `role` is missing", "messages[0]"),
+        ({"stream": "yes"}, "stream must be true or false, got 'yes'", "stream"),
+        ({"model": 7}, "model must be text, got 7", "model"),
+    ],
+)
+def test_an_error_names_the_field_and_what_would_be_right(served, body, words, param):
+    error = served.chat("large ?", **body).json["error"]
+    assert words in error["message"]
+    assert error["param"] == param
+
+
+def test_what_is_missing_is_named_and_null_is_nothing(served, upstreams):
+    missing = served.ask("POST", "/v1/chat/completions", {"messages": []})
+    assert missing.json["error"]["message"] == "model is missing"
+    array = served.ask("POST", "/v1/chat/completions", [1])
+    assert "Expected `object`, got `array`" in array.json["error"]["message"]
+    header = served.chat("large ?", headers={"x-racer-max-models": "two"}).json["error"]
+    assert header["message"] == "the header x-racer-max-models must be a whole number, got 'two'"
+    assert served.chat("large ?", racer=None, stream=None).status == 200
+
+
+def test_other_methods_and_paths_are_errors_of_the_protocol(served):
+    path = "/v1/chat/completions"
+    other = served.ask("GET", path)
+    assert (other.status, other.json["error"]["code"]) == (405, "method")
+    assert other.headers["allow"] == "POST"
+    assert served.ask("POST", f"{path}/", {}).json["error"]["code"] == "path"
 
 
 @pytest.mark.parametrize(

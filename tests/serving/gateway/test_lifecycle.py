@@ -98,6 +98,22 @@ def test_while_the_threshold_of_the_live_pool_takes_long_nothing_is_promised(
     assert computed == [("0.3", frozenset({"large"}))]  # once for all who wait
 
 
+def test_an_unknown_group_is_decided_by_the_same_racer_every_time(start):
+    gateway = start(routes__my__on_unknown_group="pooled")
+    racers = gateway.gateway.planners["my"]._batcher.racers
+    upstream = gateway.gateway.upstreams["large"]
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    for _ in range(5):
+        upstream.breaker.failed()
+    for _ in range(2):
+        gateway.chat("small ?", racer={"group": "nobody"})
+    assert racers[0] is racers[1]
+    assert racers[2] is racers[3]
+    assert [racer.models for racer in racers[1:3]] == [MODELS, MODELS[:2]]
+    assert {racer.calibration.groups for racer in racers} == {None}
+
+
 def test_few_thresholds_of_live_pools_are_kept(plain_gateway):
     loaded = replace(plain_gateway.gateway.planners["my"].loaded, _pools=OrderedDict())
     pools = [frozenset({f"m{i}"}) for i in range(70)]

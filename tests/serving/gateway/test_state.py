@@ -125,6 +125,17 @@ def test_feedback_on_what_is_not_there(served):
     assert served.ask("GET", "/v1/racer/decisions/nothing").status == 404
 
 
+def test_labels_of_models_that_there_are_not_are_refused(served):
+    name = served.chat("large ?").json["id"]
+    label = {"id": name, "correct": {"lrage": 1, "small": 0}, "source": "audit"}
+    refused = served.ask("POST", FEEDBACK, label)
+    assert (refused.status, refused.json["error"]["param"]) == (400, "correct")
+    assert "small: got lrage" in refused.json["error"]["message"]
+    (said,) = served.admin("POST", "/audit", [label]).json["labels"]
+    assert said["error"]["param"] == "correct"
+    assert served.ask("GET", f"/v1/racer/decisions/{name}").json["feedback"] == []
+
+
 @pytest.fixture(scope="module")
 def audited(start, tmp_path_factory):
     """A gateway that audits everything and keeps its state in a file."""
